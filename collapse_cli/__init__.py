@@ -1,0 +1,6 @@
+"""What happens to a model when its training data are partly made by earlier models, and what stops it?
+
+Start reading in `loop.py`: it holds the generational loop and the bodies of its stages.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,324 @@
+"""The typed tree of an experiment: defaults < preset or file < command line. Frozen; an unknown key is an error."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class ConfigError(ValueError):
+    """What the user asked for cannot be run: what, where, what to do, in one line."""
+
+
+class Section(BaseModel):
+    """A part of the tree."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class LoopConfig(Section):
+    """The generational loop."""
+
+    generations: int = Field(default=9, ge=0)
+    """The last generation: 9 means generations 0..9, ten models, nine of them fitted on a mixed corpus."""
+    policies: tuple[str, ...] = Field(default=("keep-0", "keep-10", "keep-20"), min_length=1)
+    """How each generation's corpus is mixed: keep-P, fresh-P, accumulate, accumulate-subsample."""
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """One complete repetition of the experiment for each seed."""
+    init: Literal["base", "gen0", "previous"] = "base"
+    """The weights a generation's training starts from: the base model, generation 0's, or the previous one's."""
+
+
+class ModelConfig(Section):
+    """The model of generation 0 before any training."""
+
+    source: str = "facebook/opt-125m"
+    """A Hub id, a transformers folder with weights, or a config .json file to start from scratch."""
+    revision: str = ""
+    """Of a Hub id: a commit, branch or tag. Empty: the newest; the commit found is recorded here."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """A transformers config (`model_type` and its fields) to start from scratch; replaces `source`."""
+    tokenizer: str = ""
+    """A folder or Hub id; `bpe` trains one on the training text. Empty: the model's own, `bpe` from scratch."""
+    vocab_size: int = Field(default=512, ge=260)
+    """Entries of the byte-level BPE that `tokenizer = "bpe"` trains."""
+    sha256: str = ""
+    """Hash of the weights and config that are started from. Filled in when found; if given, it must match."""
+    tokenizer_sha256: str = ""
+    """Hash of the tokenizer's files. Filled in when found; if given, it must match."""
+
+
+class DataConfig(Section):
+    """The original, real corpus."""
+
+    source: str = "wikitext2"
+    """`wikitext2`, `pydoc`, a Hub dataset id (`id:config` where it has configs), a file, or a folder."""
+    train: str = ""
+    """The file (or Hub split) that serves as training text. Empty: the one whose name says so."""
+    valid: str = ""
+    """The file or split that serves as validation text. Empty: the one whose name says so, if any."""
+    test: str = ""
+    """The file or split that serves as test text. Empty: the one whose name says so."""
+    text: str = "text"
+    """The column that holds the text, for formats with columns."""
+    block_size: int = Field(default=64, ge=2)
+    """Tokens in a row of the corpus."""
+    line_bos: bool = False
+    """Put the BOS token before every line, as OPT's tokenizer does when lines are tokenized one by one."""
+    rows: int = Field(default=0, ge=0)
+    """Rows of the original training corpus, drawn with a fixed seed; the rest is the reserve of fresh-P. 0: all."""
+    eval_rows: int = Field(default=0, ge=0)
+    """Rows of the test and the validation corpus, evenly spaced. 0: all."""
+    sha256: str = ""
+    """Hash of the text of all splits. Filled in when loaded; if given, it must match."""
+
+
+class DecodeConfig(Section):
+    """How the next token is chosen."""
+
+    beams: int = Field(default=5, ge=1)
+    """Beams of beam search; 1: greedy, or sampling when temperature is above 0."""
+    temperature: float = Field(default=0.0, ge=0)
+    """Above 0: sample from the softmax at this temperature."""
+    top_k: int = Field(default=0, ge=0)
+    """Sample among the k most probable tokens. 0: among all."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Sample among the fewest tokens that hold this probability."""
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    """Divides the scores of tokens already in the prompt or the sample. 1: none."""
+    min_new_tokens: int = Field(default=-1, ge=-1)
+    """No end-of-text token before this many new tokens. -1: `sample.new_tokens`, so all samples are equally long."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "DecodeConfig":
+        if self.temperature > 0 and self.beams > 1:
+            raise ValueError("beams above 1 and a temperature above 0 exclude each other: set beams = 1 to sample")
+        if self.temperature == 0 and (self.top_k > 0 or self.top_p < 1):
+            raise ValueError("top_k and top_p choose among sampled tokens: set temperature = 1.0 (and beams = 1)")
+        return self
+
+
+class SampleConfig(Section):
+    """How a generation's synthetic rows are made."""
+
+    prompts: Literal["real", "previous", "none"] = "real"
+    """What the model continues: rows of the original training corpus, of the previous corpus, or nothing."""
+    prompt_tokens: int = Field(default=64, ge=1)
+    """Tokens of a prompt: the first ones of its row."""
+    new_tokens: int = Field(default=64, ge=1)
+    """Tokens to sample for each row."""
+    decode: DecodeConfig = DecodeConfig()
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of sampling; auto: bfloat16 where the machine has instructions for it."""
+    max_duplicates: float = Field(default=0.2, ge=0, le=1)
+    """Warn when more than this share of a generation's synthetic rows repeat another."""
+
+
+class MixConfig(Section):
+    """How a corpus is put together."""
+
+    size: Literal["constant", "growing"] = "constant"
+    """Rows of a generation's corpus under keep-P and fresh-P: as many as the original, or (g+1) times as many."""
+
+
+class TrainConfig(Section):
+    """How a generation is fitted."""
+
+    epochs: int = Field(default=5, ge=1)
+    lr: float = Field(default=2e-5, gt=0)
+    batch_size: int = Field(default=128, ge=1)
+    """Rows of one optimizer step, whatever fits into memory at once."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    schedule: Literal["constant", "linear", "cosine", "cosine-epoch"] = "cosine"
+    """Learning rate over steps; cosine-epoch changes it once an epoch, as the Nature code does."""
+    min_lr: float = Field(default=0.0, ge=0)
+    """Where linear and cosine end."""
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises from 0."""
+    clip: float = Field(default=1.0, ge=0)
+    """Largest norm of the gradient. 0: no clipping."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of training (weights and optimizer stay float32); auto: bfloat16 where the machine has it."""
+    target: Literal["continuation", "full"] = "continuation"
+    """What the next generation is trained on: the new tokens alone, or the prompt with them."""
+    select: Literal["last", "valid"] = "last"
+    """Weights to keep: the last, or those of the epoch with the lowest loss on real validation text."""
+
+
+class EvalConfig(Section):
+    """How a generation is measured."""
+
+    protocol: Literal["block", "sliding"] = "block"
+    """Non-overlapping blocks, or a sliding window of full context in which every token is scored once."""
+    block_size: int = Field(default=0, ge=0)
+    """Tokens of a block. 0: `data.block_size`."""
+    context: int = Field(default=0, ge=0)
+    """Tokens of the sliding window. 0: what the model can take."""
+    stride: int = Field(default=0, ge=0)
+    """Tokens the window moves. 0: half of it."""
+
+
+class StoreConfig(Section):
+    """What is kept on disk."""
+
+    keep_models: Literal["all", "ends", "none"] = "all"
+    """Weights to keep once nothing needs them: all, generation 0 and the last one, or none."""
+
+
+class Experiment(Section):
+    """Everything that defines an experiment; saved, resolved, in `run.json`."""
+
+    kind: Literal["generational"] = "generational"
+    learner: str = "lm"
+    loop: LoopConfig = LoopConfig()
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    sample: SampleConfig = SampleConfig()
+    mix: MixConfig = MixConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    store: StoreConfig = StoreConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Experiment":
+        for name, values in (("policies", self.loop.policies), ("seeds", self.loop.seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"loop.{name} names one twice: {', '.join(map(str, values))}")
+        if self.sample.prompts != "none" and self.sample.prompt_tokens > self.data.block_size:
+            raise ValueError(
+                f"sample.prompt_tokens = {self.sample.prompt_tokens} is more than a row holds "
+                f"(data.block_size = {self.data.block_size})"
+            )
+        if self.eval.protocol == "sliding" and self.data.eval_rows:
+            raise ValueError("eval.protocol = sliding scores the whole test text; leave data.eval_rows at 0")
+        if self.sample.decode.min_new_tokens > self.sample.new_tokens:
+            raise ValueError("sample.decode.min_new_tokens is above sample.new_tokens")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What two experiments must share to be the same run: all but how far it goes and what is kept of it."""
+        tree = self.model_dump(mode="json")
+        for key in ("generations", "policies", "seeds"):
+            del tree["loop"][key]
+        del tree["store"]
+        return tree
+
+    def extended(self, other: "Experiment") -> "Experiment":
+        """This experiment with the generations, policies and seeds of `other` as well."""
+        loop = self.loop.model_copy(
+            update={
+                "generations": max(self.loop.generations, other.loop.generations),
+                "policies": tuple(dict.fromkeys((*other.loop.policies, *self.loop.policies))),
+                "seeds": tuple(dict.fromkeys((*other.loop.seeds, *self.loop.seeds))),
+            }
+        )
+        return self.model_copy(update={"loop": loop})
+
+
+def presets() -> dict[str, Path]:
+    """The shipped configurations by name: files of `configs/`, in the checkout or in the installed package."""
+    here = Path(__file__).parent
+    folder = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def preset_path(name: str) -> Path:
+    """The file of a preset.
+
+    Raises:
+        ConfigError: for an unknown name, with the nearest known one.
+    """
+    known = presets()
+    if name not in known:
+        raise ConfigError(f"there is no preset {name!r}{nearest(name, known)}; `collapse presets` lists them")
+    return known[name]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A configuration file as a tree.
+
+    Raises:
+        ConfigError: when it is missing, not UTF-8, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration file {str(path)!r}") from None
+    except (IsADirectoryError, UnicodeDecodeError):
+        raise ConfigError(f"{path} is not a TOML file in UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """`["train.lr=1e-4", "data.train=valid.txt"]` as a tree; values are read as TOML, else as plain text."""
+    tree: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {setting!r}: write key=value, for example --set train.lr=1e-4")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        *parents, last = key.strip().split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"--set {setting!r}: {parent} was given a value before")
+        node[last] = value
+    return tree
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the leaves of `over` in place of its own."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def load(tree: Mapping[str, Any], where: str) -> Experiment:
+    """The experiment of a configuration tree.
+
+    Raises:
+        ConfigError: for the first thing that is wrong with it; `where` says what the user gave.
+    """
+    try:
+        return Experiment.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first_fault(error)}") from None
+
+
+def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    """`; did you mean 'keep-10'?` where something known is near, else nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    path = [str(part) for part in fault["loc"]]
+    key = ".".join(path)
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys()
+        same_name = [other for other in known if other.split(".")[-1] == path[-1]]
+        hint = f"; did you mean {same_name[0]!r}?" if same_name else nearest(key, known)
+        return f"unknown key {key!r}{hint}"
+    message = fault["msg"].removeprefix("Value error, ")
+    given = f" (given: {fault['input']!r})" if path and not isinstance(fault["input"], dict | BaseModel) else ""
+    return f"{key}: {message}{given}" if key else message
+
+
+def _known_keys(section: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            keys.extend(_known_keys(field.annotation, f"{prefix}{name}."))
+    return keys

@@ -1,0 +1,329 @@
+"""Datasets of rows with their origin, and the sources of real text."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+SPLITS = ("train", "valid", "test")
+FORMATS = {
+    ".txt": "text",
+    ".text": "text",
+    ".tokens": "text",
+    ".raw": "text",
+    ".jsonl": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
+SPLIT_WORDS = {
+    "train": {"train", "training"},
+    "valid": {"valid", "validation", "val", "dev"},
+    "test": {"test", "testing"},
+}
+HUB_NAMES = {"wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1"}
+HELD_OUT = 0.1  # share of a corpus without a test split that becomes one (and as much again for validation)
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used: what, where, what to do, in one line."""
+
+
+class HubError(InputError):
+    """Something on the Hugging Face Hub is neither reachable nor cached."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(
+            f"{what}: {why}; ways on: --model FOLDER --data FOLDER for local copies, HF_HOME for a filled cache, "
+            "HF_ENDPOINT for a mirror, or --preset quick, which needs no download"
+        )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows: named arrays of equal length, and where each row comes from.
+
+    Attributes:
+        arrays: for text `tokens` (rows, width) int32 and `lengths` (rows,) int32, the used part of each row.
+        origin: (rows,) int32; 0 for a real row, g for one made by the model of generation g-1 for generation g.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    origin: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name, array in self.arrays.items():
+            if len(array) != len(self.origin):
+                raise ValueError(f"{name} has {len(array)} rows, origin has {len(self.origin)}")
+
+    def __len__(self) -> int:
+        return len(self.origin)
+
+    def take(self, rows: np.ndarray) -> "Dataset":
+        """The rows with these indices, in this order."""
+        return Dataset({name: array[rows] for name, array in self.arrays.items()}, self.origin[rows])
+
+    def save(self, path: Path) -> None:
+        from safetensors.numpy import save_file
+
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+        save_file(arrays | {"origin": np.ascontiguousarray(self.origin)}, path)
+
+    @staticmethod
+    def load(path: Path) -> "Dataset":
+        from safetensors.numpy import load_file
+
+        arrays = load_file(path)
+        return Dataset(arrays, arrays.pop("origin"))
+
+    @staticmethod
+    def concat(parts: Sequence["Dataset"]) -> "Dataset":
+        """The rows of all parts, in order; where rows differ in width, the shorter ones are padded with 0."""
+        names = parts[0].arrays.keys()
+        arrays = {name: _stack([part.arrays[name] for part in parts]) for name in names}
+        return Dataset(arrays, np.concatenate([part.origin for part in parts]))
+
+
+def _stack(parts: Sequence[np.ndarray]) -> np.ndarray:
+    if parts[0].ndim == 2:
+        width = max(part.shape[1] for part in parts)
+        parts = [np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts]
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Real text by split, and what was done to get it.
+
+    Attributes:
+        splits: the rows (lines or documents) of `train`, `test` and, where there is one, `valid`; each ends in a newline.
+        sha256: hash of all rows of all splits.
+        notes: what the user should know, such as a test split that had to be cut from the training text.
+    """
+
+    splits: Mapping[str, Sequence[str]]
+    sha256: str
+    notes: tuple[str, ...] = field(default=())
+
+
+@lru_cache(maxsize=4)
+def load_text(source: str, column: str = "text", train: str = "", valid: str = "", test: str = "") -> Text:
+    """Load real text.
+
+    Args:
+        source: `pydoc`, `wikitext2`, a file, a folder, or a Hub dataset id (`id:config` where it has configs).
+        column: where formats have columns, the one that holds the text.
+        train, valid, test: files in the folder (or splits on the Hub) to use; empty: found by name.
+
+    Raises:
+        InputError: for anything that is missing, empty, unreadable or ambiguous.
+    """
+    chosen = {"train": train, "valid": valid, "test": test}
+    notes: list[str] = []
+    if source == "pydoc":
+        splits = _pydoc()
+    elif Path(source).exists():
+        splits = _local(Path(source), column, chosen)
+    elif source in HUB_NAMES or _may_be_hub_id(source):
+        splits = _hub(HUB_NAMES.get(source, source), column, chosen)
+    else:
+        raise InputError(f"there is no file or folder {source!r} to take text from (data.source, --data)")
+    splits = {
+        name: tuple(row if row.endswith("\n") else row + "\n" for row in rows) for name, rows in splits.items()
+    }
+    for name, rows in splits.items():
+        if not any(row.strip() for row in rows):
+            raise InputError(f"{source}: the {name} text is empty")
+    if "test" not in splits:
+        rows = splits["train"]
+        held = int(len(rows) * HELD_OUT)
+        if held == 0:
+            raise InputError(
+                f"{source} has no test text and, with {len(rows)} rows, is too short to hold some out; "
+                "name one with --set data.test=FILE"
+            )
+        splits["train"], splits["valid"], splits["test"] = rows[: -2 * held], rows[-2 * held : -held], rows[-held:]
+        notes.append(f"{source} has no test text: its last {HELD_OUT:.0%} is held out as test, as much as validation")
+    value = hashlib.sha256()
+    for name in SPLITS:
+        for row in splits.get(name, ()):
+            value.update(name.encode() + b"\0" + row.encode("utf-8", "surrogatepass") + b"\0")
+    return Text(splits, value.hexdigest(), tuple(notes))
+
+
+def _pydoc() -> dict[str, Sequence[str]]:
+    """The language reference that every Python carries, split by topic (80 : 10 : 10).
+
+    Topics overlap (`specialnames` holds `customization` and others): of paragraphs that occur more than once only
+    the first is kept, longest topic first, so that no test paragraph stands in the training text.
+    """
+    from pydoc_data.topics import topics
+
+    seen: set[str] = set()
+    kept: dict[str, list[str]] = {}
+    for name in sorted(topics, key=lambda name: (-len(topics[name]), name)):
+        paragraphs = []
+        for paragraph in re.split(r"\n\s*\n", topics[name]):
+            plain = " ".join(paragraph.split())
+            if len(plain) > 60 and plain in seen:
+                continue
+            seen.add(plain)
+            paragraphs.append(paragraph.rstrip() + "\n\n")
+        kept[name] = "".join(paragraphs).splitlines(keepends=True)
+    size = {name: sum(map(len, lines)) for name, lines in kept.items()}
+    share = HELD_OUT * sum(size.values())
+    parts: dict[str, list[str]] = {name: [] for name in SPLITS}
+    for name in sorted(kept, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        for split in ("test", "valid"):
+            if size[name] <= share / 2 and sum(size[other] for other in parts[split]) + size[name] <= share:
+                parts[split].append(name)
+                break
+        else:
+            parts["train"].append(name)
+    return {split: [line for name in sorted(names) for line in kept[name]] for split, names in parts.items()}
+
+
+def _local(path: Path, column: str, chosen: Mapping[str, str]) -> dict[str, Sequence[str]]:
+    files: dict[str, list[Path]] = {}
+    if path.is_file():
+        if any(chosen.values()):
+            raise InputError(f"data.source = {str(path)!r} is a file; to name files by split, give their folder")
+        files["train"] = [path]
+    else:
+        there = sorted(file for file in path.iterdir() if file.is_file() and file.suffix in FORMATS)
+        for split, name in chosen.items():
+            if name:
+                if not (path / name).is_file():
+                    names = ", ".join(file.name for file in there) or "no text files"
+                    raise InputError(f"data.{split} = {name!r}: there is no such file in {path} (there: {names})")
+                files[split] = [path / name]
+        taken = {file for group in files.values() for file in group}
+        for split in SPLITS:
+            found = [file for file in there if file not in taken and _split_of(file) == split]
+            if split not in files and found:
+                shards = {re.sub(r"\d+", "", file.name) for file in found}
+                if len(shards) > 1:
+                    names = ", ".join(file.name for file in found)
+                    raise InputError(f"{path}: which file is the {split} text? ({names}) Say --set data.{split}=FILE")
+                files[split] = found
+        if "train" not in files:
+            if len(there) == 1 and not files:
+                files["train"] = there
+            else:
+                names = ", ".join(file.name for file in there) or "no text files"
+                raise InputError(f"{path}: which file is the training text? ({names}) Say --set data.train=FILE")
+        if files["train"] == files.get("test"):
+            raise InputError(f"{files['train'][0]} is named as training and as test text; test text must be other text")
+    return {split: _read(group, column) for split, group in files.items()}
+
+
+def _split_of(file: Path) -> str | None:
+    words = set(re.split(r"[^a-z]+", file.name.lower()))
+    return next((split for split in SPLITS if words & SPLIT_WORDS[split]), None)
+
+
+def _read(files: Sequence[Path], column: str) -> Sequence[str]:
+    suffixes = {file.suffix for file in files}
+    if not suffixes <= FORMATS.keys():
+        raise InputError(f"{files[0]}: the format is not known; known: {' '.join(FORMATS)}")
+    builder = FORMATS[files[0].suffix]
+    for file in files:
+        if file.stat().st_size == 0:
+            raise InputError(f"{file} is empty")
+        if builder != "parquet":
+            _check_utf8(file)
+    import datasets
+
+    datasets.disable_progress_bars()
+    options = {"keep_linebreaks": True} if builder == "text" else {}
+    try:
+        table = datasets.load_dataset(builder, data_files=[str(file) for file in files], split="train", **options)
+    except (datasets.exceptions.DatasetGenerationError, datasets.exceptions.DatasetGenerationCastError, ValueError) as error:
+        cause = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(f"{files[0]} cannot be read as {builder}: {cause}") from None
+    return _column(table, column, str(files[0]))
+
+
+def _check_utf8(file: Path) -> None:
+    with file.open(encoding="utf-8") as lines:
+        try:
+            while lines.read(1 << 20):
+                pass
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{file} is not UTF-8 (byte {error.start} of a block is 0x{error.object[error.start]:02x}); "
+                "convert it, for example with iconv"
+            ) from None
+
+
+def _column(table: "datasets.Dataset", column: str, where: str) -> Sequence[str]:  # type: ignore[name-defined] # noqa: F821
+    if column not in table.column_names:
+        raise InputError(
+            f"{where} has no column {column!r} (there: {', '.join(table.column_names)}); say --set data.text=COLUMN"
+        )
+    rows = table[column][:]
+    if wrong := next((row for row in rows if not (row is None or isinstance(row, str))), None):
+        raise InputError(f"{where}: the column {column!r} holds {type(wrong).__name__}, not text")
+    return [row or "" for row in rows]
+
+
+def _may_be_hub_id(source: str) -> bool:
+    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", source) is not None and Path(source).suffix not in FORMATS
+
+
+def _hub(source: str, column: str, chosen: Mapping[str, str]) -> dict[str, Sequence[str]]:
+    repo, _, config = source.partition(":")
+    what = f"the dataset {source!r}"
+    revision = hub_revision(repo, "dataset", what)
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        tables = datasets.load_dataset(repo, config or None, revision=revision)
+    except (ConnectionError, FileNotFoundError):
+        raise HubError(what, "the Hub cannot be reached and the dataset is not cached") from None
+    except ValueError as error:
+        raise InputError(f"{what}: {str(error).splitlines()[0]}") from None
+    names = {"train": "train", "valid": "validation", "test": "test"}
+    splits = {}
+    for split, usual in names.items():
+        name = chosen[split] or usual
+        if name in tables:
+            splits[split] = _column(tables[name], column, source)
+        elif chosen[split] or split == "train":
+            raise InputError(f"{what} has no split {name!r} (there: {', '.join(tables)}); say --set data.{split}=SPLIT")
+    return splits
+
+
+@lru_cache(maxsize=16)
+def hub_revision(repo: str, kind: str, what: str, revision: str = "") -> str | None:
+    """The commit that a Hub id stands for now; None when the Hub is out of reach, so that only the cache is left.
+
+    One quick question is asked; when the Hub does not answer it, the libraries are told to stay offline, so that
+    none of them waits and tries again.
+
+    Raises:
+        InputError: when the Hub answers that there is no such thing, or that it is not public.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    api = huggingface_hub.HfApi()
+    ask = api.dataset_info if kind == "dataset" else api.model_info
+    try:
+        return str(ask(repo, revision=revision or None, timeout=5).sha)
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
+        raise InputError(f"{what} is not a file or folder here, and not public on the Hugging Face Hub") from None
+    except Exception as error:
+        network = isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("httpx", "httpx2")
+        if not network:
+            raise
+        import datasets
+
+        constants.HF_HUB_OFFLINE = True
+        datasets.config.HF_HUB_OFFLINE = True
+        return None

@@ -1,0 +1,111 @@
+"""Executors bring planned stages into the store. They receive the stage bodies as an argument and know no learner."""
+
+import errno
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from collapse_cli.stage import Body, Finished, Stage, Workplace
+from collapse_cli.store import Store
+
+WAIT_SECONDS = 0.2  # between two looks at a stage that another process holds
+
+
+class Listener(Protocol):
+    """Hears what happens to stages; `console.py` shows it and `rundir.py` writes it down."""
+
+    def started(self, stage: Stage) -> None: ...
+    def progress(self, stage: Stage, done: int, total: int, unit: str) -> None: ...
+    def finished(self, stage: Stage, made: Finished, *, cached: bool) -> None: ...
+    def waiting(self, stage: Stage) -> None: ...
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Runs the missing stages of a plan in this process, in order.
+
+    Several processes may work on one store at once: each stage is computed by the one that holds its lock, the
+    others take the next stage that is ready, or wait.
+    """
+
+    store: Store
+    bodies: Mapping[str, Body]
+
+    def run(self, plan: Sequence[Stage], listener: Listener) -> None:
+        """Bring every stage of `plan` (inputs before their users) into the store; those that are there cost nothing.
+
+        `listener.finished` is called once a stage, after all its inputs were.
+        """
+        todo = {stage.key: stage for stage in plan}
+        announced: set[str] = set()
+        while todo:
+            before = len(todo)
+            for key, stage in list(todo.items()):
+                if any(made.key in todo for made in stage.inputs.values()):
+                    continue
+                if self.store.has(key):
+                    listener.finished(stage, self.store.get(key), cached=True)
+                    del todo[key]
+                    continue
+                with self.store.locked(key) as mine:
+                    if not mine:
+                        if key not in announced:
+                            announced.add(key)
+                            listener.waiting(stage)
+                        continue
+                    cached = self.store.has(key)  # another process may have published it before we had the lock
+                    made = self.store.get(key) if cached else self._compute(stage, listener)
+                listener.finished(stage, made, cached=cached)
+                del todo[key]
+            if len(todo) == before:
+                time.sleep(WAIT_SECONDS)
+
+    def _compute(self, stage: Stage, listener: Listener) -> Finished:
+        listener.started(stage)
+        inputs = {name: self.store.get(made.key) for name, made in stage.inputs.items()}
+        start = time.perf_counter()
+        place = Workplace(
+            folder=self.store.attempt(stage.key),
+            scratch=self.store.scratch(stage.key),
+            tell=lambda done, total, unit: listener.progress(stage, done, total, unit),
+        )
+        with disk_errors(self.store.root):
+            facts = self.bodies[stage.kind](stage, inputs, place)
+            return self.store.publish(stage, facts, time.perf_counter() - start)
+
+
+class disk_errors:  # noqa: N801 - reads as a verb at its use
+    """Turn a full disk, however a library words it, into one OSError with ENOSPC that names the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # safetensors and pyarrow raise errors of their own, with the system's words inside
+        if error is not None and (full or "No space left on device" in str(error) or "os error 28" in str(error)):
+            raise OSError(errno.ENOSPC, "No space left on device", str(self.folder)) from error
+
+
+def missing(plan: Sequence[Stage], store: Store, wanted: Callable[[Stage], bool]) -> list[Stage]:
+    """The stages of `plan` that must be computed so that every `wanted` one is in the store, in plan order.
+
+    A finished stage needs none of its inputs, so a pruned ancestor of finished work is not missing.
+    """
+    needed: set[str] = set()
+
+    def need(stage: Stage) -> None:
+        if stage.key not in needed and not store.has(stage.key):
+            needed.add(stage.key)
+            for made in stage.inputs.values():
+                need(made)
+
+    for stage in plan:
+        if wanted(stage):
+            need(stage)
+    return [stage for stage in plan if stage.key in needed]

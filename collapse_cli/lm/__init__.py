@@ -1,0 +1,1 @@
+"""The language-model engine: models and tokenizers, training, sampling, scoring."""

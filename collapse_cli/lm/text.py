@@ -1,0 +1,123 @@
+"""Text to rows of tokens, and the tokenizers that do it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from collapse_cli.data import Dataset, InputError
+from collapse_cli.lm.model import TOKENIZER_FILES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0..3, as in OPT
+LINES_AT_ONCE = 4096
+
+
+def train_bpe(lines: Sequence[str], vocab_size: int) -> "PreTrainedTokenizerBase":
+    """A byte-level BPE of at most `vocab_size` entries, the same for the same lines."""
+    from tokenizers import Tokenizer, models, trainers
+
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=_byte_level().alphabet(),
+        special_tokens=list(SPECIAL),
+        show_progress=False,
+    )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = _byte_level()
+    tokenizer.train_from_iterator(lines, trainer)
+    return _wrap(tokenizer)
+
+
+def _byte_level() -> Any:
+    from tokenizers import pre_tokenizers
+
+    return pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+def _wrap(tokenizer: Any) -> "PreTrainedTokenizerBase":
+    from tokenizers import decoders
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer.pre_tokenizer = _byte_level()
+    tokenizer.decoder = decoders.ByteLevel()
+    there = {token for token in (*SPECIAL, "<|endoftext|>") if tokenizer.token_to_id(token) is not None}
+    end = next((token for token in ("</s>", "<|endoftext|>") if token in there), None)
+    special = {"bos_token": end, "eos_token": end}
+    special |= {f"{token[1:-1]}_token": token for token in ("<pad>", "<unk>") if token in there}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        clean_up_tokenization_spaces=False,
+        **{name: token for name, token in special.items() if token},
+    )
+
+
+def has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a folder: a transformers one, or `vocab.json` and `merges.txt` of a byte-level BPE alone.
+
+    Raises:
+        InputError: when there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    bare = not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "config.json"))
+    try:
+        if bare and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            from tokenizers import Tokenizer, models
+
+            return _wrap(Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))))
+        if has_tokenizer(folder):
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
+        raise InputError(f"{folder}: the tokenizer cannot be loaded: {str(error).splitlines()[0]}") from None
+    raise InputError(f"{folder} holds no tokenizer; name one with --set model.tokenizer=FOLDER")
+
+
+def bos_id(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """The token that stands before a text; models without one use their end-of-text token."""
+    return tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bos: bool) -> np.ndarray:
+    """All rows as one stream of token ids, int32.
+
+    No special token is ever read out of the text: `</s>` in a file is five characters. With `line_bos` every row,
+    a blank one too, starts with the BOS token, and blank rows hold nothing else (as in WikiText on the Hub, where
+    the Nature code reads them).
+    """
+    start = bos_id(tokenizer) if line_bos else None
+    if line_bos and start is None:
+        raise InputError("data.line_bos = true, but the tokenizer has neither a BOS nor an end-of-text token")
+    parts: list[np.ndarray] = []
+    for first in range(0, len(rows), LINES_AT_ONCE):
+        chunk = [row if row.strip() or not line_bos else "" for row in rows[first : first + LINES_AT_ONCE]]
+        coded = tokenizer(chunk, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        for ids in coded:
+            parts.append(np.asarray(ids if start is None else [start, *ids], dtype=np.int32))
+    return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+
+def blocks(stream: np.ndarray, block_size: int, what: str) -> Dataset:
+    """A stream of tokens cut into real rows of `block_size` tokens; the remainder is dropped.
+
+    Raises:
+        InputError: when the stream is shorter than one block.
+    """
+    rows = len(stream) // block_size
+    if rows == 0:
+        raise InputError(f"the {what} text has {len(stream)} tokens, less than one block of {block_size}")
+    tokens = stream[: rows * block_size].reshape(rows, block_size)
+    return Dataset({"tokens": tokens, "lengths": np.full(rows, block_size, np.int32)}, np.zeros(rows, np.int32))
+
+
+def special_tokens_in(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str]) -> dict[str, int]:
+    """How often each special token is spelled out in the text."""
+    counts = {token: sum(row.count(token) for row in rows) for token in tokenizer.all_special_tokens}
+    return {token: count for token, count in counts.items() if count}

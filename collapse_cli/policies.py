@@ -1,0 +1,136 @@
+"""How generation g's corpus is built from real and synthetic rows. Pure functions of rows and a seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from collapse_cli.data import Dataset, InputError
+
+KNOWN = "keep-P, fresh-P (P in 0..100), accumulate, accumulate-subsample"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A mixing policy.
+
+    Attributes:
+        rule: keep: P% of the rows are real, drawn anew each generation from the original corpus, the rest is the
+            newest synthetic data. fresh: P% are real rows never used before. accumulate: the original corpus and
+            all synthetic corpora so far. accumulate-subsample: as many rows as the original corpus, drawn evenly
+            from all of these.
+        percent: P of keep and fresh.
+    """
+
+    rule: Literal["keep", "fresh", "accumulate", "accumulate-subsample"]
+    percent: float = 0.0
+
+    @property
+    def accumulates(self) -> bool:
+        return self.rule.startswith("accumulate")
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether a generation needs synthetic rows at all; keep-100 and fresh-100 do not."""
+        return self.accumulates or self.percent < 100
+
+
+def parse(name: str) -> Policy:
+    """The policy of a name such as `keep-10`.
+
+    Raises:
+        InputError: for an unknown name, or P outside 0..100.
+    """
+    if name in ("accumulate", "accumulate-subsample"):
+        return Policy(name)  # type: ignore[arg-type]
+    rule, dash, number = name.partition("-")
+    if rule in ("keep", "fresh") and dash:
+        try:
+            percent = float(number)
+        except ValueError:
+            raise InputError(f"policy {name!r}: P must be a number in 0..100, as in {rule}-10") from None
+        if not 0 <= percent <= 100:
+            raise InputError(f"policy {name!r}: P must be in 0..100, it is {number}")
+        return Policy(rule, percent)  # type: ignore[arg-type]
+    raise InputError(f"there is no policy {name!r}; known: {KNOWN}")
+
+
+def rows_in_corpus(policy: Policy, rows: int, generation: int, *, growing: bool) -> tuple[int, int]:
+    """How many (real, synthetic) rows generation `generation`'s corpus has, for an original corpus of `rows` rows.
+
+    For accumulate-subsample the split is not fixed; it is what the draw gives, on average one real row in g+1.
+    """
+    if policy.rule == "accumulate":
+        return rows, rows * generation
+    if policy.rule == "accumulate-subsample":
+        real = round(rows / (generation + 1))
+        return real, rows - real
+    total = rows * (generation + 1) if growing else rows
+    real = round(total * policy.percent / 100)
+    return real, total - real
+
+
+def prompt_rows(policy: Policy, rows: int, generation: int, seed: int, *, growing: bool) -> np.ndarray:
+    """Which rows are continued to make a generation's synthetic rows.
+
+    One seeded order of the corpus per generation gives both: the first rows are kept real, the others are
+    prompts, as in the Nature code, where a kept row replaces its own continuation. A corpus that grows passes
+    over the rows again: index i stands for row i % rows, and its own stream of random numbers.
+    """
+    if policy.accumulates:
+        return np.arange(rows)
+    real, synthetic = rows_in_corpus(policy, rows, generation, growing=growing)
+    order = _order(rows, seed)
+    passes = -(-(real + synthetic) // rows)
+    kept = real if policy.rule == "keep" else 0
+    return np.concatenate([order + rows * i for i in range(passes)])[kept : kept + synthetic]
+
+
+def mix(
+    policy: Policy,
+    real: Dataset,
+    reserve: Dataset,
+    synthetic: Sequence[Dataset],
+    generation: int,
+    seed: int,
+    *,
+    growing: bool,
+) -> Dataset:
+    """Generation `generation`'s corpus.
+
+    Args:
+        real: the original corpus.
+        reserve: real rows that are not in the original corpus, for fresh-P.
+        synthetic: the rows made by the previous model; for accumulating policies those of all models so far.
+        seed: the same that `prompt_rows` was given.
+
+    Raises:
+        InputError: when more real rows are asked for than there are.
+    """
+    if policy.accumulates:
+        union = Dataset.concat([real, *synthetic])
+        if policy.rule == "accumulate":
+            return union
+        return union.take(np.sort(_order(len(union), seed)[: len(real)]))
+    wanted, _ = rows_in_corpus(policy, len(real), generation, growing=growing)
+    if policy.rule == "fresh":
+        used = sum(rows_in_corpus(policy, len(real), g, growing=growing)[0] for g in range(1, generation))
+        if used + wanted > len(reserve):
+            raise InputError(
+                f"fresh-{policy.percent:g} needs {used + wanted:,} never-seen real rows by generation {generation}, "
+                f"the reserve has {len(reserve):,}; lower data.rows (rows beyond it are the reserve) or P"
+            )
+        chosen = reserve.take(np.arange(used, used + wanted))
+    else:
+        if wanted > len(real):
+            raise InputError(
+                f"keep-{policy.percent:g} with a growing corpus asks for {wanted:,} real rows at generation "
+                f"{generation}, the original corpus has {len(real):,}; set mix.size = constant or lower P"
+            )
+        chosen = real.take(_order(len(real), seed)[:wanted])
+    return Dataset.concat([chosen, *synthetic])
+
+
+def _order(rows: int, seed: int) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(seed)).permutation(rows)

@@ -1,0 +1,113 @@
+"""A stage: one unit of work whose key is a hash of all that can change its result, and of nothing else."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+
+def canonical(value: object) -> bytes:
+    """JSON bytes of `value`, the same on every machine: keys sorted, no spaces, unknown types refused.
+
+    Raises:
+        TypeError: for anything but dict with string keys, list, tuple, str, bool, int, finite float and None.
+            Hashing such a thing as null would give two different stages one key.
+    """
+    _refuse_unknown(value, "value")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def _refuse_unknown(value: object, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"{where}: the key {key!r} is not a string")
+            _refuse_unknown(item, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _refuse_unknown(item, f"{where}[{index}]")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise TypeError(f"{where}: {value} has no place in a key")
+    elif not (value is None or isinstance(value, str | bool | int)):
+        raise TypeError(f"{where}: a {type(value).__name__} has no place in a key")
+
+
+def digest(value: object) -> str:
+    """SHA-256 of the canonical JSON of `value`, in hex."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def seed_for(run_seed: int, kind: str, generation: int, lineage: str = "") -> int:
+    """The seed, in 0..2^63-1, of one kind of randomness at one generation of one run.
+
+    Policies of a run share their seeds (the same prompts are drawn, the same rows are kept first), so that
+    differences between policies are paired; `lineage` separates streams that must not be shared.
+    """
+    text = canonical([run_seed, kind, generation, lineage])
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One unit of work: what it is made from and how.
+
+    `params` and `seed` must hold all that can change the result. `hints` say where things are found on this
+    machine (folders, Hub ids); they are not part of the key, because their content hashes are in `params`.
+    """
+
+    kind: str
+    version: int
+    params: Mapping[str, Any]
+    inputs: Mapping[str, "Stage"] = field(default_factory=dict)
+    seed: int = 0
+    hints: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @cached_property
+    def key(self) -> str:
+        """64 hex digits; equal keys mean equal results."""
+        return digest(
+            {
+                "kind": self.kind,
+                "version": self.version,
+                "params": self.params,
+                "inputs": {name: stage.key for name, stage in self.inputs.items()},
+                "seed": self.seed,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A stage that is in the store: its folder, and the facts its body returned."""
+
+    kind: str
+    key: str
+    folder: Path
+    facts: Mapping[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a stage body works.
+
+    Attributes:
+        folder: an empty folder; what is written there becomes the stage's files.
+        scratch: a folder that survives a kill and is never published, for checkpoints.
+        tell: call it with (done, total, unit) to move the progress bar.
+    """
+
+    folder: Path
+    scratch: Path
+    tell: Callable[[int, int, str], None]
+
+
+class Body(Protocol):
+    """The work of a stage: reads the folders of its inputs, writes into `place.folder`, returns facts (JSON)."""
+
+    def __call__(self, stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]: ...
