@@ -1,7 +1,8 @@
 """What is measured. Pure functions of arrays."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -50,3 +51,25 @@ def share_with(tokens: np.ndarray, lengths: np.ndarray, ids: Iterable[int]) -> f
         return 0.0
     used = np.arange(tokens.shape[1]) < lengths[:, None]
     return float((np.isin(tokens, list(ids)) & used).any(axis=1).mean())
+
+
+def warnings(
+    row: Mapping[str, Any], before: Mapping[str, Any] | None, *, max_duplicates: float, selects: bool
+) -> list[str]:
+    """Guard rails: what makes a row of `metrics.jsonl` doubtful, in words.
+
+    Args:
+        before: the row of the previous generation of the same policy and seed.
+        max_duplicates: the share of duplicated synthetic rows from which on to warn.
+        selects: whether real validation text chose the weights.
+    """
+    found = []
+    if row.get("duplicate_share", 0.0) > max_duplicates:
+        found.append(f"{row['duplicate_share']:.0%} of the synthetic rows repeat another one")
+    if row.get("special_token_share", 0.0) > 0:
+        found.append(f"{row['special_token_share']:.1%} of the synthetic rows hold special tokens such as padding")
+    if before is not None and f"{before['perplexity']:.4g}" == f"{row['perplexity']:.4g}":
+        found.append("the perplexity equals that of the generation before to 4 digits; was the model trained at all?")
+    if selects and row["real_rows"] == 0:
+        found.append("real validation text chose the weights of a model trained on synthetic rows only")
+    return found

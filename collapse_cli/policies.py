@@ -106,30 +106,47 @@ def mix(
         seed: the same that `prompt_rows` was given.
 
     Raises:
-        InputError: when more real rows are asked for than there are.
+        InputError: as `check` does.
     """
     if policy.accumulates:
         union = Dataset.concat([real, *synthetic])
         if policy.rule == "accumulate":
             return union
         return union.take(np.sort(_order(len(union), seed)[: len(real)]))
+    check(policy, len(real), len(reserve), generation, growing=growing)
     wanted, _ = rows_in_corpus(policy, len(real), generation, growing=growing)
     if policy.rule == "fresh":
-        used = sum(rows_in_corpus(policy, len(real), g, growing=growing)[0] for g in range(1, generation))
-        if used + wanted > len(reserve):
-            raise InputError(
-                f"fresh-{policy.percent:g} needs {used + wanted:,} never-seen real rows by generation {generation}, "
-                f"the reserve has {len(reserve):,}; lower data.rows (rows beyond it are the reserve) or P"
-            )
+        used = _fresh_rows(policy, len(real), generation - 1, growing=growing)
         chosen = reserve.take(np.arange(used, used + wanted))
     else:
-        if wanted > len(real):
-            raise InputError(
-                f"keep-{policy.percent:g} with a growing corpus asks for {wanted:,} real rows at generation "
-                f"{generation}, the original corpus has {len(real):,}; set mix.size = constant or lower P"
-            )
         chosen = real.take(_order(len(real), seed)[:wanted])
     return Dataset.concat([chosen, *synthetic])
+
+
+def check(policy: Policy, rows: int, reserve: int, generation: int, *, growing: bool) -> None:
+    """Whether there are real rows enough for all generations up to `generation`.
+
+    Args:
+        rows, reserve: rows of the original corpus, and real rows beyond it.
+
+    Raises:
+        InputError: when more are asked for than there are.
+    """
+    if policy.rule == "fresh" and (needed := _fresh_rows(policy, rows, generation, growing=growing)) > reserve:
+        raise InputError(
+            f"fresh-{policy.percent:g} needs {needed:,} never-seen real rows by generation {generation}, the reserve "
+            f"has {reserve:,}; lower data.rows (rows beyond it are the reserve), P or the generations"
+        )
+    wanted, _ = rows_in_corpus(policy, rows, generation, growing=growing)
+    if policy.rule == "keep" and generation > 0 and wanted > rows:
+        raise InputError(
+            f"keep-{policy.percent:g} with a growing corpus asks for {wanted:,} real rows at generation {generation}, "
+            f"the original corpus has {rows:,}; set mix.size = constant or lower P"
+        )
+
+
+def _fresh_rows(policy: Policy, rows: int, generation: int, *, growing: bool) -> int:
+    return sum(rows_in_corpus(policy, rows, g, growing=growing)[0] for g in range(1, generation + 1))
 
 
 def _order(rows: int, seed: int) -> np.ndarray:

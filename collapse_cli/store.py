@@ -134,11 +134,14 @@ class Store:
         """The keys that have an attempt or a checkpoint left over, from a kill or from a stage at work right now."""
         return sorted({path.name for name in (".attempts", ".scratch") for path in self.root.glob(f"{name}/*")})
 
+    def leftover_size(self, key: str) -> int:
+        """Bytes of the attempt and the checkpoints of an unfinished stage."""
+        return sum(size_of(self.root / name / key) for name in (".attempts", ".scratch"))
+
     def clear(self, key: str) -> int:
         """Remove what an unfinished stage left. Returns the bytes freed. Call under its lock."""
-        freed = 0
+        freed = self.leftover_size(key)
         for name in (".attempts", ".scratch"):
-            freed += size_of(self.root / name / key)
             shutil.rmtree(self.root / name / key, ignore_errors=True)
         return freed
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LOGITS_BYTES = 24 << 20  # of float32 logits a step on a CPU, near what its caches hold; a GPU takes more
 MOST_ROWS = 512
+BLOCK = 256  # tokens whose probabilities are summed together when one is drawn
 
 
 def rows_at_once(model: "PreTrainedModel", beams: int) -> int:
@@ -85,7 +86,9 @@ def _generate(
     ids[mask] = tokens[:, :width][np.arange(width) < lengths[:, None]]  # prompts end together, padding comes first
     least = new_tokens if decode["min_new_tokens"] < 0 else int(decode["min_new_tokens"])
     model.generation_config = GenerationConfig()  # what a model folder suggests must not change our settings
-    processors = []
+    processors: list[Any] = []
+    if end is not None and least > 0:
+        processors.append(_NoEnd(end, width + least))
     if decode["temperature"] > 0:
         uniforms = np.stack([_uniforms(seed, int(row), new_tokens) for row in prompts.arrays["stream"]])
         processors.append(_DrawFromRow(torch.from_numpy(uniforms).to(model.device), width, decode))
@@ -94,7 +97,6 @@ def _generate(
         attention_mask=torch.from_numpy(mask.astype(np.int64)).to(model.device),
         generation_config=GenerationConfig(
             max_new_tokens=new_tokens,
-            min_new_tokens=least,
             num_beams=int(decode["beams"]),
             do_sample=False,
             repetition_penalty=float(decode["repetition_penalty"]),
@@ -115,6 +117,18 @@ def _uniforms(seed: int, row: int, count: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, row])).random(count)
 
 
+class _NoEnd:
+    """No end-of-text token before `width` tokens; in place, where transformers' own copies all scores."""
+
+    def __init__(self, end: int, width: int) -> None:
+        self.end, self.width = end, width
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if input_ids.shape[1] < self.width:
+            scores[:, self.end] = -torch.inf
+        return scores
+
+
 class _DrawFromRow:
     """Draws each row's next token with that row's own random number, and leaves greedy search no other choice.
 
@@ -122,12 +136,10 @@ class _DrawFromRow:
     """
 
     def __init__(self, uniforms: torch.Tensor, prompt_width: int, decode: Mapping[str, Any]) -> None:
-        from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+        from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-        self.uniforms, self.prompt_width = uniforms, prompt_width
+        self.uniforms, self.prompt_width, self.temperature = uniforms, prompt_width, float(decode["temperature"])
         self.warpers: list[Callable[[Any, torch.Tensor], torch.Tensor]] = []
-        if decode["temperature"] != 1.0:
-            self.warpers.append(TemperatureLogitsWarper(float(decode["temperature"])))
         if decode["top_k"] > 0:
             self.warpers.append(TopKLogitsWarper(int(decode["top_k"])))
         if decode["top_p"] < 1.0:
@@ -135,10 +147,31 @@ class _DrawFromRow:
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (rows, vocabulary) that are 0 at the drawn token and -inf elsewhere."""
-        scores = scores.float()
+        scores = scores.float().div_(self.temperature)
         for warp in self.warpers:
             scores = warp(input_ids, scores)
-        cumulative = scores.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)
-        point = self.uniforms[:, input_ids.shape[1] - self.prompt_width, None] * cumulative[:, -1:]
-        drawn = torch.searchsorted(cumulative, point, right=True)
-        return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
+        uniform = self.uniforms[:, input_ids.shape[1] - self.prompt_width]
+        drawn = _invert(scores.sub_(scores.amax(dim=1, keepdim=True)).exp_(), uniform)
+        return scores.fill_(-torch.inf).scatter_(1, drawn[:, None], 0.0)
+
+
+def _invert(mass: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """The first index at which the running sum of `mass` (rows, n) exceeds `uniform` (rows,) times its total.
+
+    In two steps, blocks and then within one block: a running sum over a whole vocabulary is slow, and not exact.
+    """
+    rows, count = mass.shape
+    whole = count // BLOCK * BLOCK
+    sums = torch.cat(
+        [mass[:, :whole].unflatten(1, (-1, BLOCK)).sum(dim=2), mass[:, whole:].sum(dim=1, keepdim=True)], dim=1
+    ).double()
+    ends = sums.cumsum(dim=1)
+    point = uniform[:, None] * ends[:, -1:]
+    block = torch.searchsorted(ends, point, right=True).clamp_(max=sums.shape[1] - 1)
+    columns = block * BLOCK + torch.arange(BLOCK, device=mass.device)
+    inside = mass.gather(1, columns.clamp(max=count - 1)).double().masked_fill_(columns >= count, 0.0)
+    point -= ends.gather(1, block) - sums.gather(1, block)
+    # rounding must not draw what has no probability: stay at or before the last token that has some
+    last = torch.where(inside > 0, torch.arange(BLOCK, device=mass.device), 0).amax(dim=1, keepdim=True)
+    within = torch.searchsorted(inside.cumsum(dim=1), point, right=True)
+    return (block * BLOCK + torch.minimum(within, last)).squeeze(1)

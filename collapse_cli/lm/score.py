@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from collapse_cli.data import Dataset
+from collapse_cli.lm.loss import has_plain_head, token_losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,13 +30,14 @@ def score_blocks(
         (rows,) float64 summed negative log-likelihood in nats, and (rows,) int64 predicted tokens.
     """
     model.eval()
+    plain_head = has_plain_head(model)
     tokens, lengths = data.arrays["tokens"], data.arrays["lengths"]
     step = rows_at_once(tokens.shape[1], model.config.vocab_size)
     nll = np.zeros(len(data))
     for first in range(0, len(data), step):
         part = slice(first, first + step)
         ids = torch.from_numpy(tokens[part].astype(np.int64)).to(model.device)
-        losses = _token_losses(model, ids).cpu().numpy().astype(np.float64)
+        losses = token_losses(model, ids, plain_head=plain_head).cpu().numpy().astype(np.float64)
         used = np.arange(1, tokens.shape[1]) < lengths[part, None]
         nll[part] = (losses * used).sum(axis=1)
         tell(min(first + step, len(data)), len(data))
@@ -60,20 +61,15 @@ def score_sliding(
         (windows,) float64 summed negative log-likelihood in nats, and (windows,) int64 predicted tokens.
     """
     model.eval()
+    plain_head = has_plain_head(model)
     nll, predicted, scored = [], [], 1
     while scored < len(stream):
         end = min(len(stream), context if scored == 1 else scored + stride)
         begin = max(0, end - context)
         ids = torch.from_numpy(stream[begin:end].astype(np.int64))[None].to(model.device)
-        losses = _token_losses(model, ids)[0, scored - begin - 1 :]
+        losses = token_losses(model, ids, plain_head=plain_head)[0, scored - begin - 1 :]
         nll.append(float(losses.double().sum()))
         predicted.append(end - scored)
         scored = end
         tell(scored, len(stream))
     return np.asarray(nll), np.asarray(predicted, np.int64)
-
-
-def _token_losses(model: "PreTrainedModel", ids: torch.Tensor) -> torch.Tensor:
-    """(rows, width-1) float32 negative log-likelihood of ids[:, 1:]."""
-    logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-    return functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(len(ids), -1)

@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch.nn import functional
 
 from collapse_cli.data import Dataset, InputError
+from collapse_cli.lm.loss import IGNORED, has_plain_head, summed_loss
 from collapse_cli.lm.score import score_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LOGITS_BYTES = 512 << 20  # of float32 logits in one forward pass; larger batches are accumulated
+TOKENS_AT_ONCE = 8192  # in one forward pass; larger batches are accumulated
+LOGITS_BYTES = 512 << 20  # the same in float32 logits, for models whose loss needs all of them at once
 CHECKPOINT_SECONDS = 60.0
 CHECKPOINT_SHARE = 0.05  # of the time at most goes into checkpoints
-IGNORED = -100  # label of a token that is not predicted
 
 
 class TrainError(InputError):
@@ -62,7 +62,7 @@ def fit(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings["lr"], weight_decay=settings["weight_decay"], fused=True
     )
-    before = _fingerprint(model)
+    before, plain_head = _fingerprint(model), has_plain_head(model)
     checkpoint = Checkpoint(scratch / "checkpoint.safetensors", model, optimizer)
     state = checkpoint.load() or {"step": 0, "losses": [[0.0, 0]] * epochs, "best": None}
     step, losses, best = state["step"], [tuple(loss) for loss in state["losses"]], state["best"]
@@ -76,7 +76,7 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step, total, steps_per_epoch)
             torch.manual_seed(int(_generator(seed, "dropout", step).integers(2**63)))
-            loss, predicted = _step(model, optimizer, chosen, settings)
+            loss, predicted = _step(model, optimizer, chosen, settings, plain_head=plain_head)
             if not math.isfinite(loss):
                 raise TrainError(
                     f"the loss is {loss} at step {step + 1} of {total}; lower train.lr or set train.dtype = float32"
@@ -121,25 +121,30 @@ def learning_rate(settings: Mapping[str, Any], step: int, total: int, steps_per_
 
 
 def _step(
-    model: "PreTrainedModel", optimizer: torch.optim.Optimizer, chosen: Dataset, settings: Mapping[str, Any]
+    model: "PreTrainedModel",
+    optimizer: torch.optim.Optimizer,
+    chosen: Dataset,
+    settings: Mapping[str, Any],
+    *,
+    plain_head: bool,
 ) -> tuple[float, int]:
     """One optimizer step over all rows of `chosen`. Returns the summed loss in nats and the predicted tokens."""
     tokens, lengths = chosen.arrays["tokens"].astype(np.int64), chosen.arrays["lengths"]
     width = int(lengths.max())
     labels = np.where(np.arange(width) < lengths[:, None], tokens[:, :width], IGNORED)[:, 1:]
     predicted = int((labels != IGNORED).sum())
-    at_once = max(1, LOGITS_BYTES // (4 * width * model.config.vocab_size))
+    at_once = TOKENS_AT_ONCE // width
+    if not plain_head:
+        at_once = min(at_once, LOGITS_BYTES // (4 * width * model.config.vocab_size))
+    at_once = max(1, at_once)
     bf16 = settings["dtype"] == "bfloat16"
     summed = 0.0
     for first in range(0, len(chosen), at_once):
         part = slice(first, first + at_once)
         ids = torch.from_numpy(tokens[part, :width]).to(model.device)
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
         target = torch.from_numpy(labels[part]).to(model.device)
-        loss = functional.cross_entropy(
-            logits.float().flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
+            loss = summed_loss(model, ids, target, plain_head=plain_head)
         (loss / max(1, predicted)).backward()
         summed += float(loss.detach())
     if settings["clip"] > 0:

@@ -1,0 +1,52 @@
+"""`python -m collapse_cli`, and the command `collapse`: one line for each mistake of the user, and exit codes."""
+
+import errno
+import sys
+
+DONE, WRONG, USAGE, INTERRUPTED = 0, 1, 2, 130
+ADVICE = {
+    errno.ENOSPC: "free some space (collapse gc) and run the same command again: what is finished is kept",
+    errno.EDQUOT: "free some space (collapse gc) and run the same command again: what is finished is kept",
+    errno.EACCES: "choose another --runs-dir, or change its permissions",
+    errno.EPERM: "choose another --runs-dir, or change its permissions",
+    errno.EROFS: "the file system is read-only; choose another --runs-dir",
+    errno.ENOTDIR: "a part of this path is a file; choose another --runs-dir",
+    errno.EEXIST: "a file stands where a folder is needed; choose another --runs-dir",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line. Returns the exit code: 0 done, 2 the user's mistake, 130 interrupted, 1 anything else."""
+    import click
+
+    from collapse_cli.cli import app
+
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as mistake:
+        return _say(mistake.format_message(), USAGE)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return _say("interrupted; the same command goes on where it stopped", INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return WRONG
+    except ValueError as error:
+        if type(error).__module__.split(".")[0] != "collapse_cli":
+            raise
+        return _say(str(error), USAGE)
+    except OSError as error:
+        if error.errno not in ADVICE:
+            raise
+        return _say(f"{error.strerror}: {error.filename or 'the runs folder'}; {ADVICE[error.errno]}", USAGE)
+    return code if isinstance(code, int) else DONE
+
+
+def _say(message: str, code: int) -> int:
+    print("collapse: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,310 @@
+"""The commands. Each reads its options, calls the module that does the work, and prints."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collapse_cli.config import Experiment
+
+DEFAULT_PRESET = "opt125m-wikitext2"
+
+app = typer.Typer(
+    help="What happens to a generative model when its training data are partly made by earlier models?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Runs = Annotated[Path, typer.Option("--runs-dir", help="Where runs and the store are.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any option of the configuration.")
+]
+
+
+@app.command()
+def run(
+    config: Annotated[Path | None, typer.Argument(help="A configuration file (TOML).", show_default=False)] = None,
+    preset: Annotated[str | None, typer.Option(help="A shipped configuration: `collapse presets`.")] = None,
+    generations: Annotated[int | None, typer.Option(help="The last generation; 9 means 0..9.")] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="keep-P, fresh-P, accumulate … (repeatable).")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2.")] = None,
+    model: Annotated[str | None, typer.Option(help="A Hub id, a folder, or a config .json.")] = None,
+    data: Annotated[str | None, typer.Option(help="wikitext2, pydoc, a Hub id, a file or a folder.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the run's folder; the preset's by default.")] = None,
+    settings: Settings = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it costs; run nothing.")] = False,
+    runs_dir: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Run an experiment; run the same command again to go on where it stopped.
+
+    Without a configuration: OPT-125m fine-tuned on WikiText-2, the experiment of Shumailov et al., Nature 2024.
+    """
+    from rich.console import Console
+
+    from collapse_cli import console as show
+
+    tree, given = _tree(config, preset, {"generations": generations, "policies": policy}, seeds, model, data, settings)
+    console = Console(stderr=as_json)
+    with console.status("loading torch and transformers, looking up model and data") if console.is_terminal else _nothing():
+        from collapse_cli import runner
+
+    result = runner.run(
+        tree, runs_dir, name or given, lambda total: show.Progressing(console, total), dry_run=dry_run
+    )
+    if as_json:
+        print(json.dumps(result))
+    elif dry_run:
+        _print_plan(console, result)
+    else:
+        _print_run(console, result, runs_dir)
+
+
+@app.command("eval")
+def evaluate(
+    target: Annotated[str, typer.Argument(help="A run (name or folder), a model folder, or a Hub id.")],
+    data: Annotated[str | None, typer.Option(help="Other text: wikitext2, pydoc, a Hub id, a file, a folder.")] = None,
+    settings: Settings = None,
+    runs_dir: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Evaluate every generation of a run again, or any causal language model.
+
+    A model is scored on the test split of `--data` (default wikitext2); a run on its own, unless another is named.
+    """
+    from rich.console import Console
+
+    from collapse_cli import console as show
+    from collapse_cli import evaluate as again
+    from collapse_cli.config import parse_settings
+    from collapse_cli.runner import quiet_libraries
+
+    quiet_libraries()
+    console = Console(stderr=as_json)
+    tree = parse_settings(settings or [])
+    folder = again.find_run(target, runs_dir)
+    if folder is None:
+        measured = again.evaluate_model(target, data, tree)
+        if as_json:
+            print(json.dumps(measured))
+            return
+        for note in measured["notes"]:
+            console.print(f"note: {note}", highlight=False, markup=False)
+        said = show.protocol(measured["protocol"], measured["predicted_tokens"])
+        facts = {
+            "perplexity": show.perplexity(measured["perplexity"]),
+            "word perplexity": show.perplexity(measured["word_perplexity"]),
+            "bits per byte": f"{measured['bits_per_byte']:.4f}",
+            "protocol": said,
+        }
+        console.print(show.facts_table(facts, f"{measured['model']} on the test text of {measured['data']}"))
+        return
+    with show.Progressing(console, 1) as bar:
+        bar.started("eval", folder.name)
+        rows = again.evaluate_run(folder, data, tree, lambda done, total: bar.progress(done, total, "models"))
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        console.print(show.evaluation_table(rows, folder.name))
+    if wrong := again.disagreements(rows):
+        console.print(f"[red]{len(wrong)} of {len(rows)} models do not give the perplexity that was logged[/]")
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    target: Annotated[str, typer.Argument(help="A run's name or folder.", metavar="RUN")],
+    runs_dir: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """How far a run is: its status, its stages, its perplexities."""
+    from rich.console import Console
+
+    from collapse_cli import console as show
+    from collapse_cli.rundir import STORE, RunFolder
+    from collapse_cli.store import Store
+
+    path = Path(target)
+    folder = RunFolder(path.resolve().parent, path.resolve().name) if "/" in target else RunFolder(runs_dir, target)
+    record, rows, store = folder.record(), folder.rows(), Store(folder.runs / STORE)
+    stages: dict[str, list[int]] = {}
+    for stage in folder.plan():
+        entry = stages.setdefault(stage["kind"], [0, 0])
+        entry[0] += store.has(stage["key"], whole=False)
+        entry[1] += 1
+    if as_json:
+        done = {kind: {"done": entry[0], "planned": entry[1]} for kind, entry in stages.items()}
+        print(json.dumps({"status": record["status"], "error": record.get("error"), "stages": done, "rows": rows}))
+        return
+    console = Console()
+    facts = {
+        "status": record["status"] + (f": {record['error']}" if "error" in record else ""),
+        "started": record["created"],
+        "updated": record["updated"],
+        "stages": ", ".join(f"{kind} {entry[0]}/{entry[1]}" for kind, entry in stages.items()),
+        "folder": str(folder.path),
+    }
+    console.print(show.facts_table(facts, folder.name))
+    if rows:
+        console.print(show.perplexity_table(rows, "perplexity on real test text"))
+
+
+@app.command()
+def presets(as_json: Json = False) -> None:
+    """The shipped configurations."""
+    from rich.console import Console
+
+    from collapse_cli import console as show
+    from collapse_cli import config
+
+    found = {name: _first_comment(path) for name, path in config.presets().items()}
+    if as_json:
+        print(json.dumps(found))
+    else:
+        Console().print(show.facts_table(found, "presets, for --preset NAME"))
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    runs_dir: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Remove from the store what no run's plan reaches, and what killed runs left behind."""
+    from rich.console import Console
+
+    from collapse_cli import console as show
+    from collapse_cli.rundir import collect_garbage
+
+    removed = collect_garbage(runs_dir, dry_run=dry_run)
+    if as_json:
+        print(json.dumps(removed))
+        return
+    verb = "would remove" if dry_run else "removed"
+    Console().print(
+        f"{verb} {removed['stages']} stages that no run needs and {removed['leftovers']} leftovers of killed ones, "
+        f"{show.size(removed['bytes'])}; {removed['kept']} stages stay",
+        highlight=False,
+    )
+
+
+@app.command()
+def doctor(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
+    """What this machine has: Python, torch, threads, GPU, bfloat16, disk, the Hub."""
+    from rich.console import Console
+
+    from collapse_cli import console as show
+    from collapse_cli.doctor import examine
+
+    facts = examine(runs_dir)
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        Console().print(show.facts_table(facts, "this machine"))
+
+
+def _tree(
+    file: Path | None,
+    preset: str | None,
+    loop: dict[str, Any],
+    seeds: str | None,
+    model: str | None,
+    data: str | None,
+    settings: list[str] | None,
+) -> tuple["Experiment", str]:
+    """The configuration of a command line, and the name it gives a run."""
+    from collapse_cli import config
+
+    if file is not None and preset is not None:
+        raise config.ConfigError(f"both a file ({file}) and a preset ({preset}) are named; name one of them")
+    path = file or config.preset_path(preset or DEFAULT_PRESET)
+    where = str(file) if file else f"preset {preset or DEFAULT_PRESET}"
+    tree = config.read_toml(path)
+    given: dict[str, Any] = {key: value for key, value in loop.items() if value is not None}
+    if seeds is not None:
+        try:
+            given["seeds"] = [int(seed) for seed in seeds.split(",")]
+        except ValueError:
+            raise config.ConfigError(f"--seeds {seeds!r}: write whole numbers, such as 0,1,2") from None
+    tree = config.merge(tree, {"loop": given} if given else {})
+    if model is not None:
+        tree["model"] = {"source": model}
+        where += " with --model"
+    if data is not None:
+        names = dict.fromkeys(("train", "valid", "test", "sha256"), "")
+        tree = config.merge(tree, {"data": {"source": data, **names}})
+    over = config.parse_settings(settings or [])
+    if given or over:
+        where = "the command line" if not file else f"{file} or the command line"
+    return config.load(config.merge(tree, over), where), path.stem
+
+
+def _print_plan(console: Any, plan: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from collapse_cli import console as show
+
+    table = Table(title=f"plan of {plan['run']}", title_justify="left", title_style="bold", show_footer=True)
+    kinds = plan["kinds"].values()
+    table.add_column("stage", footer="all")
+    for name, total in (
+        ("planned", str(plan["stages"])),
+        ("cached", str(plan["cached"])),
+        ("tokens", show.number(sum(kind["tokens"] for kind in kinds))),
+        ("FLOPs", show.number(sum(kind["flops"] for kind in kinds))),
+        ("disk", show.size(sum(kind["disk"] for kind in kinds))),
+        ("time", show.duration(plan["seconds"])),
+    ):
+        table.add_column(name, justify="right", footer=total)
+    for kind, entry in plan["kinds"].items():
+        table.add_row(
+            kind,
+            str(entry["stages"]),
+            str(entry["cached"]),
+            show.number(entry["tokens"]),
+            show.number(entry["flops"]),
+            show.size(entry["disk"]),
+            show.duration(entry["seconds"]),
+        )
+    console.print(table)
+    basis = "from the finished stages of this plan" if plan["measured"] else "a guess from this machine's speed"
+    console.print(
+        f"{show.number(plan['parameters'])} parameters, {plan['rows']:,} rows of real text; time is {basis}; disk "
+        f"{show.size(plan['disk_needed'])} of {show.size(plan['disk_free'])} free, with a checkpoint",
+        highlight=False,
+    )
+
+
+def _print_run(console: Any, result: dict[str, Any], runs_dir: Path) -> None:
+    from rich.markup import escape
+
+    from collapse_cli import console as show
+
+    rows = result["rows"]
+    console.print(show.perplexity_table(rows, "perplexity on real test text"))
+    for warning in result["warnings"]:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+    if result["computed"] == 0:
+        console.print("nothing to compute: all stages are in the store", highlight=False)
+    else:
+        console.print(f"{result['computed']} stages computed, {result['cached']} from the store", highlight=False)
+    console.print(f"{escape(result['folder'])}: run.json plan.json metrics.jsonl events.jsonl", highlight=False)
+
+
+def _first_comment(path: Path) -> str:
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return " ".join(lines)
+
+
+def _nothing() -> Any:
+    from contextlib import nullcontext
+
+    return nullcontext()

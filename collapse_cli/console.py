@@ -1,0 +1,219 @@
+"""What a person sees: live progress, or plain lines where the output is no terminal, and tables."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from collapse_cli.stage import Finished, Stage
+
+QUIET_SECONDS = 60.0  # between two lines about the same stage where there is no terminal
+
+
+class Progressing:
+    """Shows a plan at work: a bar for the stage, one for the plan, and a line for each generation measured."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console, self.total = console, total
+        self.done = self.cached = 0
+        self.left: float | None = None
+        self._began = self._said = time.monotonic()
+        self._label = ""
+        self._live = console.is_terminal
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("[dim]{task.fields[speed]}"),
+            TextColumn("[cyan]{task.fields[left]}"),
+            console=console,
+            transient=True,
+        )
+        self._stage_bar = self._bars.add_task("", total=1, visible=False, speed="", left="")
+        self._plan_bar = self._bars.add_task("plan", total=max(1, total), speed=f"0/{total} stages", left="")
+
+    def __enter__(self) -> "Progressing":
+        if self._live:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._bars.stop()
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def started(self, kind: str, where: str) -> None:
+        self._began = self._said = time.monotonic()
+        self._label = f"{kind:<6} {where}"
+        self._bars.update(
+            self._stage_bar, description=escape(self._label), completed=0, total=1, visible=True, speed="", left=""
+        )
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        took = time.monotonic() - self._began
+        speed = f"{done / took:,.0f} {unit}/s" if took > 0.2 else ""
+        left = f"{duration(took / done * (total - done))} left" if done and took > 0.2 else ""
+        self._bars.update(self._stage_bar, completed=done, total=total, speed=speed, left=left)
+        if not self._live and time.monotonic() - self._said > QUIET_SECONDS:
+            self._said = time.monotonic()
+            self.line(f"{self._count()} {self._label}: {done / total:.0%}, {speed}, {left}")
+
+    def finished(self, kind: str, where: str, *, seconds: float, cached: bool, note: str) -> None:
+        self.done += 1
+        self.cached += cached
+        left = f"{duration(self.left)} left" if self.left is not None and self.done < self.total else ""
+        self._bars.update(
+            self._plan_bar, completed=self.done, speed=f"{self.done}/{self.total} stages", left=left
+        )
+        self._bars.update(self._stage_bar, visible=False)
+        if not cached and (kind == "eval" or not self._live):
+            text = f"{self._count()} {kind:<6} {where}  {duration(seconds):>6}"
+            self.line(escape("  ".join(part for part in (text, note, "" if self._live else left) if part)))
+
+    def waiting(self, where: str) -> None:
+        self.line(escape(f"{self._count()} waiting for another process: {where}"))
+
+    def _count(self) -> str:
+        return f"[{self.done:>{len(str(self.total))}}/{self.total}]"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 0.4 s, 35 s, 12 min, 3.5 h."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 119.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def number(count: float) -> str:
+    """A large number with a prefix: 1.2 M, 3.4 P."""
+    for prefix in ("", " k", " M", " G", " T", " P"):
+        if count < 1000:
+            return f"{count:.3g}{prefix}"
+        count /= 1000
+    return f"{count:.3g} E"
+
+
+def perplexity(value: float) -> str:
+    """Three digits, or four before the point: 46.9, 974, 1,204."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def change(value: float, first: float) -> str:
+    """Relative to generation 0: +12%, or ×20.8 where percent grow unwieldy."""
+    ratio = value / first
+    return f"×{ratio:.3g}" if ratio >= 10 else f"{ratio - 1:+.0%}"
+
+
+def perplexity_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Perplexity by generation and policy with the change from generation 0; the mean where there are several seeds."""
+    names = list(dict.fromkeys(row["policy"] for row in rows))
+    seeds = sorted({row["seed"] for row in rows})
+    said = f"mean of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    table = Table(title=f"{title} ({said})", title_justify="left", caption_justify="left", title_style="bold")
+    table.add_column("generation", justify="right")
+    for name in names:
+        table.add_column(name, justify="right")
+    found: dict[tuple[str, int], list[float]] = {}
+    for row in rows:
+        found.setdefault((row["policy"], row["generation"]), []).append(row["perplexity"])
+    mean = {where: sum(values) / len(values) for where, values in found.items() if len(values) == len(seeds)}
+    for generation in sorted({row["generation"] for row in rows}):
+        cells = []
+        for name in names:
+            value, first = mean.get((name, generation)), mean.get((name, 0))
+            if value is None:
+                cells.append("[dim]…[/]")
+            elif generation == 0 or first is None:
+                cells.append(perplexity(value))
+            else:
+                cells.append(f"{perplexity(value)} [dim]{change(value, first):>6}[/]")
+        table.add_row(str(generation), *cells)
+    table.caption = "\n".join(protocols(rows))
+    return table
+
+
+def evaluation_table(rows: Sequence[Mapping[str, Any]], name: str) -> Table:
+    """Perplexity as logged and as evaluated again, word perplexity and bits per byte, by generation."""
+    table = Table(title=f"{name}, evaluated again", title_justify="left", caption_justify="left", title_style="bold")
+    names = ("policy", "seed", "generation", "logged", "again", "difference", "word perplexity", "bits per byte")
+    for column in names:
+        table.add_column(column, justify="left" if column == "policy" else "right")
+    for row in rows:
+        where = (row["policy"], str(row["seed"]), str(row["generation"]))
+        logged = "" if row["logged"] is None else f"{row['logged']:,.4f}"
+        if row["pruned"]:
+            table.add_row(*where, logged, "[dim]weights pruned[/]", "", "", "")
+            continue
+        difference = "" if row["difference"] is None else f"{row['difference']:.1e}"
+        measures = (f"{row['perplexity']:,.4f}", difference, perplexity(row["word_perplexity"]))
+        table.add_row(*where, logged, *measures, f"{row['bits_per_byte']:.4f}")
+    table.caption = "\n".join(protocols([row for row in rows if not row["pruned"]]))
+    return table
+
+
+def protocols(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The protocols behind rows of `metrics.jsonl`, each in a line."""
+    return list(dict.fromkeys(protocol(row["protocol"], row["predicted_tokens"]) for row in rows))
+
+
+def protocol(said: Mapping[str, Any], predicted: int) -> str:
+    """What a perplexity means: protocol, context, stride, tokens, BOS policy."""
+    lines = "a BOS token before every line" if said["line_bos"] else "no BOS tokens"
+    if said["protocol"] == "block":
+        how = f"blocks of {said['context']} tokens, the first of each not predicted"
+    else:
+        how = f"a sliding window of {said['context']} tokens moved by {said['stride']}"
+    return f"token-weighted over {predicted:,} predicted tokens; {how}; {lines}"
+
+
+def facts_table(facts: Mapping[str, str], title: str) -> Table:
+    """Names and what they are."""
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, escape(value))
+    return table
+
+
+def stage_label(stage: Stage, serves: Sequence[tuple[str, int, int]]) -> str:
+    """For which generation a stage works, in words."""
+    if stage.kind == "data":
+        return "real text to tokens"
+    policy, seed, generation = serves[0]
+    shared = len({name for name, *_ in serves}) > 1
+    return f"seed {seed}, generation {generation}, {'all policies' if shared and generation == 0 else policy}"
+
+
+def stage_note(made: Finished) -> str:
+    """What came out of a stage, in a few words."""
+    facts = made.facts
+    speeds = {"train": "train_tokens", "sample": "sample_tokens", "eval": "predicted_tokens"}
+    tokens = facts.get(speeds.get(made.kind, ""), 0)
+    note = f"{tokens / max(made.seconds, 1e-3):,.0f} tokens/s" if tokens else ""
+    if made.kind == "eval":
+        return f"perplexity {perplexity(facts['perplexity'])}"
+    if made.kind == "train":
+        return f"{note}, loss {facts['train_loss']:.3f}"
+    return note

@@ -1,0 +1,107 @@
+"""What a plan costs: tokens, floating-point operations, disk and time, estimated before it runs."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from collapse_cli import policies
+from collapse_cli.config import Experiment
+
+TOKENIZER_BYTES = 1 << 20
+ROW_BYTES = 4
+# Shares of the matrix-multiplication speed that the stages reach, and seconds a step costs besides: rough, from
+# runs on two CPU cores. Times of finished stages of the same plan replace them.
+EFFICIENCY = {"train": 0.35, "sample": 0.2, "eval": 0.5}
+STEP_SECONDS = {"train": 0.006, "sample": 0.004, "eval": 0.01}
+OTHER_SECONDS = {"data": 2.0, "mix": 0.1}
+
+
+@dataclass(frozen=True)
+class Size:
+    """What costs depend on: parameters of the model, and rows of the original corpus and of the test corpus."""
+
+    parameters: int
+    layer_parameters: int
+    head_parameters: int
+    layers: int
+    rows: int
+    test_rows: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one stage: tokens trained on, sampled or scored; FLOPs; bytes it leaves in the store; passes of the model."""
+
+    tokens: int = 0
+    flops: float = 0.0
+    disk: int = 0
+    steps: int = 0
+
+
+def cost(kind: str, policy: str, generation: int, config: Experiment, size: Size) -> Cost:
+    """The cost of one stage, for a dense transformer: 2 FLOPs a weight and token forward, 4 backward."""
+    mixer, growing = policies.parse(policy), config.mix.size == "growing"
+    real, synthetic = policies.rows_in_corpus(mixer, size.rows, generation, growing=growing)
+    if generation == 0:
+        real, synthetic = size.rows, 0
+    width = config.data.block_size
+    dense = size.layer_parameters + size.head_parameters
+    if kind == "train":
+        rows = real + synthetic
+        tokens = rows * width * config.train.epochs
+        steps = config.train.epochs * -(-rows // config.train.batch_size)
+        return Cost(tokens, 6.0 * dense * tokens, 4 * size.parameters + TOKENIZER_BYTES, steps)
+    if kind == "sample":
+        rows = size.rows if mixer.accumulates else synthetic
+        decode, new = config.sample.decode, config.sample.new_tokens
+        prompt = 1 if config.sample.prompts == "none" else config.sample.prompt_tokens
+        passes = 2.0 * rows * decode.beams * (size.layer_parameters * (prompt + new) + size.head_parameters * new)
+        return Cost(rows * new, passes, ROW_BYTES * rows * new, new * -(-rows // 128))
+    if kind == "eval":
+        tokens = size.test_rows * (config.eval.block_size or width)
+        return Cost(tokens, 2.0 * dense * tokens, 16 * size.test_rows, -(-size.test_rows // 64))
+    return Cost(disk=ROW_BYTES * (real + synthetic) * width)
+
+
+def seconds(kind: str, cost: Cost, speed: float, layers: int) -> float:
+    """A first guess of a stage's time at `speed` FLOP/s."""
+    if kind in OTHER_SECONDS:
+        return OTHER_SECONDS[kind]
+    return cost.flops / (speed * EFFICIENCY[kind]) + cost.steps * STEP_SECONDS[kind] * (1 + layers / 4)
+
+
+def correction(observed: Iterable[tuple[str, float, float]]) -> Mapping[str, float]:
+    """By kind, real seconds over guessed ones, from finished stages (kind, guessed, real)."""
+    sums: dict[str, tuple[float, float]] = {}
+    for kind, guess, real in observed:
+        before = sums.get(kind, (0.0, 0.0))
+        sums[kind] = (before[0] + guess, before[1] + real)
+    return {kind: real / guess for kind, (guess, real) in sums.items() if guess > 0}
+
+
+def matmul_speed(dtype: str) -> float:
+    """FLOP/s of a matrix product on this machine, measured in a fraction of a second."""
+    import torch
+
+    from collapse_cli.lm.model import device
+
+    side = 768 if device().type == "cpu" else 4096
+    kind: Any = getattr(torch, dtype)
+    a = torch.ones(side, side, dtype=kind, device=device())
+    best = 0.0
+    for _ in range(6):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()
+        best = max(best, 2 * side**3 / (time.perf_counter() - start))
+    return best
+
+
+def disk_needed(costs: Iterable[tuple[str, Cost]], config: Experiment, size: Size) -> int:
+    """Bytes that stages still to be made need at most, with one training checkpoint (weights and optimizer)."""
+    models = [cost.disk for kind, cost in costs if kind == "train"]
+    if config.store.keep_models != "all" and models:
+        kept = 2 * len(config.loop.policies) * len(config.loop.seeds)  # at work at once, or the ends
+        models = models[:kept]
+    rest = sum(cost.disk for kind, cost in costs if kind != "train")
+    return sum(models) + rest + 12 * size.parameters

@@ -1,0 +1,256 @@
+"""The run folder: run.json, plan.json, metrics.jsonl, events.jsonl. Reading one needs nothing of what made it."""
+
+import json
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from collapse_cli.config import ConfigError, Experiment, load
+from collapse_cli.store import Store, size_of, write_atomically
+
+STORE = "store"
+PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "safetensors", "numpy", "pydantic")
+Where = tuple[str, int, int]  # policy, seed, generation
+
+
+class RunFolder:
+    """One experiment's folder `runs/NAME`. Several processes may write to it: each change is made under its lock."""
+
+    def __init__(self, runs: Path, name: str) -> None:
+        """A folder that exists or is still to be made.
+
+        Raises:
+            ConfigError: for a name that is no plain file name.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == STORE:
+            raise ConfigError(
+                f"--name {name!r}: a run's name is letters, digits, '.', '_' and '-', starts with a letter or digit, "
+                f"and is not {STORE!r}"
+            )
+        self.runs, self.name, self.path = runs, name, runs / name
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        return (self.path / "run.json").is_file()
+
+    def record(self) -> dict[str, Any]:
+        """`run.json`.
+
+        Raises:
+            ConfigError: when there is no such run, or its record cannot be read.
+        """
+        try:
+            record: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"there is no run {self.name!r} in {self.runs}") from None
+        except ValueError as error:
+            raise ConfigError(f"{self.path / 'run.json'} is damaged ({error}); remove it and run again") from None
+        return record
+
+    def config(self) -> Experiment:
+        return load(self.record()["config"], str(self.path / "run.json"))
+
+    def plan(self) -> list[dict[str, Any]]:
+        """The planned stages: kind, key, inputs (name -> key), for ([[policy, seed, generation], …])."""
+        try:
+            stages: list[dict[str, Any]] = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))["stages"]
+        except FileNotFoundError:
+            return []
+        return stages
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of `metrics.jsonl`, by seed, generation and order of policies; a line torn by a kill is left out."""
+        rows = [row for row in _lines(self.path / "metrics.jsonl") if {"policy", "seed", "generation"} <= row.keys()]
+        order = {name: index for index, name in enumerate(dict.fromkeys(row["policy"] for row in rows))}
+        return sorted(rows, key=lambda row: (row["seed"], row["generation"], order[row["policy"]]))
+
+    def check(self, config: Experiment) -> Experiment:
+        """What this run will hold when `config` is run under its name: with what it holds already.
+
+        Raises:
+            ConfigError: when the run was made by a different configuration.
+        """
+        if not self.exists():
+            if self.path.is_dir() and any(path.name != ".lock" for path in self.path.iterdir()):
+                raise ConfigError(f"{self.path} holds files that are not a run's; give another --name")
+            return config
+        old = self.config()
+        if (difference := _difference(old.identity(), config.identity())) is not None:
+            key, before, now = difference
+            raise ConfigError(
+                f"the run {self.name!r} was made with {key} = {before!r}, this one has {now!r}; "
+                "give this one a --name of its own"
+            )
+        return config.extended(old)
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path / ".lock"):
+            yield
+
+    def start(self, config: Experiment, plan: Sequence[Mapping[str, Any]], models: Mapping[Where, str]) -> None:
+        """Write `run.json` and `plan.json`, and drop rows of `metrics.jsonl` that the plan no longer holds.
+
+        Args:
+            models: the key of the model of each generation of the plan.
+        """
+        with self.locked():
+            created = self.record()["created"] if self.exists() else _now()
+            write_atomically(self.path / "plan.json", json.dumps({"stages": plan}, indent=1))
+            record = {
+                "name": self.name,
+                "status": "started",
+                "created": created,
+                "updated": _now(),
+                "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+                "config": config.model_dump(mode="json"),
+                "versions": versions(),
+                "git": git_state(),
+                "hardware": hardware(),
+            }
+            write_atomically(self.path / "run.json", json.dumps(record, indent=1))
+            file = self.path / "metrics.jsonl"
+            text = file.read_text(encoding="utf-8") if file.exists() else ""
+            kept = [row for row in _lines(file) if models.get(_where(row)) == row["model_key"]]
+            clean = "".join(json.dumps(row) + "\n" for row in kept)
+            if clean != text:
+                write_atomically(file, clean)
+
+    def add_row(self, row: Mapping[str, Any]) -> bool:
+        """Append a row to `metrics.jsonl`, flushed; False when that generation has its row already."""
+        with self.locked():
+            if any(_where(old) == _where(row) for old in _lines(self.path / "metrics.jsonl")):
+                return False
+            _append(self.path / "metrics.jsonl", row)
+            return True
+
+    def add_event(self, event: Mapping[str, Any]) -> None:
+        with self.locked():
+            _append(self.path / "events.jsonl", {"time": _now(), **event})
+
+    def finish(self, status: str, error: str = "") -> None:
+        """Write how the run ended: success, interrupted or error."""
+        with self.locked():
+            record = self.record() | {"status": status, "updated": _now()}
+            record.pop("error", None)
+            if error:
+                record["error"] = error
+            write_atomically(self.path / "run.json", json.dumps(record, indent=1))
+
+
+def all_runs(runs: Path) -> list[RunFolder]:
+    """Every run in a runs folder."""
+    return [RunFolder(runs, path.parent.name) for path in sorted(runs.glob("*/run.json")) if path.parent.name != STORE]
+
+
+def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:
+    """Remove stages that no run's plan holds, and attempts and checkpoints of killed ones; nothing at work is touched.
+
+    Returns:
+        How many `stages` and `leftovers` went, the `bytes` they held, and how many stages were `kept`.
+    """
+    store = Store(runs / STORE)
+    planned = {stage["key"] for run in all_runs(runs) for stage in run.plan()}
+    keys = store.keys()
+    gone = {"stages": 0, "leftovers": 0, "bytes": 0, "kept": len(planned.intersection(keys))}
+    for key in sorted({*keys, *store.unfinished()}):
+        with store.locked(key) as free:
+            if not free:
+                continue
+            if key in keys and key not in planned:
+                gone["stages"] += 1
+                gone["bytes"] += size_of(store.folder(key)) if dry_run else store.remove(key)
+            if key in store.unfinished() and key not in planned:
+                gone["leftovers"] += 1
+                gone["bytes"] += store.leftover_size(key) if dry_run else store.clear(key)
+    return gone
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and the libraries whose numbers it shows."""
+    found = {"python": platform.python_version(), "collapse": metadata.version("collapse-cli")}
+    return found | {name: metadata.version(name) for name in PACKAGES}
+
+
+def git_state() -> dict[str, str | bool] | None:
+    """Commit of the checkout this package runs from, and whether it was changed since; None when it is installed."""
+    here = Path(__file__).parent.parent
+    if not (here / ".git").exists():
+        return None
+    try:
+        ask = ["git", "-C", str(here)]
+        commit = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S603
+        changed = subprocess.run([*ask, "status", "--porcelain"], capture_output=True, text=True, check=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit.stdout.strip(), "dirty": bool(changed.stdout.strip())}
+
+
+def hardware() -> dict[str, Any]:
+    """What the numbers of seconds were measured on."""
+    import psutil
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpus": gpus,
+    }
+
+
+def _where(row: Mapping[str, Any]) -> Where:
+    return row["policy"], row["seed"], row["generation"]
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    rows = []
+    if file.exists():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue  # torn by a kill; what it said is in the store
+    return rows
+
+
+def _append(file: Path, row: Mapping[str, Any]) -> None:
+    with file.open("a+", encoding="utf-8") as out:
+        if out.tell() > 0:
+            out.seek(out.tell() - 1)
+            torn = out.read(1) != "\n"
+            out.write("\n" if torn else "")
+        out.write(json.dumps(row) + "\n")
+        out.flush()
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:
+    for key in {**old, **new}:
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            if (found := _difference(before, now, f"{prefix}{key}.")) is not None:
+                return found
+        elif before != now:
+            return prefix + key, before, now
+    return None
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
