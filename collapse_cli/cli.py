@@ -1,6 +1,7 @@
 """The commands. Each reads its options, calls the module that does the work, and prints."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,22 +47,18 @@ def run(
     """
     from rich.console import Console
 
-    from collapse_cli import console as show
-
     tree, given = _tree(config, preset, {"generations": generations, "policies": policy}, seeds, model, data, settings)
     console = Console(stderr=as_json)
-    with console.status("loading torch and transformers, looking up model and data") if console.is_terminal else _nothing():
+    with console.status("loading torch and transformers") if console.is_terminal else nullcontext():
         from collapse_cli import runner
 
-    result = runner.run(
-        tree, runs_dir, name or given, lambda total: show.Progressing(console, total), dry_run=dry_run
-    )
+    result = runner.run(tree, runs_dir, name or given, console, dry_run=dry_run)
     if as_json:
         print(json.dumps(result))
     elif dry_run:
         _print_plan(console, result)
     else:
-        _print_run(console, result, runs_dir)
+        _print_run(console, result)
 
 
 @app.command("eval")
@@ -110,6 +107,8 @@ def evaluate(
         print(json.dumps(rows))
     else:
         console.print(show.evaluation_table(rows, folder.name))
+        for said in show.protocols([row for row in rows if not row["pruned"]]):
+            console.print(said, style="dim", highlight=False)
     if wrong := again.disagreements(rows):
         console.print(f"[red]{len(wrong)} of {len(rows)} models do not give the perplexity that was logged[/]")
         raise typer.Exit(1)
@@ -150,7 +149,7 @@ def status(
     }
     console.print(show.facts_table(facts, folder.name))
     if rows:
-        console.print(show.perplexity_table(rows, "perplexity on real test text"))
+        _print_perplexities(console, rows)
 
 
 @app.command()
@@ -158,8 +157,8 @@ def presets(as_json: Json = False) -> None:
     """The shipped configurations."""
     from rich.console import Console
 
-    from collapse_cli import console as show
     from collapse_cli import config
+    from collapse_cli import console as show
 
     found = {name: _first_comment(path) for name, path in config.presets().items()}
     if as_json:
@@ -279,13 +278,18 @@ def _print_plan(console: Any, plan: dict[str, Any]) -> None:
     )
 
 
-def _print_run(console: Any, result: dict[str, Any], runs_dir: Path) -> None:
-    from rich.markup import escape
-
+def _print_perplexities(console: Any, rows: list[dict[str, Any]]) -> None:
     from collapse_cli import console as show
 
-    rows = result["rows"]
     console.print(show.perplexity_table(rows, "perplexity on real test text"))
+    for said in show.protocols(rows):
+        console.print(said, style="dim", highlight=False)
+
+
+def _print_run(console: Any, result: dict[str, Any]) -> None:
+    from rich.markup import escape
+
+    _print_perplexities(console, result["rows"])
     for warning in result["warnings"]:
         console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
     if result["computed"] == 0:
@@ -302,9 +306,3 @@ def _first_comment(path: Path) -> str:
             break
         lines.append(line.lstrip("# "))
     return " ".join(lines)
-
-
-def _nothing() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()

@@ -207,7 +207,7 @@ class Experiment(Section):
         return tree
 
     def extended(self, other: "Experiment") -> "Experiment":
-        """This experiment with the generations, policies and seeds of `other` as well."""
+        """The experiment with the generations, policies and seeds of `other` as well."""
         loop = self.loop.model_copy(
             update={
                 "generations": max(self.loop.generations, other.loop.generations),

@@ -47,8 +47,8 @@ class Progressing:
             self._bars.stop()
 
     def line(self, text: str) -> None:
-        """A line that stays."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        """A line that stays; nothing in it is taken for markup."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def started(self, kind: str, where: str) -> None:
         self._began = self._said = time.monotonic()
@@ -70,16 +70,14 @@ class Progressing:
         self.done += 1
         self.cached += cached
         left = f"{duration(self.left)} left" if self.left is not None and self.done < self.total else ""
-        self._bars.update(
-            self._plan_bar, completed=self.done, speed=f"{self.done}/{self.total} stages", left=left
-        )
+        self._bars.update(self._plan_bar, completed=self.done, speed=f"{self.done}/{self.total} stages", left=left)
         self._bars.update(self._stage_bar, visible=False)
         if not cached and (kind == "eval" or not self._live):
             text = f"{self._count()} {kind:<6} {where}  {duration(seconds):>6}"
-            self.line(escape("  ".join(part for part in (text, note, "" if self._live else left) if part)))
+            self.line("  ".join(part for part in (text, note, "" if self._live else left) if part))
 
     def waiting(self, where: str) -> None:
-        self.line(escape(f"{self._count()} waiting for another process: {where}"))
+        self.line(f"{self._count()} waiting for another process: {where}")
 
     def _count(self) -> str:
         return f"[{self.done:>{len(str(self.total))}}/{self.total}]"
@@ -113,9 +111,9 @@ def number(count: float) -> str:
 
 
 def perplexity(value: float) -> str:
-    """Three digits, or four before the point: 46.9, 974, 1,204."""
-    if not math.isfinite(value):
-        return str(value)
+    """Three digits, or all before the point: 46.9, 974, 1,204, 3.02e+09."""
+    if not math.isfinite(value) or value >= 1e6:
+        return f"{value:.3g}"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -130,7 +128,7 @@ def perplexity_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     names = list(dict.fromkeys(row["policy"] for row in rows))
     seeds = sorted({row["seed"] for row in rows})
     said = f"mean of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    table = Table(title=f"{title} ({said})", title_justify="left", caption_justify="left", title_style="bold")
+    table = Table(title=f"{title} ({said})", title_justify="left", title_style="bold")
     table.add_column("generation", justify="right")
     for name in names:
         table.add_column(name, justify="right")
@@ -149,14 +147,13 @@ def perplexity_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
             else:
                 cells.append(f"{perplexity(value)} [dim]{change(value, first):>6}[/]")
         table.add_row(str(generation), *cells)
-    table.caption = "\n".join(protocols(rows))
     return table
 
 
 def evaluation_table(rows: Sequence[Mapping[str, Any]], name: str) -> Table:
     """Perplexity as logged and as evaluated again, word perplexity and bits per byte, by generation."""
-    table = Table(title=f"{name}, evaluated again", title_justify="left", caption_justify="left", title_style="bold")
-    names = ("policy", "seed", "generation", "logged", "again", "difference", "word perplexity", "bits per byte")
+    table = Table(title=f"{name}, evaluated again", title_justify="left", title_style="bold")
+    names = ("policy", "seed", "gen", "logged", "again", "differ", "word ppl", "bits/byte")
     for column in names:
         table.add_column(column, justify="left" if column == "policy" else "right")
     for row in rows:
@@ -168,7 +165,6 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], name: str) -> Table:
         difference = "" if row["difference"] is None else f"{row['difference']:.1e}"
         measures = (f"{row['perplexity']:,.4f}", difference, perplexity(row["word_perplexity"]))
         table.add_row(*where, logged, *measures, f"{row['bits_per_byte']:.4f}")
-    table.caption = "\n".join(protocols([row for row in rows if not row["pruned"]]))
     return table
 
 

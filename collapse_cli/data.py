@@ -132,9 +132,7 @@ def load_text(source: str, column: str = "text", train: str = "", valid: str = "
         splits = _hub(HUB_NAMES.get(source, source), column, chosen)
     else:
         raise InputError(f"there is no file or folder {source!r} to take text from (data.source, --data)")
-    splits = {
-        name: tuple(row if row.endswith("\n") else row + "\n" for row in rows) for name, rows in splits.items()
-    }
+    splits = {name: tuple(row if row.endswith("\n") else row + "\n" for row in rows) for name, rows in splits.items()}
     for name, rows in splits.items():
         if not any(row.strip() for row in rows):
             raise InputError(f"{source}: the {name} text is empty")
@@ -242,7 +240,11 @@ def _read(files: Sequence[Path], column: str) -> Sequence[str]:
     options = {"keep_linebreaks": True} if builder == "text" else {}
     try:
         table = datasets.load_dataset(builder, data_files=[str(file) for file in files], split="train", **options)
-    except (datasets.exceptions.DatasetGenerationError, datasets.exceptions.DatasetGenerationCastError, ValueError) as error:
+    except (
+        datasets.exceptions.DatasetGenerationError,
+        datasets.exceptions.DatasetGenerationCastError,
+        ValueError,
+    ) as error:
         cause = str(error.__cause__ or error).splitlines()[0]
         raise InputError(f"{files[0]} cannot be read as {builder}: {cause}") from None
     return _column(table, column, str(files[0]))

@@ -16,9 +16,10 @@ def examine(runs: Path) -> dict[str, str]:
 
     from collapse_cli.costs import matmul_speed
     from collapse_cli.lm.model import device, has_fast_bf16
+    from collapse_cli.preparation import existing
 
     found, machine = versions(), hardware()
-    place = next(parent for parent in (runs, *runs.absolute().parents) if parent.exists())
+    place = existing(runs)
     fast = has_fast_bf16()
     return {
         "Python": found.pop("python"),

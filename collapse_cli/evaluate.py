@@ -9,10 +9,10 @@ from collapse_cli import learners
 from collapse_cli.config import Experiment, load, merge
 from collapse_cli.data import Dataset
 from collapse_cli.executors import LocalExecutor
-from collapse_cli.loop import BODIES, Plan, plan
+from collapse_cli.loop import BODIES, plan
+from collapse_cli.preparation import Silent
 from collapse_cli.rundir import STORE, RunFolder
-from collapse_cli.runner import Silent
-from collapse_cli.stage import Finished
+from collapse_cli.stage import Finished, Plan, Stage
 from collapse_cli.store import Store
 
 AGREEMENT = 1e-4  # relative; a larger difference from what was logged is one
@@ -42,10 +42,12 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
     config = folder.config()
     changed = _changed(config, None, data, settings)
     same = changed == config
-    learner = learners.learner_class(config.learner)
-    resolved = learner.resolve(changed.model_dump(mode="json"))
-    planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
-    original = planned if same else plan(config, resolved.hints)
+    original = plan(config, {})
+    if same and store.has(_data_stage(original).key):
+        planned = original  # nothing need be looked up: the text is in the store as the run used it
+    else:
+        resolved = learners.learner_class(config.learner).resolve(changed.model_dump(mode="json"))
+        planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
         encoded = _data(planned, store if same else Store(Path(temporary)))
         logged = {(row["policy"], row["seed"], row["generation"]): row for row in folder.rows()}
@@ -60,9 +62,7 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
             row = {"policy": one.policy, "seed": one.seed, "generation": one.generation, "model_key": key}
             row |= {"logged": old["perplexity"] if old and same else None, "pruned": again is None}
             row |= again or {}
-            row["difference"] = (
-                abs(again["perplexity"] / old["perplexity"] - 1) if again and old and same else None
-            )
+            row["difference"] = abs(again["perplexity"] / old["perplexity"] - 1) if again and old and same else None
             rows.append(row)
             tell(done, len(planned.generations))
     return rows
@@ -96,8 +96,12 @@ def _changed(config: Experiment, model: str | None, data: str | None, settings: 
     return load(merge(tree, settings), "the settings")
 
 
+def _data_stage(planned: Plan) -> Stage:
+    return next(iter(planned.stages.values()))
+
+
 def _data(planned: Plan, store: Store) -> Finished:
-    stage = next(iter(planned.stages.values()))
+    stage = _data_stage(planned)
     store.root.mkdir(parents=True, exist_ok=True)
     LocalExecutor(store, BODIES).run([stage], Silent())
     return store.get(stage.key)
@@ -109,4 +113,3 @@ def _score(model: Path, params: Mapping[str, Any], data: Finished) -> dict[str, 
     learner.load(model)
     learner.measure(Dataset.load(data.folder / "test.safetensors"))
     return learner.facts
-

@@ -1,11 +1,11 @@
 """THE LOOP. Generation 0 is fitted on real data; each later one on a mix of real rows and rows its parent made.
 
-`plan` writes the whole experiment down as stages; the functions below it are the bodies of those stages. Stages with
-equal keys are one stage: generation 0 is trained once for all policies of a seed without a special case.
+`plan` writes the whole experiment down as stages (`stages.py` says what each is made from); the functions below it are
+the bodies of those stages. Stages with equal keys are one stage: generation 0 is trained once for all policies of a
+seed without a special case.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,36 +14,11 @@ from collapse_cli import learners, policies
 from collapse_cli.config import Experiment
 from collapse_cli.data import Dataset, load_text
 from collapse_cli.policies import Policy
-from collapse_cli.stage import Body, Finished, Stage, Workplace, seed_for
+from collapse_cli.stage import Body, Finished, Generation, Plan, Stage, Workplace
+from collapse_cli.stages import data_stage, eval_stage, mix_stage, sample_stage, train_stage
 
-VERSIONS = {"data": 1, "train": 1, "sample": 1, "mix": 1, "eval": 1}  # raise one when its body changes what comes out
 CORPUS = "train.safetensors"
 ROWS = "rows.safetensors"
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One model of the experiment, and the stages that made and measured it."""
-
-    policy: str
-    seed: int
-    generation: int
-    train: Stage
-    eval: Stage
-
-
-@dataclass
-class Plan:
-    """All stages in order, each with the generations it serves, and the generations in order."""
-
-    stages: dict[str, Stage] = field(default_factory=dict)
-    serves: dict[str, list[tuple[str, int, int]]] = field(default_factory=dict)
-    generations: list[Generation] = field(default_factory=list)
-
-    def add(self, stage: Stage, policy: str, seed: int, generation: int) -> Stage:
-        self.stages.setdefault(stage.key, stage)
-        self.serves.setdefault(stage.key, []).append((policy, seed, generation))
-        return self.stages[stage.key]
 
 
 def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
@@ -72,71 +47,6 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
                 measured = made.add(eval_stage(config, trained, data), *where)
                 made.generations.append(Generation(*where, trained, measured))
     return made
-
-
-# --- the stages: what each is made from -------------------------------------------------------------------------------
-
-
-def data_stage(config: Experiment, hints: Mapping[str, Any]) -> Stage:
-    params = learners.learner_class(config.learner).data_params(config.model_dump(mode="json"))
-    return _stage("data", config, params, {}, 0, hints)
-
-
-def sample_stage(
-    config: Experiment, policy: Policy, model: Stage, data: Stage, corpus: Stage, seed: int, generation: int
-) -> Stage:
-    params = {
-        "sample": config.sample.model_dump(mode="json", exclude={"max_duplicates"}),
-        "target": config.train.target,
-        "generation": generation,
-        "policy": {"rule": "keep", "percent": 0.0} if policy.accumulates else vars(policy),
-        "growing": config.mix.size == "growing",
-        "choice": seed_for(seed, "mix", generation),
-    }
-    inputs = {"model": model, "data": data, "prompts": corpus if config.sample.prompts == "previous" else data}
-    return _stage("sample", config, params, inputs, seed_for(seed, "sample", generation))
-
-
-def mix_stage(
-    config: Experiment, policy: Policy, data: Stage, samples: list[Stage], seed: int, generation: int
-) -> Stage:
-    params = {"policy": vars(policy), "growing": config.mix.size == "growing", "generation": generation}
-    inputs = {"data": data, **{f"synthetic-{i:05d}": stage for i, stage in enumerate(samples, 1)}}
-    return _stage("mix", config, params, inputs, seed_for(seed, "mix", generation))
-
-
-def train_stage(
-    config: Experiment,
-    hints: Mapping[str, Any],
-    data: Stage,
-    corpus: Stage,
-    parents: list[Stage],
-    seed: int,
-    generation: int,
-) -> Stage:
-    params = {
-        "model": learners.learner_class(config.learner).model_params(config.model_dump(mode="json")),
-        "train": config.train.model_dump(mode="json", exclude={"target"}),
-        "base": seed_for(seed, "base", 0),
-    }
-    inputs = {"data": data, "corpus": corpus} | {"init": parent for parent in parents}
-    return _stage("train", config, params, inputs, seed_for(seed, "train", generation), hints)
-
-
-def eval_stage(config: Experiment, model: Stage, data: Stage) -> Stage:
-    params = {"eval": config.eval.model_dump(mode="json", exclude={"block_size"})}
-    return _stage("eval", config, params, {"model": model, "data": data}, 0)
-
-
-def _stage(
-    kind: str,
-    config: Experiment,
-    params: Mapping[str, Any],
-    inputs: Mapping[str, Stage],
-    seed: int,
-    hints: Mapping[str, Any] | None = None,
-) -> Stage:
-    return Stage(kind, VERSIONS[kind], {"learner": config.learner, **params}, inputs, seed, hints or {})
 
 
 # --- the bodies: what each does ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def perplexity(nll: float) -> float:
-    """exp of the mean negative log-likelihood (nats per predicted token); inf where that overflows."""
+    """The exponential of the mean negative log-likelihood (nats per predicted token); inf where that overflows."""
     try:
         return math.exp(nll)
     except OverflowError:

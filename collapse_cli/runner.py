@@ -1,36 +1,25 @@
 """`collapse run`: from a configuration to a run folder. What the loop itself does stands in `loop.py`."""
 
 import logging
-import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from collapse_cli import console as show
-from collapse_cli import costs, learners, metrics, policies
-from collapse_cli.config import ConfigError, Experiment
-from collapse_cli.costs import Cost, Size
-from collapse_cli.executors import LocalExecutor, missing
-from collapse_cli.loop import BODIES, Generation, Plan, plan
+from collapse_cli import metrics, policies
+from collapse_cli.config import Experiment
+from collapse_cli.executors import LocalExecutor
+from collapse_cli.loop import BODIES
+from collapse_cli.preparation import Clock, Prepared, check_disk, describe, prepare, to_do
 from collapse_cli.rundir import STORE, RunFolder, all_runs
-from collapse_cli.stage import Finished, Stage
+from collapse_cli.stage import Finished, Generation, Plan, Stage
 from collapse_cli.store import Store
-
-
-@dataclass
-class Prepared:
-    """An experiment ready to run: everything looked up, and its real data in the store."""
-
-    config: Experiment
-    resolved: Any
-    plan: Plan
-    data: Finished
-    size: Size
 
 
 class Work:
@@ -40,11 +29,11 @@ class Work:
         self.folder, self.store, self.shown, self.plan = folder, store, shown, prepared.plan
         self.config = prepared.config
         self.computed: list[str] = []
-        self.warnings: list[str] = []
         self._by_eval: dict[str, list[Generation]] = {}
         for generation in self.plan.generations:
             self._by_eval.setdefault(generation.eval.key, []).append(generation)
         self._clock = Clock(prepared)
+        self._prepared = prepared.computed  # the real data, computed before the run began
 
     def started(self, stage: Stage) -> None:
         self.shown.started(stage.kind, self._label(stage))
@@ -57,6 +46,7 @@ class Work:
         self.shown.waiting(f"{stage.kind} {self._label(stage)}")
 
     def finished(self, stage: Stage, made: Finished, *, cached: bool) -> None:
+        cached = cached and stage.key not in self._prepared
         if not cached:
             self.computed.append(stage.key)
             speed = {"seconds": made.seconds, "note": show.stage_note(made), "peak_memory_mb": peak_memory_mb()}
@@ -79,9 +69,7 @@ class Work:
         row["warnings"] = metrics.warnings(
             row, before, max_duplicates=self.config.sample.max_duplicates, selects=self.config.train.select == "valid"
         )
-        if self.folder.add_row(row):
-            where = f"{generation.policy}, seed {generation.seed}, generation {generation.generation}"
-            self.warnings.extend(f"{where}: {warning}" for warning in row["warnings"])
+        self.folder.add_row(row)
 
     def _label(self, stage: Stage) -> str:
         return show.stage_label(stage, self.plan.serves[stage.key])
@@ -90,95 +78,39 @@ class Work:
         return {"kind": stage.kind, "key": stage.key, "for": self.plan.serves[stage.key][0]}
 
 
-class Clock:
-    """Time left for a plan: guesses per stage, corrected by how long finished stages of the kind took."""
-
-    def __init__(self, prepared: Prepared) -> None:
-        self.plan, speed = prepared.plan, costs.matmul_speed(prepared.config.train.dtype)
-        self.guesses = {
-            key: costs.seconds(stage.kind, stage_cost(prepared, stage), speed, prepared.size.layers)
-            for key, stage in self.plan.stages.items()
-        }
-        self.todo = dict(self.guesses)
-        self.observed: list[tuple[str, float, float]] = []
-
-    def finished(self, stage: Stage, seconds: float | None) -> None:
-        self.todo.pop(stage.key, None)
-        if seconds is not None:
-            self.observed.append((stage.kind, self.guesses[stage.key], seconds))
-
-    def left(self, among: Mapping[str, Any] | None = None) -> float:
-        """Seconds, for all stages still to do, or for some of them."""
-        factors = costs.correction(self.observed)
-        keys = self.todo if among is None else {key: self.todo[key] for key in among if key in self.todo}
-        return sum(guess * factors.get(self.plan.stages[key].kind, 1.0) for key, guess in keys.items())
-
-
-def run(config: Experiment, runs: Path, name: str, shown: Any, *, dry_run: bool = False) -> dict[str, Any]:
+def run(config: Experiment, runs: Path, name: str, console: Console, *, dry_run: bool = False) -> dict[str, Any]:
     """Run an experiment, or only say what it would cost. Returns what `--json` prints.
 
     Raises:
         ConfigError, InputError: for what the user has to mend; nothing has been written into the run folder then.
     """
     folder, store = RunFolder(runs, name), Store(runs / STORE)
-    quiet_libraries()
     for policy in config.loop.policies:
         policies.parse(policy)
-    if not dry_run:
-        (runs / STORE).mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="collapse-") as temporary,
-        _interruptible(),
-    ):
-        prepared = prepare(config, folder, store, None if not dry_run else Path(temporary))
+    with tempfile.TemporaryDirectory(prefix="collapse-") as temporary, _interruptible():
+        with console.status("looking up model and text") if console.is_terminal else nullcontext():
+            quiet_libraries()
+            if not dry_run:
+                store.root.mkdir(parents=True, exist_ok=True)
+            prepared = prepare(config, folder, store, Path(temporary) if dry_run else None)
         if dry_run:
             return describe(prepared, store, folder)
-        return _run(prepared, folder, store, shown)
+        return _run(prepared, folder, store, console)
 
 
-def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path | None) -> Prepared:
-    """Look everything up and bring the real data into the store (or, for a dry run, into a temporary one)."""
-    learner = learners.learner_class(config.learner)
-    resolved = learner.resolve(config.model_dump(mode="json"))
-    config = folder.check(Experiment.model_validate(resolved.tree))
-    planned = plan(config, resolved.hints)
-    stage = next(iter(planned.stages.values()))
-    place = store if temporary is None or store.has(stage.key) else Store(temporary)
-    place.root.mkdir(parents=True, exist_ok=True)
-    LocalExecutor(place, BODIES).run([stage], Silent())
-    data = place.get(stage.key)
-    rows = {split: about["rows"] for split, about in data.facts["splits"].items()}
-    for policy in config.loop.policies:
-        policies.check(
-            policies.parse(policy),
-            rows["train"],
-            rows["reserve"],
-            config.loop.generations,
-            growing=config.mix.size == "growing",
-        )
-    size = Size(
-        resolved.parameters,
-        resolved.layer_parameters,
-        resolved.head_parameters,
-        resolved.layers,
-        rows["train"],
-        rows["test"],
-    )
-    return Prepared(config, resolved, planned, data, size)
-
-
-def _run(prepared: Prepared, folder: RunFolder, store: Store, shown: Any) -> dict[str, Any]:
+def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) -> dict[str, Any]:
     planned, config = prepared.plan, prepared.config
     needed = to_do(planned, store)
     check_disk(prepared, needed, folder.runs)
+    missing = {stage.key for stage in needed}
+    there = [stage for key, stage in planned.stages.items() if key not in missing and store.has(key)]
     models = {(one.policy, one.seed, one.generation): one.train.key for one in planned.generations}
-    folder.start(config, plan_record(planned), models)
-    there = [stage for stage in planned.stages.values() if stage not in needed and store.has(stage.key)]
+    folder.start(config, planned.record(), models)
     try:
-        with shown(len(needed) + len(there)) as progressing:
+        with show.Progressing(console, len(there) + len(needed)) as shown:
             for note in prepared.data.facts["notes"]:
-                progressing.line(f"note: {note}")
-            work = Work(folder, store, prepared, progressing)
+                shown.line(f"note: {note}")
+            work = Work(folder, store, prepared, shown)
             LocalExecutor(store, BODIES).run([*there, *needed], work)
         if config.store.keep_models != "all":
             prune(folder, store, config, planned)
@@ -187,72 +119,19 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, shown: Any) -> dic
         folder.finish("interrupted" if interrupted else "error", "" if interrupted else str(error))
         raise
     folder.finish("success")
+    rows = folder.rows()
     return {
         "run": folder.name,
         "folder": str(folder.path),
         "computed": len(work.computed),
-        "cached": len(needed) + len(there) - len(work.computed),
-        "rows": folder.rows(),
-        "warnings": work.warnings,
+        "cached": len(there) + len(needed) - len(work.computed),
+        "rows": rows,
+        "warnings": [
+            f"{row['policy']}, seed {row['seed']}, generation {row['generation']}: {warning}"
+            for row in rows
+            for warning in row["warnings"]
+        ],
     }
-
-
-def to_do(planned: Plan, store: Store) -> list[Stage]:
-    """The stages that are still to be computed so that every generation is measured."""
-    return missing(list(planned.stages.values()), store, lambda stage: stage.kind == "eval")
-
-
-def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, Any]:
-    """The plan in numbers, for `--dry-run`."""
-    planned, needed = prepared.plan, to_do(prepared.plan, store)
-    kinds: dict[str, dict[str, float]] = {}
-    clock = Clock(prepared)
-    for key, stage in planned.stages.items():
-        if store.has(key):
-            clock.finished(stage, store.get(key).seconds)
-    for stage in planned.stages.values():
-        entry = kinds.setdefault(
-            stage.kind, {"stages": 0, "cached": 0, "tokens": 0, "flops": 0.0, "disk": 0, "seconds": 0.0}
-        )
-        entry["stages"] += 1
-        if stage not in needed:
-            entry["cached"] += 1
-            continue
-        cost = stage_cost(prepared, stage)
-        entry["tokens"] += cost.tokens
-        entry["flops"] += cost.flops
-        entry["disk"] += cost.disk
-        entry["seconds"] += clock.left({stage.key: 0})
-    disk = costs.disk_needed([(stage.kind, stage_cost(prepared, stage)) for stage in needed], prepared.config, prepared.size)
-    return {
-        "run": folder.name,
-        "stages": len(planned.stages),
-        "cached": len(planned.stages) - len(needed),
-        "kinds": kinds,
-        "parameters": prepared.size.parameters,
-        "rows": prepared.size.rows,
-        "disk_needed": disk,
-        "disk_free": shutil.disk_usage(_existing(folder.runs)).free,
-        "seconds": sum(entry["seconds"] for entry in kinds.values()),
-        "measured": bool(clock.observed),
-    }
-
-
-def stage_cost(prepared: Prepared, stage: Stage) -> Cost:
-    policy, _, generation = prepared.plan.serves[stage.key][0]
-    return costs.cost(stage.kind, policy, generation, prepared.config, prepared.size)
-
-
-def check_disk(prepared: Prepared, needed: Sequence[Stage], runs: Path) -> None:
-    """Stop before starting when the plan will not fit on the disk."""
-    pairs = [(stage.kind, stage_cost(prepared, stage)) for stage in needed]
-    wanted = costs.disk_needed(pairs, prepared.config, prepared.size) if needed else 0
-    free = shutil.disk_usage(_existing(runs)).free
-    if wanted > free:
-        raise ConfigError(
-            f"the plan needs about {show.size(wanted)} on the disk of {runs}, where {show.size(free)} are free; free "
-            "some (collapse gc), use another --runs-dir, or --set store.keep_models=ends"
-        )
 
 
 def metrics_row(generation: Generation, made: Finished, store: Store) -> dict[str, Any]:
@@ -271,25 +150,12 @@ def metrics_row(generation: Generation, made: Finished, store: Store) -> dict[st
     }
 
 
-def plan_record(planned: Plan) -> list[dict[str, Any]]:
-    """`plan.json`: what each stage is, what it is made from, and for which generations."""
-    return [
-        {
-            "kind": stage.kind,
-            "key": key,
-            "inputs": {name: made.key for name, made in stage.inputs.items()},
-            "for": planned.serves[key],
-        }
-        for key, stage in planned.stages.items()
-    ]
-
-
 def prune(folder: RunFolder, store: Store, config: Experiment, planned: Plan) -> int:
     """Drop the weights that `store.keep_models` does not keep and no plan in the runs folder still needs."""
     last = config.loop.generations
     ends = {one.train.key for one in planned.generations if one.generation in (0, last)}
     mine = {one.train.key for one in planned.generations} - (ends if config.store.keep_models == "ends" else set())
-    plans = [(folder.name, plan_record(planned))] + [
+    plans = [(folder.name, planned.record())] + [
         (other.name, other.plan()) for other in all_runs(folder.runs) if other.name != folder.name
     ]
     wanted: set[str] = set()
@@ -306,15 +172,6 @@ def prune(folder: RunFolder, store: Store, config: Experiment, planned: Plan) ->
             with store.locked(key) as held:
                 freed += store.prune(key) if held else 0
     return freed
-
-
-class Silent:
-    """A listener that shows nothing."""
-
-    def started(self, stage: Stage) -> None: ...
-    def progress(self, stage: Stage, done: int, total: int, unit: str) -> None: ...
-    def waiting(self, stage: Stage) -> None: ...
-    def finished(self, stage: Stage, made: Finished, *, cached: bool) -> None: ...
 
 
 def quiet_libraries() -> None:
@@ -356,7 +213,3 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())

@@ -1,4 +1,4 @@
-"""A stage: one unit of work whose key is a hash of all that can change its result, and of nothing else."""
+"""A stage: one unit of work whose key is a hash of all that can change its result, and of nothing else. And plans."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ def seed_for(run_seed: int, kind: str, generation: int, lineage: str = "") -> in
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
     """One unit of work: what it is made from and how.
 
@@ -63,9 +63,9 @@ class Stage:
     kind: str
     version: int
     params: Mapping[str, Any]
-    inputs: Mapping[str, "Stage"] = field(default_factory=dict)
+    inputs: Mapping[str, "Stage"] = field(default_factory=dict, repr=False)
     seed: int = 0
-    hints: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    hints: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> str:
@@ -79,6 +79,43 @@ class Stage:
                 "seed": self.seed,
             }
         )
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One model of the experiment, and the stages that made and measured it."""
+
+    policy: str
+    seed: int
+    generation: int
+    train: Stage
+    eval: Stage
+
+
+@dataclass
+class Plan:
+    """All stages in order, each with the generations it serves, and the generations in order."""
+
+    stages: dict[str, Stage] = field(default_factory=dict)
+    serves: dict[str, list[tuple[str, int, int]]] = field(default_factory=dict)
+    generations: list[Generation] = field(default_factory=list)
+
+    def add(self, stage: Stage, policy: str, seed: int, generation: int) -> Stage:
+        self.stages.setdefault(stage.key, stage)
+        self.serves.setdefault(stage.key, []).append((policy, seed, generation))
+        return self.stages[stage.key]
+
+    def record(self) -> list[dict[str, Any]]:
+        """The plan as JSON: what each stage is, what it is made from, and for which generations."""
+        return [
+            {
+                "kind": stage.kind,
+                "key": key,
+                "inputs": {name: made.key for name, made in stage.inputs.items()},
+                "for": self.serves[key],
+            }
+            for key, stage in self.stages.items()
+        ]
 
 
 @dataclass(frozen=True)

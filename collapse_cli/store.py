@@ -111,7 +111,7 @@ class Store:
         The record says so before the weights go: a kill in between leaves a folder that counts as pruned.
         """
         folder = self.folder(key)
-        weights = [path for path in folder.rglob(WEIGHTS)]
+        weights = list(folder.rglob(WEIGHTS))
         record = json.loads((folder / RECORD).read_bytes())
         write_atomically(folder / RECORD, json.dumps(record | {"pruned": True}, indent=1))
         freed = sum(path.stat().st_size for path in weights)

@@ -130,7 +130,9 @@ class LanguageModel:
         rows["train"], rows["reserve"] = _original(rows["train"], data["rows"])
         for split in ("valid", "test"):
             if split in rows and 0 < data["eval_rows"] < len(rows[split]):
-                rows[split] = rows[split].take(np.linspace(0, len(rows[split]) - 1, data["eval_rows"]).round().astype(int))
+                rows[split] = rows[split].take(
+                    np.linspace(0, len(rows[split]) - 1, data["eval_rows"]).round().astype(int)
+                )
         for split, dataset in rows.items():
             dataset.save(folder / f"{split}.safetensors")
             about.setdefault(split, {})["rows"] = len(dataset)
@@ -168,7 +170,9 @@ class LanguageModel:
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (end or 0)
         if settings["prompts"] == "none":
             if start is None:
-                raise InputError("sample.prompts = none needs a BOS or end-of-text token, and the tokenizer has neither")
+                raise InputError(
+                    "sample.prompts = none needs a BOS or end-of-text token, and the tokenizer has neither"
+                )
             ids, lengths = np.full((len(prompts), 1), start, np.int32), np.ones(len(prompts), np.int32)
         else:
             ids = prompts.arrays["tokens"][:, : settings["prompt_tokens"]]
@@ -184,7 +188,9 @@ class LanguageModel:
             pad=pad,
             seed=seed,
             scratch=scratch,
-            tell=lambda done, total: self._tell(done * settings["new_tokens"], total * settings["new_tokens"], "tokens"),
+            tell=lambda done, total: self._tell(
+                done * settings["new_tokens"], total * settings["new_tokens"], "tokens"
+            ),
         )
         tokens, lengths = new.arrays["tokens"], new.arrays["lengths"]
         self.facts = {
@@ -197,7 +203,8 @@ class LanguageModel:
     def score(self, data: Dataset) -> np.ndarray:
         """(rows,) mean negative log-likelihood per predicted token, in nats."""
         nll, predicted = scoring.score_blocks(self._model, data)
-        return nll / np.maximum(predicted, 1)
+        losses: np.ndarray = nll / np.maximum(predicted, 1)
+        return losses
 
     def measure(self, test: Dataset) -> Dataset:
         """Perplexity and its relatives under the protocol of the settings; per row (block or window) values returned."""
@@ -329,7 +336,9 @@ def _joined(prompts: Dataset, new: Dataset) -> Dataset:
     lengths = first + second
     tokens = np.zeros((len(new), int(lengths.max())), np.int32)
     columns = np.arange(tokens.shape[1])
-    tokens[columns < first[:, None]] = prompts.arrays["tokens"][np.arange(prompts.arrays["tokens"].shape[1]) < first[:, None]]
+    tokens[columns < first[:, None]] = prompts.arrays["tokens"][
+        np.arange(prompts.arrays["tokens"].shape[1]) < first[:, None]
+    ]
     behind = (columns >= first[:, None]) & (columns < lengths[:, None])
     tokens[behind] = new.arrays["tokens"][np.arange(new.arrays["tokens"].shape[1]) < second[:, None]]
     return Dataset({"tokens": tokens, "lengths": lengths.astype(np.int32)}, new.origin)

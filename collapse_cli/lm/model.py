@@ -42,7 +42,7 @@ def has_fast_bf16() -> bool:
     """Whether this machine multiplies bfloat16 matrices with instructions of its own."""
     place = device()
     if place.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if place.type == "cpu" and platform.machine() in ("x86_64", "AMD64"):
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
@@ -146,7 +146,7 @@ def make_config(fields: Mapping[str, Any], **tokens: int | None) -> "PreTrainedC
             if not hasattr(known, name):
                 raise InputError(f"model.config: a {kind} model has no setting {name!r}")
     try:
-        return AutoConfig.for_model(kind, **({name: value for name, value in tokens.items()} | rest))
+        return AutoConfig.for_model(kind, **(dict(tokens) | rest))
     except (ValueError, TypeError) as error:
         raise InputError(f"model.config: {str(error).splitlines()[0]}") from None
 

@@ -20,7 +20,7 @@ BLOCK = 256  # tokens whose probabilities are summed together when one is drawn
 def rows_at_once(model: "PreTrainedModel", beams: int) -> int:
     """How many prompts are continued together."""
     room = LOGITS_BYTES * (1 if model.device.type == "cpu" else 64)
-    return max(1, min(MOST_ROWS, room // (4 * beams * model.config.vocab_size)))
+    return max(1, min(MOST_ROWS, room // (4 * beams * int(model.config.vocab_size))))
 
 
 @torch.no_grad()
@@ -51,7 +51,7 @@ def continue_rows(
         `tokens` (rows, new_tokens) and `lengths` (rows,), the new tokens alone.
     """
     if dtype == "bfloat16":
-        model = model.to(torch.bfloat16)  # type: ignore[arg-type]
+        model = model.to(torch.bfloat16)
     model.eval()
     step = rows_at_once(model, int(decode["beams"]))
     parts = []
@@ -160,10 +160,10 @@ def _invert(mass: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
 
     In two steps, blocks and then within one block: a running sum over a whole vocabulary is slow, and not exact.
     """
-    rows, count = mass.shape
+    count = mass.shape[1]
     whole = count // BLOCK * BLOCK
     sums = torch.cat(
-        [mass[:, :whole].unflatten(1, (-1, BLOCK)).sum(dim=2), mass[:, whole:].sum(dim=1, keepdim=True)], dim=1
+        [mass[:, :whole].reshape(len(mass), -1, BLOCK).sum(dim=2), mass[:, whole:].sum(dim=1, keepdim=True)], dim=1
     ).double()
     ends = sums.cumsum(dim=1)
     point = uniform[:, None] * ends[:, -1:]

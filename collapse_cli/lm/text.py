@@ -46,7 +46,7 @@ def _wrap(tokenizer: Any) -> "PreTrainedTokenizerBase":
     tokenizer.decoder = decoders.ByteLevel()
     there = {token for token in (*SPECIAL, "<|endoftext|>") if tokenizer.token_to_id(token) is not None}
     end = next((token for token in ("</s>", "<|endoftext|>") if token in there), None)
-    special = {"bos_token": end, "eos_token": end}
+    special: dict[str, str | None] = {"bos_token": end, "eos_token": end}
     special |= {f"{token[1:-1]}_token": token for token in ("<pad>", "<unk>") if token in there}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -82,7 +82,8 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
 def bos_id(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     """The token that stands before a text; models without one use their end-of-text token."""
-    return tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    found: int | None = tokenizer.bos_token_id
+    return tokenizer.eos_token_id if found is None else found
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bos: bool) -> np.ndarray:
@@ -99,8 +100,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bo
     for first in range(0, len(rows), LINES_AT_ONCE):
         chunk = [row if row.strip() or not line_bos else "" for row in rows[first : first + LINES_AT_ONCE]]
         coded = tokenizer(chunk, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-        for ids in coded:
-            parts.append(np.asarray(ids if start is None else [start, *ids], dtype=np.int32))
+        parts.extend(np.asarray(ids if start is None else [start, *ids], dtype=np.int32) for ids in coded)
     return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
 

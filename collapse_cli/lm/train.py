@@ -145,7 +145,7 @@ def _step(
         target = torch.from_numpy(labels[part]).to(model.device)
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
             loss = summed_loss(model, ids, target, plain_head=plain_head)
-        (loss / max(1, predicted)).backward()
+        (loss / max(1, predicted)).backward()  # type: ignore[no-untyped-call]
         summed += float(loss.detach())
     if settings["clip"] > 0:
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip"])

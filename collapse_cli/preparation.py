@@ -1,0 +1,163 @@
+"""Before a run: everything looked up, the real data in the store, and what the plan will cost."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collapse_cli import console as show
+from collapse_cli import costs, learners, policies
+from collapse_cli.config import ConfigError, Experiment
+from collapse_cli.costs import Cost, Size
+from collapse_cli.executors import LocalExecutor, missing
+from collapse_cli.loop import BODIES, plan
+from collapse_cli.rundir import RunFolder
+from collapse_cli.stage import Finished, Plan, Stage
+from collapse_cli.store import Store
+
+
+@dataclass
+class Prepared:
+    """An experiment ready to run: everything looked up, and its real data in the store."""
+
+    config: Experiment
+    resolved: Any
+    plan: Plan
+    data: Finished
+    computed: list[str]
+    size: Size
+
+
+class Silent:
+    """A listener that shows nothing; it only remembers what was computed."""
+
+    def __init__(self) -> None:
+        self.computed: list[str] = []
+
+    def started(self, stage: Stage) -> None: ...
+    def progress(self, stage: Stage, done: int, total: int, unit: str) -> None: ...
+    def waiting(self, stage: Stage) -> None: ...
+    def finished(self, stage: Stage, made: Finished, *, cached: bool) -> None:
+        if not cached:
+            self.computed.append(stage.key)
+
+
+def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path | None) -> Prepared:
+    """Look everything up and bring the real data into the store (or, for a dry run, into a temporary one)."""
+    learner = learners.learner_class(config.learner)
+    resolved = learner.resolve(config.model_dump(mode="json"))
+    config = folder.check(Experiment.model_validate(resolved.tree))
+    planned = plan(config, resolved.hints)
+    stage = next(iter(planned.stages.values()))
+    place = store if temporary is None or store.has(stage.key) else Store(temporary)
+    place.root.mkdir(parents=True, exist_ok=True)
+    listener = Silent()
+    LocalExecutor(place, BODIES).run([stage], listener)
+    data = place.get(stage.key)
+    rows = {split: about["rows"] for split, about in data.facts["splits"].items()}
+    for policy in config.loop.policies:
+        policies.check(
+            policies.parse(policy),
+            rows["train"],
+            rows["reserve"],
+            config.loop.generations,
+            growing=config.mix.size == "growing",
+        )
+    size = Size(
+        resolved.parameters,
+        resolved.layer_parameters,
+        resolved.head_parameters,
+        resolved.layers,
+        rows["train"],
+        rows["test"],
+    )
+    return Prepared(config, resolved, planned, data, listener.computed, size)
+
+
+def to_do(planned: Plan, store: Store) -> list[Stage]:
+    """The stages that are still to be computed so that every generation is measured."""
+    return missing(list(planned.stages.values()), store, lambda stage: stage.kind == "eval")
+
+
+def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, Any]:
+    """The plan in numbers, for `--dry-run`."""
+    planned, needed = prepared.plan, {stage.key: stage for stage in to_do(prepared.plan, store)}
+    kinds: dict[str, dict[str, float]] = {}
+    clock = Clock(prepared)
+    for key, stage in planned.stages.items():
+        if store.has(key):
+            clock.finished(stage, store.get(key).seconds)
+    for stage in planned.stages.values():
+        entry = kinds.setdefault(
+            stage.kind, {"stages": 0, "cached": 0, "tokens": 0, "flops": 0.0, "disk": 0, "seconds": 0.0}
+        )
+        entry["stages"] += 1
+        if stage.key not in needed:
+            entry["cached"] += 1
+            continue
+        cost = stage_cost(prepared, stage)
+        entry["tokens"] += cost.tokens
+        entry["flops"] += cost.flops
+        entry["disk"] += cost.disk
+        entry["seconds"] += clock.left({stage.key: 0})
+    disk = costs.disk_needed(
+        [(stage.kind, stage_cost(prepared, stage)) for stage in needed.values()], prepared.config, prepared.size
+    )
+    return {
+        "run": folder.name,
+        "stages": len(planned.stages),
+        "cached": len(planned.stages) - len(needed),
+        "kinds": kinds,
+        "parameters": prepared.size.parameters,
+        "rows": prepared.size.rows,
+        "disk_needed": disk,
+        "disk_free": shutil.disk_usage(existing(folder.runs)).free,
+        "seconds": sum(entry["seconds"] for entry in kinds.values()),
+        "measured": bool(clock.observed),
+    }
+
+
+def stage_cost(prepared: Prepared, stage: Stage) -> Cost:
+    policy, _, generation = prepared.plan.serves[stage.key][0]
+    return costs.cost(stage.kind, policy, generation, prepared.config, prepared.size)
+
+
+def check_disk(prepared: Prepared, needed: Sequence[Stage], runs: Path) -> None:
+    """Stop before starting when the plan will not fit on the disk."""
+    pairs = [(stage.kind, stage_cost(prepared, stage)) for stage in needed]
+    wanted = costs.disk_needed(pairs, prepared.config, prepared.size) if needed else 0
+    free = shutil.disk_usage(existing(runs)).free
+    if wanted > free:
+        raise ConfigError(
+            f"the plan needs about {show.size(wanted)} on the disk of {runs}, where {show.size(free)} are free; free "
+            "some (collapse gc), use another --runs-dir, or --set store.keep_models=ends"
+        )
+
+
+class Clock:
+    """Time left for a plan: guesses per stage, corrected by how long finished stages of the kind took."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.plan, speed = prepared.plan, costs.matmul_speed(prepared.config.train.dtype)
+        self.guesses = {
+            key: costs.seconds(stage.kind, stage_cost(prepared, stage), speed, prepared.size.layers)
+            for key, stage in self.plan.stages.items()
+        }
+        self.todo = dict(self.guesses)
+        self.observed: list[tuple[str, float, float]] = []
+
+    def finished(self, stage: Stage, seconds: float | None) -> None:
+        self.todo.pop(stage.key, None)
+        if seconds is not None:
+            self.observed.append((stage.kind, self.guesses[stage.key], seconds))
+
+    def left(self, among: Mapping[str, Any] | None = None) -> float:
+        """Seconds, for all stages still to do, or for some of them."""
+        factors = costs.correction(self.observed)
+        keys = self.todo if among is None else {key: self.todo[key] for key in among if key in self.todo}
+        return sum(guess * factors.get(self.plan.stages[key].kind, 1.0) for key, guess in keys.items())
+
+
+def existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())

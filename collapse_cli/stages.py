@@ -1,0 +1,77 @@
+"""What each stage of the loop is made from: its parameters, inputs and seed, and so its key.
+
+Nothing here may depend on a policy's name, a run's name, a device, or a batch size of sampling or scoring.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from collapse_cli import learners
+from collapse_cli.config import Experiment
+from collapse_cli.policies import Policy
+from collapse_cli.stage import Stage, seed_for
+
+# Raise one when its body changes what comes out: finished stages of the old version are then computed again.
+VERSIONS = {"data": 1, "train": 1, "sample": 1, "mix": 1, "eval": 1}
+
+
+def data_stage(config: Experiment, hints: Mapping[str, Any]) -> Stage:
+    params = learners.learner_class(config.learner).data_params(config.model_dump(mode="json"))
+    return _stage("data", config, params, {}, 0, hints)
+
+
+def sample_stage(
+    config: Experiment, policy: Policy, model: Stage, data: Stage, corpus: Stage, seed: int, generation: int
+) -> Stage:
+    params = {
+        "sample": config.sample.model_dump(mode="json", exclude={"max_duplicates"}),
+        "target": config.train.target,
+        "generation": generation,
+        "policy": {"rule": "keep", "percent": 0.0} if policy.accumulates else vars(policy),
+        "growing": config.mix.size == "growing",
+        "choice": seed_for(seed, "mix", generation),
+    }
+    inputs = {"model": model, "data": data, "prompts": corpus if config.sample.prompts == "previous" else data}
+    return _stage("sample", config, params, inputs, seed_for(seed, "sample", generation))
+
+
+def mix_stage(
+    config: Experiment, policy: Policy, data: Stage, samples: list[Stage], seed: int, generation: int
+) -> Stage:
+    params = {"policy": vars(policy), "growing": config.mix.size == "growing", "generation": generation}
+    inputs = {"data": data, **{f"synthetic-{i:05d}": stage for i, stage in enumerate(samples, 1)}}
+    return _stage("mix", config, params, inputs, seed_for(seed, "mix", generation))
+
+
+def train_stage(
+    config: Experiment,
+    hints: Mapping[str, Any],
+    data: Stage,
+    corpus: Stage,
+    parents: list[Stage],
+    seed: int,
+    generation: int,
+) -> Stage:
+    params = {
+        "model": learners.learner_class(config.learner).model_params(config.model_dump(mode="json")),
+        "train": config.train.model_dump(mode="json", exclude={"target"}),
+        "base": seed_for(seed, "base", 0),
+    }
+    inputs = {"data": data, "corpus": corpus} | ({"init": parents[-1]} if parents else {})
+    return _stage("train", config, params, inputs, seed_for(seed, "train", generation), hints)
+
+
+def eval_stage(config: Experiment, model: Stage, data: Stage) -> Stage:
+    params = {"eval": config.eval.model_dump(mode="json", exclude={"block_size"})}
+    return _stage("eval", config, params, {"model": model, "data": data}, 0)
+
+
+def _stage(
+    kind: str,
+    config: Experiment,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Stage],
+    seed: int,
+    hints: Mapping[str, Any] | None = None,
+) -> Stage:
+    return Stage(kind, VERSIONS[kind], {"learner": config.learner, **params}, inputs, seed, hints or {})
