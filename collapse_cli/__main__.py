@@ -17,17 +17,21 @@ ADVICE = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 0 done, 2 the user's mistake, 130 interrupted, 1 anything else."""
-    import click
+    import typer
 
     from collapse_cli.cli import app
 
+    # typer carries a click of its own or uses the one installed, by version: take the base of what it raises
+    mistakes = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     try:
         code = app(args=arguments, standalone_mode=False)
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return stop.exit_code
-    except click.ClickException as mistake:
-        return _say(mistake.format_message(), USAGE)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except mistakes as mistake:
+        if type(mistake).__name__ == "NoArgsIsHelpError":  # it has printed the help
+            return USAGE
+        return _say(f"{mistake.format_message()} (collapse --help)", USAGE)  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted; the same command goes on where it stopped", INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()

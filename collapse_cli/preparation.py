@@ -16,6 +16,8 @@ from collapse_cli.rundir import RunFolder
 from collapse_cli.stage import Finished, Plan, Stage
 from collapse_cli.store import Store
 
+RECENT = 24  # finished stages that the estimate of the time left is made from
+
 
 @dataclass
 class Prepared:
@@ -145,7 +147,7 @@ class Clock:
             for key, stage in self.plan.stages.items()
         }
         self.todo = dict(self.guesses)
-        self.observed: list[tuple[str, float, float]] = []
+        self.observed: list[tuple[str, float, float]] = []  # kind, guessed, real; the newest count
 
     def finished(self, stage: Stage, seconds: float | None) -> None:
         self.todo.pop(stage.key, None)
@@ -154,7 +156,7 @@ class Clock:
 
     def left(self, among: Mapping[str, Any] | None = None) -> float:
         """Seconds, for all stages still to do, or for some of them."""
-        factors = costs.correction(self.observed)
+        factors = costs.correction(self.observed[-RECENT:])
         keys = self.todo if among is None else {key: self.todo[key] for key in among if key in self.todo}
         return sum(guess * factors.get(self.plan.stages[key].kind, 1.0) for key, guess in keys.items())
 

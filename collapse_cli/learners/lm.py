@@ -193,10 +193,12 @@ class LanguageModel:
             ),
         )
         tokens, lengths = new.arrays["tokens"], new.arrays["lengths"]
+        # padding and the like, and ids of the model's that the tokenizer does not have
+        odd = {*tokenizer.all_special_ids, *range(len(tokenizer), self._model.config.vocab_size)} - {start, end}
         self.facts = {
             "sample_tokens": int(lengths.sum()),
             "duplicate_share": metrics.duplicate_share(tokens),
-            "special_token_share": metrics.share_with(tokens, lengths, set(tokenizer.all_special_ids) - {start, end}),
+            "special_token_share": metrics.share_with(tokens, lengths, odd),
         }
         return new if self.settings["target"] == "continuation" else _joined(cut, new)
 

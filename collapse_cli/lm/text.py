@@ -12,7 +12,8 @@ from collapse_cli.lm.model import TOKENIZER_FILES
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0..3, as in OPT
+END = "</s>"  # the one special token of a tokenizer trained here; before a text and after it
+KNOWN_SPECIAL = (END, "<|endoftext|>", "<pad>", "<unk>")  # what a bare vocabulary may hold
 LINES_AT_ONCE = 4096
 
 
@@ -23,7 +24,7 @@ def train_bpe(lines: Sequence[str], vocab_size: int) -> "PreTrainedTokenizerBase
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         initial_alphabet=_byte_level().alphabet(),
-        special_tokens=list(SPECIAL),
+        special_tokens=[END],
         show_progress=False,
     )
     tokenizer = Tokenizer(models.BPE())
@@ -44,8 +45,8 @@ def _wrap(tokenizer: Any) -> "PreTrainedTokenizerBase":
 
     tokenizer.pre_tokenizer = _byte_level()
     tokenizer.decoder = decoders.ByteLevel()
-    there = {token for token in (*SPECIAL, "<|endoftext|>") if tokenizer.token_to_id(token) is not None}
-    end = next((token for token in ("</s>", "<|endoftext|>") if token in there), None)
+    there = [token for token in KNOWN_SPECIAL if tokenizer.token_to_id(token) is not None]
+    end = next((token for token in KNOWN_SPECIAL[:2] if token in there), None)
     special: dict[str, str | None] = {"bos_token": end, "eos_token": end}
     special |= {f"{token[1:-1]}_token": token for token in ("<pad>", "<unk>") if token in there}
     return PreTrainedTokenizerFast(
@@ -89,7 +90,7 @@ def bos_id(tokenizer: "PreTrainedTokenizerBase") -> int | None:
 def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bos: bool) -> np.ndarray:
     """All rows as one stream of token ids, int32.
 
-    No special token is ever read out of the text: `</s>` in a file is five characters. With `line_bos` every row,
+    No special token is ever read out of the text: `</s>` in a file is four characters. With `line_bos` every row,
     a blank one too, starts with the BOS token, and blank rows hold nothing else (as in WikiText on the Hub, where
     the Nature code reads them).
     """

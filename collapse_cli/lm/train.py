@@ -20,7 +20,7 @@ from collapse_cli.lm.score import score_blocks
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TOKENS_AT_ONCE = 8192  # in one forward pass; larger batches are accumulated
+TOKENS_AT_ONCE = 4096  # in one forward pass; larger batches are accumulated
 LOGITS_BYTES = 512 << 20  # the same in float32 logits, for models whose loss needs all of them at once
 CHECKPOINT_SECONDS = 60.0
 CHECKPOINT_SHARE = 0.05  # of the time at most goes into checkpoints

@@ -1,0 +1,98 @@
+"""A run as a Markdown table and a picture: .venv/bin/python docs/results/render.py RUN_FOLDER PICTURE.png
+
+Reads `metrics.jsonl` and `run.json` alone. The table goes to standard output.
+"""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from collapse_cli.console import change, perplexity, protocols
+from collapse_cli.rundir import RunFolder
+
+COLOURS = ("#c0392b", "#d68910", "#1f618d", "#1e8449", "#6c3483")
+Series = dict[tuple[str, int], list[float]]
+
+
+def collect(rows: Sequence[Mapping[str, Any]]) -> Series:
+    """Perplexities by (policy, generation), one for each seed."""
+    found: Series = {}
+    for row in rows:
+        found.setdefault((row["policy"], row["generation"]), []).append(row["perplexity"])
+    return found
+
+
+def table(series: Series, names: Sequence[str], generations: int) -> str:
+    """Perplexity by generation and policy with the change from generation 0; the mean over seeds."""
+    lines = ["| generation | " + " | ".join(names) + " |", "|---:|" + "---:|" * len(names)]
+    for generation in range(generations + 1):
+        cells = []
+        for name in names:
+            value, first = (sum(series[name, g]) / len(series[name, g]) for g in (generation, 0))
+            cells.append(perplexity(value) + (f" ({change(value, first)})" if generation else ""))
+        lines.append(f"| {generation} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def picture(series: Series, names: Sequence[str], generations: int, title: str, target: Path) -> None:
+    """Perplexity on a logarithmic axis by generation: a line per policy, thin ones for its seeds where there are several."""
+    figure, axes = plt.subplots(figsize=(7.2, 4.3), dpi=160, layout="constrained")
+    steps = range(generations + 1)
+    ends: list[tuple[float, str, str]] = []
+    for name, colour in zip(names, COLOURS, strict=False):
+        values = [series[name, generation] for generation in steps]
+        means = [sum(each) / len(each) for each in values]
+        if len(values[0]) > 1:
+            for seed in zip(*values, strict=True):
+                axes.plot(steps, seed, color=colour, linewidth=0.8, alpha=0.35)
+        axes.plot(steps, means, color=colour, linewidth=2.2, marker="o", markersize=4.5)
+        ends.append((means[-1], f"{name}  {perplexity(means[-1])}", colour))
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(-0.2, generations * 1.27)
+    axes.set_xticks(list(steps))
+    axes.spines["bottom"].set_bounds(-0.2, generations)
+    low, high = axes.get_ylim()
+    gap, floor = 0.05 * math.log(high / low), -math.inf
+    for value, label, colour in sorted(ends):  # from below, each at least a line's height above the one before
+        floor = max(math.log(value), floor + gap)
+        axes.text(generations * 1.02, math.exp(floor), label, color=colour, va="center", fontweight="bold")
+    axes.set_xlabel("generation")
+    axes.set_ylabel("perplexity on real test text")
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.grid(axis="y", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(target, facecolor="white")
+
+
+def main() -> None:
+    """Print the table and save the picture."""
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    path = Path(sys.argv[1])
+    run = RunFolder(path.resolve().parent, path.resolve().name)
+    rows = run.rows()
+    names = list(run.config().loop.policies)
+    series = collect(rows)
+    generations = max(row["generation"] for row in rows)
+    seeds = sorted({row["seed"] for row in rows})
+    print(table(series, names, generations))
+    print()
+    said = f"mean of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    print("; ".join([said, *protocols(rows)]))
+    picture(series, names, generations, f"{run.name} ({said})", Path(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    main()
