@@ -204,9 +204,7 @@ def stage_label(stage: Stage, serves: Sequence[tuple[str, int, int]]) -> str:
 
 def stage_note(made: Finished) -> str:
     """What came out of a stage, in a few words."""
-    facts = made.facts
-    speeds = {"train": "train_tokens", "sample": "sample_tokens", "eval": "predicted_tokens"}
-    tokens = facts.get(speeds.get(made.kind, ""), 0)
+    facts, tokens = made.facts, made.tokens
     note = f"{tokens / max(made.seconds, 1e-3):,.0f} tokens/s" if tokens else ""
     if made.kind == "eval":
         return f"perplexity {perplexity(facts['perplexity'])}"

@@ -1,18 +1,24 @@
 """What is measured. Pure functions of arrays."""
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from collapse_cli.data import InputError
+
 
 def perplexity(nll: float) -> float:
-    """The exponential of the mean negative log-likelihood (nats per predicted token); inf where that overflows."""
+    """The exponential of the mean negative log-likelihood (nats per predicted token).
+
+    Where that overflows, the largest float: JSON has no infinity, and `nll` stands beside it.
+    """
     try:
         return math.exp(nll)
     except OverflowError:
-        return math.inf
+        return sys.float_info.max
 
 
 def text_measures(nll: np.ndarray, predicted: np.ndarray, tokens: int, words: int, size: int) -> dict[str, float | int]:
@@ -26,9 +32,14 @@ def text_measures(nll: np.ndarray, predicted: np.ndarray, tokens: int, words: in
     Returns:
         `nll` nats per predicted token; `perplexity` its exponential; `predicted_tokens`; `word_perplexity` and
         `bits_per_byte`: the mean NLL per token times tokens per word, or per byte, which makes tokenizers comparable.
+
+    Raises:
+        InputError: when the loss is not finite.
     """
     total = int(predicted.sum())
     mean = float(nll.sum(dtype=np.float64)) / total
+    if not math.isfinite(mean):
+        raise InputError(f"the model's loss on the test text is {mean}; lower train.lr or set train.dtype = float32")
     return {
         "perplexity": perplexity(mean),
         "nll": mean,

@@ -49,8 +49,10 @@ class Work:
         cached = cached and stage.key not in self._prepared
         if not cached:
             self.computed.append(stage.key)
-            speed = {"seconds": made.seconds, "note": show.stage_note(made), "peak_memory_mb": peak_memory_mb()}
-            self.folder.add_event({"event": "finished", **self._event(stage), **speed})
+            tokens = made.tokens
+            speed = {"tokens": tokens, "tokens_per_second": round(tokens / max(made.seconds, 1e-3), 1)}
+            event = {"event": "finished", **self._event(stage), "seconds": made.seconds, **speed}
+            self.folder.add_event(event | {"peak_memory_mb": peak_memory_mb()})
         else:
             self.folder.add_event({"event": "cached", **self._event(stage)})
         self._clock.finished(stage, None if cached else made.seconds)

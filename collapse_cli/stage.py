@@ -128,6 +128,12 @@ class Finished:
     facts: Mapping[str, Any]
     seconds: float
 
+    @property
+    def tokens(self) -> int:
+        """Tokens it trained on (once an epoch), sampled or scored; 0 where none were."""
+        names = {"train": "train_tokens", "sample": "sample_tokens", "eval": "predicted_tokens"}
+        return int(self.facts.get(names.get(self.kind, ""), 0))
+
 
 @dataclass(frozen=True)
 class Workplace:

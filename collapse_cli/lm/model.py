@@ -44,7 +44,8 @@ def has_fast_bf16() -> bool:
     if place.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if place.type == "cpu" and platform.machine() in ("x86_64", "AMD64"):
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch has no public question for this
+        return any(getattr(torch.cpu, probe, bool)() for probe in probes)
     return False
 
 
