@@ -2,6 +2,7 @@
 
 import errno
 import sys
+from typing import Any
 
 DONE, WRONG, USAGE, INTERRUPTED = 0, 1, 2, 130
 ADVICE = {
@@ -22,17 +23,17 @@ def main(arguments: list[str] | None = None) -> int:
     from collapse_cli.cli import app
 
     # typer carries a click of its own or uses the one installed, by version: take the base of what it raises
-    mistakes = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+    mistakes: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     try:
         code = app(args=arguments, standalone_mode=False)
     except typer.Exit as stop:
-        return stop.exit_code
+        code = stop.exit_code
     except mistakes as mistake:
         if type(mistake).__name__ == "NoArgsIsHelpError":  # it has printed the help
             return USAGE
-        return _say(f"{mistake.format_message()} (collapse --help)", USAGE)  # type: ignore[attr-defined]
+        return _say(f"{mistake.format_message()} (collapse --help)", USAGE)
     except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted; the same command goes on where it stopped", INTERRUPTED)
+        code = INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
         return WRONG
@@ -44,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno not in ADVICE:
             raise
         return _say(f"{error.strerror}: {error.filename or 'the runs folder'}; {ADVICE[error.errno]}", USAGE)
+    if code == INTERRUPTED:  # typer makes an exit code of its own of Ctrl-C
+        return _say("interrupted; the same command goes on where it stopped", INTERRUPTED)
     return code if isinstance(code, int) else DONE
 
 

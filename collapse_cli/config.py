@@ -16,7 +16,7 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     """A part of the tree."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class LoopConfig(Section):
@@ -194,6 +194,11 @@ class Experiment(Section):
             )
         if self.eval.protocol == "sliding" and self.data.eval_rows:
             raise ValueError("eval.protocol = sliding scores the whole test text; leave data.eval_rows at 0")
+        if self.eval.block_size == 1 or self.eval.context == 1:
+            name = "block_size" if self.eval.block_size == 1 else "context"
+            raise ValueError(f"eval.{name} = 1 leaves no token to predict")
+        if self.eval.context and self.eval.stride >= self.eval.context:
+            raise ValueError(f"eval.stride = {self.eval.stride} must be less than eval.context = {self.eval.context}")
         if self.sample.decode.min_new_tokens > self.sample.new_tokens:
             raise ValueError("sample.decode.min_new_tokens is above sample.new_tokens")
         return self

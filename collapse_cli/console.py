@@ -114,7 +114,7 @@ def perplexity(value: float) -> str:
     """Three digits, or all before the point: 46.9, 974, 1,204, 3.02e+09."""
     if not math.isfinite(value) or value >= 1e6:
         return f"{value:.3g}"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def change(value: float, first: float) -> str:

@@ -237,7 +237,7 @@ def _read(files: Sequence[Path], column: str) -> Sequence[str]:
     import datasets
 
     datasets.disable_progress_bars()
-    options = {"keep_linebreaks": True} if builder == "text" else {}
+    options = {"text": {"keep_linebreaks": True}, "csv": {"keep_default_na": False}}.get(builder, {})
     try:
         table = datasets.load_dataset(builder, data_files=[str(file) for file in files], split="train", **options)
     except (
@@ -268,8 +268,8 @@ def _column(table: "datasets.Dataset", column: str, where: str) -> Sequence[str]
             f"{where} has no column {column!r} (there: {', '.join(table.column_names)}); say --set data.text=COLUMN"
         )
     rows = table[column][:]
-    if wrong := next((row for row in rows if not (row is None or isinstance(row, str))), None):
-        raise InputError(f"{where}: the column {column!r} holds {type(wrong).__name__}, not text")
+    if wrong := [type(row).__name__ for row in rows if not (row is None or isinstance(row, str))]:
+        raise InputError(f"{where}: the column {column!r} holds {wrong[0]}, not text")
     return [row or "" for row in rows]
 
 

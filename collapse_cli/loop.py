@@ -77,10 +77,11 @@ def sample_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) 
     learner, params = _learner(stage, inputs, place), stage.params
     learner.load(inputs["model"].folder)
     corpus = Dataset.load(inputs["prompts"].folder / CORPUS)
+    rows = inputs["data"].facts["splits"]["train"]["rows"]
     chosen = policies.prompt_rows(
-        Policy(**params["policy"]), len(corpus), params["generation"], params["choice"], growing=params["growing"]
+        Policy(**params["policy"]), rows, params["generation"], params["choice"], growing=params["growing"]
     )
-    prompts = corpus.take(chosen % len(corpus))
+    prompts = corpus.take(policies.spread(chosen, rows, len(corpus), params["choice"]))
     prompts = Dataset({**prompts.arrays, "stream": chosen}, prompts.origin)
     made = learner.sample(prompts, seed=stage.seed, scratch=place.scratch)
     origin = np.full(len(made), params["generation"], np.int32)

@@ -87,6 +87,17 @@ def prompt_rows(policy: Policy, rows: int, generation: int, seed: int, *, growin
     return np.concatenate([order + rows * i for i in range(passes)])[kept : kept + synthetic]
 
 
+def spread(chosen: np.ndarray, rows: int, size: int, seed: int) -> np.ndarray:
+    """The rows of a corpus of `size` rows that indices of `prompt_rows` (for `rows` rows) stand for.
+
+    The original corpus, and one of its size, are taken as they are. A previous corpus that has grown beyond it is taken
+    in a seeded order, so that the prompts are spread over all of it and not only over its first, real rows.
+    """
+    order = np.arange(size) if size == rows else _order(size, seed)
+    found: np.ndarray = order[chosen % size]
+    return found
+
+
 def mix(
     policy: Policy,
     real: Dataset,

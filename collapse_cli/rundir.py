@@ -82,7 +82,10 @@ class RunFolder:
             ConfigError: when the run was made by a different configuration.
         """
         if not self.exists():
-            if self.path.is_dir() and any(path.name != ".lock" for path in self.path.iterdir()):
+            # a folder that another process is just beginning holds these, or hidden files, before its run.json
+            own = {"plan.json", "metrics.jsonl", "events.jsonl"}
+            names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+            if any(not name.startswith(".") for name in names - own):
                 raise ConfigError(f"{self.path} holds files that are not a run's; give another --name")
             return config
         old = self.config()

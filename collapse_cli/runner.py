@@ -184,6 +184,7 @@ def quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # what it cannot read is said by our own errors
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 

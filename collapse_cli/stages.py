@@ -28,7 +28,7 @@ def sample_stage(
         "target": config.train.target,
         "generation": generation,
         "policy": {"rule": "keep", "percent": 0.0} if policy.accumulates else vars(policy),
-        "growing": config.mix.size == "growing",
+        "growing": config.mix.size == "growing" and not policy.accumulates,
         "choice": seed_for(seed, "mix", generation),
     }
     inputs = {"model": model, "data": data, "prompts": corpus if config.sample.prompts == "previous" else data}

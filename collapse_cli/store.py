@@ -30,9 +30,10 @@ class Store:
     def has(self, key: str, *, whole: bool = True) -> bool:
         """Whether the stage is finished; a pruned one counts only with `whole=False`."""
         try:
-            return not (whole and json.loads((self.folder(key) / RECORD).read_bytes()).get("pruned", False))
+            record = json.loads((self.folder(key) / RECORD).read_bytes())
         except FileNotFoundError:
             return False
+        return not (whole and record.get("pruned", False))
 
     def get(self, key: str) -> Finished:
         """The finished stage.

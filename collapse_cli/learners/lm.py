@@ -336,7 +336,7 @@ def _joined(prompts: Dataset, new: Dataset) -> Dataset:
     """Prompt and new tokens of each row, one behind the other."""
     first, second = prompts.arrays["lengths"], new.arrays["lengths"]
     lengths = first + second
-    tokens = np.zeros((len(new), int(lengths.max())), np.int32)
+    tokens = np.zeros((len(new), int(lengths.max(initial=0))), np.int32)
     columns = np.arange(tokens.shape[1])
     tokens[columns < first[:, None]] = prompts.arrays["tokens"][
         np.arange(prompts.arrays["tokens"].shape[1]) < first[:, None]

@@ -54,21 +54,31 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def has_plain_head(model: "PreTrainedModel") -> bool:
     """Whether the logits are the last hidden states times the output embeddings, and nothing else.
 
-    Found out by trying: some families scale or cap their logits.
+    Found out by trying, since some families scale or cap their logits: what goes into the head must be the last hidden
+    states, and what a head gives (here numbers so large that no cap would leave them as they are) must be the logits.
     """
     head = model.get_output_embeddings()
     if getattr(head, "weight", None) is None or getattr(head, "bias", None) is not None:
         return False
-    ids = torch.arange(8, device=model.device)[None] % model.config.vocab_size
+    given: list[torch.Tensor] = []
+
+    def instead(_: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        given.append(inputs[0])
+        return torch.linspace(-100, 100, output.numel(), dtype=output.dtype, device=output.device).view_as(output)
+
+    ids = torch.arange(2, device=model.device)[None] % model.config.vocab_size
     training = model.training
     model.eval()
-    with torch.no_grad():
-        states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        same = states.shape[-1] == head.weight.shape[1] and torch.allclose(
-            head(states).float(), model(input_ids=ids, use_cache=False).logits.float(), rtol=1e-4, atol=1e-5
-        )
-    model.train(training)
-    return bool(same)
+    hook = head.register_forward_hook(instead)
+    try:
+        with torch.no_grad():
+            states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            logits = model(input_ids=ids, use_cache=False).logits
+    finally:
+        hook.remove()
+        model.train(training)
+    wanted = torch.linspace(-100, 100, logits.numel(), dtype=logits.dtype, device=logits.device).view_as(logits)
+    return len(given) == 1 and torch.equal(given[0], states) and torch.equal(logits, wanted)
 
 
 def summed_loss(model: "PreTrainedModel", ids: torch.Tensor, labels: torch.Tensor, *, plain_head: bool) -> torch.Tensor:

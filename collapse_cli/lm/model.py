@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from collapse_cli.data import HubError, InputError, hub_revision
 
@@ -101,7 +102,7 @@ def check_weights(folder: Path, what: str) -> str:
     """Check that a folder holds a model that can be loaded; returns the hash of its config and weights.
 
     Raises:
-        InputError: when the config or the weights are missing.
+        InputError: when the config or the weights are missing or damaged.
     """
     if not (folder / "config.json").is_file():
         raise InputError(f"{what}: {folder} has no config.json, so it is no transformers model folder")
@@ -110,6 +111,12 @@ def check_weights(folder: Path, what: str) -> str:
             f"{what}: {folder} has no weights ({' or '.join(WEIGHTS[::2])}); to start from scratch, give the file "
             f"itself: --model {folder / 'config.json'}"
         )
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safe_open(path, "pt"):  # reads the header, and that the file is as long as it says
+                pass
+        except SafetensorError as error:
+            raise InputError(f"{what}: {path} is damaged ({error})") from None
     return hash_files(folder, ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*"))
 
 
@@ -185,7 +192,6 @@ def load(folder: Path) -> "PreTrainedModel":
     Raises:
         InputError: when it is no causal language model, or its weights are damaged.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:

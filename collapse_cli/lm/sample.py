@@ -54,7 +54,8 @@ def continue_rows(
         model = model.to(torch.bfloat16)
     model.eval()
     step = rows_at_once(model, int(decode["beams"]))
-    parts = []
+    nothing = np.zeros((0, new_tokens), np.int32)
+    parts = [Dataset({"tokens": nothing, "lengths": nothing[:, 0]}, nothing[:, 0])]
     for first in range(0, len(prompts), step):
         path = scratch / f"rows-{first:09d}-{step}.safetensors"
         if not path.exists():
@@ -170,7 +171,7 @@ def _invert(mass: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     block = torch.searchsorted(ends, point, right=True).clamp_(max=sums.shape[1] - 1)
     columns = block * BLOCK + torch.arange(BLOCK, device=mass.device)
     inside = mass.gather(1, columns.clamp(max=count - 1)).double().masked_fill_(columns >= count, 0.0)
-    point -= ends.gather(1, block) - sums.gather(1, block)
+    point = (point - (ends.gather(1, block) - sums.gather(1, block))).clamp_(min=0)
     # rounding must not draw what has no probability: stay at or before the last token that has some
     last = torch.where(inside > 0, torch.arange(BLOCK, device=mass.device), 0).amax(dim=1, keepdim=True)
     within = torch.searchsorted(inside.cumsum(dim=1), point, right=True)

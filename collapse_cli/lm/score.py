@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from collapse_cli.data import Dataset
+from collapse_cli.data import Dataset, InputError
 from collapse_cli.lm.loss import has_plain_head, token_losses
 
 if TYPE_CHECKING:
@@ -59,7 +59,14 @@ def score_sliding(
 
     Returns:
         (windows,) float64 summed negative log-likelihood in nats, and (windows,) int64 predicted tokens.
+
+    Raises:
+        InputError: unless the stride is less than the context.
     """
+    if not 0 < stride < context:
+        raise InputError(
+            f"eval.stride = {stride} must be less than eval.context = {context}, so that every token has one before it"
+        )
     model.eval()
     plain_head = has_plain_head(model)
     nll, predicted, scored = [], [], 1

@@ -57,6 +57,11 @@ def fit(
     rows, batch, epochs = len(data), int(settings["batch_size"]), int(settings["epochs"])
     if rows == 0:
         raise InputError("there are no rows to train on")
+    if data.arrays["lengths"].max() < 2:
+        raise TrainError(
+            "no row has two tokens, so there is nothing to predict; raise sample.decode.min_new_tokens or "
+            "sample.new_tokens, or set train.target = full"
+        )
     steps_per_epoch = math.ceil(rows / batch)
     total = epochs * steps_per_epoch
     optimizer = torch.optim.AdamW(
@@ -89,7 +94,10 @@ def fit(
             tell(step, total)
     if best is not None:
         _restore(model, scratch / "best.safetensors")
-    if _fingerprint(model) == before:
+    after = _fingerprint(model)
+    if not all(map(math.isfinite, after)):
+        raise TrainError("training left weights that are not finite; lower train.lr or set train.dtype = float32")
+    if after == before:
         raise TrainError("training left every weight as it was; raise train.lr or train.epochs")
     model.eval()
     epoch_losses = [summed / count for summed, count in losses]

@@ -1,0 +1,52 @@
+"""Shared set-up: offline, few threads, a throw-away Hugging Face cache, and the fixtures several files use."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+# Before anything imports a Hugging Face library: they read these once. Subprocesses inherit them.
+HF_HOME = tempfile.mkdtemp(prefix="collapse-tests-hf-")
+os.environ["HF_HOME"] = HF_HOME
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    os.environ.pop(name, None)
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    given = os.environ.get(name, "")
+    os.environ[name] = str(min(2, int(given))) if given.isdigit() and given != "0" else "2"
+os.environ.pop("COLLAPSE_CHECKPOINT_SECONDS", None)
+
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+# The same examples on every run, so that a red test stays red; `--hypothesis-profile=default` looks for new ones.
+settings.register_profile("same", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("same")
+
+
+def pytest_sessionfinish() -> None:
+    shutil.rmtree(HF_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """The project's root folder."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the project; tests that need it are skipped where it is absent."""
+    folder = PROJECT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data: the folder ../shared/data is not beside the project ({PROJECT.name})")
+    return folder
+
+
+@pytest.fixture
+def every_step_checkpointed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training writes a checkpoint after each step instead of once a minute."""
+    monkeypatch.setenv("COLLAPSE_CHECKPOINT_SECONDS", "0")

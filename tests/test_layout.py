@@ -1,0 +1,143 @@
+"""The rules of docs/design.md, section 6: who may import whom, and what has no place in the package."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "collapse_cli"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """The module's name within the package: `loop`, `lm.train`, `learners`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in FILES}
+
+
+def imports_of(path: Path) -> set[str]:
+    """All modules that a file imports anywhere, those within functions too; `from x import y` as `x` and `x.y`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: a relative import"
+            assert node.module is not None
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def own_imports(path: Path) -> set[str]:
+    """The modules of this package that a file imports, named as in `MODULES`; the package itself is ''."""
+    own = {
+        name.removeprefix("collapse_cli").lstrip(".") for name in imports_of(path) if name.startswith("collapse_cli")
+    }
+    return (own & MODULES.keys()) - {""}
+
+
+def within(name: str, allowed: set[str]) -> bool:
+    """Whether a module is one of `allowed`, or below one of them."""
+    return any(name == other or name.startswith(f"{other}.") for other in allowed)
+
+
+def test_the_reading_of_imports_finds_some() -> None:
+    """The rules below would hold for files that were not read."""
+    assert {"config", "policies", "learners", "data"} <= own_imports(MODULES["loop"])
+    assert {"lm.train", "lm.sample", "data"} <= own_imports(MODULES["learners.lm"])
+    assert "runner" in own_imports(MODULES["cli"]), "an import within a function"
+    assert len(MODULES) > 15
+
+
+ONLY = {
+    "stage": set(),
+    "data": set(),
+    "config": set(),
+    "theory": set(),
+    "policies": {"data"},
+    "metrics": {"data"},
+    "learners": {"data"},
+    "learners.lm": {"data", "metrics", "lm"},
+    "lm": {"data", "lm"},
+    "executors": {"stage", "store"},
+    "store": {"stage"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_module_imports_only_what_it_may(name: str) -> None:
+    rules = [rule for rule in ONLY if within(name, {rule})]
+    if rules:
+        allowed = ONLY[max(rules, key=len)]
+        assert {own for own in own_imports(MODULES[name]) if not within(own, allowed)} == set()
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if within(name, {"loop", "stages"})))
+def test_the_loop_knows_no_store_executor_run_folder_or_command_line(name: str) -> None:
+    forbidden = {"store", "executors", "rundir", "runner", "cli", "console", "evaluate", "__main__"}
+    assert own_imports(MODULES[name]) & forbidden == set()
+
+
+def test_executors_know_neither_loop_nor_learners() -> None:
+    assert {
+        own for own in own_imports(MODULES["executors"]) if within(own, {"loop", "stages", "learners", "lm"})
+    } == set()
+
+
+def test_nothing_imports_the_command_line_but_main() -> None:
+    assert {name for name, path in MODULES.items() if "cli" in own_imports(path)} == {"__main__"}
+
+
+READERS = ("report", "forecast", "compare", "status", "theory", "config", "stage", "store", "policies", "metrics")
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name in MODULES])
+def test_what_only_reads_or_counts_imports_neither_torch_nor_learners(name: str) -> None:
+    heavy = {"torch", "transformers", "collapse_cli.learners", "collapse_cli.lm", "collapse_cli.loop"}
+    assert {module for module in imports_of(MODULES[name]) if within(module, heavy)} == set()
+
+
+def test_no_module_is_imported_in_a_circle() -> None:
+    graph = {name: own_imports(path) - {name} for name, path in MODULES.items()}
+    while graph:
+        leaves = {name for name, wanted in graph.items() if not wanted & graph.keys()}
+        assert leaves, f"a circle among {sorted(graph)}"
+        graph = {name: wanted for name, wanted in graph.items() if name not in leaves}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_file_is_no_more_than_400_lines_and_not_called_utils(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    assert path.stem not in ("utils", "util", "helpers", "common", "misc")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_nothing_unpickles_or_runs_downloaded_code(path: Path) -> None:
+    unsafe = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    assert imports_of(path) & unsafe == set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            where = f"{path.name}:{node.lineno}: {called}"
+            assert called not in ("torch.load", "torch.save", "eval", "exec"), where
+            words = {word.arg: word.value for word in node.keywords}
+            for name in ("trust_remote_code", "allow_pickle"):
+                value = words.get(name, ast.Constant(False))
+                assert isinstance(value, ast.Constant), where
+                assert not value.value, where
+
+
+def test_the_command_line_starts_without_the_heavy_libraries() -> None:
+    code = (
+        "import sys, collapse_cli.cli, collapse_cli.__main__\n"
+        "print(sorted({'torch', 'transformers', 'datasets', 'numpy', 'pydantic'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
