@@ -31,7 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     except mistakes as mistake:
         if type(mistake).__name__ == "NoArgsIsHelpError":  # it has printed the help
             return USAGE
-        return _say(f"{mistake.format_message()} (collapse --help)", USAGE)
+        message = mistake.format_message()
+        hint = "any option of an experiment is --set KEY=VALUE" if "No such option" in message else "collapse --help"
+        return _say(f"{message} ({hint})", USAGE)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:

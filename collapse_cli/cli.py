@@ -78,6 +78,7 @@ def evaluate(
     from collapse_cli import console as show
     from collapse_cli import evaluate as again
     from collapse_cli.config import parse_settings
+    from collapse_cli.data import InputError
     from collapse_cli.runner import quiet_libraries
 
     quiet_libraries()
@@ -85,7 +86,12 @@ def evaluate(
     tree = parse_settings(settings or [])
     folder = again.find_run(target, runs_dir)
     if folder is None:
-        measured = again.evaluate_model(target, data, tree)
+        try:
+            measured = again.evaluate_model(target, data, tree)
+        except InputError as error:
+            if Path(target).is_dir():
+                raise
+            raise InputError(f"there is no run {target!r} in {runs_dir}; taken for a model: {error}") from None
         if as_json:
             print(json.dumps(measured))
             return
@@ -221,8 +227,8 @@ def _tree(
     if file is not None and preset is not None:
         raise config.ConfigError(f"both a file ({file}) and a preset ({preset}) are named; name one of them")
     path = file or config.preset_path(preset or DEFAULT_PRESET)
-    where = str(file) if file else f"preset {preset or DEFAULT_PRESET}"
     tree = config.read_toml(path)
+    config.load(tree, str(file) if file else f"preset {preset or DEFAULT_PRESET}")  # its own mistakes under its name
     given: dict[str, Any] = {key: value for key, value in loop.items() if value is not None}
     if seeds is not None:
         try:
@@ -232,14 +238,10 @@ def _tree(
     tree = config.merge(tree, {"loop": given} if given else {})
     if model is not None:
         tree["model"] = {"source": model}
-        where += " with --model"
     if data is not None:
         names = dict.fromkeys(("train", "valid", "test", "sha256"), "")
         tree = config.merge(tree, {"data": {"source": data, **names}})
-    over = config.parse_settings(settings or [])
-    if given or over:
-        where = "the command line" if not file else f"{file} or the command line"
-    return config.load(config.merge(tree, over), where), path.stem
+    return config.load(config.merge(tree, config.parse_settings(settings or [])), "the command line"), path.stem
 
 
 def _print_plan(console: Any, plan: dict[str, Any]) -> None:

@@ -301,23 +301,52 @@ def load(tree: Mapping[str, Any], where: str) -> Experiment:
 
 
 def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    """`; did you mean 'keep-10'?` where something known is near, else nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    """` (did you mean 'keep-10'?)` where something known is near, else nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _first_fault(error: ValidationError) -> str:
     fault = error.errors()[0]
-    path = [str(part) for part in fault["loc"]]
-    key = ".".join(path)
+    key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        known = _known_keys()
-        same_name = [other for other in known if other.split(".")[-1] == path[-1]]
-        hint = f"; did you mean {same_name[0]!r}?" if same_name else nearest(key, known)
-        return f"unknown key {key!r}{hint}"
+        return _unknown(key)
+    given = "" if isinstance(fault["input"], dict | BaseModel) else f", it is {fault['input']!r}"
+    limits = {"ge": 0, "gt": 0, "le": 0, "lt": 0} | fault.get("ctx", {})
+    words = {
+        "int": "must be a whole number",
+        "float": "must be a number",
+        "finite_number": "must be a finite number",
+        "bool": "must be true or false",
+        "string": "must be text",
+        "tuple": "must be a list",
+        "too_short": "must not be empty",
+        "greater_than_equal": f"must be at least {limits['ge']:g}",
+        "greater_than": f"must be above {limits['gt']:g}",
+        "less_than_equal": f"must be at most {limits['le']:g}",
+        "less_than": f"must be below {limits['lt']:g}",
+        "literal_error": f"must be {limits.get('expected')}",
+    }
+    kind = fault["type"]
+    said = words.get(kind) or words.get(kind.split("_")[0])
+    if said is not None:
+        return f"{key} {said}{given}"
     message = fault["msg"].removeprefix("Value error, ")
-    given = f" (given: {fault['input']!r})" if path and not isinstance(fault["input"], dict | BaseModel) else ""
-    return f"{key}: {message}{given}" if key else message
+    return f"{key}: {message}" if key else message
+
+
+def _unknown(key: str) -> str:
+    """An unknown key, and where its name is known, or the nearest of its section, or of all; else what the section has."""
+    known = _known_keys()
+    section, _, name = key.rpartition(".")
+    beside = [other for other in known if other.rpartition(".")[0] == section]
+    elsewhere = [other for other in known if other.rpartition(".")[2] == name]
+    near = elsewhere[:1] or difflib.get_close_matches(key, beside, n=1, cutoff=0.75)
+    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    if near:
+        return f"unknown key {key!r} (did you mean {near[0]!r}?)"
+    there = ", ".join(other.rpartition(".")[2] for other in beside)
+    return f"unknown key {key!r}" + (f"; {section or 'a configuration'} has {there}" if beside else "")
 
 
 def _known_keys(section: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:

@@ -142,7 +142,7 @@ def load_text(source: str, column: str = "text", train: str = "", valid: str = "
         if held == 0:
             raise InputError(
                 f"{source} has no test text and, with {len(rows)} rows, is too short to hold some out; "
-                "name one with --set data.test=FILE"
+                "give a folder with a training and a test file"
             )
         splits["train"], splits["valid"], splits["test"] = rows[: -2 * held], rows[-2 * held : -held], rows[-held:]
         notes.append(f"{source} has no test text: its last {HELD_OUT:.0%} is held out as test, as much as validation")
@@ -251,15 +251,15 @@ def _read(files: Sequence[Path], column: str) -> Sequence[str]:
 
 
 def _check_utf8(file: Path) -> None:
-    with file.open(encoding="utf-8") as lines:
-        try:
-            while lines.read(1 << 20):
-                pass
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{file} is not UTF-8 (byte {error.start} of a block is 0x{error.object[error.start]:02x}); "
-                "convert it, for example with iconv"
-            ) from None
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"{file} is not UTF-8 (line {number}, byte 0x{line[error.start]:02x}); "
+                    "convert it, for example with iconv"
+                ) from None
 
 
 def _column(table: "datasets.Dataset", column: str, where: str) -> Sequence[str]:  # type: ignore[name-defined] # noqa: F821

@@ -297,7 +297,10 @@ def _find_tokenizer(
 
 def _pinned(section: Mapping[str, Any], name: str, found: str) -> str:
     if section["sha256"] not in ("", found):
-        raise InputError(f"{name} is {section['sha256'][:12]}…, but what was found has {found[:12]}…; it has changed")
+        raise InputError(
+            f"{name} is {section['sha256'][:12]}…, but what was found now has {found[:12]}…: it is not the same any more; "
+            f"restore it, or leave {name} out and give the run a --name of its own"
+        )
     return found
 
 
@@ -305,7 +308,8 @@ def _check_fit(tree: Mapping[str, Any], config: "PreTrainedConfig", vocabulary: 
     if vocabulary > config.vocab_size:
         raise InputError(
             f"the tokenizer has {vocabulary:,} tokens, the model only {config.vocab_size:,}; "
-            "use the model's own tokenizer, or one with a smaller vocabulary (model.tokenizer)"
+            + ("lower model.vocab_size" if tree["model"]["config"] else "use the model's own tokenizer")
+            + ", or name a tokenizer with a smaller vocabulary (model.tokenizer)"
         )
     limit = models.max_positions(config)
     sample, data = tree["sample"], tree["data"]
@@ -318,13 +322,13 @@ def _check_fit(tree: Mapping[str, Any], config: "PreTrainedConfig", vocabulary: 
     }
     for name, tokens in needs.items():
         if limit is not None and tokens > limit:
-            raise InputError(f"{name} is {tokens}, but the model takes {limit} tokens at most")
+            raise InputError(f"{name} is {tokens}, but the model takes {limit} tokens at most; lower it")
 
 
 def _original(train: Dataset, rows: int) -> tuple[Dataset, Dataset]:
     """The original corpus (`rows` rows drawn with a fixed seed, or all) and the reserve of never-seen rows."""
     if rows > len(train):
-        raise InputError(f"data.rows = {rows:,}, but the training text has only {len(train):,} rows")
+        raise InputError(f"data.rows = {rows:,}, but the training text has only {len(train):,} rows (0 takes all)")
     if rows == 0:
         rows = len(train)
         return train, train.take(np.arange(0))

@@ -1,5 +1,6 @@
 """Models: where they are found, how they are started from scratch, loaded and saved."""
 
+import difflib
 import hashlib
 import json
 import platform
@@ -66,7 +67,7 @@ def find_folder(source: str, revision: str, what: str) -> tuple[Path, str]:
     if path.is_dir():
         return path, ""
     if path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise InputError(f"{what}: {source!r} is not a folder")
+        raise InputError(f"{what}: {source!r} is not a folder; give a folder or a Hub id")
     import huggingface_hub
 
     wanted = hub_revision(source, "model", f"{what} {source!r}", revision)
@@ -152,7 +153,9 @@ def make_config(fields: Mapping[str, Any], **tokens: int | None) -> "PreTrainedC
         known = AutoConfig.for_model(kind)
         for name in rest:
             if not hasattr(known, name):
-                raise InputError(f"model.config: a {kind} model has no setting {name!r}")
+                near = difflib.get_close_matches(name, known.to_dict(), n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                raise InputError(f"model.config: {name!r} is no setting of {kind} models{hint}")
     try:
         return AutoConfig.for_model(kind, **(dict(tokens) | rest))
     except (ValueError, TypeError) as error:

@@ -113,7 +113,10 @@ def blocks(stream: np.ndarray, block_size: int, what: str) -> Dataset:
     """
     rows = len(stream) // block_size
     if rows == 0:
-        raise InputError(f"the {what} text has {len(stream)} tokens, less than one block of {block_size}")
+        raise InputError(
+            f"the {what} text has {len(stream)} tokens, less than one block of {block_size}; give more text, or lower "
+            "data.block_size"
+        )
     tokens = stream[: rows * block_size].reshape(rows, block_size)
     return Dataset({"tokens": tokens, "lengths": np.full(rows, block_size, np.int32)}, np.zeros(rows, np.int32))
 
