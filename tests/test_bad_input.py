@@ -124,7 +124,7 @@ CASES: dict[str, tuple[Case, tuple[str, ...]]] = {
     ),
     "data of one line": (
         lambda h: h.command(h.config, "--data", h.file("one.txt", "a line\n")),
-        ("one.txt", "data.test"),
+        ("one.txt", "folder"),
     ),
     "data shorter than a block": (
         lambda h: h.command(h.config, "--data", h.file("short.txt", "a\n" * 10)),
