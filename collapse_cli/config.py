@@ -204,10 +204,21 @@ class Experiment(Section):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What two experiments must share to be the same run: all but how far it goes and what is kept of it."""
+        """What two experiments must share to be the same run: all but how far it goes and what is kept of it.
+
+        Where a hash says what was found, the names it was found under do not matter.
+        """
         tree = self.model_dump(mode="json")
-        for key in ("generations", "policies", "seeds"):
-            del tree["loop"][key]
+        gone = {"loop": ["generations", "policies", "seeds"], "model": [], "data": []}
+        if self.data.sha256:
+            gone["data"] += ["source", "train", "valid", "test", "text"]
+        if self.model.sha256:
+            gone["model"] += ["source", "revision"]
+        if self.model.tokenizer_sha256:
+            gone["model"] += ["tokenizer"]
+        for section, keys in gone.items():
+            for key in keys:
+                del tree[section][key]
         del tree["store"]
         return tree
 

@@ -91,6 +91,10 @@ class RunFolder:
         old = self.config()
         if (difference := _difference(old.identity(), config.identity())) is not None:
             key, before, now = difference
+            if key in (f"{section}.sha256" for section in ("model", "data")):
+                section = key.partition(".")[0]
+                before, now = (getattr(one, section).source for one in (old, config))
+                key = f"{section}.source (by content)"
             raise ConfigError(
                 f"the run {self.name!r} was made with {key} = {before!r}, this one has {now!r}; "
                 "give this one a --name of its own"
