@@ -9,6 +9,8 @@ Plain means: transformers' Trainer, `generate`, and a loop over `model(input_ids
 """
 
 import argparse
+import contextlib
+import io
 import json
 import statistics
 import sys
@@ -102,7 +104,8 @@ def bench_train(shape: str, dtype: str, batch: int, steps: int, repeats: int) ->
             disable_tqdm=True,
             logging_strategy="no",
         )
-        Trainer(plain_model, arguments, train_dataset=examples).train()
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its own summary
+            Trainer(plain_model, arguments, train_dataset=examples).train()
 
     found = compare(ours, plain, batch * steps * WIDTH, repeats)
     return {"part": "train", "dtype": dtype, "batch": batch, "plain": "Trainer", **found}

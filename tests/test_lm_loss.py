@@ -14,7 +14,8 @@ from collapse_cli.lm.loss import IGNORED, has_plain_head, summed_loss, token_los
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven rows of logits at once, so that every test has several chunks and a remainder."""
-    monkeypatch.setattr(losses, "CHUNK_BYTES", 4 * 97 * 7)
+    for bound in ("LEAST_CHUNK", "MOST_CHUNK"):
+        monkeypatch.setattr(losses, bound, 4 * 97 * 7)
 
 
 def some_rows(rows: int = 5, width: int = 9, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,7 +62,8 @@ def test_the_size_of_the_chunks_does_not_matter(monkeypatch: pytest.MonkeyPatch,
     model = tiny_model("opt")
     ids, labels = some_rows()
     wanted = gradients(model, summed_loss(model, ids, labels, plain_head=True))
-    monkeypatch.setattr(losses, "CHUNK_BYTES", chunk)
+    for bound in ("LEAST_CHUNK", "MOST_CHUNK"):
+        monkeypatch.setattr(losses, bound, chunk)
     for name, gradient in gradients(model, summed_loss(model, ids, labels, plain_head=True)).items():
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-5, atol=1e-5, msg=name)
 

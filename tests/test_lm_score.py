@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import KINDS, VOCABULARY, random_rows, tiny_model
+from tiny import KINDS, random_rows, tiny_model
 
 from collapse_cli.data import Dataset
 from collapse_cli.lm import score
@@ -51,8 +51,8 @@ def test_the_scores_do_not_depend_on_the_size_of_batches(monkeypatch: pytest.Mon
     data, told = random_rows(9, 8, ragged=True), []
     model = tiny_model("opt")
     wanted, _ = score_blocks(model, data)
-    monkeypatch.setattr(score, "LOGITS_BYTES", 4 * 8 * VOCABULARY * rows)
-    assert rows_at_once(8, VOCABULARY) == rows
+    monkeypatch.setattr(score, "TOKENS_AT_ONCE", 8 * rows)
+    assert rows_at_once(model, 8) == rows
     found, _ = score_blocks(model, data, lambda done, total: told.append((done, total)))
     assert found == pytest.approx(wanted, rel=1e-6)
     assert told[-1] == (9, 9)
@@ -71,7 +71,7 @@ def test_rows_of_one_token_or_none_predict_nothing() -> None:
 def test_perplexity_is_weighted_by_tokens_and_no_mean_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     data = random_rows(9, 12, ragged=True)
     model = tiny_model("opt")
-    monkeypatch.setattr(score, "LOGITS_BYTES", 4 * 12 * VOCABULARY * 2)
+    monkeypatch.setattr(score, "TOKENS_AT_ONCE", 12 * 2)
     nll, predicted = score_blocks(model, data)
     every = np.concatenate(
         [losses(model, row[:length]) for row, length in zip(data.arrays["tokens"], data.arrays["lengths"], strict=True)]

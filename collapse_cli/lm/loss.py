@@ -12,8 +12,18 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CHUNK_BYTES = 16 << 20  # of float32 logits at once: below what malloc maps anew each time, near the size of caches
+LEAST_CHUNK, MOST_CHUNK = 16 << 20, 128 << 20  # bytes of float32 logits at once
 IGNORED = -100  # label of a token that is not predicted
+
+
+def rows_at_once(weight: torch.Tensor) -> int:
+    """How many tokens' logits are held together, for output embeddings (vocabulary, d).
+
+    Small pieces stay in the caches, but each piece passes over the weights and their gradient once; as many bytes of
+    logits as the weights have was the best for d = 64 and d = 768 (docs/lab_notebook.md).
+    """
+    size = min(max(4 * weight.numel(), LEAST_CHUNK), MOST_CHUNK)
+    return max(1, size // (4 * len(weight)))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -22,7 +32,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """`hidden` (tokens, d), `weight` (vocabulary, d), `labels` (tokens,), all of them predicted."""
-        rows = max(1, CHUNK_BYTES // (4 * len(weight)))
+        rows = rows_at_once(weight)
         weight_gradient = torch.zeros_like(weight)
         hidden_gradient = torch.empty_like(hidden)
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
@@ -111,7 +121,7 @@ def token_losses(model: "PreTrainedModel", ids: torch.Tensor, *, plain_head: boo
         return losses.view(following.shape)
     states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
     weight = model.get_output_embeddings().weight
-    rows = max(1, CHUNK_BYTES // (4 * len(weight)))
+    rows = rows_at_once(weight)
     parts = []
     for first in range(0, len(states), rows):
         part = slice(first, first + rows)

@@ -12,12 +12,12 @@ from collapse_cli.lm.loss import has_plain_head, token_losses
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LOGITS_BYTES = 64 << 20  # of float32 logits held at once on a CPU
+TOKENS_AT_ONCE = 2048  # scored together on a CPU, so that a layer's work stays near its caches; a GPU takes more
 
 
-def rows_at_once(width: int, vocab_size: int) -> int:
+def rows_at_once(model: "PreTrainedModel", width: int) -> int:
     """How many rows of `width` tokens are scored together."""
-    return max(1, LOGITS_BYTES // (4 * width * vocab_size))
+    return max(1, TOKENS_AT_ONCE * (1 if model.device.type == "cpu" else 16) // width)
 
 
 @torch.no_grad()
@@ -32,7 +32,7 @@ def score_blocks(
     model.eval()
     plain_head = has_plain_head(model)
     tokens, lengths = data.arrays["tokens"], data.arrays["lengths"]
-    step = rows_at_once(tokens.shape[1], model.config.vocab_size)
+    step = rows_at_once(model, tokens.shape[1])
     nll = np.zeros(len(data))
     for first in range(0, len(data), step):
         part = slice(first, first + step)
