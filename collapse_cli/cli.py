@@ -47,7 +47,8 @@ def run(
     """
     from rich.console import Console
 
-    tree, given = _tree(config, preset, {"generations": generations, "policies": policy}, seeds, model, data, settings)
+    loop = {"generations": generations, "policies": policy}
+    tree, given = _tree(config, preset, loop, seeds, model, data, name, settings)
     console = Console(stderr=as_json)
     with console.status("loading torch and transformers") if console.is_terminal else nullcontext():
         from collapse_cli import runner
@@ -219,6 +220,7 @@ def _tree(
     seeds: str | None,
     model: str | None,
     data: str | None,
+    name: str | None,
     settings: list[str] | None,
 ) -> tuple["Experiment", str]:
     """The configuration of a command line, and the name it gives a run."""
@@ -236,6 +238,9 @@ def _tree(
         except ValueError:
             raise config.ConfigError(f"--seeds {seeds!r}: write whole numbers, such as 0,1,2") from None
     tree = config.merge(tree, {"loop": given} if given else {})
+    for option, value in (("--model", model), ("--data", data), ("--name", name)):
+        if value == "":
+            raise config.ConfigError(f"{option} is empty; is a shell variable unset?")
     if model is not None:
         tree["model"] = {"source": model}
     if data is not None:
@@ -278,6 +283,10 @@ def _print_plan(console: Any, plan: dict[str, Any]) -> None:
         f"{show.size(plan['disk_needed'])} of {show.size(plan['disk_free'])} free, with a checkpoint",
         highlight=False,
     )
+    for note in plan["notes"]:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    if plan["disk_needed"] > plan["disk_free"]:
+        console.print("[red]this run would be refused: the disk is too small for it[/]")
 
 
 def _print_perplexities(console: Any, rows: list[dict[str, Any]]) -> None:
@@ -307,4 +316,4 @@ def _first_comment(path: Path) -> str:
         if not line.startswith("#"):
             break
         lines.append(line.lstrip("# "))
-    return " ".join(lines)
+    return " ".join(lines).partition(". ")[0]

@@ -54,7 +54,7 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """The original, real corpus."""
 
-    source: str = "wikitext2"
+    source: str = Field(default="wikitext2", min_length=1)
     """`wikitext2`, `pydoc`, a Hub dataset id (`id:config` where it has configs), a file, or a folder."""
     train: str = ""
     """The file (or Hub split) that serves as training text. Empty: the one whose name says so."""
@@ -212,7 +212,7 @@ class Experiment(Section):
         gone = {"loop": ["generations", "policies", "seeds"], "model": [], "data": []}
         if self.data.sha256:
             gone["data"] += ["source", "train", "valid", "test", "text"]
-        if self.model.sha256:
+        if self.model.sha256 or self.model.config:
             gone["model"] += ["source", "revision"]
         if self.model.tokenizer_sha256:
             gone["model"] += ["tokenizer"]
@@ -262,7 +262,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"there is no configuration file {str(path)!r}") from None
+        hint = f"; the preset of that name is --preset {path}" if str(path) in presets() else ""
+        raise ConfigError(f"there is no configuration file {str(path)!r}{hint}") from None
     except (IsADirectoryError, UnicodeDecodeError):
         raise ConfigError(f"{path} is not a TOML file in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
@@ -332,6 +333,7 @@ def _first_fault(error: ValidationError) -> str:
         "string": "must be text",
         "tuple": "must be a list",
         "too_short": "must not be empty",
+        "string_too_short": "must not be empty",
         "greater_than_equal": f"must be at least {limits['ge']:g}",
         "greater_than": f"must be above {limits['gt']:g}",
         "less_than_equal": f"must be at most {limits['le']:g}",

@@ -155,12 +155,12 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], name: str) -> Table:
     table = Table(title=f"{name}, evaluated again", title_justify="left", title_style="bold")
     names = ("policy", "seed", "gen", "logged", "again", "differ", "word ppl", "bits/byte")
     for column in names:
-        table.add_column(column, justify="left" if column == "policy" else "right")
+        table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=column == "policy")
     for row in rows:
         where = (row["policy"], str(row["seed"]), str(row["generation"]))
         logged = "" if row["logged"] is None else f"{row['logged']:,.4f}"
         if row["pruned"]:
-            table.add_row(*where, logged, "[dim]weights pruned[/]", "", "", "")
+            table.add_row(*where, logged, "[dim]pruned[/]", "", "", "")
             continue
         difference = "" if row["difference"] is None else f"{row['difference']:.1e}"
         measures = (f"{row['perplexity']:,.4f}", difference, perplexity(row["word_perplexity"]))

@@ -125,6 +125,8 @@ def load_text(source: str, column: str = "text", train: str = "", valid: str = "
     chosen = {"train": train, "valid": valid, "test": test}
     notes: list[str] = []
     if source == "pydoc":
+        if any(chosen.values()):
+            raise InputError("data.source = pydoc has no files, so data.train, data.valid and data.test name nothing")
         splits = _pydoc()
     elif Path(source).exists():
         splits = _local(Path(source), column, chosen)

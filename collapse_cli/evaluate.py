@@ -7,7 +7,7 @@ from typing import Any
 
 from collapse_cli import learners
 from collapse_cli.config import Experiment, load, merge
-from collapse_cli.data import Dataset
+from collapse_cli.data import Dataset, InputError
 from collapse_cli.executors import LocalExecutor
 from collapse_cli.loop import BODIES, plan
 from collapse_cli.preparation import Silent
@@ -73,6 +73,8 @@ def evaluate_model(target: str, data: str | None, settings: Mapping[str, Any]) -
     config = _changed(Experiment(), target, data, settings)
     learner = learners.learner_class(config.learner)
     resolved = learner.resolve(config.model_dump(mode="json"))
+    if "model" not in resolved.hints:
+        raise InputError(f"{target} is a config without weights; give a model folder")
     planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
         encoded = _data(planned, Store(Path(temporary)))

@@ -117,6 +117,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, A
         "disk_free": shutil.disk_usage(existing(folder.runs)).free,
         "seconds": sum(entry["seconds"] for entry in kinds.values()),
         "measured": bool(clock.observed),
+        "notes": prepared.data.facts["notes"],
     }
 
 

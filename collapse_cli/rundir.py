@@ -20,6 +20,7 @@ from collapse_cli.store import Store, size_of, write_atomically
 
 STORE = "store"
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "safetensors", "numpy", "pydantic")
+NEEDED = {"policy", "seed", "generation", "model_key", "perplexity", "predicted_tokens", "protocol", "warnings"}
 Where = tuple[str, int, int]  # policy, seed, generation
 
 
@@ -56,6 +57,10 @@ class RunFolder:
             raise ConfigError(f"there is no run {self.name!r} in {self.runs}") from None
         except ValueError as error:
             raise ConfigError(f"{self.path / 'run.json'} is damaged ({error}); remove it and run again") from None
+        if not isinstance(record, dict) or not {"config", "status", "created", "updated"} <= record.keys():
+            raise ConfigError(
+                f"{self.path / 'run.json'} is damaged (it is no record of a run); remove it and run again"
+            )
         return record
 
     def config(self) -> Experiment:
@@ -67,11 +72,13 @@ class RunFolder:
             stages: list[dict[str, Any]] = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))["stages"]
         except FileNotFoundError:
             return []
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(f"{self.path / 'plan.json'} is damaged; give the run's command again") from None
         return stages
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of `metrics.jsonl`, by seed, generation and order of policies; a line torn by a kill is left out."""
-        rows = [row for row in _lines(self.path / "metrics.jsonl") if {"policy", "seed", "generation"} <= row.keys()]
+        rows = _lines(self.path / "metrics.jsonl")
         order = {name: index for index, name in enumerate(dict.fromkeys(row["policy"] for row in rows))}
         return sorted(rows, key=lambda row: (row["seed"], row["generation"], order[row["policy"]]))
 
@@ -131,7 +138,7 @@ class RunFolder:
             }
             write_atomically(self.path / "run.json", json.dumps(record, indent=1))
             file = self.path / "metrics.jsonl"
-            text = file.read_text(encoding="utf-8") if file.exists() else ""
+            text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
             kept = [row for row in _lines(file) if models.get(_where(row)) == row["model_key"]]
             clean = "".join(json.dumps(row) + "\n" for row in kept)
             if clean != text:
@@ -230,11 +237,13 @@ def _where(row: Mapping[str, Any]) -> Where:
 def _lines(file: Path) -> list[dict[str, Any]]:
     rows = []
     if file.exists():
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except ValueError:
                 continue  # torn by a kill; what it said is in the store
+            if isinstance(row, dict) and row.keys() >= NEEDED:
+                rows.append(row)
     return rows
 
 

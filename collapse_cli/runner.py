@@ -13,7 +13,7 @@ from rich.console import Console
 
 from collapse_cli import console as show
 from collapse_cli import metrics, policies
-from collapse_cli.config import Experiment
+from collapse_cli.config import ConfigError, Experiment
 from collapse_cli.executors import LocalExecutor
 from collapse_cli.loop import BODIES
 from collapse_cli.preparation import Clock, Prepared, check_disk, describe, prepare, to_do
@@ -87,13 +87,15 @@ def run(config: Experiment, runs: Path, name: str, console: Console, *, dry_run:
         ConfigError, InputError: for what the user has to mend; nothing has been written into the run folder then.
     """
     folder, store = RunFolder(runs, name), Store(runs / STORE)
+    parsed: dict[policies.Policy, str] = {}
     for policy in config.loop.policies:
-        policies.parse(policy)
+        if (same := parsed.setdefault(policies.parse(policy), policy)) != policy:
+            raise ConfigError(f"the policies {same} and {policy} are the same; name one")
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary, _interruptible():
         with console.status("looking up model and text") if console.is_terminal else nullcontext():
             quiet_libraries()
             if not dry_run:
-                store.root.mkdir(parents=True, exist_ok=True)
+                _make(store.root)
             prepared = prepare(config, folder, store, Path(temporary) if dry_run else None)
         if dry_run:
             return describe(prepared, store, folder)
@@ -134,6 +136,13 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
             for warning in row["warnings"]
         ],
     }
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # as below /proc
+        raise ConfigError(f"{folder} cannot be made ({error.strerror}); choose another --runs-dir") from None
 
 
 def metrics_row(generation: Generation, made: Finished, store: Store) -> dict[str, Any]:

@@ -63,7 +63,9 @@ class LanguageModel:
         if not model["config"] and model["source"].endswith(".json"):
             model["config"] = models.read_config(Path(model["source"]))
         folder = None
-        if not model["config"]:
+        if model["config"]:
+            model["source"] = ""
+        else:
             folder, commit = models.find_folder(model["source"], model["revision"], "the model")
             model["revision"] = commit
             model["sha256"] = _pinned(model, "model.sha256", models.check_weights(folder, "the model"))
@@ -140,11 +142,15 @@ class LanguageModel:
             f"the training text spells out {token} {count:,} times; it is read as plain text, not as a special token"
             for token, count in texts.special_tokens_in(tokenizer, text.splits["train"]).items()
         ]
+        asked = tokenizer_params.get("bpe", 0)
+        fewer = (
+            [f"the training text gave a BPE of {len(tokenizer)} tokens, not {asked}"] if len(tokenizer) < asked else []
+        )
         self.facts = {
             "splits": about,
             "vocab_size": len(tokenizer),
             "line_bos": data["line_bos"],
-            "notes": [*text.notes, *spelled],
+            "notes": [*text.notes, *spelled, *fewer],
         }
 
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
@@ -263,14 +269,14 @@ def base_config(
 ) -> "PreTrainedConfig":
     """The config of a model from scratch: what the fields leave out, its tokenizer says.
 
-    `vocab_size` is that of a BPE trained here, perhaps only later (`tokenizer` is None then); 0: the tokenizer's.
+    `vocab_size` is that asked of a BPE that is still to be trained (`tokenizer` is None then).
     """
     if tokenizer is None:
         return models.make_config(fields, vocab_size=vocab_size)
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     return models.make_config(
         fields,
-        vocab_size=vocab_size or len(tokenizer),
+        vocab_size=len(tokenizer),
         bos_token_id=texts.bos_id(tokenizer),
         eos_token_id=end,
         pad_token_id=pad if pad is not None else end,
@@ -320,6 +326,9 @@ def _check_fit(tree: Mapping[str, Any], config: "PreTrainedConfig", vocabulary: 
         "eval.context": tree["eval"]["context"],
         "sample.prompt_tokens + sample.new_tokens": prompt + sample["new_tokens"],
     }
+    stride, context = tree["eval"]["stride"], tree["eval"]["context"] or limit
+    if tree["eval"]["protocol"] == "sliding" and context and stride >= context:
+        raise InputError(f"eval.stride is {stride}, but must be less than the context of {context} tokens")
     for name, tokens in needs.items():
         if limit is not None and tokens > limit:
             raise InputError(f"{name} is {tokens}, but the model takes {limit} tokens at most; lower it")

@@ -158,8 +158,8 @@ def make_config(fields: Mapping[str, Any], **tokens: int | None) -> "PreTrainedC
                 raise InputError(f"model.config: {name!r} is no setting of {kind} models{hint}")
     try:
         return AutoConfig.for_model(kind, **(dict(tokens) | rest))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"model.config: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # each family checks its fields in its own way
+        raise InputError(f"model.config: {' '.join(str(error).split())[:300]}") from None
 
 
 def config_of(folder: Path) -> "PreTrainedConfig":
@@ -186,7 +186,7 @@ def build(config: "PreTrainedConfig", seed: int) -> "PreTrainedModel":
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         except ValueError as error:
             raise InputError(f"model.config: {str(error).splitlines()[0]}") from None
-    return model.to(device())
+    return _causal(model.to(device()), "model.config")
 
 
 def load(folder: Path) -> "PreTrainedModel":
@@ -201,7 +201,26 @@ def load(folder: Path) -> "PreTrainedModel":
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise InputError(f"{folder}: the model cannot be loaded: {str(error).splitlines()[0]}") from None
-    return model.to(device())
+    return _causal(model.to(device()), str(folder))
+
+
+@torch.no_grad()
+def _causal(model: "PreTrainedModel", what: str) -> "PreTrainedModel":
+    """The model, when its predictions do not look ahead: BERT, say, sees the very token it is asked for.
+
+    Raises:
+        InputError: when a later token changes what is predicted before it.
+    """
+    model.eval()
+    ids = torch.arange(3, device=model.device)[None] % model.config.vocab_size
+    other = ids.clone()
+    other[0, -1] = (other[0, -1] + 1) % model.config.vocab_size
+    first, second = (model(input_ids=each, use_cache=False).logits[0, :-1] for each in (ids, other))
+    if not torch.allclose(first, second, rtol=1e-4, atol=1e-5, equal_nan=True):
+        raise InputError(
+            f"{what}: a {model.config.model_type} model sees the tokens it is to predict; it is not causal"
+        )
+    return model
 
 
 def max_positions(config: "PreTrainedConfig") -> int | None:
@@ -214,8 +233,11 @@ def count_parameters(config: "PreTrainedConfig") -> tuple[int, int, int]:
     """Parameters without making them: all, those of the layers between embeddings and head, those of the head."""
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # whatever it is, the config does not make a model
+        raise InputError(f"model.config makes no causal language model: {str(error).splitlines()[0][:200]}") from None
     total = sum(parameter.numel() for parameter in model.parameters())
     head = model.get_output_embeddings()
     outer = [head, *(module for module in model.modules() if isinstance(module, torch.nn.Embedding))]

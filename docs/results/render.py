@@ -91,7 +91,8 @@ def main() -> None:
     print()
     said = f"mean of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
     print("; ".join([said, *protocols(rows)]))
-    picture(series, names, generations, f"{run.name} ({said})", Path(sys.argv[2]))
+    thin = "; thin lines: single seeds" if len(seeds) > 1 else ""
+    picture(series, names, generations, f"{run.name} ({said}{thin})", Path(sys.argv[2]))
 
 
 if __name__ == "__main__":
