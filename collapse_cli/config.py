@@ -89,6 +89,8 @@ class DecodeConfig(Section):
     """Sample among the fewest tokens that hold this probability."""
     repetition_penalty: float = Field(default=1.0, gt=0)
     """Divides the scores of tokens already in the prompt or the sample. 1: none."""
+    length_penalty: float = 1.0
+    """Beams that ended are ranked by log-probability / tokens ** this. Above 0 favours long samples."""
     min_new_tokens: int = Field(default=-1, ge=-1)
     """No end-of-text token before this many new tokens. -1: `sample.new_tokens`, so all samples are equally long."""
 

@@ -194,9 +194,7 @@ class LanguageModel:
             pad=pad,
             seed=seed,
             scratch=scratch,
-            tell=lambda done, total: self._tell(
-                done * settings["new_tokens"], total * settings["new_tokens"], "tokens"
-            ),
+            tell=lambda done, total: self._tell(done, total, "tokens"),
         )
         tokens, lengths = new.arrays["tokens"], new.arrays["lengths"]
         # padding and the like, and ids of the model's that the tokenizer does not have

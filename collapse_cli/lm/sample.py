@@ -1,26 +1,33 @@
-"""Sampling: continue rows of prompts. One function, behind which the way it is done may change."""
+"""Sampling: continue rows of prompts, a batch at a time, in pieces that survive a kill."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from collapse_cli.data import Dataset
+from collapse_cli.data import Dataset, InputError
+from collapse_cli.lm import fallback, search
+from collapse_cli.lm.arithmetic import fast_products
+from collapse_cli.lm.attention import attending
+from collapse_cli.lm.decode import Decoder, Trial, try_out
+from collapse_cli.lm.memory import free_bytes, halving, warn_once
+from collapse_cli.lm.slots import most_slots
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LOGITS_BYTES = 24 << 20  # of float32 logits a step on a CPU, near what its caches hold; a GPU takes more
-MOST_ROWS = 512
-BLOCK = 256  # tokens whose probabilities are summed together when one is drawn
+MEMORY_SHARE = 0.5  # of the free memory, for keys and values
+MOST_SEQUENCES = {"cpu": 640, "cuda": 8192}  # rows times beams at once; more brings nothing
+LEAST_SEQUENCES = 16  # matrix products of fewer rows round in another way
+LOGITS_BYTES = {"cpu": 32 << 20, "cuda": 1 << 30}  # of float32 logits held together; on a CPU what its caches hold
+FALLBACK_BYTES = {"cpu": 24 << 20, "cuda": 1 << 30}  # the same, where `generate` holds them for all rows
 
 
-def rows_at_once(model: "PreTrainedModel", beams: int) -> int:
-    """How many prompts are continued together."""
-    room = LOGITS_BYTES * (1 if model.device.type == "cpu" else 64)
-    return max(1, min(MOST_ROWS, room // (4 * beams * int(model.config.vocab_size))))
+class SampleError(InputError):
+    """Sampling went wrong in a way that another setting mends."""
 
 
 @torch.no_grad()
@@ -39,6 +46,8 @@ def continue_rows(
 ) -> Dataset:
     """Continue every prompt.
 
+    Memory is bounded: keys and values take half of what is free at most (`MEMORY_SHARE`), logits `LOGITS_BYTES`.
+
     Args:
         prompts: `tokens` (rows, width) and `lengths` (rows,); `stream` (rows,) numbers each row's own random
             numbers, so that its sample does not depend on which other rows are sampled, nor in what order.
@@ -46,133 +55,147 @@ def continue_rows(
         dtype: of the arithmetic.
         end: the end-of-text token, after which a row is over.
         scratch: finished batches are kept here, so that a killed sampling goes on where it was.
+        tell: called with the new tokens made so far and in all.
 
     Returns:
         `tokens` (rows, new_tokens) and `lengths` (rows,), the new tokens alone.
+
+    Raises:
+        SampleError: when the model's logits are not finite.
     """
-    if dtype == "bfloat16":
-        model = model.to(torch.bfloat16)
     model.eval()
-    step = rows_at_once(model, int(decode["beams"]))
-    nothing = np.zeros((0, new_tokens), np.int32)
-    parts = [Dataset({"tokens": nothing, "lengths": nothing[:, 0]}, nothing[:, 0])]
-    for first in range(0, len(prompts), step):
-        path = scratch / f"rows-{first:09d}-{step}.safetensors"
-        if not path.exists():
-            batch = prompts.take(np.arange(first, min(first + step, len(prompts))))
-            made = _generate(model, batch, new_tokens, decode, end=end, pad=pad, seed=seed)
-            made.save(path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
-        parts.append(Dataset.load(path))
-        tell(min(first + step, len(prompts)), len(prompts))
-    return Dataset.concat(parts)
-
-
-def _generate(
-    model: "PreTrainedModel",
-    prompts: Dataset,
-    new_tokens: int,
-    decode: Mapping[str, Any],
-    *,
-    end: int | None,
-    pad: int,
-    seed: int,
-) -> Dataset:
-    from transformers import GenerationConfig
-
-    tokens, lengths = prompts.arrays["tokens"], prompts.arrays["lengths"]
-    width = int(lengths.max())
-    ids = np.full((len(prompts), width), pad, np.int64)
-    mask = np.arange(width) >= width - lengths[:, None]
-    ids[mask] = tokens[:, :width][np.arange(width) < lengths[:, None]]  # prompts end together, padding comes first
     least = new_tokens if decode["min_new_tokens"] < 0 else int(decode["min_new_tokens"])
-    model.generation_config = GenerationConfig()  # what a model folder suggests must not change our settings
-    processors: list[Any] = []
-    if end is not None and least > 0:
-        processors.append(_NoEnd(end, width + least))
-    if decode["temperature"] > 0:
-        uniforms = np.stack([_uniforms(seed, int(row), new_tokens) for row in prompts.arrays["stream"]])
-        processors.append(_DrawFromRow(torch.from_numpy(uniforms).to(model.device), width, decode))
-    made = model.generate(
-        torch.from_numpy(ids).to(model.device),
-        attention_mask=torch.from_numpy(mask.astype(np.int64)).to(model.device),
-        generation_config=GenerationConfig(
-            max_new_tokens=new_tokens,
-            num_beams=int(decode["beams"]),
-            do_sample=False,
-            repetition_penalty=float(decode["repetition_penalty"]),
-            eos_token_id=end,
-            pad_token_id=pad,
-        ),
-        logits_processor=processors,
-    )
-    new = made[:, width:].cpu().numpy().astype(np.int32)
-    new = np.pad(new, ((0, 0), (0, new_tokens - new.shape[1])), constant_values=pad)
-    ended = new == end if end is not None and least < new_tokens else np.zeros_like(new, bool)
-    lengths = np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, new_tokens).astype(np.int32)
-    return Dataset({"tokens": new, "lengths": lengths}, np.zeros(len(new), np.int32))
+    rules = search.Rules(decode, new_tokens, least, end, pad)
+    with ExitStack() as stack:
+        stack.enter_context(fast_products(model.device))
+        trial = try_out(model)
+        if trial.why_not:
+            warn_once(f"{model.config.model_type} models are sampled through transformers' generate: {trial.why_not}")
+        if dtype == "bfloat16":
+            model = model.to(torch.bfloat16)
+        step = rows_at_once(model, trial, prompts.arrays["tokens"].shape[1], rules)
+        batches = Batches(model, not trial.why_not, rules, seed)
+        done = _Pieces(scratch, len(prompts))
+        while (start := done.next_row()) < len(prompts):
+            part = slice(start, min(start + step, done.next_start(start)))
+
+            def made(rows: int, part: slice = part) -> Dataset:
+                some = prompts.take(np.arange(part.start, min(part.start + rows, part.stop)))
+                return batches.run(
+                    some,
+                    rows,
+                    part.start,
+                    lambda tokens: tell(part.start * new_tokens + tokens, done.rows * new_tokens),
+                )
+
+            finished, step = halving(made, step, "sampling")
+            done.save(start, finished)
+            tell(done.next_row() * new_tokens, len(prompts) * new_tokens)
+    return done.all(new_tokens)
+
+
+def rows_at_once(model: "PreTrainedModel", trial: Trial, width: int, rules: search.Rules) -> int:
+    """How many prompts of `width` tokens are continued together."""
+    beams, kind = int(rules.decode["beams"]), model.device.type
+    if trial.why_not:
+        room = FALLBACK_BYTES.get(kind, FALLBACK_BYTES["cuda"])
+        return max(1, min(MOST_SEQUENCES["cpu"], room // (4 * int(model.config.vocab_size))) // beams)
+    slots = most_slots(width, rules.new_tokens, beams)
+    size = slots * trial.states * next(model.parameters()).element_size()
+    fit = int(MEMORY_SHARE * free_bytes(model.device)) // size
+    return max(1, min(fit, MOST_SEQUENCES.get(kind, MOST_SEQUENCES["cuda"]) // beams))
+
+
+class Batches:
+    """Continues one batch of prompts after another; what can be kept from one to the next is kept."""
+
+    def __init__(self, model: "PreTrainedModel", engine: bool, rules: search.Rules, seed: int) -> None:
+        self.model, self.engine, self.rules, self.seed = model, engine, rules, seed
+        self.beams = int(rules.decode["beams"])
+        room = LOGITS_BYTES.get(model.device.type, LOGITS_BYTES["cuda"])
+        self.at_once = max(LEAST_SEQUENCES, room // (4 * int(model.config.vocab_size)))
+        self.decoder: Decoder | None = None
+
+    def run(self, prompts: Dataset, rows: int, start: int, tell: Callable[[int], None]) -> Dataset:
+        """Continue up to `rows` prompts, the first of them row `start` of the corpus."""
+        count, device, new_tokens = len(prompts), self.model.device, self.rules.new_tokens
+        size = rows if device.type == "cuda" else max(count, -(-LEAST_SEQUENCES // self.beams))
+        filled = prompts.take(np.arange(size) % count)  # a batch that is not full goes round
+        ids = torch.from_numpy(filled.arrays["tokens"].astype(np.int64)).to(device)
+        lengths = torch.from_numpy(filled.arrays["lengths"].astype(np.int64)).to(device)
+        uniforms = None
+        if self.rules.decode["temperature"] > 0:
+            numbers = [_uniforms(self.seed, int(row), new_tokens) for row in filled.arrays["stream"]]
+            uniforms = torch.from_numpy(np.stack(numbers)).to(device)
+
+        def said(step: int) -> None:
+            tell(step * count)
+
+        if not self.engine:
+            made, bad = fallback.generate(self.model, ids, lengths, uniforms, self.rules)
+        else:
+            if self.decoder is None or self.decoder.rows != size:
+                self.decoder = None  # its memory first
+                self.decoder = Decoder(self.model, size, self.beams, ids.shape[1], new_tokens)
+            with attending(self.model, self.decoder.slots):
+                if self.beams > 1:
+                    made, bad = search.beam_search(self.decoder, ids, lengths, self.rules, self.at_once, said)
+                else:
+                    made, bad = search.one_by_one(self.decoder, ids, lengths, uniforms, self.rules, self.at_once, said)
+        bad_steps = bad[:count].cpu().numpy()
+        if (bad_steps >= 0).any():
+            row = int(np.flatnonzero(bad_steps >= 0)[0])
+            raise SampleError(
+                f"row {start + row + 1}: the logits of new token {bad_steps[row] + 1} are not finite; "
+                "set sample.dtype = float32, or lower train.lr"
+            )
+        return self._dataset(made[:count].cpu().numpy().astype(np.int32))
+
+    def _dataset(self, new: np.ndarray) -> Dataset:
+        rules = self.rules
+        ended = np.zeros_like(new, bool)
+        if rules.end is not None and rules.least < rules.new_tokens:
+            ended = new == rules.end
+        lengths = np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, rules.new_tokens).astype(np.int32)
+        return Dataset({"tokens": new, "lengths": lengths}, np.zeros(len(new), np.int32))
+
+
+class _Pieces:
+    """Finished batches on disk, each named by its rows: whatever their sizes were, what is there is not done again."""
+
+    def __init__(self, scratch: Path, rows: int) -> None:
+        self.scratch, self.rows = scratch, rows
+        found = [path.stem.split("-")[1:] for path in scratch.glob("rows-*-*.safetensors")]
+        self.ends = {int(first): int(end) for first, end in found}
+
+    def next_row(self) -> int:
+        """The first row that is not done."""
+        row = 0
+        while row in self.ends:
+            row = self.ends[row]
+        return row
+
+    def next_start(self, row: int) -> int:
+        """Where the next finished batch after `row` starts; the number of rows when there is none."""
+        return min((start for start in self.ends if start > row), default=self.rows)
+
+    def save(self, start: int, made: Dataset) -> None:
+        end = start + len(made)
+        path = self.scratch / f"rows-{start:09d}-{end:09d}.safetensors"
+        made.save(path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+        self.ends[start] = end
+
+    def all(self, new_tokens: int) -> Dataset:
+        nothing = np.zeros((0, new_tokens), np.int32)
+        parts, row = [Dataset({"tokens": nothing, "lengths": nothing[:, 0]}, nothing[:, 0])], 0
+        while row < self.rows:
+            end = self.ends[row]
+            parts.append(Dataset.load(self.scratch / f"rows-{row:09d}-{end:09d}.safetensors"))
+            row = end
+        return Dataset.concat(parts)
 
 
 def _uniforms(seed: int, row: int, count: int) -> np.ndarray:
     """(count,) float64 in [0, 1): a row's own random numbers, from a counter-based generator."""
     return np.random.Generator(np.random.Philox(key=[seed, row])).random(count)
-
-
-class _NoEnd:
-    """No end-of-text token before `width` tokens; in place, where transformers' own copies all scores."""
-
-    def __init__(self, end: int, width: int) -> None:
-        self.end, self.width = end, width
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if input_ids.shape[1] < self.width:
-            scores[:, self.end] = -torch.inf
-        return scores
-
-
-class _DrawFromRow:
-    """Draws each row's next token with that row's own random number, and leaves greedy search no other choice.
-
-    transformers samples from one global stream, which makes a row's sample depend on the rest of its batch.
-    """
-
-    def __init__(self, uniforms: torch.Tensor, prompt_width: int, decode: Mapping[str, Any]) -> None:
-        from transformers import TopKLogitsWarper, TopPLogitsWarper
-
-        self.uniforms, self.prompt_width, self.temperature = uniforms, prompt_width, float(decode["temperature"])
-        self.warpers: list[Callable[[Any, torch.Tensor], torch.Tensor]] = []
-        if decode["top_k"] > 0:
-            self.warpers.append(TopKLogitsWarper(int(decode["top_k"])))
-        if decode["top_p"] < 1.0:
-            self.warpers.append(TopPLogitsWarper(float(decode["top_p"])))
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores (rows, vocabulary) that are 0 at the drawn token and -inf elsewhere."""
-        scores = scores.float().div_(self.temperature)
-        for warp in self.warpers:
-            scores = warp(input_ids, scores)
-        uniform = self.uniforms[:, input_ids.shape[1] - self.prompt_width]
-        drawn = _invert(scores.sub_(scores.amax(dim=1, keepdim=True)).exp_(), uniform)
-        return scores.fill_(-torch.inf).scatter_(1, drawn[:, None], 0.0)
-
-
-def _invert(mass: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """The first index at which the running sum of `mass` (rows, n) exceeds `uniform` (rows,) times its total.
-
-    In two steps, blocks and then within one block: a running sum over a whole vocabulary is slow, and not exact.
-    """
-    count = mass.shape[1]
-    whole = count // BLOCK * BLOCK
-    sums = torch.cat(
-        [mass[:, :whole].reshape(len(mass), -1, BLOCK).sum(dim=2), mass[:, whole:].sum(dim=1, keepdim=True)], dim=1
-    ).double()
-    ends = sums.cumsum(dim=1)
-    point = uniform[:, None] * ends[:, -1:]
-    block = torch.searchsorted(ends, point, right=True).clamp_(max=sums.shape[1] - 1)
-    columns = block * BLOCK + torch.arange(BLOCK, device=mass.device)
-    inside = mass.gather(1, columns.clamp(max=count - 1)).double().masked_fill_(columns >= count, 0.0)
-    point = (point - (ends.gather(1, block) - sums.gather(1, block))).clamp_(min=0)
-    # rounding must not draw what has no probability: stay at or before the last token that has some
-    last = torch.where(inside > 0, torch.arange(BLOCK, device=mass.device), 0).amax(dim=1, keepdim=True)
-    within = torch.searchsorted(inside.cumsum(dim=1), point, right=True)
-    return (block * BLOCK + torch.minimum(within, last)).squeeze(1)

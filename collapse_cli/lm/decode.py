@@ -1,0 +1,145 @@
+"""The model while it samples: it reads prompts once, then one new token a beam and step, over slots the engine keeps."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from collapse_cli.lm.arithmetic import product
+from collapse_cli.lm.attention import UnsupportedError, attending
+from collapse_cli.lm.loss import has_plain_head
+from collapse_cli.lm.slots import Slots
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+READ_AT_ONCE = 4096  # prompt tokens on a CPU, so that a layer's work stays near its caches
+READ_AT_ONCE_GPU = 1 << 16
+
+
+class Decoder:
+    """One batch of rows after another, all of the same number of rows and beams."""
+
+    def __init__(self, model: "PreTrainedModel", rows: int, beams: int, width: int, new_tokens: int) -> None:
+        """For prompts of up to `width` tokens."""
+        self.model, self.rows, self.beams = model, rows, beams
+        self.device = model.device
+        self.slots = Slots(rows, beams, width, new_tokens, self.device)
+        self.weight: torch.Tensor = model.get_output_embeddings().weight
+        self._graphs: dict[tuple[int, int], _Graph] = {}
+
+    def read(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Read prompts `ids` (rows, width), used up to `lengths` (rows,); their last hidden states (rows, d)."""
+        width = ids.shape[1]
+        self.slots.begin(lengths, width)
+        self.next_position = lengths.repeat_interleave(self.beams)
+        at_once = READ_AT_ONCE if self.device.type == "cpu" else READ_AT_ONCE_GPU
+        step = max(1, at_once // width)
+        positions = torch.arange(width, device=self.device)
+        states = []
+        for first in range(0, self.rows, step):
+            part = slice(first, first + step)
+            self.slots.reading(part)
+            made = self._run(ids[part], positions.expand(len(ids[part]), -1))
+            last = (lengths[part] - 1)[:, None, None].expand(-1, 1, made.shape[2])
+            states.append(made.gather(1, last).squeeze(1))
+        return torch.cat(states)
+
+    def step(self, tokens: torch.Tensor, parents: torch.Tensor | None = None) -> torch.Tensor:
+        """Hidden states (rows * beams, d) after one more token a beam.
+
+        Args:
+            tokens: (rows, beams) the new tokens.
+            parents: (rows, beams) which earlier beam each continues; each its own when None.
+        """
+        if parents is not None:
+            self.slots.reorder(parents)
+        self.slots.advance()
+        ids, positions = tokens.reshape(-1, 1), self.next_position[:, None]
+        states = self._replay(ids, positions) if self.device.type == "cuda" else self._run(ids, positions)
+        self.next_position = self.next_position + 1
+        return states[:, 0]
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """(n, vocabulary) float32 scores of the next token for hidden states (n, d)."""
+        return product(states, self.weight.T).float()
+
+    def _run(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        made = self.model.base_model(input_ids=ids, position_ids=positions, use_cache=False)
+        states: torch.Tensor = made.last_hidden_state
+        return states
+
+    def _replay(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """As `_run`, from a graph recorded for this number of slots: a step is hundreds of small kernels."""
+        slots = self.slots
+        key = (slots.capacity, next(iter(slots.keys.values())).data_ptr())
+        if key not in self._graphs:
+            self._graphs[key] = _Graph(self, ids, positions)
+        return self._graphs[key].replay(ids, positions)
+
+
+class _Graph:
+    """A recorded step: its inputs are copied to where the recording reads them."""
+
+    def __init__(self, decoder: Decoder, ids: torch.Tensor, positions: torch.Tensor) -> None:
+        self.slots = decoder.slots
+        self.inputs = [each.clone() for each in (ids, positions, self.slots.write, self.slots.mask)]
+        _, _, self.slots.write, self.slots.mask = self.inputs
+        side = torch.cuda.Stream()  # a first run outside of the recording sets up what libraries set up once
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            decoder._run(*self.inputs[:2])
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.states = decoder._run(*self.inputs[:2])
+
+    def replay(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        for kept, given in zip(self.inputs, (ids, positions, self.slots.write, self.slots.mask), strict=True):
+            if kept is not given:
+                kept.copy_(given)
+        self.graph.replay()
+        return self.states
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a trial of a model found.
+
+    Attributes:
+        why_not: why the engine cannot sample from the model; empty when it can.
+        states: numbers that a token's keys and values are, in all layers.
+    """
+
+    why_not: str
+    states: int
+
+
+@torch.no_grad()
+def try_out(model: "PreTrainedModel") -> Trial:
+    """Whether the engine can sample from a model, found out by trying, in the float32 it was loaded in."""
+    if not has_plain_head(model):
+        return Trial("its output head does more than one product", 0)
+    vocabulary = int(model.config.vocab_size)
+    ids = torch.arange(10, device=model.device).view(2, 5) * 7 % vocabulary
+    lengths = torch.tensor([5, 3], device=model.device)
+    parents = torch.tensor([[1, 0], [0, 0]], device=model.device)
+    decoder = Decoder(model, 2, 2, 5, 3)
+    try:
+        with attending(model, decoder.slots):
+            decoder.read(ids, lengths)
+            decoder.step(ids[:, :2])
+            found = decoder.step(ids[:, 2:4], parents).view(2, 2, -1)
+        for row in range(2):
+            for beam in range(2):
+                new = [ids[row, parents[row, beam]], ids[row, 2 + beam]]
+                whole = torch.cat([ids[row, : lengths[row]], torch.stack(new)])[None]
+                wanted = model.base_model(input_ids=whole, use_cache=False).last_hidden_state[0, -1]
+                if not torch.allclose(found[row, beam], wanted, rtol=1e-3, atol=1e-4, equal_nan=True):
+                    return Trial("its layers remember more than keys and values", 0)
+    except UnsupportedError as error:
+        return Trial(str(error), 0)
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        return Trial(f"its layers are called another way ({type(error).__name__})", 0)
+    kept = [*decoder.slots.keys.values(), *decoder.slots.values.values()]
+    return Trial("", sum(states.shape[1] * states.shape[3] for states in kept))

@@ -1,0 +1,213 @@
+"""From prompts to new tokens: greedy search and sampling token by token, and beam search."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from collapse_cli.lm import pick
+from collapse_cli.lm.decode import Decoder
+
+NEVER = -1e9  # the score of what must not win, as in transformers: finite, so that sums of it stay numbers
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How rows are continued.
+
+    Attributes:
+        decode: the fields of `config.DecodeConfig`.
+        new_tokens, least: at most, and before an end-of-text token may come.
+        end: the end-of-text token, after which a row is over; None when there is none.
+        pad: what stands after it.
+    """
+
+    decode: Mapping[str, Any]
+    new_tokens: int
+    least: int
+    end: int | None
+    pad: int
+
+    @property
+    def penalty(self) -> float:
+        return float(self.decode["repetition_penalty"])
+
+
+class History:
+    """The tokens a repetition penalty is for: the prompt, and what was written so far."""
+
+    def __init__(self, ids: torch.Tensor, lengths: torch.Tensor) -> None:
+        inside = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        self.prompt = torch.where(inside, ids, ids[:, :1])  # the first token again: twice the same changes nothing
+
+    def of(self, written: torch.Tensor) -> torch.Tensor:
+        """(rows * beams, tokens) for `written` (rows, beams, t)."""
+        prompt = self.prompt[:, None].expand(-1, written.shape[1], -1)
+        return torch.cat([prompt, written], dim=2).flatten(0, 1)
+
+
+class Watch:
+    """The first step at which a row's logits were not finite; -1 while they all are. Read once, at the end."""
+
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self.bad = torch.full((rows,), -1, device=device)
+
+    def see(self, step: int, mass: torch.Tensor) -> None:
+        """`mass` (rows or rows * beams,): a number for each row that is finite when its logits are."""
+        finite = torch.isfinite(mass).view(len(self.bad), -1).all(dim=1)
+        self.bad = torch.where((self.bad < 0) & ~finite, step, self.bad)
+
+
+def pieces(states: torch.Tensor, at_once: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Hidden states (n, d) a few rows at a time."""
+    for first in range(0, len(states), at_once):
+        part = slice(first, first + at_once)
+        yield part, states[part]
+
+
+def one_by_one(
+    decoder: Decoder,
+    ids: torch.Tensor,
+    lengths: torch.Tensor,
+    uniforms: torch.Tensor | None,
+    rules: Rules,
+    at_once: int,
+    tell: Callable[[int], None],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Greedy search, or with `uniforms` (rows, new_tokens) sampling.
+
+    Args:
+        ids, lengths: prompts (rows, width) and their lengths (rows,).
+        at_once: rows whose logits are held together.
+        tell: called with the number of tokens each row has so far.
+
+    Returns:
+        (rows, new_tokens) tokens and (rows,) the first step with logits that are not finite, or -1.
+    """
+    rows, device, decode = len(ids), ids.device, rules.decode
+    new = torch.full((rows, rules.new_tokens), rules.pad, device=device)
+    history, watch = History(ids, lengths), Watch(rows, device)
+    over = torch.zeros(rows, dtype=torch.bool, device=device)
+    states = decoder.read(ids, lengths)
+    for step in range(rules.new_tokens):
+        seen = history.of(new[:, None, :step]) if rules.penalty != 1.0 else None
+        tokens, mass = torch.empty(rows, dtype=torch.int64, device=device), torch.empty(rows, device=device)
+        for part, some in pieces(states, at_once):
+            logits = decoder.logits(some)
+            mass[part] = logits.sum(dim=1)
+            if seen is not None:
+                pick.penalize(logits, seen[part], rules.penalty)
+            if rules.end is not None and step < rules.least:
+                logits[:, rules.end] = -torch.inf
+            if uniforms is None:
+                tokens[part] = logits.argmax(dim=1)
+            else:
+                options = float(decode["temperature"]), int(decode["top_k"]), float(decode["top_p"])
+                tokens[part] = pick.draw(logits, uniforms[part, step], *options)
+        watch.see(step, mass)
+        tokens = torch.where(over, rules.pad, tokens)
+        new[:, step] = tokens
+        tell(step + 1)
+        if rules.end is not None and rules.least < rules.new_tokens:
+            over |= tokens == rules.end
+            if bool(over.all()):
+                break
+        if step + 1 < rules.new_tokens:
+            states = decoder.step(tokens[:, None])
+    return new, watch.bad
+
+
+def beam_search(
+    decoder: Decoder,
+    ids: torch.Tensor,
+    lengths: torch.Tensor,
+    rules: Rules,
+    at_once: int,
+    tell: Callable[[int], None],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Beam search as transformers' `generate` does it, with early_stopping = False; arguments as `one_by_one`."""
+    rows, beams, device = len(ids), decoder.beams, ids.device
+    history, watch = History(ids, lengths), Watch(rows, device)
+    written = torch.full((rows, beams, rules.new_tokens), rules.pad, device=device)
+    scores = torch.zeros(rows, 1, device=device)
+    done = Finished(rows, beams, rules, device)
+    states = decoder.read(ids, lengths)
+    for step in range(rules.new_tokens):
+        now = scores.shape[1]  # one beam at first
+        seen = history.of(written[:, :now, :step]) if rules.penalty != 1.0 else None
+        gains, columns = _candidates(decoder, states, seen, step, rules, at_once, watch)
+        totals = (gains.view(rows, now, -1) + scores[:, :, None]).flatten(1)
+        totals, chosen = totals.topk(min(2 * beams, totals.shape[1]), dim=1)
+        parents = chosen // gains.shape[1]
+        tokens = columns.view(rows, -1).gather(1, chosen)
+        longer = written.gather(1, parents[:, :, None].expand(-1, -1, rules.new_tokens))
+        longer[:, :, step] = tokens
+        ends = tokens == rules.end if rules.end is not None else torch.zeros_like(tokens, dtype=torch.bool)
+        if step + 1 == rules.new_tokens:
+            ends = torch.ones_like(ends)
+        done.add(step, longer, totals, ends)
+        scores, kept = (totals + ends * NEVER).topk(beams, dim=1)
+        done.look_ahead(step, scores)
+        tell(step + 1)
+        if step + 1 == rules.new_tokens or (rules.least < rules.new_tokens and done.complete()):
+            break
+        written = longer.gather(1, kept[:, :, None].expand(-1, -1, rules.new_tokens))
+        states = decoder.step(tokens.gather(1, kept), parents.gather(1, kept))
+    return done.sequences[:, 0], watch.bad
+
+
+def _candidates(
+    decoder: Decoder,
+    states: torch.Tensor,
+    seen: torch.Tensor | None,
+    step: int,
+    rules: Rules,
+    at_once: int,
+    watch: Watch,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best log-probabilities after each of `states` (n, d) and their tokens, both (n, 2 * beams)."""
+    gains, columns, masses = [], [], []
+    for part, some in pieces(states, at_once):
+        logits = decoder.logits(some)
+        mass = pick.log_mass(logits)
+        if seen is not None:
+            pick.penalize(logits, seen[part], rules.penalty, mass)
+        if rules.end is not None and step < rules.least:
+            logits[:, rules.end] = -torch.inf
+        values, tokens = pick.best(logits, 2 * decoder.beams)
+        gains.append(values - mass)
+        columns.append(tokens)
+        masses.append(mass)
+    watch.see(step, torch.cat(masses))
+    return torch.cat(gains), torch.cat(columns)
+
+
+class Finished:
+    """The best sequences of each row that are over, and whether it can still get better ones."""
+
+    def __init__(self, rows: int, beams: int, rules: Rules, device: torch.device) -> None:
+        self.beams, self.power = beams, float(rules.decode["length_penalty"])
+        self.sequences = torch.full((rows, beams, rules.new_tokens), rules.pad, device=device)
+        self.scores = torch.full((rows, beams), NEVER, device=device)
+        self.over = torch.zeros(rows, beams, dtype=torch.bool, device=device)
+        self.open = torch.ones(rows, 1, dtype=torch.bool, device=device)
+
+    def add(self, step: int, sequences: torch.Tensor, totals: torch.Tensor, ends: torch.Tensor) -> None:
+        """Take in those of the candidates (rows, 2 * beams), best first, that end and are among the `beams` best."""
+        just = ends & (torch.arange(ends.shape[1], device=ends.device) < self.beams)
+        scores = totals / (step + 1) ** self.power + (~self.open) * NEVER + (~just) * NEVER
+        merged = torch.cat([self.scores, scores], dim=1)
+        self.scores, chosen = merged.topk(self.beams, dim=1)
+        wide = chosen[:, :, None].expand(-1, -1, sequences.shape[2])
+        self.sequences = torch.cat([self.sequences, sequences], dim=1).gather(1, wide)
+        self.over = torch.cat([self.over, just], dim=1).gather(1, chosen)
+
+    def look_ahead(self, step: int, scores: torch.Tensor) -> None:
+        """Close the rows whose best running beam (`scores` (rows, beams)) is worse than all that are finished."""
+        reachable = scores[:, :1] / (step + 1) ** self.power
+        worst = torch.where(self.over, self.scores.amin(dim=1, keepdim=True), NEVER)
+        self.open &= (reachable > worst).any(dim=1, keepdim=True)
+
+    def complete(self) -> bool:
+        return not bool(self.open.any())

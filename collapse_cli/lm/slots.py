@@ -1,0 +1,150 @@
+"""Keys and values of what was read and written so far, kept by the engine while it samples.
+
+Every row (prompt) has slots, one a token: first its prompt, read once and shared by all its beams, then what the beams
+wrote, K slots a step. A beam attends to all slots of its row under a mask that says which of them are its own past;
+when beams are chosen anew only that mask moves. Every few steps the slots that no beam descends from any more are
+dropped, so a row needs little more than its own length, not K times as much.
+
+A row's slots stand in the same order whatever other rows are in the batch, and what is masked adds exact zeros: a row
+comes out the same in every batch.
+"""
+
+import torch
+from torch.nn import functional
+
+from collapse_cli.lm.attention import Causal
+
+STEPS_AHEAD = 8  # steps that room is made for at once
+GRAIN = 16  # slots come in multiples, of the processor's vectors on a CPU
+GPU_GRAIN = 64  # and on a GPU, so that few sizes need a graph of their own
+
+
+class Slots:
+    """Implements `attention.Attend`: `reading` prompts first, then step by step one token a beam."""
+
+    def __init__(self, rows: int, beams: int, width: int, new_tokens: int, device: torch.device) -> None:
+        """For prompts of up to `width` tokens."""
+        self.rows, self.beams, self.reach, self.device = rows, beams, width + new_tokens, device
+        self.grain = GRAIN if device.type == "cpu" else GPU_GRAIN
+        self.most = self._rounded(most_slots(width, new_tokens, beams))
+        self.keys: dict[torch.nn.Module, torch.Tensor] = {}  # by layer: (rows, key heads, capacity, d)
+        self.values: dict[torch.nn.Module, torch.Tensor] = {}
+        self.spare: torch.Tensor | None = None
+        self.capacity = 0
+        self.read: slice | None = None
+
+    # --- reading the prompts ------------------------------------------------------------------------------------------
+
+    def begin(self, lengths: torch.Tensor, width: int) -> None:
+        """Start a batch of prompts of `lengths` (rows,), the longest of them `width` tokens."""
+        self.capacity = self._rounded(width + STEPS_AHEAD * self.beams)
+        self.used = lengths.clone()  # (rows,) the next free slot
+        self.most_used = width
+        here = torch.arange(self.capacity, device=self.device) < lengths[:, None]
+        self.own = here[:, None].repeat(1, self.beams, 1)  # (rows, beams, capacity): the slots of a beam's past
+        self.causal = Causal(None, width)
+        self.each_row = torch.arange(self.rows, device=self.device)[:, None]
+        self.each_beam = torch.arange(self.beams, device=self.device)
+
+    def reading(self, part: slice) -> None:
+        """The next call of the model reads the prompts of these rows."""
+        self.read = part
+
+    # --- step by step -------------------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Make room for one more token a beam; the next call of the model reads it."""
+        self.read = None
+        if self.most_used + self.beams > self.capacity:
+            self._make_room()
+        self.write = self.used[:, None] + self.each_beam  # (rows, beams): where the new tokens go
+        self.own.scatter_(2, self.write[:, :, None], True)
+        self.used += self.beams
+        self.most_used += self.beams
+        self.mask = torch.zeros(self.own.shape, device=self.device).masked_fill_(~self.own, -torch.inf)
+
+    def reorder(self, parents: torch.Tensor) -> None:
+        """Beam k of each row now descends from beam parents[row, k]."""
+        self.own = self.own.gather(1, parents[:, :, None].expand(-1, -1, self.capacity))
+
+    def _rounded(self, slots: int) -> int:
+        return -(-slots // self.grain) * self.grain
+
+    def _make_room(self) -> None:
+        """Drop the slots that no beam descends from, and leave free ones for the next steps."""
+        alive = self.own.any(dim=1)
+        self.used = alive.sum(dim=1)
+        self.most_used = int(self.used.max())
+        old, self.capacity = self.capacity, self._rounded(self.most_used + STEPS_AHEAD * self.beams)
+        order = torch.argsort((~alive).to(torch.int8), dim=1, stable=True)  # living slots first, in their order
+        order = functional.pad(order, (0, max(0, self.capacity - old)))[:, : self.capacity]
+        free = torch.arange(self.capacity, device=self.device) >= self.used[:, None]
+        self.own = self.own.gather(2, order[:, None].expand(-1, self.beams, -1)).masked_fill_(free[:, None], False)
+        for kept in (self.keys, self.values):
+            for layer, states in kept.items():
+                kept[layer] = self._picked(states, order, old)
+
+    def _picked(self, states: torch.Tensor, order: torch.Tensor, old: int) -> torch.Tensor:
+        """The slots `order` (rows, capacity) of each row, in memory that is there already: fresh memory is slow."""
+        heads, d = states.shape[1], states.shape[3]
+        first = torch.arange(self.rows * heads, device=self.device).view(self.rows, heads, 1) * old
+        own = _storage(states)
+        if self.spare is None or len(self.spare) < len(own):
+            self.spare = torch.zeros_like(own)  # what is masked must still be a number
+        made = self._view(self.spare, heads, d)
+        torch.index_select(states.view(-1, d), 0, (first + order[:, None]).flatten(), out=made.view(-1, d))
+        if self.device.type == "cuda":  # recorded steps look for them where they were
+            return self._view(own, heads, d).copy_(made)
+        self.spare = own
+        return made
+
+    def _view(self, storage: torch.Tensor, heads: int, d: int) -> torch.Tensor:
+        return storage[: self.rows * heads * self.capacity * d].view(self.rows, heads, self.capacity, d)
+
+    # --- what the model's attention layers call -----------------------------------------------------------------------
+
+    def __call__(
+        self,
+        layer: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float,
+        dropout: float,
+    ) -> torch.Tensor:
+        """As `attention.Attend`."""
+        if self.read is not None:
+            self._store(layer, key, value)
+            return self.causal(layer, query, key, value, scaling, dropout)
+        rows, beams = self.rows, self.beams
+        heads, d = key.shape[1], key.shape[3]
+        groups = query.shape[1] // heads
+        keys, values = self.keys[layer], self.values[layer]
+        keys[self.each_row, :, self.write] = key.view(rows, beams, heads, d)
+        values[self.each_row, :, self.write] = value.view(rows, beams, heads, d)
+        asked = (query * scaling).view(rows, beams, heads, groups, d).permute(0, 2, 3, 1, 4)
+        scores = torch.bmm(asked.reshape(rows * heads, groups * beams, d), keys.flatten(0, 1).transpose(1, 2))
+        scores = scores.view(rows, heads * groups, beams, -1) + self.mask[:, None]
+        odds = torch.softmax(scores, dim=-1).to(values.dtype)
+        seen = torch.bmm(odds.view(rows * heads, groups * beams, -1), values.flatten(0, 1))
+        return seen.view(rows, heads, groups, beams, d).permute(0, 3, 1, 2, 4).reshape(rows * beams, 1, -1, d)
+
+    def _store(self, layer: torch.nn.Module, key: torch.Tensor, value: torch.Tensor) -> None:
+        for kept, states in ((self.keys, key), (self.values, value)):
+            heads, d = states.shape[1], states.shape[3]
+            if layer not in kept:
+                kept[layer] = self._view(states.new_empty(self.rows * heads * self.most * d), heads, d).zero_()
+            elif kept[layer].shape[2] != self.capacity:  # left from another batch: any numbers will do
+                kept[layer] = self._view(_storage(kept[layer]), heads, d)
+            kept[layer][self.read, :, : states.shape[2]] = states
+
+
+def most_slots(width: int, new_tokens: int, beams: int) -> int:
+    """Slots that a row can need, when no two of its beams have anything in common."""
+    return width + beams * (new_tokens + STEPS_AHEAD)
+
+
+def _storage(states: torch.Tensor) -> torch.Tensor:
+    """All the memory behind a view of it, as one row of numbers."""
+    size = states.untyped_storage().nbytes() // states.element_size()
+    return states.as_strided((size,), (1,), 0)
