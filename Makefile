@@ -33,8 +33,9 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Our engine beside transformers, and both beside the roof of this machine; options in BENCH, as in docs/benchmarks.md.
 bench: $(READY)
-	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/engine.py $(BENCH)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist

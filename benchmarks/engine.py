@@ -1,181 +1,225 @@
-"""Tokens per second of training, sampling and scoring, beside the plain transformers way, as JSON.
+"""Our training, sampling and scoring beside transformers' own, in turn, and both beside the roof of this machine.
 
-    make bench                                        # a small OPT, in a few minutes on two cores
-    .venv/bin/python benchmarks/engine.py --model opt125m --parts train,score
+    make bench                                                 # the model of wikitext2-small, all parts
+    make bench BENCH='--model opt125m --dtypes bfloat16 --json FILE'
+    .venv/bin/python benchmarks/engine.py --parts sample --decodes 'beams 5; greedy' --rounds 5
 
-Every row gives ours, the plain way at the same settings, and their ratio, measured in turn in one process: on a shared
-machine the ratios are to be quoted, the tokens/s only beside them. Weights are random; shapes and vocabulary are real.
-Plain means: transformers' Trainer, `generate`, and a loop over `model(input_ids, labels)`.
+Tables go to stdout, progress to stderr, and the JSON document behind the tables or into a file. The plain side runs in
+a process of its own, each time at the batch size that a short trial found best. On a shared machine quote the ratios,
+which are medians of pairs measured one after the other. Weights are random; shapes and vocabulary are real.
 """
 
 import argparse
-import contextlib
-import io
 import json
-import statistics
+import multiprocessing
 import sys
-import tempfile
-import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import arm
+import growth
+import plain
+import roof
 import torch
+from common import DECODES, SHAPES, WIDTH, on_gpu
+from compare import Comparison, Plan
+from report import Report, about_machine
 
-from collapse_cli.data import Dataset
 from collapse_cli.lm import model as models
-from collapse_cli.lm.sample import continue_rows
-from collapse_cli.lm.score import score_blocks
-from collapse_cli.lm.train import fit
-from collapse_cli.rundir import hardware, versions
 from collapse_cli.runner import quiet_libraries
 
-SHAPES: dict[str, dict[str, Any]] = {
-    # the model of the preset `quick`
-    "quick": {"vocab_size": 512, "hidden_size": 64, "ffn_dim": 256, "num_hidden_layers": 2, "num_attention_heads": 2},
-    # the model of the preset `wikitext2-small`
-    "small": {"vocab_size": 50272, "hidden_size": 64, "ffn_dim": 256, "num_hidden_layers": 4, "num_attention_heads": 2},
-    "opt125m": {"vocab_size": 50272},
+PARTS = ("roof", "train", "sample", "score", "growth", "arm")
+# By model: seconds of a turn, rows, rows of an optimizer step, window and stride, rows of the table of growth.
+DEFAULTS = {
+    "quick": {"seconds": 4.0, "rows": 256, "batch": 64, "context": 128, "growth_rows": 128},
+    "small": {"seconds": 6.0, "rows": 64, "batch": 64, "context": 128, "growth_rows": 32},
+    "opt125m": {"seconds": 20.0, "rows": 64, "batch": 128, "context": 1024, "growth_rows": 16},
 }
-WIDTH = 64
-DECODES: dict[str, dict[str, Any]] = {
-    "beams 5": {"beams": 5, "temperature": 0.0, "top_k": 0},
-    "temperature 1": {"beams": 1, "temperature": 1.0, "top_k": 0},
-    "top-k 50": {"beams": 1, "temperature": 1.0, "top_k": 50},
-}
-REST = {"top_p": 1.0, "repetition_penalty": 1.0, "min_new_tokens": -1}
+ON_GPU = {"rows": 4096, "growth_rows": 1024}
 
 
-def fresh_model(shape: str) -> Any:
-    """A model with random weights."""
-    fields: dict[str, Any] = {"model_type": "opt", "max_position_embeddings": 2048, **SHAPES[shape]}
-    if "hidden_size" in fields:
-        fields["word_embed_proj_dim"] = fields["hidden_size"]
-    return models.build(models.make_config(fields), seed=0)
+def numbers(text: str) -> list[int]:
+    """`8,16,32` as a list."""
+    return [int(word) for word in text.split(",")]
 
 
-def rows_of(count: int, vocabulary: int) -> Dataset:
-    """Random real rows of 64 tokens."""
-    tokens = np.random.default_rng(0).integers(4, min(vocabulary, 50265), (count, WIDTH)).astype(np.int32)
-    lengths = np.full(count, WIDTH, np.int32)
-    return Dataset({"tokens": tokens, "lengths": lengths, "stream": np.arange(count)}, np.zeros(count, np.int32))
+def parse() -> argparse.Namespace:
+    """The command line, with what it leaves open filled in for the model and the machine."""
+    gpu = on_gpu()
+    sizes = [64, 128, 256, 512, 1024] if gpu else [8, 16, 32, 64]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=SHAPES, default="small")
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s")
+    fast = ["bfloat16"] if models.has_fast_bf16() else []
+    parser.add_argument("--dtypes", default=",".join(["float32", *fast]), help="default: what this machine is fast at")
+    parser.add_argument("--decodes", default=None, help=f"some of: {'; '.join(DECODES)} (separated by ;)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
+    parser.add_argument("--seconds", type=float, help="about how long a turn of a side takes")
+    parser.add_argument("--rows", type=int, help="our side samples and scores multiples of so many rows")
+    parser.add_argument("--growth-rows", type=int, help="rows of the table of growth")
+    parser.add_argument("--batch", type=int, help="rows of an optimizer step")
+    parser.add_argument("--sizes", type=numbers, default=sizes, help="batch sizes tried for beams and scoring")
+    large = sizes if gpu else [*sizes, 128]
+    parser.add_argument("--large-sizes", type=numbers, default=large, help="batch sizes tried for one beam")
+    train_sizes = [32, *sizes] if gpu else [16, 32, 64]
+    parser.add_argument("--train-sizes", type=numbers, default=train_sizes, help="rows Trainer has on the device")
+    parser.add_argument("--trial-tokens", type=int, default=WIDTH if gpu else 16, help="new tokens of a trial")
+    parser.add_argument("--context", type=int, help="tokens of the sliding window; it moves by half of it")
+    parser.add_argument("--rates", type=Path, action="append", default=[], help="earlier JSON, for the part arm")
+    parser.add_argument("--whole-arm", action="store_true", help="really run one arm of the Nature experiment")
+    parser.add_argument("--made-up", action="store_true", help="the arm without the Hub: random weights, made-up text")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON there instead of printing it")
+    given = parser.parse_args()
+    for name, value in DEFAULTS[given.model].items():
+        if getattr(given, name) is None:
+            setattr(given, name, ON_GPU.get(name, value) if gpu else value)
+    given.parts, given.dtypes = given.parts.split(","), given.dtypes.split(",")
+    given.decodes = list(DECODES) if given.decodes is None else [name.strip() for name in given.decodes.split(";")]
+    for what, asked, known in (
+        ("part", given.parts, PARTS),
+        ("dtype", given.dtypes, ("float32", "bfloat16")),
+        ("decode", given.decodes, DECODES),
+    ):
+        for name in asked:
+            if name not in known:
+                parser.error(f"there is no {what} {name!r}; known: {', '.join(known)}")
+    if not any(given.batch % size == 0 for size in given.train_sizes):
+        parser.error(f"--batch {given.batch} is a multiple of none of --train-sizes")
+    return given
 
 
-def compare(ours: Callable[[], None], plain: Callable[[], None], tokens: int, repeats: int) -> dict[str, float]:
-    """Medians of tokens/s and of the ratio pair by pair; the order alternates."""
-    speeds: dict[str, list[float]] = {"ours": [], "plain": []}
-    for turn in range(repeats):
-        for name, work in (("ours", ours), ("plain", plain))[:: 1 if turn % 2 == 0 else -1]:
-            start = time.perf_counter()
-            work()
-            speeds[name].append(tokens / (time.perf_counter() - start))
-    ratios = [a / b for a, b in zip(speeds["ours"], speeds["plain"], strict=True)]
-    return {
-        "ours_tokens_per_s": round(statistics.median(speeds["ours"]), 1),
-        "plain_tokens_per_s": round(statistics.median(speeds["plain"]), 1),
-        "ratio": round(statistics.median(ratios), 2),
-    }
+def plan_of(given: argparse.Namespace) -> Plan:
+    """How much the comparisons measure."""
+    return Plan(
+        shape=given.model,
+        rounds=given.rounds,
+        seconds=given.seconds,
+        rows=given.rows,
+        batch=given.batch,
+        train_sizes=given.train_sizes,
+        sizes=given.sizes,
+        large_sizes=given.large_sizes,
+        trial_tokens=given.trial_tokens,
+        context=given.context,
+        stride=given.context // 2,
+    )
 
 
-def bench_train(shape: str, dtype: str, batch: int, steps: int, repeats: int) -> dict[str, Any]:
-    """Our loop and transformers' Trainer over the same rows, batch and precision."""
-    from transformers import Trainer, TrainingArguments
+def compared(given: argparse.Namespace, comparison: Comparison, report: Report) -> list[dict[str, Any]]:
+    """The rows of training, sampling and scoring; the document is kept after each."""
+    works: list[Callable[[], dict[str, Any]]] = []
+    if "train" in given.parts:
+        works += [partial(comparison.train, dtype) for dtype in given.dtypes]
+    if "sample" in given.parts:
+        works += [partial(comparison.sample, dtype, name) for name in given.decodes for dtype in given.dtypes]
+    if "score" in given.parts:
+        works += [comparison.score_blocks, comparison.score_sliding]
+    rows: list[dict[str, Any]] = []
+    for done, work in enumerate(works, 1):
+        row = work()
+        best = report.document.get("roof", {}).get("best_gflops", {}).get(row["dtype"])
+        row["share_of_roof"] = round(row["ours_gflops"] / best, 3) if best else None
+        rows.append(row)
+        speeds = f"{row['ours_tokens_per_s']:,.0f} and {row['plain_tokens_per_s']:,.0f} tokens/s"
+        print(f"{done} of {len(works)}: {row['part']} {row['what']}, {row['dtype']}: {speeds}", file=sys.stderr)
+        report.keep({"rows": rows})
+    return rows
 
-    data = rows_of(batch * steps, SHAPES[shape]["vocab_size"])
-    settings = {"epochs": 1, "lr": 1e-4, "batch_size": batch, "weight_decay": 0.01, "schedule": "cosine", "min_lr": 0.0}
-    settings |= {"warmup": 0.0, "clip": 1.0, "dtype": dtype, "select": "last"}
-    ours_model, plain_model = fresh_model(shape), fresh_model(shape)
-    examples = [{"input_ids": row, "labels": row} for row in torch.from_numpy(data.arrays["tokens"].astype(np.int64))]
 
-    def ours() -> None:
-        fit(ours_model, data, settings, seed=0, scratch=Path(tempfile.mkdtemp()))
+def show_roof(found: dict[str, Any], report: Report) -> None:
+    """The products and the copy."""
+    lines = [
+        [" × ".join(map(str, row["size"])), row["dtype"], f"{row['plain']:,.0f}", f"{row['engine']:,.0f}"]
+        for row in found["products_gflops"]
+    ]
+    report.table("Roof: GFLOP/s of matrix products", ["rows × inner × columns", "dtype", "torch", "engine"], lines)
+    best = [[dtype, f"{rate:,.0f} GFLOP/s"] for dtype, rate in found["best_gflops"].items()]
+    report.table("Roof", ["what", "best"], [*best, ["copy, read and write", f"{found['copy_gbytes']:,.1f} GB/s"]])
 
-    def plain() -> None:
-        arguments = TrainingArguments(
-            output_dir=tempfile.mkdtemp(),
-            per_device_train_batch_size=batch,
-            num_train_epochs=1,
-            learning_rate=1e-4,
-            bf16=dtype == "bfloat16",
-            use_cpu=models.device().type == "cpu",
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            logging_strategy="no",
+
+def show_rows(model: str, rows: list[dict[str, Any]], report: Report) -> None:
+    """Ours, plain, ratio and share of the roof."""
+    lines = []
+    for row in rows:
+        share = "–" if row["share_of_roof"] is None else f"{row['share_of_roof']:.1%}"
+        lines.append(
+            [
+                f"{row['part']}, {row['what']}",
+                row["dtype"],
+                f"{row['ours_tokens_per_s']:,.0f}",
+                f"{row['plain_tokens_per_s']:,.0f}",
+                str(row["plain_batch"]),
+                f"{row['ratio']:.2f}",
+                share,
+            ]
         )
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints its own summary
-            Trainer(plain_model, arguments, train_dataset=examples).train()
-
-    found = compare(ours, plain, batch * steps * WIDTH, repeats)
-    return {"part": "train", "dtype": dtype, "batch": batch, "plain": "Trainer", **found}
+    columns = ["what", "dtype", "ours, tokens/s", "plain, tokens/s", "best batch", "ratio", "ours, share of roof"]
+    report.table(f"{model}: ours beside transformers", columns, lines)
 
 
-def bench_sample(shape: str, dtype: str, name: str, rows: int, repeats: int) -> dict[str, Any]:
-    """Our sampling and `generate` with its own batching of all rows at once."""
-    model = fresh_model(shape)
-    if dtype == "bfloat16":
-        model = model.to(torch.bfloat16)
-    data = rows_of(rows, SHAPES[shape]["vocab_size"])
-    decode = DECODES[name] | REST
-    prompts = torch.from_numpy(data.arrays["tokens"].astype(np.int64)).to(model.device)
-
-    def ours() -> None:
-        place = Path(tempfile.mkdtemp())
-        continue_rows(model, data, WIDTH, decode, dtype=dtype, end=2, pad=1, seed=0, scratch=place)
-
-    def plain() -> None:
-        sampled = {"do_sample": True, "top_k": decode["top_k"]} if decode["temperature"] else {"do_sample": False}
-        ends = {"eos_token_id": 2, "pad_token_id": 1, "min_new_tokens": WIDTH, "max_new_tokens": WIDTH}
-        mask = torch.ones_like(prompts)
-        with torch.no_grad():
-            model.generate(prompts, attention_mask=mask, num_beams=decode["beams"], **ends, **sampled)
-
-    found = compare(ours, plain, rows * WIDTH, repeats)
-    return {"part": "sample", "decode": name, "dtype": dtype, "rows": rows, "plain": "generate", **found}
+def show_growth(model: str, dtype: str, rows: list[dict[str, Any]], report: Report) -> None:
+    """Seconds a row over what grows."""
+    lines = [
+        [
+            row["what"],
+            f"{row['value']:,}",
+            str(row["rows"]),
+            f"{row['seconds_per_row']:.4f}",
+            f"{row['against_first']:.2f}",
+            f"{row['exponent']:.2f}",
+        ]
+        for row in rows
+    ]
+    columns = ["what grows", "value", "rows", "seconds a row", "against the first", "exponent of seconds (1: linear)"]
+    report.table(f"{model}: growth of our sampling, {dtype}", columns, lines)
 
 
-def bench_score(shape: str, rows: int, repeats: int) -> dict[str, Any]:
-    """Our scoring and a loop over `model(input_ids, labels)` with batches of 16 rows, in float32."""
-    model = fresh_model(shape).eval()
-    data = rows_of(rows, SHAPES[shape]["vocab_size"])
-    ids = torch.from_numpy(data.arrays["tokens"].astype(np.int64)).to(model.device)
-
-    def ours() -> None:
-        score_blocks(model, data)
-
-    def plain() -> None:
-        with torch.no_grad():
-            for part in ids.split(16):  # type: ignore[no-untyped-call]
-                model(input_ids=part, labels=part)
-
-    found = compare(ours, plain, rows * WIDTH, repeats)
-    return {"part": "score", "dtype": "float32", "rows": rows, "plain": "loop", **found}
+def show_arm(model: str, rows: list[dict[str, Any]], report: Report) -> None:
+    """Minutes of a whole arm."""
+    if not rows:
+        print("arm: rates of train, of sample with beams 5 and of score are needed (or --rates)", file=sys.stderr)
+        return
+    names = ("side", "dtype", "train", "sample", "score", "total")
+    lines = [[str(row[name]) for name in names] for row in rows]
+    title = f"One Nature arm (generations 0..9) with {model}: minutes, extrapolated from the rates"
+    report.table(title, list(names), lines)
 
 
 def main() -> None:
-    """Measure and print one JSON document."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=SHAPES, default="small")
-    parser.add_argument("--parts", default="train,sample,score")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=models.resolve_dtype("auto"))
-    parser.add_argument("--batch", type=int, default=32, help="rows of a training step")
-    parser.add_argument("--steps", type=int, default=6, help="training steps a turn")
-    parser.add_argument("--rows", type=int, default=64, help="rows sampled and scored a turn")
-    parser.add_argument("--repeats", type=int, default=3)
-    given = parser.parse_args()
+    """Measure, print tables and one JSON document."""
+    given = parse()
     quiet_libraries()
-    rows = []
-    for part in given.parts.split(","):
-        if part == "train":
-            rows.append(bench_train(given.model, given.dtype, given.batch, given.steps, given.repeats))
-        elif part == "sample":
-            rows += [bench_sample(given.model, given.dtype, name, given.rows, given.repeats) for name in DECODES]
-        elif part == "score":
-            rows.append(bench_score(given.model, given.rows, given.repeats))
-        else:
-            sys.exit(f"there is no part {part!r}; known: train, sample, score")
-    print(json.dumps({"model": given.model, "hardware": hardware(), "versions": versions(), "rows": rows}, indent=1))
+    asked = {name: value for name, value in vars(given).items() if name not in ("json", "rates")}
+    report = Report(given.json, about_machine() | {"model": given.model, "settings": asked})
+    spawn = multiprocessing.get_context("spawn")
+    threads = torch.get_num_threads()
+    with ProcessPoolExecutor(1, spawn, initializer=plain.start, initargs=(threads,)) as pool:
+        comparison = Comparison(plan_of(given), pool)
+        if "roof" in given.parts:
+            found = roof.measure(given.model, given.dtypes, partial(comparison.remote, plain.multiply))
+            show_roof(found, report)
+            report.keep({"roof": found})
+        rows = compared(given, comparison, report)
+        if rows:
+            show_rows(given.model, rows, report)
+    if "growth" in given.parts:
+        dtype = given.dtypes[-1]
+        grown = growth.measure(given.model, dtype, given.growth_rows, given.rounds)
+        show_growth(given.model, dtype, grown, report)
+        report.keep({"growth": {"dtype": dtype, "rows": grown}})
+    if "arm" in given.parts:
+        earlier = [row for file in given.rates for row in json.loads(file.read_text(encoding="utf-8")).get("rows", [])]
+        minutes = arm.estimate([*earlier, *rows])
+        show_arm(given.model, minutes, report)
+        report.keep({"arm": minutes})
+    if given.whole_arm:
+        whole = arm.run(made_up=given.made_up)
+        report.table("One Nature arm, run", ["what", "minutes"], arm.lines(whole))
+        report.keep({"whole_arm": whole})
+    report.finish({})
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from collapse_cli.lm.arithmetic import product
+from collapse_cli.lm.arithmetic import PackedWeights, fast_products
 from collapse_cli.lm.attention import UnsupportedError, attending
 from collapse_cli.lm.loss import has_plain_head
 from collapse_cli.lm.slots import Slots
@@ -26,6 +26,7 @@ class Decoder:
         self.device = model.device
         self.slots = Slots(rows, beams, width, new_tokens, self.device)
         self.weight: torch.Tensor = model.get_output_embeddings().weight
+        self.packed = PackedWeights(rows * beams)
         self._graphs: dict[tuple[int, int], _Graph] = {}
 
     def read(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -62,10 +63,11 @@ class Decoder:
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """(n, vocabulary) float32 scores of the next token for hidden states (n, d)."""
-        return product(states, self.weight.T).float()
+        return self.packed.linear(states, self.weight).float()
 
     def _run(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        made = self.model.base_model(input_ids=ids, position_ids=positions, use_cache=False)
+        with fast_products(self.device, self.packed):
+            made = self.model.base_model(input_ids=ids, position_ids=positions, use_cache=False)
         states: torch.Tensor = made.last_hidden_state
         return states
 
@@ -85,7 +87,8 @@ class _Graph:
         self.slots = decoder.slots
         self.inputs = [each.clone() for each in (ids, positions, self.slots.write, self.slots.mask)]
         _, _, self.slots.write, self.slots.mask = self.inputs
-        side = torch.cuda.Stream()  # a first run outside of the recording sets up what libraries set up once
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # a first run outside of the recording sets up what libraries set up once
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             decoder._run(*self.inputs[:2])
@@ -117,7 +120,7 @@ class Trial:
 
 @torch.no_grad()
 def try_out(model: "PreTrainedModel") -> Trial:
-    """Whether the engine can sample from a model, found out by trying, in the float32 it was loaded in."""
+    """Whether the engine can sample from a model, found out by trying."""
     if not has_plain_head(model):
         return Trial("its output head does more than one product", 0)
     vocabulary = int(model.config.vocab_size)
@@ -125,6 +128,7 @@ def try_out(model: "PreTrainedModel") -> Trial:
     lengths = torch.tensor([5, 3], device=model.device)
     parents = torch.tensor([[1, 0], [0, 0]], device=model.device)
     decoder = Decoder(model, 2, 2, 5, 3)
+    near = 1e-3 if model.dtype == torch.float32 else 0.1  # of the largest number: half precision is far coarser
     try:
         with attending(model, decoder.slots):
             decoder.read(ids, lengths)
@@ -135,7 +139,7 @@ def try_out(model: "PreTrainedModel") -> Trial:
                 new = [ids[row, parents[row, beam]], ids[row, 2 + beam]]
                 whole = torch.cat([ids[row, : lengths[row]], torch.stack(new)])[None]
                 wanted = model.base_model(input_ids=whole, use_cache=False).last_hidden_state[0, -1]
-                if not torch.allclose(found[row, beam], wanted, rtol=1e-3, atol=1e-4, equal_nan=True):
+                if (found[row, beam] - wanted).abs().amax() > near * wanted.abs().amax():
                     return Trial("its layers remember more than keys and values", 0)
     except UnsupportedError as error:
         return Trial(str(error), 0)

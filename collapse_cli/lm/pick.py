@@ -10,17 +10,18 @@ SUM_BLOCK = 256  # tokens whose probabilities are summed together when one is dr
 LIKELY = 1024  # candidates of top-p sampling; more are sorted only for rows that need them
 
 
-def penalize(logits: torch.Tensor, seen: torch.Tensor, penalty: float, offset: torch.Tensor | None = None) -> None:
+def penalize(scores: torch.Tensor, seen: torch.Tensor, penalty: float) -> None:
     """Repetition penalty (Keskar et al. 2019) for the tokens `seen` (rows, n), in place.
 
-    With `offset` (rows, 1), logits - offset are penalized, and offset is added again: beam search penalizes
-    log-probabilities, as transformers does.
+    Of logits, and in beam search of log-probabilities, as in transformers.
     """
-    scores = logits.gather(1, seen)
-    if offset is not None:
-        scores = scores - offset
-    scores = torch.where(scores < 0, scores * penalty, scores / penalty)
-    logits.scatter_(1, seen, scores if offset is None else scores + offset)
+    found = scores.gather(1, seen)
+    scores.scatter_(1, seen, torch.where(found < 0, found * penalty, found / penalty))
+
+
+def log_softmax_(logits: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities in place of the logits; no number is left in a row with a logit that is not finite."""
+    return torch.log_softmax(logits, dim=1, out=logits)
 
 
 def best(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -101,7 +101,7 @@ def rows_at_once(model: "PreTrainedModel", trial: Trial, width: int, rules: sear
         room = FALLBACK_BYTES.get(kind, FALLBACK_BYTES["cuda"])
         return max(1, min(MOST_SEQUENCES["cpu"], room // (4 * int(model.config.vocab_size))) // beams)
     slots = most_slots(width, rules.new_tokens, beams)
-    size = slots * trial.states * next(model.parameters()).element_size()
+    size = slots * trial.states * int(next(model.parameters()).element_size())
     fit = int(MEMORY_SHARE * free_bytes(model.device)) // size
     return max(1, min(fit, MOST_SEQUENCES.get(kind, MOST_SEQUENCES["cuda"]) // beams))
 

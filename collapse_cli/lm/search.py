@@ -167,19 +167,17 @@ def _candidates(
     watch: Watch,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The best log-probabilities after each of `states` (n, d) and their tokens, both (n, 2 * beams)."""
-    gains, columns, masses = [], [], []
+    gains, columns = [], []
     for part, some in pieces(states, at_once):
-        logits = decoder.logits(some)
-        mass = pick.log_mass(logits)
+        odds = pick.log_softmax_(decoder.logits(some))
         if seen is not None:
-            pick.penalize(logits, seen[part], rules.penalty, mass)
+            pick.penalize(odds, seen[part], rules.penalty)
         if rules.end is not None and step < rules.least:
-            logits[:, rules.end] = -torch.inf
-        values, tokens = pick.best(logits, 2 * decoder.beams)
-        gains.append(values - mass)
+            odds[:, rules.end] = -torch.inf
+        values, tokens = pick.best(odds, 2 * decoder.beams)
+        gains.append(values)
         columns.append(tokens)
-        masses.append(mass)
-    watch.see(step, torch.cat(masses))
+    watch.see(step, gains[0][:, 0] if len(gains) == 1 else torch.cat([best[:, 0] for best in gains]))
     return torch.cat(gains), torch.cat(columns)
 
 

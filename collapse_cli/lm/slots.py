@@ -80,19 +80,23 @@ class Slots:
         order = functional.pad(order, (0, max(0, self.capacity - old)))[:, : self.capacity]
         free = torch.arange(self.capacity, device=self.device) >= self.used[:, None]
         self.own = self.own.gather(2, order[:, None].expand(-1, self.beams, -1)).masked_fill_(free[:, None], False)
+        vectors: dict[int, torch.Tensor] = {}  # by number of heads: where each slot's vector was
         for kept in (self.keys, self.values):
             for layer, states in kept.items():
-                kept[layer] = self._picked(states, order, old)
+                heads = states.shape[1]
+                if heads not in vectors:
+                    first = torch.arange(self.rows * heads, device=self.device).view(self.rows, heads, 1) * old
+                    vectors[heads] = (first + order[:, None]).flatten()
+                kept[layer] = self._picked(states, vectors[heads])
 
-    def _picked(self, states: torch.Tensor, order: torch.Tensor, old: int) -> torch.Tensor:
-        """The slots `order` (rows, capacity) of each row, in memory that is there already: fresh memory is slow."""
+    def _picked(self, states: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        """These vectors as (rows, heads, capacity, d), in memory that is there already: fresh memory is slow."""
         heads, d = states.shape[1], states.shape[3]
-        first = torch.arange(self.rows * heads, device=self.device).view(self.rows, heads, 1) * old
         own = _storage(states)
         if self.spare is None or len(self.spare) < len(own):
             self.spare = torch.zeros_like(own)  # what is masked must still be a number
         made = self._view(self.spare, heads, d)
-        torch.index_select(states.view(-1, d), 0, (first + order[:, None]).flatten(), out=made.view(-1, d))
+        torch.index_select(states.view(-1, d), 0, vectors, out=made.view(-1, d))
         if self.device.type == "cuda":  # recorded steps look for them where they were
             return self._view(own, heads, d).copy_(made)
         self.spare = own

@@ -1,0 +1,43 @@
+"""Our side of the comparison: the engine's public calls. Every function returns the seconds its work took."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common import END, PAD, SHAPES, WIDTH, fresh_model, rows_of, stream_of, timed, train_settings
+
+from collapse_cli.lm import sample as sampling
+from collapse_cli.lm import score as scoring
+from collapse_cli.lm.train import fit
+
+
+def train(shape: str, dtype: str, batch: int, rows: int) -> float:
+    """One epoch over `rows` rows in steps of `batch`."""
+    model, data = fresh_model(shape, purpose="train"), rows_of(rows, SHAPES[shape]["vocab_size"])
+    with tempfile.TemporaryDirectory() as folder:
+        return timed(lambda: fit(model, data, train_settings(batch, dtype), seed=0, scratch=Path(folder)))
+
+
+def sample(
+    shape: str, dtype: str, decode: Mapping[str, Any], rows: int, new_tokens: int = WIDTH, vocabulary: int = 0
+) -> float:
+    """Continue `rows` prompts, as many together as the engine likes; no row ends early."""
+    model = fresh_model(shape, dtype, vocabulary=vocabulary)
+    data = rows_of(rows, vocabulary or SHAPES[shape]["vocab_size"])
+    with tempfile.TemporaryDirectory() as folder:
+        settings: dict[str, Any] = {"dtype": dtype, "end": END, "pad": PAD, "seed": 0, "scratch": Path(folder)}
+        return timed(lambda: sampling.continue_rows(model, data, new_tokens, decode, **settings))
+
+
+def score_blocks(shape: str, rows: int) -> float:
+    """Score `rows` rows on their own."""
+    model, data = fresh_model(shape), rows_of(rows, SHAPES[shape]["vocab_size"])
+    return timed(lambda: scoring.score_blocks(model, data))
+
+
+def score_sliding(shape: str, context: int, stride: int, windows: int) -> float:
+    """Score a text that `windows` windows cover."""
+    model = fresh_model(shape)
+    stream = stream_of(windows, context, stride, SHAPES[shape]["vocab_size"])
+    return timed(lambda: scoring.score_sliding(model, stream, context, stride))
