@@ -1,5 +1,6 @@
 """What a person sees: live progress, or plain lines where the output is no terminal, and tables."""
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from collapse_cli.stage import Finished, Stage
 
+PACKAGE = "collapse_cli"  # the name its loggers begin with
 QUIET_SECONDS = 60.0  # between two lines about the same stage where there is no terminal
 
 
@@ -25,6 +27,7 @@ class Progressing:
         self._began = self._said = time.monotonic()
         self._label = ""
         self._live = console.is_terminal
+        self._notes = _Notes(self)
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -38,11 +41,13 @@ class Progressing:
         self._plan_bar = self._bars.add_task("plan", total=max(1, total), speed=f"0/{total} stages", left="")
 
     def __enter__(self) -> "Progressing":
+        logging.getLogger(PACKAGE).addHandler(self._notes)
         if self._live:
             self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        logging.getLogger(PACKAGE).removeHandler(self._notes)
         if self._live:
             self._bars.stop()
 
@@ -81,6 +86,17 @@ class Progressing:
 
     def _count(self) -> str:
         return f"[{self.done:>{len(str(self.total))}}/{self.total}]"
+
+
+class _Notes(logging.Handler):
+    """What the engine has to say in the middle of a stage becomes a line of its own."""
+
+    def __init__(self, shown: Progressing) -> None:
+        super().__init__(logging.WARNING)
+        self.shown = shown
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.shown.line(f"note: {record.getMessage()}")
 
 
 def duration(seconds: float) -> str:
@@ -180,7 +196,8 @@ def protocol(said: Mapping[str, Any], predicted: int) -> str:
         how = f"blocks of {said['context']} tokens, the first of each not predicted"
     else:
         how = f"a sliding window of {said['context']} tokens moved by {said['stride']}"
-    return f"token-weighted over {predicted:,} predicted tokens; {how}; {lines}"
+    arithmetic = "" if said["dtype"] == "float32" else f"; in {said['dtype']}"
+    return f"token-weighted over {predicted:,} predicted tokens; {how}; {lines}{arithmetic}"
 
 
 def facts_table(facts: Mapping[str, str], title: str) -> Table:

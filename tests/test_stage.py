@@ -127,10 +127,10 @@ EVAL = Stage(
 # A key changes only on purpose: with its stage's version in stages.VERSIONS, or because all stores are given up.
 GOLDEN_KEYS: dict[str, tuple[Stage, str]] = {
     "data": (DATA, "e62fe45de554b0d9e939ff7a35f5e4d5712bbd639c81f79e2700143f197a476f"),
-    "train": (TRAIN, "fd1e501c27d4f2c978d69b90b74a906afc90adc60b719f07f488bd15709fbd85"),
-    "sample": (SAMPLE, "c0a9f2dc07c15662dde222dfec46e282af179a5401f94c6d8f48b49a91ffe920"),
-    "mix": (MIX, "a68dbb8b172e07ddd3f6a305c83e6d8ff3b255f0ff25f0365eaf625c70f1e0f9"),
-    "eval": (EVAL, "13f2d1e653f4a7a870ddd4a692a9fb48a81f8936c7ac8415bed4c98174ed6ac0"),
+    "train": (TRAIN, "1dfaacf036c4b0b39fb496521ff133cb101f713b38dd141dde8c0c6d563af56b"),
+    "sample": (SAMPLE, "c004c4a00206b86f9a083f7a26e36eb71f20dc60ac62b215a368339dc5f32d50"),
+    "mix": (MIX, "aaa954b8205ade81c9609b1503003273b224535f30fc3c4d33cb57b3da785dc8"),
+    "eval": (EVAL, "1676c9e9a166592e937a6359d12f69fad79588def33fc9709c0f0b2b68f82bcb"),
 }
 
 
@@ -219,24 +219,24 @@ def stages_of(planned: Plan, kind: str, policy: str, generation: int) -> list[St
 
 GOLDEN_PLAN: dict[str, str] = {
     "data keep-0 0": "f4179de5342aae75",
-    "train keep-0 0": "6ece2dbc6a43e120",
-    "eval keep-0 0": "386059dc098748fd",
-    "sample keep-0 1": "fe0f4f8d63624d4f",
-    "mix keep-0 1": "6f0bbd14e5338cf3",
-    "train keep-0 1": "5e73e5266438d379",
-    "eval keep-0 1": "d11d68aecbfa5abc",
-    "sample keep-10 1": "06a71eea0de11a19",
-    "mix keep-10 1": "9f1e2c1eb23ce474",
-    "train keep-10 1": "865bc20452a6dccb",
-    "eval keep-10 1": "4ff5e29667913227",
-    "sample keep-0 2": "6e7825d22c63c447",
-    "mix keep-0 2": "c59e32242b2064ab",
-    "train keep-0 2": "4e479238c6f57488",
-    "eval keep-0 2": "9798959bf5e847f9",
-    "sample keep-10 2": "8a40b8e78a7c4e11",
-    "mix keep-10 2": "063ba7a46ed90b40",
-    "train keep-10 2": "0b483501e8b859ec",
-    "eval keep-10 2": "31aed3d3b045a66e",
+    "train keep-0 0": "bad4152b18b04048",
+    "eval keep-0 0": "9239a02b3244e632",
+    "sample keep-0 1": "4e001b720f251094",
+    "mix keep-0 1": "b8c28214b22942a1",
+    "train keep-0 1": "a28049085e12b347",
+    "eval keep-0 1": "ade0ce2ad96ece26",
+    "sample keep-10 1": "4ba79b1d20439719",
+    "mix keep-10 1": "a6889c637480863f",
+    "train keep-10 1": "bd3c567954a14d2a",
+    "eval keep-10 1": "08fc85273b6564cc",
+    "sample keep-0 2": "04dfd0f4e6c02d0c",
+    "mix keep-0 2": "07fb99711f629d1f",
+    "train keep-0 2": "80643718d6deecf7",
+    "eval keep-0 2": "4edaac2c22f53328",
+    "sample keep-10 2": "7412f0c1efb0135a",
+    "mix keep-10 2": "97b4056d6e99e6a4",
+    "train keep-10 2": "92225722b67ac1c5",
+    "eval keep-10 2": "cd98d0a6421a95de",
 }
 
 

@@ -216,11 +216,16 @@ class LanguageModel:
         """Perplexity and its relatives under the protocol of the settings; per row (block or window) values returned."""
         protocol, about = self.settings["eval"], self.hints["about"]
         width = test.arrays["tokens"].shape[1]
-        said: dict[str, Any] = {"protocol": protocol["protocol"], "line_bos": about["line_bos"]}
+        said: dict[str, Any] = {name: protocol[name] for name in ("protocol", "dtype")} | {
+            "line_bos": about["line_bos"]
+        }
         if protocol["protocol"] == "block":
             said |= {"context": width, "stride": width}
             nll, predicted = scoring.score_blocks(
-                self._model, test, lambda done, total: self._tell(done * width, total * width, "tokens")
+                self._model,
+                test,
+                lambda done, total: self._tell(done * width, total * width, "tokens"),
+                dtype=protocol["dtype"],
             )
         else:
             context = protocol["context"] or models.max_positions(self._model.config) or width
@@ -231,6 +236,7 @@ class LanguageModel:
                 context,
                 said["stride"],
                 lambda done, total: self._tell(done, total, "tokens"),
+                dtype=protocol["dtype"],
             )
         size = about["splits"]["test"]
         measures = metrics.text_measures(nll, predicted, size["tokens"], size["words"], size["bytes"])
