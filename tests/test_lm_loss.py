@@ -8,14 +8,14 @@ from tiny import KINDS, tiny_model
 from torch.nn import functional
 
 from collapse_cli.lm import loss as losses
-from collapse_cli.lm.loss import IGNORED, has_plain_head, summed_loss, token_losses
+from collapse_cli.lm.loss import IGNORED, has_plain_head, linear_cross_entropy, summed_loss, token_losses
 
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seven rows of logits at once, so that every test has several chunks and a remainder."""
-    for bound in ("LEAST_CHUNK", "MOST_CHUNK"):
-        monkeypatch.setattr(losses, bound, 4 * 97 * 7)
+    """Seven tokens and ten entries of the vocabulary at once, so that every test has several groups, tiles and a rest."""
+    monkeypatch.setitem(losses.HELD_BYTES, "cpu", 4 * 97 * 7)
+    monkeypatch.setitem(losses.TILE, "cpu", 10)
 
 
 def some_rows(rows: int = 5, width: int = 9, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -57,15 +57,121 @@ def test_the_chunked_loss_and_its_gradients_equal_the_plain_ones(kind: str, tied
     assert other.item() == pytest.approx(wanted.item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("chunk", [1, 4 * 97, 1 << 30], ids=["row by row", "exact", "all at once"])
-def test_the_size_of_the_chunks_does_not_matter(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+@pytest.mark.parametrize("tile", [1, 96, 97, 1000])
+@pytest.mark.parametrize("held", [1, 4 * 97, 1 << 30], ids=["token by token", "exact", "all at once"])
+def test_the_size_of_groups_and_tiles_does_not_matter(monkeypatch: pytest.MonkeyPatch, held: int, tile: int) -> None:
     model = tiny_model("opt")
     ids, labels = some_rows()
-    wanted = gradients(model, summed_loss(model, ids, labels, plain_head=True))
-    for bound in ("LEAST_CHUNK", "MOST_CHUNK"):
-        monkeypatch.setattr(losses, bound, chunk)
+    wanted = gradients(model, plain_loss(model, ids, labels))
+    monkeypatch.setitem(losses.HELD_BYTES, "cpu", held)
+    monkeypatch.setitem(losses.TILE, "cpu", tile)
     for name, gradient in gradients(model, summed_loss(model, ids, labels, plain_head=True)).items():
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
+# --- the function itself ----------------------------------------------------------------------------------------------
+
+
+def reference(
+    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The loss and both gradients, by torch in float64."""
+    hidden, weight = (each.detach().double().requires_grad_() for each in (hidden, weight))
+    loss = functional.cross_entropy(hidden @ weight.T, labels, ignore_index=IGNORED, reduction="sum")
+    return loss.detach(), *torch.autograd.grad(loss, (hidden, weight))
+
+
+def drawn(scale: float, tokens: int = 23, vocabulary: int = 37, d: int = 8) -> tuple[torch.Tensor, ...]:
+    """Hidden states, weights and labels; some labels to be ignored, one the last of the vocabulary."""
+    random = torch.Generator().manual_seed(1)
+    hidden = torch.randn(tokens, d, generator=random)
+    weight = torch.randn(vocabulary, d, generator=random) * scale
+    labels = torch.randint(0, vocabulary, (tokens,), generator=random)
+    labels[3:6], labels[7] = IGNORED, vocabulary - 1
+    return hidden.requires_grad_(), weight.requires_grad_(), labels
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.1, 3.0, 100.0])
+def test_loss_and_gradients_are_those_of_torch(scale: float) -> None:
+    """All alike, nearly alike, apart, and far apart; 37 is no multiple of the ten of a tile."""
+    hidden, weight, labels = drawn(scale)
+    loss, *wanted = reference(hidden, weight, labels)
+    found = linear_cross_entropy(hidden, weight, labels)
+    assert found.dtype == torch.float64
+    assert found.item() == pytest.approx(loss.item(), rel=1e-6)
+    found.backward()
+    for one, other in zip((hidden.grad, weight.grad), wanted, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
+
+
+def test_a_scale_is_one_of_loss_and_gradients() -> None:
+    hidden, weight, labels = drawn(0.3)
+    loss, *wanted = reference(hidden, weight, labels)
+    found = linear_cross_entropy(hidden, weight, labels, scale=0.125)
+    assert found.item() == pytest.approx(loss.item() / 8, rel=1e-6)
+    (found * 4).backward()
+    for one, other in zip((hidden.grad, weight.grad), wanted, strict=True):
+        torch.testing.assert_close(one.double(), other / 2, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_labels_that_are_nearly_certain_have_gradients_as_exact_as_others(dtype: torch.dtype) -> None:
+    """1 - p is 0.005, less than what bfloat16 can tell from 1: a gradient of p - 1 would be noise."""
+    hidden, weight, labels = drawn(1.0, vocabulary=21, d=24)
+    labels = torch.arange(len(labels)) % 21
+    with torch.no_grad():
+        weight.copy_(torch.eye(21, 24))
+        hidden.copy_(8.25 * weight[labels])
+        hidden[:, 21:] = 1  # what no weight looks at: only the label's own row is to get it back
+    loss, *wanted = reference(hidden, weight, labels)
+    assert 0.001 < loss.item() / len(labels) < 0.01
+    found = linear_cross_entropy(hidden, weight, labels, dtype=dtype)
+    assert found.item() == pytest.approx(loss.item(), rel=0.01)
+    found.backward()
+    for one, other in zip((hidden.grad, weight.grad), wanted, strict=True):
+        assert ((one.double() - other).norm() / other.norm()).item() < 0.01
+
+
+def test_near_ties_share_the_probability() -> None:
+    """Two entries in different tiles that differ by a hair, far above all others."""
+    hidden, weight, labels = torch.full((2, 4), 2.0), torch.zeros(37, 4), torch.tensor([0, 36])
+    weight[0], weight[36] = 5.0, 5.00001
+    hidden.requires_grad_(), weight.requires_grad_()
+    loss, *wanted = reference(hidden, weight, labels)
+    found = linear_cross_entropy(hidden, weight, labels)
+    assert found.item() == pytest.approx(loss.item(), rel=1e-5)
+    found.backward()
+    torch.testing.assert_close(weight.grad.double(), wanted[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("frozen", ["hidden", "weight"])
+def test_what_is_frozen_gets_no_gradient_and_costs_none(frozen: str) -> None:
+    hidden, weight, labels = drawn(0.3)
+    _, *wanted = reference(hidden, weight, labels)
+    named = {"hidden": hidden, "weight": weight}
+    named[frozen].requires_grad_(False)
+    linear_cross_entropy(hidden, weight, labels).backward()
+    assert named[frozen].grad is None
+    other = "weight" if frozen == "hidden" else "hidden"
+    gradient = dict(zip(named, wanted, strict=True))[other]
+    torch.testing.assert_close(named[other].grad.double(), gradient, rtol=1e-5, atol=1e-5)
+
+
+def test_the_full_logits_are_never_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    product = losses.product
+
+    def spy(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        made.append((result := product(left, right)).numel())
+        return result
+
+    monkeypatch.setattr(losses, "product", spy)
+    hidden, weight, labels = drawn(0.3, tokens=200, vocabulary=97)
+    linear_cross_entropy(hidden, weight, labels).backward()
+    assert max(made) <= 7 * 10 + 10 * 8  # logits of a tile, or a tile's gradient
+
+
+# --- through models ---------------------------------------------------------------------------------------------------
 
 
 def test_large_logits_do_not_overflow() -> None:
@@ -92,7 +198,6 @@ def test_in_bfloat16_the_loss_is_near_and_the_gradients_of_the_weights_are_float
     wanted_gradients = gradients(model, wanted)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = summed_loss(model, ids, labels, plain_head=True)
-    assert found.dtype == torch.float32
     assert found.item() == pytest.approx(wanted.item(), rel=0.03)
     name = "model.decoder.embed_tokens.weight"
     gradient = gradients(model, found)[name]
@@ -106,10 +211,13 @@ def test_token_losses_are_the_negative_log_softmax(kind: str, plain_head: bool) 
     model = tiny_model(kind, tied=kind != "llama")
     ids, _ = some_rows()
     wanted = -model(input_ids=ids).logits[:, :-1].double().log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
-    found = token_losses(model, ids, plain_head=plain_head)
+    labels = ids[:, 1:].clone()
+    labels[2, ::2] = IGNORED
+    found = token_losses(model, ids, labels, plain_head=plain_head)
     assert found.shape == (5, 8)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), wanted.detach(), rtol=1e-5, atol=1e-5)
+    assert (found[2, ::2] == 0).all()
+    torch.testing.assert_close(found.double(), wanted.detach() * (labels != IGNORED), rtol=1e-5, atol=1e-5)
 
 
 # --- heads that are not plain -----------------------------------------------------------------------------------------
@@ -170,7 +278,7 @@ def test_a_head_that_does_more_than_multiply_is_found_out(name: str) -> None:
     model.get_input_embeddings().weight.data *= 300  # training will make logits grow: what was said must stay true
     wanted = plain_loss(model, ids, labels).item()
     assert summed_loss(model, ids, labels, plain_head=plain).item() == pytest.approx(wanted, rel=1e-5)
-    assert token_losses(model, ids[:4], plain_head=plain).sum().item() == pytest.approx(
+    assert token_losses(model, ids[:4], ids[:4, 1:], plain_head=plain).sum().item() == pytest.approx(
         plain_loss(model, ids[:4], ids[:4, 1:]).item(), rel=1e-5
     )
     assert not plain

@@ -11,7 +11,7 @@ from tiny import KINDS, random_rows, tiny_model
 
 from collapse_cli.data import Dataset
 from collapse_cli.lm import score
-from collapse_cli.lm.score import rows_at_once, score_blocks, score_sliding
+from collapse_cli.lm.score import score_blocks, score_sliding
 from collapse_cli.metrics import text_measures
 
 
@@ -52,7 +52,7 @@ def test_the_scores_do_not_depend_on_the_size_of_batches(monkeypatch: pytest.Mon
     model = tiny_model("opt")
     wanted, _ = score_blocks(model, data)
     monkeypatch.setattr(score, "TOKENS_AT_ONCE", 8 * rows)
-    assert rows_at_once(model, 8) == rows
+    monkeypatch.setattr(score, "CHUNK", 1)
     found, _ = score_blocks(model, data, lambda done, total: told.append((done, total)))
     assert found == pytest.approx(wanted, rel=1e-6)
     assert told[-1] == (9, 9)
@@ -136,9 +136,9 @@ def test_every_token_but_the_first_is_scored_once_with_its_window(
 def test_every_token_has_at_least_context_minus_stride_tokens_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     stream, windows = np.arange(50, dtype=np.int32), []
 
-    def spy(model: Any, ids: torch.Tensor, *, plain_head: bool) -> torch.Tensor:
-        windows.append(ids[0].tolist())
-        return torch.zeros(1, ids.shape[1] - 1)
+    def spy(model: Any, ids: torch.Tensor, labels: torch.Tensor, **_: Any) -> torch.Tensor:
+        windows.extend(ids.tolist())
+        return torch.zeros(labels.shape)
 
     monkeypatch.setattr(score, "token_losses", spy)
     _, predicted = score_sliding(tiny_model("opt"), stream, 12, 5)
@@ -176,3 +176,69 @@ def test_windows_that_would_leave_tokens_out_are_refused(context: int, stride: i
     """A window's first token has nothing before it: windows must overlap by one token at least."""
     with pytest.raises(ValueError, match="stride"):
         score_sliding(tiny_model("opt"), random_rows(1, 40).arrays["tokens"][0], context, stride)
+
+
+# --- precision and memory ---------------------------------------------------------------------------------------------
+
+
+def test_rows_of_unequal_lengths_share_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, shapes = random_rows(4, 8), []
+    data.arrays["lengths"][:] = [8, 5, 3, 6]
+    token_losses = score.token_losses
+
+    def spy(model: Any, ids: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+        shapes.append(tuple(ids.shape))
+        return token_losses(model, ids, *rest, **named)
+
+    monkeypatch.setattr(score, "token_losses", spy)
+    model = tiny_model("gpt2")
+    nll, _ = score_blocks(model, data)
+    assert shapes == [(3, 8)]
+    assert nll == pytest.approx(naive_blocks(model, data), rel=1e-5)
+
+
+def test_bfloat16_comes_near_and_is_not_the_same() -> None:
+    data, model = random_rows(9, 8, ragged=True), tiny_model("opt")
+    full, _ = score_blocks(model, data)
+    half, _ = score_blocks(model, data, dtype="bfloat16")
+    assert half.sum() == pytest.approx(full.sum(), rel=0.01)
+    assert half.tolist() != full.tolist()
+    stream = random_rows(1, 40).arrays["tokens"][0]
+    full, _ = score_sliding(model, stream, 16, 8)
+    half, _ = score_sliding(model, stream, 16, 8, dtype="bfloat16")
+    assert half.sum() == pytest.approx(full.sum(), rel=0.02)
+    assert half.tolist() != full.tolist()
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("ragged", [True, False])
+def test_when_memory_runs_out_fewer_rows_are_scored_at_once(monkeypatch: pytest.MonkeyPatch, ragged: bool) -> None:
+    data, model = random_rows(9, 8, ragged=ragged), tiny_model("opt")
+    stream = random_rows(1, 40).arrays["tokens"][0]
+    token_losses = score.token_losses
+    sizes: list[int] = []
+
+    def scarce(model: Any, ids: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+        sizes.append(len(ids))
+        if len(ids) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return token_losses(model, ids, *rest, **named)
+
+    monkeypatch.setattr(score, "token_losses", scarce)
+    nll, _ = score_blocks(model, data)
+    assert nll == pytest.approx(naive_blocks(model, data), rel=1e-5)
+    assert max(sizes) > 2
+    assert 2 in sizes
+    nll, _ = score_sliding(model, stream, 16, 8)
+    assert nll.sum() == pytest.approx(naive_sliding(model, stream, 16, 8).sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 100])
+def test_windows_are_scored_several_at_once(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    stream, model = random_rows(1, 61).arrays["tokens"][0], tiny_model("llama")
+    monkeypatch.setattr(score, "TOKENS_AT_ONCE", 16 * rows)
+    nll, predicted = score_sliding(model, stream, 16, 6)
+    assert predicted.tolist() == [15, *[6] * 7, 3]
+    wanted = naive_sliding(model, stream, 16, 6)
+    bounds = [0, *np.cumsum(predicted)]
+    assert nll == pytest.approx([wanted[a:b].sum() for a, b in pairwise(bounds)], rel=1e-5)

@@ -98,11 +98,13 @@ def _registered(
 class Causal:
     """Each token attends to those before it in its row; with `segments`, in its part of the row only."""
 
-    def __init__(self, segments: torch.Tensor | None, width: int) -> None:
-        """`segments` (rows, width): which of the texts packed into a row a token belongs to."""
-        self.reach = width
+    def __init__(self, segments: torch.Tensor | None, reach: int) -> None:
+        """`segments` (rows, width): which of the texts packed into a row a token belongs to; `reach`: longest row."""
+        self.reach = reach
         self.mask: torch.Tensor | None = None
+        self.bias: torch.Tensor | None = None  # the mask as what is added to scores, made when it is needed
         if segments is not None:
+            width = segments.shape[1]
             before = torch.ones(width, width, dtype=torch.bool, device=segments.device).tril_()
             self.mask = ((segments[:, :, None] == segments[:, None, :]) & before)[:, None]
 
@@ -137,10 +139,9 @@ class Causal:
         if groups > 1:
             key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
         scores = torch.matmul(query if scaling == 1.0 else query * scaling, key.transpose(-1, -2))
-        if self.mask is None:
-            ahead = torch.full((width, width), -torch.inf, dtype=scores.dtype).triu_(1)
-            scores = scores + ahead
-        else:
-            scores = scores.masked_fill(~self.mask, -torch.inf)
+        if self.bias is None or self.bias.shape[-1] != width or self.bias.dtype != scores.dtype:
+            ahead = torch.ones(width, width, dtype=torch.bool).triu_(1) if self.mask is None else ~self.mask
+            self.bias = torch.zeros(ahead.shape, dtype=scores.dtype).masked_fill_(ahead, -torch.inf)
+        scores = scores + self.bias
         odds = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
         return torch.matmul(functional.dropout(odds, dropout) if dropout else odds, value).transpose(1, 2)

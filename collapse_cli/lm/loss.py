@@ -1,7 +1,8 @@
-"""Output head and cross-entropy in one, a few rows at a time: the full logits are never held.
+"""Output head and cross-entropy in one, a tile of the vocabulary at a time: the full logits are never held.
 
 At OPT's vocabulary of 50,272 the logits of 4,096 tokens are 800 MB, and a plain cross-entropy passes over them many
-times; a piece of them that fits the caches costs little more than its matrix products.
+times. Here each tile of logits is passed over while it is in the caches, and besides the matrix products nothing passes
+over the vocabulary a second time: the softmax's divisors are multiplied into the hidden states, which are far smaller.
 """
 
 from typing import TYPE_CHECKING, Any, cast
@@ -9,56 +10,141 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch.nn import functional
 
+from collapse_cli.lm.arithmetic import product, transposed_product
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LEAST_CHUNK, MOST_CHUNK = 16 << 20, 128 << 20  # bytes of float32 logits at once
+HELD_BYTES = {"cpu": 256 << 20, "cuda": 2 << 30}  # of exponentials, kept for the gradients; more tokens go in groups
+TILE = {"cpu": 1024, "cuda": 16384}  # of the vocabulary
 IGNORED = -100  # label of a token that is not predicted
 
 
-def rows_at_once(weight: torch.Tensor) -> int:
-    """How many tokens' logits are held together, for output embeddings (vocabulary, d).
+class _Softmax:
+    """softmax(states @ weight.T), tile by tile: exp(logit - the tile's largest), and what that is to be multiplied by.
 
-    Small pieces stay in the caches, but each piece passes over the weights and their gradient once; as many bytes of
-    logits as the weights have was the best for d = 64 and d = 768 (docs/lab_notebook.md).
+    Attributes:
+        tiles: (first, last, exponentials) of each tile, exponentials (tokens, last - first) in the dtype of the states,
+            0 at a token's label: what belongs to the label is added apart, exactly. Empty unless asked for.
+        factors: (tiles, tokens) float32.
+        losses: (tokens,) float32 cross-entropy in nats.
+        missing: (tokens, 1) float32, 1 - the probability of the label, without cancellation where that is near 1.
     """
-    size = min(max(4 * weight.numel(), LEAST_CHUNK), MOST_CHUNK)
-    return max(1, size // (4 * len(weight)))
+
+    def __init__(self, states: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, *, keep: bool) -> None:
+        """`states` (tokens, d) and `weight` (vocabulary, d) of one dtype, `labels` (tokens,)."""
+        size = TILE.get(states.device.type, TILE["cuda"])
+        chosen = torch.empty(len(states), dtype=torch.float32, device=states.device)
+        tops, masses = [], []
+        self.tiles: list[tuple[int, int, torch.Tensor]] = []
+        for first in range(0, len(weight), size):
+            last = min(first + size, len(weight))
+            scores = product(states, weight[first:last].T)
+            here = ((labels >= first) & (labels < last)).nonzero().squeeze(1)
+            column = labels[here] - first
+            chosen[here] = scores[here, column].float()
+            top = scores.amax(dim=1, keepdim=True)
+            tops.append(top.squeeze(1).float())
+            scores.sub_(top).exp_()[here, column] = 0  # so that a label that is nearly certain drowns no others
+            masses.append(scores.sum(dim=1).float())
+            if keep:
+                self.tiles.append((first, last, scores))
+        highest, others = torch.stack(tops), torch.stack(masses)
+        top = highest.amax(dim=0)
+        self.factors = highest.sub_(top).exp_()
+        rest = others.mul_(self.factors).sum(dim=0)
+        mass = rest + (chosen - top).exp()
+        self.factors /= mass
+        self.losses = mass.log() + (top - chosen)
+        self.missing = (rest / mass)[:, None]
+
+
+def _groups(where: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    """The tokens in even groups, no larger than `HELD_BYTES` allows."""
+    most = max(1, HELD_BYTES.get(where.device.type, HELD_BYTES["cpu"]) // (len(weight) * dtype.itemsize))
+    return where.chunk(max(1, -(-len(where) // most)))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Summed cross-entropy of softmax(hidden @ weight.T); the gradients are made on the way forward."""
+    """Summed cross-entropy of softmax(hidden @ weight.T); the gradients are made on the way forward.
+
+    Besides inputs and gradients it holds `HELD_BYTES` of exponentials and a few tiles, whatever the number of tokens.
+    """
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """`hidden` (tokens, d), `weight` (vocabulary, d), `labels` (tokens,), all of them predicted."""
-        rows = rows_at_once(weight)
-        weight_gradient = torch.zeros_like(weight)
-        hidden_gradient = torch.empty_like(hidden)
-        total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-        cast_weight = weight.to(hidden.dtype)
-        for first in range(0, len(hidden), rows):
-            part = slice(first, first + rows)
-            states, wanted = hidden[part], labels[part, None]
-            scores = (states @ cast_weight.T).float()
-            top = scores.amax(dim=1, keepdim=True)
-            chosen = scores.gather(1, wanted) - top
-            odds = scores.sub_(top).exp_()
-            mass = odds.sum(dim=1, keepdim=True)
-            total += (mass.log() - chosen).sum(dtype=torch.float64)
-            slope = odds.div_(mass).scatter_add_(1, wanted, -torch.ones_like(mass)).to(hidden.dtype)
-            hidden_gradient[part] = slope @ cast_weight
-            if hidden.dtype == weight.dtype:
-                weight_gradient.addmm_(slope.T, states)
-            else:
-                weight_gradient += slope.T @ states
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        labels: torch.Tensor,
+        where: torch.Tensor,
+        dtype: torch.dtype,
+        scale: float,
+    ) -> torch.Tensor:
+        """Arguments as those of `linear_cross_entropy`."""
+        rows, head = hidden.detach(), weight.detach().to(dtype)
+        hidden_wanted, weight_wanted = ctx.needs_input_grad[:2]
+        hidden_gradient = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device) if hidden_wanted else None
+        weight_gradient = None
+        total = torch.zeros((), dtype=torch.float64, device=rows.device)
+        for number, group in enumerate(_groups(where, head, dtype)):
+            states, wanted = rows[group].to(dtype), labels[group]
+            softmax = _Softmax(states, head, wanted, keep=hidden_wanted or weight_wanted)
+            total += softmax.losses.sum(dtype=torch.float64)
+            missing = softmax.missing.mul_(-scale)
+            if hidden_wanted:
+                slope = head[wanted].float().mul_(missing)
+            exact = states.float()
+            if weight_wanted and number == 0:
+                weight_gradient = torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
+            for (first, last, odds), factor in zip(softmax.tiles, softmax.factors.mul_(scale)[:, :, None], strict=True):
+                if hidden_wanted:
+                    slope.addcmul_(product(odds, head[first:last]).float(), factor)
+                if weight_gradient is not None:
+                    part = transposed_product(odds, (exact * factor).to(dtype))
+                    # written the first time, so that nothing has to be zeroed
+                    weight_gradient[first:last].copy_(part) if number == 0 else weight_gradient[first:last].add_(part)
+            if weight_gradient is not None:
+                weight_gradient.index_add_(0, wanted, exact.mul_(missing))
+            if hidden_gradient is not None:
+                hidden_gradient[group] = slope
+        if weight_gradient is not None:
+            weight_gradient = weight_gradient.to(weight.dtype)
         ctx.save_for_backward(hidden_gradient, weight_gradient)
-        return total.to(torch.float32)
+        ctx.hidden_dtype = hidden.dtype
+        return total * scale
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * grad.to(hidden_gradient.dtype), weight_gradient * grad, None
+        if hidden_gradient is not None:
+            hidden_gradient = hidden_gradient.to(ctx.hidden_dtype)
+        if grad.device.type != "cpu" or grad != 1:  # a pass over the whole weight that training has no need of
+            hidden_gradient, weight_gradient = (
+                None if each is None else each * grad.to(each.dtype) for each in (hidden_gradient, weight_gradient)
+            )
+        return hidden_gradient, weight_gradient, None, None, None, None
+
+
+def linear_cross_entropy(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+    scale: float = 1.0,
+) -> torch.Tensor:
+    """`scale` times the cross-entropy in nats of softmax(hidden @ weight.T), summed; float64, with gradients.
+
+    Args:
+        hidden: (tokens, d).
+        weight: (vocabulary, d).
+        labels: (tokens,), `IGNORED` where nothing is predicted.
+        dtype: of the matrix products; that of `hidden` when None. Sums and gradients are float32 in any case.
+    """
+    where = (labels != IGNORED).nonzero().squeeze(1)
+    loss = _LinearCrossEntropy.apply(hidden, weight, labels, where, dtype or hidden.dtype, scale)  # type: ignore[no-untyped-call]
+    return cast(torch.Tensor, loss)
 
 
 def has_plain_head(model: "PreTrainedModel") -> bool:
@@ -91,42 +177,70 @@ def has_plain_head(model: "PreTrainedModel") -> bool:
     return len(given) == 1 and torch.equal(given[0], states) and torch.equal(logits, wanted)
 
 
-def summed_loss(model: "PreTrainedModel", ids: torch.Tensor, labels: torch.Tensor, *, plain_head: bool) -> torch.Tensor:
-    """Cross-entropy in nats, summed over all predicted tokens, with gradients.
+def _inputs(ids: torch.Tensor, positions: torch.Tensor | None) -> dict[str, Any]:
+    return {"input_ids": ids, "use_cache": False} | ({} if positions is None else {"position_ids": positions})
+
+
+def _head_dtype(states: torch.Tensor) -> torch.dtype:
+    """Of the head's products: that of autocast where it is on."""
+    kind = states.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
+
+
+def summed_loss(
+    model: "PreTrainedModel",
+    ids: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    plain_head: bool,
+    positions: torch.Tensor | None = None,
+    scale: float = 1.0,
+) -> torch.Tensor:
+    """`scale` times the cross-entropy in nats, summed over all predicted tokens, with gradients.
 
     Args:
         ids: (rows, width) token ids.
         labels: (rows, width-1) what follows each token; `IGNORED` where nothing is predicted.
         plain_head: what `has_plain_head` said of the model.
+        positions: (rows, width) position of each token in its text; when None, in its row.
     """
     if not plain_head:
-        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-        return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-    states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-    predicted = labels != IGNORED
-    dtype = torch.get_autocast_dtype(ids.device.type) if torch.is_autocast_enabled(ids.device.type) else states.dtype
+        logits = model(**_inputs(ids, positions)).logits[:, :-1].float()
+        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+        return loss.double() * scale
+    states = model.base_model(**_inputs(ids, positions)).last_hidden_state
+    dtype, weight = _head_dtype(states), model.get_output_embeddings().weight
+    every = functional.pad(labels, (0, 1), value=IGNORED).flatten()  # a slice of the states would have to be undone
     with torch.autocast(ids.device.type, enabled=False):
-        weight = model.get_output_embeddings().weight
-        loss = _LinearCrossEntropy.apply(states[predicted].to(dtype), weight, labels[predicted])  # type: ignore[no-untyped-call]
-    return cast(torch.Tensor, loss)
+        return linear_cross_entropy(states.flatten(0, 1), weight, every, dtype=dtype, scale=scale)
 
 
 @torch.no_grad()
-def token_losses(model: "PreTrainedModel", ids: torch.Tensor, *, plain_head: bool) -> torch.Tensor:
-    """(rows, width-1) float32 negative log-likelihood of ids[:, 1:], in nats."""
-    following = ids[:, 1:]
+def token_losses(
+    model: "PreTrainedModel",
+    ids: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    plain_head: bool,
+    positions: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """(rows, width-1) float32 negative log-likelihood of `labels` in nats, 0 where they are `IGNORED`.
+
+    Arguments as those of `summed_loss`. The head is applied where something is predicted only, a tile at a time.
+    """
     if not plain_head:
-        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-        losses = functional.cross_entropy(logits.flatten(0, 1), following.flatten(), reduction="none")
-        return losses.view(following.shape)
-    states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
-    weight = model.get_output_embeddings().weight
-    rows = rows_at_once(weight)
-    parts = []
-    for first in range(0, len(states), rows):
-        part = slice(first, first + rows)
-        scores = (states[part] @ weight.T).float()
-        wanted = scores.gather(1, following.flatten()[part, None]).squeeze(1)
-        top = scores.amax(dim=1, keepdim=True)
-        parts.append(scores.sub_(top).exp_().sum(dim=1).log_() + top.squeeze(1) - wanted)
-    return torch.cat(parts).view(following.shape)
+        logits = model(**_inputs(ids, positions)).logits[:, :-1].float()
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+        )
+        return losses.view(labels.shape)
+    states = model.base_model(**_inputs(ids, positions)).last_hidden_state
+    dtype = _head_dtype(states)
+    with torch.autocast(ids.device.type, enabled=False):
+        head, wanted = model.get_output_embeddings().weight.to(dtype), labels.flatten()
+        found = torch.zeros(len(wanted), dtype=torch.float32, device=ids.device)
+        where = (wanted != IGNORED).nonzero().squeeze(1)
+        flat = states[:, :-1].flatten(0, 1)
+        for group in _groups(where, head, dtype):
+            found[group] = _Softmax(flat[group].to(dtype), head, wanted[group], keep=False).losses
+    return found.view(labels.shape)

@@ -1,61 +1,117 @@
 """Scoring: the negative log-likelihood of rows under a model, token-weighted, memory independent of their number."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from collapse_cli.data import Dataset, InputError
-from collapse_cli.lm.loss import has_plain_head, token_losses
+from collapse_cli.lm.arithmetic import fast_products
+from collapse_cli.lm.attention import Causal, attending
+from collapse_cli.lm.loss import IGNORED, has_plain_head, token_losses
+from collapse_cli.lm.memory import halving
+from collapse_cli.lm.packing import Batch, abilities, attention_for, lay_out, to_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TOKENS_AT_ONCE = 2048  # scored together on a CPU, so that a layer's work stays near its caches; a GPU takes more
+LOGITS_BYTES = 512 << 20  # of float32 logits, for models that give them all at once
+CHUNK = 16  # batches whose rows are packed together
 
 
-def rows_at_once(model: "PreTrainedModel", width: int) -> int:
-    """How many rows of `width` tokens are scored together."""
-    return max(1, TOKENS_AT_ONCE * (1 if model.device.type == "cpu" else 16) // width)
+class _Scorer:
+    """A model made ready to score rows of up to `width` tokens; a context.
+
+    Attributes:
+        rows_at_once: how many rows of full width one forward pass takes; less from where memory ran out.
+    """
+
+    def __init__(self, model: "PreTrainedModel", width: int, dtype: str) -> None:
+        model.eval()
+        self.model, self.width, self.bf16 = model, width, dtype == "bfloat16"
+        self.plain_head, self.able = has_plain_head(model), abilities(model, width)
+        tokens = TOKENS_AT_ONCE * (1 if model.device.type == "cpu" else 16)
+        if not self.plain_head:
+            tokens = min(tokens, LOGITS_BYTES // (4 * model.config.vocab_size))
+        self.rows_at_once = max(1, tokens // max(1, width))
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "_Scorer":
+        kind = self.model.device.type
+        self._stack.enter_context(torch.no_grad())
+        self._stack.enter_context(fast_products(self.model.device))
+        # one context for all batches, so that the weights are cast once
+        self._stack.enter_context(torch.autocast(kind, dtype=torch.bfloat16, enabled=self.bf16))
+        if self.able.attends:
+            self._stack.enter_context(attending(self.model, Causal(None, self.width)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def __call__(self, batch: Batch) -> np.ndarray:
+        """(rows, width-1) float64 negative log-likelihood of the labels in nats, 0 where there is none."""
+        with attention_for(self.model, self.able, batch):
+            losses = token_losses(
+                self.model, batch.ids, batch.labels, plain_head=self.plain_head, positions=batch.positions
+            )
+        return losses.cpu().numpy().astype(np.float64)
 
 
-@torch.no_grad()
 def score_blocks(
-    model: "PreTrainedModel", data: Dataset, tell: Callable[[int, int], None] = lambda done, total: None
+    model: "PreTrainedModel",
+    data: Dataset,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+    dtype: str = "float32",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score every row on its own: each token but the first is predicted from those before it in the row.
+
+    Args:
+        dtype: `float32`, or `bfloat16` for matrix products in that.
 
     Returns:
         (rows,) float64 summed negative log-likelihood in nats, and (rows,) int64 predicted tokens.
     """
-    model.eval()
-    plain_head = has_plain_head(model)
     tokens, lengths = data.arrays["tokens"], data.arrays["lengths"]
-    step = rows_at_once(model, tokens.shape[1])
-    nll = np.zeros(len(data))
-    for first in range(0, len(data), step):
-        part = slice(first, first + step)
-        ids = torch.from_numpy(tokens[part].astype(np.int64)).to(model.device)
-        losses = token_losses(model, ids, plain_head=plain_head).cpu().numpy().astype(np.float64)
-        used = np.arange(1, tokens.shape[1]) < lengths[part, None]
-        nll[part] = (losses * used).sum(axis=1)
-        tell(min(first + step, len(data)), len(data))
+    nll, done = np.zeros(len(data)), 0
+    with _Scorer(model, int(lengths.max(initial=1)), dtype) as scorer:
+
+        def chunk(rows: int) -> np.ndarray:
+            part = slice(done, done + size)
+            found = np.zeros(len(lengths[part]))
+            at_once = rows * scorer.width
+            for batch in lay_out(tokens[part], lengths[part], at_once, model.device, packed=scorer.able.packs):
+                losses, owners = scorer(batch), batch.owners[:, 1:]
+                found += np.bincount(owners[owners >= 0], losses[owners >= 0], minlength=len(found))
+            return found
+
+        while done < len(data):
+            full = lengths[done : done + scorer.rows_at_once].min() == scorer.width
+            size = scorer.rows_at_once * (1 if full else CHUNK)
+            nll[done : done + size], scorer.rows_at_once = halving(chunk, scorer.rows_at_once, "scoring")
+            done = min(done + size, len(data))
+            tell(done, len(data))
     return nll, np.maximum(lengths.astype(np.int64) - 1, 0)
 
 
-@torch.no_grad()
 def score_sliding(
     model: "PreTrainedModel",
     stream: np.ndarray,
     context: int,
     stride: int,
     tell: Callable[[int, int], None] = lambda done, total: None,
+    dtype: str = "float32",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score a stream of tokens with a window of `context` tokens that moves by `stride`.
 
     Every token but the first is scored once, with at least `context - stride` tokens before it (fewer only in the
     first window).
+
+    Args:
+        dtype: `float32`, or `bfloat16` for matrix products in that.
 
     Returns:
         (windows,) float64 summed negative log-likelihood in nats, and (windows,) int64 predicted tokens.
@@ -67,16 +123,28 @@ def score_sliding(
         raise InputError(
             f"eval.stride = {stride} must be less than eval.context = {context}, so that every token has one before it"
         )
-    model.eval()
-    plain_head = has_plain_head(model)
-    nll, predicted, scored = [], [], 1
-    while scored < len(stream):
-        end = min(len(stream), context if scored == 1 else scored + stride)
-        begin = max(0, end - context)
-        ids = torch.from_numpy(stream[begin:end].astype(np.int64))[None].to(model.device)
-        losses = token_losses(model, ids, plain_head=plain_head)[0, scored - begin - 1 :]
-        nll.append(float(losses.double().sum()))
-        predicted.append(end - scored)
-        scored = end
-        tell(scored, len(stream))
-    return np.asarray(nll), np.asarray(predicted, np.int64)
+    width = min(context, len(stream))
+    ends = np.minimum(np.arange(width, len(stream) + stride, stride), len(stream))
+    ends = ends[: 1 + int((ends < len(stream)).sum())]
+    if len(stream) < 2:
+        ends = ends[:0]
+    predicted = np.diff(ends, prepend=1)
+    nll, done = np.zeros(len(ends)), 0
+    with _Scorer(model, width, dtype) as scorer:
+
+        def some(rows: int) -> np.ndarray:
+            part = slice(done, done + rows)
+            inside = ends[part, None] - width + np.arange(width)
+            ids = stream[inside].astype(np.int64)
+            new = np.arange(width) >= width - predicted[part, None]
+            labels = np.where(new, ids, IGNORED)[:, 1:]
+            losses = scorer(Batch(to_device(ids, model.device), to_device(labels, model.device), np.zeros(0)))
+            found: np.ndarray = losses.sum(axis=1)
+            return found
+
+        while done < len(ends):
+            found, scorer.rows_at_once = halving(some, scorer.rows_at_once, "scoring")
+            nll[done : done + len(found)] = found
+            done += len(found)
+            tell(int(ends[done - 1]), len(stream))
+    return nll, predicted.astype(np.int64)

@@ -4,7 +4,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,18 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from collapse_cli.data import Dataset, InputError
-from collapse_cli.lm.loss import IGNORED, has_plain_head, summed_loss
+from collapse_cli.lm.arithmetic import fast_products
+from collapse_cli.lm.attention import Causal, attending
+from collapse_cli.lm.loss import has_plain_head, summed_loss, token_losses
+from collapse_cli.lm.memory import free_bytes, halving
+from collapse_cli.lm.packing import abilities, attention_for, lay_out
 from collapse_cli.lm.score import score_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TOKENS_AT_ONCE = 4096  # in one forward pass; larger batches are accumulated
+TOKENS_AT_ONCE = 4096  # in one forward pass on a CPU; larger batches are accumulated
+MOST_AT_ONCE = 32768  # the same on a GPU, where memory allows
 LOGITS_BYTES = 512 << 20  # the same in float32 logits, for models whose loss needs all of them at once
 CHECKPOINT_SECONDS = 60.0
 CHECKPOINT_SHARE = 0.05  # of the time at most goes into checkpoints
@@ -67,30 +73,34 @@ def fit(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings["lr"], weight_decay=settings["weight_decay"], fused=True
     )
-    before, plain_head = _fingerprint(model), has_plain_head(model)
+    before = _fingerprint(model)
+    work = _Work(model, settings, int(data.arrays["lengths"].max()))
     checkpoint = Checkpoint(scratch / "checkpoint.safetensors", model, optimizer)
     state = checkpoint.load() or {"step": 0, "losses": [[0.0, 0]] * epochs, "best": None}
     step, losses, best = state["step"], [tuple(loss) for loss in state["losses"]], state["best"]
+    work.rows_at_once = state.get("rows_at_once", work.rows_at_once)  # other sums would be rounded otherwise
 
     model.train()
-    with torch.random.fork_rng():
+    with work.ready():
         while step < total:
             epoch, within = divmod(step, steps_per_epoch)
-            order = _generator(seed, "order", epoch).permutation(rows)
-            chosen = data.take(np.sort(order[within * batch : (within + 1) * batch]))
+            if within == 0 or step == state["step"]:
+                order = _generator(seed, "order", epoch).permutation(rows)
+            chosen = np.sort(order[within * batch : (within + 1) * batch])
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step, total, steps_per_epoch)
-            torch.manual_seed(int(_generator(seed, "dropout", step).integers(2**63)))
-            loss, predicted = _step(model, optimizer, chosen, settings, plain_head=plain_head)
+            dropout = int(_generator(seed, "dropout", step).integers(2**63))
+            loss, predicted = _step(work, optimizer, data.take(chosen), dropout)
             if not math.isfinite(loss):
                 raise TrainError(
-                    f"the loss is {loss} at step {step + 1} of {total}; lower train.lr or set train.dtype = float32"
+                    f"the loss is {loss} at step {step + 1} of {total}; lower train.lr or set train.dtype = float32 "
+                    f"({work.bad_rows(data.take(chosen), chosen)})"
                 )
             losses[epoch] = (losses[epoch][0] + loss, losses[epoch][1] + predicted)
             step += 1
             if settings["select"] == "valid" and step % steps_per_epoch == 0:
                 best = _keep_best(model, valid, best, scratch / "best.safetensors")
-            checkpoint.save_sometimes({"step": step, "losses": losses, "best": best})
+            checkpoint.save_sometimes({"step": step, "losses": losses, "best": best, "rows_at_once": work.rows_at_once})
             tell(step, total)
     if best is not None:
         _restore(model, scratch / "best.safetensors")
@@ -128,35 +138,104 @@ def learning_rate(settings: Mapping[str, Any], step: int, total: int, steps_per_
     return lr + (low - lr) * fall
 
 
-def _step(
-    model: "PreTrainedModel",
-    optimizer: torch.optim.Optimizer,
-    chosen: Dataset,
-    settings: Mapping[str, Any],
-    *,
-    plain_head: bool,
-) -> tuple[float, int]:
-    """One optimizer step over all rows of `chosen`. Returns the summed loss in nats and the predicted tokens."""
-    tokens, lengths = chosen.arrays["tokens"].astype(np.int64), chosen.arrays["lengths"]
-    width = int(lengths.max())
-    labels = np.where(np.arange(width) < lengths[:, None], tokens[:, :width], IGNORED)[:, 1:]
-    predicted = int((labels != IGNORED).sum())
-    at_once = TOKENS_AT_ONCE // width
-    if not plain_head:
-        at_once = min(at_once, LOGITS_BYTES // (4 * width * model.config.vocab_size))
-    at_once = max(1, at_once)
-    bf16 = settings["dtype"] == "bfloat16"
-    summed = 0.0
-    for first in range(0, len(chosen), at_once):
-        part = slice(first, first + at_once)
-        ids = torch.from_numpy(tokens[part, :width]).to(model.device)
-        target = torch.from_numpy(labels[part]).to(model.device)
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
-            loss = summed_loss(model, ids, target, plain_head=plain_head)
-        (loss / max(1, predicted)).backward()  # type: ignore[no-untyped-call]
-        summed += float(loss.detach())
-    if settings["clip"] > 0:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip"])
+class _Work:
+    """How a model is trained: what it can do, in which precision, and how much of a step at once.
+
+    Attributes:
+        rows_at_once: how many rows of full width one forward pass takes; less from where memory ran out.
+    """
+
+    def __init__(self, model: "PreTrainedModel", settings: Mapping[str, Any], width: int) -> None:
+        """`width`: the longest row, in tokens."""
+        self.model, self.width, self.clip = model, width, float(settings["clip"])
+        self.bf16 = settings["dtype"] == "bfloat16"
+        self.plain_head, self.able = has_plain_head(model), abilities(model, width)
+        tokens = TOKENS_AT_ONCE if model.device.type == "cpu" else _tokens_that_fit(model)
+        if not self.plain_head:
+            tokens = min(tokens, LOGITS_BYTES // (4 * model.config.vocab_size))
+        self.rows_at_once = max(1, tokens // width)
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Inside, steps can be made; outside, the model and the global random numbers are as they were."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.random.fork_rng())
+            stack.enter_context(fast_products(self.model.device))
+            if self.able.attends:
+                stack.enter_context(attending(self.model, Causal(None, self.width)))
+            yield
+
+    def gradients(self, chosen: Dataset, seed: int, rows_at_once: int) -> tuple[float, int]:
+        """Gradients of the mean loss per predicted token. Returns the summed loss in nats and the predicted tokens.
+
+        Args:
+            seed: of dropout.
+        """
+        device = self.model.device
+        self.model.zero_grad(set_to_none=True)  # of a try for which memory did not suffice
+        torch.manual_seed(seed)
+        lengths = chosen.arrays["lengths"]
+        predicted = int(np.maximum(lengths.astype(np.int64) - 1, 0).sum())
+        batches = lay_out(chosen.arrays["tokens"], lengths, rows_at_once * self.width, device, packed=self.able.packs)
+        losses = []
+        # one context for all batches, so that the weights are cast once
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            for batch in batches:
+                with attention_for(self.model, self.able, batch):
+                    loss = summed_loss(
+                        self.model,
+                        batch.ids,
+                        batch.labels,
+                        plain_head=self.plain_head,
+                        positions=batch.positions,
+                        scale=1 / max(1, predicted),
+                    )
+                loss.backward()  # type: ignore[no-untyped-call]
+                losses.append(loss.detach())
+        return sum(map(float, losses)) * predicted, predicted
+
+    def bad_rows(self, chosen: Dataset, numbers: np.ndarray) -> str:
+        """Which of the rows has a loss of its own that is not finite, in words; `numbers` are theirs in the corpus."""
+        self.model.eval()
+        lengths, bad = chosen.arrays["lengths"], []
+        with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            for row, number in enumerate(numbers):
+                one = chosen.arrays["tokens"][row : row + 1], lengths[row : row + 1]
+                for batch in lay_out(*one, 1, self.model.device, packed=False):
+                    with attention_for(self.model, self.able, batch):
+                        losses = token_losses(self.model, batch.ids, batch.labels, plain_head=self.plain_head)
+                    if not losses.isfinite().all():
+                        bad.append(int(number))
+        if not bad:
+            return "the loss of no row alone is like that, without dropout"
+        if len(bad) == len(numbers):
+            return f"the loss of each of its {len(bad)} rows is like that, row {bad[0]} of the training rows being the first"
+        return f"row {bad[0]} of the training rows is the first of {len(bad)} with such a loss, counted from 0"
+
+
+def _tokens_that_fit(model: "PreTrainedModel") -> int:
+    """Tokens of one forward pass on a GPU: by a rough count of what is kept for the backward pass, half of the memory."""
+    config = model.config
+    kept = 4 * 40 * int(config.hidden_size) * (int(config.num_hidden_layers) + 2)  # bytes a token
+    return max(1, min(MOST_AT_ONCE, free_bytes(model.device) // 2 // kept))
+
+
+def _step(work: _Work, optimizer: torch.optim.Optimizer, chosen: Dataset, seed: int) -> tuple[float, int]:
+    """One optimizer step over all rows of `chosen`, none when the loss is not finite.
+
+    Returns:
+        The summed loss in nats, and the predicted tokens.
+    """
+    (summed, predicted), work.rows_at_once = halving(
+        lambda rows: work.gradients(chosen, seed, rows), work.rows_at_once, "training"
+    )
+    if not math.isfinite(summed):
+        return summed, predicted
+    if work.clip > 0:
+        weights = [weight for weight in work.model.parameters() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights], foreach=True)
+        if norm > work.clip:  # otherwise it would be a multiplication of everything by one
+            torch.nn.utils.clip_grads_with_norm_(weights, work.clip, norm, foreach=True)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return summed, predicted
@@ -234,5 +313,8 @@ def _restore(model: "PreTrainedModel", path: Path) -> None:
 
 def _fingerprint(model: "PreTrainedModel") -> list[float]:
     """A number per tensor that any training step changes."""
-    weights = [weight.detach().double() for weight in model.parameters()]
-    return [float((w * w).sum() + w.sum()) for w in weights]
+    weights = [weight.detach() for weight in model.parameters()]
+    sums = [
+        torch.linalg.vector_norm(weight, dtype=torch.float64) + weight.sum(dtype=torch.float64) for weight in weights
+    ]
+    return [float(each) for each in sums]
