@@ -303,7 +303,7 @@ def _arm(job: Mapping[str, Any]) -> None:
     from collapse_cli.runner import BODIES
     from collapse_cli.store import Store
 
-    sample.MOST_ROWS = job.get("most_rows", sample.MOST_ROWS)
+    sample.MOST_SEQUENCES["cpu"] = job.get("most_rows", sample.MOST_SEQUENCES["cpu"])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where a shell started us in the background
     where = job.get("strike", {"kind": "nowhere", "call": 0, "when": "", "tell": 0, "name": "SIGKILL"})
     calls, published = itertools.count(1), itertools.count(1)

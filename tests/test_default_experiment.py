@@ -59,7 +59,8 @@ def test_it_runs_from_filled_caches_without_a_network(caches: Path, tmp_path: Pa
     rows = json.loads(made.stdout)["rows"]
     assert [(row["policy"], row["generation"]) for row in rows] == [("keep-10", 0), ("keep-10", 1)]
     assert rows[1]["real_rows"] == round(0.1 * rows[1]["train_rows"])
-    assert rows[0]["protocol"] == {"protocol": "block", "line_bos": True, "context": 16, "stride": 16}
+    said = {"protocol": "block", "dtype": "float32", "line_bos": True, "context": 16, "stride": 16}
+    assert rows[0]["protocol"] == said
 
 
 def test_it_has_the_recipe_of_the_paper() -> None:

@@ -437,7 +437,8 @@ def test_the_sliding_protocol_scores_every_token_once(tiny: Path, runs: Path) ->
         scored = max(scored, begin + len(window))
     assert row["predicted_tokens"] == len(stream) - 1
     assert row["nll"] == pytest.approx(nll / (len(stream) - 1), rel=1e-5)
-    assert row["protocol"] == {"protocol": "sliding", "line_bos": False, "context": 16, "stride": 4}
+    said = {"protocol": "sliding", "dtype": "float32", "line_bos": False, "context": 16, "stride": 4}
+    assert row["protocol"] == said
     assert e2e.collapse("eval", "sliding", "--runs-dir", runs).code == 0
 
 
