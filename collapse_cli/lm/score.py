@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from collapse_cli.data import Dataset, InputError
-from collapse_cli.lm.arithmetic import fast_products
+from collapse_cli.lm.arithmetic import PackedWeights, fast_products
 from collapse_cli.lm.attention import Causal, attending
 from collapse_cli.lm.loss import IGNORED, has_plain_head, token_losses
 from collapse_cli.lm.memory import halving
@@ -17,7 +17,7 @@ from collapse_cli.lm.packing import Batch, abilities, attention_for, lay_out, to
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TOKENS_AT_ONCE = 2048  # scored together on a CPU, so that a layer's work stays near its caches; a GPU takes more
+TOKENS_AT_ONCE = 4096  # scored together on a CPU, so that a layer's work stays near its caches; a GPU takes more
 LOGITS_BYTES = 512 << 20  # of float32 logits, for models that give them all at once
 CHUNK = 16  # batches whose rows are packed together
 
@@ -42,7 +42,8 @@ class _Scorer:
     def __enter__(self) -> "_Scorer":
         kind = self.model.device.type
         self._stack.enter_context(torch.no_grad())
-        self._stack.enter_context(fast_products(self.model.device))
+        packed = None if self.bf16 else PackedWeights(TOKENS_AT_ONCE)  # autocast has weights of its own
+        self._stack.enter_context(fast_products(self.model.device, packed))
         # one context for all batches, so that the weights are cast once
         self._stack.enter_context(torch.autocast(kind, dtype=torch.bfloat16, enabled=self.bf16))
         if self.able.attends:
