@@ -32,8 +32,10 @@ def settings(preset: str, shared: Path) -> list[str]:
     if preset == "quick":
         return ["--preset", "quick", "--seeds", "0"]
     short = ["--preset", "wikitext2-small", "--generations", "1", "--policy", "keep-0", "--seeds", "0"]
-    places = ["--data", str(shared / "wikitext-2"), "--set", f"model.tokenizer={shared / 'opt-tokenizer'}"]
-    return [*short, *places, "--set", "data.rows=512", "--set", "data.eval_rows=256"]
+    changed = ["data.train=valid.txt", "data.test=test.txt", "data.rows=512", "data.eval_rows=256"]
+    changed.append(f"model.tokenizer={shared / 'opt-tokenizer'}")
+    sets = [part for one in changed for part in ("--set", one)]
+    return [*short, "--data", str(shared / "wikitext-2"), *sets]
 
 
 def collapse_run(checkout: Path, runs: Path, arguments: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Sampling equals transformers' own search, and drawing at random depends on nothing but the row and the seed."""
+"""A sampled row depends on nothing but itself and the seed; sampling survives a kill and says what goes wrong."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,115 +7,54 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampling import FAMILIES, continued, decode, family, wide_model
+from test_lm_pick import chi_square, warped
 from tiny import END, KINDS, PAD, VOCABULARY, random_rows, rows_of, tiny_model
 
 from collapse_cli.data import Dataset
 from collapse_cli.learners.lm import _joined
 from collapse_cli.lm import sample
-from collapse_cli.lm.sample import BLOCK, _invert, continue_rows, rows_at_once
+from collapse_cli.lm.decode import Trial, try_out
+from collapse_cli.lm.sample import SampleError, rows_at_once
+from collapse_cli.lm.search import Rules
+from collapse_cli.lm.slots import most_slots
 
 NEW = 6
-DRAW = {"beams": 1, "temperature": 1.0}
+DRAW: dict[str, Any] = {"beams": 1, "temperature": 1.0}
+DECODES: dict[str, dict[str, Any]] = {
+    "greedy": {"beams": 1},
+    "beams": {"beams": 5},
+    "beams that end": {"beams": 3, "min_new_tokens": 0, "length_penalty": 0.5},
+    "temperature": {"beams": 1, "temperature": 0.8},
+    "top-k": {"beams": 1, "temperature": 1.0, "top_k": 20},
+    "top-p": {"beams": 1, "temperature": 1.0, "top_p": 0.9},
+    "penalty": {"beams": 1, "temperature": 1.0, "repetition_penalty": 1.5},
+    "penalized beams": {"beams": 2, "repetition_penalty": 1.5},
+}
 
 
-def decode(**changes: Any) -> dict[str, Any]:
-    """The fields of `config.DecodeConfig`; five beams and all rows equally long unless said otherwise."""
-    defaults: dict[str, Any] = {
-        "beams": 5,
-        "temperature": 0.0,
-        "top_k": 0,
-        "top_p": 1.0,
-        "repetition_penalty": 1.0,
-        "min_new_tokens": -1,
-    }
-    return defaults | changes
+def at_most(monkeypatch: pytest.MonkeyPatch, rows: int, how: dict[str, Any]) -> None:
+    monkeypatch.setitem(sample.MOST_SEQUENCES, "cpu", rows * int(how["beams"]))
 
 
-def continued(
-    model: Any, prompts: Dataset, scratch: Path, *, new: int = NEW, seed: int = 0, end: int | None = END, **how: Any
-) -> Dataset:
-    scratch.mkdir(parents=True, exist_ok=True)
-    return continue_rows(
-        model, prompts, new, decode(**how), dtype="float32", end=end, pad=PAD, seed=seed, scratch=scratch
-    )
+def cut(prompts: Dataset, rows: Sequence[int]) -> Dataset:
+    """These rows, without columns that none of them uses."""
+    some = prompts.take(np.array(rows))
+    width = int(some.arrays["lengths"].max())
+    return Dataset({**some.arrays, "tokens": some.arrays["tokens"][:, :width]}, some.origin)
 
 
-def plain_generate(model: Any, prompts: Dataset, **options: Any) -> np.ndarray:
-    """What transformers itself makes of prompts that are all equally long."""
-    ids = torch.from_numpy(prompts.arrays["tokens"].astype(np.int64))
-    made = model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=NEW,
-        do_sample=False,
-        eos_token_id=END,
-        pad_token_id=PAD,
-        **options,
-    )[:, ids.shape[1] :]
-    padded = np.full((len(ids), NEW), PAD)
-    padded[:, : made.shape[1]] = made.numpy()
-    return padded
+# --- the ends of rows -------------------------------------------------------------------------------------------------
 
 
-def likes_to_end(kind: str, by: float = 3.0) -> Any:
-    """A model that ends a text early now and then: its end-of-text token is made more probable."""
-    model = tiny_model(kind, tied=False)
-    head = model.get_output_embeddings()
-    bias = torch.zeros(VOCABULARY)
-    bias[END] = by
-    head.bias = torch.nn.Parameter(bias)
-    return model
-
-
-# --- search: token for token what transformers makes ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("least", [-1, 0, 3])
-@pytest.mark.parametrize("penalty", [1.0, 2.0])
-@pytest.mark.parametrize("beams", [1, 2, 5])
-@pytest.mark.parametrize("kind", KINDS)
-def test_search_equals_transformers_token_for_token(
-    tmp_path: Path, kind: str, beams: int, penalty: float, least: int
-) -> None:
-    model, prompts = likes_to_end(kind), random_rows(8, 7, seed=3)
-    how = {"beams": beams, "repetition_penalty": penalty, "min_new_tokens": least}
-    found = continued(model, prompts, tmp_path, **how)
-    wanted = plain_generate(
-        model,
-        prompts,
-        num_beams=beams,
-        repetition_penalty=penalty,
-        min_new_tokens=NEW if least < 0 else least,
-    )
-    assert found.arrays["tokens"].tolist() == wanted.tolist()
-    assert found.arrays["tokens"].dtype == found.arrays["lengths"].dtype == np.int32
-    ends = wanted == END
-    if least == 0:
-        assert ends.any(), "the comparison is to include rows that end"
-    if least < 0:
-        assert found.arrays["lengths"].tolist() == [NEW] * 8
-        assert not ends.any()
-
-
-def test_what_a_model_folder_suggests_does_not_change_the_settings(tmp_path: Path) -> None:
-    model, prompts = tiny_model("opt"), random_rows(4, 5)
-    wanted = continued(model, prompts, tmp_path / "a", beams=1)
-    model.generation_config.repetition_penalty = 5.0
-    model.generation_config.max_length = 6
-    model.generation_config.do_sample = True
-    model.generation_config.suppress_tokens = wanted.arrays["tokens"][0].tolist()
-    found = continued(model, prompts, tmp_path / "b", beams=1)
-    assert np.array_equal(found.arrays["tokens"], wanted.arrays["tokens"])
-
-
-def test_a_row_is_over_with_its_first_end_token(tmp_path: Path) -> None:
-    """A model without memory that ends a text with probability one half: lengths are as they should be."""
+def test_a_row_is_over_with_its_first_end_token() -> None:
+    """A model without memory that ends a text with probability one fifth: lengths are as they should be."""
     model = tiny_model("opt", vocabulary=5)
     model.get_output_embeddings().weight.data.zero_()
     prompts = rows_of(np.full((400, 2), 4), stream=np.arange(400))
-    found = continued(model, prompts, tmp_path, min_new_tokens=0, **DRAW)
+    found = continued(model, prompts, min_new_tokens=0, **DRAW)
     tokens, lengths = found.arrays["tokens"], found.arrays["lengths"]
     for row, length in zip(tokens, lengths, strict=True):
         assert END not in row[: length - 1]
@@ -125,51 +64,38 @@ def test_a_row_is_over_with_its_first_end_token(tmp_path: Path) -> None:
     assert first[:4] == pytest.approx([0.2 * 0.8**k for k in range(4)], abs=0.06)
 
 
+@pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("least", [1, 3])
-def test_no_row_ends_before_it_may(tmp_path: Path, least: int) -> None:
-    model, prompts = likes_to_end("gpt2", by=50.0), random_rows(5, 4)
-    for number, how in enumerate(({"beams": 1}, {"beams": 3}, DRAW)):
-        found = continued(model, prompts, tmp_path / str(number), min_new_tokens=least, **how)
+def test_no_row_ends_before_it_may(least: int, biased: bool) -> None:
+    """Through the engine, and with a bias in the head through `generate`."""
+    model, prompts = wants_to_end(biased), random_rows(5, 4)
+    assert bool(try_out(model).why_not) == biased
+    hows: list[dict[str, Any]] = [{"beams": 1}, {"beams": 3}, DRAW]
+    for how in hows:
+        found = continued(model, prompts, min_new_tokens=least, **how)
         assert found.arrays["lengths"].tolist() == [least + 1] * 5
         assert (found.arrays["tokens"][:, least] == END).all()
+        assert (found.arrays["tokens"][:, least + 1 :] == PAD).all()
+        full = continued(model, prompts, **how)
+        assert full.arrays["lengths"].tolist() == [NEW] * 5
+        assert END not in full.arrays["tokens"]
 
 
-def test_a_tokenizer_without_an_end_token_makes_full_rows(tmp_path: Path) -> None:
-    found = continued(likes_to_end("opt", by=50.0), random_rows(3, 4), tmp_path, end=None, min_new_tokens=0)
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_tokenizer_without_an_end_token_makes_full_rows(biased: bool) -> None:
+    found = continued(wants_to_end(biased), random_rows(3, 4), end=None, min_new_tokens=0)
     assert found.arrays["lengths"].tolist() == [NEW] * 3
     assert (found.arrays["tokens"] == END).all()
 
 
-@pytest.mark.parametrize(
-    "how",
-    [{"beams": 1}, {"beams": 3}, {"beams": 1, "temperature": 0.9}, {"beams": 1, "repetition_penalty": 2.0}],
-    ids=str,
-)
-@pytest.mark.parametrize("kind", KINDS)
-def test_prompts_of_different_length_are_continued_as_each_alone(
-    tmp_path: Path, kind: str, how: dict[str, Any]
-) -> None:
-    model, prompts = tiny_model(kind), random_rows(6, 7, seed=1, ragged=True)
-    lengths = prompts.arrays["lengths"]
-    assert len(set(lengths)) > 2
-    together = continued(model, prompts, tmp_path / "together", **how)
-    for row in range(6):
-        alone = prompts.take(np.array([row]))
-        cut = {**alone.arrays, "tokens": alone.arrays["tokens"][:, : lengths[row]]}
-        found = continued(model, Dataset(cut, alone.origin), tmp_path / str(row), **how)
-        assert found.arrays["tokens"][0].tolist() == together.arrays["tokens"][row].tolist()
-
-
-def test_a_token_that_pads_prompts_is_not_penalised_for_it(tmp_path: Path) -> None:
-    """The padding of a short prompt is no text: a penalty on repetition must not see it."""
+def wants_to_end(biased: bool) -> Any:
     model = tiny_model("opt", tied=False)
-    head = model.get_output_embeddings()
-    head.bias = torch.nn.Parameter(torch.zeros(VOCABULARY))
-    head.bias.data[PAD] = 40.0  # it is by far the most probable token, and stays so when it is penalised once
-    head.bias.data[50] = 30.0
-    prompts = rows_of(np.full((2, 5), 9), [5, 2], stream=np.arange(2))
-    found = continued(model, prompts, tmp_path, beams=1, repetition_penalty=2.0)
-    assert found.arrays["tokens"][:, 0].tolist() == [PAD, PAD]
+    head, norm = model.get_output_embeddings(), model.model.decoder.final_layer_norm
+    if biased:
+        head.bias = torch.nn.Parameter(50.0 * (torch.arange(VOCABULARY) == END))
+    else:
+        norm.weight.data[-1], norm.bias.data[-1], head.weight.data[END, -1] = 0.0, 1.0, 50.0
+    return model
 
 
 def test_no_prompts_give_no_rows(tmp_path: Path) -> None:
@@ -180,216 +106,248 @@ def test_no_prompts_give_no_rows(tmp_path: Path) -> None:
     assert found.arrays["lengths"].shape == (0,)
 
 
-# --- drawing: each row from its own stream ----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def opt() -> Any:
-    return tiny_model("opt")
-
-
-@pytest.fixture(scope="module")
-def drawn(opt: Any, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    """Twelve rows drawn at once."""
-    made = continued(opt, random_rows(12, 5), tmp_path_factory.mktemp("drawn"), **DRAW)
-    assert len(np.unique(made.arrays["tokens"], axis=0)) == 12
-    tokens: np.ndarray = made.arrays["tokens"]
-    return tokens
-
-
-@pytest.mark.parametrize("rows", [1, 5, 12])
-def test_a_row_does_not_depend_on_the_size_of_batches(
-    opt: Any, drawn: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
-) -> None:
-    monkeypatch.setattr(sample, "MOST_ROWS", rows)
-    assert rows_at_once(opt, 1) == rows
-    assert np.array_equal(continued(opt, random_rows(12, 5), tmp_path, **DRAW).arrays["tokens"], drawn)
-
-
-def test_the_room_for_logits_limits_a_batch(opt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample, "LOGITS_BYTES", 4 * VOCABULARY * 10)
-    assert [rows_at_once(opt, beams) for beams in (1, 2, 5, 10, 11)] == [10, 5, 2, 1, 1]
-
-
-@pytest.mark.parametrize("chosen", [[11, 3, 7, 0, 5], [4], list(range(11, -1, -1)), [2, 2]], ids=str)
-def test_a_row_does_not_depend_on_the_other_rows_nor_on_their_order(
-    opt: Any, drawn: np.ndarray, tmp_path: Path, chosen: Sequence[int]
-) -> None:
-    found = continued(opt, random_rows(12, 5).take(np.array(chosen)), tmp_path, **DRAW)
-    assert np.array_equal(found.arrays["tokens"], drawn[list(chosen)])
-
-
-def test_another_seed_or_another_stream_draws_other_tokens(opt: Any, drawn: np.ndarray, tmp_path: Path) -> None:
-    prompts = random_rows(12, 5)
-    again = continued(opt, prompts, tmp_path / "again", seed=0, **DRAW).arrays["tokens"]
-    other = continued(opt, prompts, tmp_path / "other", seed=1, **DRAW).arrays["tokens"]
-    shifted = Dataset({**prompts.arrays, "stream": prompts.arrays["stream"] + 12}, prompts.origin)
-    stream = continued(opt, shifted, tmp_path / "stream", **DRAW).arrays["tokens"]
-    assert np.array_equal(again, drawn)
-    for tokens in (other, stream):
-        assert (tokens != drawn).any(axis=1).all()
-
-
-def test_drawing_neither_reads_nor_moves_the_global_random_numbers(opt: Any, drawn: np.ndarray, tmp_path: Path) -> None:
-    torch.manual_seed(77)
-    state = torch.get_rng_state()
-    found = continued(opt, random_rows(12, 5), tmp_path, **DRAW)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert np.array_equal(found.arrays["tokens"], drawn)
-
-
-def test_the_same_prompt_is_continued_in_different_ways(opt: Any, tmp_path: Path) -> None:
-    prompts = rows_of(np.full((20, 4), 9), stream=np.arange(20))
-    assert len(np.unique(continued(opt, prompts, tmp_path, **DRAW).arrays["tokens"], axis=0)) > 15
-
-
-def chi_square(counts: np.ndarray, wanted: np.ndarray) -> float:
-    """How many standard deviations the statistic lies above its mean; cells with few draws are put together."""
-    total = counts.sum()
-    few = wanted * total < 5
-    counts = np.append(counts[~few], counts[few].sum())
-    wanted = np.append(wanted[~few], wanted[few].sum())
-    counts, wanted = counts[wanted > 0], wanted[wanted > 0]
-    freedom = len(counts) - 1
-    statistic = float(((counts - total * wanted) ** 2 / (total * wanted)).sum())
-    return (statistic - freedom) / np.sqrt(2 * freedom)
-
-
-def warped(logits: torch.Tensor, temperature: float, top_k: int, top_p: float) -> np.ndarray:
-    """Probabilities after temperature, top-k and top-p, by their definitions."""
-    scores = logits.double().numpy() / temperature
-    if top_k:
-        scores[scores < np.sort(scores)[-top_k]] = -np.inf
-    odds = np.exp(scores - scores.max())
-    odds /= odds.sum()
-    order = np.argsort(-odds)
-    before = np.cumsum(odds[order]) - odds[order]
-    odds[order[before >= top_p]] = 0
-    result: np.ndarray = odds / odds.sum()
-    return result
+# --- each row by itself -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"), [(1.0, 0, 1.0), (0.7, 0, 1.0), (0.7, 5, 1.0), (0.7, 0, 0.8), (1.3, 7, 0.9)]
+    ("name", "how"),
+    [("opt", how) for how in DECODES] + [(name, how) for name in FAMILIES[1:] for how in ("beams", "top-p")],
 )
-def test_tokens_are_drawn_with_the_probabilities_of_the_model(
-    tmp_path: Path, temperature: float, top_k: int, top_p: float
+def test_a_row_does_not_depend_on_the_size_of_batches(monkeypatch: pytest.MonkeyPatch, name: str, how: str) -> None:
+    model, prompts = family(name, eager=2.0), random_rows(11, 7, ragged=True)
+    wanted = continued(model, prompts, new=8, **DECODES[how])
+    assert len(np.unique(wanted.arrays["tokens"], axis=0)) > 8
+    for rows in (1, 2, 3, 5):
+        at_most(monkeypatch, rows, DECODES[how])
+        found = continued(model, prompts, new=8, **DECODES[how])
+        assert np.array_equal(found.arrays["tokens"], wanted.arrays["tokens"])
+
+
+@pytest.mark.parametrize("how", [{"beams": 1}, {"beams": 5}, {"beams": 1, "temperature": 1.0, "top_p": 0.9}], ids=str)
+def test_a_row_of_a_wider_model_does_not_depend_on_the_size_of_batches(
+    monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
 ) -> None:
+    """Its products go through oneDNN, and slots of beams are dropped several times."""
+    model, prompts = wide_model(), random_rows(7, 7, ragged=True, vocabulary=1000)
+    wanted = continued(model, prompts, new=40, **how)
+    for rows in (1, 3):
+        at_most(monkeypatch, rows, how)
+        found = continued(model, prompts, new=40, **how)
+        assert np.array_equal(found.arrays["tokens"], wanted.arrays["tokens"])
+
+
+@settings(max_examples=25)
+@given(
+    name=st.sampled_from(FAMILIES),
+    how=st.sampled_from(sorted(DECODES)),
+    chosen=st.lists(st.integers(0, 11), min_size=1, max_size=12),
+    seed=st.integers(0, 3),
+)
+def test_a_row_does_not_depend_on_the_other_rows_nor_on_their_order(
+    name: str, how: str, chosen: list[int], seed: int
+) -> None:
+    model, prompts = family(name), random_rows(12, 7, seed=seed, ragged=True)
+    wanted = continued(model, prompts, seed=seed, **DECODES[how]).arrays["tokens"]
+    found = continued(model, cut(prompts, chosen), seed=seed, **DECODES[how]).arrays["tokens"]
+    assert np.array_equal(found, wanted[chosen])
+
+
+@pytest.mark.parametrize("shards", [2, 5])
+@pytest.mark.parametrize("how", DECODES.values(), ids=DECODES)
+def test_shards_together_are_the_whole(how: dict[str, Any], shards: int) -> None:
+    model, prompts = family("opt"), random_rows(23, 7, ragged=True)
+    wanted = continued(model, prompts, **how).arrays["tokens"]
+    parts = [cut(prompts, part.tolist()) for part in np.array_split(np.arange(23), shards)]
+    found = np.concatenate([continued(model, part, **how).arrays["tokens"] for part in parts])
+    assert np.array_equal(found, wanted)
+
+
+def test_another_seed_or_another_stream_draws_other_tokens_and_moves_no_global_random_numbers() -> None:
+    model, prompts = tiny_model("opt"), random_rows(12, 5)
+    drawn = continued(model, prompts, **DRAW).arrays["tokens"]
+    torch.manual_seed(77)
+    state = torch.get_rng_state()
+    again = continued(model, prompts, **DRAW).arrays["tokens"]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(again, drawn)
+    shifted = Dataset({**prompts.arrays, "stream": prompts.arrays["stream"] + 12}, prompts.origin)
+    for other in (continued(model, prompts, seed=1, **DRAW), continued(model, shifted, **DRAW)):
+        assert (other.arrays["tokens"] != drawn).any(axis=1).all()
+
+
+def test_the_same_prompt_is_continued_in_different_ways() -> None:
+    prompts = rows_of(np.full((20, 4), 9), stream=np.arange(20))
+    assert len(np.unique(continued(tiny_model("opt"), prompts, **DRAW).arrays["tokens"], axis=0)) > 15
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"), [(1.0, 0, 1.0), (0.7, 5, 1.0), (0.7, 0, 0.8), (1.3, 7, 0.9)]
+)
+def test_tokens_are_drawn_with_the_probabilities_of_the_model(temperature: float, top_k: int, top_p: float) -> None:
     """4,000 pairs of tokens after one prompt: the first, and the second given the first, fit the model's softmax."""
     model, count = tiny_model("llama", vocabulary=12), 4000
     prompts = rows_of(np.tile([5, 7, 3], (count, 1)), stream=np.arange(count))
-    how = {"beams": 1, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    made = continued(model, prompts, tmp_path, new=2, end=None, **how).arrays["tokens"]
+    how: dict[str, Any] = {"beams": 1, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    made = continued(model, prompts, new=2, end=None, **how).arrays["tokens"]
     with torch.no_grad():
-        after = [model(torch.tensor([[5, 7, 3, first]])).logits[0] for first in range(12)]
-    first = warped(after[0][2], temperature, top_k, top_p)
-    pairs = np.stack([first[one] * warped(after[one][3], temperature, top_k, top_p) for one in range(12)])
+        after = model(torch.tensor([[5, 7, 3, first] for first in range(12)])).logits
+    first = warped(after[:1, 2], temperature, top_k, top_p)[0]
+    pairs = first[:, None] * warped(after[:, 3], temperature, top_k, top_p)
     assert ((first > 0) & (first < 0.9)).sum() > 2, "a distribution worth testing"
     assert not np.isin(made[:, 0], np.flatnonzero(first == 0)).any(), "what is cut off is never drawn"
     assert chi_square(np.bincount(made[:, 0], minlength=12), first) < 4
     assert chi_square(np.bincount(made[:, 0] * 12 + made[:, 1], minlength=144), pairs.ravel()) < 4
-    wrong = np.roll(first, 1)
-    assert chi_square(np.bincount(made[:, 0], minlength=12), wrong) > 50, "the test can tell"
 
 
-def test_a_temperature_near_zero_is_greedy_search(opt: Any, tmp_path: Path) -> None:
-    prompts = random_rows(6, 5)
-    greedy = continued(opt, prompts, tmp_path / "greedy", beams=1).arrays["tokens"]
-    cold = continued(opt, prompts, tmp_path / "cold", beams=1, temperature=1e-4).arrays["tokens"]
-    only = continued(opt, prompts, tmp_path / "only", beams=1, temperature=1.0, top_k=1).arrays["tokens"]
-    assert np.array_equal(greedy, cold)
-    assert np.array_equal(greedy, only)
+def test_a_temperature_near_zero_is_greedy_search() -> None:
+    model, prompts = family("opt"), random_rows(6, 5)
+    greedy = continued(model, prompts, beams=1).arrays["tokens"]
+    hows: list[dict[str, Any]] = [{"temperature": 1e-4}, {"temperature": 1.0, "top_k": 1}]
+    for how in [*hows, {"temperature": 1.0, "top_p": 1e-6}]:
+        assert np.array_equal(continued(model, prompts, beams=1, **how).arrays["tokens"], greedy)
 
 
-# --- inverting a distribution -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("how", [{"beams": 5}, {"beams": 1}, DRAW], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_gives_full_rows(kind: str, how: dict[str, Any]) -> None:
+    model = tiny_model(kind)
+    found = continued(model, random_rows(9, 7, ragged=True), new=20, dtype="bfloat16", **how)
+    assert model.dtype == torch.bfloat16
+    assert found.arrays["tokens"].shape == (9, 20)
+    assert found.arrays["lengths"].tolist() == [20] * 9
+    assert ((found.arrays["tokens"] >= 0) & (found.arrays["tokens"] < VOCABULARY)).all()
 
 
-def naive(mass: np.ndarray, uniform: float) -> tuple[int, bool]:
-    """The index by its definition in float64, and whether rounding may give a neighbour."""
-    sums = np.cumsum(mass.astype(np.float64))
-    point = uniform * sums[-1]
-    near = bool(np.isclose(sums, point, rtol=1e-5, atol=1e-6 * sums[-1]).any())
-    return int(np.argmax(sums > point)), near
+def test_rows_at_once_are_bounded_by_memory_and_by_what_brings_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, fits, not_ours = tiny_model("opt"), Trial("", 64), Trial("too odd", 0)
+
+    def rows(beams: int, trial: Trial) -> int:
+        return rows_at_once(model, trial, 7, Rules(decode(beams=beams), NEW, NEW, END, PAD))
+
+    monkeypatch.setattr(sample, "free_bytes", lambda device: 1 << 40)
+    assert [rows(beams, fits) for beams in (1, 5, 640, 641)] == [640, 128, 1, 1]
+    monkeypatch.setattr(sample, "free_bytes", lambda device: 2 * 100 * most_slots(7, NEW, 1) * 64 * 4)
+    assert rows(1, fits) == 100
+    monkeypatch.setitem(sample.FALLBACK_BYTES, "cpu", 4 * VOCABULARY * 10)
+    assert [rows(beams, not_ours) for beams in (1, 2, 5, 10, 11)] == [10, 5, 2, 1, 1]
 
 
-@given(
-    count=st.sampled_from([1, 2, 12, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 3 * BLOCK + 7]),
-    zeros=st.floats(0, 0.99),
-    steep=st.sampled_from([0.1, 1.0, 10.0]),
-    seed=st.integers(0, 2**32 - 1),
-    edge=st.sampled_from([None, 0.0, 1 - 2**-53, 0.5]),
+# --- numbers that are not finite --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "how", [{"beams": 1}, {"beams": 3}, DRAW, {"beams": 1, "temperature": 1.0, "top_p": 0.9}], ids=str
 )
-def test_inverting_is_exact_and_never_draws_what_has_no_probability(
-    count: int, zeros: float, steep: float, seed: int, edge: float | None
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_row_and_token_whose_logits_are_not_finite_are_named_and_its_batch_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, biased: bool, bad: float, how: dict[str, Any]
 ) -> None:
-    random = np.random.default_rng(seed)
-    mass = np.exp(steep * random.normal(size=(8, count))).astype(np.float32)
-    mass /= mass.max(axis=1, keepdims=True)
-    mass[random.random((8, count)) < zeros] = 0
-    mass[np.arange(8), random.integers(0, count, 8)] = 1
-    uniform = random.random(8) if edge is None else np.full(8, edge)
-    drawn = _invert(torch.from_numpy(mass), torch.from_numpy(uniform)).numpy()
-    for row in range(8):
-        assert mass[row, drawn[row]] > 0
-        wanted, near = naive(mass[row], uniform[row])
-        if not near:
-            assert drawn[row] == wanted
+    """The embedding of one token is broken; it is in the prompt of row 14, which is of the third batch."""
+    model = tiny_model("opt", tied=False)
+    if biased:  # through `generate`
+        model.get_output_embeddings().bias = torch.nn.Parameter(torch.zeros(VOCABULARY))
+    model.get_input_embeddings().weight.data[50] = bad
+    model.get_output_embeddings().weight.data[50] = 0.0
+    assert bool(try_out(model).why_not) == biased
+    prompts = random_rows(18, 5)
+    prompts.arrays["tokens"][prompts.arrays["tokens"] == 50] = 51
+    prompts.arrays["tokens"][13, 2] = 50
+    at_most(monkeypatch, 6, how)
+    monkeypatch.setitem(sample.FALLBACK_BYTES, "cpu", 4 * VOCABULARY * 6 * how["beams"])
+    with pytest.raises(SampleError, match=r"^row 14: the logits of new token 1 are not finite; set sample.dtype"):
+        continued(model, prompts, tmp_path, new=3, **how)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "rows-000000000-000000006.safetensors",
+        "rows-000000006-000000012.safetensors",
+    ]
 
 
-@pytest.mark.parametrize("count", [12, BLOCK, 2 * BLOCK + 5])
-def test_inverting_at_the_very_edges_draws_the_first_and_the_last_token_that_has_probability(count: int) -> None:
-    mass = torch.zeros(2, count)
-    mass[:, 3] = mass[:, count - 2] = 0.5
-    drawn = _invert(mass, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64))
-    assert drawn.tolist() == [3, count - 2]
-    half = _invert(mass, torch.tensor([np.nextafter(0.5, 0), 0.5], dtype=torch.float64))
-    assert half.tolist() == [3, count - 2], "a boundary belongs to the next token"
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_of_nothing_but_nan_is_reported(kind: str, tmp_path: Path) -> None:
+    model = tiny_model(kind)
+    for weight in model.parameters():
+        weight.data.fill_(torch.nan)
+    with pytest.raises(SampleError, match=r"^row 1: the logits of new token 1 "):
+        continued(model, random_rows(3, 5), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_boundary_between_blocks_never_draws_a_token_without_probability() -> None:
-    """The first token of a block has none; points at and around the end of the block before it."""
-    random = np.random.default_rng(0)
-    mass = random.random((200, 3 * BLOCK)).astype(np.float32)
-    mass[:, [0, BLOCK, 2 * BLOCK]] = 0
-    ends = mass.reshape(200, 3, BLOCK).sum(axis=2, dtype=np.float32).astype(np.float64).cumsum(axis=1)
-    for boundary in (0, 1):
-        for shift in range(-3, 4):
-            uniform = ends[:, boundary] / ends[:, -1] * (1 + shift * 2.0**-53)
-            drawn = _invert(torch.from_numpy(mass), torch.from_numpy(uniform)).numpy()
-            assert (mass[np.arange(200), drawn] > 0).all()
+def test_a_later_token_that_is_not_finite_is_named() -> None:
+    """Every row draws the broken token sooner or later."""
+    model = tiny_model("opt", tied=False)
+    model.get_input_embeddings().weight.data[50] = torch.nan
+    norm, head = model.model.decoder.final_layer_norm, model.get_output_embeddings()
+    norm.weight.data[-1], norm.bias.data[-1], head.weight.data[50, -1] = 0.0, 1.0, 60.0
+    with pytest.raises(SampleError, match=r"^row 1: the logits of new token 2 "):
+        continued(model, random_rows(3, 5), beams=1)
 
 
 # --- taking up again --------------------------------------------------------------------------------------------------
 
 
-def test_finished_batches_are_taken_up_after_a_kill(
-    opt: Any, drawn: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("later", [1, 2, 4, 7, 12])
+@pytest.mark.parametrize("how", [DRAW, {"beams": 3}], ids=str)
+def test_a_killed_sampling_goes_on_with_batches_of_any_size_and_does_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any], later: int
 ) -> None:
-    monkeypatch.setattr(sample, "MOST_ROWS", 5)
-    generate, sizes = sample._generate, []
+    model, prompts = family("opt"), random_rows(12, 5)
+    wanted = continued(model, prompts, **how)
+    ran: list[tuple[int, int]] = []
+    run, fail_at = sample.Batches.run, 2
 
-    def spy(model: Any, prompts: Dataset, *rest: Any, **named: Any) -> Dataset:
-        sizes.append(len(prompts))
-        if len(sizes) == 2:
+    def spy(self: sample.Batches, some: Dataset, rows: int, start: int, tell: Any) -> Dataset:
+        if len(ran) == fail_at:
             raise KeyboardInterrupt
-        return generate(model, prompts, *rest, **named)
+        ran.append((start, start + len(some)))
+        return run(self, some, rows, start, tell)
 
-    monkeypatch.setattr(sample, "_generate", spy)
+    monkeypatch.setattr(sample.Batches, "run", spy)
+    at_most(monkeypatch, 3, how)
     with pytest.raises(KeyboardInterrupt):
-        continued(opt, random_rows(12, 5), tmp_path, **DRAW)
-    (tmp_path / "rows-000000005-5.tmp").write_bytes(b"half a file")
-    found = continued(opt, random_rows(12, 5), tmp_path, **DRAW)
-    assert sizes == [5, 5, 5, 2], "the first batch was not made again"
-    assert np.array_equal(found.arrays["tokens"], drawn)
+        continued(model, prompts, tmp_path, **how)
+    (tmp_path / "rows-000000006-000000009.tmp").write_bytes(b"half a file")
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
+        "rows-000000000-000000003.safetensors",
+        "rows-000000003-000000006.safetensors",
+    ]
+    ran.clear()
+    fail_at = 99
+    at_most(monkeypatch, later, how)
+    steps: list[tuple[int, int]] = []
+    found = continued(model, prompts, tmp_path, tell=lambda done, total: steps.append((done, total)), **how)
+    assert np.array_equal(found.arrays["tokens"], wanted.arrays["tokens"])
+    assert np.array_equal(found.arrays["lengths"], wanted.arrays["lengths"])
+    assert sorted(row for first, end in ran for row in range(first, end)) == list(range(6, 12))
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+    assert steps[-1] == (12 * NEW, 12 * NEW)
+    ran.clear()
+    continued(model, prompts, tmp_path, **how)
+    assert ran == [], "all is there"
 
 
-def test_batches_of_another_size_are_not_mistaken_for_these(
-    opt: Any, drawn: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_piece_that_is_missing_between_others_is_made_and_fits_between_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is gone on with on a machine where other batches fit."""
-    for rows in (5, 3, 4):
-        monkeypatch.setattr(sample, "MOST_ROWS", rows)
-        assert np.array_equal(continued(opt, random_rows(12, 5), tmp_path, **DRAW).arrays["tokens"], drawn)
+    model, prompts = family("opt"), random_rows(12, 5)
+    at_most(monkeypatch, 2, DRAW)
+    wanted = continued(model, prompts, tmp_path, **DRAW)
+    for name in ("rows-000000002-000000004.safetensors", "rows-000000006-000000008.safetensors"):
+        (tmp_path / name).unlink()
+    at_most(monkeypatch, 5, DRAW)
+    found = continued(model, prompts, tmp_path, **DRAW)
+    assert np.array_equal(found.arrays["tokens"], wanted.arrays["tokens"])
+    names = [path.name for path in sorted(tmp_path.iterdir())]
+    assert names == [f"rows-{start:09d}-{start + 2:09d}.safetensors" for start in range(0, 12, 2)]
+
+
+@pytest.mark.parametrize("how", [DRAW, {"beams": 3}], ids=str)
+def test_progress_counts_new_tokens(monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]) -> None:
+    at_most(monkeypatch, 5, how)
+    steps: list[tuple[int, int]] = []
+    continued(family("opt"), random_rows(7, 5), tell=lambda done, total: steps.append((done, total)), **how)
+    wanted = [5 * step for step in range(1, NEW + 1)] + [30] + [30 + 2 * step for step in range(1, NEW + 1)] + [42]
+    assert steps == [(done, 42) for done in wanted]
 
 
 # --- prompt and sample in one row -------------------------------------------------------------------------------------

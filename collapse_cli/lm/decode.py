@@ -119,8 +119,8 @@ class Trial:
 
 
 @torch.no_grad()
-def try_out(model: "PreTrainedModel") -> Trial:
-    """Whether the engine can sample from a model, found out by trying."""
+def try_out(model: "PreTrainedModel", reach: int = 8) -> Trial:
+    """Whether the engine can sample rows of up to `reach` tokens from a model, found out by trying."""
     if not has_plain_head(model):
         return Trial("its output head does more than one product", 0)
     vocabulary = int(model.config.vocab_size)
@@ -128,6 +128,7 @@ def try_out(model: "PreTrainedModel") -> Trial:
     lengths = torch.tensor([5, 3], device=model.device)
     parents = torch.tensor([[1, 0], [0, 0]], device=model.device)
     decoder = Decoder(model, 2, 2, 5, 3)
+    decoder.slots.reach = max(8, reach)
     near = 1e-3 if model.dtype == torch.float32 else 0.1  # of the largest number: half precision is far coarser
     try:
         with attending(model, decoder.slots):

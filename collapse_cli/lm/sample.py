@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MEMORY_SHARE = 0.5  # of the free memory, for keys and values
 MOST_SEQUENCES = {"cpu": 640, "cuda": 8192}  # rows times beams at once; more brings nothing
-LEAST_SEQUENCES = 16  # matrix products of fewer rows round in another way
+LEAST_ROWS = 16  # matrix products of fewer rows round in another way
 LOGITS_BYTES = {"cpu": 32 << 20, "cuda": 1 << 30}  # of float32 logits held together; on a CPU what its caches hold
 FALLBACK_BYTES = {"cpu": 24 << 20, "cuda": 1 << 30}  # the same, where `generate` holds them for all rows
 
@@ -61,14 +61,18 @@ def continue_rows(
         `tokens` (rows, new_tokens) and `lengths` (rows,), the new tokens alone.
 
     Raises:
-        SampleError: when the model's logits are not finite.
+        SampleError: when the model's logits are not finite, or there are more beams than tokens to choose from.
     """
     model.eval()
     least = new_tokens if decode["min_new_tokens"] < 0 else int(decode["min_new_tokens"])
     rules = search.Rules(decode, new_tokens, least, end, pad)
+    if int(decode["beams"]) > int(model.config.vocab_size):
+        raise SampleError(
+            f"sample.decode.beams = {decode['beams']} is more than the vocabulary of {model.config.vocab_size}"
+        )
     with ExitStack() as stack:
         stack.enter_context(fast_products(model.device))
-        trial = try_out(model)
+        trial = try_out(model, prompts.arrays["tokens"].shape[1] + new_tokens)
         if trial.why_not:
             warn_once(f"{model.config.model_type} models are sampled through transformers' generate: {trial.why_not}")
         if dtype == "bfloat16":
@@ -113,13 +117,13 @@ class Batches:
         self.model, self.engine, self.rules, self.seed = model, engine, rules, seed
         self.beams = int(rules.decode["beams"])
         room = LOGITS_BYTES.get(model.device.type, LOGITS_BYTES["cuda"])
-        self.at_once = max(LEAST_SEQUENCES, room // (4 * int(model.config.vocab_size)))
+        self.at_once = max(2 * LEAST_ROWS, room // (4 * int(model.config.vocab_size)))
         self.decoder: Decoder | None = None
 
     def run(self, prompts: Dataset, rows: int, start: int, tell: Callable[[int], None]) -> Dataset:
         """Continue up to `rows` prompts, the first of them row `start` of the corpus."""
         count, device, new_tokens = len(prompts), self.model.device, self.rules.new_tokens
-        size = rows if device.type == "cuda" else max(count, -(-LEAST_SEQUENCES // self.beams))
+        size = rows if device.type == "cuda" else max(count, LEAST_ROWS)
         filled = prompts.take(np.arange(size) % count)  # a batch that is not full goes round
         ids = torch.from_numpy(filled.arrays["tokens"].astype(np.int64)).to(device)
         lengths = torch.from_numpy(filled.arrays["lengths"].astype(np.int64)).to(device)

@@ -60,10 +60,11 @@ class Watch:
 
 
 def pieces(states: torch.Tensor, at_once: int) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Hidden states (n, d) a few rows at a time."""
-    for first in range(0, len(states), at_once):
-        part = slice(first, first + at_once)
-        yield part, states[part]
+    """Hidden states (n, d), about `at_once` at a time: a small rest would be multiplied, and rounded, in another way."""
+    first = 0
+    for part in states.tensor_split(max(1, round(len(states) / at_once))):
+        yield slice(first, first + len(part)), part
+        first += len(part)
 
 
 def one_by_one(

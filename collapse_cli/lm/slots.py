@@ -2,8 +2,8 @@
 
 Every row (prompt) has slots, one a token: first its prompt, read once and shared by all its beams, then what the beams
 wrote, K slots a step. A beam attends to all slots of its row under a mask that says which of them are its own past;
-when beams are chosen anew only that mask moves. Every few steps the slots that no beam descends from any more are
-dropped, so a row needs little more than its own length, not K times as much.
+when beams are chosen anew only that mask moves. Every few steps, in half precision, the slots that no beam descends
+from any more are dropped, so a row needs little more than its own length, not K times as much.
 
 A row's slots stand in the same order whatever other rows are in the batch, and what is masked adds exact zeros: a row
 comes out the same in every batch.
@@ -71,10 +71,15 @@ class Slots:
         return -(-slots // self.grain) * self.grain
 
     def _make_room(self) -> None:
-        """Drop the slots that no beam descends from, and leave free ones for the next steps."""
-        alive = self.own.any(dim=1)
-        self.used = alive.sum(dim=1)
-        self.most_used = int(self.used.max())
+        """Leave free slots for the next steps; in half precision, drop those that no beam descends from."""
+        if next(iter(self.keys.values())).dtype == torch.float32:
+            # Sums over more slots may be rounded in another way, and float32 rows are to be the same in every batch:
+            # room then depends on the step alone, not on what the other rows of the batch need.
+            alive = torch.arange(self.capacity, device=self.device) < self.used[:, None]
+        else:
+            alive = self.own.any(dim=1)
+            self.used = alive.sum(dim=1)
+            self.most_used = int(self.used.max())
         old, self.capacity = self.capacity, self._rounded(self.most_used + STEPS_AHEAD * self.beams)
         order = torch.argsort((~alive).to(torch.int8), dim=1, stable=True)  # living slots first, in their order
         order = functional.pad(order, (0, max(0, self.capacity - old)))[:, : self.capacity]
