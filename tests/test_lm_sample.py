@@ -243,7 +243,7 @@ def test_rows_at_once_are_bounded_by_memory_and_by_what_brings_something(monkeyp
 def test_the_row_and_token_whose_logits_are_not_finite_are_named_and_its_batch_is_not_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, biased: bool, bad: float, how: dict[str, Any]
 ) -> None:
-    """The embedding of one token is broken; it is in the prompt of row 14, which is of the third batch."""
+    """The embedding of one token is broken; it is in the prompt of row 13, which is of the third batch."""
     model = tiny_model("opt", tied=False)
     if biased:  # through `generate`
         model.get_output_embeddings().bias = torch.nn.Parameter(torch.zeros(VOCABULARY))
@@ -255,7 +255,8 @@ def test_the_row_and_token_whose_logits_are_not_finite_are_named_and_its_batch_i
     prompts.arrays["tokens"][13, 2] = 50
     at_most(monkeypatch, 6, how)
     monkeypatch.setitem(sample.FALLBACK_BYTES, "cpu", 4 * VOCABULARY * 6 * how["beams"])
-    with pytest.raises(SampleError, match=r"^row 14: the logits of new token 1 are not finite; set sample.dtype"):
+    message = r"^row 13 of the prompts, counted from 0: the logits of new token 1 of 3 are not finite; set"
+    with pytest.raises(SampleError, match=message):
         continued(model, prompts, tmp_path, new=3, **how)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "rows-000000000-000000006.safetensors",
@@ -268,7 +269,7 @@ def test_a_model_of_nothing_but_nan_is_reported(kind: str, tmp_path: Path) -> No
     model = tiny_model(kind)
     for weight in model.parameters():
         weight.data.fill_(torch.nan)
-    with pytest.raises(SampleError, match=r"^row 1: the logits of new token 1 "):
+    with pytest.raises(SampleError, match=r"^row 0 of the prompts, .* new token 1 of 6 "):
         continued(model, random_rows(3, 5), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -279,7 +280,7 @@ def test_a_later_token_that_is_not_finite_is_named() -> None:
     model.get_input_embeddings().weight.data[50] = torch.nan
     norm, head = model.model.decoder.final_layer_norm, model.get_output_embeddings()
     norm.weight.data[-1], norm.bias.data[-1], head.weight.data[50, -1] = 0.0, 1.0, 60.0
-    with pytest.raises(SampleError, match=r"^row 1: the logits of new token 2 "):
+    with pytest.raises(SampleError, match=r"^row 0 of the prompts, .* new token 2 of 6 "):
         continued(model, random_rows(3, 5), beams=1)
 
 

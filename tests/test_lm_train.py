@@ -440,11 +440,22 @@ def test_the_rows_whose_loss_is_not_finite_are_named(
     model.get_input_embeddings().weight.data[50] = math.nan
     order = train._generator(1, "order", 0).permutation(8)
     step = 1 if 5 in order[:4] else 2
-    message = rf"the loss is nan at step {step} of 4; .*\(row 5 of the training rows is the first of 1 with such a loss"
+    message = rf"loss is nan at step {step} of 4; .*\(row 5 of the training rows, counted from 0, is the first of 1 "
     with pytest.raises(TrainError, match=message):
         fit(model, data, SETTINGS, seed=1, scratch=tmp_path)
     finite = [weight.isfinite().all() for name, weight in model.named_parameters() if "embed" not in name]
     assert all(finite), "the step must not be made"
+
+
+def test_when_every_row_is_bad_the_first_of_the_step_is_named(tmp_path: Path) -> None:
+    """By its number in the corpus, not in the step."""
+    model, first = tiny_model("llama"), int(min(train._generator(0, "order", 0).permutation(8)[:4]))
+    assert first > 0
+    for weight in model.parameters():
+        weight.data.fill_(math.nan)
+    message = rf"each of its 4 rows is like that, of which row {first} of the training rows, counted from 0, is the"
+    with pytest.raises(TrainError, match=message):
+        fit(model, random_rows(8, 6), SETTINGS, seed=0, scratch=tmp_path)
 
 
 def test_when_no_row_alone_is_bad_that_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

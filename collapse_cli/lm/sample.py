@@ -150,8 +150,8 @@ class Batches:
         if (bad_steps >= 0).any():
             row = int(np.flatnonzero(bad_steps >= 0)[0])
             raise SampleError(
-                f"row {start + row + 1}: the logits of new token {bad_steps[row] + 1} are not finite; "
-                "set sample.dtype = float32, or lower train.lr"
+                f"row {start + row} of the prompts, counted from 0: the logits of new token {bad_steps[row] + 1} "
+                f"of {self.rules.new_tokens} are not finite; set sample.dtype = float32, or lower train.lr"
             )
         return self._dataset(made[:count].cpu().numpy().astype(np.int32))
 

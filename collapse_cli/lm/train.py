@@ -195,7 +195,7 @@ class _Work:
         return sum(map(float, losses)) * predicted, predicted
 
     def bad_rows(self, chosen: Dataset, numbers: np.ndarray) -> str:
-        """Which of the rows has a loss of its own that is not finite, in words; `numbers` are theirs in the corpus."""
+        """Which of the rows has a loss of its own that is not finite, in words; `numbers` are theirs in the corpus, from 0."""
         self.model.eval()
         lengths, bad = chosen.arrays["lengths"], []
         with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.bf16):
@@ -208,9 +208,10 @@ class _Work:
                         bad.append(int(number))
         if not bad:
             return "the loss of no row alone is like that, without dropout"
+        first = f"row {bad[0]} of the training rows, counted from 0,"
         if len(bad) == len(numbers):
-            return f"the loss of each of its {len(bad)} rows is like that, row {bad[0]} of the training rows being the first"
-        return f"row {bad[0]} of the training rows is the first of {len(bad)} with such a loss, counted from 0"
+            return f"the loss of each of its {len(bad)} rows is like that, of which {first} is the first"
+        return f"{first} is the first of {len(bad)} with such a loss"
 
 
 def _tokens_that_fit(model: "PreTrainedModel") -> int:
