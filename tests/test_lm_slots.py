@@ -2,11 +2,12 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-from sampling import FAMILIES, continued, family, wide_model
+from sampling import FAMILIES, continued, family, generated, wide_model
 from tiny import VOCABULARY, random_rows
 
 from collapse_cli.data import Dataset
@@ -101,10 +102,11 @@ def test_the_last_states_of_prompts_are_those_of_each_alone() -> None:
         assert torch.allclose(states[row], alone, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", ["opt", "grouped"])
-def test_a_second_batch_sees_nothing_of_the_first(name: str) -> None:
-    """Its prompts are shorter and longer, and it starts where the first had dropped slots or had not."""
-    model = family(name)
+def test_a_second_batch_sees_nothing_of_the_first(name: str, dtype: torch.dtype) -> None:
+    """Its prompts are shorter and longer, and it starts where the first had dropped slots (not in float32) or had not."""
+    model = copy.deepcopy(family(name)).to(dtype)
     decoder = Decoder(model, 4, 5, WIDTH, STEPS)
     for seed, steps in enumerate((STEPS, 3, STEPS, 20)):
         ids, lengths = prompts_of(4, seed=seed)
@@ -141,12 +143,76 @@ def test_beams_without_common_ancestors_need_no_more_than_was_promised(beams: in
     assert held == {3 * 16 * 4 * decoder.slots.most}, "3 rows, 16 float32 numbers a slot and layer"
 
 
-def test_dropped_slots_are_those_that_no_beam_descends_from() -> None:
-    """By the masks: after room was made, a beam's past is exactly as long as its sequence."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_dropped_slots_are_those_that_no_beam_descends_from(dtype: torch.dtype) -> None:
+    """By the masks: after room was made, a beam's past is exactly as long as its sequence. Float32 drops none."""
     for how in ("any", "own", "first"):
-        _, decoder = capacity_after(how, 4, STEPS)
+        _, decoder = capacity_after(how, 4, STEPS, dtype)
         lengths = prompts_of(3)[1]
         assert decoder.slots.own.sum(dim=2).tolist() == [[int(length) + STEPS] * 4 for length in lengths]
+
+
+class Watched:
+    """How many slots were dropped each time that room was made, in all rows, and the states of each step."""
+
+    def __init__(self) -> None:
+        self.dropped: list[int] = []
+        self.states: list[torch.Tensor] = []
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        make_room, step = slots.Slots._make_room, Decoder.step
+
+        def spy_room(this: slots.Slots) -> None:
+            before = int(this.used.sum())
+            make_room(this)
+            self.dropped.append(before - int(this.used.sum()))
+
+        def spy_step(this: Decoder, tokens: torch.Tensor, parents: torch.Tensor | None = None) -> torch.Tensor:
+            self.states.append(step(this, tokens, parents).clone())
+            return self.states[-1]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(slots.Slots, "_make_room", spy_room)
+            patch.setattr(Decoder, "step", spy_step)
+            yield
+
+
+def in_float64(name: str) -> Any:
+    """A model in float64 throughout, where transformers' own norms of Llama round what they are given to float32."""
+    model = copy.deepcopy(family(name)).double()
+    for layer in model.modules():
+        for part, norm in layer.named_children():
+            if type(norm).__name__ == "LlamaRMSNorm":
+                exact = torch.nn.RMSNorm(len(norm.weight), eps=norm.variance_epsilon, dtype=torch.float64)
+                exact.load_state_dict(norm.state_dict())
+                setattr(layer, part, exact)
+    return model
+
+
+@pytest.mark.parametrize("beams", [2, 3, 5])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_beam_search_that_drops_slots_gives_the_tokens_of_generate_and_the_states_of_one_that_drops_none(
+    monkeypatch: pytest.MonkeyPatch, name: str, beams: int
+) -> None:
+    """In float64, which drops them as half precision does, and is exact enough to show a single wrong one."""
+    model, prompts, new = in_float64(name), random_rows(6, WIDTH, seed=5, ragged=True), 56
+    assert not decode.try_out(model).why_not, "this is about the engine"
+    dropping, keeping = Watched(), Watched()
+    with dropping.watched():
+        found = continued(model, prompts, new=new, beams=beams)
+    assert len(dropping.dropped) >= 3
+    assert min(dropping.dropped) > 0
+    assert found.arrays["tokens"].tolist() == generated(model, prompts, new=new, num_beams=beams).tolist()
+    monkeypatch.setattr(slots, "STEPS_AHEAD", new)  # room for all from the start
+    with keeping.watched():
+        kept = continued(model, prompts, new=new, beams=beams)
+    assert keeping.dropped == []
+    assert kept.arrays["tokens"].tolist() == found.arrays["tokens"].tolist()
+    assert len(dropping.states) == len(keeping.states) >= new - 1
+    for state, wanted in zip(dropping.states, keeping.states, strict=True):
+        assert state.dtype == torch.float64
+        torch.testing.assert_close(state, wanted, rtol=0, atol=1e-10)
 
 
 def test_room_is_made_when_the_last_free_slot_is_used_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
