@@ -29,7 +29,7 @@ from compare import Comparison, Plan
 from report import Report, about_machine
 
 from collapse_cli.lm import model as models
-from collapse_cli.runner import quiet_libraries
+from collapse_cli.process import quiet_libraries
 
 PARTS = ("roof", "train", "sample", "score", "growth", "arm")
 # By model: seconds of a turn, rows, rows of an optimizer step, window and stride, rows of the table of growth.

@@ -31,7 +31,7 @@ def settings(preset: str, shared: Path) -> list[str]:
     """The arguments of `collapse run`."""
     if preset == "quick":
         return ["--preset", "quick", "--seeds", "0"]
-    short = ["--preset", "wikitext2-small", "--generations", "1", "--policy", "keep-0", "--seeds", "0"]
+    short = ["--preset", "wikitext2-small", "--generations", "2", "--seeds", "0"]
     changed = ["data.train=valid.txt", "data.test=test.txt", "data.rows=512", "data.eval_rows=256"]
     changed.append(f"model.tokenizer={shared / 'opt-tokenizer'}")
     sets = [part for one in changed for part in ("--set", one)]

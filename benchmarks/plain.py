@@ -17,7 +17,7 @@ import torch
 from common import DECODES, END, PAD, SHAPES, WIDTH, fresh_model, ids_of, on_gpu, rows_of, stream_of, synchronize, timed
 
 from collapse_cli.lm import model as models
-from collapse_cli.runner import quiet_libraries
+from collapse_cli.process import quiet_libraries
 
 
 def start(threads: int) -> None:

@@ -38,6 +38,7 @@ def run(
     name: Annotated[str | None, typer.Option(help="Of the run's folder; the preset's by default.")] = None,
     settings: Settings = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it costs; run nothing.")] = False,
+    jobs: Annotated[int, typer.Option(min=0, help="Stages computed side by side; 0: as many as pay here.")] = 0,
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -53,7 +54,7 @@ def run(
     with console.status("loading torch and transformers") if console.is_terminal else nullcontext():
         from collapse_cli import runner
 
-    result = runner.run(tree, runs_dir, name or given, console, dry_run=dry_run)
+    result = runner.run(tree, runs_dir, name or given, console, jobs=jobs, dry_run=dry_run)
     if as_json:
         print(json.dumps(result))
     elif dry_run:
@@ -80,7 +81,7 @@ def evaluate(
     from collapse_cli import evaluate as again
     from collapse_cli.config import parse_settings
     from collapse_cli.data import InputError
-    from collapse_cli.runner import quiet_libraries
+    from collapse_cli.process import quiet_libraries
 
     quiet_libraries()
     console = Console(stderr=as_json)
@@ -109,7 +110,9 @@ def evaluate(
         return
     with show.Progressing(console, 1) as bar:
         bar.started("eval", folder.name)
-        rows = again.evaluate_run(folder, data, tree, lambda done, total: bar.progress(done, total, "models"))
+        rows = again.evaluate_run(
+            folder, data, tree, lambda done, total: bar.progress("eval", folder.name, done, total, "models")
+        )
     if as_json:
         print(json.dumps(rows))
     else:

@@ -4,11 +4,12 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from collapse_cli.stage import Finished, Stage
@@ -18,14 +19,13 @@ QUIET_SECONDS = 60.0  # between two lines about the same stage where there is no
 
 
 class Progressing:
-    """Shows a plan at work: a bar for the stage, one for the plan, and a line for each generation measured."""
+    """Shows a plan at work: a bar for each stage at work, one for the plan, and a line for each generation measured."""
 
     def __init__(self, console: Console, total: int) -> None:
         self.console, self.total = console, total
         self.done = self.cached = 0
         self.left: float | None = None
-        self._began = self._said = time.monotonic()
-        self._label = ""
+        self._at_work: dict[str, _AtWork] = {}
         self._live = console.is_terminal
         self._notes = _Notes(self)
         self._bars = Progress(
@@ -37,7 +37,6 @@ class Progressing:
             console=console,
             transient=True,
         )
-        self._stage_bar = self._bars.add_task("", total=1, visible=False, speed="", left="")
         self._plan_bar = self._bars.add_task("plan", total=max(1, total), speed=f"0/{total} stages", left="")
 
     def __enter__(self) -> "Progressing":
@@ -56,27 +55,28 @@ class Progressing:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def started(self, kind: str, where: str) -> None:
-        self._began = self._said = time.monotonic()
-        self._label = f"{kind:<6} {where}"
-        self._bars.update(
-            self._stage_bar, description=escape(self._label), completed=0, total=1, visible=True, speed="", left=""
-        )
+        label = f"{kind:<6} {where}"
+        bar = self._bars.add_task(escape(label), total=1, speed="", left="")
+        self._at_work[label] = _AtWork(bar, time.monotonic(), time.monotonic())
 
-    def progress(self, done: int, total: int, unit: str) -> None:
-        took = time.monotonic() - self._began
+    def progress(self, kind: str, where: str, done: int, total: int, unit: str) -> None:
+        label = f"{kind:<6} {where}"
+        stage = self._at_work[label]
+        took = time.monotonic() - stage.began
         speed = f"{done / took:,.0f} {unit}/s" if took > 0.2 else ""
         left = f"{duration(took / done * (total - done))} left" if done and took > 0.2 else ""
-        self._bars.update(self._stage_bar, completed=done, total=total, speed=speed, left=left)
-        if not self._live and time.monotonic() - self._said > QUIET_SECONDS:
-            self._said = time.monotonic()
-            self.line(f"{self._count()} {self._label}: {done / total:.0%}, {speed}, {left}")
+        self._bars.update(stage.bar, completed=done, total=total, speed=speed, left=left)
+        if not self._live and time.monotonic() - stage.said > QUIET_SECONDS:
+            stage.said = time.monotonic()
+            self.line(f"{self._count()} {label}: {done / total:.0%}, {speed}, {left}")
 
     def finished(self, kind: str, where: str, *, seconds: float, cached: bool, note: str) -> None:
         self.done += 1
         self.cached += cached
         left = f"{duration(self.left)} left" if self.left is not None and self.done < self.total else ""
         self._bars.update(self._plan_bar, completed=self.done, speed=f"{self.done}/{self.total} stages", left=left)
-        self._bars.update(self._stage_bar, visible=False)
+        if (stage := self._at_work.pop(f"{kind:<6} {where}", None)) is not None:
+            self._bars.remove_task(stage.bar)
         if not cached and (kind == "eval" or not self._live):
             text = f"{self._count()} {kind:<6} {where}  {duration(seconds):>6}"
             self.line("  ".join(part for part in (text, note, "" if self._live else left) if part))
@@ -86,6 +86,15 @@ class Progressing:
 
     def _count(self) -> str:
         return f"[{self.done:>{len(str(self.total))}}/{self.total}]"
+
+
+@dataclass
+class _AtWork:
+    """A stage at work: its bar, when it began, and when a line was last printed about it."""
+
+    bar: TaskID
+    began: float
+    said: float
 
 
 class _Notes(logging.Handler):

@@ -2,11 +2,12 @@
 
 import errno
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from collapse_cli.process import peak_memory_mb
 from collapse_cli.stage import Body, Finished, Stage, Workplace
 from collapse_cli.store import Store
 
@@ -18,7 +19,9 @@ class Listener(Protocol):
 
     def started(self, stage: Stage) -> None: ...
     def progress(self, stage: Stage, done: int, total: int, unit: str) -> None: ...
-    def finished(self, stage: Stage, made: Finished, *, cached: bool) -> None: ...
+    def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
+        """`memory_mb`: the most its process ever held."""
+
     def waiting(self, stage: Stage) -> None: ...
 
 
@@ -42,25 +45,33 @@ class LocalExecutor:
         announced: set[str] = set()
         while todo:
             before = len(todo)
-            for key, stage in list(todo.items()):
-                if any(made.key in todo for made in stage.inputs.values()):
+            for stage in ready(todo):
+                if self.store.has(stage.key):
+                    listener.finished(stage, self.store.get(stage.key), cached=True, memory_mb=peak_memory_mb())
+                elif (done := self.compute(stage, listener)) is not None:
+                    made, cached = done
+                    listener.finished(stage, made, cached=cached, memory_mb=peak_memory_mb())
+                else:
+                    if stage.key not in announced:
+                        announced.add(stage.key)
+                        listener.waiting(stage)
                     continue
-                if self.store.has(key):
-                    listener.finished(stage, self.store.get(key), cached=True)
-                    del todo[key]
-                    continue
-                with self.store.locked(key) as mine:
-                    if not mine:
-                        if key not in announced:
-                            announced.add(key)
-                            listener.waiting(stage)
-                        continue
-                    cached = self.store.has(key)  # another process may have published it before we had the lock
-                    made = self.store.get(key) if cached else self._compute(stage, listener)
-                listener.finished(stage, made, cached=cached)
-                del todo[key]
+                del todo[stage.key]
             if len(todo) == before:
                 time.sleep(WAIT_SECONDS)
+
+    def compute(self, stage: Stage, listener: Listener) -> tuple[Finished, bool] | None:
+        """Compute a stage whose inputs are in the store, under its lock; None when another process holds that.
+
+        Returns:
+            The stage, and whether it was there after all: another process may publish it before we have the lock.
+        """
+        with self.store.locked(stage.key) as mine:
+            if not mine:
+                return None
+            if self.store.has(stage.key):
+                return self.store.get(stage.key), True
+            return self._compute(stage, listener), False
 
     def _compute(self, stage: Stage, listener: Listener) -> Finished:
         listener.started(stage)
@@ -74,6 +85,13 @@ class LocalExecutor:
         with disk_errors(self.store.root):
             facts = self.bodies[stage.kind](stage, inputs, place)
             return self.store.publish(stage, facts, time.perf_counter() - start)
+
+
+def ready(todo: Mapping[str, Stage]) -> Iterator[Stage]:
+    """The stages of `todo` none of whose inputs is to be done; stages may be taken out of `todo` on the way."""
+    for stage in list(todo.values()):
+        if not any(made.key in todo for made in stage.inputs.values()):
+            yield stage
 
 
 class disk_errors:  # noqa: N801 - reads as a verb at its use

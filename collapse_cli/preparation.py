@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,25 @@ from collapse_cli.costs import Cost, Size
 from collapse_cli.executors import LocalExecutor, missing
 from collapse_cli.loop import BODIES, plan
 from collapse_cli.rundir import RunFolder
+from collapse_cli.side_by_side import width, workers_for
 from collapse_cli.stage import Finished, Plan, Stage
 from collapse_cli.store import Store
 
+# When stages are worked on side by side unasked. Nothing measured has a say: it decides how sums are rounded.
+LARGE = 20_000_000  # parameters; a model of more keeps all cores busy, and two at once need twice the memory
+WORTH = 60.0  # nominal seconds of a whole plan; for less, starting the workers takes longer than they save
+NOMINAL_SPEED = 1e11  # FLOP/s
 RECENT = 24  # finished stages that the estimate of the time left is made from
 
 
 @dataclass
 class Prepared:
-    """An experiment ready to run: everything looked up, and its real data in the store."""
+    """An experiment ready to run: everything looked up, and its real data in the store.
+
+    Attributes:
+        workers: how many stages are computed side by side.
+        threads: by key, how many a stage may use.
+    """
 
     config: Experiment
     resolved: Any
@@ -29,6 +39,8 @@ class Prepared:
     data: Finished
     computed: list[str]
     size: Size
+    workers: int
+    threads: dict[str, int]
 
 
 class Silent:
@@ -40,13 +52,15 @@ class Silent:
     def started(self, stage: Stage) -> None: ...
     def progress(self, stage: Stage, done: int, total: int, unit: str) -> None: ...
     def waiting(self, stage: Stage) -> None: ...
-    def finished(self, stage: Stage, made: Finished, *, cached: bool) -> None:
+    def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
         if not cached:
             self.computed.append(stage.key)
 
 
-def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path | None) -> Prepared:
+def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path | None, jobs: int) -> Prepared:
     """Look everything up and bring the real data into the store (or, for a dry run, into a temporary one)."""
+    import torch
+
     learner = learners.learner_class(config.learner)
     resolved = learner.resolve(config.model_dump(mode="json"))
     config = folder.check(Experiment.model_validate(resolved.tree))
@@ -74,7 +88,12 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
         rows["train"],
         rows["test"],
     )
-    return Prepared(config, resolved, planned, data, listener.computed, size)
+    cores = torch.get_num_threads()
+    prepared = Prepared(config, resolved, planned, data, listener.computed, size, 1, {})
+    pays = not torch.cuda.is_available() and size.parameters <= LARGE and nominal_seconds(prepared) > WORTH
+    workers = workers_for(planned, cores, jobs, pays=pays)
+    threads = {key: max(1, cores // min(at_once, workers)) for key, at_once in width(planned).items()}
+    return replace(prepared, workers=workers, threads=threads)
 
 
 def to_do(planned: Plan, store: Store) -> list[Stage]:
@@ -121,6 +140,14 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, A
     }
 
 
+def nominal_seconds(prepared: Prepared) -> float:
+    """Of the whole plan, on a machine of `NOMINAL_SPEED`."""
+    return sum(
+        costs.seconds(stage.kind, stage_cost(prepared, stage), NOMINAL_SPEED, prepared.size.layers)
+        for stage in prepared.plan.stages.values()
+    )
+
+
 def stage_cost(prepared: Prepared, stage: Stage) -> Cost:
     policy, _, generation = prepared.plan.serves[stage.key][0]
     return costs.cost(stage.kind, policy, generation, prepared.config, prepared.size)
@@ -142,9 +169,11 @@ class Clock:
     """Time left for a plan: guesses per stage, corrected by how long finished stages of the kind took."""
 
     def __init__(self, prepared: Prepared) -> None:
-        self.plan, speed = prepared.plan, costs.matmul_speed(prepared.config.train.dtype)
+        self.plan, self.workers = prepared.plan, prepared.workers
+        speed = costs.matmul_speed(prepared.config.train.dtype)
         self.guesses = {
-            key: costs.seconds(stage.kind, stage_cost(prepared, stage), speed, prepared.size.layers)
+            # a stage beside others has its share of the cores
+            key: costs.seconds(stage.kind, stage_cost(prepared, stage), speed, prepared.size.layers) * self.workers
             for key, stage in self.plan.stages.items()
         }
         self.todo = dict(self.guesses)
@@ -159,7 +188,7 @@ class Clock:
         """Seconds, for all stages still to do, or for some of them."""
         factors = costs.correction(self.observed[-RECENT:])
         keys = self.todo if among is None else {key: self.todo[key] for key in among if key in self.todo}
-        return sum(guess * factors.get(self.plan.stages[key].kind, 1.0) for key, guess in keys.items())
+        return sum(guess * factors.get(self.plan.stages[key].kind, 1.0) for key, guess in keys.items()) / self.workers
 
 
 def existing(path: Path) -> Path:

@@ -1,11 +1,9 @@
 """`collapse run`: from a configuration to a run folder. What the loop itself does stands in `loop.py`."""
 
-import logging
 import signal
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,9 @@ from collapse_cli.config import ConfigError, Experiment
 from collapse_cli.executors import LocalExecutor
 from collapse_cli.loop import BODIES
 from collapse_cli.preparation import Clock, Prepared, check_disk, describe, prepare, to_do
+from collapse_cli.process import quiet_libraries
 from collapse_cli.rundir import STORE, RunFolder, all_runs
+from collapse_cli.side_by_side import SideBySide, Worker, width
 from collapse_cli.stage import Finished, Generation, Plan, Stage
 from collapse_cli.store import Store
 
@@ -40,19 +40,19 @@ class Work:
         self.folder.add_event({"event": "started", **self._event(stage)})
 
     def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
-        self.shown.progress(done, total, unit)
+        self.shown.progress(stage.kind, self._label(stage), done, total, unit)
 
     def waiting(self, stage: Stage) -> None:
         self.shown.waiting(f"{stage.kind} {self._label(stage)}")
 
-    def finished(self, stage: Stage, made: Finished, *, cached: bool) -> None:
+    def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
         cached = cached and stage.key not in self._prepared
         if not cached:
             self.computed.append(stage.key)
             tokens = made.tokens
             speed = {"tokens": tokens, "tokens_per_second": round(tokens / max(made.seconds, 1e-3), 1)}
             event = {"event": "finished", **self._event(stage), "seconds": made.seconds, **speed}
-            self.folder.add_event(event | {"peak_memory_mb": peak_memory_mb()})
+            self.folder.add_event(event | {"peak_memory_mb": memory_mb})
         else:
             self.folder.add_event({"event": "cached", **self._event(stage)})
         self._clock.finished(stage, None if cached else made.seconds)
@@ -80,8 +80,13 @@ class Work:
         return {"kind": stage.kind, "key": stage.key, "for": self.plan.serves[stage.key][0]}
 
 
-def run(config: Experiment, runs: Path, name: str, console: Console, *, dry_run: bool = False) -> dict[str, Any]:
+def run(
+    config: Experiment, runs: Path, name: str, console: Console, *, jobs: int = 0, dry_run: bool = False
+) -> dict[str, Any]:
     """Run an experiment, or only say what it would cost. Returns what `--json` prints.
+
+    Args:
+        jobs: how many stages to compute side by side; 0: as many as pay.
 
     Raises:
         ConfigError, InputError: for what the user has to mend; nothing has been written into the run folder then.
@@ -96,7 +101,7 @@ def run(config: Experiment, runs: Path, name: str, console: Console, *, dry_run:
             quiet_libraries()
             if not dry_run:
                 _make(store.root)
-            prepared = prepare(config, folder, store, Path(temporary) if dry_run else None)
+            prepared = prepare(config, folder, store, Path(temporary) if dry_run else None, jobs)
         if dry_run:
             return describe(prepared, store, folder)
         return _run(prepared, folder, store, console)
@@ -115,7 +120,7 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
             for note in prepared.data.facts["notes"]:
                 shown.line(f"note: {note}")
             work = Work(folder, store, prepared, shown)
-            LocalExecutor(store, BODIES).run([*there, *needed], work)
+            _compute([*there, *needed], prepared, store, work)
         if config.store.keep_models != "all":
             prune(folder, store, config, planned)
     except BaseException as error:
@@ -136,6 +141,30 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
             for warning in row["warnings"]
         ],
     }
+
+
+def _compute(stages: list[Stage], prepared: Prepared, store: Store, work: Work) -> None:
+    """Side by side what can be; in this process, while the workers start, what all of that waits for."""
+    here = LocalExecutor(store, BODIES)
+    if prepared.workers == 1:
+        here.run(stages, work)
+        return
+    at_once = width(prepared.plan)
+    alone: dict[str, Stage] = {}
+    for stage in stages:
+        if at_once[stage.key] == 1 and all(made.key in alone or made not in stages for made in stage.inputs.values()):
+            alone[stage.key] = stage
+    rest = [stage for stage in stages if stage.key not in alone]
+    order = {
+        "config": prepared.config.model_dump(mode="json"),
+        "hints": prepared.resolved.hints,
+        "store": str(store.root),
+    }
+    missing = sum(not store.has(stage.key) for stage in rest)
+    with ExitStack() as stack:
+        crew = [stack.enter_context(Worker(order)) for _ in range(min(prepared.workers, missing))]
+        here.run(list(alone.values()), work)
+        SideBySide(store, crew, prepared.threads).run(rest, work)
 
 
 def _make(folder: Path) -> None:
@@ -183,34 +212,6 @@ def prune(folder: RunFolder, store: Store, config: Experiment, planned: Plan) ->
             with store.locked(key) as held:
                 freed += store.prune(key) if held else 0
     return freed
-
-
-def quiet_libraries() -> None:
-    """No progress bars and advice of transformers and datasets between our own lines."""
-    import datasets
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what it cannot read is said by our own errors
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-
-
-def peak_memory_mb() -> int:
-    """The most memory this process has held so far, in MB; on a GPU, what torch held there."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() >> 20
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        import psutil
-
-        return int(psutil.Process().memory_info().rss) >> 20
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20
 
 
 @contextmanager

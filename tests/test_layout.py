@@ -65,7 +65,9 @@ ONLY = {
     "learners": {"data"},
     "learners.lm": {"data", "metrics", "lm"},
     "lm": {"data", "lm"},
-    "executors": {"stage", "store"},
+    "executors": {"process", "stage", "store"},
+    "side_by_side": {"executors", "stage", "store"},
+    "process": set(),
     "store": {"stage"},
 }
 

@@ -330,7 +330,7 @@ class Heard:
     def started(self, stage: Stage) -> None: ...
     def progress(self, stage: Stage, done: int, total: int, unit: str) -> None: ...
 
-    def finished(self, stage: Stage, made: Finished, *, cached: bool) -> None:
+    def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
         self.finishes.append((stage.key, cached))
 
     def waiting(self, stage: Stage) -> None:
