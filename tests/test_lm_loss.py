@@ -15,7 +15,7 @@ from collapse_cli.lm.loss import IGNORED, has_plain_head, linear_cross_entropy, 
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven tokens and ten entries of the vocabulary at once, so that every test has several groups, tiles and a rest."""
     monkeypatch.setitem(losses.HELD_BYTES, "cpu", 4 * 97 * 7)
-    monkeypatch.setitem(losses.TILE, "cpu", 10)
+    monkeypatch.setitem(losses.TILE_BYTES, "cpu", 40)
 
 
 def some_rows(rows: int = 5, width: int = 9, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,7 +64,7 @@ def test_the_size_of_groups_and_tiles_does_not_matter(monkeypatch: pytest.Monkey
     ids, labels = some_rows()
     wanted = gradients(model, plain_loss(model, ids, labels))
     monkeypatch.setitem(losses.HELD_BYTES, "cpu", held)
-    monkeypatch.setitem(losses.TILE, "cpu", tile)
+    monkeypatch.setitem(losses.TILE_BYTES, "cpu", 4 * tile)
     for name, gradient in gradients(model, summed_loss(model, ids, labels, plain_head=True)).items():
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-5, atol=1e-5, msg=name)
 
@@ -91,7 +91,7 @@ def drawn(scale: float, tokens: int = 23, vocabulary: int = 37, d: int = 8) -> t
     return hidden.requires_grad_(), weight.requires_grad_(), labels
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.1, 3.0, 100.0])
+@pytest.mark.parametrize("scale", [0.0, 0.1, 3.0, 4.0, 100.0])
 def test_loss_and_gradients_are_those_of_torch(scale: float) -> None:
     """All alike, nearly alike, apart, and far apart; 37 is no multiple of the ten of a tile."""
     hidden, weight, labels = drawn(scale)
@@ -102,6 +102,23 @@ def test_loss_and_gradients_are_those_of_torch(scale: float) -> None:
     found.backward()
     for one, other in zip((hidden.grad, weight.grad), wanted, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 3.0])
+def test_small_logits_give_the_same_with_and_without_care_for_large_ones(
+    scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for largest in (0.0, losses.LARGEST):
+        monkeypatch.setattr(losses, "LARGEST", largest)
+        hidden, weight, labels = drawn(scale)
+        bound = hidden.norm(dim=1).max() * weight.norm(dim=1).max()
+        assert bound < 60, "or nothing is compared"
+        loss = linear_cross_entropy(hidden, weight, labels)
+        loss.backward()
+        found.append((loss.detach().float(), hidden.grad, weight.grad))
+    for careful, quick in zip(*found, strict=True):
+        torch.testing.assert_close(quick, careful, rtol=1e-5, atol=1e-5)
 
 
 def test_a_scale_is_one_of_loss_and_gradients() -> None:

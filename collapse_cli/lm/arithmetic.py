@@ -89,7 +89,7 @@ class _Linear(torch.autograd.Function):
         rows, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         return (
-            product(grad, weight) if wanted[0] else None,
+            _onednn(grad, weight.T) if wanted[0] else None,
             transposed_product(grad, rows) if wanted[1] else None,
             grad.sum(dim=0) if len(wanted) > 2 and wanted[2] else None,
         )
@@ -153,20 +153,26 @@ class _Fast(TorchFunctionMode):
 
     def __init__(self, *, products: bool, packed: "PackedWeights | None") -> None:
         super().__init__()
-        self.products, self.packed = products, packed
+        self.instead: dict[Any, Callable[..., Any]] = {functional.dropout: _called_dropout}
+        if products:
+            use = linear if packed is None else packed.linear
+            self.instead[functional.linear] = use
+            self.instead[torch.addmm] = lambda bias, rows, weight: use(rows, weight.T, bias)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is functional.dropout:
-            return dropout(*args, **{"share" if name == "p" else name: value for name, value in (kwargs or {}).items()})
-        if self.products and not kwargs:
-            use = linear if self.packed is None else self.packed.linear
-            if func is functional.linear:
-                return use(*args)
-            if func is torch.addmm and len(args) == 3:
-                return use(args[1], args[2].T, args[0])
-        return func(*args, **(kwargs or {}))
+        # hundreds of calls a step come by here, nearly all of them to be passed on
+        instead = self.instead.get(func)
+        if instead is None:
+            return func(*args, **kwargs) if kwargs else func(*args)
+        if instead is _called_dropout:
+            return instead(*args, **(kwargs or {}))
+        return func(*args, **kwargs) if kwargs else instead(*args)
+
+
+def _called_dropout(*args: Any, **kwargs: Any) -> torch.Tensor:
+    return dropout(*args, **{"share" if name == "p" else name: value for name, value in kwargs.items()})
 
 
 @contextmanager

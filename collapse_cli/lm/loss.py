@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 HELD_BYTES = {"cpu": 256 << 20, "cuda": 2 << 30}  # of exponentials, kept for the gradients; more tokens go in groups
-TILE = {"cpu": 1024, "cuda": 16384}  # of the vocabulary
+TILE_BYTES = {"cpu": 4096, "cuda": 32768}  # of a token's logits in a tile of the vocabulary
+LARGEST = 60.0  # logit whose exponential needs no care: sums of such are finite, and so are their inverses
 IGNORED = -100  # label of a token that is not predicted
 
 
 class _Softmax:
     """softmax(states @ weight.T), tile by tile: exp(logit - the tile's largest), and what that is to be multiplied by.
+
+    Where no logit can be large (by Cauchy and Schwarz) nothing is subtracted, which saves two passes over them.
 
     Attributes:
         tiles: (first, last, exponentials) of each tile, exponentials (tokens, last - first) in the dtype of the states,
@@ -33,9 +36,10 @@ class _Softmax:
 
     def __init__(self, states: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, *, keep: bool) -> None:
         """`states` (tokens, d) and `weight` (vocabulary, d) of one dtype, `labels` (tokens,)."""
-        size = TILE.get(states.device.type, TILE["cuda"])
+        size = max(1, TILE_BYTES.get(states.device.type, TILE_BYTES["cuda"]) // states.dtype.itemsize)
         chosen = torch.empty(len(states), dtype=torch.float32, device=states.device)
         tops, masses = [], []
+        small = len(states) > 0 and _largest_norm(states) * _largest_norm(weight) < LARGEST
         self.tiles: list[tuple[int, int, torch.Tensor]] = []
         for first in range(0, len(weight), size):
             last = min(first + size, len(weight))
@@ -43,9 +47,13 @@ class _Softmax:
             here = ((labels >= first) & (labels < last)).nonzero().squeeze(1)
             column = labels[here] - first
             chosen[here] = scores[here, column].float()
-            top = scores.amax(dim=1, keepdim=True)
-            tops.append(top.squeeze(1).float())
-            scores.sub_(top).exp_()[here, column] = 0  # so that a label that is nearly certain drowns no others
+            if small:
+                tops.append(torch.zeros_like(chosen))
+            else:
+                top = scores.amax(dim=1, keepdim=True)
+                tops.append(top.squeeze(1).float())
+                scores.sub_(top)
+            scores.exp_()[here, column] = 0  # so that a label that is nearly certain drowns no others
             masses.append(scores.sum(dim=1).float())
             if keep:
                 self.tiles.append((first, last, scores))
@@ -57,6 +65,10 @@ class _Softmax:
         self.factors /= mass
         self.losses = mass.log() + (top - chosen)
         self.missing = (rest / mass)[:, None]
+
+
+def _largest_norm(rows: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).amax())
 
 
 def _groups(where: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:

@@ -148,6 +148,7 @@ class _Work:
     def __init__(self, model: "PreTrainedModel", settings: Mapping[str, Any], width: int) -> None:
         """`width`: the longest row, in tokens."""
         self.model, self.width, self.clip = model, width, float(settings["clip"])
+        self.weights = list(model.parameters())
         self.bf16 = settings["dtype"] == "bfloat16"
         self.plain_head, self.able = has_plain_head(model), abilities(model, width)
         tokens = TOKENS_AT_ONCE if model.device.type == "cpu" else _tokens_that_fit(model)
@@ -160,7 +161,6 @@ class _Work:
         """Inside, steps can be made; outside, the model and the global random numbers are as they were."""
         with ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng())
-            stack.enter_context(fast_products(self.model.device))
             if self.able.attends:
                 stack.enter_context(attending(self.model, Causal(None, self.width)))
             yield
@@ -172,8 +172,9 @@ class _Work:
             seed: of dropout.
         """
         device = self.model.device
-        self.model.zero_grad(set_to_none=True)  # of a try for which memory did not suffice
-        torch.manual_seed(seed)
+        for weight in self.weights:
+            weight.grad = None  # of a try for which memory did not suffice
+        _seed_dropout(device, seed)
         lengths = chosen.arrays["lengths"]
         predicted = int(np.maximum(lengths.astype(np.int64) - 1, 0).sum())
         batches = lay_out(chosen.arrays["tokens"], lengths, rows_at_once * self.width, device, packed=self.able.packs)
@@ -181,7 +182,7 @@ class _Work:
         # one context for all batches, so that the weights are cast once
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
             for batch in batches:
-                with attention_for(self.model, self.able, batch):
+                with attention_for(self.model, self.able, batch), fast_products(device):
                     loss = summed_loss(
                         self.model,
                         batch.ids,
@@ -233,13 +234,21 @@ def _step(work: _Work, optimizer: torch.optim.Optimizer, chosen: Dataset, seed: 
     if not math.isfinite(summed):
         return summed, predicted
     if work.clip > 0:
-        weights = [weight for weight in work.model.parameters() if weight.grad is not None]
+        weights = [weight for weight in work.weights if weight.grad is not None]
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights], foreach=True)
         if norm > work.clip:  # otherwise it would be a multiplication of everything by one
             torch.nn.utils.clip_grads_with_norm_(weights, work.clip, norm, foreach=True)
     optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for weight in work.weights:
+        weight.grad = None
     return summed, predicted
+
+
+def _seed_dropout(device: torch.device, seed: int) -> None:
+    """As `torch.manual_seed`, which seeds every kind of device torch has ever heard of, at a cost."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _generator(seed: int, *stream: str | int) -> np.random.Generator:
