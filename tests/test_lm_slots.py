@@ -83,6 +83,34 @@ def test_a_beam_s_states_are_those_of_its_own_tokens_read_from_the_start(name: s
     assert far_from_whole(model, walked(decoder, ids, lengths, Walk(3, beams, how, seed=beams))) < 1e-4
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_sums_one_by_one_give_what_products_of_matrices_do(
+    monkeypatch: pytest.MonkeyPatch, name: str, beams: int
+) -> None:
+    """As in bfloat16, but in a precision that shows every mistake; float64 drops slots too. Two batches in turn."""
+    products: list[int] = []
+    bmm = torch.bmm
+
+    def spy(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        products.append(1)
+        return bmm(left, right)
+
+    monkeypatch.setattr(torch, "bmm", spy)
+    monkeypatch.setattr(slots, "_quick", lambda vectors: True)
+    monkeypatch.setattr(slots, "FEW", 99)
+    model = copy.deepcopy(family(name)).double()
+    decoder = Decoder(model, 4, beams, WIDTH, STEPS)
+    for seed in range(2):
+        ids, lengths = prompts_of(4, seed=seed)
+        made = walked(decoder, ids, lengths, Walk(4, beams, "any", seed))
+        assert far_from_whole(model, made) < 1e-4
+        for states in (*decoder.slots.keys.values(), *decoder.slots.values.values()):
+            states.fill_(1e30)  # what is left of a batch is seen by none, whatever it is
+    scores_of_several = 0 if beams == 1 else 2 * STEPS * len(decoder.slots.keys)
+    assert len(products) == scores_of_several, "nothing else is a product of matrices"
+
+
 def test_prompts_read_in_parts_give_the_same_states(monkeypatch: pytest.MonkeyPatch) -> None:
     model, (ids, lengths) = family("grouped"), prompts_of(7)
     whole = walked(Decoder(model, 7, 3, WIDTH, 5), ids, lengths, Walk(7, 3, "any", 0), 5)

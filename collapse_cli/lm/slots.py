@@ -17,6 +17,7 @@ from collapse_cli.lm.attention import Causal
 STEPS_AHEAD = 8  # steps that room is made for at once
 GRAIN = 16  # slots come in multiples, of the processor's vectors on a CPU
 GPU_GRAIN = 64  # and on a GPU, so that few sizes need a graph of their own
+FEW = 5  # queries of a row and head up to which sums one by one are faster than a product of matrices
 
 
 class Slots:
@@ -27,9 +28,11 @@ class Slots:
         self.rows, self.beams, self.reach, self.device = rows, beams, width + new_tokens, device
         self.grain = GRAIN if device.type == "cpu" else GPU_GRAIN
         self.most = self._rounded(most_slots(width, new_tokens, beams))
-        self.keys: dict[torch.nn.Module, torch.Tensor] = {}  # by layer: (rows, key heads, capacity, d)
+        # by layer: (rows, key heads, capacity, d), of one beam perhaps as the transpose of (rows, key heads, d, capacity)
+        self.keys: dict[torch.nn.Module, torch.Tensor] = {}
         self.values: dict[torch.nn.Module, torch.Tensor] = {}
         self.spare: torch.Tensor | None = None
+        self.places: dict[torch.Size, torch.Tensor] = {}
         self.capacity = 0
         self.read: slice | None = None
 
@@ -38,6 +41,7 @@ class Slots:
     def begin(self, lengths: torch.Tensor, width: int) -> None:
         """Start a batch of prompts of `lengths` (rows,), the longest of them `width` tokens."""
         self.capacity = self._rounded(width + STEPS_AHEAD * self.beams)
+        self.places.clear()
         self.used = lengths.clone()  # (rows,) the next free slot
         self.most_used = width
         here = torch.arange(self.capacity, device=self.device) < lengths[:, None]
@@ -81,6 +85,7 @@ class Slots:
             self.used = alive.sum(dim=1)
             self.most_used = int(self.used.max())
         old, self.capacity = self.capacity, self._rounded(self.most_used + STEPS_AHEAD * self.beams)
+        self.places.clear()
         order = torch.argsort((~alive).to(torch.int8), dim=1, stable=True)  # living slots first, in their order
         order = functional.pad(order, (0, max(0, self.capacity - old)))[:, : self.capacity]
         free = torch.arange(self.capacity, device=self.device) >= self.used[:, None]
@@ -99,16 +104,23 @@ class Slots:
         heads, d = states.shape[1], states.shape[3]
         own = _storage(states)
         if self.spare is None or len(self.spare) < len(own):
-            self.spare = torch.zeros_like(own)  # what is masked must still be a number
-        made = self._view(self.spare, heads, d)
-        torch.index_select(states.view(-1, d), 0, vectors, out=made.view(-1, d))
+            self.spare = torch.empty_like(own)
+        made = self._view(self.spare, heads, d, not states.is_contiguous())
+        if not states.is_contiguous():  # of one beam, none is dropped
+            made[:, :, : states.shape[2]] = states
+            made[:, :, states.shape[2] :] = 0
+        else:
+            torch.index_select(states.view(-1, d), 0, vectors, out=made.view(-1, d))
         if self.device.type == "cuda":  # recorded steps look for them where they were
             return self._view(own, heads, d).copy_(made)
         self.spare = own
         return made
 
-    def _view(self, storage: torch.Tensor, heads: int, d: int) -> torch.Tensor:
-        return storage[: self.rows * heads * self.capacity * d].view(self.rows, heads, self.capacity, d)
+    def _view(self, storage: torch.Tensor, heads: int, d: int, columns: bool = False) -> torch.Tensor:
+        part = storage[: self.rows * heads * self.capacity * d]
+        if columns:
+            return part.view(self.rows, heads, d, self.capacity).transpose(2, 3)
+        return part.view(self.rows, heads, self.capacity, d)
 
     # --- what the model's attention layers call -----------------------------------------------------------------------
 
@@ -132,20 +144,41 @@ class Slots:
         keys[self.each_row, :, self.write] = key.view(rows, beams, heads, d)
         values[self.each_row, :, self.write] = value.view(rows, beams, heads, d)
         asked = (query * scaling).view(rows, beams, heads, groups, d).permute(0, 2, 3, 1, 4)
-        scores = torch.bmm(asked.reshape(rows * heads, groups * beams, d), keys.flatten(0, 1).transpose(1, 2))
-        scores = scores.view(rows, heads * groups, beams, -1) + self.mask[:, None]
-        odds = torch.softmax(scores, dim=-1).to(values.dtype)
-        seen = torch.bmm(odds.view(rows * heads, groups * beams, -1), values.flatten(0, 1))
+        asked = asked.reshape(rows * heads, groups * beams, d)
+        scores = self._sums(asked, keys.transpose(2, 3).flatten(0, 1)).view(rows, heads * groups, beams, -1)
+        odds = torch.softmax(scores + self.mask[:, None], dim=-1).to(values.dtype)
+        seen = self._sums(odds.view(rows * heads, groups * beams, -1), values.flatten(0, 1))
         return seen.view(rows, heads, groups, beams, d).permute(0, 3, 1, 2, 4).reshape(rows * beams, 1, -1, d)
+
+    def _sums(self, weights: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        """Weights (n, few, count) @ vectors (n, count, d): for few weights a vector, as fast as the vectors are read."""
+        if not _quick(vectors) or weights.shape[1] > FEW or not vectors.is_contiguous():
+            return torch.bmm(weights, vectors)
+        n, few, count = weights.shape
+        if weights.shape not in self.places:
+            first = torch.arange(n, dtype=torch.int32)[:, None, None] * count
+            places = first + torch.arange(count, dtype=torch.int32).expand(few, -1)
+            self.places[weights.shape] = places.view(-1, count)
+        places, flat = self.places[weights.shape], vectors.view(n * count, -1)
+        sums = functional.embedding_bag(places, flat, mode="sum", per_sample_weights=weights.view(-1, count))
+        return sums.view(n, few, -1)
 
     def _store(self, layer: torch.nn.Module, key: torch.Tensor, value: torch.Tensor) -> None:
         for kept, states in ((self.keys, key), (self.values, value)):
             heads, d = states.shape[1], states.shape[3]
+            # scores are sums of what a row's keys have at each place of a vector: one beam's are kept by that
+            columns = kept is self.keys and self.beams == 1 and _quick(states)
             if layer not in kept:
-                kept[layer] = self._view(states.new_empty(self.rows * heads * self.most * d), heads, d).zero_()
+                storage = states.new_empty(self.rows * heads * self.most * d)
+                kept[layer] = self._view(storage, heads, d, columns).zero_()  # what is masked must still be a number
             elif kept[layer].shape[2] != self.capacity:  # left from another batch: any numbers will do
-                kept[layer] = self._view(_storage(kept[layer]), heads, d)
+                kept[layer] = self._view(_storage(kept[layer]), heads, d, columns)
             kept[layer][self.read, :, : states.shape[2]] = states
+
+
+def _quick(vectors: torch.Tensor) -> bool:
+    """Whether sums of weighted vectors are faster one by one than as products of matrices."""
+    return vectors.dtype == torch.bfloat16 and vectors.device.type == "cpu"
 
 
 def most_slots(width: int, new_tokens: int, beams: int) -> int:
