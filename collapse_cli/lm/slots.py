@@ -17,7 +17,7 @@ from collapse_cli.lm.attention import Causal
 STEPS_AHEAD = 8  # steps that room is made for at once
 GRAIN = 16  # slots come in multiples, of the processor's vectors on a CPU
 GPU_GRAIN = 64  # and on a GPU, so that few sizes need a graph of their own
-FEW = 5  # queries of a row and head up to which sums one by one are faster than a product of matrices
+FEW = 4  # queries of a row and head up to which sums one by one are faster than a product of matrices
 
 
 class Slots:
