@@ -150,21 +150,20 @@ def _compute(stages: list[Stage], prepared: Prepared, store: Store, work: Work) 
         here.run(stages, work)
         return
     at_once = width(prepared.plan)
-    alone: dict[str, Stage] = {}
+    rest, alone = {stage.key: stage for stage in stages}, []
     for stage in stages:
-        if at_once[stage.key] == 1 and all(made.key in alone or made not in stages for made in stage.inputs.values()):
-            alone[stage.key] = stage
-    rest = [stage for stage in stages if stage.key not in alone]
+        if at_once[stage.key] == 1 and not any(made.key in rest for made in stage.inputs.values()):
+            alone.append(rest.pop(stage.key))
     order = {
         "config": prepared.config.model_dump(mode="json"),
         "hints": prepared.resolved.hints,
         "store": str(store.root),
     }
-    missing = sum(not store.has(stage.key) for stage in rest)
+    missing = sum(not store.has(key) for key in rest)
     with ExitStack() as stack:
         crew = [stack.enter_context(Worker(order)) for _ in range(min(prepared.workers, missing))]
-        here.run(list(alone.values()), work)
-        SideBySide(store, crew, prepared.threads).run(rest, work)
+        here.run(alone, work)
+        SideBySide(store, crew, prepared.threads).run(list(rest.values()), work)
 
 
 def _make(folder: Path) -> None:

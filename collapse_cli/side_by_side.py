@@ -48,6 +48,8 @@ def workers_for(plan: Plan, cores: int, asked: int, *, pays: bool) -> int:
     Args:
         asked: by the user; 0: one a core if that `pays`.
     """
+    if sys.platform == "win32":  # whose pipes cannot be waited for together
+        return 1
     return max(1, min(asked or (cores if pays else 1), max(width(plan).values())))
 
 
@@ -104,7 +106,7 @@ class SideBySide:
                     case "failure":
                         raise RuntimeError(f"a worker failed at {stage.kind} {stage.key[:12]}:\n{said['text']}")
 
-    def _hand_out(self, todo: dict[str, Stage], held: Mapping[str, float], listener: Listener) -> None:
+    def _hand_out(self, todo: dict[str, Stage], held: dict[str, float], listener: Listener) -> None:
         """Give every idle worker a stage that is ready; take out of `todo` what the store has."""
         at_work = {worker.stage.key for worker in self.crew if worker.stage is not None}
         idle = [worker for worker in self.crew if worker.stage is None]
@@ -112,6 +114,7 @@ class SideBySide:
             if stage.key in at_work or held.get(stage.key, 0.0) > time.monotonic():
                 continue
             if self.store.has(stage.key):
+                held.pop(stage.key, None)
                 listener.finished(stage, self.store.get(stage.key), cached=True)
                 del todo[stage.key]
             elif idle:

@@ -27,6 +27,7 @@ class Decoder:
         self.slots = Slots(rows, beams, width, new_tokens, self.device)
         self.weight: torch.Tensor = model.get_output_embeddings().weight
         self.packed = PackedWeights(rows * beams)
+        self.held: torch.Tensor | None = None  # logits
         self._graphs: dict[tuple[int, int], _Graph] = {}
 
     def read(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -62,8 +63,13 @@ class Decoder:
         return states[:, 0]
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """(n, vocabulary) float32 scores of the next token for hidden states (n, d)."""
-        return self.packed.linear(states, self.weight).float()
+        """(n, vocabulary) float32 scores of the next token for hidden states (n, d); the next call overwrites them."""
+        made = self.packed.linear(states, self.weight)
+        if made.dtype == torch.float32:
+            return made
+        if self.held is None or self.held.numel() < made.numel():
+            self.held = torch.empty(made.numel(), device=self.device)  # fresh memory each time would be slower
+        return self.held[: made.numel()].view(made.shape).copy_(made)
 
     def _run(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         with fast_products(self.device, self.packed):
