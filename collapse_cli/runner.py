@@ -150,10 +150,11 @@ def _compute(stages: list[Stage], prepared: Prepared, store: Store, work: Work) 
         here.run(stages, work)
         return
     at_once = width(prepared.plan)
-    rest, alone = {stage.key: stage for stage in stages}, []
+    rest = {stage.key: stage for stage in stages}
     for stage in stages:
         if at_once[stage.key] == 1 and not any(made.key in rest for made in stage.inputs.values()):
-            alone.append(rest.pop(stage.key))
+            del rest[stage.key]
+    alone = [stage for stage in stages if stage.key not in rest]
     order = {
         "config": prepared.config.model_dump(mode="json"),
         "hints": prepared.resolved.hints,
