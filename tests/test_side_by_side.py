@@ -29,8 +29,16 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return e2e.write_experiment(tmp_path_factory.mktemp("side"))
 
 
+COLLAPSE = """
+import signal, sys
+from collapse_cli.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where a shell started us in the background
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def command(config: Path, runs: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "collapse_cli", "run", str(config), "--runs-dir", str(runs), *more]
+    return [sys.executable, "-c", COLLAPSE, "run", str(config), "--runs-dir", str(runs), *more]
 
 
 def run(config: Path, runs: Path, *more: str, jobs: int = 2) -> subprocess.CompletedProcess[str]:
