@@ -144,6 +144,22 @@ def test_a_second_batch_sees_nothing_of_the_first(name: str, dtype: torch.dtype)
             assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("beams", [1, 2])
+def test_no_batch_reads_memory_that_was_never_written(beams: int, dtype: torch.dtype) -> None:
+    """Short prompts first, so that the room shrinks; then long ones. Masked slots must hold numbers, for 0 * NaN is NaN."""
+    decoder = Decoder(copy.deepcopy(family("opt")).to(dtype), 2, beams, 44, 20)
+    ids = torch.arange(2 * 44).view(2, 44) % VOCABULARY
+    torch.use_deterministic_algorithms(True)  # fills fresh memory with NaN
+    try:
+        assert torch.empty(3).isnan().all(), "or nothing is tested"
+        for length, steps in ((2, 12), (44, 12), (2, 20), (44, 20)):
+            made = walked(decoder, ids, torch.tensor([length] * 2), Walk(2, beams, "any", 0), steps)
+            assert all(states.isfinite().all() for states, _ in made)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def capacity_after(how: str, beams: int, steps: int, dtype: torch.dtype = torch.float32) -> tuple[int, Decoder]:
     decoder = Decoder(copy.deepcopy(family("opt")).to(dtype), 3, beams, WIDTH, steps)
     ids, lengths = prompts_of(3)

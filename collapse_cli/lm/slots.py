@@ -104,7 +104,7 @@ class Slots:
         heads, d = states.shape[1], states.shape[3]
         own = _storage(states)
         if self.spare is None or len(self.spare) < len(own):
-            self.spare = torch.empty_like(own)
+            self.spare = torch.zeros_like(own)  # what is masked must still be a number
         made = self._view(self.spare, heads, d, not states.is_contiguous())
         if not states.is_contiguous():  # of one beam, none is dropped
             made[:, :, : states.shape[2]] = states
