@@ -198,6 +198,6 @@ def _try(model: "PreTrainedModel", reach: int) -> tuple[Abilities, str]:
     positions = torch.arange(9, device=device)[None] - 5 * segments
     try:
         packs = agrees(segments, torch.cat(wanted, dim=1), input_ids=ids, position_ids=positions)
-    except Exception:
+    except Exception:  # as above; its rows then go one text each, which is slower and nothing else
         packs = False
     return Abilities(attends=True, packs=packs), ""
