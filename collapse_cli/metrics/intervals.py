@@ -1,0 +1,99 @@
+"""Intervals: Student's t over few seeds, paired differences over common seeds, and estimates that bring their standard error."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its confidence interval.
+
+    Attributes:
+        mean: of the values, in their unit.
+        low, high: ends of the interval; None where there is none (one value, or values that are not finite).
+        n: how many values the mean is of; for an estimate over test rows 1, the one seed.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def half(self) -> float | None:
+        """Half the width of the interval; of a symmetric one, what stands after ±."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+    def within(self, function: Callable[[float], float]) -> "Interval":
+        """The interval of an increasing function of the mean: `math.exp` makes of a difference in nats a ratio."""
+        low, high = (None if end is None else function(end) for end in (self.low, self.high))
+        return Interval(function(self.mean), low, high, self.n)
+
+    def record(self) -> dict[str, float | int | None]:
+        """As JSON."""
+        return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n}
+
+
+def t_quantile(freedom: int, probability: float) -> float:
+    """Quantile of Student's t with `freedom` degrees of freedom."""
+    from scipy.special import stdtrit  # scipy.stats gives the same number and takes a second to import
+
+    return float(stdtrit(freedom, probability))
+
+
+def interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """Mean of independent values, one per seed, with its t interval: mean ± t(n - 1) · s / √n (Student, Biometrika 1908).
+
+    It assumes values that are roughly normal over seeds. Perplexities are not (they grow by factors): for ratios of
+    them take the interval of log-perplexities, `interval(...).within(math.exp)`.
+
+    Args:
+        values: at least one; one alone has no interval.
+
+    Raises:
+        ValueError: for no values, or a level outside (0, 1).
+    """
+    if not values or not 0 < level < 1:
+        raise ValueError(f"an interval at level {level} of {len(values)} values")
+    n = len(values)
+    mean = sum(value / n for value in values)  # divided first: perplexities may be as large as floats go
+    if n == 1:
+        return Interval(float(values[0]), None, None, 1)
+    scale = max(abs(value - mean) for value in values)
+    if not math.isfinite(scale):
+        return Interval(mean, None, None, n)
+    spread = scale * math.sqrt(sum(((value - mean) / scale) ** 2 for value in values) / (n - 1)) if scale else 0.0
+    half = t_quantile(n - 1, (1 + level) / 2) * spread / math.sqrt(n)
+    return _ends(mean, half, n)
+
+
+def paired(first: Mapping[int, float], second: Mapping[int, float], level: float = LEVEL) -> Interval | None:
+    """Mean of first[seed] - second[seed] over the seeds that both have, with its t interval; None when there are none.
+
+    Policies share random numbers at the same seed, so what a seed does to both drops out of the difference.
+    """
+    common = sorted(first.keys() & second.keys())
+    return interval([first[seed] - second[seed] for seed in common], level) if common else None
+
+
+def normal(estimate: float, error: float | None, level: float = LEVEL) -> Interval:
+    """Interval of one seed's estimate from its standard error over rows: estimate ± z · error.
+
+    It says how well the test rows (or samples) pin down this one model's number, nothing about other seeds.
+
+    Args:
+        error: standard error over rows; None: no interval.
+    """
+    if error is None or not math.isfinite(error):
+        return Interval(estimate, None, None, 1)
+    from scipy.special import ndtri
+
+    return _ends(estimate, float(ndtri((1 + level) / 2)) * error, 1)
+
+
+def _ends(mean: float, half: float, n: int) -> Interval:
+    low, high = mean - half, mean + half
+    return Interval(mean, low, high, n) if math.isfinite(low) and math.isfinite(high) else Interval(mean, None, None, n)
