@@ -43,7 +43,7 @@ def test_an_unknown_key_is_refused_and_the_nearest_known_one_named(tree: dict[st
 
 
 def test_every_key_of_the_tree_is_known_and_a_misspelling_of_it_finds_it() -> None:
-    for key in config._known_keys():
+    for key in config.reading._known_keys():
         *parents, last = key.split(".")
         tree: dict[str, Any] = {f"{last}x": 1}
         for parent in reversed(parents):

@@ -1,16 +1,8 @@
 """The typed tree of an experiment: defaults < preset or file < command line. Frozen; an unknown key is an error."""
 
-import difflib
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-
-class ConfigError(ValueError):
-    """What the user asked for cannot be run: what, where, what to do, in one line."""
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -161,6 +153,8 @@ class EvalConfig(Section):
     """Tokens of the sliding window. 0: what the model can take."""
     stride: int = Field(default=0, ge=0)
     """Tokens the window moves. 0: half of it."""
+    samples: bool = True
+    """Measure what each generation samples, too; the last one is then sampled for that alone."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of scoring. bfloat16 is faster where the machine has instructions for it, and moves the third digit."""
 
@@ -170,6 +164,39 @@ class StoreConfig(Section):
 
     keep_models: Literal["all", "ends", "none"] = "all"
     """Weights to keep once nothing needs them: all, generation 0 and the last one, or none."""
+
+
+class Expectation(Section):
+    """A published number that a run can be held against."""
+
+    what: str = Field(min_length=1)
+    """A field of `metrics.jsonl`, such as `perplexity`."""
+    policy: str = ""
+    """Of which policy. Empty: the first."""
+    generation: int = Field(ge=0)
+    value: float
+    tolerance: float = Field(default=0.1, gt=0)
+    """Relative: up to how far from `value` a measured one is inside."""
+    source: str = Field(min_length=1)
+    """Where it was published."""
+    note: str = ""
+    """What the reader should know, such as that a setting is unconfirmed."""
+
+
+class TrackingConfig(Section):
+    """Where the rows of `metrics.jsonl` are mirrored to while they are made; nothing of it changes a number."""
+
+    to: tuple[Literal["mlflow", "wandb", "tensorboard"], ...] = ()
+    """Trackers that mirror the run; each wants its extra, as in `pip install 'collapse-cli[mlflow]'`. Empty: none."""
+    uri: str = ""
+    """MLflow's store or server. Empty: MLFLOW_TRACKING_URI where that is set, else `mlflow.db` in the runs folder."""
+    project: str = Field(default="collapse", min_length=1)
+    """MLflow's experiment and the W&B project."""
+
+    @field_validator("to", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
 class Experiment(Section):
@@ -185,6 +212,9 @@ class Experiment(Section):
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     store: StoreConfig = StoreConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    expect: tuple[Expectation, ...] = ()
+    """Published numbers that the report shows beside the measured ones."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":
@@ -223,7 +253,8 @@ class Experiment(Section):
         for section, keys in gone.items():
             for key in keys:
                 del tree[section][key]
-        del tree["store"]
+        for section in ("store", "tracking", "expect"):
+            del tree[section]
         return tree
 
     def extended(self, other: "Experiment") -> "Experiment":
@@ -236,140 +267,3 @@ class Experiment(Section):
             }
         )
         return self.model_copy(update={"loop": loop})
-
-
-def presets() -> dict[str, Path]:
-    """The shipped configurations by name: files of `configs/`, in the checkout or in the installed package."""
-    here = Path(__file__).parent
-    folder = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def preset_path(name: str) -> Path:
-    """The file of a preset.
-
-    Raises:
-        ConfigError: for an unknown name, with the nearest known one.
-    """
-    known = presets()
-    if name not in known:
-        raise ConfigError(f"there is no preset {name!r}{nearest(name, known)}; `collapse presets` lists them")
-    return known[name]
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A configuration file as a tree.
-
-    Raises:
-        ConfigError: when it is missing, not UTF-8, or not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        hint = f"; the preset of that name is --preset {path}" if str(path) in presets() else ""
-        raise ConfigError(f"there is no configuration file {str(path)!r}{hint}") from None
-    except (IsADirectoryError, UnicodeDecodeError):
-        raise ConfigError(f"{path} is not a TOML file in UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
-
-
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """`["train.lr=1e-4", "data.train=valid.txt"]` as a tree; values are read as TOML, else as plain text."""
-    tree: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--set {setting!r}: write key=value, for example --set train.lr=1e-4")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text.strip()
-        *parents, last = key.strip().split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise ConfigError(f"--set {setting!r}: {parent} was given a value before")
-        node[last] = value
-    return tree
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the leaves of `over` in place of its own."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def load(tree: Mapping[str, Any], where: str) -> Experiment:
-    """The experiment of a configuration tree.
-
-    Raises:
-        ConfigError: for the first thing that is wrong with it; `where` says what the user gave.
-    """
-    try:
-        return Experiment.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {_first_fault(error)}") from None
-
-
-def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    """` (did you mean 'keep-10'?)` where something known is near, else nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        return _unknown(key)
-    given = "" if isinstance(fault["input"], dict | BaseModel) else f", it is {fault['input']!r}"
-    limits = {"ge": 0, "gt": 0, "le": 0, "lt": 0} | fault.get("ctx", {})
-    words = {
-        "int": "must be a whole number",
-        "float": "must be a number",
-        "finite_number": "must be a finite number",
-        "bool": "must be true or false",
-        "string": "must be text",
-        "tuple": "must be a list",
-        "too_short": "must not be empty",
-        "string_too_short": "must not be empty",
-        "greater_than_equal": f"must be at least {limits['ge']:g}",
-        "greater_than": f"must be above {limits['gt']:g}",
-        "less_than_equal": f"must be at most {limits['le']:g}",
-        "less_than": f"must be below {limits['lt']:g}",
-        "literal_error": f"must be {limits.get('expected')}",
-    }
-    kind = fault["type"]
-    said = words.get(kind) or words.get(kind.split("_")[0])
-    if said is not None:
-        return f"{key} {said}{given}"
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" if key else message
-
-
-def _unknown(key: str) -> str:
-    """An unknown key, and where its name is known, or the nearest of its section, or of all; else what the section has."""
-    known = _known_keys()
-    section, _, name = key.rpartition(".")
-    beside = [other for other in known if other.rpartition(".")[0] == section]
-    elsewhere = [other for other in known if other.rpartition(".")[2] == name]
-    near = elsewhere[:1] or difflib.get_close_matches(key, beside, n=1, cutoff=0.75)
-    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-    if near:
-        return f"unknown key {key!r} (did you mean {near[0]!r}?)"
-    there = ", ".join(other.rpartition(".")[2] for other in beside)
-    return f"unknown key {key!r}" + (f"; {section or 'a configuration'} has {there}" if beside else "")
-
-
-def _known_keys(section: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:
-    keys = []
-    for name, field in section.model_fields.items():
-        keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            keys.extend(_known_keys(field.annotation, f"{prefix}{name}."))
-    return keys

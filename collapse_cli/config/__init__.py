@@ -1,0 +1,27 @@
+"""The configuration: the typed tree (`tree.py`), and how it is read (`reading.py`)."""
+
+from collapse_cli.config.reading import (
+    ConfigError,
+    load,
+    merge,
+    nearest,
+    parse_settings,
+    preset_path,
+    presets,
+    read_toml,
+)
+from collapse_cli.config.tree import Expectation, Experiment, Section
+
+__all__ = [
+    "ConfigError",
+    "Expectation",
+    "Experiment",
+    "Section",
+    "load",
+    "merge",
+    "nearest",
+    "parse_settings",
+    "preset_path",
+    "presets",
+    "read_toml",
+]
