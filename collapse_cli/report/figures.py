@@ -1,0 +1,273 @@
+"""Interactive plots as plain plotly figures, without colours: the page's script paints them for light, dark and paper.
+
+A trace's `meta` says what it is: {"s": index of its series, "role": mean | band | edge | seed | bar | floor | wave,
+"t": 0..1 of a generation}. Building dicts by hand keeps plotly's Python half (seconds of import) out of the way.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from collapse_cli.metrics.intervals import Interval
+from collapse_cli.report.catalogue import Measure
+from collapse_cli.report.reading import Series
+from collapse_cli.report.text import label
+
+Trace = dict[str, Any]
+EXPONENT = 690.0  # the largest whose exponential is a float with room to spare
+TICKS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot and the words around it.
+
+    Attributes:
+        name: unique in the page; of the element's id.
+        title, reading, misses: plain text.
+        alt: what the plot shows, for those who cannot see it.
+        height: pixels.
+        series: the one series it is about, where it is about one.
+        group: plots with a common switch of the axis.
+        numbers: the same as a table: names of columns, and rows of cells.
+    """
+
+    name: str
+    title: str
+    reading: str
+    misses: str
+    alt: str
+    traces: Sequence[Trace]
+    layout: Mapping[str, Any]
+    height: int = 240
+    series: Series | None = None
+    group: str = ""
+    numbers: tuple[Sequence[str], Sequence[Sequence[str]]] = ((), ())
+    columns: Sequence[Series] = field(default=())
+
+
+def value(number: float | None, digits: int = 3) -> str:
+    """A number for people: 46.9, 974, 1,204, 0.031, 3.02e+09."""
+    if number is None or not math.isfinite(number):
+        return "–"
+    if number != 0 and (abs(number) >= 1e6 or abs(number) < 1e-4):
+        return f"{number:.{digits - 1}e}"
+    if abs(number) >= 10 ** (digits - 1):
+        return f"{number:,.0f}"
+    return f"{number:#.{digits}g}".rstrip(".") if number else "0"
+
+
+def spread(one: Interval | None) -> str:
+    """A mean with its interval: 46.9 (45.1 to 48.8); the mean alone where one seed gives none."""
+    if one is None:
+        return "–"
+    if one.low is None or one.high is None:
+        return value(one.mean)
+    return f"{value(one.mean)} ({value(one.low)} to {value(one.high)})"
+
+
+def exponential(nats: float) -> float:
+    """Perplexity of a log-perplexity, kept within what a plot can hold."""
+    return math.exp(min(nats, EXPONENT))
+
+
+def perplexity(series: Sequence[Series], floors: Mapping[int, float]) -> Figure | None:
+    """Perplexity on real test text by generation; the mean over seeds is one of log-perplexities.
+
+    Args:
+        floors: by run, the entropy rate of the data in nats per token, where it is known.
+    """
+    found = {one.index: perplexities(one) for one in series}
+    traces: list[Trace] = []
+    for one in series:
+        traces += _lines(one, found[one.index], one.by_seed("nll"), exponential, legend=True)
+    if not traces:
+        return None
+    last = max(max(one.generations) for one in series)
+    for run_index, floor in floors.items():
+        traces.append(
+            {
+                "x": [0, last],
+                "y": [rounded(exponential(floor))] * 2,
+                "mode": "lines",
+                "name": "no model can be below: exp(entropy rate)",
+                "showlegend": run_index == min(floors),
+                "hovertemplate": "floor %{y:.4g}<extra></extra>",
+                "meta": {"role": "floor", "r": run_index},
+            }
+        )
+    seen = [y for trace in traces for y in trace["y"]]
+    layout = layout_of("perplexity", last) | {"showlegend": True}
+    layout["yaxis"] |= {"type": "log"} | log_ticks(min(seen), max(seen))
+    return Figure(
+        "perplexity",
+        "Perplexity on real test text",
+        "Lower is better; a level line means that nothing is lost. The line is the mean over seeds, the band its 95% "
+        "interval, faint lines are single seeds.",
+        "One number for all tokens: it can stand still while rare tokens are forgotten, and it says nothing about samples.",
+        _said("Perplexity", series, found),
+        traces,
+        layout,
+        height=430,
+        group="perplexity",
+        numbers=_numbers(series, found),
+        columns=series,
+    )
+
+
+def perplexities(one: Series) -> dict[int, Interval]:
+    """Generation -> perplexity over seeds: mean and interval of log-perplexities, exponentiated."""
+    return {g: there.within(exponential) for g, there in one.means("nll").items()}
+
+
+def curve(measure: Measure, series: Sequence[Series]) -> Figure | None:
+    """A field by generation, every series a line; None where no row has it."""
+    found = {one.index: one.means(measure.name, measure.part) for one in series}
+    traces: list[Trace] = []
+    for one in series:
+        traces += _lines(one, found[one.index], one.by_seed(measure.name, measure.part))
+    if not traces:
+        return None
+    layout = layout_of(measure.unit, max(max(one.generations) for one in series))
+    if measure.zero:
+        layout["yaxis"] |= {"rangemode": "tozero"}
+    if measure.name in ("head_change", "tail_change"):
+        layout["yaxis"] |= {"zeroline": True}
+    name = measure.name if measure.part is None else f"{measure.name}_{measure.part + 1}"
+    return Figure(
+        name,
+        measure.title,
+        measure.reading,
+        measure.misses,
+        _said(measure.title, series, found),
+        traces,
+        layout,
+        numbers=_numbers(series, found),
+        columns=series,
+    )
+
+
+def same_scale(figures: Sequence[Figure | None]) -> list[Figure]:
+    """The figures with one vertical scale, so that they compare at a glance."""
+    there = [one for one in figures if one is not None]
+    seen = [y for one in there for trace in one.traces for y in trace["y"]]
+    if seen:
+        low, high = min(0.0, *seen), max(0.0, *seen)
+        room = (high - low) * 0.06 or 1.0
+        for one in there:
+            one.layout["yaxis"]["range"] = [rounded(low - room), rounded(high + room)]
+    return there
+
+
+def log_ticks(low: float, high: float) -> dict[str, Any]:
+    """Round numbers for a logarithmic axis, at most about eight; plotly's own crowd or fail within one decade."""
+    decades = [
+        digit * 10.0**power
+        for power in range(math.floor(math.log10(low)) - 1, math.floor(math.log10(high)) + 2)
+        for digit in TICKS
+    ]
+    room = (math.log(high / low) or 0.2) * 0.04
+    inside = [tick for tick in decades if low * math.exp(-room) <= tick <= high * math.exp(room)]
+    for keep in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
+        if len(inside) > 8:
+            inside = [tick for tick in inside if round(tick / 10 ** math.floor(math.log10(tick) + 1e-9), 6) in keep]
+    return {"tickvals": inside, "ticktext": [f"{tick:,.4g}" if tick < 1e6 else f"{tick:.0e}" for tick in inside]}
+
+
+def _lines(
+    one: Series,
+    means: Mapping[int, Interval],
+    by_seed: Mapping[int, Mapping[int, float]],
+    scale: Any = float,
+    *,
+    legend: bool = False,
+) -> list[Trace]:
+    """A series in a plot over generations: band, faint seeds, mean."""
+    traces: list[Trace] = []
+    name = label(one.label)
+    banded = {g: there for g, there in means.items() if there.low is not None and there.high is not None}
+    if len(banded) > 1:
+        for role, ends in (("edge", [t.low for t in banded.values()]), ("band", [t.high for t in banded.values()])):
+            traces.append(
+                {
+                    "x": list(banded),
+                    "y": [rounded(end or 0.0) for end in ends],
+                    "mode": "lines",
+                    "name": name,
+                    "hoverinfo": "skip",
+                    "showlegend": False,
+                    "meta": {"s": one.index, "role": role},
+                }
+            )
+        traces[-1]["fill"] = "tonexty"
+    if len(by_seed) > 1:
+        for seed, values in by_seed.items():
+            traces.append(
+                {
+                    "x": list(values),
+                    "y": [rounded(scale(y)) for y in values.values()],
+                    "mode": "lines",
+                    "name": f"{name}, seed {seed}",
+                    "hoverinfo": "skip",
+                    "showlegend": False,
+                    "meta": {"s": one.index, "role": "seed"},
+                }
+            )
+    if means:
+        traces.append(
+            {
+                "x": list(means),
+                "y": [rounded(there.mean) for there in means.values()],
+                "mode": "lines+markers",
+                "name": name,
+                "customdata": [_hover(there) for there in means.values()],
+                "hovertemplate": f"{name}: %{{customdata}}<extra></extra>",
+                "showlegend": legend,
+                "meta": {"s": one.index, "role": "mean"},
+            }
+        )
+    return traces
+
+
+def _hover(there: Interval) -> str:
+    return spread(there) if there.low is not None else f"{value(there.mean)}, one seed"
+
+
+def layout_of(unit: str, last: int) -> dict[str, Any]:
+    steps = 1 if last <= 12 else 5 if last <= 60 else 10 ** math.ceil(math.log10(last / 20))
+    return {
+        "xaxis": {
+            "title": {"text": "generation"},
+            "range": [-0.03 * max(last, 1) - 0.1, last + 0.03 * max(last, 1) + 0.1],
+            "dtick": steps,
+            "fixedrange": True,
+        },
+        "yaxis": {"title": {"text": unit}, "fixedrange": True},
+        "hovermode": "x unified",
+    }
+
+
+def _said(title: str, series: Sequence[Series], found: Mapping[int, Mapping[int, Interval]]) -> str:
+    """A plot in words: where each line starts and ends."""
+    parts = []
+    for one in series:
+        if means := found[one.index]:
+            first, last = min(means), max(means)
+            parts.append(
+                f"{one.label}: {value(means[first].mean)} at generation {first}, "
+                f"{value(means[last].mean)} at generation {last}"
+            )
+    return f"{title} by generation. {'; '.join(parts)}."
+
+
+def _numbers(
+    series: Sequence[Series], found: Mapping[int, Mapping[int, Interval]]
+) -> tuple[list[str], list[list[str]]]:
+    generations = sorted({g for means in found.values() for g in means})
+    rows = [[str(g), *(spread(found[one.index].get(g)) for one in series)] for g in generations]
+    return ["generation", *(one.label for one in series)], rows
+
+
+def rounded(number: float) -> float:
+    return float(f"{number:.6g}")

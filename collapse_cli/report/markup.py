@@ -1,0 +1,122 @@
+"""Small pieces of HTML: every text that comes in is escaped here, once."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from collapse_cli.report.figures import Figure
+from collapse_cli.report.reading import Series, table
+from collapse_cli.report.text import LONGEST, escaped
+
+COLOURS, DASHES = 6, 4
+
+
+def swatch(policy: int, run: int) -> str:
+    """The sign of a line: colour by policy, dashes by run."""
+    return f'<span class="swatch c{policy % COLOURS} d{run % DASHES}" aria-hidden="true"></span>'
+
+
+def heading(one: Series) -> str:
+    return f"{swatch(one.policy_index, one.run_index)} {escaped(one.label)}"
+
+
+def cells(
+    caption: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    kind: str = "",
+    series: Sequence[int | None] = (),
+    classes: Sequence[str] = (),
+    row_classes: Sequence[str] = (),
+) -> str:
+    """A table that scrolls on its own where it is too wide; cells are HTML already.
+
+    Args:
+        series: for each column the index of its series, so that it hides with it.
+        classes: for each column.
+        row_classes: for each row.
+    """
+
+    def attributes(column: int) -> str:
+        name = classes[column] if column < len(classes) else ""
+        said = f' class="{name}"' if name else ""
+        shown = series[column] if column < len(series) else None
+        return said + (f' data-series="{shown}"' if shown is not None else "")
+
+    tops = "".join(f'<th scope="col"{attributes(i)}>{one}</th>' for i, one in enumerate(head))
+    top = f"<thead><tr>{tops}</tr></thead>" if any(head) else ""
+    body = []
+    for index, row in enumerate(rows):
+        name = row_classes[index] if index < len(row_classes) else ""
+        first = f'<th scope="row"{attributes(0)}>{row[0]}</th>' if row else ""
+        rest = "".join(f"<td{attributes(i)}>{one}</td>" for i, one in enumerate(row) if i > 0)
+        body.append(f'<tr class="{name}">{first}{rest}</tr>' if name else f"<tr>{first}{rest}</tr>")
+    said = f' class="{kind}"' if kind else ""
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table{said}>'
+        f"<caption>{caption}</caption>{top}<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def folded(summary: str, inside: str, *, opened: bool = False, kind: str = "") -> str:
+    said = f' class="{kind}"' if kind else ""
+    return f"<details{said}{' open' if opened else ''}><summary>{summary}</summary>{inside}</details>"
+
+
+def how_to_read(reading: str, misses: str) -> str:
+    """The line under a plot."""
+    said = f"<b>How to read it.</b> {escaped(reading)}" if reading else ""
+    return f'<p class="reading">{said} <b>What it misses.</b> {escaped(misses)}</p>' if misses else ""
+
+
+def plot(figure: Figure, size: str, *, card: bool = True) -> str:
+    """A place for a plot, the words around it, and its numbers as a table, folded."""
+    hides = f' data-series="{figure.series.index}"' if figure.series is not None else ""
+    title = heading(figure.series) if figure.series is not None else escaped(figure.title)
+    names, rows = figure.numbers
+    numbers = ""
+    if names:
+        said = [[split(cell) for cell in row] for row in rows]
+        columns = [None, *(one.index for one in figure.columns)]
+        inside = cells(
+            f"{escaped(figure.title)}: mean over seeds and 95% interval",
+            [escaped(name) for name in names],
+            said,
+            series=columns,
+            classes=["", *["n"] * (len(names) - 1)],
+        )
+        numbers = folded("the numbers", inside)
+    top = f"<h3>{title}</h3>" if card else ""
+    kind = ' class="card"' if card else ""
+    return (
+        f'<figure{kind} id="plot-{figure.name}"{hides}>{top}'
+        f'<div class="plot {size}" data-figure="{figure.name}" role="img" aria-label="{escaped(figure.alt)}"></div>'
+        f"<figcaption>{how_to_read(figure.reading, figure.misses)}</figcaption>{numbers}</figure>"
+    )
+
+
+def section(name: str, title: str, inside: str) -> str:
+    return f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{title}</h2>{inside}</section>'
+
+
+def split(cell: str) -> str:
+    """A mean with its interval below it in small."""
+    mean, _, ends = cell.partition(" (")
+    return f"{escaped(mean)}<small>{escaped(ends.rstrip(')'))}</small>" if ends else escaped(mean)
+
+
+def note(text: str) -> str:
+    return f'<p class="note">{text}</p>'
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A configuration's leaves by dotted name, as text that is not yet escaped."""
+    found: dict[str, str] = {}
+    for name, inside in tree.items():
+        if table(inside) and len(prefix) < 200:
+            found |= leaves(inside, f"{prefix}{name}.")
+        else:
+            said = inside if isinstance(inside, str) else json.dumps(inside, default=str)
+            found[f"{prefix}{name}"] = said[: LONGEST * 2]
+    return found

@@ -1,0 +1,325 @@
+"""The sections of the page: each makes its HTML, or none where a run has nothing for it."""
+
+from collections.abc import Sequence
+
+from collapse_cli.diagnosis import Diagnosis
+from collapse_cli.report import catalogue, tables
+from collapse_cli.report.figures import Figure, curve, perplexity, same_scale
+from collapse_cli.report.markup import cells, folded, heading, how_to_read, leaves, note, plot, section, split
+from collapse_cli.report.panels import heat, histograms
+from collapse_cli.report.reading import Row, Run, Series, pooled
+from collapse_cli.report.text import LONGEST, escaped, marked
+
+OLD = "was made before this was measured, or with the instrument switched off"
+PROMPT = 400  # characters of a prompt that are shown
+STEPS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+
+
+class Page:
+    """Sections and figures as they are made; a section without data leaves one line instead."""
+
+    def __init__(self, runs: Sequence[Run], series: Sequence[Series], found: Sequence[Diagnosis]) -> None:
+        self.runs, self.series, self.found = runs, series, found
+        self.figures: list[Figure] = []
+        self.sections: list[tuple[str, str, str]] = []
+        self.missing: list[str] = []
+
+    def add(self, name: str, title: str, inside: str) -> None:
+        if inside:
+            self.sections.append((name, title, section(name, title, inside)))
+        else:
+            self.missing.append(title)
+
+    def plots(self, figures: Sequence[Figure | None], size: str) -> str:
+        there = [one for one in figures if one is not None]
+        self.figures += there
+        return "".join(plot(one, size) for one in there)
+
+    def curves(self, measures: Sequence[catalogue.Measure]) -> str:
+        return self.grid([curve(measure, self.series) for measure in measures], "small")
+
+    def grid(self, figures: Sequence[Figure | None], size: str) -> str:
+        """Plots in rows of three, or of two where that leaves none alone."""
+        there = [one for one in figures if one is not None]
+        kind = "grid pairs" if len(there) in (1, 2, 4) else "grid"
+        return f'<div class="{kind}">{self.plots(there, size)}</div>' if there else ""
+
+
+def warnings(runs: Sequence[Run]) -> str:
+    """Guard rails, first of all things; and what could not be read."""
+    found = tables.warned(runs)
+    several = len(runs) > 1
+    items = [
+        f"<li>{f'{escaped(run.name)}: ' if several else ''}{escaped(text, 300)} "
+        f"<span>({escaped(where)}; {count} row{'s' if count > 1 else ''})</span></li>"
+        for run, text, where, count in found
+    ]
+    said = "".join(items[:8])
+    if len(items) > 8:
+        said += f"<li>and {len(items) - 8} more kinds of warnings, in metrics.jsonl</li>"
+    parts = []
+    if said:
+        parts.append(
+            '<aside class="warnings" aria-labelledby="warnings-title"><h2 id="warnings-title">'
+            f"Read with care: {len(items)} guard rail{'s' if len(items) > 1 else ''} gave warnings</h2><ul>{said}</ul></aside>"
+        )
+    for run in runs:
+        if run.notes:
+            lines = "".join(f"<li>{escaped(one, 300)}</li>" for one in run.notes[:20])
+            parts.append(
+                '<aside class="warnings"><h2>Some of the run folder could not be read</h2>'
+                f"<ul>{lines}</ul><span>{escaped(run.name)}; the rest is shown.</span></aside>"
+            )
+    return "".join(parts)
+
+
+def glance(page: Page) -> None:
+    if not page.series:
+        page.add("glance", "At a glance", note("No generation has been measured yet."))
+        return
+    names, rows = tables.glance(page.series, page.found)
+    said = [[heading(one), *(split(cell) for cell in row[1:])] for one, row in zip(page.series, rows, strict=True)]
+    inside = cells("Each policy at its last generation; means over seeds with 95% intervals", names, said, kind="wide")
+    for run, diagnosis in zip(page.runs, page.found, strict=True):
+        lines = "".join(
+            f"<li>{escaped(one.policy)}: {escaped(call.text, 400)}</li>"
+            for one in diagnosis.policies
+            for call in one.calls.values()
+            if call.evidence or call.called
+        )
+        notes = "".join(f"<li>{escaped(one, 400)}</li>" for one in diagnosis.notes)
+        if lines:
+            of = f" · {escaped(run.name)}" if len(page.runs) > 1 else ""
+            inside += folded(f"How the calls are made: rules, statistics, intervals{of}", f"<ul>{lines}</ul>")
+        if notes:
+            inside += f'<ul class="reading">{notes}</ul>'
+    page.add("glance", "At a glance", inside)
+
+
+def perplexities(page: Page) -> None:
+    figure = perplexity(page.series, tables.floors(page.runs))
+    if figure is None:
+        page.add("perplexity", "Perplexity by generation", "")
+        return
+    tools = '<div class="tools"><button type="button" data-log="perplexity" aria-pressed="true">logarithmic axis</button></div>'
+    page.figures.append(figure)
+    page.add("perplexity", "Perplexity by generation", tools + plot(figure, "tall", card=False))
+
+
+def samples(page: Page) -> None:
+    figures = histograms(page.series)
+    title = "The samples, seen by generation 0"
+    if not figures:
+        page.add("samples", title, page.curves(catalogue.SAMPLES))
+        return
+    generations = sorted({g for one in page.series for g in one.generations if pooled(one.at(g)) is not None})
+    last = max(generations) or 1
+    chosen = generations if len(generations) <= 6 else [generations[round(t * (len(generations) - 1))] for t in STEPS]
+    key = "".join(
+        f'<li><svg viewBox="0 0 24 5" aria-hidden="true"><rect width="24" height="5" data-wave="{g / last:.4f}"/></svg>'
+        f"generation {g}</li>"
+        for g in chosen
+    )
+    reading = how_to_read(
+        "Each curve is one generation's samples, by how surprising the first model finds them. A peak that moves left "
+        "is text piling up where that model was sure already; a foot that grows to the right is text it would not have "
+        "written. Both at once leave the mean where it was.",
+        "Whether a sample is true, or sensible. All seeds are pooled; the filled curve is generation 0.",
+    )
+    tools = (
+        f'<div class="tools"><ul class="key" aria-label="colours of generations">{key}</ul>'
+        '<button type="button" data-log="histograms" aria-pressed="false">logarithmic shares: show the tails</button></div>'
+    )
+    inside = f"{reading}{tools}{page.grid(figures, 'middle')}"
+    page.add("samples", title, inside + page.curves(catalogue.SAMPLES))
+
+
+def tails(page: Page) -> None:
+    title = "What is forgotten first: the tails"
+    maps = heat(page.series)
+    pairs = same_scale([curve(measure, page.series) for measure in catalogue.TAILS[:2]])
+    rest = [curve(measure, page.series) for measure in catalogue.TAILS[2:]]
+    inside = ""
+    if maps:
+        reading = how_to_read(
+            "Loss on real test text against generation 0, by how frequent a token is in the real corpus: each decile "
+            "holds a tenth of its tokens. Warm is worse than generation 0, cold better; a dot means that the 95% "
+            "interval excludes 0. Early collapse is a warm row of rare tokens over a pale row of frequent ones.",
+            "Tokens of the test text that never occur in the real corpus; they are counted apart.",
+        )
+        inside += f"{reading}{page.grid(maps, 'middle')}"
+    page.add("tails", title, inside + page.grid([*pairs, *rest], "small"))
+
+
+def grids(page: Page) -> None:
+    """Diversity, repetition, the model on real text, and the truth where it is known."""
+    for name, title, measures in (
+        ("diversity", "Diversity of the samples", catalogue.DIVERSITY),
+        ("repetition", "Repetition", catalogue.REPETITION),
+        ("model", "The model on real text", catalogue.MODEL),
+        ("truth", "Against the known truth", catalogue.TRUTH),
+    ):
+        inside = page.curves(measures)
+        if inside or name != "truth":
+            page.add(name, title, inside)
+
+
+def texts(page: Page) -> None:
+    """The same prompts, continued by every generation."""
+    title = "The same prompts, generation after generation"
+    found: dict[tuple[object, str], dict[int, dict[int, str]]] = {}
+    shown_seeds = set()
+    for one in page.series:
+        for g in one.generations:
+            row = next((row for row in one.at(g) if row.get("examples")), None)
+            if row is None or row["seed"] != one.seeds[0]:
+                continue
+            shown_seeds.add(row["seed"])
+            for example in row["examples"][:16]:
+                where = (str(example["row"]), example["prompt"])
+                found.setdefault(where, {}).setdefault(g, {})[one.index] = example["text"]
+    if not found:
+        page.add("texts", title, "")
+        return
+    columns = [one for one in page.series if any(one.index in texts for at in found.values() for texts in at.values())]
+    parts = [
+        how_to_read(
+            "Down the page one policy grows older, across it policies differ. Words in "
+            "colour belong to a phrase of three or more words that comes again within the same text.",
+            f"All but these prompts, and all seeds but {', '.join(map(str, sorted(shown_seeds)))}.",
+        ),
+        '<div class="tools"><button type="button" data-all="prompts" aria-pressed="false">all generations</button></div>'
+        f'<div id="prompts" class="few columns-{min(len(columns), 8)}">',
+    ]
+    for index, ((_, prompt), by_generation) in enumerate(list(found.items())[:16]):
+        there = sorted(by_generation)
+        few = {there[round(t * (len(there) - 1))] for t in (0.0, 0.12, 0.3, 0.6, 1.0)}
+        rows = [[str(g), *(_sample(by_generation[g].get(one.index)) for one in columns)] for g in there]
+        inside = cells(
+            f"Continuations of prompt {index + 1} by generation and policy",
+            ["gen.", *(heading(one) for one in columns)],
+            rows,
+            kind="texts",
+            series=[None, *(one.index for one in columns)],
+            row_classes=["" if g in few else "more" for g in there],
+        )
+        summary = f"<b>Prompt {index + 1}</b> …{escaped(prompt[-PROMPT:], PROMPT)}"
+        parts.append(folded(summary, inside, opened=index == 0, kind="prompt"))
+    parts.append("</div>")
+    page.add("texts", title, "".join(parts))
+
+
+def phrases(page: Page) -> None:
+    """The most frequent 8-grams, at the beginning and at the end."""
+    parts: list[str] = []
+    begun: set[int] = set()
+    for one in page.series:
+        there = [g for g in one.generations if any(row.get("top_8grams") for row in one.at(g))]
+        if there and there[0] == 0 and one.run_index in begun:
+            there = [g for g in there if g > 0][-1:]  # the policies of a run share generation 0
+        begun.add(one.run_index)
+        for g in dict.fromkeys([there[0], there[-1]]) if there else []:
+            rows = [
+                [escaped(text, 300), f"{count:,.0f}", "–" if held is None else f"{held:,.0f}"]
+                for text, count, held in most_frequent(one.at(g))
+            ]
+            table = cells(
+                f"The most frequent 8-grams of generation {g}",
+                ["phrase of 8 tokens", "times", "samples"],
+                rows,
+                kind="phrases wide",
+                classes=["", "n", "n"],
+            )
+            whose = (
+                heading(one)
+                if g
+                else escaped(f"{one.run.name}: all policies" if len(page.runs) > 1 else "All policies")
+            )
+            hides = f' data-series="{one.index}"' if g else ""
+            parts.append(f'<div class="card"{hides}><h3>{whose}</h3>{table}</div>')
+    reading = how_to_read(
+        "Phrases that many samples share; counts over all seeds. Their growth from the first generation to the last is "
+        "the text becoming one.",
+        "Phrases shorter than eight tokens, and those that vary by a word.",
+    )
+    inside = f'{reading}<div class="grid pairs">{"".join(parts)}</div>' if parts else ""
+    page.add("phrases", "The most frequent phrases", inside)
+
+
+def most_frequent(rows: Sequence[Row]) -> list[tuple[str, float, float | None]]:
+    """8-grams of a generation's seeds together: text, count, in how many samples; the ten most frequent."""
+    found: dict[str, tuple[float, float | None]] = {}
+    for row in rows:
+        for one in row.get("top_8grams") or []:
+            text = one["text"][:LONGEST]
+            count, held = found.get(text, (0.0, 0.0))
+            both = held + one["samples"] if held is not None and one["samples"] is not None else None
+            found[text] = (count + one["count"], both)
+    ranked = sorted(found.items(), key=lambda item: -item[1][0])
+    return [(text, count, held) for text, (count, held) in ranked[:10]]
+
+
+def published(page: Page) -> None:
+    found = tables.published(page.runs, page.series)
+    if not found:
+        return
+    signs = {"inside": "✓ ", "outside": "✗ "}
+    rows = [
+        [
+            escaped(one.what if len(page.runs) == 1 else f"{one.run.name}: {one.what}"),
+            escaped(one.where),
+            escaped(one.published),
+            escaped(one.ours),
+            f'<span class="{one.verdict.replace(" ", "-")}">{signs.get(one.verdict, "")}{one.verdict}</span>',
+            escaped(one.source, 400),
+        ]
+        for one in found
+    ]
+    names = ["what", "where", "published", "measured here", "verdict", "source"]
+    inside = cells("Measured against published: inside means within the tolerance of the published value", names, rows)
+    page.add("published", "Measured against published", inside)
+
+
+def making(page: Page) -> None:
+    """How the numbers were made."""
+    parts = []
+    for run in page.runs:
+        several = len(page.runs) > 1
+        if several:
+            parts.append(f"<h3>{escaped(run.name)}</h3>")
+        rows = [[escaped(name), f"<code>{escaped(said, 1000)}</code>"] for name, said in tables.provenance(run).items()]
+        parts.append(cells("Provenance", ["", ""], rows, kind="settings"))
+        names, timed = tables.stages(run)
+        if timed:
+            said = [[escaped(cell) for cell in row] for row in timed]
+            parts.append(
+                cells("Time by stage, of what this run computed itself", names, said, classes=["", *["n"] * 6])
+            )
+        keys = [
+            [
+                escaped(row["policy"]),
+                str(row["seed"]),
+                str(row["generation"]),
+                f"<code>{escaped(row['model_key'])}</code>",
+            ]
+            for row in run.rows
+            if "model_key" in row
+        ]
+        if keys:
+            inside = cells("Keys of the models in the store", ["policy", "seed", "generation", "key"], keys)
+            parts.append(folded(f"Hashes of all models ({len(keys)})", inside))
+    trees = [leaves(run.config) for run in page.runs]
+    every = list(dict.fromkeys(name for tree in trees for name in tree))
+    differs = ["differs" if len({tree.get(name) for tree in trees}) > 1 else "" for name in every]
+    rows = [[escaped(name), *(f"<code>{escaped(tree.get(name, '–'))}</code>" for tree in trees)] for name in every]
+    columns = ["option", *(escaped(run.name) for run in page.runs)]
+    inside = cells("The whole configuration", columns, rows, kind="settings", row_classes=differs)
+    parts.append(folded("Configuration" if len(trees) == 1 else "Configurations; what differs is marked", inside))
+    page.add("making", "How it was made", "".join(parts))
+
+
+def _sample(text: str | None) -> str:
+    if text is None:
+        return "–"
+    shown, share = marked(text.lstrip(" \n"))
+    return f"{shown}<small>{share:.0%} of words in repeated phrases</small>" if share >= 0.1 else shown

@@ -1,0 +1,249 @@
+"""The report's tables as plain cells, for HTML and Markdown alike: at a glance, published numbers, time, provenance."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from collapse_cli.diagnosis import Diagnosis, diagnose, factors
+from collapse_cli.metrics.intervals import Interval
+from collapse_cli.report.catalogue import NUMBERS
+from collapse_cli.report.figures import perplexities, spread, value
+from collapse_cli.report.reading import Run, Series, number, strings, table
+from collapse_cli.report.text import one_line
+
+NO_INTERVAL = "one seed: no interval"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published number beside ours."""
+
+    run: Run
+    what: str
+    where: str
+    published: str
+    ours: str
+    verdict: str
+    source: str
+
+
+def diagnoses(runs: Sequence[Run]) -> list[Diagnosis]:
+    """What `collapse_cli.diagnosis` makes of each run."""
+    found = []
+    for run in runs:
+        loop = table(run.config.get("loop"))
+        generations = number(loop.get("generations"))
+        policies, said = strings(loop.get("policies")), loop.get("seeds")
+        seeds = [seed for seed in said if isinstance(seed, int)] if isinstance(said, list) else []
+        planned = None if generations is None else int(generations)
+        found.append(diagnose(run.rows, generations=planned, policies=policies, seeds=seeds))
+    return found
+
+
+def glance(series: Sequence[Series], found: Sequence[Diagnosis]) -> tuple[list[str], list[list[str]]]:
+    """A line per policy: where it began, where it is, and what the instruments say at its last generation."""
+    names = ["policy", "generations", "perplexity at 0", "at the last", "change", "calls"]
+    fields = {
+        "tail_change": "rare tokens, nats",
+        "low_share": "pile-up",
+        "high_share": "long tail",
+        "distinct_2": "distinct 2-grams",
+        "rep_4": "repeated 4-grams",
+    }
+    shown = {name: said for name, said in fields.items() if any(one.by_seed(name) for one in series)}
+    rows = []
+    for one in series:
+        means = perplexities(one)
+        last = max(means, default=None)
+        diagnosis = found[one.run_index]
+        policy = next((there for there in diagnosis.policies if there.policy == one.policy), None)
+        change, calls = "–", "–"
+        if policy is not None:
+            mean, ends = factors(policy.ratio)
+            change = f"{mean} ({ends})" if ends else mean
+            called = [f"{call.kind} at {call.generation}" for call in policy.calls.values() if call.called]
+            calls = ", ".join(called) or "none"
+        row = [
+            one.label,
+            f"0–{one.generations[-1]}" if one.generations[-1] else "0",
+            spread(means.get(0)),
+            "–" if last is None else spread(means[last]),
+            change,
+            calls,
+        ]
+        for name in shown:
+            there = one.means(name)
+            row.append(spread(there[max(there)]) if there else "–")
+        rows.append(row)
+    return [*names, *shown.values()], rows
+
+
+def warned(runs: Sequence[Run]) -> list[tuple[Run, str, str, int]]:
+    """Guard rails of all rows: (run, the worst wording, where, in how many rows); alike but for numbers is one."""
+    found: dict[tuple[int, str], list[tuple[str, Mapping[str, Any]]]] = {}
+    for index, run in enumerate(runs):
+        for row in run.rows:
+            for text in row.get("warnings", []):
+                pattern = re.sub(r"\d+(\.\d+)?", "#", text[:500])
+                found.setdefault((index, pattern), []).append((text, row))
+    said = []
+    for (index, _), rows in found.items():
+        there: dict[str, set[int]] = {}
+        for _, held in rows:
+            there.setdefault(held["policy"], set()).add(held["generation"])
+        where = "; ".join(f"{one_line(name)}, {_generations(sorted(steps))}" for name, steps in there.items())
+        said.append((runs[index], max((text for text, _ in rows), key=_first_number), where, len(rows)))
+    return said
+
+
+def published(runs: Sequence[Run], series: Sequence[Series]) -> list[Published]:
+    """`config.expect` beside what was measured: the mean over seeds must be within the tolerance."""
+    found = []
+    for index, run in enumerate(runs):
+        own = [one for one in series if one.run_index == index]
+        entries = run.config.get("expect")
+        for said in map(table, entries if isinstance(entries, list) else []):
+            what, policy = str(said.get("what", "")), str(said.get("policy") or "")
+            expected, tolerance = number(said.get("value")), number(said.get("tolerance"))
+            generation = number(said.get("generation"))
+            if expected is None or tolerance is None or generation is None or not what:
+                continue
+            if not policy:
+                policy = own[0].policy if own else ""
+            there = next((one for one in own if one.policy == policy), None)
+            ours = _measured(there, what).get(int(generation)) if there is not None else None
+            if ours is None:
+                verdict = "not yet measured"
+            else:
+                near = abs(ours.mean - expected) <= tolerance * abs(expected) * (1 + 1e-12)
+                verdict = "inside" if near else "outside"
+            source = "; ".join(str(said[name]) for name in ("source", "note") if said.get(name))
+            where = f"{policy}, generation {int(generation)}"
+            limits = f"{value(expected, 4)} ± {tolerance:.0%}"
+            mine = "–" if ours is None else spread(ours) + ("" if ours.n > 1 else f", {NO_INTERVAL}")
+            found.append(Published(run, what, where, limits, mine, verdict, source))
+    return found
+
+
+def stages(run: Run) -> tuple[list[str], list[list[str]]]:
+    """Seconds and tokens per second by kind of stage, of what this run computed itself."""
+    made: dict[str, list[Mapping[str, Any]]] = {}
+    cached: dict[str, int] = {}
+    for event in run.events:
+        kind = one_line(event.get("kind", "?"), 30)
+        if event.get("event") == "finished" and number(event.get("seconds")) is not None:
+            made.setdefault(kind, []).append(event)
+        elif event.get("event") == "cached":
+            cached[kind] = cached.get(kind, 0) + 1
+    rows = []
+    total = 0.0
+    for kind in dict.fromkeys([*made, *cached]):
+        events = made.get(kind, [])
+        seconds = math.fsum(number(event["seconds"]) or 0.0 for event in events)
+        total += seconds
+        timed = [event for event in events if number(event.get("tokens"))]
+        tokens = math.fsum(number(event["tokens"]) or 0.0 for event in timed)
+        speed = tokens / max(math.fsum(number(event["seconds"]) or 0.0 for event in timed), 1e-9)
+        memory = max((number(event.get("peak_memory_mb")) or 0.0 for event in events), default=0.0)
+        rows.append(
+            [
+                kind,
+                str(len(events)),
+                str(cached.get(kind, 0)),
+                duration(seconds),
+                f"{tokens:,.0f}" if timed else "–",
+                f"{speed:,.0f}" if timed else "–",
+                f"{memory:,.0f} MB" if memory else "–",
+            ]
+        )
+    if rows:
+        rows.append(["all", *(str(sum(int(row[i]) for row in rows)) for i in (1, 2)), duration(total), "", "", ""])
+    return ["stage", "computed", "found in the store", "time", "tokens", "tokens/s", "peak memory"], rows
+
+
+def provenance(run: Run) -> dict[str, str]:
+    """What the numbers come from: command, code, libraries, machine, hashes. Not yet escaped."""
+    record = run.record
+    git, hardware, data, model = (
+        table(part)
+        for part in (record.get("git"), record.get("hardware"), run.config.get("data"), run.config.get("model"))
+    )
+    command = record.get("command")
+    changed = ", changed since" if git.get("dirty") else ""
+    machine = [
+        f"{hardware.get('system', '')} {hardware.get('machine', '')}".strip(),
+        f"{hardware.get('cores', '?')} cores, {hardware.get('threads', '?')} threads",
+        f"{hardware.get('memory_gib', '?')} GiB",
+        *(map(str, hardware["gpus"]) if isinstance(hardware.get("gpus"), list) else []),
+    ]
+    protocols = {
+        ", ".join(f"{name} {said}" for name, said in row["protocol"].items())
+        for row in run.rows
+        if isinstance(row.get("protocol"), dict)
+    }
+    return {
+        "command": " ".join(map(str, command)) if isinstance(command, list) else "not recorded",
+        "begun, last written": f"{record.get('created', '?')}, {record.get('updated', '?')}",
+        "code": f"{git.get('commit', '?')}{changed}" if git else "an installed package, no checkout",
+        "versions": ", ".join(f"{name} {said}" for name, said in table(record.get("versions")).items()),
+        "hardware": ", ".join(machine) if hardware else "not recorded",
+        "perplexity protocol": "; ".join(sorted(protocols)) or "not recorded",
+        "SHA-256 of the text": str(data.get("sha256") or "not recorded"),
+        "SHA-256 of the model begun with": str(model.get("sha256") or "from scratch: no weights"),
+        "SHA-256 of the tokenizer": str(model.get("tokenizer_sha256") or "trained in the run"),
+    }
+
+
+def facts(run: Run) -> dict[str, str]:
+    """A run in a few words, not yet escaped."""
+    model, data = table(run.config.get("model")), table(run.config.get("data"))
+    scratch = table(model.get("config")).get("model_type")
+    seeds = sorted({row["seed"] for row in run.rows})
+    said = ", ".join(map(str, seeds[:10]))
+    return {
+        "model": str(model.get("source") or (f"{scratch} from scratch" if scratch else "unknown")),
+        "data": str(data.get("source") or "unknown"),
+        "seeds": f"{said}; intervals are 95% over seeds" if len(seeds) > 1 else f"{said or 'none'} ({NO_INTERVAL})",
+        "models": f"{len(run.rows)} of {max(run.planned, len(run.rows))} measured",
+    }
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 119.5:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def floors(runs: Sequence[Run]) -> dict[int, float]:
+    """By run, the entropy rate of its data where that is known, in nats per token."""
+    found = {}
+    for index, run in enumerate(runs):
+        rates = [row["entropy_rate"] for row in run.rows if "entropy_rate" in row]
+        if rates:
+            found[index] = rates[0]
+    return found
+
+
+def _measured(one: Series, what: str) -> dict[int, Interval]:
+    if what == "perplexity":
+        return perplexities(one)
+    return one.means(what) if what in NUMBERS else {}
+
+
+def _first_number(text: str) -> float:
+    there = re.search(r"\d+(\.\d+)?", text[:500])
+    return float(there.group()) if there else 0.0
+
+
+def _generations(numbers: Sequence[int]) -> str:
+    parts: list[list[int]] = []
+    for one in numbers:
+        if parts and parts[-1][-1] == one - 1:
+            parts[-1].append(one)
+        else:
+            parts.append([one])
+    said = ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}–{part[-1]}" for part in parts)
+    return f"generation{'s' if len(numbers) > 1 else ''} {said}"
