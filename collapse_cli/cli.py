@@ -48,6 +48,8 @@ def run(
     """
     from rich.console import Console
 
+    from collapse_cli import printing
+
     loop = {"generations": generations, "policies": policy}
     tree, given = _tree(config, preset, loop, seeds, model, data, name, settings)
     console = Console(stderr=as_json)
@@ -58,9 +60,9 @@ def run(
     if as_json:
         print(json.dumps(result))
     elif dry_run:
-        _print_plan(console, result)
+        printing.print_plan(console, result)
     else:
-        _print_run(console, result)
+        printing.print_run(console, result)
 
 
 @app.command("eval")
@@ -134,11 +136,11 @@ def status(
     from rich.console import Console
 
     from collapse_cli import console as show
-    from collapse_cli.rundir import STORE, RunFolder
+    from collapse_cli import printing
+    from collapse_cli.rundir import STORE, run_of
     from collapse_cli.store import Store
 
-    path = Path(target)
-    folder = RunFolder(path.resolve().parent, path.resolve().name) if "/" in target else RunFolder(runs_dir, target)
+    folder = run_of(target, runs_dir)
     record, rows, store = folder.record(), folder.rows(), Store(folder.runs / STORE)
     stages: dict[str, list[int]] = {}
     for stage in folder.plan():
@@ -159,7 +161,7 @@ def status(
     }
     console.print(show.facts_table(facts, folder.name))
     if rows:
-        _print_perplexities(console, rows)
+        printing.print_perplexities(console, rows)
 
 
 @app.command()
@@ -250,67 +252,6 @@ def _tree(
         names = dict.fromkeys(("train", "valid", "test", "sha256"), "")
         tree = config.merge(tree, {"data": {"source": data, **names}})
     return config.load(config.merge(tree, config.parse_settings(settings or [])), "the command line"), path.stem
-
-
-def _print_plan(console: Any, plan: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    from collapse_cli import console as show
-
-    table = Table(title=f"plan of {plan['run']}", title_justify="left", title_style="bold", show_footer=True)
-    kinds = plan["kinds"].values()
-    table.add_column("stage", footer="all")
-    for name, total in (
-        ("planned", str(plan["stages"])),
-        ("cached", str(plan["cached"])),
-        ("tokens", show.number(sum(kind["tokens"] for kind in kinds))),
-        ("FLOPs", show.number(sum(kind["flops"] for kind in kinds))),
-        ("disk", show.size(sum(kind["disk"] for kind in kinds))),
-        ("time", show.duration(plan["seconds"])),
-    ):
-        table.add_column(name, justify="right", footer=total)
-    for kind, entry in plan["kinds"].items():
-        table.add_row(
-            kind,
-            str(entry["stages"]),
-            str(entry["cached"]),
-            show.number(entry["tokens"]),
-            show.number(entry["flops"]),
-            show.size(entry["disk"]),
-            show.duration(entry["seconds"]),
-        )
-    console.print(table)
-    basis = "from the finished stages of this plan" if plan["measured"] else "a guess from this machine's speed"
-    console.print(
-        f"{show.number(plan['parameters'])} parameters, {plan['rows']:,} rows of real text; time is {basis}; disk "
-        f"{show.size(plan['disk_needed'])} of {show.size(plan['disk_free'])} free, with a checkpoint",
-        highlight=False,
-    )
-    for note in plan["notes"]:
-        console.print(f"note: {note}", highlight=False, markup=False)
-    if plan["disk_needed"] > plan["disk_free"]:
-        console.print("[red]this run would be refused: the disk is too small for it[/]")
-
-
-def _print_perplexities(console: Any, rows: list[dict[str, Any]]) -> None:
-    from collapse_cli import console as show
-
-    console.print(show.perplexity_table(rows, "perplexity on real test text"))
-    for said in show.protocols(rows):
-        console.print(said, style="dim", highlight=False)
-
-
-def _print_run(console: Any, result: dict[str, Any]) -> None:
-    from rich.markup import escape
-
-    _print_perplexities(console, result["rows"])
-    for warning in result["warnings"]:
-        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
-    if result["computed"] == 0:
-        console.print("nothing to compute: all stages are in the store", highlight=False)
-    else:
-        console.print(f"{result['computed']} stages computed, {result['cached']} from the store", highlight=False)
-    console.print(f"{escape(result['folder'])}: run.json plan.json metrics.jsonl events.jsonl", highlight=False)
 
 
 def _first_comment(path: Path) -> str:

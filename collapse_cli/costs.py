@@ -12,8 +12,8 @@ TOKENIZER_BYTES = 1 << 20
 ROW_BYTES = 4
 # Shares of the matrix-multiplication speed that the stages reach, and seconds a step costs besides: rough, from
 # runs on two CPU cores. Times of finished stages of the same plan replace them.
-EFFICIENCY = {"train": 0.35, "sample": 0.2, "eval": 0.5}
-STEP_SECONDS = {"train": 0.006, "sample": 0.004, "eval": 0.01}
+EFFICIENCY = {"train": 0.35, "sample": 0.2, "eval": 0.4, "examine": 0.4}
+STEP_SECONDS = {"train": 0.006, "sample": 0.004, "eval": 0.01, "examine": 0.01}
 OTHER_SECONDS = {"data": 2.0, "mix": 0.1}
 
 
@@ -39,36 +39,47 @@ class Cost:
     steps: int = 0
 
 
-def cost(kind: str, policy: str, generation: int, config: Experiment, size: Size) -> Cost:
-    """The cost of one stage, for a dense transformer: 2 FLOPs a weight and token forward, 4 backward."""
+def cost(work: str, policy: str, generation: int, config: Experiment, size: Size) -> Cost:
+    """The cost of one stage, for a dense transformer: 2 FLOPs a weight and token forward, 4 backward.
+
+    Args:
+        work: as `stage.Stage.work` names it.
+        generation: the one at work; what it samples is for the next one's corpus.
+    """
     mixer, growing = policies.parse(policy), config.mix.size == "growing"
+    if work in ("sample", "examine"):
+        generation += 1
+        mixer = mixer if mixer.needs_samples else policies.Policy("keep")
     real, synthetic = policies.rows_in_corpus(mixer, size.rows, generation, growing=growing)
     if generation == 0:
         real, synthetic = size.rows, 0
     width = config.data.block_size
     dense = size.layer_parameters + size.head_parameters
-    if kind == "train":
+    if work == "train":
         rows = real + synthetic
         tokens = rows * width * config.train.epochs
         steps = config.train.epochs * -(-rows // config.train.batch_size)
         return Cost(tokens, 6.0 * dense * tokens, 4 * size.parameters + TOKENIZER_BYTES, steps)
-    if kind == "sample":
+    if work in ("sample", "examine"):
         rows = size.rows if mixer.accumulates else synthetic
         decode, new = config.sample.decode, config.sample.new_tokens
         prompt = 1 if config.sample.prompts == "none" else config.sample.prompt_tokens
+        if work == "examine":
+            passed = 2.0 * rows * (size.layer_parameters * (prompt + new) + size.head_parameters * new)
+            return Cost(rows * new, passed, 40 * rows, -(-rows // 32))
         passes = 2.0 * rows * decode.beams * (size.layer_parameters * (prompt + new) + size.head_parameters * new)
         return Cost(rows * new, passes, ROW_BYTES * rows * new, new * -(-rows // 128))
-    if kind == "eval":
+    if work == "eval":
         tokens = size.test_rows * (config.eval.block_size or width)
         return Cost(tokens, 2.0 * dense * tokens, 16 * size.test_rows, -(-size.test_rows // 64))
     return Cost(disk=ROW_BYTES * (real + synthetic) * width)
 
 
-def seconds(kind: str, cost: Cost, speed: float, layers: int) -> float:
+def seconds(work: str, cost: Cost, speed: float, layers: int) -> float:
     """A first guess of a stage's time at `speed` FLOP/s."""
-    if kind in OTHER_SECONDS:
-        return OTHER_SECONDS[kind]
-    return cost.flops / (speed * EFFICIENCY[kind]) + cost.steps * STEP_SECONDS[kind] * (1 + layers / 4)
+    if work in OTHER_SECONDS:
+        return OTHER_SECONDS[work]
+    return cost.flops / (speed * EFFICIENCY[work]) + cost.steps * STEP_SECONDS[work] * (1 + layers / 4)
 
 
 def correction(observed: Iterable[tuple[str, float, float]]) -> Mapping[str, float]:

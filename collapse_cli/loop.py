@@ -15,10 +15,12 @@ from collapse_cli.config import Experiment
 from collapse_cli.data import Dataset, load_text
 from collapse_cli.policies import Policy
 from collapse_cli.stage import Body, Finished, Generation, Plan, Stage, Workplace
-from collapse_cli.stages import data_stage, eval_stage, mix_stage, sample_stage, train_stage
+from collapse_cli.stages import data_stage, eval_stage, examine_stage, mix_stage, sample_stage, train_stage
 
 CORPUS = "train.safetensors"
 ROWS = "rows.safetensors"
+SHOWN = "shown.safetensors"  # continuations of the first rows of the corpus, whatever the policy keeps real
+SHOWN_ROWS = 8
 
 
 def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
@@ -35,17 +37,23 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
                 where = (name, seed, generation)
                 made.add(data, *where)
                 if generation > 0:
-                    if policy.needs_samples:
-                        sampled = sample_stage(config, policy, models[name][-1], data, corpora[name], seed, generation)
-                        samples[name].append(made.add(sampled, *where))
                     newest = samples[name] if policy.accumulates else samples[name][-1:]
-                    mixed = mix_stage(config, policy, data, newest, seed, generation)
+                    mixed = mix_stage(config, policy, data, newest if policy.needs_samples else [], seed, generation)
                     corpora[name] = made.add(mixed, *where)
                 parents = {"base": [], "gen0": models[name][:1], "previous": models[name][-1:]}[loop.init]
                 trained = made.add(train_stage(config, hints, data, corpora[name], parents, seed, generation), *where)
                 models[name].append(trained)
-                measured = made.add(eval_stage(config, trained, data), *where)
-                made.generations.append(Generation(*where, trained, measured))
+                first = made.first(name, seed)
+                measured = made.add(eval_stage(config, trained, data, first.eval if first else None), *where)
+                examined = None
+                if config.eval.samples or (policy.needs_samples and generation < loop.generations):
+                    sampled = sample_stage(config, policy, trained, data, corpora[name], seed, generation + 1)
+                    samples[name].append(made.add(sampled, *where))
+                if config.eval.samples:
+                    beside = (first.train, first.samples) if first else (trained, None)
+                    examined = examine_stage(config, samples[name][-1], data, corpora[name], *beside)
+                    examined = made.add(examined, *where)
+                made.generations.append(Generation(*where, trained, measured, examined))
     return made
 
 
@@ -81,11 +89,17 @@ def sample_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) 
     chosen = policies.prompt_rows(
         Policy(**params["policy"]), rows, params["generation"], params["choice"], growing=params["growing"]
     )
-    prompts = corpus.take(policies.spread(chosen, rows, len(corpus), params["choice"]))
-    prompts = Dataset({**prompts.arrays, "stream": chosen}, prompts.origin)
+    shown = np.arange(min(SHOWN_ROWS, rows))  # the same prompts in every generation, for people to read
+    wanted = np.concatenate([chosen, shown[~np.isin(shown, chosen)]])
+    row = policies.spread(wanted, rows, len(corpus), params["choice"])
+    prompts = corpus.take(row)
+    extra = np.arange(len(wanted)) >= len(chosen)
+    prompts = Dataset({**prompts.arrays, "stream": wanted, "extra": extra}, prompts.origin)
     made = learner.sample(prompts, seed=stage.seed, scratch=place.scratch)
     origin = np.full(len(made), params["generation"], np.int32)
-    Dataset(made.arrays, origin).save(place.folder / ROWS)
+    made = Dataset({**made.arrays, "row": row.astype(np.int32)}, origin)
+    made.take(np.flatnonzero(~extra)).save(place.folder / ROWS)
+    made.take(np.array([np.flatnonzero(wanted == one)[0] for one in shown], np.int64)).save(place.folder / SHOWN)
     return learner.facts
 
 
@@ -107,11 +121,30 @@ def mix_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> 
 
 
 def eval_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
-    """A model measured on real test data; the facts are those of its training and these."""
+    """A model measured on real test data; the facts are those of its training and these. Or what a model made, measured."""
+    if "samples" in inputs:
+        return examine_body(stage, inputs, place)
     learner = _learner(stage, inputs, place)
     learner.load(inputs["model"].folder)
-    learner.measure(Dataset.load(inputs["data"].folder / "test.safetensors")).save(place.folder / ROWS)
+    test = Dataset.load(inputs["data"].folder / "test.safetensors")
+    first = Dataset.load(inputs["first"].folder / ROWS) if "first" in inputs else None
+    learner.measure(test, first).save(place.folder / ROWS)
     return _history(inputs["model"]) | learner.facts
+
+
+def examine_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    """The rows a model made, measured under the model of generation 0."""
+    learner = _learner(stage, inputs, place)
+    learner.load(inputs["reference"].folder)
+    made = inputs["samples"].folder
+    learner.examine(
+        Dataset.load(made / ROWS),
+        Dataset.load(made / SHOWN),
+        Dataset.load(inputs["prompts"].folder / CORPUS),
+        first=inputs["first"].folder if "first" in inputs else None,
+        folder=place.folder,
+    ).save(place.folder / ROWS)
+    return learner.facts
 
 
 BODIES: dict[str, Body] = {

@@ -143,14 +143,14 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, A
 def nominal_seconds(prepared: Prepared) -> float:
     """Of the whole plan, on a machine of `NOMINAL_SPEED`."""
     return sum(
-        costs.seconds(stage.kind, stage_cost(prepared, stage), NOMINAL_SPEED, prepared.size.layers)
+        costs.seconds(stage.work, stage_cost(prepared, stage), NOMINAL_SPEED, prepared.size.layers)
         for stage in prepared.plan.stages.values()
     )
 
 
 def stage_cost(prepared: Prepared, stage: Stage) -> Cost:
     policy, _, generation = prepared.plan.serves[stage.key][0]
-    return costs.cost(stage.kind, policy, generation, prepared.config, prepared.size)
+    return costs.cost(stage.work, policy, generation, prepared.config, prepared.size)
 
 
 def check_disk(prepared: Prepared, needed: Sequence[Stage], runs: Path) -> None:
@@ -173,7 +173,7 @@ class Clock:
         speed = costs.matmul_speed(prepared.config.train.dtype)
         self.guesses = {
             # a stage beside others has its share of the cores
-            key: costs.seconds(stage.kind, stage_cost(prepared, stage), speed, prepared.size.layers) * self.workers
+            key: costs.seconds(stage.work, stage_cost(prepared, stage), speed, prepared.size.layers) * self.workers
             for key, stage in self.plan.stages.items()
         }
         self.todo = dict(self.guesses)
@@ -182,13 +182,13 @@ class Clock:
     def finished(self, stage: Stage, seconds: float | None) -> None:
         self.todo.pop(stage.key, None)
         if seconds is not None:
-            self.observed.append((stage.kind, self.guesses[stage.key], seconds))
+            self.observed.append((stage.work, self.guesses[stage.key], seconds))
 
     def left(self, among: Mapping[str, Any] | None = None) -> float:
         """Seconds, for all stages still to do, or for some of them."""
         factors = costs.correction(self.observed[-RECENT:])
         keys = self.todo if among is None else {key: self.todo[key] for key in among if key in self.todo}
-        return sum(guess * factors.get(self.plan.stages[key].kind, 1.0) for key, guess in keys.items()) / self.workers
+        return sum(guess * factors.get(self.plan.stages[key].work, 1.0) for key, guess in keys.items()) / self.workers
 
 
 def existing(path: Path) -> Path:

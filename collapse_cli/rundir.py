@@ -166,6 +166,12 @@ class RunFolder:
             write_atomically(self.path / "run.json", json.dumps(record, indent=1))
 
 
+def run_of(target: str, runs: Path) -> RunFolder:
+    """The run of that name in `runs`, or in that folder where `target` is a path; whether it exists is asked later."""
+    path = Path(target).resolve()
+    return RunFolder(path.parent, path.name) if "/" in target else RunFolder(runs, target)
+
+
 def all_runs(runs: Path) -> list[RunFolder]:
     """Every run in a runs folder."""
     return [RunFolder(runs, path.parent.name) for path in sorted(runs.glob("*/run.json")) if path.parent.name != STORE]

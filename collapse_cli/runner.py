@@ -29,21 +29,23 @@ class Work:
         self.folder, self.store, self.shown, self.plan = folder, store, shown, prepared.plan
         self.config = prepared.config
         self.computed: list[str] = []
-        self._by_eval: dict[str, list[Generation]] = {}
+        self._measured_by: dict[str, list[Generation]] = {}
+        self._there: set[str] = set()
         for generation in self.plan.generations:
-            self._by_eval.setdefault(generation.eval.key, []).append(generation)
+            for stage in generation.measured:
+                self._measured_by.setdefault(stage.key, []).append(generation)
         self._clock = Clock(prepared)
         self._prepared = prepared.computed  # the real data, computed before the run began
 
     def started(self, stage: Stage) -> None:
-        self.shown.started(stage.kind, self._label(stage))
+        self.shown.started(stage.work, self._label(stage))
         self.folder.add_event({"event": "started", **self._event(stage)})
 
     def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
-        self.shown.progress(stage.kind, self._label(stage), done, total, unit)
+        self.shown.progress(stage.work, self._label(stage), done, total, unit)
 
     def waiting(self, stage: Stage) -> None:
-        self.shown.waiting(f"{stage.kind} {self._label(stage)}")
+        self.shown.waiting(f"{stage.work} {self._label(stage)}")
 
     def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
         cached = cached and stage.key not in self._prepared
@@ -57,17 +59,19 @@ class Work:
             self.folder.add_event({"event": "cached", **self._event(stage)})
         self._clock.finished(stage, None if cached else made.seconds)
         self.shown.left = self._clock.left()
-        note = "" if cached else show.stage_note(made)
-        self.shown.finished(stage.kind, self._label(stage), seconds=made.seconds, cached=cached, note=note)
-        for generation in self._by_eval.get(stage.key, []):
-            self._add_row(generation, made)
+        note = "" if cached else show.stage_note(stage, made)
+        self.shown.finished(stage.work, self._label(stage), seconds=made.seconds, cached=cached, note=note)
+        self._there.add(stage.key)
+        for generation in self._measured_by.get(stage.key, []):
+            if all(one.key in self._there for one in generation.measured):
+                self._add_row(generation)
         if not cached and self.config.store.keep_models != "all" and stage.kind in ("eval", "sample", "train"):
             prune(self.folder, self.store, self.config, self.plan)
 
-    def _add_row(self, generation: Generation, made: Finished) -> None:
+    def _add_row(self, generation: Generation) -> None:
         rows = {(row["policy"], row["seed"], row["generation"]): row for row in self.folder.rows()}
         before = rows.get((generation.policy, generation.seed, generation.generation - 1))
-        row = metrics_row(generation, made, self.store)
+        row = metrics_row(generation, self.store)
         row["warnings"] = metrics.warnings(
             row, before, max_duplicates=self.config.sample.max_duplicates, selects=self.config.train.select == "valid"
         )
@@ -174,10 +178,13 @@ def _make(folder: Path) -> None:
         raise ConfigError(f"{folder} cannot be made ({error.strerror}); choose another --runs-dir") from None
 
 
-def metrics_row(generation: Generation, made: Finished, store: Store) -> dict[str, Any]:
-    """A row of `metrics.jsonl`, all of it from the eval stage: that of its model may be pruned by now."""
-    key = generation.train.key
+def metrics_row(generation: Generation, store: Store) -> dict[str, Any]:
+    """A row of `metrics.jsonl`, all of it from the eval stages: that of its model may be pruned by now."""
+    key, made = generation.train.key, store.get(generation.eval.key)
+    examined = store.get(generation.samples.key) if generation.samples else None
     seconds = {**made.facts["seconds"], "eval": made.seconds}
+    if examined:
+        seconds["examine"] = examined.seconds
     return {
         "policy": generation.policy,
         "seed": generation.seed,
@@ -186,6 +193,7 @@ def metrics_row(generation: Generation, made: Finished, store: Store) -> dict[st
         "model_dir": store.folder(key).relative_to(store.root.parent).as_posix(),
         "sample_tokens": 0,
         **made.facts,
+        **(examined.facts if examined else {}),
         "seconds": seconds,
     }
 

@@ -33,12 +33,12 @@ class WorkerError(ValueError):
 def width(plan: Plan) -> dict[str, int]:
     """By key: how many stages of a plan could be computed at the same time as this one, itself included.
 
-    Those are the stages of its kind and generation. It depends on nothing but the plan: how many cores a stage is
+    Those are the stages of its work and generation. It depends on nothing but the plan: how many cores a stage is
     given decides how its sums are rounded, and the same command is to give the same numbers, resumed or not.
     """
     groups: dict[tuple[str, int], list[str]] = {}
     for key, stage in plan.stages.items():
-        groups.setdefault((stage.kind, plan.serves[key][0][2]), []).append(key)
+        groups.setdefault((stage.work, plan.serves[key][0][2]), []).append(key)
     return {key: len(keys) for keys in groups.values() for key in keys}
 
 

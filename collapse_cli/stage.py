@@ -67,6 +67,11 @@ class Stage:
     seed: int = 0
     hints: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def work(self) -> str:
+        """What it costs and how it is shown: its kind, but `examine` for the eval stage of samples."""
+        return "examine" if self.kind == "eval" and "samples" in self.inputs else self.kind
+
     @cached_property
     def key(self) -> str:
         """64 hex digits; equal keys mean equal results."""
@@ -83,13 +88,19 @@ class Stage:
 
 @dataclass(frozen=True)
 class Generation:
-    """One model of the experiment, and the stages that made and measured it."""
+    """One model of the experiment, and the stages that made and measured it, and measured what it made."""
 
     policy: str
     seed: int
     generation: int
     train: Stage
     eval: Stage
+    samples: Stage | None = None
+
+    @property
+    def measured(self) -> tuple[Stage, ...]:
+        """The eval stages whose facts make its row of `metrics.jsonl`: of the model, and of the samples it made."""
+        return (self.eval,) if self.samples is None else (self.eval, self.samples)
 
 
 @dataclass
@@ -104,6 +115,10 @@ class Plan:
         self.stages.setdefault(stage.key, stage)
         self.serves.setdefault(stage.key, []).append((policy, seed, generation))
         return self.stages[stage.key]
+
+    def first(self, policy: str, seed: int) -> Generation | None:
+        """Generation 0 of a policy and seed, once it is planned."""
+        return next((one for one in self.generations if (one.policy, one.seed) == (policy, seed)), None)
 
     def record(self) -> list[dict[str, Any]]:
         """The plan as JSON: what each stage is, what it is made from, and for which generations."""

@@ -12,7 +12,7 @@ from collapse_cli.policies import Policy
 from collapse_cli.stage import Stage, seed_for
 
 # Raise one when its body changes what comes out: finished stages of the old version are then computed again.
-VERSIONS = {"data": 1, "train": 2, "sample": 2, "mix": 1, "eval": 2}
+VERSIONS = {"data": 2, "train": 2, "sample": 3, "mix": 1, "eval": 3}
 
 
 def data_stage(config: Experiment, hints: Mapping[str, Any]) -> Stage:
@@ -23,6 +23,11 @@ def data_stage(config: Experiment, hints: Mapping[str, Any]) -> Stage:
 def sample_stage(
     config: Experiment, policy: Policy, model: Stage, data: Stage, corpus: Stage, seed: int, generation: int
 ) -> Stage:
+    """The rows that generation `generation - 1` makes for the corpus of generation `generation`.
+
+    Where the policy takes none, it makes as many as for keep-0: they are only measured.
+    """
+    policy = policy if policy.needs_samples else Policy("keep")
     params = {
         "sample": config.sample.model_dump(mode="json", exclude={"max_duplicates"}),
         "target": config.train.target,
@@ -61,9 +66,25 @@ def train_stage(
     return _stage("train", config, params, inputs, seed_for(seed, "train", generation), hints)
 
 
-def eval_stage(config: Experiment, model: Stage, data: Stage) -> Stage:
-    params = {"eval": config.eval.model_dump(mode="json", exclude={"block_size"})}
-    return _stage("eval", config, params, {"model": model, "data": data}, 0)
+def eval_stage(config: Experiment, model: Stage, data: Stage, first: Stage | None) -> Stage:
+    """A model on real test data, beside `first`, the same of generation 0."""
+    params = {"eval": config.eval.model_dump(mode="json", exclude={"block_size", "samples"})}
+    inputs = {"model": model, "data": data} | ({"first": first} if first else {})
+    return _stage("eval", config, params, inputs, 0)
+
+
+def examine_stage(
+    config: Experiment, samples: Stage, data: Stage, corpus: Stage, reference: Stage, first: Stage | None
+) -> Stage:
+    """The rows a model made, under the model of generation 0 (`reference`), beside `first`, the same of generation 0."""
+    params = {"sample": config.sample.model_dump(mode="json", exclude={"max_duplicates", "decode"})}
+    inputs = {
+        "samples": samples,
+        "data": data,
+        "prompts": corpus if config.sample.prompts == "previous" else data,
+        "reference": reference,
+    }
+    return _stage("eval", config, params, inputs | ({"first": first} if first else {}), 0)
 
 
 def _stage(

@@ -206,7 +206,15 @@ def test_the_defaults_are_those_of_the_design() -> None:
 
 
 def test_every_key_says_what_it_is_or_has_a_name_that_does() -> None:
-    for section in (config.DataConfig, config.DecodeConfig, config.ModelConfig, config.EvalConfig, config.LoopConfig):
+    tree = config.tree
+    for section in (
+        tree.DataConfig,
+        tree.DecodeConfig,
+        tree.ModelConfig,
+        tree.EvalConfig,
+        tree.LoopConfig,
+        tree.Expectation,
+    ):
         for name, field in section.model_fields.items():
             assert field.description, f"{section.__name__}.{name}"
 

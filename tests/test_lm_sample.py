@@ -14,7 +14,7 @@ from test_lm_pick import chi_square, warped
 from tiny import END, KINDS, PAD, VOCABULARY, random_rows, rows_of, tiny_model
 
 from collapse_cli.data import Dataset
-from collapse_cli.learners.lm import _joined
+from collapse_cli.lm.text import join
 from collapse_cli.lm import sample
 from collapse_cli.lm.decode import Trial, try_out
 from collapse_cli.lm.sample import SampleError, rows_at_once
@@ -358,7 +358,7 @@ def test_prompt_and_new_tokens_are_joined_without_a_gap() -> None:
     prompts = rows_of(np.array([[5, 6, 7], [8, 9, 0]]), [3, 1])
     new = rows_of(np.array([[11, 12], [13, 14]]), [1, 2])
     new = Dataset(new.arrays, np.array([4, 4]))
-    joined = _joined(prompts, new)
+    joined = join(prompts, new)
     assert joined.arrays["tokens"].tolist() == [[5, 6, 7, 11], [8, 13, 14, 0]]
     assert joined.arrays["lengths"].tolist() == [4, 3]
     assert joined.arrays["lengths"].dtype == np.int32

@@ -49,12 +49,24 @@ class Shifter:
     def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Dataset:
         shift = (self.model + seed + prompts.arrays["stream"]) % 1009 + 1000
         tokens = (prompts.arrays["tokens"] + shift[:, None]).astype(np.int32)
-        self.facts = {"sample_tokens": tokens.size}
+        self.facts = {"sample_tokens": int((~prompts.arrays["extra"]).sum()) * WIDTH}
         return Dataset({"tokens": tokens, "lengths": np.full(len(tokens), WIDTH, np.int32)}, prompts.origin)
 
-    def measure(self, test: Dataset) -> Dataset:
-        self.facts = {"perplexity": float(self.model)}
+    def measure(self, test: Dataset, first: Dataset | None = None) -> Dataset:
+        self.facts = {"perplexity": float(self.model), "compared": first is not None}
         return test
+
+    def examine(
+        self, samples: Dataset, shown: Dataset, prompts: Dataset, *, first: Path | None, folder: Path
+    ) -> Dataset:
+        self.facts = {
+            "sample_rows": len(samples),
+            "shown": shown.arrays["row"].tolist(),
+            "reference": self.model,
+            "compared_samples": first is not None,
+        }
+        assert (samples.arrays["tokens"] - prompts.arrays["tokens"][samples.arrays["row"]] >= 1000).all()
+        return samples
 
     def save(self, folder: Path) -> None:
         (folder / "model.safetensors").write_text(str(self.model))

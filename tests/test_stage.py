@@ -126,11 +126,11 @@ EVAL = Stage(
 )
 # A key changes only on purpose: with its stage's version in stages.VERSIONS, or because all stores are given up.
 GOLDEN_KEYS: dict[str, tuple[Stage, str]] = {
-    "data": (DATA, "e62fe45de554b0d9e939ff7a35f5e4d5712bbd639c81f79e2700143f197a476f"),
-    "train": (TRAIN, "1dfaacf036c4b0b39fb496521ff133cb101f713b38dd141dde8c0c6d563af56b"),
-    "sample": (SAMPLE, "c004c4a00206b86f9a083f7a26e36eb71f20dc60ac62b215a368339dc5f32d50"),
-    "mix": (MIX, "aaa954b8205ade81c9609b1503003273b224535f30fc3c4d33cb57b3da785dc8"),
-    "eval": (EVAL, "1676c9e9a166592e937a6359d12f69fad79588def33fc9709c0f0b2b68f82bcb"),
+    "data": (DATA, "c07f107c29b0720594ed3298442b3526b3c454ae07aef9d50658e5fdfb07ec5c"),
+    "train": (TRAIN, "19ebcc9a8f00157a449a144e267951c0f9a4f3f331095d279bfc3d6e8740e57b"),
+    "sample": (SAMPLE, "21d4891bafc96b6de943fca45704a360cd5fc255f891a5054d6d2168805b9d8a"),
+    "mix": (MIX, "690655c101577a7a413a43d8c90c2584e821cfd964db1a6e6e917bdb08cd4c1c"),
+    "eval": (EVAL, "ecea775a01bb737d1c756f25c45edd0dc0b4b2fc1fb18c8d3439cc315d3892be"),
 }
 
 
@@ -158,8 +158,8 @@ def test_a_key_depends_on_all_that_can_change_the_result() -> None:
 
 
 def test_hints_are_not_in_the_key() -> None:
-    here = Stage("data", 1, DATA.params, hints={"text": "/home/a"})
-    there = Stage("data", 1, DATA.params, hints={"text": "/home/b", "more": object()})
+    here = Stage("data", DATA.version, DATA.params, hints={"text": "/home/a"})
+    there = Stage("data", DATA.version, DATA.params, hints={"text": "/home/b", "more": object()})
     assert here.key == there.key == DATA.key
 
 
@@ -201,9 +201,9 @@ def smoke(**loop: Any) -> config.Experiment:
 
 
 def keys_of(planned: Plan) -> dict[str, str]:
-    """The first 16 digits of each key, by kind and the first generation it serves."""
+    """The first 16 digits of each key, by work and the first generation it serves."""
     return {
-        f"{stage.kind} {planned.serves[key][0][0]} {planned.serves[key][0][2]}": key[:16]
+        f"{stage.work} {planned.serves[key][0][0]} {planned.serves[key][0][2]}": key[:16]
         for key, stage in planned.stages.items()
     }
 
@@ -218,25 +218,33 @@ def stages_of(planned: Plan, kind: str, policy: str, generation: int) -> list[St
 
 
 GOLDEN_PLAN: dict[str, str] = {
-    "data keep-0 0": "f4179de5342aae75",
-    "train keep-0 0": "bad4152b18b04048",
-    "eval keep-0 0": "9239a02b3244e632",
-    "sample keep-0 1": "4e001b720f251094",
-    "mix keep-0 1": "b8c28214b22942a1",
-    "train keep-0 1": "a28049085e12b347",
-    "eval keep-0 1": "ade0ce2ad96ece26",
-    "sample keep-10 1": "4ba79b1d20439719",
-    "mix keep-10 1": "a6889c637480863f",
-    "train keep-10 1": "bd3c567954a14d2a",
-    "eval keep-10 1": "08fc85273b6564cc",
-    "sample keep-0 2": "04dfd0f4e6c02d0c",
-    "mix keep-0 2": "07fb99711f629d1f",
-    "train keep-0 2": "80643718d6deecf7",
-    "eval keep-0 2": "4edaac2c22f53328",
-    "sample keep-10 2": "7412f0c1efb0135a",
-    "mix keep-10 2": "97b4056d6e99e6a4",
-    "train keep-10 2": "92225722b67ac1c5",
-    "eval keep-10 2": "cd98d0a6421a95de",
+    "data keep-0 0": "97b35ca63ded2925",
+    "train keep-0 0": "bf0c66f02bed6a52",
+    "eval keep-0 0": "1b6a73b34163f10e",
+    "sample keep-0 0": "7dffd5f91ec60e78",
+    "examine keep-0 0": "646d561f323c481a",
+    "sample keep-10 0": "1573bcac5bc9d08b",
+    "examine keep-10 0": "399c07b89b9a7661",
+    "mix keep-0 1": "6e0ad75ad19c3a54",
+    "train keep-0 1": "f146804a651a665f",
+    "eval keep-0 1": "ecf727fe8e9bcde6",
+    "sample keep-0 1": "006356ba63a4afcb",
+    "examine keep-0 1": "4163fd96b8d29034",
+    "mix keep-10 1": "7ab6c6d3c506ead1",
+    "train keep-10 1": "7659c469fa93b9cc",
+    "eval keep-10 1": "e9004230bc3fd03c",
+    "sample keep-10 1": "50c61ec7fb0274e0",
+    "examine keep-10 1": "2957b2a65bfd39d9",
+    "mix keep-0 2": "9f7a5075c1adf1fc",
+    "train keep-0 2": "07a5792c6e281086",
+    "eval keep-0 2": "07206b60970444f8",
+    "sample keep-0 2": "29251b4da9a5158d",
+    "examine keep-0 2": "a18e4d9935354b56",
+    "mix keep-10 2": "89f56b53c49b3a12",
+    "train keep-10 2": "692028a10060f31b",
+    "eval keep-10 2": "84ed62a3512b95e9",
+    "sample keep-10 2": "b142674353ab28b8",
+    "examine keep-10 2": "f37234f2e35671b2",
 }
 
 
@@ -266,8 +274,8 @@ def test_the_name_of_a_policy_is_not_in_a_key() -> None:
 
 def test_what_the_first_model_makes_is_shared_by_accumulate_and_keep_0() -> None:
     planned = plan(smoke(policies=["keep-0", "accumulate", "accumulate-subsample"]), {})
-    first = [stages_of(planned, "sample", name, 1)[0].key for name in ("keep-0", "accumulate", "accumulate-subsample")]
-    second = [stages_of(planned, "sample", name, 2)[0].key for name in ("keep-0", "accumulate")]
+    first = [stages_of(planned, "sample", name, 0)[0].key for name in ("keep-0", "accumulate", "accumulate-subsample")]
+    second = [stages_of(planned, "sample", name, 1)[0].key for name in ("keep-0", "accumulate")]
     assert first[0] == first[1] == first[2]
     assert second[0] != second[1]
 
@@ -325,10 +333,35 @@ def test_prompts_come_from_the_corpus_that_the_setting_names() -> None:
     tree = config.merge(smoke().model_dump(mode="json"), {"sample": {"prompts": "previous"}})
     real, previous = plan(smoke(), {}), plan(config.load(tree, "x"), {})
     assert {stage.inputs["prompts"].kind for stage in real.stages.values() if stage.kind == "sample"} == {"data"}
-    second = stages_of(previous, "sample", "keep-0", 2)[0]
+    second = stages_of(previous, "sample", "keep-0", 1)[0]
     assert second.inputs["prompts"] is stages_of(previous, "mix", "keep-0", 1)[0]
+    for generation in previous.generations:
+        assert generation.samples is not None
+        assert generation.samples.inputs["prompts"] is generation.samples.inputs["samples"].inputs["prompts"]
 
 
 def test_policies_without_synthetic_rows_sample_nothing() -> None:
-    planned = plan(smoke(policies=["keep-100", "fresh-100"]), {})
+    tree = config.merge(smoke(policies=["keep-100", "fresh-100"]).model_dump(mode="json"), {"eval": {"samples": False}})
+    planned = plan(config.load(tree, "x"), {})
     assert "sample" not in {stage.kind for stage in planned.stages.values()}
+
+
+def test_every_generation_is_sampled_and_its_samples_measured_under_generation_0() -> None:
+    planned = plan(smoke(policies=["keep-0", "keep-100", "accumulate"], seeds=[0, 1]), {})
+    for one in planned.generations:
+        first = planned.first(one.policy, one.seed)
+        assert first is not None
+        assert one.samples is not None
+        assert one.samples.inputs["samples"].inputs["model"] is one.train
+        assert one.samples.inputs["reference"] is first.train
+        assert one.samples.inputs.get("first") is (first.samples if one.generation else None)
+        assert one.eval.inputs.get("first") is (first.eval if one.generation else None)
+        assert (one.eval.work, one.samples.work) == ("eval", "examine")
+
+
+def test_without_measures_of_samples_the_last_generation_makes_none() -> None:
+    tree = config.merge(smoke().model_dump(mode="json"), {"eval": {"samples": False}})
+    planned = plan(config.load(tree, "x"), {})
+    made = {where[2] for key, stage in planned.stages.items() if stage.kind == "sample" for where in planned.serves[key]}
+    assert made == {0, 1}
+    assert {one.samples for one in planned.generations} == {None}

@@ -34,20 +34,40 @@ class ModelConfig(Section):
     config: dict[str, Any] = Field(default_factory=dict)
     """A transformers config (`model_type` and its fields) to start from scratch; replaces `source`."""
     tokenizer: str = ""
-    """A folder or Hub id; `bpe` trains one on the training text. Empty: the model's own, `bpe` from scratch."""
-    vocab_size: int = Field(default=512, ge=260)
-    """Entries of the byte-level BPE that `tokenizer = "bpe"` trains."""
+    """A folder or Hub id; `bpe` trains one on the training text, `words` takes its most frequent words as tokens. Empty:
+    the model's own; from scratch `bpe`, or `words` where `data.source` is zipf."""
+    vocab_size: int = Field(default=512, ge=3)
+    """Entries of the byte-level BPE or the list of words that is made. With the source zipf, its words and one more."""
     sha256: str = ""
     """Hash of the weights and config that are started from. Filled in when found; if given, it must match."""
     tokenizer_sha256: str = ""
     """Hash of the tokenizer's files. Filled in when found; if given, it must match."""
 
 
+class ZipfConfig(Section):
+    """The language of the source `zipf`: bigrams whose probabilities are known exactly, so that a model's error is."""
+
+    vocabulary: int = Field(default=256, ge=8, le=1024)
+    """Words; each is a token."""
+    exponent: float = Field(default=1.0, ge=0, le=3)
+    """The k-th word makes up a share of the text proportional to 1 / k ** exponent."""
+    rank: int = Field(default=8, ge=1, le=1024)
+    """Dimensions in which a word depends on the one before; a model with fewer hidden ones cannot express it."""
+    dependence: float = Field(default=2.0, ge=0, le=4)
+    """How strongly a word depends on the one before: standard deviation of the log-weights. 0: not at all."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Of the language and its text; that of a run (`loop.seeds`) does not touch them."""
+    train_tokens: int = Field(default=131_072, ge=16)
+    """Words of training text."""
+    test_tokens: int = Field(default=16_384, ge=16)
+    """Words of test text, and as many of validation text."""
+
+
 class DataConfig(Section):
     """The original, real corpus."""
 
     source: str = Field(default="wikitext2", min_length=1)
-    """`wikitext2`, `pydoc`, a Hub dataset id (`id:config` where it has configs), a file, or a folder."""
+    """`wikitext2`, `pydoc`, `zipf`, a Hub dataset id (`id:config` where it has configs), a file, or a folder."""
     train: str = ""
     """The file (or Hub split) that serves as training text. Empty: the one whose name says so."""
     valid: str = ""
@@ -66,6 +86,8 @@ class DataConfig(Section):
     """Rows of the test and the validation corpus, evenly spaced. 0: all."""
     sha256: str = ""
     """Hash of the text of all splits. Filled in when loaded; if given, it must match."""
+    zipf: ZipfConfig = ZipfConfig()
+    """Of the source `zipf`; without meaning for others."""
 
 
 class DecodeConfig(Section):
@@ -174,7 +196,9 @@ class Expectation(Section):
     policy: str = ""
     """Of which policy. Empty: the first."""
     generation: int = Field(ge=0)
+    """Of which generation."""
     value: float
+    """What was published."""
     tolerance: float = Field(default=0.1, gt=0)
     """Relative: up to how far from `value` a measured one is inside."""
     source: str = Field(min_length=1)
@@ -221,6 +245,12 @@ class Experiment(Section):
         for name, values in (("policies", self.loop.policies), ("seeds", self.loop.seeds)):
             if len(set(values)) < len(values):
                 raise ValueError(f"loop.{name} names one twice: {', '.join(map(str, values))}")
+        if self.model.tokenizer != "words" and self.data.source != "zipf" and self.model.vocab_size < 260:
+            raise ValueError(
+                f"model.vocab_size must be at least 260 for a byte-level BPE, it is {self.model.vocab_size}"
+            )
+        if self.data.source == "zipf" and self.data.line_bos:
+            raise ValueError("data.line_bos = true does not go with data.source = zipf, whose lines are one chain")
         if self.sample.prompts != "none" and self.sample.prompt_tokens > self.data.block_size:
             raise ValueError(
                 f"sample.prompt_tokens = {self.sample.prompt_tokens} is more than a row holds "
@@ -255,6 +285,8 @@ class Experiment(Section):
                 del tree[section][key]
         for section in ("store", "tracking", "expect"):
             del tree[section]
+        if self.data.source != "zipf":
+            del tree["data"]["zipf"]
         return tree
 
     def extended(self, other: "Experiment") -> "Experiment":

@@ -27,13 +27,33 @@ class Learner(Protocol):
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None: ...
 
     def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Dataset:
-        """Make rows to train the next generation on: one row out for each row in."""
+        """Make rows to train the next generation on: one row out for each row in.
+
+        Args:
+            prompts: the rows, `stream` (a number of its own for each), and `extra`: rows that are only to be shown, and
+                do not count for `facts`.
+        """
 
     def score(self, data: Dataset) -> np.ndarray:
         """(rows,) one loss per row; lower is better."""
 
-    def measure(self, test: Dataset) -> Dataset:
-        """Score the test data; measures go to `facts`, per-row values are returned."""
+    def measure(self, test: Dataset, first: Dataset | None = None) -> Dataset:
+        """Score the test data; measures go to `facts`, per-row values are returned.
+
+        Args:
+            first: what this returned for generation 0, to compare with.
+        """
+
+    def examine(
+        self, samples: Dataset, shown: Dataset, prompts: Dataset, *, first: Path | None, folder: Path
+    ) -> Dataset:
+        """Measure rows that another model made, with this model for a reference; as `measure` returns what it found.
+
+        Args:
+            samples, shown: what `sample` returned for rows of `prompts` (`row` says which), and for the rows to show.
+            first: the folder of this for generation 0; None for that itself.
+            folder: where to leave what later generations are compared with.
+        """
 
     def save(self, folder: Path) -> None: ...
     def load(self, folder: Path) -> None: ...

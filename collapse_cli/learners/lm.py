@@ -1,5 +1,6 @@
 """The language model as a learner: text becomes rows of tokens, a fitted model continues its prompts."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from collapse_cli import metrics
+from collapse_cli import metrics, zipf
 from collapse_cli.data import SPLITS, Dataset, InputError, Text, load_text
+from collapse_cli.learners import lm_measures as measures
 from collapse_cli.lm import model as models
 from collapse_cli.lm import sample as sampling
 from collapse_cli.lm import score as scoring
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 TOKENIZER = "tokenizer"
+MADE = ("bpe", "words")  # tokenizers that the data stage makes
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,14 @@ class LanguageModel:
             model["revision"] = commit
             model["sha256"] = _pinned(model, "model.sha256", models.check_weights(folder, "the model"))
             hints["model"] = str(folder)
-        tokenizer = _find_tokenizer(model, folder, hints)
+        tokenizer = _find_tokenizer(model, data, folder, hints)
         size = 0 if tokenizer else model["vocab_size"]
         config = models.config_of(folder) if folder else base_config(model["config"], tokenizer, size)
         _check_fit(tree, config, model["vocab_size"] if tokenizer is None else len(tokenizer))
 
         hints["text"] = {name: data[name] for name in ("source", "train", "valid", "test")} | {"column": data["text"]}
+        if data["source"] == "zipf":
+            hints["text"]["language"] = json.dumps(data["zipf"])
         text = load_text(**hints["text"])
         data["sha256"] = _pinned(data, "data.sha256", text.sha256)
         if tree["train"]["select"] == "valid" and "valid" not in text.splits:
@@ -94,11 +99,14 @@ class LanguageModel:
     def data_params(tree: Mapping[str, Any]) -> dict[str, Any]:
         """What the rows of real data depend on."""
         names = ("sha256", "block_size", "line_bos", "rows", "eval_rows")
-        bpe = tree["model"]["tokenizer"] == "bpe"
+        model, language = tree["model"], tree["data"]["zipf"]
+        made = model["tokenizer"] in MADE
+        known = {"zipf": {name: language[name] for name in zipf.NAMES}} if tree["data"]["source"] == "zipf" else {}
         return {
             "data": {name: tree["data"][name] for name in names}
-            | {"eval_block_size": tree["eval"]["block_size"] or tree["data"]["block_size"]},
-            "tokenizer": {"bpe": tree["model"]["vocab_size"]} if bpe else {"sha256": tree["model"]["tokenizer_sha256"]},
+            | {"eval_block_size": tree["eval"]["block_size"] or tree["data"]["block_size"]}
+            | known,
+            "tokenizer": {model["tokenizer"]: model["vocab_size"]} if made else {"sha256": model["tokenizer_sha256"]},
         }
 
     @staticmethod
@@ -106,7 +114,7 @@ class LanguageModel:
         """What the base model depends on."""
         model = tree["model"]
         if model["config"]:
-            return {"config": model["config"], "vocab_size": model["vocab_size"] if model["tokenizer"] == "bpe" else 0}
+            return {"config": model["config"], "vocab_size": model["vocab_size"] if model["tokenizer"] in MADE else 0}
         return {"sha256": model["sha256"]}
 
     # --- the verbs ----------------------------------------------------------------------------------------------------
@@ -114,8 +122,12 @@ class LanguageModel:
     def encode(self, text: Text, folder: Path) -> None:
         """Text to blocks of tokens, with the tokenizer beside them; counts of tokens, words and bytes in `facts`."""
         data, tokenizer_params = self.settings["data"], self.settings["tokenizer"]
+        language = zipf.from_facts(data["zipf"]) if "zipf" in data else None
         if "bpe" in tokenizer_params:
             tokenizer = texts.train_bpe(text.splits["train"], tokenizer_params["bpe"])
+        elif "words" in tokenizer_params:
+            common = texts.frequent_words(text.splits["train"], tokenizer_params["words"])
+            tokenizer = texts.word_tokenizer(zipf.words(language.vocabulary) if language else common)
         else:
             tokenizer = texts.load_tokenizer(Path(self.hints["tokenizer"]))
         tokenizer.save_pretrained(folder / TOKENIZER)
@@ -129,7 +141,9 @@ class LanguageModel:
             words, bytes_ = len(joined.split()), len(joined.encode())
             about[split] = {"tokens": len(stream), "words": words, "bytes": bytes_, "blocks": len(rows[split])}
             self._tell(done + 1, len(text.splits), "splits")
-        rows["train"], rows["reserve"] = _original(rows["train"], data["rows"])
+        chosen, rest = _original(len(rows["train"]), data["rows"])
+        measures.following(rows["train"], chosen).save(folder / measures.FOLLOWING)
+        rows["train"], rows["reserve"] = rows["train"].take(chosen), rows["train"].take(rest)
         for split in ("valid", "test"):
             if split in rows and 0 < data["eval_rows"] < len(rows[split]):
                 rows[split] = rows[split].take(
@@ -142,16 +156,17 @@ class LanguageModel:
             f"the training text spells out {token} {count:,} times; it is read as plain text, not as a special token"
             for token, count in texts.special_tokens_in(tokenizer, text.splits["train"]).items()
         ]
-        asked = tokenizer_params.get("bpe", 0)
-        fewer = (
-            [f"the training text gave a BPE of {len(tokenizer)} tokens, not {asked}"] if len(tokenizer) < asked else []
-        )
+        fewer = [
+            f"the training text gave {'a BPE' if kind == 'bpe' else 'a list'} of {len(tokenizer)} tokens, not {asked}"
+            for kind, asked in tokenizer_params.items()
+            if kind in MADE and len(tokenizer) < asked
+        ]
         self.facts = {
             "splits": about,
             "vocab_size": len(tokenizer),
             "line_bos": data["line_bos"],
             "notes": [*text.notes, *spelled, *fewer],
-        }
+        } | _truth(language, tokenizer)
 
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
         """Train on the rows; `train_loss` and more in `facts`."""
@@ -170,20 +185,16 @@ class LanguageModel:
         )
 
     def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Dataset:
-        """The new tokens of each prompt, or prompt and new tokens; duplicates and special tokens in `facts`."""
+        """The new tokens of each prompt, or prompt and new tokens (`start` says where these begin).
+
+        Duplicates and special tokens go to `facts`.
+        """
         settings, tokenizer = self.settings["sample"], self._tokenizer
         end, start = tokenizer.eos_token_id, texts.bos_id(tokenizer)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (end or 0)
-        if settings["prompts"] == "none":
-            if start is None:
-                raise InputError(
-                    "sample.prompts = none needs a BOS or end-of-text token, and the tokenizer has neither"
-                )
-            ids, lengths = np.full((len(prompts), 1), start, np.int32), np.ones(len(prompts), np.int32)
-        else:
-            ids = prompts.arrays["tokens"][:, : settings["prompt_tokens"]]
-            lengths = np.minimum(prompts.arrays["lengths"], settings["prompt_tokens"])
-        cut = Dataset({"tokens": ids, "lengths": lengths, "stream": prompts.arrays["stream"]}, prompts.origin)
+        if settings["prompts"] == "none" and start is None:
+            raise InputError("sample.prompts = none needs a BOS or end-of-text token, and the tokenizer has neither")
+        cut = measures.cut_prompts(prompts, settings, start)
         new = sampling.continue_rows(
             self._model,
             cut,
@@ -196,7 +207,8 @@ class LanguageModel:
             scratch=scratch,
             tell=lambda done, total: self._tell(done, total, "tokens"),
         )
-        tokens, lengths = new.arrays["tokens"], new.arrays["lengths"]
+        counted = new.take(np.flatnonzero(~prompts.arrays["extra"]))
+        tokens, lengths = counted.arrays["tokens"], counted.arrays["lengths"]
         # padding and the like, and ids of the model's that the tokenizer does not have
         odd = {*tokenizer.all_special_ids, *range(len(tokenizer), self._model.config.vocab_size)} - {start, end}
         self.facts = {
@@ -204,7 +216,10 @@ class LanguageModel:
             "duplicate_share": metrics.duplicate_share(tokens),
             "special_token_share": metrics.share_with(tokens, lengths, odd),
         }
-        return new if self.settings["target"] == "continuation" else _joined(cut, new)
+        begin = np.zeros(len(new), np.int32)
+        if self.settings["target"] == "full":
+            new, begin = texts.join(cut, new), cut.arrays["lengths"]
+        return Dataset({**new.arrays, "start": begin}, new.origin)
 
     def score(self, data: Dataset) -> np.ndarray:
         """(rows,) mean negative log-likelihood per predicted token, in nats."""
@@ -212,36 +227,30 @@ class LanguageModel:
         losses: np.ndarray = nll / np.maximum(predicted, 1)
         return losses
 
-    def measure(self, test: Dataset) -> Dataset:
+    def measure(self, test: Dataset, first: Dataset | None = None) -> Dataset:
         """Perplexity and its relatives under the protocol of the settings; per row (block or window) values returned."""
-        protocol, about = self.settings["eval"], self.hints["about"]
-        width = test.arrays["tokens"].shape[1]
-        said: dict[str, Any] = {name: protocol[name] for name in ("protocol", "dtype")} | {
-            "line_bos": about["line_bos"]
-        }
-        if protocol["protocol"] == "block":
-            said |= {"context": width, "stride": width}
-            nll, predicted = scoring.score_blocks(
-                self._model,
-                test,
-                lambda done, total: self._tell(done * width, total * width, "tokens"),
-                dtype=protocol["dtype"],
-            )
-        else:
-            context = protocol["context"] or models.max_positions(self._model.config) or width
-            said |= {"context": context, "stride": protocol["stride"] or max(1, context // 2)}
-            nll, predicted = scoring.score_sliding(
-                self._model,
-                test.arrays["tokens"].ravel(),
-                context,
-                said["stride"],
-                lambda done, total: self._tell(done, total, "tokens"),
-                dtype=protocol["dtype"],
-            )
-        size = about["splits"]["test"]
-        measures = metrics.text_measures(nll, predicted, size["tokens"], size["words"], size["bytes"])
-        self.facts = {**measures, "protocol": said}
-        return Dataset({"nll": nll, "predicted": predicted}, np.zeros(len(nll), np.int32))
+        encoded, about = Path(self.hints["encoded"]), self.hints["about"]
+        self.facts, rows = measures.measure(self._model, test, first, self.settings["eval"], encoded, about, self._tell)
+        return rows
+
+    def examine(
+        self, samples: Dataset, shown: Dataset, prompts: Dataset, *, first: Path | None, folder: Path
+    ) -> Dataset:
+        """Repetition, diversity and more of what another model made, with this one for a reference."""
+        encoded = Path(self.hints["encoded"])
+        self.facts, rows = measures.examine(
+            self._model,
+            self._tokenizer,
+            samples,
+            shown,
+            prompts,
+            self.settings["sample"],
+            encoded,
+            first,
+            folder,
+            self._tell,
+        )
+        return rows
 
     def save(self, folder: Path) -> None:
         """An ordinary transformers folder, tokenizer included."""
@@ -287,13 +296,25 @@ def base_config(
     )
 
 
+def _truth(language: zipf.Language | None, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+    """Where the text is that of a known language and each of its words one token, in order: the language's facts."""
+    if language is None:
+        return {}
+    ids = texts.encode(tokenizer, [" ".join(zipf.words(language.vocabulary))], line_bos=False)
+    if len(ids) != language.vocabulary or (np.diff(ids) != 1).any():
+        return {}
+    return {"zipf": {**language.facts(), "first_word_id": int(ids[0])}}
+
+
 def _find_tokenizer(
-    model: dict[str, Any], folder: Path | None, hints: dict[str, Any]
+    model: dict[str, Any], data: Mapping[str, Any], folder: Path | None, hints: dict[str, Any]
 ) -> "PreTrainedTokenizerBase | None":
-    """The tokenizer that `model` names, its hash filled in; None for a BPE that the data stage will train."""
+    """The tokenizer that `model` names, its hash filled in; None for one that the data stage will make."""
     if not model["tokenizer"] and folder is None:
-        model["tokenizer"] = "bpe"
-    if model["tokenizer"] == "bpe":
+        model["tokenizer"] = "words" if data["source"] == "zipf" else "bpe"
+    if model["tokenizer"] == "words" and data["source"] == "zipf":
+        model["vocab_size"] = data["zipf"]["vocabulary"] + 1
+    if model["tokenizer"] in MADE:
         return None
     if model["tokenizer"]:
         folder, _ = models.find_folder(model["tokenizer"], "", "the tokenizer")
@@ -338,26 +359,11 @@ def _check_fit(tree: Mapping[str, Any], config: "PreTrainedConfig", vocabulary: 
             raise InputError(f"{name} is {tokens}, but the model takes {limit} tokens at most; lower it")
 
 
-def _original(train: Dataset, rows: int) -> tuple[Dataset, Dataset]:
-    """The original corpus (`rows` rows drawn with a fixed seed, or all) and the reserve of never-seen rows."""
-    if rows > len(train):
-        raise InputError(f"data.rows = {rows:,}, but the training text has only {len(train):,} rows (0 takes all)")
+def _original(there: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which blocks are the original corpus (`rows` drawn with a fixed seed, or all), and which the reserve."""
+    if rows > there:
+        raise InputError(f"data.rows = {rows:,}, but the training text has only {there:,} rows (0 takes all)")
     if rows == 0:
-        rows = len(train)
-        return train, train.take(np.arange(0))
-    order = np.random.Generator(np.random.Philox(0)).permutation(len(train))
-    return train.take(np.sort(order[:rows])), train.take(order[rows:])
-
-
-def _joined(prompts: Dataset, new: Dataset) -> Dataset:
-    """Prompt and new tokens of each row, one behind the other."""
-    first, second = prompts.arrays["lengths"], new.arrays["lengths"]
-    lengths = first + second
-    tokens = np.zeros((len(new), int(lengths.max(initial=0))), np.int32)
-    columns = np.arange(tokens.shape[1])
-    tokens[columns < first[:, None]] = prompts.arrays["tokens"][
-        np.arange(prompts.arrays["tokens"].shape[1]) < first[:, None]
-    ]
-    behind = (columns >= first[:, None]) & (columns < lengths[:, None])
-    tokens[behind] = new.arrays["tokens"][np.arange(new.arrays["tokens"].shape[1]) < second[:, None]]
-    return Dataset({"tokens": tokens, "lengths": lengths.astype(np.int32)}, new.origin)
+        return np.arange(there), np.arange(0)
+    order = np.random.Generator(np.random.Philox(0)).permutation(there)
+    return np.sort(order[:rows]), order[rows:]

@@ -5,6 +5,7 @@ times. Here each tile of logits is passed over while it is in the caches, and be
 over the vocabulary a second time: the softmax's divisors are multiplied into the hidden states, which are far smaller.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -19,6 +20,7 @@ HELD_BYTES = {"cpu": 256 << 20, "cuda": 2 << 30}  # of exponentials, kept for th
 TILE_BYTES = {"cpu": 4096, "cuda": 32768}  # of a token's logits in a tile of the vocabulary
 LARGEST = 60.0  # logit whose exponential needs no care: sums of such are finite, and so are their inverses
 IGNORED = -100  # label of a token that is not predicted
+More = Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]  # see `token_details`
 
 
 class _Softmax:
@@ -248,13 +250,86 @@ def token_losses(
             logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
         )
         return losses.view(labels.shape)
-    states = model.base_model(**_inputs(ids, positions)).last_hidden_state
+    return _losses_of(model, model.base_model(**_inputs(ids, positions)).last_hidden_state, labels)
+
+
+def _losses_of(model: "PreTrainedModel", states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """`token_losses` from the last hidden states (rows, width, d) of a model with a plain head."""
     dtype = _head_dtype(states)
-    with torch.autocast(ids.device.type, enabled=False):
+    with torch.autocast(states.device.type, enabled=False):
         head, wanted = model.get_output_embeddings().weight.to(dtype), labels.flatten()
-        found = torch.zeros(len(wanted), dtype=torch.float32, device=ids.device)
+        found = torch.zeros(len(wanted), dtype=torch.float32, device=states.device)
         where = (wanted != IGNORED).nonzero().squeeze(1)
         flat = states[:, :-1].flatten(0, 1)
         for group in _groups(where, head, dtype):
             found[group] = _Softmax(flat[group].to(dtype), head, wanted[group], keep=False).losses
     return found.view(labels.shape)
+
+
+@torch.no_grad()
+def losses_and_states(
+    model: "PreTrainedModel",
+    ids: torch.Tensor,
+    labels: torch.Tensor,
+    at: torch.Tensor,
+    *,
+    plain_head: bool,
+    positions: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `token_losses` gives, and (len(at), d) float32 last hidden states at the places `at` of the flattened rows."""
+    if plain_head:
+        states = model.base_model(**_inputs(ids, positions)).last_hidden_state
+        losses = _losses_of(model, states, labels)
+    else:
+        out = model(**_inputs(ids, positions), output_hidden_states=True)
+        states = out.hidden_states[-1]
+        losses = functional.cross_entropy(
+            out.logits[:, :-1].float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+        ).view(labels.shape)
+    return losses, states.flatten(0, 1)[at].float()
+
+
+@torch.no_grad()
+def token_details(
+    model: "PreTrainedModel",
+    ids: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    plain_head: bool,
+    positions: torch.Tensor | None = None,
+    more: More | None = None,
+) -> dict[str, torch.Tensor]:
+    """What a model says at every predicted token, in order; each value (predicted tokens,) float32.
+
+    Arguments as those of `summed_loss`; `more` is asked for further values from the log-probabilities
+    (tokens, vocabulary) and the token before each.
+
+    Returns:
+        `nll` of the label in nats, `confidence` (probability of the most probable token), `hit` (1 where that is the
+        label), `entropy` of the distribution in nats, and what `more` gives.
+    """
+    inputs = _inputs(ids, positions)
+    wanted, before = labels.flatten(), ids[:, :-1].flatten()
+    where = (wanted != IGNORED).nonzero().squeeze(1)
+    weight = model.get_output_embeddings().weight
+    if plain_head:
+        states = model.base_model(**inputs).last_hidden_state[:, :-1].flatten(0, 1)
+        dtype = _head_dtype(states)
+    else:
+        states, dtype = model(**inputs).logits[:, :-1].flatten(0, 1), torch.float32
+    found: list[dict[str, torch.Tensor]] = []
+    with torch.autocast(ids.device.type, enabled=False):
+        head = weight.to(dtype)
+        for group in _groups(where, head, torch.float32):
+            part = states[group].to(dtype)
+            scores = product(part, head.T).float() if plain_head else part
+            log_odds = functional.log_softmax(scores, dim=1)
+            top, best = log_odds.max(dim=1)
+            values = {
+                "nll": -log_odds.gather(1, wanted[group, None]).squeeze(1),
+                "confidence": top.exp(),
+                "hit": (best == wanted[group]).float(),
+                "entropy": -(log_odds.exp() * log_odds.clamp_min(torch.finfo(torch.float32).min)).sum(dim=1),
+            }
+            found.append(values | (more(log_odds, before[group]) if more else {}))
+    return {name: torch.cat([part[name] for part in found]) for name in found[0]}

@@ -38,6 +38,12 @@ class Batch:
     positions: torch.Tensor | None = None
     segments: torch.Tensor | None = None
 
+    def places(self) -> np.ndarray:
+        """(rows, width) position of each token in its text, on the host."""
+        if self.positions is not None:
+            return self.positions.cpu().numpy()
+        return np.broadcast_to(np.arange(self.owners.shape[1]), self.owners.shape)
+
 
 @dataclass(frozen=True)
 class Abilities:

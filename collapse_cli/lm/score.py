@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from collapse_cli.data import Dataset, InputError
 from collapse_cli.lm.arithmetic import PackedWeights, fast_products
 from collapse_cli.lm.attention import Causal, attending
-from collapse_cli.lm.loss import IGNORED, has_plain_head, token_losses
+from collapse_cli.lm.loss import IGNORED, More, has_plain_head, losses_and_states, token_details, token_losses
 from collapse_cli.lm.memory import halving
 from collapse_cli.lm.packing import Batch, abilities, attention_for, lay_out, to_device
+from collapse_cli.lm.text import join
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 TOKENS_AT_ONCE = 4096  # scored together on a CPU, so that a layer's work stays near its caches; a GPU takes more
 LOGITS_BYTES = 512 << 20  # of float32 logits, for models that give them all at once
 CHUNK = 16  # batches whose rows are packed together
+Columns = dict[str, np.ndarray]  # of equal length, a value for each token
 
 
 class _Scorer:
@@ -61,17 +64,62 @@ class _Scorer:
             )
         return losses.cpu().numpy().astype(np.float64)
 
+    def details(self, batch: Batch, rows: np.ndarray, more: More | None) -> Columns:
+        """Of each predicted token: `row`, `label`, and what `token_details` gives. `rows` (rows, width-1) on the host."""
+        with attention_for(self.model, self.able, batch):
+            found = token_details(
+                self.model, batch.ids, batch.labels, plain_head=self.plain_head, positions=batch.positions, more=more
+            )
+        labels = batch.labels.cpu().numpy()
+        predicted = labels != IGNORED
+        columns = {name: values.cpu().numpy().astype(np.float64) for name, values in found.items()}
+        return {"row": rows[predicted], "label": labels[predicted], **columns}
+
+    def ends(self, batch: Batch, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Losses as those of a call, and the last hidden states at the places `at` of the flattened rows."""
+        with attention_for(self.model, self.able, batch):
+            losses, states = losses_and_states(
+                self.model,
+                batch.ids,
+                batch.labels,
+                to_device(at, self.model.device),
+                plain_head=self.plain_head,
+                positions=batch.positions,
+            )
+        return losses.cpu().numpy().astype(np.float64), states.cpu().numpy()
+
+
+@dataclass
+class Details:
+    """What is wanted of every predicted token, besides its loss, and what was found.
+
+    Attributes:
+        more: further values, see `loss.token_details`.
+        parts: `row` and `label` of each predicted token, and the values of `token_details`, as scoring went.
+    """
+
+    more: More | None = None
+    parts: list[Columns] = field(default_factory=list)
+
+    def columns(self) -> Columns:
+        """All of it, in one array each."""
+        if not self.parts:
+            return {name: np.zeros(0) for name in ("row", "label", "nll", "confidence", "hit", "entropy")}
+        return {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
+
 
 def score_blocks(
     model: "PreTrainedModel",
     data: Dataset,
     tell: Callable[[int, int], None] = lambda done, total: None,
     dtype: str = "float32",
+    details: Details | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score every row on its own: each token but the first is predicted from those before it in the row.
 
     Args:
         dtype: `float32`, or `bfloat16` for matrix products in that.
+        details: filled with what is found at each token; scoring then takes longer.
 
     Returns:
         (rows,) float64 summed negative log-likelihood in nats, and (rows,) int64 predicted tokens.
@@ -80,22 +128,88 @@ def score_blocks(
     nll, done = np.zeros(len(data)), 0
     with _Scorer(model, int(lengths.max(initial=1)), dtype) as scorer:
 
-        def chunk(rows: int) -> np.ndarray:
+        def chunk(rows: int) -> tuple[np.ndarray, list[Columns]]:
             part = slice(done, done + size)
-            found = np.zeros(len(lengths[part]))
+            found, noted = np.zeros(len(lengths[part])), []
             at_once = rows * scorer.width
             for batch in lay_out(tokens[part], lengths[part], at_once, model.device, packed=scorer.able.packs):
-                losses, owners = scorer(batch), batch.owners[:, 1:]
-                found += np.bincount(owners[owners >= 0], losses[owners >= 0], minlength=len(found))
-            return found
+                owners = batch.owners[:, 1:]
+                if details is None:
+                    losses = scorer(batch)
+                    found += np.bincount(owners[owners >= 0], losses[owners >= 0], minlength=len(found))
+                else:
+                    columns = scorer.details(batch, owners, details.more)
+                    found += np.bincount(columns["row"], columns["nll"], minlength=len(found))
+                    noted.append({**columns, "row": columns["row"] + done})
+            return found, noted
 
         while done < len(data):
             full = lengths[done : done + scorer.rows_at_once].min() == scorer.width
             size = scorer.rows_at_once * (1 if full else CHUNK)
-            nll[done : done + size], scorer.rows_at_once = halving(chunk, scorer.rows_at_once, "scoring")
+            (found, noted), scorer.rows_at_once = halving(chunk, scorer.rows_at_once, "scoring")
+            nll[done : done + size] = found
+            if details is not None:
+                details.parts.extend(noted)
             done = min(done + size, len(data))
             tell(done, len(data))
     return nll, np.maximum(lengths.astype(np.int64) - 1, 0)
+
+
+def score_continuations(
+    model: "PreTrainedModel",
+    prompts: Dataset,
+    new: Dataset,
+    ends: np.ndarray,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+    dtype: str = "float32",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score what continues prompts, given the prompt; the prompt itself is not scored.
+
+    Args:
+        prompts, new: `tokens` (rows, columns) and `lengths` (rows,) each, prompts of at least one token.
+        ends: (rows,) after how many new tokens the model's state is wanted; 0: not at all.
+        dtype: `float32`, or `bfloat16` for matrix products in that.
+
+    Returns:
+        (rows,) float64 summed negative log-likelihood of the new tokens in nats, and (rows with `ends` > 0, d) float32
+        last hidden states there.
+    """
+    joined = join(prompts, new)
+    tokens, lengths = joined.arrays["tokens"], joined.arrays["lengths"]
+    starts = prompts.arrays["lengths"].astype(np.int64)
+    wanted = np.where(ends > 0, starts + ends - 1, -1)
+    nll, done = np.zeros(len(new)), 0
+    states: list[np.ndarray] = []
+    with _Scorer(model, int(lengths.max(initial=1)), dtype) as scorer:
+
+        def chunk(rows: int) -> tuple[np.ndarray, np.ndarray]:
+            part = slice(done, done + size)
+            found, at = np.zeros(len(lengths[part])), wanted[part]
+            kept: dict[int, np.ndarray] = {}
+            at_once = rows * scorer.width
+            for batch in lay_out(tokens[part], lengths[part], at_once, model.device, packed=scorer.able.packs):
+                owners, places = batch.owners, batch.places()
+                inside = owners >= 0
+                batch.labels[to_device((places[:, 1:] < starts[part][owners[:, 1:]]), model.device)] = IGNORED
+                here = np.flatnonzero((inside & (places == at[owners])).ravel())
+                losses, last = scorer.ends(batch, here)
+                found += np.bincount(owners[:, 1:][inside[:, 1:]], losses[inside[:, 1:]], minlength=len(found))
+                kept |= dict(zip(owners.ravel()[here].tolist(), last, strict=True))
+            order = np.flatnonzero(at >= 0)
+            return found, np.stack([kept[row] for row in order.tolist()]) if len(order) else np.zeros(
+                (0, 0), np.float32
+            )
+
+        while done < len(new):
+            full = lengths[done : done + scorer.rows_at_once].min() == scorer.width
+            size = scorer.rows_at_once * (1 if full else CHUNK)
+            (found, some), scorer.rows_at_once = halving(chunk, scorer.rows_at_once, "scoring samples")
+            nll[done : done + size] = found
+            if len(some):
+                states.append(some)
+            done = min(done + size, len(new))
+            tell(done, len(new))
+    return nll, np.concatenate(states) if states else np.zeros((0, 0), np.float32)
 
 
 def score_sliding(
@@ -105,6 +219,7 @@ def score_sliding(
     stride: int,
     tell: Callable[[int, int], None] = lambda done, total: None,
     dtype: str = "float32",
+    details: Details | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score a stream of tokens with a window of `context` tokens that moves by `stride`.
 
@@ -113,6 +228,7 @@ def score_sliding(
 
     Args:
         dtype: `float32`, or `bfloat16` for matrix products in that.
+        details: filled with what is found at each token; scoring then takes longer.
 
     Returns:
         (windows,) float64 summed negative log-likelihood in nats, and (windows,) int64 predicted tokens.
@@ -133,19 +249,25 @@ def score_sliding(
     nll, done = np.zeros(len(ends)), 0
     with _Scorer(model, width, dtype) as scorer:
 
-        def some(rows: int) -> np.ndarray:
+        def some(rows: int) -> tuple[np.ndarray, list[Columns]]:
             part = slice(done, done + rows)
             inside = ends[part, None] - width + np.arange(width)
             ids = stream[inside].astype(np.int64)
             new = np.arange(width) >= width - predicted[part, None]
             labels = np.where(new, ids, IGNORED)[:, 1:]
-            losses = scorer(Batch(to_device(ids, model.device), to_device(labels, model.device), np.zeros(0)))
-            found: np.ndarray = losses.sum(axis=1)
-            return found
+            batch = Batch(to_device(ids, model.device), to_device(labels, model.device), np.zeros(0))
+            if details is None:
+                return scorer(batch).sum(axis=1), []
+            windows = np.broadcast_to(np.arange(len(ids))[:, None], labels.shape)
+            columns = scorer.details(batch, windows, details.more)
+            summed = np.bincount(columns["row"], columns["nll"], minlength=len(ids))
+            return summed, [{**columns, "row": columns["row"] + done}]
 
         while done < len(ends):
-            found, scorer.rows_at_once = halving(some, scorer.rows_at_once, "scoring")
+            (found, noted), scorer.rows_at_once = halving(some, scorer.rows_at_once, "scoring")
             nll[done : done + len(found)] = found
+            if details is not None:
+                details.parts.extend(noted)
             done += len(found)
             tell(int(ends[done - 1]), len(stream))
     return nll, predicted.astype(np.int64)

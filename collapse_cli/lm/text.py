@@ -1,5 +1,6 @@
 """Text to rows of tokens, and the tokenizers that do it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 END = "</s>"  # the one special token of a tokenizer trained here; before a text and after it
+UNKNOWN = "<unk>"
 KNOWN_SPECIAL = (END, "<|endoftext|>", "<pad>", "<unk>")  # what a bare vocabulary may hold
 LINES_AT_ONCE = 4096
 
@@ -31,6 +33,31 @@ def train_bpe(lines: Sequence[str], vocab_size: int) -> "PreTrainedTokenizerBase
     tokenizer.pre_tokenizer = _byte_level()
     tokenizer.train_from_iterator(lines, trainer)
     return _wrap(tokenizer)
+
+
+def frequent_words(lines: Sequence[str], vocab_size: int) -> list[str]:
+    """The most frequent words of a text for a `word_tokenizer` of `vocab_size` entries, `<unk>` and END among these."""
+    counts = Counter(word for line in lines for word in line.split())
+    for special in (END, UNKNOWN):
+        counts.pop(special, None)
+    return [UNKNOWN, *sorted(counts, key=lambda word: (-counts[word], word))[: vocab_size - 2]]
+
+
+def word_tokenizer(words: Sequence[str]) -> "PreTrainedTokenizerBase":
+    """Words between white space are tokens, with the index in `words` for an id; END comes last.
+
+    Line ends are white space, so they leave no trace. Words that are not listed become `<unk>`, which must be listed if
+    there are any; it is an ordinary token, as one that says nothing of where a text ends.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    unknown = {"unk_token": UNKNOWN} if UNKNOWN in words else {}
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, **unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, bos_token=END, eos_token=END
+    )
 
 
 def _byte_level() -> Any:
@@ -119,6 +146,21 @@ def blocks(stream: np.ndarray, block_size: int, what: str) -> Dataset:
         )
     tokens = stream[: rows * block_size].reshape(rows, block_size)
     return Dataset({"tokens": tokens, "lengths": np.full(rows, block_size, np.int32)}, np.zeros(rows, np.int32))
+
+
+def join(first: Dataset, second: Dataset) -> Dataset:
+    """The tokens of each row of two Datasets, one behind the other; origins are those of the second."""
+    before, after = first.arrays["lengths"], second.arrays["lengths"]
+    lengths = before + after
+    tokens = np.zeros((len(second), int(lengths.max(initial=0))), np.int32)
+    columns = np.arange(tokens.shape[1])
+    for part, inside in (
+        (first, columns < before[:, None]),
+        (second, (columns >= before[:, None]) & (columns < lengths[:, None])),
+    ):
+        ids = part.arrays["tokens"]
+        tokens[inside] = ids[np.arange(ids.shape[1]) < part.arrays["lengths"][:, None]]
+    return Dataset({"tokens": tokens, "lengths": lengths.astype(np.int32)}, second.origin)
 
 
 def special_tokens_in(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str]) -> dict[str, int]:

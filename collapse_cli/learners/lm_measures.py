@@ -1,0 +1,250 @@
+"""What is measured of a language model: on real test text, and on the samples it made, under the model of generation 0."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from collapse_cli import metrics, zipf
+from collapse_cli.data import Dataset
+from collapse_cli.lm import model as models
+from collapse_cli.lm import score as scoring
+from collapse_cli.lm import text as texts
+from collapse_cli.metrics import samples as sampled
+from collapse_cli.metrics import tails
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from collapse_cli.lm.loss import More
+
+FOLLOWING = "following.safetensors"  # in the data stage: the block that follows each row of the original corpus
+REAL_FEATURES = "real.safetensors"  # in the eval stage of generation 0's samples
+FEATURES = 5000  # rows whose features are compared, evenly spaced
+SHOWN_CHARACTERS = 2000  # of a text in `examples`
+Tell = Callable[[int, int, str], None]
+
+
+def following(blocks: Dataset, chosen: np.ndarray) -> Dataset:
+    """The block of a text behind each chosen one; of no length behind the last."""
+    after = blocks.take(np.minimum(chosen + 1, len(blocks) - 1))
+    lengths = np.where(chosen + 1 < len(blocks), after.arrays["lengths"], 0).astype(np.int32)
+    return Dataset({**after.arrays, "lengths": lengths}, after.origin)
+
+
+def type_counts(encoded: Path, vocabulary: int) -> np.ndarray:
+    """(vocabulary,) how often each token occurs in the original corpus."""
+    corpus = Dataset.load(encoded / "train.safetensors").arrays
+    used = np.arange(corpus["tokens"].shape[1]) < corpus["lengths"][:, None]
+    return np.bincount(corpus["tokens"][used], minlength=vocabulary)
+
+
+# --- a model on real test text ----------------------------------------------------------------------------------------
+
+
+def measure(
+    model: "PreTrainedModel",
+    test: Dataset,
+    first: Dataset | None,
+    protocol: Mapping[str, Any],
+    encoded: Path,
+    about: Mapping[str, Any],
+    tell: Tell,
+) -> tuple[dict[str, Any], Dataset]:
+    """Perplexity and its relatives under a protocol, and what needs every token: tails, calibration, known truth.
+
+    Args:
+        first: the per-row values of generation 0, to compare with.
+        encoded, about: the folder and the facts of the data stage.
+
+    Returns:
+        The fields of `metrics.jsonl`, and per row (block or window) `nll`, `predicted`, and both by decile (rows, 10).
+    """
+    width = test.arrays["tokens"].shape[1]
+    said: dict[str, Any] = {name: protocol[name] for name in ("protocol", "dtype")} | {"line_bos": about["line_bos"]}
+    language = zipf.from_facts(about["zipf"]) if about.get("zipf") else None
+    details = scoring.Details(_truth(language, about["zipf"]) if language else None)
+    if protocol["protocol"] == "block":
+        said |= {"context": width, "stride": width}
+        nll, predicted = scoring.score_blocks(
+            model,
+            test,
+            lambda done, total: tell(done * width, total * width, "tokens"),
+            dtype=protocol["dtype"],
+            details=details,
+        )
+    else:
+        context = protocol["context"] or models.max_positions(model.config) or width
+        said |= {"context": context, "stride": protocol["stride"] or max(1, context // 2)}
+        nll, predicted = scoring.score_sliding(
+            model,
+            test.arrays["tokens"].ravel(),
+            context,
+            said["stride"],
+            lambda done, total: tell(done, total, "tokens"),
+            dtype=protocol["dtype"],
+            details=details,
+        )
+    size = about["splits"]["test"]
+    facts: dict[str, Any] = metrics.text_measures(nll, predicted, size["tokens"], size["words"], size["bytes"])
+    tokens = details.columns()
+    deciles = tails.frequency_deciles(type_counts(encoded, int(model.config.vocab_size)))
+    sums, counts = tails.by_decile(tokens["nll"], deciles[tokens["label"]], tokens["row"], len(nll))
+    facts |= tails.decile_measures(sums, counts) | tails.token_measures(tokens, deciles)
+    if first is not None:
+        facts |= tails.decile_changes(sums, first.arrays["nll_by_decile"], counts)
+    if language:
+        facts |= _truth_measures(tokens, language)
+    rows = {"nll": nll, "predicted": predicted, "nll_by_decile": sums, "tokens_by_decile": counts}
+    return {**facts, "protocol": said}, Dataset(rows, np.zeros(len(nll), np.int32))
+
+
+def _truth(language: zipf.Language, about: Mapping[str, Any]) -> "More":
+    """At every token, how far the model is from what the language really says."""
+    offset, size = int(about["first_word_id"]), language.vocabulary
+
+    def more(log_odds: "torch.Tensor", before: "torch.Tensor") -> dict[str, "torch.Tensor"]:
+        log_q = log_odds[:, offset : offset + size].double().cpu().numpy()
+        words = before.cpu().numpy() - offset
+        known = (words >= 0) & (words < size)
+        words = np.where(known, words, 0)
+        model_mass, true_mass = language.tail_mass(log_q, words)
+        found = {"kl": language.kl(log_q, words), "model_tail": model_mass, "true_tail": true_mass}
+        return {name: log_odds.new_tensor(np.where(known, values, np.nan)) for name, values in found.items()}
+
+    return more
+
+
+def _truth_measures(tokens: Mapping[str, np.ndarray], language: zipf.Language) -> dict[str, Any]:
+    return {
+        "entropy_rate": language.entropy_rate,
+        "kl_truth": float(np.nanmean(tokens["kl"])),
+        "tail_mass_recall": float(np.nansum(tokens["model_tail"]) / np.nansum(tokens["true_tail"])),
+    }
+
+
+# --- the samples of a model -------------------------------------------------------------------------------------------
+
+
+def examine(
+    reference: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    samples: Dataset,
+    shown: Dataset,
+    prompts: Dataset,
+    settings: Mapping[str, Any],
+    encoded: Path,
+    first: Path | None,
+    folder: Path,
+    tell: Tell,
+) -> tuple[dict[str, Any], Dataset]:
+    """Measure the continuations that a model made.
+
+    Args:
+        reference: the model of generation 0.
+        samples, shown: `tokens`, `lengths`, `start` (where the continuation begins) and `row` (that it continues).
+        prompts: the corpus whose rows were continued.
+        settings: the `sample` section of the configuration.
+        encoded: the folder of the data stage.
+        first: the folder of generation 0's samples, measured.
+        folder: where generation 0 leaves what later ones are compared with.
+
+    Returns:
+        The fields of `metrics.jsonl`, and per sample `nll` and `tokens`.
+    """
+    new = _continuations(samples)
+    if len(new) == 0:
+        return {"sample_rows": 0}, Dataset({"nll": np.zeros(0), "tokens": np.zeros(0, np.int64)}, samples.origin)
+    cut = cut_prompts(prompts.take(samples.arrays["row"]), settings, texts.bos_id(tokenizer))
+    real_prompts, real = _real_continuations(encoded, settings, texts.bos_id(tokenizer))
+    lengths = new.arrays["lengths"].astype(np.int64)
+    ends = np.zeros(len(new), np.int64)
+    some = spaced(len(new), FEATURES)
+    ends[some] = np.minimum(lengths[some], int(real.arrays["lengths"].max(initial=1)))
+    total = len(new) + (len(real) if first is None else 0)
+
+    def said(done: int, _: int) -> None:
+        tell(done, total, "samples")
+
+    nll, features = scoring.score_continuations(reference, cut, new, ends, said, settings["dtype"])
+    if first is None:
+        real_ends = real.arrays["lengths"].astype(np.int64)
+        _, real_features = scoring.score_continuations(
+            reference,
+            real_prompts,
+            real,
+            real_ends,
+            lambda done, _: tell(len(new) + done, total, "samples"),
+            settings["dtype"],
+        )
+        before = None
+        Dataset({"features": real_features}, np.zeros(len(real_features), np.int32)).save(folder / REAL_FEATURES)
+    else:
+        real_features = Dataset.load(first / REAL_FEATURES).arrays["features"]
+        rows = Dataset.load(first / "rows.safetensors").arrays
+        before = rows["nll"] / rows["tokens"]
+    counts = type_counts(encoded, int(reference.config.vocab_size))
+    facts = sampled.sample_measures(new.arrays["tokens"], lengths, tails.frequency_deciles(counts))
+    facts |= sampled.score_measures(nll, lengths, before)
+    facts["mauve"] = sampled.mauve(real_features, features)
+    for phrase in facts["top_8grams"]:
+        phrase["text"] = tokenizer.decode(phrase["tokens"])
+    facts["examples"] = _examples(tokenizer, shown, prompts, settings)
+    return facts, Dataset({"nll": nll, "tokens": lengths}, samples.origin)
+
+
+def cut_prompts(rows: Dataset, settings: Mapping[str, Any], start: int | None) -> Dataset:
+    """What of each row is continued: its first `prompt_tokens` tokens, or nothing but the BOS token (`start`)."""
+    if settings["prompts"] == "none":
+        assert start is not None, "sampling has refused this"
+        ids, lengths = np.full((len(rows), 1), start, np.int32), np.ones(len(rows), np.int32)
+    else:
+        ids = rows.arrays["tokens"][:, : settings["prompt_tokens"]]
+        lengths = np.minimum(rows.arrays["lengths"], settings["prompt_tokens"])
+    return Dataset({**rows.arrays, "tokens": ids, "lengths": lengths}, rows.origin)
+
+
+def spaced(count: int, most: int) -> np.ndarray:
+    """At most `most` indices below `count`, evenly spaced, each once."""
+    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).round().astype(np.int64)
+
+
+def _continuations(samples: Dataset) -> Dataset:
+    """The new tokens of samples that may have their prompt before them."""
+    starts = samples.arrays["start"].astype(np.int64)
+    lengths = samples.arrays["lengths"].astype(np.int64) - starts
+    width = int(lengths.max(initial=0))
+    columns = np.minimum(starts[:, None] + np.arange(width), max(samples.arrays["tokens"].shape[1] - 1, 0))
+    tokens = np.take_along_axis(samples.arrays["tokens"], columns, axis=1)
+    return Dataset({"tokens": tokens, "lengths": lengths.astype(np.int32)}, samples.origin)
+
+
+def _real_continuations(encoded: Path, settings: Mapping[str, Any], start: int | None) -> tuple[Dataset, Dataset]:
+    """Prompts from the original corpus and what really follows them, as long as samples are where there is so much."""
+    corpus, after = Dataset.load(encoded / "train.safetensors"), Dataset.load(encoded / FOLLOWING)
+    there = np.flatnonzero(after.arrays["lengths"] > 0)
+    there = there[spaced(len(there), FEATURES)]
+    both = texts.join(corpus.take(there), after.take(there))
+    prompts = cut_prompts(corpus.take(there), settings, start)
+    begin = 0 if settings["prompts"] == "none" else prompts.arrays["lengths"].astype(np.int64)
+    lengths = np.minimum(both.arrays["lengths"] - begin, settings["new_tokens"])
+    starts = np.broadcast_to(begin, lengths.shape)
+    whole = Dataset({**both.arrays, "lengths": starts + lengths, "start": starts}, both.origin)
+    return prompts, _continuations(whole)
+
+
+def _examples(
+    tokenizer: "PreTrainedTokenizerBase", shown: Dataset, prompts: Dataset, settings: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    new = _continuations(shown)
+    cut = cut_prompts(prompts.take(shown.arrays["row"]), settings, texts.bos_id(tokenizer))
+    found = []
+    for index, row in enumerate(shown.arrays["row"].tolist()):
+        prompt, text = (
+            tokenizer.decode(part.arrays["tokens"][index, : part.arrays["lengths"][index]].tolist())
+            for part in (cut, new)
+        )
+        found.append({"row": row, "prompt": prompt[-SHOWN_CHARACTERS:], "text": text[:SHOWN_CHARACTERS]})
+    return found

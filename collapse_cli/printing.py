@@ -1,0 +1,66 @@
+"""What the commands print when they are done, where it is more than one table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from collapse_cli import console as show
+
+
+def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
+    """What a run will cost, for `--dry-run`."""
+    table = Table(title=f"plan of {plan['run']}", title_justify="left", title_style="bold", show_footer=True)
+    kinds = plan["kinds"].values()
+    table.add_column("stage", footer="all")
+    for name, total in (
+        ("planned", str(plan["stages"])),
+        ("cached", str(plan["cached"])),
+        ("tokens", show.number(sum(kind["tokens"] for kind in kinds))),
+        ("FLOPs", show.number(sum(kind["flops"] for kind in kinds))),
+        ("disk", show.size(sum(kind["disk"] for kind in kinds))),
+        ("time", show.duration(plan["seconds"])),
+    ):
+        table.add_column(name, justify="right", footer=total)
+    for kind, entry in plan["kinds"].items():
+        table.add_row(
+            kind,
+            str(entry["stages"]),
+            str(entry["cached"]),
+            show.number(entry["tokens"]),
+            show.number(entry["flops"]),
+            show.size(entry["disk"]),
+            show.duration(entry["seconds"]),
+        )
+    console.print(table)
+    basis = "from the finished stages of this plan" if plan["measured"] else "a guess from this machine's speed"
+    console.print(
+        f"{show.number(plan['parameters'])} parameters, {plan['rows']:,} rows of real text; time is {basis}; disk "
+        f"{show.size(plan['disk_needed'])} of {show.size(plan['disk_free'])} free, with a checkpoint",
+        highlight=False,
+    )
+    for note in plan["notes"]:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    if plan["disk_needed"] > plan["disk_free"]:
+        console.print("[red]this run would be refused: the disk is too small for it[/]")
+
+
+def print_perplexities(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The table of perplexities and the protocols behind it."""
+    console.print(show.perplexity_table(rows, "perplexity on real test text"))
+    for said in show.protocols(rows):
+        console.print(said, style="dim", highlight=False)
+
+
+def print_run(console: Console, result: Mapping[str, Any]) -> None:
+    """How a run ended: its perplexities, its warnings, what was computed, and where it is."""
+    print_perplexities(console, result["rows"])
+    for warning in result["warnings"]:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+    if result["computed"] == 0:
+        console.print("nothing to compute: all stages are in the store", highlight=False)
+    else:
+        console.print(f"{result['computed']} stages computed, {result['cached']} from the store", highlight=False)
+    console.print(f"{escape(result['folder'])}: run.json plan.json metrics.jsonl events.jsonl", highlight=False)
