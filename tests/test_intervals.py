@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from collapse_cli.metrics.intervals import Interval, interval, normal, paired, t_quantile
+from collapse_cli.metrics.intervals import Interval, interval, normal, paired, scattered, t_quantile
 
 VALUES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12)
 
@@ -96,6 +96,16 @@ def test_an_estimate_with_its_standard_error() -> None:
     assert normal(1.0, math.nan) == Interval(1.0, None, None, 1)
     low, high = stats.norm.interval(0.9, 2.0, 0.1)
     assert (normal(2.0, 0.1, 0.9).low, normal(2.0, 0.1, 0.9).high) == pytest.approx((low, high))
+
+
+def test_two_sources_of_error() -> None:
+    """Either alone gives the normal and the t interval; 3 and 4 together 5, with 4 · (5/4)⁴ = 9.77 degrees of freedom."""
+    assert scattered(1.0, 0.5, 0.0, 4) == normal(1.0, 0.5)
+    assert scattered(1.0, 0.5, 9.0, 0) == normal(1.0, 0.5)
+    assert scattered(1.0, 0.0, 2.0, 4).half == pytest.approx(2.0 * stats.t.ppf(0.975, 4))
+    assert scattered(0.0, 3.0, 4.0, 4).half == pytest.approx(5 * stats.t.ppf(0.975, 4 * (5 / 4) ** 4))
+    assert scattered(0.0, 3.0, 1e-9, 1).half == pytest.approx(3 * stats.norm.ppf(0.975))
+    assert scattered(1.0, None, 2.0, 4) == Interval(1.0, None, None, 1)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 5, 30])

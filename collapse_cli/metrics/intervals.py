@@ -37,8 +37,8 @@ class Interval:
         return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n}
 
 
-def t_quantile(freedom: int, probability: float) -> float:
-    """Quantile of Student's t with `freedom` degrees of freedom."""
+def t_quantile(freedom: float, probability: float) -> float:
+    """Quantile of Student's t with `freedom` degrees of freedom, which need not be whole."""
     from scipy.special import stdtrit  # scipy.stats gives the same number and takes a second to import
 
     return float(stdtrit(freedom, probability))
@@ -92,6 +92,24 @@ def normal(estimate: float, error: float | None, level: float = LEVEL) -> Interv
     from scipy.special import ndtri
 
     return _ends(estimate, float(ndtri((1 + level) / 2)) * error, 1)
+
+
+def scattered(estimate: float, error: float | None, scatter: float, freedom: int, level: float = LEVEL) -> Interval:
+    """Interval of one seed's estimate with two sources of error: over rows, and a scatter estimated from few values.
+
+    The errors add in squares; the t quantile has the degrees of freedom of Welch and Satterthwaite (Biometrics 1946),
+    where the error over rows counts as known.
+
+    Args:
+        error: standard error over rows; None: no interval.
+        scatter: the other standard error.
+        freedom: degrees of freedom of its estimate; 0: it is not known, and only `error` counts.
+    """
+    if error is None or freedom == 0 or not scatter > 0:
+        return normal(estimate, error, level)
+    total = math.hypot(error, scatter)
+    quantile = t_quantile(min(freedom * (total / scatter) ** 4, 1e9), (1 + level) / 2)
+    return _ends(estimate, quantile * total, 1)
 
 
 def _ends(mean: float, half: float, n: int) -> Interval:

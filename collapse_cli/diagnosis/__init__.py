@@ -1,0 +1,202 @@
+"""What a run's numbers mean: a verdict in one sentence, founded on the rules of `rules.py`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from collapse_cli.diagnosis.rules import Call, Evidence, Row, Series, early, late, number
+from collapse_cli.metrics import perplexity
+from collapse_cli.metrics.intervals import Interval, interval
+
+__all__ = ["Call", "Diagnosis", "Evidence", "PolicyDiagnosis", "diagnose", "factor", "factors"]
+
+COLLAPSED = 2.0  # times generation 0's perplexity
+HELD = 1.2
+ONE_SEED = (
+    "one seed: no interval for perplexity; calls are over rows and the scatter between generations, and another seed "
+    "may differ"
+)
+
+
+@dataclass(frozen=True)
+class PolicyDiagnosis:
+    """What became of one policy.
+
+    Attributes:
+        seeds: those counted: with generation 0 and with `last`.
+        last: the last generation looked at.
+        state: `collapses`, `loses quality`, `is undecided` or `holds`; `has generation 0 only`.
+        ratios: by generation, perplexity as a multiple of generation 0's: the geometric mean over seeds, with the
+            interval of paired log-perplexities; none for one seed.
+    """
+
+    policy: str
+    seeds: tuple[int, ...]
+    last: int
+    state: str
+    ratios: Mapping[int, Interval]
+    calls: Mapping[str, Call]
+
+    @property
+    def ratio(self) -> Interval:
+        """Of the last generation."""
+        return self.ratios[self.last]
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy,
+            "seeds": list(self.seeds),
+            "last": self.last,
+            "state": self.state,
+            "perplexity_ratio": [{"generation": step, **found.record()} for step, found in self.ratios.items()],
+            "calls": {kind: call.record() for kind, call in self.calls.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What became of a run: its policies, a verdict in one sentence, and notes on what limits it."""
+
+    policies: tuple[PolicyDiagnosis, ...]
+    verdict: str
+    notes: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        policies = [policy.record() for policy in self.policies]
+        return {"verdict": self.verdict, "notes": list(self.notes), "policies": policies}
+
+
+def diagnose(
+    rows: Sequence[Row],
+    *,
+    generations: int | None = None,
+    policies: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+) -> Diagnosis:
+    """Calls and verdict from rows of `metrics.jsonl`.
+
+    Args:
+        rows: of one run; those of an old run may lack the instruments.
+        generations, policies, seeds: what the run was to have (its `loop` section), to say what is still missing.
+    """
+    names = list(dict.fromkeys(row["policy"] for row in rows))
+    found = [one for one in (_policy(name, rows) for name in names) if one is not None]
+    return Diagnosis(tuple(found), _verdict(found, generations), tuple(_notes(found, generations, policies, seeds)))
+
+
+def factor(ratio: float) -> str:
+    """A multiple of generation 0 in words: +15%, from 2 on ×2.44."""
+    return factors(Interval(ratio, None, None, 1))[0]
+
+
+def factors(ratio: Interval) -> tuple[str, str]:
+    """A multiple of generation 0 and its interval in the same words: ("+15%", "+9% to +21%"); "" without one."""
+
+    def said(value: float) -> str:
+        if ratio.mean < COLLAPSED:
+            return f"{value - 1:+.0%}".replace("-0%", "+0%")
+        return f"×{value:,.0f}" if 1000 <= value < 1e6 else f"×{value:#.3g}".rstrip(".")
+
+    ends = "" if ratio.low is None or ratio.high is None else f"{said(ratio.low)} to {said(ratio.high)}"
+    return said(ratio.mean), ends
+
+
+def _policy(name: str, rows: Sequence[Row]) -> PolicyDiagnosis | None:
+    series: dict[int, dict[int, Row]] = {}
+    for row in rows:
+        if row["policy"] == name and number(row, "nll") is not None:
+            series.setdefault(row["generation"], {})[row["seed"]] = row
+    if 0 not in series:
+        return None
+    # of a run that is not finished: the generation up to which most is measured, in seeds × generations
+    common = {generation: sorted(series[0].keys() & series[generation].keys()) for generation in series}
+    last = max(series, key=lambda generation: (len(common[generation]) * generation, generation))
+    counted = common[last]
+    kept: Series = {
+        generation: {seed: series[generation][seed] for seed in counted if seed in series[generation]}
+        for generation in sorted(series)
+        if generation <= last
+    }
+    ratios = {
+        generation: interval([row["nll"] - kept[0][seed]["nll"] for seed, row in found.items()]).within(perplexity)
+        for generation, found in kept.items()
+        if found
+    }
+    calls = {"early": early(kept, "early"), "general": early(kept, "general"), "late": late(kept)}
+    return PolicyDiagnosis(name, tuple(counted), last, _state(ratios[last], last, calls["late"]), ratios, calls)
+
+
+def _state(ratio: Interval, last: int, late: Call) -> str:
+    """One word for a policy: from the interval of its perplexity ratio, or the ratio alone where there is none."""
+    low, high = (ratio.mean if end is None else end for end in (ratio.low, ratio.high))
+    if last == 0:
+        return "has generation 0 only"
+    if late.called or low >= COLLAPSED:
+        return "collapses"
+    if high <= HELD:
+        return "holds"
+    return "loses quality" if low > 1 else "is undecided"
+
+
+def _over_seeds(policy: PolicyDiagnosis) -> str:
+    return f"over {len(policy.seeds)} seeds" if len(policy.seeds) > 1 else "one seed and so without an interval"
+
+
+def _verdict(found: Sequence[PolicyDiagnosis], generations: int | None) -> str:
+    """One sentence on a run."""
+    if not found:
+        return "No generation is measured yet."
+    if all(policy.last == 0 for policy in found):
+        return "Only generation 0 is measured, so nothing can be said about collapse yet."
+    last, seeds = found[0].last, found[0].seeds
+    together = all((policy.last, policy.seeds) == (last, seeds) for policy in found)
+    unfinished = generations is not None and min(policy.last for policy in found) < generations
+    head = "So far, " if unfinished else ""
+    if together:
+        head += f"by generation {last}{f' of {generations}' if unfinished else ''}, {_over_seeds(found[0])}: "
+    said = head + "; ".join(_policy_verdict(policy, together) for policy in found)
+    measured = [policy for policy in found if policy.last and any(call.evidence for call in policy.calls.values())]
+    if not measured:
+        said += "; early and late collapse were not measured"
+    return said[0].upper() + said[1:] + "." if head else said + "."
+
+
+def _policy_verdict(policy: PolicyDiagnosis, together: bool) -> str:
+    if policy.last == 0:
+        return f"{policy.policy} {policy.state}"
+    when = "" if together else f" by generation {policy.last}, {_over_seeds(policy)}"
+    mean, ends = factors(policy.ratio)
+    said = f"{policy.policy} {policy.state}{when}, perplexity {mean}{f' (95% interval {ends})' if ends else ''}"
+    names = {"early": "early collapse", "general": "general loss", "late": "late collapse"}
+    calls = [call for call in policy.calls.values() if call.generation is not None]
+    calls.sort(key=lambda call: call.generation or 0)
+    if not calls:
+        return said
+    *others, final = (f"{names[call.kind]} from generation {call.generation}" for call in calls)
+    return f"{said}, with {', '.join(others)}{' and ' if others else ''}{final}"
+
+
+def _notes(
+    found: Sequence[PolicyDiagnosis], generations: int | None, policies: Sequence[str], seeds: Sequence[int]
+) -> list[str]:
+    """What limits a diagnosis, a line each, with the policies it is true of."""
+    notes: dict[str, list[str]] = {}
+    for name in policies:
+        if name not in {policy.policy for policy in found}:
+            notes.setdefault("not measured yet", []).append(name)
+    for policy in found:
+        said = []
+        if generations is not None and policy.last < generations:
+            said.append(f"generation {policy.last} of {generations} is the last looked at")
+        if left := sorted(set(seeds) - set(policy.seeds)):
+            said.append(f"not counted, for not measured as far: {_seeds(left)}")
+        if policy.last and len(policy.seeds) == 1:
+            said.append(ONE_SEED)
+        said += [call.text for call in policy.calls.values() if call.suspected is not None]
+        for text in said:
+            notes.setdefault(text, []).append(policy.policy)
+    return [f"{', '.join(names)}: {text}" for text, names in notes.items()]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
