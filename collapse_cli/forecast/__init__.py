@@ -1,0 +1,337 @@
+"""Where a run is heading, and how much real data would stop it. Reads run folders only; docs/forecast.md says how."""
+
+import math
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from collapse_cli.config import ConfigError
+from collapse_cli.forecast import share as shares
+from collapse_cli.forecast.fit import BOOTSTRAPPED_SEEDS, Fit, Series, bootstrap, fit_all, paths, spread_at, weights
+from collapse_cli.forecast.laws import Array
+from collapse_cli.forecast.tables import sentences, tables
+from collapse_cli.metrics import perplexity
+from collapse_cli.policies import parse
+from collapse_cli.rundir import RunFolder
+
+__all__ = ["forecast", "forecast_rows", "sentences", "tables"]
+
+GENERATIONS = (10, 20, 50)
+FACTORS = (1.1, 1.5, 2.0)
+HORIZON = 1000  # generations; later than that is "not"
+LEAST_GENERATIONS, LEAST_STEPS = 5, 5
+DRAWS, REPLICATES = 4000, 1000
+SEED = 20261120
+
+
+def forecast(folder: RunFolder, *, factor: float = 1.5, generation: int | None = None) -> dict[str, Any]:
+    """The forecast of a run: for each policy its growth laws and what they say of later generations; then the real data.
+
+    Args:
+        factor: how many times generation 0's perplexity is still near, above 1.
+        generation: the generation that is to stay near; by default the last one that all keep-P policies have reached.
+
+    Returns:
+        A JSON tree: `run`, `policies` (as `forecast_rows`), `share`, `notes`. The same folder gives the same numbers.
+
+    Raises:
+        ConfigError: when there is no such run, nothing was measured in it, or an argument is out of range.
+    """
+    record = folder.record()
+    rows = folder.rows()
+    if not rows:
+        raise ConfigError(
+            f"the run {folder.name!r} has no rows in metrics.jsonl; let it measure some generations first"
+        )
+    found = forecast_rows(rows, factor=factor, generation=generation)
+    share = found["share"]
+    for option in share.get("next", []):
+        option["command"] = _command(record.get("command"), option, [int(s) for s in share["seeds"]])
+    notes = found["notes"]
+    if record["status"] != "success":
+        notes = [f"the run is not finished (status: {record['status']}); this is a forecast from what there is", *notes]
+    return {"run": folder.name, "status": record["status"]} | found | {"notes": notes}
+
+
+def forecast_rows(
+    rows: Sequence[Mapping[str, Any]], *, factor: float = 1.5, generation: int | None = None
+) -> dict[str, Any]:
+    """As `forecast`, from rows of `metrics.jsonl`: `policy`, `seed`, `generation`, and `nll` or `perplexity`."""
+    if not (math.isfinite(factor) and factor > 1):
+        raise ConfigError(f"--factor {factor:g}: give a number above 1, such as 1.5")
+    if generation is not None and not 1 <= generation <= HORIZON:
+        raise ConfigError(f"--generation {generation}: give a generation from 1 to {HORIZON}")
+    measured, notes = collect(rows)
+    policies, models = [], {}
+    for name in dict.fromkeys(row["policy"] for row in rows):
+        if name not in measured:
+            policies.append({"policy": name, "status": "not enough data", "why": "no seed has a generation 0 and more"})
+            continue
+        policies.append(_policy(name, measured[name]))
+        if policies[-1]["status"] == "ok":
+            models[name] = fit_all(measured[name])
+    share = _share(measured, models, factor, generation)
+    return {
+        "policies": policies,
+        "share": share,
+        "rules": {"least_generations": LEAST_GENERATIONS, "least_steps": LEAST_STEPS, "horizon": HORIZON},
+        "notes": notes,
+    }
+
+
+def collect(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Series], list[str]]:
+    """The series of each policy, and notes about rows that cannot be used."""
+    values: dict[str, dict[int, dict[int, float]]] = {}
+    errors: dict[str, dict[int, dict[int, Array]]] = {}
+    bad: dict[str, list[str]] = {}
+    for row in rows:
+        policy, seed, generation = row["policy"], row["seed"], row["generation"]
+        value = _log_perplexity(row)
+        if value is None:
+            bad.setdefault(policy, []).append(f"{generation} (seed {seed})")
+            continue
+        values.setdefault(policy, {}).setdefault(seed, {})[generation] = value
+        if (error := _text_errors(row)) is not None:
+            errors.setdefault(policy, {}).setdefault(seed, {})[generation] = error
+    notes = [f"{name}: no finite perplexity at generation {', '.join(at)}; left out" for name, at in bad.items()]
+    series = {}
+    for policy, by in values.items():
+        if lost := sorted(seed for seed, one in by.items() if 0 not in one):
+            notes.append(f"{policy}: no generation 0 of seed {', '.join(map(str, lost))}; left out")
+        kept = {seed: dict(sorted(one.items())) for seed, one in sorted(by.items()) if 0 in one and len(one) > 1}
+        if kept:
+            series[policy] = Series(kept, errors.get(policy, {}))
+    return series, notes
+
+
+def _log_perplexity(row: Mapping[str, Any]) -> float | None:
+    nll = row.get("nll")
+    if isinstance(nll, (int, float)) and math.isfinite(nll):
+        return float(nll)
+    value = row.get("perplexity")
+    if isinstance(value, (int, float)) and 0 < value < sys.float_info.max:
+        return math.log(value)
+    return None
+
+
+def _text_errors(row: Mapping[str, Any]) -> Array | None:
+    """Standard errors over test rows of parts of the change from generation 0: by decile, weighted by its tokens."""
+    error, tokens = row.get("nll_change_by_decile_se"), row.get("tokens_by_decile")
+    if not (isinstance(error, list) and isinstance(tokens, list) and len(error) == len(tokens) == 10):
+        return None
+    total = sum(tokens) + (row.get("unseen_tokens") or 0)
+    parts = np.array([(e or 0.0) * t / max(total, 1) for e, t in zip(error, tokens, strict=True)], dtype=float)
+    return parts if bool(np.isfinite(parts).all()) else None
+
+
+def _policy(name: str, series: Series) -> dict[str, Any]:
+    generations = series.generations()
+    steps = sum(len(by) - 1 for by in series.values.values())
+    record: dict[str, Any] = {
+        "policy": name,
+        "seeds": list(series.values),
+        "farthest_seeds": series.farthest,
+        "generations": generations,
+        "steps": steps,
+        "measured": [_measured(series, g) for g in generations if not math.isnan(series.mean(g))],
+    }
+    if len(generations) < LEAST_GENERATIONS or steps < LEAST_STEPS:
+        why = (
+            f"{len(generations)} generations and {steps} steps between them over all seeds were measured; "
+            f"{LEAST_GENERATIONS} generations and {LEAST_STEPS} steps are needed"
+        )
+        return record | {"status": "not enough data", "why": why}
+    rng = np.random.Generator(np.random.Philox(SEED))
+    fits = fit_all(series)
+    names = weights([fit.aicc for fit in fits])
+    mixed = weights([fit.aic if math.isfinite(fit.aicc) else math.inf for fit in fits])
+    best = int(names.argmax())
+    known = series.mean(series.last) - series.first()
+    made, _ = paths(series, fits, mixed, HORIZON - series.last if series.last < HORIZON else 1, DRAWS, rng)
+    notes = []
+    if len(series.farthest) < len(series.values):
+        notes.append(f"goes on from the {len(series.farthest)} of {len(series.values)} seeds that got farthest")
+    if len(set(generations)) < series.last + 1 or any(len(by) < len(generations) for by in series.values.values()):
+        notes.append("some seeds lack generations; the steps across gaps count as longer ones")
+    if all(value == by[0] for by in series.values.values() for value in by.values()):
+        notes.append("the perplexity never changed; was the model trained at all?")
+    if _at_edge(fits[best]):
+        notes.append(f"the {fits[best].law.shape} of the best law is at the edge of what is tried")
+    return record | {
+        "status": "ok",
+        "change": known,
+        "laws": [_law(fit, float(n), float(m)) for fit, n, m in zip(fits, names, mixed, strict=True)],
+        "best": fits[best].law.name,
+        "parameters": _estimates(series, fits[best], rng),
+        "bootstrap": {
+            "seeds": "drawn with replacement" if len(series.values) > 1 else "one: its generation 0 does not vary",
+            "steps": "with their seeds" if len(series.values) >= BOOTSTRAPPED_SEEDS else "made anew from law and noise",
+            "rows": "test rows by decile" if series.errors else "not resampled: their errors are not in this run",
+            "replicates": REPLICATES,
+        },
+        "expected": [_expected(series, made, g) for g in GENERATIONS],
+        "times": [_time(series, made, factor) for factor in FACTORS],
+        "notes": notes,
+    }
+
+
+def _measured(series: Series, generation: int) -> dict[str, Any]:
+    value = series.mean(generation)
+    return {"generation": generation, "perplexity": perplexity(value), "log_perplexity": value}
+
+
+def _law(fit: Fit, weight: float, mixed: float) -> dict[str, Any]:
+    return {
+        "law": fit.law.name,
+        "parameters": fit.parameters,
+        "aicc": fit.aicc if math.isfinite(fit.aicc) else None,
+        "weight": weight,
+        "forecast_weight": mixed,
+        "step_noise": fit.noise,
+        "b": float(fit.slope[fit.best]),
+        "shape": float(fit.shape[fit.best]) if fit.law.shape else None,
+    }
+
+
+def _at_edge(fit: Fit) -> bool:
+    ends = np.log(fit.shape[[0, -1]])
+    return bool(fit.law.shape) and bool(np.abs(ends - math.log(fit.shape[fit.best])).min() < 1e-4)
+
+
+def _estimates(series: Series, fit: Fit, rng: np.random.Generator) -> dict[str, dict[str, float | None]]:
+    values = {"a": float(np.mean([by[0] for by in series.values.values()]))}
+    if fit.law.counted:
+        values["b"] = float(fit.slope[fit.best])
+    if fit.law.shape:
+        values[fit.law.shape] = float(fit.shape[fit.best])
+    drawn = bootstrap(series, fit, REPLICATES, rng)
+    found: dict[str, dict[str, float | None]] = {}
+    for name, value in values.items():
+        low, high = (float(q) for q in np.quantile(drawn[name], [0.05, 0.95]))
+        known = name != "a" or len(series.values) > 1
+        found[name] = {"value": value, "low90": low if known else None, "high90": high if known else None}
+    return found
+
+
+def _expected(series: Series, made: Array, generation: int) -> dict[str, Any]:
+    """Perplexity at a generation: as measured, or the median of the paths with 50% and 90% intervals."""
+    if generation <= series.last:
+        value = series.mean(generation)
+        known = None if math.isnan(value) else value
+        return {
+            "generation": generation,
+            "measured": True,
+            "log_perplexity": known,
+            "perplexity": None if known is None else perplexity(known),
+        }
+    levels = np.quantile(made[:, generation - series.last - 1], [0.05, 0.25, 0.5, 0.75, 0.95])
+    names = ("low90", "low50", "", "high50", "high90")
+    record: dict[str, Any] = {"generation": generation, "measured": False}
+    for name, level in zip(names, levels, strict=True):
+        end = f"_{name}" if name else ""
+        record |= {f"perplexity{end}": perplexity(float(level)), f"log_perplexity{end}": float(level)}
+    return record | {"times_beyond": generation / series.last}
+
+
+def _time(series: Series, made: Array, factor: float) -> dict[str, Any]:
+    """The generation whose perplexity reaches `factor` times generation 0's: as measured, or from the paths.
+
+    From the paths: `low90`, `generation`, `high90` are the first generations at which the chance of being there is 5%, 50%
+    and 95%, null where that is not within `HORIZON` generations; `chance` is that at the last of these.
+    """
+    level = series.first() + math.log(factor)
+    for generation in series.generations():
+        if generation > 0 and series.mean(generation) >= level:
+            return {"factor": factor, "measured": True, "generation": generation, "chance": 1.0}
+    chance = (made >= level).mean(0)
+    record: dict[str, Any] = {"factor": factor, "measured": False}
+    for name, least in (("generation", 0.5), ("low90", 0.05), ("high90", 0.95)):
+        record[name] = int(series.last + 1 + (chance >= least).argmax()) if (chance >= least).any() else None
+    return record | {"chance": float(chance[-1])}
+
+
+def _share(
+    measured: Mapping[str, Series], models: Mapping[str, Sequence[Fit]], factor: float, generation: int | None
+) -> dict[str, Any]:
+    """The smallest share of real data that keeps a generation within a factor of generation 0."""
+    keeps = {parse(name).percent: name for name in measured if parse(name).rule == "keep"}
+    record: dict[str, Any] = {"factor": factor, "policies": [keeps[p] for p in sorted(keeps)]}
+    if len(keeps) < 2:
+        why = f"at least two keep-P policies are needed, this run has {len(keeps)} with data"
+        return record | {"status": "not enough data", "why": why, "generation": generation}
+    series = {percent: measured[keeps[percent]] for percent in sorted(keeps)}
+    reached = min(one.last for one in series.values())
+    target = reached if generation is None else generation
+    record |= {"generation": target, "measured": target <= reached}
+    rng = np.random.Generator(np.random.Philox(SEED + 1))
+    lacking = [keeps[p] for p in series if keeps[p] not in models]
+    known = {
+        percent: {seed: by[target] - by[0] for seed, by in one.values.items() if target in by}
+        for percent, one in series.items()
+    }
+    ratios = shares.from_seeds(known, DRAWS, rng) if target <= reached else None
+    if ratios is None:
+        if lacking:
+            why = f"one seed, or a generation that was not measured, needs a forecast; too few generations of {lacking[0]}"
+            return record | {"status": "not enough data", "why": why}
+        ratios = _from_fits(series, {p: models[keeps[p]] for p in series}, known, target, rng)
+    record["seeds"] = sorted(set.intersection(*(set(one.values) for one in series.values())))
+    record["ratios"] = [
+        {
+            "policy": keeps[percent],
+            "ratio": perplexity(float(ratios.middle[i])),
+            "low90": perplexity(float(np.quantile(ratios.draws[:, i], 0.05))),
+            "high90": perplexity(float(np.quantile(ratios.draws[:, i], 0.95))),
+            "measured": bool(known[percent]),
+        }
+        for i, percent in enumerate(series)
+    ]
+    return record | {"status": "ok"} | shares.smallest_share(ratios, factor, rng)
+
+
+def _from_fits(
+    series: Mapping[float, Series],
+    models: Mapping[float, Sequence[Fit]],
+    known: Mapping[float, Mapping[int, float]],
+    target: int,
+    rng: np.random.Generator,
+) -> shares.Ratios:
+    """R where one seed is all there is, from the noise of its steps, or where the generation lies ahead, from the paths."""
+    columns, middle, noises = [], [], []
+    for percent, one in series.items():
+        fits = models[percent]
+        mixed = weights([fit.aic if math.isfinite(fit.aicc) else math.inf for fit in fits])
+        off = spread_at(fits, mixed, target, DRAWS, rng)
+        count = len(known[percent]) or len(one.farthest)
+        if known[percent]:
+            at = float(np.mean(list(known[percent].values())))
+            drawn = at + off / math.sqrt(count)
+        else:
+            made, _ = paths(one, fits, mixed, target - one.last, DRAWS, rng)
+            drawn = rng.permutation(made[:, -1]) - one.first()
+            at = float(np.median(drawn))
+        columns.append(drawn)
+        middle.append(at)
+        noises.append(float(np.subtract(*np.quantile(off, [0.84, 0.16])) / 2))
+    seeds = min(len(one.values) for one in series.values())
+    percents = np.array(list(series))
+    return shares.Ratios(percents, np.stack(columns, axis=1), np.array(middle), float(np.median(noises)), seeds)
+
+
+def _command(command: Any, option: Mapping[str, Any], seeds: Sequence[int]) -> str:
+    """The run's own command with one more policy, or twice the seeds; what is in the store is not computed again."""
+    words = [str(word) for word in command] if isinstance(command, list) else []
+    kept = ["run"] if "run" not in words[:3] else words[words.index("run") :]
+    kept = [word for word in kept if word not in ("--dry-run", "--json")]
+    if "policy" in option:
+        return shlex.join(["collapse", *kept, "--policy", option["policy"]])
+    new = [max(seeds, default=-1) + 1 + i for i in range(len(seeds))]
+    bare, skip = [], False
+    for word in kept:
+        if not skip and word != "--seeds" and not word.startswith("--seeds="):
+            bare.append(word)
+        skip = word == "--seeds"
+    return shlex.join(["collapse", *bare, "--seeds", ",".join(map(str, [*seeds, *new]))])

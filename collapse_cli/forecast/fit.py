@@ -1,0 +1,323 @@
+"""Growth laws fitted to series of generations: least squares, AICc, what may come next, bootstrap.
+
+The noise is that of a chain. Generation g+1 learns from what generation g wrote, so a departure from the law stays in the
+series: e(g+1) = m e(g) + noise, with m from `Law.memory` (1: a random walk). Fitting is then least squares on steps,
+y(g+1) - m y(g), whose noise is independent; the seeds share the law's b and shape and have a generation 0 each.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from collapse_cli.forecast.laws import LAWS, Array, Law
+
+DISTRUST = 0.3  # of a typical step: how far any law is off in each generation to come; docs/forecast.md says why 0.3
+HIGHEST = 1e6  # nats; where a forecast is cut off
+TINY = 1e-9  # nats; noise is never taken to be less than the rounding of a log-perplexity
+BOOTSTRAPPED_SEEDS = 5  # from so many seeds on, whole seeds are drawn; fewer give too few different draws
+
+
+@dataclass(frozen=True)
+class Series:
+    """What was measured under one policy.
+
+    Attributes:
+        values: seed -> generation -> log-perplexity in nats; each seed has generation 0 and at least one more.
+        errors: seed -> generation -> (10,) standard errors over test rows of the change from generation 0, by
+            independent parts of the test text; missing where they were not measured.
+    """
+
+    values: Mapping[int, Mapping[int, float]]
+    errors: Mapping[int, Mapping[int, Array]] = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        return max(max(by) for by in self.values.values())
+
+    @property
+    def farthest(self) -> list[int]:
+        """The seeds that reached the last generation; the forecast goes on from their mean."""
+        return [seed for seed, by in self.values.items() if self.last in by]
+
+    def mean(self, generation: int) -> float:
+        """Mean log-perplexity of the farthest seeds; NaN where one of them has a gap."""
+        return float(np.mean([self.values[seed].get(generation, math.nan) for seed in self.farthest]))
+
+    def first(self) -> float:
+        return self.mean(0)
+
+    def generations(self) -> list[int]:
+        return sorted({generation for by in self.values.values() for generation in by})
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of all seeds: each from one measured generation to the next measured one. All arrays (steps,).
+
+    Attributes:
+        begin, end: generations.
+        before, after: log-perplexity there, less that of generation 0 of the same seed.
+        seed: which seed, 0, 1, … in the order of the series.
+        error_before, error_after: (steps, 10) standard errors over test rows of `before` and `after`.
+    """
+
+    begin: Array
+    end: Array
+    before: Array
+    after: Array
+    seed: Array
+    error_before: Array
+    error_after: Array
+
+
+def steps_of(series: Series) -> Steps:
+    """The steps of a series."""
+    found = []
+    none = np.zeros(10)
+    for index, (seed, by) in enumerate(series.values.items()):
+        errors = series.errors.get(seed, {})
+        order = sorted(by)
+        for a, b in pairwise(order):
+            found.append((a, b, by[a] - by[0], by[b] - by[0], index, errors.get(a, none), errors.get(b, none)))
+    columns = zip(*found, strict=True)
+    return Steps(*(np.array(column, dtype=float) for column in columns))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law fitted to steps, at every shape that was tried.
+
+    Attributes:
+        slope: (shapes,) best b. loss: (shapes,) sum of squared step noise at it. weight: (shapes,) sum of squares of
+            what b multiplies, so that the variance of b is that of the noise / weight.
+        penalty: (shapes,) sum of the logarithms of the relative variances of steps; 0 without gaps.
+        best: index of the best shape.
+        steps: how many steps. last: the last generation. aic, aicc: up to a constant that all laws share; aicc is inf where it is not defined.
+    """
+
+    law: Law
+    shape: Array
+    slope: Array
+    loss: Array
+    weight: Array
+    penalty: Array
+    best: int
+    steps: int
+    last: float
+    aic: float
+    aicc: float
+
+    @property
+    def parameters(self) -> int:
+        """Parameters counted by AICc: those of the law that the steps are fitted with, and the noise variance."""
+        return self.law.counted + 1
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of a step's noise in nats, with the degrees of freedom that are left."""
+        return math.sqrt(float(self.loss[self.best]) / max(1, self.steps - self.law.counted))
+
+
+def _design(law: Law, steps: Steps, shapes: Array) -> tuple[Array, Array, Array]:
+    """What b multiplies in each step, the memory over each step, and the relative standard deviation; (shapes, steps)."""
+    gap, memory = steps.end - steps.begin, law.memory(shapes)[:, None]
+    kept = memory**gap
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = np.where(memory < 1, (1 - kept**2) / (1 - memory**2), gap)
+    x = law.grows(steps.end, shapes) - kept * law.grows(steps.begin, shapes)
+    return x, kept, np.sqrt(variance)
+
+
+def fit_law(law: Law, steps: Steps, last: float) -> Fit:
+    """Least squares over b and shape.
+
+    For each shape of a grid b is the regression of the step noise on h; the best shape of the grid is refined within
+    its neighbours (scipy, bounded).
+
+    AIC = N ln(loss / N) + 2k, AICc = AIC + 2k (k+1) / (N - k - 1) (Hurvich and Tsai 1989), for N steps and k parameters.
+    """
+    from scipy.optimize import minimize_scalar
+
+    shapes = law.shapes(last)
+    slope, loss, weight, penalty = _solve(law, steps, shapes)
+    count = len(steps.end)
+    objective = count * np.log(loss) + penalty
+    best = int(objective.argmin())
+    if law.shape:
+        around = np.log(shapes[[max(best - 1, 0), min(best + 1, len(shapes) - 1)]])
+
+        def at(log_shape: float) -> float:
+            _, here, _, extra = _solve(law, steps, np.exp([log_shape]))
+            return float(count * np.log(here[0]) + extra[0])
+
+        found = minimize_scalar(at, bounds=tuple(around), method="bounded", options={"xatol": 1e-9})
+        if found.fun < objective[best]:
+            shapes = shapes.copy()
+            shapes[best] = math.exp(found.x)
+            slope, loss, weight, penalty = _solve(law, steps, shapes)
+    k = law.counted + 1
+    aic = count * math.log(float(loss[best]) / count) + float(penalty[best]) + 2 * k
+    aicc = aic + 2 * k * (k + 1) / (count - k - 1) if count > k + 1 else math.inf
+    return Fit(law, shapes, slope, loss, weight, penalty, best, count, last, aic, aicc)
+
+
+def _solve(law: Law, steps: Steps, shapes: Array) -> tuple[Array, Array, Array, Array]:
+    x, kept, spread = _design(law, steps, shapes)
+    z = (steps.after - kept * steps.before) / spread
+    x = x / spread
+    floor = len(steps.end) * TINY**2
+    penalty = 2 * np.log(spread).sum(1)
+    if law.counted == 0:
+        return np.zeros(len(shapes)), np.maximum((z**2).sum(1), floor), np.ones(len(shapes)), penalty
+    weight = (x**2).sum(1)
+    slope = (x * z).sum(1) / weight
+    if law.only_up:
+        slope = np.maximum(slope, 0)
+    loss = np.maximum(((z - slope[:, None] * x) ** 2).sum(1), floor)
+    return slope, loss, weight, penalty
+
+
+def fit_all(series: Series) -> list[Fit]:
+    """Every law, fitted to a series."""
+    steps = steps_of(series)
+    return [fit_law(law, steps, series.last) for law in LAWS]
+
+
+def weights(scores: Sequence[float]) -> Array:
+    """Akaike weights: exp(-score/2), normalised (Burnham and Anderson 2002, section 2.9); inf weighs nothing."""
+    values = np.array(scores)
+    found = np.exp(-(values - values.min()) / 2)
+    return np.asarray(found / found.sum())
+
+
+def typical_step(series: Series) -> float:
+    """Root mean square change of the mean log-perplexity from one generation to the next, in nats."""
+    known = [(g, series.mean(g)) for g in series.generations() if not math.isnan(series.mean(g))]
+    squares = [(b - a) ** 2 / (h - g) for (g, a), (h, b) in pairwise(known)]
+    return math.sqrt(sum(squares) / len(squares)) if squares else 0.0
+
+
+def paths(
+    series: Series, fits: Sequence[Fit], share: Array, horizon: int, draws: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """How the mean of the farthest seeds may go on.
+
+    Each path draws a law by its weight; a shape by its likelihood, with b integrated out; the noise from its scaled
+    inverse chi-square; b from its normal distribution; then the noise of the steps to come, averaged over the seeds, and
+    besides, the same for all seeds, a departure of the law itself, `DISTRUST` of a typical step in each generation.
+
+    Args:
+        share: (laws,) weights.
+        horizon: how many generations after the last one.
+
+    Returns:
+        (draws, horizon) log-perplexity of generations last+1, …; and (draws,) which law each path follows.
+    """
+    counts = rng.multinomial(draws, share)
+    ahead = series.last + 1 + np.arange(horizon)
+    start, change = series.first(), series.mean(series.last) - series.first()
+    distrust = DISTRUST * typical_step(series)
+    found, which = [], []
+    for index, (fit, count) in enumerate(zip(fits, counts, strict=True)):
+        if count == 0:
+            continue
+        at, noise, slope = _parameters(fit, int(count), rng)
+        grown = fit.law.grows(np.append(series.last, ahead).astype(float), fit.shape)
+        memory = fit.law.memory(fit.shape)[at]
+        path = slope[:, None] * grown[at]
+        spread = np.sqrt(noise**2 / len(series.farthest) + distrust**2)
+        departure = change - path[:, 0]
+        made = np.empty((int(count), horizon))
+        for i in range(horizon):
+            departure = memory * departure + spread * rng.standard_normal(int(count))
+            made[:, i] = path[:, i + 1] + departure
+        found.append(np.clip(start + made, 0, HIGHEST))
+        which.append(np.full(int(count), index))
+    return np.concatenate(found), np.concatenate(which)
+
+
+def spread_at(fits: Sequence[Fit], share: Array, generation: int, draws: int, rng: np.random.Generator) -> Array:
+    """By how much one seed's log-perplexity at a generation may differ from the expected one, (draws,)."""
+    found = []
+    for fit, count in zip(fits, rng.multinomial(draws, share), strict=True):
+        at, noise, _ = _parameters(fit, int(count), rng)
+        memory, departure = fit.law.memory(fit.shape)[at], np.zeros(int(count))
+        for _ in range(generation):
+            departure = memory * departure + noise * rng.standard_normal(int(count))
+        found.append(departure)
+    return rng.permutation(np.concatenate(found))
+
+
+def _parameters(fit: Fit, count: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """(count,) draws of the shape's index, the standard deviation of the noise, and b."""
+    freedom = max(1, fit.steps - min(fit.law.counted, 1))
+    total = np.ones(len(fit.shape))  # flat in the whole change, b h(last), whatever the shape
+    if fit.law.counted:
+        total = fit.law.grows(np.array([fit.last]), fit.shape)[:, 0]
+    log = -np.log(np.sqrt(fit.weight) / total) - freedom / 2 * np.log(fit.loss / fit.loss.min()) - fit.penalty / 2
+    chance = np.exp(log - log.max())
+    at = rng.choice(len(chance), count, p=chance / chance.sum())
+    noise = np.sqrt(fit.loss[at] / rng.chisquare(freedom, count))
+    slope: Array = np.zeros(count)
+    if fit.law.counted:
+        slope = fit.slope[at] + noise / np.sqrt(fit.weight[at]) * rng.standard_normal(count)
+    return at, noise, np.maximum(slope, 0) if fit.law.only_up else slope
+
+
+def bootstrap(series: Series, fit: Fit, draws: int, rng: np.random.Generator) -> dict[str, Array]:
+    """The law's parameters fitted again to resampled series.
+
+    With `BOOTSTRAPPED_SEEDS` seeds or more, seeds are drawn with replacement, their series whole. With fewer, the steps
+    are made anew from the fitted law and its noise, whose size is drawn too; a still comes from seeds drawn with
+    replacement. Where the errors over test rows are known, each replicate also moves the text: every part of it by one
+    normal number for all generations and seeds, since all are scored on the same rows.
+
+    Returns:
+        name -> (draws,), for a, b and the shape.
+    """
+    steps, law = steps_of(series), fit.law
+    firsts = np.array([by[0] for by in series.values.values()])
+    seeds, count = len(firsts), len(steps.end)
+    drawn = rng.integers(0, seeds, (draws, seeds))
+    text = rng.standard_normal((draws, steps.error_after.shape[1]))
+    if seeds >= BOOTSTRAPPED_SEEDS:
+        times = (drawn[:, :, None] == np.arange(seeds)).sum(1)[:, steps.seed.astype(int)].astype(float)
+        before, after = np.tile(steps.before, (draws, 1)), np.tile(steps.after, (draws, 1))
+    else:
+        times = np.ones((draws, count))
+        before, after = _made_anew(fit, steps, draws, rng)
+    before, after = before + text @ steps.error_before.T, after + text @ steps.error_after.T
+    x, kept, spread = _design(law, steps, fit.shape)
+    x, penalty = x / spread, 2 * np.log(spread)
+    found = np.empty((draws, 2))
+    for i in range(draws):
+        z = (after[i] - kept * before[i]) / spread
+        weight = (times[i] * x**2).sum(1)
+        slope = (times[i] * x * z).sum(1) / np.where(weight > 0, weight, 1)
+        slope = np.maximum(slope, 0) if law.only_up else slope
+        loss = np.maximum((times[i] * (z - slope[:, None] * x) ** 2).sum(1), TINY**2)
+        best = int((times[i].sum() * np.log(loss) + (times[i] * penalty).sum(1)).argmin())
+        found[i] = slope[best], fit.shape[best]
+    parameters = {"a": firsts[drawn].mean(1)}
+    if law.counted:
+        parameters["b"] = found[:, 0]
+    if law.shape:
+        parameters[law.shape] = found[:, 1]
+    return parameters
+
+
+def _made_anew(fit: Fit, steps: Steps, draws: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """`before` and `after` of the steps, (draws, steps), of series that follow the fitted law with new noise."""
+    x, kept, spread = (part[fit.best] for part in _design(fit.law, steps, fit.shape))
+    freedom = max(1, fit.steps - fit.law.counted)
+    size = fit.noise * np.sqrt(freedom / rng.chisquare(freedom, draws))
+    before, after = np.zeros((draws, len(steps.end))), np.zeros((draws, len(steps.end)))
+    for i in range(len(steps.end)):
+        if steps.begin[i] > 0:
+            before[:, i] = after[:, i - 1]
+        noise = size * rng.standard_normal(draws) * spread[i]
+        after[:, i] = kept[i] * before[:, i] + fit.slope[fit.best] * x[i] + noise
+    return before, after

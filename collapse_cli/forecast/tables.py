@@ -1,0 +1,172 @@
+"""What a person reads of a forecast: tables and sentences made from its record."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from collapse_cli.console import perplexity as in_digits
+
+Record = Mapping[str, Any]
+UNREADABLE = 1e12  # a perplexity beyond this says no more than that it is beyond
+
+
+def tables(record: Record) -> list[Table]:
+    """Perplexity to come, when it passes what, the laws behind it, and what the shares of real data gave.
+
+    Args:
+        record: what `forecast` returned. Policies without enough data appear in `sentences` only.
+    """
+    known = [one for one in record["policies"] if one["status"] == "ok"]
+    found = [_expected(known), _times(known), _laws(known)] if known else []
+    return [*found, _ratios(record["share"])] if "ratios" in record["share"] else found
+
+
+def sentences(record: Record) -> list[str]:
+    """What it comes to, in plain text (not markup)."""
+    found = [f"note: {note}" for note in record["notes"]]
+    for one in record["policies"]:
+        if one["status"] != "ok":
+            found.append(f"{one['policy']}: not enough data: {one['why']}")
+            continue
+        found.append(f"{one['policy']}: {_heading(one)}")
+        found += [f"{one['policy']}: note: {note}" for note in one["notes"]]
+    return [*found, *_share_said(record["share"])]
+
+
+def _heading(one: Record) -> str:
+    law = max(one["laws"], key=lambda law: law["weight"])
+    said = f"the {one['best']} law fits best (weight {law['weight']:.2f} by AICc)"
+    leading = max(one["laws"], key=lambda law: law["forecast_weight"])
+    if leading["law"] != one["best"]:
+        said += f"; the forecast leans on the {leading['law']} law (weight {leading['forecast_weight']:.2f})"
+    double = next(time for time in one["times"] if time["factor"] == 2.0)
+    return f"{said}; twice the perplexity of generation 0: {_when(double)}"
+
+
+def _when(time: Record) -> str:
+    if time["measured"]:
+        return f"measured at generation {time['generation']}"
+    middle, low, high = (time[name] for name in ("generation", "low90", "high90"))
+    if low is None:
+        return "not within 1,000 generations"
+    end = "never within 1,000" if high is None else f"{high:,}"
+    if middle is None:
+        return f"not expected (chance 5% from generation {low:,} on)"
+    return f"about generation {middle:,} (90%: {low:,} to {end})"
+
+
+def _share_said(share: Record) -> list[str]:
+    if share["status"] != "ok":
+        return [f"smallest share of real data: not enough data: {share['why']}"]
+    within = f"generation {share['generation']} within {share['factor']:g}× of generation 0"
+    smallest, largest = share["policies"][0], share["policies"][-1]
+    if share["share"]["bound"] == "below":
+        said = f"{smallest}, the smallest share that was run, already keeps {within}"
+    elif share["share"]["bound"] == "above":
+        said = f"{largest}, the largest share that was run, does not keep {within}; more real data is needed than that"
+    else:
+        said = f"about {share['share']['value']:g}% of real data keeps {within}"
+    low, high = share["low90"], share["high90"]
+    found = [f"{said} (90%: {_percent(low)} to {_percent(high)}; nothing is said beyond the shares that were run)"]
+    if share["next"]:
+        first = share["next"][0]
+        if first["width"] == 0:
+            return [*found, "no run would narrow this further: the 90% interval is a single share"]
+        what = first.get("policy") or f"{first['more_seeds']} more seeds"
+        found.append(
+            f"what would narrow it most: {what}, to an expected {first['expected_width']:.3g} points of real data, "
+            f"from {first['width']:.3g}:"
+        )
+        found.append(first.get("command", ""))
+    return [line for line in found if line]
+
+
+def _percent(end: Record) -> str:
+    sign = {"": "", "below": "≤ ", "above": "> "}[end["bound"]]
+    return f"{sign}{end['value']:g}%"
+
+
+def _perplexity(value: float | None) -> str:
+    if value is None:
+        return "[dim]…[/]"
+    return in_digits(value) if value < UNREADABLE else "> 1e12"
+
+
+def _expected(known: list[Record]) -> Table:
+    table = _table("perplexity to come: median (90% interval)")
+    table.add_column("policy", no_wrap=True)
+    table.add_column("0", justify="right")
+    table.add_column("last", justify="right")
+    for entry in known[0]["expected"]:
+        table.add_column(f"generation {entry['generation']}", justify="right")
+    for one in known:
+        last = one["measured"][-1]
+        cells = [
+            _perplexity(one["measured"][0]["perplexity"]),
+            f"{_perplexity(last['perplexity'])} ({last['generation']})",
+        ]
+        for entry in one["expected"]:
+            said = _perplexity(entry["perplexity"])
+            if entry["measured"]:
+                cells.append(f"{said} [dim]measured[/]")
+            else:
+                ends = f"{_perplexity(entry['perplexity_low90'])} – {_perplexity(entry['perplexity_high90'])}"
+                cells.append(f"{said} [dim]({ends})[/]")
+        table.add_row(escape(one["policy"]), *cells)
+    return table
+
+
+def _times(known: list[Record]) -> Table:
+    table = _table("first generation at a multiple of generation 0's perplexity")
+    table.add_column("policy", no_wrap=True)
+    for time in known[0]["times"]:
+        table.add_column(f"{time['factor']:g}×", justify="right")
+    for one in known:
+        table.add_row(escape(one["policy"]), *(_when(time) for time in one["times"]))
+    return table
+
+
+def _laws(known: list[Record]) -> Table:
+    table = _table("growth laws of the log-perplexity, best by AICc first")
+    for column in ("policy", "law", "AICc", "weight", "in forecast", "parameters (90% interval)"):
+        table.add_column(column, justify="right" if column in ("AICc", "weight", "in forecast") else "left")
+    for one in known:
+        least = min(law["aicc"] for law in one["laws"] if law["aicc"] is not None)
+        for law in sorted(one["laws"], key=lambda law: -law["weight"]):
+            best = law["law"] == one["best"]
+            aicc = "[dim]too few steps[/]" if law["aicc"] is None else f"+{law['aicc'] - least:.1f}"
+            said = ", ".join(_parameter(*item) for item in one["parameters"].items()) if best else ""
+            weight, mixed = f"{law['weight']:.2f}", f"{law['forecast_weight']:.2f}"
+            table.add_row(escape(one["policy"]) if best else "", law["law"], aicc, weight, mixed, said)
+    return table
+
+
+def _parameter(name: str, found: Record) -> str:
+    if found["low90"] is None:
+        return f"{name} = {found['value']:.3g}"
+    return f"{name} = {found['value']:.3g} ({found['low90']:.3g} – {found['high90']:.3g})"
+
+
+def _ratios(share: Record) -> Table:
+    table = _table(f"perplexity at generation {share['generation']} against generation 0")
+    table.add_column("policy", no_wrap=True)
+    table.add_column("ratio", justify="right")
+    table.add_column("90% interval", justify="right")
+    table.add_column(f"within {share['factor']:g}×", justify="right")
+    for one in share["ratios"]:
+        sure = [end <= share["factor"] for end in (one["low90"], one["high90"])]
+        within = "yes" if all(sure) else "perhaps" if any(sure) else "no"
+        ratio = _ratio(one["ratio"]) + ("" if one["measured"] else " [dim]expected[/]")
+        table.add_row(escape(one["policy"]), ratio, f"{_ratio(one['low90'])} – {_ratio(one['high90'])}", within)
+    return table
+
+
+def _ratio(value: float) -> str:
+    return f"×{value:.3g}" if math.isfinite(value) and value < UNREADABLE else "> ×1e12"
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold")
