@@ -1,6 +1,7 @@
 """Datasets of rows with their origin, and the sources of real text."""
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+
+from collapse_cli import zipf
 
 SPLITS = ("train", "valid", "test")
 FORMATS = {
@@ -111,23 +114,28 @@ class Text:
 
 
 @lru_cache(maxsize=4)
-def load_text(source: str, column: str = "text", train: str = "", valid: str = "", test: str = "") -> Text:
+def load_text(
+    source: str, column: str = "text", train: str = "", valid: str = "", test: str = "", language: str = ""
+) -> Text:
     """Load real text.
 
     Args:
-        source: `pydoc`, `wikitext2`, a file, a folder, or a Hub dataset id (`id:config` where it has configs).
+        source: `pydoc`, `zipf`, `wikitext2`, a file, a folder, or a Hub dataset id (`id:config` where it has configs).
         column: where formats have columns, the one that holds the text.
         train, valid, test: files in the folder (or splits on the Hub) to use; empty: found by name.
+        language: of `zipf`: what `zipf.text` makes the text from, as JSON.
 
     Raises:
         InputError: for anything that is missing, empty, unreadable or ambiguous.
     """
     chosen = {"train": train, "valid": valid, "test": test}
     notes: list[str] = []
-    if source == "pydoc":
+    if source in ("pydoc", "zipf"):
         if any(chosen.values()):
-            raise InputError("data.source = pydoc has no files, so data.train, data.valid and data.test name nothing")
-        splits = _pydoc()
+            raise InputError(
+                f"data.source = {source} has no files, so data.train, data.valid and data.test name nothing"
+            )
+        splits = _pydoc() if source == "pydoc" else _zipf(language)
     elif Path(source).exists():
         splits = _local(Path(source), column, chosen)
     elif source in HUB_NAMES or _may_be_hub_id(source):
@@ -185,6 +193,13 @@ def _pydoc() -> dict[str, Sequence[str]]:
         else:
             parts["train"].append(name)
     return {split: [line for name in sorted(names) for line in kept[name]] for split, names in parts.items()}
+
+
+def _zipf(language: str) -> dict[str, Sequence[str]]:
+    try:
+        return dict(zipf.text(json.loads(language)))
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 def _local(path: Path, column: str, chosen: Mapping[str, str]) -> dict[str, Sequence[str]]:

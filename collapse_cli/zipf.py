@@ -69,7 +69,7 @@ class Language:
                 if not error >= SINKHORN_ERROR:  # small enough, or no number any more
                     break
                 columns = pi / sums
-        joint = rows[:, None] * kernel * columns
+            joint = rows[:, None] * kernel * columns
         if not error < SINKHORN_ERROR or joint.min() < np.finfo(np.float64).tiny:
             raise ValueError("data.zipf.dependence is too large for exact probabilities; lower it")
         return np.asarray(joint / joint.sum(axis=1, keepdims=True))
@@ -142,9 +142,12 @@ class Language:
         return {**asdict(self), "entropy_rate": self.entropy_rate, "unigram_entropy": self.unigram_entropy}
 
 
+NAMES = tuple(Language.__dataclass_fields__)  # what a language is made from
+
+
 def from_facts(facts: Mapping[str, Any]) -> Language:
     """The language whose `facts` these are (more keys do no harm)."""
-    return _made(*(facts[name] for name in Language.__dataclass_fields__))
+    return _made(*(facts[name] for name in NAMES))
 
 
 @lru_cache(maxsize=8)

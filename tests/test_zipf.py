@@ -94,7 +94,7 @@ def test_the_tail_types_are_the_rarest_that_hold_a_tenth() -> None:
 
 
 def test_a_dependence_beyond_all_reason_is_refused() -> None:
-    for dependence in (50.0, 200.0):
+    for dependence in (150.0, 1000.0):
         with pytest.raises(ValueError, match=r"data\.zipf\.dependence is too large"):
             _ = Language(dependence=dependence).transition
 

@@ -127,7 +127,12 @@ def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bo
     parts: list[np.ndarray] = []
     for first in range(0, len(rows), LINES_AT_ONCE):
         chunk = [row if row.strip() or not line_bos else "" for row in rows[first : first + LINES_AT_ONCE]]
-        coded = tokenizer(chunk, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        try:
+            coded = tokenizer(chunk, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        except Exception as error:  # bare from the tokenizers library, for a word that has no token and no <unk>
+            raise InputError(
+                f"the tokenizer cannot read the text: {str(error).splitlines()[0]}; use the text it was made for"
+            ) from None
         parts.extend(np.asarray(ids if start is None else [start, *ids], dtype=np.int32) for ids in coded)
     return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
