@@ -5,12 +5,12 @@ A trace's `meta` says what it is: {"s": index of its series, "role": mean | band
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from collapse_cli.metrics.intervals import Interval
-from collapse_cli.report.catalogue import Measure
+from collapse_cli.report.catalogue import SHARE, Measure
 from collapse_cli.report.reading import Series
 from collapse_cli.report.text import label
 
@@ -58,13 +58,19 @@ def value(number: float | None, digits: int = 3) -> str:
     return f"{number:#.{digits}g}".rstrip(".") if number else "0"
 
 
-def spread(one: Interval | None) -> str:
-    """A mean with its interval: 46.9 (45.1 to 48.8); the mean alone where one seed gives none."""
+def spread(one: Interval | None, *, share: bool = False) -> str:
+    """A mean with its interval: 46.9 (45.1 to 48.8); the mean alone where one seed gives none; shares in percent."""
     if one is None:
         return "–"
+    said = percent if share else value
     if one.low is None or one.high is None:
-        return value(one.mean)
-    return f"{value(one.mean)} ({value(one.low)} to {value(one.high)})"
+        return said(one.mean)
+    return f"{said(one.mean)} ({said(one.low)} to {said(one.high)})"
+
+
+def percent(share: float) -> str:
+    """A share for people: 79%, 4.1%, 0.03%."""
+    return f"{share:.0%}" if abs(share) >= 0.0995 else f"{share * 100:.2g}%"
 
 
 def exponential(nats: float) -> float:
@@ -126,7 +132,7 @@ def curve(measure: Measure, series: Sequence[Series]) -> Figure | None:
     found = {one.index: one.means(measure.name, measure.part) for one in series}
     traces: list[Trace] = []
     for one in series:
-        traces += _lines(one, found[one.index], one.by_seed(measure.name, measure.part))
+        traces += _lines(one, found[one.index], one.by_seed(measure.name, measure.part), share=measure.unit == SHARE)
     if not traces:
         return None
     layout = layout_of(measure.unit, max(max(one.generations) for one in series))
@@ -140,10 +146,10 @@ def curve(measure: Measure, series: Sequence[Series]) -> Figure | None:
         measure.title,
         measure.reading,
         measure.misses,
-        _said(measure.title, series, found),
+        _said(measure.title, series, found, measure.unit == SHARE),
         traces,
         layout,
-        numbers=_numbers(series, found),
+        numbers=_numbers(series, found, measure.unit == SHARE),
         columns=series,
     )
 
@@ -179,9 +185,10 @@ def _lines(
     one: Series,
     means: Mapping[int, Interval],
     by_seed: Mapping[int, Mapping[int, float]],
-    scale: Any = float,
+    scale: Callable[[float], float] = float,
     *,
     legend: bool = False,
+    share: bool = False,
 ) -> list[Trace]:
     """A series in a plot over generations: band, faint seeds, mean."""
     traces: list[Trace] = []
@@ -221,7 +228,7 @@ def _lines(
                 "y": [rounded(there.mean) for there in means.values()],
                 "mode": "lines+markers",
                 "name": name,
-                "customdata": [_hover(there) for there in means.values()],
+                "customdata": [_hover(there, share) for there in means.values()],
                 "hovertemplate": f"{name}: %{{customdata}}<extra></extra>",
                 "showlegend": legend,
                 "meta": {"s": one.index, "role": "mean"},
@@ -230,8 +237,8 @@ def _lines(
     return traces
 
 
-def _hover(there: Interval) -> str:
-    return spread(there) if there.low is not None else f"{value(there.mean)}, one seed"
+def _hover(there: Interval, share: bool) -> str:
+    return spread(there, share=share) + ("" if there.n > 1 else ", one seed")
 
 
 def layout_of(unit: str, last: int) -> dict[str, Any]:
@@ -243,29 +250,31 @@ def layout_of(unit: str, last: int) -> dict[str, Any]:
             "dtick": steps,
             "fixedrange": True,
         },
-        "yaxis": {"title": {"text": unit}, "fixedrange": True},
+        "yaxis": {"title": {"text": unit}, "fixedrange": True} | ({"tickformat": ".3~p"} if unit == SHARE else {}),
         "hovermode": "x unified",
     }
 
 
-def _said(title: str, series: Sequence[Series], found: Mapping[int, Mapping[int, Interval]]) -> str:
+def _said(
+    title: str, series: Sequence[Series], found: Mapping[int, Mapping[int, Interval]], share: bool = False
+) -> str:
     """A plot in words: where each line starts and ends."""
-    parts = []
+    parts, said = [], percent if share else value
     for one in series:
         if means := found[one.index]:
             first, last = min(means), max(means)
             parts.append(
-                f"{one.label}: {value(means[first].mean)} at generation {first}, "
-                f"{value(means[last].mean)} at generation {last}"
+                f"{one.label}: {said(means[first].mean)} at generation {first}, "
+                f"{said(means[last].mean)} at generation {last}"
             )
     return f"{title} by generation. {'; '.join(parts)}."
 
 
 def _numbers(
-    series: Sequence[Series], found: Mapping[int, Mapping[int, Interval]]
+    series: Sequence[Series], found: Mapping[int, Mapping[int, Interval]], share: bool = False
 ) -> tuple[list[str], list[list[str]]]:
     generations = sorted({g for means in found.values() for g in means})
-    rows = [[str(g), *(spread(found[one.index].get(g)) for one in series)] for g in generations]
+    rows = [[str(g), *(spread(found[one.index].get(g), share=share) for one in series)] for g in generations]
     return ["generation", *(one.label for one in series)], rows
 
 

@@ -8,9 +8,10 @@ from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
 
-from collapse_cli.report import sections, tables
 from collapse_cli.report.markup import swatch
 from collapse_cli.report.reading import Run, Series
+from collapse_cli.report.sections import OLD, SECTIONS, Page, warnings
+from collapse_cli.report.tables import diagnoses, facts
 from collapse_cli.report.text import embedded, escaped
 
 ENDED = {
@@ -22,22 +23,13 @@ ENDED = {
 
 def html(runs: Sequence[Run], series: Sequence[Series]) -> str:
     """The whole page."""
-    found = tables.diagnoses(runs)
-    page = sections.Page(runs, series, found)
-    sections.glance(page)
-    sections.perplexities(page)
-    sections.samples(page)
-    sections.tails(page)
-    sections.grids(page)
-    sections.texts(page)
-    sections.phrases(page)
-    sections.published(page)
-    sections.making(page)
+    found = diagnoses(runs)
+    page = Page(runs, series, found)
+    for fill in SECTIONS:
+        fill(page)
     left_out = ""
     if page.missing:
-        left_out = (
-            f'<p class="reading">Left out, because the run {sections.OLD}: {escaped("; ".join(page.missing))}.</p>'
-        )
+        left_out = f'<p class="reading">Left out, because the run {OLD}: {escaped("; ".join(page.missing))}.</p>'
     names = ", ".join(run.name for run in runs)
     script = asset("page.js")
     figures = {one.name: {"traces": one.traces, "layout": one.layout, "group": one.group} for one in page.figures}
@@ -58,7 +50,7 @@ def html(runs: Sequence[Run], series: Sequence[Series]) -> str:
             "style": asset("style.css"),
             "header": _header(runs, [one.verdict for one in found], page),
             "bar": _bar(runs, series),
-            "main": sections.warnings(runs) + "".join(one for *_, one in page.sections) + left_out,
+            "main": warnings(runs) + "".join(one for *_, one in page.sections) + left_out,
             "footer": "<footer>Made by <code>collapse report</code> from the run folder alone. Intervals are 95%, t over "
             "seeds; formulas and limits of every measure: docs/metrics.md.</footer>",
             "figures": embedded(data),
@@ -87,7 +79,7 @@ def plotly() -> str:
     return text
 
 
-def _header(runs: Sequence[Run], verdicts: Sequence[str], page: sections.Page) -> str:
+def _header(runs: Sequence[Run], verdicts: Sequence[str], page: Page) -> str:
     names = ", ".join(f"<b>{escaped(run.name)}</b>" for run in runs)
     parts = [f"<h1>{'Report on' if len(runs) == 1 else 'Reports on'} {names}</h1>"]
     for run, verdict in zip(runs, verdicts, strict=True):
@@ -104,7 +96,7 @@ def _facts(run: Run) -> str:
     if run.status == "success" and not run.finished:
         said, kind = "not finished", "open"
     items = [f'<li><span class="pill {kind}">{said}</span></li>']
-    items += [f"<li>{name}: {escaped(text, 200)}</li>" for name, text in tables.facts(run).items()]
+    items += [f"<li>{name}: {escaped(text, 200)}</li>" for name, text in facts(run).items()]
     lines = f'<ul class="facts">{"".join(items)}</ul>'
     if not run.finished:
         last = run.events[-1].get("time") if run.events else None

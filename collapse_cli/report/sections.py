@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from collapse_cli.diagnosis import Diagnosis
-from collapse_cli.report import catalogue, tables
+from collapse_cli.report.catalogue import DIVERSITY, MODEL, REPETITION, SAMPLES, TAILS, TRUTH, Measure
 from collapse_cli.report.figures import Figure, curve, perplexity, same_scale
 from collapse_cli.report.markup import cells, folded, heading, how_to_read, leaves, note, plot, section, split
 from collapse_cli.report.panels import heat, histograms
 from collapse_cli.report.reading import Row, Run, Series, pooled
+from collapse_cli.report.tables import floors, glance_table, provenance, published_table, stages, warned
 from collapse_cli.report.text import LONGEST, escaped, marked
 
 OLD = "was made before this was measured, or with the instrument switched off"
@@ -35,7 +36,7 @@ class Page:
         self.figures += there
         return "".join(plot(one, size) for one in there)
 
-    def curves(self, measures: Sequence[catalogue.Measure]) -> str:
+    def curves(self, measures: Sequence[Measure]) -> str:
         return self.grid([curve(measure, self.series) for measure in measures], "small")
 
     def grid(self, figures: Sequence[Figure | None], size: str) -> str:
@@ -47,7 +48,7 @@ class Page:
 
 def warnings(runs: Sequence[Run]) -> str:
     """Guard rails, first of all things; and what could not be read."""
-    found = tables.warned(runs)
+    found = warned(runs)
     several = len(runs) > 1
     items = [
         f"<li>{f'{escaped(run.name)}: ' if several else ''}{escaped(text, 300)} "
@@ -77,9 +78,11 @@ def glance(page: Page) -> None:
     if not page.series:
         page.add("glance", "At a glance", note("No generation has been measured yet."))
         return
-    names, rows = tables.glance(page.series, page.found)
+    names, rows = glance_table(page.series, page.found)
     said = [[heading(one), *(split(cell) for cell in row[1:])] for one, row in zip(page.series, rows, strict=True)]
-    inside = cells("Each policy at its last generation; means over seeds with 95% intervals", names, said, kind="wide")
+    inside = cells(
+        "Each policy at its last generation; means over seeds with 95% intervals", names, said, kind="wide glance"
+    )
     for run, diagnosis in zip(page.runs, page.found, strict=True):
         lines = "".join(
             f"<li>{escaped(one.policy)}: {escaped(call.text, 400)}</li>"
@@ -97,7 +100,7 @@ def glance(page: Page) -> None:
 
 
 def perplexities(page: Page) -> None:
-    figure = perplexity(page.series, tables.floors(page.runs))
+    figure = perplexity(page.series, floors(page.runs))
     if figure is None:
         page.add("perplexity", "Perplexity by generation", "")
         return
@@ -110,7 +113,7 @@ def samples(page: Page) -> None:
     figures = histograms(page.series)
     title = "The samples, seen by generation 0"
     if not figures:
-        page.add("samples", title, page.curves(catalogue.SAMPLES))
+        page.add("samples", title, page.curves(SAMPLES))
         return
     generations = sorted({g for one in page.series for g in one.generations if pooled(one.at(g)) is not None})
     last = max(generations) or 1
@@ -131,14 +134,14 @@ def samples(page: Page) -> None:
         '<button type="button" data-log="histograms" aria-pressed="false">logarithmic shares: show the tails</button></div>'
     )
     inside = f"{reading}{tools}{page.grid(figures, 'middle')}"
-    page.add("samples", title, inside + page.curves(catalogue.SAMPLES))
+    page.add("samples", title, inside + page.curves(SAMPLES))
 
 
 def tails(page: Page) -> None:
     title = "What is forgotten first: the tails"
     maps = heat(page.series)
-    pairs = same_scale([curve(measure, page.series) for measure in catalogue.TAILS[:2]])
-    rest = [curve(measure, page.series) for measure in catalogue.TAILS[2:]]
+    pairs = same_scale([curve(measure, page.series) for measure in TAILS[:2]])
+    rest = [curve(measure, page.series) for measure in TAILS[2:]]
     inside = ""
     if maps:
         reading = how_to_read(
@@ -154,10 +157,10 @@ def tails(page: Page) -> None:
 def grids(page: Page) -> None:
     """Diversity, repetition, the model on real text, and the truth where it is known."""
     for name, title, measures in (
-        ("diversity", "Diversity of the samples", catalogue.DIVERSITY),
-        ("repetition", "Repetition", catalogue.REPETITION),
-        ("model", "The model on real text", catalogue.MODEL),
-        ("truth", "Against the known truth", catalogue.TRUTH),
+        ("diversity", "Diversity of the samples", DIVERSITY),
+        ("repetition", "Repetition", REPETITION),
+        ("model", "The model on real text", MODEL),
+        ("truth", "Against the known truth", TRUTH),
     ):
         inside = page.curves(measures)
         if inside or name != "truth":
@@ -260,7 +263,7 @@ def most_frequent(rows: Sequence[Row]) -> list[tuple[str, float, float | None]]:
 
 
 def published(page: Page) -> None:
-    found = tables.published(page.runs, page.series)
+    found = published_table(page.runs, page.series)
     if not found:
         return
     signs = {"inside": "✓ ", "outside": "✗ "}
@@ -287,9 +290,9 @@ def making(page: Page) -> None:
         several = len(page.runs) > 1
         if several:
             parts.append(f"<h3>{escaped(run.name)}</h3>")
-        rows = [[escaped(name), f"<code>{escaped(said, 1000)}</code>"] for name, said in tables.provenance(run).items()]
+        rows = [[escaped(name), f"<code>{escaped(said, 1000)}</code>"] for name, said in provenance(run).items()]
         parts.append(cells("Provenance", ["", ""], rows, kind="settings"))
-        names, timed = tables.stages(run)
+        names, timed = stages(run)
         if timed:
             said = [[escaped(cell) for cell in row] for row in timed]
             parts.append(
@@ -316,6 +319,9 @@ def making(page: Page) -> None:
     inside = cells("The whole configuration", columns, rows, kind="settings", row_classes=differs)
     parts.append(folded("Configuration" if len(trees) == 1 else "Configurations; what differs is marked", inside))
     page.add("making", "How it was made", "".join(parts))
+
+
+SECTIONS = (glance, perplexities, samples, tails, grids, texts, phrases, published, making)
 
 
 def _sample(text: str | None) -> str:

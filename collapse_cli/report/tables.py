@@ -8,11 +8,12 @@ from typing import Any
 
 from collapse_cli.diagnosis import Diagnosis, diagnose, factors
 from collapse_cli.metrics.intervals import Interval
-from collapse_cli.report.catalogue import NUMBERS
+from collapse_cli.report.catalogue import ALL, NUMBERS, SHARE
 from collapse_cli.report.figures import perplexities, spread, value
 from collapse_cli.report.reading import Run, Series, number, strings, table
 from collapse_cli.report.text import one_line
 
+SHARES = {measure.name for measure in ALL if measure.unit == SHARE}
 NO_INTERVAL = "one seed: no interval"
 
 
@@ -42,7 +43,7 @@ def diagnoses(runs: Sequence[Run]) -> list[Diagnosis]:
     return found
 
 
-def glance(series: Sequence[Series], found: Sequence[Diagnosis]) -> tuple[list[str], list[list[str]]]:
+def glance_table(series: Sequence[Series], found: Sequence[Diagnosis]) -> tuple[list[str], list[list[str]]]:
     """A line per policy: where it began, where it is, and what the instruments say at its last generation."""
     names = ["policy", "generations", "perplexity at 0", "at the last", "change", "calls"]
     fields = {
@@ -64,7 +65,8 @@ def glance(series: Sequence[Series], found: Sequence[Diagnosis]) -> tuple[list[s
             mean, ends = factors(policy.ratio)
             change = f"{mean} ({ends})" if ends else mean
             called = [f"{call.kind} at {call.generation}" for call in policy.calls.values() if call.called]
-            calls = ", ".join(called) or "none"
+            looked = any(call.evidence for call in policy.calls.values())
+            calls = ", ".join(called) or ("none" if looked else "not measured")
         row = [
             one.label,
             f"0–{one.generations[-1]}" if one.generations[-1] else "0",
@@ -75,7 +77,7 @@ def glance(series: Sequence[Series], found: Sequence[Diagnosis]) -> tuple[list[s
         ]
         for name in shown:
             there = one.means(name)
-            row.append(spread(there[max(there)]) if there else "–")
+            row.append(spread(there[max(there)], share=name in SHARES) if there else "–")
         rows.append(row)
     return [*names, *shown.values()], rows
 
@@ -98,7 +100,7 @@ def warned(runs: Sequence[Run]) -> list[tuple[Run, str, str, int]]:
     return said
 
 
-def published(runs: Sequence[Run], series: Sequence[Series]) -> list[Published]:
+def published_table(runs: Sequence[Run], series: Sequence[Series]) -> list[Published]:
     """`config.expect` beside what was measured: the mean over seeds must be within the tolerance."""
     found = []
     for index, run in enumerate(runs):
