@@ -1,0 +1,163 @@
+"""What samples repeat: within themselves, and of each other."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from collapse_cli.metrics.grams import Grams
+
+ROWS_AT_ONCE = 1024  # of the search for repeated phrases: what it works on stays in the processor's cache
+PHRASE, PHRASES = 8, 10  # tokens of a frequent phrase, and how many of them are told
+SHINGLE, NEAR = 3, 0.8  # tokens of a shingle, and the Jaccard similarity from which on two samples are near
+SLOTS = 126  # of the MinHash
+# Slots of a band, and with how many earlier samples of the same bucket a sample is compared, nearest in order first.
+# Two samples at Jaccard 0.8 share one of the 21 bands of 6 slots with probability 0.998, at 0.5 with 0.28.
+LOOKS = {12: 32, 6: 16}
+MARGIN = 0.15  # candidates whose MinHash estimate is this far below NEAR (4 standard errors) are not looked at further
+
+
+def repetition(grams: Grams, n: int) -> np.ndarray:
+    """rep-n of each sample, 0..1: 1 - distinct n-grams / n-grams within it (Welleck et al. 2020).
+
+    Returns:
+        (rows,) float64; NaN where a sample is too short to hold an n-gram.
+    """
+    ids = np.sort(grams.ids(n), axis=1)
+    new = ids >= 0
+    total = new.sum(axis=1)
+    new[:, 1:] &= ids[:, 1:] != ids[:, :-1]
+    return np.where(total > 0, 1 - new.sum(axis=1) / np.maximum(total, 1), np.nan)
+
+
+def longest_repeat(grams: Grams) -> np.ndarray:
+    """(rows,) int64: tokens of the longest phrase that occurs at least twice in a sample; its two places may overlap.
+
+    The work grows with rows × width².
+    """
+    rows, width = grams.tokens.shape
+    best = np.zeros(rows, np.int64)
+    kind = np.int16 if width < np.iinfo(np.int16).max else np.int32
+    for start in range(0, rows, ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        columns = np.ascontiguousarray(grams.tokens[part].T)
+        behind = np.arange(width)[:, None] >= grams.lengths[part]
+        columns = np.where(behind, -1 - np.arange(width, dtype=np.int32)[:, None], columns)  # junk equals nothing
+        # run[s]: over how many tokens up to the present one the row equals itself shifted by s + 1
+        run = np.zeros((max(width - 1, 0), columns.shape[1]), kind)
+        most = np.zeros(columns.shape[1], kind)
+        for place in range(1, width):
+            now = run[:place]
+            now += 1
+            now *= columns[place - 1 :: -1] == columns[place] if place > 1 else columns[:1] == columns[place]
+            np.maximum(most, now.max(axis=0), out=most)
+        best[part] = most
+    return best
+
+
+def frequent_phrases(grams: Grams, n: int = PHRASE, most: int = PHRASES) -> list[dict[str, Any]]:
+    """The most frequent n-grams that occur more than once.
+
+    Returns:
+        Dictionaries of `tokens`, `count` (overlapping places counted) and `samples` (how many hold it), by falling
+        count; of equal ones the lower token ids come first.
+    """
+    ids = grams.ids(n)
+    counts = np.bincount(grams.all(n))
+    chosen = np.argsort(-counts, kind="stable")[:most]
+    found = []
+    for number in chosen[counts[chosen] > 1]:
+        places = ids == number
+        row, column = np.unravel_index(places.argmax(), ids.shape)
+        tokens = grams.tokens[row, column : column + n].tolist()
+        found.append({"tokens": tokens, "count": int(counts[number]), "samples": int(places.any(axis=1).sum())})
+    return found
+
+
+def exact_duplicates(grams: Grams) -> np.ndarray:
+    """(rows,) bool: whether a sample is the same as an earlier one. All empty samples are the same."""
+    again = np.ones(len(grams), bool)
+    if grams.tokens.shape[1] == 0:
+        again[:1] = False
+        return again
+    whole = np.ascontiguousarray(grams.tokens)
+    _, first = np.unique(whole.view(np.dtype((np.void, whole.strides[0]))).ravel(), return_index=True)
+    again[first] = False
+    return again
+
+
+def near_duplicates(grams: Grams, seed: int = 0) -> np.ndarray:
+    """(rows,) bool: whether a sample is near an earlier one, or the same.
+
+    Near: the Jaccard similarity of their sets of 3-token shingles is at least 0.8. Candidates share a band of a MinHash
+    (Broder 1997; datasketch); their similarity is then computed exactly, so none is called near that is not. Missed
+    are 0.2% of single pairs at exactly 0.8 (fewer above), and samples whose candidates before the nearest are too many.
+    Samples of fewer than 3 tokens are near only to the same.
+    """
+    near = exact_duplicates(grams)
+    rows = np.flatnonzero(~near & (grams.lengths >= SHINGLE))
+    if len(rows) < 2:
+        return near
+    signatures = minhash(grams.ids(SHINGLE)[rows], seed)
+    sets = np.sort(grams.ids(SHINGLE)[rows], axis=1)
+    sets[:, 1:][sets[:, 1:] == sets[:, :-1]] = -1
+    open_ = np.ones(len(rows), bool)
+    looked = np.zeros(0, np.int64)
+    for pairs in _candidates(signatures, open_):
+        pairs = np.setdiff1d(pairs, looked, assume_unique=True)
+        looked = np.concatenate([looked, pairs])
+        later, earlier = np.divmod(pairs, len(rows))
+        alike = (signatures[later] == signatures[earlier]).mean(axis=1) >= NEAR - MARGIN
+        later, earlier = later[alike], earlier[alike]
+        open_[later[jaccard(sets[later], sets[earlier]) >= NEAR]] = False
+    near[rows] |= ~open_
+    return near
+
+
+def minhash(shingles: np.ndarray, seed: int) -> np.ndarray:
+    """(rows, 126) uint32 signatures of sets given as (rows, width) numbers, -1 for none."""
+    from datasketch import MinHash
+
+    lists = (row[row >= 0].tolist() for row in shingles)
+    made = MinHash.generator(lists, num_perm=SLOTS, seed=seed + 1, hashfunc=int, scheme="affine32")
+    found = np.empty((len(shingles), SLOTS), np.uint32)
+    for row, sketch in enumerate(made):
+        found[row] = sketch.hashvalues
+    return found
+
+
+def jaccard(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(pairs,) Jaccard similarities of sets given as (pairs, width) distinct numbers, -1 for none."""
+    both = np.sort(np.concatenate([first, second], axis=1), axis=1)
+    shared = ((both[:, 1:] == both[:, :-1]) & (both[:, 1:] >= 0)).sum(axis=1)
+    united: np.ndarray = (both >= 0).sum(axis=1) - shared
+    return np.asarray(shared / np.maximum(united, 1))
+
+
+def _candidates(signatures: np.ndarray, open_: np.ndarray) -> Iterator[np.ndarray]:
+    """Pairs that share a band, as later × rows + earlier, of the rows that are still `open_` when they are asked for.
+
+    First each sample with the one before it in its bucket, then with the one before that, and so on: where samples are
+    alike in thousands, most are near one of the first they are compared with, and pairs do not grow with their square.
+    Wide bands come first, since in them samples are likeliest near.
+    """
+    count = len(signatures)
+    for band, looks in LOOKS.items():
+        orders, places = [], []
+        for start in range(0, SLOTS - band + 1, band):
+            key = np.ascontiguousarray(signatures[:, start : start + band])
+            _, bucket = np.unique(key.view(np.dtype((np.void, key.strides[0]))).ravel(), return_inverse=True)
+            order = np.argsort(bucket, kind="stable")  # within a bucket in the order of the samples
+            ordered = bucket[order]
+            begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+            orders.append(order)
+            places.append(np.arange(count) - np.repeat(begins, np.diff(np.concatenate([begins, [count]]))))
+        for back in range(1, looks + 1):
+            pairs = []
+            for order, place in zip(orders, places, strict=True):
+                here = np.flatnonzero((place >= back) & open_[order])
+                pairs.append(order[here] * count + order[here - back])
+            found = np.unique(np.concatenate(pairs))
+            if len(found) == 0:
+                break
+            yield found
