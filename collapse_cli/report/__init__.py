@@ -1,4 +1,4 @@
-"""`collapse report`: a page that people look at, made from run folders alone."""
+"""`collapse report`: what people look at, made from run folders alone. Reads them only; imports neither torch nor plotly."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,19 +7,55 @@ from collapse_cli.report.reading import read, series_of
 from collapse_cli.rundir import RunFolder
 from collapse_cli.store import write_atomically
 
-__all__ = ["write_report"]
+__all__ = ["write_figures", "write_markdown", "write_report"]
 
 
-def write_report(folders: Sequence[RunFolder], out: Path) -> Path:
+def write_report(folders: Sequence[RunFolder], out: Path, *, forecast: bool = True) -> Path:
     """Write one self-contained HTML page about one run, or several side by side. Replaces `out` whole.
+
+    Args:
+        forecast: whether to work out the forecast too, which takes a second or two; a run that is at work leaves it out.
 
     Raises:
         ConfigError: for a run that does not exist, or whose run.json is damaged.
     """
-    from collapse_cli.report import page
+    from collapse_cli.report.ahead import look
+    from collapse_cli.report.page import html
 
     runs = read(folders)
-    text = page.html(runs, series_of(runs))
+    text = html(runs, series_of(runs), [look(run) if forecast else None for run in runs])
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, text)
     return out
+
+
+def write_markdown(folders: Sequence[RunFolder], out: Path, *, forecast: bool = True) -> Path:
+    """Write a compact Markdown report, and its pictures beside it: `report.md`, `report-perplexity.png` …
+
+    Raises:
+        ConfigError: as `write_report`.
+    """
+    from collapse_cli.report.ahead import look
+    from collapse_cli.report.markdown import markdown
+    from collapse_cli.report.paper import write
+
+    runs = read(folders)
+    series = series_of(runs)
+    pictures = write(series, out.parent, ("png",), f"{out.stem}-")
+    text = markdown(runs, series, [look(run) if forecast else None for run in runs], pictures)
+    write_atomically(out, text)
+    return out
+
+
+def write_figures(folders: Sequence[RunFolder], folder: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Write figures for papers into a folder: perplexity, histograms, deciles, diversity, as far as there are numbers.
+
+    Args:
+        formats: of `png` (300 dpi), `svg` (text as text), `pdf`.
+
+    Raises:
+        ConfigError: as `write_report`.
+    """
+    from collapse_cli.report.paper import write
+
+    return write(series_of(read(folders)), folder, formats)

@@ -178,6 +178,7 @@ def log_ticks(low: float, high: float) -> dict[str, Any]:
     for keep in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
         if len(inside) > 8:
             inside = [tick for tick in inside if round(tick / 10 ** math.floor(math.log10(tick) + 1e-9), 6) in keep]
+    inside = inside[:: math.ceil(len(inside) / 8)] if inside else []
     return {"tickvals": inside, "ticktext": [f"{tick:,.4g}" if tick < 1e6 else f"{tick:.0e}" for tick in inside]}
 
 

@@ -82,8 +82,10 @@
       if (log[group]) Object.assign(y, { type: "log", range: logrange, dtick: 1, tickformat: ".2~%" });
     } else if (group && !log[group]) {
       Object.assign(y, { type: "linear" });
+      if (logrange) y.range = [0, 10 ** logrange[1]];
     } else if (tickvals) {
       Object.assign(y, { tickvals, ticktext });
+      if (logrange) y.range = logrange;
     }
     layout.xaxis = { ...axis(layout.xaxis, look), showgrid: group === "histograms" };
     layout.yaxis = axis(layout.yaxis, look);

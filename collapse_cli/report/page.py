@@ -8,6 +8,7 @@ from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
 
+from collapse_cli.report.ahead import Forecast
 from collapse_cli.report.markup import swatch
 from collapse_cli.report.reading import Run, Series
 from collapse_cli.report.sections import OLD, SECTIONS, Page, warnings
@@ -21,10 +22,10 @@ ENDED = {
 }
 
 
-def html(runs: Sequence[Run], series: Sequence[Series]) -> str:
-    """The whole page."""
+def html(runs: Sequence[Run], series: Sequence[Series], forecasts: Sequence[Forecast | None]) -> str:
+    """The whole page; `forecasts` one for each run, None where there is none."""
     found = diagnoses(runs)
-    page = Page(runs, series, found)
+    page = Page(runs, series, found, forecasts)
     for fill in SECTIONS:
         fill(page)
     left_out = ""

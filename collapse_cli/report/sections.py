@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from collapse_cli.diagnosis import Diagnosis
+from collapse_cli.report.ahead import Forecast, fan, outlook
 from collapse_cli.report.catalogue import DIVERSITY, MODEL, REPETITION, SAMPLES, TAILS, TRUTH, Measure
 from collapse_cli.report.figures import Figure, curve, perplexity, same_scale
 from collapse_cli.report.markup import cells, folded, heading, how_to_read, leaves, note, plot, section, split
@@ -19,8 +20,14 @@ STEPS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 class Page:
     """Sections and figures as they are made; a section without data leaves one line instead."""
 
-    def __init__(self, runs: Sequence[Run], series: Sequence[Series], found: Sequence[Diagnosis]) -> None:
-        self.runs, self.series, self.found = runs, series, found
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        series: Sequence[Series],
+        found: Sequence[Diagnosis],
+        forecasts: Sequence[Forecast | None],
+    ) -> None:
+        self.runs, self.series, self.found, self.forecasts = runs, series, found, forecasts
         self.figures: list[Figure] = []
         self.sections: list[tuple[str, str, str]] = []
         self.missing: list[str] = []
@@ -283,6 +290,28 @@ def published(page: Page) -> None:
     page.add("published", "Measured against published", inside)
 
 
+def forecast(page: Page) -> None:
+    """Where it is heading, and how much real data would stop it."""
+    if not any(page.forecasts):
+        return
+    parts = []
+    for run, found in zip(page.runs, page.forecasts, strict=True):
+        if found is None:
+            continue
+        if len(page.runs) > 1:
+            parts.append(f"<h3>{escaped(run.name)}</h3>")
+        parts.append(f"<ul>{''.join(f'<li>{escaped(one, 600)}</li>' for one in found.sentences)}</ul>")
+        head, rows = outlook(found)
+        if rows:
+            said = [[escaped(row[0]), *(split(one) for one in row[1:])] for row in rows]
+            parts.append(cells("What is expected: median and 90% interval", head, said, kind="wide glance"))
+    figure = fan(page.series, page.forecasts)
+    if figure is not None:
+        page.figures.append(figure)
+        parts.insert(0, plot(figure, "tall", card=False))
+    page.add("forecast", "Where this is heading", "".join(parts))
+
+
 def making(page: Page) -> None:
     """How the numbers were made."""
     parts = []
@@ -321,7 +350,7 @@ def making(page: Page) -> None:
     page.add("making", "How it was made", "".join(parts))
 
 
-SECTIONS = (glance, perplexities, samples, tails, grids, texts, phrases, published, making)
+SECTIONS = (glance, perplexities, samples, tails, grids, texts, phrases, published, forecast, making)
 
 
 def _sample(text: str | None) -> str:

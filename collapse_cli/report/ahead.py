@@ -1,0 +1,143 @@
+"""What the forecast says, for the report: sentences, a table, and the fan of perplexities to come."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from collapse_cli.forecast import forecast_rows, sentences
+from collapse_cli.report.figures import Figure, Trace, layout_of, log_ticks, perplexities, rounded, value
+from collapse_cli.report.reading import Run, Series
+from collapse_cli.report.text import label
+
+FARTHEST = 20  # generation the fan reaches
+HIGHEST = 1e4  # times the largest measured perplexity that the fan's axis shows
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The record of `collapse_cli.forecast`, and what it comes to in words."""
+
+    record: Mapping[str, Any]
+    sentences: Sequence[str]
+
+
+def look(run: Run) -> Forecast | None:
+    """The forecast of a run; None where nothing was measured.
+
+    Rows that the forecast has no use for (a policy nobody knows, say) give a sentence that says so.
+    """
+    if not run.rows:
+        return None
+    try:
+        record = forecast_rows(run.rows)
+    except ValueError as error:
+        return Forecast({"policies": [], "share": {}}, [f"there is no forecast: {error}"])
+    return Forecast(record, [line for line in sentences(record) if line])
+
+
+def outlook(forecast: Forecast) -> tuple[list[str], list[list[str]]]:
+    """Perplexity to come, and when it passes what: a line per policy."""
+    known = [one for one in forecast.record["policies"] if one["status"] == "ok"]
+    if not known:
+        return [], []
+    head = ["policy", "law", *(f"generation {at['generation']}" for at in known[0]["expected"])]
+    head += [f"{time['factor']:g}× at generation" for time in known[0]["times"]]
+    rows = []
+    for one in known:
+        row = [one["policy"], one["best"]]
+        for at in one["expected"]:
+            if at["measured"]:
+                row.append(f"{value(at['perplexity'])}, measured" if at["perplexity"] is not None else "–")
+            else:
+                row.append(
+                    f"{_far(at['perplexity'])} ({_far(at['perplexity_low90'])} to {_far(at['perplexity_high90'])})"
+                )
+        for time in one["times"]:
+            if time["measured"]:
+                row.append(f"{time['generation']}, measured")
+            else:
+                low, middle, high = (time[name] for name in ("low90", "generation", "high90"))
+                row.append(
+                    "not expected" if middle is None else f"{middle} ({low} to {high if high is not None else '∞'})"
+                )
+        rows.append(row)
+    return head, rows
+
+
+def fan(series: Sequence[Series], forecasts: Sequence[Forecast | None]) -> Figure | None:
+    """Perplexity measured, and its 90% interval to come; straight between the generations that were worked out."""
+    traces: list[Trace] = []
+    said = []
+    measured: list[float] = []
+    for one in series:
+        forecast = forecasts[one.run_index]
+        policies = forecast.record["policies"] if forecast is not None else []
+        there = next((p for p in policies if p["policy"] == one.policy and p["status"] == "ok"), None)
+        means = perplexities(one)
+        if there is None or not means:
+            continue
+        ahead = [at for at in there["expected"] if not at["measured"] and at["generation"] <= FARTHEST]
+        if not ahead:
+            continue
+        last = there["measured"][-1]
+        begin = {f"perplexity{end}": last["perplexity"] for end in ("", "_low90", "_high90")} | {
+            "generation": last["generation"]
+        }
+        points = [begin, *ahead]
+        name = label(one.label)
+        common = {"x": [at["generation"] for at in points], "mode": "lines", "hoverinfo": "skip", "showlegend": False}
+        for role, end in (("edge", "_low90"), ("band", "_high90")):
+            y = [rounded(min(at[f"perplexity{end}"], 1e290)) for at in points]
+            traces.append(common | {"y": y, "name": name, "meta": {"s": one.index, "role": role}})
+        traces[-1]["fill"] = "tonexty"
+        middles = [rounded(min(at["perplexity"], 1e290)) for at in points]
+        traces.append(common | {"y": middles, "name": name, "meta": {"s": one.index, "role": "ahead"}})
+        traces[-1] |= {
+            "hoverinfo": "all",
+            "hovertemplate": f"{name}: %{{y:.3g}} expected<extra></extra>",
+        }
+        shown = {g: there.mean for g, there in means.items()}
+        measured += shown.values()
+        traces.append(
+            {
+                "x": list(shown),
+                "y": [rounded(y) for y in shown.values()],
+                "mode": "lines+markers",
+                "name": name,
+                "hovertemplate": f"{name}: %{{y:.3g}} measured<extra></extra>",
+                "showlegend": True,
+                "meta": {"s": one.index, "role": "mean"},
+            }
+        )
+        said.append(f"{one.label}: {_far(ahead[-1]['perplexity'])} expected at generation {ahead[-1]['generation']}")
+    if not traces:
+        return None
+    seen = [y for trace in traces for y in trace["y"]]
+    top = min(max(seen), max(measured) * HIGHEST)
+    layout = layout_of("perplexity", FARTHEST) | {"showlegend": True}
+    layout["yaxis"] |= {"type": "log"} | log_ticks(min(seen), top)
+    if top < max(seen):
+        layout["yaxis"]["logrange"] = log_range(min(seen), top)
+    return Figure(
+        "forecast",
+        "Perplexity to come",
+        "Solid is measured; dotted is what is expected, with a band that holds 90% of the paths the fitted laws allow.",
+        "Whatever changes after the last measured generation: it is the same recipe, continued.",
+        f"Perplexity measured and expected by generation. {'; '.join(said)}.",
+        traces,
+        layout,
+        height=430,
+        group="perplexity",
+        columns=series,
+    )
+
+
+def log_range(low: float, high: float) -> list[float]:
+    """Ends of a logarithmic axis with a little room, as plotly wants them."""
+    room = 0.03 * (math.log10(high / low) or 1.0)
+    return [math.log10(low) - room, math.log10(high) + room]
+
+
+def _far(number: float) -> str:
+    return value(number) if number < 1e12 else "> 1e12"

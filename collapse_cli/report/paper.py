@@ -1,0 +1,206 @@
+"""Figures for papers: PNG at 300 dpi and SVG whose text is text; told apart by marker and dash as well as by colour."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from collapse_cli.metrics.intervals import Interval
+from collapse_cli.report.catalogue import ALL, Measure
+from collapse_cli.report.figures import exponential, log_ticks, perplexities, value
+from collapse_cli.report.reading import Histogram, Series, pooled
+from collapse_cli.report.text import one_line
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A6D00", "#444444")  # after Okabe and Ito
+MARKERS = ("o", "s", "D", "^", "X", "P")
+DASHES = ("-", "--", ":", "-.")
+WIDTH = 7.1  # inches, both columns of a page
+SHOWN = ("distinct_2", "self_bleu", "unigram_entropy", "rep_4", "near_duplicate_rate", "mauve")
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "collapse",
+    "text.usetex": False,
+    "font.family": "sans-serif",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": False,
+    "legend.frameon": False,
+    "legend.fontsize": 7,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 3.2,
+    "savefig.dpi": 300,
+    "savefig.bbox": "tight",
+    "figure.constrained_layout.use": True,
+}
+
+
+def write(series: Sequence[Series], folder: Path, formats: Sequence[str], prefix: str = "") -> list[Path]:
+    """Every figure there are numbers for, in every format; see `collapse_cli.report.write_figures`."""
+    import matplotlib
+
+    made = []
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        for name, draw in DRAWN.items():
+            figure = draw(series)
+            if figure is None:
+                continue
+            for kind in formats:
+                path = folder / f"{prefix}{name}.{kind}"
+                # no date: the same run gives the same file
+                metadata = {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else None
+                figure.savefig(path, format=kind, metadata=metadata)
+                made.append(path)
+    return made
+
+
+def _perplexity(series: Sequence[Series]) -> Any:
+    found = [(one, there) for one in series if (there := perplexities(one))]
+    if not found:
+        return None
+    figure, (axes,) = _axes(1, 1, 3.5, 2.5)
+    for one, means in found:
+        _line(axes, one, means)
+    seen = [y for _, means in found for m in means.values() for y in (m.mean, m.low, m.high) if y is not None]
+    axes.set(xlabel="generation", ylabel="perplexity on real test text", yscale="log")
+    _log_axis(axes.yaxis, log_ticks(min(seen), max(seen)))
+    axes.legend()
+    return figure
+
+
+def _histograms(series: Sequence[Series]) -> Any:
+    found: list[tuple[Series, dict[int, Histogram]]] = []
+    for one in series:
+        there = {g: histogram for g in one.generations if (histogram := pooled(one.at(g))) is not None}
+        if there:
+            found.append((one, there))
+    if not found:
+        return None
+    figure, grid = _grid(len(found), 2.1)
+    last = max(max(there) for _, there in found) or 1
+    highest = max(max(h.counts) / sum(h.counts) for _, there in found for h in there.values())
+    for axes, (one, there) in zip(grid, found, strict=False):
+        for g, h in there.items():
+            shares = [count / sum(h.counts) for count in h.counts]
+            edges = [exponential(h.low + index * h.width) for index in range(len(h.counts) + 1)]
+            ends = g in (min(there), max(there))
+            axes.stairs(
+                shares,
+                edges,
+                color=_tone(g / last),
+                linewidth=1.3 if ends else 0.6,
+                linestyle="--" if g == min(there) else "-",
+                label=f"generation {g}" if ends else None,
+            )
+        axes.set(
+            title=_plain(one.label), xscale="log", xlabel="perplexity under generation 0", ylim=(0, highest * 1.05)
+        )
+        axes.legend()
+    grid[0].set_ylabel("share of samples")
+    return figure
+
+
+def _deciles(series: Sequence[Series]) -> Any:
+    found = []
+    for one in series:
+        rows = [one.means("nll_change_by_decile", decile) for decile in range(10)]
+        if steps := sorted({g for row in rows for g in row}):
+            found.append((one, steps, [[row[g].mean if g in row else float("nan") for g in steps] for row in rows]))
+    if not found:
+        return None
+    figure, grid = _grid(len(found), 2.2)
+    seen = [z for _, _, rows in found for row in rows for z in row if z == z]
+    highest = max(*seen, 1e-3)
+    image = None
+    for axes, (one, steps, changes) in zip(grid, found, strict=False):
+        image = axes.imshow(changes, aspect="auto", origin="lower", cmap="cividis_r", vmin=min(0.0, *seen), vmax=highest)
+        for decile, row in enumerate(changes):
+            for column, z in enumerate(row):
+                if z < -0.02 * highest:  # better than generation 0: one colour scale cannot say it in grey
+                    axes.text(column, decile, "−", ha="center", va="center", fontsize=6)
+        shown = range(0, len(steps), max(1, len(steps) // 8))
+        axes.set_xticks(list(shown), [str(steps[index]) for index in shown])
+        axes.set_yticks([0, 9], ["frequent", "rare"])
+        axes.set(title=_plain(one.label), xlabel="generation")
+    bar = figure.colorbar(image, ax=grid)
+    bar.set_label("nats/token above generation 0")
+    return figure
+
+
+def _diversity(series: Sequence[Series]) -> Any:
+    measures = [
+        measure for measure in ALL if measure.name in SHOWN and any(one.by_seed(measure.name) for one in series)
+    ]
+    if not measures:
+        return None
+    figure, grid = _grid(len(measures), 1.9)
+    for axes, measure in zip(grid, measures, strict=False):
+        _curve(axes, series, measure)
+    grid[0].legend()
+    return figure
+
+
+def _curve(axes: Any, series: Sequence[Series], measure: Measure) -> None:
+    for one in series:
+        if means := one.means(measure.name, measure.part):
+            _line(axes, one, means)
+    axes.set(title=measure.title, xlabel="generation", ylabel=measure.unit)
+    if measure.zero:
+        axes.set_ylim(bottom=0)
+
+
+def _line(axes: Any, one: Series, means: dict[int, Interval]) -> None:
+    colour = COLOURS[one.policy_index % len(COLOURS)]
+    dash, marker = DASHES[one.run_index % len(DASHES)], MARKERS[one.policy_index % len(MARKERS)]
+    steps = list(means)
+    axes.plot(
+        steps, [means[g].mean for g in steps], dash, color=colour, marker=marker, label=_plain(one.label), clip_on=False
+    )
+    ends = [(g, means[g].low, means[g].high) for g in steps]
+    if all(low is not None for _, low, _ in ends):
+        axes.fill_between(steps, [e[1] for e in ends], [e[2] for e in ends], color=colour, alpha=0.18, linewidth=0)
+
+
+def _axes(rows: int, columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    return figure, list(grid.flat)
+
+
+def _grid(count: int, height: float) -> tuple[Any, list[Any]]:
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure, grid = _axes(rows, columns, WIDTH if columns > 1 else 3.5, height * rows)
+    for axes in grid[count:]:
+        axes.remove()
+    return figure, grid[:count]
+
+
+def _log_axis(axis: Any, ticks: dict[str, Any]) -> None:
+    from matplotlib.ticker import NullLocator
+
+    axis.set_minor_locator(NullLocator())
+    axis.set_ticks(ticks["tickvals"], [value(tick) if tick >= 10 else f"{tick:g}" for tick in ticks["tickvals"]])
+
+
+def _tone(t: float) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["cividis_r"](0.12 + 0.88 * t)
+
+
+def _plain(text: str) -> str:
+    """A name for matplotlib, which reads formulas between dollars, in letters its own font has."""
+    return one_line(text).encode("ascii", "replace").decode().replace(" ? ", " / ").replace("$", r"\$")
+
+
+DRAWN: dict[str, Callable[[Sequence[Series]], Any]] = {
+    "perplexity": _perplexity,
+    "histograms": _histograms,
+    "deciles": _deciles,
+    "diversity": _diversity,
+}
