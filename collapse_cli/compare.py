@@ -353,11 +353,11 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _said(one: PolicyDiagnosis) -> str:
-    """Calls in short: `early 1, late 7`; `none`; `not measured`."""
+    """Calls in short, a line each: `early 1`, `late 7`; `none`; `not measured`."""
     called = [call for call in one.calls.values() if call.generation is not None]
     if called:
         called.sort(key=lambda call: call.generation or 0)
-        return ", ".join(f"{call.kind} {call.generation}" for call in called)
+        return "\n".join(f"{call.kind} {call.generation}" for call in called)
     return "none" if any(call.evidence for call in one.calls.values()) else "not measured"
 
 
