@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +13,9 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 
 from collapse_cli.stage import Finished, Stage
+
+if TYPE_CHECKING:
+    from collapse_cli.metrics.intervals import Interval
 
 PACKAGE = "collapse_cli"  # the name its loggers begin with
 QUIET_SECONDS = 60.0  # between two lines about the same stage where there is no terminal
@@ -145,34 +148,66 @@ def perplexity(value: float) -> str:
 def change(value: float, first: float) -> str:
     """Relative to generation 0: +12%, or ×20.8 where percent grow unwieldy."""
     ratio = value / first
-    return f"×{ratio:.3g}" if ratio >= 10 else f"{ratio - 1:+.0%}"
+    return f"×{ratio:.3g}" if ratio >= 10 else f"{ratio - 1:+.0%}".replace("-0%", "+0%")
+
+
+def with_interval(value: "Interval") -> str:
+    """A perplexity with half of its interval, where it has one: 1,024 ±760."""
+    half = value.half
+    if half is None:
+        return perplexity(value.mean)
+    return f"{perplexity(value.mean)} ±{f'{half:.2g}' if half < 99.5 else perplexity(half)}"
 
 
 def perplexity_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """Perplexity by generation and policy with the change from generation 0; the mean where there are several seeds."""
+    """Perplexity by generation and policy with the change from generation 0.
+
+    Of several seeds the mean, half of its 95% t interval, and the geometric mean of their changes (as in the verdict);
+    of one the number, and that it has no interval. Numbers whose rows carry warnings are marked.
+    """
+    from collapse_cli.metrics.intervals import interval
+
     names = list(dict.fromkeys(row["policy"] for row in rows))
     seeds = sorted({row["seed"] for row in rows})
-    said = f"mean of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    table = Table(title=f"{title} ({said})", title_justify="left", title_style="bold")
+    said = f"seed {seeds[0]}; one seed: no interval"
+    if len(seeds) > 1:
+        said = f"mean of seeds {', '.join(map(str, seeds))} ± half its 95% interval; change: geometric mean"
+    table = Table(title=f"{title} ({said})", title_justify="left", title_style="bold", caption_justify="left")
     table.add_column("generation", justify="right")
     for name in names:
         table.add_column(name, justify="right")
-    found: dict[tuple[str, int], list[float]] = {}
+    found: dict[tuple[str, int], dict[int, float]] = {}
+    doubtful: set[tuple[str, int]] = set()
     for row in rows:
-        found.setdefault((row["policy"], row["generation"]), []).append(row["perplexity"])
-    mean = {where: sum(values) / len(values) for where, values in found.items() if len(values) == len(seeds)}
+        found.setdefault((row["policy"], row["generation"]), {})[row["seed"]] = row["perplexity"]
+        if row["warnings"]:
+            doubtful.add((row["policy"], row["generation"]))
+    whole = {where: values for where, values in found.items() if len(values) == len(seeds)}
     for generation in sorted({row["generation"] for row in rows}):
         cells = []
         for name in names:
-            value, first = mean.get((name, generation)), mean.get((name, 0))
-            if value is None:
+            values, first = whole.get((name, generation)), whole.get((name, 0))
+            if values is None:
                 cells.append("[dim]…[/]")
-            elif generation == 0 or first is None:
-                cells.append(perplexity(value))
-            else:
-                cells.append(f"{perplexity(value)} [dim]{change(value, first):>6}[/]")
+                continue
+            cell = with_interval(interval(list(values.values())))
+            if generation and first is not None:
+                logs = [math.log(value) - math.log(first[seed]) for seed, value in values.items()]
+                cell += f" [dim]{change(math.exp(sum(logs) / len(logs)), 1.0):>6}[/]"
+            cells.append(cell + (" [bold yellow]![/]" if (name, generation) in doubtful else ""))
         table.add_row(str(generation), *cells)
+    if doubtful:
+        table.caption = "[bold yellow]![/] rows behind this number carry warnings"
     return table
+
+
+def row_warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The warnings that rows of `metrics.jsonl` carry, each with where."""
+    return [
+        f"{row['policy']}, seed {row['seed']}, generation {row['generation']}: {warning}"
+        for row in rows
+        for warning in row["warnings"]
+    ]
 
 
 def evaluation_table(rows: Sequence[Mapping[str, Any]], name: str) -> Table:
