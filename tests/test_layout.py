@@ -71,6 +71,9 @@ ONLY = {
     "executors": {"process", "stage", "store"},
     "side_by_side": {"executors", "stage", "store"},
     "report": {"report", "rundir", "config", "metrics", "diagnosis", "forecast", "store"},
+    "diagnosis": {"diagnosis", "metrics"},
+    "forecast": {"forecast", "config", "console", "metrics", "policies", "rundir"},
+    "compare": {"compare", "config", "console", "diagnosis", "metrics", "rundir"},
     "process": set(),
     "store": {"stage"},
 }
