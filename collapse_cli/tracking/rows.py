@@ -34,9 +34,6 @@ class About:
         self.tags = {key: flat[key] for key in MUTABLE}
         self.tags |= flattened({"versions": record.get("versions") or {}, "git": record.get("git") or {}})
 
-    def title(self, policy: str, seed: int) -> str:
-        return f"{self.name} {policy} seed {seed}"
-
 
 def metrics_of(row: Row) -> dict[str, float]:
     """The numbers of a row by name: a list's as `name/01`, `name/02` …, a mapping's as `name/key`; null is left out."""
