@@ -9,6 +9,7 @@ from collapse_cli.config.reading import (
     preset_path,
     presets,
     read_toml,
+    variant_experiments,
 )
 from collapse_cli.config.tree import Expectation, Experiment, Section
 
@@ -24,4 +25,5 @@ __all__ = [
     "preset_path",
     "presets",
     "read_toml",
+    "variant_experiments",
 ]

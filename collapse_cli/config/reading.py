@@ -1,6 +1,7 @@
 """From files and the command line to an experiment: TOML, `--set`, merging, and what is said of mistakes."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from collapse_cli.config.tree import Experiment, Section
+
+VARIANT = r"[a-z0-9][a-z0-9-]{0,39}"  # a run's name can end in it
 
 
 class ConfigError(ValueError):
@@ -88,9 +91,29 @@ def load(tree: Mapping[str, Any], where: str) -> Experiment:
         ConfigError: for the first thing that is wrong with it; `where` says what the user gave.
     """
     try:
-        return Experiment.model_validate(tree)
+        experiment = Experiment.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_first_fault(error)}") from None
+    variant_experiments(tree, where)
+    return experiment
+
+
+def variant_experiments(tree: Mapping[str, Any], where: str) -> dict[str, Experiment]:
+    """The experiment of each variant of a configuration tree, by name in the order given; none where it has none.
+
+    Raises:
+        ConfigError: for a variant that is no experiment, or whose name cannot be part of a run's name.
+    """
+    rest = {key: value for key, value in tree.items() if key != "variants"}
+    found = {}
+    for name, over in tree.get("variants", {}).items():
+        here = f"{where}: variants.{name}"
+        if not re.fullmatch(VARIANT, name):
+            raise ConfigError(f"{here}: a variant's name is lower-case letters, digits and '-', at most 40 of them")
+        if "variants" in over:
+            raise ConfigError(f"{here}: a variant has no variants of its own")
+        found[name] = load(merge(rest, over), here)
+    return found
 
 
 def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
@@ -113,6 +136,7 @@ def _first_fault(error: ValidationError) -> str:
         "bool": "must be true or false",
         "string": "must be text",
         "tuple": "must be a list",
+        "dict": "must be a table",
         "too_short": "must not be empty",
         "string_too_short": "must not be empty",
         "greater_than_equal": f"must be at least {limits['ge']:g}",

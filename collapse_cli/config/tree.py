@@ -239,6 +239,8 @@ class Experiment(Section):
     tracking: TrackingConfig = TrackingConfig()
     expect: tuple[Expectation, ...] = ()
     """Published numbers that the report shows beside the measured ones."""
+    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Runs to make in place of this one: by name, the options that each changes (`variants.NAME.train.lr = 1e-4`)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":
@@ -283,7 +285,7 @@ class Experiment(Section):
         for section, keys in gone.items():
             for key in keys:
                 del tree[section][key]
-        for section in ("store", "tracking", "expect"):
+        for section in ("store", "tracking", "expect", "variants"):
             del tree[section]
         if self.data.source != "zipf":
             del tree["data"]["zipf"]
