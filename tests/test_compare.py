@@ -206,7 +206,7 @@ def test_the_tables_fit_80_columns_and_hold_the_numbers(tmp_path: Path) -> None:
     assert "…" not in text, "nothing is cut off"
     assert "perplexity on real test text, generation 5" in text
     assert with_interval(found.entries[0].now) in text
-    assert all(word in text for word in ("early 1", "general 3", "late 8"))
+    assert all(word in text for word in ("early 1", "general 4", "late 8"))
     assert "paired over seeds" in text
     assert f"{found.pairs[0].ratio.mean:#.3g}" in text
 

@@ -99,7 +99,7 @@ def test_a_head_that_is_only_uncertain_is_no_early_collapse() -> None:
 def test_one_seed_pays_for_the_scatter_between_its_generations() -> None:
     """A tail that jumps about by 0.2 nats between models of the same corpus has not collapsed, whatever its rows say."""
     rough = [(0.15, 0.0), (0.17, 0.0), (-0.1, 0.0), (0.2, 0.0), (0.16, 0.0), (-0.05, 0.0)]
-    smooth = [(0.05 * step, 0.0) for step in range(1, 7)]
+    smooth = [(0.1 * step, 0.0) for step in range(1, 7)]
     assert not one_seed(*rough)["early"].called
     assert one_seed(*smooth)["early"].generation == 1
 
@@ -258,8 +258,8 @@ def test_a_verdict_of_a_run_with_instruments(tmp_path: Path) -> None:
     found = diagnose(folder.rows(), generations=loop.generations, policies=loop.policies, seeds=loop.seeds)
     assert found.verdict == (
         "By generation 9, over 3 seeds: keep-0 collapses, perplexity ×3.86 (95% interval ×3.81 to ×3.91), with early "
-        "collapse from generation 1, general loss from generation 3 and late collapse from generation 8; keep-10 "
-        "loses quality, perplexity +20% (95% interval +13% to +27%), with early collapse from generation 1; keep-100 "
+        "collapse from generation 1, general loss from generation 4 and late collapse from generation 8; keep-10 "
+        "loses quality, perplexity +20% (95% interval +13% to +27%), with early collapse from generation 3; keep-100 "
         "holds, perplexity +0% (95% interval -5% to +4%)."
     )
     assert found.notes == ()
