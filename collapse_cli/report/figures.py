@@ -137,7 +137,7 @@ def curve(measure: Measure, series: Sequence[Series]) -> Figure | None:
         return None
     layout = layout_of(measure.unit, max(max(one.generations) for one in series))
     if measure.zero:
-        layout["yaxis"] |= {"rangemode": "tozero"}
+        layout["yaxis"] |= {"rangemode": "tozero", "autorangeoptions": {"minallowed": 0}}
     if measure.name in ("head_change", "tail_change"):
         layout["yaxis"] |= {"zeroline": True}
     name = measure.name if measure.part is None else f"{measure.name}_{measure.part + 1}"
@@ -173,7 +173,7 @@ def log_ticks(low: float, high: float) -> dict[str, Any]:
         for power in range(math.floor(math.log10(low)) - 1, math.floor(math.log10(high)) + 2)
         for digit in TICKS
     ]
-    room = (math.log(high / low) or 0.2) * 0.04
+    room = min(0.05, (math.log(high / low) or 0.2) * 0.04)
     inside = [tick for tick in decades if low * math.exp(-room) <= tick <= high * math.exp(room)]
     for keep in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
         if len(inside) > 8:

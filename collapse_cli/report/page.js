@@ -168,7 +168,7 @@
 
   let before = null;
   addEventListener("beforeprint", () => {
-    const closed = [...document.querySelectorAll("details:not([open])")];
+    const closed = [...document.querySelectorAll("details:not([open])")].filter((one) => !one.closest(".card"));
     before = { theme: root.dataset.theme, closed };
     closed.forEach((one) => { one.open = true; });
     root.dataset.theme = "light";

@@ -6,7 +6,7 @@ from typing import Any
 
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.report.catalogue import ALL, Measure
-from collapse_cli.report.figures import exponential, log_ticks, perplexities, value
+from collapse_cli.report.figures import exponential, log_ticks, perplexities
 from collapse_cli.report.reading import Histogram, Series, pooled
 from collapse_cli.report.text import one_line
 
@@ -44,10 +44,10 @@ def write(series: Sequence[Series], folder: Path, formats: Sequence[str], prefix
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         for name, draw in DRAWN.items():
-            figure = draw(series)
-            if figure is None:
-                continue
             for kind in formats:
+                figure = draw(series)  # for each format anew: a layout depends on the resolution it was worked out at
+                if figure is None:
+                    break
                 path = folder / f"{prefix}{name}.{kind}"
                 # no date: the same run gives the same file
                 metadata = {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else None
@@ -115,7 +115,9 @@ def _deciles(series: Sequence[Series]) -> Any:
     highest = max(*seen, 1e-3)
     image = None
     for axes, (one, steps, changes) in zip(grid, found, strict=False):
-        image = axes.imshow(changes, aspect="auto", origin="lower", cmap="cividis_r", vmin=min(0.0, *seen), vmax=highest)
+        image = axes.imshow(
+            changes, aspect="auto", origin="lower", cmap="cividis_r", vmin=min(0.0, *seen), vmax=highest
+        )
         for decile, row in enumerate(changes):
             for column, z in enumerate(row):
                 if z < -0.02 * highest:  # better than generation 0: one colour scale cannot say it in grey
@@ -159,6 +161,7 @@ def _line(axes: Any, one: Series, means: dict[int, Interval]) -> None:
         steps, [means[g].mean for g in steps], dash, color=colour, marker=marker, label=_plain(one.label), clip_on=False
     )
     ends = [(g, means[g].low, means[g].high) for g in steps]
+    axes.xaxis.get_major_locator().set_params(integer=True)
     if all(low is not None for _, low, _ in ends):
         axes.fill_between(steps, [e[1] for e in ends], [e[2] for e in ends], color=colour, alpha=0.18, linewidth=0)
 
@@ -184,7 +187,7 @@ def _log_axis(axis: Any, ticks: dict[str, Any]) -> None:
     from matplotlib.ticker import NullLocator
 
     axis.set_minor_locator(NullLocator())
-    axis.set_ticks(ticks["tickvals"], [value(tick) if tick >= 10 else f"{tick:g}" for tick in ticks["tickvals"]])
+    axis.set_ticks(ticks["tickvals"], ticks["ticktext"])
 
 
 def _tone(t: float) -> Any:

@@ -350,7 +350,7 @@ def making(page: Page) -> None:
     page.add("making", "How it was made", "".join(parts))
 
 
-SECTIONS = (glance, perplexities, samples, tails, grids, texts, phrases, published, forecast, making)
+SECTIONS = (glance, perplexities, forecast, samples, tails, grids, texts, phrases, published, making)
 
 
 def _sample(text: str | None) -> str:

@@ -45,7 +45,7 @@ def diagnoses(runs: Sequence[Run]) -> list[Diagnosis]:
 
 def glance_table(series: Sequence[Series], found: Sequence[Diagnosis]) -> tuple[list[str], list[list[str]]]:
     """A line per policy: where it began, where it is, and what the instruments say at its last generation."""
-    names = ["policy", "generations", "perplexity at 0", "at the last", "change", "calls"]
+    names = ["policy", "generations", "first perplexity", "last", "change", "calls"]
     fields = {
         "tail_change": "rare tokens, nats",
         "low_share": "pile-up",
