@@ -10,7 +10,17 @@ import numpy as np
 
 from collapse_cli.config import ConfigError
 from collapse_cli.forecast import share as shares
-from collapse_cli.forecast.fit import BOOTSTRAPPED_SEEDS, Fit, Series, bootstrap, fit_all, paths, spread_at, weights
+from collapse_cli.forecast.fit import (
+    BOOTSTRAPPED_SEEDS,
+    Fit,
+    Series,
+    bootstrap,
+    fit_all,
+    mixture,
+    paths,
+    spread_at,
+    weights,
+)
 from collapse_cli.forecast.laws import Array
 from collapse_cli.forecast.tables import sentences, tables
 from collapse_cli.metrics import perplexity
@@ -147,10 +157,10 @@ def _policy(name: str, series: Series) -> dict[str, Any]:
     rng = np.random.Generator(np.random.Philox(SEED))
     fits = fit_all(series)
     names = weights([fit.aicc for fit in fits])
-    mixed = weights([fit.aic if math.isfinite(fit.aicc) else math.inf for fit in fits])
+    mixed = mixture(fits)
     best = int(names.argmax())
     known = series.mean(series.last) - series.first()
-    made, _ = paths(series, fits, mixed, HORIZON - series.last if series.last < HORIZON else 1, DRAWS, rng)
+    made = paths(series, fits, mixed, HORIZON - series.last if series.last < HORIZON else 1, DRAWS, rng)
     notes = []
     if len(series.farthest) < len(series.values):
         notes.append(f"goes on from the {len(series.farthest)} of {len(series.values)} seeds that got farthest")
@@ -303,14 +313,14 @@ def _from_fits(
     columns, middle, noises = [], [], []
     for percent, one in series.items():
         fits = models[percent]
-        mixed = weights([fit.aic if math.isfinite(fit.aicc) else math.inf for fit in fits])
+        mixed = mixture(fits)
         off = spread_at(fits, mixed, target, DRAWS, rng)
         count = len(known[percent]) or len(one.farthest)
         if known[percent]:
             at = float(np.mean(list(known[percent].values())))
             drawn = at + off / math.sqrt(count)
         else:
-            made, _ = paths(one, fits, mixed, target - one.last, DRAWS, rng)
+            made = paths(one, fits, mixed, target - one.last, DRAWS, rng)
             drawn = rng.permutation(made[:, -1]) - one.first()
             at = float(np.median(drawn))
         columns.append(drawn)

@@ -27,6 +27,7 @@ class Law:
     Attributes:
         shape: the name of its shape parameter, "" where it has none.
         only_up: whether b < 0 is left out: falling without end is no law of a log-perplexity, which is at least 0.
+        levels_off: whether it comes to a halt by itself.
         counted: parameters that are fitted to the steps between generations: b and shape, not a, not the noise.
     """
 
@@ -34,6 +35,7 @@ class Law:
     shape: str = ""
     only_up: bool = False
     counted: int = 2
+    levels_off: bool = False
 
     def shapes(self, last: float, points: int = 160) -> Array:
         """The shapes that are tried, (points,), for a series that ends at generation `last`; [1.0] where there is none.
@@ -51,13 +53,14 @@ class Law:
     def grows(self, generation: Array, shape: Array) -> Array:
         """h: (shapes, generations) for (generations,) and (shapes,)."""
         g, s = np.asarray(generation, float)[None, :], np.asarray(shape, float)[:, None]
+        found: Array = (g if self.name == "linear" else 0 * g) + 0 * s
         if self.name == "saturating":
-            return -np.expm1(-g / s)
-        if self.name == "power":
-            return g**s
-        if self.name == "exponential":
-            return np.expm1(np.minimum(g / s, LARGEST_EXPONENT))
-        return (g if self.name == "linear" else 0 * g) + 0 * s
+            found = -np.expm1(-g / s)
+        elif self.name == "power":
+            found = g**s
+        elif self.name == "exponential":
+            found = np.expm1(np.minimum(g / s, LARGEST_EXPONENT))
+        return found
 
     def memory(self, shape: Array) -> Array:
         """Which part of a departure from the law the next generation inherits, (shapes,).
@@ -70,9 +73,9 @@ class Law:
 
 
 LAWS = (
-    Law("constant", counted=0),
+    Law("constant", counted=0, levels_off=True),
     Law("linear", counted=1),
-    Law("saturating", "tau"),
+    Law("saturating", "tau", levels_off=True),
     Law("power", "p", only_up=True),
     Law("exponential", "tau", only_up=True),
 )

@@ -87,7 +87,9 @@ def crossing(percents: Array, found: Array, threshold: float) -> Array:
     return np.where(under[:, 0], -math.inf, at)
 
 
-def smallest_share(ratios: Ratios, factor: float, rng: np.random.Generator) -> dict[str, Any]:
+def smallest_share(
+    ratios: Ratios, factor: float, rng: np.random.Generator, *, candidates: bool = True
+) -> dict[str, Any]:
     """Median and intervals of the smallest share, and candidates for the next run.
 
     Returns:
@@ -104,7 +106,7 @@ def smallest_share(ratios: Ratios, factor: float, rng: np.random.Generator) -> d
     record: dict[str, Any] = {name: _bounded(_quantile(shares, q), ratios) for name, q in names.items()}
     record["chance_below"] = float((shares == -math.inf).mean())
     record["chance_above"] = float((shares == math.inf).mean())
-    record["next"] = _candidates(ratios, values, between, math.log(factor), rng)
+    record["next"] = _candidates(ratios, values, between, math.log(factor), rng) if candidates else []
     return record
 
 
