@@ -56,13 +56,14 @@ def run(
     with console.status("loading torch and transformers") if console.is_terminal else nullcontext():
         from collapse_cli import runner
 
-    result = runner.run(tree, runs_dir, name or given, console, jobs=jobs, dry_run=dry_run)
+    results = runner.run_all(tree, runs_dir, name or given, console, jobs=jobs, dry_run=dry_run)
     if as_json:
-        print(json.dumps(result))
-    elif dry_run:
-        printing.print_plan(console, result)
-    else:
-        printing.print_run(console, result)
+        print(json.dumps(results if tree.variants else results["runs"][0]))
+        return
+    for result in results["runs"]:
+        (printing.print_plan if dry_run else printing.print_run)(console, result)
+    if tree.variants and not dry_run:
+        printing.print_variants(console, results)
 
 
 @app.command("eval")
@@ -124,6 +125,84 @@ def evaluate(
     if wrong := again.disagreements(rows):
         console.print(f"[red]{len(wrong)} of {len(rows)} models do not give the perplexity that was logged[/]")
         raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    targets: Annotated[list[str], typer.Argument(help="Runs, by name or folder.", metavar="RUN...")],
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; report.html in the folder of the (first) run by default.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--md", help="Write Markdown with pictures beside it instead.")] = False,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Also write PNG and SVG figures for papers there.")
+    ] = None,
+    runs_dir: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained page about a run, or about several side by side."""
+    from rich.console import Console
+
+    from collapse_cli import report as reports
+    from collapse_cli.rundir import run_of
+
+    folders = [run_of(target, runs_dir) for target in targets]
+    folders[0].record()
+    place = out or folders[0].path / ("report.md" if markdown else "report.html")
+    write = reports.write_markdown if markdown else reports.write_report
+    written = [write(folders, place), *(reports.write_figures(folders, figures) if figures else [])]
+    if as_json:
+        print(json.dumps({"written": [str(path) for path in written]}))
+        return
+    for path in written:
+        Console().print(str(path), highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    targets: Annotated[list[str], typer.Argument(help="Runs, by name or folder.", metavar="RUN RUN...")],
+    runs_dir: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Lay runs side by side: ratios to generation 0, instruments, paired differences between policies."""
+    from rich.console import Console
+
+    from collapse_cli import compare as side_by_side
+    from collapse_cli.rundir import run_of
+
+    found = side_by_side.compare([run_of(target, runs_dir) for target in targets])
+    if as_json:
+        print(json.dumps(found.record()))
+        return
+    for table in side_by_side.tables(found):
+        Console().print(table)
+
+
+@app.command()
+def forecast(
+    target: Annotated[str, typer.Argument(help="A run's name or folder.", metavar="RUN")],
+    factor: Annotated[float, typer.Option(help="Times generation 0's perplexity that is still near.")] = 1.5,
+    generation: Annotated[
+        int | None, typer.Option(help="The generation that is to stay near; the last one measured by default.")
+    ] = None,
+    runs_dir: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Where a run is heading, and how much real data would stop it."""
+    from rich.console import Console
+
+    from collapse_cli import forecast as ahead
+    from collapse_cli.rundir import run_of
+
+    found = ahead.forecast(run_of(target, runs_dir), factor=factor, generation=generation)
+    if as_json:
+        print(json.dumps(found))
+        return
+    console = Console()
+    for table in ahead.tables(found):
+        console.print(table)
+    for sentence in ahead.sentences(found):
+        console.print(sentence, highlight=False, markup=False)
 
 
 @app.command()

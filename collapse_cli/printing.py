@@ -63,4 +63,13 @@ def print_run(console: Console, result: Mapping[str, Any]) -> None:
         console.print("nothing to compute: all stages are in the store", highlight=False)
     else:
         console.print(f"{result['computed']} stages computed, {result['cached']} from the store", highlight=False)
+    console.print(escape(result["verdict"]), style="bold", highlight=False)
     console.print(f"{escape(result['folder'])}: run.json plan.json metrics.jsonl events.jsonl", highlight=False)
+    console.print(f"report: {escape(result['report'])}", highlight=False, soft_wrap=True)
+
+
+def print_variants(console: Console, results: Mapping[str, Any]) -> None:
+    """Where the variants of an experiment are laid side by side."""
+    names = " ".join(result["run"] for result in results["runs"])
+    console.print(f"all variants in one report: {escape(results['report'])}", highlight=False, soft_wrap=True)
+    console.print(f"in the terminal: collapse compare {escape(names)}", highlight=False, soft_wrap=True)

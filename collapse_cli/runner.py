@@ -1,7 +1,9 @@
 """`collapse run`: from a configuration to a run folder. What the loop itself does stands in `loop.py`."""
 
+import logging
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -10,8 +12,9 @@ from typing import Any
 from rich.console import Console
 
 from collapse_cli import console as show
-from collapse_cli import metrics, policies
-from collapse_cli.config import ConfigError, Experiment
+from collapse_cli import metrics, policies, report, tracking
+from collapse_cli.config import ConfigError, Experiment, variant_experiments
+from collapse_cli.diagnosis import diagnose
 from collapse_cli.executors import LocalExecutor
 from collapse_cli.loop import BODIES
 from collapse_cli.preparation import Clock, Prepared, check_disk, describe, prepare, to_do
@@ -21,12 +24,24 @@ from collapse_cli.side_by_side import SideBySide, Worker, width
 from collapse_cli.stage import Finished, Generation, Plan, Stage
 from collapse_cli.store import Store
 
+log = logging.getLogger(__name__)
+REPORT_SHARE = 0.05  # of a run's time that refreshing its report may take
+
 
 class Work:
-    """One run at work: hears of its stages, shows them, and writes its rows and events."""
+    """One run at work: hears of its stages, shows them, and writes its rows, events, mirrors and report."""
 
-    def __init__(self, folder: RunFolder, store: Store, prepared: Prepared, shown: show.Progressing) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        store: Store,
+        prepared: Prepared,
+        shown: show.Progressing,
+        mirrors: tracking.Mirrors,
+        page: "Page",
+    ) -> None:
         self.folder, self.store, self.shown, self.plan = folder, store, shown, prepared.plan
+        self.mirrors, self.page = mirrors, page
         self.config = prepared.config
         self.computed: list[str] = []
         self._measured_by: dict[str, list[Generation]] = {}
@@ -75,13 +90,63 @@ class Work:
         row["warnings"] = metrics.warnings(
             row, before, max_duplicates=self.config.sample.max_duplicates, selects=self.config.train.select == "valid"
         )
-        self.folder.add_row(row)
+        new = self.folder.add_row(row)
+        self.mirrors.add(row)  # which may have missed it so far
+        if new:
+            self.page.refresh()
 
     def _label(self, stage: Stage) -> str:
         return show.stage_label(stage, self.plan.serves[stage.key])
 
     def _event(self, stage: Stage) -> dict[str, Any]:
         return {"kind": stage.kind, "key": stage.key, "for": self.plan.serves[stage.key][0]}
+
+
+class Page:
+    """The run's report, written anew while it is at work; whatever goes wrong with it, the run goes on."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self._spent, self._began = 0.0, time.monotonic()
+
+    def refresh(self) -> None:
+        """After a generation, unless reports have taken much of the run's time already."""
+        if self._spent <= REPORT_SHARE * (time.monotonic() - self._began):
+            self.write(forecast=False)
+
+    def write(self, *, forecast: bool) -> None:
+        """As the run now is."""
+        start = time.monotonic()
+        try:
+            report.write_report([self.folder], self.folder.path / "report.html", forecast=forecast)
+        except Exception as error:
+            log.warning("the report could not be written (%s: %s); the run itself is well", type(error).__name__, error)
+        self._spent += time.monotonic() - start
+
+
+def run_all(
+    config: Experiment, runs: Path, name: str, console: Console, *, jobs: int = 0, dry_run: bool = False
+) -> dict[str, Any]:
+    """Run an experiment, or each of its variants as a run of its own, `NAME-VARIANT`, and one report on all of them.
+
+    Arguments and errors as those of `run`.
+
+    Returns:
+        `runs`, what `run` returns of each; for variants also `report`, the page that lays them side by side.
+    """
+    variants = variant_experiments(config.model_dump(mode="json"), name)
+    if not variants:
+        return {"runs": [run(config, runs, name, console, jobs=jobs, dry_run=dry_run)]}
+    names = {f"{name}-{variant}": one for variant, one in variants.items()}
+    folders = [RunFolder(runs, each) for each in names]  # says so before anything runs when a name is none
+    done: dict[str, Any] = {"runs": []}
+    for each, one in names.items():
+        if not dry_run:
+            console.print(f"{each}:", style="bold", highlight=False, markup=False)
+        done["runs"].append(run(one, runs, each, console, jobs=jobs, dry_run=dry_run))
+    if not dry_run:
+        done["report"] = str(report.write_report(folders, runs / f"{name}.html"))
+    return done
 
 
 def run(
@@ -96,6 +161,7 @@ def run(
         ConfigError, InputError: for what the user has to mend; nothing has been written into the run folder then.
     """
     folder, store = RunFolder(runs, name), Store(runs / STORE)
+    tracking.check(config)
     parsed: dict[policies.Policy, str] = {}
     for policy in config.loop.policies:
         if (same := parsed.setdefault(policies.parse(policy), policy)) != policy:
@@ -119,25 +185,33 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
     there = [stage for key, stage in planned.stages.items() if key not in missing and store.has(key)]
     models = {(one.policy, one.seed, one.generation): one.train.key for one in planned.generations}
     folder.start(config, planned.record(), models)
+    page = Page(folder)
     try:
-        with show.Progressing(console, len(there) + len(needed)) as shown:
+        with (
+            show.Progressing(console, len(there) + len(needed)) as shown,
+            tracking.open_mirrors(config, folder.path, folder.name, folder.record(), folder.rows) as mirrors,
+        ):
             for note in prepared.data.facts["notes"]:
                 shown.line(f"note: {note}")
-            work = Work(folder, store, prepared, shown)
+            work = Work(folder, store, prepared, shown, mirrors, page)
             _compute([*there, *needed], prepared, store, work)
         if config.store.keep_models != "all":
             prune(folder, store, config, planned)
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         folder.finish("interrupted" if interrupted else "error", "" if interrupted else str(error))
+        page.write(forecast=False)
         raise
     folder.finish("success")
+    page.write(forecast=True)
     rows = folder.rows()
     return {
         "run": folder.name,
         "folder": str(folder.path),
         "computed": len(work.computed),
         "cached": len(there) + len(needed) - len(work.computed),
+        "report": str(folder.path / "report.html"),
+        "verdict": diagnose(rows).verdict,
         "rows": rows,
         "warnings": [
             f"{row['policy']}, seed {row['seed']}, generation {row['generation']}: {warning}"
