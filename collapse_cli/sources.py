@@ -1,0 +1,125 @@
+"""The three causes of collapse that Shumailov et al. (Nature 2024) name, told apart on a language whose truth is known.
+
+They are statistical approximation error (a finite sample), functional expressivity error (a model that cannot be the
+truth) and functional approximation error (training that does not find the best model). A run in which none is large is
+the baseline; in one run for each cause, that cause alone is turned up; in one more, all are. What a cause adds is the
+KL divergence from the truth, at the last generation, above the baseline's.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from collapse_cli.metrics.intervals import Interval, interval
+
+BASELINE, TOGETHER = "baseline", "all"  # names of variants; every other is a cause
+CAUSES = ("statistical", "expressivity", "approximation")  # as the preset `error-sources` names them
+FIELD = "kl_truth"
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What one variant adds. Intervals are t intervals over seeds.
+
+    Attributes:
+        error: KL from the truth at the last generation, nats/token.
+        growth: of that, what came after generation 0.
+        excess: error above that of the baseline with the same seed; None for the baseline.
+        share: of the sum of all causes' excess; None for the baseline and for all together, and where the causes of a
+            seed add nothing together.
+    """
+
+    error: Interval
+    growth: Interval
+    excess: Interval | None
+    share: Interval | None
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {name: value.record() if value else None for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """How much of the error each cause makes.
+
+    Attributes:
+        generation: the last that every variant and seed has; all numbers are of it.
+        seeds: those that every variant has.
+        variants: by name; the baseline first, all together last.
+        interaction: excess of all together less the sum of the causes'; None without such a variant. Above 0: together
+            the causes do more harm than one by one.
+    """
+
+    generation: int
+    seeds: tuple[int, ...]
+    variants: dict[str, Cause]
+    interaction: Interval | None
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "generation": self.generation,
+            "seeds": list(self.seeds),
+            "variants": {name: cause.record() for name, cause in self.variants.items()},
+            "interaction": self.interaction.record() if self.interaction else None,
+        }
+
+
+def shares(rows: Mapping[str, Sequence[Mapping[str, Any]]], policy: str = "", field: str = FIELD) -> Sources | None:
+    """Each cause's share of the error at the last generation.
+
+    Args:
+        rows: of each variant's `metrics.jsonl`, by the variant's name; one is `baseline`, one may be `all`.
+        policy: the policy to look at; empty: the first of the first row.
+        field: a measure in nats that is 0 for the truth.
+
+    Returns:
+        None where there is nothing to share out yet: no baseline, no cause, no generation above 0 or no seed that all
+        variants have, or a source whose truth is not known.
+    """
+    causes = [name for name in rows if name not in (BASELINE, TOGETHER)]
+    if BASELINE not in rows or not causes or not all(rows.values()):
+        return None
+    policy = policy or str(rows[BASELINE][0]["policy"])
+    found = {name: _by_seed(some, policy, field) for name, some in rows.items()}
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in found.values())))
+    whole = [set(by_seed[seed]) for by_seed in found.values() for seed in seeds]
+    common = set.intersection(*whole) if whole else set()
+    if not {0} < common:
+        return None
+    last = max(common)
+    errors = {name: {seed: by_seed[seed][last] for seed in seeds} for name, by_seed in found.items()}
+    excess = {name: {seed: errors[name][seed] - errors[BASELINE][seed] for seed in seeds} for name in rows}
+    sums = {seed: sum(excess[name][seed] for name in causes) for seed in seeds}
+
+    def over_seeds(values: Mapping[int, float]) -> Interval:
+        return interval([values[seed] for seed in seeds])
+
+    def cause(name: str) -> Cause:
+        growth = {seed: errors[name][seed] - found[name][seed][0] for seed in seeds}
+        shared = name in causes and all(total > 0 for total in sums.values())
+        return Cause(
+            over_seeds(errors[name]),
+            over_seeds(growth),
+            None if name == BASELINE else over_seeds(excess[name]),
+            over_seeds({seed: excess[name][seed] / sums[seed] for seed in seeds}) if shared else None,
+        )
+
+    together = [TOGETHER] if TOGETHER in rows else []
+    interaction = {seed: excess[TOGETHER][seed] - sums[seed] for seed in seeds} if together else None
+    return Sources(
+        last,
+        tuple(seeds),
+        {name: cause(name) for name in (BASELINE, *causes, *together)},
+        over_seeds(interaction) if interaction else None,
+    )
+
+
+def _by_seed(rows: Sequence[Mapping[str, Any]], policy: str, field: str) -> dict[int, dict[int, float]]:
+    """The measure by seed and generation, of the rows that have it."""
+    found: dict[int, dict[int, float]] = {}
+    for row in rows:
+        if row["policy"] == policy and row.get(field) is not None:
+            found.setdefault(int(row["seed"]), {})[int(row["generation"])] = float(row[field])
+    return found
