@@ -36,7 +36,8 @@ def diagnoses(runs: Sequence[Run]) -> list[Diagnosis]:
     for run in runs:
         loop = table(run.config.get("loop"))
         generations = number(loop.get("generations"))
-        policies, said = strings(loop.get("policies")), loop.get("seeds")
+        policies = [one_line(name, 60) for name in strings(loop.get("policies"))]
+        said = loop.get("seeds")
         seeds = [seed for seed in said if isinstance(seed, int)] if isinstance(said, list) else []
         planned = None if generations is None else int(generations)
         found.append(diagnose(run.rows, generations=planned, policies=policies, seeds=seeds))

@@ -37,8 +37,11 @@ def visible(text: object, longest: int = LONGEST) -> str:
 
 
 def one_line(text: object, longest: int = SHORT) -> str:
-    """A text for a name or a cell: as `visible`, with line breaks and tabs as pictures too."""
-    return visible(text, longest).replace("\n", "␊").replace("\t", "␉")
+    """A text for a name or a cell: as `visible`, with line breaks and tabs as pictures too, cut with an ellipsis."""
+    whole = str(text)
+    short = whole if len(whole) <= longest else whole[: longest - 1] + "…"
+    shown = visible(short).replace("\n", "␊").replace("\t", "␉")
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
 def escaped(text: object, longest: int = LONGEST) -> str:
