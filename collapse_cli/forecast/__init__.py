@@ -33,7 +33,7 @@ GENERATIONS = (10, 20, 50)
 FACTORS = (1.1, 1.5, 2.0)
 HORIZON = 1000  # generations; later than that is "not"
 LEAST_GENERATIONS, LEAST_STEPS = 5, 5
-DRAWS, REPLICATES = 4000, 1000
+DRAWS, REPLICATES = 2000, 500
 SEED = 20261120
 
 
@@ -208,12 +208,12 @@ def _law(fit: Fit, weight: float, mixed: float) -> dict[str, Any]:
 
 def _at_edge(fit: Fit) -> bool:
     ends = np.log(fit.shape[[0, -1]])
-    return bool(fit.law.shape) and bool(np.abs(ends - math.log(fit.shape[fit.best])).min() < 1e-4)
+    return fit.law.sloped and bool(fit.law.shape) and bool(np.abs(ends - math.log(fit.shape[fit.best])).min() < 1e-4)
 
 
 def _estimates(series: Series, fit: Fit, rng: np.random.Generator) -> dict[str, dict[str, float | None]]:
     values = {"a": float(np.mean([by[0] for by in series.values.values()]))}
-    if fit.law.counted:
+    if fit.law.sloped:
         values["b"] = float(fit.slope[fit.best])
     if fit.law.shape:
         values[fit.law.shape] = float(fit.shape[fit.best])

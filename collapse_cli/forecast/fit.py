@@ -96,7 +96,7 @@ class Fit:
             what b multiplies, so that the variance of b is that of the noise / weight.
         penalty: (shapes,) sum of the logarithms of the relative variances of steps; 0 without gaps.
         best: index of the best shape.
-        steps: how many steps. last: the last generation. aic, aicc: up to a constant that all laws share; aicc is inf where it is not defined.
+        counted: parameters fitted to the steps. steps: how many steps. last: the last generation. aic, aicc: up to a constant that all laws share; aicc is inf where it is not defined.
     """
 
     law: Law
@@ -106,6 +106,7 @@ class Fit:
     weight: Array
     penalty: Array
     best: int
+    counted: int
     steps: int
     last: float
     aic: float
@@ -114,12 +115,12 @@ class Fit:
     @property
     def parameters(self) -> int:
         """Parameters counted by AICc: those of the law that the steps are fitted with, and the noise variance."""
-        return self.law.counted + 1
+        return self.counted + 1
 
     @property
     def noise(self) -> float:
         """Standard deviation of a step's noise in nats, with the degrees of freedom that are left."""
-        return math.sqrt(float(self.loss[self.best]) / max(1, self.steps - self.law.counted))
+        return math.sqrt(float(self.loss[self.best]) / max(1, self.steps - self.counted))
 
 
 def _design(law: Law, steps: Steps, shapes: Array) -> tuple[Array, Array, Array]:
@@ -137,6 +138,8 @@ def fit_law(law: Law, steps: Steps, last: float) -> Fit:
 
     For each shape of a grid b is the regression of the step noise on h; the best shape of the grid is refined within
     its neighbours (scipy, bounded).
+
+    The constant law is taken with memory 1 or a fitted one, whichever has the lower AICc.
 
     AIC = N ln(loss / N) + 2k, AICc = AIC + 2k (k+1) / (N - k - 1) (Hurvich and Tsai 1989), for N steps and k parameters.
     """
@@ -159,10 +162,20 @@ def fit_law(law: Law, steps: Steps, last: float) -> Fit:
             shapes = shapes.copy()
             shapes[best] = math.exp(found.x)
             slope, loss, weight, penalty = _solve(law, steps, shapes)
-    k = law.counted + 1
+    found_at = (shapes, slope, loss, weight, penalty)
+    fit = _rated(law, found_at, best, law.counted, count, last)
+    if not law.sloped:  # a plain random walk has no memory to fit
+        walk = _rated(law, (np.ones(1), *_solve(law, steps, np.ones(1))), 0, 0, count, last)
+        fit = min(walk, fit, key=lambda one: one.aicc)
+    return fit
+
+
+def _rated(law: Law, found: tuple[Array, ...], best: int, counted: int, count: int, last: float) -> Fit:
+    shapes, slope, loss, weight, penalty = found
+    k = counted + 1
     aic = count * math.log(float(loss[best]) / count) + float(penalty[best]) + 2 * k
     aicc = aic + 2 * k * (k + 1) / (count - k - 1) if count > k + 1 else math.inf
-    return Fit(law, shapes, slope, loss, weight, penalty, best, count, last, aic, aicc)
+    return Fit(law, shapes, slope, loss, weight, penalty, best, counted, count, last, aic, aicc)
 
 
 def _solve(law: Law, steps: Steps, shapes: Array) -> tuple[Array, Array, Array, Array]:
@@ -171,7 +184,7 @@ def _solve(law: Law, steps: Steps, shapes: Array) -> tuple[Array, Array, Array, 
     x = x / spread
     floor = len(steps.end) * TINY**2
     penalty = 2 * np.log(spread).sum(1)
-    if law.counted == 0:
+    if not law.sloped:
         return np.zeros(len(shapes)), np.maximum((z**2).sum(1), floor), np.ones(len(shapes)), penalty
     weight = (x**2).sum(1)
     slope = (x * z).sum(1) / weight
@@ -288,16 +301,16 @@ def spread_at(fits: Sequence[Fit], share: Array, generation: int, draws: int, rn
 
 def _parameters(fit: Fit, count: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """(count,) draws of the shape's index, the standard deviation of the noise, and b."""
-    freedom = max(1, fit.steps - min(fit.law.counted, 1))
+    freedom = max(1, fit.steps - fit.law.sloped)
     total = np.ones(len(fit.shape))  # flat in the whole change, b h(last), whatever the shape
-    if fit.law.counted:
+    if fit.law.sloped:
         total = fit.law.grows(np.array([fit.last]), fit.shape)[:, 0]
     log = -np.log(np.sqrt(fit.weight) / total) - freedom / 2 * np.log(fit.loss / fit.loss.min()) - fit.penalty / 2
     chance = np.exp(log - log.max())
     at = rng.choice(len(chance), count, p=chance / chance.sum())
     noise = np.sqrt(fit.loss[at] / rng.chisquare(freedom, count))
     slope: Array = np.zeros(count)
-    if fit.law.counted:
+    if fit.law.sloped:
         slope = fit.slope[at] + noise / np.sqrt(fit.weight[at]) * rng.standard_normal(count)
     return at, noise, np.maximum(slope, 0) if fit.law.only_up else slope
 
@@ -337,7 +350,7 @@ def bootstrap(series: Series, fit: Fit, draws: int, rng: np.random.Generator) ->
         best = int((times[i].sum() * np.log(loss) + (times[i] * penalty).sum(1)).argmin())
         found[i] = slope[best], fit.shape[best]
     parameters = {"a": firsts[drawn].mean(1)}
-    if law.counted:
+    if law.sloped:
         parameters["b"] = found[:, 0]
     if law.shape:
         parameters[law.shape] = found[:, 1]
@@ -347,7 +360,7 @@ def bootstrap(series: Series, fit: Fit, draws: int, rng: np.random.Generator) ->
 def _made_anew(fit: Fit, steps: Steps, draws: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """`before` and `after` of the steps, (draws, steps), of series that follow the fitted law with new noise."""
     x, kept, spread = (part[fit.best] for part in _design(fit.law, steps, fit.shape))
-    freedom = max(1, fit.steps - fit.law.counted)
+    freedom = max(1, fit.steps - fit.counted)
     size = fit.noise * np.sqrt(freedom / rng.chisquare(freedom, draws))
     before, after = np.zeros((draws, len(steps.end))), np.zeros((draws, len(steps.end)))
     for i in range(len(steps.end)):

@@ -2,7 +2,7 @@
 
 For log-perplexity y of generation g every law says  y(g) = a + b h(g; shape)  with h(0) = 0:
 
-    constant     y = a
+    constant     y = a,                      departures fade with a memory from 0 to 1
     linear       y = a + b g
     saturating   y = a + b (1 - exp(-g / tau))
     power        y = a + b g^p,              b >= 0
@@ -29,6 +29,7 @@ class Law:
         only_up: whether b < 0 is left out: falling without end is no law of a log-perplexity, which is at least 0.
         levels_off: whether it comes to a halt by itself.
         counted: parameters that are fitted to the steps between generations: b and shape, not a, not the noise.
+        sloped: whether it has a b.
     """
 
     name: str
@@ -36,14 +37,16 @@ class Law:
     only_up: bool = False
     counted: int = 2
     levels_off: bool = False
+    sloped: bool = True
 
     def shapes(self, last: float, points: int = 160) -> Array:
         """The shapes that are tried, (points,), for a series that ends at generation `last`; [1.0] where there is none.
 
-        tau of the saturating law: 0.4 to 4 times `last`; beyond that it is a line. p: 0.15 to 4. tau of the exponential
+        memory of the constant law: 0.01 to 1. tau of the saturating law: 0.4 to 4 times `last`; beyond that it is a line. p: 0.15 to 4. tau of the exponential
         law: `last`/4 to 8 times `last`; a faster one would lie in the last step alone.
         """
         low, high = {
+            "constant": (0.01, 1.0),
             "saturating": (0.4, 4 * last),
             "power": (0.15, 4.0),
             "exponential": (last / 4, 8 * last),
@@ -65,15 +68,17 @@ class Law:
     def memory(self, shape: Array) -> Array:
         """Which part of a departure from the law the next generation inherits, (shapes,).
 
-        A chain that is pulled towards a plateau at the rate exp(-1/tau) loses a departure at that rate too; under all
-        other laws nothing pulls it back.
+        A chain that is pulled towards a plateau at the rate exp(-1/tau) loses a departure at that rate too. Around a
+        constant it may fade at any rate, which is fitted. Under all other laws nothing pulls it back.
         """
         s = np.asarray(shape, float)
+        if self.name == "constant":
+            return s
         return np.exp(-1 / s) if self.name == "saturating" else np.ones_like(s)
 
 
 LAWS = (
-    Law("constant", counted=0, levels_off=True),
+    Law("constant", "memory", counted=1, levels_off=True, sloped=False),
     Law("linear", counted=1),
     Law("saturating", "tau", levels_off=True),
     Law("power", "p", only_up=True),
