@@ -6,6 +6,7 @@ import pytest
 
 from collapse_cli import config
 from collapse_cli.config import ConfigError, load, variant_experiments
+from collapse_cli.sources import BASELINE, CAUSES, TOGETHER
 
 TREE: dict[str, Any] = {
     "model": {"config": {"model_type": "opt", "hidden_size": 32}},
@@ -71,3 +72,25 @@ def test_a_variant_that_cannot_run_is_refused_by_name(variants: Any, said: str) 
     with pytest.raises(ConfigError) as refused:
         load({**TREE, "variants": variants}, "x")
     assert said in str(refused.value)
+
+
+def test_the_preset_error_sources_turns_each_cause_on_alone() -> None:
+    tree = config.read_toml(config.preset_path("error-sources"))
+    found = variant_experiments(tree, "error-sources")
+    assert list(found) == [BASELINE, *CAUSES, TOGETHER]
+
+    def dials(one: config.Experiment) -> tuple[int, float, int]:
+        """Rows, steps of training, and hidden dimensions: one for each cause."""
+        rows = one.data.rows or one.data.zipf.train_tokens // one.data.block_size
+        return rows, rows * one.train.epochs / one.train.batch_size, one.model.config["hidden_size"]
+
+    base = dials(found[BASELINE])
+    for dial, name in enumerate(CAUSES[:1] + CAUSES[2:] + CAUSES[1:2]):
+        turned = dials(found[name])
+        assert turned[dial] < base[dial]
+        assert turned[:dial] + turned[dial + 1 :] == base[:dial] + base[dial + 1 :], f"{name} turns more than its own"
+        assert dials(found[TOGETHER])[dial] == turned[dial]
+    rank = found[BASELINE].data.zipf.rank
+    assert dials(found["expressivity"])[2] <= rank, "a softmax needs more dimensions than the rank to be the truth"
+    assert base[2] > 2 * rank
+    assert len({str(one.data.zipf) + str(one.loop) + str(one.sample) for one in found.values()}) == 1
