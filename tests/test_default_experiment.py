@@ -69,10 +69,10 @@ def test_it_has_the_recipe_of_the_paper() -> None:
     recipe = config.load(config.read_toml(path), path.name)
     assert recipe.model.source == "facebook/opt-125m"
     assert recipe.data.source == "wikitext2"
-    assert recipe.loop == config.LoopConfig(generations=9, policies=("keep-0", "keep-10", "keep-20"), init="base")
+    assert recipe.loop == config.tree.LoopConfig(generations=9, policies=("keep-0", "keep-10", "keep-20"), init="base")
     assert (recipe.data.block_size, recipe.data.line_bos, recipe.data.rows) == (64, True, 0)
     assert (recipe.sample.prompts, recipe.sample.prompt_tokens, recipe.sample.new_tokens) == ("real", 64, 64)
-    assert recipe.sample.decode == config.DecodeConfig(beams=5)
+    assert recipe.sample.decode == config.tree.DecodeConfig(beams=5)
     training = recipe.train.model_dump(include={"epochs", "lr", "batch_size", "weight_decay", "schedule", "target"})
     assert training == {
         "epochs": 5,

@@ -57,7 +57,7 @@ def test_smoke_ends_well(smoke: tuple[Path, e2e.Result]) -> None:
         assert row["train_rows"] == row["real_rows"] + row["synthetic_rows"] == 200
         assert np.isclose(row["perplexity"], np.exp(row["nll"]))
         assert row["sample_tokens"] == (0 if generation == 0 else 32 * row["synthetic_rows"])
-        assert set(row["seconds"]) == {"train", "eval"} | ({"sample", "mix"} if generation else {"data"})
+        assert set(row["seconds"]) == {"train", "eval", "examine"} | ({"sample", "mix"} if generation else {"data"})
         assert (runs / row["model_dir"] / "model.safetensors").is_file()
         assert not Path(row["model_dir"]).is_absolute()
     record = json.loads((runs / "smoke" / "run.json").read_text())
@@ -110,7 +110,7 @@ def test_output_without_a_terminal_is_plain(smoke: tuple[Path, e2e.Result]) -> N
     _, result = smoke
     assert "\x1b" not in result.out
     assert "\r" not in result.out
-    assert "[19/19]" in result.out
+    assert "[27/27]" in result.out
     assert "keep-10" in result.out
     assert "metrics.jsonl" in result.out
 
@@ -144,10 +144,9 @@ def test_a_finished_run_computes_nothing_and_says_so(tiny: Path, runs: Path) -> 
 
 def test_a_longer_broader_run_reuses_all_there_is(tiny: Path, fresh: Path) -> None:
     """One more generation, policy or seed costs its own stages and no other; asking for less again costs nothing."""
-    four = ["sample", "mix", "train", "eval"]
     first = e2e.run(tiny, fresh)
     before = set(e2e.stages(fresh))
-    assert e2e.kinds(before, fresh) == {"data": 1, "train": 3, "eval": 3, "sample": 2, "mix": 2}
+    assert e2e.kinds(before, fresh) == {"data": 1, "train": 3, "eval": 3 + 4, "sample": 4, "mix": 2}
     assert len(first["rows"]) == 4
 
     def grow(*arguments: str) -> dict[str, int]:
@@ -158,9 +157,9 @@ def test_a_longer_broader_run_reuses_all_there_is(tiny: Path, fresh: Path) -> No
         assert made["computed"] == len(new)
         return dict(e2e.kinds(new, fresh))
 
-    assert grow("--generations", "2") == dict.fromkeys(four, 2)
-    assert grow("--policy", "keep-50") == dict.fromkeys(four, 2)
-    assert grow("--seeds", "1") == {"train": 7, "eval": 7, "sample": 6, "mix": 6}
+    assert grow("--generations", "2") == {"train": 2, "eval": 2 + 2, "sample": 2, "mix": 2}
+    assert grow("--policy", "keep-50") == {"train": 2, "eval": 2 + 3, "sample": 3, "mix": 2}
+    assert grow("--seeds", "1") == {"train": 7, "eval": 7 + 9, "sample": 9, "mix": 6}
     assert grow("--generations", "1", "--policy", "keep-0") == {}
     rows = e2e.metrics(fresh)
     policies = ("keep-0", "keep-10", "keep-50")
@@ -171,7 +170,7 @@ def test_a_longer_broader_run_reuses_all_there_is(tiny: Path, fresh: Path) -> No
 def test_every_stage_of_the_plan_has_an_event_that_it_was_computed(tiny: Path, fresh: Path) -> None:
     """In an empty runs folder nothing is cached, the data stage neither."""
     made = e2e.run(tiny, fresh, "--generations", "0")
-    assert made["computed"] == len(e2e.plan(fresh)) == 3
+    assert made["computed"] == len(e2e.plan(fresh)) == 7
     assert made["cached"] == 0
     assert set(e2e.finished_events(fresh, "tiny")) == {stage["key"] for stage in e2e.plan(fresh)}
 
@@ -230,9 +229,18 @@ def test_keep_0_is_synthetic_only(runs: Path) -> None:
     assert set(e2e.corpus(runs, "tiny", "keep-0", 0, 2).origin.tolist()) == {2}
 
 
+def test_keep_100_is_sampled_to_be_measured_only(tiny: Path, runs: Path) -> None:
+    """As a control it has the measures of samples, too."""
+    e2e.run(tiny, runs, "--name", "control", "--policy", "keep-100")
+    for row in e2e.metrics(runs, "control").values():
+        assert (row["sample_rows"], row["sample_tokens"], row["synthetic_rows"]) == (e2e.ROWS, 0, 0)
+
+
 def test_keep_100_trains_on_real_rows_only_and_samples_nothing(tiny: Path, runs: Path) -> None:
     """The control: every generation sees the original corpus, each under a seed of its own."""
-    e2e.run(tiny, runs, "--name", "keep-100", "--policy", "keep-100", loop__generations=2)
+    e2e.run(
+        tiny, runs, "--name", "keep-100", "--policy", "keep-100", loop__generations=2, eval__samples=str(False).lower()
+    )
     assert {stage["kind"] for stage in e2e.plan(runs, "keep-100")} == {"data", "mix", "train", "eval"}
     original = sorted(e2e.real_rows(runs, "keep-100").arrays["tokens"].tolist())
     rows = e2e.metrics(runs, "keep-100")
@@ -462,8 +470,9 @@ def test_dry_run_says_what_a_run_costs(tiny: Path, fresh: Path) -> None:
     assert (before["stages"], before["cached"]) == (len(e2e.plan(fresh)), 0)
     assert before["rows"] == e2e.ROWS
     assert before["kinds"]["train"]["tokens"] == 3 * e2e.ROWS * e2e.BLOCK
-    assert before["kinds"]["sample"]["tokens"] == sum(row["sample_tokens"] for row in made["rows"])
-    assert before["kinds"]["eval"]["tokens"] == 3 * e2e.TEST_ROWS * e2e.BLOCK
+    sampled = 2 * sum(row["sample_tokens"] for row in made["rows"])  # the last generation is sampled to be measured
+    assert before["kinds"]["sample"]["tokens"] == sampled
+    assert before["kinds"]["eval"]["tokens"] == 3 * e2e.TEST_ROWS * e2e.BLOCK + sampled
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -519,7 +528,7 @@ def test_gc_removes_what_no_run_reaches(tiny: Path, fresh: Path) -> None:
     }
     said = e2e.collapse("gc", "--runs-dir", fresh, "--json").json
     assert said == tried
-    assert (said["stages"], said["leftovers"], said["kept"]) == (4, 1, len(mine))
+    assert (said["stages"], said["leftovers"], said["kept"]) == (7, 1, len(mine))
     assert set(e2e.stages(fresh)) == mine
     assert not (fresh / "store" / ".attempts" / ("0" * 64)).exists()
     assert e2e.run(tiny, fresh, "--name", "stays", "--policy", "keep-0")["computed"] == 0
@@ -650,7 +659,7 @@ def test_weights_that_an_unfinished_run_needs_are_not_pruned(
         "mix": 0,
     }
     done = e2e.collapse(*first).json
-    assert done["computed"] == 4
+    assert done["computed"] == 7
     assert weights(fresh, "first") == weights(fresh, "second") == set()
 
 
