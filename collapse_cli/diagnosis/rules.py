@@ -6,7 +6,7 @@ nine looks at a run, one look would be wrong too often. Formulas, reasons and er
 - early collapse (Shumailov et al., Nature 2024: the tails go first): the tail deciles' loss has risen by more than
   `MARGIN`, by more than the head deciles' has, and the head's is not shown to have risen by more than `MARGIN`;
 - general loss: tail and head are both shown to have risen by more than `MARGIN`;
-- late collapse (ibid.: a distribution "with substantially reduced variance"): the entropy of the samples' tokens, or
+- late collapse (ibid.: a distribution unlike the original, often of much less variance): the entropy of the samples' tokens, or
   the variance of the samples' log-perplexity under generation 0, is below a stated share of generation 0's.
 """
 
