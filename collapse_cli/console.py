@@ -58,12 +58,12 @@ class Progressing:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def started(self, kind: str, where: str) -> None:
-        label = f"{kind:<6} {where}"
+        label = f"{kind:<7} {where}"
         bar = self._bars.add_task(escape(label), total=1, speed="", left="")
         self._at_work[label] = _AtWork(bar, time.monotonic(), time.monotonic())
 
     def progress(self, kind: str, where: str, done: int, total: int, unit: str) -> None:
-        label = f"{kind:<6} {where}"
+        label = f"{kind:<7} {where}"
         stage = self._at_work[label]
         took = time.monotonic() - stage.began
         speed = f"{done / took:,.0f} {unit}/s" if took > 0.2 else ""
@@ -78,10 +78,10 @@ class Progressing:
         self.cached += cached
         left = f"{duration(self.left)} left" if self.left is not None and self.done < self.total else ""
         self._bars.update(self._plan_bar, completed=self.done, speed=f"{self.done}/{self.total} stages", left=left)
-        if (stage := self._at_work.pop(f"{kind:<6} {where}", None)) is not None:
+        if (stage := self._at_work.pop(f"{kind:<7} {where}", None)) is not None:
             self._bars.remove_task(stage.bar)
         if not cached and (kind == "eval" or not self._live):
-            text = f"{self._count()} {kind:<6} {where}  {duration(seconds):>6}"
+            text = f"{self._count()} {kind:<7} {where}  {duration(seconds):>6}"
             self.line("  ".join(part for part in (text, note, "" if self._live else left) if part))
 
     def waiting(self, where: str) -> None:
@@ -263,11 +263,13 @@ def stage_label(stage: Stage, serves: Sequence[tuple[str, int, int]]) -> str:
     return f"seed {seed}, generation {generation}, {'all policies' if shared and generation == 0 else policy}"
 
 
-def stage_note(made: Finished) -> str:
+def stage_note(stage: Stage, made: Finished) -> str:
     """What came out of a stage, in a few words."""
     facts, tokens = made.facts, made.tokens
     note = f"{tokens / max(made.seconds, 1e-3):,.0f} tokens/s" if tokens else ""
-    if made.kind == "eval":
+    if stage.work == "examine":
+        return f"its samples under generation 0: perplexity {perplexity(facts['sample_perplexity'])}"
+    if stage.work == "eval":
         return f"perplexity {perplexity(facts['perplexity'])}"
     if made.kind == "train":
         return f"{note}, loss {facts['train_loss']:.3f}"
