@@ -48,17 +48,17 @@ def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
 
 
 def print_perplexities(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The table of perplexities and the protocols behind it."""
+    """The table of perplexities, the protocols behind it, and the rows' warnings."""
     console.print(show.perplexity_table(rows, "perplexity on real test text"))
     for said in show.protocols(rows):
         console.print(said, style="dim", highlight=False)
+    for warning in show.row_warnings(rows):
+        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
 
 
 def print_run(console: Console, result: Mapping[str, Any]) -> None:
     """How a run ended: its perplexities, its warnings, what was computed, and where it is."""
     print_perplexities(console, result["rows"])
-    for warning in result["warnings"]:
-        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
     if result["computed"] == 0:
         console.print("nothing to compute: all stages are in the store", highlight=False)
     else:
@@ -69,7 +69,37 @@ def print_run(console: Console, result: Mapping[str, Any]) -> None:
 
 
 def print_variants(console: Console, results: Mapping[str, Any]) -> None:
-    """Where the variants of an experiment are laid side by side."""
+    """What each cause of error adds, where that is known, and where the variants are laid side by side."""
+    if results["sources"]:
+        console.print(_sources_table(results["sources"]))
     names = " ".join(result["run"] for result in results["runs"])
     console.print(f"all variants in one report: {escape(results['report'])}", highlight=False, soft_wrap=True)
     console.print(f"in the terminal: collapse compare {escape(names)}", highlight=False, soft_wrap=True)
+
+
+def _sources_table(found: Mapping[str, Any]) -> Table:
+    seeds = ", ".join(map(str, found["seeds"]))
+    title = (
+        f"KL from the truth at generation {found['generation']}, nats/token (seeds {seeds}; 95% intervals over seeds)"
+    )
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("variant")
+    for name in ("error", "of that, after generation 0", "above the baseline", "share of the causes"):
+        table.add_column(name, justify="right")
+
+    def said(interval: Mapping[str, Any] | None, form: str = "{:.3f}") -> str:
+        if interval is None:
+            return ""
+        mean, low, high = (None if each is None else form.format(each) for each in _ends(interval))
+        return f"{mean}" if low is None else f"{mean}\n[dim]{low} to {high}[/]"
+
+    for name, cause in found["variants"].items():
+        row = (said(cause["error"]), said(cause["growth"]), said(cause["excess"]), said(cause["share"], "{:.0%}"))
+        table.add_row(escape(name), *row)
+    if found["interaction"]:
+        table.add_row("all, beyond the sum", "", "", said(found["interaction"], "{:+.3f}"), "")
+    return table
+
+
+def _ends(interval: Mapping[str, Any]) -> tuple[float, float | None, float | None]:
+    return interval["mean"], interval["low"], interval["high"]

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from collapse_cli import console as show
-from collapse_cli import metrics, policies, report, tracking
+from collapse_cli import metrics, policies, report, sources, tracking
 from collapse_cli.config import ConfigError, Experiment, variant_experiments
 from collapse_cli.diagnosis import diagnose
 from collapse_cli.executors import LocalExecutor
@@ -132,7 +132,8 @@ def run_all(
     Arguments and errors as those of `run`.
 
     Returns:
-        `runs`, what `run` returns of each; for variants also `report`, the page that lays them side by side.
+        `runs`, what `run` returns of each; for variants also `report`, the page that lays them side by side, and
+        `sources`, the share of each cause where they are those of `sources.py` and the truth is known, else None.
     """
     variants = variant_experiments(config.model_dump(mode="json"), name)
     if not variants:
@@ -145,7 +146,12 @@ def run_all(
             console.print(f"{each}:", style="bold", highlight=False, markup=False)
         done["runs"].append(run(one, runs, each, console, jobs=jobs, dry_run=dry_run))
     if not dry_run:
-        done["report"] = str(report.write_report(folders, runs / f"{name}.html"))
+        rows = {variant: folder.rows() for variant, folder in zip(variants, folders, strict=True)}
+        shared = sources.shares(rows)
+        done |= {
+            "report": str(report.write_report(folders, runs / f"{name}.html")),
+            "sources": shared.record() if shared else None,
+        }
     return done
 
 
@@ -213,11 +219,7 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
         "report": str(folder.path / "report.html"),
         "verdict": diagnose(rows).verdict,
         "rows": rows,
-        "warnings": [
-            f"{row['policy']}, seed {row['seed']}, generation {row['generation']}: {warning}"
-            for row in rows
-            for warning in row["warnings"]
-        ],
+        "warnings": show.row_warnings(rows),
     }
 
 
