@@ -267,7 +267,7 @@ def _share(
     measured: Mapping[str, Series], models: Mapping[str, Sequence[Fit]], factor: float, generation: int | None
 ) -> dict[str, Any]:
     """The smallest share of real data that keeps a generation within a factor of generation 0."""
-    keeps = {parse(name).percent: name for name in measured if parse(name).rule == "keep"}
+    keeps = {percent: name for name in measured if (percent := _percent_kept(name)) is not None}
     record: dict[str, Any] = {"factor": factor, "policies": [keeps[p] for p in sorted(keeps)]}
     if len(keeps) < 2:
         why = f"at least two keep-P policies are needed, this run has {len(keeps)} with data"
@@ -300,6 +300,15 @@ def _share(
         for i, percent in enumerate(series)
     ]
     return record | {"status": "ok"} | shares.smallest_share(ratios, factor, rng)
+
+
+def _percent_kept(name: str) -> float | None:
+    """P of keep-P; None of any other policy, those of later versions too."""
+    try:
+        policy = parse(name)
+    except ValueError:
+        return None
+    return policy.percent if policy.rule == "keep" else None
 
 
 def _from_fits(

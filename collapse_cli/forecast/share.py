@@ -96,7 +96,7 @@ def smallest_share(
         `share`, `low50`, `high50`, `low90`, `high90`: {"value": percent or null, "bound": "" | "below" | "above"};
         `chance_below`, `chance_above`: how probable it is that the share lies outside the measured ones;
         `next`: candidates, the best first: of those whose expected width is within a tenth of the least, the one that
-        needs the fewest models.
+        needs the fewest `chains` (a seed under a policy), and of those a share in round numbers.
     """
     values = falling(ratios.draws)
     between = rng.random(len(values))
@@ -155,7 +155,13 @@ def _candidates(
         chains = ratios.seeds * (1 if "policy" in what else len(measured))
         rated.append(what | {"chains": chains, "width": before, "expected_width": float(np.mean(widths))})
     near = 1.1 * min(one["expected_width"] for one in rated)
-    return sorted(rated, key=lambda one: (max(near, one["expected_width"]), one["chains"], one["expected_width"]))[:4]
+
+    def order(one: dict[str, Any]) -> tuple[float, int, bool, float]:
+        """Nearly as narrow counts as equal; then cheap, then a round number."""
+        percent = float(one.get("policy", "keep-1").removeprefix("keep-"))
+        return max(near, one["expected_width"]), one["chains"], percent % 5 != 0, one["expected_width"]
+
+    return sorted(rated, key=order)[:4]
 
 
 def _beyond(percents: Array, values: Array) -> tuple[Array, Array]:
