@@ -97,7 +97,8 @@ def glance(page: Page) -> None:
             for call in one.calls.values()
             if call.evidence or call.called
         )
-        notes = "".join(f"<li>{escaped(one, 400)}</li>" for one in diagnosis.notes)
+        whose = f"{escaped(run.name)}: " if len(page.runs) > 1 else ""
+        notes = "".join(f"<li>{whose}{escaped(one, 400)}</li>" for one in diagnosis.notes)
         if lines:
             of = f" · {escaped(run.name)}" if len(page.runs) > 1 else ""
             inside += folded(f"How the calls are made: rules, statistics, intervals{of}", f"<ul>{lines}</ul>")
@@ -213,7 +214,8 @@ def texts(page: Page) -> None:
             series=[None, *(one.index for one in columns)],
             row_classes=["" if g in few else "more" for g in there],
         )
-        summary = f"<b>Prompt {index + 1}</b> …{escaped(prompt[-PROMPT:], PROMPT)}"
+        begun = "…" if len(prompt) > PROMPT else ""
+        summary = f"<b>Prompt {index + 1}</b> {begun}{escaped(prompt[-PROMPT:], PROMPT)} …"
         parts.append(folded(summary, inside, opened=index == 0, kind="prompt"))
     parts.append("</div>")
     page.add("texts", title, "".join(parts))
