@@ -206,6 +206,44 @@ def _share_case(percents: Sequence[int], seeds: int, rng: np.random.Generator) -
     )
 
 
+def print_real_share(folders: Sequence[Path]) -> None:
+    """Three seeds forecast the share that other seeds need: the factor is what keep-P gave on average with those.
+
+    With P among the shares the three seeds ran, and without it, so that it lies where nothing was measured.
+    """
+    cases: dict[str, list[tuple[float, float]]] = {}
+    for path in folders:
+        measured = collect(RunFolder(path.resolve().parent, path.resolve().name).rows())[0]
+        ratio = {
+            float(name.removeprefix("keep-")): {
+                seed: by[MEASURED - 1] - by[0] for seed, by in one.values.items() if MEASURED - 1 in by
+            }
+            for name, one in measured.items()
+            if name.startswith("keep-")
+        }
+        seeds = sorted(set.intersection(*(set(by) for by in ratio.values())))
+        for first in range(0, len(seeds) - 5, 3):
+            three, others = seeds[first : first + 3], [*seeds[:first], *seeds[first + 3 :]]
+            for inner in sorted(ratio)[1:-1]:
+                factor = math.exp(float(np.mean([ratio[inner][seed] for seed in others])))
+                for kept in (list(ratio), [p for p in ratio if p != inner]):
+                    rng = np.random.Generator(np.random.Philox(9))
+                    known = from_seeds({p: {s: ratio[p][s] for s in three} for p in kept}, DRAWS, rng)
+                    assert known is not None
+                    said = smallest_share(known, factor, rng, candidates=False)
+                    low, high = _number(said["low90"]), _number(said["high90"])
+                    inside = float(low - 0.05 <= inner <= high + 0.05)
+                    ends = max(low, min(kept)), min(high, max(kept))
+                    name = f"{path.name}, {inner:g}% {'among the shares run' if inner in kept else 'not run'}"
+                    cases.setdefault(name, []).append((inside, ends[1] - ends[0]))
+    if cases:
+        print("\nThe smallest share of real data, three seeds against the others\n")
+        print("| run, share | cases | inside 90% | median width, points |\n|---|---|---|---|")
+        for name, found in cases.items():
+            inside, width = np.mean(found, axis=0)[0], np.median(found, axis=0)[1]
+            print(f"| {name} | {len(found)} | {inside:.0%} | {width:.1f} |")
+
+
 def _number(end: dict[str, Any]) -> float:
     return {"below": -math.inf, "above": math.inf}.get(end["bound"], float(end["value"]))
 
@@ -241,6 +279,7 @@ def main() -> None:
         print_far(given.runs)
     elif given.runs:
         print_real(given.runs, given.seeds)
+        print_real_share(given.runs)
     if given.synthetic:
         print_synthetic(given.each)
         print_share(20 * given.each)

@@ -86,6 +86,9 @@ def test_nothing_is_said_beyond_the_shares_that_were_run() -> None:
     above = smallest_share(exact([10, 20], [0.9, 0.8]), 1.5, rng_of(3))
     assert above["share"] == {"value": 20.0, "bound": "above"}
     assert above["chance_above"] == 1.0
+    assert [one["next"][0]["policy"] for one in (below, above)] == ["keep-5", "keep-40"]
+    assert smallest_share(exact([0, 20], [0.3, 0.2]), 1.5, rng_of(3))["next"] == []
+    assert smallest_share(exact([20, 100], [0.8, 0.7]), 1.5, rng_of(3))["next"] == []
     at = crossing(np.array([10.0, 20.0]), curves(np.array([10.0, 20]), np.array([[0.9, 0.2]]), np.array([1.0])), 0.55)
     assert at == pytest.approx([15.0], abs=0.11)
 

@@ -106,8 +106,21 @@ def smallest_share(
     record: dict[str, Any] = {name: _bounded(_quantile(shares, q), ratios) for name, q in names.items()}
     record["chance_below"] = float((shares == -math.inf).mean())
     record["chance_above"] = float((shares == math.inf).mean())
-    record["next"] = _candidates(ratios, values, between, math.log(factor), rng) if candidates else []
+    if record["low90"]["bound"] == record["high90"]["bound"] != "":
+        record["next"] = _farther(ratios, record["low90"]["bound"])
+    else:
+        record["next"] = _candidates(ratios, values, between, math.log(factor), rng) if candidates else []
     return record
+
+
+def _farther(ratios: Ratios, bound: str) -> list[dict[str, Any]]:
+    """The next share where the wanted one lies outside for sure: twice the largest, or half the smallest."""
+    first, last = float(ratios.percents[0]), float(ratios.percents[-1])
+    percent = first / 2 if bound == "below" else min(2 * last, (last + 100) / 2) or 10.0
+    if (bound == "below" and first == 0) or (bound == "above" and last == 100):
+        return []
+    percent = round(percent) if 1 < round(percent) < 100 and round(percent) not in (first, last) else round(percent, 1)
+    return [{"policy": f"keep-{percent:g}", "chains": ratios.seeds, "width": None, "expected_width": None}]
 
 
 def _quantile(values: Array, q: float) -> float:

@@ -66,21 +66,24 @@ def _share_said(share: Record) -> list[str]:
     if share["share"]["bound"] == "below":
         said = f"{smallest}, the smallest share that was run, already keeps {within}"
     elif share["share"]["bound"] == "above":
-        said = f"{largest}, the largest share that was run, does not keep {within}; more real data is needed than that"
+        said = f"{largest}, the largest share that was run, does not keep {within}"
+        said += "; more real data is needed than that" if share["share"]["value"] < 100 else ""
     else:
         said = f"about {share['share']['value']:g}% of real data keeps {within}"
     low, high = share["low90"], share["high90"]
     found = [f"{said} (90%: {_percent(low)} to {_percent(high)}; nothing is said beyond the shares that were run)"]
-    if share["next"]:
-        first = share["next"][0]
-        if first["width"] == 0:
-            return [*found, "no run would narrow this further: the 90% interval is a single share"]
-        what = first.get("policy") or f"{first['more_seeds']} more seeds"
+    if not share["next"] or share["next"][0]["width"] == 0:
+        return [*found, "no run would narrow this"]
+    first = share["next"][0]
+    what = first.get("policy") or f"{first['more_seeds']} more seeds"
+    if first["width"] is None:
+        found.append(f"what would narrow it most: {what}, since no share that was run is near:")
+    else:
         found.append(
-            f"what would narrow it most: {what}, to an expected {first['expected_width']:.3g} points of real data, "
-            f"from {first['width']:.3g}:"
+            f"what would narrow it most: {what}, to an expected {first['expected_width']:.2g} points of real data, "
+            f"from {first['width']:.2g}:"
         )
-        found.append(first.get("command", ""))
+    found.append(first.get("command", ""))
     return [line for line in found if line]
 
 
