@@ -192,24 +192,22 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
     models = {(one.policy, one.seed, one.generation): one.train.key for one in planned.generations}
     folder.start(config, planned.record(), models)
     page = Page(folder)
-    try:
-        with (
-            show.Progressing(console, len(there) + len(needed)) as shown,
-            tracking.open_mirrors(config, folder.path, folder.name, folder.record(), folder.rows) as mirrors,
-        ):
-            for note in prepared.data.facts["notes"]:
-                shown.line(f"note: {note}")
-            work = Work(folder, store, prepared, shown, mirrors, page)
-            _compute([*there, *needed], prepared, store, work)
-        if config.store.keep_models != "all":
-            prune(folder, store, config, planned)
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        folder.finish("interrupted" if interrupted else "error", "" if interrupted else str(error))
-        page.write(forecast=False)
-        raise
-    folder.finish("success")
-    page.write(forecast=True)
+    with show.Progressing(console, len(there) + len(needed)) as shown:
+        try:
+            with tracking.open_mirrors(config, folder.path, folder.name, folder.record(), folder.rows) as mirrors:
+                for note in prepared.data.facts["notes"]:
+                    shown.line(f"note: {note}")
+                work = Work(folder, store, prepared, shown, mirrors, page)
+                _compute([*there, *needed], prepared, store, work)
+            if config.store.keep_models != "all":
+                prune(folder, store, config, planned)
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            folder.finish("interrupted" if interrupted else "error", "" if interrupted else str(error))
+            page.write(forecast=False)
+            raise
+        folder.finish("success")
+        page.write(forecast=True)
     rows = folder.rows()
     return {
         "run": folder.name,

@@ -14,12 +14,12 @@ from test_lm_pick import chi_square, warped
 from tiny import END, KINDS, PAD, VOCABULARY, random_rows, rows_of, tiny_model
 
 from collapse_cli.data import Dataset
-from collapse_cli.lm.text import join
 from collapse_cli.lm import sample
 from collapse_cli.lm.decode import Trial, try_out
 from collapse_cli.lm.sample import SampleError, rows_at_once
 from collapse_cli.lm.search import Rules
 from collapse_cli.lm.slots import most_slots
+from collapse_cli.lm.text import join
 
 NEW = 6
 DRAW: dict[str, Any] = {"beams": 1, "temperature": 1.0}
