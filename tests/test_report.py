@@ -207,6 +207,15 @@ def test_an_old_run_without_instruments_gets_the_sections_it_can_have(runs: Path
     assert "Repetition" in page.said[page.said.index("Left out, because") :]
 
 
+def test_samples_in_which_nothing_comes_again_are_no_missing_instrument(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, "run", generations=1)
+    lines = [json.loads(line) | {"top_8grams": []} for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = Text(report(tmp_path, "run")).said
+    assert "No eight tokens in a row occur twice" in said
+    assert "Left out" not in said
+
+
 def test_a_known_truth_draws_its_floor_and_curves(runs: Path) -> None:
     text = report(runs, "truth")
     figures = figures_of(text)["figures"]
@@ -347,10 +356,13 @@ def test_shares_for_people() -> None:
     assert [percent(one) for one in (0.793, 0.041, 0.0003, 1.0, 0.0)] == ["79%", "4.1%", "0.03%", "100%", "0%"]
 
 
-@pytest.mark.parametrize(("low", "high"), [(50, 52), (46, 210), (1, 1e6), (40, 1e200), (7, 7), (1e-3, 2)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(50, 52), (46, 210), (1, 1e6), (40, 1e200), (7, 7), (1e-3, 2), (94.7, 109), (3.01, 3.02)]
+)
 def test_ticks_of_a_logarithmic_axis_are_few_and_within(low: float, high: float) -> None:
     ticks = log_ticks(low, high)["tickvals"]
     assert len(ticks) <= 8
     assert all(low / 1.5 <= tick <= high * 1.5 for tick in ticks)
-    if high / low > 3:
-        assert len(ticks) >= 2
+    assert len(set(log_ticks(low, high)["ticktext"])) == len(ticks)
+    if high > low:
+        assert len(ticks) >= 3

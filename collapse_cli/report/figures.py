@@ -178,6 +178,11 @@ def log_ticks(low: float, high: float) -> dict[str, Any]:
     for keep in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
         if len(inside) > 8:
             inside = [tick for tick in inside if round(tick / 10 ** math.floor(math.log10(tick) + 1e-9), 6) in keep]
+    if len(inside) < 3 and high > low:  # much less than a decade: evenly spaced round numbers
+        rough = (high - low) / 4
+        unit = 10.0 ** math.floor(math.log10(rough))
+        step = next(digit * unit for digit in (1, 2, 5, 10) if digit * unit >= rough)
+        inside = [index * step for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
     inside = inside[:: math.ceil(len(inside) / 8)] if inside else []
     return {"tickvals": inside, "ticktext": [f"{tick:,.4g}" if tick < 1e6 else f"{tick:.0e}" for tick in inside]}
 
@@ -228,6 +233,7 @@ def _lines(
                 "x": list(means),
                 "y": [rounded(there.mean) for there in means.values()],
                 "mode": "lines+markers",
+                "cliponaxis": False,
                 "name": name,
                 "customdata": [_hover(there, share) for there in means.values()],
                 "hovertemplate": f"{name}: %{{customdata}}<extra></extra>",

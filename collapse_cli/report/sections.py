@@ -255,6 +255,8 @@ def phrases(page: Page) -> None:
         "Phrases shorter than eight tokens, and those that vary by a word.",
     )
     inside = f'{reading}<div class="grid pairs">{"".join(parts)}</div>' if parts else ""
+    if not parts and any("top_8grams" in row for one in page.series for row in one.rows):
+        inside = note("No eight tokens in a row occur twice in the samples of any generation.")
     page.add("phrases", "The most frequent phrases", inside)
 
 

@@ -55,8 +55,9 @@ def label(text: object) -> str:
 
 
 def cell(text: object, longest: int = SHORT) -> str:
-    """A text for a cell of a Markdown table: no HTML, no link, no column of its own."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|~:])", r"\\\1", html.escape(one_line(text, longest), quote=False))
+    """A text for a cell or an item of a list in Markdown: no HTML, no link, no column of its own."""
+    plain = re.sub(r"([\\`*_\[\]|~]|://)", r"\\\1", html.escape(one_line(text, longest), quote=False))
+    return re.sub(r"^(\s*\d*)([.)#+=-]+)(?=\s|$)", r"\1\\\2", plain)  # nor a heading or a list
 
 
 def embedded(data: Any) -> str:
