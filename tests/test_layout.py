@@ -71,7 +71,7 @@ ONLY = {
     "lm": {"data", "lm"},
     "executors": {"process", "stage", "store"},
     "side_by_side": {"executors", "stage", "store"},
-    "report": {"report", "rundir", "config", "metrics", "diagnosis", "forecast", "store"},
+    "report": {"report", "rundir", "config", "metrics", "diagnosis", "forecast", "sources", "store"},
     "diagnosis": {"diagnosis", "metrics"},
     "forecast": {"forecast", "config", "console", "metrics", "policies", "rundir"},
     "compare": {"compare", "config", "console", "diagnosis", "metrics", "rundir"},

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from collapse_cli.diagnosis import Diagnosis
 from collapse_cli.report.ahead import Forecast, fan, outlook
 from collapse_cli.report.catalogue import DIVERSITY, MODEL, REPETITION, SAMPLES, TAILS, TRUTH, Measure
+from collapse_cli.report.causes import causes_table
 from collapse_cli.report.figures import Figure, curve, perplexity, same_scale
 from collapse_cli.report.markup import cells, folded, heading, how_to_read, leaves, note, plot, section, split
 from collapse_cli.report.panels import heat, histograms
@@ -105,6 +106,11 @@ def glance(page: Page) -> None:
         if notes:
             inside += f'<ul class="reading">{notes}</ul>'
     page.add("glance", "At a glance", inside)
+
+
+def causes(page: Page) -> None:
+    if said := causes_table(page.runs):
+        page.add("causes", "Which error it is", said)
 
 
 def perplexities(page: Page) -> None:
@@ -354,7 +360,7 @@ def making(page: Page) -> None:
     page.add("making", "How it was made", "".join(parts))
 
 
-SECTIONS = (glance, perplexities, forecast, samples, tails, grids, texts, phrases, published, making)
+SECTIONS = (glance, causes, perplexities, forecast, samples, tails, grids, texts, phrases, published, making)
 
 
 def _sample(text: str | None) -> str:

@@ -1,0 +1,38 @@
+"""Runs that are the variants of one experiment, each with one cause of error turned up: what each cause adds."""
+
+from collections.abc import Sequence
+
+from collapse_cli import sources
+from collapse_cli.metrics.intervals import Interval
+from collapse_cli.report.figures import spread
+from collapse_cli.report.markup import cells, how_to_read, split
+from collapse_cli.report.reading import Run
+from collapse_cli.report.text import escaped
+
+
+def causes_table(runs: Sequence[Run]) -> str:
+    """HTML; nothing where the runs are no such variants, or the truth is not known."""
+    starts = (run.name.removesuffix(sources.BASELINE) for run in runs if run.name.endswith(f"-{sources.BASELINE}"))
+    prefix = next(starts, "")  # runs are named EXPERIMENT-VARIANT
+    variants = {run.name.removeprefix(prefix): run.rows for run in runs if run.name.startswith(prefix)}
+    found = sources.shares(variants) if prefix else None
+    if found is None:
+        return ""
+
+    def said(one: Interval | None, *, share: bool = False) -> str:
+        return "" if one is None else split(spread(one, share=share))
+
+    rows = [
+        [escaped(name), said(cause.error), said(cause.growth), said(cause.excess), said(cause.share, share=True)]
+        for name, cause in found.variants.items()
+    ]
+    if found.interaction:
+        rows.append(["all, beyond the sum", "", "", said(found.interaction), ""])
+    seeds = f"{len(found.seeds)} seeds, 95% intervals" if len(found.seeds) > 1 else "one seed: no intervals"
+    head = ["variant", "error", "of that, after generation 0", "above the baseline", "share of the causes"]
+    caption = f"KL divergence from the truth at generation {found.generation}, nats per token; {seeds}"
+    reading = how_to_read(
+        "Each variant turns one cause up: a finite sample, a model that cannot be the truth, training that stops early.",
+        "How far each was turned up is the configuration's choice, so shares say nothing about other settings.",
+    )
+    return cells(caption, head, rows, kind="wide glance") + reading
