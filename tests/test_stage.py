@@ -362,6 +362,8 @@ def test_every_generation_is_sampled_and_its_samples_measured_under_generation_0
 def test_without_measures_of_samples_the_last_generation_makes_none() -> None:
     tree = config.merge(smoke().model_dump(mode="json"), {"eval": {"samples": False}})
     planned = plan(config.load(tree, "x"), {})
-    made = {where[2] for key, stage in planned.stages.items() if stage.kind == "sample" for where in planned.serves[key]}
+    made = {
+        where[2] for key, stage in planned.stages.items() if stage.kind == "sample" for where in planned.serves[key]
+    }
     assert made == {0, 1}
     assert {one.samples for one in planned.generations} == {None}
