@@ -77,10 +77,22 @@ class RunFolder:
         return stages
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl`, by seed, generation and order of policies; a line torn by a kill is left out."""
+        """The rows of `metrics.jsonl`, by seed, generation and the configuration's order of policies.
+
+        A line torn by a kill is left out.
+        """
         rows = _lines(self.path / "metrics.jsonl")
-        order = {name: index for index, name in enumerate(dict.fromkeys(row["policy"] for row in rows))}
+        # side by side, whichever policy is measured first stands first in the file
+        names = (*self._policies(), *(row["policy"] for row in rows))
+        order = {name: index for index, name in enumerate(dict.fromkeys(names))}
         return sorted(rows, key=lambda row: (row["seed"], row["generation"], order[row["policy"]]))
+
+    def _policies(self) -> Sequence[str]:
+        try:
+            named = self.record()["config"]["loop"]["policies"]
+        except (ConfigError, KeyError, TypeError):  # rows can be read without it
+            return ()
+        return [name for name in named if isinstance(name, str)] if isinstance(named, list) else ()
 
     def check(self, config: Experiment) -> Experiment:
         """What this run will hold when `config` is run under its name: with what it holds already.

@@ -366,3 +366,18 @@ def test_ticks_of_a_logarithmic_axis_are_few_and_within(low: float, high: float)
     assert len(set(log_ticks(low, high)["ticktext"])) == len(ticks)
     if high > low:
         assert len(ticks) >= 3
+
+
+def test_the_order_of_policies_is_the_configurations_whoever_was_measured_first(tmp_path: Path) -> None:
+    write_run(tmp_path, "run", policies=POLICIES, generations=2)
+    folder, file = RunFolder(tmp_path, "run"), tmp_path / "run" / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows, page = folder.rows(), write_report([folder], tmp_path / "a.html", forecast=False).read_text(encoding="utf-8")
+    file.write_text("".join(reversed(lines)), encoding="utf-8")
+    assert folder.rows() == rows
+    assert [row["policy"] for row in rows[:2]] == list(POLICIES)
+    assert [(row["policy"], row["generation"]) for row in read([folder])[0].rows[:2]] == [
+        (name, 0) for name in POLICIES
+    ]
+    again = write_report([folder], tmp_path / "b.html", forecast=False).read_text(encoding="utf-8")
+    assert again.replace("b.html", "a.html") == page

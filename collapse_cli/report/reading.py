@@ -116,8 +116,17 @@ def read(folders: Sequence[RunFolder]) -> list[Run]:
         if torn:
             notes.append(f"events.jsonl: {torn} lines could not be read")
         name = f"{folder.name} #{same + 1}" if same else folder.name
-        runs.append(Run(name, folder.record(), rows, events, notes))
+        run = Run(name, folder.record(), rows, events, notes)
+        order = {name: index for index, name in enumerate(_policies(run))}
+        rows.sort(key=lambda row: (row["seed"], row["generation"], order[row["policy"]]))
+        runs.append(run)
     return runs
+
+
+def _policies(run: Run) -> list[str]:
+    """Those planned, in the configuration's order, then others that rows have."""
+    planned = [one_line(name, 60) for name in strings(table(run.config.get("loop")).get("policies"))]
+    return list(dict.fromkeys([*planned, *(row["policy"] for row in run.rows)]))
 
 
 def series_of(runs: Sequence[Run]) -> list[Series]:
@@ -125,10 +134,8 @@ def series_of(runs: Sequence[Run]) -> list[Series]:
     policies: dict[str, int] = {}
     found: list[Series] = []
     for run_index, run in enumerate(runs):
-        loop = table(run.config.get("loop"))
-        planned = [one_line(name, 60) for name in strings(loop.get("policies"))]
         there = {row["policy"] for row in run.rows}
-        for name in dict.fromkeys([*planned, *(row["policy"] for row in run.rows)]):
+        for name in _policies(run):
             if name in there:
                 said = name if len(runs) == 1 else f"{run.name} · {name}"
                 rows = [row for row in run.rows if row["policy"] == name]
