@@ -168,14 +168,14 @@ def compare(
     from rich.console import Console
 
     from collapse_cli import compare as side_by_side
+    from collapse_cli import printing
     from collapse_cli.rundir import run_of
 
     found = side_by_side.compare([run_of(target, runs_dir) for target in targets])
     if as_json:
         print(json.dumps(found.record()))
         return
-    for table in side_by_side.tables(found):
-        Console().print(table)
+    printing.print_comparison(Console(), found)
 
 
 @app.command()

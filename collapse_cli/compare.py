@@ -188,7 +188,7 @@ def tables(found: Comparison) -> "list[Table]":
         return made
 
     def who(run: str, policy: str) -> list[str]:
-        return [escape(run), policy] if several else [policy]
+        return [escape(run), escape(policy)] if several else [escape(policy)]
 
     step = found.generation
     heads = ["run", "policy"] if several else ["policy"]

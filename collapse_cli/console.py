@@ -268,7 +268,8 @@ def stage_note(stage: Stage, made: Finished) -> str:
     facts, tokens = made.facts, made.tokens
     note = f"{tokens / max(made.seconds, 1e-3):,.0f} tokens/s" if tokens else ""
     if stage.work == "examine":
-        return f"its samples under generation 0: perplexity {perplexity(facts['sample_perplexity'])}"
+        found = facts.get("sample_perplexity")  # null, or absent, where the samples hold no token
+        return f"its samples under generation 0: {'empty' if found is None else f'perplexity {perplexity(found)}'}"
     if stage.work == "eval":
         return f"perplexity {perplexity(facts['perplexity'])}"
     if made.kind == "train":

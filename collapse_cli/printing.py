@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from collapse_cli import compare
 from collapse_cli import console as show
 
 
@@ -66,6 +67,18 @@ def print_run(console: Console, result: Mapping[str, Any]) -> None:
     console.print(escape(result["verdict"]), style="bold", highlight=False)
     console.print(f"{escape(result['folder'])}: run.json plan.json metrics.jsonl events.jsonl", highlight=False)
     console.print(f"report: {escape(result['report'])}", highlight=False, soft_wrap=True)
+
+
+def print_comparison(console: Console, found: compare.Comparison) -> None:
+    """Runs side by side: what is not comparable, the tables, each run's verdict, and what limits the numbers."""
+    for warning in found.warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+    for table in compare.tables(found):
+        console.print(table)
+    for run, verdict in found.verdicts.items():
+        console.print(f"{run}: {verdict}", style="bold", highlight=False, markup=False, soft_wrap=True)
+    for note in found.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_variants(console: Console, results: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from collapse_cli.compare import Comparison, compare, tables
 from collapse_cli.config import ConfigError
 from collapse_cli.console import perplexity_table, row_warnings, with_interval
 from collapse_cli.metrics.intervals import Interval
+from collapse_cli.printing import print_comparison
 from collapse_cli.rundir import RunFolder
 
 SEEDS = (0, 1, 2)
@@ -252,6 +253,17 @@ def test_numbers_behind_which_a_row_warns_are_marked() -> None:
     assert marked[1].strip() == "! rows behind this number carry warnings"
     assert row_warnings(rows) == ["keep-0, seed 0, generation 1: odd"]
     assert "!" not in shown(perplexity_table(rows[:1], "perplexity"))
+
+
+def test_what_is_printed_holds_the_warnings_the_verdicts_and_the_notes(tmp_path: Path) -> None:
+    found = compare([made(tmp_path, "a", warnings={("keep-0", 0, 1): ["odd"]}), made(tmp_path, "b", seeds=(0,))])
+    assert found.warnings
+    assert found.notes
+    out = io.StringIO()
+    print_comparison(Console(file=out, width=80), found)
+    text = out.getvalue()
+    for said in (*found.warnings, *found.notes, *found.verdicts.values()):
+        assert said in text
 
 
 def test_generations_that_not_all_seeds_have_are_left_open() -> None:

@@ -70,6 +70,13 @@ def test_the_samples_measured_are_those_that_the_next_generation_is_trained_on(r
             assert before["exact_duplicate_rate"] == pytest.approx(row["duplicate_share"])
 
 
+def test_a_generation_that_has_nothing_to_sample_is_measured_all_the_same(tiny: Path, tmp_path: Path) -> None:
+    e2e.run(tiny, tmp_path, loop__policies="['keep-99.9']")
+    rows = e2e.metrics(tmp_path)
+    assert [row["sample_rows"] for row in rows.values()] == [0, 0]
+    assert "sample_perplexity" not in rows["keep-99.9", 0, 1]
+
+
 def test_a_run_writes_its_report_and_says_where(tiny: Path, runs: Path) -> None:
     result = e2e.collapse("run", tiny, "--runs-dir", runs)
     assert result.code == 0

@@ -156,6 +156,13 @@ def test_the_truth_is_no_way_from_itself() -> None:
     assert measured["entropy_rate"] == language.entropy_rate
 
 
+def test_where_no_word_is_rare_there_is_no_tail_to_recall() -> None:
+    language = zipf.Language(vocabulary=8, exponent=0.0)
+    assert not language.tail.any()
+    tokens = {"kl": np.ones(3), "model_tail": np.zeros(3), "true_tail": np.zeros(3)}
+    assert measures._truth_measures(tokens, language)["tail_mass_recall"] is None
+
+
 # --- samples ----------------------------------------------------------------------------------------------------------
 
 
@@ -195,3 +202,18 @@ def test_examples_are_the_text_of_the_shown_rows(encoded: Path, tmp_path: Path) 
         assert example["prompt"] == tokenizer.decode(corpus.arrays["tokens"][example["row"], :4].tolist())
     length = samples.arrays["lengths"][0]
     assert facts["examples"][0]["text"] == tokenizer.decode(samples.arrays["tokens"][0, :length].tolist())
+
+
+def test_empty_samples_beside_others_leave_no_warning(
+    encoded: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    corpus, samples = made(encoded, np.arange(20), seed=7)
+    lengths = np.where(np.arange(20) < 5, 0, samples.arrays["lengths"]).astype(np.int32)
+    some = Dataset({**samples.arrays, "lengths": lengths}, samples.origin)
+    first = examine(encoded, some, corpus, tmp_path / "0", None)
+    assert first["sample_rows"] == 20
+    assert sum(first["sample_histogram"]["counts"]) == 15
+    assert examine(encoded, some, corpus, tmp_path / "1", tmp_path / "0") == first
+    none = Dataset({**samples.arrays, "lengths": np.zeros(20, np.int32)}, samples.origin)
+    assert examine(encoded, none, corpus, tmp_path / "2", tmp_path / "0")["sample_perplexity"] is None
+    assert not [one for one in recwarn if issubclass(one.category, RuntimeWarning)]

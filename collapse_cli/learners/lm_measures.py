@@ -118,10 +118,11 @@ def _truth(language: zipf.Language, about: Mapping[str, Any]) -> "More":
 
 
 def _truth_measures(tokens: Mapping[str, np.ndarray], language: zipf.Language) -> dict[str, Any]:
+    tail = float(np.nansum(tokens["true_tail"]))  # 0 where no word is rare enough to be one of the tail
     return {
         "entropy_rate": language.entropy_rate,
         "kl_truth": float(np.nanmean(tokens["kl"])),
-        "tail_mass_recall": float(np.nansum(tokens["model_tail"]) / np.nansum(tokens["true_tail"])),
+        "tail_mass_recall": float(np.nansum(tokens["model_tail"])) / tail if tail else None,
     }
 
 
@@ -184,7 +185,7 @@ def examine(
     else:
         real_features = Dataset.load(first / REAL_FEATURES).arrays["features"]
         rows = Dataset.load(first / "rows.safetensors").arrays
-        before = rows["nll"] / rows["tokens"]
+        before = sampled.per_token(rows["nll"], rows["tokens"])
     counts = type_counts(encoded, int(reference.config.vocab_size))
     facts = sampled.sample_measures(new.arrays["tokens"], lengths, tails.frequency_deciles(counts))
     facts |= sampled.score_measures(nll, lengths, before)

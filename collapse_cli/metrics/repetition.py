@@ -49,7 +49,7 @@ def longest_repeat(grams: Grams) -> np.ndarray:
         for place in range(1, width):
             now = run[:place]
             now += 1
-            now *= columns[place - 1 :: -1] == columns[place] if place > 1 else columns[:1] == columns[place]
+            now *= columns[place - 1 :: -1] == columns[place]
             np.maximum(most, now.max(axis=0), out=most)
         best[part] = most
     return best
