@@ -19,7 +19,7 @@ from collapse_cli.stages import data_stage, eval_stage, examine_stage, mix_stage
 
 CORPUS = "train.safetensors"
 ROWS = "rows.safetensors"
-SHOWN = "shown.safetensors"  # continuations of the first rows of the corpus, whatever the policy keeps real
+SHOWN = "shown.safetensors"  # continuations of the same few rows of the corpus, whatever the policy keeps real
 SHOWN_ROWS = 8
 
 
@@ -89,7 +89,8 @@ def sample_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) 
     chosen = policies.prompt_rows(
         Policy(**params["policy"]), rows, params["generation"], params["choice"], growing=params["growing"]
     )
-    shown = np.arange(min(SHOWN_ROWS, rows))  # the same prompts in every generation, for people to read
+    # the same prompts in every generation, for people to read
+    shown = np.unique(np.linspace(0, rows - 1, SHOWN_ROWS).round().astype(np.int64))
     wanted = np.concatenate([chosen, shown[~np.isin(shown, chosen)]])
     row = policies.spread(wanted, rows, len(corpus), params["choice"])
     prompts = corpus.take(row)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from collapse_cli import sources
 from collapse_cli.metrics.intervals import Interval
-from collapse_cli.report.figures import spread
+from collapse_cli.report.figures import percent, spread
 from collapse_cli.report.markup import cells, how_to_read, split
 from collapse_cli.report.reading import Run
 from collapse_cli.report.text import escaped
@@ -19,11 +19,16 @@ def causes_table(runs: Sequence[Run]) -> str:
     if found is None:
         return ""
 
-    def said(one: Interval | None, *, share: bool = False) -> str:
-        return "" if one is None else split(spread(one, share=share))
+    def said(one: Interval | None) -> str:
+        return "" if one is None else split(spread(one))
+
+    def shared(one: Interval | None) -> str:  # below 0 where a cause does good
+        if one is None or one.low is None or one.high is None:
+            return "" if one is None else percent(one.mean)
+        return split(f"{percent(one.mean)} ({percent(one.low)} to {percent(one.high)})")
 
     rows = [
-        [escaped(name), said(cause.error), said(cause.growth), said(cause.excess), said(cause.share, share=True)]
+        [escaped(name), said(cause.error), said(cause.growth), said(cause.excess), shared(cause.share)]
         for name, cause in found.variants.items()
     ]
     if found.interaction:

@@ -59,13 +59,18 @@ def value(number: float | None, digits: int = 3) -> str:
 
 
 def spread(one: Interval | None, *, share: bool = False) -> str:
-    """A mean with its interval: 46.9 (45.1 to 48.8); the mean alone where one seed gives none; shares in percent."""
+    """A mean with its interval: 46.9 (45.1 to 48.8); the mean alone where one seed gives none.
+
+    Args:
+        share: a share, in percent; a t interval's ends that no share can have are cut at 0% and 100%.
+    """
     if one is None:
         return "–"
     said = percent if share else value
     if one.low is None or one.high is None:
         return said(one.mean)
-    return f"{said(one.mean)} ({said(one.low)} to {said(one.high)})"
+    low, high = (max(0.0, one.low), min(1.0, one.high)) if share else (one.low, one.high)
+    return f"{said(one.mean)} ({said(low)} to {said(high)})"
 
 
 def percent(share: float) -> str:
