@@ -4,7 +4,7 @@ import logging
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,7 @@ class Work:
             prune(self.folder, self.store, self.config, self.plan)
 
     def _add_row(self, generation: Generation) -> None:
-        rows = {(row["policy"], row["seed"], row["generation"]): row for row in self.folder.rows()}
-        before = rows.get((generation.policy, generation.seed, generation.generation - 1))
-        row = metrics_row(generation, self.store)
+        row, before = metrics_row(generation, self.store), self._before(generation)
         row["warnings"] = metrics.warnings(
             row, before, max_duplicates=self.config.sample.max_duplicates, selects=self.config.train.select == "valid"
         )
@@ -94,6 +92,12 @@ class Work:
         self.mirrors.add(row)  # which may have missed it so far
         if new:
             self.page.refresh()
+
+    def _before(self, generation: Generation) -> Mapping[str, Any] | None:
+        """What was measured of the model before: from the store, for its row may be written later than this one."""
+        where = (generation.policy, generation.seed, generation.generation - 1)
+        stages = (one.eval for one in self.plan.generations if (one.policy, one.seed, one.generation) == where)
+        return next((self.store.get(one.key).facts for one in stages if self.store.has(one.key)), None)
 
     def _label(self, stage: Stage) -> str:
         return show.stage_label(stage, self.plan.serves[stage.key])

@@ -70,6 +70,26 @@ def test_the_samples_measured_are_those_that_the_next_generation_is_trained_on(r
             assert before["exact_duplicate_rate"] == pytest.approx(row["duplicate_share"])
 
 
+def test_the_guard_rails_know_the_generation_before_whichever_row_is_written_first(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[tuple[str, int], float | None] = {}
+
+    def warnings(row: Any, before: Any, **how: Any) -> list[str]:
+        seen[row["policy"], row["generation"]] = before and before["perplexity"]
+        return []
+
+    monkeypatch.setattr(runner.metrics, "warnings", warnings)
+    with monkeypatch.context() as none_yet:
+        none_yet.setattr(runner.RunFolder, "rows", lambda self: [])
+        e2e.run(tiny, tmp_path)
+    rows = e2e.metrics(tmp_path)
+    assert seen == {
+        (policy, generation): rows[policy, 0, generation - 1]["perplexity"] if generation else None
+        for policy, _, generation in rows
+    }
+
+
 def test_a_generation_that_has_nothing_to_sample_is_measured_all_the_same(tiny: Path, tmp_path: Path) -> None:
     e2e.run(tiny, tmp_path, loop__policies="['keep-99.9']")
     rows = e2e.metrics(tmp_path)

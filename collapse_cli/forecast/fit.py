@@ -96,7 +96,10 @@ class Fit:
             what b multiplies, so that the variance of b is that of the noise / weight.
         penalty: (shapes,) sum of the logarithms of the relative variances of steps; 0 without gaps.
         best: index of the best shape.
-        counted: parameters fitted to the steps. steps: how many steps. last: the last generation. aic, aicc: up to a constant that all laws share; aicc is inf where it is not defined.
+        counted: parameters fitted to the steps.
+        steps: how many steps.
+        last: the last generation.
+        aic, aicc: up to a constant that all laws share; aicc is inf where it is not defined.
     """
 
     law: Law

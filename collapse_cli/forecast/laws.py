@@ -42,8 +42,9 @@ class Law:
     def shapes(self, last: float, points: int = 160) -> Array:
         """The shapes that are tried, (points,), for a series that ends at generation `last`; [1.0] where there is none.
 
-        memory of the constant law: 0.01 to 1. tau of the saturating law: 0.4 to 4 times `last`; beyond that it is a line. p: 0.15 to 4. tau of the exponential
-        law: `last`/4 to 8 times `last`; a faster one would lie in the last step alone.
+        Memory of the constant law: 0.01 to 1. tau of the saturating law: 0.4 to 4 times `last`; beyond that it is a
+        line. p: 0.15 to 4. tau of the exponential law: `last`/4 to 8 times `last`; a faster one would lie in the last
+        step alone.
         """
         low, high = {
             "constant": (0.01, 1.0),
