@@ -5,8 +5,8 @@ A log-bilinear bigram language (after Mnih & Hinton 2007): the joint probability
     J_ij = a_i b_j exp(dependence * <u_i, v_j> / sqrt(rank))        u, v: (vocabulary, rank) standard normal
 
 with a and b chosen (Sinkhorn's iteration) so that both margins of J are pi, Zipf's law pi_k ~ 1 / k^exponent. So
-P(j|i) = J_ij / pi_i has pi as its stationary distribution, exactly, every word can follow every word, and log P has
-rank + 2 dimensions: a softmax over fewer hidden dimensions cannot express it, over more it can.
+P(j|i) = J_ij / pi_i has pi as its stationary distribution, exactly, every word can follow every word, and log P has,
+up to a constant for each i, rank + 1 dimensions: a softmax over fewer hidden dimensions cannot express it.
 """
 
 from bisect import bisect_right
