@@ -1,6 +1,6 @@
 """What a run's numbers mean: a verdict in one sentence, founded on the rules of `rules.py`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ from collapse_cli.diagnosis.rules import Call, Evidence, Row, Series, early, lat
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.intervals import Interval, interval
 
-__all__ = ["Call", "Diagnosis", "Evidence", "PolicyDiagnosis", "diagnose", "factor", "factors"]
+__all__ = ["Call", "Diagnosis", "Evidence", "PolicyDiagnosis", "counted", "diagnose", "factor", "factors"]
 
 COLLAPSED = 2.0  # times generation 0's perplexity
 HELD = 1.2
@@ -84,6 +84,25 @@ def diagnose(
     return Diagnosis(tuple(found), _verdict(found, generations), tuple(_notes(found, generations, policies, seeds)))
 
 
+def counted(measured: Mapping[int, Collection[int]]) -> tuple[int, list[int]] | None:
+    """The last generation to look at, and the seeds to count: those with generation 0 and with it.
+
+    Of a run that is not finished it is the generation up to which most is measured, in seeds × generations.
+
+    Args:
+        measured: the seeds of each generation.
+
+    Returns:
+        None without a generation 0.
+    """
+    if not measured.get(0):
+        return None
+    first = set(measured[0])
+    common = {generation: sorted(first.intersection(seeds)) for generation, seeds in measured.items()}
+    last = max(common, key=lambda generation: (len(common[generation]) * generation, generation))
+    return last, common[last]
+
+
 def factor(ratio: float) -> str:
     """A multiple of generation 0 in words: +15%, from 2 on ×2.44."""
     return factors(Interval(ratio, None, None, 1))[0]
@@ -106,24 +125,22 @@ def _policy(name: str, rows: Sequence[Row]) -> PolicyDiagnosis | None:
     for row in rows:
         if row["policy"] == name and number(row, "nll") is not None:
             series.setdefault(row["generation"], {})[row["seed"]] = row
-    if 0 not in series:
+    found = counted(series)
+    if found is None:
         return None
-    # of a run that is not finished: the generation up to which most is measured, in seeds × generations
-    common = {generation: sorted(series[0].keys() & series[generation].keys()) for generation in series}
-    last = max(series, key=lambda generation: (len(common[generation]) * generation, generation))
-    counted = common[last]
+    last, seeds = found
     kept: Series = {
-        generation: {seed: series[generation][seed] for seed in counted if seed in series[generation]}
+        generation: {seed: series[generation][seed] for seed in seeds if seed in series[generation]}
         for generation in sorted(series)
         if generation <= last
     }
     ratios = {
-        generation: interval([row["nll"] - kept[0][seed]["nll"] for seed, row in found.items()]).within(perplexity)
-        for generation, found in kept.items()
-        if found
+        generation: interval([row["nll"] - kept[0][seed]["nll"] for seed, row in there.items()]).within(perplexity)
+        for generation, there in kept.items()
+        if there
     }
     calls = {"early": early(kept, "early"), "general": early(kept, "general"), "late": late(kept)}
-    return PolicyDiagnosis(name, tuple(counted), last, _state(ratios[last], last, calls["late"]), ratios, calls)
+    return PolicyDiagnosis(name, tuple(seeds), last, _state(ratios[last], last, calls["late"]), ratios, calls)
 
 
 def _state(ratio: Interval, last: int, late: Call) -> str:

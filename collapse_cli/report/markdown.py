@@ -8,7 +8,16 @@ from collapse_cli.report.ahead import Forecast, outlook
 from collapse_cli.report.figures import perplexities, spread
 from collapse_cli.report.reading import Run, Series
 from collapse_cli.report.sections import most_frequent
-from collapse_cli.report.tables import diagnoses, facts, glance_table, provenance, published_table, stages, warned
+from collapse_cli.report.tables import (
+    diagnoses,
+    facts,
+    glance_table,
+    left_out,
+    provenance,
+    published_table,
+    stages,
+    warned,
+)
 from collapse_cli.report.text import cell
 
 TITLES = {
@@ -42,6 +51,8 @@ def markdown(
         steps = sorted({g for there in means.values() for g in there})
         rows = [[str(g), *(spread(means[one.index].get(g)) for one in series)] for g in steps]
         parts += ["## Perplexity by generation", _table(["generation", *(one.label for one in series)], rows)]
+        if lines := [f"- {cell(one, 400)}" for one in left_out(series)]:
+            parts.append("\n".join(lines))
     parts += [f"![{TITLES[_name(one)]}]({quote(one.name)})\n\n{TITLES[_name(one)]}." for one in pictures]
     if published := published_table(runs, series):
         rows = [[one.what, one.where, one.published, one.ours, one.verdict, one.source] for one in published]

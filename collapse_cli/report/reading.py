@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from collapse_cli.diagnosis import counted
 from collapse_cli.metrics.intervals import Interval, interval
 from collapse_cli.report.catalogue import NUMBERS
 from collapse_cli.report.text import one_line
@@ -26,6 +27,7 @@ LISTS = {
 WORDS = {"policy", "model_key", "model_dir"}
 LARGEST = 1e300
 BINS = 20_000  # of one histogram; more is damage
+LAST = 100_000  # generation; a later one is damage
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,12 @@ class Series:
     def seeds(self) -> list[int]:
         return sorted({row["seed"] for row in self.rows})
 
+    @cached_property
+    def counted(self) -> list[int]:
+        """The seeds that means are over: as the diagnosis, those with generation 0 and the last one it looks at."""
+        found = counted({g: {row["seed"] for row in self.at(g) if "nll" in row} for g in self.generations})
+        return self.seeds if found is None else found[1]
+
     def at(self, generation: int) -> list[Row]:
         """The rows of a generation, by seed."""
         return sorted((row for row in self.rows if row["generation"] == generation), key=lambda row: row["seed"])
@@ -95,8 +103,8 @@ class Series:
         return {seed: dict(sorted(found[seed].items())) for seed in sorted(found)}
 
     def means(self, name: str, part: int | None = None) -> dict[int, Interval]:
-        """Generation -> mean over seeds with its interval, where every seed that has the field at all has it."""
-        found = self.by_seed(name, part)
+        """Generation -> mean over the `counted` seeds with its interval, where all that have the field at all have it."""
+        found = {seed: values for seed, values in self.by_seed(name, part).items() if seed in self.counted}
         shared = [set(values) for values in found.values()]
         there = sorted(set.intersection(*shared)) if shared else []
         return {g: interval([values[g] for values in found.values()]) for g in there}
@@ -152,7 +160,7 @@ def read_rows(file: Path) -> tuple[list[Row], list[str]]:
     lost = 0
     for line in lines:
         policy, seed, generation = line.get("policy"), _count(line.get("seed")), _count(line.get("generation"))
-        if not isinstance(policy, str) or seed is None or generation is None:
+        if not isinstance(policy, str) or seed is None or generation is None or generation > LAST:
             lost += 1
             continue
         row: Row = {"policy": one_line(policy, 60), "seed": seed, "generation": generation}
@@ -168,7 +176,7 @@ def read_rows(file: Path) -> tuple[list[Row], list[str]]:
         rows.setdefault((row["policy"], seed, generation), row)
     notes = [f"metrics.jsonl: {torn} lines could not be read"] if torn else []
     if lost:
-        notes.append(f"metrics.jsonl: {lost} rows do not say their policy, seed and generation")
+        notes.append(f"metrics.jsonl: {lost} rows say no policy, seed and generation that can be")
     notes += [f"metrics.jsonl: {one_line(name)} left out of {n} rows: malformed" for name, n in skipped.items()]
     return list(rows.values()), notes
 

@@ -10,7 +10,7 @@ from collapse_cli.report.figures import Figure, curve, perplexity, same_scale
 from collapse_cli.report.markup import cells, folded, heading, how_to_read, leaves, note, plot, section, split
 from collapse_cli.report.panels import heat, histograms
 from collapse_cli.report.reading import Row, Run, Series, pooled
-from collapse_cli.report.tables import floors, glance_table, provenance, published_table, stages, warned
+from collapse_cli.report.tables import floors, glance_table, left_out, provenance, published_table, stages, warned
 from collapse_cli.report.text import LONGEST, escaped, marked
 
 OLD = "was made before this was measured, or with the instrument switched off"
@@ -119,8 +119,10 @@ def perplexities(page: Page) -> None:
         page.add("perplexity", "Perplexity by generation", "")
         return
     tools = '<div class="tools"><button type="button" data-log="perplexity" aria-pressed="true">logarithmic axis</button></div>'
+    lines = "".join(f"<li>{escaped(one, 400)}</li>" for one in left_out(page.series))
+    over = f'<ul class="reading">{lines}</ul>' if lines else ""
     page.figures.append(figure)
-    page.add("perplexity", "Perplexity by generation", tools + plot(figure, "tall", card=False))
+    page.add("perplexity", "Perplexity by generation", tools + plot(figure, "tall", card=False) + over)
 
 
 def samples(page: Page) -> None:

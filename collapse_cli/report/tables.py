@@ -58,11 +58,10 @@ def glance_table(series: Sequence[Series], found: Sequence[Diagnosis]) -> tuple[
     rows = []
     for one in series:
         means = perplexities(one)
-        last = max(means, default=None)
-        diagnosis = found[one.run_index]
-        policy = next((there for there in diagnosis.policies if there.policy == one.policy), None)
-        change, calls = "–", "–"
+        policy = next((there for there in found[one.run_index].policies if there.policy == one.policy), None)
+        last, change, calls = one.generations[-1], "–", "–"
         if policy is not None:
+            last = policy.last
             mean, ends = factors(policy.ratio)
             change = f"{mean} ({ends})" if ends else mean
             called = [f"{call.kind} at {call.generation}" for call in policy.calls.values() if call.called]
@@ -70,17 +69,25 @@ def glance_table(series: Sequence[Series], found: Sequence[Diagnosis]) -> tuple[
             calls = ", ".join(called) or ("none" if looked else "not measured")
         row = [
             one.label,
-            f"0–{one.generations[-1]}" if one.generations[-1] else "0",
+            f"0–{last}" if last else "0",
             spread(means.get(0)),
-            "–" if last is None else spread(means[last]),
+            spread(means.get(last)),
             change,
             calls,
         ]
-        for name in shown:
-            there = one.means(name)
-            row.append(spread(there[max(there)], share=name in SHARES) if there else "–")
+        row += [spread(one.means(name).get(last), share=name in SHARES) for name in shown]
         rows.append(row)
     return [*names, *shown.values()], rows
+
+
+def left_out(series: Sequence[Series]) -> list[str]:
+    """Which seeds means are over, a line for each policy of which some are not measured as far as the others."""
+    said = []
+    for one in series:
+        if others := [seed for seed in one.seeds if seed not in one.counted]:
+            over, rest = (f"seed{'s' if len(some) > 1 else ''} {_some(some)}" for some in (one.counted, others))
+            said.append(f"{one.label}: means are over {over}; left out, for not measured as far: {rest}")
+    return said
 
 
 def warned(runs: Sequence[Run]) -> list[tuple[Run, str, str, int]]:
@@ -131,11 +138,11 @@ def published_table(runs: Sequence[Run], series: Sequence[Series]) -> list[Publi
 
 
 def stages(run: Run) -> tuple[list[str], list[list[str]]]:
-    """Seconds and tokens per second by kind of stage, of what this run computed itself."""
+    """Seconds and tokens per second by what a stage does, of what this run computed itself."""
     made: dict[str, list[Mapping[str, Any]]] = {}
     cached: dict[str, int] = {}
     for event in run.events:
-        kind = one_line(event.get("kind", "?"), 30)
+        kind = one_line(event.get("work") or event.get("kind", "?"), 30)  # one kind of stage may do several works
         if event.get("event") == "finished" and number(event.get("seconds")) is not None:
             made.setdefault(kind, []).append(event)
         elif event.get("event") == "cached":
@@ -204,7 +211,7 @@ def facts(run: Run) -> dict[str, str]:
     model, data = table(run.config.get("model")), table(run.config.get("data"))
     scratch = table(model.get("config")).get("model_type")
     seeds = sorted({row["seed"] for row in run.rows})
-    said = ", ".join(map(str, seeds[:10]))
+    said = _some(seeds)
     return {
         "model": str(model.get("source") or (f"{scratch} from scratch" if scratch else "unknown")),
         "data": str(data.get("source") or "unknown"),
@@ -228,6 +235,10 @@ def floors(runs: Sequence[Run]) -> dict[int, float]:
         if rates:
             found[index] = rates[0]
     return found
+
+
+def _some(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds[:10])) + (", …" if len(seeds) > 10 else "")
 
 
 def _measured(one: Series, what: str) -> dict[int, Interval]:
