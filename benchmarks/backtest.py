@@ -19,7 +19,7 @@ import numpy as np
 
 from collapse_cli.forecast import collect
 from collapse_cli.forecast.fit import Series, fit_all, mixture, paths, weights
-from collapse_cli.forecast.laws import BY_NAME, LAWS
+from collapse_cli.forecast.laws import LAWS
 from collapse_cli.forecast.share import from_seeds, smallest_share
 from collapse_cli.rundir import RunFolder
 
@@ -140,7 +140,8 @@ def print_real(folders: Sequence[Path], seeds: Sequence[int] | None) -> None:
 def synthetic(law: str, seeds: int, noise: float, inherited: bool, rng: np.random.Generator) -> np.ndarray:
     """(seeds, MEASURED) of a known law: total change 0.2 to 2 nats by the last generation."""
     low, high = {"saturating": (1.5, 6.0), "power": (0.4, 1.8), "exponential": (3.0, 10.0)}.get(law, (1.0, 1.0))
-    grown = BY_NAME[law].grows(np.arange(MEASURED), np.array([rng.uniform(low, high)]))[0]
+    known = next(one for one in LAWS if one.name == law)
+    grown = known.grows(np.arange(MEASURED), np.array([rng.uniform(low, high)]))[0]
     grown = rng.uniform(0.2, 2.0) * grown / max(grown[-1], 1e-9)
     off = noise * rng.standard_normal((seeds, MEASURED))
     found: np.ndarray = 4 + 0.1 * rng.standard_normal((seeds, 1)) + grown + (off.cumsum(1) if inherited else off)

@@ -10,8 +10,6 @@ import typer
 if TYPE_CHECKING:
     from collapse_cli.config import Experiment
 
-DEFAULT_PRESET = "opt125m-wikitext2"
-
 app = typer.Typer(
     help="What happens to a generative model when its training data are partly made by earlier models?",
     no_args_is_help=True,
@@ -312,9 +310,10 @@ def _tree(
 
     if file is not None and preset is not None:
         raise config.ConfigError(f"both a file ({file}) and a preset ({preset}) are named; name one of them")
-    path = file or config.preset_path(preset or DEFAULT_PRESET)
+    chosen = preset or config.DEFAULT_PRESET
+    path = file or config.preset_path(chosen)
     tree = config.read_toml(path)
-    config.load(tree, str(file) if file else f"preset {preset or DEFAULT_PRESET}")  # its own mistakes under its name
+    config.load(tree, str(file) if file else f"preset {chosen}")  # its own mistakes under its name
     given: dict[str, Any] = {key: value for key, value in loop.items() if value is not None}
     if seeds is not None:
         try:

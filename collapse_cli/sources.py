@@ -13,7 +13,6 @@ from typing import Any
 from collapse_cli.metrics.intervals import Interval, interval
 
 BASELINE, TOGETHER = "baseline", "all"  # names of variants; every other is a cause
-CAUSES = ("statistical", "expressivity", "approximation")  # as the preset `error-sources` names them
 FIELD = "kl_truth"
 
 

@@ -13,10 +13,11 @@ import pytest
 from collapse_cli.config import ConfigError, Experiment
 from collapse_cli.forecast import collect, forecast, forecast_rows, sentences, tables
 from collapse_cli.forecast.fit import Series, bootstrap, fit_all, fit_law, mixture, paths, steps_of
-from collapse_cli.forecast.laws import BY_NAME, LAWS
+from collapse_cli.forecast.laws import LAWS
 from collapse_cli.metrics import perplexity
 from collapse_cli.rundir import RunFolder
 
+BY_NAME = {law.name: law for law in LAWS}
 TRUE = {
     "constant": (0.0, 1.0),
     "linear": (0.15, 1.0),
@@ -364,3 +365,12 @@ def test_policies_of_any_name_are_shown_as_text() -> None:
     found = forecast_rows(rows_of({"accumulate": [4 + 0.1 * g for g in range(8)]}))
     assert found["share"]["status"] == "not enough data"
     assert "at least two keep-P" in sentences(found)[-1]
+
+
+@pytest.mark.parametrize("generation", [1001, 2**52, -1])
+def test_generations_that_cannot_be_are_left_out_and_said(generation: int) -> None:
+    """A damaged row neither moves the forecast nor keeps it at work for ever."""
+    whole = rows_of({name: made("linear", 1, 8, 0.02, rng_of(7)) for name in ("keep-0", "keep-20")})
+    found = forecast_rows([*whole, whole[-1] | {"generation": generation}])
+    note = "keep-20: generations outside 0..1000 left out (1 row)"
+    assert found == forecast_rows(whole) | {"notes": [note]}

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from sklearn.isotonic import IsotonicRegression
 from test_forecast import folder_of, rng_of, rows_of
 
+from collapse_cli.cli import app
 from collapse_cli.config import Experiment
-from collapse_cli.forecast import forecast, forecast_rows, sentences, tables
+from collapse_cli.forecast import FLAGS, forecast, forecast_rows, name_given, sentences, tables
 from collapse_cli.forecast.fit import Series
 from collapse_cli.forecast.share import Ratios, crossing, curves, falling, from_seeds, smallest_share
-from collapse_cli.rundir import RunFolder
 
 
 def ratio(percent: float) -> float:
@@ -128,7 +129,19 @@ def test_ratios_of_seeds_are_students_t_and_keep_their_pairing() -> None:
 
 
 def test_a_run_says_its_smallest_share_and_the_next_run(tmp_path: Path) -> None:
-    command = ["/usr/bin/collapse", "run", "--preset", "quick", "--seeds", "0,1,2", "--json", "--name", "a b"]
+    command = [
+        "/usr/bin/collapse",
+        "run",
+        "--preset",
+        "quick",
+        "--seeds",
+        "0,1,2",
+        "--json",
+        "--data",
+        "a b",
+        "--name",
+        "one",
+    ]
     folder = folder_of(tmp_path, rows_of(run_of((0, 5, 40), 3)), command=command)
     found = forecast(folder, factor=2.0)
     share = found["share"]
@@ -140,7 +153,7 @@ def test_a_run_says_its_smallest_share_and_the_next_run(tmp_path: Path) -> None:
     assert 5 < float(best["policy"].removeprefix("keep-")) < 40, "where the curve is not known"
     assert best["expected_width"] < best["width"]
     assert shlex.split(best["command"]) == [
-        *("collapse", "run", "--preset", "quick", "--seeds", "0,1,2", "--name", "a b"),
+        *("collapse", "run", "--preset", "quick", "--seeds", "0,1,2", "--data", "a b", "--name", "one"),
         *("--policy", best["policy"]),
     ]
     assert best["command"] in sentences(found)
@@ -152,11 +165,11 @@ def test_a_run_says_its_smallest_share_and_the_next_run(tmp_path: Path) -> None:
 def test_more_seeds_are_asked_for_where_they_help_most(tmp_path: Path) -> None:
     """Shares so near each other that only the noise is in the way."""
     rows = rows_of(run_of((9, 10, 11, 12), 2, noise=0.12, seed=3))
-    command = ["collapse", "run", "c.toml", "--seeds", "0,1"]
+    command = ["collapse", "run", "my/one.toml", "--seeds", "0,1"]
     found = forecast(folder_of(tmp_path, rows, command=command), factor=math.exp(ratio(10.5)))
     more = [one for one in found["share"]["next"] if "more_seeds" in one]
     assert more
-    assert more[0]["command"] == "collapse run c.toml --seeds 0,1,2,3"
+    assert more[0]["command"] == "collapse run my/one.toml --seeds 0,1,2,3"
 
 
 def test_the_command_that_is_proposed_can_be_given() -> None:
@@ -214,7 +227,46 @@ def test_policies_that_got_differently_far_are_compared_where_all_are() -> None:
     assert forecast_rows(rows_of(run))["share"]["generation"] == 6
 
 
-def test_a_run_folder_without_a_command_still_gets_one(tmp_path: Path) -> None:
-    found = forecast(folder_of(tmp_path, rows_of(run_of((0, 20), 2))), factor=2.0)
-    assert found["share"]["next"][0]["command"].startswith("collapse run ")
-    assert RunFolder(tmp_path, "one").exists()
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "collapse run --preset quick",
+        "collapse run --preset two --set loop.policies=one",
+        "collapse run",
+        "collapse run --json configs/on.toml",
+        "collapse run --name on one.toml",
+        "collapse resume one",
+    ],
+)
+def test_no_command_is_proposed_that_would_run_something_else(tmp_path: Path, command: str) -> None:
+    """The folder `one` of a configuration `on` with a variant `e`, say: that command runs all variants."""
+    folder = folder_of(tmp_path, rows_of(run_of((0, 20), 2)), command=command.split())
+    found = forecast(folder, factor=2.0)
+    assert found["share"]["next"]
+    assert not any("command" in option for option in found["share"]["next"])
+    said = sentences(found)[-1]
+    assert said.startswith("what would narrow it most: ")
+    assert not said.endswith(":")
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("collapse run", "opt125m-wikitext2"),
+        ("collapse run --preset quick --dry-run", "quick"),
+        ("__main__.py run --preset=quick --seeds 0,1 a/b.c.toml", "b.c"),
+        ("collapse run b.toml --name=a --set train.lr=1", "a"),
+        ("collapse run --json -- --b.toml", "--b"),
+        ("collapse status quick", None),
+    ],
+)
+def test_the_name_that_a_command_gives_its_run(command: str, name: str | None) -> None:
+    assert name_given(command.split()) == name
+
+
+def test_the_options_of_run_that_take_no_value_are_known() -> None:
+    """Else the word after a new one would be taken for its value."""
+    command = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
+    flags = [name for option in command.params if getattr(option, "is_flag", False) for name in option.opts]
+    assert {*flags} - {"--help"} == {*FLAGS}

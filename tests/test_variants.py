@@ -6,7 +6,9 @@ import pytest
 
 from collapse_cli import config
 from collapse_cli.config import ConfigError, load, variant_experiments
-from collapse_cli.sources import BASELINE, CAUSES, TOGETHER
+from collapse_cli.sources import BASELINE, TOGETHER
+
+CAUSES = ("statistical", "expressivity", "approximation")
 
 TREE: dict[str, Any] = {
     "model": {"config": {"model_type": "opt", "hidden_size": 32}},

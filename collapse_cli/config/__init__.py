@@ -1,6 +1,7 @@
 """The configuration: the typed tree (`tree.py`), and how it is read (`reading.py`)."""
 
 from collapse_cli.config.reading import (
+    DEFAULT_PRESET,
     ConfigError,
     load,
     merge,
@@ -14,6 +15,7 @@ from collapse_cli.config.reading import (
 from collapse_cli.config.tree import Expectation, Experiment, Section
 
 __all__ = [
+    "DEFAULT_PRESET",
     "ConfigError",
     "Expectation",
     "Experiment",

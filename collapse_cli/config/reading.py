@@ -25,6 +25,9 @@ def presets() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
+DEFAULT_PRESET = "opt125m-wikitext2"  # what runs when no configuration is named
+
+
 def preset_path(name: str) -> Path:
     """The file of a preset.
 

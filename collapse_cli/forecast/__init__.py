@@ -4,11 +4,12 @@ import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from collapse_cli.config import ConfigError
+from collapse_cli.config import DEFAULT_PRESET, ConfigError
 from collapse_cli.forecast import share as shares
 from collapse_cli.forecast.fit import (
     BOOTSTRAPPED_SEEDS,
@@ -35,6 +36,7 @@ HORIZON = 1000  # generations; later than that is "not"
 LEAST_GENERATIONS, LEAST_STEPS = 5, 5
 DRAWS, REPLICATES = 2000, 500
 SEED = 20261120
+FLAGS = ("--dry-run", "--json")  # options of `collapse run` that take no value
 
 
 def forecast(folder: RunFolder, *, factor: float = 1.5, generation: int | None = None) -> dict[str, Any]:
@@ -58,8 +60,11 @@ def forecast(folder: RunFolder, *, factor: float = 1.5, generation: int | None =
         )
     found = forecast_rows(rows, factor=factor, generation=generation)
     share = found["share"]
-    for option in share.get("next", []):
-        option["command"] = _command(record.get("command"), option, [int(s) for s in share["seeds"]])
+    command = record.get("command")
+    words = [str(word) for word in command] if isinstance(command, list) else []
+    if name_given(words) == folder.name:  # else it is a variant, or was renamed: the command would run something else
+        for option in share.get("next", []):
+            option["command"] = _command(words, option, [int(s) for s in share["seeds"]])
     notes = found["notes"]
     if record["status"] != "success":
         notes = [f"the run is not finished (status: {record['status']}); this is a forecast from what there is", *notes]
@@ -97,8 +102,12 @@ def collect(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Series], list[
     values: dict[str, dict[int, dict[int, float]]] = {}
     errors: dict[str, dict[int, dict[int, Array]]] = {}
     bad: dict[str, list[str]] = {}
+    late: dict[str, int] = {}
     for row in rows:
         policy, seed, generation = row["policy"], row["seed"], row["generation"]
+        if not 0 <= generation <= HORIZON:
+            late[policy] = late.get(policy, 0) + 1
+            continue
         value = _log_perplexity(row)
         if value is None:
             bad.setdefault(policy, []).append(f"{generation} (seed {seed})")
@@ -107,6 +116,8 @@ def collect(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Series], list[
         if (error := _text_errors(row)) is not None:
             errors.setdefault(policy, {}).setdefault(seed, {})[generation] = error
     notes = [f"{name}: no finite perplexity at generation {', '.join(at)}; left out" for name, at in bad.items()]
+    for name, n in late.items():
+        notes.append(f"{name}: generations outside 0..{HORIZON} left out ({n} row{'s' if n > 1 else ''})")
     series = {}
     for policy, by in values.items():
         if lost := sorted(seed for seed, one in by.items() if 0 not in one):
@@ -340,11 +351,32 @@ def _from_fits(
     return shares.Ratios(percents, np.stack(columns, axis=1), np.array(middle), float(np.median(noises)), seeds)
 
 
-def _command(command: Any, option: Mapping[str, Any], seeds: Sequence[int]) -> str:
+def name_given(command: Sequence[str]) -> str | None:
+    """The name that a `collapse run …` gives its run, as `collapse_cli.cli` reads it; None for any other command.
+
+    The runs of a configuration with variants have longer names.
+    """
+    if "run" not in command[:3]:
+        return None
+    words = iter(command[command.index("run") + 1 :])
+    given: dict[str, str] = {}
+    for word in words:
+        if word in FLAGS:
+            continue
+        if word == "--":
+            given["file"] = next(words, "")
+        elif word.startswith("--"):
+            option, equals, value = word.partition("=")
+            given[option] = value if equals else next(words, "")
+        else:
+            given["file"] = word
+    file = given.get("file")
+    return given.get("--name") or (Path(file).stem if file else given.get("--preset", DEFAULT_PRESET))
+
+
+def _command(words: Sequence[str], option: Mapping[str, Any], seeds: Sequence[int]) -> str:
     """The run's own command with one more policy, or twice the seeds; what is in the store is not computed again."""
-    words = [str(word) for word in command] if isinstance(command, list) else []
-    kept = ["run"] if "run" not in words[:3] else words[words.index("run") :]
-    kept = [word for word in kept if word not in ("--dry-run", "--json")]
+    kept = [word for word in words[words.index("run") :] if word not in FLAGS]
     if "policy" in option:
         return shlex.join(["collapse", *kept, "--policy", option["policy"]])
     new = [max(seeds, default=-1) + 1 + i for i in range(len(seeds))]

@@ -85,4 +85,3 @@ LAWS = (
     Law("power", "p", only_up=True),
     Law("exponential", "tau", only_up=True),
 )
-BY_NAME = {law.name: law for law in LAWS}

@@ -75,13 +75,14 @@ def _share_said(share: Record) -> list[str]:
     if not share["next"] or share["next"][0]["width"] == 0:
         return [*found, "no run would narrow this"]
     first = share["next"][0]
+    end = ":" if "command" in first else ""
     what = first.get("policy") or f"{first['more_seeds']} more seeds"
     if first["width"] is None:
-        found.append(f"what would narrow it most: {what}, since no share that was run is near:")
+        found.append(f"what would narrow it most: {what}, since no share that was run is near{end}")
     else:
         found.append(
             f"what would narrow it most: {what}, to an expected {first['expected_width']:.2g} points of real data, "
-            f"from {first['width']:.2g}:"
+            f"from {first['width']:.2g}{end}"
         )
     found.append(first.get("command", ""))
     return [line for line in found if line]

@@ -33,7 +33,7 @@ def look(run: Run) -> Forecast | None:
         record = forecast_rows(run.rows)
     except ValueError as error:
         return Forecast({"policies": [], "share": {}}, [f"there is no forecast: {error}"])
-    return Forecast(record, [line.rstrip(":") for line in sentences(record) if line])
+    return Forecast(record, sentences(record))
 
 
 def outlook(forecast: Forecast) -> tuple[list[str], list[list[str]]]:
