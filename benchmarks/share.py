@@ -16,8 +16,8 @@ import numpy as np
 import ours
 from common import DECODES, SHAPES, WIDTH, fresh_model, rows_of, timed
 
-from collapse_cli.learners.lm_measures import FEATURES
 from collapse_cli.lm import score as scoring
+from collapse_cli.metrics.features import ROWS
 from collapse_cli.metrics.samples import mauve, sample_measures
 from collapse_cli.metrics.tails import frequency_deciles
 
@@ -74,7 +74,7 @@ def main() -> None:
     lengths = np.full(given.samples, WIDTH, np.int32)
     width = fresh_model(shape).config.hidden_size
     draw = np.random.default_rng(1)
-    real, made = (draw.standard_normal((min(FEATURES, given.samples), width), np.float32) for _ in range(2))
+    real, made = (draw.standard_normal((min(ROWS, given.samples), width), np.float32) for _ in range(2))
     for name, work in (
         ("repetition, diversity, coverage", lambda: sample_measures(tokens, lengths, deciles)),
         ("MAUVE", lambda: mauve(real, made)),
@@ -88,7 +88,7 @@ def main() -> None:
     for name, value in found.items():
         print(f"{name:<34}{value:>12,.2f} s{value / whole:>9.2%} of the generation")
     instruments = sum(value for name, value in found.items() if name not in generation)
-    first = found["samples under generation 0"] / given.samples * min(FEATURES, given.samples)
+    first = found["samples under generation 0"] / given.samples * min(ROWS, given.samples)
     print(f"{'the generation':<34}{whole:>12,.2f} s")
     print(f"{'its instruments':<34}{instruments:>12,.2f} s{instruments / whole:>9.2%}")
     print(f"{'generation 0, with real text':<34}{instruments + first:>12,.2f} s{(instruments + first) / whole:>9.2%}")

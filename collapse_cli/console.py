@@ -272,6 +272,8 @@ def stage_note(stage: Stage, made: Finished) -> str:
         return f"its samples under generation 0: {'empty' if found is None else f'perplexity {perplexity(found)}'}"
     if stage.work == "eval":
         return f"perplexity {perplexity(facts['perplexity'])}"
+    if stage.work == "real":
+        return f"{facts['rows']:,} real continuations"
     if made.kind == "train":
         return f"{note}, loss {facts['train_loss']:.3f}"
     return note

@@ -10,10 +10,11 @@ from collapse_cli.config import Experiment
 
 TOKENIZER_BYTES = 1 << 20
 ROW_BYTES = 4
+REAL_ROWS = 5000  # of real text, that samples are compared with
 # Shares of the matrix-multiplication speed that the stages reach, and seconds a step costs besides: rough, from
 # runs on two CPU cores. Times of finished stages of the same plan replace them.
-EFFICIENCY = {"train": 0.35, "sample": 0.2, "eval": 0.4, "examine": 0.4}
-STEP_SECONDS = {"train": 0.006, "sample": 0.004, "eval": 0.01, "examine": 0.01}
+EFFICIENCY = {"train": 0.35, "sample": 0.2, "eval": 0.4, "examine": 0.4, "real": 0.4}
+STEP_SECONDS = {"train": 0.006, "sample": 0.004, "eval": 0.01, "examine": 0.01, "real": 0.01}
 OTHER_SECONDS = {"data": 2.0, "mix": 0.1}
 
 
@@ -60,11 +61,12 @@ def cost(work: str, policy: str, generation: int, config: Experiment, size: Size
         tokens = rows * width * config.train.epochs
         steps = config.train.epochs * -(-rows // config.train.batch_size)
         return Cost(tokens, 6.0 * dense * tokens, 4 * size.parameters + TOKENIZER_BYTES, steps)
-    if work in ("sample", "examine"):
+    if work in ("sample", "examine", "real"):
         rows = size.rows if mixer.accumulates else synthetic
         decode, new = config.sample.decode, config.sample.new_tokens
         prompt = 1 if config.sample.prompts == "none" else config.sample.prompt_tokens
-        if work == "examine":
+        if work != "sample":
+            rows = rows if work == "examine" else min(size.rows, REAL_ROWS)
             passed = 2.0 * rows * (size.layer_parameters * (prompt + new) + size.head_parameters * new)
             return Cost(rows * new, passed, 40 * rows, -(-rows // 32))
         passes = 2.0 * rows * decode.beams * (size.layer_parameters * (prompt + new) + size.head_parameters * new)

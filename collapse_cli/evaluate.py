@@ -46,7 +46,10 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
     if same and store.has(_data_stage(original).key):
         planned = original  # nothing need be looked up: the text is in the store as the run used it
     else:
-        resolved = learners.learner_class(config.learner).resolve(changed.model_dump(mode="json"))
+        learner, tree = learners.learner_class(config.learner), changed.model_dump(mode="json")
+        if data is not None:
+            tree = learner.with_tokenizer_of(tree, store.folder(_data_stage(original).key))
+        resolved = learner.resolve(tree)
         planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
         encoded = _data(planned, store if same else Store(Path(temporary)))

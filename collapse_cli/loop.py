@@ -15,7 +15,7 @@ from collapse_cli.config import Experiment
 from collapse_cli.data import Dataset, load_text
 from collapse_cli.policies import Policy
 from collapse_cli.stage import Body, Finished, Generation, Plan, Stage, Workplace
-from collapse_cli.stages import data_stage, eval_stage, examine_stage, mix_stage, sample_stage, train_stage
+from collapse_cli.stages import data_stage, eval_stage, examine_stage, mix_stage, real_stage, sample_stage, train_stage
 
 CORPUS = "train.safetensors"
 ROWS = "rows.safetensors"
@@ -50,8 +50,10 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
                     sampled = sample_stage(config, policy, trained, data, corpora[name], seed, generation + 1)
                     samples[name].append(made.add(sampled, *where))
                 if config.eval.samples:
-                    beside = (first.train, first.samples) if first else (trained, None)
-                    examined = examine_stage(config, samples[name][-1], data, corpora[name], *beside)
+                    reference, before = (first.train, first.samples) if first else (trained, None)
+                    real = made.add(real_stage(config, data, reference), *where)
+                    made_rows = samples[name][-1]
+                    examined = examine_stage(config, made_rows, data, corpora[name], real, reference, before)
                     examined = made.add(examined, *where)
                 made.generations.append(Generation(*where, trained, measured, examined))
     return made
@@ -122,15 +124,25 @@ def mix_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> 
 
 
 def eval_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
-    """A model measured on real test data; the facts are those of its training and these. Or what a model made, measured."""
-    if "samples" in inputs:
-        return examine_body(stage, inputs, place)
+    """A model measured on real test data; the facts are those of its training and these. Or what a model made, or real
+    text, under the model of generation 0.
+    """
+    if stage.work != "eval":
+        return (examine_body if stage.work == "examine" else real_body)(stage, inputs, place)
     learner = _learner(stage, inputs, place)
     learner.load(inputs["model"].folder)
     test = Dataset.load(inputs["data"].folder / "test.safetensors")
     first = Dataset.load(inputs["first"].folder / ROWS) if "first" in inputs else None
     learner.measure(test, first).save(place.folder / ROWS)
     return _history(inputs["model"]) | learner.facts
+
+
+def real_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    """Real text as the model of generation 0 sees it, for samples to be compared with."""
+    learner = _learner(stage, inputs, place)
+    learner.load(inputs["reference"].folder)
+    learner.look_at_real(place.folder)
+    return learner.facts
 
 
 def examine_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
@@ -142,8 +154,8 @@ def examine_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace)
         Dataset.load(made / ROWS),
         Dataset.load(made / SHOWN),
         Dataset.load(inputs["prompts"].folder / CORPUS),
-        first=inputs["first"].folder if "first" in inputs else None,
-        folder=place.folder,
+        real=inputs["real"].folder,
+        first=Dataset.load(inputs["first"].folder / ROWS) if "first" in inputs else None,
     ).save(place.folder / ROWS)
     return learner.facts
 

@@ -86,7 +86,8 @@ def print_variants(console: Console, results: Mapping[str, Any]) -> None:
     if results["sources"]:
         console.print(_sources_table(results["sources"]))
     names = " ".join(result["run"] for result in results["runs"])
-    console.print(f"all variants in one report: {escape(results['report'])}", highlight=False, soft_wrap=True)
+    if results["report"]:
+        console.print(f"all variants in one report: {escape(results['report'])}", highlight=False, soft_wrap=True)
     console.print(f"in the terminal: collapse compare {escape(names)}", highlight=False, soft_wrap=True)
 
 

@@ -128,11 +128,13 @@ class RunFolder:
         with FileLock(self.path / ".lock"):
             yield
 
-    def start(self, config: Experiment, plan: Sequence[Mapping[str, Any]], models: Mapping[Where, str]) -> None:
+    def start(
+        self, config: Experiment, plan: Sequence[Mapping[str, Any]], measured: Mapping[Where, Sequence[str]]
+    ) -> None:
         """Write `run.json` and `plan.json`, and drop rows of `metrics.jsonl` that the plan no longer holds.
 
         Args:
-            models: the key of the model of each generation of the plan.
+            measured: the keys of the eval stages behind the row of each generation of the plan.
         """
         with self.locked():
             created = self.record()["created"] if self.exists() else _now()
@@ -151,7 +153,7 @@ class RunFolder:
             write_atomically(self.path / "run.json", json.dumps(record, indent=1))
             file = self.path / "metrics.jsonl"
             text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-            kept = [row for row in _lines(file) if models.get(_where(row)) == row["model_key"]]
+            kept = [row for row in _lines(file) if measured.get(_where(row)) == row.get("eval_keys", ())]
             clean = "".join(json.dumps(row) + "\n" for row in kept)
             if clean != text:
                 write_atomically(file, clean)
@@ -253,6 +255,7 @@ def _where(row: Mapping[str, Any]) -> Where:
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
+    """The rows of a file that can be rows of a run; a policy's name is printed, so control characters in it are damage."""
     rows = []
     if file.exists():
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -260,7 +263,10 @@ def _lines(file: Path) -> list[dict[str, Any]]:
                 row = json.loads(line)
             except ValueError:
                 continue  # torn by a kill; what it said is in the store
-            if isinstance(row, dict) and row.keys() >= NEEDED:
+            if not (isinstance(row, dict) and row.keys() >= NEEDED):
+                continue
+            whole = all(type(row[name]) is int for name in ("seed", "generation"))
+            if whole and isinstance(row["policy"], str) and row["policy"].isprintable():
                 rows.append(row)
     return rows
 

@@ -4,7 +4,7 @@ import logging
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ class Work:
         return show.stage_label(stage, self.plan.serves[stage.key])
 
     def _event(self, stage: Stage) -> dict[str, Any]:
-        return {"kind": stage.kind, "key": stage.key, "for": self.plan.serves[stage.key][0]}
+        return {"kind": stage.kind, "work": stage.work, "key": stage.key, "for": self.plan.serves[stage.key][0]}
 
 
 class Page:
@@ -136,7 +136,8 @@ def run_all(
     Arguments and errors as those of `run`.
 
     Returns:
-        `runs`, what `run` returns of each; for variants also `report`, the page that lays them side by side, and
+        `runs`, what `run` returns of each; for variants also `report`, the page that lays them side by side (None
+        where it could not be written), and
         `sources`, the share of each cause where they are those of `sources.py` and the truth is known, else None.
     """
     variants = variant_experiments(config.model_dump(mode="json"), name)
@@ -153,10 +154,18 @@ def run_all(
         rows = {variant: folder.rows() for variant, folder in zip(variants, folders, strict=True)}
         shared = sources.shares(rows)
         done |= {
-            "report": str(report.write_report(folders, runs / f"{name}.html")),
+            "report": _side_by_side(folders, runs / f"{name}.html"),
             "sources": shared.record() if shared else None,
         }
     return done
+
+
+def _side_by_side(folders: Sequence[RunFolder], page: Path) -> str | None:
+    try:
+        return str(report.write_report(folders, page))
+    except Exception as error:  # the runs are done, and it can be made again
+        log.warning("%s could not be written (%s: %s); the runs are well", page, type(error).__name__, error)
+        return None
 
 
 def run(
@@ -193,8 +202,10 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
     check_disk(prepared, needed, folder.runs)
     missing = {stage.key for stage in needed}
     there = [stage for key, stage in planned.stages.items() if key not in missing and store.has(key)]
-    models = {(one.policy, one.seed, one.generation): one.train.key for one in planned.generations}
-    folder.start(config, planned.record(), models)
+    measured = {
+        (one.policy, one.seed, one.generation): [stage.key for stage in one.measured] for one in planned.generations
+    }
+    folder.start(config, planned.record(), measured)
     page = Page(folder)
     with show.Progressing(console, len(there) + len(needed)) as shown:
         try:
@@ -268,6 +279,7 @@ def metrics_row(generation: Generation, store: Store) -> dict[str, Any]:
         "seed": generation.seed,
         "generation": generation.generation,
         "model_key": key,
+        "eval_keys": [stage.key for stage in generation.measured],
         "model_dir": store.folder(key).relative_to(store.root.parent).as_posix(),
         "sample_tokens": 0,
         **made.facts,

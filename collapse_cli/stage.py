@@ -69,8 +69,10 @@ class Stage:
 
     @property
     def work(self) -> str:
-        """What it costs and how it is shown: its kind, but `examine` for the eval stage of samples."""
-        return "examine" if self.kind == "eval" and "samples" in self.inputs else self.kind
+        """What it costs and how it is shown: its kind, but `examine` and `real` for the eval stages of samples and real text."""
+        if self.kind != "eval" or "reference" not in self.inputs:
+            return self.kind
+        return "examine" if "samples" in self.inputs else "real"
 
     @cached_property
     def key(self) -> str:

@@ -73,18 +73,29 @@ def eval_stage(config: Experiment, model: Stage, data: Stage, first: Stage | Non
     return _stage("eval", config, params, inputs, 0)
 
 
+def real_stage(config: Experiment, data: Stage, reference: Stage) -> Stage:
+    """Real continuations under the model of generation 0 (`reference`): what samples are compared with."""
+    return _stage("eval", config, _shape_of_samples(config), {"data": data, "reference": reference}, 0)
+
+
 def examine_stage(
-    config: Experiment, samples: Stage, data: Stage, corpus: Stage, reference: Stage, first: Stage | None
+    config: Experiment, samples: Stage, data: Stage, corpus: Stage, real: Stage, reference: Stage, first: Stage | None
 ) -> Stage:
-    """The rows a model made, under the model of generation 0 (`reference`), beside `first`, the same of generation 0."""
-    params = {"sample": config.sample.model_dump(mode="json", exclude={"max_duplicates", "decode"})}
+    """The rows a model made, under the model of generation 0, beside `real` and `first`, the same of generation 0."""
+    params = _shape_of_samples(config)
     inputs = {
         "samples": samples,
         "data": data,
         "prompts": corpus if config.sample.prompts == "previous" else data,
         "reference": reference,
+        "real": real,
     }
     return _stage("eval", config, params, inputs | ({"first": first} if first else {}), 0)
+
+
+def _shape_of_samples(config: Experiment) -> dict[str, Any]:
+    """What measuring samples depends on: how long prompts and samples are, not how they were drawn."""
+    return {"sample": config.sample.model_dump(mode="json", exclude={"max_duplicates", "decode"})}
 
 
 def _stage(

@@ -245,6 +245,7 @@ def _samples(rise: float, first: Mapping[str, Any], random: np.random.Generator)
     entropy = 5.2 * math.exp(-0.25 * lost) + 0.005 * random.normal()
     row: dict[str, Any] = {
         "sample_rows": SAMPLES,
+        "compared_rows": SAMPLES // 2,
         "sample_perplexity": math.exp(float(nll.mean())),
         "sample_log_perplexity_mean": float(nll.mean()),
         "sample_log_perplexity_median": float(np.median(nll)),

@@ -110,7 +110,7 @@ def test_output_without_a_terminal_is_plain(smoke: tuple[Path, e2e.Result]) -> N
     _, result = smoke
     assert "\x1b" not in result.out
     assert "\r" not in result.out
-    assert "[27/27]" in result.out
+    assert "[28/28]" in result.out
     assert "keep-10" in result.out
     assert "metrics.jsonl" in result.out
 
@@ -146,7 +146,7 @@ def test_a_longer_broader_run_reuses_all_there_is(tiny: Path, fresh: Path) -> No
     """One more generation, policy or seed costs its own stages and no other; asking for less again costs nothing."""
     first = e2e.run(tiny, fresh)
     before = set(e2e.stages(fresh))
-    assert e2e.kinds(before, fresh) == {"data": 1, "train": 3, "eval": 3 + 4, "sample": 4, "mix": 2}
+    assert e2e.kinds(before, fresh) == {"data": 1, "train": 3, "eval": 3 + 4 + 1, "sample": 4, "mix": 2}
     assert len(first["rows"]) == 4
 
     def grow(*arguments: str) -> dict[str, int]:
@@ -159,7 +159,7 @@ def test_a_longer_broader_run_reuses_all_there_is(tiny: Path, fresh: Path) -> No
 
     assert grow("--generations", "2") == {"train": 2, "eval": 2 + 2, "sample": 2, "mix": 2}
     assert grow("--policy", "keep-50") == {"train": 2, "eval": 2 + 3, "sample": 3, "mix": 2}
-    assert grow("--seeds", "1") == {"train": 7, "eval": 7 + 9, "sample": 9, "mix": 6}
+    assert grow("--seeds", "1") == {"train": 7, "eval": 7 + 9 + 1, "sample": 9, "mix": 6}
     assert grow("--generations", "1", "--policy", "keep-0") == {}
     rows = e2e.metrics(fresh)
     policies = ("keep-0", "keep-10", "keep-50")
@@ -170,7 +170,7 @@ def test_a_longer_broader_run_reuses_all_there_is(tiny: Path, fresh: Path) -> No
 def test_every_stage_of_the_plan_has_an_event_that_it_was_computed(tiny: Path, fresh: Path) -> None:
     """In an empty runs folder nothing is cached, the data stage neither."""
     made = e2e.run(tiny, fresh, "--generations", "0")
-    assert made["computed"] == len(e2e.plan(fresh)) == 7
+    assert made["computed"] == len(e2e.plan(fresh)) == 8
     assert made["cached"] == 0
     assert set(e2e.finished_events(fresh, "tiny")) == {stage["key"] for stage in e2e.plan(fresh)}
 
@@ -410,6 +410,15 @@ def test_eval_of_a_run_on_other_text(tiny: Path, runs: Path) -> None:
     assert e2e.metrics(runs), "the run's own rows stay"
 
 
+def test_eval_on_other_text_reads_it_with_the_runs_own_tokenizer(tiny: Path, runs: Path) -> None:
+    """Not with one trained on the other text; the model's folder, which holds its tokenizer, gives the same number."""
+    model = runs / e2e.metrics(runs)["keep-0", 0, 0]["model_dir"]
+    protocol = ["--set=data.block_size=16", "--set=data.eval_rows=12", "--json"]
+    folder = e2e.collapse("eval", model, "--data", "pydoc", *protocol)
+    again = e2e.collapse("eval", "tiny", "--runs-dir", runs, "--data", "pydoc", "--json")
+    assert again.json[0]["perplexity"] == pytest.approx(folder.json["perplexity"], rel=1e-5)
+
+
 def test_eval_of_a_model_folder(smoke: tuple[Path, e2e.Result]) -> None:
     """A stored model is an ordinary model folder; under the run's protocol it gives the run's number."""
     runs, _ = smoke
@@ -472,7 +481,8 @@ def test_dry_run_says_what_a_run_costs(tiny: Path, fresh: Path) -> None:
     assert before["kinds"]["train"]["tokens"] == 3 * e2e.ROWS * e2e.BLOCK
     sampled = 2 * sum(row["sample_tokens"] for row in made["rows"])  # the last generation is sampled to be measured
     assert before["kinds"]["sample"]["tokens"] == sampled
-    assert before["kinds"]["eval"]["tokens"] == 3 * e2e.TEST_ROWS * e2e.BLOCK + sampled
+    real = e2e.ROWS * e2e.BLOCK
+    assert before["kinds"]["eval"]["tokens"] == 3 * e2e.TEST_ROWS * e2e.BLOCK + sampled + real
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -654,12 +664,12 @@ def test_weights_that_an_unfinished_run_needs_are_not_pruned(
     assert {kind: entry["done"] for kind, entry in half["stages"].items()} == {
         "data": 1,
         "train": 1,
-        "eval": 1,
+        "eval": 2,
         "sample": 0,
         "mix": 0,
     }
     done = e2e.collapse(*first).json
-    assert done["computed"] == 7
+    assert done["computed"] == 8
     assert weights(fresh, "first") == weights(fresh, "second") == set()
 
 

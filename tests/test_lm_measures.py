@@ -46,23 +46,14 @@ def made(encoded: Path, rows: np.ndarray, seed: int, *, full: bool = False) -> t
     return corpus, Dataset({**new.arrays, "start": start, "row": rows.astype(np.int32)}, new.origin)
 
 
-def examine(encoded: Path, samples: Dataset, corpus: Dataset, folder: Path, first: Path | None) -> Any:
-    folder.mkdir()
+def examine(encoded: Path, samples: Dataset, corpus: Dataset, first: Dataset | None) -> Any:
     tokenizer = train_bpe(["the old dog sees a red house under the tree\n"] * 20, 300)
-    facts, rows = measures.examine(
-        tiny_model("opt", seed=3),
-        tokenizer,
-        samples,
-        samples.take(np.arange(2)),
-        corpus,
-        SETTINGS,
-        encoded,
-        first,
-        folder,
-        lambda done, total, unit: None,
+    model = tiny_model("opt", seed=3)
+    real = measures.real_features(model, tokenizer, SETTINGS, encoded, lambda *_: None)
+    shown = samples.take(np.arange(min(2, len(samples))))
+    return measures.examine(
+        model, tokenizer, samples, shown, corpus, SETTINGS, encoded, real, first, lambda done, total, unit: None
     )
-    rows.save(folder / "rows.safetensors")
-    return facts
 
 
 # --- real continuations -----------------------------------------------------------------------------------------------
@@ -166,54 +157,70 @@ def test_where_no_word_is_rare_there_is_no_tail_to_recall() -> None:
 # --- samples ----------------------------------------------------------------------------------------------------------
 
 
-def test_samples_are_scored_under_the_reference_and_compared_with_generation_0(encoded: Path, tmp_path: Path) -> None:
+def test_samples_are_scored_under_the_reference_and_compared_with_generation_0(encoded: Path) -> None:
     corpus, samples = made(encoded, np.arange(40), seed=7)
-    facts = examine(encoded, samples, corpus, tmp_path / "0", None)
+    facts, rows = examine(encoded, samples, corpus, None)
     cut = measures.cut_prompts(corpus.take(samples.arrays["row"]), SETTINGS, None)
     nll, _ = score_continuations(tiny_model("opt", seed=3), cut, samples, np.zeros(40, np.int64))
     lengths = samples.arrays["lengths"]
-    assert facts["sample_rows"] == 40
+    assert (facts["sample_rows"], facts["compared_rows"]) == (40, 20)
     assert facts["sample_perplexity"] == pytest.approx(np.exp(nll.sum() / lengths.sum()), rel=1e-4)
     assert facts["sample_log_perplexity_mean"] == pytest.approx((nll / lengths).mean(), rel=1e-4)
     assert 0 <= facts["low_share"] <= 0.1
-    again = examine(encoded, samples, corpus, tmp_path / "1", tmp_path / "0")
+    again, _ = examine(encoded, samples, corpus, rows)
     assert again == facts
     repeated = samples.arrays["tokens"] * 0 + 5
     worse = Dataset({**samples.arrays, "tokens": repeated}, samples.origin)
-    collapsed = examine(encoded, worse, corpus, tmp_path / "2", tmp_path / "0")
+    collapsed, _ = examine(encoded, worse, corpus, rows)
     assert collapsed["unigram_entropy"] == pytest.approx(0, abs=1e-9)
     assert collapsed["low_share"] + collapsed["high_share"] != facts["low_share"] + facts["high_share"]
 
 
-def test_prompts_kept_in_the_rows_change_nothing(encoded: Path, tmp_path: Path) -> None:
+def test_policies_that_make_fewer_samples_are_compared_over_as_many(encoded: Path) -> None:
+    """20 of 40 rows are always enough for both: entropies and coverage do not grow with the number of samples."""
+    corpus, many = made(encoded, np.arange(40), seed=7)
+    few = many.take(np.arange(36))
+    one, two = (examine(encoded, samples, corpus, None)[0] for samples in (many, few))
+    assert (one["sample_rows"], two["sample_rows"]) == (40, 36)
+    assert one["compared_rows"] == two["compared_rows"] == 20
+
+
+def test_prompts_kept_in_the_rows_change_nothing(encoded: Path) -> None:
     corpus, samples = made(encoded, np.arange(30), seed=7)
     _, whole = made(encoded, np.arange(30), seed=7, full=True)
     assert (whole.arrays["start"] == 4).all()
-    plain = examine(encoded, samples, corpus, tmp_path / "0", None)
-    assert examine(encoded, whole, corpus, tmp_path / "1", None) == plain
+    assert examine(encoded, whole, corpus, None)[0] == examine(encoded, samples, corpus, None)[0]
 
 
-def test_examples_are_the_text_of_the_shown_rows(encoded: Path, tmp_path: Path) -> None:
+def test_real_text_given_as_samples_cannot_be_told_apart(tmp_path: Path) -> None:
+    whole, chosen = stream(300), np.arange(300)
+    whole.save(tmp_path / "train.safetensors")
+    measures.following(whole, chosen).save(tmp_path / measures.FOLLOWING)
+    _, real = measures._real_continuations(tmp_path, SETTINGS, None)
+    zeros = np.zeros(len(real), np.int32)
+    samples = Dataset({**real.arrays, "start": zeros, "row": np.arange(len(real), dtype=np.int32)}, zeros)
+    _, other = made(tmp_path, np.arange(300), seed=9)
+    same, _ = examine(tmp_path, samples, whole, None)
+    noise, _ = examine(
+        tmp_path, Dataset({**other.arrays, "tokens": other.arrays["tokens"] * 0 + 7}, other.origin), whole, None
+    )
+    assert same["mauve"] > 0.9 > noise["mauve"]
+
+
+def test_no_sample_at_all_is_said(encoded: Path) -> None:
+    corpus, samples = made(encoded, np.arange(3), seed=7)
+    facts, rows = examine(encoded, samples.take(np.arange(0)), corpus, None)
+    assert facts == {"sample_rows": 0}
+    assert len(rows) == 0
+    assert examine(encoded, samples, corpus, rows)[0]["low_share"] is None
+
+
+def test_examples_are_the_text_of_the_shown_rows(encoded: Path) -> None:
     corpus, samples = made(encoded, np.array([3, 1, 2]), seed=7)
-    facts = examine(encoded, samples, corpus, tmp_path / "0", None)
+    facts, _ = examine(encoded, samples, corpus, None)
     tokenizer = train_bpe(["the old dog sees a red house under the tree\n"] * 20, 300)
     assert [example["row"] for example in facts["examples"]] == [3, 1]
     for example in facts["examples"]:
         assert example["prompt"] == tokenizer.decode(corpus.arrays["tokens"][example["row"], :4].tolist())
     length = samples.arrays["lengths"][0]
     assert facts["examples"][0]["text"] == tokenizer.decode(samples.arrays["tokens"][0, :length].tolist())
-
-
-def test_empty_samples_beside_others_leave_no_warning(
-    encoded: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
-) -> None:
-    corpus, samples = made(encoded, np.arange(20), seed=7)
-    lengths = np.where(np.arange(20) < 5, 0, samples.arrays["lengths"]).astype(np.int32)
-    some = Dataset({**samples.arrays, "lengths": lengths}, samples.origin)
-    first = examine(encoded, some, corpus, tmp_path / "0", None)
-    assert first["sample_rows"] == 20
-    assert sum(first["sample_histogram"]["counts"]) == 15
-    assert examine(encoded, some, corpus, tmp_path / "1", tmp_path / "0") == first
-    none = Dataset({**samples.arrays, "lengths": np.zeros(20, np.int32)}, samples.origin)
-    assert examine(encoded, none, corpus, tmp_path / "2", tmp_path / "0")["sample_perplexity"] is None
-    assert not [one for one in recwarn if issubclass(one.category, RuntimeWarning)]

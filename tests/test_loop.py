@@ -56,9 +56,14 @@ class Shifter:
         self.facts = {"perplexity": float(self.model), "compared": first is not None}
         return test
 
+    def look_at_real(self, folder: Path) -> None:
+        (folder / "real.txt").write_text(str(self.model))
+        self.facts = {"rows": REAL}
+
     def examine(
-        self, samples: Dataset, shown: Dataset, prompts: Dataset, *, first: Path | None, folder: Path
+        self, samples: Dataset, shown: Dataset, prompts: Dataset, *, real: Path, first: Dataset | None
     ) -> Dataset:
+        assert (real / "real.txt").read_text() == str(self.model)
         self.facts = {
             "sample_rows": len(samples),
             "shown": shown.arrays["row"].tolist(),

@@ -14,7 +14,7 @@ from collapse_cli.data import InputError
 from collapse_cli.metrics.samples import histogram, per_token, sample_measures, score_measures
 
 FIELDS = {
-    "sample_rows",
+    *("sample_rows", "compared_rows"),
     *(f"rep_{n}" for n in (2, 3, 4)),
     *("longest_repeat", "longest_repeat_max", "top_8grams", "exact_duplicate_rate", "near_duplicate_rate"),
     *(f"distinct_{n}" for n in (1, 2, 3, 4)),

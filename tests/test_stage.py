@@ -222,29 +222,30 @@ GOLDEN_PLAN: dict[str, str] = {
     "train keep-0 0": "bf0c66f02bed6a52",
     "eval keep-0 0": "1b6a73b34163f10e",
     "sample keep-0 0": "7dffd5f91ec60e78",
-    "examine keep-0 0": "646d561f323c481a",
+    "real keep-0 0": "9297dea77532bf09",
+    "examine keep-0 0": "9a47ba7685e31400",
     "sample keep-10 0": "1573bcac5bc9d08b",
-    "examine keep-10 0": "399c07b89b9a7661",
+    "examine keep-10 0": "b2e725a5b58350ca",
     "mix keep-0 1": "6e0ad75ad19c3a54",
     "train keep-0 1": "f146804a651a665f",
     "eval keep-0 1": "ecf727fe8e9bcde6",
     "sample keep-0 1": "006356ba63a4afcb",
-    "examine keep-0 1": "4163fd96b8d29034",
+    "examine keep-0 1": "a5c7bff28498e6cc",
     "mix keep-10 1": "7ab6c6d3c506ead1",
     "train keep-10 1": "7659c469fa93b9cc",
     "eval keep-10 1": "e9004230bc3fd03c",
     "sample keep-10 1": "50c61ec7fb0274e0",
-    "examine keep-10 1": "2957b2a65bfd39d9",
+    "examine keep-10 1": "3b94f74b05b68bfc",
     "mix keep-0 2": "9f7a5075c1adf1fc",
     "train keep-0 2": "07a5792c6e281086",
     "eval keep-0 2": "07206b60970444f8",
     "sample keep-0 2": "29251b4da9a5158d",
-    "examine keep-0 2": "a18e4d9935354b56",
+    "examine keep-0 2": "c0080dd8a851646f",
     "mix keep-10 2": "89f56b53c49b3a12",
     "train keep-10 2": "692028a10060f31b",
     "eval keep-10 2": "84ed62a3512b95e9",
     "sample keep-10 2": "b142674353ab28b8",
-    "examine keep-10 2": "f37234f2e35671b2",
+    "examine keep-10 2": "d4d3f13b932873c8",
 }
 
 
@@ -354,9 +355,11 @@ def test_every_generation_is_sampled_and_its_samples_measured_under_generation_0
         assert one.samples is not None
         assert one.samples.inputs["samples"].inputs["model"] is one.train
         assert one.samples.inputs["reference"] is first.train
+        assert one.samples.inputs["real"].inputs["reference"] is first.train
         assert one.samples.inputs.get("first") is (first.samples if one.generation else None)
         assert one.eval.inputs.get("first") is (first.eval if one.generation else None)
-        assert (one.eval.work, one.samples.work) == ("eval", "examine")
+        assert (one.eval.work, one.samples.work, one.samples.inputs["real"].work) == ("eval", "examine", "real")
+    assert sum(stage.work == "real" for stage in planned.stages.values()) == 2, "one a seed"
 
 
 def test_without_measures_of_samples_the_last_generation_makes_none() -> None:

@@ -44,15 +44,18 @@ class Learner(Protocol):
             first: what this returned for generation 0, to compare with.
         """
 
+    def look_at_real(self, folder: Path) -> None:
+        """Leave in `folder` what samples are to be compared with: real rows as this model sees them."""
+
     def examine(
-        self, samples: Dataset, shown: Dataset, prompts: Dataset, *, first: Path | None, folder: Path
+        self, samples: Dataset, shown: Dataset, prompts: Dataset, *, real: Path, first: Dataset | None
     ) -> Dataset:
         """Measure rows that another model made, with this model for a reference; as `measure` returns what it found.
 
         Args:
             samples, shown: what `sample` returned for rows of `prompts` (`row` says which), and for the rows to show.
-            first: the folder of this for generation 0; None for that itself.
-            folder: where to leave what later generations are compared with.
+            real: where `look_at_real` left what it did.
+            first: what this returned for generation 0; None for that itself.
         """
 
     def save(self, folder: Path) -> None: ...

@@ -96,6 +96,26 @@ class LanguageModel:
         return Resolved(filled, hints, *counts, layers=int(getattr(config, "num_hidden_layers", 1)))
 
     @staticmethod
+    def with_tokenizer_of(tree: Mapping[str, Any], encoded: Path) -> dict[str, Any]:
+        """A configuration that reads other text with the tokenizer that was made from the text of a data stage.
+
+        Args:
+            tree: whose data are other ones.
+            encoded: the folder of the data stage.
+
+        Raises:
+            InputError: when that is gone.
+        """
+        if tree["model"]["tokenizer"] not in ("bpe", "words"):
+            return dict(tree)
+        if not (encoded / TOKENIZER).is_dir():
+            raise InputError(
+                "the tokenizer that this run made from its text is no longer in the store; give the run's command again, "
+                "or evaluate a model folder, which has its own: collapse eval FOLDER --data …"
+            )
+        return {**tree, "model": {**tree["model"], "tokenizer": str(encoded / TOKENIZER), "tokenizer_sha256": ""}}
+
+    @staticmethod
     def data_params(tree: Mapping[str, Any]) -> dict[str, Any]:
         """What the rows of real data depend on."""
         names = ("sha256", "block_size", "line_bos", "rows", "eval_rows")
@@ -233,8 +253,15 @@ class LanguageModel:
         self.facts, rows = measures.measure(self._model, test, first, self.settings["eval"], encoded, about, self._tell)
         return rows
 
+    def look_at_real(self, folder: Path) -> None:
+        """Features of real continuations, by this model."""
+        encoded = Path(self.hints["encoded"])
+        real = measures.real_features(self._model, self._tokenizer, self.settings["sample"], encoded, self._tell)
+        real.save(folder / measures.REAL)
+        self.facts = {"rows": len(real)}
+
     def examine(
-        self, samples: Dataset, shown: Dataset, prompts: Dataset, *, first: Path | None, folder: Path
+        self, samples: Dataset, shown: Dataset, prompts: Dataset, *, real: Path, first: Dataset | None
     ) -> Dataset:
         """Repetition, diversity and more of what another model made, with this one for a reference."""
         encoded = Path(self.hints["encoded"])
@@ -246,8 +273,8 @@ class LanguageModel:
             prompts,
             self.settings["sample"],
             encoded,
+            Dataset.load(real / measures.REAL),
             first,
-            folder,
             self._tell,
         )
         return rows

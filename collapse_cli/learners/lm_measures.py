@@ -13,6 +13,7 @@ from collapse_cli.lm import score as scoring
 from collapse_cli.lm import text as texts
 from collapse_cli.metrics import samples as sampled
 from collapse_cli.metrics import tails
+from collapse_cli.metrics.features import ROWS
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from collapse_cli.lm.loss import More
 
 FOLLOWING = "following.safetensors"  # in the data stage: the block that follows each row of the original corpus
-REAL_FEATURES = "real.safetensors"  # in the eval stage of generation 0's samples
-FEATURES = 5000  # rows whose features are compared, evenly spaced
+REAL = "real.safetensors"  # features of real text, in an eval stage of its own
 SHOWN_CHARACTERS = 2000  # of a text in `examples`
 Tell = Callable[[int, int, str], None]
 
@@ -129,6 +129,26 @@ def _truth_measures(tokens: Mapping[str, np.ndarray], language: zipf.Language) -
 # --- the samples of a model -------------------------------------------------------------------------------------------
 
 
+def real_features(
+    reference: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    settings: Mapping[str, Any],
+    encoded: Path,
+    tell: Tell,
+) -> Dataset:
+    """`features` (rows, d) float32: the reference model's state at the end of real continuations of real prompts."""
+    prompts, real = _real_continuations(encoded, settings, texts.bos_id(tokenizer))
+    _, features = scoring.score_continuations(
+        reference,
+        prompts,
+        real,
+        real.arrays["lengths"].astype(np.int64),
+        lambda done, total: tell(done, total, "rows"),
+        settings["dtype"],
+    )
+    return Dataset({"features": features}, np.zeros(len(features), np.int32))
+
+
 def examine(
     reference: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
@@ -137,8 +157,8 @@ def examine(
     prompts: Dataset,
     settings: Mapping[str, Any],
     encoded: Path,
-    first: Path | None,
-    folder: Path,
+    real: Dataset,
+    first: Dataset | None,
     tell: Tell,
 ) -> tuple[dict[str, Any], Dataset]:
     """Measure the continuations that a model made.
@@ -149,8 +169,8 @@ def examine(
         prompts: the corpus whose rows were continued.
         settings: the `sample` section of the configuration.
         encoded: the folder of the data stage.
-        first: the folder of generation 0's samples, measured.
-        folder: where generation 0 leaves what later ones are compared with.
+        real: what `real_features` found.
+        first: per sample `nll` and `tokens` of generation 0; None for that itself.
 
     Returns:
         The fields of `metrics.jsonl`, and per sample `nll` and `tokens`.
@@ -159,41 +179,31 @@ def examine(
     if len(new) == 0:
         return {"sample_rows": 0}, Dataset({"nll": np.zeros(0), "tokens": np.zeros(0, np.int64)}, samples.origin)
     cut = cut_prompts(prompts.take(samples.arrays["row"]), settings, texts.bos_id(tokenizer))
-    real_prompts, real = _real_continuations(encoded, settings, texts.bos_id(tokenizer))
     lengths = new.arrays["lengths"].astype(np.int64)
+    corpus = Dataset.load(encoded / "train.safetensors")
+    equal = sampled.equal_rows(len(new), len(corpus) // 2)
     ends = np.zeros(len(new), np.int64)
-    some = spaced(len(new), FEATURES)
-    ends[some] = np.minimum(lengths[some], int(real.arrays["lengths"].max(initial=1)))
-    total = len(new) + (len(real) if first is None else 0)
-
-    def said(done: int, _: int) -> None:
-        tell(done, total, "samples")
-
-    nll, features = scoring.score_continuations(reference, cut, new, ends, said, settings["dtype"])
-    if first is None:
-        real_ends = real.arrays["lengths"].astype(np.int64)
-        _, real_features = scoring.score_continuations(
-            reference,
-            real_prompts,
-            real,
-            real_ends,
-            lambda done, _: tell(len(new) + done, total, "samples"),
-            settings["dtype"],
-        )
-        before = None
-        Dataset({"features": real_features}, np.zeros(len(real_features), np.int32)).save(folder / REAL_FEATURES)
-    else:
-        real_features = Dataset.load(first / REAL_FEATURES).arrays["features"]
-        rows = Dataset.load(first / "rows.safetensors").arrays
-        before = sampled.per_token(rows["nll"], rows["tokens"])
-    counts = type_counts(encoded, int(reference.config.vocab_size))
-    facts = sampled.sample_measures(new.arrays["tokens"], lengths, tails.frequency_deciles(counts))
+    some = equal[spaced(len(equal), ROWS)]
+    ends[some] = np.minimum(lengths[some], _longest_real(corpus, settings))
+    nll, features = scoring.score_continuations(
+        reference, cut, new, ends, lambda done, total: tell(done, total, "samples"), settings["dtype"]
+    )
+    deciles = tails.frequency_deciles(type_counts(encoded, int(reference.config.vocab_size)))
+    before = None if first is None else sampled.per_token(first.arrays["nll"], first.arrays["tokens"])
+    facts = sampled.sample_measures(new.arrays["tokens"], lengths, deciles, equal)
     facts |= sampled.score_measures(nll, lengths, before)
-    facts["mauve"] = sampled.mauve(real_features, features)
+    facts["mauve"] = sampled.mauve(real.arrays["features"], features)
     for phrase in facts["top_8grams"]:
         phrase["text"] = tokenizer.decode(phrase["tokens"])
     facts["examples"] = _examples(tokenizer, shown, prompts, settings)
     return facts, Dataset({"nll": nll, "tokens": lengths}, samples.origin)
+
+
+def _longest_real(corpus: Dataset, settings: Mapping[str, Any]) -> int:
+    """Tokens of the longest real continuation: the rest of a row and the next; samples are looked at no farther."""
+    block = corpus.arrays["tokens"].shape[1]
+    rest = block if settings["prompts"] == "none" else block - min(settings["prompt_tokens"], block)
+    return int(min(rest + block, settings["new_tokens"]))
 
 
 def cut_prompts(rows: Dataset, settings: Mapping[str, Any], start: int | None) -> Dataset:
@@ -226,7 +236,7 @@ def _real_continuations(encoded: Path, settings: Mapping[str, Any], start: int |
     """Prompts from the original corpus and what really follows them, as long as samples are where there is so much."""
     corpus, after = Dataset.load(encoded / "train.safetensors"), Dataset.load(encoded / FOLLOWING)
     there = np.flatnonzero(after.arrays["lengths"] > 0)
-    there = there[spaced(len(there), FEATURES)]
+    there = there[spaced(len(there), ROWS)]
     both = texts.join(corpus.take(there), after.take(there))
     prompts = cut_prompts(corpus.take(there), settings, start)
     begin = 0 if settings["prompts"] == "none" else prompts.arrays["lengths"].astype(np.int64)

@@ -20,22 +20,34 @@ MOST_BARS = 10_000  # what is above 1,000 nats per token counts in the last one
 LOW, HIGH = 0.05, 0.99  # quantiles of generation 0 beyond which samples are counted
 
 
-def sample_measures(tokens: np.ndarray, lengths: np.ndarray, deciles: np.ndarray) -> dict[str, Any]:
+def equal_rows(count: int, most: int) -> np.ndarray:
+    """At most `most` (1 at least) of `count` samples, drawn with a fixed seed, ascending.
+
+    Entropies, coverage and MAUVE depend on how many samples there are, and policies make different numbers of them.
+    """
+    return np.sort(np.random.Generator(np.random.Philox(0)).permutation(count)[: max(1, most)])
+
+
+def sample_measures(
+    tokens: np.ndarray, lengths: np.ndarray, deciles: np.ndarray, equal: np.ndarray | None = None
+) -> dict[str, Any]:
     """Repetition, duplicates, diversity and coverage of a generation's samples.
 
     Args:
         tokens, lengths: the samples, see above.
         deciles: (types,) the frequency decile of each type in the real corpus, 0 (head) to 9 (tail), -1 for types that do
             not occur there, as `tails.frequency_deciles` gives them.
+        equal: the samples that entropies, coverage and recall are of, as `equal_rows` draws them; None: all.
 
     Returns:
-        `sample_rows`; `rep_2` .. `rep_4`; `longest_repeat`, `longest_repeat_max`; `top_8grams` (without their text);
+        `sample_rows`, `compared_rows`; `rep_2` .. `rep_4`; `longest_repeat`, `longest_repeat_max`; `top_8grams` (without their text);
         `exact_duplicate_rate`, `near_duplicate_rate`; `distinct_1` .. `distinct_4`, `type_token_ratio`, `distinct_tokens`;
         `self_bleu`, `self_bleu_rows`; `unigram_entropy`, `unigram_entropy_se`, `next_token_entropy`; `vocabulary_coverage`,
         `recall_by_decile`. All draws have a fixed seed: equal samples give equal values.
     """
     grams = Grams(tokens, lengths)
-    found: dict[str, Any] = {"sample_rows": len(grams)}
+    few = grams if equal is None or len(equal) == len(grams) else Grams(tokens[equal], lengths[equal])
+    found: dict[str, Any] = {"sample_rows": len(grams), "compared_rows": len(few)}
     for n in (2, 3, 4):
         found[f"rep_{n}"] = _mean(repetition.repetition(grams, n))
     repeats = repetition.longest_repeat(grams)
@@ -45,9 +57,9 @@ def sample_measures(tokens: np.ndarray, lengths: np.ndarray, deciles: np.ndarray
     found["exact_duplicate_rate"] = _mean(repetition.exact_duplicates(grams))
     found["near_duplicate_rate"] = _mean(repetition.near_duplicates(grams))
     found |= diversity.distinct(grams) | diversity.self_bleu(grams)
-    found["unigram_entropy"], found["unigram_entropy_se"] = diversity.unigram_entropy(grams)
-    found["next_token_entropy"] = diversity.next_token_entropy(grams)
-    return found | diversity.coverage(grams, deciles)
+    found["unigram_entropy"], found["unigram_entropy_se"] = diversity.unigram_entropy(few)
+    found["next_token_entropy"] = diversity.next_token_entropy(few)
+    return found | diversity.coverage(few, deciles)
 
 
 def per_token(nll: np.ndarray, tokens: np.ndarray) -> np.ndarray:

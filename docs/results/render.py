@@ -16,6 +16,8 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from collapse_cli.console import change, perplexity, protocols
+from collapse_cli.diagnosis import diagnose
+from collapse_cli.metrics.intervals import interval
 from collapse_cli.rundir import RunFolder
 
 COLOURS = ("#c0392b", "#d68910", "#1f618d", "#1e8449", "#6c3483")
@@ -30,14 +32,16 @@ def collect(rows: Sequence[Mapping[str, Any]]) -> Series:
     return found
 
 
-def table(series: Series, names: Sequence[str], generations: int) -> str:
-    """Perplexity by generation and policy with the change from generation 0; the mean over seeds."""
+def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], generations: int) -> str:
+    """Perplexity by generation and policy, the mean over seeds; and the geometric mean of its changes from generation 0."""
+    series = collect(rows)
+    ratios = {one.policy: one.ratios for one in diagnose(rows).policies}
     lines = ["| generation | " + " | ".join(names) + " |", "|---:|" + "---:|" * len(names)]
     for generation in range(generations + 1):
         cells = []
         for name in names:
-            value, first = (sum(series[name, g]) / len(series[name, g]) for g in (generation, 0))
-            cells.append(perplexity(value) + (f" ({change(value, first)})" if generation else ""))
+            value = interval(series[name, generation]).mean
+            cells.append(perplexity(value) + (f" ({change(ratios[name][generation].mean, 1)})" if generation else ""))
         lines.append(f"| {generation} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -84,15 +88,15 @@ def main() -> None:
     run = RunFolder(path.resolve().parent, path.resolve().name)
     rows = run.rows()
     names = list(run.config().loop.policies)
-    series = collect(rows)
     generations = max(row["generation"] for row in rows)
     seeds = sorted({row["seed"] for row in rows})
-    print(table(series, names, generations))
+    print(table(rows, names, generations))
     print()
     said = f"mean of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    print("; ".join([said, *protocols(rows)]))
+    how = "; change: geometric mean" if len(seeds) > 1 else ""
+    print("; ".join([said + how, *protocols(rows)]))
     thin = "; thin lines: single seeds" if len(seeds) > 1 else ""
-    picture(series, names, generations, f"{run.name} ({said}{thin})", Path(sys.argv[2]))
+    picture(collect(rows), names, generations, f"{run.name} ({said}{thin})", Path(sys.argv[2]))
 
 
 if __name__ == "__main__":
