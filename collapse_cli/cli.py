@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from collapse_cli.config import Experiment
+    from collapse_cli.rundir import RunFolder
+
+STATUS = {"started": "started: at work, or killed (the same command goes on)"}
 
 app = typer.Typer(
     help="What happens to a generative model when its training data are partly made by earlier models?",
@@ -169,7 +174,9 @@ def compare(
     from collapse_cli import printing
     from collapse_cli.rundir import run_of
 
-    found = side_by_side.compare([run_of(target, runs_dir) for target in targets])
+    folders = [run_of(target, runs_dir) for target in targets]
+    found = side_by_side.compare(folders)
+    _warn_of_damage(folders)
     if as_json:
         print(json.dumps(found.record()))
         return
@@ -219,6 +226,7 @@ def status(
 
     folder = run_of(target, runs_dir)
     record, rows, store = folder.record(), folder.rows(), Store(folder.runs / STORE)
+    _warn_of_damage([folder])
     stages: dict[str, list[int]] = {}
     for stage in folder.plan():
         entry = stages.setdefault(stage["kind"], [0, 0])
@@ -230,7 +238,8 @@ def status(
         return
     console = Console()
     facts = {
-        "status": record["status"] + (f": {record['error']}" if "error" in record else ""),
+        "status": STATUS.get(record["status"], record["status"])
+        + (f": {record['error']}" if "error" in record else ""),
         "started": record["created"],
         "updated": record["updated"],
         "stages": ", ".join(f"{kind} {entry[0]}/{entry[1]}" for kind, entry in stages.items()),
@@ -329,7 +338,19 @@ def _tree(
     if data is not None:
         names = dict.fromkeys(("train", "valid", "test", "sha256"), "")
         tree = config.merge(tree, {"data": {"source": data, **names}})
-    return config.load(config.merge(tree, config.parse_settings(settings or [])), "the command line"), path.stem
+    over = config.merge({"loop": given} if given else {}, config.parse_settings(settings or []))
+    config.refuse_conflicts(tree.get("variants", {}), over)
+    return config.load(config.merge(tree, over), "the command line"), path.stem
+
+
+def _warn_of_damage(folders: "Sequence[RunFolder]") -> None:
+    for folder in folders:
+        if lines := folder.damaged():
+            said = "line is" if lines == 1 else "lines are"
+            file = folder.path / "metrics.jsonl"
+            typer.echo(
+                f"collapse: {file}: {lines} {said} damaged and left out; the run's command writes them again", err=True
+            )
 
 
 def _first_comment(path: Path) -> str:

@@ -87,6 +87,14 @@ class RunFolder:
         order = {name: index for index, name in enumerate(dict.fromkeys(names))}
         return sorted(rows, key=lambda row: (row["seed"], row["generation"], order[row["policy"]]))
 
+    def damaged(self) -> int:
+        """How many lines of `metrics.jsonl` are no rows, and are left out of `rows`."""
+        file = self.path / "metrics.jsonl"
+        if not file.exists():
+            return 0
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        return sum(bool(line.strip()) for line in lines) - len(_lines(file))
+
     def _policies(self) -> Sequence[str]:
         try:
             named = self.record()["config"]["loop"]["policies"]
@@ -181,9 +189,16 @@ class RunFolder:
 
 
 def run_of(target: str, runs: Path) -> RunFolder:
-    """The run of that name in `runs`, or in that folder where `target` is a path; whether it exists is asked later."""
+    """The run of that name in `runs`, or in that folder where `target` is a path; whether it exists is asked later.
+
+    Raises:
+        ConfigError: for what can be neither.
+    """
     path = Path(target).resolve()
-    return RunFolder(path.parent, path.name) if "/" in target else RunFolder(runs, target)
+    try:
+        return RunFolder(path.parent, path.name) if "/" in target or target == "." else RunFolder(runs, target)
+    except ConfigError:
+        raise ConfigError(f"{target!r} is neither the name of a run in {runs} nor a run's folder") from None
 
 
 def all_runs(runs: Path) -> list[RunFolder]:

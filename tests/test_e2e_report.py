@@ -240,3 +240,48 @@ def test_variants_are_runs_of_their_own_and_one_report(tiny: Path, tmp_path: Pat
     said = e2e.collapse("run", config, "--runs-dir", tmp_path / "runs", "--policy", "keep-0")
     assert said.out.count("nothing to compute") == 2
     assert "collapse compare sources-baseline sources-statistical" in " ".join(said.out.split())
+
+
+def test_a_damaged_line_is_said_and_written_again(tiny: Path, runs: Path) -> None:
+    file = runs / "other" / "metrics.jsonl"
+    whole = file.read_text(encoding="utf-8")
+    file.write_text(whole.replace('"generation": 1', '"generation": "x"', 1), encoding="utf-8")
+    for command in (["compare", "other", "tiny"], ["status", "other"]):
+        result = e2e.collapse(*command, "--runs-dir", runs)
+        assert result.code == 0
+        assert "1 line is damaged and left out" in result.err
+    e2e.run(tiny, runs, "--name", "other", "--seeds", "0,1", train__lr="2e-2")
+    assert sorted(file.read_text(encoding="utf-8").splitlines()) == sorted(whole.splitlines())
+    assert e2e.collapse("status", "other", "--runs-dir", runs).err == ""
+
+
+def test_what_variants_differ_in_is_not_set_for_all(tiny: Path, tmp_path: Path) -> None:
+    config = tmp_path / "sources.toml"
+    config.write_text(tiny.read_text(encoding="utf-8") + VARIANTS, encoding="utf-8")
+    result = e2e.collapse("run", config, "--runs-dir", tmp_path / "runs", "--set=data.rows=30")
+    assert result.code == 2
+    assert "data.rows is what the variants statistical differ in" in result.err
+    assert "--set variants.statistical.data.rows=" in result.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_zipf_under_another_tokenizer_says_what_is_missing(tiny: Path, tmp_path: Path) -> None:
+    zipf = "--set=data.zipf={ vocabulary = 32, rank = 2, train_tokens = 4096, test_tokens = 1024 }"
+    result = e2e.collapse("run", tiny, "--runs-dir", tmp_path, "--data", "zipf", zipf, "--generations", "0")
+    assert result.code == 0
+    assert "there will be no kl_truth; --set model.tokenizer=words" in " ".join(result.out.split())
+
+
+@pytest.mark.parametrize("target", ["", "..", "a b", "."])
+def test_what_can_be_no_run_is_called_that(runs: Path, target: str) -> None:
+    for command in ("report", "forecast", "status"):
+        result = e2e.collapse(command, target, "--runs-dir", runs)
+        assert result.code == 2
+        assert "--name" not in result.err
+        assert result.err.count("\n") == 1
+
+
+def test_a_seed_below_0_is_refused(tiny: Path, tmp_path: Path) -> None:
+    result = e2e.collapse("run", tiny, "--runs-dir", tmp_path / "runs", "--seeds", "-1")
+    assert result.code == 2
+    assert "must be at least 0" in result.err

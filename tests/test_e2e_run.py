@@ -669,7 +669,7 @@ def test_weights_that_an_unfinished_run_needs_are_not_pruned(
         "mix": 0,
     }
     done = e2e.collapse(*first).json
-    assert done["computed"] == 8
+    assert done["computed"] == 7
     assert weights(fresh, "first") == weights(fresh, "second") == set()
 
 

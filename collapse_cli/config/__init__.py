@@ -10,6 +10,7 @@ from collapse_cli.config.reading import (
     preset_path,
     presets,
     read_toml,
+    refuse_conflicts,
     variant_experiments,
 )
 from collapse_cli.config.tree import Expectation, Experiment, Section
@@ -27,5 +28,6 @@ __all__ = [
     "preset_path",
     "presets",
     "read_toml",
+    "refuse_conflicts",
     "variant_experiments",
 ]

@@ -119,6 +119,33 @@ def variant_experiments(tree: Mapping[str, Any], where: str) -> dict[str, Experi
     return found
 
 
+def refuse_conflicts(variants: Mapping[str, Any], over: Mapping[str, Any]) -> None:
+    """Check that the command line sets nothing that variants set: neither could win without spoiling what they compare.
+
+    Raises:
+        ConfigError: naming the option and the variants.
+    """
+    for key in _leaves({name: value for name, value in over.items() if name != "variants"}):
+        there = [name for name, changed in variants.items() if any(_same(key, other) for other in _leaves(changed))]
+        if there:
+            raise ConfigError(
+                f"{key} is what the variants {', '.join(there)} differ in, so it cannot be set for all; for one of them say "
+                f"--set variants.{there[0]}.{key}=…"
+            )
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for name, value in tree.items():
+        found += _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [prefix + name]
+    return found
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two dotted keys are equal, or one is a table that holds the other."""
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
 def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     """` (did you mean 'keep-10'?)` where something known is near, else nothing."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -1,6 +1,6 @@
 """The typed tree of an experiment: defaults < preset or file < command line. Frozen; an unknown key is an error."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -18,7 +18,7 @@ class LoopConfig(Section):
     """The last generation: 9 means generations 0..9, ten models, nine of them fitted on a mixed corpus."""
     policies: tuple[str, ...] = Field(default=("keep-0", "keep-10", "keep-20"), min_length=1)
     """How each generation's corpus is mixed: keep-P, fresh-P, accumulate, accumulate-subsample."""
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     """One complete repetition of the experiment for each seed."""
     init: Literal["base", "gen0", "previous"] = "base"
     """The weights a generation's training starts from: the base model, generation 0's, or the previous one's."""

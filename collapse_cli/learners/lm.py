@@ -187,6 +187,10 @@ class LanguageModel:
             "line_bos": data["line_bos"],
             "notes": [*text.notes, *spelled, *fewer],
         } | _truth(language, tokenizer)
+        if language and "zipf" not in self.facts:
+            self.facts["notes"].append(
+                "a word of the language is not a token, so there will be no kl_truth; --set model.tokenizer=words makes it one"
+            )
 
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
         """Train on the rows; `train_loss` and more in `facts`."""

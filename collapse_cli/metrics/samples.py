@@ -37,7 +37,7 @@ def sample_measures(
         tokens, lengths: the samples, see above.
         deciles: (types,) the frequency decile of each type in the real corpus, 0 (head) to 9 (tail), -1 for types that do
             not occur there, as `tails.frequency_deciles` gives them.
-        equal: the samples that entropies, coverage and recall are of, as `equal_rows` draws them; None: all.
+        equal: the samples that diversity, entropies, coverage and recall are of, as `equal_rows` draws them; None: all.
 
     Returns:
         `sample_rows`, `compared_rows`; `rep_2` .. `rep_4`; `longest_repeat`, `longest_repeat_max`; `top_8grams` (without their text);
@@ -56,7 +56,7 @@ def sample_measures(
     found["top_8grams"] = repetition.frequent_phrases(grams)
     found["exact_duplicate_rate"] = _mean(repetition.exact_duplicates(grams))
     found["near_duplicate_rate"] = _mean(repetition.near_duplicates(grams))
-    found |= diversity.distinct(grams) | diversity.self_bleu(grams)
+    found |= diversity.distinct(few) | diversity.self_bleu(few)
     found["unigram_entropy"], found["unigram_entropy_se"] = diversity.unigram_entropy(few)
     found["next_token_entropy"] = diversity.next_token_entropy(few)
     return found | diversity.coverage(few, deciles)
