@@ -93,9 +93,8 @@ def print_variants(console: Console, results: Mapping[str, Any]) -> None:
 
 def _sources_table(found: Mapping[str, Any]) -> Table:
     seeds = ", ".join(map(str, found["seeds"]))
-    title = (
-        f"KL from the truth at generation {found['generation']}, nats/token (seeds {seeds}; 95% intervals over seeds)"
-    )
+    over = f"seeds {seeds}; 95% intervals" if len(found["seeds"]) > 1 else f"seed {seeds}: no intervals"
+    title = f"KL from the truth at generation {found['generation']}, nats/token ({over})"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("variant")
     for name in ("error", "of that, after generation 0", "above the baseline", "share of the causes"):
