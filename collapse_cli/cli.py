@@ -134,11 +134,12 @@ def evaluate(
 def report(
     targets: Annotated[list[str], typer.Argument(help="Runs, by name or folder.", metavar="RUN...")],
     out: Annotated[
-        Path | None, typer.Option(help="The file to write; report.html in the folder of the (first) run by default.")
+        str | None,
+        typer.Option(metavar="FILE", help="What to write; report.html in the folder of the (first) run by default."),
     ] = None,
     markdown: Annotated[bool, typer.Option("--md", help="Write Markdown with pictures beside it instead.")] = False,
     figures: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Also write PNG and SVG figures for papers there.")
+        str | None, typer.Option(metavar="FOLDER", help="Also write PNG and SVG figures for papers there.")
     ] = None,
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,
@@ -147,13 +148,16 @@ def report(
     from rich.console import Console
 
     from collapse_cli import report as reports
+    from collapse_cli.report import places
     from collapse_cli.rundir import run_of
 
     folders = [run_of(target, runs_dir) for target in targets]
     folders[0].record()
-    place = out or folders[0].path / ("report.md" if markdown else "report.html")
+    place = places.named("--out", out, "file") or folders[0].path / ("report.md" if markdown else "report.html")
+    beside = places.named("--figures", figures, "folder")
+    places.check(folders, place, beside, markdown=markdown)
     write = reports.write_markdown if markdown else reports.write_report
-    written = [write(folders, place), *(reports.write_figures(folders, figures) if figures else [])]
+    written = [write(folders, place), *(reports.write_figures(folders, beside) if beside else [])]
     if as_json:
         print(json.dumps({"written": [str(path) for path in written]}))
         return
@@ -206,8 +210,9 @@ def forecast(
     console = Console()
     for table in ahead.tables(found):
         console.print(table)
-    for sentence in ahead.sentences(found):
-        console.print(sentence, highlight=False, markup=False)
+    commands = {option.get("command") for option in found["share"].get("next", [])}
+    for sentence in ahead.sentences(found):  # a command stays on one line, to be pasted
+        console.print(sentence, highlight=False, markup=False, emoji=False, soft_wrap=sentence in commands)
 
 
 @app.command()
