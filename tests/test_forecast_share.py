@@ -15,6 +15,7 @@ from test_forecast import folder_of, rng_of, rows_of
 from collapse_cli.cli import app
 from collapse_cli.config import Experiment
 from collapse_cli.forecast import FLAGS, forecast, forecast_rows, name_given, sentences, tables
+from collapse_cli.forecast.command import seen_from_here
 from collapse_cli.forecast.fit import Series
 from collapse_cli.forecast.share import Ratios, crossing, curves, falling, from_seeds, smallest_share
 
@@ -154,6 +155,7 @@ def test_a_run_says_its_smallest_share_and_the_next_run(tmp_path: Path) -> None:
     assert best["expected_width"] < best["width"]
     assert shlex.split(best["command"]) == [
         *("collapse", "run", "--preset", "quick", "--seeds", "0,1,2", "--data", "a b", "--name", "one"),
+        *("--runs-dir", str(tmp_path)),
         *("--policy", best["policy"]),
     ]
     assert best["command"] in sentences(found)
@@ -169,7 +171,7 @@ def test_more_seeds_are_asked_for_where_they_help_most(tmp_path: Path) -> None:
     found = forecast(folder_of(tmp_path, rows, command=command), factor=math.exp(ratio(10.5)))
     more = [one for one in found["share"]["next"] if "more_seeds" in one]
     assert more
-    assert more[0]["command"] == "collapse run my/one.toml --seeds 0,1,2,3"
+    assert more[0]["command"] == f"collapse run my/one.toml --runs-dir {tmp_path} --seeds 0,1,2,3"
 
 
 def test_the_command_that_is_proposed_can_be_given() -> None:
@@ -246,7 +248,7 @@ def test_no_command_is_proposed_that_would_run_something_else(tmp_path: Path, co
     assert found["share"]["next"]
     assert not any("command" in option for option in found["share"]["next"])
     said = sentences(found)[-1]
-    assert said.startswith("what would narrow it most: ")
+    assert said.startswith("what would narrow the share of real data most: ")
     assert not said.endswith(":")
 
 
@@ -263,6 +265,28 @@ def test_no_command_is_proposed_that_would_run_something_else(tmp_path: Path, co
 )
 def test_the_name_that_a_command_gives_its_run(command: str, name: str | None) -> None:
     assert name_given(command.split()) == name
+
+
+@pytest.mark.parametrize(
+    ("command", "seen"),
+    [
+        ("run one.toml", "run one.toml"),
+        ("run one.toml --runs-dir R --json", "run one.toml --json"),
+        ("run --runs-dir=../R one.toml --name one", "run one.toml --name one"),
+        ("run --runs-dir R -- --runs-dir", "run -- --runs-dir"),
+    ],
+)
+def test_the_runs_folder_of_a_command_is_the_one_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, seen: str
+) -> None:
+    """Whatever it was called where the run was made: an option only where it is not the default, here."""
+    monkeypatch.chdir(tmp_path)
+    for runs in (Path("runs"), tmp_path / "runs"):
+        assert seen_from_here(command.split(), runs) == seen.split()
+    option = ["--runs-dir", str(tmp_path / "my runs")]
+    before, end, after = seen.partition(" -- ")
+    there = [*before.split(), *option, *(end + after).split()]
+    assert seen_from_here(command.split(), Path("my runs")) == there
 
 
 def test_the_options_of_run_that_take_no_value_are_known() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from collapse_cli.config import DEFAULT_PRESET, ConfigError
 from collapse_cli.forecast import share as shares
+from collapse_cli.forecast.command import seen_from_here, with_options
 from collapse_cli.forecast.fit import (
     BOOTSTRAPPED_SEEDS,
     Fit,
@@ -63,6 +64,7 @@ def forecast(folder: RunFolder, *, factor: float = 1.5, generation: int | None =
     command = record.get("command")
     words = [str(word) for word in command] if isinstance(command, list) else []
     if name_given(words) == folder.name:  # else it is a variant, or was renamed: the command would run something else
+        words = seen_from_here(words, folder.runs)
         for option in share.get("next", []):
             option["command"] = _command(words, option, [int(s) for s in share["seeds"]])
     notes = found["notes"]
@@ -83,7 +85,7 @@ def forecast_rows(
     policies, models = [], {}
     for name in dict.fromkeys(row["policy"] for row in rows):
         if name not in measured:
-            policies.append({"policy": name, "status": "not enough data", "why": "no seed has a generation 0 and more"})
+            policies.append({"policy": name, "status": "not enough data", "why": _lacking(name, rows)})
             continue
         policies.append(_policy(name, measured[name]))
         if policies[-1]["status"] == "ok":
@@ -126,6 +128,15 @@ def collect(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Series], list[
         if kept:
             series[policy] = Series(kept, errors.get(policy, {}))
     return series, notes
+
+
+def _lacking(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """What a policy without a series has too little of."""
+    found = {row["generation"] for row in rows if row["policy"] == name and _log_perplexity(row) is not None}
+    if found != {0}:
+        return "no seed has both generation 0 and a later one"
+    least = f"{LEAST_GENERATIONS} generations, or {LEAST_STEPS + 1} of a single seed"
+    return f"only generation 0 is measured; a forecast needs at least {least}"
 
 
 def _log_perplexity(row: Mapping[str, Any]) -> float | None:
@@ -281,7 +292,7 @@ def _share(
     keeps = {percent: name for name in measured if (percent := _percent_kept(name)) is not None}
     record: dict[str, Any] = {"factor": factor, "policies": [keeps[p] for p in sorted(keeps)]}
     if len(keeps) < 2:
-        why = f"at least two keep-P policies are needed, this run has {len(keeps)} with data"
+        why = f"at least two keep-P policies with generations after 0 are needed; this run has {len(keeps)}"
         return record | {"status": "not enough data", "why": why, "generation": generation}
     series = {percent: measured[keeps[percent]] for percent in sorted(keeps)}
     reached = min(one.last for one in series.values())
@@ -378,11 +389,11 @@ def _command(words: Sequence[str], option: Mapping[str, Any], seeds: Sequence[in
     """The run's own command with one more policy, or twice the seeds; what is in the store is not computed again."""
     kept = [word for word in words[words.index("run") :] if word not in FLAGS]
     if "policy" in option:
-        return shlex.join(["collapse", *kept, "--policy", option["policy"]])
+        return shlex.join(["collapse", *with_options(kept, "--policy", option["policy"])])
     new = [max(seeds, default=-1) + 1 + i for i in range(len(seeds))]
     bare, skip = [], False
     for word in kept:
         if not skip and word != "--seeds" and not word.startswith("--seeds="):
             bare.append(word)
         skip = word == "--seeds"
-    return shlex.join(["collapse", *bare, "--seeds", ",".join(map(str, [*seeds, *new]))])
+    return shlex.join(["collapse", *with_options(bare, "--seeds", ",".join(map(str, [*seeds, *new])))])

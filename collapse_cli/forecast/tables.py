@@ -61,36 +61,51 @@ def _when(time: Record) -> str:
 def _share_said(share: Record) -> list[str]:
     if share["status"] != "ok":
         return [f"smallest share of real data: not enough data: {share['why']}"]
-    within = f"generation {share['generation']} within {share['factor']:g}× of generation 0"
-    smallest, largest = share["policies"][0], share["policies"][-1]
-    if share["share"]["bound"] == "below":
-        said = f"{smallest}, the smallest share that was run, already keeps {within}"
-    elif share["share"]["bound"] == "above":
-        said = f"{largest}, the largest share that was run, does not keep {within}"
-        said += "; more real data is needed than that" if share["share"]["value"] < 100 else ""
-    else:
-        said = f"about {share['share']['value']:g}% of real data keeps {within}"
-    low, high = share["low90"], share["high90"]
-    found = [f"{said} (90%: {_percent(low)} to {_percent(high)}; nothing is said beyond the shares that were run)"]
-    if not share["next"] or share["next"][0]["width"] == 0:
-        return [*found, "no run would narrow this"]
+    found = [_needed(share)]
+    if not share["next"]:
+        return found
     first = share["next"][0]
+    if first["width"] == 0:
+        return [*found, "no further run would narrow the share of real data that is needed"]
     end = ":" if "command" in first else ""
     what = first.get("policy") or f"{first['more_seeds']} more seeds"
+    said = f"what would narrow the share of real data most: {what}"
     if first["width"] is None:
-        found.append(f"what would narrow it most: {what}, since no share that was run is near{end}")
+        found.append(f"{said}, since no share that was run is near{end}")
     else:
         found.append(
-            f"what would narrow it most: {what}, to an expected {first['expected_width']:.2g} points of real data, "
-            f"from {first['width']:.2g}{end}"
+            f"{said}, to an expected {first['expected_width']:.2g} percentage points, from {first['width']:.2g}{end}"
         )
-    found.append(first.get("command", ""))
-    return [line for line in found if line]
+    return [*found, first["command"]] if "command" in first else found
+
+
+def _needed(share: Record) -> str:
+    """How much real data it takes: the best guess, and what else may be true of it (90%)."""
+    within = f"generation {share['generation']} within {share['factor']:g}× of generation 0"
+    low, guess, high = share["low90"], share["share"], share["high90"]
+    if guess["bound"] == "":
+        return f"about {guess['value']:g}% of real data keeps {within} (90%: {_percent(low)} to {_percent(high)})"
+    end = f"{guess['value']:g}%"
+    if guess["bound"] == "below":
+        none = guess["value"] == 0
+        needed = f"no real data is needed to keep {within}" if none else f"{end} of real data or less keeps {within}"
+        if high["bound"] == "below":
+            return f"{needed} (90%)" if none else f"{needed} (90%; {end} is the smallest share that was run)"
+        return f"at the best guess {needed}; it may take {'' if high['bound'] else 'up to '}{_percent(high)} (90%)"
+    all_of_it = guess["value"] == 100
+    needed = f"even 100% of real data does not keep {within}"
+    needed = needed if all_of_it else f"more than {end} of real data is needed to keep {within}"
+    if low["bound"] == "above":
+        return f"{needed} (90%)" if all_of_it else f"{needed} (90%; {end} is the largest share that was run)"
+    least = f"{low['value']:g}%" + (" or less" if low["bound"] and low["value"] > 0 else "")
+    may = f"it may be as little as {least}" if not all_of_it else f"it may be that {least} does"
+    return f"at the best guess {needed}; {may}, or {'not even' if all_of_it else 'more than'} {end} (90%)"
 
 
 def _percent(end: Record) -> str:
-    sign = {"": "", "below": "≤ ", "above": "> "}[end["bound"]]
-    return f"{sign}{end['value']:g}%"
+    if end["bound"] == "above":
+        return f"more than {end['value']:g}%"
+    return f"{end['value']:g}%" + (" or less" if end["bound"] and end["value"] > 0 else "")
 
 
 def _perplexity(value: float | None) -> str:
@@ -102,10 +117,12 @@ def _perplexity(value: float | None) -> str:
 def _expected(known: list[Record]) -> Table:
     table = _table("perplexity to come: median (90% interval)")
     table.add_column("policy", no_wrap=True)
-    table.add_column("0", justify="right")
-    table.add_column("last", justify="right")
+    table.add_column("generation 0", justify="right")
+    table.add_column("last measured (generation)", justify="right")
     for entry in known[0]["expected"]:
         table.add_column(f"generation {entry['generation']}", justify="right")
+    if len({tuple(one["farthest_seeds"]) for one in known}) > 1:  # so their generations 0 are not the same
+        table.caption = f"means over those seeds that got farthest: {'; '.join(map(_seeds, known))}"
     for one in known:
         last = one["measured"][-1]
         cells = [
@@ -121,6 +138,12 @@ def _expected(known: list[Record]) -> Table:
                 cells.append(f"{said} [dim]({ends})[/]")
         table.add_row(escape(one["policy"]), *cells)
     return table
+
+
+def _seeds(one: Record) -> str:
+    seeds = one["farthest_seeds"]
+    named = ", ".join(map(str, seeds))
+    return f"{escape(one['policy'])} over {len(seeds)} (seed{'s' if len(seeds) > 1 else ''} {named})"
 
 
 def _times(known: list[Record]) -> Table:
@@ -173,4 +196,4 @@ def _ratio(value: float) -> str:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold")
+    return Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
