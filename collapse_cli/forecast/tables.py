@@ -118,7 +118,7 @@ def _expected(known: list[Record]) -> Table:
     table = _table("perplexity to come: median (90% interval)")
     table.add_column("policy", no_wrap=True)
     table.add_column("generation 0", justify="right")
-    table.add_column("last measured (generation)", justify="right")
+    table.add_column("last measured (its generation)", justify="right")
     for entry in known[0]["expected"]:
         table.add_column(f"generation {entry['generation']}", justify="right")
     if len({tuple(one["farthest_seeds"]) for one in known}) > 1:  # so their generations 0 are not the same
