@@ -250,11 +250,11 @@ def test_warnings_stand_before_all_sections_and_like_ones_are_one(runs: Path) ->
 def test_published_numbers_are_held_against_ours(runs: Path) -> None:
     run = read([RunFolder(runs, "seeds")])
     found = published_table(run, series_of(run))
-    assert [one.verdict for one in found] == ["inside", "outside", "not yet measured", "inside"]
+    assert [one.verdict for one in found] == ["inside", "outside", "not part of this run", "inside"]
     assert found[3].where == "keep-0, generation 1", "no policy named: the first"
     assert found[3].source == "D; noted"
     said = Text(report(runs, "seeds")).said
-    assert "not yet measured" in said
+    assert "not part of this run" in said
     assert "✗ outside" in said
 
 
@@ -271,7 +271,7 @@ def test_time_by_stage_adds_up(runs: Path) -> None:
 def test_several_runs_stand_side_by_side(runs: Path) -> None:
     text = report(runs, "seeds", "one")
     page, tree = Text(text), figures_of(text)
-    assert tree["series"] == [{"policy": p, "run": r} for r in (0, 1) for p in (0, 1)]
+    assert tree["series"] == [{"policy": p, "run": r, "colour": p, "dash": r} for r in (0, 1) for p in (0, 1)]
     assert {"seeds · keep-0", "one · keep-10"} <= {t["name"] for t in tree["figures"]["perplexity"]["traces"]}
     assert text.count('data-toggle="run"') == 2
     assert page.said.count("How the calls are made") == 2

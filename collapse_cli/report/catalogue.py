@@ -1,5 +1,6 @@
 """What the report shows of a row of metrics.jsonl: each field's name for people, its unit, and how to read its plot."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -24,8 +25,14 @@ class Measure:
     part: int | None = None
     zero: bool = False
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """What its values cannot be outside of: an interval over seeds that knows nothing of it is cut there."""
+        return LIMITS.get(self.unit, (-math.inf, math.inf))
+
 
 SHARE = "share"
+LIMITS = {SHARE: (0.0, 1.0), "0–1": (0.0, 1.0), "0–100": (0.0, 100.0)}
 
 SAMPLES = (
     Measure(

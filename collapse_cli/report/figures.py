@@ -110,7 +110,10 @@ def perplexity(series: Sequence[Series], floors: Mapping[int, float]) -> Figure 
         )
     seen = [y for trace in traces for y in trace["y"]]
     layout = layout_of("perplexity", last) | {"showlegend": True}
-    layout["yaxis"] |= {"type": "log"} | log_ticks(min(seen), max(seen))
+    low, high = apart(min(seen), max(seen))
+    layout["yaxis"] |= {"type": "log"} | log_ticks(low, high)
+    if low < min(seen):
+        layout["yaxis"]["logrange"] = [math.log10(low), math.log10(high)]
     return Figure(
         "perplexity",
         "Perplexity on real test text",
@@ -134,7 +137,7 @@ def perplexities(one: Series) -> dict[int, Interval]:
 
 def curve(measure: Measure, series: Sequence[Series]) -> Figure | None:
     """A field by generation, every series a line; None where no row has it."""
-    found = {one.index: one.means(measure.name, measure.part) for one in series}
+    found = {one.index: bounded(one, measure) for one in series}
     traces: list[Trace] = []
     for one in series:
         traces += _lines(one, found[one.index], one.by_seed(measure.name, measure.part), share=measure.unit == SHARE)
@@ -145,6 +148,8 @@ def curve(measure: Measure, series: Sequence[Series]) -> Figure | None:
         layout["yaxis"] |= {"rangemode": "tozero", "autorangeoptions": {"minallowed": 0}}
     if measure.name in ("head_change", "tail_change"):
         layout["yaxis"] |= {"zeroline": True}
+    if ends := level([y for trace in traces for y in trace["y"]], measure):
+        layout["yaxis"]["range"] = ends
     name = measure.name if measure.part is None else f"{measure.name}_{measure.part + 1}"
     return Figure(
         name,
@@ -159,16 +164,40 @@ def curve(measure: Measure, series: Sequence[Series]) -> Figure | None:
     )
 
 
+def bounded(one: Series, measure: Measure) -> dict[int, Interval]:
+    """Generation -> mean over seeds; the interval cut at what the measure's values cannot be outside of."""
+    low, high = measure.bounds
+    return {
+        g: there.within(lambda end: min(high, max(low, end)))
+        for g, there in one.means(measure.name, measure.part).items()
+    }
+
+
+def level(seen: Sequence[float], measure: Measure) -> list[float] | None:
+    """Ends of the axis for values that are all one, around which plotly would draw -100% to 100%; else None."""
+    low, high = min(seen), max(seen)
+    if high - low > 1e-9 * max(1.0, abs(high)):
+        return None
+    room = 0.25 * abs(high) or (0.05 if measure.bounds[1] == 1 else 0.1)
+    least, most = measure.bounds
+    return [rounded(0.0 if measure.zero else max(least, low - room)), rounded(min(most, high + room))]
+
+
 def same_scale(figures: Sequence[Figure | None]) -> list[Figure]:
     """The figures with one vertical scale, so that they compare at a glance."""
     there = [one for one in figures if one is not None]
     seen = [y for one in there for trace in one.traces for y in trace["y"]]
     if seen:
         low, high = min(0.0, *seen), max(0.0, *seen)
-        room = (high - low) * 0.06 or 1.0
+        room = (high - low) * 0.06 or 0.1
         for one in there:
             one.layout["yaxis"]["range"] = [rounded(low - room), rounded(high + room)]
     return there
+
+
+def apart(low: float, high: float) -> tuple[float, float]:
+    """Ends of a logarithmic axis: those of the values, or 20% around a single one, which would have no ticks."""
+    return (low / 1.2, high * 1.2) if high < low * 1.001 else (low, high)
 
 
 def log_ticks(low: float, high: float) -> dict[str, Any]:

@@ -37,7 +37,10 @@ def markdown(
     for run, diagnosis in zip(runs, found, strict=True):
         parts.append(f"**{cell(diagnosis.verdict, 2000)}**")
         if not run.finished:
-            parts.append(f"This run is not finished ({cell(run.status)}): all below is of what it measured so far.")
+            said = (
+                f"Rows are missing: {run.lacking}" if run.lacking else f"This run is not finished ({cell(run.status)})"
+            )
+            parts.append(f"{said}: all below is of what it measured so far.")
         parts.append("\n".join(f"- {name}: {cell(said)}" for name, said in facts(run).items()))
         if diagnosis.notes:
             parts.append("\n".join(f"- {cell(note, 400)}" for note in diagnosis.notes))

@@ -8,16 +8,25 @@ from collapse_cli.report.figures import Figure
 from collapse_cli.report.reading import Series, table
 from collapse_cli.report.text import LONGEST, escaped
 
-COLOURS, DASHES = 6, 4
+COLOURS, DASHES = 6, 6
 
 
-def swatch(policy: int, run: int) -> str:
-    """The sign of a line: colour by policy, dashes by run."""
-    return f'<span class="swatch c{policy % COLOURS} d{run % DASHES}" aria-hidden="true"></span>'
+def swatch(colour: int | None, run: int) -> str:
+    """The sign of a line: colour by policy (or run, see `Series.colour`), dashes by run; as the script draws it.
+
+    A line of SVG, for borders know three patterns only.
+    """
+    tone = "" if colour is None else f" c{colour % COLOURS}"
+    return f'<svg class="swatch{tone} d{dash(run)}" viewBox="0 0 30 5" aria-hidden="true"><path d="M0 2.5H30"/></svg>'
+
+
+def dash(run: int) -> int:
+    """Which dash pattern a run has; shifted from the seventh run on, so that not both come again together."""
+    return (run + run // COLOURS) % DASHES
 
 
 def heading(one: Series) -> str:
-    return f"{swatch(one.policy_index, one.run_index)} {escaped(one.label)}"
+    return f"{swatch(one.colour, one.run_index)} {escaped(one.label)}"
 
 
 def cells(

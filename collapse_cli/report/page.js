@@ -6,7 +6,7 @@
   const log = { ...data.log };
   const places = new Map([...document.querySelectorAll(".plot")].map((place) => [place.dataset.figure, place]));
   const drawn = new Set();
-  const dashes = ["solid", "dash", "dot", "dashdot"];
+  const dashes = ["solid", "9px,6px", "2px,4px", "9px,4px,2px,4px", "16px,5px", "9px,3px,2px,3px,2px,3px"];
   const symbols = ["circle", "square", "diamond", "triangle-up", "x", "cross"];
   let printing = false;
 
@@ -34,15 +34,15 @@
   };
 
   const paint = (trace, look) => {
-    const { s, role, t, g, last, r } = trace.meta;
-    const one = data.series[s] || { policy: 0, run: r || 0 };
-    const colour = look.series[one.policy % look.series.length];
-    const dash = dashes[one.run % dashes.length];
+    const { s, role, t, g, last } = trace.meta;
+    const one = data.series[s] || { colour: 0, dash: 0 };
+    const colour = look.series[one.colour % look.series.length];
+    const dash = dashes[one.dash];
     delete trace.meta;
     trace.visible = !off(s);
     if (role === "mean") {
       trace.line = { color: colour, width: 2.4, dash };
-      trace.marker = { color: colour, size: trace.x.length > 25 ? 4 : 7, symbol: symbols[one.policy % symbols.length] };
+      trace.marker = { color: colour, size: trace.x.length > 25 ? 4 : 7, symbol: symbols[one.colour % symbols.length] };
     } else if (role === "edge" || role === "band") {
       trace.line = { color: colour, width: 0 };
       trace.fillcolor = alpha(colour, 0.16);

@@ -9,7 +9,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from collapse_cli.report.ahead import Forecast
-from collapse_cli.report.markup import swatch
+from collapse_cli.report.markup import dash, swatch
 from collapse_cli.report.reading import Run, Series
 from collapse_cli.report.sections import OLD, SECTIONS, Page, warnings
 from collapse_cli.report.tables import diagnoses, facts
@@ -36,7 +36,10 @@ def html(runs: Sequence[Run], series: Sequence[Series], forecasts: Sequence[Fore
     figures = {one.name: {"traces": one.traces, "layout": one.layout, "group": one.group} for one in page.figures}
     data = {
         "figures": figures,
-        "series": [{"policy": one.policy_index, "run": one.run_index} for one in series],
+        "series": [
+            {"policy": one.policy_index, "run": one.run_index, "colour": one.colour, "dash": dash(one.run_index)}
+            for one in series
+        ],
         "log": {"perplexity": True, "histograms": False},
     }
     return _filled(
@@ -86,6 +89,8 @@ def _header(runs: Sequence[Run], verdicts: Sequence[str], page: Page) -> str:
     for run, verdict in zip(runs, verdicts, strict=True):
         whose = f"<small>{escaped(run.name)}</small>" if len(runs) > 1 else ""
         kind = "verdict long" if len(verdict) > 110 else "verdict"
+        if any(name == "causes" for name, *_ in page.sections):  # the variants say it together, first of all
+            kind = "verdict brief"
         parts.append(f'<p class="{kind}">{whose}{escaped(verdict)}</p>')
         parts.append(_facts(run))
     links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title, _ in page.sections)
@@ -95,7 +100,7 @@ def _header(runs: Sequence[Run], verdicts: Sequence[str], page: Page) -> str:
 def _facts(run: Run) -> str:
     said, kind = ENDED.get(run.status, ("not finished", "open"))
     if run.status == "success" and not run.finished:
-        said, kind = "not finished", "open"
+        said, kind = "rows are missing", "open"
     items = [f'<li><span class="pill {kind}">{said}</span></li>']
     items += [f"<li>{name}: {escaped(text, 200)}</li>" for name, text in facts(run).items()]
     lines = f'<ul class="facts">{"".join(items)}</ul>'
@@ -107,15 +112,19 @@ def _facts(run: Run) -> str:
         lines += (
             f'<p class="note"><b>This run is not finished</b>: {len(run.rows)} of {max(run.planned, len(run.rows))} models '
             f"are measured{seen}. All below is of those.{why}</p>"
+            if not run.lacking
+            else f'<p class="note"><b>Rows are missing</b>: {escaped(run.lacking)}. All below is of those measured.</p>'
         )
     return lines
 
 
 def _bar(runs: Sequence[Run], series: Sequence[Series]) -> str:
     policies = {one.policy_index: one.policy for one in series}
-    chips = [_chip("policy", index, swatch(index, 0), name) for index, name in sorted(policies.items())]
-    if len(runs) > 1:
-        chips += [_chip("run", index, swatch(-1, index), run.name) for index, run in enumerate(runs)]
+    own = {one.run_index: one.colour for one in series if one.colour != one.policy_index}  # runs with a colour each
+    signs = {index: swatch(None if own else index, 0) for index in policies}
+    chips = [_chip("policy", index, signs[index], name) for index, name in sorted(policies.items())]
+    for index, run in enumerate(runs if len(runs) > 1 else ()):
+        chips.append(_chip("run", index, swatch(index if own else None, index), run.name))
     return (
         f'<div class="bar"><div role="toolbar" aria-label="What all plots show">{"".join(chips)}'
         '<button type="button" id="theme" class="push" aria-label="switch between light and dark">light / dark</button>'

@@ -23,6 +23,7 @@ def histograms(series: Sequence[Series]) -> list[Figure]:
     low, high = min(lows), max(highs)
     peak = max(max(h.counts) / sum(h.counts) for there in found.values() for h in there.values())
     least = min(1 / sum(h.counts) for there in found.values() for h in there.values())
+    latest = max(max(there) for there in found.values())  # of all plots: the key of colours is common to them
     figures = []
     for one in series:
         if one.index not in found:
@@ -43,7 +44,13 @@ def histograms(series: Sequence[Series]) -> list[Figure]:
                     "name": f"generation {g}",
                     "customdata": [rounded(exponential(x)) for x in centres],
                     "hovertemplate": f"generation {g}: %{{y:.2%}} of samples<br>perplexity %{{customdata:.3g}}<extra></extra>",
-                    "meta": {"s": one.index, "role": "wave", "t": g / last if last else 0.0, "g": g, "last": g == last},
+                    "meta": {
+                        "s": one.index,
+                        "role": "wave",
+                        "t": g / latest if latest else 0.0,
+                        "g": g,
+                        "last": g == last,
+                    },
                 }
             )
         layout = layout_of("share of samples", 0)

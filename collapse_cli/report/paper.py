@@ -6,13 +6,14 @@ from typing import Any
 
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.report.catalogue import ALL, Measure
-from collapse_cli.report.figures import exponential, log_ticks, perplexities
+from collapse_cli.report.figures import apart, bounded, exponential, level, log_ticks, perplexities
+from collapse_cli.report.markup import dash
 from collapse_cli.report.reading import Histogram, Series, pooled
 from collapse_cli.report.text import one_line
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A6D00", "#444444")  # after Okabe and Ito
 MARKERS = ("o", "s", "D", "^", "X", "P")
-DASHES = ("-", "--", ":", "-.")
+DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (4, 1, 1, 1, 1, 1)))
 WIDTH = 7.1  # inches, both columns of a page
 SHOWN = ("distinct_2", "self_bleu", "unigram_entropy", "rep_4", "near_duplicate_rate", "mauve")
 STYLE = {
@@ -60,13 +61,16 @@ def _perplexity(series: Sequence[Series]) -> Any:
     found = [(one, there) for one in series if (there := perplexities(one))]
     if not found:
         return None
-    figure, (axes,) = _axes(1, 1, 3.5, 2.5)
+    figure, (axes,) = _axes(1, 1, 3.5, 2.7)
     for one, means in found:
         _line(axes, one, means)
     seen = [y for _, means in found for m in means.values() for y in (m.mean, m.low, m.high) if y is not None]
     axes.set(xlabel="generation", ylabel="perplexity on real test text", yscale="log")
-    _log_axis(axes.yaxis, log_ticks(min(seen), max(seen)))
-    axes.legend()
+    low, high = apart(min(seen), max(seen))
+    if low < min(seen):
+        axes.set_ylim(low, high)
+    _log_axis(axes.yaxis, log_ticks(low, high))
+    _legend(figure, axes, 3.5)
     return figure
 
 
@@ -92,12 +96,17 @@ def _histograms(series: Sequence[Series]) -> Any:
                 color=_tone(g / last),
                 linewidth=1.3 if ends else 0.6,
                 linestyle="--" if g == min(there) else "-",
-                label=f"generation {g}" if ends else None,
+                label=f"generation {g}" if g == min(there) else None,
             )
         axes.set(
             title=_plain(one.label), xscale="log", xlabel="perplexity under generation 0", ylim=(0, highest * 1.05)
         )
-        axes.legend()
+        low, high = axes.get_xlim()
+        ticks = log_ticks(low, high)
+        step = -(-len(ticks["tickvals"]) // 4)  # words as wide as 10,000 four times in a third of a page
+        _log_axis(axes.xaxis, {name: some[::step] for name, some in ticks.items()})
+        axes.set_xlim(low, high)
+    _generations(figure, grid[0], sorted({g for _, there in found for g in there}), last)
     grid[0].set_ylabel("share of samples")
     return figure
 
@@ -140,28 +149,66 @@ def _diversity(series: Sequence[Series]) -> Any:
     figure, grid = _grid(len(measures), 1.9)
     for axes, measure in zip(grid, measures, strict=False):
         _curve(axes, series, measure)
-    grid[0].legend()
+    _legend(figure, grid[0], WIDTH if len(grid) > 1 else 3.5)
     return figure
 
 
+def _legend(figure: Any, axes: Any, width: float) -> None:
+    """Names of the lines above all plots, where no data can be; as many a row as `width` inches hold."""
+    lines, names = axes.get_legend_handles_labels()
+    if names:
+        letters = max(len(name) for name in names)
+        each = letters * 0.055 + 0.5  # inches: letters of 7 points, the sign and what is between
+        columns = max(1, min(len(names), int(width / each)))
+        figure.legend(lines, names, loc="outside upper center", ncols=columns, handlelength=3.2)
+
+
+def _generations(figure: Any, axes: Any, steps: Sequence[int], last: int) -> None:
+    """First and last generation, and what is drawn between."""
+    from matplotlib.lines import Line2D
+
+    first, *between = steps
+    lines = [Line2D([], [], color=_tone(first / last), linestyle="--", linewidth=1.3)]
+    names = [f"generation {first}"]
+    if len(between) > 1:
+        lines.append(Line2D([], [], color=_tone(between[(len(between) - 1) // 2] / last), linewidth=0.6))
+        told = between[:-1]
+        names.append(f"generation {told[0]}" if len(told) == 1 else f"each between ({told[0]} to {told[-1]})")
+    if between:
+        lines.append(Line2D([], [], color=_tone(between[-1] / last), linewidth=1.3))
+        names.append(f"generation {between[-1]}")
+    figure.legend(lines, names, loc="outside upper center", ncols=1 if axes.figure.get_figwidth() < WIDTH else 3)
+
+
 def _curve(axes: Any, series: Sequence[Series], measure: Measure) -> None:
+    seen: list[float] = []
     for one in series:
-        if means := one.means(measure.name, measure.part):
+        if means := bounded(one, measure):
             _line(axes, one, means)
+            seen += [end for there in means.values() for end in (there.mean, there.low, there.high) if end is not None]
     axes.set(title=measure.title, xlabel="generation", ylabel=measure.unit)
-    if measure.zero:
+    if seen and (ends := level(seen, measure)):
+        axes.set_ylim(*ends)
+    elif measure.zero:
         axes.set_ylim(bottom=0)
 
 
 def _line(axes: Any, one: Series, means: dict[int, Interval]) -> None:
-    colour = COLOURS[one.policy_index % len(COLOURS)]
-    dash, marker = DASHES[one.run_index % len(DASHES)], MARKERS[one.policy_index % len(MARKERS)]
+    colour, marker = COLOURS[one.colour % len(COLOURS)], MARKERS[one.colour % len(MARKERS)]
     steps = list(means)
     axes.plot(
-        steps, [means[g].mean for g in steps], dash, color=colour, marker=marker, label=_plain(one.label), clip_on=False
+        steps,
+        [means[g].mean for g in steps],
+        linestyle=DASHES[dash(one.run_index)],
+        color=colour,
+        marker=marker,
+        label=_plain(one.label),
+        clip_on=False,
     )
     ends = [(g, means[g].low, means[g].high) for g in steps]
     axes.xaxis.get_major_locator().set_params(integer=True)
+    if max(one.generations) == 0:
+        axes.set_xticks([0])
     if all(low is not None for _, low, _ in ends):
         axes.fill_between(steps, [e[1] for e in ends], [e[2] for e in ends], color=colour, alpha=0.18, linewidth=0)
 

@@ -60,6 +60,13 @@ class Run:
     def finished(self) -> bool:
         return self.status == "success" and len(self.rows) >= self.planned
 
+    @property
+    def lacking(self) -> str:
+        """That rows are missing though the run ended well, and what to do; empty where none are."""
+        if self.status != "success" or self.finished:
+            return ""
+        return f"{len(self.rows)} of {self.planned} measured, though the run ended well; give the run's command again"
+
 
 @dataclass(frozen=True)
 class Series:
@@ -72,6 +79,8 @@ class Series:
     policy_index: int
     label: str
     rows: Sequence[Row]
+    colour: int
+    """Its policy's, in all runs; its run's, where all runs have one policy and it the same."""
 
     @cached_property
     def generations(self) -> list[int]:
@@ -138,7 +147,8 @@ def _policies(run: Run) -> list[str]:
 
 
 def series_of(runs: Sequence[Run]) -> list[Series]:
-    """Every policy of every run; a policy has one colour in all of them."""
+    """Every policy of every run; a policy has one colour in all of them, or a run has where there is one policy."""
+    single = len(runs) > 1 and len({row["policy"] for run in runs for row in run.rows}) == 1
     policies: dict[str, int] = {}
     found: list[Series] = []
     for run_index, run in enumerate(runs):
@@ -148,7 +158,8 @@ def series_of(runs: Sequence[Run]) -> list[Series]:
                 said = name if len(runs) == 1 else f"{run.name} · {name}"
                 rows = [row for row in run.rows if row["policy"] == name]
                 index = policies.setdefault(name, len(policies))
-                found.append(Series(len(found), run, name, run_index, index, one_line(said), rows))
+                colour = run_index if single else index
+                found.append(Series(len(found), run, name, run_index, index, one_line(said), rows, colour))
     return found
 
 

@@ -133,12 +133,14 @@ def samples(page: Page) -> None:
         return
     generations = sorted({g for one in page.series for g in one.generations if pooled(one.at(g)) is not None})
     last = max(generations) or 1
-    chosen = generations if len(generations) <= 6 else [generations[round(t * (len(generations) - 1))] for t in STEPS]
+    chosen = generations if len(generations) <= 12 else [generations[round(t * (len(generations) - 1))] for t in STEPS]
     key = "".join(
         f'<li><svg viewBox="0 0 24 5" aria-hidden="true"><rect width="24" height="5" data-wave="{g / last:.4f}"/></svg>'
         f"generation {g}</li>"
         for g in chosen
     )
+    if len(chosen) < len(generations):
+        key += f"<li>those between, {len(generations)} in all, have the colours between</li>"
     reading = how_to_read(
         "Each curve is one generation's samples, by how surprising the first model finds them. A peak that moves left "
         "is text piling up where that model was sure already; a foot that grows to the right is text it would not have "
@@ -362,7 +364,7 @@ def making(page: Page) -> None:
     page.add("making", "How it was made", "".join(parts))
 
 
-SECTIONS = (glance, causes, perplexities, forecast, samples, tails, grids, texts, phrases, published, making)
+SECTIONS = (causes, glance, perplexities, forecast, samples, tails, grids, texts, phrases, published, making)
 
 
 def _sample(text: str | None) -> str:

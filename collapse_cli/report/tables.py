@@ -15,6 +15,7 @@ from collapse_cli.report.text import one_line
 
 SHARES = {measure.name for measure in ALL if measure.unit == SHARE}
 NO_INTERVAL = "one seed: no interval"
+NO_PART = "not part of this run"
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,11 @@ def published_table(runs: Sequence[Run], series: Sequence[Series]) -> list[Publi
             if expected is None or tolerance is None or generation is None or not what:
                 continue
             if not policy:
-                policy = own[0].policy if own else ""
+                policy = own[0].policy if own else next(iter(_policies(run)), "")
             there = next((one for one in own if one.policy == policy), None)
             ours = _measured(there, what).get(int(generation)) if there is not None else None
             if ours is None:
-                verdict = "not yet measured"
+                verdict = "not yet measured" if _planned(run, there, policy, int(generation), what) else NO_PART
             else:
                 near = abs(ours.mean - expected) <= tolerance * abs(expected) * (1 + 1e-12)
                 verdict = "inside" if near else "outside"
@@ -245,6 +246,19 @@ def _measured(one: Series, what: str) -> dict[int, Interval]:
     if what == "perplexity":
         return perplexities(one)
     return one.means(what) if what in NUMBERS else {}
+
+
+def _policies(run: Run) -> list[str]:
+    return [one_line(name, 60) for name in strings(table(run.config.get("loop")).get("policies"))]
+
+
+def _planned(run: Run, there: Series | None, policy: str, generation: int, what: str) -> bool:
+    """Whether a number that is not there will be: its policy and generation are the run's, the field can be had."""
+    last = number(table(run.config.get("loop")).get("generations"))
+    if what not in NUMBERS or run.finished or policy not in _policies(run) or last is None or generation > last:
+        return False
+    rows = there.at(generation) if there is not None else []
+    return not rows or any(what in row for row in rows)  # a row without it is of an instrument that is off
 
 
 def _first_number(text: str) -> float:
