@@ -239,3 +239,29 @@ def test_it_prints_in_light_with_what_is_folded_opened(driver: Any, pages: Path)
     assert driver.execute_script(closed) == count
     assert driver.execute_script("return document.documentElement.dataset.theme === undefined")
     clean(driver)
+
+
+def test_on_a_phone_the_switch_of_the_theme_is_whole_and_a_wide_table_shows_that_it_goes_on(
+    driver: Any, pages: Path
+) -> None:
+    show(driver, pages / "both.html", width=390)
+    box = driver.execute_script("return document.getElementById('theme').getBoundingClientRect().toJSON()")
+    assert 0 <= box["left"] < box["right"] <= 390
+    top = "const at = arguments[0]; return document.elementFromPoint((at.left + at.right) / 2, (at.top + at.bottom) / 2).id"
+    driver.execute_script("document.getElementById('theme').scrollIntoView({ behavior: 'instant', inline: 'nearest' })")
+    box = driver.execute_script("return document.getElementById('theme').getBoundingClientRect().toJSON()")
+    assert driver.execute_script(top, box) == "theme"
+    place = "document.querySelector('#glance .scroll')"
+    assert driver.execute_script(f"return {place}.scrollWidth > {place}.clientWidth")
+
+    def edge() -> int:
+        """How dark the right end of the table is, above its first row."""
+        driver.execute_script(f"{place}.scrollIntoView({{ behavior: 'instant', block: 'center' }})")
+        at = driver.execute_script(f"return {place}.getBoundingClientRect().toJSON()")
+        column, row = int(at["right"]) - 2, int(max(at["top"], 60)) + 3
+        return sum(screen(driver).getpixel((column, row)))
+
+    more = edge()
+    driver.execute_script(f"{place}.scrollLeft = 10000")
+    assert more < edge() - 60, "the shadow is there until the end is seen"
+    clean(driver)

@@ -141,6 +141,12 @@ def test_generation_0_alone_has_ticks(tmp_path: Path) -> None:
     axes = paper._perplexity(series(tmp_path, "run")).axes[0]
     assert len(axes.get_yticks()) >= 3
     assert list(axes.get_xticks()) == [0]
+    write_run(tmp_path, "more", policies=("keep-0",), generations=4)
+    both = series_of(read([RunFolder(tmp_path, "run"), RunFolder(tmp_path, "more")]))
+    for some in (both, both[::-1]):
+        ticks = paper._perplexity(some).axes[0].get_xticks()
+        assert len(ticks) > 2
+        assert all(tick == round(tick) for tick in ticks)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.03, 0.5, 1.0])

@@ -66,6 +66,7 @@ def _perplexity(series: Sequence[Series]) -> Any:
         _line(axes, one, means)
     seen = [y for _, means in found for m in means.values() for y in (m.mean, m.low, m.high) if y is not None]
     axes.set(xlabel="generation", ylabel="perplexity on real test text", yscale="log")
+    _whole(axes)
     low, high = apart(min(seen), max(seen))
     if low < min(seen):
         axes.set_ylim(low, high)
@@ -153,6 +154,14 @@ def _diversity(series: Sequence[Series]) -> Any:
     return figure
 
 
+def _whole(axes: Any) -> None:
+    """Ticks of generations: whole numbers, and 0 alone where there is nothing else."""
+    if axes.dataLim.width > 0:
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    else:
+        axes.set_xticks([0])
+
+
 def _legend(figure: Any, axes: Any, width: float) -> None:
     """Names of the lines above all plots, where no data can be; as many a row as `width` inches hold."""
     lines, names = axes.get_legend_handles_labels()
@@ -187,6 +196,7 @@ def _curve(axes: Any, series: Sequence[Series], measure: Measure) -> None:
             _line(axes, one, means)
             seen += [end for there in means.values() for end in (there.mean, there.low, there.high) if end is not None]
     axes.set(title=measure.title, xlabel="generation", ylabel=measure.unit)
+    _whole(axes)
     if seen and (ends := level(seen, measure)):
         axes.set_ylim(*ends)
     elif measure.zero:
@@ -206,9 +216,6 @@ def _line(axes: Any, one: Series, means: dict[int, Interval]) -> None:
         clip_on=False,
     )
     ends = [(g, means[g].low, means[g].high) for g in steps]
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    if max(one.generations) == 0:
-        axes.set_xticks([0])
     if all(low is not None for _, low, _ in ends):
         axes.fill_between(steps, [e[1] for e in ends], [e[2] for e in ends], color=colour, alpha=0.18, linewidth=0)
 
