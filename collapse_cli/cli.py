@@ -203,7 +203,9 @@ def forecast(
     from collapse_cli import forecast as ahead
     from collapse_cli.rundir import run_of
 
-    found = ahead.forecast(run_of(target, runs_dir), factor=factor, generation=generation)
+    folder = run_of(target, runs_dir)
+    found = ahead.forecast(folder, factor=factor, generation=generation)
+    _warn_of_damage([folder])
     if as_json:
         print(json.dumps(found))
         return

@@ -76,9 +76,9 @@ def print_comparison(console: Console, found: compare.Comparison) -> None:
     for table in compare.tables(found):
         console.print(table)
     for run, verdict in found.verdicts.items():
-        console.print(f"{run}: {verdict}", style="bold", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{run}: {verdict}", style="bold", highlight=False, markup=False)
     for note in found.notes:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"note: {note}", highlight=False, markup=False)
 
 
 def print_variants(console: Console, results: Mapping[str, Any]) -> None:

@@ -246,7 +246,7 @@ def test_a_damaged_line_is_said_and_written_again(tiny: Path, runs: Path) -> Non
     file = runs / "other" / "metrics.jsonl"
     whole = file.read_text(encoding="utf-8")
     file.write_text(whole.replace('"generation": 1', '"generation": "x"', 1), encoding="utf-8")
-    for command in (["compare", "other", "tiny"], ["status", "other"]):
+    for command in (["compare", "other", "tiny"], ["status", "other"], ["forecast", "other"]):
         result = e2e.collapse(*command, "--runs-dir", runs)
         assert result.code == 0
         assert "1 line is damaged and left out" in result.err
