@@ -32,6 +32,7 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
         corpora = dict.fromkeys(mixers, data)
         samples: dict[str, list[Stage]] = {name: [] for name in mixers}
         models: dict[str, list[Stage]] = {name: [] for name in mixers}
+        firsts: dict[str, Generation] = {}
         for generation in range(loop.generations + 1):
             for name, policy in mixers.items():
                 where = (name, seed, generation)
@@ -43,7 +44,7 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
                 parents = {"base": [], "gen0": models[name][:1], "previous": models[name][-1:]}[loop.init]
                 trained = made.add(train_stage(config, hints, data, corpora[name], parents, seed, generation), *where)
                 models[name].append(trained)
-                first = made.first(name, seed)
+                first = firsts.get(name)
                 measured = made.add(eval_stage(config, trained, data, first.eval if first else None), *where)
                 examined = None
                 if config.eval.samples or (policy.needs_samples and generation < loop.generations):
@@ -56,6 +57,7 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
                     examined = examine_stage(config, made_rows, data, corpora[name], real, reference, before)
                     examined = made.add(examined, *where)
                 made.generations.append(Generation(*where, trained, measured, examined))
+                firsts.setdefault(name, made.generations[-1])
     return made
 
 

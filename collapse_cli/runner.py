@@ -46,6 +46,7 @@ class Work:
         self.computed: list[str] = []
         self._measured_by: dict[str, list[Generation]] = {}
         self._there: set[str] = set()
+        self._generations = {(one.policy, one.seed, one.generation): one for one in self.plan.generations}
         for generation in self.plan.generations:
             for stage in generation.measured:
                 self._measured_by.setdefault(stage.key, []).append(generation)
@@ -95,9 +96,10 @@ class Work:
 
     def _before(self, generation: Generation) -> Mapping[str, Any] | None:
         """What was measured of the model before: from the store, for its row may be written later than this one."""
-        where = (generation.policy, generation.seed, generation.generation - 1)
-        stages = (one.eval for one in self.plan.generations if (one.policy, one.seed, one.generation) == where)
-        return next((self.store.get(one.key).facts for one in stages if self.store.has(one.key)), None)
+        before = self._generations.get((generation.policy, generation.seed, generation.generation - 1))
+        if before is None or not self.store.has(before.eval.key):
+            return None
+        return self.store.get(before.eval.key).facts
 
     def _label(self, stage: Stage) -> str:
         return show.stage_label(stage, self.plan.serves[stage.key])
@@ -137,8 +139,8 @@ def run_all(
 
     Returns:
         `runs`, what `run` returns of each; for variants also `report`, the page that lays them side by side (None
-        where it could not be written), and
-        `sources`, the share of each cause where they are those of `sources.py` and the truth is known, else None.
+        where it could not be written), and `sources`, the share of each cause where they are those of `sources.py`
+        and the truth is known, else None.
     """
     variants = variant_experiments(config.model_dump(mode="json"), name)
     if not variants:

@@ -118,10 +118,6 @@ class Plan:
         self.serves.setdefault(stage.key, []).append((policy, seed, generation))
         return self.stages[stage.key]
 
-    def first(self, policy: str, seed: int) -> Generation | None:
-        """Generation 0 of a policy and seed, once it is planned."""
-        return next((one for one in self.generations if (one.policy, one.seed) == (policy, seed)), None)
-
     def record(self) -> list[dict[str, Any]]:
         """The plan as JSON: what each stage is, what it is made from, and for which generations."""
         return [
