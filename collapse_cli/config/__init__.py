@@ -13,7 +13,8 @@ from collapse_cli.config.reading import (
     refuse_conflicts,
     variant_experiments,
 )
-from collapse_cli.config.tree import Expectation, Experiment, Section
+from collapse_cli.config.section import Section
+from collapse_cli.config.tree import Expectation, Experiment
 
 __all__ = [
     "DEFAULT_PRESET",

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from collapse_cli.config.tree import Experiment, Section
+from collapse_cli.config.section import Section
+from collapse_cli.config.tree import Experiment
 
 VARIANT = r"[a-z0-9][a-z0-9-]{0,39}"  # a run's name can end in it
 

@@ -2,13 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-
-class Section(BaseModel):
-    """A part of the tree."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+from collapse_cli.config.families import DRAWN, BlobsConfig, Families, RegressionConfig
+from collapse_cli.config.section import Section
 
 
 class LoopConfig(Section):
@@ -22,6 +19,8 @@ class LoopConfig(Section):
     """One complete repetition of the experiment for each seed."""
     init: Literal["base", "gen0", "previous"] = "base"
     """The weights a generation's training starts from: the base model, generation 0's, or the previous one's."""
+    block: int = Field(default=0, ge=0)
+    """Generations of a stage. 1: each has stages of its own; 0: as many as suit the learner. Numbers do not depend on it."""
 
 
 class ModelConfig(Section):
@@ -67,7 +66,8 @@ class DataConfig(Section):
     """The original, real corpus."""
 
     source: str = Field(default="wikitext2", min_length=1)
-    """`wikitext2`, `pydoc`, `zipf`, a Hub dataset id (`id:config` where it has configs), a file, or a folder."""
+    """`wikitext2`, `pydoc`, `zipf`, a Hub dataset id (`id:config` where it has configs), a file, or a folder. Of learners
+    of numbers: `blobs`, `regression`, `digits`, `mnist` (the Hub's), or a folder of MNIST's IDX files."""
     train: str = ""
     """The file (or Hub split) that serves as training text. Empty: the one whose name says so."""
     valid: str = ""
@@ -86,8 +86,14 @@ class DataConfig(Section):
     """Rows of the test and the validation corpus, evenly spaced. 0: all."""
     sha256: str = ""
     """Hash of the text of all splits. Filled in when loaded; if given, it must match."""
+    reserve: int = Field(default=0, ge=0)
+    """Of sources that are drawn (`blobs`, `regression`): real rows beyond `rows`, for fresh-P."""
     zipf: ZipfConfig = ZipfConfig()
     """Of the source `zipf`; without meaning for others."""
+    blobs: BlobsConfig = BlobsConfig()
+    """Of the source `blobs`."""
+    regression: RegressionConfig = RegressionConfig()
+    """Of the source `regression`."""
 
 
 class DecodeConfig(Section):
@@ -195,14 +201,16 @@ class Expectation(Section):
     """A field of `metrics.jsonl`, such as `perplexity`."""
     policy: str = ""
     """Of which policy. Empty: the first."""
-    generation: int = Field(ge=0)
+    generation: int = Field(default=0, ge=0)
     """Of which generation."""
-    value: float
-    """What was published."""
+    cell: dict[str, float] = Field(default_factory=dict)
+    """Of which cell of a mixture: fields of its row, such as `share = 0.1`; what is left out must not vary."""
+    value: float | None = None
+    """What was published. Left out: what `theory.py` says."""
     tolerance: float = Field(default=0.1, gt=0)
     """Relative: up to how far from `value` a measured one is inside."""
     source: str = Field(min_length=1)
-    """Where it was published."""
+    """Where it was published, or which theorem it is."""
     note: str = ""
     """What the reader should know, such as that a setting is unconfirmed."""
 
@@ -223,10 +231,10 @@ class TrackingConfig(Section):
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
-class Experiment(Section):
+class Experiment(Families):
     """Everything that defines an experiment; saved, resolved, in `run.json`."""
 
-    kind: Literal["generational"] = "generational"
+    kind: Literal["generational", "mixture"] = "generational"
     learner: str = "lm"
     loop: LoopConfig = LoopConfig()
     model: ModelConfig = ModelConfig()
@@ -275,7 +283,7 @@ class Experiment(Section):
         Where a hash says what was found, the names it was found under do not matter.
         """
         tree = self.model_dump(mode="json")
-        gone = {"loop": ["generations", "policies", "seeds"], "model": [], "data": []}
+        gone = {"loop": ["generations", "policies", "seeds", "block"], "model": [], "data": []}
         if self.data.sha256:
             gone["data"] += ["source", "train", "valid", "test", "text"]
         if self.model.sha256 or self.model.config:
@@ -287,8 +295,12 @@ class Experiment(Section):
                 del tree[section][key]
         for section in ("store", "tracking", "expect", "variants"):
             del tree[section]
-        if self.data.source != "zipf":
-            del tree["data"]["zipf"]
+        for source in ("zipf", *DRAWN):
+            if self.data.source != source:
+                del tree["data"][source]
+        for section in Families.model_fields:
+            if section not in (self.learner, self.kind):
+                del tree[section]
         return tree
 
     def extended(self, other: "Experiment") -> "Experiment":

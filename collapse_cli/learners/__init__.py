@@ -2,26 +2,81 @@
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from collapse_cli.data import Dataset, InputError, Text
+from collapse_cli.data import Dataset, InputError
 
-LEARNERS = {"lm": "collapse_cli.learners.lm:LanguageModel"}
+LEARNERS = {
+    "lm": "collapse_cli.learners.lm:LanguageModel",
+    "gaussian": "collapse_cli.learners.gaussian:Gaussian",
+    "gmm": "collapse_cli.learners.gmm:GaussianMixture",
+    "ngram": "collapse_cli.learners.ngram:NGram",
+    "vae": "collapse_cli.learners.vae:Vae",
+    "ridge": "collapse_cli.learners.ridge:Ridge",
+    "projections": "collapse_cli.learners.projections:Projections",
+    "mlp": "collapse_cli.learners.mlp:Mlp",
+}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration with all that had to be looked up: hashes, revisions, dtypes; and what it says of the model.
+
+    Attributes:
+        tree: the configuration, filled in.
+        hints: where the model, the tokenizer and the data are on this machine.
+        parameters: all weights of the model.
+        layer_parameters, head_parameters: those of the layers, and of the output head, for counting FLOPs.
+        layers: how many layers there are.
+        row_bytes, row_flops: of families that are no language models: what a row of data holds, and what fitting one
+            costs, all epochs together; 0 for language models, whose costs follow from their parameters.
+    """
+
+    tree: dict[str, Any]
+    hints: dict[str, Any]
+    parameters: int
+    layer_parameters: int = 0
+    head_parameters: int = 0
+    layers: int = 1
+    row_bytes: int = 0
+    row_flops: float = 0.0
 
 
 class Learner(Protocol):
     """A model family. Every verb takes its seed; what a verb found out about its work is left in `facts`.
 
-    A learner is made from its settings (a plain tree), its hints (where things are on this machine) and `tell`,
-    which moves the progress bar.
+    A learner is made from its settings (a plain tree: the parameters of the stage at work), its hints (where things are
+    on this machine) and `tell`, which moves the progress bar.
+
+    Class attributes: `examines`, whether samples are measured under generation 0's model (`look_at_real`, `examine`);
+    `block`, how many generations make a stage unless the configuration says so.
     """
 
+    examines: bool
+    block: int
     facts: dict[str, Any]
 
-    def encode(self, text: Text, folder: Path) -> None:
+    @classmethod
+    def resolve(cls, tree: Mapping[str, Any]) -> Resolved:
+        """Find what a configuration names, and check that it fits together.
+
+        Raises:
+            InputError: for whatever is missing or does not fit.
+        """
+
+    @classmethod
+    def params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
+        """What a stage of that kind (data, train, sample, eval, examine) depends on, of a resolved configuration."""
+
+    @classmethod
+    def drawn(cls, tree: Mapping[str, Any]) -> bool:
+        """Whether each seed draws real rows of its own, because the source is a distribution."""
+
+    def encode(self, folder: Path, *, seed: int) -> None:
         """Turn real data into `train`, `test`, `reserve` and perhaps `valid` Datasets in `folder`."""
 
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None: ...

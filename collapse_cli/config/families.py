@@ -1,0 +1,184 @@
+"""Sections of the configuration for model families that are not language models, and for the kind `mixture`."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from collapse_cli.config.section import Section
+
+DRAWN = ("blobs", "regression")  # sources that are distributions: each seed draws its own real rows
+
+
+class BlobsConfig(Section):
+    """The source `blobs`: points drawn from Gaussians, as scikit-learn's `make_blobs`; the truth is known."""
+
+    dimensions: int = Field(default=2, ge=1, le=1000)
+    centers: int = Field(default=1, ge=1, le=100)
+    """Gaussians of equal weight; one stands at the origin, several on a circle (in the first two dimensions)."""
+    separation: float = Field(default=4.0, ge=0)
+    """Radius of that circle."""
+    spread: float = Field(default=1.0, gt=0)
+    """Standard deviation of each in each dimension."""
+
+
+class RegressionConfig(Section):
+    """The source `regression`: x ~ N(0, Sigma), y = x·w + noise, as in "Strong Model Collapse" (arXiv 2410.04840)."""
+
+    dimensions: int = Field(default=100, ge=1)
+    """d."""
+    spectrum: Literal["iso", "pow"] = "iso"
+    """Eigenvalues of Sigma: all 1, or k ** -beta."""
+    beta: float = Field(default=1.5, ge=0)
+    """Of the spectrum `pow`."""
+    noise: float = Field(default=0.5, ge=0)
+    """s1, standard deviation of the noise on real labels."""
+    noise_synthetic: float = Field(default=-1.0, ge=-1)
+    """s2, standard deviation of the noise on synthetic labels. -1: as on real ones."""
+    inputs: Literal["same", "fresh"] = "fresh"
+    """The inputs that a generation labels: those of the original corpus again, or newly drawn ones."""
+
+
+class GaussianConfig(Section):
+    """The learner `gaussian`: mean and covariance, refitted."""
+
+    unbiased: bool = False
+    """Divide by n - 1 (as the theorem of the Nature paper does) instead of n (as its code does)."""
+    trials: int = Field(default=1, ge=1, le=100_000)
+    """Independent repetitions computed together; measures are means over them."""
+
+
+class GmmConfig(Section):
+    """The learner `gmm`: a mixture of Gaussians with full covariances, fitted by EM."""
+
+    components: int = Field(default=2, ge=1, le=100)
+    tol: float = Field(default=1e-5, gt=0)
+    """EM stops when the mean log-likelihood of a row rises by less."""
+    max_iter: int = Field(default=2000, ge=1)
+    ridge: float = Field(default=1e-6, ge=0)
+    """Added to the diagonal of covariances, as scikit-learn's `reg_covar`."""
+    start: Literal["kmeans", "parent"] = "kmeans"
+    """Where EM starts: k-means on the rows, as scikit-learn does, or the parameters of the model that made them."""
+    engine: Literal["fast", "sklearn"] = "fast"
+    """The same EM in natural parameters (one matrix product a step), or scikit-learn's own."""
+
+
+class NgramConfig(Section):
+    """The learner `ngram`: exact maximum likelihood over tokens."""
+
+    order: int = Field(default=2, ge=1, le=5)
+    """Tokens of an n-gram; 1: unigrams."""
+    floor: float = Field(default=1e-9, gt=0, lt=1)
+    """Probability given, in scoring only, to what was never seen, so that losses stay finite."""
+
+
+class VaeConfig(Section):
+    """The learner `vae`: the convolutional variational autoencoder of the Nature paper's notebook."""
+
+    latent: int = Field(default=20, ge=1)
+    beta: float = Field(default=1.0, ge=0)
+    """Weight of the KL term."""
+    channels: tuple[int, int] = (64, 128)
+    """Of the two convolutions."""
+    batch_size: int = Field(default=256, ge=1)
+    epochs: int = Field(default=30, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-5, ge=0)
+    measured: int = Field(default=100, ge=2)
+    """Generated images whose latents are measured, as in the notebook."""
+
+
+class RidgeConfig(Section):
+    """The learner `ridge`: min (1/n)|Xw - y|² + lam |w|²."""
+
+    lam: float = Field(default=1e-6, ge=0)
+    """Normalised per row: scikit-learn's alpha is n·lam. 0: least squares (of least norm where n < d)."""
+
+
+class ProjectionsConfig(Section):
+    """The learner `projections`: ridge on m random projections S x, S ~ N(0, 1/d)."""
+
+    width: int = Field(default=250, ge=1)
+    """m."""
+    lam: float = Field(default=1e-6, ge=0)
+
+
+class MlpConfig(Section):
+    """The learner `mlp`: a two-layer ReLU network, fully trained, squared loss on one-hot labels."""
+
+    width: int = Field(default=200, ge=1)
+    """Hidden units."""
+    epochs: int = Field(default=50, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+
+
+class MixtureConfig(Section):
+    """The kind `mixture`: one generation, a grid. Lists are axes; the grid is their product. An empty one is no axis.
+
+    Of `rows`, `real_rows`, `synthetic_rows` and `share` give two: rows or real rows with a share, or real with synthetic rows.
+    """
+
+    rows: tuple[int, ...] = ()
+    """n = n1 + n2."""
+    real_rows: tuple[int, ...] = ()
+    """n1."""
+    synthetic_rows: tuple[int, ...] = ()
+    """n2."""
+    share: tuple[float, ...] = ()
+    """p2 = n2 / n, the synthetic share."""
+    quality: tuple[float, ...] = ()
+    """c², the risk of the synthetic labeller itself (ridge, projections): 0 is perfect."""
+    generator_rows: tuple[int, ...] = ()
+    """Real rows that the generator is fitted on (mlp, lm), which decides its quality. 0: all."""
+    size: tuple[int, ...] = ()
+    """Model size: m of projections, width of mlp, layers of lm. Empty: that of the configuration."""
+    lam: tuple[float, ...] = ()
+    """Ridge penalties (ridge, projections). Empty: that of the configuration."""
+    weight: tuple[float, ...] = ()
+    """Nominal mass of synthetic rows in the loss (ridge): 0 real rows only, p2 unweighted. Empty: unweighted."""
+    iterations: tuple[int, ...] = ()
+    """Rounds of iterative mixing (ridge). Empty: one round, a fixed generator."""
+    real_data: Literal["fresh", "fixed"] = "fresh"
+    """Of iterative mixing: real rows newly drawn in each round, or drawn once."""
+
+    @model_validator(mode="after")
+    def _two_of_four(self) -> "MixtureConfig":
+        given = tuple(name for name in ("rows", "real_rows", "synthetic_rows", "share") if getattr(self, name))
+        if given and given not in (("rows", "share"), ("real_rows", "share"), ("real_rows", "synthetic_rows")):
+            raise ValueError(
+                f"a mixture is given by rows and share, real_rows and share, or real_rows and synthetic_rows, "
+                f"not by {' and '.join(given)}"
+            )
+        if any(not 0 <= share <= 1 for share in self.share):
+            raise ValueError(f"share must be in 0..1, it is {list(self.share)}")
+        if self.real_rows and any(share == 1 for share in self.share):
+            raise ValueError("a share of 1 leaves no real rows: give rows in place of real_rows")
+        for name, least in (("rows", 1), ("real_rows", 0), ("synthetic_rows", 0), ("generator_rows", 0), ("size", 1)):
+            if any(value < least for value in getattr(self, name)):
+                raise ValueError(f"{name} must be at least {least}, it is {list(getattr(self, name))}")
+        for name in ("quality", "lam"):
+            if any(value < 0 for value in getattr(self, name)):
+                raise ValueError(f"{name} must be at least 0, it is {list(getattr(self, name))}")
+        if any(not 0 <= weight < 1 for weight in self.weight):
+            raise ValueError(f"weight must be at least 0 and below 1, it is {list(self.weight)}")
+        if any(rounds < 1 for rounds in self.iterations):
+            raise ValueError(f"iterations must be at least 1, it is {list(self.iterations)}")
+        for name in type(self).model_fields:
+            values: Any = getattr(self, name)
+            if isinstance(values, tuple) and len(set(values)) < len(values):
+                raise ValueError(f"{name} names one twice: {list(values)}")
+        return self
+
+
+class Families(Section):
+    """What the tree of an experiment has for them; without meaning for `lm`."""
+
+    gaussian: GaussianConfig = GaussianConfig()
+    gmm: GmmConfig = GmmConfig()
+    ngram: NgramConfig = NgramConfig()
+    vae: VaeConfig = VaeConfig()
+    ridge: RidgeConfig = RidgeConfig()
+    projections: ProjectionsConfig = ProjectionsConfig()
+    mlp: MlpConfig = MlpConfig()
+    mixture: MixtureConfig = MixtureConfig()

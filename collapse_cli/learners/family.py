@@ -1,0 +1,173 @@
+"""What the families that are no language models have in common: how they are set up, saved and measured."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from collapse_cli.data import Dataset, InputError
+from collapse_cli.learners import Resolved
+
+MODEL = "model.safetensors"
+State = dict[str, np.ndarray]
+
+
+class Family(ABC):
+    """A model family whose state is a few arrays. Implements `learners.Learner`; subclasses say what is their own.
+
+    Class attributes:
+        section: its section of the configuration, also its name.
+        sources: the names of `data.source` that it takes; "images" stands for digits, mnist and folders of IDX files.
+        examines, block: as `learners.Learner` has them. `block` above 1 is for families whose generations take
+            milliseconds: many make one stage, and `state` and `restore` carry a model from one to the next.
+        summarises: whether a fit needs only sums over rows (`summarise`, `merge`, `fit_summary`), so that a corpus that
+            accumulates is never held as rows.
+    """
+
+    section: ClassVar[str]
+    sources: ClassVar[tuple[str, ...]]
+    examines: ClassVar[bool] = False
+    block: ClassVar[int] = 1
+    summarises: ClassVar[bool] = False
+
+    def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
+        self.settings, self.hints, self._tell = settings, hints, tell
+        self.facts: dict[str, Any] = {}
+
+    # --- what is looked up before anything runs -----------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def resolve(cls, tree: Mapping[str, Any]) -> Resolved: ...
+
+    @classmethod
+    def params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
+        """By default: the data section's part for `data`, the family's own section for all else."""
+        return cls.data_params(tree) if kind == "data" else {"model": tree[cls.section]}
+
+    @classmethod
+    @abstractmethod
+    def data_params(cls, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """What the rows of real data depend on."""
+
+    @classmethod
+    def drawn(cls, tree: Mapping[str, Any]) -> bool:
+        return tree["data"]["source"] in ("blobs", "regression")
+
+    @classmethod
+    def check_source(cls, tree: Mapping[str, Any]) -> None:
+        """Whether the source is one of `sources`, where all are names.
+
+        Raises:
+            InputError: naming those that are.
+        """
+        source = tree["data"]["source"]
+        if source not in cls.sources:
+            known = ", ".join(cls.sources)
+            raise InputError(f"data.source = {source!r} is nothing that the learner {cls.section} takes; it takes {known}")
+
+    # --- verbs --------------------------------------------------------------------------------------------------------
+
+    def encode(self, folder: Path, *, seed: int) -> None:
+        """The real rows, as `real` gives them; how many there are goes to `facts`."""
+        parts, notes = self.real(seed)
+        for name, part in parts.items():
+            part.save(folder / f"{name}.safetensors")
+        self.facts = {"splits": {name: {"rows": len(part)} for name, part in parts.items()}, "notes": notes}
+
+    @abstractmethod
+    def real(self, seed: int) -> tuple[dict[str, Dataset], list[str]]:
+        """`train`, `test` and `reserve` rows, and what the user should know of them."""
+
+    @abstractmethod
+    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None: ...
+
+    @abstractmethod
+    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Dataset: ...
+
+    @abstractmethod
+    def score(self, data: Dataset) -> np.ndarray: ...
+
+    def measure(self, test: Dataset, first: Dataset | None = None) -> Dataset:
+        """Mean loss on the test rows as `test_loss`, and the measures of the family; per-row losses returned."""
+        losses = self.score(test)
+        mean = float(losses.mean(dtype=np.float64))
+        if not math.isfinite(mean):
+            raise InputError(f"the model's loss on the test rows is {mean}; {self.section} cannot go on from there")
+        self.facts = {"test_loss": mean, **self.own_measures(test, first)}
+        return Dataset({"loss": losses}, test.origin)
+
+    def own_measures(self, test: Dataset, first: Dataset | None) -> dict[str, Any]:
+        """Measures beside `test_loss`; numbers only."""
+        return {}
+
+    def look_at_real(self, folder: Path) -> None:
+        raise NotImplementedError
+
+    def examine(
+        self, samples: Dataset, shown: Dataset, prompts: Dataset, *, real: Path, first: Dataset | None
+    ) -> Dataset:
+        raise NotImplementedError
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def state(self) -> State:
+        """The model as named arrays: all that `restore` needs to sample and to score."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Be the model of a `state`."""
+
+    def save(self, folder: Path) -> None:
+        from safetensors.numpy import save_file
+
+        save_file({name: np.ascontiguousarray(array) for name, array in self.state().items()}, folder / MODEL)
+
+    def load(self, folder: Path) -> None:
+        from safetensors.numpy import load_file
+
+        self.restore(load_file(folder / MODEL))
+
+    # --- sums over rows, where `summarises` ---------------------------------------------------------------------------
+
+    def summarise(self, rows: Dataset) -> State:
+        """Sufficient statistics of rows."""
+        raise NotImplementedError
+
+    def merge(self, before: State, more: State) -> State:
+        """Sufficient statistics of two sets of rows together."""
+        raise NotImplementedError
+
+    def fit_summary(self, summary: State) -> None:
+        """The model of sufficient statistics."""
+        raise NotImplementedError
+
+    def summary_of(self, data: Dataset) -> State:
+        """Sufficient statistics of a corpus, merged generation by generation: to the last bit what a running sum gives."""
+        parts = [data.take(np.flatnonzero(data.origin == origin)) for origin in np.unique(data.origin)]
+        summary = self.summarise(parts[0])
+        for part in parts[1:]:
+            summary = self.merge(summary, self.summarise(part))
+        return summary
+
+
+def generator(seed: int) -> np.random.Generator:
+    """Random numbers of one stage."""
+    return np.random.Generator(np.random.Philox(seed))
+
+
+def normals(prompts: Dataset, shape: Sequence[int], seed: int) -> np.ndarray:
+    """(rows, *shape) standard normal numbers; a row's depend on its `stream` and the seed, not on the rows beside it.
+
+    Numbers are drawn for streams 0..max and then picked: a little more work than rows, and no state per row.
+    """
+    streams = prompts.arrays["stream"]
+    if len(streams) == 0:
+        return np.empty((0, *shape))
+    drawn = generator(seed).standard_normal((int(streams.max()) + 1, *shape))
+    picked: np.ndarray = drawn[streams]
+    return picked
