@@ -1,0 +1,59 @@
+"""What the formulas may be asked: every refusal is one line that names the quantity, its value and what it may be."""
+
+import math
+
+import numpy as np
+
+Array = np.ndarray
+
+
+class TheoryError(ValueError):
+    """A question that no formula answers: an impossible size, share or variance, or a mean that does not exist."""
+
+
+def positive(name: str, value: float) -> float:
+    """A finite number above 0."""
+    if not (math.isfinite(value) and value > 0):
+        raise TheoryError(f"{name} is {value:g}; it must be a number above 0")
+    return float(value)
+
+
+def not_negative(name: str, value: float) -> float:
+    """A finite number of at least 0."""
+    if not (math.isfinite(value) and value >= 0):
+        raise TheoryError(f"{name} is {value:g}; it must be 0 or a number above 0")
+    return float(value)
+
+
+def share(name: str, value: float) -> float:
+    """A number from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise TheoryError(f"{name} is {value:g}; it is a share, from 0 to 1")
+    return float(value)
+
+
+def whole(name: str, value: float, least: int) -> int:
+    """A whole number of at least `least`."""
+    if not (math.isfinite(value) and value == int(value) and value >= least):
+        raise TheoryError(f"{name} is {value:g}; it must be a whole number, {least} or more")
+    return int(value)
+
+
+def diagonal(name: str, values: Array, d: int) -> Array:
+    """The diagonal, (d,), of a covariance: finite numbers of at least 0."""
+    found = np.asarray(values, dtype=np.float64)
+    if found.shape != (d,):
+        raise TheoryError(f"{name} has shape {found.shape}; it must hold one number for each of the {d} eigenvalues")
+    if not (np.isfinite(found).all() and (found >= 0).all()):
+        raise TheoryError(f"{name} must hold numbers of 0 or more: it is the diagonal of a covariance")
+    return found
+
+
+def symmetric(name: str, values: Array, d: int) -> Array:
+    """A covariance, (d, d): finite and symmetric."""
+    found = np.asarray(values, dtype=np.float64)
+    if found.shape != (d, d):
+        raise TheoryError(f"{name} has shape {found.shape}; it must be a {d} by {d} matrix")
+    if not np.isfinite(found).all() or not np.allclose(found, found.T, rtol=1e-9, atol=1e-12 * np.abs(found).max()):
+        raise TheoryError(f"{name} must be a symmetric matrix of finite numbers: it is a covariance")
+    return found

@@ -1,0 +1,156 @@
+"""A Gaussian fitted to samples of a Gaussian fitted to samples …: what is known exactly.
+
+Shumailov et al., Nature 631 (2024), Theorem 3.1 (replace); accumulate: Kazdan et al. / Gerstgrasser et al.; the
+closed forms here are derived in ../shared/theory.md, item 7 (marked [DER] there) and exact at every finite n.
+Unit: variances of generation 0 are 1, so multiply variances and squared distances by v0.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from collapse_cli.theory.checks import TheoryError, whole
+
+POLICIES = ("replace", "accumulate")
+LARGEST_ACCUMULATION = 10_000_000  # generations of a product that is multiplied out
+ASYMPTOTIC = 20.0  # from here on eight terms of a series in 1/x are exact to a float
+
+
+@dataclass(frozen=True)
+class GaussianRefit:
+    """Expectations after `generations` refits, v0 = 1; per coordinate unless it says otherwise. None: no closed form.
+
+    Attributes:
+        variance: E v_t.
+        mean_error: E |mu_t - mu0|^2, over all d coordinates.
+        std: E sqrt(v_t). None under accumulate.
+        log_variance: E ln v_t; math.-inf never, None under accumulate.
+        wasserstein: E W2^2 to generation 0, exact, d = 1 and replace only; None otherwise.
+        wasserstein_lower: a lower bound of E W2^2: the sum over coordinates of the one-dimensional distances (equal for
+            d = 1, replace); under accumulate E |mu_t - mu0|^2.
+        log_determinant: E ln det C_t; None under accumulate, and where n <= d (C_t is singular then).
+        variance_limit: lim E v_t, t -> inf.
+        mean_error_limit: lim E |mu_t - mu0|^2; math.inf where it grows without end.
+        mean_error_bound: pi^2 d/(6 n), which E |mu_t - mu0|^2 never passes under accumulate; None under replace.
+    """
+
+    variance: float
+    mean_error: float
+    std: float | None
+    log_variance: float | None
+    wasserstein: float | None
+    wasserstein_lower: float
+    log_determinant: float | None
+    variance_limit: float
+    mean_error_limit: float
+    mean_error_bound: float | None
+
+
+def digamma_less_log(x: float) -> float:
+    """digamma(x) - ln x for x > 0, to about 1e-15 of the larger term; exact also where the two nearly cancel."""
+    if x < ASYMPTOTIC:
+        return digamma_less_log(x + 1) + math.log1p(1 / x) - 1 / x
+    y = 1 / (x * x)
+    series = y * (1 / 12 - y * (1 / 120 - y * (1 / 252 - y * (1 / 240 - y * (1 / 132 - y * 691 / 32760)))))
+    return -0.5 / x - series
+
+
+def digamma(x: float) -> float:
+    """The digamma function for x > 0."""
+    return digamma_less_log(x) + math.log(x)
+
+
+def log_c4(n: int) -> float:
+    """The logarithm of c4(n) = sqrt(2/(n-1)) Gamma(n/2)/Gamma((n-1)/2): E of an unbiased sample's standard deviation; n >= 2.
+
+    ln Gamma(x + 1/2) - ln Gamma(x) - (ln x)/2 as a series where the two are large, for they cancel.
+    """
+    x = (n - 1) / 2
+    if x < ASYMPTOTIC:
+        return math.lgamma(x + 0.5) - math.lgamma(x) - 0.5 * math.log(x)
+    y = 1 / (x * x)
+    return -(1 / 8 - y * (1 / 192 - y * (1 / 640 - y * (17 / 14336 - y * 31 / 18432)))) / x
+
+
+def gaussian(*, n: int, generations: int, unbiased: bool, policy: str = "replace", d: int = 1) -> GaussianRefit:
+    """Mean and covariance are refitted to n samples of the last fit, `generations` times, from N(mu0, I) on.
+
+    Args:
+        n: samples of a generation, at least 2.
+        generations: refits, at least 0.
+        unbiased: divide squares by n - 1 (all but one of the samples fitted to) instead of n.
+        policy: "replace" fits the last generation's n samples, "accumulate" those of all generations, t n of them.
+        d: dimensions; the samples' covariance is isotropic at the start.
+
+    Raises:
+        TheoryError: for another policy or an impossible size.
+    """
+    size, steps, dims = whole("n", n, 2), whole("generations", generations, 0), whole("d", d, 1)
+    if policy == "replace":
+        return _replaced(size, steps, unbiased, dims)
+    if policy == "accumulate":
+        return _accumulated(size, steps, unbiased, dims)
+    raise TheoryError(f"policy {policy!r} is not known; there are {' and '.join(POLICIES)}")
+
+
+def _replaced(n: int, steps: int, unbiased: bool, d: int) -> GaussianRefit:
+    shrink = 0.0 if unbiased else math.log1p(-1 / n)  # of ln E v, a generation
+    variance = math.exp(steps * shrink)
+    wander = steps / n if unbiased else -math.expm1(steps * shrink)
+    narrower = steps * (log_c4(n) + shrink / 2)  # ln E sqrt v
+    # E mu^2 + 1 + E v - 2 E sqrt v; biased, the first three are 2
+    distance = (steps / n if unbiased else 0.0) - 2 * math.expm1(narrower)
+    x = (n - 1) / 2
+    determinant = None
+    if n > d:
+        falls = (digamma_less_log((n - i) / 2) + math.log((n - i) / (n - 1)) for i in range(1, d + 1))
+        determinant = steps * (math.fsum(falls) + d * shrink)
+    return GaussianRefit(
+        variance=variance,
+        mean_error=d * wander,
+        std=math.exp(narrower),
+        log_variance=steps * (digamma_less_log(x) + shrink),
+        wasserstein=distance if d == 1 else None,
+        wasserstein_lower=d * distance,
+        log_determinant=determinant,
+        variance_limit=1.0 if unbiased else 0.0,
+        mean_error_limit=math.inf if unbiased else float(d),
+        mean_error_bound=None,
+    )
+
+
+def _accumulated(n: int, steps: int, unbiased: bool, d: int) -> GaussianRefit:
+    if steps > LARGEST_ACCUMULATION:
+        raise TheoryError(f"generations is {steps}; under accumulate at most {LARGEST_ACCUMULATION} are multiplied out")
+    variance, wander = _products(n, steps, unbiased)
+    if unbiased:  # no closed form known: what is left beyond T is 1/(n T) of v, but for terms of 1/T^3
+        far = max(steps, 20_000)
+        limit, error_limit = _products(n, far, unbiased)
+        rest = limit / (n * (far + 0.5))
+        limit, error_limit = limit - rest, error_limit + rest
+    else:
+        angle = math.pi / math.sqrt(n)
+        limit = math.sin(angle) / angle
+        error_limit = 1 - limit
+    return GaussianRefit(
+        variance=variance,
+        mean_error=d * wander,
+        std=None,
+        log_variance=None,
+        wasserstein=None,
+        wasserstein_lower=d * wander,
+        log_determinant=None,
+        variance_limit=limit,
+        mean_error_limit=d * error_limit,
+        mean_error_bound=d * math.pi**2 / (6 * n),
+    )
+
+
+def _products(n: int, steps: int, unbiased: bool) -> tuple[float, float]:
+    """E v_t and E (mu_t - mu0)^2 of accumulation: v is multiplied by 1 - 1/(n s^2), or 1 - 1/(s (s n - 1)) for s > 1."""
+    s = np.arange(1, steps + 1, dtype=np.float64)
+    shrinks = np.log1p(-1 / (s[1:] * (s[1:] * n - 1))) if unbiased else np.log1p(-1 / (n * s[1:] ** 2))
+    first = 0.0 if unbiased else math.log1p(-1 / n)
+    logs = np.concatenate(([0.0, first], first + np.cumsum(shrinks)))[: steps + 1]  # of E v_0 … E v_t
+    return math.exp(logs[-1]), float((np.exp(logs[:-1]) / (n * s * s)).sum())
