@@ -67,7 +67,7 @@ ONLY = {
     "tracking": {"config", "tracking"},
     "policies": {"data"},
     "metrics": {"data", "metrics"},
-    "learners": {"data"},
+    "learners": {"data", "learners"},
     "learners.lm": {"data", "metrics", "lm", "learners", "zipf"},
     "learners.lm_measures": {"data", "metrics", "lm", "zipf"},
     "lm": {"data", "lm"},

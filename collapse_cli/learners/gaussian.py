@@ -1,0 +1,195 @@
+"""A Gaussian, refitted: mean and covariance of rows that the last one made. Many trials at once."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collapse_cli.data import Dataset, InputError
+from collapse_cli.learners import Resolved, blobs
+from collapse_cli.learners.family import Family, State, normals
+
+TINY = float(np.finfo(np.float64).tiny)  # what the logarithm of a variance that is gone is taken of
+SCORED = 1e-300  # least variance in scoring: losses of a model that collapsed stay finite, and so does their mean
+COLLAPSED = 0.01  # of the true variance
+NAMES = ("variance", "std", "log_variance", "mean_shift_squared", "w2_squared")
+
+
+class Gaussian(Family):
+    """N(mean, covariance) by maximum likelihood, or with the unbiased covariance.
+
+    Rows are `x` (rows, trials, d) float64. Trials never mix: each is an experiment of its own, with real rows of its own.
+    Around a mean m, float64 holds no spread below about 1e-16 |m|; a trial that gets there has variance 0 from then on.
+    """
+
+    section = "gaussian"
+    sources = ("blobs",)
+    block = 250
+    summarises = True
+
+    def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
+        super().__init__(settings, hints, tell)
+        self._mean = np.empty((0, 0))
+        self._covariance = np.empty((0, 0, 0))
+
+    # --- what is looked up before anything runs -----------------------------------------------------------------------
+
+    @classmethod
+    def resolve(cls, tree: Mapping[str, Any]) -> Resolved:
+        """Raises InputError for a source that is not drawn, or for fewer than 2 rows."""
+        cls.check_source(tree)
+        blobs.check(tree["data"], 2)
+        d, trials = tree["data"]["blobs"]["dimensions"], tree["gaussian"]["trials"]
+        # measured: 20 ns a number to draw, to move and to square (d = 1); a product of d x d numbers a row beyond
+        flops = trials * (700.0 * d + 4.0 * d * d)
+        return Resolved(dict(tree), {}, d + d * (d + 1) // 2, row_bytes=8 * trials * d, row_flops=flops)
+
+    @classmethod
+    def params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
+        """Beside the section, the source: measures are in units of its variance."""
+        if kind == "data":
+            return cls.data_params(tree)
+        return {"model": tree["gaussian"], "blobs": tree["data"]["blobs"]}
+
+    @classmethod
+    def data_params(cls, tree: Mapping[str, Any]) -> dict[str, Any]:
+        return {"data": blobs.params(tree["data"]), "trials": tree["gaussian"]["trials"]}
+
+    # --- verbs --------------------------------------------------------------------------------------------------------
+
+    def real(self, seed: int) -> tuple[dict[str, Dataset], list[str]]:
+        return blobs.draw(self.settings["data"], seed, (self.settings["trials"],)), []
+
+    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
+        self.fit_summary(self.summary_of(data))
+
+    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Dataset:
+        trials, d = self._mean.shape
+        x = normals(prompts, (trials, d), seed)
+        if d == 1:
+            x *= np.sqrt(self._covariance[:, :, 0])
+        else:  # (trials, rows, d) products, then back
+            x = np.ascontiguousarray(
+                (x.transpose(1, 0, 2) @ _root(self._covariance).transpose(0, 2, 1)).transpose(1, 0, 2)
+            )
+        x += self._mean
+        self.facts = {"sample_rows": int(len(x) - np.count_nonzero(prompts.arrays["extra"]))}
+        return Dataset({"x": x}, prompts.origin)
+
+    def score(self, data: Dataset) -> np.ndarray:
+        """(rows,) negative log-density in nats, a mean over trials."""
+        off = data.arrays["x"] - self._mean
+        d = off.shape[2]
+        if d == 1:
+            variance = np.maximum(self._covariance[:, 0, 0], SCORED)
+            squares, logs = np.square(off[:, :, 0]) @ (1 / variance), np.log(variance)
+        else:
+            values, vectors = np.linalg.eigh(self._covariance)
+            variance = np.maximum(values, SCORED)
+            turned = (off.transpose(1, 0, 2) @ vectors) / np.sqrt(variance)[:, None, :]
+            squares, logs = np.einsum("tri,tri->r", turned, turned), np.log(variance).sum(axis=1)
+        losses: np.ndarray = squares / (2 * len(self._mean)) + (logs.mean() + d * math.log(2 * math.pi)) / 2
+        return losses
+
+    def measure(self, test: Dataset, first: Dataset | None = None) -> Dataset:
+        """As `Family.measure`; what is returned are the mean and the covariance of each trial."""
+        super().measure(test, first)
+        return Dataset({"mean": self._mean, "covariance": self._covariance}, np.zeros(len(self._mean), np.int32))
+
+    def own_measures(self, test: Dataset, first: Dataset | None) -> dict[str, Any]:
+        """Means over trials, and their standard errors; in units of the true variances, dimension by dimension.
+
+        `w2_squared` is the squared 2-Wasserstein distance to the truth (in those units N(0, I)).
+        """
+        mean, variance = blobs.truth(self.settings["blobs"])
+        scale = np.sqrt(variance)
+        moved = np.square((self._mean - mean) / scale).sum(axis=1)
+        trials, d = self._mean.shape
+        if d == 1:
+            values = self._covariance[:, :, 0] / variance
+            spread = np.sqrt(values[:, 0])
+            v, s, logs, distance = values[:, 0], spread, np.log(np.maximum(values[:, 0], TINY)), np.square(spread - 1)
+        else:
+            whitened = self._covariance / np.outer(scale, scale)
+            diagonal = np.maximum(np.diagonal(whitened, axis1=1, axis2=2), 0)
+            values = np.maximum(np.linalg.eigvalsh(whitened), 0)
+            v, s = diagonal.mean(axis=1), np.sqrt(diagonal).mean(axis=1)
+            logs = np.log(np.maximum(diagonal, TINY)).mean(axis=1)
+            distance = np.square(np.sqrt(values) - 1).sum(axis=1)
+        found = np.stack([v, s, logs, moved, moved + distance])
+        measures = dict(zip(NAMES, found.mean(axis=1).tolist(), strict=True))
+        if trials > 1:
+            errors = found.std(axis=1, ddof=1) / math.sqrt(trials)
+            measures |= {f"{name}_se": error for name, error in zip(NAMES, errors.tolist(), strict=True)}
+        if d > 1:
+            measures["log_det"] = float(np.log(np.maximum(values, TINY)).sum(axis=1).mean())
+        return {**measures, "collapsed_share": float(np.count_nonzero(v < COLLAPSED)) / trials}
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """`mean` (trials, d), `covariance` (trials, d, d)."""
+        return {"mean": self._mean, "covariance": self._covariance}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self._mean, self._covariance = state["mean"], state["covariance"]
+
+    # --- sums over rows -----------------------------------------------------------------------------------------------
+
+    def summarise(self, rows: Dataset) -> State:
+        """`count` (1,), `mean` (trials, d), `moments` (trials, d, d): sums of products of what is off the mean."""
+        x = rows.arrays["x"]
+        mean = x.sum(axis=0) / len(x)
+        off = x - mean
+        if x.shape[2] == 1:
+            moments = np.einsum("rti,rti->ti", off, off)[:, :, None]
+        else:
+            off = off.transpose(1, 0, 2)
+            moments = off.transpose(0, 2, 1) @ off
+        return {"count": np.array([float(len(x))]), "mean": mean, "moments": moments}
+
+    def merge(self, before: State, more: State) -> State:
+        """Chan, Golub and LeVeque (1983): moments of both about their common mean."""
+        (a,), (b,) = before["count"], more["count"]
+        step = more["mean"] - before["mean"]
+        moments = before["moments"] + more["moments"] + step[:, :, None] * step[:, None, :] * (a * b / (a + b))
+        return {
+            "count": before["count"] + more["count"],
+            "mean": before["mean"] + step * (b / (a + b)),
+            "moments": moments,
+        }
+
+    def fit_summary(self, summary: State) -> None:
+        count = float(summary["count"][0])
+        if count < 2:
+            raise InputError("a Gaussian needs at least 2 rows to be fitted; raise data.rows")
+        free = count - 1 if self.settings["model"]["unbiased"] else count
+        self._mean, self._covariance = summary["mean"], summary["moments"] / free
+        self.facts = {"train_loss": self._loss(free / count)}
+
+    def summary_of(self, data: Dataset) -> State:
+        if (data.origin == data.origin[0]).all():
+            return self.summarise(data)
+        return super().summary_of(data)
+
+    def _loss(self, ratio: float) -> float:
+        """Mean loss on the rows just fitted to, whose covariance is `ratio` times that of the model."""
+        d = self._mean.shape[1]
+        values = self._covariance[:, :, 0] if d == 1 else np.linalg.eigvalsh(self._covariance)
+        variance = np.maximum(values, SCORED)
+        total = float((np.log(variance) + ratio * values / variance).sum()) / len(variance)
+        return (total + d * math.log(2 * math.pi)) / 2
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    """(trials, d, d) A with A A' = covariance; where one is not positive definite any more, by its eigenvectors."""
+    try:
+        return np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:
+        if len(covariance) > 1:
+            return np.concatenate([_root(one[None]) for one in covariance])
+        values, vectors = np.linalg.eigh(covariance)
+        roots: np.ndarray = vectors * np.sqrt(np.maximum(values, 0))[:, None, :]
+        return roots
