@@ -73,8 +73,12 @@ ONLY = {
     "lm": {"data", "lm"},
     "executors": {"process", "stage", "store"},
     "side_by_side": {"executors", "stage", "store"},
-    "report": {"report", "rundir", "config", "metrics", "diagnosis", "forecast", "sources", "store"},
-    "diagnosis": {"diagnosis", "metrics"},
+    "report": {
+        *("report", "rundir", "config", "metrics", "diagnosis", "forecast", "sources", "store"),
+        *("cell", "expectations", "predictions", "scaling", "theory"),
+    },
+    "expectations": {"cell", "metrics", "predictions", "theory"},
+    "diagnosis": {"diagnosis", "metrics", "cell", "expectations", "scaling"},
     "forecast": {"forecast", "config", "console", "metrics", "policies", "rundir"},
     "compare": {"compare", "config", "console", "diagnosis", "metrics", "rundir"},
     "process": set(),
@@ -107,7 +111,7 @@ def test_nothing_imports_the_command_line_but_main() -> None:
 
 
 READERS = {
-    *("report", "forecast", "compare", "status", "diagnosis", "sources", "theory"),
+    *("report", "forecast", "compare", "status", "diagnosis", "sources", "theory", "expectations"),
     *("config", "stage", "store", "policies", "metrics"),
 }
 

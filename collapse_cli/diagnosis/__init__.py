@@ -1,11 +1,12 @@
 """What a run's numbers mean: a verdict in one sentence, founded on the rules of `rules.py`."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from collapse_cli.diagnosis.rules import Call, Evidence, Row, Series, early, late, number
 from collapse_cli.metrics import perplexity
+from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import Interval, interval
 
 __all__ = ["Call", "Diagnosis", "Evidence", "PolicyDiagnosis", "counted", "diagnose", "factor", "factors"]
@@ -82,25 +83,6 @@ def diagnose(
     names = list(dict.fromkeys(row["policy"] for row in rows))
     found = [one for one in (_policy(name, rows) for name in names) if one is not None]
     return Diagnosis(tuple(found), _verdict(found, generations), tuple(_notes(found, generations, policies, seeds)))
-
-
-def counted(measured: Mapping[int, Collection[int]]) -> tuple[int, list[int]] | None:
-    """The last generation to look at, and the seeds to count: those with generation 0 and with it.
-
-    Of a run that is not finished it is the generation up to which most is measured, in seeds × generations.
-
-    Args:
-        measured: the seeds of each generation.
-
-    Returns:
-        None without a generation 0.
-    """
-    if not measured.get(0):
-        return None
-    first = set(measured[0])
-    common = {generation: sorted(first.intersection(seeds)) for generation, seeds in measured.items()}
-    last = max(common, key=lambda generation: (len(common[generation]) * generation, generation))
-    return last, common[last]
 
 
 def factor(ratio: float) -> str:
