@@ -19,8 +19,9 @@ from scipy import stats
 
 from collapse_cli.config import ConfigError
 from collapse_cli.diagnosis import diagnose
+from collapse_cli.metrics.words import percent, value
 from collapse_cli.report import write_figures, write_markdown, write_report
-from collapse_cli.report.figures import log_ticks, percent, value
+from collapse_cli.report.figures import log_ticks
 from collapse_cli.report.reading import pooled, read, series_of
 from collapse_cli.report.tables import duration, published_table, stages, warned
 from collapse_cli.rundir import RunFolder

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from instrumented import write_run
 
+from collapse_cli.metrics.words import value
 from collapse_cli.report import write_report
 from collapse_cli.report.causes import causes_table
-from collapse_cli.report.figures import value
 from collapse_cli.report.reading import read
 from collapse_cli.rundir import RunFolder
 from collapse_cli.sources import shares

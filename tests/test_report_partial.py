@@ -9,8 +9,8 @@ from instrumented import write_run
 from test_report import POLICIES, Text, figures_of, report
 
 from collapse_cli.diagnosis import factor
+from collapse_cli.metrics.words import value
 from collapse_cli.report import write_markdown
-from collapse_cli.report.figures import value
 from collapse_cli.report.reading import read, series_of
 from collapse_cli.report.tables import diagnoses, duration, glance_table, stages
 from collapse_cli.rundir import RunFolder

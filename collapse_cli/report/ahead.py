@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from collapse_cli.forecast import forecast_rows, sentences
-from collapse_cli.report.figures import Figure, Trace, layout_of, log_ticks, perplexities, rounded, value
+from collapse_cli.metrics.words import value
+from collapse_cli.report.figures import Figure, Trace, layout_of, log_ticks, perplexities, rounded
 from collapse_cli.report.reading import Run, Series
 from collapse_cli.report.text import label
 

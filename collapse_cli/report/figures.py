@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from collapse_cli.metrics.intervals import Interval
+from collapse_cli.metrics.words import percent, spread, value
 from collapse_cli.report.catalogue import SHARE, Measure
 from collapse_cli.report.reading import Series
 from collapse_cli.report.text import label
@@ -45,37 +46,6 @@ class Figure:
     group: str = ""
     numbers: tuple[Sequence[str], Sequence[Sequence[str]]] = ((), ())
     columns: Sequence[Series] = field(default=())
-
-
-def value(number: float | None, digits: int = 3) -> str:
-    """A number for people: 46.9, 974, 1,204, 0.031, 3.02e+09."""
-    if number is None or not math.isfinite(number):
-        return "–"
-    if number != 0 and (abs(number) >= 1e6 or abs(number) < 1e-4):
-        return f"{number:.{digits - 1}e}"
-    if abs(number) >= 10 ** (digits - 1):
-        return f"{number:,.0f}"
-    return f"{number:#.{digits}g}".rstrip(".") if number else "0"
-
-
-def spread(one: Interval | None, *, share: bool = False) -> str:
-    """A mean with its interval: 46.9 (45.1 to 48.8); the mean alone where one seed gives none.
-
-    Args:
-        share: a share, in percent; a t interval's ends that no share can have are cut at 0% and 100%.
-    """
-    if one is None:
-        return "–"
-    said = percent if share else value
-    if one.low is None or one.high is None:
-        return said(one.mean)
-    low, high = (max(0.0, one.low), min(1.0, one.high)) if share else (one.low, one.high)
-    return f"{said(one.mean)} ({said(low)} to {said(high)})"
-
-
-def percent(share: float) -> str:
-    """A share for people: 79%, 4.1%, 0.03%."""
-    return f"{share:.0%}" if abs(share) >= 0.0995 else f"{share * 100:.2g}%"
 
 
 def exponential(nats: float) -> float:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from collapse_cli.metrics.words import spread
 from collapse_cli.report.ahead import Forecast, outlook
-from collapse_cli.report.figures import perplexities, spread
+from collapse_cli.report.figures import perplexities
 from collapse_cli.report.reading import Run, Series
 from collapse_cli.report.sections import most_frequent
 from collapse_cli.report.tables import (

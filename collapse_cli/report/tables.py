@@ -8,8 +8,9 @@ from typing import Any
 
 from collapse_cli.diagnosis import Diagnosis, diagnose, factors
 from collapse_cli.metrics.intervals import Interval
+from collapse_cli.metrics.words import spread, value
 from collapse_cli.report.catalogue import ALL, NUMBERS, SHARE
-from collapse_cli.report.figures import perplexities, spread, value
+from collapse_cli.report.figures import perplexities
 from collapse_cli.report.reading import Run, Series, number, strings, table
 from collapse_cli.report.text import one_line
 
