@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-AXES = ("quality", "generator_rows", "size", "lam", "weight", "iterations")  # besides rows and share, in the order of labels
+AXES = (
+    "quality",
+    "generator_rows",
+    "size",
+    "lam",
+    "weight",
+    "iterations",
+)  # besides rows and share, in the order of labels
 SHORT = {"generator_rows": "g", "quality": "c2", "size": "m", "lam": "lam", "weight": "a", "iterations": "t"}
 
 

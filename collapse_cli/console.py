@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from collapse_cli.metrics.families import headline
 from collapse_cli.stage import Finished, Stage
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Progressing:
         self._bars.update(self._plan_bar, completed=self.done, speed=f"{self.done}/{self.total} stages", left=left)
         if (stage := self._at_work.pop(f"{kind:<7} {where}", None)) is not None:
             self._bars.remove_task(stage.bar)
-        if not cached and (kind == "eval" or not self._live):
+        if not cached and (kind in ("eval", "block") or not self._live):
             text = f"{self._count()} {kind:<7} {where}  {duration(seconds):>6}"
             self.line("  ".join(part for part in (text, note, "" if self._live else left) if part))
 
@@ -256,9 +257,18 @@ def facts_table(facts: Mapping[str, str], title: str) -> Table:
 
 def stage_label(stage: Stage, serves: Sequence[tuple[str, int, int]]) -> str:
     """For which generation a stage works, in words."""
-    if stage.kind == "data":
-        return "real text to tokens"
     policy, seed, generation = serves[0]
+    if stage.kind == "data":
+        lm = stage.params["learner"] == "lm"
+        return "real text to tokens" if lm else "real rows" + (f", seed {seed}" if stage.seed else "")
+    if "cells" in stage.params:
+        return f"seed {seed}, {len(stage.params['cells'])} cells from {policy}"
+    if "mixture" in stage.params or policy == "generator" or "n=" in policy:
+        return f"seed {seed}, {policy}"
+    if stage.kind == "block":
+        first, last = stage.params["generations"]
+        which = f"generation {first}" if first == last else f"generations {first} to {last}"
+        return f"seed {seed}, {which}, {policy if first else 'all policies'}"
     shared = len({name for name, *_ in serves}) > 1
     return f"seed {seed}, generation {generation}, {'all policies' if shared and generation == 0 else policy}"
 
@@ -270,10 +280,15 @@ def stage_note(stage: Stage, made: Finished) -> str:
     if stage.work == "examine":
         found = facts.get("sample_perplexity")  # null, or absent, where the samples hold no token
         return f"its samples under generation 0: {'empty' if found is None else f'perplexity {perplexity(found)}'}"
-    if stage.work == "eval":
-        return f"perplexity {perplexity(facts['perplexity'])}"
+    if stage.work in ("eval", "block"):
+        head = headline(stage.params["learner"], "mixture" if "cells" in stage.params else "generational")
+        last = facts if stage.work == "eval" else facts["generations"][-1]
+        if head.name not in last:
+            return f"loss {last['test_loss']:.4g}" if "test_loss" in last else ""
+        said = perplexity(last[head.name]) if head.name == "perplexity" else f"{last[head.name]:.4g}"
+        return f"{head.name.replace('_', ' ')} {said}"
     if stage.work == "real":
         return f"{facts['rows']:,} real continuations"
-    if made.kind == "train":
-        return f"{note}, loss {facts['train_loss']:.3f}"
+    if made.kind == "train" and "train_loss" in facts:
+        return ", ".join(part for part in (note, f"loss {facts['train_loss']:.3f}") if part)
     return note

@@ -13,8 +13,8 @@ ROW_BYTES = 4
 REAL_ROWS = 5000  # of real text, that samples are compared with
 # Shares of the matrix-multiplication speed that the stages reach, and seconds a step costs besides: rough, from
 # runs on two CPU cores. Times of finished stages of the same plan replace them.
-EFFICIENCY = {"train": 0.35, "sample": 0.2, "eval": 0.4, "examine": 0.4, "real": 0.4}
-STEP_SECONDS = {"train": 0.006, "sample": 0.004, "eval": 0.01, "examine": 0.01, "real": 0.01}
+EFFICIENCY = {"train": 0.35, "block": 0.35, "sample": 0.2, "eval": 0.4, "examine": 0.4, "real": 0.4}
+STEP_SECONDS = {"train": 0.006, "block": 0.0, "sample": 0.004, "eval": 0.01, "examine": 0.01, "real": 0.01}
 OTHER_SECONDS = {"data": 2.0, "mix": 0.1}
 
 
@@ -40,29 +40,47 @@ class Cost:
     steps: int = 0
 
 
-def cost(work: str, policy: str, generation: int, config: Experiment, size: Size) -> Cost:
-    """The cost of one stage, for a dense transformer: 2 FLOPs a weight and token forward, 4 backward.
+def rows_of(work: str, policy: str, generation: int, config: Experiment, rows: int) -> tuple[int, int]:
+    """Of one stage of the loop: rows of the corpus, and rows that are sampled.
 
     Args:
         work: as `stage.Stage.work` names it.
         generation: the one at work; what it samples is for the next one's corpus.
+        rows: of the original corpus.
     """
     mixer, growing = policies.parse(policy), config.mix.size == "growing"
     if work in ("sample", "examine"):
         generation += 1
         mixer = mixer if mixer.needs_samples else policies.Policy("keep")
-    real, synthetic = policies.rows_in_corpus(mixer, size.rows, generation, growing=growing)
+    real, synthetic = policies.rows_in_corpus(mixer, rows, generation, growing=growing)
     if generation == 0:
-        real, synthetic = size.rows, 0
+        real, synthetic = rows, 0
+    return real + synthetic, rows if mixer.accumulates else synthetic
+
+
+def family_cost(work: str, rows: int, made: int, test_rows: int, row_bytes: int, row_flops: float) -> Cost:
+    """The cost of one stage of a family that is no language model; sampling and scoring are a twentieth of fitting."""
+    if work in ("train", "block"):
+        return Cost(flops=rows * row_flops, disk=100 * row_bytes)
+    used = made if work == "sample" else test_rows if work == "eval" else rows
+    return Cost(flops=used * row_flops / 20, disk=used * row_bytes if work != "eval" else 8 * used)
+
+
+def cost(work: str, rows: int, made: int, config: Experiment, size: Size) -> Cost:
+    """The cost of one stage, for a dense transformer: 2 FLOPs a weight and token forward, 4 backward.
+
+    Args:
+        rows: of the corpus that is fitted, or mixed.
+        made: rows that are sampled.
+    """
     width = config.data.block_size
     dense = size.layer_parameters + size.head_parameters
     if work == "train":
-        rows = real + synthetic
         tokens = rows * width * config.train.epochs
         steps = config.train.epochs * -(-rows // config.train.batch_size)
         return Cost(tokens, 6.0 * dense * tokens, 4 * size.parameters + TOKENIZER_BYTES, steps)
     if work in ("sample", "examine", "real"):
-        rows = size.rows if mixer.accumulates else synthetic
+        rows = made
         decode, new = config.sample.decode, config.sample.new_tokens
         prompt = 1 if config.sample.prompts == "none" else config.sample.prompt_tokens
         if work != "sample":
@@ -74,7 +92,7 @@ def cost(work: str, policy: str, generation: int, config: Experiment, size: Size
     if work == "eval":
         tokens = size.test_rows * (config.eval.block_size or width)
         return Cost(tokens, 2.0 * dense * tokens, 16 * size.test_rows, -(-size.test_rows // 64))
-    return Cost(disk=ROW_BYTES * (real + synthetic) * width)
+    return Cost(disk=ROW_BYTES * rows * width)
 
 
 def seconds(work: str, cost: Cost, speed: float, layers: int) -> float:

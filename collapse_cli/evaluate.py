@@ -9,7 +9,7 @@ from collapse_cli import learners
 from collapse_cli.config import Experiment, load, merge
 from collapse_cli.data import Dataset, InputError
 from collapse_cli.executors import LocalExecutor
-from collapse_cli.loop import BODIES, plan
+from collapse_cli.kinds import BODIES, plan
 from collapse_cli.preparation import Silent
 from collapse_cli.rundir import STORE, RunFolder
 from collapse_cli.stage import Finished, Plan, Stage

@@ -6,13 +6,14 @@ seed without a special case.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from collapse_cli import learners, policies
 from collapse_cli.config import Experiment
-from collapse_cli.data import Dataset, load_text
+from collapse_cli.data import Dataset
 from collapse_cli.policies import Policy
 from collapse_cli.stage import Body, Finished, Generation, Plan, Stage, Workplace
 from collapse_cli.stages import data_stage, eval_stage, examine_stage, mix_stage, real_stage, sample_stage, train_stage
@@ -27,8 +28,9 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
     """The stages of an experiment. `config` is resolved (hashes filled in); `hints` say where its inputs are."""
     made, loop = Plan(), config.loop
     mixers = {name: policies.parse(name) for name in loop.policies}
-    data = data_stage(config, hints)
+    examines = config.eval.samples and learners.learner_class(config.learner).examines
     for seed in loop.seeds:
+        data = data_stage(config, hints, seed)  # one for all seeds, but where the source is a distribution
         corpora = dict.fromkeys(mixers, data)
         samples: dict[str, list[Stage]] = {name: [] for name in mixers}
         models: dict[str, list[Stage]] = {name: [] for name in mixers}
@@ -47,10 +49,10 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
                 first = firsts.get(name)
                 measured = made.add(eval_stage(config, trained, data, first.eval if first else None), *where)
                 examined = None
-                if config.eval.samples or (policy.needs_samples and generation < loop.generations):
+                if examines or (policy.needs_samples and generation < loop.generations):
                     sampled = sample_stage(config, policy, trained, data, corpora[name], seed, generation + 1)
                     samples[name].append(made.add(sampled, *where))
-                if config.eval.samples:
+                if examines:
                     reference, before = (first.train, first.samples) if first else (trained, None)
                     real = made.add(real_stage(config, data, reference), *where)
                     made_rows = samples[name][-1]
@@ -65,47 +67,75 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
 
 
 def data_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
-    """Real text, cut into rows the learner can take."""
-    learner = _learner(stage, inputs, place)
-    learner.encode(load_text(**stage.hints["text"]), place.folder)
+    """Real data as rows the learner can take."""
+    learner = learner_of(stage, inputs, place)
+    learner.encode(place.folder, seed=stage.seed)
     return learner.facts
 
 
 def train_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     """A model fitted on a corpus, from the base model or from an earlier generation's weights."""
-    learner = _learner(stage, inputs, place)
+    learner = learner_of(stage, inputs, place)
     if "init" in inputs:
         learner.load(inputs["init"].folder)
     corpus = Dataset.load(inputs["corpus"].folder / CORPUS)
     learner.fit(corpus, seed=stage.seed, scratch=place.scratch)
     learner.save(place.folder)
+    return with_history(inputs["corpus"]) | learner.facts | counted(corpus)
+
+
+def counted(corpus: Dataset) -> dict[str, int]:
+    """How many rows of a corpus are real."""
     real = int((corpus.origin == 0).sum())
-    rows = {"train_rows": len(corpus), "real_rows": real, "synthetic_rows": len(corpus) - real}
-    return _history(inputs["corpus"]) | learner.facts | rows
+    return {"train_rows": len(corpus), "real_rows": real, "synthetic_rows": len(corpus) - real}
 
 
 def sample_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     """Rows made by a model: it continues rows of the original corpus, or of the one it was fitted on."""
-    learner, params = _learner(stage, inputs, place), stage.params
+    learner = learner_of(stage, inputs, place)
     learner.load(inputs["model"].folder)
     corpus = Dataset.load(inputs["prompts"].folder / CORPUS)
     rows = inputs["data"].facts["splits"]["train"]["rows"]
+    # the same prompts in every generation, for people to read
+    shown = np.unique(np.linspace(0, rows - 1, SHOWN_ROWS).round().astype(np.int64))
+    made, seen = continued(learner, corpus, rows, stage.params, seed=stage.seed, scratch=place.scratch, shown=shown)
+    made.save(place.folder / ROWS)
+    seen.save(place.folder / SHOWN)
+    return learner.facts
+
+
+def continued(
+    learner: learners.Learner,
+    corpus: Dataset,
+    rows: int,
+    params: Mapping[str, Any],
+    *,
+    seed: int,
+    scratch: Path,
+    shown: np.ndarray,
+) -> tuple[Dataset, Dataset]:
+    """The synthetic rows that a model makes for the next generation, and what it makes of the rows `shown`.
+
+    Args:
+        corpus: rows to continue: the original corpus, of `rows` rows, or the model's own.
+        params: which of them, as `stages.sampling` says.
+    """
     chosen = policies.prompt_rows(
         Policy(**params["policy"]), rows, params["generation"], params["choice"], growing=params["growing"]
     )
-    # the same prompts in every generation, for people to read
-    shown = np.unique(np.linspace(0, rows - 1, SHOWN_ROWS).round().astype(np.int64))
-    wanted = np.concatenate([chosen, shown[~np.isin(shown, chosen)]])
+    wanted = np.concatenate([chosen, shown[~np.isin(shown, chosen)]]) if len(shown) else chosen
     row = policies.spread(wanted, rows, len(corpus), params["choice"])
     prompts = corpus.take(row)
     extra = np.arange(len(wanted)) >= len(chosen)
     prompts = Dataset({**prompts.arrays, "stream": wanted, "extra": extra}, prompts.origin)
-    made = learner.sample(prompts, seed=stage.seed, scratch=place.scratch)
+    made = learner.sample(prompts, seed=seed, scratch=scratch)
     origin = np.full(len(made), params["generation"], np.int32)
     made = Dataset({**made.arrays, "row": row.astype(np.int32)}, origin)
-    made.take(np.flatnonzero(~extra)).save(place.folder / ROWS)
-    made.take(np.array([np.flatnonzero(wanted == one)[0] for one in shown], np.int64)).save(place.folder / SHOWN)
-    return learner.facts
+    if not len(shown):
+        return made, made.take(np.arange(0))
+    return made.take(np.flatnonzero(~extra)), made.take(
+        np.array([np.flatnonzero(wanted == one)[0] for one in shown], np.int64)
+    )
 
 
 def mix_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
@@ -122,7 +152,7 @@ def mix_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> 
         growing=params["growing"],
     )
     corpus.save(place.folder / CORPUS)
-    return _history(inputs[names[-1]]) if names else {"sample_tokens": 0}
+    return with_history(inputs[names[-1]]) if names else {"sample_tokens": 0}
 
 
 def eval_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
@@ -131,17 +161,17 @@ def eval_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) ->
     """
     if stage.work != "eval":
         return (examine_body if stage.work == "examine" else real_body)(stage, inputs, place)
-    learner = _learner(stage, inputs, place)
+    learner = learner_of(stage, inputs, place)
     learner.load(inputs["model"].folder)
     test = Dataset.load(inputs["data"].folder / "test.safetensors")
     first = Dataset.load(inputs["first"].folder / ROWS) if "first" in inputs else None
     learner.measure(test, first).save(place.folder / ROWS)
-    return _history(inputs["model"]) | learner.facts
+    return with_history(inputs["model"]) | learner.facts
 
 
 def real_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     """Real text as the model of generation 0 sees it, for samples to be compared with."""
-    learner = _learner(stage, inputs, place)
+    learner = learner_of(stage, inputs, place)
     learner.load(inputs["reference"].folder)
     learner.look_at_real(place.folder)
     return learner.facts
@@ -149,7 +179,7 @@ def real_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) ->
 
 def examine_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     """The rows a model made, measured under the model of generation 0."""
-    learner = _learner(stage, inputs, place)
+    learner = learner_of(stage, inputs, place)
     learner.load(inputs["reference"].folder)
     made = inputs["samples"].folder
     learner.examine(
@@ -171,12 +201,13 @@ BODIES: dict[str, Body] = {
 }
 
 
-def _learner(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> learners.Learner:
+def learner_of(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> learners.Learner:
+    """The learner of a stage, ready to work."""
     encoded = {"encoded": inputs["data"].folder, "about": inputs["data"].facts} if "data" in inputs else {}
     return learners.create(stage.params["learner"], stage.params, {**stage.hints, **encoded}, place.tell)
 
 
-def _history(made: Finished) -> dict[str, Any]:
+def with_history(made: Finished) -> dict[str, Any]:
     """What a stage hands on: what is known of the corpus and the training behind it, and the seconds each took."""
     own = {} if made.kind == "data" else made.facts
     return {**own, "seconds": {**made.facts.get("seconds", {}), made.kind: made.seconds}}

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli import console as show
-from collapse_cli import costs, learners, policies
+from collapse_cli import costs, learners, mixture, policies
 from collapse_cli.config import ConfigError, Experiment
 from collapse_cli.costs import Cost, Size
 from collapse_cli.executors import LocalExecutor, missing
-from collapse_cli.loop import BODIES, plan
+from collapse_cli.kinds import BODIES, plan
+from collapse_cli.learners import Resolved
 from collapse_cli.rundir import RunFolder
 from collapse_cli.side_by_side import width, workers_for
 from collapse_cli.stage import Finished, Plan, Stage
@@ -29,14 +30,16 @@ class Prepared:
     """An experiment ready to run: everything looked up, and its real data in the store.
 
     Attributes:
+        notes: what the user should know of the real data.
+        computed: keys of the stages that were computed for this: the real data of the first seed.
         workers: how many stages are computed side by side.
         threads: by key, how many a stage may use.
     """
 
     config: Experiment
-    resolved: Any
+    resolved: Resolved
     plan: Plan
-    data: Finished
+    notes: list[str]
     computed: list[str]
     size: Size
     workers: int
@@ -65,14 +68,17 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     resolved = learner.resolve(config.model_dump(mode="json"))
     config = folder.check(Experiment.model_validate(resolved.tree))
     planned = plan(config, resolved.hints)
+    listener, notes, rows = Silent(), [], dict.fromkeys(("train", "test", "reserve"), 0)
     stage = next(iter(planned.stages.values()))
-    place = store if temporary is None or store.has(stage.key) else Store(temporary)
-    place.root.mkdir(parents=True, exist_ok=True)
-    listener = Silent()
-    LocalExecutor(place, BODIES).run([stage], listener)
-    data = place.get(stage.key)
-    rows = {split: about["rows"] for split, about in data.facts["splits"].items()}
-    for policy in config.loop.policies:
+    if stage.kind == "data":  # a mixture that is done in memory draws its own
+        place = store if temporary is None or store.has(stage.key) else Store(temporary)
+        place.root.mkdir(parents=True, exist_ok=True)
+        LocalExecutor(place, BODIES).run([stage], listener)
+        data = place.get(stage.key)
+        rows, notes = {split: about["rows"] for split, about in data.facts["splits"].items()}, data.facts["notes"]
+        if config.kind == "mixture":
+            mixture.check(config, rows["train"])
+    for policy in config.loop.policies if config.kind == "generational" else ():
         policies.check(
             policies.parse(policy),
             rows["train"],
@@ -89,7 +95,7 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
         rows["test"],
     )
     cores = torch.get_num_threads()
-    prepared = Prepared(config, resolved, planned, data, listener.computed, size, 1, {})
+    prepared = Prepared(config, resolved, planned, notes, listener.computed, size, 1, {})
     pays = not torch.cuda.is_available() and size.parameters <= LARGE and nominal_seconds(prepared) > WORTH
     workers = workers_for(planned, cores, jobs, pays=pays)
     threads = {key: max(1, cores // min(at_once, workers)) for key, at_once in width(planned).items()}
@@ -136,7 +142,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, A
         "disk_free": shutil.disk_usage(existing(folder.runs)).free,
         "seconds": sum(entry["seconds"] for entry in kinds.values()),
         "measured": bool(clock.observed),
-        "notes": prepared.data.facts["notes"],
+        "notes": prepared.notes,
     }
 
 
@@ -150,7 +156,18 @@ def nominal_seconds(prepared: Prepared) -> float:
 
 def stage_cost(prepared: Prepared, stage: Stage) -> Cost:
     policy, _, generation = prepared.plan.serves[stage.key][0]
-    return costs.cost(stage.work, policy, generation, prepared.config, prepared.size)
+    config, size, resolved = prepared.config, prepared.size, prepared.resolved
+    if config.kind == "mixture":
+        train, made = mixture.rows_of(stage, size.rows)
+    else:
+        train, made = costs.rows_of(stage.work, policy, generation, config, size.rows)
+        if stage.kind == "block":
+            first, last = stage.params["generations"]
+            later, _ = costs.rows_of("train", policy, last, config, size.rows)
+            train = (train + later) // 2 * (last - first + 1)
+    if resolved.row_flops:
+        return costs.family_cost(stage.work, train, made, size.test_rows, resolved.row_bytes, resolved.row_flops)
+    return costs.cost(stage.work, train, made, config, size)
 
 
 def check_disk(prepared: Prepared, needed: Sequence[Stage], runs: Path) -> None:
@@ -170,7 +187,7 @@ class Clock:
 
     def __init__(self, prepared: Prepared) -> None:
         self.plan, self.workers = prepared.plan, prepared.workers
-        speed = costs.matmul_speed(prepared.config.train.dtype)
+        speed = costs.matmul_speed("float32" if prepared.resolved.row_flops else prepared.config.train.dtype)
         self.guesses = {
             # a stage beside others has its share of the cores
             key: costs.seconds(stage.work, stage_cost(prepared, stage), speed, prepared.size.layers) * self.workers

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -20,7 +20,8 @@ from collapse_cli.store import Store, size_of, write_atomically
 
 STORE = "store"
 PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "safetensors", "numpy", "pydantic")
-NEEDED = {"policy", "seed", "generation", "model_key", "perplexity", "predicted_tokens", "protocol", "warnings"}
+NEEDED = {"policy", "seed", "generation", "model_key", "warnings"}
+NEEDED_OF_LM = NEEDED | {"perplexity", "predicted_tokens", "protocol"}
 Where = tuple[str, int, int]  # policy, seed, generation
 
 
@@ -81,7 +82,7 @@ class RunFolder:
 
         A line torn by a kill is left out.
         """
-        rows = _lines(self.path / "metrics.jsonl")
+        rows = _lines(self.path / "metrics.jsonl", self._needed())
         # side by side, whichever policy is measured first stands first in the file
         names = (*self._policies(), *(row["policy"] for row in rows))
         order = {name: index for index, name in enumerate(dict.fromkeys(names))}
@@ -93,7 +94,15 @@ class RunFolder:
         if not file.exists():
             return 0
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        return sum(bool(line.strip()) for line in lines) - len(_lines(file))
+        return sum(bool(line.strip()) for line in lines) - len(_lines(file, self._needed()))
+
+    def _needed(self) -> set[str]:
+        """What a line must have to be a row."""
+        try:
+            learner = self.record()["config"].get("learner", "lm")
+        except (ConfigError, AttributeError):  # rows can be read without it
+            learner = "lm"
+        return NEEDED_OF_LM if learner == "lm" else NEEDED
 
     def _policies(self) -> Sequence[str]:
         try:
@@ -161,18 +170,21 @@ class RunFolder:
             write_atomically(self.path / "run.json", json.dumps(record, indent=1))
             file = self.path / "metrics.jsonl"
             text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-            kept = [row for row in _lines(file) if measured.get(_where(row)) == row.get("eval_keys", ())]
+            needed = NEEDED_OF_LM if config.learner == "lm" else NEEDED
+            kept = [row for row in _lines(file, needed) if measured.get(_where(row)) == row.get("eval_keys", ())]
             clean = "".join(json.dumps(row) + "\n" for row in kept)
             if clean != text:
                 write_atomically(file, clean)
 
-    def add_row(self, row: Mapping[str, Any]) -> bool:
-        """Append a row to `metrics.jsonl`, flushed; False when that generation has its row already."""
+    def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Append rows to `metrics.jsonl`, flushed, but those of generations that have theirs. False when all had."""
+        if not rows:
+            return False
         with self.locked():
-            if any(_where(old) == _where(row) for old in _lines(self.path / "metrics.jsonl")):
-                return False
-            _append(self.path / "metrics.jsonl", row)
-            return True
+            there = {_where(old) for old in _lines(self.path / "metrics.jsonl", self._needed())}
+            new = [row for row in rows if _where(row) not in there]
+            _append(self.path / "metrics.jsonl", *new)
+            return bool(new)
 
     def add_event(self, event: Mapping[str, Any]) -> None:
         with self.locked():
@@ -269,7 +281,7 @@ def _where(row: Mapping[str, Any]) -> Where:
     return row["policy"], row["seed"], row["generation"]
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
+def _lines(file: Path, needed: Set[str]) -> list[dict[str, Any]]:
     """The rows of a file that can be rows of a run; a policy's name is printed, so control characters in it are damage."""
     rows = []
     if file.exists():
@@ -278,7 +290,7 @@ def _lines(file: Path) -> list[dict[str, Any]]:
                 row = json.loads(line)
             except ValueError:
                 continue  # torn by a kill; what it said is in the store
-            if not (isinstance(row, dict) and row.keys() >= NEEDED):
+            if not (isinstance(row, dict) and row.keys() >= needed):
                 continue
             whole = all(type(row[name]) is int for name in ("seed", "generation"))
             if whole and isinstance(row["policy"], str) and row["policy"].isprintable():
@@ -286,13 +298,13 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _append(file: Path, row: Mapping[str, Any]) -> None:
+def _append(file: Path, *rows: Mapping[str, Any]) -> None:
     with file.open("a+", encoding="utf-8") as out:
         if out.tell() > 0:
             out.seek(out.tell() - 1)
             torn = out.read(1) != "\n"
             out.write("\n" if torn else "")
-        out.write(json.dumps(row) + "\n")
+        out.writelines(json.dumps(row) + "\n" for row in rows)
         out.flush()
 
 

@@ -16,7 +16,7 @@ from collapse_cli import metrics, policies, report, sources, tracking
 from collapse_cli.config import ConfigError, Experiment, variant_experiments
 from collapse_cli.diagnosis import diagnose
 from collapse_cli.executors import LocalExecutor
-from collapse_cli.loop import BODIES
+from collapse_cli.kinds import BODIES, facts_of
 from collapse_cli.preparation import Clock, Prepared, check_disk, describe, prepare, to_do
 from collapse_cli.process import quiet_libraries
 from collapse_cli.rundir import STORE, RunFolder, all_runs
@@ -78,28 +78,32 @@ class Work:
         note = "" if cached else show.stage_note(stage, made)
         self.shown.finished(stage.work, self._label(stage), seconds=made.seconds, cached=cached, note=note)
         self._there.add(stage.key)
-        for generation in self._measured_by.get(stage.key, []):
-            if all(one.key in self._there for one in generation.measured):
-                self._add_row(generation)
+        measured = self._measured_by.get(stage.key, [])
+        self._add_rows([one for one in measured if all(each.key in self._there for each in one.measured)])
         if not cached and self.config.store.keep_models != "all" and stage.kind in ("eval", "sample", "train"):
             prune(self.folder, self.store, self.config, self.plan)
 
-    def _add_row(self, generation: Generation) -> None:
-        row, before = metrics_row(generation, self.store), self._before(generation)
-        row["warnings"] = metrics.warnings(
-            row, before, max_duplicates=self.config.sample.max_duplicates, selects=self.config.train.select == "valid"
-        )
-        new = self.folder.add_row(row)
-        self.mirrors.add(row)  # which may have missed it so far
+    def _add_rows(self, generations: Sequence[Generation]) -> None:
+        rows = []
+        made = Reading(self.store)
+        for generation in generations:
+            row, before = metrics_row(generation, made), self._before(generation, made)
+            row["warnings"] = metrics.warnings(
+                row, before, max_duplicates=self.config.sample.max_duplicates, selects=self.config.train.select == "valid"
+            )
+            rows.append(row)
+        new = self.folder.add_rows(rows)
+        for row in rows:
+            self.mirrors.add(row)  # which may have missed it so far
         if new:
             self.page.refresh()
 
-    def _before(self, generation: Generation) -> Mapping[str, Any] | None:
+    def _before(self, generation: Generation, made: "Reading") -> Mapping[str, Any] | None:
         """What was measured of the model before: from the store, for its row may be written later than this one."""
         before = self._generations.get((generation.policy, generation.seed, generation.generation - 1))
         if before is None or not self.store.has(before.eval.key):
             return None
-        return self.store.get(before.eval.key).facts
+        return facts_of(before, made.of(before.eval.key))
 
     def _label(self, stage: Stage) -> str:
         return show.stage_label(stage, self.plan.serves[stage.key])
@@ -212,7 +216,7 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
     with show.Progressing(console, len(there) + len(needed)) as shown:
         try:
             with tracking.open_mirrors(config, folder.path, folder.name, folder.record(), folder.rows) as mirrors:
-                for note in prepared.data.facts["notes"]:
+                for note in prepared.notes:
                     shown.line(f"note: {note}")
                 work = Work(folder, store, prepared, shown, mirrors, page)
                 _compute([*there, *needed], prepared, store, work)
@@ -269,11 +273,25 @@ def _make(folder: Path) -> None:
         raise ConfigError(f"{folder} cannot be made ({error.strerror}); choose another --runs-dir") from None
 
 
-def metrics_row(generation: Generation, store: Store) -> dict[str, Any]:
+class Reading:
+    """Finished stages, each read once: a block's record holds many generations."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._read: dict[str, Finished] = {}
+
+    def of(self, key: str) -> Finished:
+        if key not in self._read:
+            self._read[key] = self.store.get(key)
+        return self._read[key]
+
+
+def metrics_row(generation: Generation, stages: Reading) -> dict[str, Any]:
     """A row of `metrics.jsonl`, all of it from the eval stages: that of its model may be pruned by now."""
-    key, made = generation.train.key, store.get(generation.eval.key)
-    examined = store.get(generation.samples.key) if generation.samples else None
-    seconds = {**made.facts["seconds"], "eval": made.seconds}
+    key, made, store = generation.train.key, stages.of(generation.eval.key), stages.store
+    facts = facts_of(generation, made)
+    examined = stages.of(generation.samples.key) if generation.samples else None
+    seconds = facts["seconds"] if generation.part is not None else {**facts["seconds"], "eval": made.seconds}
     if examined:
         seconds["examine"] = examined.seconds
     return {
@@ -284,8 +302,9 @@ def metrics_row(generation: Generation, store: Store) -> dict[str, Any]:
         "eval_keys": [stage.key for stage in generation.measured],
         "model_dir": store.folder(key).relative_to(store.root.parent).as_posix(),
         "sample_tokens": 0,
-        **made.facts,
+        **facts,
         **(examined.facts if examined else {}),
+        **generation.about,
         "seconds": seconds,
     }
 

@@ -90,7 +90,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Generation:
-    """One model of the experiment, and the stages that made and measured it, and measured what it made."""
+    """One model of the experiment, and the stages that made and measured it, and measured what it made.
+
+    Attributes:
+        part: which of the generations (or cells) that its stage makes; None for a stage that makes one.
+        about: fields of its row in `metrics.jsonl` that are known before it is made: of a mixture, its cell.
+    """
 
     policy: str
     seed: int
@@ -98,6 +103,8 @@ class Generation:
     train: Stage
     eval: Stage
     samples: Stage | None = None
+    part: int | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def measured(self) -> tuple[Stage, ...]:

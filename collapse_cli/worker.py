@@ -35,7 +35,7 @@ def main() -> int:
 
     from collapse_cli.config import load
     from collapse_cli.executors import LocalExecutor
-    from collapse_cli.loop import BODIES, plan
+    from collapse_cli.kinds import BODIES, plan
     from collapse_cli.process import peak_memory_mb, quiet_libraries
     from collapse_cli.store import Store
 

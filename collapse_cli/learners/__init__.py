@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -56,8 +56,8 @@ class Learner(Protocol):
     `block`, how many generations make a stage unless the configuration says so.
     """
 
-    examines: bool
-    block: int
+    examines: ClassVar[bool]
+    block: ClassVar[int]
     facts: dict[str, Any]
 
     @classmethod

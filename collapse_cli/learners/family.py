@@ -67,7 +67,9 @@ class Family(ABC):
         source = tree["data"]["source"]
         if source not in cls.sources:
             known = ", ".join(cls.sources)
-            raise InputError(f"data.source = {source!r} is nothing that the learner {cls.section} takes; it takes {known}")
+            raise InputError(
+                f"data.source = {source!r} is nothing that the learner {cls.section} takes; it takes {known}"
+            )
 
     # --- verbs --------------------------------------------------------------------------------------------------------
 

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from collapse_cli import metrics, zipf
-from collapse_cli.data import SPLITS, Dataset, InputError, Text, load_text
+from collapse_cli.data import SPLITS, Dataset, InputError, load_text
+from collapse_cli.learners import Resolved
 from collapse_cli.learners import lm_measures as measures
 from collapse_cli.lm import model as models
 from collapse_cli.lm import sample as sampling
@@ -24,28 +24,11 @@ TOKENIZER = "tokenizer"
 MADE = ("bpe", "words")  # tokenizers that the data stage makes
 
 
-@dataclass(frozen=True)
-class Resolved:
-    """A configuration with all that had to be looked up: hashes, revisions, dtypes; and what it says of the model.
-
-    Attributes:
-        tree: the configuration, filled in.
-        hints: where the model, the tokenizer and the text are on this machine.
-        parameters: all weights of the model.
-        layer_parameters, head_parameters: those of the layers, and of the output head, for counting FLOPs.
-        layers: how many layers there are.
-    """
-
-    tree: dict[str, Any]
-    hints: dict[str, Any]
-    parameters: int
-    layer_parameters: int
-    head_parameters: int
-    layers: int
-
-
 class LanguageModel:
     """Any causal language model of transformers. Implements `learners.Learner`."""
+
+    examines: ClassVar[bool] = True
+    block: ClassVar[int] = 1
 
     def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
         self.settings, self.hints, self._tell = settings, hints, tell
@@ -54,8 +37,8 @@ class LanguageModel:
 
     # --- what is looked up before anything runs -----------------------------------------------------------------------
 
-    @staticmethod
-    def resolve(tree: Mapping[str, Any]) -> Resolved:
+    @classmethod
+    def resolve(cls, tree: Mapping[str, Any]) -> Resolved:
         """Find the model, the tokenizer and the text of a configuration, and check that they fit each other.
 
         Raises:
@@ -115,6 +98,26 @@ class LanguageModel:
             )
         return {**tree, "model": {**tree["model"], "tokenizer": str(encoded / TOKENIZER), "tokenizer_sha256": ""}}
 
+    @classmethod
+    def drawn(cls, tree: Mapping[str, Any]) -> bool:
+        """Text is what it is, for all seeds."""
+        return False
+
+    @classmethod
+    def params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
+        """What a stage of that kind (data, train, sample, eval, examine) depends on."""
+        match kind:
+            case "data":
+                return cls.data_params(tree)
+            case "train":
+                return {"model": cls.model_params(tree), "train": _without(tree["train"], "target")}
+            case "sample":
+                return {"sample": _without(tree["sample"], "max_duplicates"), "target": tree["train"]["target"]}
+            case "eval":
+                return {"eval": _without(tree["eval"], "block_size", "samples")}
+        # examine: how long prompts and samples are, not how they were drawn
+        return {"sample": _without(tree["sample"], "max_duplicates", "decode")}
+
     @staticmethod
     def data_params(tree: Mapping[str, Any]) -> dict[str, Any]:
         """What the rows of real data depend on."""
@@ -139,8 +142,9 @@ class LanguageModel:
 
     # --- the verbs ----------------------------------------------------------------------------------------------------
 
-    def encode(self, text: Text, folder: Path) -> None:
+    def encode(self, folder: Path, *, seed: int) -> None:
         """Text to blocks of tokens, with the tokenizer beside them; counts of tokens, words and bytes in `facts`."""
+        text = load_text(**self.hints["text"])
         data, tokenizer_params = self.settings["data"], self.settings["tokenizer"]
         language = zipf.from_facts(data["zipf"]) if "zipf" in data else None
         if "bpe" in tokenizer_params:
@@ -306,6 +310,10 @@ class LanguageModel:
     @property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":
         return texts.load_tokenizer(Path(self.hints["encoded"]) / TOKENIZER)
+
+
+def _without(section: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in section.items() if name not in names}
 
 
 def base_config(

@@ -79,7 +79,8 @@ def warnings(
         found.append(f"{row['duplicate_share']:.0%} of the synthetic rows repeat another one")
     if row.get("special_token_share", 0.0) > 0:
         found.append(f"{row['special_token_share']:.1%} of the synthetic rows hold special tokens such as padding")
-    if before is not None and f"{before['perplexity']:.4g}" == f"{row['perplexity']:.4g}":
+    both = before is not None and "perplexity" in before and "perplexity" in row
+    if both and before is not None and f"{before['perplexity']:.4g}" == f"{row['perplexity']:.4g}":
         found.append("the perplexity equals that of the generation before to 4 digits; was the model trained at all?")
     if selects and row["real_rows"] == 0:
         found.append("real validation text chose the weights of a model trained on synthetic rows only")
