@@ -1,0 +1,213 @@
+"""Verdicts on what is no loop of language models: other families over generations, and mixtures. Pure functions."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from collapse_cli.diagnosis.grid import Point, axes_of, points, words
+from collapse_cli.expectations import is_mixture, learner_of, mean_of, number, theory_at
+from collapse_cli.metrics.counting import counted
+from collapse_cli.metrics.families import Headline, headline
+from collapse_cli.metrics.intervals import Interval
+from collapse_cli.metrics.words import spread, value
+
+Row = Mapping[str, Any]
+Tree = Mapping[str, Any]
+NOTHING = "No generation is measured yet."
+TEXTS = ("lm", "ngram")  # learners whose rows the rules of early and late collapse can be asked about
+
+
+def headline_of(tree: Tree) -> Headline:
+    """The measure that stands first, of a configuration that nobody vouches for."""
+    return headline(learner_of(tree), "mixture" if is_mixture(tree) else "generational")
+
+
+def means_of(rows: Sequence[Row], what: str) -> tuple[dict[int, Interval], list[int]]:
+    """Generation -> mean of one policy's field over the seeds that are counted, and those seeds.
+
+    A single seed with several trials has the interval over them; perplexity is a mean of logarithms.
+    """
+    there: dict[int, dict[int, Row]] = {}
+    for row in rows:
+        if number(row.get(what)) is not None:
+            there.setdefault(row["generation"], {})[row["seed"]] = row
+    found = counted({g: held.keys() for g, held in there.items()})
+    seeds = found[1] if found is not None else sorted({seed for held in there.values() for seed in held})
+    means = {}
+    for g in sorted(there):
+        own = [there[g][seed] for seed in seeds if seed in there[g]]
+        if len(own) == len(seeds) and own:
+            mean = mean_of(own, what)
+            if mean is not None:
+                means[g] = mean[0]
+    return means, seeds
+
+
+def family_verdict(rows: Sequence[Row], tree: Tree) -> str:
+    """One sentence on a generational run: the headline measure at generation 0 and at the last one, by policy.
+
+    Args:
+        rows: of one run.
+        tree: its configuration.
+    """
+    measure = headline_of(tree)
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    found = {policy: means_of([row for row in rows if row["policy"] == policy], measure.name) for policy in policies}
+    found = {policy: (means, seeds) for policy, (means, seeds) in found.items() if means}
+    if not found:
+        return NOTHING
+    lasts = {policy: max(means) for policy, (means, _) in found.items()}
+    last, seeds = max(lasts.values()), next(iter(found.values()))[1]
+    if last == 0:
+        first = next(iter(found.values()))[0][0]
+        return f"Only generation 0 is measured: {measure.title} {spread(first)}, {_over(len(seeds))}."
+    together = len(set(lasts.values())) == 1 and len({tuple(seeds) for _, seeds in found.values()}) == 1
+    loop = tree.get("loop")
+    planned = number(loop.get("generations")) if isinstance(loop, Mapping) else None
+    head = "So far, " if planned is not None and min(lasts.values()) < planned else ""
+    head += f"{measure.title} from generation 0 to {last:,}" if together else measure.title
+    head += f", {_over(len(seeds))}: " if together else ": "
+    parts = []
+    for policy, (means, own) in found.items():
+        end = lasts[policy]
+        when = "" if together else f" at generation {end:,}, {_over(len(own))}"
+        said = f"{policy} {value(means[0].mean) if 0 in means else '–'} → {spread(means[end])}{when}"
+        theory = theory_at(tree, measure.name, policy, end) if end else None
+        parts.append(said if theory is None else f"{said}, theory {value(theory)}")
+    return _sentence(head + "; ".join(parts))
+
+
+def mixture_verdict(
+    rows: Sequence[Row], tree: Tree, knees: Callable[[Sequence[Point]], Interval | None] | None = None
+) -> str:
+    """One sentence on a mixture: synthetic data against real data alone where there is most of it, and what else varied.
+
+    Args:
+        rows: of one run.
+        tree: its configuration.
+        knees: of the cells of one share, the rows near which more stop helping; None: the fit of `scaling`.
+    """
+    measure = headline_of(tree)
+    cells = points(rows, measure.name, tree)
+    if not cells:
+        return "No cell is measured yet."
+    axes = axes_of(cells, tree)
+    if not axes:
+        return _sentence(f"{measure.title} is {spread(cells[0].mean)} in the only cell, {_over(cells[0].mean.n)}")
+    others = [axis for axis in axes if axis not in ("rows", "real_rows", "synthetic_rows", "share")]
+    most = _last(cells, others, axes)  # of the other axes their last value: the extreme of a grid
+    there = [cell for cell in cells if all(cell.at(axis) == most[axis] for axis in others)] or list(cells)
+    parts = [said for said in (_shares(there, others, measure, knees), *_others(cells, axes, most, measure)) if said]
+    if not parts:
+        best, worst = (pick(cells, key=lambda cell: cell.mean.mean) for pick in (min, max))
+        parts = [
+            f"{_short(measure)} is least at {words(_place(best, axes))}: {spread(best.mean)}, "
+            f"and largest at {words(_place(worst, axes))}: {spread(worst.mean)}"
+        ]
+    return _sentence("; ".join(parts))
+
+
+def _shares(
+    cells: Sequence[Point],
+    others: Sequence[str],
+    measure: Headline,
+    knees: Callable[[Sequence[Point]], Interval | None] | None,
+) -> str:
+    """The smallest synthetic share that is worse than real data alone beyond chance, where there is most data."""
+    sizes = sorted({cell.record["rows"] for cell in cells}, reverse=True)
+    for rows in sizes:
+        largest = [cell for cell in cells if cell.record["rows"] == rows and cell.share > 0]
+        if not largest:
+            continue
+        alone, of_same = _alone(cells, rows, largest[0])
+        if alone is None:
+            continue
+        ranked = sorted(largest, key=lambda cell: cell.share)
+        chosen = next((cell for cell in ranked if _above(cell, alone)), ranked[-1])
+        place = {"rows": rows, **{axis: chosen.at(axis) for axis in others}}
+        ratio = chosen.mean.mean / alone.mean.mean if alone.mean.mean > 0 else None
+        times = f", {value(ratio)} times that of {of_same}" if ratio is not None else ""
+        said = f"at {words(place)} {_short(measure)} with p2 = {chosen.share:.4g} is {spread(chosen.mean)}{times}"
+        line = [cell for cell in cells if cell.share == chosen.share]
+        knee = knees(line) if knees is not None else None
+        if knee is not None:
+            said += f"; more data stops helping near n = {_round(knee.mean)}"
+        return said
+    return ""
+
+
+def _alone(cells: Sequence[Point], rows: float, beside: Point) -> tuple[Point | None, str]:
+    """The cell without synthetic rows to compare with: as many rows in all, else as many real ones."""
+    real = [cell for cell in cells if cell.share == 0]
+    for name, wanted, said in (
+        ("rows", rows, "real data alone"),
+        ("real_rows", beside.record.get("real_rows"), "the same real data alone"),
+    ):
+        found = next((cell for cell in real if cell.record.get(name) == wanted), None)
+        if found is not None:
+            return found, said
+    return None, ""
+
+
+def _others(
+    cells: Sequence[Point], axes: Mapping[str, Sequence[float]], most: Mapping[str, float | None], measure: Headline
+) -> list[str]:
+    """What sizes, weights and rounds change, all else at the grid's last values."""
+    parts = []
+    for axis in ("size", "weight", "iterations"):
+        if axis not in axes:
+            continue
+        rest = {name: most[name] for name in axes if name != axis}
+        line = [cell for cell in cells if all(cell.at(name) == wanted for name, wanted in rest.items())]
+        line = sorted((cell for cell in line if cell.at(axis) is not None), key=lambda cell: cell.at(axis) or 0.0)
+        if len(line) < 2:
+            continue
+        first, last = line[0], line[-1]
+        best = min(line, key=lambda cell: cell.mean.mean)
+        said = f"at {words(rest)} " if any(v is not None for v in rest.values()) else ""
+        said += f"{_short(measure)} is {value(first.mean.mean)} at {words({axis: first.at(axis)})}"
+        if best is not first and best is not last:
+            said += f", least at {words({axis: best.at(axis)})}: {value(best.mean.mean)},"
+        parts.append(f"{said} and {value(last.mean.mean)} at {words({axis: last.at(axis)})}")
+    return parts
+
+
+def _last(
+    cells: Sequence[Point], others: Sequence[str], axes: Mapping[str, Sequence[float]]
+) -> dict[str, float | None]:
+    """By axis its last value, of those where there are cells; shares and rows where all the others are such."""
+    place: dict[str, float | None] = {}
+    left = list(cells)
+    for axis in (*others, *(axis for axis in axes if axis not in others)):
+        values = [value for cell in left if (value := cell.at(axis)) is not None]
+        place[axis] = max(values) if values else None
+        left = [cell for cell in left if cell.at(axis) == place[axis]]
+    return place
+
+
+def _above(cell: Point, alone: Point) -> bool:
+    """Whether a cell is above another beyond their intervals; by the means alone where one has none."""
+    low = cell.mean.mean if cell.mean.low is None else cell.mean.low
+    high = alone.mean.mean if alone.mean.high is None else alone.mean.high
+    return low > high
+
+
+def _place(cell: Point, axes: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
+    return {axis: cell.at(axis) for axis in axes}
+
+
+def _short(measure: Headline) -> str:
+    """A measure in as few words as a sentence can do with: `error`, `loss`."""
+    return {"nll": "loss", "test_loss": "loss"}.get(measure.name, measure.name.replace("_", " "))
+
+
+def _round(number: float) -> str:
+    """An estimate to two digits: 4,100."""
+    return f"{float(f'{number:.2g}'):,.0f}"
+
+
+def _over(seeds: int) -> str:
+    return f"over {seeds} seeds" if seeds > 1 else "one seed"
+
+
+def _sentence(said: str) -> str:
+    return f"{said[0].upper()}{said[1:]}."

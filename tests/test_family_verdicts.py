@@ -1,0 +1,140 @@
+"""Verdicts on other families and on mixtures, word for word."""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from mixed import FAMILIES, cell_error, families_rows, mixture_rows, ridge, tree_of
+
+from collapse_cli.diagnosis.families import family_verdict, mixture_verdict
+from collapse_cli.diagnosis.grid import axes_of, points
+from collapse_cli.metrics.intervals import Interval
+
+LOOP = {"generations": 4, "policies": ["keep-0", "accumulate"], "seeds": [0, 1]}
+
+
+@pytest.fixture(autouse=True)
+def no_theory(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType("predictions")
+    module.predict_loop = lambda *_: None  # type: ignore[attr-defined]
+    module.predict_cell = lambda *_: None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "collapse_cli.predictions", module)
+    return module
+
+
+def exactly(value: float) -> Any:
+    return lambda row, random: {"variance": value ** row["generation"], "error": value ** row["generation"]}
+
+
+def test_a_family_is_told_by_its_headline_measure(no_theory: ModuleType) -> None:
+    tree = tree_of("gaussian", loop=LOOP)
+    rows = families_rows(tree, exactly(0.5))
+    said = family_verdict(rows, tree)
+    assert said == (
+        "Fitted variance, truth 1 from generation 0 to 4, over 2 seeds: keep-0 1.00 → 0.0625 (0.0625 to 0.0625); "
+        "accumulate 1.00 → 0.0625 (0.0625 to 0.0625)."
+    )
+    no_theory.predict_loop = lambda tree, what, policy, g: 0.7**g if policy == "keep-0" else None  # type: ignore[attr-defined]
+    assert "keep-0 1.00 → 0.0625 (0.0625 to 0.0625), theory 0.240; accumulate" in family_verdict(rows, tree)
+
+
+def test_one_seed_of_many_trials_has_the_interval_over_trials() -> None:
+    tree = tree_of("gaussian", loop={**LOOP, "seeds": [0], "policies": ["keep-0"]})
+    rows = [row | {"variance_se": 0.01} for row in families_rows(tree, exactly(0.5))]
+    assert family_verdict(rows, tree).endswith("one seed: keep-0 1.00 → 0.0625 (0.0429 to 0.0821).")
+
+
+def test_a_run_that_is_not_finished_says_so() -> None:
+    tree = tree_of("ridge", loop=LOOP)
+    rows = families_rows(tree, exactly(2.0), missing=[("accumulate", s, g) for s in (0, 1) for g in (3, 4)])
+    said = family_verdict(rows, tree)
+    assert said.startswith("So far, test error |ŵ - w|² (without noise): keep-0 1.00 → 16.0")
+    assert "accumulate 1.00 → 4.00 (4.00 to 4.00) at generation 2, over 2 seeds." in said
+    assert family_verdict([], tree) == "No generation is measured yet."
+    assert family_verdict(rows[:2], tree).startswith("Only generation 0 is measured: test error")
+    assert mixture_verdict([], tree_of("ridge", kind="mixture")) == "No cell is measured yet."
+
+
+@pytest.mark.parametrize("learner", FAMILIES)
+def test_every_family_has_a_verdict(learner: str) -> None:
+    tree = tree_of(learner, loop=LOOP)
+    said = family_verdict(families_rows(tree, FAMILIES[learner]), tree)
+    assert "from generation 0 to 4, over 2 seeds: keep-0" in said
+    assert "–" not in said
+
+
+def mixture(**mixture: Any) -> dict[str, Any]:
+    return tree_of("ridge", kind="mixture", mixture=mixture, loop={"seeds": [0, 1, 2]})
+
+
+def exact(row: Any, random: Any) -> dict[str, float]:
+    return {"error": cell_error(row)}
+
+
+def test_the_verdict_on_a_mixture_names_the_smallest_share_that_hurts() -> None:
+    tree = mixture(rows=[1000, 32000], share=[0.0, 0.0001, 0.1, 0.5])
+    rows = mixture_rows(tree, lambda row, random: {"error": cell_error(row) * float(np.exp(0.01 * random.normal()))})
+    said = mixture_verdict(rows, tree)
+    alone, mixed = (cell_error({"rows": 32000, "share": share}) for share in (0.0, 0.1))
+    assert said.startswith("At n = 32,000 error with p2 = 0.1 is 0.0")
+    measured = {p.share: p.mean.mean for p in points(rows, "error", tree) if p.record["rows"] == 32000}
+    assert f"{measured[0.1] / measured[0.0]:.3g} times that of real data alone" in said
+    assert measured[0.1] / measured[0.0] == pytest.approx(mixed / alone, rel=0.05)
+    with_knee = mixture_verdict(rows, tree, lambda line: Interval(4123.0, None, None, 1))
+    assert with_knee.endswith("; more data stops helping near n = 4,100.")
+
+
+def test_without_a_share_that_hurts_the_largest_is_named() -> None:
+    tree = mixture(rows=[1000], share=[0.0, 0.1, 0.5])
+    said = mixture_verdict(mixture_rows(tree, lambda row, random: {"error": 0.5}), tree)
+    assert said == "At n = 1,000 error with p2 = 0.5 is 0.500 (0.500 to 0.500), 1.00 times that of real data alone."
+
+
+def test_real_and_synthetic_rows_are_held_against_the_same_real_rows() -> None:
+    tree = mixture(real_rows=[100], synthetic_rows=[0, 100, 900])
+    rows = mixture_rows(tree, lambda row, random: {"error": 1.0 + row["synthetic_rows"] / 100})
+    assert mixture_verdict(rows, tree) == (
+        "At n = 1,000 error with p2 = 0.9 is 10.0 (10.0 to 10.0), 10.0 times that of the same real data alone."
+    )
+    assert list(axes_of(points(rows, "error", tree), tree)) == ["synthetic_rows"]
+
+
+def test_sizes_weights_and_rounds_are_told() -> None:
+    tree = mixture(rows=[500], share=[0.5], size=[50, 100, 200, 400], quality=[0.1, 1.0])
+    said = mixture_verdict(mixture_rows(tree, exact), tree)
+    assert said.startswith("At c² = 1 error is ")
+    assert "at m = 50" in said
+    assert "at m = 400." in said
+    tree = mixture(rows=[300, 3000], share=[0.5], weight=[0.0, 0.03, 0.5])
+    said = mixture_verdict(mixture_rows(tree, lambda row, _: {"error": (row["weight"] - 0.03) ** 2 + 0.1}), tree)
+    assert said == "At n = 3,000 error is 0.101 at α = 0, least at α = 0.03: 0.100, and 0.321 at α = 0.5."
+    tree = mixture(rows=[1000], share=[0.5], iterations=[1, 3])
+    said = mixture_verdict(mixture_rows(tree, exact), tree)
+    assert said == "Error is 0.275 at t = 1 and 0.0406 at t = 3."
+
+
+def test_an_axis_without_a_story_of_its_own_is_told_by_its_ends() -> None:
+    tree = mixture(rows=[100, 1000], share=[0.5])
+    assert mixture_verdict(mixture_rows(tree, exact), tree) == (
+        "Error is least at n = 1,000: 0.275 (0.275 to 0.275), and largest at n = 100: 0.500 (0.500 to 0.500)."
+    )
+    tree = mixture(rows=[100], share=[0.5])
+    said = mixture_verdict(mixture_rows(tree, exact), tree)
+    assert said == "Test error |ŵ - w|² (without noise) is 0.500 (0.500 to 0.500) in the only cell, over 3 seeds."
+
+
+def test_shares_rounded_to_whole_rows_are_one_value_of_the_axis() -> None:
+    tree = mixture(rows=[333, 500, 1000], share=[0.0, 0.01, 0.1])
+    cells = points(mixture_rows(tree, ridge), "error", tree)
+    assert {cell.record["share"] for cell in cells} > {0.01, 0.1}
+    assert axes_of(cells, tree) == {"rows": [333, 500, 1000], "share": [0.0, 0.01, 0.1]}
+
+
+@pytest.mark.parametrize("bad", [{}, {"mixture": 3, "loop": []}, {"mixture": {"share": "x"}, "learner": ["x"]}])
+def test_a_configuration_that_is_damage_still_has_a_verdict(bad: dict[str, Any]) -> None:
+    tree = mixture(rows=[100, 1000], share=[0.0, 0.5])
+    rows = mixture_rows(tree, exact)
+    assert mixture_verdict([row | {"nll": 1.0, "test_loss": 1.0} for row in rows], {"kind": "mixture"} | bad)
+    assert family_verdict([row | {"perplexity": 3.0, "test_loss": 1.0} for row in rows], bad)
