@@ -1,0 +1,43 @@
+"""The learner `projections`: ridge on m random projections of the inputs, f(x) = v·Sx, a model of adjustable size.
+
+S (m, d) ~ N(0, 1/d) iid is not trained; the penalty is lam |v|², so the effective one on w_hat = S'v is lam d/m
+(arXiv 2410.04840, section on random projections; docs/theory.md, item 2).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from collapse_cli.cell import Cell
+from collapse_cli.data import Dataset
+from collapse_cli.learners import regression_cells
+from collapse_cli.learners.regression import Regression, fit_sums
+
+
+class Projections(Regression):
+    """Each fit draws a projection of its own from its seed, so that generations do not share one's blind spots.
+
+    In a mixture the projection is the repeat's: cells of a repeat share it, and a wider one has a narrower one's rows.
+    """
+
+    section = "projections"
+    axes = (*Regression.axes, "size")
+
+    @classmethod
+    def _parameters(cls, tree: Mapping[str, Any]) -> int:
+        return int(tree[cls.section]["width"])
+
+    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
+        model = self.settings["model"]
+        back = regression_cells.features(self.setting.d, seed, model["width"])
+        summary = self.summary_of(data)
+        self._w = fit_sums(summary, model["lam"], back)
+        self.facts = {"train_loss": self._training_loss(summary)}
+
+    def cell(self, cell: Cell, *, seed: int, scratch: Path) -> dict[str, float]:
+        """A cell of a mixture; its fields are those of `Chain.after`."""
+        mix = regression_cells.Mix(cell.real, cell.synthetic)
+        model = self.settings["model"]
+        lam = model["lam"] if cell.lam is None else cell.lam
+        width = model["width"] if cell.size is None else cell.size
+        return regression_cells.chain(self.setting, seed, mix, cell.quality or 0.0, lam, False, width).after(1)

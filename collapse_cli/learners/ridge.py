@@ -1,0 +1,32 @@
+"""The learner `ridge`: min (1/n)|Xw - y|² + lam |w|², solved exactly in float64."""
+
+from pathlib import Path
+
+from collapse_cli.cell import Cell
+from collapse_cli.data import Dataset
+from collapse_cli.learners import regression_cells
+from collapse_cli.learners.family import State
+from collapse_cli.learners.regression import Regression, fit_sums
+
+
+class Ridge(Regression):
+    """Ridge regression; for lam = 0 least squares, of least norm where there are fewer rows than dimensions."""
+
+    section = "ridge"
+    summarises = True
+    axes = (*Regression.axes, "weight", "iterations")
+
+    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
+        self.fit_summary(self.summary_of(data))
+
+    def fit_summary(self, summary: State) -> None:
+        self._w = fit_sums(summary, self.settings["model"]["lam"])
+        self.facts = {"train_loss": self._training_loss(summary)}
+
+    def cell(self, cell: Cell, *, seed: int, scratch: Path) -> dict[str, float]:
+        """A cell of a mixture; its fields are those of `Chain.after`."""
+        mix = regression_cells.Mix(cell.real, cell.synthetic, cell.weight)
+        lam = self.settings["model"]["lam"] if cell.lam is None else cell.lam
+        fixed = self.settings.get("mixture", {}).get("real_data") == "fixed"
+        chain = regression_cells.chain(self.setting, seed, mix, cell.quality or 0.0, lam, fixed)
+        return chain.after(cell.iterations or 1)

@@ -1,0 +1,226 @@
+"""Which closed form of `collapse_cli.theory` belongs to which experiment, and what it says there.
+
+Plain trees in (a configuration as `run.json` has it, the coordinates of a cell as a row of `metrics.jsonl` has them),
+a number or None out: None where no formula is known for that very protocol. Nothing is approximated by a formula of
+another protocol; the exception is a penalty too small to matter, which counts as least squares (`SMALL`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from collapse_cli import theory
+from collapse_cli.theory import TheoryError
+
+Tree = Mapping[str, Any]
+SMALL = 1e-3  # a penalty below this share of the smallest eigenvalue of X'X/n moves a risk by at most twice that share
+SETTLED = 5  # times its own time of relaxation, after which a chain with fixed real rows is at its end
+GAUSSIAN = ("variance", "mean_shift_squared", "std", "log_variance", "w2_squared", "log_det")
+
+
+@dataclass(frozen=True)
+class _Regression:
+    """The section `data.regression` as the formulas take it."""
+
+    d: int
+    kind: str
+    beta: float
+    noise: float
+    noise_synthetic: float
+    same_inputs: bool
+
+    @staticmethod
+    def of(tree: Tree) -> "_Regression":
+        section = tree["data"]["regression"]
+        first, second = float(section["noise"]), float(section["noise_synthetic"])
+        return _Regression(
+            int(section["dimensions"]),
+            str(section["spectrum"]),
+            float(section["beta"]),
+            first,
+            first if second < 0 else second,
+            section["inputs"] == "same",
+        )
+
+    @property
+    def eigenvalues(self) -> Any:
+        return theory.spectrum(self.kind, self.d, self.beta)
+
+    def least_squares(self, n: float, lam: float) -> bool:
+        """Whether a fit to n > d rows is least squares, or so near that it makes no difference."""
+        if n <= self.d:
+            return False
+        return lam <= SMALL * float(self.eigenvalues.min()) * (1 - math.sqrt(self.d / n)) ** 2
+
+
+def predict_cell(tree: Tree, record: Mapping[str, Any]) -> float | None:
+    """The expected headline measure of a cell of a mixture; None where no formula is known (mlp, lm).
+
+    Args:
+        tree: of the experiment.
+        record: the cell's coordinates, as `Cell.record` names them.
+
+    Sources: items 1, 2b, 4 and 5 of docs/theory.md. Fixed real rows (Algorithm B) are known in their first round and
+    at the end of many. Where the risk is infinite (an interpolation peak without penalty) there is None.
+    """
+    learner = tree["learner"]
+    if learner not in ("ridge", "projections") or tree["data"]["source"] != "regression":
+        return None
+    rows, synthetic = int(record["rows"]), int(record["synthetic_rows"])
+    section = tree[learner]
+    lam = record.get("lam")
+    size = record.get("size")
+    return _finite(
+        _cell,
+        _Regression.of(tree),
+        rows,
+        synthetic / rows,
+        float(record.get("quality") or 0.0),
+        float(section["lam"] if lam is None else lam),
+        None if learner == "ridge" else int(section["width"] if size is None else size),
+        None if record.get("weight") is None else float(record["weight"]),
+        int(record.get("iterations") or 1),
+        tree["mixture"]["real_data"] == "fixed",
+    )
+
+
+def predict_loop(tree: Tree, what: str, policy: str, generation: int) -> float | None:
+    """The expected value of a field of `metrics.jsonl` at a generation; None where no formula is known.
+
+    gaussian: `GAUSSIAN` under keep-0 and accumulate, in units of the true variance, of a single blob. ridge: `error` under
+    the same policies. Generation g has been fitted g + 1 times. Item 7 and item 6 of docs/theory.md.
+    """
+    if tree["loop"]["init"] != "base" or policy not in ("keep-0", "accumulate"):
+        return None
+    if policy == "keep-0" and tree["mix"]["size"] != "constant":
+        return None
+    learner, rows, source = tree["learner"], int(tree["data"]["rows"]), tree["data"]["source"]
+    if learner == "gaussian" and source == "blobs" and what in GAUSSIAN:
+        blobs = tree["data"]["blobs"]
+        if int(blobs["centers"]) != 1:
+            return None
+        unbiased, d = bool(tree["gaussian"]["unbiased"]), int(blobs["dimensions"])
+        return _finite(_gaussian, what, rows, generation + 1, unbiased, policy, d)
+    if learner == "ridge" and source == "regression" and what == "error":
+        return _finite(_generation, _Regression.of(tree), rows, float(tree["ridge"]["lam"]), policy, generation)
+    return None
+
+
+def curve(tree: Tree, what: str, policy: str, generations: Sequence[int]) -> list[float] | None:
+    """`predict_loop` at several generations, for a line in a figure; None unless all of them are known."""
+    found = [predict_loop(tree, what, policy, generation) for generation in generations]
+    return None if None in found else [value for value in found if value is not None]
+
+
+def cell_curve(tree: Tree, record: Mapping[str, Any], axis: str, values: Sequence[float]) -> list[float] | None:
+    """`predict_cell` along one axis of the grid, finer than its cells, all else as in `record`.
+
+    Args:
+        axis: `rows` (at the record's share), `share` (at its rows), or another axis of a cell.
+
+    Shares are not rounded to whole rows here beyond what whole rows of so large a sample can show.
+    """
+    found = []
+    for value in values:
+        here = {**record, axis: value}
+        here["synthetic_rows"] = round(here["rows"] * here["share"])
+        found.append(predict_cell(tree, here))
+    return None if None in found else [value for value in found if value is not None]
+
+
+def _finite(formula: Any, *arguments: Any) -> float | None:
+    """What a formula says, unless that is that it cannot, or infinity."""
+    try:
+        found = formula(*arguments)
+    except TheoryError:
+        return None
+    return None if found is None or not math.isfinite(found) else float(found)
+
+
+@lru_cache(maxsize=4096)
+def _cell(
+    given: _Regression,
+    rows: int,
+    p2: float,
+    c2: float,
+    lam: float,
+    width: int | None,
+    weight: float | None,
+    iterations: int,
+    fixed: bool,
+) -> float | None:
+    same: dict[str, Any] = {
+        "eigenvalues": given.eigenvalues,
+        "n": rows,
+        "p2": p2,
+        "c2": c2,
+        "lam": lam,
+        "noise": given.noise,
+        "noise_synthetic": given.noise_synthetic,
+    }
+    if width is not None:
+        plain = weight is None and iterations == 1
+        return theory.projections(**same, m=width).risk if plain else None
+    if weight is not None:
+        return theory.weighted(**same, alpha=weight).risk if iterations == 1 else None
+    if iterations == 1:
+        return theory.ridge(**same).risk
+    if not fixed:
+        return theory.iterative_fresh(**same, iterations=iterations).risk
+    if not given.least_squares(rows * (1 - p2), lam):
+        return None
+    found = theory.iterative_fixed(d=given.d, n=rows, p2=p2, noise=given.noise, noise_synthetic=given.noise_synthetic)
+    return found.risk if iterations >= SETTLED * found.iterations else None
+
+
+@lru_cache(maxsize=4096)
+def _generation(given: _Regression, rows: int, lam: float, policy: str, generation: int) -> float | None:
+    d, first, later = given.d, given.noise**2, given.noise_synthetic**2
+    if policy == "accumulate":
+        if not given.least_squares(rows, lam):
+            return None
+        # the first batch's labels have the noise s1, all later ones s2: two sums of the formula, which is linear in s^2
+        one = theory.accumulate_regression(
+            d=d, n=rows, noise=1.0, generations=generation, same_inputs=given.same_inputs
+        ).risks
+        return first * one[0] + later * (one[-1] - one[0])
+    if given.least_squares(rows, lam):
+        one_fit = theory.replace_regression(d=d, n=rows, noise=1.0, generations=0)
+        return (first + generation * later) * one_fit
+    if given.same_inputs:
+        return None
+    return _relabelled(given, rows, lam, generation)
+
+
+def _relabelled(given: _Regression, rows: int, lam: float, generation: int) -> float | None:
+    """Replaced labels on new inputs with any penalty: iterative mixing without real rows, starting from the truth.
+
+    Only where real and synthetic noise are one, because its first round has synthetic labels as well.
+    """
+    if given.noise != given.noise_synthetic:
+        return None
+    return theory.iterative_fresh(
+        eigenvalues=given.eigenvalues,
+        n=rows,
+        p2=1.0,
+        c2=0.0,
+        lam=lam,
+        noise=given.noise,
+        iterations=generation + 1,
+    ).risk
+
+
+@lru_cache(maxsize=4096)
+def _gaussian(what: str, rows: int, steps: int, unbiased: bool, policy: str, d: int) -> float | None:
+    rule = "replace" if policy == "keep-0" else policy
+    found = theory.gaussian(n=rows, generations=steps, unbiased=unbiased, policy=rule, d=d)
+    return {
+        "variance": found.variance,
+        "mean_shift_squared": found.mean_error,
+        "std": found.std,
+        "log_variance": found.log_variance,
+        "w2_squared": found.wasserstein if d == 1 else None,
+        "log_det": found.log_determinant,
+    }[what]
