@@ -33,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
             return USAGE
         message = mistake.format_message()
         hint = "any option of an experiment is --set KEY=VALUE" if "No such option" in message else "collapse --help"
+        if (sys.argv[1:] if arguments is None else arguments)[:1] == ["theory"]:
+            hint = "collapse theory MODEL --help"
         return _say(f"{message} ({hint})", USAGE)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

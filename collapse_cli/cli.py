@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from collapse_cli import theory_commands
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,6 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(theory_commands.app, name="theory")
 
 Runs = Annotated[Path, typer.Option("--runs-dir", help="Where runs and the store are.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -5,7 +5,7 @@ deviations are called `noise`, the synthetic share `p2`, the synthetic labeller'
 """
 
 from collapse_cli.theory.checks import TheoryError
-from collapse_cli.theory.gaussian import GaussianRefit, digamma, gaussian
+from collapse_cli.theory.gaussian import POLICIES, GaussianRefit, digamma, gaussian
 from collapse_cli.theory.generational import AccumulatedRisk, accumulate_regression, generational, replace_regression
 from collapse_cli.theory.iterative import FixedRisk, FreshRisk, iterative_fixed, iterative_fresh
 from collapse_cli.theory.projections import plateau_projections, projections, projections_fixed
@@ -14,6 +14,7 @@ from collapse_cli.theory.spectra import Problem, problem, spectrum
 from collapse_cli.theory.weighted import WeightedRisk, Weighting, low_dimensional_weight, optimal_weight, weighted
 
 __all__ = [
+    "POLICIES",
     "AccumulatedRisk",
     "FixedRisk",
     "FreshRisk",

@@ -15,6 +15,7 @@ from collapse_cli.theory.fixed_point import ridge_root
 from collapse_cli.theory.regression import Risk, ratio, ridge
 from collapse_cli.theory.spectra import checked_eigenvalues
 
+MOST = 10_000_000  # generations of a sum
 SPARED = 1e-9  # relative; eigenvalues nearer to each other than this are one
 
 
@@ -154,4 +155,7 @@ def _sizes(d: int, n: float, generations: int) -> tuple[int, int, int]:
     size, rows = whole("d", d, 1), whole("n", n, 1)
     if rows < size + 2:
         raise TheoryError(f"n is {rows} with {size} dimensions: the mean risk is infinite; take at least {size + 2}")
-    return size, rows, whole("generations", generations, 0)
+    steps = whole("generations", generations, 0)
+    if steps > MOST:
+        raise TheoryError(f"generations is {steps}; at most {MOST} are summed")
+    return size, rows, steps

@@ -14,6 +14,7 @@ from collapse_cli.theory.fixed_point import bisect, ridge_root
 from collapse_cli.theory.regression import ratio, times
 from collapse_cli.theory.spectra import Problem, problem
 
+MOST = 100_000  # iterations
 NODES = 400  # of the quadrature over the Marchenko-Pastur law
 HUGE = 1e250  # a risk beyond it counts as infinite, so that nothing overflows
 
@@ -91,6 +92,8 @@ def iterative_fresh(
         delta=delta,
     )
     steps = whole("iterations", iterations, 0)
+    if steps > MOST:
+        raise TheoryError(f"iterations is {steps}; at most {MOST} are gone through, and the floor is their limit")
     ev, p1, p = given.eigenvalues, given.p1, given.p2
     at, gap = ridge_root(ev, given.n, given.lam)
     short = (gap + at.rq) / given.n  # 1 - df2/n

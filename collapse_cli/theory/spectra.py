@@ -7,6 +7,7 @@ import numpy as np
 from collapse_cli.theory.checks import Array, TheoryError, diagonal, not_negative, positive, share, whole
 
 KINDS = ("iso", "pow")
+LARGEST = 10_000_000  # eigenvalues
 AGREEMENT = 1e-6  # relative, between c2 and tr(Sigma Delta) where both are given
 
 
@@ -19,6 +20,8 @@ def spectrum(kind: str, d: int, beta: float = 1.5) -> Array:
     if kind not in KINDS:
         raise TheoryError(f"spectrum {kind!r} is not known; there are {' and '.join(KINDS)}")
     size = whole("d", d, 1)
+    if size > LARGEST:
+        raise TheoryError(f"d is {size}; a spectrum holds at most {LARGEST} eigenvalues")
     if kind == "iso":
         return np.ones(size)
     slope = not_negative("beta", beta)
@@ -82,7 +85,7 @@ def problem(
     eigenvalues: Array,
     n: float,
     p2: float,
-    c2: float | None,
+    c2: float | None = None,
     lam: float,
     noise: float,
     noise_synthetic: float | None = None,

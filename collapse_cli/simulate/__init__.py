@@ -1,0 +1,32 @@
+"""Seeded Monte-Carlo counterparts of `collapse_cli.theory`: what the formulas are checked against. NumPy, float64.
+
+What is averaged follows docs/theory.md. Ridge, projections and weights: the exact conditional risk given the inputs (and
+S), labels integrated out. The rest is sampled through: models, inputs, labels. Shares are whole rows here: n p2 is
+rounded. Systems are solved on their smaller side; with a penalty below 1e-8 by a pseudo-inverse.
+"""
+
+from collapse_cli.simulate.conditional import projections, ridge, weighted
+from collapse_cli.simulate.estimates import Estimate
+from collapse_cli.simulate.gaussians import gaussian
+from collapse_cli.simulate.sampled import (
+    accumulate_regression,
+    generational,
+    iterative_fixed,
+    iterative_fresh,
+    projections_fixed,
+    projections_sampled,
+)
+
+__all__ = [
+    "Estimate",
+    "accumulate_regression",
+    "gaussian",
+    "generational",
+    "iterative_fixed",
+    "iterative_fresh",
+    "projections",
+    "projections_fixed",
+    "projections_sampled",
+    "ridge",
+    "weighted",
+]
