@@ -257,7 +257,7 @@ def status(
     }
     console.print(show.facts_table(facts, folder.name))
     if rows:
-        printing.print_perplexities(console, rows)
+        printing.print_rows(console, rows, record["config"])
 
 
 @app.command()

@@ -231,7 +231,7 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], name: str) -> Table:
 
 def protocols(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The protocols behind rows of `metrics.jsonl`, each in a line."""
-    return list(dict.fromkeys(protocol(row["protocol"], row["predicted_tokens"]) for row in rows))
+    return list(dict.fromkeys(protocol(row["protocol"], row["predicted_tokens"]) for row in rows if "protocol" in row))
 
 
 def protocol(said: Mapping[str, Any], predicted: int) -> str:

@@ -104,7 +104,7 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
 
 def to_do(planned: Plan, store: Store) -> list[Stage]:
     """The stages that are still to be computed so that every generation is measured."""
-    return missing(list(planned.stages.values()), store, lambda stage: stage.kind == "eval")
+    return missing(list(planned.stages.values()), store, lambda stage: stage.kind in ("eval", "block"))
 
 
 def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from collapse_cli import compare
+from collapse_cli import compare, expectations, outcome
 from collapse_cli import console as show
 
 
@@ -48,9 +48,14 @@ def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
         console.print("[red]this run would be refused: the disk is too small for it[/]")
 
 
-def print_perplexities(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The table of perplexities, the protocols behind it, and the rows' warnings."""
-    console.print(show.perplexity_table(rows, "perplexity on real test text"))
+def print_rows(console: Console, rows: Sequence[Mapping[str, Any]], tree: Mapping[str, Any]) -> None:
+    """The table of what was measured first, what it was measured by, and the rows' warnings."""
+    if expectations.is_mixture(tree):
+        console.print(outcome.grid_table(rows, tree))
+    elif expectations.learner_of(tree) == "lm":
+        console.print(show.perplexity_table(rows, "perplexity on real test text"))
+    elif rows:
+        console.print(outcome.generations_table(rows, tree))
     for said in show.protocols(rows):
         console.print(said, style="dim", highlight=False)
     for warning in show.row_warnings(rows):
@@ -58,8 +63,10 @@ def print_perplexities(console: Console, rows: Sequence[Mapping[str, Any]]) -> N
 
 
 def print_run(console: Console, result: Mapping[str, Any]) -> None:
-    """How a run ended: its perplexities, its warnings, what was computed, and where it is."""
-    print_perplexities(console, result["rows"])
+    """How a run ended: what it measured, beside what was published or proved, what was computed, and where it is."""
+    print_rows(console, result["rows"], result["config"])
+    if (expected := outcome.expectations_table(result["rows"], result["config"])) is not None:
+        console.print(expected)
     if result["computed"] == 0:
         console.print("nothing to compute: all stages are in the store", highlight=False)
     else:

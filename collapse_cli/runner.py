@@ -12,10 +12,10 @@ from typing import Any
 from rich.console import Console
 
 from collapse_cli import console as show
-from collapse_cli import metrics, policies, report, sources, tracking
+from collapse_cli import metrics, outcome, policies, report, sources, tracking
 from collapse_cli.config import ConfigError, Experiment, variant_experiments
-from collapse_cli.diagnosis import diagnose
 from collapse_cli.executors import LocalExecutor
+from collapse_cli.expectations import judge
 from collapse_cli.kinds import BODIES, facts_of
 from collapse_cli.preparation import Clock, Prepared, check_disk, describe, prepare, to_do
 from collapse_cli.process import quiet_libraries
@@ -89,7 +89,10 @@ class Work:
         for generation in generations:
             row, before = metrics_row(generation, made), self._before(generation, made)
             row["warnings"] = metrics.warnings(
-                row, before, max_duplicates=self.config.sample.max_duplicates, selects=self.config.train.select == "valid"
+                row,
+                before,
+                max_duplicates=self.config.sample.max_duplicates,
+                selects=self.config.train.select == "valid",
             )
             rows.append(row)
         new = self.folder.add_rows(rows)
@@ -229,14 +232,16 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
             raise
         folder.finish("success")
         page.write(forecast=True)
-    rows = folder.rows()
+    rows, tree = folder.rows(), config.model_dump(mode="json")
     return {
         "run": folder.name,
         "folder": str(folder.path),
         "computed": len(work.computed),
         "cached": len(there) + len(needed) - len(work.computed),
         "report": str(folder.path / "report.html"),
-        "verdict": diagnose(rows).verdict,
+        "verdict": outcome.verdict(rows, tree),
+        "expect": [vars(one) | {"ours": one.ours.record() if one.ours else None} for one in judge(rows, tree)],
+        "config": tree,
         "rows": rows,
         "warnings": show.row_warnings(rows),
     }

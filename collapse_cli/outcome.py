@@ -1,0 +1,151 @@
+"""Tables of what a run measured, for the terminal: by generation, by cell, and beside what was published or proved."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from collapse_cli import expectations
+from collapse_cli.diagnosis import diagnose
+from collapse_cli.diagnosis.families import family_verdict, headline_of, mixture_verdict
+from collapse_cli.diagnosis.grid import WORDS, Point, axes_of, points
+from collapse_cli.metrics.intervals import Interval, interval
+from collapse_cli.metrics.words import spread, value
+
+Row = Mapping[str, Any]
+Tree = Mapping[str, Any]
+MOST_ROWS = 14  # generations of a table; of more, some
+MOST_CELLS = 48
+MOST_COLUMNS = 6
+SIGNS = {"inside": "[green]inside[/]", "outside": "[red]outside[/]", "not run": "[dim]not run[/]"}
+
+
+def verdict(rows: Sequence[Row], tree: Tree) -> str:
+    """What became of a run, in one sentence."""
+    if expectations.is_mixture(tree):
+        return mixture_verdict(rows, tree)
+    if expectations.learner_of(tree) == "lm":
+        return diagnose(list(rows)).verdict
+    return family_verdict(rows, tree)
+
+
+def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
+    """The first measure of a family by generation and policy: mean over seeds, half its interval, and the theory's value."""
+    measure = headline_of(tree)
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    seeds = sorted({row["seed"] for row in rows})
+    over = f"mean of {len(seeds)} seeds, 95% interval" if len(seeds) > 1 else f"seed {seeds[0]}: no interval"
+    table = _table(f"{measure.title} ({over})")
+    table.add_column("generation", justify="right")
+    proved = [
+        name
+        for name in policies
+        if expectations.theory_at(tree, measure.name, name, rows[-1]["generation"]) is not None
+    ]
+    for name in policies:
+        table.add_column(escape(name), justify="right", no_wrap=True)
+        if name in proved:
+            table.add_column("theory", justify="right", style="dim", no_wrap=True)
+    found: dict[tuple[str, int], list[float]] = {}
+    for row in rows:
+        if measure.name in row:
+            found.setdefault((row["policy"], row["generation"]), []).append(row[measure.name])
+    for generation in some(sorted({generation for _, generation in found})):
+        cells = []
+        for name in policies:
+            values = found.get((name, generation))
+            cells.append("[dim]…[/]" if values is None else _said(interval(values)))
+            if name in proved:
+                theory = expectations.theory_at(tree, measure.name, name, generation)
+                cells.append("" if theory is None else value(theory))
+        table.add_row(f"{generation:,}", *cells)
+    return table
+
+
+def some(generations: Sequence[int]) -> list[int]:
+    """All of a few generations; of many 0, 1, 2, 5, 10, 20 … and the last."""
+    if len(generations) <= MOST_ROWS:
+        return list(generations)
+    round_ones = {digit * 10**power for power in range(9) for digit in (1, 2, 5)} | {0, generations[-1]}
+    return [generation for generation in generations if generation in round_ones]
+
+
+def grid_table(rows: Sequence[Row], tree: Tree) -> Table:
+    """The cells of a mixture: down the axis with most values, across the others where they are few; else a list."""
+    measure = headline_of(tree)
+    cells = points(rows, measure.name, tree)
+    axes = axes_of(cells, tree)
+    over = f"mean over {max((cell.mean.n for cell in cells), default=0)} seeds, 95% interval; theory below"
+    table = _table(f"{measure.title} ({over})")
+    down = max(axes, key=lambda axis: len(axes[axis]), default="rows")
+    others = [axis for axis in axes if axis != down]
+    across = list(dict.fromkeys(cell.place(others) for cell in cells))
+    if not axes or len(across) > MOST_COLUMNS or len(axes[down]) > MOST_CELLS:
+        for axis in axes:
+            table.add_column(WORDS.get(axis, axis), justify="right")
+        table.add_column(measure.name, justify="right")
+        for cell in cells[:MOST_CELLS]:
+            table.add_row(*(_number(cell.at(axis)) for axis in axes), _cell(cell, tree))
+        if len(cells) > MOST_CELLS:
+            table.caption = f"the first {MOST_CELLS} of {len(cells)} cells; all are in metrics.jsonl and in the report"
+        return table
+    table.add_column(WORDS.get(down, down), justify="right")
+    for place in across:
+        named = "\n".join(f"{WORDS.get(axis, axis)} = {_number(at)}" for axis, at in zip(others, place, strict=True))
+        table.add_column(named or measure.name, justify="right")
+    there = {(cell.at(down), cell.place(others)): cell for cell in cells}
+    for step in axes[down]:
+        shown = (there.get((step, place)) for place in across)
+        table.add_row(_number(step), *("" if cell is None else _cell(cell, tree) for cell in shown))
+    return table
+
+
+def expectations_table(rows: Sequence[Row], tree: Tree) -> Table | None:
+    """Every published or theoretical value that the configuration names beside ours; None where it names none."""
+    judged = expectations.judge(rows, tree)
+    if not judged:
+        return None
+    table = _table("measured against published numbers and theory")
+    for name in ("what", "where", "value", "ours", "", "source"):
+        right = name in ("value", "ours")
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name == "")
+    notes: list[str] = []
+    for one in judged:
+        said = "" if one.value is None else f"{value(one.value)}\n[dim]{one.limits}[/]"
+        mark = ""
+        if one.note:
+            if one.note not in notes:
+                notes.append(one.note)
+            mark = f" [dim]({notes.index(one.note) + 1})[/]"
+        ours = "" if one.ours is None else spread(one.ours)
+        sign = SIGNS[one.verdict] + (f"\n[dim]{escape(one.why)}[/]" if one.why else "")
+        table.add_row(
+            escape(one.what.replace("_", " ")), escape(one.where), said, ours, sign, escape(one.source) + mark
+        )
+    counts = {name: sum(one.verdict == name for one in judged) for name in SIGNS}
+    head = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    lines = [head, *(f"({index}) {escape(note)}" for index, note in enumerate(notes, 1))]
+    table.caption = "\n".join(lines)
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
+
+
+def _cell(cell: Point, tree: Tree) -> str:
+    theory = expectations.theory_of(tree, cell.record)
+    return _said(cell.mean) + ("" if theory is None else f"\n[dim]{value(theory)}[/]")
+
+
+def _said(mean: Interval) -> str:
+    half = mean.half
+    return value(mean.mean) if half is None else f"{value(mean.mean)} ±{half:.2g}"
+
+
+def _number(number: float | None) -> str:
+    if number is None:
+        return ""
+    return f"{number:,.0f}" if number >= 1000 and math.isclose(number, round(number)) else f"{number:g}"
