@@ -1,15 +1,14 @@
 """The language model as a learner: text becomes rows of tokens, a fitted model continues its prompts."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from collapse_cli import metrics, zipf
-from collapse_cli.data import SPLITS, Dataset, InputError, load_text
-from collapse_cli.learners import Resolved
+from collapse_cli import metrics
+from collapse_cli.data import Dataset, InputError
+from collapse_cli.learners import Resolved, reading
 from collapse_cli.learners import lm_measures as measures
 from collapse_cli.lm import model as models
 from collapse_cli.lm import sample as sampling
@@ -19,9 +18,6 @@ from collapse_cli.lm import train as training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-TOKENIZER = "tokenizer"
-MADE = ("bpe", "words")  # tokenizers that the data stage makes
 
 
 class LanguageModel:
@@ -54,18 +50,14 @@ class LanguageModel:
         else:
             folder, commit = models.find_folder(model["source"], model["revision"], "the model")
             model["revision"] = commit
-            model["sha256"] = _pinned(model, "model.sha256", models.check_weights(folder, "the model"))
+            model["sha256"] = reading.pinned(model, "model.sha256", models.check_weights(folder, "the model"))
             hints["model"] = str(folder)
-        tokenizer = _find_tokenizer(model, data, folder, hints)
+        tokenizer = reading.find_tokenizer(model, data, folder, hints)
         size = 0 if tokenizer else model["vocab_size"]
         config = models.config_of(folder) if folder else base_config(model["config"], tokenizer, size)
         _check_fit(tree, config, model["vocab_size"] if tokenizer is None else len(tokenizer))
 
-        hints["text"] = {name: data[name] for name in ("source", "train", "valid", "test")} | {"column": data["text"]}
-        if data["source"] == "zipf":
-            hints["text"]["language"] = json.dumps(data["zipf"])
-        text = load_text(**hints["text"])
-        data["sha256"] = _pinned(data, "data.sha256", text.sha256)
+        text = reading.find_text(data, hints)
         if tree["train"]["select"] == "valid" and "valid" not in text.splits:
             raise InputError("train.select = valid, but the data have no validation text; say --set data.valid=FILE")
         filled = {
@@ -89,14 +81,24 @@ class LanguageModel:
         Raises:
             InputError: when that is gone.
         """
-        if tree["model"]["tokenizer"] not in ("bpe", "words"):
-            return dict(tree)
-        if not (encoded / TOKENIZER).is_dir():
+        return reading.with_tokenizer_of(tree, encoded)
+
+    @classmethod
+    def sized(cls, tree: Mapping[str, Any], size: int) -> dict[str, Any]:
+        """The configuration with a model of `size` layers.
+
+        Raises:
+            InputError: for a model that is not from scratch.
+        """
+        model = tree["model"]
+        if not model["config"]:
             raise InputError(
-                "the tokenizer that this run made from its text is no longer in the store; give the run's command again, "
-                "or evaluate a model folder, which has its own: collapse eval FOLDER --data …"
+                f"mixture.size is the layers of a model from scratch, but {model['source']} has its own; give model.config, "
+                "or leave mixture.size out"
             )
-        return {**tree, "model": {**tree["model"], "tokenizer": str(encoded / TOKENIZER), "tokenizer_sha256": ""}}
+        name = "n_layer" if model["config"].get("model_type") == "gpt2" else "num_hidden_layers"
+        others = _without(model["config"], "n_layer", "num_hidden_layers")
+        return {**tree, "model": {**model, "config": {**others, name: size}}}
 
     @classmethod
     def drawn(cls, tree: Mapping[str, Any]) -> bool:
@@ -121,80 +123,24 @@ class LanguageModel:
     @staticmethod
     def data_params(tree: Mapping[str, Any]) -> dict[str, Any]:
         """What the rows of real data depend on."""
-        names = ("sha256", "block_size", "line_bos", "rows", "eval_rows")
-        model, language = tree["model"], tree["data"]["zipf"]
-        made = model["tokenizer"] in MADE
-        known = {"zipf": {name: language[name] for name in zipf.NAMES}} if tree["data"]["source"] == "zipf" else {}
-        return {
-            "data": {name: tree["data"][name] for name in names}
-            | {"eval_block_size": tree["eval"]["block_size"] or tree["data"]["block_size"]}
-            | known,
-            "tokenizer": {model["tokenizer"]: model["vocab_size"]} if made else {"sha256": model["tokenizer_sha256"]},
-        }
+        return reading.data_params(tree)
 
     @staticmethod
     def model_params(tree: Mapping[str, Any]) -> dict[str, Any]:
         """What the base model depends on."""
         model = tree["model"]
         if model["config"]:
-            return {"config": model["config"], "vocab_size": model["vocab_size"] if model["tokenizer"] in MADE else 0}
+            return {
+                "config": model["config"],
+                "vocab_size": model["vocab_size"] if model["tokenizer"] in reading.MADE else 0,
+            }
         return {"sha256": model["sha256"]}
 
     # --- the verbs ----------------------------------------------------------------------------------------------------
 
     def encode(self, folder: Path, *, seed: int) -> None:
         """Text to blocks of tokens, with the tokenizer beside them; counts of tokens, words and bytes in `facts`."""
-        text = load_text(**self.hints["text"])
-        data, tokenizer_params = self.settings["data"], self.settings["tokenizer"]
-        language = zipf.from_facts(data["zipf"]) if "zipf" in data else None
-        if "bpe" in tokenizer_params:
-            tokenizer = texts.train_bpe(text.splits["train"], tokenizer_params["bpe"])
-        elif "words" in tokenizer_params:
-            common = texts.frequent_words(text.splits["train"], tokenizer_params["words"])
-            tokenizer = texts.word_tokenizer(zipf.words(language.vocabulary) if language else common)
-        else:
-            tokenizer = texts.load_tokenizer(Path(self.hints["tokenizer"]))
-        tokenizer.save_pretrained(folder / TOKENIZER)
-        about: dict[str, Any] = {}
-        rows: dict[str, Dataset] = {}
-        for done, split in enumerate(name for name in SPLITS if name in text.splits):
-            stream = texts.encode(tokenizer, text.splits[split], line_bos=data["line_bos"])
-            size = data["block_size"] if split == "train" else data["eval_block_size"]
-            rows[split] = texts.blocks(stream, size, split)
-            joined = "".join(text.splits[split])
-            words, bytes_ = len(joined.split()), len(joined.encode())
-            about[split] = {"tokens": len(stream), "words": words, "bytes": bytes_, "blocks": len(rows[split])}
-            self._tell(done + 1, len(text.splits), "splits")
-        chosen, rest = _original(len(rows["train"]), data["rows"])
-        measures.following(rows["train"], chosen).save(folder / measures.FOLLOWING)
-        rows["train"], rows["reserve"] = rows["train"].take(chosen), rows["train"].take(rest)
-        for split in ("valid", "test"):
-            if split in rows and 0 < data["eval_rows"] < len(rows[split]):
-                rows[split] = rows[split].take(
-                    np.linspace(0, len(rows[split]) - 1, data["eval_rows"]).round().astype(int)
-                )
-        for split, dataset in rows.items():
-            dataset.save(folder / f"{split}.safetensors")
-            about.setdefault(split, {})["rows"] = len(dataset)
-        spelled = [
-            f"the training text spells out {token} {count:,} times; it is read as plain text, not as a special token"
-            for token, count in texts.special_tokens_in(tokenizer, text.splits["train"]).items()
-        ]
-        fewer = [
-            f"the training text gave {'a BPE' if kind == 'bpe' else 'a list'} of {len(tokenizer)} tokens, not {asked}"
-            for kind, asked in tokenizer_params.items()
-            if kind in MADE and len(tokenizer) < asked
-        ]
-        self.facts = {
-            "splits": about,
-            "vocab_size": len(tokenizer),
-            "line_bos": data["line_bos"],
-            "notes": [*text.notes, *spelled, *fewer],
-        } | _truth(language, tokenizer)
-        if language and "zipf" not in self.facts:
-            self.facts["notes"].append(
-                "a word of the language is not a token, so there will be no kl_truth; --set model.tokenizer=words makes it one"
-            )
+        self.facts = reading.encode(folder, self.settings, self.hints, self._tell)
 
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
         """Train on the rows; `train_loss` and more in `facts`."""
@@ -309,7 +255,7 @@ class LanguageModel:
 
     @property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":
-        return texts.load_tokenizer(Path(self.hints["encoded"]) / TOKENIZER)
+        return texts.load_tokenizer(Path(self.hints["encoded"]) / reading.TOKENIZER)
 
 
 def _without(section: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -335,45 +281,6 @@ def base_config(
     )
 
 
-def _truth(language: zipf.Language | None, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
-    """Where the text is that of a known language and each of its words one token, in order: the language's facts."""
-    if language is None:
-        return {}
-    ids = texts.encode(tokenizer, [" ".join(zipf.words(language.vocabulary))], line_bos=False)
-    if len(ids) != language.vocabulary or (np.diff(ids) != 1).any():
-        return {}
-    return {"zipf": {**language.facts(), "first_word_id": int(ids[0])}}
-
-
-def _find_tokenizer(
-    model: dict[str, Any], data: Mapping[str, Any], folder: Path | None, hints: dict[str, Any]
-) -> "PreTrainedTokenizerBase | None":
-    """The tokenizer that `model` names, its hash filled in; None for one that the data stage will make."""
-    if not model["tokenizer"] and folder is None:
-        model["tokenizer"] = "words" if data["source"] == "zipf" else "bpe"
-    if model["tokenizer"] == "words" and data["source"] == "zipf":
-        model["vocab_size"] = data["zipf"]["vocabulary"] + 1
-    if model["tokenizer"] in MADE:
-        return None
-    if model["tokenizer"]:
-        folder, _ = models.find_folder(model["tokenizer"], "", "the tokenizer")
-    assert folder is not None
-    hints["tokenizer"] = str(folder)
-    tokenizer = texts.load_tokenizer(folder)
-    found = models.hash_files(folder, models.TOKENIZER_FILES)
-    model["tokenizer_sha256"] = _pinned({"sha256": model["tokenizer_sha256"]}, "model.tokenizer_sha256", found)
-    return tokenizer
-
-
-def _pinned(section: Mapping[str, Any], name: str, found: str) -> str:
-    if section["sha256"] not in ("", found):
-        raise InputError(
-            f"{name} is {section['sha256'][:12]}…, but what was found now has {found[:12]}…: it is not the same any more; "
-            f"restore it, or leave {name} out and give the run a --name of its own"
-        )
-    return found
-
-
 def _check_fit(tree: Mapping[str, Any], config: "PreTrainedConfig", vocabulary: int) -> None:
     if vocabulary > config.vocab_size:
         raise InputError(
@@ -396,13 +303,3 @@ def _check_fit(tree: Mapping[str, Any], config: "PreTrainedConfig", vocabulary: 
     for name, tokens in needs.items():
         if limit is not None and tokens > limit:
             raise InputError(f"{name} is {tokens}, but the model takes {limit} tokens at most; lower it")
-
-
-def _original(there: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which blocks are the original corpus (`rows` drawn with a fixed seed, or all), and which the reserve."""
-    if rows > there:
-        raise InputError(f"data.rows = {rows:,}, but the training text has only {there:,} rows (0 takes all)")
-    if rows == 0:
-        return np.arange(there), np.arange(0)
-    order = np.random.Generator(np.random.Philox(0)).permutation(there)
-    return np.sort(order[:rows]), order[rows:]

@@ -1,0 +1,186 @@
+"""Real text as the rows of tokens that learners of text take: what is looked up for it, and how it is made."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from collapse_cli import zipf
+from collapse_cli.data import SPLITS, Dataset, InputError, Text, load_text
+from collapse_cli.learners import lm_measures as measures
+from collapse_cli.lm import model as models
+from collapse_cli.lm import text as texts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TOKENIZER = "tokenizer"
+MADE = ("bpe", "words")  # tokenizers that the data stage makes
+
+
+def find_text(data: dict[str, Any], hints: dict[str, Any]) -> Text:
+    """The text that `data` names, its hash filled in; where it was found goes to `hints`.
+
+    Raises:
+        InputError: as `data.load_text` does, and when it is not what it was.
+    """
+    hints["text"] = {name: data[name] for name in ("source", "train", "valid", "test")} | {"column": data["text"]}
+    if data["source"] == "zipf":
+        hints["text"]["language"] = json.dumps(data["zipf"])
+    text = load_text(**hints["text"])
+    data["sha256"] = pinned(data, "data.sha256", text.sha256)
+    return text
+
+
+def find_tokenizer(
+    model: dict[str, Any], data: Mapping[str, Any], folder: Path | None, hints: dict[str, Any]
+) -> "PreTrainedTokenizerBase | None":
+    """The tokenizer that `model` names, its hash filled in; None for one that the data stage will make."""
+    if not model["tokenizer"] and folder is None:
+        model["tokenizer"] = "words" if data["source"] == "zipf" else "bpe"
+    if model["tokenizer"] == "words" and data["source"] == "zipf":
+        model["vocab_size"] = data["zipf"]["vocabulary"] + 1
+    if model["tokenizer"] in MADE:
+        return None
+    if model["tokenizer"]:
+        folder, _ = models.find_folder(model["tokenizer"], "", "the tokenizer")
+    assert folder is not None
+    hints["tokenizer"] = str(folder)
+    tokenizer = texts.load_tokenizer(folder)
+    found = models.hash_files(folder, models.TOKENIZER_FILES)
+    model["tokenizer_sha256"] = pinned({"sha256": model["tokenizer_sha256"]}, "model.tokenizer_sha256", found)
+    return tokenizer
+
+
+def pinned(section: Mapping[str, Any], name: str, found: str) -> str:
+    """What was found, which a hash that the section gives must match.
+
+    Raises:
+        InputError: when it does not.
+    """
+    if section["sha256"] not in ("", found):
+        raise InputError(
+            f"{name} is {section['sha256'][:12]}…, but what was found now has {found[:12]}…: it is not the same any more; "
+            f"restore it, or leave {name} out and give the run a --name of its own"
+        )
+    return found
+
+
+def with_tokenizer_of(tree: Mapping[str, Any], encoded: Path) -> dict[str, Any]:
+    """A configuration that reads other text with the tokenizer that was made from the text of a data stage.
+
+    Args:
+        tree: whose data are other ones.
+        encoded: the folder of the data stage.
+
+    Raises:
+        InputError: when that is gone.
+    """
+    if tree["model"]["tokenizer"] not in ("bpe", "words"):
+        return dict(tree)
+    if not (encoded / TOKENIZER).is_dir():
+        raise InputError(
+            "the tokenizer that this run made from its text is no longer in the store; give the run's command again, "
+            "or evaluate a model folder, which has its own: collapse eval FOLDER --data …"
+        )
+    return {**tree, "model": {**tree["model"], "tokenizer": str(encoded / TOKENIZER), "tokenizer_sha256": ""}}
+
+
+def data_params(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What the rows of real data depend on."""
+    names = ("sha256", "block_size", "line_bos", "rows", "eval_rows")
+    model, language = tree["model"], tree["data"]["zipf"]
+    made = model["tokenizer"] in MADE
+    known = {"zipf": {name: language[name] for name in zipf.NAMES}} if tree["data"]["source"] == "zipf" else {}
+    return {
+        "data": {name: tree["data"][name] for name in names}
+        | {"eval_block_size": tree["eval"]["block_size"] or tree["data"]["block_size"]}
+        | known,
+        "tokenizer": {model["tokenizer"]: model["vocab_size"]} if made else {"sha256": model["tokenizer_sha256"]},
+    }
+
+
+def encode(
+    folder: Path, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Callable[[int, int, str], None]
+) -> dict[str, Any]:
+    """Text to blocks of tokens, with the tokenizer beside them.
+
+    Args:
+        settings: as `data_params` gives them.
+        hints: where the text and the tokenizer are.
+
+    Returns:
+        Counts of tokens, words and bytes, and what is known of a language.
+    """
+    text = load_text(**hints["text"])
+    data, tokenizer_params = settings["data"], settings["tokenizer"]
+    language = zipf.from_facts(data["zipf"]) if "zipf" in data else None
+    if "bpe" in tokenizer_params:
+        tokenizer = texts.train_bpe(text.splits["train"], tokenizer_params["bpe"])
+    elif "words" in tokenizer_params:
+        common = texts.frequent_words(text.splits["train"], tokenizer_params["words"])
+        tokenizer = texts.word_tokenizer(zipf.words(language.vocabulary) if language else common)
+    else:
+        tokenizer = texts.load_tokenizer(Path(hints["tokenizer"]))
+    tokenizer.save_pretrained(folder / TOKENIZER)
+    about: dict[str, Any] = {}
+    rows: dict[str, Dataset] = {}
+    for done, split in enumerate(name for name in SPLITS if name in text.splits):
+        stream = texts.encode(tokenizer, text.splits[split], line_bos=data["line_bos"])
+        size = data["block_size"] if split == "train" else data["eval_block_size"]
+        rows[split] = texts.blocks(stream, size, split)
+        joined = "".join(text.splits[split])
+        words, bytes_ = len(joined.split()), len(joined.encode())
+        about[split] = {"tokens": len(stream), "words": words, "bytes": bytes_, "blocks": len(rows[split])}
+        tell(done + 1, len(text.splits), "splits")
+    chosen, rest = _original(len(rows["train"]), data["rows"])
+    measures.following(rows["train"], chosen).save(folder / measures.FOLLOWING)
+    rows["train"], rows["reserve"] = rows["train"].take(chosen), rows["train"].take(rest)
+    for split in ("valid", "test"):
+        if split in rows and 0 < data["eval_rows"] < len(rows[split]):
+            rows[split] = rows[split].take(np.linspace(0, len(rows[split]) - 1, data["eval_rows"]).round().astype(int))
+    for split, dataset in rows.items():
+        dataset.save(folder / f"{split}.safetensors")
+        about.setdefault(split, {})["rows"] = len(dataset)
+    spelled = [
+        f"the training text spells out {token} {count:,} times; it is read as plain text, not as a special token"
+        for token, count in texts.special_tokens_in(tokenizer, text.splits["train"]).items()
+    ]
+    fewer = [
+        f"the training text gave {'a BPE' if kind == 'bpe' else 'a list'} of {len(tokenizer)} tokens, not {asked}"
+        for kind, asked in tokenizer_params.items()
+        if kind in MADE and len(tokenizer) < asked
+    ]
+    facts = {
+        "splits": about,
+        "vocab_size": len(tokenizer),
+        "line_bos": data["line_bos"],
+        "notes": [*text.notes, *spelled, *fewer],
+    } | _truth(language, tokenizer)
+    if language and "zipf" not in facts:
+        facts["notes"].append(
+            "a word of the language is not a token, so there will be no kl_truth; --set model.tokenizer=words makes it one"
+        )
+    return facts
+
+
+def _truth(language: zipf.Language | None, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+    """Where the text is that of a known language and each of its words one token, in order: the language's facts."""
+    if language is None:
+        return {}
+    ids = texts.encode(tokenizer, [" ".join(zipf.words(language.vocabulary))], line_bos=False)
+    if len(ids) != language.vocabulary or (np.diff(ids) != 1).any():
+        return {}
+    return {"zipf": {**language.facts(), "first_word_id": int(ids[0])}}
+
+
+def _original(there: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which blocks are the original corpus (`rows` drawn with a fixed seed, or all), and which the reserve."""
+    if rows > there:
+        raise InputError(f"data.rows = {rows:,}, but the training text has only {there:,} rows (0 takes all)")
+    if rows == 0:
+        return np.arange(there), np.arange(0)
+    order = np.random.Generator(np.random.Philox(0)).permutation(there)
+    return np.sort(order[:rows]), order[rows:]
