@@ -73,6 +73,8 @@ ONLY = {
     "predictions": {"theory"},
     "scaling": {"cell"},
     "learners.lm": {"data", "metrics", "lm", "learners", "zipf"},
+    "learners.ngram": {"data", "metrics", "lm", "learners", "zipf"},
+    "learners.reading": {"data", "lm", "learners.lm_measures", "zipf"},
     "learners.lm_measures": {"data", "metrics", "lm", "zipf"},
     "lm": {"data", "lm"},
     "executors": {"process", "stage", "store"},

@@ -21,7 +21,6 @@ class Projections(Regression):
     """
 
     section = "projections"
-    axes = (*Regression.axes, "size")
 
     @classmethod
     def _parameters(cls, tree: Mapping[str, Any]) -> int:

@@ -144,7 +144,6 @@ class Regression(Family):
     sources = ("regression",)
     block = 50
     in_memory = True  # whole cells of a mixture: `cell`
-    axes: tuple[str, ...] = ("quality", "lam")  # of a mixture, beside rows and shares
 
     def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
         super().__init__(settings, hints, tell)
@@ -155,7 +154,7 @@ class Regression(Family):
     @classmethod
     def resolve(cls, tree: Mapping[str, Any]) -> Resolved:
         """Raises:
-        InputError: for another source, no rows, a spectrum that float64 cannot hold, or an axis that is another's.
+        InputError: for another source, no rows, a spectrum that float64 cannot hold, or weights for rows that are not there.
         """
         cls.check_source(tree)
         section, rows = tree["data"]["regression"], tree["data"]["rows"]
@@ -176,9 +175,6 @@ class Regression(Family):
 
     @classmethod
     def _check_grid(cls, mixture: Mapping[str, Any]) -> None:
-        for axis in ("generator_rows", "size", "weight", "iterations"):
-            if mixture[axis] and axis not in cls.axes:
-                raise InputError(f"mixture.{axis} is no axis of the learner {cls.section}; leave it out")
         for cell in cells(mixture):
             if cell.weight is not None and (cell.real == 0 or (cell.synthetic == 0 and cell.weight > 0)):
                 raise InputError(

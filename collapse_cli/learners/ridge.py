@@ -14,7 +14,6 @@ class Ridge(Regression):
 
     section = "ridge"
     summarises = True
-    axes = (*Regression.axes, "weight", "iterations")
 
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
         self.fit_summary(self.summary_of(data))
