@@ -250,7 +250,7 @@ def test_warnings_stand_before_all_sections_and_like_ones_are_one(runs: Path) ->
 
 def test_published_numbers_are_held_against_ours(runs: Path) -> None:
     run = read([RunFolder(runs, "seeds")])
-    found = published_table(run, series_of(run))
+    found = published_table(run)
     assert [one.verdict for one in found] == ["inside", "outside", "not part of this run", "inside"]
     assert found[3].where == "keep-0, generation 1", "no policy named: the first"
     assert found[3].source == "D; noted"

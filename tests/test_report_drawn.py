@@ -172,7 +172,7 @@ def expected(runs: Path, name: str, entries: list[Mapping[str, Any]], **how: Any
     base = {"value": 0.5, "tolerance": 0.1, "source": "S"}
     write_run(runs, name, policies=("keep-0", "keep-10"), generations=3, expect=[base | one for one in entries], **how)
     found = read([RunFolder(runs, name)])
-    return [one.verdict for one in published_table(found, series_of(found))]
+    return [one.verdict for one in published_table(found)]
 
 
 def test_what_the_run_will_never_measure_is_told_from_what_it_has_not_yet(tmp_path: Path) -> None:

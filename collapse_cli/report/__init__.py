@@ -23,7 +23,7 @@ def write_report(folders: Sequence[RunFolder], out: Path, *, forecast: bool = Tr
     from collapse_cli.report.page import html
 
     runs = read(folders)
-    text = html(runs, series_of(runs), [look(run) if forecast else None for run in runs])
+    text = html(runs, series_of(runs), [look(run) if forecast and run.text else None for run in runs])
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, text)
     return out
@@ -42,7 +42,7 @@ def write_markdown(folders: Sequence[RunFolder], out: Path, *, forecast: bool = 
     runs = read(folders)
     series = series_of(runs)
     pictures = write(series, out.parent, ("png",), f"{out.stem}-")
-    text = markdown(runs, series, [look(run) if forecast else None for run in runs], pictures)
+    text = markdown(runs, series, [look(run) if forecast and run.text else None for run in runs], pictures)
     write_atomically(out, text)
     return out
 

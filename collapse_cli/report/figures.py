@@ -1,6 +1,6 @@
 """Interactive plots as plain plotly figures, without colours: the page's script paints them for light, dark and paper.
 
-A trace's `meta` says what it is: {"s": index of its series, "role": mean | band | edge | seed | bar | floor | wave,
+A trace's `meta` says what it is: {"s": index of its series, "role": mean | band | edge | seed | theory | floor | wave,
 "t": 0..1 of a generation}. Building dicts by hand keeps plotly's Python half (seconds of import) out of the way.
 """
 
@@ -16,6 +16,7 @@ from collapse_cli.report.reading import Series
 from collapse_cli.report.text import label
 
 Trace = dict[str, Any]
+MARKED = 60  # generations up to which each has a marker
 EXPONENT = 690.0  # the largest whose exponential is a float with room to spare
 TICKS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 
@@ -62,7 +63,7 @@ def perplexity(series: Sequence[Series], floors: Mapping[int, float]) -> Figure 
     found = {one.index: perplexities(one) for one in series}
     traces: list[Trace] = []
     for one in series:
-        traces += _lines(one, found[one.index], one.by_seed("nll"), exponential, legend=True)
+        traces += lines(one, found[one.index], one.by_seed("nll"), exponential, legend=True)
     if not traces:
         return None
     last = max(max(one.generations) for one in series)
@@ -90,12 +91,12 @@ def perplexity(series: Sequence[Series], floors: Mapping[int, float]) -> Figure 
         "Lower is better; a level line means that nothing is lost. The line is the mean over seeds, the band its 95% "
         "interval, faint lines are single seeds.",
         "One number for all tokens: it can stand still while rare tokens are forgotten, and it says nothing about samples.",
-        _said("Perplexity", series, found),
+        in_words("Perplexity", series, found),
         traces,
         layout,
         height=430,
         group="perplexity",
-        numbers=_numbers(series, found),
+        numbers=numbers_of(series, found),
         columns=series,
     )
 
@@ -110,7 +111,7 @@ def curve(measure: Measure, series: Sequence[Series]) -> Figure | None:
     found = {one.index: bounded(one, measure) for one in series}
     traces: list[Trace] = []
     for one in series:
-        traces += _lines(one, found[one.index], one.by_seed(measure.name, measure.part), share=measure.unit == SHARE)
+        traces += lines(one, found[one.index], one.by_seed(measure.name, measure.part), share=measure.unit == SHARE)
     if not traces:
         return None
     layout = layout_of(measure.unit, max(max(one.generations) for one in series))
@@ -126,10 +127,10 @@ def curve(measure: Measure, series: Sequence[Series]) -> Figure | None:
         measure.title,
         measure.reading,
         measure.misses,
-        _said(measure.title, series, found, measure.unit == SHARE),
+        in_words(measure.title, series, found, measure.unit == SHARE),
         traces,
         layout,
-        numbers=_numbers(series, found, measure.unit == SHARE),
+        numbers=numbers_of(series, found, measure.unit == SHARE),
         columns=series,
     )
 
@@ -191,7 +192,7 @@ def log_ticks(low: float, high: float) -> dict[str, Any]:
     return {"tickvals": inside, "ticktext": [f"{tick:,.4g}" if tick < 1e6 else f"{tick:.0e}" for tick in inside]}
 
 
-def _lines(
+def lines(
     one: Series,
     means: Mapping[int, Interval],
     by_seed: Mapping[int, Mapping[int, float]],
@@ -236,7 +237,7 @@ def _lines(
             {
                 "x": list(means),
                 "y": [rounded(there.mean) for there in means.values()],
-                "mode": "lines+markers",
+                "mode": "lines+markers" if len(means) <= MARKED else "lines",
                 "cliponaxis": False,
                 "name": name,
                 "customdata": [_hover(there, share) for there in means.values()],
@@ -266,7 +267,7 @@ def layout_of(unit: str, last: int) -> dict[str, Any]:
     }
 
 
-def _said(
+def in_words(
     title: str, series: Sequence[Series], found: Mapping[int, Mapping[int, Interval]], share: bool = False
 ) -> str:
     """A plot in words: where each line starts and ends."""
@@ -281,7 +282,7 @@ def _said(
     return f"{title} by generation. {'; '.join(parts)}."
 
 
-def _numbers(
+def numbers_of(
     series: Sequence[Series], found: Mapping[int, Mapping[int, Interval]], share: bool = False
 ) -> tuple[list[str], list[list[str]]]:
     generations = sorted({g for means in found.values() for g in means})

@@ -58,8 +58,8 @@ def markdown(
         if lines := [f"- {cell(one, 400)}" for one in left_out(series)]:
             parts.append("\n".join(lines))
     parts += [f"![{TITLES[_name(one)]}]({quote(one.name)})\n\n{TITLES[_name(one)]}." for one in pictures]
-    if published := published_table(runs, series):
-        rows = [[one.what, one.where, one.published, one.ours, one.verdict, one.source] for one in published]
+    if published := published_table(runs):
+        rows = [[one.what, one.where, one.published, one.ours, one.said, one.source] for one in published]
         names = ["what", "where", "published", "measured here", "verdict", "source"]
         parts += ["## Measured against published", _table(names, rows)]
     for run, forecast in zip(runs, forecasts, strict=True):

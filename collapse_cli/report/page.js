@@ -35,7 +35,8 @@
 
   const paint = (trace, look) => {
     const { s, role, t, g, last } = trace.meta;
-    const one = data.series[s] || { colour: 0, dash: 0 };
+    const { c, d } = trace.meta;
+    const one = data.series[s] || { colour: c || 0, dash: d || 0 };
     const colour = look.series[one.colour % look.series.length];
     const dash = dashes[one.dash];
     delete trace.meta;
@@ -43,6 +44,9 @@
     if (role === "mean") {
       trace.line = { color: colour, width: 2.4, dash };
       trace.marker = { color: colour, size: trace.x.length > 25 ? 4 : 7, symbol: symbols[one.colour % symbols.length] };
+      if (trace.error_y) Object.assign(trace.error_y, { color: colour, thickness: 1.4, width: 3 });
+    } else if (role === "theory") {
+      trace.line = { color: look.ink, width: 1.5, dash: "5px,4px" };
     } else if (role === "edge" || role === "band") {
       trace.line = { color: colour, width: 0 };
       trace.fillcolor = alpha(colour, 0.16);

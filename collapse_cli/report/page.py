@@ -10,8 +10,9 @@ from pathlib import Path
 
 from collapse_cli.report.ahead import Forecast
 from collapse_cli.report.markup import dash, swatch
+from collapse_cli.report.outline import Page
 from collapse_cli.report.reading import Run, Series
-from collapse_cli.report.sections import OLD, SECTIONS, Page, warnings
+from collapse_cli.report.sections import OLD, SECTIONS, warnings
 from collapse_cli.report.tables import diagnoses, facts
 from collapse_cli.report.text import embedded, escaped
 
@@ -40,7 +41,7 @@ def html(runs: Sequence[Run], series: Sequence[Series], forecasts: Sequence[Fore
             {"policy": one.policy_index, "run": one.run_index, "colour": one.colour, "dash": dash(one.run_index)}
             for one in series
         ],
-        "log": {"perplexity": True, "histograms": False},
+        "log": {"perplexity": True, "histograms": False, "headline": True, "mixture": True},
     }
     return _filled(
         asset("page.html"),

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli.diagnosis import counted
-from collapse_cli.metrics.intervals import Interval, interval
-from collapse_cli.report.catalogue import NUMBERS
+from collapse_cli.expectations import is_mixture, learner_of, planned_cells
+from collapse_cli.metrics.families import headline
+from collapse_cli.metrics.intervals import Interval, interval, normal
+from collapse_cli.report.measures import NUMBERS
+from collapse_cli.report.pictures import Pictures
 from collapse_cli.report.text import one_line
 from collapse_cli.rundir import RunFolder
 
@@ -27,6 +30,7 @@ LISTS = {
 WORDS = {"policy", "model_key", "model_dir"}
 LARGEST = 1e300
 BINS = 20_000  # of one histogram; more is damage
+GENERATIONS = 200  # that a line is drawn through
 LAST = 100_000  # generation; a later one is damage
 
 
@@ -49,9 +53,26 @@ class Run:
         return one_line(self.record.get("status", "unknown"))
 
     @property
+    def learner(self) -> str:
+        return one_line(learner_of(self.config), 60)
+
+    @property
+    def mixture(self) -> bool:
+        """Whether it is of the kind `mixture`; else of generations."""
+        return is_mixture(self.config)
+
+    @property
+    def text(self) -> bool:
+        """Whether it is generations of language models, whose text there is to look at."""
+        return self.learner in ("lm", "ngram") and not self.mixture
+
+    @cached_property
     def planned(self) -> int:
         """Models the configuration asks for."""
         loop = table(self.config.get("loop"))
+        if self.mixture:
+            seeds = loop.get("seeds")
+            return len(planned_cells(self.config)) * (len(seeds) if isinstance(seeds, list) else 1)
         generations = number(loop.get("generations"))
         each = [len(names) for name in ("policies", "seeds") if isinstance(names := loop.get(name), list)]
         return int(generations + 1) * math.prod(each) if generations is not None and len(each) == 2 else len(self.rows)
@@ -93,18 +114,29 @@ class Series:
     @cached_property
     def counted(self) -> list[int]:
         """The seeds that means are over: as the diagnosis, those with generation 0 and the last one it looks at."""
-        found = counted({g: {row["seed"] for row in self.at(g) if "nll" in row} for g in self.generations})
+        name = "nll" if self.run.text else headline(self.run.learner, "generational").name
+        having: dict[int, set[int]] = {}
+        for row in self.rows:
+            if name in row:
+                having.setdefault(row["generation"], set()).add(row["seed"])
+        found = counted(dict(sorted(having.items())))
         return self.seeds if found is None else found[1]
+
+    @cached_property
+    def shown(self) -> set[int]:
+        """The generations that lines are drawn through; the last one of every seed is among them."""
+        ends = {max(row["generation"] for row in self.rows if row["seed"] == seed) for seed in self.seeds}
+        return set(thinned(self.generations)) | ends
 
     def at(self, generation: int) -> list[Row]:
         """The rows of a generation, by seed."""
         return sorted((row for row in self.rows if row["generation"] == generation), key=lambda row: row["seed"])
 
     def by_seed(self, name: str, part: int | None = None) -> dict[int, dict[int, float]]:
-        """Values of a field: seed -> generation -> value; `part` picks one of a field that is a list."""
+        """Values of a field: seed -> generation (of those `shown`) -> value; `part` picks one of a field that is a list."""
         found: dict[int, dict[int, float]] = {}
         for row in self.rows:
-            value = row.get(name)
+            value = row.get(name) if row["generation"] in self.shown else None
             if part is not None:
                 value = value[part] if value is not None else None
             if value is not None:
@@ -116,6 +148,11 @@ class Series:
         found = {seed: values for seed, values in self.by_seed(name, part).items() if seed in self.counted}
         shared = [set(values) for values in found.values()]
         there = sorted(set.intersection(*shared)) if shared else []
+        if len(found) == 1 and part is None:  # one seed: what its trials say, where it has several
+            (seed,) = found
+            errors = {row["generation"]: row.get(f"{name}_se") for row in self.rows if row["seed"] == seed}
+            if not self.run.text and any(errors.get(g) is not None for g in there):
+                return {g: normal(found[seed][g], errors.get(g)) for g in there}
         return {g: interval([values[g] for values in found.values()]) for g in there}
 
 
@@ -148,10 +185,12 @@ def _policies(run: Run) -> list[str]:
 
 def series_of(runs: Sequence[Run]) -> list[Series]:
     """Every policy of every run; a policy has one colour in all of them, or a run has where there is one policy."""
-    single = len(runs) > 1 and len({row["policy"] for run in runs for row in run.rows}) == 1
+    single = len(runs) > 1 and len({row["policy"] for run in runs if not run.mixture for row in run.rows}) == 1
     policies: dict[str, int] = {}
     found: list[Series] = []
     for run_index, run in enumerate(runs):
+        if run.mixture:
+            continue
         there = {row["policy"] for row in run.rows}
         for name in _policies(run):
             if name in there:
@@ -161,6 +200,17 @@ def series_of(runs: Sequence[Run]) -> list[Series]:
                 colour = run_index if single else index
                 found.append(Series(len(found), run, name, run_index, index, one_line(said), rows, colour))
     return found
+
+
+def thinned(generations: Sequence[int], most: int = GENERATIONS) -> list[int]:
+    """At most about `most` of them: the ends, a third spaced evenly in logarithms, the rest evenly."""
+    if len(generations) <= most:
+        return list(generations)
+    last = len(generations) - 1
+    even = {round(last * index / (2 * most // 3)) for index in range(2 * most // 3 + 1)}
+    steps = most - len(even)
+    chosen = even | {round(math.expm1(math.log1p(last) * index / steps)) for index in range(steps)}
+    return [generations[index] for index in sorted(chosen)]
 
 
 def read_rows(file: Path) -> tuple[list[Row], list[str]]:
@@ -174,7 +224,8 @@ def read_rows(file: Path) -> tuple[list[Row], list[str]]:
         if not isinstance(policy, str) or seed is None or generation is None or generation > LAST:
             lost += 1
             continue
-        row: Row = {"policy": one_line(policy, 60), "seed": seed, "generation": generation}
+        longest = 60 if "share" not in line else 160  # cells of a mixture have long names
+        row: Row = {"policy": one_line(policy, longest), "seed": seed, "generation": generation}
         for name, value in line.items():
             if name in row or value is None:
                 continue
@@ -252,6 +303,8 @@ def _field(name: str, value: Any) -> Any:
             return _histogram(value)
         case "examples" | "top_8grams":
             return list(_texts(name, value)) if isinstance(value, list) else None
+        case "pictures":
+            return Pictures.read(value)
         case "seconds":
             times = {one_line(stage): number(taken) for stage, taken in table(value).items()}
             return {stage: taken for stage, taken in times.items() if taken is not None} or None

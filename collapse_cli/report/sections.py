@@ -2,56 +2,32 @@
 
 from collections.abc import Sequence
 
-from collapse_cli.diagnosis import Diagnosis
-from collapse_cli.report.ahead import Forecast, fan, outlook
-from collapse_cli.report.catalogue import DIVERSITY, MODEL, REPETITION, SAMPLES, TAILS, TRUTH, Measure
+from collapse_cli.report.ahead import fan, outlook
+from collapse_cli.report.catalogue import DIVERSITY, MODEL, REPETITION, SAMPLES, TAILS, TRUTH
 from collapse_cli.report.causes import causes_table
-from collapse_cli.report.figures import Figure, curve, perplexity, same_scale
-from collapse_cli.report.markup import cells, folded, heading, how_to_read, leaves, note, plot, section, split
+from collapse_cli.report.families import families, pictures
+from collapse_cli.report.figures import curve, perplexity, same_scale
+from collapse_cli.report.markup import cells, folded, heading, how_to_read, leaves, note, plot, split
+from collapse_cli.report.outline import Page
 from collapse_cli.report.panels import heat, histograms
-from collapse_cli.report.reading import Row, Run, Series, pooled
-from collapse_cli.report.tables import floors, glance_table, left_out, provenance, published_table, stages, warned
+from collapse_cli.report.reading import Row, Run, pooled
+from collapse_cli.report.tables import (
+    family_glance,
+    floors,
+    glance_table,
+    left_out,
+    provenance,
+    published_table,
+    stages,
+    warned,
+)
 from collapse_cli.report.text import LONGEST, escaped, marked
 
 OLD = "was made before this was measured, or with the instrument switched off"
+KEYS = 2000  # hashes of models that are shown
 PROMPT = 400  # characters of a prompt that are shown
+_CLASSES = {"inside": "inside", "outside": "outside"}
 STEPS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-
-
-class Page:
-    """Sections and figures as they are made; a section without data leaves one line instead."""
-
-    def __init__(
-        self,
-        runs: Sequence[Run],
-        series: Sequence[Series],
-        found: Sequence[Diagnosis],
-        forecasts: Sequence[Forecast | None],
-    ) -> None:
-        self.runs, self.series, self.found, self.forecasts = runs, series, found, forecasts
-        self.figures: list[Figure] = []
-        self.sections: list[tuple[str, str, str]] = []
-        self.missing: list[str] = []
-
-    def add(self, name: str, title: str, inside: str) -> None:
-        if inside:
-            self.sections.append((name, title, section(name, title, inside)))
-        else:
-            self.missing.append(title)
-
-    def plots(self, figures: Sequence[Figure | None], size: str) -> str:
-        there = [one for one in figures if one is not None]
-        self.figures += there
-        return "".join(plot(one, size) for one in there)
-
-    def curves(self, measures: Sequence[Measure]) -> str:
-        return self.grid([curve(measure, self.series) for measure in measures], "small")
-
-    def grid(self, figures: Sequence[Figure | None], size: str) -> str:
-        """Plots in rows of three, or of two where that leaves none alone."""
-        there = [one for one in figures if one is not None]
-        kind = "grid pairs" if len(there) in (1, 2, 4) else "grid"
-        return f'<div class="{kind}">{self.plots(there, size)}</div>' if there else ""
 
 
 def warnings(runs: Sequence[Run]) -> str:
@@ -83,14 +59,25 @@ def warnings(runs: Sequence[Run]) -> str:
 
 
 def glance(page: Page) -> None:
-    if not page.series:
+    if not page.series and not any(run.mixture and run.rows for run in page.runs):
         page.add("glance", "At a glance", note("No generation has been measured yet."))
         return
-    names, rows = glance_table(page.series, page.found)
-    said = [[heading(one), *(split(cell) for cell in row[1:])] for one, row in zip(page.series, rows, strict=True)]
-    inside = cells(
-        "Each policy at its last generation; means over seeds with 95% intervals", names, said, kind="wide glance"
-    )
+    inside = ""
+    if page.texts:
+        names, rows = glance_table(page.texts, page.found)
+        said = [[heading(one), *(split(cell) for cell in row[1:])] for one, row in zip(page.texts, rows, strict=True)]
+        inside = cells(
+            "Each policy at its last generation; means over seeds with 95% intervals", names, said, kind="wide glance"
+        )
+    for learner in page.learners:
+        names, rows = family_glance(page.of(learner))
+        said = [
+            [heading(one), *(split(cell) for cell in row[1:])] for one, row in zip(page.of(learner), rows, strict=True)
+        ]
+        caption = (
+            f"{escaped(page.title_of(learner))}: each policy at generation 0 and at its last one, with 95% intervals"
+        )
+        inside += cells(caption, [escaped(name) for name in names], said, kind="wide glance")
     for run, diagnosis in zip(page.runs, page.found, strict=True):
         lines = "".join(
             f"<li>{escaped(one.policy)}: {escaped(call.text, 400)}</li>"
@@ -105,7 +92,8 @@ def glance(page: Page) -> None:
             inside += folded(f"How the calls are made: rules, statistics, intervals{of}", f"<ul>{lines}</ul>")
         if notes:
             inside += f'<ul class="reading">{notes}</ul>'
-    page.add("glance", "At a glance", inside)
+    if inside:
+        page.add("glance", "At a glance", inside)
 
 
 def causes(page: Page) -> None:
@@ -114,24 +102,24 @@ def causes(page: Page) -> None:
 
 
 def perplexities(page: Page) -> None:
-    figure = perplexity(page.series, floors(page.runs))
+    figure = perplexity(page.texts, floors(page.runs))
     if figure is None:
         page.add("perplexity", "Perplexity by generation", "")
         return
     tools = '<div class="tools"><button type="button" data-log="perplexity" aria-pressed="true">logarithmic axis</button></div>'
-    lines = "".join(f"<li>{escaped(one, 400)}</li>" for one in left_out(page.series))
+    lines = "".join(f"<li>{escaped(one, 400)}</li>" for one in left_out(page.texts))
     over = f'<ul class="reading">{lines}</ul>' if lines else ""
     page.figures.append(figure)
     page.add("perplexity", "Perplexity by generation", tools + plot(figure, "tall", card=False) + over)
 
 
 def samples(page: Page) -> None:
-    figures = histograms(page.series)
+    figures = histograms(page.texts)
     title = "The samples, seen by generation 0"
     if not figures:
         page.add("samples", title, page.curves(SAMPLES))
         return
-    generations = sorted({g for one in page.series for g in one.generations if pooled(one.at(g)) is not None})
+    generations = sorted({g for one in page.texts for g in one.generations if pooled(one.at(g)) is not None})
     last = max(generations) or 1
     chosen = generations if len(generations) <= 12 else [generations[round(t * (len(generations) - 1))] for t in STEPS]
     key = "".join(
@@ -157,9 +145,9 @@ def samples(page: Page) -> None:
 
 def tails(page: Page) -> None:
     title = "What is forgotten first: the tails"
-    maps = heat(page.series)
-    pairs = same_scale([curve(measure, page.series) for measure in TAILS[:2]])
-    rest = [curve(measure, page.series) for measure in TAILS[2:]]
+    maps = heat(page.texts)
+    pairs = same_scale([curve(measure, page.texts) for measure in TAILS[:2]])
+    rest = [curve(measure, page.texts) for measure in TAILS[2:]]
     inside = ""
     if maps:
         reading = how_to_read(
@@ -190,7 +178,7 @@ def texts(page: Page) -> None:
     title = "The same prompts, generation after generation"
     found: dict[tuple[object, str], dict[int, dict[int, str]]] = {}
     shown_seeds = set()
-    for one in page.series:
+    for one in page.texts:
         for g in one.generations:
             row = next((row for row in one.at(g) if row.get("examples")), None)
             if row is None or row["seed"] != one.seeds[0]:
@@ -202,7 +190,7 @@ def texts(page: Page) -> None:
     if not found:
         page.add("texts", title, "")
         return
-    columns = [one for one in page.series if any(one.index in texts for at in found.values() for texts in at.values())]
+    columns = [one for one in page.texts if any(one.index in texts for at in found.values() for texts in at.values())]
     parts = [
         how_to_read(
             "Down the page one policy grows older, across it policies differ. Words in "
@@ -235,7 +223,7 @@ def phrases(page: Page) -> None:
     """The most frequent 8-grams, at the beginning and at the end."""
     parts: list[str] = []
     begun: set[int] = set()
-    for one in page.series:
+    for one in page.texts:
         there = [g for g in one.generations if any(row.get("top_8grams") for row in one.at(g))]
         if there and there[0] == 0 and one.run_index in begun:
             there = [g for g in there if g > 0][-1:]  # the policies of a run share generation 0
@@ -265,7 +253,7 @@ def phrases(page: Page) -> None:
         "Phrases shorter than eight tokens, and those that vary by a word.",
     )
     inside = f'{reading}<div class="grid pairs">{"".join(parts)}</div>' if parts else ""
-    if not parts and any("top_8grams" in row for one in page.series for row in one.rows):
+    if not parts and any("top_8grams" in row for one in page.texts for row in one.rows):
         inside = note("No eight tokens in a row occur twice in the samples of any generation.")
     page.add("phrases", "The most frequent phrases", inside)
 
@@ -284,7 +272,7 @@ def most_frequent(rows: Sequence[Row]) -> list[tuple[str, float, float | None]]:
 
 
 def published(page: Page) -> None:
-    found = published_table(page.runs, page.series)
+    found = published_table(page.runs)
     if not found:
         return
     signs = {"inside": "✓ ", "outside": "✗ "}
@@ -294,14 +282,18 @@ def published(page: Page) -> None:
             escaped(one.where),
             escaped(one.published),
             escaped(one.ours),
-            f'<span class="{one.verdict.replace(" ", "-")}">{signs.get(one.verdict, "")}{one.verdict}</span>',
+            f'<span class="{_CLASSES.get(one.verdict, "not-run")}">{signs.get(one.verdict, "")}{escaped(one.said)}</span>',
             escaped(one.source, 400),
         ]
         for one in found
     ]
-    names = ["what", "where", "published", "measured here", "verdict", "source"]
-    inside = cells("Measured against published: inside means within the tolerance of the published value", names, rows)
-    page.add("published", "Measured against published", inside)
+    theory = any(one.theory for one in found)
+    names = ["what", "where", "published or theory" if theory else "published", "measured here", "verdict", "source"]
+    title = "Measured against published numbers and theory" if theory else "Measured against published"
+    inside = cells(
+        f"{title}: inside means within the tolerance of the value, or within 4 standard errors of the mean", names, rows
+    )
+    page.add("published", title, inside)
 
 
 def forecast(page: Page) -> None:
@@ -319,7 +311,7 @@ def forecast(page: Page) -> None:
         if rows:
             said = [[escaped(row[0]), *(split(one) for one in row[1:])] for row in rows]
             parts.append(cells("What is expected: median and 90% interval", head, said, kind="wide glance"))
-    figure = fan(page.series, page.forecasts)
+    figure = fan(page.texts, page.forecasts)
     if figure is not None:
         page.figures.append(figure)
         parts.insert(0, plot(figure, "tall", card=False))
@@ -341,19 +333,7 @@ def making(page: Page) -> None:
             parts.append(
                 cells("Time by stage, of what this run computed itself", names, said, classes=["", *["n"] * 6])
             )
-        keys = [
-            [
-                escaped(row["policy"]),
-                str(row["seed"]),
-                str(row["generation"]),
-                f"<code>{escaped(row['model_key'])}</code>",
-            ]
-            for row in run.rows
-            if "model_key" in row
-        ]
-        if keys:
-            inside = cells("Keys of the models in the store", ["policy", "seed", "generation", "key"], keys)
-            parts.append(folded(f"Hashes of all models ({len(keys)})", inside))
+        parts.append(_keys(run))
     trees = [leaves(run.config) for run in page.runs]
     every = list(dict.fromkeys(name for tree in trees for name in tree))
     differs = ["differs" if len({tree.get(name) for tree in trees}) > 1 else "" for name in every]
@@ -364,7 +344,43 @@ def making(page: Page) -> None:
     page.add("making", "How it was made", "".join(parts))
 
 
-SECTIONS = (causes, glance, perplexities, forecast, samples, tails, grids, texts, phrases, published, making)
+def _keys(run: Run) -> str:
+    """Keys of models; those of a block of generations, or of cells, are one."""
+    found: dict[tuple[str, int, str], list[int]] = {}
+    for row in run.rows:
+        if "model_key" in row:
+            found.setdefault((row["policy"], row["seed"], row["model_key"]), []).append(row["generation"])
+    rows = [
+        [
+            escaped(policy),
+            str(seed),
+            f"{min(at)}–{max(at)}" if len(at) > 1 else str(at[0]),
+            f"<code>{escaped(key)}</code>",
+        ]
+        for (policy, seed, key), at in found.items()
+    ]
+    if not rows:
+        return ""
+    more = f"; the first {KEYS:,} of {len(rows):,}" if len(rows) > KEYS else ""
+    inside = cells(f"Keys of the models in the store{more}", ["policy", "seed", "generation", "key"], rows[:KEYS])
+    return folded(f"Hashes of all models ({len(rows):,})", inside)
+
+
+SECTIONS = (
+    causes,
+    glance,
+    families,
+    pictures,
+    perplexities,
+    forecast,
+    samples,
+    tails,
+    grids,
+    texts,
+    phrases,
+    published,
+    making,
+)
 
 
 def _sample(text: str | None) -> str:

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from collapse_cli.diagnosis import Diagnosis, diagnose, factors
-from collapse_cli.metrics.intervals import Interval
+from collapse_cli.diagnosis.families import family_verdict, mixture_verdict
+from collapse_cli.expectations import judge, theory_at
+from collapse_cli.metrics.families import headline
 from collapse_cli.metrics.words import spread, value
-from collapse_cli.report.catalogue import ALL, NUMBERS, SHARE
+from collapse_cli.report.catalogue import ALL, SHARE
 from collapse_cli.report.figures import perplexities
 from collapse_cli.report.reading import Run, Series, number, strings, table
 from collapse_cli.report.text import one_line
 
 SHARES = {measure.name for measure in ALL if measure.unit == SHARE}
 NO_INTERVAL = "one seed: no interval"
-NO_PART = "not part of this run"
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,22 @@ class Published:
     ours: str
     verdict: str
     source: str
+    theory: bool = False
+
+    @property
+    def said(self) -> str:
+        """The verdict for people."""
+        return self.verdict if self.verdict in ("inside", "outside") else f"not run: {self.verdict}"
 
 
 def diagnoses(runs: Sequence[Run]) -> list[Diagnosis]:
     """What `collapse_cli.diagnosis` makes of each run."""
     found = []
     for run in runs:
+        if run.mixture or not run.text:
+            say = mixture_verdict if run.mixture else family_verdict
+            found.append(Diagnosis((), say(run.rows, run.config), ()))
+            continue
         loop = table(run.config.get("loop"))
         generations = number(loop.get("generations"))
         policies = [one_line(name, 60) for name in strings(loop.get("policies"))]
@@ -82,6 +93,25 @@ def glance_table(series: Sequence[Series], found: Sequence[Diagnosis]) -> tuple[
     return [*names, *shown.values()], rows
 
 
+def family_glance(series: Sequence[Series]) -> tuple[list[str], list[list[str]]]:
+    """A line per policy of another family: its headline measure at generation 0 and at the last one, and theory's word."""
+    measure = headline(series[0].run.learner, "generational")
+    rows, known = [], False
+    for one in series:
+        means = one.means(measure.name)
+        last = max(means, default=one.generations[-1])
+        first, end = means.get(0), means.get(last)
+        theory = theory_at(one.run.config, measure.name, one.policy, last)
+        known = known or theory is not None
+        change = "–"
+        if first is not None and end is not None and last and first.mean > 0 and end.mean > 0:
+            change = f"×{value(end.mean / first.mean)}"
+        row = [one.label, f"0–{last:,}" if last else "0", spread(first), spread(end), change]
+        rows.append([*row, value(theory)])
+    names = ["policy", "generations", f"{measure.title}: first", "last", "change", "theory, last"]
+    return (names, rows) if known else (names[:-1], [row[:-1] for row in rows])
+
+
 def left_out(series: Sequence[Series]) -> list[str]:
     """Which seeds means are over, a line for each policy of which some are not measured as far as the others."""
     said = []
@@ -110,32 +140,21 @@ def warned(runs: Sequence[Run]) -> list[tuple[Run, str, str, int]]:
     return said
 
 
-def published_table(runs: Sequence[Run], series: Sequence[Series]) -> list[Published]:
-    """`config.expect` beside what was measured: the mean over seeds must be within the tolerance."""
+def published_table(runs: Sequence[Run]) -> list[Published]:
+    """`config.expect` beside what was measured, as `collapse_cli.expectations` judges it."""
     found = []
-    for index, run in enumerate(runs):
-        own = [one for one in series if one.run_index == index]
-        entries = run.config.get("expect")
-        for said in map(table, entries if isinstance(entries, list) else []):
-            what, policy = str(said.get("what", "")), str(said.get("policy") or "")
-            expected, tolerance = number(said.get("value")), number(said.get("tolerance"))
-            generation = number(said.get("generation"))
-            if expected is None or tolerance is None or generation is None or not what:
-                continue
-            if not policy:
-                policy = own[0].policy if own else next(iter(_policies(run)), "")
-            there = next((one for one in own if one.policy == policy), None)
-            ours = _measured(there, what).get(int(generation)) if there is not None else None
-            if ours is None:
-                verdict = "not yet measured" if _planned(run, there, policy, int(generation), what) else NO_PART
-            else:
-                near = abs(ours.mean - expected) <= tolerance * abs(expected) * (1 + 1e-12)
-                verdict = "inside" if near else "outside"
-            source = "; ".join(str(said[name]) for name in ("source", "note") if said.get(name))
-            where = f"{policy}, generation {int(generation)}"
-            limits = f"{value(expected, 4)} ± {tolerance:.0%}"
-            mine = "–" if ours is None else spread(ours) + ("" if ours.n > 1 else f", {NO_INTERVAL}")
-            found.append(Published(run, what, where, limits, mine, verdict, source))
+    for run in runs:
+        for one in judge(run.rows, run.config):
+            theory = one.kind == "theory"
+            limits = (
+                f"{value(one.value, 4)} {one.limits}{' (theory)' if theory else ''}" if one.value is not None else "–"
+            )
+            mine = "–" if one.ours is None else spread(one.ours)
+            if one.ours is not None and one.ours.low is None:
+                mine += f", {NO_INTERVAL}"
+            source = "; ".join(said for said in (one.source, one.note) if said)
+            verdict = one.why if one.verdict == "not run" else one.verdict
+            found.append(Published(run, one.what, one.where, limits, mine, verdict, source, theory))
     return found
 
 
@@ -195,7 +214,7 @@ def provenance(run: Run) -> dict[str, str]:
         for row in run.rows
         if isinstance(row.get("protocol"), dict)
     }
-    return {
+    said = {
         "command": " ".join(map(str, command)) if isinstance(command, list) else "not recorded",
         "begun, last written": f"{record.get('created', '?')}, {record.get('updated', '?')}",
         "code": f"{git.get('commit', '?')}{changed}" if git else "an installed package, no checkout",
@@ -206,6 +225,16 @@ def provenance(run: Run) -> dict[str, str]:
         "SHA-256 of the model begun with": str(model.get("sha256") or "from scratch: no weights"),
         "SHA-256 of the tokenizer": str(model.get("tokenizer_sha256") or "trained in the run"),
     }
+    if run.learner == "lm":
+        return said
+    drawn = str(data.get("source")) in ("blobs", "regression")
+    said["SHA-256 of the data"] = str(data.get("sha256") or ("drawn anew for each seed" if drawn else "not recorded"))
+    language = {name for name in said if name.startswith("SHA-256 of the") and name != "SHA-256 of the data"}
+    return {
+        name: text
+        for name, text in said.items()
+        if name not in language and (run.text or name != "perplexity protocol")
+    }
 
 
 def facts(run: Run) -> dict[str, str]:
@@ -214,11 +243,14 @@ def facts(run: Run) -> dict[str, str]:
     scratch = table(model.get("config")).get("model_type")
     seeds = sorted({row["seed"] for row in run.rows})
     said = _some(seeds)
+    known = str(model.get("source") or (f"{scratch} from scratch" if scratch else "unknown"))
     return {
-        "model": str(model.get("source") or (f"{scratch} from scratch" if scratch else "unknown")),
+        "model": known if run.learner == "lm" else run.learner,
         "data": str(data.get("source") or "unknown"),
         "seeds": f"{said}; intervals are 95% over seeds" if len(seeds) > 1 else f"{said or 'none'} ({NO_INTERVAL})",
-        "models": f"{len(run.rows)} of {max(run.planned, len(run.rows))} measured",
+        "cells × seeds"
+        if run.mixture
+        else "models": f"{len(run.rows):,} of {max(run.planned, len(run.rows)):,} measured",
     }
 
 
@@ -241,25 +273,6 @@ def floors(runs: Sequence[Run]) -> dict[int, float]:
 
 def _some(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds[:10])) + (", …" if len(seeds) > 10 else "")
-
-
-def _measured(one: Series, what: str) -> dict[int, Interval]:
-    if what == "perplexity":
-        return perplexities(one)
-    return one.means(what) if what in NUMBERS else {}
-
-
-def _policies(run: Run) -> list[str]:
-    return [one_line(name, 60) for name in strings(table(run.config.get("loop")).get("policies"))]
-
-
-def _planned(run: Run, there: Series | None, policy: str, generation: int, what: str) -> bool:
-    """Whether a number that is not there will be: its policy and generation are the run's, the field can be had."""
-    last = number(table(run.config.get("loop")).get("generations"))
-    if what not in NUMBERS or run.finished or policy not in _policies(run) or last is None or generation > last:
-        return False
-    rows = there.at(generation) if there is not None else []
-    return not rows or any(what in row for row in rows)  # a row without it is of an instrument that is off
 
 
 def _first_number(text: str) -> float:

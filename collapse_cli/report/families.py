@@ -1,0 +1,215 @@
+"""Generations of model families that are no language models: headline measure, theory through it, the rest, pictures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from collapse_cli.expectations import theory_at
+from collapse_cli.metrics.families import Headline, headline
+from collapse_cli.metrics.intervals import Interval
+from collapse_cli.report.catalogue import SHARE, Measure
+from collapse_cli.report.figures import (
+    Figure,
+    Trace,
+    apart,
+    bounded,
+    curve,
+    in_words,
+    layout_of,
+    level,
+    lines,
+    log_ticks,
+    numbers_of,
+    rounded,
+)
+from collapse_cli.report.markup import cells, heading, how_to_read, plot
+from collapse_cli.report.measures import NGRAM, headline_measure, measures_of
+from collapse_cli.report.outline import Page
+from collapse_cli.report.pictures import Pictures, data_uri
+from collapse_cli.report.reading import Series, thinned
+from collapse_cli.report.tables import left_out
+from collapse_cli.report.text import escaped, label, one_line
+
+POINTS = 60  # generations at which a curve of theory is worked out
+STRIPS = 20  # generations of which pictures are shown
+LOWEST = 20.0  # times below a mean that its band may reach on a logarithmic axis
+LOG = '<button type="button" data-log="headline" aria-pressed="true">logarithmic axis</button>'
+
+
+def families(page: Page) -> None:
+    """A section for each family: its headline measure, and the others below it."""
+    for index, learner in enumerate(page.learners):
+        series = page.of(learner)
+        title = page.title_of(learner)
+        title = f"{title[:1].upper()}{title[1:]}" if len(page.learners) == 1 else title
+        figure = headline_figure(series, learner, f"headline_{index}")
+        if figure is None:
+            continue
+        page.figures.append(figure)
+        tools = f'<div class="tools">{LOG}</div>' if figure.group else ""
+        said = [*left_out(series), *_thinning(series)]
+        if any(trace["meta"]["role"] == "theory" for trace in figure.traces):
+            said.append(
+                "theory: the closed form for this very protocol (docs/theory.md), an expectation over all seeds"
+            )
+        notes = "".join(f"<li>{escaped(one, 400)}</li>" for one in said)
+        inside = tools + plot(figure, "tall", card=False) + (f'<ul class="reading">{notes}</ul>' if notes else "")
+        rest = [
+            with_theory(measure, series)
+            for measure in measures_of(learner)
+            if measure.name != headline_of(learner).name
+        ]
+        named = [replace(one, name=f"family_{index}_{one.name}") for one in rest if one is not None]
+        page.add(f"family-{index}", escaped(title), inside + page.grid(named, "small"))
+    grams = [one for one in page.texts if one.run.learner == "ngram"]
+    figures = [curve(measure, grams) for measure in NGRAM]
+    if any(figures):
+        page.add("ngrams", "What the n-grams still know", page.grid(figures, "small"))
+
+
+def headline_of(learner: str) -> Headline:
+    return headline(learner, "generational")
+
+
+def headline_figure(series: Sequence[Series], learner: str, name: str) -> Figure | None:
+    """The headline measure by generation: bands over seeds, single seeds, theory; logarithmic where it changes by factors."""
+    top, measure = headline_of(learner), headline_measure(learner, "generational")
+    found = {one.index: shown(one, measure, log=top.log) for one in series}
+    share = measure.unit == SHARE
+    traces: list[Trace] = []
+    for one in series:
+        seeds = {
+            seed: {g: y for g, y in values.items() if y > 0 or not top.log}
+            for seed, values in one.by_seed(measure.name).items()
+        }
+        traces += lines(one, found[one.index], seeds, legend=True, share=share)
+    if not traces:
+        return None
+    for one in series:
+        traces += theory_lines(
+            one, measure.name, log=top.log, legend=not any(t["meta"]["role"] == "theory" for t in traces)
+        )
+    layout = layout_of(measure.unit, max(max(one.generations) for one in series)) | {"showlegend": True}
+    seen = [y for trace in traces for y in trace["y"]]
+    if top.log:
+        low, high = apart(min(seen), max(seen))
+        layout["yaxis"] |= {"type": "log"} | log_ticks(low, high)
+        if low < min(seen):
+            layout["yaxis"]["logrange"] = [math.log10(low), math.log10(high)]
+    else:
+        layout["yaxis"] |= {"rangemode": "tozero"} if min(seen) >= 0 else {}
+        if ends := level(seen, measure):
+            layout["yaxis"]["range"] = ends
+    return Figure(
+        name,
+        top.title,
+        f"{measure.reading} The line is the mean over seeds, the band its 95% interval, faint lines are single seeds.",
+        measure.misses,
+        in_words(top.title, series, found, share),
+        traces,
+        layout,
+        height=430,
+        group="headline" if top.log else "",
+        numbers=numbers_of(series, _few(found), share),
+        columns=series,
+    )
+
+
+def with_theory(measure: Measure, series: Sequence[Series]) -> Figure | None:
+    """A field by generation as `curve` draws it, with the line of theory where there is one."""
+    figure = curve(measure, series)
+    if figure is None:
+        return None
+    ahead = [trace for one in series for trace in theory_lines(one, measure.name)]
+    found = _few({one.index: bounded(one, measure) for one in series})
+    return replace(figure, traces=[*figure.traces, *ahead], numbers=numbers_of(series, found, measure.unit == SHARE))
+
+
+def theory_lines(one: Series, what: str, *, log: bool = False, legend: bool = False) -> list[Trace]:
+    """What theory says of a field along a series; at most `POINTS` generations, none where it says nothing."""
+    found = theory_of_series(one, what)
+    found = {g: y for g, y in found.items() if y > 0 or not log}
+    if not found:
+        return []
+    name = label(one.label)
+    return [
+        {
+            "x": list(found),
+            "y": [rounded(y) for y in found.values()],
+            "mode": "lines",
+            "name": "theory",
+            "showlegend": legend,
+            "hovertemplate": f"theory, {name}: %{{y:.4g}}<extra></extra>",
+            "meta": {"s": one.index, "role": "theory"},
+        }
+    ]
+
+
+def theory_of_series(one: Series, what: str) -> dict[int, float]:
+    """Generation -> what theory says; empty unless it says something at the last one."""
+    steps = thinned(one.generations, POINTS)
+    if not steps or theory_at(one.run.config, what, one.policy, steps[-1]) is None:
+        return {}
+    said = {g: theory_at(one.run.config, what, one.policy, g) for g in steps}
+    return {g: y for g, y in said.items() if y is not None}
+
+
+def shown(one: Series, measure: Measure, *, log: bool) -> dict[int, Interval]:
+    """Generation -> mean; on a logarithmic axis those above 0, with bands that end above it."""
+    means = bounded(one, measure)
+    if not log:
+        return means
+    return {
+        g: Interval(there.mean, None if there.low is None else max(there.low, there.mean / LOWEST), there.high, there.n)
+        for g, there in means.items()
+        if there.mean > 0
+    }
+
+
+def pictures(page: Page) -> None:
+    """What the models generate: a strip of images a generation, a column a policy; the first seed's."""
+    parts = []
+    for one in page.series:
+        strips = strips_of(one)
+        if not strips:
+            continue
+        rows = []
+        for g, images in strips.items():
+            width, height, grey = images.strip()
+            said = f"{len(images.images)} images generated at generation {g}, {one.label}"
+            rows.append(
+                [f"{g:,}", f'<img class="strip" src="{data_uri(width, height, grey)}" alt="{escaped(said)}" '
+                           f'width="{2 * width}" height="{2 * height}">']
+            )  # fmt: skip
+        table = cells(f"Images by generation, seed {one.seeds[0]}", ["gen.", "generated"], rows, kind="strips")
+        parts.append(f'<div class="card" data-series="{one.index}"><h3>{heading(one)}</h3>{table}</div>')
+    if parts:
+        reading = how_to_read(
+            "Down the page a policy grows older; the images of a row are drawn at random. They become alike, and blurred, as "
+            "the spread of the latents falls.",
+            "All but a few images of the first seed.",
+        )
+        page.add("pictures", "What is generated", f'{reading}<div class="grid pairs">{"".join(parts)}</div>')
+
+
+def strips_of(one: Series) -> dict[int, Pictures]:
+    """Generation -> pictures of the first seed; at most `STRIPS` generations."""
+    held = {row["generation"]: row["pictures"] for row in one.rows if row["seed"] == one.seeds[0] and "pictures" in row}
+    return {g: held[g] for g in thinned(sorted(held), STRIPS)}
+
+
+def _thinning(series: Sequence[Series]) -> list[str]:
+    """That lines leave generations out, where they do."""
+    most = max((one for one in series), key=lambda one: len(one.generations))
+    if len(most.generations) <= len(most.shown):
+        return []
+    return [
+        f"of {len(most.generations):,} generations lines are drawn through {len(most.shown):,}, close together at the "
+        f"beginning; the ends are among them, and metrics.jsonl of {one_line(most.run.name)} has all"
+    ]
+
+
+def _few(found: Mapping[int, Mapping[int, Interval]]) -> dict[int, dict[int, Interval]]:
+    """Of a table of numbers at most `POINTS` lines."""
+    chosen = set(thinned(sorted({g for means in found.values() for g in means}), POINTS))
+    return {index: {g: there for g, there in means.items() if g in chosen} for index, means in found.items()}

@@ -1,0 +1,61 @@
+"""The page as it is filled: sections and figures in the order they are made."""
+
+from collections.abc import Sequence
+
+from collapse_cli.diagnosis import Diagnosis
+from collapse_cli.metrics.families import headline
+from collapse_cli.report.ahead import Forecast
+from collapse_cli.report.catalogue import Measure
+from collapse_cli.report.figures import Figure, curve
+from collapse_cli.report.markup import plot, section
+from collapse_cli.report.reading import Run, Series
+from collapse_cli.report.text import one_line
+
+
+class Page:
+    """Sections and figures as they are made; a section without data leaves one line instead."""
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        series: Sequence[Series],
+        found: Sequence[Diagnosis],
+        forecasts: Sequence[Forecast | None],
+    ) -> None:
+        self.runs, self.series, self.found, self.forecasts = runs, series, found, forecasts
+        self.texts = [one for one in series if one.run.text]
+        """The policies of language models: what sections on text are about."""
+        self.learners = list(dict.fromkeys(one.run.learner for one in series if not one.run.text))
+        """Other model families that have policies."""
+        self.figures: list[Figure] = []
+        self.sections: list[tuple[str, str, str]] = []
+        self.missing: list[str] = []
+
+    def of(self, learner: str) -> list[Series]:
+        """The policies of another family."""
+        return [one for one in self.series if one.run.learner == learner and not one.run.text]
+
+    def title_of(self, learner: str) -> str:
+        """What its headline measure is called."""
+        said = headline(learner, "generational").title
+        return said if len(self.learners) + bool(self.texts) == 1 else f"{one_line(learner, 30)}: {said}"
+
+    def add(self, name: str, title: str, inside: str) -> None:
+        if inside:
+            self.sections.append((name, title, section(name, title, inside)))
+        elif any(run.learner == "lm" and not run.mixture for run in self.runs):
+            self.missing.append(title)
+
+    def plots(self, figures: Sequence[Figure | None], size: str) -> str:
+        there = [one for one in figures if one is not None]
+        self.figures += there
+        return "".join(plot(one, size) for one in there)
+
+    def curves(self, measures: Sequence[Measure]) -> str:
+        return self.grid([curve(measure, self.texts) for measure in measures], "small")
+
+    def grid(self, figures: Sequence[Figure | None], size: str) -> str:
+        """Plots in rows of three, or of two where that leaves none alone."""
+        there = [one for one in figures if one is not None]
+        kind = "grid pairs" if len(there) in (1, 2, 4) else "grid"
+        return f'<div class="{kind}">{self.plots(there, size)}</div>' if there else ""
