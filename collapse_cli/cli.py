@@ -174,15 +174,18 @@ def compare(
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Lay runs side by side: ratios to generation 0, instruments, paired differences between policies."""
+    """Lay runs side by side: how far each is from generation 0, and paired differences between policies."""
     from rich.console import Console
 
     from collapse_cli import compare as side_by_side
-    from collapse_cli import printing
+    from collapse_cli import compare_families, printing
     from collapse_cli.rundir import run_of
 
     folders = [run_of(target, runs_dir) for target in targets]
-    found = side_by_side.compare(folders)
+    if compare_families.of_text([folder.record()["config"] for folder in folders]):
+        found: Any = side_by_side.compare(folders)
+    else:
+        found = compare_families.compare_families(folders)
     _warn_of_damage(folders)
     if as_json:
         print(json.dumps(found.record()))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collapse_cli.metrics.intervals import Interval
 
 PACKAGE = "collapse_cli"  # the name its loggers begin with
+MOST_ROWS = 25  # generations of a table; of more, some
 QUIET_SECONDS = 60.0  # between two lines about the same stage where there is no terminal
 
 
@@ -202,6 +203,14 @@ def perplexity_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     return table
 
 
+def some(generations: Sequence[int]) -> list[int]:
+    """All of a few generations; of many 0, 1, 2, 5, 10, 20 … and the last."""
+    if len(generations) <= MOST_ROWS:
+        return list(generations)
+    round_ones = {digit * 10**power for power in range(9) for digit in (1, 2, 5)} | {0, generations[-1]}
+    return [generation for generation in generations if generation in round_ones]
+
+
 def row_warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The warnings that rows of `metrics.jsonl` carry, each with where."""
     return [
@@ -212,20 +221,24 @@ def row_warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def evaluation_table(rows: Sequence[Mapping[str, Any]], name: str) -> Table:
-    """Perplexity as logged and as evaluated again, word perplexity and bits per byte, by generation."""
-    table = Table(title=f"{name}, evaluated again", title_justify="left", title_style="bold")
-    names = ("policy", "seed", "gen", "logged", "again", "differ", "word ppl", "bits/byte")
+    """Perplexity (or loss) as logged and as evaluated again, and of text word perplexity and bits per byte."""
+    measure = rows[0]["measure"] if rows else "perplexity"
+    text = measure == "perplexity"
+    title = f"{name}, evaluated again" + ("" if text else f": {measure.replace('_', ' ')}")
+    table = Table(title=title, title_justify="left", title_style="bold")
+    names = ("policy", "seed", "gen", "logged", "again", "differ", *(("word ppl", "bits/byte") if text else ()))
     for column in names:
         table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=column == "policy")
-    for row in rows:
+    few = set(some(sorted({row["generation"] for row in rows})))
+    for row in (row for row in rows if row["generation"] in few):
         where = (row["policy"], str(row["seed"]), str(row["generation"]))
         logged = "" if row["logged"] is None else f"{row['logged']:,.4f}"
         if row["pruned"]:
-            table.add_row(*where, logged, "[dim]pruned[/]", "", "", "")
+            table.add_row(*where, logged, "[dim]pruned[/]", *[""] * (len(names) - 5))
             continue
         difference = "" if row["difference"] is None else f"{row['difference']:.1e}"
-        measures = (f"{row['perplexity']:,.4f}", difference, perplexity(row["word_perplexity"]))
-        table.add_row(*where, logged, *measures, f"{row['bits_per_byte']:.4f}")
+        of_text = (perplexity(row["word_perplexity"]), f"{row['bits_per_byte']:.4f}") if text else ()
+        table.add_row(*where, logged, f"{row[measure]:,.4f}", difference, *of_text)
     return table
 
 

@@ -5,16 +5,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from collapse_cli import learners
+from collapse_cli import blocks, learners
 from collapse_cli.config import Experiment, load, merge
 from collapse_cli.data import Dataset, InputError
 from collapse_cli.executors import LocalExecutor
 from collapse_cli.kinds import BODIES, plan
+from collapse_cli.learners.family import State
+from collapse_cli.loop import ROWS
 from collapse_cli.preparation import Silent
 from collapse_cli.rundir import STORE, RunFolder
-from collapse_cli.stage import Finished, Plan, Stage
+from collapse_cli.stage import Finished, Generation, Plan, Stage
 from collapse_cli.store import Store
 
+MEASURE, TEXT = "perplexity", ("lm", "ngram")
 AGREEMENT = 1e-4  # relative; a larger difference from what was logged is one
 
 
@@ -43,29 +46,34 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
     changed = _changed(config, None, data, settings)
     same = changed == config
     original = plan(config, {})
-    if same and store.has(_data_stage(original).key):
-        planned = original  # nothing need be looked up: the text is in the store as the run used it
+    texts = _data_stages(original)
+    if same and all(store.has(stage.key) for stage in texts):
+        planned = original  # nothing need be looked up: the data are in the store as the run used them
     else:
         learner, tree = learners.learner_class(config.learner), changed.model_dump(mode="json")
-        if data is not None:
-            tree = learner.with_tokenizer_of(tree, store.folder(_data_stage(original).key))
+        if data is not None and config.learner == "lm":
+            tree = learner.with_tokenizer_of(tree, store.folder(texts[0].key))
         resolved = learner.resolve(tree)
         planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
         encoded = _data(planned, store if same else Store(Path(temporary)))
         logged = {(row["policy"], row["seed"], row["generation"]): row for row in folder.rows()}
-        found: dict[str, dict[str, Any] | None] = {}
+        found: dict[tuple[str, int | None], dict[str, Any] | None] = {}
         rows = []
         for done, (one, new) in enumerate(zip(original.generations, planned.generations, strict=True), 1):
             old = logged.get((one.policy, one.seed, one.generation))
             key = old["model_key"] if old else one.train.key
-            if key not in found:
-                found[key] = _score(store.folder(key), new.eval.params, encoded) if store.has(key) else None
-            again = found[key]
+            where = (key, one.part)
+            if where not in found:
+                found[where] = _again(store, key, one, new, encoded) if store.has(key) else None
+            again = found[where]
             row = {"policy": one.policy, "seed": one.seed, "generation": one.generation, "model_key": key}
-            row |= {"logged": old["perplexity"] if old and same else None, "pruned": again is None}
+            name = MEASURE if config.learner in TEXT else "test_loss"
+            row |= {"measure": name, "logged": old.get(name) if old and same else None, "pruned": again is None}
             row |= again or {}
-            row["difference"] = abs(again["perplexity"] / old["perplexity"] - 1) if again and old and same else None
+            row["difference"] = None
+            if again and old and same and name in old:
+                row["difference"] = abs(again[name] - old[name]) / (abs(old[name]) or 1.0)
             rows.append(row)
             tell(done, len(planned.generations))
     return rows
@@ -82,12 +90,13 @@ def evaluate_model(target: str, data: str | None, settings: Mapping[str, Any]) -
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
         encoded = _data(planned, Store(Path(temporary)))
         first = planned.generations[0].eval
-        facts = _score(Path(resolved.hints["model"]), first.params, encoded)
-    return {"model": target, "data": config.data.source, "notes": encoded.facts["notes"], **facts}
+        text = next(iter(encoded.values()))
+        facts = _score(Path(resolved.hints["model"]), first.params, text, None)
+    return {"model": target, "data": config.data.source, "notes": text.facts["notes"], **facts}
 
 
 def disagreements(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rows whose perplexity is not what was logged."""
+    """Rows whose perplexity (or loss) is not what was logged."""
     return [row for row in rows if row["difference"] is not None and not row["difference"] <= AGREEMENT]
 
 
@@ -101,20 +110,43 @@ def _changed(config: Experiment, model: str | None, data: str | None, settings: 
     return load(merge(tree, settings), "the settings")
 
 
-def _data_stage(planned: Plan) -> Stage:
-    return next(iter(planned.stages.values()))
+def _data_stages(planned: Plan) -> list[Stage]:
+    """Of real data; one for all seeds, or one each where they are drawn. None where a mixture is done in memory."""
+    return [stage for stage in planned.stages.values() if stage.kind == "data"]
 
 
-def _data(planned: Plan, store: Store) -> Finished:
-    stage = _data_stage(planned)
+def _data(planned: Plan, store: Store) -> dict[str, Finished]:
+    stages = _data_stages(planned)
     store.root.mkdir(parents=True, exist_ok=True)
-    LocalExecutor(store, BODIES).run([stage], Silent())
-    return store.get(stage.key)
+    LocalExecutor(store, BODIES).run(stages, Silent())
+    return {stage.key: store.get(stage.key) for stage in stages}
 
 
-def _score(model: Path, params: Mapping[str, Any], data: Finished) -> dict[str, Any]:
+def _again(
+    store: Store, key: str, old: Generation, new: Generation, data: Mapping[str, Finished]
+) -> dict[str, Any] | None:
+    """One model measured again; None where its stage keeps none, as one of a large block or of a mixture in memory."""
+    if "data" not in new.eval.inputs:
+        return None
+    encoded = data[new.eval.inputs["data"].key]
+    beside = old.eval.inputs.get("first")
+    rows = store.folder(beside.key) / ROWS if beside else None
+    first = Dataset.load(rows) if rows is not None and rows.exists() else None
+    if old.part is None:
+        return _score(store.folder(key), new.eval.params, encoded, first)
+    params = {"learner": new.eval.params["learner"], **new.eval.params["verbs"]["eval"]}
+    models = blocks.models_of(store.folder(key))
+    return _score(models[old.generation], params, encoded, first) if old.generation in models else None
+
+
+def _score(model: Path | State, params: Mapping[str, Any], data: Finished, first: Dataset | None) -> dict[str, Any]:
+    """Measures of a model that lies in a folder, or is a state in memory."""
     hints = {"encoded": data.folder, "about": data.facts}
-    learner = learners.create(params["learner"], params, hints, lambda done, total, unit: None)
-    learner.load(model)
-    learner.measure(Dataset.load(data.folder / "test.safetensors"))
-    return learner.facts
+    learner: Any = learners.create(params["learner"], params, hints, lambda done, total, unit: None)
+    if isinstance(model, Path):
+        learner.load(model)
+    else:
+        learner.restore(model)
+    learner.measure(Dataset.load(data.folder / "test.safetensors"), None if params["learner"] == "lm" else first)
+    found: dict[str, Any] = learner.facts
+    return found

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from collapse_cli import expectations
+from collapse_cli.console import some
 from collapse_cli.diagnosis import diagnose
 from collapse_cli.diagnosis.families import family_verdict, headline_of, mixture_verdict
 from collapse_cli.diagnosis.grid import WORDS, Point, axes_of, points
@@ -16,7 +17,6 @@ from collapse_cli.metrics.words import spread, value
 
 Row = Mapping[str, Any]
 Tree = Mapping[str, Any]
-MOST_ROWS = 14  # generations of a table; of more, some
 MOST_CELLS = 48
 MOST_COLUMNS = 6
 SIGNS = {"inside": "[green]inside[/]", "outside": "[red]outside[/]", "not run": "[dim]not run[/]"}
@@ -38,15 +38,16 @@ def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
     seeds = sorted({row["seed"] for row in rows})
     over = f"mean of {len(seeds)} seeds, 95% interval" if len(seeds) > 1 else f"seed {seeds[0]}: no interval"
     table = _table(f"{measure.title} ({over})")
-    table.add_column("generation", justify="right")
+    table.add_column("gen.", justify="right", no_wrap=True)
     proved = [
         name
         for name in policies
         if expectations.theory_at(tree, measure.name, name, rows[-1]["generation"]) is not None
     ]
+    beside = len(policies) + len(proved) <= 5  # else below, or a terminal is too narrow
     for name in policies:
-        table.add_column(escape(name), justify="right", no_wrap=True)
-        if name in proved:
+        table.add_column(escape(name), justify="right", no_wrap=beside, overflow="fold")
+        if name in proved and beside:
             table.add_column("theory", justify="right", style="dim", no_wrap=True)
     found: dict[tuple[str, int], list[float]] = {}
     for row in rows:
@@ -57,19 +58,13 @@ def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
         for name in policies:
             values = found.get((name, generation))
             cells.append("[dim]…[/]" if values is None else _said(interval(values)))
-            if name in proved:
-                theory = expectations.theory_at(tree, measure.name, name, generation)
+            theory = expectations.theory_at(tree, measure.name, name, generation) if name in proved else None
+            if name in proved and beside:
                 cells.append("" if theory is None else value(theory))
+            elif theory is not None:
+                cells[-1] += f"\n[dim]th. {value(theory)}[/]"
         table.add_row(f"{generation:,}", *cells)
     return table
-
-
-def some(generations: Sequence[int]) -> list[int]:
-    """All of a few generations; of many 0, 1, 2, 5, 10, 20 … and the last."""
-    if len(generations) <= MOST_ROWS:
-        return list(generations)
-    round_ones = {digit * 10**power for power in range(9) for digit in (1, 2, 5)} | {0, generations[-1]}
-    return [generation for generation in generations if generation in round_ones]
 
 
 def grid_table(rows: Sequence[Row], tree: Tree) -> Table:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from collapse_cli import compare, expectations, outcome
+from collapse_cli import compare, compare_families, expectations, outcome
 from collapse_cli import console as show
 
 
@@ -76,11 +76,15 @@ def print_run(console: Console, result: Mapping[str, Any]) -> None:
     console.print(f"report: {escape(result['report'])}", highlight=False, soft_wrap=True)
 
 
-def print_comparison(console: Console, found: compare.Comparison) -> None:
+def print_comparison(console: Console, found: compare.Comparison | compare_families.FamilyComparison) -> None:
     """Runs side by side: what is not comparable, the tables, each run's verdict, and what limits the numbers."""
-    for warning in found.warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
-    for table in compare.tables(found):
+    if isinstance(found, compare.Comparison):
+        for warning in found.warnings:
+            console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+        tables = compare.tables(found)
+    else:
+        tables = compare_families.tables(found)
+    for table in tables:
         console.print(table)
     for run, verdict in found.verdicts.items():
         console.print(f"{run}: {verdict}", style="bold", highlight=False, markup=False)

@@ -11,7 +11,7 @@ import numpy as np
 
 from collapse_cli.config import DEFAULT_PRESET, ConfigError
 from collapse_cli.forecast import share as shares
-from collapse_cli.forecast.command import seen_from_here, with_options
+from collapse_cli.forecast.command import check_kind, seen_from_here, with_options
 from collapse_cli.forecast.fit import (
     BOOTSTRAPPED_SEEDS,
     Fit,
@@ -54,6 +54,7 @@ def forecast(folder: RunFolder, *, factor: float = 1.5, generation: int | None =
         ConfigError: when there is no such run, nothing was measured in it, or an argument is out of range.
     """
     record = folder.record()
+    check_kind(folder.name, record["config"])
     rows = folder.rows()
     if not rows:
         raise ConfigError(

@@ -1,10 +1,28 @@
-"""The command that continues a run, as it can be given from the current folder."""
+"""Of which runs there is a forecast, and the command that continues one, as it can be given from the current folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from collapse_cli.config import ConfigError
+
+OF_PERPLEXITY = ("lm", "ngram")  # learners
 RUNS_DIR = "--runs-dir"
 DEFAULT_RUNS = Path("runs")  # where `collapse run` looks without the option
+
+
+def check_kind(name: str, config: Mapping[str, Any]) -> None:
+    """Whether a run has a perplexity by generation.
+
+    Raises:
+        ConfigError: where it is a mixture, or of a learner of numbers.
+    """
+    learner, kind = config.get("learner", "lm"), config.get("kind", "generational")
+    if learner not in OF_PERPLEXITY or kind != "generational":
+        raise ConfigError(
+            f"the run {name!r} ({learner}, {kind}) has no perplexity by generation to forecast; what theory says of it "
+            "stands in its report and in `collapse theory`"
+        )
 
 
 def with_options(words: Sequence[str], *options: str) -> list[str]:
