@@ -74,7 +74,7 @@ ONLY = {
     "scaling": {"cell"},
     "learners.lm": {"data", "metrics", "lm", "learners", "zipf"},
     "learners.ngram": {"data", "metrics", "lm", "learners", "zipf"},
-    "learners.reading": {"data", "lm", "learners.lm_measures", "zipf"},
+    "learners.reading": {"data", "lm", "learners", "zipf"},
     "learners.lm_measures": {"data", "metrics", "lm", "zipf"},
     "lm": {"data", "lm"},
     "executors": {"process", "stage", "store"},

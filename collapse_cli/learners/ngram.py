@@ -1,0 +1,249 @@
+"""The learner `ngram`: exact maximum likelihood over tokens, the model whose collapse can be followed count by count.
+
+It reads text as the language model does. A token is predicted, and drawn, from the longest context (at most `order - 1`
+tokens, none before the row's start) that was seen with a follower: what was never seen has probability 0, for good.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collapse_cli import metrics, zipf
+from collapse_cli.data import Dataset, InputError
+from collapse_cli.learners import Resolved, reading
+from collapse_cli.learners.family import Family, State, generator
+from collapse_cli.learners.ngram_tables import Tables, count
+from collapse_cli.lm import text as texts
+
+NANOSECONDS = 450  # to count, draw and score a token, per length of context; measured on one core
+CPU = 35.0  # floating-point operations that costs.py takes for a nanosecond
+
+
+class NGram(Family):
+    """n-grams by exact maximum likelihood. Rows are `tokens` (rows, width) int32 and `lengths` (rows,) int32."""
+
+    section = "ngram"
+    block = 25
+
+    def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
+        super().__init__(settings, hints, tell)
+        self._tables = Tables([], [])
+
+    # --- what is looked up before anything runs -----------------------------------------------------------------------
+
+    @classmethod
+    def resolve(cls, tree: Mapping[str, Any]) -> Resolved:
+        """Find the text and the tokenizer.
+
+        Raises:
+            InputError: for whatever is missing, and for ways of decoding or scoring that n-grams do not have.
+        """
+        _check(tree)
+        model, data, hints = dict(tree["model"]), dict(tree["data"]), dict[str, Any]()
+        tokenizer = reading.find_tokenizer(model, data, None, hints)
+        text = reading.find_text(data, hints)
+        tokens = data["rows"] * data["block_size"] or _most_tokens(text.splits["train"])
+        vocabulary = model["vocab_size"] if tokenizer is None else len(tokenizer)
+        order = tree["ngram"]["order"]
+        return Resolved(
+            {**tree, "model": model, "data": data},
+            hints,
+            sum(min(vocabulary**n, tokens) for n in range(1, order + 1)),
+            row_bytes=4 * data["block_size"],
+            row_flops=NANOSECONDS * CPU * order * data["block_size"],
+        )
+
+    @staticmethod
+    def with_tokenizer_of(tree: Mapping[str, Any], encoded: Path) -> dict[str, Any]:
+        """As `reading.with_tokenizer_of`."""
+        return reading.with_tokenizer_of(tree, encoded)
+
+    @classmethod
+    def params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
+        if kind == "data":
+            return cls.data_params(tree)
+        own = {"model": tree["ngram"]}
+        if kind != "sample":
+            return own
+        sample = {name: tree["sample"][name] for name in ("prompts", "prompt_tokens", "new_tokens")}
+        sample["temperature"] = tree["sample"]["decode"]["temperature"]
+        return own | {"sample": sample, "target": tree["train"]["target"]}
+
+    @classmethod
+    def data_params(cls, tree: Mapping[str, Any]) -> dict[str, Any]:
+        return reading.data_params(tree)
+
+    # --- verbs --------------------------------------------------------------------------------------------------------
+
+    def encode(self, folder: Path, *, seed: int) -> None:
+        """The rows, and the tokenizer, of the language model; `types` in `facts` is how many the original corpus has."""
+        about = reading.encode(folder, self.settings, self.hints, self._tell)
+        corpus = Dataset.load(folder / "train.safetensors")
+        used = np.arange(corpus.arrays["tokens"].shape[1]) < corpus.arrays["lengths"][:, None]
+        self.facts = {**about, "types": len(np.unique(corpus.arrays["tokens"][used]))}
+
+    def real(self, seed: int) -> tuple[dict[str, Dataset], list[str]]:
+        raise NotImplementedError("rows of text come with a tokenizer; `encode` makes both")
+
+    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
+        """Count. `train_loss` is the mean NLL of the rows' tokens, the first of each left out, in nats."""
+        tokens, lengths = data.arrays["tokens"], data.arrays["lengths"]
+        if not (lengths > 0).any():
+            raise InputError("the corpus has no tokens to count; give more data.rows")
+        self._tables = count(tokens, lengths, self.settings["model"]["order"])
+        nll, predicted = self._nll(data)
+        self.facts = {"train_loss": float(nll.sum() / max(1, predicted.sum()))}
+
+    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Dataset:
+        """The new tokens of each prompt, or prompt and new tokens (`start` says where these begin).
+
+        No token ends a text: where the corpus has end-of-text tokens, they are drawn like all others.
+        """
+        settings = self.settings["sample"]
+        ids = prompts.arrays["tokens"][:, : 0 if settings["prompts"] == "none" else settings["prompt_tokens"]]
+        lengths = np.minimum(prompts.arrays["lengths"], ids.shape[1]).astype(np.int32)
+        made = self._tables.continued(
+            ids, lengths, self._uniform(prompts, settings["new_tokens"], seed), settings["temperature"]
+        )
+        new = Dataset({"tokens": made, "lengths": np.full(len(made), made.shape[1], np.int32)}, prompts.origin)
+        counted = made[~prompts.arrays["extra"]]
+        self.facts = {
+            "sample_rows": len(counted),
+            "sample_tokens": counted.size,
+            "duplicate_share": metrics.duplicate_share(counted),
+            "sample_entropy": _entropy(np.bincount(counted.ravel())),
+        }
+        begin = np.zeros(len(made), np.int32)
+        if self.settings["target"] == "full":
+            new, begin = texts.join(Dataset({"tokens": ids, "lengths": lengths}, prompts.origin), new), lengths
+        return Dataset({**new.arrays, "start": begin}, new.origin)
+
+    @staticmethod
+    def _uniform(prompts: Dataset, new: int, seed: int) -> np.ndarray:
+        """(rows, new) in [0, 1): a row's depend on its stream and the seed, not on the rows beside it."""
+        streams = prompts.arrays["stream"]
+        drawn = generator(seed).random((int(streams.max(initial=-1)) + 1, new))
+        return np.asarray(drawn[streams])
+
+    def score(self, data: Dataset) -> np.ndarray:
+        """(rows,) mean NLL per predicted token, in nats."""
+        nll, predicted = self._nll(data)
+        return np.asarray(nll / np.maximum(predicted, 1))
+
+    def measure(self, test: Dataset, first: Dataset | None = None) -> Dataset:
+        """Perplexity and its relatives; how many types are left; on a language that is known, how far from the truth.
+
+        Per-row `nll` and `predicted` are returned.
+        """
+        about = self.hints["about"]
+        nll, predicted, (length, context, gram) = self._scored(test)
+        if predicted.sum() == 0:
+            raise InputError("the test rows have no token to predict; raise data.block_size or eval.block_size")
+        size = about["splits"]["test"]
+        facts = metrics.text_measures(nll, predicted, size["tokens"], size["words"], size["bytes"])
+        facts |= {
+            "test_loss": facts["nll"],
+            "unseen_share": float(((gram < 0) & (length >= 0)).sum() / predicted.sum()),
+            "vocabulary_share": len(self._tables.keys[0]) / about["types"],
+            "corpus_entropy": _entropy(self._tables.counts[0]),
+        }
+        if about.get("zipf"):
+            language, offset = zipf.from_facts(about["zipf"]), int(about["zipf"]["first_word_id"])
+            before = test.arrays["tokens"][:, :-1] - offset
+            facts |= self._truth(language, offset, before, length, context)
+        self.facts = facts
+        return Dataset({"nll": nll, "predicted": predicted}, test.origin)
+
+    def _nll(self, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        nll, predicted, _ = self._scored(data)
+        return nll, predicted
+
+    def _scored(self, data: Dataset) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(rows,) summed NLL and predicted tokens, and how each token is predicted (`Tables.predict`)."""
+        length, context, gram = self._tables.predict(data.arrays["tokens"], data.arrays["lengths"])
+        losses = np.where(length >= 0, -np.log(self.settings["model"]["floor"]), 0.0)
+        for n in range(self._tables.order):
+            there = (length == n) & (gram >= 0)
+            losses[there] = -np.log(self._tables.probabilities(n))[gram[there]]
+        return losses.sum(axis=1), (length >= 0).sum(axis=1), (length, context, gram)
+
+    def _truth(
+        self, language: zipf.Language, offset: int, before: np.ndarray, length: np.ndarray, context: np.ndarray
+    ) -> dict[str, Any]:
+        """`kl_truth` and `tail_mass_recall` as the language model has them, exactly; and `missing_mass`.
+
+        Args:
+            before: (rows, width - 1) the word before each predicted token; words outside of the language are left out.
+            length, context: as `Tables.predict` gives them.
+
+        KL(P || q) = -H(P) - ln(floor) (1 - P(seen)) - Σ_seen P ln q, summed over the grams of each context.
+        """
+        floor = np.log(self.settings["model"]["floor"])
+        known = (before >= 0) & (before < language.vocabulary) & (length >= 0)
+        kl = model_tail = true_tail = seen = 0.0
+        for n in range(self._tables.order):
+            words = self._tables.tokens(n) - offset
+            there = (words >= 0) & (words < language.vocabulary)
+            words, of = words[there], self._tables.contexts(n)[there]
+            q = self._tables.probabilities(n)[there]
+            here = known & (length == n)
+            # behind contexts of one length, each pair of context and last word once; the last word is part of a context
+            pairs, times = np.unique(context[here] * language.vocabulary + before[here], return_counts=True)
+            which, last = pairs // language.vocabulary, pairs % language.vocabulary
+            ends = np.searchsorted(of, [which, which + 1])
+            spans = ends[1] - ends[0]
+            pair = np.repeat(np.arange(len(pairs)), spans)
+            gram = np.arange(len(pair)) - np.repeat(np.cumsum(spans) - spans, spans) + np.repeat(ends[0], spans)
+            p = language.transition[last[pair], words[gram]]
+            share = np.bincount(pair, p, len(pairs))
+            cross = np.bincount(pair, p * np.log(q[gram]), len(pairs))
+            kl += float(times @ (-language.entropies[last] - floor * (1 - share) - cross))
+            model_tail += float(times @ np.bincount(pair, q[gram] * language.tail[words[gram]], len(pairs)))
+            true_tail += float(times @ language.transition[last][:, language.tail].sum(axis=1))
+            seen += float(times @ share)
+        count = int(known.sum())
+        if count == 0:
+            return {}
+        return {
+            "entropy_rate": language.entropy_rate,
+            "kl_truth": kl / count,
+            "missing_mass": 1 - seen / count,
+            "tail_mass_recall": model_tail / true_tail if true_tail else None,
+        }
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """`keys_N` and `counts_N` by length of context N."""
+        named = {"keys": self._tables.keys, "counts": self._tables.counts}
+        return {f"{name}_{n}": array for name, arrays in named.items() for n, array in enumerate(arrays)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        order = len(state) // 2
+        keys, counts = ([state[f"{name}_{n}"] for n in range(order)] for name in ("keys", "counts"))
+        self._tables = Tables(keys, counts)
+
+
+def _check(tree: Mapping[str, Any]) -> None:
+    decode = tree["sample"]["decode"]
+    plain = {"beams": 1, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
+    if decode["temperature"] <= 0 or any(decode[name] != value for name, value in plain.items()):
+        raise InputError(
+            "the learner ngram draws from its probabilities and nothing else: set sample.decode.beams = 1 and "
+            "sample.decode.temperature = 1.0, without top_k, top_p or repetition_penalty"
+        )
+    if tree["eval"]["protocol"] != "block":
+        raise InputError("the learner ngram scores rows of tokens: set eval.protocol = block")
+
+
+def _most_tokens(rows: Any) -> int:
+    """A bound on the tokens of a text, for estimates: no tokenizer makes more than one of a byte."""
+    return sum(len(row.encode()) for row in rows)
+
+
+def _entropy(counts: np.ndarray) -> float:
+    """In nats, of the shares that counts are; of nothing 0."""
+    shares = counts[counts > 0] / max(1, counts.sum())
+    return float(-(shares * np.log(shares)).sum()) + 0.0
