@@ -91,7 +91,7 @@ def kmeans_labels(x: np.ndarray, clusters: int, state: np.random.RandomState) ->
     """(rows,) the cluster of each row: what scikit-learn's `KMeans(clusters, n_init=1)` finds from the same state.
 
     Its own k-means++ for the centres, then Lloyd's algorithm until nothing changes, as there, but in two matrix products a
-    round and one thread, so that sums are always of one order. Where a cluster loses all its rows: its own `KMeans`.
+    round and one thread, so that sums are always of one order (a row exactly between two centres may go to the other). Where a cluster loses all its rows: its own `KMeans`.
     """
     from sklearn.cluster import KMeans, kmeans_plusplus
 
@@ -210,19 +210,36 @@ class _Steps:
         self._square = np.empty((d, d), np.int64)  # which feature is the product of dimensions i and j
         self._square[upper, right] = self._square[right, upper] = np.arange(len(upper)) + 1 + d
         self._work = np.empty((2, rows))
+        self._known: tuple[Mixture | None, np.ndarray | None] = None, None
 
     def step(self, mixture: Mixture) -> tuple[float, Mixture]:
-        """The mean log-likelihood of a row, and the mixture after one step of EM."""
-        roots = np.linalg.cholesky(mixture.covariances)
-        pivots = np.diagonal(roots, axis1=1, axis2=2)
-        if pivots.min() ** 2 < SAFE or mixture.weights.min() * len(self._x) < ROWS:
+        """The mean log-likelihood of a row, and the mixture after one step of EM.
+
+        By features where both mixtures are such that these keep enough digits.
+        """
+        pivots = self._pivots(mixture)
+        if pivots is None:
             return self._plain(mixture)
         eta = self._natural(mixture, pivots)
-        if len(eta) == 2:
-            total, sums = self._two(eta)
-        else:
-            total, sums = self._many(eta)
-        return total / len(self._x), self._maximum(sums)
+        total, sums = self._two(eta) if len(eta) == 2 else self._many(eta)
+        found = self._maximum(sums)
+        self._known = found, self._safe(found)
+        return (total / len(self._x), found) if self._known[1] is not None else self._plain(mixture)
+
+    def _pivots(self, mixture: Mixture) -> np.ndarray | None:
+        """What `_safe` says, kept from the step before."""
+        return self._known[1] if self._known[0] is mixture else self._safe(mixture)
+
+    def _safe(self, mixture: Mixture) -> np.ndarray | None:
+        """(K, d) diagonals of the roots of the covariances; None where features would lose digits."""
+        if mixture.weights.min() * len(self._x) < ROWS:
+            return None
+        try:
+            roots = np.linalg.cholesky(mixture.covariances)
+        except np.linalg.LinAlgError:
+            return None
+        pivots: np.ndarray = np.diagonal(roots, axis1=1, axis2=2)
+        return pivots if pivots.min() ** 2 >= SAFE else None
 
     def _natural(self, mixture: Mixture, pivots: np.ndarray) -> np.ndarray:
         """(K, features) natural parameters, weights included: eta · T(x) is the log of weight times density."""
