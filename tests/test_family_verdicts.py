@@ -33,7 +33,7 @@ def test_a_family_is_told_by_its_headline_measure(no_theory: ModuleType) -> None
     rows = families_rows(tree, exactly(0.5))
     said = family_verdict(rows, tree)
     assert said == (
-        "Fitted variance, truth 1 from generation 0 to 4, over 2 seeds: keep-0 1.00 → 0.0625 (0.0625 to 0.0625); "
+        "Fitted variance, truth 1, from generation 0 to 4, over 2 seeds: keep-0 1.00 → 0.0625 (0.0625 to 0.0625); "
         "accumulate 1.00 → 0.0625 (0.0625 to 0.0625)."
     )
     no_theory.predict_loop = lambda tree, what, policy, g: 0.7**g if policy == "keep-0" else None  # type: ignore[attr-defined]
@@ -61,7 +61,7 @@ def test_a_run_that_is_not_finished_says_so() -> None:
 def test_every_family_has_a_verdict(learner: str) -> None:
     tree = tree_of(learner, loop=LOOP)
     said = family_verdict(families_rows(tree, FAMILIES[learner]), tree)
-    assert "from generation 0 to 4, over 2 seeds: keep-0" in said
+    assert ", from generation 0 to 4, over 2 seeds: keep-0" in said
     assert "–" not in said
 
 

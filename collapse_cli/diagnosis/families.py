@@ -22,9 +22,10 @@ def headline_of(tree: Tree) -> Headline:
 
 
 def means_of(rows: Sequence[Row], what: str) -> tuple[dict[int, Interval], list[int]]:
-    """Generation -> mean of one policy's field over the seeds that are counted, and those seeds.
+    """Generation 0 and the last -> mean of one policy's field over the seeds that are counted, and those seeds.
 
-    A single seed with several trials has the interval over them; perplexity is a mean of logarithms.
+    Of seeds that are not measured equally far the last generation is that of those counted. A single seed with several
+    trials has the interval over them; perplexity is a mean of logarithms.
     """
     there: dict[int, dict[int, Row]] = {}
     for row in rows:
@@ -33,7 +34,9 @@ def means_of(rows: Sequence[Row], what: str) -> tuple[dict[int, Interval], list[
     found = counted({g: held.keys() for g, held in there.items()})
     seeds = found[1] if found is not None else sorted({seed for held in there.values() for seed in held})
     means = {}
-    for g in sorted(there):
+    steps = sorted(there, reverse=True)
+    ends = [next((g for g in steps if set(seeds) <= there[g].keys()), 0), 0]
+    for g in sorted(g for g in set(ends) if g in there):
         own = [there[g][seed] for seed in seeds if seed in there[g]]
         if len(own) == len(seeds) and own:
             mean = mean_of(own, what)
@@ -64,7 +67,7 @@ def family_verdict(rows: Sequence[Row], tree: Tree) -> str:
     loop = tree.get("loop")
     planned = number(loop.get("generations")) if isinstance(loop, Mapping) else None
     head = "So far, " if planned is not None and min(lasts.values()) < planned else ""
-    head += f"{measure.title} from generation 0 to {last:,}" if together else measure.title
+    head += f"{measure.title}, from generation 0 to {last:,}" if together else measure.title
     head += f", {_over(len(seeds))}: " if together else ": "
     parts = []
     for policy, (means, own) in found.items():

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 LEVEL = 0.95
 
@@ -37,6 +38,7 @@ class Interval:
         return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n}
 
 
+@lru_cache(maxsize=4096)
 def t_quantile(freedom: float, probability: float) -> float:
     """Quantile of Student's t with `freedom` degrees of freedom, which need not be whole."""
     from scipy.special import stdtrit  # scipy.stats gives the same number and takes a second to import

@@ -41,7 +41,7 @@ def families(page: Page) -> None:
     for index, learner in enumerate(page.learners):
         series = page.of(learner)
         title = page.title_of(learner)
-        title = f"{title[:1].upper()}{title[1:]}" if len(page.learners) == 1 else title
+        title = f"{title[:1].upper()}{title[1:]}, by generation"
         figure = headline_figure(series, learner, f"headline_{index}")
         if figure is None:
             continue

@@ -254,7 +254,7 @@ def _hover(there: Interval, share: bool) -> str:
 
 
 def layout_of(unit: str, last: int) -> dict[str, Any]:
-    steps = 1 if last <= 12 else 5 if last <= 60 else 10 ** math.ceil(math.log10(last / 20))
+    steps = 1 if last <= 12 else 5 if last <= 60 else _step(last)
     return {
         "xaxis": {
             "title": {"text": "generation"},
@@ -265,6 +265,12 @@ def layout_of(unit: str, last: int) -> dict[str, Any]:
         "yaxis": {"title": {"text": unit}, "fixedrange": True} | ({"tickformat": ".3~p"} if unit == SHARE else {}),
         "hovermode": "x unified",
     }
+
+
+def _step(last: int) -> int:
+    """Between ticks of so many generations that a small plot has room for six labels."""
+    power: int = 10 ** math.floor(math.log10(last / 6))
+    return next(digit * power for digit in (1, 2, 5, 10) if digit * power >= last / 6)
 
 
 def in_words(

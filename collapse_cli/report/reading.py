@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,10 @@ class Series:
         ends = {max(row["generation"] for row in self.rows if row["seed"] == seed) for seed in self.seeds}
         return set(thinned(self.generations)) | ends
 
+    @cached_property
+    def _drawn(self) -> list[Row]:
+        return [row for row in self.rows if row["generation"] in self.shown]
+
     def at(self, generation: int) -> list[Row]:
         """The rows of a generation, by seed."""
         return sorted((row for row in self.rows if row["generation"] == generation), key=lambda row: row["seed"])
@@ -135,8 +139,8 @@ class Series:
     def by_seed(self, name: str, part: int | None = None) -> dict[int, dict[int, float]]:
         """Values of a field: seed -> generation (of those `shown`) -> value; `part` picks one of a field that is a list."""
         found: dict[int, dict[int, float]] = {}
-        for row in self.rows:
-            value = row.get(name) if row["generation"] in self.shown else None
+        for row in self._drawn:
+            value = row.get(name)
             if part is not None:
                 value = value[part] if value is not None else None
             if value is not None:
@@ -150,7 +154,7 @@ class Series:
         there = sorted(set.intersection(*shared)) if shared else []
         if len(found) == 1 and part is None:  # one seed: what its trials say, where it has several
             (seed,) = found
-            errors = {row["generation"]: row.get(f"{name}_se") for row in self.rows if row["seed"] == seed}
+            errors = {row["generation"]: row.get(f"{name}_se") for row in self._drawn if row["seed"] == seed}
             if not self.run.text and any(errors.get(g) is not None for g in there):
                 return {g: normal(found[seed][g], errors.get(g)) for g in there}
         return {g: interval([values[g] for values in found.values()]) for g in there}
@@ -225,9 +229,12 @@ def read_rows(file: Path) -> tuple[list[Row], list[str]]:
             lost += 1
             continue
         longest = 60 if "share" not in line else 160  # cells of a mixture have long names
-        row: Row = {"policy": one_line(policy, longest), "seed": seed, "generation": generation}
+        row: Row = {"policy": _name(policy, longest), "seed": seed, "generation": generation}
         for name, value in line.items():
             if name in row or value is None:
+                continue
+            if type(value) is float and name in NUMBERS and -LARGEST < value < LARGEST:
+                row[name] = value  # nearly all fields of long runs
                 continue
             if (clean := _field(name, value)) is None:
                 skipped[name] += 1
@@ -306,11 +313,17 @@ def _field(name: str, value: Any) -> Any:
         case "pictures":
             return Pictures.read(value)
         case "seconds":
-            times = {one_line(stage): number(taken) for stage, taken in table(value).items()}
+            times = {_name(stage): number(taken) for stage, taken in table(value).items()}
             return {stage: taken for stage, taken in times.items() if taken is not None} or None
         case "protocol" | "epoch_losses":
             return value if isinstance(value, dict | list) else None
     return number(value) if name in NUMBERS else value  # a field this version does not know is not shown
+
+
+@lru_cache(maxsize=4096)
+def _name(text: str, longest: int = 120) -> str:
+    """`one_line`, of names that come again in thousands of rows."""
+    return one_line(text, longest)
 
 
 def _numbers(value: Any, size: int) -> list[float | None] | None:

@@ -191,7 +191,10 @@ def stages(run: Run) -> tuple[list[str], list[list[str]]]:
         )
     if rows:
         rows.append(["all", *(str(sum(int(row[i]) for row in rows)) for i in (1, 2)), duration(total), "", "", ""])
-    return ["stage", "computed", "found in the store", "time", "tokens", "tokens/s", "peak memory"], rows
+    names = ["stage", "computed", "found in the store", "time", "tokens", "tokens/s", "peak memory"]
+    if not run.text and all(row[4] in ("", "–") for row in rows):
+        names, rows = names[:4] + names[6:], [row[:4] + row[6:] for row in rows]
+    return names, rows
 
 
 def provenance(run: Run) -> dict[str, str]:
