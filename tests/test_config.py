@@ -132,7 +132,7 @@ def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
         ({"model": {"vocab_size": 100}}, "model.vocab_size must be "),
         ({"eval": {"protocol": "blocks"}}, "eval.protocol must be "),
         ({"store": {"keep_models": "some"}}, "store.keep_models must be "),
-        ({"kind": "mixture"}, "kind must be "),
+        ({"kind": "mixtures"}, "kind must be "),
     ],
     ids=str,
 )

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from collapse_cli import config, learners, loop, policies
-from collapse_cli.data import Dataset, Text
+from collapse_cli import config, learners, policies
+from collapse_cli.data import Dataset
 from collapse_cli.executors import LocalExecutor
 from collapse_cli.loop import BODIES, CORPUS, ROWS, plan
 from collapse_cli.stage import Body, Finished, Plan, Stage, Workplace
@@ -25,15 +25,20 @@ class Shifter:
         self.facts: dict[str, Any] = {}
         self.model = 0
 
-    @staticmethod
-    def data_params(tree: Mapping[str, Any]) -> dict[str, Any]:
-        return {"data": tree["data"]["sha256"]}
+    examines = True
+    block = 1
 
-    @staticmethod
-    def model_params(tree: Mapping[str, Any]) -> dict[str, Any]:
-        return {}
+    @classmethod
+    def drawn(cls, tree: Mapping[str, Any]) -> bool:
+        return False
 
-    def encode(self, text: Text, folder: Path) -> None:
+    @classmethod
+    def params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
+        if kind == "data":
+            return {"data": tree["data"]["sha256"]}
+        return {"kind": kind, "train": tree["train"], "sample": tree["sample"]}
+
+    def encode(self, folder: Path, *, seed: int) -> None:
         tokens = np.arange((REAL + RESERVE) * WIDTH, dtype=np.int32).reshape(-1, WIDTH)
         lengths, origin = np.full(len(tokens), WIDTH, np.int32), np.zeros(len(tokens), np.int32)
         every = Dataset({"tokens": tokens, "lengths": lengths}, origin)
@@ -97,7 +102,6 @@ class Counting:
 @pytest.fixture(autouse=True)
 def shifter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(learners.LEARNERS, "shifter", f"{__name__}:Shifter")
-    monkeypatch.setattr(loop, "load_text", lambda: Text({}, "0" * 64))
     monkeypatch.setattr("os.fsync", lambda _: None)  # what is synced is tested with the store
 
 

@@ -124,12 +124,20 @@ EVAL = Stage(
     {"learner": "lm", "eval": {"protocol": "block", "context": 0, "stride": 0}},
     {"model": TRAIN, "data": DATA},
 )
+BLOCK = Stage(
+    "block",
+    VERSIONS["block"],
+    {"learner": "gaussian", "verbs": {"train": {"model": {"unbiased": False, "trials": 1}}}, "generations": [1, 250]},
+    {"data": DATA, "first": DATA, "before": DATA},
+    0,
+)
 # A key changes only on purpose: with its stage's version in stages.VERSIONS, or because all stores are given up.
 GOLDEN_KEYS: dict[str, tuple[Stage, str]] = {
     "data": (DATA, "c07f107c29b0720594ed3298442b3526b3c454ae07aef9d50658e5fdfb07ec5c"),
     "train": (TRAIN, "19ebcc9a8f00157a449a144e267951c0f9a4f3f331095d279bfc3d6e8740e57b"),
     "sample": (SAMPLE, "372ebdfeba80fb2f3bf0131d7d383845673184f37cd9c9f419ca2713b4e5df7c"),
     "mix": (MIX, "843393609eae8786f241eb60d756ee826ba6fada58abc2a00f897309e4a9f462"),
+    "block": (BLOCK, "4a88a62b76b7b02043689e9f7998e596f08a1739972d36cb6077755ae8fef921"),
     "eval": (EVAL, "ecea775a01bb737d1c756f25c45edd0dc0b4b2fc1fb18c8d3439cc315d3892be"),
 }
 

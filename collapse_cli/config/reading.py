@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from collapse_cli.config.families import Families
 from collapse_cli.config.section import Section
 from collapse_cli.config.tree import Experiment
 
@@ -200,7 +201,8 @@ def _unknown(key: str) -> str:
 
 def _known_keys(section: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:
     keys = []
-    for name, field in section.model_fields.items():
+    fields = section.model_fields.items()
+    for name, field in sorted(fields, key=lambda item: item[0] in Families.model_fields):  # those of all runs first
         keys.append(prefix + name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             keys.extend(_known_keys(field.annotation, f"{prefix}{name}."))
