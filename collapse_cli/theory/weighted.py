@@ -15,6 +15,8 @@ from collapse_cli.theory.fixed_point import Resolvent, bisect, resolvent, ridge_
 from collapse_cli.theory.regression import ratio, times
 from collapse_cli.theory.spectra import Problem, problem
 
+FEW = 1e-9  # rows; fewer are none
+
 
 @dataclass(frozen=True)
 class WeightedRisk:
@@ -133,7 +135,7 @@ def optimal_weight(
     least = int(np.argmin(risks))
     low, high = grid[max(least - 1, 0)], grid[min(least + 1, len(grid) - 1)]
     found = _golden(lambda alpha: at(alpha).risk, low, high)
-    found = min((grid[least], found), key=lambda alpha: at(alpha).risk)
+    found = min((given.p2, grid[least], found), key=lambda alpha: at(alpha).risk)
     return Weighting(
         found,
         low_dimensional_weight(
@@ -171,15 +173,21 @@ def _weights(given: Problem, alpha: float | None, weights: tuple[float, float] |
     if weights is not None:
         if alpha is not None:
             raise TheoryError("both alpha and weights are given; give one of them")
-        a1, a2 = not_negative("the real rows' weight", weights[0]), not_negative("the synthetic rows'", weights[1])
-        if given.p1 * a1 + given.p2 * a2 == 0:
-            raise TheoryError(f"weights {weights} leave no row of the {given.p1:g} real and {given.p2:g} synthetic")
+        a1, a2 = (
+            not_negative("the real rows' weight", weights[0]),
+            not_negative("the synthetic rows' weight", weights[1]),
+        )
+        if given.n * (given.p1 * (a1 > 0) + given.p2 * (a2 > 0)) < FEW:
+            raise TheoryError(
+                f"weights {weights} leave no row of the {given.p1:g} real and {given.p2:g} synthetic shares"
+            )
         return a1, a2
-    mass = given.p2 if alpha is None else share("alpha", alpha)
-    if mass > 0 and given.p2 == 0:
-        raise TheoryError(f"alpha is {mass:g}, but p2 is 0: there are no synthetic rows to weigh")
-    if mass < 1 and given.p1 == 0:
-        raise TheoryError(f"alpha is {mass:g}, but p2 is 1: there are no real rows to weigh")
+    if alpha is None:
+        return 1.0, 1.0
+    mass = share("alpha", alpha)
+    for kind, part, left in (("synthetic", given.p2, mass), ("real", given.p1, 1 - mass)):
+        if left > 0 and given.n * part < FEW:
+            raise TheoryError(f"alpha is {mass:g}, but p2 is {given.p2:g}: there are no {kind} rows to weigh")
     return ((1 - mass) / given.p1 if given.p1 else 0.0), (mass / given.p2 if given.p2 else 0.0)
 
 
