@@ -1,0 +1,269 @@
+"""`collapse theory`: what it prints, as JSON and as a table, and what it refuses."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from collapse_cli import theory
+from collapse_cli.__main__ import main
+
+Say = pytest.CaptureFixture[str]
+MODELS = ("ridge", "projections", "weighted", "iterative", "generational", "accumulate", "gaussian")
+
+
+def asked(capsys: Say, *words: str) -> dict[str, Any]:
+    assert main(["theory", *words, "--json"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    answer: dict[str, Any] = json.loads(said.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    return answer
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+def test_ridge_answers_with_its_inputs_and_the_formula(capsys: Say) -> None:
+    words = "--d 60 --n 1e6 --lam 0.01 --p2 0.2 --c2 0.7 --noise 0.3 --noise-synthetic 0.6 --spectrum pow --beta 2"
+    found = asked(capsys, "ridge", *words.split())
+    exact = theory.ridge(
+        eigenvalues=theory.spectrum("pow", 60, 2), n=1e6, lam=0.01, p2=0.2, c2=0.7, noise=0.3, noise_synthetic=0.6
+    )
+    asked_for = {"d": 60, "n": 1e6, "lam": 0.01, "p2": 0.2, "c2": 0.7, "noise": 0.3, "noise_synthetic": 0.6}
+    assert {name: found[name] for name in asked_for} == asked_for
+    assert (found["model"], found["spectrum"], found["beta"]) == ("ridge", "pow", 2)
+    for name in ("risk", "bias", "variance", "zeta", "kappa", "u"):
+        assert found[name] == getattr(exact, name)
+    assert (
+        found["plateau"]
+        == theory.plateau_ridge(eigenvalues=theory.spectrum("pow", 60, 2), p2=0.2, c2=0.7, lam=0.01).risk
+    )
+    assert found["diverges"] == []
+    assert "tr(Sigma Delta)" in found["note"]
+    assert "UNCONFIRMED" in found["note"]
+    assert "simulated" not in found
+
+
+def test_noise_of_synthetic_labels_is_that_of_real_ones_by_default(capsys: Say) -> None:
+    assert asked(capsys, "ridge", "--noise", "0.7")["noise_synthetic"] == 0.7
+
+
+def test_what_is_infinite_is_null_and_named(capsys: Say) -> None:
+    found = asked(capsys, "ridge", "--d", "50", "--n", "50", "--lam", "0", "--p2", "0")
+    assert found["risk"] is None
+    assert found["bias"] == 0
+    assert found["diverges"] == ["risk", "variance", "u", "knee"]
+
+
+def test_projections(capsys: Say) -> None:
+    found = asked(capsys, "projections", "--d", "60", "--n", "90", "--m", "40", "--lam", "0.02")
+    exact = theory.projections(eigenvalues=np.ones(60), n=90, m=40, lam=0.02, p2=0.1, c2=0.5, noise=0.5)
+    assert (found["risk"], found["zeta"], found["m"]) == (exact.risk, exact.zeta, 40)
+    assert found["plateau"] < found["risk"]
+
+
+def test_weighted_takes_the_best_mass_or_the_given_one(capsys: Say) -> None:
+    best = asked(capsys, "weighted", "--n", "1000")
+    assert best["alpha"] == best["best_alpha"]
+    assert best["risk"] == best["best_risk"] == pytest.approx(0.05586, abs=5e-6)
+    assert best["low_dimensional_alpha"] == pytest.approx(0.0625)
+    assert best["clean_risk"] == pytest.approx(0.0625)
+    equal = asked(capsys, "weighted", "--n", "1000", "--alpha", "0.5")
+    assert equal["alpha"] == 0.5
+    assert equal["risk"] == pytest.approx(best["unweighted_risk"])
+    assert equal["share"] == pytest.approx(0.5)
+    alone = asked(capsys, "weighted", "--p2", "0")
+    assert "best_alpha" not in alone
+
+
+def test_iterative_both_protocols(capsys: Say) -> None:
+    fresh = asked(capsys, "iterative", "--iterations", "4")
+    assert fresh["risk"] == pytest.approx(0.05014, abs=5e-6)
+    assert len(fresh["risks"]) == 5
+    assert fresh["risks"][0] == pytest.approx(2)
+    assert fresh["rate"] == pytest.approx(0.25 + 0.25 / 9)
+    fixed = asked(capsys, "iterative", "--fixed")
+    assert fixed["excess"] == pytest.approx(theory.iterative_fixed(d=100, n=1000, p2=0.5, noise=0.5).excess)
+    assert "iterations" not in fixed, "it is a limit"
+    ridge = asked(capsys, "iterative", "--lam", "0.1")
+    assert ridge["rate"] is None
+    assert ridge["diverges"] == []
+
+
+def test_generational_and_accumulate(capsys: Say) -> None:
+    found = asked(capsys, "generational", "--generations", "10")
+    assert found["risk"] == pytest.approx(1.33961, abs=5e-6)
+    assert found["noise_generator"] == 0.5
+    few = asked(
+        capsys,
+        *[
+            "generational",
+            "--d",
+            "200",
+            "--t0",
+            "120",
+            "--n",
+            "600",
+            "--noise",
+            "0.1",
+            "--noise-generator",
+            "0.3",
+            "--generations",
+            "6",
+            "--same-inputs",
+        ],
+    )
+    assert few["risk"] == pytest.approx(1.2253, abs=5e-5)
+    all_of_them = asked(capsys, "accumulate", "--generations", "19", "--same-inputs")
+    assert all_of_them["risk"] == pytest.approx(0.1339, abs=5e-5)
+    assert all_of_them["replaced"] == pytest.approx(1.678, abs=5e-4)
+    assert len(all_of_them["risks"]) == 20
+
+
+def test_gaussian(capsys: Say) -> None:
+    found = asked(capsys, "gaussian", "--n", "10", "--generations", "10", "--biased")
+    assert found["variance"] == pytest.approx(0.9**10)
+    assert found["wasserstein"] == pytest.approx(1.1049, abs=5e-5)
+    grows = asked(capsys, "gaussian", "--n", "10", "--generations", "10")
+    assert grows["mean_error_limit"] is None
+    assert grows["diverges"] == ["mean_error_limit"]
+    kept = asked(capsys, "gaussian", "--n", "10", "--generations", "100", "--biased", "--policy", "accumulate")
+    assert kept["variance"] == pytest.approx(0.84428, abs=5e-6)
+    assert kept["std"] is None
+    assert kept["diverges"] == []
+
+
+SIMULATED = [
+    ("ridge --d 40 --n 200", "risk"),
+    ("projections --d 60 --n 200 --m 30", "risk"),
+    ("weighted --d 40 --n 200", "risk"),
+    ("iterative --d 40 --n 200 --iterations 3", "risk"),
+    ("iterative --d 20 --n 200 --fixed", "excess"),
+    ("generational --d 40 --n 150 --t0 120 --generations 2", "risk"),
+    ("accumulate --d 20 --n 80 --generations 3", "risk"),
+    ("gaussian --n 20 --generations 5", "std"),
+]
+
+
+@pytest.mark.parametrize(("words", "name"), SIMULATED, ids=[words for words, _ in SIMULATED])
+def test_a_simulation_beside_the_formula(capsys: Say, words: str, name: str) -> None:
+    trials = "500" if "gaussian" in words else "12"
+    found = asked(capsys, *words.split(), "--simulate", trials, "--seed", "3")
+    drawn = found["simulated"][name]
+    assert drawn["trials"] == int(trials)
+    assert found["simulated"]["seed"] == 3
+    assert drawn["relative"] == pytest.approx(found[name] / drawn["mean"] - 1)
+    assert abs(drawn["relative"]) < max(0.03, 5 * drawn["standard_error"] / drawn["mean"])
+    again = asked(capsys, *words.split(), "--simulate", trials, "--seed", "3")
+    assert again == found
+    other = asked(capsys, *words.split(), "--simulate", trials, "--seed", "4")
+    assert other["simulated"][name]["mean"] != drawn["mean"]
+
+
+@pytest.mark.usefixtures("wide")
+@pytest.mark.parametrize("model", MODELS)
+def test_the_table_has_the_formula_s_numbers_and_the_choices_made(capsys: Say, model: str) -> None:
+    assert main(["theory", model]) == 0
+    said = capsys.readouterr().out
+    assert f"{model}: " in said
+    assert "noise" in said or model == "gaussian"
+    shown = {line.split()[0]: line.split()[1] for line in said.splitlines() if len(line.split()) > 2}
+    found = asked(capsys, model)
+    for name in ("risk", "bias", "variance", "zeta", "plateau", "excess", "wasserstein"):
+        if isinstance(found.get(name), float):
+            assert float(shown[name]) == pytest.approx(found[name], rel=1e-4), name
+    assert "docs/theory.md" in said or "arXiv" in said
+    assert "simulated" not in said
+
+
+@pytest.mark.usefixtures("wide")
+def test_the_table_with_a_simulation(capsys: Say) -> None:
+    assert main(["theory", "ridge", "--d", "20", "--n", "100", "--simulate", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "simulated ± s.e." in said
+    assert " ± " in said.replace("simulated ± s.e.", "")
+    assert "4 trials, seed 0" in said
+    assert main(["theory", "gaussian", "--policy", "accumulate", "--generations", "3", "--simulate", "50"]) == 0
+    said = capsys.readouterr().out
+    assert "log_variance" in said, "simulated where there is no formula"
+    assert main(["theory", "ridge", "--d", "20", "--n", "20", "--simulate", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "∞" in said
+    assert "inf" not in said
+
+
+REFUSED = [
+    ("ridge --p2 1.5", "p2 is 1.5; it is a share, from 0 to 1"),
+    ("ridge --n -4", "n is -4; it must be a number above 0"),
+    ("ridge --d 0", "d is 0; it must be a whole number, 1 or more"),
+    ("ridge --spectrum flat", "spectrum 'flat' is not known; there are iso and pow"),
+    ("projections --m 0", "m is 0; it must be a number above 0"),
+    ("projections --m 2.5 --simulate 2", "m is 2.5; a simulation needs a whole number of them, 1 or more"),
+    ("weighted --p2 0 --alpha 0.5", "alpha is 0.5, but p2 is 0: there are no synthetic rows to weigh"),
+    ("iterative --fixed --lam 0.1", "--lam is 0.1; with --fixed there is a formula for lam = 0 only"),
+    (
+        "iterative --fixed --d 600",
+        "there are 500 real rows for 600 dimensions; the formula needs more rows than dimensions",
+    ),
+    (
+        "generational --t0 101",
+        "t0 is 101 with 100 dimensions: a least squares fit to 101 rows has no finite mean risk; "
+        "take at least 102 or at most 98",
+    ),
+    ("accumulate --n 51", "n is 51 with 50 dimensions: the mean risk is infinite; take at least 52"),
+    ("gaussian --n 1", "n is 1; it must be a whole number, 2 or more"),
+    ("gaussian --policy mix", "policy 'mix' is not known; there are replace and accumulate"),
+    ("ridge --simulate 0", "trials is 0; a simulation has at least 1"),
+    (
+        "ridge --n 105 --simulate 2 --p2 0.1",
+        "p2 is 0.1: of 105 rows that is 10.5, no whole number; choose another n or p2",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED, ids=[words for words, _ in REFUSED])
+def test_bad_values_are_one_line_and_exit_code_2(capsys: Say, words: str, said: str) -> None:
+    for more in ((), ("--json",)):
+        assert main(["theory", *words.split(), *more]) == 2
+        heard = capsys.readouterr()
+        assert heard.err == f"collapse: {said}\n"
+        assert heard.out == ""
+
+
+FOREIGN = [
+    ("ridge", "--m"),
+    ("ridge", "--alpha"),
+    ("projections", "--generations"),
+    ("weighted", "--m"),
+    ("iterative", "--alpha"),
+    ("generational", "--p2"),
+    ("generational", "--c2"),
+    ("accumulate", "--lam"),
+    ("gaussian", "--noise"),
+    ("gaussian", "--lam"),
+]
+
+
+@pytest.mark.parametrize(("model", "option"), FOREIGN)
+def test_options_of_other_models_do_not_exist(capsys: Say, model: str, option: str) -> None:
+    assert main(["theory", model, option, "1"]) == 2
+    said = capsys.readouterr().err
+    assert f"No such option: {option}" in said
+    assert said.endswith("(collapse theory MODEL --help)\n")
+    assert said.count("\n") == 1
+
+
+def test_a_model_that_there_is_not(capsys: Say) -> None:
+    assert main(["theory", "transformer"]) == 2
+    assert "transformer" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("wide")
+def test_help_lists_the_models(capsys: Say) -> None:
+    assert main(["theory", "--help"]) == 0
+    said = capsys.readouterr().out
+    for model in MODELS:
+        assert model in said
