@@ -1,0 +1,245 @@
+"""Real images as data: scikit-learn's digits, MNIST's own files, MNIST from the Hub."""
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collapse_cli.data import HubError, InputError, hub_revision
+
+HUB_ID = "ylecun/mnist"
+HELD_OUT = 0.2  # share of images without a test set that becomes one
+MOST_BYTES = 2**31  # of an IDX file; MNIST's largest has 47 million
+UINT8 = 8  # the code of its element type
+
+
+@dataclass(frozen=True)
+class Images:
+    """Grey images with labels, all splits together.
+
+    Attributes:
+        x: (rows, height, width) float32 in 0..1.
+        labels: (rows,) uint8.
+        sha256: hash of the images, the labels and the splits.
+        splits: the rows of `train` and `test`.
+        notes: what the user should know, such as a test set that had to be held out.
+    """
+
+    x: np.ndarray
+    labels: np.ndarray
+    sha256: str
+    splits: Mapping[str, np.ndarray]
+    notes: tuple[str, ...] = field(default=())
+
+    def parts(self, rows: int, eval_rows: int, valid: float = 0.0) -> dict[str, np.ndarray]:
+        """Which images are the original corpus, `train`; the `reserve`; the `test` rows; and `valid`, if any.
+
+        Args:
+            rows: of the corpus, drawn with a fixed seed; the others are the reserve. 0: all.
+            eval_rows: of the test set, evenly spaced. 0: all.
+            valid: share of the training images that is put aside first, with the same seed.
+
+        Raises:
+            InputError: when `rows` are not there.
+        """
+        training, test = self.splits["train"], self.splits["test"]
+        order = np.random.Generator(np.random.Philox(0)).permutation(len(training))
+        held = round(len(order) * valid)
+        order, aside = order[: len(order) - held], order[len(order) - held :]
+        if rows > len(order):
+            raise InputError(f"data.rows = {rows:,}, but there are only {len(order):,} training images (0 takes all)")
+        if 0 < eval_rows < len(test):
+            test = test[np.linspace(0, len(test) - 1, eval_rows).round().astype(int)]
+        chosen = order[: rows or len(order)]
+        found = {
+            "train": training[np.sort(chosen)],
+            "test": test,
+            "reserve": training[order[len(chosen) :]],
+        }
+        return found | ({"valid": training[np.sort(aside)]} if held else {})
+
+
+@lru_cache(maxsize=1)
+def load_images(source: str) -> Images:
+    """Load real images.
+
+    Args:
+        source: `digits` (scikit-learn's 1,797 images of 8x8 pixels), `mnist` (from the Hub, or its cache), or a folder
+            of MNIST's IDX files: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same of `t10k`, plain or
+            gzipped. Where only one of the two sets is there, a fifth of it is held out as test.
+
+    Raises:
+        InputError: for anything that is missing or damaged.
+        HubError: when the Hub is out of reach and MNIST not cached.
+    """
+    if source == "digits":
+        return _digits()
+    if source == "mnist":
+        return _hub()
+    if Path(source).is_dir():
+        return _folder(Path(source))
+    if Path(source).exists():
+        raise InputError(f"data.source = {source!r} is a file; give the folder of MNIST's IDX files")
+    raise InputError(
+        f"data.source = {source!r} names no images; give digits, mnist, or a folder of MNIST's IDX files (--data FOLDER)"
+    )
+
+
+def pinned(asked: str, found: str) -> str:
+    """The hash of what was found.
+
+    Raises:
+        InputError: when the configuration asks for other data.
+    """
+    if asked not in ("", found):
+        raise InputError(
+            f"data.sha256 is {asked[:12]}…, but the images found now have {found[:12]}…: they are not the same any more; "
+            "restore them, or leave data.sha256 out and give the run a --name of its own"
+        )
+    return found
+
+
+def _digits() -> Images:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    note = f"the digits have no test set: {HELD_OUT:.0%} of them, drawn with a fixed seed, are held out as one"
+    return _images(found.images.astype(np.uint8), found.target.astype(np.uint8), 16, {}, (note,))
+
+
+def _images(
+    pixels: np.ndarray, labels: np.ndarray, white: int, sizes: Mapping[str, int], notes: tuple[str, ...]
+) -> Images:
+    """`sizes`: rows of each split, in order; none: a share is held out."""
+    if sizes:
+        ends = np.cumsum(list(sizes.values()))
+        splits = {name: np.arange(end - sizes[name], end) for name, end in zip(sizes, ends, strict=True)}
+    else:
+        order = np.random.Generator(np.random.Philox(0)).permutation(len(pixels))
+        held = int(len(pixels) * HELD_OUT)
+        if held == 0:
+            raise InputError(f"{len(pixels)} images are too few to hold some out as test")
+        splits = {"train": np.sort(order[held:]), "test": np.sort(order[:held])}
+    value = hashlib.sha256(repr((pixels.shape, white)).encode())
+    value.update(np.ascontiguousarray(pixels).data)
+    value.update(np.ascontiguousarray(labels).data)
+    for name, rows in splits.items():
+        value.update(name.encode() + rows.astype("<i8").tobytes())
+    x = pixels.astype(np.float32)
+    x /= white
+    for array in (x, labels, *splits.values()):
+        array.setflags(write=False)  # one copy serves all that ask
+    return Images(x, labels, value.hexdigest(), splits, notes)
+
+
+# --- MNIST's own files ------------------------------------------------------------------------------------------------
+
+
+def _folder(path: Path) -> Images:
+    sets: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for split, stem in (("train", "train"), ("test", "t10k")):
+        images = _find(path, f"{stem}-images", 3)
+        labels = _find(path, f"{stem}-labels", 1)
+        if images and labels:
+            sets[split] = _pair(images, labels)
+        elif images or labels:
+            there = images or labels
+            missing = f"{stem}-labels-idx1-ubyte" if images else f"{stem}-images-idx3-ubyte"
+            raise InputError(f"{there} is there, but {missing} (or .gz) beside it is not")
+    if not sets:
+        raise InputError(
+            f"{path} has none of MNIST's files: train-images-idx3-ubyte and train-labels-idx1-ubyte, or the same of t10k "
+            "(or .gz)"
+        )
+    shapes = {split: images.shape[1:] for split, (images, _) in sets.items()}
+    if len(set(shapes.values())) > 1:
+        raise InputError(f"{path}: training images are {shapes['train']} pixels, test images {shapes['test']}")
+    pixels, labels_ = (np.concatenate(arrays) for arrays in zip(*sets.values(), strict=True))
+    if len(sets) == 2:
+        return _images(pixels, labels_, 255, {split: len(images) for split, (images, _) in sets.items()}, ())
+    here, absent = ("train", "t10k") if "train" in sets else ("t10k", "train")
+    note = f"{path.name} has no {absent} images: {HELD_OUT:.0%} of the {here} images, drawn with a fixed seed, are the test set"
+    return _images(pixels, labels_, 255, {}, (note,))
+
+
+def _find(path: Path, stem: str, dimensions: int) -> Path | None:
+    for name in (f"{stem}-idx{dimensions}-ubyte", f"{stem}.idx{dimensions}-ubyte"):
+        for suffix in ("", ".gz"):
+            if (path / f"{name}{suffix}").is_file():
+                return path / f"{name}{suffix}"
+    return None
+
+
+def _pair(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
+    pixels, numbers = read_idx(images, 3), read_idx(labels, 1)
+    if len(pixels) != len(numbers):
+        raise InputError(f"{images} has {len(pixels):,} images, but {labels.name} {len(numbers):,} labels")
+    return pixels, numbers
+
+
+def read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """The array of an IDX file of unsigned bytes, gzipped if its name says so.
+
+    Raises:
+        InputError: when it is not one of so many dimensions, is shorter or longer than its header says, or damaged.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(4 + 4 * dimensions)
+            if header[:4] != bytes((0, 0, UINT8, dimensions)):
+                raise InputError(
+                    f"{path} is not an IDX file of bytes in {dimensions} dimension{'s' * (dimensions > 1)}: "
+                    f"it begins with {header[:4].hex() or 'nothing'}, not 0000{UINT8:02x}{dimensions:02x}"
+                )
+            if len(header) < 4 + 4 * dimensions:
+                raise InputError(f"{path} ends within its header; get it again")
+            shape = tuple(int(size) for size in np.frombuffer(header, ">u4", offset=4))
+            said = 1
+            for size in shape:
+                said *= size
+            if said == 0:
+                raise InputError(f"{path} is empty: its header says {' x '.join(map(str, shape))}")
+            if said > MOST_BYTES:
+                raise InputError(f"{path} says it holds {said:,} bytes, which is more than {MOST_BYTES:,}")
+            body = file.read(said + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is damaged ({str(error).splitlines()[0]}); get it again") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    if len(body) != said:
+        how = "longer than" if len(body) > said else f"{said - len(body):,} bytes shorter than"
+        raise InputError(f"{path} is {how} its header says ({' x '.join(map(str, shape))} bytes); get it again")
+    return np.frombuffer(body, np.uint8).reshape(shape)
+
+
+# --- MNIST from the Hub -----------------------------------------------------------------------------------------------
+
+
+def _hub() -> Images:
+    what = f"the images {HUB_ID!r}"
+    revision = hub_revision(HUB_ID, "dataset", what)
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        tables = datasets.load_dataset(HUB_ID, revision=revision)
+    except (ConnectionError, FileNotFoundError):
+        raise HubError(what, "the Hub cannot be reached and they are not cached") from None
+    except ValueError as error:
+        raise InputError(f"{what}: {str(error).splitlines()[0]}") from None
+    found = {split: _table(tables[split], what) for split in ("train", "test")}
+    pixels, labels = (np.concatenate(arrays) for arrays in zip(*found.values(), strict=True))
+    return _images(pixels, labels, 255, {split: len(images) for split, (images, _) in found.items()}, ())
+
+
+def _table(table: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
+    pixels = np.stack([np.asarray(image, np.uint8) for image in table["image"]])
+    if pixels.ndim != 3:
+        raise InputError(f"{what} are not grey: {pixels.shape[1:]} numbers an image")
+    return pixels, np.asarray(table["label"], np.uint8)
