@@ -1,5 +1,6 @@
 """Verdicts on other families and on mixtures, word for word."""
 
+import re
 import sys
 from types import ModuleType
 from typing import Any
@@ -10,7 +11,6 @@ from mixed import FAMILIES, cell_error, families_rows, mixture_rows, ridge, tree
 
 from collapse_cli.diagnosis.families import family_verdict, mixture_verdict
 from collapse_cli.diagnosis.grid import axes_of, points
-from collapse_cli.metrics.intervals import Interval
 
 LOOP = {"generations": 4, "policies": ["keep-0", "accumulate"], "seeds": [0, 1]}
 
@@ -82,8 +82,17 @@ def test_the_verdict_on_a_mixture_names_the_smallest_share_that_hurts() -> None:
     measured = {p.share: p.mean.mean for p in points(rows, "error", tree) if p.record["rows"] == 32000}
     assert f"{measured[0.1] / measured[0.0]:.3g} times that of real data alone" in said
     assert measured[0.1] / measured[0.0] == pytest.approx(mixed / alone, rel=0.05)
-    with_knee = mixture_verdict(rows, tree, lambda line: Interval(4123.0, None, None, 1))
-    assert with_knee.endswith("; more data stops helping near n = 4,100.")
+
+
+def test_where_more_data_stops_helping_is_told_where_it_was_reached() -> None:
+    """Doubling n wins 5% of 25/n + 0.01 until 25/2n = 0.05 (25/n + 0.01): n = 22,500."""
+    for sizes, told in (([300, 1000, 3000, 10000, 30000, 100000], True), ([300, 1000, 3000, 10000], False)):
+        tree = mixture(rows=sizes, share=[0.0, 0.1])
+        said = mixture_verdict(mixture_rows(tree, exact), tree)
+        found = re.search(r"; more data stops helping near n = ([\d,]+)\.$", said)
+        assert (found is not None) == told
+        if found is not None:
+            assert float(found.group(1).replace(",", "")) == pytest.approx(22_500, rel=0.05)
 
 
 def test_without_a_share_that_hurts_the_largest_is_named() -> None:

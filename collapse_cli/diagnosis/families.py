@@ -1,17 +1,21 @@
 """Verdicts on what is no loop of language models: other families over generations, and mixtures. Pure functions."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from collapse_cli.cell import AXES
 from collapse_cli.diagnosis.grid import Point, axes_of, points, words
 from collapse_cli.expectations import is_mixture, learner_of, mean_of, number, theory_at
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.families import Headline, headline
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.words import spread, value
+from collapse_cli.scaling import ScalingLaw, laws
 
 Row = Mapping[str, Any]
 Tree = Mapping[str, Any]
+LAWS = 32  # scaling laws that are fitted for one run
 NOTHING = "No generation is measured yet."
 TEXTS = ("lm", "ngram")  # learners whose rows the rules of early and late collapse can be asked about
 
@@ -79,15 +83,12 @@ def family_verdict(rows: Sequence[Row], tree: Tree) -> str:
     return _sentence(head + "; ".join(parts))
 
 
-def mixture_verdict(
-    rows: Sequence[Row], tree: Tree, knees: Callable[[Sequence[Point]], Interval | None] | None = None
-) -> str:
+def mixture_verdict(rows: Sequence[Row], tree: Tree) -> str:
     """One sentence on a mixture: synthetic data against real data alone where there is most of it, and what else varied.
 
     Args:
         rows: of one run.
         tree: its configuration.
-        knees: of the cells of one share, the rows near which more stop helping; None: the fit of `scaling`.
     """
     measure = headline_of(tree)
     cells = points(rows, measure.name, tree)
@@ -99,7 +100,7 @@ def mixture_verdict(
     others = [axis for axis in axes if axis not in ("rows", "real_rows", "synthetic_rows", "share")]
     most = _last(cells, others, axes)  # of the other axes their last value: the extreme of a grid
     there = [cell for cell in cells if all(cell.at(axis) == most[axis] for axis in others)] or list(cells)
-    parts = [said for said in (_shares(there, others, measure, knees), *_others(cells, axes, most, measure)) if said]
+    parts = [said for said in (_shares(there, others, measure), *_others(cells, axes, most, measure)) if said]
     if not parts:
         best, worst = (pick(cells, key=lambda cell: cell.mean.mean) for pick in (min, max))
         parts = [
@@ -109,12 +110,24 @@ def mixture_verdict(
     return _sentence("; ".join(parts))
 
 
-def _shares(
-    cells: Sequence[Point],
-    others: Sequence[str],
-    measure: Headline,
-    knees: Callable[[Sequence[Point]], Interval | None] | None,
-) -> str:
+def laws_of(cells: Sequence[Point]) -> list[ScalingLaw]:
+    """Scaling laws over rows, one for each share and place along the other axes with enough sizes; `LAWS` at most."""
+    rows = [
+        {**cell.record, "share": cell.share, "seed": seed, "error": value}
+        for cell in cells
+        if cell.record["rows"] >= 1
+        for seed, value in cell.by_seed.items()
+    ]
+    places = list(dict.fromkeys((row["share"], *(row.get(axis) for axis in AXES)) for row in rows))
+    kept = set(places[:LAWS])
+    rows = [row for row in rows if (row["share"], *(row.get(axis) for axis in AXES)) in kept]
+    try:
+        return laws(rows, "error", sorted({row["share"] for row in rows}))
+    except (ArithmeticError, ValueError):  # numbers that no run makes
+        return []
+
+
+def _shares(cells: Sequence[Point], others: Sequence[str], measure: Headline) -> str:
     """The smallest synthetic share that is worse than real data alone beyond chance, where there is most data."""
     sizes = sorted({cell.record["rows"] for cell in cells}, reverse=True)
     for rows in sizes:
@@ -130,10 +143,10 @@ def _shares(
         ratio = chosen.mean.mean / alone.mean.mean if alone.mean.mean > 0 else None
         times = f", {value(ratio)} times that of {of_same}" if ratio is not None else ""
         said = f"at {words(place)} {_short(measure)} with p2 = {chosen.share:.4g} is {spread(chosen.mean)}{times}"
-        line = [cell for cell in cells if cell.share == chosen.share]
-        knee = knees(line) if knees is not None else None
-        if knee is not None:
-            said += f"; more data stops helping near n = {_round(knee.mean)}"
+        found = laws_of([cell for cell in cells if cell.share == chosen.share])
+        if len(found) == 1 and (knee := found[0].knee) < math.inf and not found[0].extrapolated:
+            stops = "more data does not help from" if knee <= found[0].sizes[0] else "more data stops helping near"
+            said += f"; {stops} n = {_round(knee)}"
         return said
     return ""
 
