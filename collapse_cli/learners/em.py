@@ -83,7 +83,7 @@ def l2_squared(one: Mixture, other: Mixture) -> float:
 
 def kmeans_start(x: np.ndarray, components: int, ridge: float, seed: int) -> Mixture:
     """Where scikit-learn's `GaussianMixture` starts: moments of the clusters that k-means finds."""
-    labels = kmeans_labels(x, components, _state(seed))
+    labels = kmeans_labels(x, components, random_state(seed))
     return _moments(x, (labels == np.arange(components)[:, None]).astype(np.float64), ridge)
 
 
@@ -178,7 +178,7 @@ def fit_sklearn(
         tol=tol,
         max_iter=max_iter,
         reg_covar=ridge,
-        random_state=_state(seed),
+        random_state=random_state(seed),
         **given,
     )
     with warnings.catch_warnings():
@@ -314,7 +314,7 @@ def _moments(x: np.ndarray, shares: np.ndarray, ridge: float) -> Mixture:
     return Mixture(weights / weights.sum(), means, covariances)
 
 
-def _state(seed: int) -> np.random.RandomState:
+def random_state(seed: int) -> np.random.RandomState:
     """What scikit-learn draws from; made of all bits of a seed."""
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
 
