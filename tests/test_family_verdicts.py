@@ -78,7 +78,7 @@ def test_the_verdict_on_a_mixture_names_the_smallest_share_that_hurts() -> None:
     rows = mixture_rows(tree, lambda row, random: {"error": cell_error(row) * float(np.exp(0.01 * random.normal()))})
     said = mixture_verdict(rows, tree)
     alone, mixed = (cell_error({"rows": 32000, "share": share}) for share in (0.0, 0.1))
-    assert said.startswith("At n = 32,000 error with p2 = 0.1 is 0.0")
+    assert said.startswith("At n = 32,000, error with p2 = 0.1 is 0.0")
     measured = {p.share: p.mean.mean for p in points(rows, "error", tree) if p.record["rows"] == 32000}
     assert f"{measured[0.1] / measured[0.0]:.3g} times that of real data alone" in said
     assert measured[0.1] / measured[0.0] == pytest.approx(mixed / alone, rel=0.05)
@@ -98,14 +98,14 @@ def test_where_more_data_stops_helping_is_told_where_it_was_reached() -> None:
 def test_without_a_share_that_hurts_the_largest_is_named() -> None:
     tree = mixture(rows=[1000], share=[0.0, 0.1, 0.5])
     said = mixture_verdict(mixture_rows(tree, lambda row, random: {"error": 0.5}), tree)
-    assert said == "At n = 1,000 error with p2 = 0.5 is 0.500 (0.500 to 0.500), 1.00 times that of real data alone."
+    assert said == "At n = 1,000, error with p2 = 0.5 is 0.500 (0.500 to 0.500), 1.00 times that of real data alone."
 
 
 def test_real_and_synthetic_rows_are_held_against_the_same_real_rows() -> None:
     tree = mixture(real_rows=[100], synthetic_rows=[0, 100, 900])
     rows = mixture_rows(tree, lambda row, random: {"error": 1.0 + row["synthetic_rows"] / 100})
     assert mixture_verdict(rows, tree) == (
-        "At n = 1,000 error with p2 = 0.9 is 10.0 (10.0 to 10.0), 10.0 times that of the same real data alone."
+        "At n = 1,000, error with p2 = 0.9 is 10.0 (10.0 to 10.0), 10.0 times that of the same real data alone."
     )
     assert list(axes_of(points(rows, "error", tree), tree)) == ["synthetic_rows"]
 
@@ -113,12 +113,12 @@ def test_real_and_synthetic_rows_are_held_against_the_same_real_rows() -> None:
 def test_sizes_weights_and_rounds_are_told() -> None:
     tree = mixture(rows=[500], share=[0.5], size=[50, 100, 200, 400], quality=[0.1, 1.0])
     said = mixture_verdict(mixture_rows(tree, exact), tree)
-    assert said.startswith("At c² = 1 error is ")
+    assert said.startswith("At c² = 1, error is ")
     assert "at m = 50" in said
     assert "at m = 400." in said
     tree = mixture(rows=[300, 3000], share=[0.5], weight=[0.0, 0.03, 0.5])
     said = mixture_verdict(mixture_rows(tree, lambda row, _: {"error": (row["weight"] - 0.03) ** 2 + 0.1}), tree)
-    assert said == "At n = 3,000 error is 0.101 at α = 0, least at α = 0.03: 0.100, and 0.321 at α = 0.5."
+    assert said == "At n = 3,000, error is 0.101 at α = 0, least at α = 0.03: 0.100, and 0.321 at α = 0.5."
     tree = mixture(rows=[1000], share=[0.5], iterations=[1, 3])
     said = mixture_verdict(mixture_rows(tree, exact), tree)
     assert said == "Error is 0.275 at t = 1 and 0.0406 at t = 3."

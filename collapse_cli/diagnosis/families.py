@@ -142,7 +142,7 @@ def _shares(cells: Sequence[Point], others: Sequence[str], measure: Headline) ->
         place = {"rows": rows, **{axis: chosen.at(axis) for axis in others}}
         ratio = chosen.mean.mean / alone.mean.mean if alone.mean.mean > 0 else None
         times = f", {value(ratio)} times that of {of_same}" if ratio is not None else ""
-        said = f"at {words(place)} {_short(measure)} with p2 = {chosen.share:.4g} is {spread(chosen.mean)}{times}"
+        said = f"at {words(place)}, {_short(measure)} with p2 = {chosen.share:.4g} is {spread(chosen.mean)}{times}"
         found = laws_of([cell for cell in cells if cell.share == chosen.share])
         if len(found) == 1 and (knee := found[0].knee) < math.inf and not found[0].extrapolated:
             stops = "more data does not help from" if knee <= found[0].sizes[0] else "more data stops helping near"
@@ -179,7 +179,7 @@ def _others(
             continue
         first, last = line[0], line[-1]
         best = min(line, key=lambda cell: cell.mean.mean)
-        said = f"at {words(rest)} " if any(v is not None for v in rest.values()) else ""
+        said = f"at {words(rest)}, " if any(v is not None for v in rest.values()) else ""
         said += f"{_short(measure)} is {value(first.mean.mean)} at {words({axis: first.at(axis)})}"
         if best is not first and best is not last:
             said += f", least at {words({axis: best.at(axis)})}: {value(best.mean.mean)},"

@@ -189,7 +189,13 @@ def log_ticks(low: float, high: float) -> dict[str, Any]:
         step = next(digit * unit for digit in (1, 2, 5, 10) if digit * unit >= rough)
         inside = [index * step for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
     inside = inside[:: math.ceil(len(inside) / 8)] if inside else []
-    return {"tickvals": inside, "ticktext": [f"{tick:,.4g}" if tick < 1e6 else f"{tick:.0e}" for tick in inside]}
+    return {"tickvals": inside, "ticktext": [_tick(tick) for tick in inside]}
+
+
+def _tick(number: float) -> str:
+    if number >= 1e6:
+        return f"{number:.0e}"
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.4g}"
 
 
 def lines(

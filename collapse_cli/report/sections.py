@@ -8,6 +8,7 @@ from collapse_cli.report.causes import causes_table
 from collapse_cli.report.families import families, pictures
 from collapse_cli.report.figures import curve, perplexity, same_scale
 from collapse_cli.report.markup import cells, folded, heading, how_to_read, leaves, note, plot, split
+from collapse_cli.report.mixtures import mixtures
 from collapse_cli.report.outline import Page
 from collapse_cli.report.panels import heat, histograms
 from collapse_cli.report.reading import Row, Run, pooled
@@ -371,6 +372,7 @@ SECTIONS = (
     glance,
     families,
     pictures,
+    mixtures,
     perplexities,
     forecast,
     samples,

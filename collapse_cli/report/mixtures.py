@@ -1,0 +1,143 @@
+"""The section of a mixture: its measure along every axis of the grid, scaling laws, all cells."""
+
+import math
+from collections.abc import Sequence
+
+from collapse_cli.diagnosis.families import headline_of, laws_of
+from collapse_cli.diagnosis.grid import WORDS, Point, amount, axes_of, points, words
+from collapse_cli.expectations import theory_of
+from collapse_cli.metrics.words import spread, value
+from collapse_cli.report.catalogue import SHARE, Measure
+from collapse_cli.report.grids import TITLES, Cut, Line, cells_of, cuts_of, figures_of, named
+from collapse_cli.report.markup import cells, folded, how_to_read, plot, split, swatch
+from collapse_cli.report.measures import MIXTURES, TEST_LOSS, headline_measure
+from collapse_cli.report.outline import Page
+from collapse_cli.report.reading import Run
+from collapse_cli.report.text import escaped
+from collapse_cli.scaling import ScalingLaw
+
+MOST = 2000  # cells in the table
+LOG = '<button type="button" data-log="mixture" aria-pressed="true">logarithmic axis</button>'
+
+
+def mixtures(page: Page) -> None:
+    """A section for each run that is a mixture."""
+    for index, run in enumerate(page.runs):
+        found = cells_of(run) if run.mixture else []
+        if not found:
+            continue
+        several = len(page.runs) > 1
+        of = f" · {escaped(run.name)}" if several else ""
+        top, measure = headline_of(run.config), headline_measure(run.learner, "mixture")
+        parts = [how_to_read(f"{measure.reading} {EXPLAINED}", measure.misses)]
+        for cut in cuts_of(found, run.config):
+            figures = figures_of(run, cut, f"mixture_{index}_{cut.axis}")
+            page.figures += figures
+            parts.append(f"<h3>Against {escaped(TITLES.get(cut.axis, cut.axis))}</h3>{_key(cut, figures[0].group)}")
+            if len(figures) == 1:
+                parts.append(plot(figures[0], "tall", card=False))
+            else:
+                kind = "grid pairs" if len(figures) in (2, 4) else "grid"
+                parts.append(f'<div class="{kind}">{"".join(plot(one, "middle") for one in figures)}</div>')
+            if cut.notes:
+                parts.append(f'<p class="reading">{escaped("; ".join(cut.notes), 400)}.</p>')
+        names, rows = laws_table(found)
+        if rows:
+            said = [[escaped(row[0]), *(split(one) for one in row[1:])] for row in rows]
+            caption = f"Scaling laws: {escaped(measure.name)} = plateau + A · n^-b, with 95% intervals over seeds"
+            parts.append(f"<h3>Where more data stops helping</h3>{cells(caption, names, said, kind='wide glance')}")
+            parts.append(how_to_read(LAW, LAW_MISSES))
+        names, rows = cells_table(run, found)
+        said = [[escaped(row[0]), *(split(one) for one in row[1:])] for row in rows[:MOST]]
+        cut_off = f"; the first {MOST:,} of {len(rows):,}" if len(rows) > MOST else ""
+        caption = f"Cells: means over seeds with 95% intervals{cut_off}"
+        table = cells(caption, [escaped(name) for name in names], said, classes=[""] + ["n"] * (len(names) - 1))
+        parts.append(folded(f"All cells ({len(rows):,})", table))
+        title = f"{top.title[:1].upper()}{top.title[1:]}, over the grid"
+        page.add(f"mixture-{index}", escaped(title) + of, "".join(parts))
+
+
+EXPLAINED = (
+    "Points are means over seeds with 95% intervals; dashed lines are the closed form of theory at the same cells, where "
+    "there is one. 0 stands at the left edge of a logarithmic axis, beyond the dotted line."
+)
+LAW = (
+    "The plateau is what no amount of data gets below. The knee is the number of rows from which on doubling them wins "
+    "less than 5%."
+)
+LAW_MISSES = "The law is an asymptote: near as many rows as dimensions the error is steeper, so that small sizes may be left out."
+
+
+def laws_table(found: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
+    """A line for each share (and place along the other axes) with sizes enough for a law."""
+    rows = []
+    for law in sorted(laws_of(found), key=lambda one: tuple(one.where.values())):
+        fitted = f"{law.n_points} sizes, {law.sizes[0]:,.0f} to {law.sizes[1]:,.0f}"
+        fitted += f"; {law.left_out} smaller left out" if law.left_out else ""
+        rows.append([words(law.where), *(_estimate(law, name) for name in ("plateau", "exponent")), _knee(law), fitted])
+    return ["cells", "plateau", "exponent b", "more data stops helping at", "fitted to"], rows
+
+
+def cells_table(run: Run, found: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
+    """Every cell: where it stands, its headline measure, what theory says, its other measures."""
+    axes = list(axes_of(found, run.config)) or ["rows", "share"]
+    top = headline_of(run.config)
+    others = [one for one in (*MIXTURES.get(run.learner, ()), TEST_LOSS) if one.name != top.name]
+    more = {one.name: (one, _by_record(run, one)) for one in others}
+    more = {name: held for name, held in more.items() if held[1]}
+    theory = [theory_of(run.config, cell.record) for cell in found[:MOST]]
+    known = any(said is not None for said in theory)
+    rows = []
+    for index, cell in enumerate(found):
+        place = [value(None) if (at := cell.at(axis)) is None else amount(axis, at) for axis in axes]
+        row = [*place, spread(cell.mean)]
+        if known:
+            row.append(value(theory[index], 4) if index < len(theory) else "")
+        for measure, there in more.values():
+            other = there.get(tuple(cell.record.items()))
+            row.append("–" if other is None else spread(other.mean, share=measure.unit == SHARE))
+        rows.append(row)
+    names = [*(WORDS.get(axis, axis) for axis in axes), headline_measure(run.learner, "mixture").name]
+    names += ["theory"] if known else []
+    return [*names, *(measure.title for measure, _ in more.values())], rows
+
+
+def _by_record(run: Run, measure: Measure) -> dict[tuple[tuple[str, float], ...], Point]:
+    return {tuple(cell.record.items()): cell for cell in points(run.rows, measure.name, run.config)}
+
+
+def _estimate(law: ScalingLaw, name: str) -> str:
+    number = getattr(law, name)
+    if not math.isfinite(number):
+        return "–"
+    ends = law.intervals.get(name)
+    return value(number) if ends is None else f"{value(number)} ({value(ends[0])} to {_far(ends[1])})"
+
+
+def _knee(law: ScalingLaw) -> str:
+    """Where more data stops helping, in words."""
+    if not math.isfinite(law.knee):
+        return "not seen: more data still helps"
+    said = "n = " + ("the smallest" if law.knee <= law.sizes[0] else f"{float(f'{law.knee:.2g}'):,.0f}")
+    ends = law.intervals.get("knee")
+    beyond = ", beyond the largest" if law.extrapolated else ""
+    if ends is None or law.knee <= law.sizes[0]:
+        return said + beyond
+    return f"{said}{beyond} ({float(f'{ends[0]:.2g}'):,.0f} to {_far(ends[1], rows=True)})"
+
+
+def _far(number: float, *, rows: bool = False) -> str:
+    if not math.isfinite(number):
+        return "∞"
+    return f"{float(f'{number:.2g}'):,.0f}" if rows else value(number)
+
+
+def _key(cut: Cut, group: str) -> str:
+    """What the colours of a cut mean, and the switch of its axis."""
+    items = ""
+    for order, one in enumerate(cut.values):
+        line = Line(one, order, ())
+        items += f"<li>{swatch(line.colour, line.dash)} {escaped(named(line, cut))}</li>"
+    key = f'<ul class="key" aria-label="colours of lines">{items}</ul>' if items else ""
+    button = LOG if group else ""
+    return f'<div class="tools">{key}{button}</div>' if key or button else ""
