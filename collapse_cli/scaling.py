@@ -2,7 +2,8 @@
 
 Pure functions of rows of `metrics.jsonl`. The law is an asymptote, not the exact curve: least squares with d dimensions
 has d/(n - d), which is steeper near n = d, and there may be a peak. So the smallest sizes are left out, one by one, until
-the rest lies on the law within its errors; and a plateau is only kept where the fit without one is clearly worse.
+the rest lies on the law within its errors; and a plateau is only kept where the fit without one is clearly worse, and
+where it makes up a fifth of the error at the largest size: less was not seen.
 """
 
 import math
@@ -20,9 +21,10 @@ RESOLUTION = 0.01  # relative error of a mean below which the law itself is not 
 MISFIT = 3.0  # errors by which a point may lie beside the law
 WORTH = 6.0  # by which a plateau must lower the sum of squared errors to be kept: about its BIC and a half
 FLATTEST, STEEPEST = 1e-3, 6.0  # exponents
-EXPONENTS = 1600  # of a grid of them: steps of 0.4%
+EXPONENTS = 600  # of a grid of them: steps of 1.1%
+VISIBLE = 0.2  # of the error at the largest size, which a plateau must make up: less is a curve's bend extrapolated
 GAIN = 0.05  # of its error, which doubling the data must win to count as help
-RESAMPLES = 400
+RESAMPLES = 200
 CONFIDENCE = 0.95
 
 
@@ -132,7 +134,8 @@ def fit(sizes: Mapping[float, Mapping[Any, float]], where: Mapping[str, float] |
     if costs[0] - min(costs) < 2 * WORTH:
         chosen = simpler[0]
     else:
-        chosen = simpler[1] if costs[1] - costs[2] < WORTH else found
+        unseen = found[1] * math.exp(found[0] - float(_law(found, at)[-1])) < VISIBLE
+        chosen = simpler[1] if unseen or costs[1] - costs[2] < WORTH else found
     plateau, amplitude, exponent, knee = _named(chosen, at)
     return ScalingLaw(
         plateau,

@@ -6,9 +6,11 @@ first rows. Rows are never kept: X'X, X'e and e'e (e the noise of the labels) ho
 every quality, penalty and labeller.
 """
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
@@ -24,7 +26,39 @@ from collapse_cli.learners.regression import (
 
 CHUNK = 4096  # rows drawn by one generator; what is summed in which order does not depend on what was asked before
 ROOM = 32 * 2**20  # bytes of sums that a stream keeps, so that cells need not draw the rows of smaller ones again
+REMEMBERED = 96 * 2**20  # bytes of decompositions kept for the cells to come, and of projections as many
 REAL, SYNTHETIC, PROJECTION = 4, 5, 6  # streams of a seed; those below are the truth's and the generational loop's
+
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def remembered(size: Callable[[Result], int]) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """A function of hashable arguments that keeps its latest results: the last one, and more while they fit `REMEMBERED`.
+
+    Grids come in an order of their own, so that what a cell shares with others may be wanted again many cells later.
+
+    Args:
+        size: bytes of a result.
+    """
+
+    def wrap(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        kept: OrderedDict[Hashable, Result] = OrderedDict()
+
+        @wraps(function)
+        def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            key = (args, tuple(sorted(kwargs.items())))
+            if key not in kept:
+                kept[key] = function(*args, **kwargs)
+            kept.move_to_end(key)
+            while len(kept) > 1 and sum(map(size, kept.values())) > REMEMBERED:
+                kept.popitem(last=False)
+            return kept[key]
+
+        return wrapped
+
+    return wrap
 
 
 @dataclass(frozen=True)
@@ -112,7 +146,11 @@ def sums(setting: Setting, seed: int, stream: tuple[int, ...], rows: int) -> Sum
     return Sums(root[:, None] * found[:-1, :-1] * root, root * found[:-1, -1], float(found[-1, -1]))
 
 
-@lru_cache(maxsize=2)
+def _bytes(kept: Array | Solver) -> int:
+    return int((kept.factor if isinstance(kept, Solver) else kept).nbytes)
+
+
+@remembered(_bytes)
 def features(d: int, seed: int, width: int) -> Array:
     """L (d, min(m, d)) with LL' = S'S, S (m, d) ~ N(0, 1/d) iid: ridge on Sx is ridge on L'x, and w_hat = Lv.
 
@@ -126,7 +164,7 @@ def features(d: int, seed: int, width: int) -> Array:
     return factor
 
 
-@lru_cache(maxsize=2)
+@remembered(_bytes)
 def _solver(setting: Setting, seed: int, mix: Mix, streams: tuple[tuple[int, ...], ...], width: int) -> Solver:
     first, second = mix.factors
     gram = first * sums(setting, seed, streams[0], mix.real).gram
