@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
-from collapse_cli.config import Experiment
+from collapse_cli.config import Experiment, preset_path, read_toml, variant_experiments
 from collapse_cli.data import Dataset, InputError
 from collapse_cli.learners import blobs, learner_class
 from collapse_cli.learners.gaussian import NAMES, TINY, Gaussian
+from collapse_cli.predictions import predict_loop
 from collapse_cli.theory.gaussian import gaussian as theory
 
 NOWHERE = Path("nowhere")
@@ -323,3 +324,22 @@ def test_a_stage_depends_on_what_changes_it() -> None:
     assert Gaussian.params(plain, "data") == Gaussian.params(tree(gaussian__unbiased=True), "data")
     assert Gaussian.params(plain, "eval") != Gaussian.params(tree(data__blobs__spread=2.0), "eval")
     assert Gaussian.drawn(plain)
+
+
+# --- the preset -------------------------------------------------------------------------------------------------------
+
+
+def test_the_preset_is_the_notebook_and_theory_knows_every_value_left_out() -> None:
+    found = variant_experiments(read_toml(preset_path("nature-gaussian")), "nature-gaussian")
+    assert [one.data.rows for one in found.values()] == [10, 100, 500, 1000, 10_000]
+    for name, one in found.items():
+        plain = one.model_dump(mode="json")
+        Gaussian.resolve(plain)
+        assert one.loop.generations == (99 if name == "n10" else 999)
+        assert (one.data.blobs.dimensions, one.gaussian.unbiased) == (1, False)
+        assert set(one.loop.policies) == {"keep-0", "accumulate"}
+        assert one.expect
+        for entry in one.expect:
+            assert entry.generation <= one.loop.generations
+            if entry.value is None:
+                assert predict_loop(plain, entry.what, entry.policy, entry.generation) is not None, entry

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture as Reference
 
-from collapse_cli.config import Experiment
+from collapse_cli.config import Experiment, load, preset_path, read_toml, variant_experiments
 from collapse_cli.data import Dataset, InputError
 from collapse_cli.learners import em, learner_class
 from collapse_cli.learners.gmm import GaussianMixture
@@ -329,3 +329,16 @@ def test_what_is_wrong_is_said() -> None:
         GaussianMixture.resolve(tree(data__source="pydoc"))
     GaussianMixture.resolve(tree(gmm__start="parent", loop__init="previous"))
     assert learner_class("gmm") is GaussianMixture
+
+
+@pytest.mark.parametrize("name", ["nature-gmm", "nature-gmm-full"])
+def test_the_presets_are_the_notebook(name: str) -> None:
+    written = read_toml(preset_path(name))
+    found = variant_experiments(written, name) or {"": load(written, name)}
+    for one in found.values():
+        GaussianMixture.resolve(one.model_dump(mode="json"))
+        assert (one.loop.generations, one.loop.policies, one.data.blobs.dimensions) == (2050, ("keep-0",), 2)
+        assert (one.gmm.components, one.gmm.tol, one.gmm.max_iter, one.gmm.start) == (2, 1e-5, 2000, "kmeans")
+        (ridge,) = {one.gmm.ridge, Reference().reg_covar}
+        assert ridge == 1e-6
+        assert one.expect
