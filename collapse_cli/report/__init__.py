@@ -37,18 +37,19 @@ def write_markdown(folders: Sequence[RunFolder], out: Path, *, forecast: bool = 
     """
     from collapse_cli.report.ahead import look
     from collapse_cli.report.markdown import markdown
-    from collapse_cli.report.paper import write
+    from collapse_cli.report.press import write
 
     runs = read(folders)
     series = series_of(runs)
-    pictures = write(series, out.parent, ("png",), f"{out.stem}-")
+    pictures = write(runs, series, out.parent, ("png",), f"{out.stem}-")
     text = markdown(runs, series, [look(run) if forecast and run.text else None for run in runs], pictures)
     write_atomically(out, text)
     return out
 
 
 def write_figures(folders: Sequence[RunFolder], folder: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
-    """Write figures for papers into a folder: perplexity, histograms, deciles, diversity, as far as there are numbers.
+    """Write figures for papers into a folder: perplexity, histograms, deciles, diversity; of other
+    families their headline measure, the others and pictures; of mixtures each axis. As far as there are numbers.
 
     Args:
         formats: of `png` (300 dpi), `svg` (text as text), `pdf`.
@@ -56,6 +57,7 @@ def write_figures(folders: Sequence[RunFolder], folder: Path, formats: Sequence[
     Raises:
         ConfigError: as `write_report`.
     """
-    from collapse_cli.report.paper import write
+    from collapse_cli.report.press import write
 
-    return write(series_of(read(folders)), folder, formats)
+    runs = read(folders)
+    return write(runs, series_of(runs), folder, formats)

@@ -1,17 +1,24 @@
 """The report as Markdown: the same tables, and links to pictures beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from collapse_cli.metrics.families import headline
+from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.words import spread
 from collapse_cli.report.ahead import Forecast, outlook
-from collapse_cli.report.figures import perplexities
-from collapse_cli.report.reading import Run, Series
+from collapse_cli.report.figures import bounded, perplexities
+from collapse_cli.report.grids import TITLES as AXES
+from collapse_cli.report.grids import cells_of
+from collapse_cli.report.measures import headline_measure
+from collapse_cli.report.mixtures import cells_table, laws_table
+from collapse_cli.report.reading import Run, Series, thinned
 from collapse_cli.report.sections import most_frequent
 from collapse_cli.report.tables import (
     diagnoses,
     facts,
+    family_glance,
     glance_table,
     left_out,
     provenance,
@@ -26,7 +33,16 @@ TITLES = {
     "histograms": "Perplexity of samples under generation 0; one curve per generation",
     "deciles": "Loss on real tokens by frequency decile, against generation 0",
     "diversity": "Diversity and repetition of the samples",
+    "headline": "The first measure of the family by generation; bands are 95% intervals, dashed is theory",
+    "measures": "The family's other measures by generation; dashed is theory",
+    "pictures": "Images that are generated, a row a generation; the first seed's",
+    **{
+        f"mixture_{axis}": f"Over the grid, against {said}; bars are 95% intervals, dashed is theory"
+        for axis, said in AXES.items()
+    },
 }
+LINES = 30  # generations of a table
+CELLS = 200  # cells of a table
 
 
 def markdown(
@@ -49,19 +65,24 @@ def markdown(
     lines += [f"- {cell(run.name)}: {cell(one, 300)}" for run in runs for one in run.notes]
     if lines:
         parts += ["## Warnings", "\n".join(lines)]
-    if series:
-        parts += ["## At a glance", _table(*glance_table(series, found))]
-        means = {one.index: perplexities(one) for one in series}
-        steps = sorted({g for there in means.values() for g in there})
-        rows = [[str(g), *(spread(means[one.index].get(g)) for one in series)] for g in steps]
-        parts += ["## Perplexity by generation", _table(["generation", *(one.label for one in series)], rows)]
-        if lines := [f"- {cell(one, 400)}" for one in left_out(series)]:
-            parts.append("\n".join(lines))
+    texts = [one for one in series if one.run.text]
+    if texts:
+        parts += ["## At a glance", _table(*glance_table(texts, found))]
+        means = {one.index: perplexities(one) for one in texts}
+        parts += ["## Perplexity by generation", _generations(texts, means)]
+    for learner in dict.fromkeys(one.run.learner for one in series if not one.run.text):
+        parts += _family(learner, [one for one in series if one.run.learner == learner and not one.run.text])
+    if lines := [f"- {cell(one, 400)}" for one in left_out(series)]:
+        parts.append("\n".join(lines))
+    for run in runs:
+        parts += _mixture(run, several=len(runs) > 1) if run.mixture else []
     parts += [f"![{TITLES[_name(one)]}]({quote(one.name)})\n\n{TITLES[_name(one)]}." for one in pictures]
     if published := published_table(runs):
+        theory = any(one.theory for one in published)
         rows = [[one.what, one.where, one.published, one.ours, one.said, one.source] for one in published]
-        names = ["what", "where", "published", "measured here", "verdict", "source"]
-        parts += ["## Measured against published", _table(names, rows)]
+        value = "published or theory" if theory else "published"
+        names = ["what", "where", value, "measured here", "verdict", "source"]
+        parts += [f"## Measured against published{' numbers and theory' if theory else ''}", _table(names, rows)]
     for run, forecast in zip(runs, forecasts, strict=True):
         if forecast is not None:
             head, rows = outlook(forecast)
@@ -70,7 +91,7 @@ def markdown(
                 "\n".join(f"- {cell(one, 600)}" for one in forecast.sentences),
             ]
             parts += [_table(head, rows)] if rows else []
-    for one in series:
+    for one in texts:
         there = [g for g in one.generations if any(row.get("top_8grams") for row in one.at(g))]
         if there:
             rows = [
@@ -87,6 +108,47 @@ def markdown(
         head, rows = stages(run)
         parts += [_table(head, rows)] if rows else []
     return "\n\n".join(parts) + "\n"
+
+
+def _family(learner: str, series: Sequence[Series]) -> list[str]:
+    """Glance and headline measure of another family."""
+    top, measure = headline(learner, "generational"), headline_measure(learner, "generational")
+    means = {one.index: bounded(one, measure) for one in series}
+    said = cell(f"{top.title[:1].upper()}{top.title[1:]}")
+    return [
+        f"## At a glance: {cell(learner)}",
+        _table(*family_glance(series)),
+        f"## {said}, by generation",
+        _generations(series, means),
+    ]
+
+
+def _generations(series: Sequence[Series], means: Mapping[int, Mapping[int, Interval]]) -> str:
+    """A line a generation, at most `LINES` of them."""
+    every = sorted({g for there in means.values() for g in there})
+    steps = thinned(every, LINES)
+    rows = [[f"{g:,}", *(spread(means[one.index].get(g)) for one in series)] for g in steps]
+    made = _table(["generation", *(one.label for one in series)], rows)
+    return (
+        made
+        if len(steps) == len(every)
+        else f"{made}\n\n{len(steps)} of {len(every):,} generations that lines are drawn through."
+    )
+
+
+def _mixture(run: Run, *, several: bool) -> list[str]:
+    """Scaling laws and cells of a mixture."""
+    found = cells_of(run)
+    if not found:
+        return []
+    of = f" of {cell(run.name)}" if several else ""
+    parts = []
+    head, rows = laws_table(found)
+    if rows:
+        parts += [f"## Where more data stops helping{of}", _table(head, rows)]
+    head, rows = cells_table(run, found)
+    parts += [f"## Cells{of}", _table(head, rows[:CELLS])]
+    return parts + ([f"The first {CELLS} of {len(rows):,} cells."] if len(rows) > CELLS else [])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

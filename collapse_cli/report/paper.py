@@ -1,7 +1,6 @@
 """Figures for papers: PNG at 300 dpi and SVG whose text is text; told apart by marker and dash as well as by colour."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from collapse_cli.metrics.intervals import Interval
@@ -14,6 +13,7 @@ from collapse_cli.report.text import one_line
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A6D00", "#444444")  # after Okabe and Ito
 MARKERS = ("o", "s", "D", "^", "X", "P")
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (4, 1, 1, 1, 1, 1)))
+MARKED = 30  # points of a line up to which each has a marker
 WIDTH = 7.1  # inches, both columns of a page
 SHOWN = ("distinct_2", "self_bleu", "unigram_entropy", "rep_4", "near_duplicate_rate", "mauve")
 STYLE = {
@@ -37,41 +37,21 @@ STYLE = {
 }
 
 
-def write(series: Sequence[Series], folder: Path, formats: Sequence[str], prefix: str = "") -> list[Path]:
-    """Every figure there are numbers for, in every format; see `collapse_cli.report.write_figures`."""
-    import matplotlib
-
-    made = []
-    folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(STYLE):
-        for name, draw in DRAWN.items():
-            for kind in formats:
-                figure = draw(series)  # for each format anew: a layout depends on the resolution it was worked out at
-                if figure is None:
-                    break
-                path = folder / f"{prefix}{name}.{kind}"
-                # no date: the same run gives the same file
-                metadata = {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else None
-                figure.savefig(path, format=kind, metadata=metadata)
-                made.append(path)
-    return made
-
-
 def _perplexity(series: Sequence[Series]) -> Any:
     found = [(one, there) for one in series if (there := perplexities(one))]
     if not found:
         return None
-    figure, (axes,) = _axes(1, 1, 3.5, 2.7)
+    figure, (axes,) = new_axes(1, 1, 3.5, 2.7)
     for one, means in found:
-        _line(axes, one, means)
+        draw_line(axes, one, means)
     seen = [y for _, means in found for m in means.values() for y in (m.mean, m.low, m.high) if y is not None]
     axes.set(xlabel="generation", ylabel="perplexity on real test text", yscale="log")
-    _whole(axes)
+    whole(axes)
     low, high = apart(min(seen), max(seen))
     if low < min(seen):
         axes.set_ylim(low, high)
-    _log_axis(axes.yaxis, log_ticks(low, high))
-    _legend(figure, axes, 3.5)
+    log_axis(axes.yaxis, log_ticks(low, high))
+    legend(figure, axes, 3.5)
     return figure
 
 
@@ -83,7 +63,7 @@ def _histograms(series: Sequence[Series]) -> Any:
             found.append((one, there))
     if not found:
         return None
-    figure, grid = _grid(len(found), 2.1)
+    figure, grid = panels(len(found), 2.1)
     last = max(max(there) for _, there in found) or 1
     highest = max(max(h.counts) / sum(h.counts) for _, there in found for h in there.values())
     for axes, (one, there) in zip(grid, found, strict=False):
@@ -99,13 +79,11 @@ def _histograms(series: Sequence[Series]) -> Any:
                 linestyle="--" if g == min(there) else "-",
                 label=f"generation {g}" if g == min(there) else None,
             )
-        axes.set(
-            title=_plain(one.label), xscale="log", xlabel="perplexity under generation 0", ylim=(0, highest * 1.05)
-        )
+        axes.set(title=plain(one.label), xscale="log", xlabel="perplexity under generation 0", ylim=(0, highest * 1.05))
         low, high = axes.get_xlim()
         ticks = log_ticks(low, high)
         step = -(-len(ticks["tickvals"]) // 4)  # words as wide as 10,000 four times in a third of a page
-        _log_axis(axes.xaxis, {name: some[::step] for name, some in ticks.items()})
+        log_axis(axes.xaxis, {name: some[::step] for name, some in ticks.items()})
         axes.set_xlim(low, high)
     _generations(figure, grid[0], sorted({g for _, there in found for g in there}), last)
     grid[0].set_ylabel("share of samples")
@@ -120,7 +98,7 @@ def _deciles(series: Sequence[Series]) -> Any:
             found.append((one, steps, [[row[g].mean if g in row else float("nan") for g in steps] for row in rows]))
     if not found:
         return None
-    figure, grid = _grid(len(found), 2.2)
+    figure, grid = panels(len(found), 2.2)
     seen = [z for _, _, rows in found for row in rows for z in row if z == z]
     highest = max(*seen, 1e-3)
     image = None
@@ -135,7 +113,7 @@ def _deciles(series: Sequence[Series]) -> Any:
         shown = range(0, len(steps), max(1, len(steps) // 8))
         axes.set_xticks(list(shown), [str(steps[index]) for index in shown])
         axes.set_yticks([0, 9], ["frequent", "rare"])
-        axes.set(title=_plain(one.label), xlabel="generation")
+        axes.set(title=plain(one.label), xlabel="generation")
     bar = figure.colorbar(image, ax=grid)
     bar.set_label("nats/token above generation 0")
     return figure
@@ -147,14 +125,14 @@ def _diversity(series: Sequence[Series]) -> Any:
     ]
     if not measures:
         return None
-    figure, grid = _grid(len(measures), 1.9)
+    figure, grid = panels(len(measures), 1.9)
     for axes, measure in zip(grid, measures, strict=False):
-        _curve(axes, series, measure)
-    _legend(figure, grid[0], WIDTH if len(grid) > 1 else 3.5)
+        draw_curve(axes, series, measure)
+    legend(figure, grid[0], WIDTH if len(grid) > 1 else 3.5)
     return figure
 
 
-def _whole(axes: Any) -> None:
+def whole(axes: Any) -> None:
     """Ticks of generations: whole numbers, and 0 alone where there is nothing else."""
     if axes.dataLim.width > 0:
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -162,10 +140,12 @@ def _whole(axes: Any) -> None:
         axes.set_xticks([0])
 
 
-def _legend(figure: Any, axes: Any, width: float) -> None:
+def legend(figure: Any, axes: Any, width: float) -> None:
     """Names of the lines above all plots, where no data can be; as many a row as `width` inches hold."""
     lines, names = axes.get_legend_handles_labels()
     if names:
+        order = sorted(range(len(names)), key=lambda index: names[index] == "theory")  # theory last
+        lines, names = [lines[index] for index in order], [names[index] for index in order]
         letters = max(len(name) for name in names)
         each = letters * 0.055 + 0.5  # inches: letters of 7 points, the sign and what is between
         columns = max(1, min(len(names), int(width / each)))
@@ -189,21 +169,21 @@ def _generations(figure: Any, axes: Any, steps: Sequence[int], last: int) -> Non
     figure.legend(lines, names, loc="outside upper center", ncols=1 if axes.figure.get_figwidth() < WIDTH else 3)
 
 
-def _curve(axes: Any, series: Sequence[Series], measure: Measure) -> None:
+def draw_curve(axes: Any, series: Sequence[Series], measure: Measure) -> None:
     seen: list[float] = []
     for one in series:
         if means := bounded(one, measure):
-            _line(axes, one, means)
+            draw_line(axes, one, means)
             seen += [end for there in means.values() for end in (there.mean, there.low, there.high) if end is not None]
     axes.set(title=measure.title, xlabel="generation", ylabel=measure.unit)
-    _whole(axes)
+    whole(axes)
     if seen and (ends := level(seen, measure)):
         axes.set_ylim(*ends)
     elif measure.zero:
         axes.set_ylim(bottom=0)
 
 
-def _line(axes: Any, one: Series, means: dict[int, Interval]) -> None:
+def draw_line(axes: Any, one: Series, means: dict[int, Interval]) -> None:
     colour, marker = COLOURS[one.colour % len(COLOURS)], MARKERS[one.colour % len(MARKERS)]
     steps = list(means)
     axes.plot(
@@ -211,8 +191,8 @@ def _line(axes: Any, one: Series, means: dict[int, Interval]) -> None:
         [means[g].mean for g in steps],
         linestyle=DASHES[dash(one.run_index)],
         color=colour,
-        marker=marker,
-        label=_plain(one.label),
+        marker=marker if len(steps) <= MARKED else "",
+        label=plain(one.label),
         clip_on=False,
     )
     ends = [(g, means[g].low, means[g].high) for g in steps]
@@ -220,7 +200,7 @@ def _line(axes: Any, one: Series, means: dict[int, Interval]) -> None:
         axes.fill_between(steps, [e[1] for e in ends], [e[2] for e in ends], color=colour, alpha=0.18, linewidth=0)
 
 
-def _axes(rows: int, columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
+def new_axes(rows: int, columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
@@ -228,16 +208,16 @@ def _axes(rows: int, columns: int, width: float, height: float) -> tuple[Any, li
     return figure, list(grid.flat)
 
 
-def _grid(count: int, height: float) -> tuple[Any, list[Any]]:
+def panels(count: int, height: float) -> tuple[Any, list[Any]]:
     columns = min(count, 3)
     rows = -(-count // columns)
-    figure, grid = _axes(rows, columns, WIDTH if columns > 1 else 3.5, height * rows)
+    figure, grid = new_axes(rows, columns, WIDTH if columns > 1 else 3.5, height * rows)
     for axes in grid[count:]:
         axes.remove()
     return figure, grid[:count]
 
 
-def _log_axis(axis: Any, ticks: dict[str, Any]) -> None:
+def log_axis(axis: Any, ticks: dict[str, Any]) -> None:
     from matplotlib.ticker import NullLocator
 
     axis.set_minor_locator(NullLocator())
@@ -250,12 +230,12 @@ def _tone(t: float) -> Any:
     return colormaps["cividis_r"](0.12 + 0.88 * t)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A name for matplotlib, which reads formulas between dollars, in letters its own font has."""
     return one_line(text).encode("ascii", "replace").decode().replace(" ? ", " / ").replace("$", r"\$")
 
 
-DRAWN: dict[str, Callable[[Sequence[Series]], Any]] = {
+TEXTS: dict[str, Callable[[Sequence[Series]], Any]] = {
     "perplexity": _perplexity,
     "histograms": _histograms,
     "deciles": _deciles,

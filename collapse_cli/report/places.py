@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from collapse_cli.config import ConfigError
-from collapse_cli.report.paper import DRAWN
+from collapse_cli.report.press import DRAWN
 from collapse_cli.rundir import RunFolder
 
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from collapse_cli.diagnosis import Diagnosis, diagnose, factors
@@ -53,7 +53,10 @@ def diagnoses(runs: Sequence[Run]) -> list[Diagnosis]:
         said = loop.get("seeds")
         seeds = [seed for seed in said if isinstance(seed, int)] if isinstance(said, list) else []
         planned = None if generations is None else int(generations)
-        found.append(diagnose(run.rows, generations=planned, policies=policies, seeds=seeds))
+        diagnosis = diagnose(run.rows, generations=planned, policies=policies, seeds=seeds)
+        if run.learner != "lm":  # n-grams: in the words of the other families, as the terminal has it
+            diagnosis = replace(diagnosis, verdict=family_verdict(run.rows, run.config))
+        found.append(diagnosis)
     return found
 
 
