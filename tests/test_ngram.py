@@ -437,6 +437,13 @@ def test_a_sliding_window_is_refused() -> None:
         NGram.resolve(resolved(eval={"protocol": "sliding"}))
 
 
+@pytest.mark.parametrize("source", ["blobs", "regression", "digits", "mnist"])
+def test_numbers_are_no_text(source: str) -> None:
+    tree = resolved()
+    with pytest.raises(InputError, match=rf"data\.source = {source} is numbers and no text"):
+        NGram.resolve({**tree, "data": {**tree["data"], "source": source}})
+
+
 def test_a_corpus_without_tokens_is_refused() -> None:
     with pytest.raises(InputError, match="no tokens to count"):
         fitted(rows([[1, 2]], [0]))

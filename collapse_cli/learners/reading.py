@@ -18,14 +18,20 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer"
 MADE = ("bpe", "words")  # tokenizers that the data stage makes
+NUMBERS = ("blobs", "regression", "digits", "mnist")  # sources of learners of numbers
 
 
 def find_text(data: dict[str, Any], hints: dict[str, Any]) -> Text:
     """The text that `data` names, its hash filled in; where it was found goes to `hints`.
 
     Raises:
-        InputError: as `data.load_text` does, and when it is not what it was.
+        InputError: as `data.load_text` does, for a source that is no text, and when the text is not what it was.
     """
+    if data["source"] in NUMBERS:
+        raise InputError(
+            f"data.source = {data['source']} is numbers and no text: name a text (wikitext2, pydoc, zipf, a file, a folder or "
+            "a Hub id), or a learner of numbers"
+        )
     hints["text"] = {name: data[name] for name in ("source", "train", "valid", "test")} | {"column": data["text"]}
     if data["source"] == "zipf":
         hints["text"]["language"] = json.dumps(data["zipf"])
