@@ -223,7 +223,8 @@ class Regression(Family):
         """Rows of normal numbers (rows, d + 1); the last is the label's noise, the others the inputs unless x is given."""
         if x is None:
             x = drawn[:, :-1] * np.sqrt(self.setting.eigenvalues)
-        return Dataset({"x": x, "y": x @ w + noise * drawn[:, -1]}, origin)
+        y = np.vecdot(x, w) + noise * drawn[:, -1]  # row by row: a product with x rounds as its number of rows has it
+        return Dataset({"x": x, "y": y}, origin)
 
     def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Dataset:
         """Labels for the prompts' inputs, or for new ones (`data.regression.inputs`)."""

@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 
 def remembered(size: Callable[[Result], int]) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
-    """A function of hashable arguments that keeps its latest results: the last one, and more while they fit `REMEMBERED`.
+    """A function of hashable arguments that keeps its latest results: the last one, and up to 64 that fit into `REMEMBERED`.
 
     Grids come in an order of their own, so that what a cell shares with others may be wanted again many cells later.
 
@@ -52,7 +52,7 @@ def remembered(size: Callable[[Result], int]) -> Callable[[Callable[Arguments, R
             if key not in kept:
                 kept[key] = function(*args, **kwargs)
             kept.move_to_end(key)
-            while len(kept) > 1 and sum(map(size, kept.values())) > REMEMBERED:
+            while len(kept) > 64 or (len(kept) > 1 and sum(map(size, kept.values())) > REMEMBERED):
                 kept.popitem(last=False)
             return kept[key]
 
@@ -146,11 +146,15 @@ def sums(setting: Setting, seed: int, stream: tuple[int, ...], rows: int) -> Sum
     return Sums(root[:, None] * found[:-1, :-1] * root, root * found[:-1, -1], float(found[-1, -1]))
 
 
-def _bytes(kept: Array | Solver) -> int:
-    return int((kept.factor if isinstance(kept, Solver) else kept).nbytes)
+def _bytes_of_array(kept: Array) -> int:
+    return kept.nbytes
 
 
-@remembered(_bytes)
+def _bytes_of_solver(kept: Solver) -> int:
+    return kept.factor.nbytes
+
+
+@remembered(_bytes_of_array)
 def features(d: int, seed: int, width: int) -> Array:
     """L (d, min(m, d)) with LL' = S'S, S (m, d) ~ N(0, 1/d) iid: ridge on Sx is ridge on L'x, and w_hat = Lv.
 
@@ -164,7 +168,7 @@ def features(d: int, seed: int, width: int) -> Array:
     return factor
 
 
-@remembered(_bytes)
+@remembered(_bytes_of_solver)
 def _solver(setting: Setting, seed: int, mix: Mix, streams: tuple[tuple[int, ...], ...], width: int) -> Solver:
     first, second = mix.factors
     gram = first * sums(setting, seed, streams[0], mix.real).gram
