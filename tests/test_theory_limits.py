@@ -107,6 +107,14 @@ def test_one_iteration_is_ridge() -> None:
             assert once.risks[0] == pytest.approx(0.7)
 
 
+def test_the_last_risk_taken_for_c2_is_exact_without_a_penalty_only() -> None:
+    """With one, w_{t-1} - w1 is correlated with w1 (theory.md, pitfall 8); that is what the recursion is for."""
+    for lam, same in ((0.0, True), (0.05, False)):
+        found = theory.iterative_fresh(**without("lam"), lam=lam, iterations=2)
+        naive = theory.ridge(**without("lam", "c2"), lam=lam, c2=found.risks[1])
+        assert (naive.risk == pytest.approx(found.risks[2], rel=1e-9)) == same
+
+
 def test_iterations_have_a_closed_form_without_penalty() -> None:
     found = theory.iterative_fresh(**without("lam"), lam=0, iterations=12)
     u = 0.6 / 0.4
@@ -495,7 +503,15 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: spectrum("pow", 100, 90), "beta is 90; with d = 100 the smallest eigenvalue would be below 1e-100"),
     (lambda: theory.ridge(**without("n"), n=-5), "n is -5; it must be a number above 0"),
     (lambda: theory.ridge(**without("n"), n=0), "n is 0; it must be a number above 0"),
-    (lambda: theory.ridge(**without("n"), n=math.inf), "n is inf; it must be a number above 0"),
+    (lambda: theory.ridge(**without("n"), n=math.inf), "n is inf; it must be at most 1e+100"),
+    (lambda: theory.ridge(**without("n"), n=NAN), "n is nan; it must be a number above 0"),
+    (lambda: theory.ridge(**without("noise"), noise=1e200), "noise is 1e+200; it must be at most 1e+100"),
+    (lambda: theory.ridge(**without("noise"), noise=NAN), "noise is nan; it must be 0 or a number above 0"),
+    (lambda: spectrum("iso", 10**400), "d is a number of 401 digits; it must be at most 1e+100"),
+    (
+        lambda: theory.gaussian(n=10**9, generations=1, unbiased=True, d=10**8),
+        "d is 100000000; the determinant is summed over at most 10000000 dimensions",
+    ),
     (lambda: theory.ridge(**without("p2"), p2=1.5), "p2 is 1.5; it is a share, from 0 to 1"),
     (lambda: theory.ridge(**without("p2"), p2=NAN), "p2 is nan; it is a share, from 0 to 1"),
     (lambda: theory.ridge(**without("lam"), lam=-1), "lam is -1; it must be 0 or a number above 0"),

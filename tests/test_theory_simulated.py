@@ -3,15 +3,24 @@
 Tolerance: 2%, or 4 standard errors where that is more, for the formulas are limits (a bias of some per mille is real).
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from test_theory import FRESH, GENERATIONAL, PROJECTIONS, RIDGE, WEIGHTED
+from threadpoolctl import threadpool_limits  # scikit-learn brings it
 
 from collapse_cli import simulate, theory
 from collapse_cli.simulate import Estimate
 from collapse_cli.theory import spectrum
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Matrices are small: threads of a BLAS that wait for each other on a busy machine cost minutes."""
+    with threadpool_limits(1):
+        yield
 
 
 def close(predicted: float, found: Estimate) -> bool:
@@ -37,6 +46,16 @@ def test_projections(kind: str, d: int, n: int, m: int, lam: float, p2: float, c
     arguments: dict[str, Any] = {"n": n, "p2": p2, "c2": c2, "lam": lam, "noise": 0.1}
     arguments |= {"eigenvalues": spectrum(kind, d)}
     found = simulate.projections(theory.problem(**arguments), m=m, trials=4 if d == 600 else 8, seed=2)
+    assert sharp(found, 0.01)
+    assert close(theory.projections(**arguments, m=m).risk, found)
+
+
+@pytest.mark.parametrize("m", [180, 195, 200, 205, 220])
+def test_projections_at_the_interpolation_threshold(m: int) -> None:
+    """With lam = 1e-2: with next to none the risk has heavy tails there, and its mean lies well above the formula."""
+    arguments: dict[str, Any] = {"eigenvalues": spectrum("iso", 300), "n": 200, "p2": 0.5, "c2": 0.5}
+    arguments |= {"lam": 1e-2, "noise": 0.1}
+    found = simulate.projections(theory.problem(**arguments), m=m, trials=12, seed=20)
     assert sharp(found, 0.01)
     assert close(theory.projections(**arguments, m=m).risk, found)
 

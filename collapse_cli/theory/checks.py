@@ -7,22 +7,37 @@ import numpy as np
 Array = np.ndarray
 
 
+MOST = 1e100  # of any quantity: its square is still a float
+
+
 class TheoryError(ValueError):
     """A question that no formula answers: an impossible size, share or variance, or a mean that does not exist."""
 
 
 def positive(name: str, value: float) -> float:
     """A finite number above 0."""
-    if not (math.isfinite(value) and value > 0):
+    if value > MOST:
+        raise TheoryError(f"{name} is {_short(value)}; it must be at most {MOST:g}")
+    if not value > 0:
         raise TheoryError(f"{name} is {value:g}; it must be a number above 0")
     return float(value)
 
 
 def not_negative(name: str, value: float) -> float:
     """A finite number of at least 0."""
-    if not (math.isfinite(value) and value >= 0):
+    if value > MOST:
+        raise TheoryError(f"{name} is {_short(value)}; it must be at most {MOST:g}")
+    if not value >= 0:
         raise TheoryError(f"{name} is {value:g}; it must be 0 or a number above 0")
     return float(value)
+
+
+def _short(value: float) -> str:
+    """A number of any size in few characters, whole numbers beyond a float's range too."""
+    try:
+        return f"{value:g}"
+    except OverflowError:
+        return f"a number of {len(str(value))} digits"
 
 
 def share(name: str, value: float) -> float:
@@ -34,7 +49,9 @@ def share(name: str, value: float) -> float:
 
 def whole(name: str, value: float, least: int) -> int:
     """A whole number of at least `least`."""
-    if not (math.isfinite(value) and value == int(value) and value >= least):
+    if value > MOST:
+        raise TheoryError(f"{name} is {_short(value)}; it must be at most {MOST:g}")
+    if math.isnan(value) or value < least or value != int(value):
         raise TheoryError(f"{name} is {value:g}; it must be a whole number, {least} or more")
     return int(value)
 

@@ -13,7 +13,8 @@ import numpy as np
 from collapse_cli.theory.checks import TheoryError, whole
 
 POLICIES = ("replace", "accumulate")
-LARGEST_ACCUMULATION = 10_000_000  # generations of a product that is multiplied out
+LARGEST = 10_000_000  # dimensions
+MOST_GENERATIONS = 10_000_000  # generations of a product that is multiplied out
 ASYMPTOTIC = 20.0  # from here on eight terms of a series in 1/x are exact to a float
 
 
@@ -87,6 +88,8 @@ def gaussian(*, n: int, generations: int, unbiased: bool, policy: str = "replace
         TheoryError: for another policy or an impossible size.
     """
     size, steps, dims = whole("n", n, 2), whole("generations", generations, 0), whole("d", d, 1)
+    if dims > LARGEST:
+        raise TheoryError(f"d is {dims}; the determinant is summed over at most {LARGEST} dimensions")
     if policy == "replace":
         return _replaced(size, steps, unbiased, dims)
     if policy == "accumulate":
@@ -121,8 +124,8 @@ def _replaced(n: int, steps: int, unbiased: bool, d: int) -> GaussianRefit:
 
 
 def _accumulated(n: int, steps: int, unbiased: bool, d: int) -> GaussianRefit:
-    if steps > LARGEST_ACCUMULATION:
-        raise TheoryError(f"generations is {steps}; under accumulate at most {LARGEST_ACCUMULATION} are multiplied out")
+    if steps > MOST_GENERATIONS:
+        raise TheoryError(f"generations is {steps}; under accumulate at most {MOST_GENERATIONS} are multiplied out")
     variance, wander = _products(n, steps, unbiased)
     if unbiased:  # no closed form known: what is left beyond T is 1/(n T) of v, but for terms of 1/T^3
         far = max(steps, 20_000)
