@@ -308,7 +308,8 @@ def gaussian(
         measured = drawn.gaussian(**arguments, trials=simulate, seed=seed)
     note = (
         "Theorem 3.1 of Shumailov et al., Nature 631 (2024), and closed forms derived from it (docs/theory.md). Exact; "
-        "variance, std and log_variance are of one coordinate."
+        "variance, std and log_variance are of one coordinate. Beyond n generations, unbiased, mean variances hang on "
+        "few large ones, which a simulation seldom draws: look at std and log_variance."
     )
     show("gaussian", inputs, values, measured, note, seed, as_json)
 

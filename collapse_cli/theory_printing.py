@@ -88,8 +88,9 @@ def show(
         drawn = ["", ""] if measured else []
         if found is not None:
             drawn = [f"{_said(found.mean)} ± {found.error:.2g}", ""]
-            if value is not None and math.isfinite(found.relative(value)):
-                drawn[1] = f"{found.relative(value):+.2%}"
+            off = math.nan if value is None else found.relative(value)
+            if math.isfinite(off):
+                drawn[1] = f"{off:+.2%}" if abs(off) < 10 else f"{off:+.0e}"
         table.add_row(name, "" if value is None else _said(value), *drawn, says.get(name, ""))
     console = Console()
     console.print(table)
