@@ -9,6 +9,7 @@ from collapse_cli.metrics.families import Headline, headline
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.report.catalogue import SHARE, Measure
 from collapse_cli.report.figures import (
+    TINY,
     Figure,
     Trace,
     apart,
@@ -79,7 +80,7 @@ def headline_figure(series: Sequence[Series], learner: str, name: str) -> Figure
     traces: list[Trace] = []
     for one in series:
         seeds = {
-            seed: {g: y for g, y in values.items() if y > 0 or not top.log}
+            seed: {g: y for g, y in values.items() if y > TINY or not top.log}
             for seed, values in one.by_seed(measure.name).items()
         }
         traces += lines(one, found[one.index], seeds, legend=True, share=share)
@@ -128,7 +129,7 @@ def with_theory(measure: Measure, series: Sequence[Series]) -> Figure | None:
 def theory_lines(one: Series, what: str, *, log: bool = False, legend: bool = False) -> list[Trace]:
     """What theory says of a field along a series; at most `POINTS` generations, none where it says nothing."""
     found = theory_of_series(one, what)
-    found = {g: y for g, y in found.items() if y > 0 or not log}
+    found = {g: y for g, y in found.items() if y > TINY or not log}
     if not found:
         return []
     name = label(one.label)
@@ -162,7 +163,7 @@ def shown(one: Series, measure: Measure, *, log: bool) -> dict[int, Interval]:
     return {
         g: Interval(there.mean, None if there.low is None else max(there.low, there.mean / LOWEST), there.high, there.n)
         for g, there in means.items()
-        if there.mean > 0
+        if there.mean > TINY
     }
 
 

@@ -18,6 +18,7 @@ from collapse_cli.report.text import label
 Trace = dict[str, Any]
 MARKED = 60  # generations up to which each has a marker
 EXPONENT = 690.0  # the largest whose exponential is a float with room to spare
+TINY = 1e-250  # no logarithmic axis goes below
 TICKS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 
 

@@ -9,7 +9,7 @@ from collapse_cli.diagnosis.families import headline_of
 from collapse_cli.diagnosis.grid import WORDS, Point, amount, axes_of, points, words
 from collapse_cli.expectations import theory_of
 from collapse_cli.metrics.words import spread
-from collapse_cli.report.figures import Figure, Trace, apart, log_ticks, rounded
+from collapse_cli.report.figures import TINY, Figure, Trace, apart, log_ticks, rounded
 from collapse_cli.report.measures import headline_measure
 from collapse_cli.report.reading import Run
 from collapse_cli.report.text import label
@@ -157,7 +157,7 @@ def figures_of(run: Run, cut: Cut, name: str) -> list[Figure]:
     """A cut as plots with one vertical scale."""
     top, measure = headline_of(run.config), headline_measure(run.learner, "mixture")
     every = [cell for panel in cut.panels for line in panel.lines for cell in line.cells]
-    log = top.log and all(cell.mean.mean > 0 for cell in every)
+    log = top.log and all(cell.mean.mean > TINY for cell in every)
     scale = scale_of(cut, every)
     drawn = [(panel, _traces(run, panel, cut, scale, log)) for panel in cut.panels]
     seen = [y for _, traces in drawn for trace in traces for y in _reach(trace)]
@@ -315,7 +315,7 @@ def _traces(run: Run, panel: Panel, cut: Cut, scale: Scale, log: bool) -> list[T
             }
         )
     for line in panel.lines:
-        known = [(x, y) for x, y in theory_points(run, line, cut.axis) if y > 0 or not log]
+        known = [(x, y) for x, y in theory_points(run, line, cut.axis) if y > TINY or not log]
         if not known:
             continue
         xs = [rounded(scale.at(x)) for x, _ in known]

@@ -179,7 +179,7 @@ def draw_curve(axes: Any, series: Sequence[Series], measure: Measure) -> None:
     whole(axes)
     if seen and (ends := level(seen, measure)):
         axes.set_ylim(*ends)
-    elif measure.zero:
+    elif measure.zero and min(seen, default=0.0) >= 0:
         axes.set_ylim(bottom=0)
 
 

@@ -9,7 +9,7 @@ from collapse_cli.diagnosis.grid import words
 from collapse_cli.metrics.families import headline
 from collapse_cli.report.catalogue import Measure
 from collapse_cli.report.families import shown, strips_of, theory_of_series
-from collapse_cli.report.figures import apart, bounded, level, log_ticks
+from collapse_cli.report.figures import TINY, apart, bounded, level, log_ticks
 from collapse_cli.report.grids import (
     TITLES,
     Cut,
@@ -96,7 +96,7 @@ def _measured(axes: Any, series: Sequence[Series], measure: Measure, *, log: boo
         draw_line(axes, one, means)
         seen += [end for there in means.values() for end in (there.mean, there.low, there.high) if end is not None]
     for one in series:
-        theory = {g: y for g, y in theory_of_series(one, measure.name).items() if y > 0 or not log}
+        theory = {g: y for g, y in theory_of_series(one, measure.name).items() if y > TINY or not log}
         if theory:
             axes.plot(list(theory), list(theory.values()), label=None if said else "theory", **THEORY)
             said = True
@@ -110,7 +110,7 @@ def _measured(axes: Any, series: Sequence[Series], measure: Measure, *, log: boo
         log_axis(axes.yaxis, log_ticks(low, high))
     elif seen and (ends := level(seen, measure)):
         axes.set_ylim(*ends)
-    elif measure.zero:
+    elif measure.zero and min(seen, default=0.0) >= 0:
         axes.set_ylim(bottom=0)
 
 
@@ -169,7 +169,7 @@ def _panel(axes: Any, run: Run, cut: Cut, panel: Panel, *, many: bool, theory: b
     """One plot; whether theory is named in its legend, or was in an earlier one's."""
     top = headline_of(run.config)
     every = [cell for each in cut.panels for line in each.lines for cell in line.cells]
-    log = top.log and all(cell.mean.mean > 0 for cell in every)
+    log = top.log and all(cell.mean.mean > TINY for cell in every)
     scale = scale_of(cut, every)
     seen = []
     for line in panel.lines:
@@ -191,7 +191,7 @@ def _panel(axes: Any, run: Run, cut: Cut, panel: Panel, *, many: bool, theory: b
             label=named(line, cut) or None,
         )
     for line in panel.lines:
-        known = [(scale.at(x), y) for x, y in theory_points(run, line, cut.axis) if y > 0 or not log]
+        known = [(scale.at(x), y) for x, y in theory_points(run, line, cut.axis) if y > TINY or not log]
         if len(known) > 1:
             axes.plot(*zip(*known, strict=True), label=None if theory else "theory", **THEORY)
             seen += [y for _, y in known]
