@@ -72,7 +72,8 @@ def grid_table(rows: Sequence[Row], tree: Tree) -> Table:
     measure = headline_of(tree)
     cells = points(rows, measure.name, tree)
     axes = axes_of(cells, tree)
-    over = f"mean over {max((cell.mean.n for cell in cells), default=0)} seeds, 95% interval; theory below"
+    over = f"mean over {max((cell.mean.n for cell in cells), default=0)} seeds, 95% interval"
+    over += "; theory below" if any(expectations.theory_of(tree, cell.record) is not None for cell in cells[:1]) else ""
     table = _table(f"{measure.title} ({over})")
     down = max(axes, key=lambda axis: len(axes[axis]), default="rows")
     others = [axis for axis in axes if axis != down]

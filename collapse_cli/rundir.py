@@ -40,6 +40,11 @@ class RunFolder:
                 f"and is not {STORE!r}"
             )
         self.runs, self.name, self.path = runs, name, runs / name
+        self._file, self._read, self._there = (
+            0,
+            0,
+            set[Where](),
+        )  # of metrics.jsonl: which file, how far it was read, rows
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -181,10 +186,29 @@ class RunFolder:
         if not rows:
             return False
         with self.locked():
-            there = {_where(old) for old in _lines(self.path / "metrics.jsonl", self._needed())}
-            new = [row for row in rows if _where(row) not in there]
+            self._look_again()
+            new = [row for row in rows if _where(row) not in self._there]
             _append(self.path / "metrics.jsonl", *new)
             return bool(new)
+
+    def _look_again(self) -> None:
+        """Which generations have rows by now: what was added to the file since is read, by us or by another process."""
+        file = self.path / "metrics.jsonl"
+        try:
+            now = file.stat()
+        except FileNotFoundError:
+            now = None
+        if (
+            now is None or self._file != now.st_ino or now.st_size < self._read
+        ):  # another file than the one that was read
+            self._file, self._read, self._there = now.st_ino if now else 0, 0, set()
+        if now is not None:
+            with file.open("rb") as lines:
+                lines.seek(self._read)
+                added = lines.read()
+            whole = added[: added.rfind(b"\n") + 1]  # a line torn by a kill is looked at again
+            self._read += len(whole)
+            self._there |= {_where(row) for row in _rows(whole.decode("utf-8", "replace"), self._needed())}
 
     def add_event(self, event: Mapping[str, Any]) -> None:
         with self.locked():
@@ -282,19 +306,23 @@ def _where(row: Mapping[str, Any]) -> Where:
 
 
 def _lines(file: Path, needed: Set[str]) -> list[dict[str, Any]]:
-    """The rows of a file that can be rows of a run; a policy's name is printed, so control characters in it are damage."""
+    """The rows of a file that can be rows of a run."""
+    return _rows(file.read_text(encoding="utf-8", errors="replace"), needed) if file.exists() else []
+
+
+def _rows(text: str, needed: Set[str]) -> list[dict[str, Any]]:
+    """The lines that can be rows of a run; a policy's name is printed, so control characters in it are damage."""
     rows = []
-    if file.exists():
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # torn by a kill; what it said is in the store
-            if not (isinstance(row, dict) and row.keys() >= needed):
-                continue
-            whole = all(type(row[name]) is int for name in ("seed", "generation"))
-            if whole and isinstance(row["policy"], str) and row["policy"].isprintable():
-                rows.append(row)
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # torn by a kill; what it said is in the store
+        if not (isinstance(row, dict) and row.keys() >= needed):
+            continue
+        whole = all(type(row[name]) is int for name in ("seed", "generation"))
+        if whole and isinstance(row["policy"], str) and row["policy"].isprintable():
+            rows.append(row)
     return rows
 
 

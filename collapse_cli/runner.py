@@ -104,9 +104,12 @@ class Work:
     def _before(self, generation: Generation, made: "Reading") -> Mapping[str, Any] | None:
         """What was measured of the model before: from the store, for its row may be written later than this one."""
         before = self._generations.get((generation.policy, generation.seed, generation.generation - 1))
-        if before is None or not self.store.has(before.eval.key):
+        if before is None:
             return None
-        return facts_of(before, made.of(before.eval.key))
+        try:
+            return facts_of(before, made.of(before.eval.key))
+        except FileNotFoundError:
+            return None
 
     def _label(self, stage: Stage) -> str:
         return show.stage_label(stage, self.plan.serves[stage.key])
@@ -120,11 +123,11 @@ class Page:
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
-        self._spent, self._began = 0.0, time.monotonic()
+        self._spent, self._last, self._began = 0.0, 0.0, time.monotonic()
 
     def refresh(self) -> None:
-        """After a generation, unless reports have taken much of the run's time already."""
-        if self._spent <= REPORT_SHARE * (time.monotonic() - self._began):
+        """After a generation, unless reports take much of the run's time: the next one costs what the last one did."""
+        if self._spent + self._last <= REPORT_SHARE * (time.monotonic() - self._began):
             self.write(forecast=False)
 
     def write(self, *, forecast: bool) -> None:
@@ -134,7 +137,8 @@ class Page:
             report.write_report([self.folder], self.folder.path / "report.html", forecast=forecast)
         except Exception as error:
             log.warning("the report could not be written (%s: %s); the run itself is well", type(error).__name__, error)
-        self._spent += time.monotonic() - start
+        self._last = time.monotonic() - start
+        self._spent += self._last
 
 
 def run_all(

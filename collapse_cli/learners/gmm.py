@@ -20,7 +20,7 @@ class GaussianMixture(Family):
 
     section = "gmm"
     sources = ("blobs",)
-    block = 50
+    block = 250
 
     def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
         super().__init__(settings, hints, tell)
