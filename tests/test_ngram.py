@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from collapse_cli import policies, zipf
-from collapse_cli.config import Experiment
+from collapse_cli.config import Experiment, load, preset_path, read_toml
 from collapse_cli.data import Dataset, InputError
 from collapse_cli.learners import learner_class
 from collapse_cli.learners import ngram_tables as tables
@@ -412,6 +412,15 @@ def test_what_a_stage_depends_on() -> None:
 
 def test_it_is_found_by_its_name() -> None:
     assert learner_class("ngram") is NGram
+
+
+def test_the_preset_shows_three_policies_on_a_known_language() -> None:
+    config = load(read_toml(preset_path("ngram-zipf")), "ngram-zipf")
+    found = NGram.resolve(config.model_dump(mode="json"))
+    assert config.loop.policies == ("keep-0", "keep-10", "accumulate")
+    assert found.tree["model"]["tokenizer"] == "words"
+    blocks = config.data.zipf.train_tokens // config.data.block_size
+    assert config.data.rows < blocks
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
