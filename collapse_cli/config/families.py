@@ -83,6 +83,8 @@ class VaeConfig(Section):
     epochs: int = Field(default=30, ge=1)
     lr: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-5, ge=0)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of training; weights, losses, sampling and scoring stay float32."""
     measured: int = Field(default=100, ge=2)
     """Generated images whose latents are measured, as in the notebook."""
 
@@ -108,9 +110,18 @@ class MlpConfig(Section):
     width: int = Field(default=200, ge=1)
     """Hidden units."""
     epochs: int = Field(default=50, ge=1)
+    steps: int = Field(default=0, ge=0)
+    """Steps of the optimizer, rounded to whole epochs (one at least), in place of `epochs`, so that a larger corpus is
+    not trained on for longer. 0: `epochs`."""
     batch_size: int = Field(default=128, ge=1)
     lr: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
+    """Of AdamW."""
+    labels: Literal["soft", "hard"] = "soft"
+    """Synthetic labels: the model's ten outputs as they are, or 1 for the largest and 0 for the others."""
+    select: Literal["last", "valid"] = "last"
+    """Weights to keep: the last, or those of the epoch with the lowest error on a tenth of the real training images that
+    is put aside for it."""
 
 
 class MixtureConfig(Section):
