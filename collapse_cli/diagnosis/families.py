@@ -115,8 +115,9 @@ def laws_of(cells: Sequence[Point]) -> list[ScalingLaw]:
     rows = [
         {**cell.record, "share": cell.share, "seed": seed, "error": value}
         for cell in cells
-        if cell.record["rows"] >= 1
+        if 1 <= cell.record["rows"] <= 1e15
         for seed, value in cell.by_seed.items()
+        if 1e-100 < value < 1e100  # numbers that a run makes
     ]
     places = list(dict.fromkeys((row["share"], *(row.get(axis) for axis in AXES)) for row in rows))
     kept = set(places[:LAWS])
