@@ -25,7 +25,7 @@ from collapse_cli.stage import Finished, Generation, Plan, Stage
 from collapse_cli.store import Store
 
 log = logging.getLogger(__name__)
-REPORT_SHARE = 0.05  # of a run's time that refreshing its report may take
+REPORT_SHARE = 0.02  # of a run's time that refreshing its report may take
 
 
 class Work:
