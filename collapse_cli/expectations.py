@@ -4,13 +4,13 @@ Pure: rows of `metrics.jsonl` and a configuration's plain tree in, judgements ou
 nobody vouches for, so that every leaf is looked at before it is used, and sizes are bounded before theory is asked.
 """
 
-import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from collapse_cli import predictions
 from collapse_cli.cell import AXES, SHORT, cells
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.counting import counted
@@ -237,7 +237,6 @@ def _asked(function: str, tree: Tree, *arguments: Any) -> float | None:
     if not _bounded(tree):
         return None
     try:
-        predictions = importlib.import_module("collapse_cli.predictions")
         return number(getattr(predictions, function)(tree, *arguments))
     except Exception:  # a configuration of another version, or damaged: theory has nothing to say of it
         return None

@@ -1,7 +1,6 @@
 """Measured against published: the verdict at its boundaries, cells that are found or not, entries that are damage."""
 
 import math
-import sys
 from types import ModuleType
 from typing import Any
 
@@ -50,7 +49,7 @@ def predictions(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("predictions")
     module.predict_loop = lambda tree, what, policy, generation: 0.9**generation if what == "variance" else None  # type: ignore[attr-defined]
     module.predict_cell = lambda tree, record: 10.0 / record["rows"] + record["share"] ** 2  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "collapse_cli.predictions", module)
+    monkeypatch.setattr(expectations, "predictions", module)
     return module
 
 

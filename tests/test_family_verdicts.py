@@ -1,7 +1,6 @@
 """Verdicts on other families and on mixtures, word for word."""
 
 import re
-import sys
 from types import ModuleType
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from mixed import FAMILIES, cell_error, families_rows, mixture_rows, ridge, tree_of
 
+from collapse_cli import expectations
 from collapse_cli.diagnosis.families import family_verdict, mixture_verdict
 from collapse_cli.diagnosis.grid import axes_of, points
 
@@ -20,7 +20,7 @@ def no_theory(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("predictions")
     module.predict_loop = lambda *_: None  # type: ignore[attr-defined]
     module.predict_cell = lambda *_: None  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "collapse_cli.predictions", module)
+    monkeypatch.setattr(expectations, "predictions", module)
     return module
 
 

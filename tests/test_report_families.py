@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-import sys
 import zlib
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +17,7 @@ from scipy import stats
 from test_report import Text, figures_of, report
 from test_report_hostile import HOSTILE, Structure, page_of
 
+from collapse_cli import expectations
 from collapse_cli.metrics.families import HEADLINES
 from collapse_cli.report import write_figures, write_markdown, write_report
 from collapse_cli.report.families import POINTS, STRIPS
@@ -64,7 +64,7 @@ def predictions(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     module.predict_loop = predict_loop  # type: ignore[attr-defined]
     module.predict_cell = lambda *_: None  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "collapse_cli.predictions", module)
+    monkeypatch.setattr(expectations, "predictions", module)
     return module
 
 

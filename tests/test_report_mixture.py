@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +14,7 @@ from scipy import stats
 from test_report import Text, figures_of, report
 from test_report_hostile import HOSTILE, Structure, page_of
 
+from collapse_cli import expectations
 from collapse_cli.diagnosis.families import laws_of, mixture_verdict
 from collapse_cli.expectations import planned_cells
 from collapse_cli.report import write_figures, write_markdown
@@ -31,7 +31,7 @@ def predictions(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("predictions")
     module.predict_loop = lambda *_: None  # type: ignore[attr-defined]
     module.predict_cell = lambda tree, record: float(cell_error(record))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "collapse_cli.predictions", module)
+    monkeypatch.setattr(expectations, "predictions", module)
     return module
 
 

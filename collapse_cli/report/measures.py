@@ -2,7 +2,7 @@
 
 from collapse_cli.expectations import COORDINATES
 from collapse_cli.metrics.families import headline
-from collapse_cli.report import catalogue
+from collapse_cli.report.catalogue import NUMBERS as OF_TEXT
 from collapse_cli.report.catalogue import SHARE, Measure
 
 TEST_LOSS = Measure(
@@ -222,7 +222,7 @@ OWN = {measure for measures in (*FAMILIES.values(), NGRAM) for measure in measur
 
 # fields of which anything but a finite number is damage
 NUMBERS = (
-    catalogue.NUMBERS
+    OF_TEXT
     | {measure.name for measure in OWN}
     | {f"{measure.name}_se" for measure in OWN}
     | set(COORDINATES)

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from collapse_cli.report import paper, paper_families
-from collapse_cli.report.paper import STYLE
+from collapse_cli.report.paper import STYLE, TEXTS
+from collapse_cli.report.paper_families import DRAWN as FAMILIES
 from collapse_cli.report.reading import Run, Series
 
 
@@ -15,8 +15,8 @@ def _texts(draw: Callable[[Sequence[Series]], Any], runs: Sequence[Run], series:
 
 
 DRAWN: Mapping[str, Callable[[Sequence[Run], Sequence[Series]], Any]] = {
-    **{name: partial(_texts, draw) for name, draw in paper.TEXTS.items()},
-    **paper_families.DRAWN,
+    **{name: partial(_texts, draw) for name, draw in TEXTS.items()},
+    **FAMILIES,
 }
 
 
