@@ -95,11 +95,12 @@ def test_em_is_scikit_learns_from_the_same_start(
 
 @given(
     seed=st.integers(0, 10**6),
-    rows=st.integers(4, 300),
+    rows=st.integers(20, 300),
     d=st.integers(1, 4),
     clusters=st.integers(1, 4),
 )
 def test_clusters_are_those_of_scikit_learns_k_means(seed: int, rows: int, d: int, clusters: int) -> None:
+    """With hardly more rows than clusters two candidates of k-means++ may be equally good, and rounding decides."""
     x = drawn(seed, rows, d, 3, 2.0)
     state = np.random.RandomState
     with warnings.catch_warnings():

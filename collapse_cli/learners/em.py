@@ -90,33 +90,53 @@ def kmeans_start(x: np.ndarray, components: int, ridge: float, seed: int) -> Mix
 def kmeans_labels(x: np.ndarray, clusters: int, state: np.random.RandomState) -> np.ndarray:
     """(rows,) the cluster of each row: what scikit-learn's `KMeans(clusters, n_init=1)` finds from the same state.
 
-    Its own k-means++ for the centres, then Lloyd's algorithm until nothing changes, as there, but in two matrix products a
-    round and one thread, so that sums are always of one order (a row exactly between two centres may go to the other). Where a cluster loses all its rows: its own `KMeans`.
+    Its k-means++ for the centres, then Lloyd's algorithm until nothing changes, as there, but in two matrix products a
+    round and one thread, so that sums are always of one order (where two choices are equally good, rounding may choose the other). Where a cluster loses all its rows: its own `KMeans`.
     """
-    from sklearn.cluster import KMeans, kmeans_plusplus
+    from sklearn.cluster import KMeans
 
     still = float(x.var(axis=0).mean()) * 1e-4
     off = x - x.mean(axis=0)
     drawn = state.get_state()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fewer distinct rows than clusters
-        centres, _ = kmeans_plusplus(off, clusters, random_state=state)
-        labels: np.ndarray = np.full(len(x), -1)
-        for _ in range(300):  # `KMeans`' max_iter
-            before, labels = labels, _nearest(off, centres)
-            if np.array_equal(before, labels):
-                return labels
-            shares = (labels == np.arange(clusters)[:, None]).astype(np.float64)
-            counts = shares.sum(axis=1)
-            if counts.min() == 0:
-                state.set_state(drawn)
+    centres = _seeded(off, clusters, state)
+    labels: np.ndarray = np.full(len(x), -1)
+    for _ in range(300):  # `KMeans`' max_iter
+        before, labels = labels, _nearest(off, centres)
+        if np.array_equal(before, labels):
+            return labels
+        shares = (labels == np.arange(clusters)[:, None]).astype(np.float64)
+        counts = shares.sum(axis=1)
+        if counts.min() == 0:
+            state.set_state(drawn)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # fewer distinct rows than clusters
                 found: np.ndarray = KMeans(clusters, n_init=1, random_state=state).fit(x).labels_
-                return found
-            moved = shares @ off / counts[:, None]
-            step, centres = float(np.square(moved - centres).sum()), moved
-            if step <= still:
-                break
-        return _nearest(off, centres)
+            return found
+        moved = shares @ off / counts[:, None]
+        step, centres = float(np.square(moved - centres).sum()), moved
+        if step <= still:
+            break
+    return _nearest(off, centres)
+
+
+def _seeded(x: np.ndarray, clusters: int, state: np.random.RandomState) -> np.ndarray:
+    """(clusters, d) rows to start k-means from: k-means++ with as many candidates as scikit-learn, from the same numbers.
+
+    Each centre is drawn with probabilities that go with squared distances to those before it (Arthur and Vassilvitskii, 2007);
+    of 2 + ln(clusters) draws the one that leaves the rows the nearest.
+    """
+    last = len(x) - 1
+    centres = [x[min(int(state.random_sample() * len(x)), last)]]
+    squares = np.square(x - centres[0]).sum(axis=1)
+    for _ in range(clusters - 1):
+        wanted = state.random_sample(2 + int(math.log(clusters))) * squares.sum()
+        candidates = np.minimum(np.searchsorted(np.cumsum(squares), wanted), last)
+        off = x - x[candidates][:, None]
+        left = np.minimum(squares, np.einsum("crd,crd->cr", off, off))
+        best = int(left.sum(axis=1).argmin())
+        centres.append(x[candidates[best]])
+        squares = left[best]
+    return np.stack(centres)
 
 
 def _nearest(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
