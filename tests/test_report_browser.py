@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from instrumented import write_run
+from mixed import FAMILIES, families_rows, mixture_rows, regression, tree_of, write
 from PIL import Image
 
 from collapse_cli.report import write_report
@@ -54,6 +55,22 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_run(runs, "old", policies=POLICIES[:2], generations=2, instruments=False)
     for out, names in (("plain", ["plain"]), ("both", ["plain", "hostile"]), ("old", ["old"])):
         write_report([RunFolder(runs, name) for name in names], runs / f"{out}.html")
+    return runs
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Reports on other model families and on mixtures."""
+    runs = tmp_path_factory.mktemp("others")
+    loop = {"generations": 8, "policies": ["keep-0", "accumulate"], "seeds": [0, 1]}
+    for learner in ("gaussian", "vae"):
+        tree = tree_of(learner, loop=loop)
+        write(runs, learner, tree, families_rows(tree, FAMILIES[learner]))
+    grid = {"rows": [300, 1000, 3000, 10000], "share": [0.0, 0.01, 0.5], "quality": [0.1, 1.0]}
+    tree = tree_of("ridge", kind="mixture", mixture=grid, loop={"seeds": [0, 1]})
+    write(runs, "mixture", tree, mixture_rows(tree, regression))
+    for name in ("gaussian", "vae", "mixture"):
+        write_report([RunFolder(runs, name)], runs / f"{name}.html")
     return runs
 
 
@@ -264,4 +281,25 @@ def test_on_a_phone_the_switch_of_the_theme_is_whole_and_a_wide_table_shows_that
     more = edge()
     driver.execute_script(f"{place}.scrollLeft = 10000")
     assert more < edge() - 60, "the shadow is there until the end is seen"
+    clean(driver)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("name", ["gaussian", "vae", "mixture"])
+def test_other_families_and_mixtures_are_drawn_without_an_error(
+    driver: Any, others: Path, name: str, dark: bool
+) -> None:
+    show(driver, others / f"{name}.html", 390 if dark else 1200, dark=dark)
+    clean(driver)
+    drawn = lines_shown(driver)
+    assert len(drawn) >= 4
+    assert min(drawn.values()) > 0
+    assert driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    pictures = driver.execute_script(
+        "return [...document.querySelectorAll('img.strip')].map((one) => one.complete && one.naturalWidth)"
+    )
+    assert all(width == 8 * 28 + 7 * 2 for width in pictures)
+    assert (len(pictures) > 0) == (name == "vae")
+    for button in driver.find_elements("css selector", "button[data-log]"):
+        driver.execute_script("arguments[0].click()", button)
     clean(driver)
