@@ -116,6 +116,11 @@ def test_sizes_weights_and_rounds_are_told() -> None:
     assert said.startswith("At c² = 1, error is ")
     assert "at m = 50" in said
     assert "at m = 400." in said
+    peak = {50: 1.0, 100: 9.0, 200: 0.5}
+    said = mixture_verdict(
+        [row | {"error": peak[row["size"]]} for row in mixture_rows(tree, exact) if row["size"] in peak], tree
+    )
+    assert said == "At c² = 1, error is 1.00 at m = 50, up to 9.00 at m = 100, and 0.500 at m = 200."
     tree = mixture(rows=[300, 3000], share=[0.5], weight=[0.0, 0.03, 0.5])
     said = mixture_verdict(mixture_rows(tree, lambda row, _: {"error": (row["weight"] - 0.03) ** 2 + 0.1}), tree)
     assert said == "At n = 3,000, error is 0.101 at α = 0, least at α = 0.03: 0.100, and 0.321 at α = 0.5."

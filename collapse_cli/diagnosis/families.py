@@ -179,11 +179,13 @@ def _others(
         if len(line) < 2:
             continue
         first, last = line[0], line[-1]
-        best = min(line, key=lambda cell: cell.mean.mean)
+        best, worst = (pick(line, key=lambda cell: cell.mean.mean) for pick in (min, max))
         said = f"at {words(rest)}, " if any(v is not None for v in rest.values()) else ""
         said += f"{_short(measure)} is {value(first.mean.mean)} at {words({axis: first.at(axis)})}"
         if best is not first and best is not last:
             said += f", least at {words({axis: best.at(axis)})}: {value(best.mean.mean)},"
+        elif worst.mean.mean > 1.5 * max(first.mean.mean, last.mean.mean):  # an interpolation peak
+            said += f", up to {value(worst.mean.mean)} at {words({axis: worst.at(axis)})},"
         parts.append(f"{said} and {value(last.mean.mean)} at {words({axis: last.at(axis)})}")
     return parts
 

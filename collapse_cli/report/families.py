@@ -101,10 +101,11 @@ def headline_figure(series: Sequence[Series], learner: str, name: str) -> Figure
         layout["yaxis"] |= {"rangemode": "tozero"} if min(seen) >= 0 else {}
         if ends := level(seen, measure):
             layout["yaxis"]["range"] = ends
+    faint = ", faint lines are single seeds" if any(trace["meta"]["role"] == "seed" for trace in traces) else ""
     return Figure(
         name,
         top.title,
-        f"{measure.reading} The line is the mean over seeds, the band its 95% interval, faint lines are single seeds.",
+        f"{measure.reading} The line is the mean over seeds, the band its 95% interval{faint}.",
         measure.misses,
         in_words(top.title, series, found, share),
         traces,

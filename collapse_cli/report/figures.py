@@ -16,6 +16,7 @@ from collapse_cli.report.reading import Series
 from collapse_cli.report.text import label
 
 Trace = dict[str, Any]
+SEEDS = 12  # up to which each is drawn, faintly
 MARKED = 60  # generations up to which each has a marker
 EXPONENT = 690.0  # the largest whose exponential is a float with room to spare
 TINY = 1e-250  # no logarithmic axis goes below
@@ -226,7 +227,7 @@ def lines(
                 }
             )
         traces[-1]["fill"] = "tonexty"
-    if len(by_seed) > 1:
+    if 1 < len(by_seed) <= SEEDS:
         for seed, values in by_seed.items():
             traces.append(
                 {

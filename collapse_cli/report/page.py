@@ -125,6 +125,8 @@ def _bar(runs: Sequence[Run], series: Sequence[Series]) -> str:
     signs = {index: swatch(None if own else index, 0) for index in policies}
     chips = [_chip("policy", index, signs[index], name) for index, name in sorted(policies.items())]
     for index, run in enumerate(runs if len(runs) > 1 else ()):
+        if run.mixture:
+            continue
         chips.append(_chip("run", index, swatch(index if own else None, index), run.name))
     return (
         f'<div class="bar"><div role="toolbar" aria-label="What all plots show">{"".join(chips)}'
