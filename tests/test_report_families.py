@@ -344,3 +344,22 @@ def test_pictures_of_a_long_run_are_few(tmp_path: Path) -> None:
     tree = tree_of("vae", loop={"generations": 60, "policies": ["keep-0"], "seeds": [0, 1]})
     write(tmp_path, "long", tree, families_rows(tree, FAMILIES["vae"]))
     assert page_of(tmp_path, "long").count('class="strip"') <= STRIPS
+
+
+def test_intervals_end_where_values_must_and_what_explodes_is_logarithmic(tmp_path: Path) -> None:
+    def explodes(row: Any, random: Any) -> dict[str, float]:
+        last = row["generation"] == 2
+        return {
+            "variance": (1e-6, 1e-6, 9e-6)[row["seed"]] if last else 1.0,
+            "test_loss": 1e12 if last else 1.0 + row["seed"],
+        }
+
+    tree = tree_of("gaussian", loop={**LOOP, "generations": 2, "policies": ["keep-0"]})
+    write(tmp_path, "run", tree, families_rows(tree, explodes))
+    text = report(tmp_path, "run")
+    assert "(-" not in Text(text).said.split("How it was made")[0]
+    assert Text(text).said.count("(0 to 1.5") == 1, "in the verdict"
+    assert "0 to 1.5" in Text(text).said.split("At a glance")[2]
+    axis = figures_of(text)["figures"]["family_0_test_loss"]["layout"]["yaxis"]
+    assert axis["type"] == "log"
+    assert axis["logrange"][1] > 12

@@ -16,6 +16,7 @@ from collapse_cli.scaling import ScalingLaw, laws
 Row = Mapping[str, Any]
 Tree = Mapping[str, Any]
 LAWS = 32  # scaling laws that are fitted for one run
+POSITIVE = {"variance", "l2_squared", "latent_spread", "error"}  # an interval does not end below 0
 NOTHING = "No generation is measured yet."
 TEXTS = ("lm", "ngram")  # learners whose rows the rules of early and late collapse can be asked about
 
@@ -45,7 +46,7 @@ def means_of(rows: Sequence[Row], what: str) -> tuple[dict[int, Interval], list[
         if len(own) == len(seeds) and own:
             mean = mean_of(own, what)
             if mean is not None:
-                means[g] = mean[0]
+                means[g] = mean[0].within(lambda end: max(0.0, end)) if what in POSITIVE else mean[0]
     return means, seeds
 
 

@@ -32,7 +32,9 @@ class Measure:
 
 
 SHARE = "share"
-LIMITS = {SHARE: (0.0, 1.0), "0–1": (0.0, 1.0), "0–100": (0.0, 100.0)}
+LIMITS = {SHARE: (0.0, 1.0), "0–1": (0.0, 1.0), "0–100": (0.0, 100.0)} | dict.fromkeys(
+    ("of the truth's", "std", "v₀", "W₂², v₀", "L2², squared", "|ŵ − w|²", "squared"), (0.0, math.inf)
+)
 
 SAMPLES = (
     Measure(

@@ -32,6 +32,7 @@ from collapse_cli.report.tables import left_out
 from collapse_cli.report.text import escaped, label, one_line
 
 POINTS = 60  # generations at which a curve of theory is worked out
+FACTORS = 1e4  # between values of a measure, from which on its axis is logarithmic
 STRIPS = 20  # generations of which pictures are shown
 LOWEST = 20.0  # times below a mean that its band may reach on a logarithmic axis
 LOG = '<button type="button" data-log="headline" aria-pressed="true">logarithmic axis</button>'
@@ -124,6 +125,15 @@ def with_theory(measure: Measure, series: Sequence[Series]) -> Figure | None:
         return None
     ahead = [trace for one in series for trace in theory_lines(one, measure.name)]
     found = _few({one.index: bounded(one, measure) for one in series})
+    seen = [y for trace in (*figure.traces, *ahead) if trace["meta"]["role"] != "edge" for y in trace["y"]]
+    if min(seen) > TINY and max(seen) > FACTORS * min(seen):  # on a linear axis all but the largest would be 0
+        figure.layout["yaxis"].pop("rangemode", None)
+        figure.layout["yaxis"].pop("autorangeoptions", None)
+        figure.layout["yaxis"].update({"type": "log"} | log_ticks(min(seen), max(seen)))
+        for trace in figure.traces:
+            trace["y"] = [max(y, min(seen)) for y in trace["y"]]  # bands that end below 0
+        room = 0.03 * math.log10(max(seen) / min(seen))
+        figure.layout["yaxis"]["logrange"] = [math.log10(min(seen)) - room, math.log10(max(seen)) + room]
     return replace(figure, traces=[*figure.traces, *ahead], numbers=numbers_of(series, found, measure.unit == SHARE))
 
 

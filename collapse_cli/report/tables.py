@@ -12,7 +12,8 @@ from collapse_cli.expectations import judge, theory_at
 from collapse_cli.metrics.families import headline
 from collapse_cli.metrics.words import spread, value
 from collapse_cli.report.catalogue import ALL, SHARE
-from collapse_cli.report.figures import perplexities
+from collapse_cli.report.figures import bounded, perplexities
+from collapse_cli.report.measures import headline_measure
 from collapse_cli.report.reading import Run, Series, number, strings, table
 from collapse_cli.report.text import one_line
 
@@ -101,7 +102,7 @@ def family_glance(series: Sequence[Series]) -> tuple[list[str], list[list[str]]]
     measure = headline(series[0].run.learner, "generational")
     rows, known = [], False
     for one in series:
-        means = one.means(measure.name)
+        means = bounded(one, headline_measure(one.run.learner, "generational"))
         last = max(means, default=one.generations[-1])
         first, end = means.get(0), means.get(last)
         theory = theory_at(one.run.config, measure.name, one.policy, last)
