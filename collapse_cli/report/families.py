@@ -63,6 +63,10 @@ def families(page: Page) -> None:
         ]
         named = [replace(one, name=f"family_{index}_{one.name}") for one in rest if one is not None]
         page.add(f"family-{index}", escaped(title), inside + page.grid(named, "small"))
+
+
+def ngrams(page: Page) -> None:
+    """What n-grams have beside the measures of language models."""
     grams = [one for one in page.texts if one.run.learner == "ngram"]
     figures = [curve(measure, grams) for measure in NGRAM]
     if any(figures):

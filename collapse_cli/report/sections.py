@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from collapse_cli.report.ahead import fan, outlook
 from collapse_cli.report.catalogue import DIVERSITY, MODEL, REPETITION, SAMPLES, TAILS, TRUTH
 from collapse_cli.report.causes import causes_table
-from collapse_cli.report.families import families, pictures
+from collapse_cli.report.families import families, ngrams, pictures
 from collapse_cli.report.figures import curve, perplexity, same_scale
 from collapse_cli.report.markup import cells, folded, heading, how_to_read, leaves, note, plot, split
 from collapse_cli.report.mixtures import mixtures
@@ -374,6 +374,7 @@ SECTIONS = (
     pictures,
     mixtures,
     perplexities,
+    ngrams,
     forecast,
     samples,
     tails,
