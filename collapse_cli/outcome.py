@@ -104,26 +104,22 @@ def expectations_table(rows: Sequence[Row], tree: Tree) -> Table | None:
     if not judged:
         return None
     table = _table("measured against published numbers and theory")
-    for name in ("what", "where", "value", "ours", "", "source"):
-        right = name in ("value", "ours")
-        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name == "")
-    notes: list[str] = []
+    for name in ("what", "where", "value", "ours", "", "from"):
+        right = name in ("value", "ours", "from")
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name in ("", "from"))
+    sources: list[str] = []
     for one in judged:
-        said = "" if one.value is None else f"{value(one.value)}\n[dim]{one.limits}[/]"
-        mark = ""
-        if one.note:
-            if one.note not in notes:
-                notes.append(one.note)
-            mark = f" [dim]({notes.index(one.note) + 1})[/]"
+        said = f"{one.source}: {one.note}" if one.note else one.source
+        if said not in sources:
+            sources.append(said)
+        limits = "" if one.value is None else f"{value(one.value)} [dim]{one.limits}[/]"
         ours = "" if one.ours is None else spread(one.ours)
         sign = SIGNS[one.verdict] + (f"\n[dim]{escape(one.why)}[/]" if one.why else "")
-        table.add_row(
-            escape(one.what.replace("_", " ")), escape(one.where), said, ours, sign, escape(one.source) + mark
-        )
+        where = escape(one.where)
+        table.add_row(escape(one.what.replace("_", " ")), where, limits, ours, sign, f"({sources.index(said) + 1})")
     counts = {name: sum(one.verdict == name for one in judged) for name in SIGNS}
     head = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    lines = [head, *(f"({index}) {escape(note)}" for index, note in enumerate(notes, 1))]
-    table.caption = "\n".join(lines)
+    table.caption = "\n".join([head, *(f"({index}) {escape(said)}" for index, said in enumerate(sources, 1))])
     return table
 
 

@@ -21,6 +21,7 @@ from collapse_cli.store import Store
 # When stages are worked on side by side unasked. Nothing measured has a say: it decides how sums are rounded.
 LARGE = 20_000_000  # parameters; a model of more keeps all cores busy, and two at once need twice the memory
 WORTH = 60.0  # nominal seconds of a whole plan; for less, starting the workers takes longer than they save
+LIGHT_WORTH = 5.0  # the same of workers that need no torch
 NOMINAL_SPEED = 1e11  # FLOP/s
 RECENT = 24  # finished stages that the estimate of the time left is made from
 
@@ -96,7 +97,8 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     )
     cores = torch.get_num_threads()
     prepared = Prepared(config, resolved, planned, notes, listener.computed, size, 1, {})
-    pays = not torch.cuda.is_available() and size.parameters <= LARGE and nominal_seconds(prepared) > WORTH
+    worth = LIGHT_WORTH if learner.light else WORTH
+    pays = not torch.cuda.is_available() and size.parameters <= LARGE and nominal_seconds(prepared) > worth
     workers = workers_for(planned, cores, jobs, pays=pays)
     threads = {key: max(1, cores // min(at_once, workers)) for key, at_once in width(planned).items()}
     return replace(prepared, workers=workers, threads=threads)
@@ -187,7 +189,8 @@ class Clock:
 
     def __init__(self, prepared: Prepared) -> None:
         self.plan, self.workers = prepared.plan, prepared.workers
-        speed = costs.matmul_speed("float32" if prepared.resolved.row_flops else prepared.config.train.dtype)
+        known = prepared.resolved.row_flops > 0  # a family says what its rows cost at the nominal speed
+        speed = NOMINAL_SPEED if known else costs.matmul_speed(prepared.config.train.dtype)
         self.guesses = {
             # a stage beside others has its share of the cores
             key: costs.seconds(stage.work, stage_cost(prepared, stage), speed, prepared.size.layers) * self.workers

@@ -18,10 +18,9 @@ def quiet_libraries() -> None:
 
 def peak_memory_mb() -> int:
     """The most memory this process has held so far, in MB; on a GPU, what torch held there."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() >> 20
+    torch = sys.modules.get("torch")  # where it was never needed it holds nothing
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated()) >> 20
     try:
         import resource
     except ImportError:  # not on Windows

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from collapse_cli import console as show
-from collapse_cli import metrics, outcome, policies, report, sources, tracking
+from collapse_cli import learners, metrics, outcome, policies, report, sources, tracking
 from collapse_cli.config import ConfigError, Experiment, variant_experiments
 from collapse_cli.executors import LocalExecutor
 from collapse_cli.expectations import judge
@@ -200,7 +200,8 @@ def run(
             raise ConfigError(f"the policies {same} and {policy} are the same; name one")
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary, _interruptible():
         with console.status("looking up model and text") if console.is_terminal else nullcontext():
-            quiet_libraries()
+            if not learners.learner_class(config.learner).light:
+                quiet_libraries()
             if not dry_run:
                 _make(store.root)
             prepared = prepare(config, folder, store, Path(temporary) if dry_run else None, jobs)

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -31,21 +31,26 @@ def main() -> int:
     orders = _lines_of_input()
     order = next(orders)
 
-    import torch
-
+    from collapse_cli import learners
     from collapse_cli.config import load
     from collapse_cli.executors import LocalExecutor
     from collapse_cli.kinds import BODIES, plan
     from collapse_cli.process import peak_memory_mb, quiet_libraries
     from collapse_cli.store import Store
 
-    quiet_libraries()
     telling = Telling(answers)
     logging.getLogger("collapse_cli").addHandler(telling)
-    stages = plan(load(order["config"], "the run's configuration"), order["hints"]).stages
+    config = load(order["config"], "the run's configuration")
+    stages = plan(config, order["hints"]).stages
+    set_threads: Callable[[int], object] = lambda threads: None  # noqa: E731 - light learners have one each
+    if not learners.learner_class(config.learner).light:
+        import torch
+
+        quiet_libraries()
+        set_threads = torch.set_num_threads
     executor = LocalExecutor(Store(Path(order["store"])), BODIES)
     for order in orders:
-        torch.set_num_threads(order["threads"])
+        set_threads(order["threads"])
         try:
             done = executor.compute(stages[order["key"]], telling)
         except Exception as error:

@@ -53,11 +53,13 @@ class Learner(Protocol):
     on this machine) and `tell`, which moves the progress bar.
 
     Class attributes: `examines`, whether samples are measured under generation 0's model (`look_at_real`, `examine`);
-    `block`, how many generations make a stage unless the configuration says so.
+    `block`, how many generations make a stage unless the configuration says so; `light`, whether it works without torch and
+    transformers, whose import takes longer than many of its generations.
     """
 
     examines: ClassVar[bool]
     block: ClassVar[int]
+    light: ClassVar[bool]
     facts: dict[str, Any]
 
     @classmethod

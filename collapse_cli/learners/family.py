@@ -21,7 +21,7 @@ class Family(ABC):
     Class attributes:
         section: its section of the configuration, also its name.
         sources: the names of `data.source` that it takes; "images" stands for digits, mnist and folders of IDX files.
-        examines, block: as `learners.Learner` has them. `block` above 1 is for families whose generations take
+        examines, block, light: as `learners.Learner` has them. `block` above 1 is for families whose generations take
             milliseconds: many make one stage, and `state` and `restore` carry a model from one to the next.
         summarises: whether a fit needs only sums over rows (`summarise`, `merge`, `fit_summary`), so that a corpus that
             accumulates is never held as rows.
@@ -31,6 +31,7 @@ class Family(ABC):
     sources: ClassVar[tuple[str, ...]]
     examines: ClassVar[bool] = False
     block: ClassVar[int] = 1
+    light: ClassVar[bool] = True
     summarises: ClassVar[bool] = False
 
     def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:

@@ -41,6 +41,7 @@ class Mlp(Family):
     """Datasets hold `x`, (rows, pixels) float32 in 0..1, and `y`, (rows, 10) float32: one-hot, or as a model labelled."""
 
     section = "mlp"
+    light = False
     sources = ("images",)
 
     def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:

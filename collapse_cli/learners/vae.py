@@ -71,6 +71,7 @@ class Vae(Family):
     section = "vae"
     sources = ("images",)
     examines = True
+    light = False
 
     def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
         super().__init__(settings, hints, tell)

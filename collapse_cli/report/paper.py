@@ -149,6 +149,8 @@ def legend(figure: Any, axes: Any, width: float) -> None:
         letters = max(len(name) for name in names)
         each = letters * 0.055 + 0.5  # inches: letters of 7 points, the sign and what is between
         columns = max(1, min(len(names), int(width / each)))
+        more = -(-len(names) // columns) - 2
+        figure.set_figheight(figure.get_figheight() + 0.15 * max(0, more))  # many names must not squeeze the plots
         figure.legend(lines, names, loc="outside upper center", ncols=columns, handlelength=3.2)
 
 
