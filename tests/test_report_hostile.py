@@ -159,7 +159,9 @@ def test_everything_else_in_a_folder_is_hostile_too(runs: Path) -> None:
 
     def spoil(tree: Any) -> Any:
         if isinstance(tree, dict):
-            return {key: said if key in ("loop", "status", "learner", "kind") else spoil(said) for key, said in tree.items()}
+            return {
+                key: said if key in ("loop", "status", "learner", "kind") else spoil(said) for key, said in tree.items()
+            }
         if isinstance(tree, list):
             return [spoil(one) for one in tree]
         return tree + bad if isinstance(tree, str) else tree
