@@ -104,7 +104,7 @@ class Work:
     def _before(self, generation: Generation, made: "Reading") -> Mapping[str, Any] | None:
         """What was measured of the model before: from the store, for its row may be written later than this one."""
         before = self._generations.get((generation.policy, generation.seed, generation.generation - 1))
-        if before is None:
+        if before is None or self.config.learner != "lm":  # others may well stand still
             return None
         try:
             return facts_of(before, made.of(before.eval.key))

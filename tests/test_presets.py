@@ -43,7 +43,7 @@ CUT: dict[str, dict[str, Any]] = {
     },
     "strong-mlp": {
         "loop": {"seeds": [0]},
-        "mlp": {"epochs": 1},
+        "mlp": {"steps": 5},
         "mixture": {"rows": [50, 100], "share": [0.0, 0.5], "size": [20], "generator_rows": [40]},
     },
     "strong-gpt2": {

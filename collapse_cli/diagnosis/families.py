@@ -23,7 +23,9 @@ TEXTS = ("lm", "ngram")  # learners whose rows the rules of early and late colla
 
 def headline_of(tree: Tree) -> Headline:
     """The measure that stands first, of a configuration that nobody vouches for."""
-    return headline(learner_of(tree), "mixture" if is_mixture(tree) else "generational")
+    data = tree.get("data")
+    source = data.get("source") if isinstance(data, Mapping) else ""
+    return headline(learner_of(tree), "mixture" if is_mixture(tree) else "generational", str(source))
 
 
 def means_of(rows: Sequence[Row], what: str) -> tuple[dict[int, Interval], list[int]]:

@@ -155,7 +155,7 @@ def cuts_of(cells: Sequence[Point], tree: Mapping[str, Any]) -> list[Cut]:
 
 def figures_of(run: Run, cut: Cut, name: str) -> list[Figure]:
     """A cut as plots with one vertical scale."""
-    top, measure = headline_of(run.config), headline_measure(run.learner, "mixture")
+    top, measure = headline_of(run.config), headline_measure(run.learner, "mixture", headline_of(run.config).name)
     every = [cell for panel in cut.panels for line in panel.lines for cell in line.cells]
     log = top.log and all(cell.mean.mean > TINY for cell in every)
     scale = scale_of(cut, every)

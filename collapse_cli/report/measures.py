@@ -3,7 +3,7 @@
 from collapse_cli.expectations import COORDINATES
 from collapse_cli.metrics.families import headline
 from collapse_cli.report.catalogue import NUMBERS as OF_TEXT
-from collapse_cli.report.catalogue import SHARE, Measure
+from collapse_cli.report.catalogue import SHARE, TRUTH, Measure
 
 TEST_LOSS = Measure(
     "test_loss",
@@ -241,7 +241,7 @@ FAMILIES: dict[str, tuple[Measure, ...]] = {
     "projections": (ERROR, TEST_LOSS),
     "mlp": MLP,
 }
-MIXTURES: dict[str, tuple[Measure, ...]] = {**FAMILIES, "lm": (LOSS, PERPLEXITY)}
+MIXTURES: dict[str, tuple[Measure, ...]] = {**FAMILIES, "lm": (LOSS, PERPLEXITY, *TRUTH[:1])}
 OWN = {measure for measures in (*FAMILIES.values(), NGRAM) for measure in measures}
 
 # fields of which anything but a finite number is damage
@@ -267,8 +267,8 @@ def measures_of(learner: str) -> tuple[Measure, ...]:
     return FAMILIES.get(learner, (TEST_LOSS,))
 
 
-def headline_measure(learner: str, kind: str) -> Measure:
-    """The headline measure with how to read it."""
-    name = headline(learner, kind).name
+def headline_measure(learner: str, kind: str, name: str = "") -> Measure:
+    """The headline measure with how to read it; `name` where the data decide which it is."""
+    name = name or headline(learner, kind).name
     known = MIXTURES.get(learner, ()) if kind == "mixture" else measures_of(learner)
     return next((measure for measure in known if measure.name == name), TEST_LOSS)

@@ -28,7 +28,7 @@ def mixtures(page: Page) -> None:
             continue
         several = len(page.runs) > 1
         of = f" · {escaped(run.name)}" if several else ""
-        top, measure = headline_of(run.config), headline_measure(run.learner, "mixture")
+        top, measure = headline_of(run.config), headline_measure(run.learner, "mixture", headline_of(run.config).name)
         parts = [how_to_read(f"{measure.reading} {EXPLAINED}", measure.misses)]
         for cut in cuts_of(found, run.config):
             figures = figures_of(run, cut, f"mixture_{index}_{cut.axis}")
@@ -97,7 +97,10 @@ def cells_table(run: Run, found: Sequence[Point]) -> tuple[list[str], list[list[
             other = there.get(tuple(cell.record.items()))
             row.append("–" if other is None else spread(other.mean, share=measure.unit == SHARE))
         rows.append(row)
-    names = [*(WORDS.get(axis, axis) for axis in axes), headline_measure(run.learner, "mixture").name]
+    names = [
+        *(WORDS.get(axis, axis) for axis in axes),
+        headline_measure(run.learner, "mixture", headline_of(run.config).name).name,
+    ]
     names += ["theory"] if known else []
     return [*names, *(measure.title for measure, _ in more.values())], rows
 
