@@ -38,7 +38,7 @@ def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
     console.print(table)
     basis = "from the finished stages of this plan" if plan["measured"] else "a guess from this machine's speed"
     console.print(
-        f"{show.number(plan['parameters'])} parameters, {plan['rows']:,} rows of real text; time is {basis}; disk "
+        f"{show.number(plan['parameters'])} parameters, {plan['rows']:,} real rows; time is {basis}; disk "
         f"{show.size(plan['disk_needed'])} of {show.size(plan['disk_free'])} free, with a checkpoint",
         highlight=False,
     )
