@@ -8,9 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from collapse_cli import expectations
+from collapse_cli.cell import AXES
 from collapse_cli.console import some
 from collapse_cli.diagnosis import diagnose
-from collapse_cli.diagnosis.families import family_verdict, headline_of, mixture_verdict
+from collapse_cli.diagnosis.families import family_verdict, headline_of, laws_of, mixture_verdict
 from collapse_cli.diagnosis.grid import WORDS, Point, axes_of, points
 from collapse_cli.metrics.intervals import Interval, interval
 from collapse_cli.metrics.words import spread, value
@@ -95,6 +96,33 @@ def grid_table(rows: Sequence[Row], tree: Tree) -> Table:
     for step in axes[down]:
         shown = (there.get((step, place)) for place in across)
         table.add_row(_number(step), *("" if cell is None else _cell(cell, tree) for cell in shown))
+    return table
+
+
+def laws_table(rows: Sequence[Row], tree: Tree) -> Table | None:
+    """The scaling law of each share: where its error is heading, and where more data stops helping. None without one."""
+    cells = points(rows, headline_of(tree).name, tree)
+    found = laws_of(cells)
+    if not found:
+        return None
+    axes = [axis for axis in ("share", *AXES) if len({law.where.get(axis) for law in found}) > 1]
+    table = _table("scaling laws: error = plateau + A · n^-b (95% intervals over seeds)")
+    for name in (*(WORDS.get(axis, axis) for axis in axes), "plateau", "b", "more data stops helping at n ~"):
+        table.add_column(name, justify="right")
+
+    def said(law: Any, name: str) -> str:
+        middle, ends = getattr(law, name), law.intervals.get(name)
+        if not math.isfinite(middle):
+            return "not seen" if name == "knee" else "–"
+        form = (lambda number: f"{float(f'{number:.2g}'):,.0f}") if name == "knee" else value
+        between = "" if ends is None or not all(map(math.isfinite, ends)) else f" ({form(ends[0])} to {form(ends[1])})"
+        return form(middle) + between + (", extrapolated" if name == "knee" and law.extrapolated else "")
+
+    for law in sorted(found, key=lambda one: tuple(one.where.get(axis, 0.0) for axis in axes))[:MOST_CELLS]:
+        table.add_row(
+            *(_number(law.where.get(axis)) for axis in axes),
+            *(said(law, name) for name in ("plateau", "exponent", "knee")),
+        )
     return table
 
 

@@ -52,6 +52,8 @@ def print_rows(console: Console, rows: Sequence[Mapping[str, Any]], tree: Mappin
     """The table of what was measured first, what it was measured by, and the rows' warnings."""
     if expectations.is_mixture(tree):
         console.print(outcome.grid_table(rows, tree))
+        if (laws := outcome.laws_table(rows, tree)) is not None:
+            console.print(laws)
     elif expectations.learner_of(tree) == "lm":
         console.print(show.perplexity_table(rows, "perplexity on real test text"))
     elif rows:
