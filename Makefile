@@ -18,11 +18,12 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/collapse run --preset quick
 
+# Files side by side in two processes of one thread each.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 check: $(READY)
 	$(BIN)/ruff check .

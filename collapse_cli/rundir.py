@@ -19,7 +19,7 @@ from collapse_cli.config import ConfigError, Experiment, load
 from collapse_cli.store import Store, size_of, write_atomically
 
 STORE = "store"
-PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "safetensors", "numpy", "pydantic")
+PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "safetensors", "numpy", "scipy", "scikit-learn", "pydantic")
 NEEDED = {"policy", "seed", "generation", "model_key", "warnings"}
 NEEDED_OF_LM = NEEDED | {"perplexity", "predicted_tokens", "protocol"}
 Where = tuple[str, int, int]  # policy, seed, generation

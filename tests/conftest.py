@@ -12,9 +12,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
     os.environ.pop(name, None)
-for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+# Side by side (`pytest -n 2`) each process has one thread: two of two threads on two cores wait for each other.
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     given = os.environ.get(name, "")
-    os.environ[name] = str(min(2, int(given))) if given.isdigit() and given != "0" else "2"
+    os.environ[name] = str(min(THREADS, int(given)) if given.isdigit() and given != "0" else THREADS)
 os.environ.pop("COLLAPSE_CHECKPOINT_SECONDS", None)
 
 import pytest  # noqa: E402
