@@ -47,6 +47,11 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
     same = changed == config
     original = plan(config, {})
     texts = _data_stages(original)
+    if not texts:
+        raise InputError(
+            f"the run {folder.name!r} keeps no models: cells of {config.learner} are computed in memory; run it again with another "
+            "--runs-dir to compute them again"
+        )
     if same and all(store.has(stage.key) for stage in texts):
         planned = original  # nothing need be looked up: the data are in the store as the run used them
     else:

@@ -289,6 +289,9 @@ def test_a_mixture_from_the_command_line_to_its_report(tmp_path: Path) -> None:
         assert done.code == 0, (command, done.err)
     page = (runs / "grid" / "report.html").read_text(encoding="utf-8")
     assert "p2" in page
+    again = e2e.collapse("eval", "grid", "--runs-dir", runs)
+    assert again.code == 2
+    assert "keeps no models: cells of ridge are computed in memory" in again.err
     ahead = e2e.collapse("forecast", "grid", "--runs-dir", runs)
     assert ahead.code == 2
     assert "has no perplexity by generation to forecast" in ahead.err
