@@ -45,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         if type(error).__module__.split(".")[0] != "collapse_cli":
             raise
         return _say(str(error), USAGE)
+    except MemoryError as error:
+        return _say(f"out of memory ({error}); lower the number of rows, trials or generations", USAGE)
     except OSError as error:
         if error.errno not in ADVICE:
             raise

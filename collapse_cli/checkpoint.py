@@ -11,6 +11,10 @@ import numpy as np
 SECONDS = 60.0  # between two
 
 
+class DamagedError(ValueError):
+    """A file of ours cannot be read: which, and what to do."""
+
+
 def seconds_between() -> float:
     """How often to write one; the environment variable COLLAPSE_CHECKPOINT_SECONDS says otherwise."""
     return float(os.environ.get("COLLAPSE_CHECKPOINT_SECONDS", SECONDS))
@@ -27,9 +31,14 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], facts: Any) -> None:
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], Any] | None:
     """What `write` wrote; None where there is nothing."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     if not path.exists():
         return None
-    with safe_open(path, framework="numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["facts"])  # noqa: SIM118
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["facts"])  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise DamagedError(
+            f"{path} is damaged ({error}); remove its folder, and the run's command makes what was in it again"
+        ) from None

@@ -346,6 +346,7 @@ def _tree(
     for option, value in (("--model", model), ("--data", data), ("--name", name)):
         if value == "":
             raise config.ConfigError(f"{option} is empty; is a shell variable unset?")
+    config.refuse_options(tree, loop, model)
     if model is not None:
         tree["model"] = {"source": model}
     if data is not None:

@@ -78,10 +78,26 @@ class Dataset:
 
     @staticmethod
     def load(path: Path) -> "Dataset":
+        arrays = Dataset.load_arrays(path)
+        return Dataset(arrays, arrays.pop("origin"))
+
+    @staticmethod
+    def load_arrays(path: Path) -> dict[str, np.ndarray]:
+        """The arrays of a file in the store.
+
+        Raises:
+            InputError: for a damaged one.
+        """
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        arrays = load_file(path)
-        return Dataset(arrays, arrays.pop("origin"))
+        try:
+            arrays: dict[str, np.ndarray] = load_file(path)
+        except SafetensorError as error:
+            raise InputError(
+                f"{path} is damaged ({error}); remove its folder, and the run's command makes what was in it again"
+            ) from None
+        return arrays
 
     @staticmethod
     def concat(parts: Sequence["Dataset"]) -> "Dataset":

@@ -43,6 +43,13 @@ def grid_of(config: Experiment) -> list[Cell]:
             own = ", ".join(AXES_OF[config.learner])
             raise InputError(f"mixture.{name} means nothing to the learner {config.learner}; it has {own}")
     found = cells(tree)
+    for share in tree["share"]:
+        for n in tree["rows"] or tree["real_rows"]:
+            made = round(n * share) if tree["rows"] else round(n * share / (1 - share))
+            if (share > 0 and made == 0) or (share < 1 and tree["rows"] and made == n):
+                raise InputError(
+                    f"a share of {share:g} of {n:,} rows is {made:,} rows; give more rows or another share"
+                )
     if not found:
         raise InputError(
             "the grid of the mixture is empty: give mixture.rows and mixture.share, real_rows and share, or real_rows and "

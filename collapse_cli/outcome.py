@@ -39,7 +39,7 @@ def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
     seeds = sorted({row["seed"] for row in rows})
     over = f"mean of {len(seeds)} seeds, 95% interval" if len(seeds) > 1 else f"seed {seeds[0]}: no interval"
     table = _table(f"{measure.title} ({over})")
-    table.add_column("gen.", justify="right", no_wrap=True)
+    table.add_column("gen.", justify="right", overflow="fold", min_width=4)
     proved = [
         name
         for name in policies
@@ -47,9 +47,9 @@ def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
     ]
     beside = len(policies) + len(proved) <= 5  # else below, or a terminal is too narrow
     for name in policies:
-        table.add_column(escape(name), justify="right", no_wrap=beside, overflow="fold")
+        table.add_column(escape(name), justify="right", overflow="fold")
         if name in proved and beside:
-            table.add_column("theory", justify="right", style="dim", no_wrap=True)
+            table.add_column("theory", justify="right", style="dim", overflow="fold")
     found: dict[tuple[str, int], list[float]] = {}
     for row in rows:
         if measure.name in row:
@@ -73,8 +73,9 @@ def grid_table(rows: Sequence[Row], tree: Tree) -> Table:
     measure = headline_of(tree)
     cells = points(rows, measure.name, tree)
     axes = axes_of(cells, tree)
-    over = f"mean over {max((cell.mean.n for cell in cells), default=0)} seeds, 95% interval"
-    over += "; theory below" if any(expectations.theory_of(tree, cell.record) is not None for cell in cells[:1]) else ""
+    seeds = max((cell.mean.n for cell in cells), default=0)
+    over = f"mean over {seeds} seeds, 95% interval" if seeds > 1 else "one seed: no interval"
+    over += "; th.: theory" if any(expectations.theory_of(tree, cell.record) is not None for cell in cells[:1]) else ""
     table = _table(f"{measure.title} ({over})")
     down = max(axes, key=lambda axis: len(axes[axis]), default="rows")
     others = [axis for axis in axes if axis != down]
@@ -132,9 +133,9 @@ def expectations_table(rows: Sequence[Row], tree: Tree) -> Table | None:
     if not judged:
         return None
     table = _table("measured against published numbers and theory")
-    for name in ("what", "where", "value", "ours", "", "from"):
+    for name in ("what", "where", "value", "ours", "is", "from"):
         right = name in ("value", "ours", "from")
-        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name in ("", "from"))
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name in ("is", "from"))
     sources: list[str] = []
     for one in judged:
         said = f"{one.source}: {one.note}" if one.note else one.source
@@ -157,7 +158,7 @@ def _table(title: str) -> Table:
 
 def _cell(cell: Point, tree: Tree) -> str:
     theory = expectations.theory_of(tree, cell.record)
-    return _said(cell.mean) + ("" if theory is None else f"\n[dim]{value(theory)}[/]")
+    return _said(cell.mean) + ("" if theory is None else f"\n[dim]th. {value(theory)}[/]")
 
 
 def _said(mean: Interval) -> str:

@@ -19,7 +19,17 @@ from collapse_cli.config import ConfigError, Experiment, load
 from collapse_cli.store import Store, size_of, write_atomically
 
 STORE = "store"
-PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "safetensors", "numpy", "scipy", "scikit-learn", "pydantic")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pydantic",
+)
 NEEDED = {"policy", "seed", "generation", "model_key", "warnings"}
 NEEDED_OF_LM = NEEDED | {"perplexity", "predicted_tokens", "protocol"}
 Where = tuple[str, int, int]  # policy, seed, generation
@@ -337,7 +347,7 @@ def _append(file: Path, *rows: Mapping[str, Any]) -> None:
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:
-    for key in {**old, **new}:
+    for key in dict.fromkeys(("kind", "learner", *old, *new)):  # what decides which other keys there are comes first
         before, now = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(now, dict):
             if (found := _difference(before, now, f"{prefix}{key}.")) is not None:

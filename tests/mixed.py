@@ -102,7 +102,7 @@ def vae(row: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
     """Latents that spread less and less; eight pictures, of rings that become one."""
     g = row["generation"]
     spread = 0.9 * 0.93**g * float(np.exp(0.01 * random.normal()))
-    found = {"latent_spread": spread, "latent_spread_se": 0.01, "reconstruction": 90.0 + 2 * g, "kl": 25.0 - g}
+    found = {"latent_spread": spread, "latent_spread_scatter": 0.01, "reconstruction": 90.0 + 2 * g, "kl": 25.0 - g}
     return found | {"test_loss": 115.0 + g, "train_loss": 114.0, "pictures": pictures(g, 28)}
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from collapse_cli import config
 from collapse_cli.config import ConfigError, Experiment, load, merge, parse_settings, preset_path, read_toml
-from collapse_cli.loop import plan
+from collapse_cli.kinds import plan
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").rglob("*.toml"))
 

@@ -139,6 +139,15 @@ def test_runs_of_a_family_are_compared(runs: Path) -> None:
         (["run", "{config}", "--set", "gaussian.trails=2", "--name", "x"], "did you mean 'gaussian.trials'"),
         (["run", "{config}", "--policy", "fresh-10", "--name", "x"], "reserve"),
         (["run", "{config}", "--set", "gaussian.trials=3"], "was made with gaussian.trials = 40"),
+        (["run", "{config}", "--set", "learner=gmm"], "was made with learner = 'gaussian', this one has 'gmm'"),
+        (["run", "{config}", "--model", "gpt2", "--name", "x"], "--model means nothing to the learner gaussian"),
+        (["run", "{config}", "--set", "loop=3", "--name", "x"], "loop must be a table, it is 3"),
+        (["run", "{config}", "--generations", "100000000", "--name", "x"], "loop.generations must be at most 1e+06"),
+        (
+            ["run", "{config}", "--set", "data.blobs.spread=1e200", "--name", "x"],
+            "data.blobs.spread must be at most 1e+06",
+        ),
+        (["run", "{config}", "--set", "data.rows=1000000000000", "--name", "x"], "out of memory"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(runs: Path, arguments: list[str], said: str) -> None:
@@ -148,6 +157,30 @@ def test_mistakes_are_one_line_and_exit_code_2(runs: Path, arguments: list[str],
     assert said in result.err
     assert len(result.err.strip().splitlines()) == 1
     assert not (runs / "x").exists()
+
+
+def test_a_damaged_file_of_the_store_is_named_and_what_to_do(runs: Path, tmp_path: Path) -> None:
+    config = runs.parent / "small.toml"
+    assert e2e.collapse("run", config, "--runs-dir", tmp_path, "--seeds", "0", "--generations", "3").code == 0
+    for file in (tmp_path / "store").rglob("models.safetensors"):
+        file.write_bytes(b"junk")
+    result = e2e.collapse("eval", "small", "--runs-dir", tmp_path)
+    assert result.code == 2
+    assert "models.safetensors is damaged" in result.err
+    assert "the run's command makes what was in it again" in result.err
+
+
+def test_a_narrow_terminal_cuts_no_digits(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number that lost its last digits would be taken for another one."""
+    seen = []
+    for columns in ("200", "50"):
+        monkeypatch.setenv("COLUMNS", columns)
+        text = e2e.collapse("status", "small", "--runs-dir", runs).out
+        seen.append(
+            sorted(word for line in text.splitlines() for word in line.replace("│", " ").split() if "±" in word)
+        )
+    assert len(seen[0]) == 14
+    assert seen[0] == seen[1]
 
 
 def test_runs_of_different_learners_are_not_compared(runs: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ ONLY = {
     "forecast": {"forecast", "config", "console", "metrics", "policies", "rundir"},
     "compare": {"compare", "config", "console", "diagnosis", "metrics", "rundir"},
     "compare_families": {"config", "diagnosis", "expectations", "metrics", "rundir"},
-    "outcome": {"console", "diagnosis", "expectations", "metrics"},
+    "outcome": {"cell", "console", "diagnosis", "expectations", "metrics"},
     "process": set(),
     "store": {"stage"},
 }
@@ -104,7 +104,9 @@ def test_a_module_imports_only_what_it_may(name: str) -> None:
         assert {own for own in own_imports(MODULES[name]) if not within(own, allowed)} == set()
 
 
-@pytest.mark.parametrize("name", sorted(name for name in MODULES if within(name, {"loop", "stages", "blocks", "mixture", "kinds"})))
+@pytest.mark.parametrize(
+    "name", sorted(name for name in MODULES if within(name, {"loop", "stages", "blocks", "mixture", "kinds"}))
+)
 def test_the_loop_knows_no_store_executor_run_folder_or_command_line(name: str) -> None:
     forbidden = {"store", "executors", "rundir", "runner", "cli", "console", "evaluate", "__main__"}
     assert own_imports(MODULES[name]) & forbidden == set()

@@ -91,6 +91,9 @@ def test_rows_may_be_given_in_three_ways() -> None:
         ({"rows": [10], "share": [0.5], "quality": [-1.0]}, "quality must be at least 0"),
         ({"rows": [10], "share": [0.5], "weight": [1.0]}, "weight must be at least 0 and below 1"),
         ({"rows": [10], "share": [0.5], "iterations": [0]}, "iterations must be at least 1"),
+        ({"rows": [10], "share": [0.5], "iterations": [10**6]}, "iterations must be at least 1 and at most 10,000"),
+        ({"rows": [10**9], "share": [0.5]}, "rows must be at most 100,000,000"),
+        ({"rows": [10], "share": [0.5], "quality": [1e160]}, "quality and lam must be at most"),
         ({"rows": [10, 10], "share": [0.5]}, "rows names one twice"),
     ],
 )
@@ -104,6 +107,8 @@ def test_a_learner_or_an_axis_that_a_mixture_does_not_have_is_refused() -> None:
         ({"learner": "vae"}, "kind = mixture has no learner 'vae'; it has ridge"),
         ({"learner": "mlp", "mixture": {"rows": [10], "share": [0.5], "quality": [1.0]}}, "quality means nothing"),
         ({"learner": "ridge"}, "the grid of the mixture is empty"),
+        ({"learner": "ridge", "mixture": {"rows": [10], "share": [0.03]}}, "a share of 0.03 of 10 rows is 0 rows"),
+        ({"learner": "ridge", "mixture": {"rows": [1], "share": [0.9]}}, "a share of 0.9 of 1 rows is 1 rows"),
     ):
         with pytest.raises(InputError, match=said):
             mixture.grid_of(load({"kind": "mixture", **tree}, "a test"))
@@ -300,6 +305,10 @@ def test_a_mixture_from_the_command_line_to_its_report(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
     seeds = e2e.collapse("run", file, "--runs-dir", runs, "--seeds", "0,1,2,3", "--json").json
     assert (seeds["computed"], seeds["cached"]) == (1, 3)
+    for option in (["--generations", "5"], ["--policy", "keep-0"]):
+        refused = e2e.collapse("run", file, "--runs-dir", runs, *option)
+        assert refused.code == 2
+        assert f"{option[0]} means nothing to a mixture" in refused.err
     wrong = e2e.collapse("run", file, "--runs-dir", runs, "--set", "mixture.rows=[20]")
     assert wrong.code == 2
     assert "was made with mixture.rows" in wrong.err

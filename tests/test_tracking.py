@@ -79,7 +79,7 @@ class Run:
             self.config, self.folder.path, self.folder.name, record, self.folder.rows
         ) as mirrors:
             for row in rows:
-                self.folder.add_row(row)
+                self.folder.add_rows([row])
                 mirrors.add(row)
 
     def metrics(self) -> str:
@@ -317,7 +317,7 @@ def test_mlflow_broken_in_the_middle_of_a_row_loses_nothing_and_is_mended_by_the
         for place, row in enumerate(rows):
             if place == 6:
                 break_it()
-            run.folder.add_row(row)
+            run.folder.add_rows([row])
             mirrors.add(row)
     (message,) = said(caplog)
     assert message.startswith("mlflow failed and is left out from here (")
@@ -433,13 +433,13 @@ from test_tracking import Run, config_of, rows_of
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 rows = [{{**row, "examples": [], "top_8grams": []}} for row in rows_of(4)]
 run = Run(Path({str(tmp_path)!r}), config_of("tensorboard"))
-add = run.folder.add_row
+add = run.folder.add_rows
 def full(row):
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     done = add(row)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
     return done
-run.folder.add_row = full
+run.folder.add_rows = full
 run.go(rows)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -645,7 +645,7 @@ def test_rows_of_another_process_are_mirrored_at_the_end_and_by_one_process_only
     one, other = Run(tmp_path, config_of("tensorboard")), Run(tmp_path, config_of("tensorboard"))
     rows = rows_of(1)
     with tracking.open_mirrors(one.config, one.folder.path, "a-run", RECORD, one.folder.rows) as mirrors:
-        one.folder.add_row(rows[0])
+        one.folder.add_rows([rows[0]])
         mirrors.add(rows[0])
         other.go(rows)
         assert said(caplog) == [

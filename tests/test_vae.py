@@ -291,7 +291,7 @@ def test_the_error_given_for_the_spread_is_that_of_repetitions(small: Any, tmp_p
         small.examine(pictures(100), pictures(1), pictures(100), real=tmp_path, first=None)
     finally:
         del small._means
-    assert small.facts["latent_spread_se"] == pytest.approx(formula[0], rel=1e-5)
+    assert small.facts["latent_spread_scatter"] == pytest.approx(formula[0], rel=1e-5)
 
 
 # --- what is looked up ------------------------------------------------------------------------------------------------

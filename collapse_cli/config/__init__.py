@@ -11,6 +11,7 @@ from collapse_cli.config.reading import (
     presets,
     read_toml,
     refuse_conflicts,
+    refuse_options,
     variant_experiments,
 )
 from collapse_cli.config.section import Section
@@ -30,5 +31,6 @@ __all__ = [
     "presets",
     "read_toml",
     "refuse_conflicts",
+    "refuse_options",
     "variant_experiments",
 ]

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from collapse_cli.config.section import Section
 
+MOST_ROUNDS, MOST_CELL_ROWS, LARGEST = 10_000, 100_000_000, 1e9  # of a mixture: beyond, a slip of the finger
 DRAWN = ("blobs", "regression")  # sources that are distributions: each seed draws its own real rows
 
 
@@ -15,9 +16,9 @@ class BlobsConfig(Section):
     dimensions: int = Field(default=2, ge=1, le=1000)
     centers: int = Field(default=1, ge=1, le=100)
     """Gaussians of equal weight; one stands at the origin, several on a circle (in the first two dimensions)."""
-    separation: float = Field(default=4.0, ge=0)
+    separation: float = Field(default=4.0, ge=0, le=1e6)
     """Radius of that circle."""
-    spread: float = Field(default=1.0, gt=0)
+    spread: float = Field(default=1.0, ge=1e-6, le=1e6)
     """Standard deviation of each in each dimension."""
 
 
@@ -30,9 +31,9 @@ class RegressionConfig(Section):
     """Eigenvalues of Sigma: all 1, or k ** -beta."""
     beta: float = Field(default=1.5, ge=0)
     """Of the spectrum `pow`."""
-    noise: float = Field(default=0.5, ge=0)
+    noise: float = Field(default=0.5, ge=0, le=1e6)
     """s1, standard deviation of the noise on real labels."""
-    noise_synthetic: float = Field(default=-1.0, ge=-1)
+    noise_synthetic: float = Field(default=-1.0, ge=-1, le=1e6)
     """s2, standard deviation of the noise on synthetic labels. -1: as on real ones."""
     inputs: Literal["same", "fresh"] = "fresh"
     """The inputs that a generation labels: those of the original corpus again, or newly drawn ones."""
@@ -173,8 +174,15 @@ class MixtureConfig(Section):
                 raise ValueError(f"{name} must be at least 0, it is {list(getattr(self, name))}")
         if any(not 0 <= weight < 1 for weight in self.weight):
             raise ValueError(f"weight must be at least 0 and below 1, it is {list(self.weight)}")
-        if any(rounds < 1 for rounds in self.iterations):
-            raise ValueError(f"iterations must be at least 1, it is {list(self.iterations)}")
+        if any(not 1 <= rounds <= MOST_ROUNDS for rounds in self.iterations):
+            raise ValueError(
+                f"iterations must be at least 1 and at most {MOST_ROUNDS:,}, it is {list(self.iterations)}"
+            )
+        for name in ("rows", "real_rows", "synthetic_rows"):
+            if any(value > MOST_CELL_ROWS for value in getattr(self, name)):
+                raise ValueError(f"{name} must be at most {MOST_CELL_ROWS:,}, it is {list(getattr(self, name))}")
+        if any(value > LARGEST for value in (*self.quality, *self.lam)):
+            raise ValueError(f"quality and lam must be at most {LARGEST:g}")
         for name in type(self).model_fields:
             values: Any = getattr(self, name)
             if isinstance(values, tuple) and len(set(values)) < len(values):

@@ -136,6 +136,26 @@ def refuse_conflicts(variants: Mapping[str, Any], over: Mapping[str, Any]) -> No
             )
 
 
+def refuse_options(tree: Mapping[str, Any], loop: Mapping[str, Any], model: str | None) -> None:
+    """Check that options of the command line mean something to the experiment that they are given for.
+
+    Args:
+        loop: `generations` and `policies` as given; None where they were not.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    learner, kind = tree.get("learner", "lm"), tree.get("kind", "generational")
+    if kind == "mixture":
+        for name, option in (("generations", "--generations"), ("policies", "--policy")):
+            if loop.get(name) is not None:
+                raise ConfigError(
+                    f"{option} means nothing to a mixture, which has one generation and a grid: --set mixture.…"
+                )
+    if model is not None and learner not in ("lm", "ngram"):
+        raise ConfigError(f"--model means nothing to the learner {learner}; its options are --set {learner}.…")
+
+
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
     found = []
     for name, value in tree.items():
@@ -169,6 +189,7 @@ def _first_fault(error: ValidationError) -> str:
         "string": "must be text",
         "tuple": "must be a list",
         "dict": "must be a table",
+        "model_type": "must be a table",
         "too_short": "must not be empty",
         "string_too_short": "must not be empty",
         "greater_than_equal": f"must be at least {limits['ge']:g}",

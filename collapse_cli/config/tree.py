@@ -11,7 +11,7 @@ from collapse_cli.config.section import Section
 class LoopConfig(Section):
     """The generational loop."""
 
-    generations: int = Field(default=9, ge=0)
+    generations: int = Field(default=9, ge=0, le=1_000_000)
     """The last generation: 9 means generations 0..9, ten models, nine of them fitted on a mixed corpus."""
     policies: tuple[str, ...] = Field(default=("keep-0", "keep-10", "keep-20"), min_length=1)
     """How each generation's corpus is mixed: keep-P, fresh-P, accumulate, accumulate-subsample."""

@@ -131,9 +131,7 @@ class Family(ABC):
         save_file({name: np.ascontiguousarray(array) for name, array in self.state().items()}, folder / MODEL)
 
     def load(self, folder: Path) -> None:
-        from safetensors.numpy import load_file
-
-        self.restore(load_file(folder / MODEL))
+        self.restore(Dataset.load_arrays(folder / MODEL))
 
     # --- sums over rows, where `summarises` ---------------------------------------------------------------------------
 

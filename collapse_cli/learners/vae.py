@@ -199,7 +199,7 @@ class Vae(Family):
         """How widely the first `vae.measured` images spread in the latents of this model's encoder, generation 0's.
 
         `latent_spread`: standard deviation over images of each latent's encoder mean, averaged over latents;
-        `latent_spread_se`: its standard error for normal, independent latents. `latent_std_all`: standard deviation of
+        `latent_spread_scatter`: its standard error for normal, independent latents. `latent_std_all`: standard deviation of
         all those means together; `latent_mean`: their mean. All divide by n. Which of the two spreads the paper's figure
         shows is UNCONFIRMED. `latent_spread_real` and `latent_std_all_real`: the same of real test images. `pictures`:
         the rows to show, as base64 of their bytes (0 black, 255 white), row by row from the top.
@@ -212,7 +212,7 @@ class Vae(Family):
         self.facts = {
             "sample_rows": len(samples),
             "latent_spread": float(each.mean()),
-            "latent_spread_se": float(np.sqrt((each**2).sum() / (2 * max(1, len(latents) - 1))) / len(each)),
+            "latent_spread_scatter": float(np.sqrt((each**2).sum() / (2 * max(1, len(latents) - 1))) / len(each)),
             "latent_std_all": float(latents.std(dtype=np.float64)),
             "latent_mean": float(latents.mean(dtype=np.float64)),
             "latent_spread_real": float(of_real.std(0, dtype=np.float64).mean()),

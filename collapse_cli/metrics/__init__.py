@@ -82,6 +82,8 @@ def warnings(
     both = before is not None and "perplexity" in before and "perplexity" in row
     if both and before is not None and f"{before['perplexity']:.4g}" == f"{row['perplexity']:.4g}":
         found.append("the perplexity equals that of the generation before to 4 digits; was the model trained at all?")
+    if row.get("variance") == 0.0:
+        found.append("the variance is 0: less than float64 resolves beside the mean, so that logarithms stop falling")
     if selects and row["real_rows"] == 0:
         found.append("real validation text chose the weights of a model trained on synthetic rows only")
     return found

@@ -28,7 +28,7 @@ HEADLINES = {
     "vae": Headline("latent_spread", "spread of latents under generation 0's encoder", better="more"),
     "ridge": Headline("error", "test error |ŵ - w|² (without noise)", log=True),
     "projections": Headline("error", "test error |ŵ - w|² (without noise)", log=True),
-    "mlp": Headline("error", "test error, squared", log=True),
+    "mlp": Headline("error", "squared test error", log=True),
 }
 MIXTURES = {**HEADLINES, "lm": Headline("nll", "loss on real test text, nats/token")}
 

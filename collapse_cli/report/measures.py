@@ -254,6 +254,7 @@ NUMBERS = (
         "types",
         "latent_std_all",
         "latent_spread_real",
+        "latent_spread_scatter",
         "latent_std_all_real",
         "log10_l2_squared",
         "converged",
