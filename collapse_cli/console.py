@@ -290,12 +290,12 @@ def stage_note(stage: Stage, made: Finished) -> str:
     """What came out of a stage, in a few words."""
     facts, tokens = made.facts, made.tokens
     note = f"{tokens / max(made.seconds, 1e-3):,.0f} tokens/s" if tokens else ""
-    if stage.work == "examine":
+    if stage.work == "examine" and stage.params["learner"] == "lm":
         found = facts.get("sample_perplexity")  # null, or absent, where the samples hold no token
         return f"its samples under generation 0: {'empty' if found is None else f'perplexity {perplexity(found)}'}"
-    if stage.work in ("eval", "block"):
+    if stage.work in ("eval", "block", "examine"):
         head = headline(stage.params["learner"], "mixture" if "cells" in stage.params else "generational")
-        last = facts if stage.work == "eval" else facts["generations"][-1]
+        last = facts["generations"][-1] if stage.work == "block" else facts
         if head.name not in last:
             return f"loss {last['test_loss']:.4g}" if "test_loss" in last else ""
         said = perplexity(last[head.name]) if head.name == "perplexity" else f"{last[head.name]:.4g}"

@@ -7,8 +7,18 @@ import pytest
 from pydantic import ValidationError
 
 from collapse_cli import config
-from collapse_cli.config import ConfigError, Experiment, load, merge, parse_settings, preset_path, read_toml
+from collapse_cli.config import (
+    ConfigError,
+    Experiment,
+    load,
+    merge,
+    parse_settings,
+    preset_path,
+    read_toml,
+    variant_experiments,
+)
 from collapse_cli.kinds import plan
+from collapse_cli.mixture import grid_of
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").rglob("*.toml"))
 
@@ -66,9 +76,11 @@ def test_every_shipped_file_loads_plans_and_says_what_it_is(path: Path) -> None:
     experiment = load(read_toml(path), path.name)
     for name in experiment.loop.policies:
         assert config.nearest(name, [name])
-    planned = plan(experiment, {})
-    models = len(experiment.loop.policies) * len(experiment.loop.seeds) * (experiment.loop.generations + 1)
-    assert len(planned.generations) == models
+    for one in variant_experiments(read_toml(path), path.name).values() or [experiment]:
+        models = len(one.loop.policies) * (one.loop.generations + 1)
+        if one.kind == "mixture":
+            models = len(grid_of(one))
+        assert len(plan(one, {}).generations) == models * len(one.loop.seeds)
     assert load(experiment.model_dump(mode="json"), "again") == experiment
 
 
@@ -119,7 +131,7 @@ def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
         ({"train": {"schedule": "cos"}}, "train.schedule must be "),
         ({"train": {"warmup": 1.0}}, "train.warmup must be "),
         ({"train": {"dtype": "float16"}}, "train.dtype must be "),
-        ({"train": 3}, "train: "),
+        ({"train": 3}, "train must be a table, it is 3"),
         ({"loop": {"policies": "keep-0"}}, "loop.policies must "),
         ({"loop": {"policies": []}}, "loop.policies must "),
         ({"loop": {"policies": ["keep-0", "keep-0"]}}, "loop.policies names one twice: keep-0, keep-0"),
