@@ -12,11 +12,12 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from collapse_cli import blocks, kinds, runner
+from collapse_cli import blocks, kinds, report, runner
 from collapse_cli.config import Experiment, load, preset_path, read_toml, variant_experiments
 from collapse_cli.executors import LocalExecutor
 from collapse_cli.learners import learner_class
@@ -48,11 +49,20 @@ def bare(config: Experiment, root: Path) -> float:
     return total
 
 
-def whole(config: Experiment, root: Path) -> tuple[float, int]:
-    """CPU seconds of the same by `runner.run` in this process, and how many files it left."""
+def whole(config: Experiment, root: Path) -> tuple[float, float, int]:
+    """CPU seconds of the same by `runner.run` in this process, those of its reports, and how many files it left."""
+    reports, write = [0.0], report.write_report
+
+    def timed(*arguments: Any, **named: Any) -> Path:
+        begin = time.process_time()
+        made = write(*arguments, **named)
+        reports[0] += time.process_time() - begin
+        return made
+
     start = time.process_time()
-    runner.run(config, root, "bench", Console(file=io.StringIO()), jobs=1)
-    return time.process_time() - start, sum(path.is_file() for path in root.rglob("*"))
+    with mock.patch.object(report, "write_report", timed):
+        runner.run(config, root, "bench", Console(file=io.StringIO()), jobs=1)
+    return time.process_time() - start, reports[0], sum(path.is_file() for path in root.rglob("*"))
 
 
 def main() -> None:
@@ -70,16 +80,18 @@ def main() -> None:
     rounds: list[dict[str, Any]] = []
     for turn in range(options.rounds):
         with tempfile.TemporaryDirectory() as place:
-            found: dict[str, tuple[float, int]] = {}
+            found: dict[str, tuple[float, float, int]] = {}
             for side in ("bare", "whole") if turn % 2 == 0 else ("whole", "bare"):
                 root = Path(place) / side
-                found[side] = (bare(config, root), 0) if side == "bare" else whole(config, root)
+                found[side] = (bare(config, root), 0.0, 0) if side == "bare" else whole(config, root)
         rounds.append(
             {
                 "bare_seconds": round(found["bare"][0], 2),
                 "whole_seconds": round(found["whole"][0], 2),
+                "report_seconds": round(found["whole"][1], 2),
                 "added": round(found["whole"][0] / found["bare"][0] - 1, 3),
-                "files": found["whole"][1],
+                "added_without_report": round((found["whole"][0] - found["whole"][1]) / found["bare"][0] - 1, 3),
+                "files": found["whole"][2],
             }
         )
     print(
@@ -90,6 +102,7 @@ def main() -> None:
                 "generations": options.generations,
                 "rounds": rounds,
                 "added_median": statistics.median(one["added"] for one in rounds),
+                "added_without_report_median": statistics.median(one["added_without_report"] for one in rounds),
             },
             indent=1,
         )

@@ -25,6 +25,7 @@ from collapse_cli.stage import Finished, Generation, Plan, Stage
 from collapse_cli.store import Store
 
 log = logging.getLogger(__name__)
+FIRST_REPORT = 0.15  # seconds that one is taken to take before any was written
 REPORT_SHARE = 0.02  # of a run's time that refreshing its report may take
 
 
@@ -123,7 +124,7 @@ class Page:
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
-        self._spent, self._last, self._began = 0.0, 0.0, time.monotonic()
+        self._spent, self._last, self._began = 0.0, FIRST_REPORT, time.monotonic()
 
     def refresh(self) -> None:
         """After a generation, unless reports take much of the run's time: the next one costs what the last one did."""

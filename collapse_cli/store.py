@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from collapse_cli.stage import Finished, Stage
 
 RECORD = "stage.json"
+READABLE = 20_000  # characters of a record that are laid out for people
 WEIGHTS = "model.safetensors"
 
 
@@ -94,7 +95,12 @@ class Store:
             "facts": facts,
             "files": files,
         }
-        write_atomically(attempt / RECORD, json.dumps(record, indent=1, allow_nan=False))
+        text = json.dumps(record, allow_nan=False)
+        if (
+            len(text) < READABLE
+        ):  # of a block of generations nobody reads it, and indenting takes longer than many of them
+            text = json.dumps(record, indent=1)
+        write_atomically(attempt / RECORD, text)
         for folder in {path.parent for path in attempt.rglob("*")}:
             _sync_folder(folder)
         target = self.folder(stage.key)
