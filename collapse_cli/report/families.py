@@ -31,6 +31,7 @@ from collapse_cli.report.reading import Series, thinned
 from collapse_cli.report.tables import left_out
 from collapse_cli.report.text import escaped, label, one_line
 
+PICTURE = 48  # pixels on the page that a generated image is high, about
 POINTS = 60  # generations at which a curve of theory is worked out
 FACTORS = 1e4  # between values of a measure, from which on its axis is logarithmic
 STRIPS = 20  # generations of which pictures are shown
@@ -192,10 +193,11 @@ def pictures(page: Page) -> None:
         rows = []
         for g, images in strips.items():
             width, height, grey = images.strip()
+            larger = max(2, round(PICTURE / images.height))  # small ones are blown up, their pixels to be seen
             said = f"{len(images.images)} images generated at generation {g}, {one.label}"
             rows.append(
                 [f"{g:,}", f'<img class="strip" src="{data_uri(width, height, grey)}" alt="{escaped(said)}" '
-                           f'width="{2 * width}" height="{2 * height}">']
+                           f'width="{larger * width}" height="{larger * height}">']
             )  # fmt: skip
         table = cells(f"Images by generation, seed {one.seeds[0]}", ["gen.", "generated"], rows, kind="strips")
         parts.append(f'<div class="card" data-series="{one.index}"><h3>{heading(one)}</h3>{table}</div>')
