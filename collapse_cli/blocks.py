@@ -73,7 +73,7 @@ class Chain:
 
     def __init__(self, stage: Stage, inputs: Mapping[str, Finished], scratch: Path) -> None:
         params = stage.params
-        self.stage, self.inputs, self.scratch, self.params = stage, inputs, scratch, params
+        self.stage, self.scratch, self.params = stage, scratch, params
         self.first_generation = params["generations"][0]
         self.policy = Policy(**params["policy"]) if params["policy"] else None
         folder = inputs["data"].folder

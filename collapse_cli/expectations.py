@@ -238,7 +238,8 @@ def _asked(function: str, tree: Tree, *arguments: Any) -> float | None:
         return None
     try:
         return number(getattr(predictions, function)(tree, *arguments))
-    except Exception:  # a configuration of another version, or damaged: theory has nothing to say of it
+    # a configuration of another version, or damaged: theory has nothing to say of it
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return None
 
 

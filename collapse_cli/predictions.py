@@ -6,7 +6,7 @@ another protocol; the exception is a penalty too small to matter, which counts a
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -106,28 +106,6 @@ def predict_loop(tree: Tree, what: str, policy: str, generation: int) -> float |
     if learner == "ridge" and source == "regression" and what == "error":
         return _finite(_generation, _Regression.of(tree), rows, float(tree["ridge"]["lam"]), policy, generation)
     return None
-
-
-def curve(tree: Tree, what: str, policy: str, generations: Sequence[int]) -> list[float] | None:
-    """`predict_loop` at several generations, for a line in a figure; None unless all of them are known."""
-    found = [predict_loop(tree, what, policy, generation) for generation in generations]
-    return None if None in found else [value for value in found if value is not None]
-
-
-def cell_curve(tree: Tree, record: Mapping[str, Any], axis: str, values: Sequence[float]) -> list[float] | None:
-    """`predict_cell` along one axis of the grid, finer than its cells, all else as in `record`.
-
-    Args:
-        axis: `rows` (at the record's share), `share` (at its rows), or another axis of a cell.
-
-    Shares are not rounded to whole rows here beyond what whole rows of so large a sample can show.
-    """
-    found = []
-    for value in values:
-        here = {**record, axis: value}
-        here["synthetic_rows"] = round(here["rows"] * here["share"])
-        found.append(predict_cell(tree, here))
-    return None if None in found else [value for value in found if value is not None]
 
 
 def _finite(formula: Any, *arguments: Any) -> float | None:

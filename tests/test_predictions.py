@@ -14,7 +14,7 @@ from collapse_cli.config.reading import variant_experiments
 from collapse_cli.expectations import at_cell, planned_cells
 from collapse_cli.learners import learner_class
 from collapse_cli.mixture import grid_of
-from collapse_cli.predictions import cell_curve, curve, predict_cell, predict_loop
+from collapse_cli.predictions import predict_cell, predict_loop
 
 ISO = theory.spectrum("iso", 50)
 PRESETS = ("strong-ridge", "strong-projections", "strong-weighted", "strong-iterative", "generational-regression")
@@ -82,7 +82,8 @@ def test_the_loop_of_regression() -> None:
         assert predict_loop(tree, "error", "keep-0", g) == pytest.approx(one * (0.25 + g))
     same = ridge(inputs="same")
     sums = 0.25 * one * np.cumsum(1 / np.arange(1, 6) ** 2)
-    assert curve(same, "error", "accumulate", range(5)) == pytest.approx(sums.tolist())
+    found = [predict_loop(same, "error", "accumulate", generation) for generation in range(5)]
+    assert found == pytest.approx(sums.tolist())
     fresh = predict_loop(ridge(), "error", "accumulate", 1)
     assert fresh == pytest.approx(0.25 * (one + 50 / (2 * (400 - 51))))
     few = {**ridge(), "data": {**ridge()["data"], "rows": 30}}
@@ -103,7 +104,6 @@ def test_a_loop_without_theory_has_none() -> None:
     assert predict_loop(ridge(0.3), "error", "accumulate", 1) is None
     assert predict_loop(ridge(0.3, noise_synthetic=1.0), "error", "keep-0", 1) is None
     assert predict_loop(tree_of("lm"), "perplexity", "keep-0", 1) is None
-    assert curve(tree, "error", "keep-10", [0, 1]) is None
 
 
 @pytest.mark.parametrize("unbiased", [False, True])
@@ -132,20 +132,6 @@ def test_of_gaussians_in_more_dimensions_and_of_several_less_is_known() -> None:
     assert predict_loop(tree, "w2_squared", "keep-0", 9) is None
     assert predict_loop(gaussian(centers=3, dimensions=2), "variance", "keep-0", 1) is None
     assert predict_loop(tree, "test_loss", "keep-0", 1) is None
-
-
-def test_a_curve_goes_through_the_cells() -> None:
-    tree, record = ridge(1e-6), Cell(180, 20, 0.5).record()
-    assert cell_curve(tree, record, "rows", [200]) == [predict_cell(tree, record)]
-    falling = cell_curve(tree, record, "rows", [200, 2000, 20_000])
-    assert falling is not None
-    assert falling[0] > falling[1] > falling[2] > 0.01 * 0.5
-    shares = cell_curve(tree, record, "share", [0.0, 0.5, 1.0])
-    assert shares is not None
-    assert shares[0] < shares[1] < shares[2]
-    assert cell_curve(tree, record, "rows", [200, 50]) is not None
-    assert cell_curve(ridge(), record, "rows", [200, 50]) is None, "infinite there"
-    assert cell_curve(tree, record, "weight", [0.05, 0.1]) != shares
 
 
 @pytest.mark.parametrize("name", PRESETS)
