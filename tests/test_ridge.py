@@ -267,7 +267,10 @@ def test_the_loop_follows_its_closed_form(policy: str, inputs: str, tmp_path: Pa
 
 def test_replacing_grows_without_end_and_accumulating_is_bounded() -> None:
     tree = loop_tree()
-    replaced, kept = (predictions.curve(tree, "error", policy, range(200)) for policy in ("keep-0", "accumulate"))
+    replaced, kept = (
+        [predictions.predict_loop(tree, "error", policy, generation) or 0.0 for generation in range(200)]
+        for policy in ("keep-0", "accumulate")
+    )
     assert replaced is not None
     assert kept is not None
     assert replaced[199] == pytest.approx(200 * replaced[0])
