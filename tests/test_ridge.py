@@ -271,8 +271,7 @@ def test_replacing_grows_without_end_and_accumulating_is_bounded() -> None:
         [predictions.predict_loop(tree, "error", policy, generation) or 0.0 for generation in range(200)]
         for policy in ("keep-0", "accumulate")
     )
-    assert replaced is not None
-    assert kept is not None
+    assert min(replaced + kept) > 0
     assert replaced[199] == pytest.approx(200 * replaced[0])
     assert replaced[0] == pytest.approx(kept[0])
     assert max(kept) <= kept[0] * math.pi**2 / 6
