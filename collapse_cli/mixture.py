@@ -17,6 +17,7 @@ from collapse_cli.cell import Cell, cells
 from collapse_cli.config import Experiment
 from collapse_cli.data import Dataset, InputError
 from collapse_cli.loop import CORPUS, ROWS, learner_of, with_history
+from collapse_cli.policies import seeded_order
 from collapse_cli.stage import Finished, Generation, Plan, Stage, Workplace, seed_for
 from collapse_cli.stages import cells_stage, combine_stage, data_stage, eval_stage, generate_stage, train_stage
 
@@ -153,7 +154,7 @@ def generate_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace
     real = Dataset.load(inputs["data"].folder / CORPUS)
     said = stage.params["mixture"]
     stream = np.arange(said["rows"])
-    prompts = real.take(_order(len(real), said["order"])[stream % len(real)])
+    prompts = real.take(seeded_order(len(real), said["order"])[stream % len(real)])
     prompts = Dataset({**prompts.arrays, "stream": stream, "extra": np.zeros(len(stream), bool)}, prompts.origin)
     made = learner.sample(prompts, seed=stage.seed, scratch=place.scratch)
     Dataset(made.arrays, np.ones(len(made), np.int32)).save(place.folder / ROWS)
@@ -163,7 +164,7 @@ def generate_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace
 def combine_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     """A cell's corpus."""
     said, real = stage.params["mixture"], Dataset.load(inputs["data"].folder / CORPUS)
-    order = _order(len(real), said["order"])
+    order = seeded_order(len(real), said["order"])
     if said["end"]:
         order = order[::-1]
     n1 = said["real"] or (len(real) if said["end"] else 0)
@@ -173,10 +174,6 @@ def combine_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace)
         parts.append(made.take(np.arange(n1, n1 + said["synthetic"])))
     Dataset.concat(parts).save(place.folder / CORPUS)
     return with_history(inputs["made"]) if said["synthetic"] else {"sample_tokens": 0}
-
-
-def _order(rows: int, seed: int) -> np.ndarray:
-    return np.random.Generator(np.random.Philox(seed)).permutation(rows)
 
 
 def _sized(learner: Any, tree: Mapping[str, Any], size: int) -> Experiment:

@@ -81,7 +81,7 @@ def prompt_rows(policy: Policy, rows: int, generation: int, seed: int, *, growin
     if policy.accumulates:
         return np.arange(rows)
     real, synthetic = rows_in_corpus(policy, rows, generation, growing=growing)
-    order = _order(rows, seed)
+    order = seeded_order(rows, seed)
     passes = -(-(real + synthetic) // rows)
     kept = real if policy.rule == "keep" else 0
     return np.concatenate([order + rows * i for i in range(passes)])[kept : kept + synthetic]
@@ -93,7 +93,7 @@ def spread(chosen: np.ndarray, rows: int, size: int, seed: int) -> np.ndarray:
     The original corpus, and one of its size, are taken as they are. A previous corpus that has grown beyond it is taken
     in a seeded order, so that the prompts are spread over all of it and not only over its first, real rows.
     """
-    order = np.arange(size) if size == rows else _order(size, seed)
+    order = np.arange(size) if size == rows else seeded_order(size, seed)
     found: np.ndarray = order[chosen % size]
     return found
 
@@ -123,14 +123,14 @@ def mix(
         union = Dataset.concat([real, *synthetic])
         if policy.rule == "accumulate":
             return union
-        return union.take(np.sort(_order(len(union), seed)[: len(real)]))
+        return union.take(np.sort(seeded_order(len(union), seed)[: len(real)]))
     check(policy, len(real), len(reserve), generation, growing=growing)
     wanted, _ = rows_in_corpus(policy, len(real), generation, growing=growing)
     if policy.rule == "fresh":
         used = _fresh_rows(policy, len(real), generation - 1, growing=growing)
         chosen = reserve.take(np.arange(used, used + wanted))
     else:
-        chosen = real.take(_order(len(real), seed)[:wanted])
+        chosen = real.take(seeded_order(len(real), seed)[:wanted])
     return Dataset.concat([chosen, *synthetic])
 
 
@@ -160,5 +160,6 @@ def _fresh_rows(policy: Policy, rows: int, generation: int, *, growing: bool) ->
     return sum(rows_in_corpus(policy, rows, g, growing=growing)[0] for g in range(1, generation + 1))
 
 
-def _order(rows: int, seed: int) -> np.ndarray:
+def seeded_order(rows: int, seed: int) -> np.ndarray:
+    """(rows,) the indices of a corpus in an order that follows from the seed alone."""
     return np.random.Generator(np.random.Philox(seed)).permutation(rows)
