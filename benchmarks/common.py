@@ -127,8 +127,8 @@ class Counts:
     def of(shape: str) -> "Counts":
         """The counts of a shape."""
         config = fresh_model(shape).config
-        _, layer, head = models.count_parameters(config)
-        return Counts(layer, head, config.hidden_size, config.num_hidden_layers)
+        outline = models.outline(config)
+        return Counts(outline.layer_parameters, outline.head_parameters, config.hidden_size, config.num_hidden_layers)
 
     def forward(self, tokens: float, logits: float, attended: float) -> float:
         """FLOPs of `tokens` through the layers, `logits` of them through the head, attending to `attended` in all."""

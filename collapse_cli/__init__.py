@@ -3,4 +3,8 @@
 Start reading in `loop.py`: it holds the generational loop and the bodies of its stages.
 """
 
+from collapse_cli.process import let_threads_sleep
+
 __version__ = "0.1.0"
+
+let_threads_sleep()  # here, because OpenMP reads its settings once, while torch is imported

@@ -1,7 +1,20 @@
-"""What holds for a whole process of ours: how quiet its libraries are, and how much memory it took."""
+"""What holds for a whole process of ours: how its threads wait, how quiet its libraries are, how much memory it took."""
 
 import logging
+import os
 import sys
+
+SLEEPING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+
+
+def let_threads_sleep() -> None:
+    """Let OpenMP's threads sleep while they wait for work. Does nothing where one of its settings is given from outside.
+
+    By default they spin: beside other work each of them holds a core that the thread they wait for needs
+    (docs/benchmarks.md, "Threads that wait"). Must be called before torch is imported; child processes inherit it.
+    """
+    if not any(os.environ.get(name) for name in (*SLEEPING, "KMP_BLOCKTIME")):
+        os.environ.update(SLEEPING)
 
 
 def quiet_libraries() -> None:

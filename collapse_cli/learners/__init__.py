@@ -34,6 +34,7 @@ class Resolved:
         layers: how many layers there are.
         row_bytes, row_flops: of families that are no language models: what a row of data holds, and what fitting one
             costs, all epochs together; 0 for language models, whose costs follow from their parameters.
+        notes: what the user should know before anything is computed.
     """
 
     tree: dict[str, Any]
@@ -44,6 +45,7 @@ class Resolved:
     layers: int = 1
     row_bytes: int = 0
     row_flops: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 class Learner(Protocol):

@@ -10,6 +10,7 @@ from collapse_cli import metrics
 from collapse_cli.data import Dataset, InputError
 from collapse_cli.learners import Resolved, reading
 from collapse_cli.learners import lm_measures as measures
+from collapse_cli.lm import folders, memory
 from collapse_cli.lm import model as models
 from collapse_cli.lm import sample as sampling
 from collapse_cli.lm import score as scoring
@@ -18,6 +19,9 @@ from collapse_cli.lm import train as training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+WEIGHT_BYTES, TRAINING_BYTES = 4, 16  # float32 weights; with gradients and Adam's two moments
 
 
 class LanguageModel:
@@ -49,14 +53,18 @@ class LanguageModel:
         if model["config"]:
             model["source"] = ""
         else:
-            folder, commit = models.find_folder(model["source"], model["revision"], "the model")
+            folder, commit = folders.find_folder(model["source"], model["revision"], "the model")
             model["revision"] = commit
-            model["sha256"] = reading.pinned(model, "model.sha256", models.check_weights(folder, "the model"))
+            model["sha256"] = reading.pinned(model, "model.sha256", folders.check_weights(folder, "the model"))
             hints["model"] = str(folder)
         tokenizer = reading.find_tokenizer(model, data, folder, hints)
         size = 0 if tokenizer else model["vocab_size"]
         config = models.config_of(folder) if folder else base_config(model["config"], tokenizer, size)
-        _check_fit(tree, config, model["vocab_size"] if tokenizer is None else len(tokenizer))
+        made = models.outline(config)
+        notes = _check_memory(made.parameters)
+        _check_fit(
+            tree, config, made.positions, model["vocab_size"] if tokenizer is None else texts.id_range(tokenizer)
+        )
 
         text = reading.find_text(data, hints)
         if tree["train"]["select"] == "valid" and "valid" not in text.splits:
@@ -68,8 +76,15 @@ class LanguageModel:
             "train": {**tree["train"], "dtype": models.resolve_dtype(tree["train"]["dtype"])},
             "sample": {**tree["sample"], "dtype": models.resolve_dtype(tree["sample"]["dtype"])},
         }
-        counts = models.count_parameters(config)
-        return Resolved(filled, hints, *counts, layers=int(getattr(config, "num_hidden_layers", 1)))
+        return Resolved(
+            filled,
+            hints,
+            made.parameters,
+            made.layer_parameters,
+            made.head_parameters,
+            layers=made.layers,
+            notes=notes,
+        )
 
     @staticmethod
     def with_tokenizer_of(tree: Mapping[str, Any], encoded: Path) -> dict[str, Any]:
@@ -185,7 +200,8 @@ class LanguageModel:
         counted = new.take(np.flatnonzero(~prompts.arrays["extra"]))
         tokens, lengths = counted.arrays["tokens"], counted.arrays["lengths"]
         # padding and the like, and ids of the model's that the tokenizer does not have
-        odd = {*tokenizer.all_special_ids, *range(len(tokenizer), self._model.config.vocab_size)} - {start, end}
+        unknown = set(range(models.vocabulary(self._model.config))) - set(tokenizer.get_vocab().values())
+        odd = {*tokenizer.all_special_ids, *unknown} - {start, end}
         self.facts = {
             "sample_tokens": int(lengths.sum()),
             "duplicate_share": metrics.duplicate_share(tokens),
@@ -275,21 +291,42 @@ def base_config(
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     return models.make_config(
         fields,
-        vocab_size=len(tokenizer),
+        vocab_size=texts.id_range(tokenizer),
         bos_token_id=texts.bos_id(tokenizer),
         eos_token_id=end,
         pad_token_id=pad if pad is not None else end,
     )
 
 
-def _check_fit(tree: Mapping[str, Any], config: "PreTrainedConfig", vocabulary: int) -> None:
-    if vocabulary > config.vocab_size:
+def _check_memory(parameters: int) -> tuple[str, ...]:
+    """What to say when training a model of that size will hardly fit into the memory of this machine.
+
+    Raises:
+        InputError: when not even its weights do.
+    """
+    total, gib = memory.total_bytes(models.device()), 2.0**30
+    if WEIGHT_BYTES * parameters > total:
         raise InputError(
-            f"the tokenizer has {vocabulary:,} tokens, the model only {config.vocab_size:,}; "
+            f"the model has {parameters:,} parameters: its weights alone take {WEIGHT_BYTES * parameters / gib:,.0f} GiB, and this "
+            f"machine has {total / gib:,.0f} GiB; take a smaller one (model.vocab_size and the sizes in model.config)"
+        )
+    if TRAINING_BYTES * parameters <= total:
+        return ()
+    return (
+        f"training {parameters:,} parameters takes {TRAINING_BYTES * parameters / gib:,.0f} GiB (weights, gradients, two moments of "
+        f"Adam), and this machine has {total / gib:,.0f} GiB",
+    )
+
+
+def _check_fit(tree: Mapping[str, Any], config: "PreTrainedConfig", limit: int | None, ids: int) -> None:
+    """That the tokenizer's ids (below `ids`) and the lengths of rows (`limit` tokens at most) suit the model."""
+    there = models.vocabulary(config)
+    if ids > there:
+        raise InputError(
+            f"the tokenizer has ids up to {ids - 1:,}, the model only {there:,} tokens; "
             + ("lower model.vocab_size" if tree["model"]["config"] else "use the model's own tokenizer")
             + ", or name a tokenizer with a smaller vocabulary (model.tokenizer)"
         )
-    limit = models.max_positions(config)
     sample, data = tree["sample"], tree["data"]
     prompt = 1 if sample["prompts"] == "none" else sample["prompt_tokens"]
     needs = {

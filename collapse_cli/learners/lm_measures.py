@@ -76,7 +76,7 @@ def measure(
             details=details,
         )
     else:
-        context = protocol["context"] or models.max_positions(model.config) or width
+        context = protocol["context"] or models.positions(model) or width
         said |= {"context": context, "stride": protocol["stride"] or max(1, context // 2)}
         nll, predicted = scoring.score_sliding(
             model,

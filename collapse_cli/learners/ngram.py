@@ -46,7 +46,7 @@ class NGram(Family):
         tokenizer = reading.find_tokenizer(model, data, None, hints)
         text = reading.find_text(data, hints)
         tokens = data["rows"] * data["block_size"] or _most_tokens(text.splits["train"])
-        vocabulary = model["vocab_size"] if tokenizer is None else len(tokenizer)
+        vocabulary = model["vocab_size"] if tokenizer is None else texts.id_range(tokenizer)
         order = tree["ngram"]["order"]
         return Resolved(
             {**tree, "model": model, "data": data},

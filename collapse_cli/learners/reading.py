@@ -10,7 +10,7 @@ import numpy as np
 from collapse_cli import zipf
 from collapse_cli.data import SPLITS, Dataset, InputError, Text, load_text
 from collapse_cli.learners import lm_measures as measures
-from collapse_cli.lm import model as models
+from collapse_cli.lm import folders
 from collapse_cli.lm import text as texts
 
 if TYPE_CHECKING:
@@ -51,11 +51,14 @@ def find_tokenizer(
     if model["tokenizer"] in MADE:
         return None
     if model["tokenizer"]:
-        folder, _ = models.find_folder(model["tokenizer"], "", "the tokenizer")
+        folder, _ = folders.find_folder(model["tokenizer"], "", "the tokenizer")
     assert folder is not None
     hints["tokenizer"] = str(folder)
+    folders.check_downloaded(
+        [file for name in folders.TOKENIZER_FILES if (file := folder / name).is_file()], "the tokenizer"
+    )
     tokenizer = texts.load_tokenizer(folder)
-    found = models.hash_files(folder, models.TOKENIZER_FILES)
+    found = folders.hash_files(folder, folders.TOKENIZER_FILES)
     model["tokenizer_sha256"] = pinned({"sha256": model["tokenizer_sha256"]}, "model.tokenizer_sha256", found)
     return tokenizer
 
@@ -161,7 +164,7 @@ def encode(
     ]
     facts = {
         "splits": about,
-        "vocab_size": len(tokenizer),
+        "vocab_size": texts.id_range(tokenizer),
         "line_bos": data["line_bos"],
         "notes": [*text.notes, *spelled, *fewer],
     } | _truth(language, tokenizer)

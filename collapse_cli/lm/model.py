@@ -1,33 +1,35 @@
-"""Models: where they are found, how they are started from scratch, loaded and saved."""
+"""Models: what their configs say, how they are started from scratch and loaded."""
 
 import difflib
-import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from collapse_cli.data import HubError, InputError, hub_revision
+from collapse_cli.data import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "spiece.model",
+# What old checkpoints hold beside weights: it is computed from the config, and no model misses it.
+BUFFERS = ("inv_freq", "masked_bias", "attn.bias", "attention.bias", "position_ids", "num_batches_tracked")
+POSITION_FIELDS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "max_sequence_length",
+    "seq_length",
+    "n_ctx",
+    "max_target_positions",
 )
+POSITION_TABLES = ("embed_positions", "position_embeddings", "position_embedding", "wpe", "positions_embed")
+MOST_LAYERS = 10_000  # more are a slip of the pen, and only making their objects would take minutes
+FEW = 3  # names that a message gives of many
 
 
 def device() -> torch.device:
@@ -54,71 +56,6 @@ def has_fast_bf16() -> bool:
 def resolve_dtype(name: str) -> str:
     """`auto` as the dtype it stands for on this machine; other names as they are."""
     return ("bfloat16" if has_fast_bf16() else "float32") if name == "auto" else name
-
-
-def find_folder(source: str, revision: str, what: str) -> tuple[Path, str]:
-    """The folder of a local path or a Hub id (downloaded or taken from the cache), and the Hub's commit, if any.
-
-    Raises:
-        InputError: when there is neither a folder nor a public Hub repository of that name.
-        HubError: when the Hub is out of reach and nothing is cached.
-    """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path, ""
-    if path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise InputError(f"{what}: {source!r} is not a folder; give a folder or a Hub id")
-    import huggingface_hub
-
-    wanted = hub_revision(source, "model", f"{what} {source!r}", revision)
-    offline = wanted is None
-    patterns = ["config.json", "generation_config.json", *TOKENIZER_FILES]
-    try:
-        files = [] if offline else huggingface_hub.list_repo_files(source, revision=wanted)
-        if any(file.endswith(".safetensors") for file in files):
-            patterns += ["*.safetensors", "*.safetensors.index.json"]
-        else:  # such as facebook/opt-125m; transformers reads these with torch's restricted unpickler only
-            patterns += ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
-        folder = huggingface_hub.snapshot_download(
-            source,
-            revision=wanted or revision or None,
-            allow_patterns=None if offline else patterns,
-            local_files_only=offline,
-        )
-    except (FileNotFoundError, ConnectionError):
-        raise HubError(f"{what} {source!r}", "the Hub cannot be reached and nothing is cached") from None
-    return Path(folder), Path(folder).name
-
-
-def hash_files(folder: Path, names: Iterable[str]) -> str:
-    """SHA-256 over the names and contents of those files of `folder` that are there, in order of name."""
-    value = hashlib.sha256()
-    for path in sorted({path for name in names for path in folder.glob(name)}):
-        with path.open("rb") as file:
-            value.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
-    return value.hexdigest()
-
-
-def check_weights(folder: Path, what: str) -> str:
-    """Check that a folder holds a model that can be loaded; returns the hash of its config and weights.
-
-    Raises:
-        InputError: when the config or the weights are missing or damaged.
-    """
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{what}: {folder} has no config.json, so it is no transformers model folder")
-    if not any((folder / name).is_file() for name in WEIGHTS):
-        raise InputError(
-            f"{what}: {folder} has no weights ({' or '.join(WEIGHTS[::2])}); to start from scratch, give the file "
-            f"itself: --model {folder / 'config.json'}"
-        )
-    for path in folder.glob("*.safetensors"):
-        try:
-            with safe_open(path, "pt"):  # reads the header, and that the file is as long as it says
-                pass
-        except SafetensorError as error:
-            raise InputError(f"{what}: {path} is damaged ({error})") from None
-    return hash_files(folder, ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*"))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -166,14 +103,36 @@ def config_of(folder: Path) -> "PreTrainedConfig":
     """The config of a model folder.
 
     Raises:
-        InputError: when it cannot be read, or needs code of its own.
+        InputError: when it cannot be read, needs code of its own, or is that of a quantised model.
     """
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder}: the model's config cannot be used: {str(error).splitlines()[0]}") from None
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # each architecture checks its fields in its own way
+        raise InputError(f"{folder}: the model's config cannot be used: {first_line(error)}") from None
+    quantised = getattr(config, "quantization_config", None)
+    if quantised:
+        fields = quantised if isinstance(quantised, Mapping) else vars(quantised)
+        raise InputError(
+            f"{folder}: the model is quantised ({fields.get('quant_method', 'by its quantization_config')}); collapse trains "
+            "and scores unquantised models: give the folder of the model before it was quantised"
+        )
+    return config
+
+
+def few(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    rest = len(names) - FEW
+    return ", ".join(names[:FEW]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line of bounded length; the kind of error where it says nothing."""
+    said = next((line.strip() for line in str(error).split("\n") if line.strip()), "")
+    if isinstance(error, KeyError) or not said:  # which say a name, or nothing
+        said = f"{type(error).__name__} {said}".strip()
+    return said[:300]
 
 
 def build(config: "PreTrainedConfig", seed: int) -> "PreTrainedModel":
@@ -185,7 +144,7 @@ def build(config: "PreTrainedConfig", seed: int) -> "PreTrainedModel":
         try:
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         except ValueError as error:
-            raise InputError(f"model.config: {str(error).splitlines()[0]}") from None
+            raise InputError(f"model.config: {first_line(error)}") from None
     return _causal(model.to(device()), "model.config")
 
 
@@ -193,15 +152,79 @@ def load(folder: Path) -> "PreTrainedModel":
     """The model of a folder, with float32 weights.
 
     Raises:
-        InputError: when it is no causal language model, or its weights are damaged.
+        InputError: when it is no causal language model, its weights are damaged or hold NaN, or they are not exactly
+            those of the model that its config describes.
     """
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"{folder}: the model cannot be loaded: {str(error).splitlines()[0]}") from None
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are said below, all together
+        )
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # each architecture and each format of weights fails in its own way
+        if type(error).__name__ == "UnpicklingError":
+            raise InputError(
+                f"{folder}: pytorch_model.bin is damaged, or holds more than weights, which is not run; "
+                "give weights as model.safetensors"
+            ) from None
+        if "Unrecognized configuration class" in str(error):
+            kind = config_of(folder).model_type
+            raise InputError(f"{folder}: a {kind} model is no causal language model (AutoModelForCausalLM)") from None
+        raise InputError(f"{folder}: the model cannot be loaded: {first_line(error)}") from None
+    _check_complete(model, found, str(folder))
+    _check_finite(model, str(folder))
     return _causal(model.to(device()), str(folder))
+
+
+def _check_complete(model: "PreTrainedModel", found: Mapping[str, Any], what: str) -> None:
+    """That the weights of a file were exactly those of the model: transformers itself fills gaps with random numbers.
+
+    Args:
+        found: transformers' loading info.
+
+    Raises:
+        InputError: when weights are missing, left over or of another shape.
+    """
+    shaped = [f"{name} {tuple(file)} for {tuple(own)}" for name, file, own in sorted(found["mismatched_keys"])]
+    wrong = {
+        "missing": sorted(found["missing_keys"]),
+        "left over": sorted(name for name in found["unexpected_keys"] if not name.endswith(BUFFERS)),
+        "of another shape": shaped,
+        "not converted": sorted(map(str, found["error_msgs"])),
+    }
+    said = "; ".join(f"{kind}: {few(names)}" for kind, names in wrong.items() if names)
+    if said:
+        made_as = getattr(model.config, "architectures", None) or []
+        kind = type(model).__name__
+        other = f", which config.json calls {made_as[0]}," if made_as and made_as[0] != kind else ""
+        raise InputError(
+            f"{what}: the weights are not those of this model{other} read as {kind}: {said}; give the whole checkpoint of a "
+            "causal language model, with the config.json it was saved with"
+        )
+
+
+@torch.no_grad()
+def _check_finite(model: "PreTrainedModel", what: str) -> None:
+    """That no weight is NaN or infinite.
+
+    Raises:
+        InputError: when one is.
+    """
+    odd = [
+        name
+        for name, weight in model.named_parameters()
+        if not torch.isfinite(weight.sum()) and not torch.isfinite(weight).all()  # a sum alone may overflow
+    ]
+    if odd:
+        raise InputError(
+            f"{what}: weights are NaN or infinite in {few(odd)}; the checkpoint is damaged, or its training was"
+        )
 
 
 @torch.no_grad()
@@ -209,13 +232,18 @@ def _causal(model: "PreTrainedModel", what: str) -> "PreTrainedModel":
     """The model, when its predictions do not look ahead: BERT, say, sees the very token it is asked for.
 
     Raises:
-        InputError: when a later token changes what is predicted before it.
+        InputError: when a later token changes what is predicted before it, or the model cannot predict at all.
     """
     model.eval()
-    ids = torch.arange(3, device=model.device)[None] % model.config.vocab_size
+    ids = torch.arange(3, device=model.device)[None] % vocabulary(model.config)
     other = ids.clone()
-    other[0, -1] = (other[0, -1] + 1) % model.config.vocab_size
-    first, second = (model(input_ids=each, use_cache=False).logits[0, :-1] for each in (ids, other))
+    other[0, -1] = (other[0, -1] + 1) % vocabulary(model.config)
+    try:
+        first, second = (model(input_ids=each, use_cache=False).logits[0, :-1] for each in (ids, other))
+    except Exception as error:  # sizes that do not fit each other show in each architecture in its own way
+        raise InputError(
+            f"{what}: a {model.config.model_type} model with these settings cannot predict: {first_line(error)}"
+        ) from None
     if not torch.allclose(first, second, rtol=1e-4, atol=1e-5, equal_nan=True):
         raise InputError(
             f"{what}: a {model.config.model_type} model sees the tokens it is to predict; it is not causal"
@@ -223,23 +251,76 @@ def _causal(model: "PreTrainedModel", what: str) -> "PreTrainedModel":
     return model
 
 
-def max_positions(config: "PreTrainedConfig") -> int | None:
-    """How many tokens the model can take at once; None when it has no limit of its own."""
-    value = getattr(config, "max_position_embeddings", None)
-    return int(value) if value else None
+def vocabulary(config: "PreTrainedConfig") -> int:
+    """How many token ids the model knows; a config of text and images has it in its part for text."""
+    return int(config.get_text_config().vocab_size)
 
 
-def count_parameters(config: "PreTrainedConfig") -> tuple[int, int, int]:
-    """Parameters without making them: all, those of the layers between embeddings and head, those of the head."""
+@dataclass(frozen=True)
+class Outline:
+    """What a config says of a model, without making it.
+
+    Attributes:
+        parameters: all; tied ones count once.
+        layer_parameters: those of the layers between embeddings and head.
+        head_parameters: those of the output head.
+        layers: how many layers.
+        positions: how many tokens it takes at once; None when it has no limit of its own.
+    """
+
+    parameters: int
+    layer_parameters: int
+    head_parameters: int
+    layers: int
+    positions: int | None
+
+
+def outline(config: "PreTrainedConfig") -> Outline:
+    """The sizes of the model that a config describes; nothing of these sizes is allocated.
+
+    Raises:
+        InputError: when the config makes no causal language model.
+    """
     from transformers import AutoModelForCausalLM
 
+    text = config.get_text_config()
+    layers = int(getattr(text, "num_hidden_layers", 1) or 1)
+    if layers > MOST_LAYERS:
+        raise InputError(f"model.config: {layers:,} layers are more than the {MOST_LAYERS:,} that collapse takes")
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
+        total = sum(parameter.numel() for parameter in model.parameters())
     except Exception as error:  # whatever it is, the config does not make a model
-        raise InputError(f"model.config makes no causal language model: {str(error).splitlines()[0][:200]}") from None
-    total = sum(parameter.numel() for parameter in model.parameters())
+        if "Unrecognized configuration class" in str(error):
+            raise InputError(
+                f"a {config.model_type} model is no causal language model (AutoModelForCausalLM)"
+            ) from None
+        raise InputError(f"model.config makes no causal language model: {first_line(error)}") from None
     head = model.get_output_embeddings()
     outer = [head, *(module for module in model.modules() if isinstance(module, torch.nn.Embedding))]
     sizes = {id(weight): weight.numel() for module in outer if module is not None for weight in module.parameters()}
-    return total, total - sum(sizes.values()), 0 if head is None else head.weight.numel()
+    return Outline(
+        parameters=total,
+        layer_parameters=total - sum(sizes.values()),
+        head_parameters=0 if head is None else head.weight.numel(),
+        layers=layers,
+        positions=positions(model),
+    )
+
+
+def positions(model: "PreTrainedModel") -> int | None:
+    """How many tokens a model takes at once: by its config, under whichever name, and by its table of positions.
+
+    None when it has no limit of its own.
+    """
+    config = model.config.get_text_config()
+    said = (getattr(config, name, None) for name in POSITION_FIELDS)
+    limits = [next((int(value) for value in said if isinstance(value, int) and value > 0), None)]
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
+            # RoBERTa's and OPT's kinds keep the first rows for padding
+            offset = getattr(module, "offset", None)
+            kept = (module.padding_idx + 1 if module.padding_idx is not None else 0) if offset is None else int(offset)
+            limits.append(module.num_embeddings - kept)
+    return min((limit for limit in limits if limit is not None), default=None)

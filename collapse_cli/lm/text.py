@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from collapse_cli.data import Dataset, InputError
-from collapse_cli.lm.model import TOKENIZER_FILES
+from collapse_cli.lm.folders import TOKENIZER_FILES
+from collapse_cli.lm.model import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -102,10 +103,22 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
             return _wrap(Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))))
         if has_tokenizer(folder):
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            if not tokenizer.get_vocab():
+                raise InputError(f"{folder}: the tokenizer has no tokens; its files are damaged or not all there")
+            return tokenizer
+    except InputError:
+        raise
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
-        raise InputError(f"{folder}: the tokenizer cannot be loaded: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"{folder}: the tokenizer cannot be loaded: {first_line(error)}; fetch its files again"
+        ) from None
     raise InputError(f"{folder} holds no tokenizer; name one with --set model.tokenizer=FOLDER")
+
+
+def id_range(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """One more than the largest token id: what a model's vocabulary must be. More than `len` where ids have gaps."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
 def bos_id(tokenizer: "PreTrainedTokenizerBase") -> int | None:
@@ -131,7 +144,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bo
             coded = tokenizer(chunk, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
         except Exception as error:  # bare from the tokenizers library, for a word that has no token and no <unk>
             raise InputError(
-                f"the tokenizer cannot read the text: {str(error).splitlines()[0]}; use the text it was made for"
+                f"the tokenizer cannot read the text: {first_line(error)}; use the text it was made for"
             ) from None
         parts.extend(np.asarray(ids if start is None else [start, *ids], dtype=np.int32) for ids in coded)
     return np.concatenate(parts) if parts else np.empty(0, np.int32)

@@ -1,0 +1,177 @@
+"""Model folders: where they are found, and whether what they hold is a whole model."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from collapse_cli.data import HubError, InputError, hub_revision
+from collapse_cli.lm.model import BUFFERS, config_of, few, outline
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+)
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+OTHER_FORMATS = {
+    "*.gguf": "GGUF (llama.cpp)",
+    "*.onnx": "ONNX",
+    "tf_model.h5": "TensorFlow",
+    "flax_model.msgpack": "Flax",
+    "consolidated*.pth": "the original checkpoint format of its makers",
+    "*.pt": "a bare PyTorch file",
+    "*.ckpt": "a training checkpoint",
+}
+POINTER = b"version https://git-lfs"
+DATA_TYPES = ("F64", "F32", "F16", "BF16")  # safetensors' names of what weights are that are not quantised
+
+
+def find_folder(source: str, revision: str, what: str) -> tuple[Path, str]:
+    """The folder of a local path or a Hub id (downloaded or taken from the cache), and the Hub's commit, if any.
+
+    Raises:
+        InputError: when there is neither a folder nor a public Hub repository of that name.
+        HubError: when the Hub is out of reach and nothing is cached.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path, ""
+    if path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise InputError(f"{what}: {source!r} is not a folder; give a folder or a Hub id")
+    import huggingface_hub
+
+    wanted = hub_revision(source, "model", f"{what} {source!r}", revision)
+    offline = wanted is None
+    patterns = ["config.json", "generation_config.json", *TOKENIZER_FILES]
+    try:
+        files = [] if offline else huggingface_hub.list_repo_files(source, revision=wanted)
+        if any(file.endswith(".safetensors") for file in files):
+            patterns += ["*.safetensors", "*.safetensors.index.json"]
+        else:  # such as facebook/opt-125m; transformers reads these with torch's restricted unpickler only
+            patterns += ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
+        folder = huggingface_hub.snapshot_download(
+            source,
+            revision=wanted or revision or None,
+            allow_patterns=None if offline else patterns,
+            local_files_only=offline,
+        )
+    except (FileNotFoundError, ConnectionError):
+        raise HubError(f"{what} {source!r}", "the Hub cannot be reached and nothing is cached") from None
+    return Path(folder), Path(folder).name
+
+
+def hash_files(folder: Path, names: Iterable[str]) -> str:
+    """SHA-256 over the names and contents of those files of `folder` that are there, in order of name."""
+    value = hashlib.sha256()
+    for path in sorted({path for name in names for path in folder.glob(name)}):
+        with path.open("rb") as file:
+            value.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
+    return value.hexdigest()
+
+
+def check_weights(folder: Path, what: str) -> str:
+    """Check that a folder holds a model that can be loaded; returns the hash of its config and weights.
+
+    What only loading can tell (weights that are missing, left over or of another shape) is found by `load`.
+
+    Raises:
+        InputError: when the config or the weights are missing, damaged, quantised, or not those of a whole model.
+    """
+    adapter = next((name for name in ADAPTER_FILES if (folder / name).is_file()), None)
+    if adapter:
+        raise InputError(
+            f"{what}: {folder} holds an adapter ({adapter}), not a whole model; merge it into its base model first "
+            "(peft: model.merge_and_unload()), save that, and give its folder"
+        )
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{what}: {folder} has no config.json, so it is no transformers model folder")
+    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*")]
+    check_downloaded([folder / "config.json", *weights], what)
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        other = next((name for pattern, name in OTHER_FORMATS.items() if any(folder.glob(pattern))), None)
+        raise InputError(
+            f"{what}: {folder} has no weights ({' or '.join(WEIGHTS[::2])}); "
+            + (f"what it holds is {other}: convert it to a transformers folder first" if other else
+               f"to start from scratch, give the file itself: --model {folder / 'config.json'}")
+        )  # fmt: skip
+    _check_shards(folder, what)
+    held = sum(_read_header(path, what) for path in folder.glob("*.safetensors"))
+    config = config_of(folder)
+    if held and (wanted := outline(config).parameters) > 1.25 * held + 1000:  # before that much memory is asked for
+        raise InputError(
+            f"{what}: config.json of {folder} describes a model of {wanted:,} parameters, but the weights are {held:,} numbers; "
+            "they are not of the same model, or a part of either is missing"
+        )
+    return hash_files(folder, ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*"))
+
+
+def check_downloaded(files: Iterable[Path], what: str) -> None:
+    """That files are what they are called, not the pointers that git leaves in their place, and not empty.
+
+    Raises:
+        InputError: when one is.
+    """
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                start = file.read(len(POINTER))
+        except OSError as error:
+            raise InputError(f"{what}: {path} cannot be read: {error.strerror}") from None
+        if start == POINTER:
+            raise InputError(
+                f"{what}: {path} is a git-lfs pointer, not the file itself; run `git lfs pull` there first"
+            )
+        if not start:
+            raise InputError(f"{what}: {path} is empty; fetch it again")
+
+
+def _check_shards(folder: Path, what: str) -> None:
+    """That the files which an index of shards names are there.
+
+    Raises:
+        InputError: when one is not, or the index cannot be read.
+    """
+    for name in WEIGHTS[1::2]:
+        path = folder / name
+        if not path.is_file() or (folder / name.removesuffix(".index.json")).is_file():  # a whole file goes first
+            continue
+        try:
+            shards = {str(shard) for shard in json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise InputError(f"{what}: {path} is damaged: it should list which file each weight is in") from None
+        gone = sorted(shard for shard in shards if not (folder / shard).is_file())
+        if gone:
+            raise InputError(f"{what}: {path.name} in {folder} names files that are not there: {few(gone)}; fetch them")
+
+
+def _read_header(path: Path, what: str) -> int:
+    """How many numbers a file of weights holds, by its header.
+
+    Raises:
+        InputError: when it is damaged or shorter than it says, or its numbers are no plain floating-point numbers.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+            kinds = {name: str(part.get_dtype()) for name, part in slices.items()}
+            shapes = [part.get_shape() for part in slices.values()]
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{what}: {path} is damaged ({error}); fetch it again") from None
+    odd = sorted(name for name, kind in kinds.items() if kind not in DATA_TYPES)
+    weights = [name for name in odd if not name.endswith(BUFFERS)]
+    if weights:
+        raise InputError(
+            f"{what}: {path} holds {kinds[weights[0]]} numbers ({few(weights)}), so the model is quantised; collapse trains "
+            f"and scores in {' or '.join(DATA_TYPES[1:])}: give the folder of the model before it was quantised"
+        )
+    return sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes)

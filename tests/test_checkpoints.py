@@ -1,0 +1,351 @@
+"""Folders that are not the model they say they are: refused in one line, or scored as the whole model is."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from collapse_cli.data import InputError
+from collapse_cli.lm import folders
+from collapse_cli.lm import model as models
+from collapse_cli.lm import text as texts
+
+VOCABULARY = 64
+Weights = dict[str, torch.Tensor]
+
+
+def random_model(kind: str = "llama", **fields: Any) -> Any:
+    """A tiny model with large random weights, so that a wrong weight shows."""
+    common = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 32,
+        "pad_token_id": 0,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+    config = transformers.AutoConfig.for_model(kind, **(common | fields))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: Any = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                torch.nn.init.normal_(weight, 0, 0.25)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole model with an output head of its own."""
+    folder = tmp_path_factory.mktemp("whole") / "model"
+    random_model().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    return Path(shutil.copytree(whole, tmp_path / "model"))
+
+
+def rename(change: Callable[[str], str]) -> Callable[[Weights], Weights]:
+    return lambda weights: {change(name): weight for name, weight in weights.items()}
+
+
+def without(*names: str) -> Callable[[Weights], Weights]:
+    return lambda weights: {name: weight for name, weight in weights.items() if name not in names}
+
+
+def rewrite(folder: Path, change: Callable[[Weights], Weights]) -> None:
+    file = folder / "model.safetensors"
+    weights = {name: weight.contiguous().clone() for name, weight in change(load_file(file)).items()}
+    save_file(weights, file, {"format": "pt"})
+
+
+def configure(folder: Path, **fields: Any) -> None:
+    file = folder / "config.json"
+    kept = {name: value for name, value in (json.loads(file.read_text()) | fields).items() if value is not None}
+    file.write_text(json.dumps(kept))
+
+
+def opened(folder: Path) -> Any:
+    """Checked and loaded, as a run does."""
+    folders.check_weights(folder, "the model")
+    return models.load(folder)
+
+
+@torch.no_grad()
+def logits(model: Any) -> torch.Tensor:
+    found: torch.Tensor = model(input_ids=torch.arange(12)[None], use_cache=False).logits
+    return found
+
+
+WRONG_WEIGHTS: dict[str, tuple[Callable[[Weights], Weights], str]] = {
+    "no output head": (without("lm_head.weight"), "missing: lm_head.weight"),
+    "one weight gone": (without("model.layers.1.mlp.up_proj.weight"), "missing: model.layers.1.mlp.up_proj.weight"),
+    "compiled": (rename(lambda name: "_orig_mod." + name), "left over: _orig_mod"),
+    "wrapped": (rename(lambda name: "module." + name), "left over: module"),
+    "a weight of nobody": (lambda weights: weights | {"score.weight": torch.ones(2, 16)}, "left over: score.weight"),
+    "another vocabulary": (
+        lambda weights: weights | {"model.embed_tokens.weight": torch.ones(VOCABULARY + 8, 16)},
+        r"of another shape: model.embed_tokens.weight \(72, 16\) for \(64, 16\)",
+    ),
+    "not a number": (
+        lambda weights: weights | {"model.norm.weight": torch.full((16,), torch.nan)},
+        "NaN or infinite in model.norm.weight",
+    ),
+    "infinite": (
+        lambda weights: weights | {"lm_head.weight": torch.full((VOCABULARY, 16), torch.inf)},
+        "NaN or infinite in lm_head.weight",
+    ),
+    "bytes": (
+        lambda weights: {name: (weight * 10).to(torch.int8) for name, weight in weights.items()},
+        "holds I8 numbers.*quantised",
+    ),
+    "8-bit floats": (
+        lambda weights: {name: weight.to(torch.float8_e4m3fn) for name, weight in weights.items()},
+        "holds F8_E4M3 numbers.*quantised",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_WEIGHTS)
+def test_weights_that_are_not_the_models_are_refused_by_name(case: str, folder: Path) -> None:
+    change, said = WRONG_WEIGHTS[case]
+    rewrite(folder, change)
+    with pytest.raises(InputError, match=said) as error:
+        opened(folder)
+    assert "\n" not in str(error.value)
+
+
+HARMLESS: dict[str, Callable[[Weights], Weights]] = {
+    "as it is": lambda weights: weights,
+    "the prefix that a bare trunk lacks": rename(lambda name: name.removeprefix("model.")),
+    "frequencies of rotation, as old checkpoints hold": lambda weights: (
+        weights | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}
+    ),
+    "positions, as old checkpoints hold": lambda weights: weights | {"model.position_ids": torch.arange(32)[None]},
+    "half precision of exact values": lambda weights: {name: weight.half().float() for name, weight in weights.items()},
+}
+
+
+@pytest.mark.parametrize("case", HARMLESS)
+def test_harmless_differences_give_the_whole_model(case: str, folder: Path) -> None:
+    rewrite(folder, HARMLESS[case])
+    want = random_model()
+    if case.startswith("half"):
+        want = want.half().float()
+    np.testing.assert_allclose(logits(opened(folder)), logits(want), rtol=1e-5, atol=1e-5)
+
+
+def test_weights_in_half_precision_are_read_as_float32(folder: Path) -> None:
+    rewrite(folder, lambda weights: {name: weight.to(torch.bfloat16) for name, weight in weights.items()})
+    assert {weight.dtype for weight in opened(folder).parameters()} == {torch.float32}
+
+
+def test_a_tied_head_need_not_be_in_the_file(tmp_path: Path) -> None:
+    model = random_model(tie_word_embeddings=True)
+    model.save_pretrained(tmp_path / "tied")
+    assert "lm_head.weight" not in load_file(tmp_path / "tied" / "model.safetensors")
+    np.testing.assert_allclose(logits(opened(tmp_path / "tied")), logits(model), rtol=1e-5, atol=1e-5)
+
+
+def test_two_different_tables_in_the_file_go_before_a_config_that_ties_them(folder: Path) -> None:
+    configure(folder, tie_word_embeddings=True)
+    np.testing.assert_allclose(logits(opened(folder)), logits(random_model()), rtol=1e-5, atol=1e-5)
+
+
+WRONG_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
+    "fewer layers": ({"num_hidden_layers": 1}, "left over: model.layers.1"),
+    "more layers": ({"num_hidden_layers": 3}, "missing: model.layers.2"),
+    "more heads": ({"num_attention_heads": 8}, "of another shape"),
+    "many more parameters": ({"hidden_size": 4096, "intermediate_size": 11008}, "describes a model of .* parameters"),
+    "lost sizes": ({"hidden_size": None, "intermediate_size": None}, "describes a model of .* parameters"),
+    "heads that do not divide": ({"num_attention_heads": 3, "head_dim": None}, "config|cannot predict|shape"),
+    "too many layers to make": ({"num_hidden_layers": 10**8}, "100,000,000 layers are more than"),
+    "quantised by GPTQ": ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"quantised \(gptq\)"),
+    "quantised by torchao": ({"quantization_config": {"quant_method": "torchao"}}, r"quantised \(torchao\)"),
+    "not causal": ({"model_type": "t5"}, "no causal language model"),
+    "unknown": ({"model_type": "nobodys"}, "config cannot be used"),
+    "code of its own": ({"model_type": "nobodys", "auto_map": {"AutoConfig": "mine.Mine"}}, "code|config cannot"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CONFIGS)
+def test_configs_that_are_not_the_weights_are_refused(case: str, folder: Path) -> None:
+    fields, said = WRONG_CONFIGS[case]
+    configure(folder, **fields)
+    with pytest.raises(InputError, match=said) as error:
+        opened(folder)
+    assert "\n" not in str(error.value)
+
+
+def pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
+class Hostile:
+    """What runs a command when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("unpickled"),))
+
+
+def unpickling(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({"lm_head.weight": Hostile()}, folder / "pytorch_model.bin")
+
+
+def old_pickle(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+
+
+def sharded(folder: Path) -> dict[str, str]:
+    random_model().save_pretrained(folder, max_shard_size="8KB")
+    (folder / "model.safetensors").unlink()
+    found: dict[str, str] = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    return found
+
+
+def index_without_a_weight(folder: Path) -> None:
+    kept = {name: shard for name, shard in sharded(folder).items() if name != "lm_head.weight"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": kept}))
+
+
+def shard_gone(folder: Path) -> None:
+    (folder / sharded(folder)["lm_head.weight"]).unlink()
+
+
+def index_damaged(folder: Path) -> None:
+    sharded(folder)
+    (folder / "model.safetensors.index.json").write_text("[]")
+
+
+def only(name: str, content: bytes = b"x") -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        (folder / name).write_bytes(content)
+
+    return change
+
+
+WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "an index that leaves a weight out": (index_without_a_weight, "missing: lm_head.weight"),
+    "an index that names a missing file": (shard_gone, "names files that are not there"),
+    "an index that is none": (index_damaged, "is damaged"),
+    "cut short": (lambda f: (f / "model.safetensors").write_bytes(b"\x08"), "is damaged"),
+    "empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "is empty"),
+    "a pointer": (lambda f: pointer(f / "model.safetensors"), "git-lfs pointer"),
+    "a config that is a pointer": (lambda f: pointer(f / "config.json"), "git-lfs pointer"),
+    "a .bin that is a pointer": (only("pytorch_model.bin", b"version https://git-lfs"), "git-lfs pointer"),
+    "a hostile .bin": (unpickling, "holds more than weights, which is not run"),
+    "a damaged .bin": (only("pytorch_model.bin", b"PK\x03\x04nothing"), "pytorch_model.bin|cannot be loaded"),
+    "an adapter": (only("adapter_model.safetensors"), "holds an adapter"),
+    "an adapter beside a model": (lambda f: (f / "adapter_config.json").write_text("{}"), "holds an adapter"),
+    "GGUF": (only("model-q4.gguf"), "GGUF"),
+    "ONNX": (only("model.onnx"), "ONNX"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no weights"),
+    "no config": (lambda f: (f / "config.json").unlink(), "has no config.json"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_FILES)
+def test_files_that_are_no_model_are_refused(case: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    change, said = WRONG_FILES[case]
+    change(folder)
+    with pytest.raises(InputError, match=said) as error:
+        opened(folder)
+    assert "\n" not in str(error.value)
+    assert not Path("unpickled").exists()
+
+
+def test_an_old_bin_and_shards_are_read(folder: Path, tmp_path: Path) -> None:
+    old, parts = folder, Path(shutil.copytree(folder, tmp_path / "parts"))
+    old_pickle(old)
+    sharded(parts)
+    for each in (old, parts):
+        np.testing.assert_allclose(logits(opened(each)), logits(random_model()), rtol=1e-5, atol=1e-5)
+
+
+OTHER_MODELS: dict[str, tuple[Callable[[], Any], str]] = {
+    "a classifier": (
+        lambda: transformers.LlamaForSequenceClassification(random_model().config),
+        "LlamaForSequenceClassification.*missing: lm_head.weight; left over: score.weight",
+    ),
+    "a trunk": (lambda: transformers.LlamaModel(random_model().config), "missing: lm_head.weight"),
+    "BART, encoder and decoder": (
+        lambda: transformers.BartForConditionalGeneration(
+            transformers.BartConfig(
+                vocab_size=VOCABULARY, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+                decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=32,
+            )
+        ),
+        "left over: .*encoder",
+    ),
+    "BERT": (
+        lambda: transformers.BertForMaskedLM(
+            transformers.BertConfig(
+                vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+            )
+        ),
+        "not causal",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHER_MODELS)
+def test_models_with_another_purpose_are_refused(case: str, tmp_path: Path) -> None:
+    make, said = OTHER_MODELS[case]
+    make().save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match=said):
+        opened(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "want"),
+    [
+        ("opt", {"ffn_dim": 24, "word_embed_proj_dim": 16}, 32),
+        ("gpt2", {"n_embd": 16, "n_head": 2, "n_layer": 1, "n_positions": 48}, 48),
+        ("roberta", {"is_decoder": True, "pad_token_id": 1, "max_position_embeddings": 34}, 32),
+        ("mpt", {"d_model": 16, "n_heads": 2, "n_layers": 1, "max_seq_len": 40}, 40),
+        ("bloom", {"hidden_size": 16, "n_head": 2, "n_layer": 1, "seq_length": 2048}, 2048),
+        ("mamba", {"state_size": 4}, None),
+    ],
+)
+def test_how_many_tokens_a_model_takes(kind: str, fields: dict[str, Any], want: int | None) -> None:
+    taken = ("roberta", "opt", "llama")
+    base = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    if kind in taken:
+        base |= {"intermediate_size": 16, "max_position_embeddings": 32}
+    config = transformers.AutoConfig.for_model(kind, **(base | fields))
+    found = models.outline(config).positions
+    assert found == want or (kind == "bloom" and found is None)
+    if kind in taken:  # as many tokens as it says, and no more
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        model(input_ids=torch.zeros(1, want, dtype=torch.long) + 5)
+        with pytest.raises((IndexError, RuntimeError)):
+            model(input_ids=torch.zeros(1, want + 1, dtype=torch.long) + 5)
+
+
+def test_a_tokenizers_ids_may_have_gaps() -> None:
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers import models as kinds
+
+    inner = Tokenizer(kinds.WordLevel({"<unk>": 0, "a": 1, "b": 90}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+    assert (len(tokenizer), texts.id_range(tokenizer)) == (3, 91)
