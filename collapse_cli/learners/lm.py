@@ -323,7 +323,7 @@ def _check_fit(tree: Mapping[str, Any], config: "PreTrainedConfig", limit: int |
     there = models.vocabulary(config)
     if ids > there:
         raise InputError(
-            f"the tokenizer has ids up to {ids - 1:,}, the model only {there:,} tokens; "
+            f"the tokenizer has ids up to {ids - 1:,}, so it needs {ids:,} tokens, but the model has only {there:,}; "
             + ("lower model.vocab_size" if tree["model"]["config"] else "use the model's own tokenizer")
             + ", or name a tokenizer with a smaller vocabulary (model.tokenizer)"
         )
