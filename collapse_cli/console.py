@@ -248,14 +248,20 @@ def protocols(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def protocol(said: Mapping[str, Any], predicted: int) -> str:
-    """What a perplexity means: protocol, context, stride, tokens, BOS policy."""
+    """What a perplexity means: protocol, context, stride, tokens, BOS policy; and what an unseen token counts as."""
     lines = "a BOS token before every line" if said["line_bos"] else "no BOS tokens"
     if said["protocol"] == "block":
         how = f"blocks of {said['context']} tokens, the first of each not predicted"
     else:
         how = f"a sliding window of {said['context']} tokens moved by {said['stride']}"
-    arithmetic = "" if said["dtype"] == "float32" else f"; in {said['dtype']}"
-    return f"token-weighted over {predicted:,} predicted tokens; {how}; {lines}{arithmetic}"
+    arithmetic = "" if said["dtype"] in ("float32", "float64") else f"; in {said['dtype']}"
+    floor = f"; {floored(said['floor'])}" if "floor" in said else ""
+    return f"token-weighted over {predicted:,} predicted tokens; {how}; {lines}{arithmetic}{floor}"
+
+
+def floored(floor: float) -> str:
+    """What a perplexity of n-grams depends on beside the text."""
+    return f"a token that the model gives no probability counts as {floor:g} (ngram.floor), and the perplexity hangs on that"
 
 
 def facts_table(facts: Mapping[str, str], title: str) -> Table:

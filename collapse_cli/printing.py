@@ -58,6 +58,10 @@ def print_rows(console: Console, rows: Sequence[Mapping[str, Any]], tree: Mappin
         console.print(show.perplexity_table(rows, "perplexity on real test text"))
     elif rows:
         console.print(outcome.generations_table(rows, tree))
+        if expectations.learner_of(tree) == "ngram":
+            console.print(
+                show.perplexity_table(rows, "perplexity on real test text, the floor for what was never seen")
+            )
     for said in show.protocols(rows):
         console.print(said, style="dim", highlight=False)
     for warning in show.row_warnings(rows):

@@ -1,5 +1,6 @@
 """The learner `ngram`: counts, probabilities, draws and measures against slow references."""
 
+import io
 from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
@@ -348,7 +349,64 @@ def test_measures_of_a_text() -> None:
     assert (facts["unseen_share"], facts["vocabulary_share"]) == (pytest.approx(1 / 3), 1)
     assert facts["corpus_entropy"] == pytest.approx(-sum(n / 8 * np.log(n / 8) for n in (3, 4, 1)))
     assert "kl_truth" not in facts
-    assert all(np.isfinite(value) for value in facts.values())
+    assert all(np.isfinite(value) for name, value in facts.items() if name != "protocol")
+
+
+@pytest.mark.parametrize("floor", [1e-9, 1e-6, 1e-3])
+def test_what_hangs_on_the_floor_says_so_and_what_does_not_stays(floor: float) -> None:
+    """Perplexity and KL with 1e-9 are those with another floor, by the share without probability alone."""
+    language = zipf.Language(vocabulary=9, rank=2)
+    corpus = rows(language.sample(40, 0).reshape(5, 8))
+    test = rows(language.sample(96, 1).reshape(12, 8))
+    facts = []
+    for one in (FLOOR, floor):
+        made = learner(2, about=about_of(corpus, language))
+        made.settings["model"]["floor"] = one
+        made.fit(corpus, seed=0, scratch=Path())
+        made.measure(test)
+        facts.append(made.facts)
+    usual, other = facts
+    assert 0 < usual["unseen_share"] < 1
+    for name in ("unseen_share", "missing_mass", "seen_nll", "seen_perplexity"):
+        assert usual[name] == pytest.approx(other[name], rel=1e-12), name
+    apart = np.log(FLOOR) - np.log(floor)
+    assert other["nll"] == pytest.approx(usual["nll"] + usual["unseen_share"] * apart)
+    assert other["kl_truth"] == pytest.approx(usual["kl_truth"] + usual["missing_mass"] * apart)
+    lost = usual["unseen_share"]
+    assert usual["nll"] == pytest.approx((1 - lost) * usual["seen_nll"] - lost * np.log(FLOOR))
+    assert usual["seen_perplexity"] == pytest.approx(np.exp(usual["seen_nll"]))
+    assert other["protocol"]["floor"] == floor
+
+
+def test_of_nothing_seen_there_is_no_perplexity_without_a_floor() -> None:
+    corpus = rows([[0, 1, 0, 1]])
+    made = fitted(corpus, 2, about=about_of(corpus))
+    made.measure(rows([[7, 8, 9]]))
+    assert made.facts["unseen_share"] == 1
+    assert made.facts["seen_nll"] is made.facts["seen_perplexity"] is None
+
+
+def test_the_first_number_of_ngrams_is_what_has_no_probability_and_tables_state_the_floor() -> None:
+    from rich.console import Console
+
+    from collapse_cli import outcome, printing
+
+    experiment = Experiment(learner="ngram")
+    row = {
+        "policy": "keep-0", "seed": 0, "warnings": [], "predicted_tokens": 90,
+        "protocol": {"protocol": "block", "dtype": "float64", "line_bos": False, "context": 64, "floor": 1e-7},
+    }  # fmt: skip
+    measured = [{**row, "generation": g, "perplexity": 50.0 + g, "unseen_share": 0.1 * g} for g in (0, 1)]
+    tree = experiment.model_dump(mode="json")
+    assert outcome.verdict(measured, tree) == (
+        "So far, share of real test tokens that the model gives no probability, from generation 0 to 1, one seed: "
+        "keep-0 0 → 0.100."
+    )
+    console = Console(width=200, record=True, file=io.StringIO())
+    printing.print_rows(console, measured, tree)
+    said = console.export_text()
+    assert "no probability counts as 1e-07 (ngram.floor)" in said
+    assert "51.0" in said, "the perplexity stands below"
 
 
 # --- state and the stages ---------------------------------------------------------------------------------------------

@@ -263,6 +263,8 @@ def test_ngrams_appear_as_language_models_do_as_far_as_they_have_fields(tmp_path
     for heading in ("Perplexity by generation", "What the n-grams still know", "Against the known truth"):
         assert heading in page.headings
     assert "Left out, because" not in page.said
+    assert "counts as 1e-09 (ngram.floor)" in page.said, "what the perplexity hangs on"
+    assert page.headings.index("What the n-grams still know") < page.headings.index("Perplexity by generation")
     assert {"perplexity", "vocabulary_share", "sample_entropy", "kl_truth"} <= set(figures_of(text)["figures"])
 
 

@@ -16,7 +16,7 @@ from collapse_cli.scaling import ScalingLaw, laws
 Row = Mapping[str, Any]
 Tree = Mapping[str, Any]
 LAWS = 32  # scaling laws that are fitted for one run
-POSITIVE = {"variance", "l2_squared", "latent_spread", "error"}  # an interval does not end below 0
+POSITIVE = {"variance", "l2_squared", "latent_spread", "error", "unseen_share"}  # an interval does not end below 0
 NOTHING = "No generation is measured yet."
 TEXTS = ("lm", "ngram")  # learners whose rows the rules of early and late collapse can be asked about
 

@@ -2,6 +2,9 @@
 
 It reads text as the language model does. A token is predicted, and drawn, from the longest context (at most `order - 1`
 tokens, none before the row's start) that was seen with a follower: what was never seen has probability 0, for good.
+
+The NLL of such a model on text that holds anything unseen is infinite. So its headline measure is `unseen_share`, the share
+of real test tokens without probability; perplexity and KL take `ngram.floor` for them, and say so (docs/metrics.md).
 """
 
 from collections.abc import Mapping
@@ -134,19 +137,32 @@ class NGram(Family):
         return np.asarray(nll / np.maximum(predicted, 1))
 
     def measure(self, test: Dataset, first: Dataset | None = None) -> Dataset:
-        """Perplexity and its relatives; how many types are left; on a language that is known, how far from the truth.
+        """What has no probability; perplexity and its relatives; types left; where the language is known, the truth's distance.
 
-        Per-row `nll` and `predicted` are returned.
+        `seen_nll` and `seen_perplexity` are over the tokens that have a probability, so no floor is in them (None where
+        there is none): nll = (1 - unseen_share) seen_nll - unseen_share ln(floor), whatever the floor is. Per-row `nll` and
+        `predicted` are returned.
         """
         about = self.hints["about"]
         nll, predicted, (length, context, gram) = self._scored(test)
         if predicted.sum() == 0:
             raise InputError("the test rows have no token to predict; raise data.block_size or eval.block_size")
-        size = about["splits"]["test"]
-        facts = metrics.text_measures(nll, predicted, size["tokens"], size["words"], size["bytes"])
+        size, floor = about["splits"]["test"], self.settings["model"]["floor"]
+        facts: dict[str, Any] = {**metrics.text_measures(nll, predicted, size["tokens"], size["words"], size["bytes"])}
+        unseen, total = int(((gram < 0) & (length >= 0)).sum()), int(predicted.sum())
+        seen = max(0.0, float(nll.sum() + unseen * np.log(floor))) / (total - unseen) if unseen < total else None
         facts |= {
             "test_loss": facts["nll"],
-            "unseen_share": float(((gram < 0) & (length >= 0)).sum() / predicted.sum()),
+            "unseen_share": unseen / total,
+            "seen_nll": seen,
+            "seen_perplexity": None if seen is None else metrics.perplexity(seen),
+            "protocol": {
+                "protocol": "block",
+                "dtype": "float64",
+                "line_bos": bool(about.get("line_bos")),
+                "context": int(test.arrays["tokens"].shape[1]),
+                "floor": floor,
+            },
             "vocabulary_share": len(self._tables.keys[0]) / about["types"],
             "corpus_entropy": _entropy(self._tables.counts[0]),
         }

@@ -22,7 +22,8 @@ class Headline:
 
 HEADLINES = {
     "lm": Headline("perplexity", "perplexity on real test text", log=True),
-    "ngram": Headline("perplexity", "perplexity on real test text", log=True),
+    # not the perplexity: what a model by counting never saw has probability 0, and a floor would decide the number
+    "ngram": Headline("unseen_share", "share of real test tokens that the model gives no probability"),
     "gaussian": Headline("variance", "fitted variance, truth 1", better="more"),
     "gmm": Headline("l2_squared", "squared L2 distance to generation 0", log=True),
     "vae": Headline("latent_spread", "spread of latents under generation 0's encoder", better="more"),

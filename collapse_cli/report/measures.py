@@ -129,6 +129,29 @@ GMM = (
 
 NGRAM = (
     Measure(
+        "unseen_share",
+        "Test tokens without probability",
+        SHARE,
+        "Share of real test tokens that the model gives no probability at all: there its loss is infinite.",
+        "Whether it is sure or unsure of the rest; depends on the order and on how much real text there is.",
+        zero=True,
+    ),
+    Measure(
+        "missing_mass",
+        "True mass without probability",
+        SHARE,
+        "Probability of the truth's next words that the model gives none at all.",
+        "What is left may be wrong, too.",
+        zero=True,
+    ),
+    Measure(
+        "seen_perplexity",
+        "Perplexity where there is probability",
+        "perplexity",
+        "Over the test tokens that the model gives a probability, so that no floor is in it.",
+        "What is lost is left out: it can fall while the model forgets. Read it beside the share without probability.",
+    ),
+    Measure(
         "vocabulary_share",
         "Types that still have mass",
         SHARE,
@@ -149,22 +172,6 @@ NGRAM = (
         "nats",
         "Of the tokens the model was fitted on; falling as few of them carry the corpus.",
         "Blind to order.",
-    ),
-    Measure(
-        "missing_mass",
-        "True mass the model lost",
-        SHARE,
-        "Probability of the truth's next words that the model gives none at all.",
-        "What is left may be wrong, too.",
-        zero=True,
-    ),
-    Measure(
-        "unseen_share",
-        "Test tokens never seen",
-        SHARE,
-        "Share of real test tokens whose n-gram the model gives no mass; only the floor keeps their loss finite.",
-        "Depends on the order and on the test text's length.",
-        zero=True,
     ),
 )
 
@@ -240,9 +247,10 @@ FAMILIES: dict[str, tuple[Measure, ...]] = {
     "ridge": (ERROR, TEST_LOSS),
     "projections": (ERROR, TEST_LOSS),
     "mlp": MLP,
+    "ngram": NGRAM,
 }
 MIXTURES: dict[str, tuple[Measure, ...]] = {**FAMILIES, "lm": (LOSS, PERPLEXITY, *TRUTH[:1])}
-OWN = {measure for measures in (*FAMILIES.values(), NGRAM) for measure in measures}
+OWN = {measure for measures in FAMILIES.values() for measure in measures}
 
 # fields of which anything but a finite number is damage
 NUMBERS = (
@@ -252,6 +260,7 @@ NUMBERS = (
     | set(COORDINATES)
     | {
         "types",
+        "seen_nll",
         "latent_std_all",
         "latent_spread_real",
         "latent_spread_scatter",

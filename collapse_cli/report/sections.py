@@ -14,6 +14,7 @@ from collapse_cli.report.panels import heat, histograms
 from collapse_cli.report.reading import Row, Run, pooled
 from collapse_cli.report.tables import (
     family_glance,
+    floored,
     floors,
     glance_table,
     left_out,
@@ -108,7 +109,8 @@ def perplexities(page: Page) -> None:
         page.add("perplexity", "Perplexity by generation", "")
         return
     tools = '<div class="tools"><button type="button" data-log="perplexity" aria-pressed="true">logarithmic axis</button></div>'
-    lines = "".join(f"<li>{escaped(one, 400)}</li>" for one in left_out(page.texts))
+    said = [*left_out(page.texts), *floored(page.runs)]
+    lines = "".join(f"<li>{escaped(one, 400)}</li>" for one in said)
     over = f'<ul class="reading">{lines}</ul>' if lines else ""
     page.figures.append(figure)
     page.add("perplexity", "Perplexity by generation", tools + plot(figure, "tall", card=False) + over)
@@ -373,8 +375,8 @@ SECTIONS = (
     families,
     pictures,
     mixtures,
-    perplexities,
     ngrams,
+    perplexities,
     forecast,
     samples,
     tails,

@@ -278,6 +278,16 @@ def floors(runs: Sequence[Run]) -> dict[int, float]:
     return found
 
 
+def floored(runs: Sequence[Run]) -> list[str]:
+    """Of runs of n-grams, what their perplexity and KL hang on beside the text."""
+    return [
+        f"{run.name}: a token that the model gives no probability counts as {floor:g} (ngram.floor); perplexity, losses "
+        "and KL hang on that number, the share without probability does not"
+        for run in runs
+        if run.learner == "ngram" and (floor := number(table(run.config.get("ngram")).get("floor"))) is not None
+    ]
+
+
 def _some(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds[:10])) + (", …" if len(seeds) > 10 else "")
 
