@@ -1,18 +1,35 @@
-# make setup|demo|test|check|bench|clean: each works from a clean clone with Python 3.11+ and make alone.
+# make setup|demo|test|test-lowest|check|bench|clean: each works from a clean clone with Python 3.11+ and make alone.
 PYTHON ?= python3
 BIN := .venv/bin
-# The environment is made again when what goes into it changes. The mark is written last: a killed setup is not taken for a whole one.
+LOW := .venv-lowest
+# An environment is made again when what goes into it changes. The mark is written last: a killed setup is not taken for a whole one.
 READY := .venv/ready
+# Another Python asked for (make test PYTHON=python3.12) than .venv is of: the environment is made anew, never used silently.
+VERSION := -c 'import sys; print(sys.version.split()[0])'
+ifneq ($(origin PYTHON),file)
+ifneq ($(wildcard $(READY)),)
+ifneq ($(shell $(PYTHON) $(VERSION) 2>/dev/null),$(shell $(BIN)/python $(VERSION) 2>/dev/null))
+OTHER := other
+endif
+endif
+endif
 
-.PHONY: setup demo test test-fast check format bench clean
+.PHONY: setup demo test test-fast test-lowest check format bench clean other
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt $(OTHER)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "collapse needs Python 3.11 or newer; say make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(if $(OTHER),--clear) .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
+
+# The oldest versions that pyproject.toml allows, in an environment of their own; uv works out which these are.
+$(LOW)/ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(LOW)
+	$(LOW)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	$(LOW)/bin/uv pip install --quiet --python $(LOW)/bin/python --resolution lowest-direct --editable '.[dev]'
+	touch $(LOW)/ready
 
 # The main job: ten generations of a small language model under keep-0, keep-10 and keep-20, in minutes, offline.
 demo: $(READY)
@@ -21,6 +38,10 @@ demo: $(READY)
 # Files side by side in two processes of one thread each.
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The same tests with the lowest versions (their wheels are of Python 3.11 and 3.12).
+test-lowest: $(LOW)/ready
+	$(LOW)/bin/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
@@ -39,4 +60,4 @@ bench: $(READY)
 	$(BIN)/python benchmarks/engine.py $(BENCH)
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf .venv $(LOW) .mypy_cache .ruff_cache .pytest_cache build dist
