@@ -29,6 +29,10 @@ def test_changes_are_the_geometric_means_that_the_console_shows(tmp_path: Path) 
     shown = [line.split("│")[2:-1] for line in out.getvalue().splitlines() if re.match(r"│ +[1-4]", line)]
     assert ours == [[cell.split()[-1] for cell in cells] for cells in shown]
     assert (tmp_path / "picture.png").is_file()
+    ends = [re.findall(r"([\d,.e+-]+), ([\d,.e+-]+) to ([\d,.e+-]+)", cell)[0] for cells in table for cell in cells[1:]]
+    numbers = [[float(one.replace(",", "")) for one in row] for row in ends]
+    assert all(0 < low < mean < high for mean, low, high in numbers), "on the logarithmic scale no end is below 0"
+    assert any(high / mean > 1.5 * (2 - low / mean) for mean, low, high in numbers), "and none is symmetric"
     values = {(row["policy"], row["seed"], row["generation"]): row["perplexity"] for row in rows}
     of_means = sum(values["keep-0", seed, 4] for seed in range(3)) / sum(values["keep-0", seed, 0] for seed in range(3))
     assert ours[-1][0] not in (f"{of_means - 1:+.0%}", f"×{of_means:.3g}")

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from collapse_cli.console import change, perplexity, protocols
 from collapse_cli.diagnosis import diagnose
-from collapse_cli.metrics.intervals import interval
+from collapse_cli.metrics.intervals import Interval, interval
 from collapse_cli.rundir import RunFolder
 
 COLOURS = ("#c0392b", "#d68910", "#1f618d", "#1e8449", "#6c3483")
@@ -32,16 +32,27 @@ def collect(rows: Sequence[Mapping[str, Any]]) -> Series:
     return found
 
 
+def geometric(values: Sequence[float]) -> Interval:
+    """The geometric mean with the interval of the mean logarithm."""
+    return interval([math.log(value) for value in values]).within(math.exp)
+
+
 def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], generations: int) -> str:
-    """Perplexity by generation and policy, the mean over seeds; and the geometric mean of its changes from generation 0."""
+    """Perplexity by generation and policy and its change from generation 0: of several seeds geometric means.
+
+    With them the 95% t interval of the mean logarithm: seeds differ by factors, and no end of it can be below 0.
+    """
     series = collect(rows)
     ratios = {one.policy: one.ratios for one in diagnose(rows).policies}
     lines = ["| generation | " + " | ".join(names) + " |", "|---:|" + "---:|" * len(names)]
     for generation in range(generations + 1):
         cells = []
         for name in names:
-            value = interval(series[name, generation]).mean
-            cells.append(perplexity(value) + (f" ({change(ratios[name][generation].mean, 1)})" if generation else ""))
+            found = geometric(series[name, generation])
+            said = perplexity(found.mean)
+            if found.low is not None and found.high is not None:
+                said += f", {perplexity(found.low)} to {perplexity(found.high)}"
+            cells.append(said + (f" ({change(ratios[name][generation].mean, 1)})" if generation else ""))
         lines.append(f"| {generation} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -53,7 +64,7 @@ def picture(series: Series, names: Sequence[str], generations: int, title: str, 
     ends: list[tuple[float, str, str]] = []
     for name, colour in zip(names, COLOURS, strict=False):
         values = [series[name, generation] for generation in steps]
-        means = [sum(each) / len(each) for each in values]
+        means = [geometric(each).mean for each in values]
         if len(values[0]) > 1:
             for seed in zip(*values, strict=True):
                 axes.plot(steps, seed, color=colour, linewidth=0.8, alpha=0.35)
@@ -92,9 +103,9 @@ def main() -> None:
     seeds = sorted({row["seed"] for row in rows})
     print(table(rows, names, generations))
     print()
-    said = f"mean of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    how = "; change: geometric mean" if len(seeds) > 1 else ""
-    print("; ".join([said + how, *protocols(rows)]))
+    said = f"geometric mean of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    how = "and its 95% interval; change: the same of the ratios to generation 0"
+    print("; ".join([f"{said} {how}" if len(seeds) > 1 else said, *protocols(rows)]))
     thin = "; thin lines: single seeds" if len(seeds) > 1 else ""
     picture(collect(rows), names, generations, f"{run.name} ({said}{thin})", Path(sys.argv[2]))
 
