@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import e2e
+import nature
 import pytest
 
 from collapse_cli import config
+from collapse_cli.expectations import judge
 
 COMMITS = {"model": "27dcfa74d334bc871f3234de431e71c6eeba5dd6", "dataset": "b08601e04326c79dfdd32d625aee71d232d685c3"}
 SHORT = ["data.block_size=16", "sample.prompt_tokens=16", "sample.new_tokens=16", "train.epochs=1", "data.eval_rows=20"]
@@ -82,3 +84,36 @@ def test_it_has_the_recipe_of_the_paper() -> None:
         "schedule": "cosine-epoch",
         "target": "continuation",
     }
+
+
+PUBLISHED = {
+    "opt125m-wikitext2": ("keep-0", 5, nature.NO_REAL, nature.NO_REAL_RUNS),
+    "nature-keep-10": ("keep-10", 10, nature.TENTH_REAL, nature.TENTH_REAL_RUNS),
+}
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_the_papers_own_curve_is_inside_what_the_preset_expects(preset: str) -> None:
+    """All ten generations of figure 10 with the epochs they were trained for; 58 at generation 9, once expected, fails."""
+    policy, epochs, means, runs = PUBLISHED[preset]
+    path = config.preset_path(preset)
+    recipe = config.load(config.read_toml(path), path.name)
+    assert recipe.train.epochs == epochs
+    assert [(one.policy, one.generation) for one in recipe.expect] == [(policy, g) for g in range(10)]
+    tree = recipe.model_dump(mode="json")
+    found = judge(nature.rows(means, policy), tree)
+    assert [one.verdict for one in found] == ["inside"] * 10
+    assert [one.value for one in found] == list(means)
+    for end in (0, 1):  # every single run as well
+        ends = (means[0], *(run[end] for run in runs))
+        assert [one.verdict for one in judge(nature.rows(ends, policy), tree)] == ["inside"] * 10
+    off = judge(nature.rows((*means[:9], 1.05 * means[9] if epochs == 10 else 58.0), policy), tree)
+    assert off[9].verdict == "outside"
+
+
+def test_both_settings_of_the_paper_differ_in_policy_epochs_and_what_is_expected_only() -> None:
+    first, second = (
+        config.load(config.read_toml(config.preset_path(name)), name).model_dump(mode="json") for name in PUBLISHED
+    )
+    first["train"]["epochs"], first["expect"], first["loop"]["policies"] = 10, second["expect"], ["keep-10"]
+    assert first == second
