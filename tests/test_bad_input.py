@@ -174,7 +174,7 @@ CASES: dict[str, tuple[Case, tuple[str, ...]]] = {
     ),
     "a tokenizer larger than the model": (
         lambda h: h.command(h.config, "--model", e2e.write_model(h.path / "model", vocab_size=270)),
-        ("the model only 270", "model.tokenizer"),
+        ("the model has only 270", "model.tokenizer"),
     ),
     "a configured vocabulary smaller than the tokenizer's": (
         lambda h: h.command(h.config, "--set", "model.config.vocab_size=100"),
