@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from collapse_cli.config import ConfigError
 from collapse_cli.diagnosis import Diagnosis, PolicyDiagnosis, diagnose, factors
 from collapse_cli.metrics import perplexity
-from collapse_cli.metrics.intervals import Interval, interval, paired
+from collapse_cli.metrics.intervals import LEVEL, Interval, log_ratio, over_seeds
 from collapse_cli.rundir import RunFolder
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Entry:
 
     Attributes:
         seeds: those with generation 0 and the generation compared.
-        start, now: perplexity at generation 0 and at the generation compared, mean over seeds.
+        start, now: perplexity at generation 0 and at the generation compared, geometric mean over seeds.
         ratio: perplexity as a multiple of generation 0's, geometric mean over seeds.
         instruments: field -> its values at generation 0 and now; absent where not measured.
     """
@@ -69,20 +69,23 @@ class Pair:
     Attributes:
         first, second: (run, policy).
         ratio: perplexity of the first over that of the second: the exponential of the mean difference of
-            log-perplexities, with the interval of that difference.
+            log-perplexities, with the 95% interval of that difference.
+        apart: the ratio with the interval by which the two are told apart. It allows for the number of pairs of the
+            comparison (Bonferroni), so that in all of them together fewer than 1 in 20 comparisons say something false.
     """
 
     first: tuple[str, str]
     second: tuple[str, str]
     seeds: tuple[int, ...]
     ratio: Interval
+    apart: Interval
 
     @property
     def told_apart(self) -> bool | None:
-        """Whether the interval leaves out 1; None where there is none."""
-        if self.ratio.low is None or self.ratio.high is None:
+        """Whether `apart` leaves out 1; None where there is no interval."""
+        if self.apart.low is None or self.apart.high is None:
             return None
-        return not self.ratio.low <= 1 <= self.ratio.high
+        return not self.apart.low <= 1 <= self.apart.high
 
     def record(self) -> dict[str, Any]:
         ends = {
@@ -216,7 +219,7 @@ def tables(found: Comparison) -> "list[Table]":
         for pair in found.pairs:
             ends = "one seed: none"
             if pair.ratio.low is not None and pair.ratio.high is not None:
-                ends = f"{pair.ratio.low:#.3g} to {pair.ratio.high:#.3g}{'' if pair.told_apart else ' [dim]holds 1[/]'}"
+                ends = f"{pair.ratio.low:#.3g} to {pair.ratio.high:#.3g}{'' if pair.told_apart else ' [dim]not told apart[/]'}"
             sides = [" ".join(who(*side)) for side in (pair.first, pair.second)]
             third.add_row(*sides, f"{pair.ratio.mean:#.3g}", ends, ", ".join(map(str, pair.seeds)))
         made.append(third)
@@ -254,9 +257,9 @@ def _entry(run: str, one: PolicyDiagnosis, rows: Sequence[Row], generation: int)
         run,
         one.policy,
         tuple(seeds),
-        interval([first[seed]["perplexity"] for seed in seeds]),
-        interval([now[seed]["perplexity"] for seed in seeds]),
-        interval([now[seed]["nll"] - first[seed]["nll"] for seed in seeds]).within(perplexity),
+        over_seeds("perplexity", [first[seed]["perplexity"] for seed in seeds]),
+        over_seeds("perplexity", [now[seed]["perplexity"] for seed in seeds]),
+        log_ratio([now[seed]["nll"] - first[seed]["nll"] for seed in seeds]).within(perplexity),
         instruments,
         one,
     )
@@ -265,7 +268,7 @@ def _entry(run: str, one: PolicyDiagnosis, rows: Sequence[Row], generation: int)
 def _over(rows: Mapping[int, Row], seeds: Sequence[int], name: str) -> Interval | None:
     values = [rows[seed].get(name) for seed in seeds]
     numbers = [value for value in values if value is not None]
-    return interval(numbers) if numbers else None
+    return over_seeds(name, numbers) if numbers else None
 
 
 def _pairs(
@@ -276,14 +279,19 @@ def _pairs(
     for name, found in zip(names, rows, strict=True):
         for policy in dict.fromkeys(row["policy"] for row in found):
             series[name, policy] = {seed: row["nll"] for seed, row in _at(found, policy, generation).items()}
-    pairs = []
+    sides: list[tuple[tuple[str, str], tuple[str, str], list[int]]] = []
     for first, second in combinations(series, 2):
         within, between = first[0] == second[0], first[1] == second[1]
         if (within and generation == 0) or not (within or between) or (first[0], second[0]) in mixed:
             continue
-        if (difference := paired(series[first], series[second])) is not None:
-            seeds = sorted(series[first].keys() & series[second].keys())
-            pairs.append(Pair(first, second, tuple(seeds), difference.within(perplexity)))
+        if seeds := sorted(series[first].keys() & series[second].keys()):
+            sides.append((first, second, seeds))
+    level = 1 - (1 - LEVEL) / max(1, sum(len(seeds) > 1 for _, _, seeds in sides))
+    pairs = []
+    for first, second, seeds in sides:
+        logs = [series[first][seed] - series[second][seed] for seed in seeds]
+        ratio, apart = (log_ratio(logs, one).within(perplexity) for one in (LEVEL, level))
+        pairs.append(Pair(first, second, tuple(seeds), ratio, apart))
     return pairs
 
 
@@ -329,7 +337,10 @@ def _notes(names: Sequence[str], diagnoses: Sequence[Diagnosis], entries: Sequen
     if any(len(entry.seeds) == 1 for entry in entries):
         notes.append("where there is one seed there is no interval")
     if any(len(entry.seeds) > 1 for entry in entries):
-        notes.append("intervals are 95% t intervals over seeds, not corrected for the number of comparisons")
+        notes.append(
+            'perplexities are geometric means over seeds with the 95% interval of the mean logarithm; "not told apart" allows '
+            "for the number of pairs"
+        )
     return notes + [f"{name}: {note}" for name, found in zip(names, diagnoses, strict=True) for note in found.notes]
 
 

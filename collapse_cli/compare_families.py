@@ -12,7 +12,7 @@ from collapse_cli import expectations
 from collapse_cli.config import ConfigError
 from collapse_cli.diagnosis.families import family_verdict, headline_of, mixture_verdict
 from collapse_cli.metrics.families import Headline
-from collapse_cli.metrics.intervals import Interval, interval, paired
+from collapse_cli.metrics.intervals import Interval, over_seeds, paired
 from collapse_cli.metrics.words import spread, value
 from collapse_cli.rundir import RunFolder
 
@@ -122,9 +122,16 @@ def compare_families(runs: Sequence[RunFolder]) -> FamilyComparison:
                 if mixture
                 else expectations.theory_at(trees[name], measure.name, policy, last)
             )
-            start = interval(list(by[0].values())) if 0 in by and not mixture else None
+            start = over_seeds(measure.name, list(by[0].values())) if 0 in by and not mixture else None
             entries.append(
-                FamilyEntry(name, policy, tuple(sorted(by[last])), start, interval(list(by[last].values())), theory)
+                FamilyEntry(
+                    name,
+                    policy,
+                    tuple(sorted(by[last])),
+                    start,
+                    over_seeds(measure.name, list(by[last].values())),
+                    theory,
+                )
             )
     pairs = []
     for one, other in combinations(series, 2):

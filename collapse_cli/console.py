@@ -154,28 +154,35 @@ def change(value: float, first: float) -> str:
 
 
 def with_interval(value: "Interval") -> str:
-    """A perplexity with half of its interval, where it has one: 1,024 ±760."""
-    half = value.half
-    if half is None:
+    """A perplexity with its interval, where it has one: 871 (264–3,870)."""
+    if value.low is None or value.high is None:
         return perplexity(value.mean)
-    return f"{perplexity(value.mean)} ±{f'{half:.2g}' if half < 99.5 else perplexity(half)}"
+    return f"{perplexity(value.mean)} ({perplexity(value.low)}–{perplexity(value.high)})"
+
+
+def with_factor(value: "Interval") -> str:
+    """The same in less room, of an interval on the log scale: 871 ×÷4.43 is from 871 / 4.43 to 871 × 4.43."""
+    if value.low is None or value.high is None or value.low <= 0:
+        return with_interval(value)
+    factor = math.sqrt(value.high / value.low) if value.high / value.low < math.inf else math.inf
+    return f"{perplexity(value.mean)} ×÷{f'{factor:#.3g}' if factor < 1000 else perplexity(factor)}".rstrip(".")
 
 
 def perplexity_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """Perplexity by generation and policy with the change from generation 0.
 
-    Of several seeds the mean, half of its 95% t interval, and the geometric mean of their changes (as in the verdict);
-    of one the number, and that it has no interval. Numbers whose rows carry warnings are marked.
+    Of several seeds the geometric mean with the 95% t interval of the mean logarithm, and the geometric mean of their
+    changes (as in the verdict); of one the number, and that it has no interval. Numbers whose rows carry warnings are marked.
     """
-    from collapse_cli.metrics.intervals import interval
+    from collapse_cli.metrics.intervals import over_seeds
 
     names = list(dict.fromkeys(row["policy"] for row in rows))
     seeds = sorted({row["seed"] for row in rows})
     said = f"seed {seeds[0]}; one seed: no interval"
     if len(seeds) > 1:
-        said = f"mean of seeds {', '.join(map(str, seeds))} ± half its 95% interval; change: geometric mean"
+        said = f"seeds {', '.join(map(str, seeds))}: geometric means"
     table = Table(title=f"{title} ({said})", title_justify="left", title_style="bold", caption_justify="left")
-    table.add_column("generation", justify="right")
+    table.add_column("gen.", justify="right")
     for name in names:
         table.add_column(name, justify="right")
     found: dict[tuple[str, int], dict[int, float]] = {}
@@ -192,14 +199,16 @@ def perplexity_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
             if values is None:
                 cells.append("[dim]…[/]")
                 continue
-            cell = with_interval(interval(list(values.values())))
+            cell = with_factor(over_seeds("perplexity", list(values.values())))
             if generation and first is not None:
                 logs = [math.log(value) - math.log(first[seed]) for seed, value in values.items()]
                 cell += f" [dim]{change(math.exp(sum(logs) / len(logs)), 1.0):>6}[/]"
             cells.append(cell + (" [bold yellow]![/]" if (name, generation) in doubtful else ""))
         table.add_row(str(generation), *cells)
+    captions = ["×÷: the 95% interval, on the log scale: 50 ×÷2 is from 25 to 100"] if len(seeds) > 1 else []
     if doubtful:
-        table.caption = "[bold yellow]![/] rows behind this number carry warnings"
+        captions.append("[bold yellow]![/] rows behind this number carry warnings")
+    table.caption = "\n".join(captions) or None
     return table
 
 

@@ -13,7 +13,7 @@ from collapse_cli.console import some
 from collapse_cli.diagnosis import diagnose
 from collapse_cli.diagnosis.families import family_verdict, headline_of, laws_of, mixture_verdict
 from collapse_cli.diagnosis.grid import WORDS, Point, axes_of, points
-from collapse_cli.metrics.intervals import Interval, interval
+from collapse_cli.metrics.intervals import logarithmic, over_seeds
 from collapse_cli.metrics.words import spread, value
 
 Row = Mapping[str, Any]
@@ -33,11 +33,12 @@ def verdict(rows: Sequence[Row], tree: Tree) -> str:
 
 
 def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
-    """The first measure of a family by generation and policy: mean over seeds, half its interval, and the theory's value."""
+    """The first measure of a family by generation and policy: mean over seeds with its interval, and the theory's value."""
     measure = headline_of(tree)
     policies = list(dict.fromkeys(row["policy"] for row in rows))
     seeds = sorted({row["seed"] for row in rows})
-    over = f"mean of {len(seeds)} seeds, 95% interval" if len(seeds) > 1 else f"seed {seeds[0]}: no interval"
+    mean = "geometric mean" if logarithmic(measure.name) else "mean"
+    over = f"{mean} of {len(seeds)} seeds, 95% interval" if len(seeds) > 1 else f"seed {seeds[0]}: no interval"
     table = _table(f"{measure.title} ({over})")
     table.add_column("gen.", justify="right", overflow="fold", min_width=4)
     proved = [
@@ -58,7 +59,7 @@ def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
         cells = []
         for name in policies:
             values = found.get((name, generation))
-            cells.append("[dim]…[/]" if values is None else _said(interval(values)))
+            cells.append("[dim]…[/]" if values is None else spread(over_seeds(measure.name, values)))
             theory = expectations.theory_at(tree, measure.name, name, generation) if name in proved else None
             if name in proved and beside:
                 cells.append("" if theory is None else value(theory))
@@ -158,12 +159,7 @@ def _table(title: str) -> Table:
 
 def _cell(cell: Point, tree: Tree) -> str:
     theory = expectations.theory_of(tree, cell.record)
-    return _said(cell.mean) + ("" if theory is None else f"\n[dim]th. {value(theory)}[/]")
-
-
-def _said(mean: Interval) -> str:
-    half = mean.half
-    return value(mean.mean) if half is None else f"{value(mean.mean)} ±{half:.2g}"
+    return spread(cell.mean) + ("" if theory is None else f"\n[dim]th. {value(theory)}[/]")
 
 
 def _number(number: float | None) -> str:

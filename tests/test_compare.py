@@ -14,8 +14,8 @@ from scipy import stats
 
 from collapse_cli.compare import Comparison, compare, tables
 from collapse_cli.config import ConfigError
-from collapse_cli.console import perplexity_table, row_warnings, with_interval
-from collapse_cli.metrics.intervals import Interval
+from collapse_cli.console import perplexity_table, row_warnings, with_factor, with_interval
+from collapse_cli.metrics.intervals import Interval, over_seeds
 from collapse_cli.printing import print_comparison
 from collapse_cli.rundir import RunFolder
 
@@ -77,7 +77,7 @@ def test_entries_hold_perplexities_ratio_instruments_and_calls(tmp_path: Path) -
     run = made(tmp_path, "a")
     entry = compare([run]).entries[0]
     rows = [row for row in run.rows() if row["policy"] == "keep-0" and row["generation"] == 5]
-    expected = sum(row["perplexity"] for row in rows) / 3
+    expected = math.exp(sum(row["nll"] for row in rows) / 3)
     assert (entry.run, entry.policy, entry.seeds) == ("a", "keep-0", SEEDS)
     assert entry.now.mean == pytest.approx(expected)
     assert entry.ratio == entry.diagnosis.ratio, "the last generation: as in the verdict"
@@ -156,7 +156,7 @@ def test_the_record_is_json(tmp_path: Path) -> None:
     record = json.loads(json.dumps(found.record(), allow_nan=False))
     assert record["runs"] == ["a", "b"]
     assert record["policies"][0]["calls"]["early"]["called"] is True
-    assert record["verdicts"]["b"].startswith("By generation 5, one seed and so without an interval: keep-0 collapses")
+    assert record["verdicts"]["b"].startswith("By generation 5, one seed and so without an interval: keep-0 loses")
     assert {tuple(pair["seeds"]) for pair in record["pairs"]} == {(0,), (0, 1, 2)}
     assert next(pair for pair in record["pairs"] if pair["seeds"] == [0])["told_apart"] is None
 
@@ -214,7 +214,7 @@ def test_the_tables_fit_80_columns_and_hold_the_numbers(tmp_path: Path) -> None:
 
 def test_a_pair_that_is_not_told_apart_says_so(tmp_path: Path) -> None:
     text = shown(*tables(compare([made(tmp_path, "a", collapse={})])), width=120)
-    assert "holds 1" in text
+    assert "not told apart" in text
     one = shown(*tables(compare([made(tmp_path, "b", seeds=(4,))])), width=120)
     assert "one seed: none" in one
 
@@ -224,15 +224,26 @@ def row(policy: str, seed: int, generation: int, perplexity: float, *warnings: s
     return where | {"perplexity": perplexity, "nll": math.log(perplexity), "warnings": list(warnings)}
 
 
-def test_a_table_over_seeds_shows_half_the_interval_and_the_geometric_mean_of_changes() -> None:
-    """Generation 1: mean 30, s 10, half-width 4.3027 · 10 / √3 = 24.84; changes ×2, ×2, ×4: ∛16 = 2.52."""
+def test_a_table_over_seeds_shows_geometric_means_with_intervals_on_the_log_scale() -> None:
+    """Generation 1: ∛(20 · 30 · 40) = 28.84, s of the logarithms 0.3489, half-width 4.3027 · 0.3489 / √3 = 0.8667, a factor
+    of 2.38; changes ×2, ×2, ×4: ∛16 = 2.52.
+    """
     rows = [row("keep-0", seed, 0, value) for seed, value in enumerate((10, 15, 10))]
     rows += [row("keep-0", seed, 1, value) for seed, value in enumerate((20, 30, 40))]
     text = shown(perplexity_table(rows, "perplexity"))
-    title = "perplexity (mean of seeds 0, 1, 2 ± half its 95% interval; change: geometric mean)"
-    assert " ".join(text.split()).startswith(title)
-    assert "30.0 ±25  +152%" in text
-    assert "11.7 ±7.2" in text
+    assert " ".join(text.split()).startswith("perplexity (seeds 0, 1, 2: geometric means)")
+    assert "28.8 ×÷2.38  +152%" in text
+    assert "11.4 ×÷1.79" in text
+    assert "×÷: the 95% interval, on the log scale" in " ".join(text.split())
+
+
+def test_no_interval_of_a_perplexity_is_below_0() -> None:
+    """300, 700 and 2,200 had 1,067 ±2,489: an interval from -1,422."""
+    over = over_seeds("perplexity", [300, 700, 2200])
+    assert over.mean == pytest.approx((300 * 700 * 2200) ** (1 / 3))
+    assert (over.low, over.high) == pytest.approx((64.2, 9312), rel=1e-2)
+    assert with_interval(over) == f"773 ({over.low:.1f}–{over.high:,.0f})"
+    assert with_factor(over) == "773 ×÷12.0"
 
 
 def test_a_table_of_one_seed_says_that_it_has_no_interval() -> None:
@@ -241,7 +252,7 @@ def test_a_table_of_one_seed_says_that_it_has_no_interval() -> None:
     )
     assert "(seed 4; one seed: no interval)" in " ".join(text.split())
     assert "60.9   +31%" in text
-    assert "±" not in text
+    assert "×÷" not in text
 
 
 def test_numbers_behind_which_a_row_warns_are_marked() -> None:
@@ -250,7 +261,7 @@ def test_numbers_behind_which_a_row_warns_are_marked() -> None:
     marked = [line for line in lines if "!" in line]
     assert len(marked) == 2
     assert "20.0  +100% !" in marked[0]
-    assert marked[1].strip() == "! rows behind this number carry warnings"
+    assert "! rows behind this number carry warnings" in " ".join(" ".join(lines).split())
     assert row_warnings(rows) == ["keep-0, seed 0, generation 1: odd"]
     assert "!" not in shown(perplexity_table(rows[:1], "perplexity"))
 
@@ -278,8 +289,8 @@ def test_the_table_of_a_run_over_seeds_fits_80_columns(tmp_path: Path) -> None:
     assert sum("│" in line for line in lines) == 10, "a line for each generation"
 
 
-def test_a_perplexity_with_half_of_its_interval() -> None:
-    assert with_interval(Interval(1024.2, 266.0, 1782.4, 3)) == "1,024 ±758"
-    assert with_interval(Interval(51.84, 51.82, 51.86, 3)) == "51.8 ±0.02"
-    assert with_interval(Interval(46.5, None, None, 1)) == "46.5"
-    assert with_interval(Interval(200.0, 100.4, 299.6, 3)) == "200 ±99.6"
+def test_a_perplexity_with_its_interval() -> None:
+    assert with_interval(Interval(1024.2, 266.0, 3943.0, 3)) == "1,024 (266–3,943)"
+    assert with_interval(Interval(51.84, 51.82, 51.86, 3)) == "51.8 (51.8–51.9)"
+    assert with_interval(Interval(46.5, None, None, 1)) == with_factor(Interval(46.5, None, None, 1)) == "46.5"
+    assert with_factor(Interval(200.0, 100.0, 400.0, 3)) == "200 ×÷2.00"

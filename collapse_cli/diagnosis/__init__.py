@@ -1,22 +1,31 @@
-"""What a run's numbers mean: a verdict in one sentence, founded on the rules of `rules.py`."""
+"""What a run's numbers mean: a verdict in one sentence, founded on the rules of `rules.py`.
 
+Each word has a stated rate at which it is wrong by chance, simulated for the words (docs/metrics.md, "How often the words
+are wrong"; `benchmarks/words.py`).
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from collapse_cli.diagnosis.rules import Call, Evidence, Row, Series, early, late, number
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.counting import counted
-from collapse_cli.metrics.intervals import Interval, interval
+from collapse_cli.metrics.intervals import Interval, allowed, interval, log_ratio
 
 __all__ = ["Call", "Diagnosis", "Evidence", "PolicyDiagnosis", "counted", "diagnose", "factor", "factors"]
 
 COLLAPSED = 2.0  # times generation 0's perplexity
 HELD = 1.2
+LEVEL_WITHIN = 1.1  # a curve that changes by less than this factor over the later half of the generations is level
+LEAST_STEPS = 3  # steps between generations that a trend needs
 ONE_SEED = (
-    "one seed: no interval for perplexity; calls are over rows and the scatter between generations, and another seed "
-    "may differ"
+    "one seed: no interval for perplexity, since one seed cannot tell noise from change; words allow for noise of 0.3 nats "
+    "between seeds (a factor of 1.8 either way), calls are over rows and the scatter between generations"
 )
+TRENDS = {"rises": "still rises", "level": "has levelled off", "falls": "falls again"}
 
 
 @dataclass(frozen=True)
@@ -26,15 +35,18 @@ class PolicyDiagnosis:
     Attributes:
         seeds: those counted: with generation 0 and with `last`.
         last: the last generation looked at.
-        state: `collapses`, `loses quality`, `is undecided` or `holds`; `has generation 0 only`.
+        state: `collapses`, `loses quality`, `is undecided`, `cannot be judged from one seed` or `holds`;
+            `has generation 0 only`. It holds only where no loss is called, and so never beside one.
+        trend: `rises`, `level` or `falls`, of the later half of the generations; "" where that is not shown.
         ratios: by generation, perplexity as a multiple of generation 0's: the geometric mean over seeds, with the
-            interval of paired log-perplexities; none for one seed.
+            interval of paired log-perplexities (`intervals.log_ratio`); none for one seed.
     """
 
     policy: str
     seeds: tuple[int, ...]
     last: int
     state: str
+    trend: str
     ratios: Mapping[int, Interval]
     calls: Mapping[str, Call]
 
@@ -49,6 +61,7 @@ class PolicyDiagnosis:
             "seeds": list(self.seeds),
             "last": self.last,
             "state": self.state,
+            "trend": self.trend or None,
             "perplexity_ratio": [{"generation": step, **found.record()} for step, found in self.ratios.items()],
             "calls": {kind: call.record() for kind, call in self.calls.items()},
         }
@@ -116,25 +129,59 @@ def _policy(name: str, rows: Sequence[Row]) -> PolicyDiagnosis | None:
         for generation in sorted(series)
         if generation <= last
     }
-    ratios = {
-        generation: interval([row["nll"] - kept[0][seed]["nll"] for seed, row in there.items()]).within(perplexity)
+    logs = {
+        generation: log_ratio([row["nll"] - kept[0][seed]["nll"] for seed, row in there.items()])
         for generation, there in kept.items()
         if there
     }
     calls = {"early": early(kept, "early"), "general": early(kept, "general"), "late": late(kept)}
-    return PolicyDiagnosis(name, tuple(seeds), last, _state(ratios[last], last, calls["late"]), ratios, calls)
+    state, trend = _state(logs[last], last, calls), _trend({generation: log.mean for generation, log in logs.items()})
+    ratios = {generation: log.within(perplexity) for generation, log in logs.items()}
+    return PolicyDiagnosis(name, tuple(seeds), last, state, trend, ratios, calls)
 
 
-def _state(ratio: Interval, last: int, late: Call) -> str:
-    """One word for a policy: from the interval of its perplexity ratio, or the ratio alone where there is none."""
-    low, high = (ratio.mean if end is None else end for end in (ratio.low, ratio.high))
+def _state(log: Interval, last: int, calls: Mapping[str, Call]) -> str:
+    """The word for a policy, from the interval of its log-ratio and what was called.
+
+    A loss that is called rules out "holds", and a perplexity shown to be lower than generation 0's rules out "loses
+    quality", so that no sentence says both. Of one seed the interval is that of noise as prior knowledge has it.
+    """
     if last == 0:
         return "has generation 0 only"
-    if late.called or low >= COLLAPSED:
+    over = allowed(log)
+    low, high = (over.mean if end is None else end for end in (over.low, over.high))
+    lost = calls["early"].called or calls["general"].called
+    if calls["late"].called or low >= math.log(COLLAPSED):
         return "collapses"
-    if high <= HELD:
+    if lost:
+        return "is undecided" if high < 0 else "loses quality"
+    if high <= math.log(HELD):
         return "holds"
-    return "loses quality" if low > 1 else "is undecided"
+    if low > 0:
+        return "loses quality"
+    return "is undecided" if log.n > 1 else "cannot be judged from one seed"
+
+
+def _trend(logs: Mapping[int, float]) -> str:
+    """Where the later half of a curve is going: the t interval of its mean step, times the generations of that half.
+
+    Steps are independent where a departure is inherited (a random walk), and follow one another less than by chance where
+    each generation is off by itself; the interval is then rather too wide. Without enough steps, or where the interval holds
+    both standing still and a change that counts: "".
+    """
+    steps = sorted(logs)
+    later = [generation for generation in steps if generation >= max(1, steps[-1] // 2)]
+    if len(later) <= LEAST_STEPS:
+        return ""
+    paces = [(logs[b] - logs[a]) / (b - a) for a, b in pairwise(later)]
+    over = interval(paces)
+    if over.low is None or over.high is None:
+        return ""
+    span, room = later[-1] - later[0], math.log(LEVEL_WITHIN)
+    low, high = over.low * span, over.high * span
+    if -room <= low and high <= room:
+        return "level"
+    return "rises" if low > 0 else "falls" if high < 0 else ""
 
 
 def _over_seeds(policy: PolicyDiagnosis) -> str:
@@ -165,7 +212,12 @@ def _policy_verdict(policy: PolicyDiagnosis, together: bool) -> str:
         return f"{policy.policy} {policy.state}"
     when = "" if together else f" by generation {policy.last}, {_over_seeds(policy)}"
     mean, ends = factors(policy.ratio)
-    said = f"{policy.policy} {policy.state}{when}, perplexity {mean}{f' (95% interval {ends})' if ends else ''}"
+    state = f"{policy.policy} {policy.state}"
+    if policy.state == "collapses":
+        state += f" and {TRENDS[policy.trend]}" if policy.trend else " (whether it still rises is not shown)"
+    elif policy.state == "loses quality" and policy.trend:
+        state += f" and {TRENDS[policy.trend]}"
+    said = f"{state}{when}, perplexity {mean}{f' (95% interval {ends})' if ends else ''}"
     names = {"early": "early collapse", "general": "general loss", "late": "late collapse"}
     calls = [call for call in policy.calls.values() if call.generation is not None]
     calls.sort(key=lambda call: call.generation or 0)

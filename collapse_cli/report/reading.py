@@ -12,7 +12,7 @@ from typing import Any
 from collapse_cli.diagnosis import counted
 from collapse_cli.expectations import is_mixture, learner_of, planned_cells
 from collapse_cli.metrics.families import headline
-from collapse_cli.metrics.intervals import Interval, interval, normal
+from collapse_cli.metrics.intervals import Interval, normal, over_seeds
 from collapse_cli.report.measures import NUMBERS
 from collapse_cli.report.pictures import Pictures
 from collapse_cli.report.text import one_line
@@ -157,7 +157,7 @@ class Series:
             errors = {row["generation"]: row.get(f"{name}_se") for row in self._drawn if row["seed"] == seed}
             if not self.run.text and any(errors.get(g) is not None for g in there):
                 return {g: normal(found[seed][g], errors.get(g)) for g in there}
-        return {g: interval([values[g] for values in found.values()]) for g in there}
+        return {g: over_seeds(name, [values[g] for values in found.values()]) for g in there}
 
 
 def read(folders: Sequence[RunFolder]) -> list[Run]:
