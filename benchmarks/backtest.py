@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from collapse_cli.forecast import collect
+from collapse_cli.forecast import collect, forecast_rows
 from collapse_cli.forecast.fit import Series, fit_all, mixture, paths, weights
 from collapse_cli.forecast.laws import LAWS
 from collapse_cli.forecast.share import from_seeds, smallest_share
@@ -181,6 +181,29 @@ def print_share(each: int) -> None:
             inside, half = found[:, :2].mean(0)
             width, error = np.median(found[:, 2:], axis=0)
             print(f"| {said} | {seeds} | {each} | {inside:.0%} | {half:.0%} | {width:.1f} | {error:.1f} |", flush=True)
+    rng = np.random.Generator(np.random.Philox(16))
+    for between in (0.02, 0.1, 0.3):
+        found = np.array([one_seed_case(between, rng) for _ in range(each)])
+        (inside, half), (width, error) = found[:, :2].mean(0), np.median(found[:, 2:], axis=0)
+        name = f"0, 10, 20; {between:g} nats between seeds"
+        print(f"| {name} | 1 | {each} | {inside:.0%} | {half:.0%} | {width:.1f} | {error:.1f} |", flush=True)
+
+
+def one_seed_case(between: float, rng: np.random.Generator) -> tuple[float, ...]:
+    """As `_share_case`, of one seed's series of ten generations; `between`: how far seeds' log-ratios differ."""
+    percents = (0, 10, 20)
+    top, offset, noise = rng.uniform(0.8, 3), rng.uniform(2, 15), 0.02
+    truth = rng.uniform(1, percents[-1] - 1)
+    rows = []
+    for p in percents:
+        seed = between * rng.standard_normal()
+        for g in range(MEASURED):
+            grown = 1 - math.exp(-g / 2)
+            nll = 4 + (top * offset / (p + offset) + seed) * grown + (noise * rng.standard_normal() if g else 0.0)
+            rows.append({"policy": f"keep-{p}", "seed": 0, "generation": g, "nll": nll})
+    factor = math.exp(top * offset / (truth + offset) * (1 - math.exp(-(MEASURED - 1) / 2)))
+    said = forecast_rows(rows, factor=factor)["share"]
+    return _judged_share(said, truth, percents)
 
 
 def _share_case(percents: Sequence[int], seeds: int, rng: np.random.Generator) -> Iterator[tuple[float, ...]]:
@@ -197,9 +220,14 @@ def _share_case(percents: Sequence[int], seeds: int, rng: np.random.Generator) -
     ratios = from_seeds(measured, DRAWS, rng)
     assert ratios is not None
     said = smallest_share(ratios, math.exp(level), rng, candidates=False)
+    yield _judged_share(said, truth, percents)
+
+
+def _judged_share(said: dict[str, Any], truth: float, percents: Sequence[int]) -> tuple[float, ...]:
+    """Inside 90%, inside 50%, width of the 90% interval, error of the median."""
     ends = {name: _number(said[name]) for name in ("low90", "low50", "share", "high50", "high90")}
     within = {k: (percents[0] if v == -math.inf else percents[-1] if v == math.inf else v) for k, v in ends.items()}
-    yield (
+    return (
         float(ends["low90"] - 0.05 <= truth <= ends["high90"] + 0.05),  # shares are looked at in steps of 0.1
         float(ends["low50"] - 0.05 <= truth <= ends["high50"] + 0.05),
         within["high90"] - within["low90"],

@@ -294,3 +294,27 @@ def test_the_options_of_run_that_take_no_value_are_known() -> None:
     command = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
     flags = [name for option in command.params if getattr(option, "is_flag", False) for name in option.opts]
     assert {*flags} - {"--help"} == {*FLAGS}
+
+
+def test_the_interval_of_one_seed_holds_the_share_that_the_recipe_needs() -> None:
+    """Seeds differ by 0.3 nats: without their variance 45% of the "90%" intervals held the truth. 24 cases of an honest 90%
+    interval hold fewer than 17 once in 500; a rate of 45% gives 17 or more once in 50.
+    """
+    rng, inside = np.random.Generator(np.random.Philox(17)), 0
+    for _ in range(24):
+        truth, offset = rng.uniform(1, 19), rng.uniform(2, 15)
+        rows = []
+        for percent in (0, 10, 20):
+            end = 1.5 * offset / (percent + offset) + 0.3 * rng.standard_normal()
+            rows += [
+                {"policy": f"keep-{percent}", "seed": 0, "generation": g, "nll": 4 + end * (1 - math.exp(-g / 2))}
+                for g in range(10)
+            ]
+        factor = math.exp(1.5 * offset / (truth + offset) * (1 - math.exp(-4.5)))
+        found = forecast_rows(rows, factor=factor)
+        low, high = (found["share"][name] for name in ("low90", "high90"))
+        inside += (low["bound"] == "below" or (not low["bound"] and low["value"] <= truth)) and (
+            high["bound"] == "above" or (not high["bound"] and high["value"] >= truth)
+        )
+    assert inside >= 17
+    assert any("one seed, which cannot show how far seeds differ" in line for line in sentences(found))

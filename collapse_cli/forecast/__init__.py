@@ -26,6 +26,7 @@ from collapse_cli.forecast.fit import (
 from collapse_cli.forecast.laws import Array
 from collapse_cli.forecast.tables import sentences, tables
 from collapse_cli.metrics import perplexity
+from collapse_cli.metrics.intervals import NOISE
 from collapse_cli.policies import parse
 from collapse_cli.rundir import RunFolder
 
@@ -341,7 +342,10 @@ def _from_fits(
     target: int,
     rng: np.random.Generator,
 ) -> shares.Ratios:
-    """R where one seed is all there is, from the noise of its steps, or where the generation lies ahead, from the paths."""
+    """R where one seed is all there is, from the noise of its steps, or where the generation lies ahead, from the paths.
+
+    Both with the variance between seeds in it, since what is asked is how much real data the recipe needs, and not this seed.
+    """
     columns, middle, noises = [], [], []
     for percent, one in series.items():
         fits = models[percent]
@@ -350,14 +354,16 @@ def _from_fits(
         count = len(known[percent]) or len(one.farthest)
         if known[percent]:
             at = float(np.mean(list(known[percent].values())))
-            drawn = at + off / math.sqrt(count)
+            drawn = at + off / math.sqrt(count) + shares.between_seeds(list(known[percent].values()), DRAWS, rng)
         else:
             made = paths(one, fits, mixed, target - one.last, DRAWS, rng)
             drawn = rng.permutation(made[:, -1]) - one.first()
             at = float(np.median(drawn))
+            seen = [one.values[seed][one.last] - one.values[seed][0] for seed in one.farthest]
+            drawn = drawn + shares.between_seeds(seen, DRAWS, rng)
         columns.append(drawn)
         middle.append(at)
-        noises.append(float(np.subtract(*np.quantile(off, [0.84, 0.16])) / 2))
+        noises.append(math.hypot(float(np.subtract(*np.quantile(off, [0.84, 0.16])) / 2), NOISE if count == 1 else 0.0))
     seeds = min(len(one.values) for one in series.values())
     percents = np.array(list(series))
     return shares.Ratios(percents, np.stack(columns, axis=1), np.array(middle), float(np.median(noises)), seeds)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from collapse_cli.forecast.laws import Array
+from collapse_cli.metrics.intervals import NOISE, PRIOR
 
 POINTS = 1001  # shares 0, 0.1 … 100 on which curves are looked at
 TRUTHS, CURVES = 200, 1500  # when a run to come is weighed: curves taken for the truth in turn, and curves weighed
@@ -224,3 +225,17 @@ def from_seeds(measured: Mapping[float, Mapping[int, float]], draws: int, rng: n
     mixed = mixed * np.sqrt(freedom / rng.chisquare(freedom, draws))[:, None]
     noise = math.sqrt(float((off**2).sum(0).mean()) / freedom)
     return Ratios(percents, middle + mixed, middle, noise, len(seeds))
+
+
+def between_seeds(values: Sequence[float], draws: int, rng: np.random.Generator) -> Array:
+    """How far the mean of a few seeds may lie from that of all seeds, (draws,), in nats.
+
+    Of one seed nothing shows that, so its draws have the standard deviation `NOISE`; of several the moderated t of
+    `intervals.log_ratio`.
+    """
+    n = len(values)
+    if n < 2:
+        return np.asarray(NOISE * rng.standard_normal(draws))
+    freedom = n - 1 + PRIOR
+    squares = float(np.square(np.subtract(values, np.mean(values))).sum()) + PRIOR * NOISE**2
+    return np.asarray(math.sqrt(squares / freedom / n) * rng.standard_t(freedom, draws))

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from collapse_cli.console import perplexity as in_digits
+from collapse_cli.metrics.intervals import NOISE
 
 Record = Mapping[str, Any]
 UNREADABLE = 1e12  # a perplexity beyond this says no more than that it is beyond
@@ -62,6 +63,11 @@ def _share_said(share: Record) -> list[str]:
     if share["status"] != "ok":
         return [f"smallest share of real data: not enough data: {share['why']}"]
     found = [_needed(share)]
+    if len(share.get("seeds", (0, 1))) < 2:
+        found.append(
+            "the share of real data is from one seed, which cannot show how far seeds differ: its interval allows for "
+            f"{NOISE:g} nats between seeds (standard deviation)"
+        )
     if not share["next"]:
         return found
     first = share["next"][0]

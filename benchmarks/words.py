@@ -1,0 +1,186 @@
+"""How often the words of a verdict are wrong by chance, and how often the intervals hold the truth. docs/metrics.md.
+
+    python benchmarks/words.py             every table, in Markdown (some minutes on one core)
+    python benchmarks/words.py --each 200  fewer runs per line
+
+A made-up run has generations 0..9. Each model's log-perplexity is off by chance, so that the log-ratios of seeds have the
+standard deviation given; all of that is independent between generations, or inherited from generation to generation.
+"""
+
+import argparse
+import math
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from collapse_cli.diagnosis import diagnose
+from collapse_cli.metrics.intervals import LEVEL, geometric, interval, log_ratio, scattered
+
+RATIOS = (1.0, 1.1, 1.3, 2.0, 5.0, 20.0)
+NOISES = (0.02, 0.1, 0.3)
+SEEDS = (1, 2, 3, 5, 10)
+LAST = 9
+COLLAPSES, LOSES, HOLDS = "collapses", "loses quality", "holds"
+Row = dict[str, Any]
+
+
+def false_word(state: str, ratio: float) -> bool:
+    """Whether a word says of a true ratio what is not so; "undecided" and "cannot be judged" never do."""
+    return (state == COLLAPSES and ratio <= 2) or (state == LOSES and ratio <= 1) or (state == HOLDS and ratio > 1.2)
+
+
+def made(
+    random: np.random.Generator,
+    seeds: int,
+    ratio: float,
+    noise: float,
+    *,
+    shape: str = "level",
+    policy: str = "keep-0",
+    inherited: bool = False,
+    instruments: bool = False,
+) -> list[Row]:
+    """Rows of a run whose perplexity ends at `ratio` times generation 0's but for noise.
+
+    Args:
+        shape: `level`: there from generation 1 on; `line`: straight.
+        instruments: tail and head losses and measures of samples as well, off by the same chance and nothing else.
+    """
+    grown = np.array([0.0, *[1.0] * LAST]) if shape == "level" else np.arange(LAST + 1) / LAST
+    rows = []
+    for seed in range(seeds):
+        off = random.standard_normal(LAST + 1)
+        off = off.cumsum() / math.sqrt(LAST) if inherited else off / math.sqrt(2)
+        parts = random.standard_normal((LAST + 1, 2)) * 0.01
+        shares = 1 + 0.05 * random.standard_normal((LAST + 1, 2))
+        for g in range(LAST + 1):
+            row: Row = {"policy": policy, "seed": seed, "generation": g}
+            row["nll"] = float(5 + math.log(ratio) * grown[g] + noise * off[g])
+            if instruments:
+                row |= {"unigram_entropy": 5.5 * shares[g, 0], "sample_log_perplexity_variance": 1.0 * shares[g, 1]}
+                row |= {"unigram_entropy_se": 0.02, "sample_log_perplexity_variance_se": 0.07}
+                if g:
+                    change = noise * (off[g] - off[0])
+                    row |= {"tail_change": change + parts[g, 0], "tail_change_se": 0.01}
+                    row |= {"head_change": change + parts[g, 1], "head_change_se": 0.01}
+            rows.append(row)
+    return rows
+
+
+def words_table(each: int) -> Iterator[str]:
+    """Share of runs with a false word, and the commonest words, by true ratio, noise and number of seeds."""
+    yield "| true ratio | noise of seeds | " + " | ".join(f"{n} seed{'s' * (n > 1)}" for n in SEEDS) + " |"
+    yield "|---|---|" + "---|" * len(SEEDS)
+    random = np.random.Generator(np.random.Philox(12))
+    short = {"cannot be judged from one seed": "not judged", "is undecided": "undecided", LOSES: "loses"}
+    for ratio in RATIOS:
+        for noise in NOISES:
+            cells = []
+            for seeds in SEEDS:
+                found = [diagnose(made(random, seeds, ratio, noise)).policies[0].state for _ in range(each)]
+                wrong = sum(false_word(state, ratio) for state in found) / each
+                names = sorted(set(found), key=found.count, reverse=True)[:2]
+                said = ", ".join(f"{short.get(name, name)} {found.count(name) / each:.0%}" for name in names)
+                cells.append(f"**{wrong:.1%}** ({said})")
+            yield f"| {ratio:g} | {noise:g} | " + " | ".join(cells) + " |"
+
+
+def trends_table(each: int) -> Iterator[str]:
+    """Share of runs that are said to rise, to be level, to fall, where the truth is known."""
+    yield "| truth (×5) | noise | chance is | seeds | still rises | has levelled off | falls again | not shown |"
+    yield "|---|---|---|---|---|---|---|---|"
+    random = np.random.Generator(np.random.Philox(13))
+    for shape in ("level", "line"):
+        for noise in NOISES:
+            for inherited in (False, True):
+                for seeds in (1, 3):
+                    runs = (made(random, seeds, 5.0, noise, shape=shape, inherited=inherited) for _ in range(each))
+                    found = [diagnose(run).policies[0].trend for run in runs]
+                    cells = [f"{found.count(name) / each:.1%}" for name in ("rises", "level", "falls", "")]
+                    kind = "inherited" if inherited else "independent"
+                    yield f"| {shape} | {noise:g} | {kind} | {seeds} | " + " | ".join(cells) + " |"
+
+
+def runs_table(each: int) -> Iterator[str]:
+    """Any false word, call or pair in a whole run in which nothing changes."""
+    yield "| policies | noise | seeds | a false word | early, general or late called | two policies told apart | any of these |"
+    yield "|---|---|---|---|---|---|---|"
+    random = np.random.Generator(np.random.Philox(14))
+    for policies in (1, 3, 5):
+        for noise in NOISES:
+            for seeds in (1, 2, 3, 5):
+                counts = np.zeros(4)
+                for _ in range(each):
+                    runs = [
+                        made(random, seeds, 1.0, noise, policy=f"keep-{p}", instruments=True) for p in range(policies)
+                    ]
+                    found = diagnose([row for run in runs for row in run]).policies
+                    word = any(one.state in (COLLAPSES, LOSES) for one in found)
+                    call = any(c.called for one in found for c in one.calls.values())
+                    pair = seeds > 1 and any(told_apart(a, b, math.comb(policies, 2)) for a, b in combinations(runs, 2))
+                    counts += (word, call, pair, word or call or pair)
+                said = " | ".join(f"{count / each:.1%}" for count in counts)
+                yield f"| {policies} | {noise:g} | {seeds} | {said} |"
+
+
+def told_apart(first: Sequence[Row], second: Sequence[Row], pairs: int) -> bool:
+    """As `collapse compare` tells two policies apart at the last generation."""
+    last = [(a["nll"], b["nll"]) for a, b in zip(first, second, strict=True) if a["generation"] == LAST]
+    over = log_ratio([a - b for a, b in last], 1 - (1 - LEVEL) / pairs)
+    return over.low is not None and over.high is not None and not over.low <= 0 <= over.high
+
+
+def coverage_table(each: int) -> Iterator[str]:
+    """How often 95% intervals hold the truth, by number of seeds."""
+    yield "| interval | noise | " + " | ".join(f"{n} seeds" for n in SEEDS[1:]) + " |"
+    yield "|---|---|" + "---|" * (len(SEEDS) - 1)
+    random = np.random.Generator(np.random.Philox(15))
+    kinds = {
+        "t over seeds (`interval`)": (lambda x: interval(list(x)), 0.0),
+        "perplexity (`geometric`), of its geometric mean": (lambda x: geometric([math.exp(v) for v in x]), 1.0),
+        "ratio to generation 0, pair of policies (`log_ratio`)": (lambda x: log_ratio(list(x)), 0.0),
+        "linear t over perplexities, as before": (lambda x: interval([math.exp(v) for v in x]), 1.0),
+    }
+    for name, (make, truth) in kinds.items():
+        for noise in (*NOISES, 1.0):
+            cells = []
+            for seeds in SEEDS[1:]:
+                middle = math.exp(noise**2 / 2) if "as before" in name else truth  # its mean is the arithmetic one
+                overs = (make(noise * random.standard_normal(seeds)) for _ in range(10 * each))
+                inside = [over.low <= middle <= over.high for over in overs if over.low is not None]
+                cells.append(f"{np.mean(inside):.1%}")
+            yield f"| {name} | {noise:g} | " + " | ".join(cells) + " |"
+    for freedom in (3, 8):  # second differences of one seed: their median size is the scatter
+        inside = []
+        for _ in range(10 * each):
+            values = 0.1 * random.standard_normal(freedom + 2)
+            bends = np.abs(np.diff(values, 2))
+            spread = float(np.median(bends)) / 0.6745 / math.sqrt(3)
+            over = scattered(float(values[-1] - values[0]), 0.01, spread, freedom)
+            inside.append(over.low is not None and over.high is not None and over.low <= 0 <= over.high)
+        said = f"one seed's change (`scattered`), {freedom + 2} generations"
+        yield f"| {said} | 0.1 | {np.mean(inside):.1%} (one seed) |" + " – |" * (len(SEEDS) - 2)
+
+
+TABLES = {
+    "False words, and the two commonest words": words_table,
+    "Where it is going": trends_table,
+    "Any false word, call or pair in a run in which nothing changes": runs_table,
+    "How often 95% intervals hold the truth": coverage_table,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--each", type=int, default=1000, help="runs per line")
+    given = parser.parse_args()
+    for title, table in TABLES.items():
+        print(f"\n{title} ({given.each} runs per line)\n")
+        for line in table(given.each):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
