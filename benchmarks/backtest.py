@@ -2,6 +2,7 @@
 
     python benchmarks/backtest.py RUN_FOLDER...      real runs: each (policy, seed) a series of its own, and seeds in threes
     python benchmarks/backtest.py --synthetic        series of known law; the smallest share with a known answer
+    python benchmarks/backtest.py --mechanisms       jumps, rises that fall, steps and breakaways, one seed each
     python benchmarks/backtest.py --far RUN_FOLDER   fit to generations 0..9, look at 10, 20, 50
 
 Prints Markdown. Coverage is over points; width and score in nats of log-perplexity; the score of a 90% interval is its
@@ -154,6 +155,8 @@ def print_synthetic(each: int) -> None:
     groups: dict[tuple[int, str], list[np.ndarray]] = {}
     for seeds in (1, 3):
         for law in LAWS:
+            if law.name in ("overshoot", "jump"):
+                continue  # of --mechanisms
             for noise in (0.01, 0.05):
                 for inherited in (False, True):
                     made = [synthetic(law.name, seeds, noise, inherited, rng) for _ in range(each)]
@@ -164,6 +167,42 @@ def print_synthetic(each: int) -> None:
         series = [one for (count, _), ones in groups.items() if count == seeds for one in ones]
         for name, method in METHODS.items():
             print(row(f"all laws, {seeds} seed{'s' * (seeds > 1)}: {name}", judged(series, method)), flush=True)
+
+
+MECHANISMS: dict[
+    str, tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], bool]
+] = {  # of x = generation / 9: the change of log-perplexity from generation 0, and whether the laws claim it
+    "level": (lambda g, r: 0.0 * g, True),
+    "straight": (lambda g, r: r.uniform(0.2, 2) * g / 9, True),
+    "towards a plateau": (lambda g, r: r.uniform(0.2, 2) * -np.expm1(-g / r.uniform(1.5, 5)), True),
+    "accelerating": (lambda g, r: r.uniform(0.2, 2) * np.expm1(g / (t := r.uniform(3, 10))) / math.expm1(9 / t), True),
+    "jump, then level": (lambda g, r: r.uniform(0.2, 1) * (g > 0), True),
+    "jump, then relaxes": (
+        lambda g, r: r.uniform(0.3, 1) * (g > 0) * (1 - r.uniform(0.1, 0.5) * -np.expm1(-(g - 1) / r.uniform(0.5, 4))),
+        True,
+    ),
+    "rises, then falls": (lambda g, r: r.uniform(0.3, 1.5) * g / (t := r.uniform(2, 4)) * np.exp(1 - g / t), True),
+    "random walk": (lambda g, r: np.append(0, (0.1 * r.standard_normal(len(g) - 1)).cumsum()), True),
+    "late S-curve": (lambda g, r: r.uniform(0.5, 2) / (1 + np.exp(-(g - r.uniform(5, 7)) / 0.8)), False),
+    "step at generation 7": (lambda g, r: r.uniform(0.3, 1.5) * (g >= 7), False),
+    "breaks away at generation 6": (lambda g, r: 0.05 * g + r.uniform(0.3, 1) * np.maximum(0, g - 5), False),
+}
+
+
+def mechanism(name: str, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """(1, MEASURED) of one seed: the mechanism with parameters drawn at random, and independent noise."""
+    grown = np.asarray(MECHANISMS[name][0](np.arange(MEASURED, dtype=float), rng))
+    found: np.ndarray = (4 + grown - grown[0] + noise * rng.standard_normal(MEASURED))[None, :]
+    return found
+
+
+def print_mechanisms(each: int) -> None:
+    """Coverage by what is at work, of claimed mechanisms and of those that generations 0..5 cannot show."""
+    print(f"\nBy mechanism, one seed, noise 0.02 nats, {each} of each\n\n{HEAD}")
+    rng = np.random.Generator(np.random.Philox(18))
+    for name, (_, claimed) in MECHANISMS.items():
+        series = [mechanism(name, 0.02, rng) for _ in range(each)]
+        print(row(name if claimed else f"*{name}* (not claimed)", judged(series, ours)), flush=True)
 
 
 def print_share(each: int) -> None:
@@ -301,6 +340,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", type=Path, help="run folders")
     parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], help="only these seeds")
     parser.add_argument("--synthetic", action="store_true")
+    parser.add_argument("--mechanisms", action="store_true", help="coverage by what is at work, 20 times --each series")
     parser.add_argument("--far", action="store_true")
     parser.add_argument("--each", type=int, default=10, help="series of each kind of --synthetic")
     given = parser.parse_args()
@@ -309,6 +349,8 @@ def main() -> None:
     elif given.runs:
         print_real(given.runs, given.seeds)
         print_real_share(given.runs)
+    if given.mechanisms:
+        print_mechanisms(20 * given.each)
     if given.synthetic:
         print_synthetic(given.each)
         print_share(20 * given.each)

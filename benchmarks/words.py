@@ -9,14 +9,14 @@ standard deviation given; all of that is independent between generations, or inh
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from collapse_cli.diagnosis import diagnose
-from collapse_cli.metrics.intervals import LEVEL, geometric, interval, log_ratio, scattered
+from collapse_cli.metrics.intervals import LEVEL, Interval, geometric, interval, log_ratio, scattered
 
 RATIOS = (1.0, 1.1, 1.3, 2.0, 5.0, 20.0)
 NOISES = (0.02, 0.1, 0.3)
@@ -137,7 +137,7 @@ def coverage_table(each: int) -> Iterator[str]:
     yield "| interval | noise | " + " | ".join(f"{n} seeds" for n in SEEDS[1:]) + " |"
     yield "|---|---|" + "---|" * (len(SEEDS) - 1)
     random = np.random.Generator(np.random.Philox(15))
-    kinds = {
+    kinds: dict[str, tuple[Callable[[np.ndarray], Interval], float]] = {
         "t over seeds (`interval`)": (lambda x: interval(list(x)), 0.0),
         "perplexity (`geometric`), of its geometric mean": (lambda x: geometric([math.exp(v) for v in x]), 1.0),
         "ratio to generation 0, pair of policies (`log_ratio`)": (lambda x: log_ratio(list(x)), 0.0),
@@ -149,7 +149,9 @@ def coverage_table(each: int) -> Iterator[str]:
             for seeds in SEEDS[1:]:
                 middle = math.exp(noise**2 / 2) if "as before" in name else truth  # its mean is the arithmetic one
                 overs = (make(noise * random.standard_normal(seeds)) for _ in range(10 * each))
-                inside = [over.low <= middle <= over.high for over in overs if over.low is not None]
+                inside = [
+                    over.low is not None and over.high is not None and over.low <= middle <= over.high for over in overs
+                ]
                 cells.append(f"{np.mean(inside):.1%}")
             yield f"| {name} | {noise:g} | " + " | ".join(cells) + " |"
     for freedom in (3, 8):  # second differences of one seed: their median size is the scatter

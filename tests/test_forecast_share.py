@@ -14,8 +14,8 @@ from test_forecast import folder_of, rng_of, rows_of
 
 from collapse_cli.cli import app
 from collapse_cli.config import Experiment
-from collapse_cli.forecast import FLAGS, forecast, forecast_rows, name_given, sentences, tables
-from collapse_cli.forecast.command import seen_from_here
+from collapse_cli.forecast import forecast, forecast_rows, sentences, tables
+from collapse_cli.forecast.command import FLAGS, name_given, seen_from_here
 from collapse_cli.forecast.fit import Series
 from collapse_cli.forecast.share import Ratios, crossing, curves, falling, from_seeds, smallest_share
 

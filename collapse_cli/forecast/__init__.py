@@ -1,7 +1,6 @@
 """Where a run is heading, and how much real data would stop it. Reads run folders only; docs/forecast.md says how."""
 
 import math
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from collapse_cli.config import DEFAULT_PRESET, ConfigError
+from collapse_cli.config import ConfigError
 from collapse_cli.forecast import share as shares
-from collapse_cli.forecast.command import check_kind, seen_from_here, with_options
+from collapse_cli.forecast.command import again, check_kind, name_given, seen_from_here
 from collapse_cli.forecast.fit import (
-    BOOTSTRAPPED_SEEDS,
+    HIGHEST,
     Fit,
     Series,
-    bootstrap,
     fit_all,
     mixture,
     paths,
@@ -24,13 +22,14 @@ from collapse_cli.forecast.fit import (
     weights,
 )
 from collapse_cli.forecast.laws import Array
+from collapse_cli.forecast.resample import BOOTSTRAPPED_SEEDS, bootstrap
 from collapse_cli.forecast.tables import sentences, tables
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.intervals import NOISE
 from collapse_cli.policies import parse
 from collapse_cli.rundir import RunFolder
 
-__all__ = ["forecast", "forecast_rows", "sentences", "tables"]
+__all__ = ["forecast", "forecast_rows", "sentences", "tables", "vocabulary_of"]
 
 GENERATIONS = (10, 20, 50)
 FACTORS = (1.1, 1.5, 2.0)
@@ -38,7 +37,6 @@ HORIZON = 1000  # generations; later than that is "not"
 LEAST_GENERATIONS, LEAST_STEPS = 5, 5
 DRAWS, REPLICATES = 2000, 500
 SEED = 20261120
-FLAGS = ("--dry-run", "--json")  # options of `collapse run` that take no value
 
 
 def forecast(folder: RunFolder, *, factor: float = 1.5, generation: int | None = None) -> dict[str, Any]:
@@ -61,24 +59,40 @@ def forecast(folder: RunFolder, *, factor: float = 1.5, generation: int | None =
         raise ConfigError(
             f"the run {folder.name!r} has no rows in metrics.jsonl; let it measure some generations first"
         )
-    found = forecast_rows(rows, factor=factor, generation=generation)
+    found = forecast_rows(rows, factor=factor, generation=generation, vocabulary=vocabulary_of(record["config"]))
     share = found["share"]
     command = record.get("command")
     words = [str(word) for word in command] if isinstance(command, list) else []
     if name_given(words) == folder.name:  # else it is a variant, or was renamed: the command would run something else
         words = seen_from_here(words, folder.runs)
         for option in share.get("next", []):
-            option["command"] = _command(words, option, [int(s) for s in share["seeds"]])
+            option["command"] = again(words, option, [int(s) for s in share["seeds"]])
     notes = found["notes"]
     if record["status"] != "success":
         notes = [f"the run is not finished (status: {record['status']}); this is a forecast from what there is", *notes]
     return {"run": folder.name, "status": record["status"]} | found | {"notes": notes}
 
 
+def vocabulary_of(config: Mapping[str, Any]) -> int | None:
+    """Tokens that the model of a run chooses among, where its configuration says so."""
+    model = config.get("model")
+    size = model.get("vocab_size") if isinstance(model, Mapping) else None
+    return size if isinstance(size, int) and size > 1 else None
+
+
 def forecast_rows(
-    rows: Sequence[Mapping[str, Any]], *, factor: float = 1.5, generation: int | None = None
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    factor: float = 1.5,
+    generation: int | None = None,
+    vocabulary: int | None = None,
 ) -> dict[str, Any]:
-    """As `forecast`, from rows of `metrics.jsonl`: `policy`, `seed`, `generation`, and `nll` or `perplexity`."""
+    """As `forecast`, from rows of `metrics.jsonl`: `policy`, `seed`, `generation`, and `nll` or `perplexity`.
+
+    Args:
+        vocabulary: tokens that the model chooses among. Guessing evenly has this perplexity; no more is forecast, unless
+            more was measured.
+    """
     if not (math.isfinite(factor) and factor > 1):
         raise ConfigError(f"--factor {factor:g}: give a number above 1, such as 1.5")
     if generation is not None and not 1 <= generation <= HORIZON:
@@ -89,7 +103,7 @@ def forecast_rows(
         if name not in measured:
             policies.append({"policy": name, "status": "not enough data", "why": _lacking(name, rows)})
             continue
-        policies.append(_policy(name, measured[name]))
+        policies.append(_policy(name, measured[name], vocabulary))
         if policies[-1]["status"] == "ok":
             models[name] = fit_all(measured[name])
     share = _share(measured, models, factor, generation)
@@ -161,7 +175,7 @@ def _text_errors(row: Mapping[str, Any]) -> Array | None:
     return parts if bool(np.isfinite(parts).all()) else None
 
 
-def _policy(name: str, series: Series) -> dict[str, Any]:
+def _policy(name: str, series: Series, vocabulary: int | None = None) -> dict[str, Any]:
     generations = series.generations()
     steps = sum(len(by) - 1 for by in series.values.values())
     record: dict[str, Any] = {
@@ -184,7 +198,11 @@ def _policy(name: str, series: Series) -> dict[str, Any]:
     mixed = mixture(fits)
     best = int(names.argmax())
     known = series.mean(series.last) - series.first()
-    made = paths(series, fits, mixed, HORIZON - series.last if series.last < HORIZON else 1, DRAWS, rng)
+    highest = HIGHEST
+    if vocabulary is not None:
+        highest = max(math.log(vocabulary), *(value for by in series.values.values() for value in by.values()))
+    horizon = HORIZON - series.last if series.last < HORIZON else 1
+    made = paths(series, fits, mixed, horizon, DRAWS, rng, highest=highest)
     notes = []
     if len(series.farthest) < len(series.values):
         notes.append(f"goes on from the {len(series.farthest)} of {len(series.values)} seeds that got farthest")
@@ -367,40 +385,3 @@ def _from_fits(
     seeds = min(len(one.values) for one in series.values())
     percents = np.array(list(series))
     return shares.Ratios(percents, np.stack(columns, axis=1), np.array(middle), float(np.median(noises)), seeds)
-
-
-def name_given(command: Sequence[str]) -> str | None:
-    """The name that a `collapse run …` gives its run, as `collapse_cli.cli` reads it; None for any other command.
-
-    The runs of a configuration with variants have longer names.
-    """
-    if "run" not in command[:3]:
-        return None
-    words = iter(command[command.index("run") + 1 :])
-    given: dict[str, str] = {}
-    for word in words:
-        if word in FLAGS:
-            continue
-        if word == "--":
-            given["file"] = next(words, "")
-        elif word.startswith("--"):
-            option, equals, value = word.partition("=")
-            given[option] = value if equals else next(words, "")
-        else:
-            given["file"] = word
-    file = given.get("file")
-    return given.get("--name") or (Path(file).stem if file else given.get("--preset", DEFAULT_PRESET))
-
-
-def _command(words: Sequence[str], option: Mapping[str, Any], seeds: Sequence[int]) -> str:
-    """The run's own command with one more policy, or twice the seeds; what is in the store is not computed again."""
-    kept = [word for word in words[words.index("run") :] if word not in FLAGS]
-    if "policy" in option:
-        return shlex.join(["collapse", *with_options(kept, "--policy", option["policy"])])
-    new = [max(seeds, default=-1) + 1 + i for i in range(len(seeds))]
-    bare, skip = [], False
-    for word in kept:
-        if not skip and word != "--seeds" and not word.startswith("--seeds="):
-            bare.append(word)
-        skip = word == "--seeds"
-    return shlex.join(["collapse", *with_options(bare, "--seeds", ",".join(map(str, [*seeds, *new])))])

@@ -1,4 +1,4 @@
-"""Growth laws fitted to series of generations: least squares, AICc, what may come next, bootstrap.
+"""Growth laws fitted to series of generations: least squares, AICc, what may come next.
 
 The noise is that of a chain. Generation g+1 learns from what generation g wrote, so a departure from the law stays in the
 series: e(g+1) = m e(g) + noise, with m from `Law.memory` (1: a random walk). Fitting is then least squares on steps,
@@ -12,13 +12,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from collapse_cli.forecast.laws import LAWS, Array, Law
+from collapse_cli.forecast.laws import JUMP_ALONE, LAWS, Array, Law
 
 DISTRUST = 0.3  # of a typical step: how far any law is off in each generation to come; docs/forecast.md says why 0.3
 PASSING = 3  # how soon laws without an end stop to hold: even chance after a quarter of the generations seen
 HIGHEST = 1e6  # nats; where a forecast is cut off
 TINY = 1e-9  # nats; noise is never taken to be less than the rounding of a log-perplexity
-BOOTSTRAPPED_SEEDS = 5  # from so many seeds on, whole seeds are drawn; fewer give too few different draws
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,16 @@ class Series:
 
     def first(self) -> float:
         return self.mean(0)
+
+    def since(self, origin: int) -> "Series | None":
+        """The series from a generation on, counted from there; None where a seed lacks that generation."""
+        if origin == 0:
+            return self
+        if not all(origin in by and max(by) > origin for by in self.values.values()):
+            return None
+        values = {seed: {g - origin: y for g, y in by.items() if g >= origin} for seed, by in self.values.items()}
+        errors = {seed: {g - origin: e for g, e in by.items() if g >= origin} for seed, by in self.errors.items()}
+        return Series(values, errors)
 
     def generations(self) -> list[int]:
         return sorted({generation for by in self.values.values() for generation in by})
@@ -126,7 +135,7 @@ class Fit:
         return math.sqrt(float(self.loss[self.best]) / max(1, self.steps - self.counted))
 
 
-def _design(law: Law, steps: Steps, shapes: Array) -> tuple[Array, Array, Array]:
+def design(law: Law, steps: Steps, shapes: Array) -> tuple[Array, Array, Array]:
     """What b multiplies in each step, the memory over each step, and the relative standard deviation; (shapes, steps)."""
     gap, memory = steps.end - steps.begin, law.memory(shapes)[:, None]
     kept = memory**gap
@@ -182,7 +191,7 @@ def _rated(law: Law, found: tuple[Array, ...], best: int, counted: int, count: i
 
 
 def _solve(law: Law, steps: Steps, shapes: Array) -> tuple[Array, Array, Array, Array]:
-    x, kept, spread = _design(law, steps, shapes)
+    x, kept, spread = design(law, steps, shapes)
     z = (steps.after - kept * steps.before) / spread
     x = x / spread
     floor = len(steps.end) * TINY**2
@@ -198,9 +207,28 @@ def _solve(law: Law, steps: Steps, shapes: Array) -> tuple[Array, Array, Array, 
 
 
 def fit_all(series: Series) -> list[Fit]:
-    """Every law, fitted to a series."""
+    """Every law that can be asked of a series, fitted to it."""
     steps = steps_of(series)
-    return [fit_law(law, steps, series.last) for law in LAWS]
+    fits = [fit_law(law, steps, series.last) for law in LAWS if law.origin == 0]
+    return fits + [fit for law in LAWS if law.origin and (fit := _after_jump(law, series, steps)) is not None]
+
+
+def _after_jump(law: Law, series: Series, steps: Steps) -> Fit | None:
+    """A law that holds from its origin on, or the jump alone, whichever has the lower AICc.
+
+    The jump to there is a parameter of its own: it fits the mean jump of the seeds,
+    and what the seeds' jumps differ by is noise as that of other steps.
+    """
+    later = series.since(law.origin)
+    if later is None or later.last < 3:
+        return None
+    jumps = np.array([by[law.origin] - by[0] for by in series.values.values()])
+    apart, found = float(((jumps - jumps.mean()) ** 2).sum()), []
+    for one in (law, JUMP_ALONE):
+        fit = fit_law(one, steps_of(later), later.last)
+        parts = (fit.shape, fit.slope, fit.loss + apart, fit.weight, fit.penalty)
+        found.append(_rated(one, parts, fit.best, one.counted, len(steps.end), later.last))
+    return min(found, key=lambda fit: fit.aicc)
 
 
 def weights(scores: Sequence[float]) -> Array:
@@ -237,6 +265,7 @@ def paths(
     *,
     distrusted: float = DISTRUST,
     lasting: bool = True,
+    highest: float = HIGHEST,
 ) -> Array:
     """How the mean of the farthest seeds may go on.
 
@@ -247,6 +276,7 @@ def paths(
     Args:
         share: (laws,) weights.
         horizon: how many generations after the last one.
+        highest: log-perplexity at which paths are cut off.
         lasting: whether laws that never level off hold for a limited time only (`_breaking`).
 
     Returns:
@@ -254,23 +284,24 @@ def paths(
     """
     counts = rng.multinomial(draws, share)
     ahead = series.last + 1 + np.arange(horizon)
-    start, change = series.first(), series.mean(series.last) - series.first()
-    distrust = distrusted * typical_step(series)
     found = []
     for fit, count in zip(fits, counts, strict=True):
         at, noise, slope = _parameters(fit, int(count), rng)
-        grown = fit.law.grows(np.append(series.last, ahead).astype(float), fit.shape)
+        origin = fit.law.origin
+        start, change = series.mean(origin), series.mean(series.last) - series.mean(origin)
+        grown = fit.law.grows(np.append(series.last, ahead).astype(float) - origin, fit.shape)
         memory = fit.law.memory(fit.shape)[at]
         path = slope[:, None] * grown[at]
         if lasting and not fit.law.levels_off:
-            path = _breaking(path, series.last, rng)
+            path = _breaking(path, series.last - origin, rng)
+        distrust = distrusted * typical_step(series.since(origin) or series)  # a jump that is past says nothing of it
         spread = np.sqrt(noise**2 / len(series.farthest) + distrust**2)
         departure = change - path[:, 0]
         made = np.empty((int(count), horizon))
         for i in range(horizon):
             departure = memory * departure + spread * rng.standard_normal(int(count))
             made[:, i] = path[:, i + 1] + departure
-        found.append(np.clip(start + made, 0, HIGHEST))
+        found.append(np.clip(start + made, 0, highest))
     return np.concatenate(found)
 
 
@@ -304,7 +335,7 @@ def spread_at(fits: Sequence[Fit], share: Array, generation: int, draws: int, rn
 
 def _parameters(fit: Fit, count: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """(count,) draws of the shape's index, the standard deviation of the noise, and b."""
-    freedom = max(1, fit.steps - fit.law.sloped)
+    freedom = max(1, fit.steps - fit.law.sloped - fit.law.origin)
     total = np.ones(len(fit.shape))  # flat in the whole change, b h(last), whatever the shape
     if fit.law.sloped:
         total = fit.law.grows(np.array([fit.last]), fit.shape)[:, 0]
@@ -316,59 +347,3 @@ def _parameters(fit: Fit, count: int, rng: np.random.Generator) -> tuple[Array, 
     if fit.law.sloped:
         slope = fit.slope[at] + noise / np.sqrt(fit.weight[at]) * rng.standard_normal(count)
     return at, noise, np.maximum(slope, 0) if fit.law.only_up else slope
-
-
-def bootstrap(series: Series, fit: Fit, draws: int, rng: np.random.Generator) -> dict[str, Array]:
-    """The law's parameters fitted again to resampled series.
-
-    With `BOOTSTRAPPED_SEEDS` seeds or more, seeds are drawn with replacement, their series whole. With fewer, the steps
-    are made anew from the fitted law and its noise, whose size is drawn too; a still comes from seeds drawn with
-    replacement. Where the errors over test rows are known, each replicate also moves the text: every part of it by one
-    normal number for all generations and seeds, since all are scored on the same rows.
-
-    Returns:
-        name -> (draws,), for a, b and the shape.
-    """
-    steps, law = steps_of(series), fit.law
-    firsts = np.array([by[0] for by in series.values.values()])
-    seeds, count = len(firsts), len(steps.end)
-    drawn = rng.integers(0, seeds, (draws, seeds))
-    text = rng.standard_normal((draws, steps.error_after.shape[1]))
-    if seeds >= BOOTSTRAPPED_SEEDS:
-        times = (drawn[:, :, None] == np.arange(seeds)).sum(1)[:, steps.seed.astype(int)].astype(float)
-        before, after = np.tile(steps.before, (draws, 1)), np.tile(steps.after, (draws, 1))
-    else:
-        times = np.ones((draws, count))
-        before, after = _made_anew(fit, steps, draws, rng)
-    before, after = before + text @ steps.error_before.T, after + text @ steps.error_after.T
-    x, kept, spread = _design(law, steps, fit.shape)
-    x, penalty = x / spread, 2 * np.log(spread)
-    found = np.empty((draws, 2))
-    for i in range(draws):
-        z = (after[i] - kept * before[i]) / spread
-        weight = (times[i] * x**2).sum(1)
-        slope = (times[i] * x * z).sum(1) / np.where(weight > 0, weight, 1)
-        slope = np.maximum(slope, 0) if law.only_up else slope
-        loss = np.maximum((times[i] * (z - slope[:, None] * x) ** 2).sum(1), TINY**2)
-        best = int((times[i].sum() * np.log(loss) + (times[i] * penalty).sum(1)).argmin())
-        found[i] = slope[best], fit.shape[best]
-    parameters = {"a": firsts[drawn].mean(1)}
-    if law.sloped:
-        parameters["b"] = found[:, 0]
-    if law.shape:
-        parameters[law.shape] = found[:, 1]
-    return parameters
-
-
-def _made_anew(fit: Fit, steps: Steps, draws: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """`before` and `after` of the steps, (draws, steps), of series that follow the fitted law with new noise."""
-    x, kept, spread = (part[fit.best] for part in _design(fit.law, steps, fit.shape))
-    freedom = max(1, fit.steps - fit.counted)
-    size = fit.noise * np.sqrt(freedom / rng.chisquare(freedom, draws))
-    before, after = np.zeros((draws, len(steps.end))), np.zeros((draws, len(steps.end)))
-    for i in range(len(steps.end)):
-        if steps.begin[i] > 0:
-            before[:, i] = after[:, i - 1]
-        noise = size * rng.standard_normal(draws) * spread[i]
-        after[:, i] = kept[i] * before[:, i] + fit.slope[fit.best] * x[i] + noise
-    return before, after

@@ -11,6 +11,11 @@ from collapse_cli.console import perplexity as in_digits
 from collapse_cli.metrics.intervals import NOISE
 
 Record = Mapping[str, Any]
+FAR = 10  # times the last generation: a time later than that is no figure that so few generations give
+UNSEEN = (
+    "what the generations measured do not yet show is not forecast: a late step, a sudden breakaway, the late half of an "
+    "S-curve; on such curves the 90% intervals held 0 to 72% of what came"
+)
 UNREADABLE = 1e12  # a perplexity beyond this says no more than that it is beyond
 
 
@@ -34,29 +39,43 @@ def sentences(record: Record) -> list[str]:
             continue
         found.append(f"{one['policy']}: {_heading(one)}")
         found += [f"{one['policy']}: note: {note}" for note in one["notes"]]
+    if any(one["status"] == "ok" for one in record["policies"]):
+        found.append(f"note: {UNSEEN}")
     return [*found, *_share_said(record["share"])]
 
 
 def _heading(one: Record) -> str:
     law = max(one["laws"], key=lambda law: law["weight"])
-    said = f"the {one['best']} law fits best (weight {law['weight']:.2f} by AICc)"
+    if one["best"] == "constant":  # a random walk as well: whatever it does, no growth is shown
+        said = "level within noise: no law of growth fits better than a constant"
+    elif one["best"] == "jump" and law["shape"] is None:
+        said = "a jump at generation 1, then level within noise"
+    else:
+        words = "jump at generation 1 and then relaxing" if one["best"] == "jump" else one["best"]
+        said = f"the {words} law fits best (weight {law['weight']:.2f} by AICc)"
     leading = max(one["laws"], key=lambda law: law["forecast_weight"])
     if leading["law"] != one["best"]:
         said += f"; the forecast leans on the {leading['law']} law (weight {leading['forecast_weight']:.2f})"
     double = next(time for time in one["times"] if time["factor"] == 2.0)
-    return f"{said}; twice the perplexity of generation 0: {_when(double)}"
+    return f"{said}; twice the perplexity of generation 0: {when(double, one['generations'][-1])}"
 
 
-def _when(time: Record) -> str:
+def when(time: Record, last: int) -> str:
+    """The time to a factor in words: a figure only where its interval is finite and not far beyond what was measured.
+
+    Args:
+        last: the last generation measured.
+    """
     if time["measured"]:
         return f"measured at generation {time['generation']}"
     middle, low, high = (time[name] for name in ("generation", "low90", "high90"))
     if low is None:
         return "not within 1,000 generations"
-    end = "never within 1,000" if high is None else f"{high:,}"
     if middle is None:
         return f"not expected (chance 5% from generation {low:,} on)"
-    return f"about generation {middle:,} (90%: {low:,} to {end})"
+    if high is None or high > FAR * last:
+        return f"not known when (chance 5% from generation {low:,} on)"
+    return f"about generation {middle:,} (90%: {low:,} to {high:,})"
 
 
 def _share_said(share: Record) -> list[str]:
@@ -158,7 +177,7 @@ def _times(known: list[Record]) -> Table:
     for time in known[0]["times"]:
         table.add_column(f"{time['factor']:g}×", justify="right")
     for one in known:
-        table.add_row(escape(one["policy"]), *(_when(time) for time in one["times"]))
+        table.add_row(escape(one["policy"]), *(when(time, one["generations"][-1]) for time in one["times"]))
     return table
 
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from collapse_cli.forecast import forecast_rows, sentences
+from collapse_cli.forecast import forecast_rows, sentences, vocabulary_of
+from collapse_cli.forecast.tables import when
 from collapse_cli.metrics.words import value
 from collapse_cli.report.figures import Figure, Trace, layout_of, log_ticks, perplexities, rounded
 from collapse_cli.report.reading import Run, Series
@@ -31,7 +32,7 @@ def look(run: Run) -> Forecast | None:
     if not run.rows:
         return None
     try:
-        record = forecast_rows(run.rows)
+        record = forecast_rows(run.rows, vocabulary=vocabulary_of(run.config))
     except ValueError as error:
         return Forecast({"policies": [], "share": {}}, [f"there is no forecast: {error}"])
     return Forecast(record, sentences(record))
@@ -54,14 +55,7 @@ def outlook(forecast: Forecast) -> tuple[list[str], list[list[str]]]:
                 row.append(
                     f"{_far(at['perplexity'])} ({_far(at['perplexity_low90'])} to {_far(at['perplexity_high90'])})"
                 )
-        for time in one["times"]:
-            if time["measured"]:
-                row.append(f"{time['generation']}, measured")
-            else:
-                low, middle, high = (time[name] for name in ("low90", "generation", "high90"))
-                row.append(
-                    "not expected" if middle is None else f"{middle} ({low} to {high if high is not None else '∞'})"
-                )
+        row += [when(time, one["generations"][-1]) for time in one["times"]]
         rows.append(row)
     return head, rows
 
