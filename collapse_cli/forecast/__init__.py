@@ -97,14 +97,13 @@ def forecast_rows(
     if generation is not None and not 1 <= generation <= HORIZON:
         raise ConfigError(f"--generation {generation}: give a generation from 1 to {HORIZON}")
     measured, notes = collect(rows)
-    policies, models = [], {}
+    policies: list[dict[str, Any]] = []
+    models: dict[str, list[Fit]] = {}
     for name in dict.fromkeys(row["policy"] for row in rows):
         if name not in measured:
             policies.append({"policy": name, "status": "not enough data", "why": _lacking(name, rows)})
             continue
-        policies.append(_policy(name, measured[name], vocabulary))
-        if policies[-1]["status"] == "ok":
-            models[name] = fit_all(measured[name])
+        policies.append(_policy(name, measured[name], vocabulary, models))
     share = _share(measured, models, factor, generation)
     return {
         "policies": policies,
@@ -174,7 +173,8 @@ def _text_errors(row: Mapping[str, Any]) -> Array | None:
     return parts if bool(np.isfinite(parts).all()) else None
 
 
-def _policy(name: str, series: Series, vocabulary: int | None = None) -> dict[str, Any]:
+def _policy(name: str, series: Series, vocabulary: int | None, models: dict[str, list[Fit]]) -> dict[str, Any]:
+    """What is said of a policy; its fits are put into `models`, where there is enough data for them."""
     generations = series.generations()
     steps = sum(len(by) - 1 for by in series.values.values())
     record: dict[str, Any] = {
@@ -192,7 +192,7 @@ def _policy(name: str, series: Series, vocabulary: int | None = None) -> dict[st
         )
         return record | {"status": "not enough data", "why": why}
     rng = np.random.Generator(np.random.Philox(SEED))
-    fits = fit_all(series)
+    fits = models[name] = fit_all(series)
     names = weights([fit.aicc for fit in fits])
     mixed = mixture(fits)
     best = int(names.argmax())

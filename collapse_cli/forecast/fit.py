@@ -286,21 +286,26 @@ def paths(
     ahead = series.last + 1 + np.arange(horizon)
     found = []
     for fit, count in zip(fits, counts, strict=True):
+        if count == 0:
+            continue
         at, noise, slope = _parameters(fit, int(count), rng)
         origin = fit.law.origin
         start, change = series.mean(origin), series.mean(series.last) - series.mean(origin)
-        grown = fit.law.grows(np.append(series.last, ahead).astype(float) - origin, fit.shape)
+        used, place = np.unique(at, return_inverse=True)
+        grown = fit.law.grows(np.append(series.last, ahead).astype(float) - origin, fit.shape[used])
         memory = fit.law.memory(fit.shape)[at]
-        path = slope[:, None] * grown[at]
+        path = slope[:, None] * grown[place]
         if lasting and not fit.law.levels_off:
             path = _breaking(path, series.last - origin, rng)
         distrust = distrusted * typical_step(series.since(origin) or series)  # a jump that is past says nothing of it
         spread = np.sqrt(noise**2 / len(series.farthest) + distrust**2)
         departure = change - path[:, 0]
-        made = np.empty((int(count), horizon))
-        for i in range(horizon):
-            departure = memory * departure + spread * rng.standard_normal(int(count))
-            made[:, i] = path[:, i + 1] + departure
+        made = np.empty((horizon, int(count)))  # by generation: a row each is several times as fast as a column each
+        courses = np.ascontiguousarray(path.T)
+        for i, luck in enumerate(rng.standard_normal((horizon, int(count)))):
+            departure = memory * departure + spread * luck
+            made[i] = courses[i + 1] + departure
+        made = made.T
         found.append(np.clip(start + made, 0, highest))
     return np.concatenate(found)
 
