@@ -422,6 +422,17 @@ def test_no_perplexity_is_forecast_above_that_of_guessing_evenly() -> None:
     assert max(ends) <= 512 * (1 + 1e-9)
 
 
+def test_the_vocabulary_is_known_of_models_made_from_scratch_only() -> None:
+    """Of a pretrained one `model.vocab_size` is a default without meaning: OPT would have been cut off at 512."""
+    scratch = {"model": {"config": {"model_type": "opt"}, "vocab_size": 700}, "data": {"source": "wikitext2"}}
+    assert vocabulary_of(scratch) == 701
+    assert vocabulary_of(scratch | {"learner": "ngram"}) is None
+    assert vocabulary_of(scratch | {"data": {"source": "zipf", "zipf": {"vocabulary": 256}}}) == 257
+    pretrained = {"model": {"source": "facebook/opt-125m", "config": {}, "vocab_size": 512}, "data": {}}
+    assert vocabulary_of(pretrained) is None
+    assert vocabulary_of({"model": "damaged"}) is None
+
+
 def test_a_time_is_a_figure_only_where_its_interval_is_finite_and_near() -> None:
     time = {"measured": False, "generation": 40, "low90": 12, "high90": 60}
     assert when(time, 9) == "about generation 40 (90%: 12 to 60)"

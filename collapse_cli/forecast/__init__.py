@@ -73,10 +73,22 @@ def forecast(folder: RunFolder, *, factor: float = 1.5, generation: int | None =
 
 
 def vocabulary_of(config: Mapping[str, Any]) -> int | None:
-    """Tokens that the model of a run chooses among, where its configuration says so."""
-    model = config.get("model")
-    size = model.get("vocab_size") if isinstance(model, Mapping) else None
-    return size if isinstance(size, int) and size > 1 else None
+    """Tokens that a language model chooses among, where its configuration says so: of those made from scratch.
+
+    Of a pretrained model `model.vocab_size` has no meaning, and counting models put no bound on their perplexity.
+    """
+    model, data = config.get("model"), config.get("data")
+    if config.get("learner", "lm") != "lm" or not isinstance(model, Mapping) or not isinstance(data, Mapping):
+        return None
+    zipf, made = data.get("zipf"), model.get("config")
+    if not (isinstance(made, Mapping) and made) or model.get("tokenizer", "") not in ("", "bpe", "words"):
+        return None
+    if data.get("source") == "zipf":
+        sizes = [zipf.get("vocabulary") if isinstance(zipf, Mapping) else None]
+    else:
+        sizes = [model.get("vocab_size"), made.get("vocab_size")]
+    known = [size for size in sizes if isinstance(size, int) and not isinstance(size, bool) and size > 1]
+    return max(known) + 1 if known else None  # and one more, of which nothing is known
 
 
 def forecast_rows(
