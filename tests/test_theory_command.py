@@ -1,6 +1,7 @@
 """`collapse theory`: what it prints, as JSON and as a table, and what it refuses."""
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -251,7 +252,8 @@ FOREIGN = [
 def test_options_of_other_models_do_not_exist(capsys: Say, model: str, option: str) -> None:
     assert main(["theory", model, option, "1"]) == 2
     said = capsys.readouterr().err
-    assert f"No such option: {option}" in said
+    # what is behind it is typer's: older versions quote the name and put what is near it beside it
+    assert re.search(rf"No such option:? '?{option}\b", said)
     assert said.endswith("(collapse theory MODEL --help)\n")
     assert said.count("\n") == 1
 
