@@ -35,7 +35,8 @@ def generate(
     turned[mask] = ids[used]
     model.generation_config = GenerationConfig()  # what a model folder suggests must not change our settings
     watch = Watch(len(ids), ids.device)
-    processors: list[Any] = [_See(watch, width)]
+    processors: list[Any] = [] if rules.penalty == 1 else [_Penalty(rules.penalty, mask)]
+    processors.append(_See(watch, width))
     if rules.end is not None and rules.least > 0:
         processors.append(_NoEnd(rules.end, width + rules.least))
     if uniforms is not None:
@@ -47,7 +48,6 @@ def generate(
             max_new_tokens=rules.new_tokens,
             num_beams=int(decode["beams"]),
             do_sample=False,
-            repetition_penalty=rules.penalty,
             length_penalty=float(decode["length_penalty"]),
             eos_token_id=rules.end,
             pad_token_id=rules.pad,
@@ -58,6 +58,28 @@ def generate(
         made[:, width:], (0, rules.new_tokens + width - made.shape[1]), value=rules.pad
     )
     return new, watch.bad
+
+
+class _Penalty:
+    """The repetition penalty of `generate`, never on padding, which transformers up to 5.21 (and perhaps 5.22) takes for text.
+
+    Scores of tokens that a row holds are divided by it where they are above 0, and multiplied where below.
+    """
+
+    def __init__(self, penalty: float, mask: torch.Tensor) -> None:
+        """`mask` (rows, width): which tokens of the prompts are no padding."""
+        self.penalty, self.mask = penalty, mask
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        none = scores.shape[1]  # a column that is dropped: of padding, and of ids beyond the head
+        ids = input_ids.clamp(max=none)
+        width = self.mask.shape[1]
+        unused = ~self.mask.repeat_interleave(len(ids) // len(self.mask), dim=0)
+        ids[:, :width] = ids[:, :width].masked_fill(unused, none)
+        wider = torch.nn.functional.pad(scores, (0, 1))
+        held = wider.gather(1, ids)
+        held = torch.where(held < 0, held * self.penalty, held / self.penalty)
+        return wider.scatter(1, ids, held)[:, :none]
 
 
 class _See:

@@ -296,7 +296,13 @@ def outline(config: "PreTrainedConfig") -> Outline:
             raise InputError(
                 f"a {config.model_type} model is no causal language model (AutoModelForCausalLM)"
             ) from None
-        raise InputError(f"model.config makes no causal language model: {first_line(error)}") from None
+        words = [
+            f"{name} = {value!r} is no number"
+            for name, value in text.to_dict().items()
+            if isinstance(value, str) and (name.startswith("num_") or name.endswith(("_size", "_dim", "_heads")))
+        ]  # torch's own words name no setting
+        said = ", ".join(words)[:200] or first_line(error)
+        raise InputError(f"model.config makes no causal language model: {said}") from None
     head = model.get_output_embeddings()
     outer = [head, *(module for module in model.modules() if isinstance(module, torch.nn.Embedding))]
     sizes = {id(weight): weight.numel() for module in outer if module is not None for weight in module.parameters()}
