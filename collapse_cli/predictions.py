@@ -191,9 +191,9 @@ def _relabelled(given: _Regression, rows: int, lam: float, generation: int) -> f
 
 
 @lru_cache(maxsize=4096)
-def _gaussian(what: str, rows: int, steps: int, unbiased: bool, policy: str, d: int) -> float | None:
+def _gaussian(what: str, rows: int, refits: int, unbiased: bool, policy: str, d: int) -> float | None:
     rule = "replace" if policy == "keep-0" else policy
-    found = theory.gaussian(n=rows, generations=steps, unbiased=unbiased, policy=rule, d=d)
+    found = theory.gaussian(n=rows, refits=refits, unbiased=unbiased, policy=rule, d=d)
     return {
         "variance": found.variance,
         "mean_shift_squared": found.mean_error,

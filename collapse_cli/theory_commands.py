@@ -282,7 +282,7 @@ def accumulate(
 @app.command()
 def gaussian(
     n: Annotated[int, typer.Option("--n", help="Samples of each generation.")] = 100,
-    generations: Generations = 50,
+    generations: Generations = 9,
     d: D = 1,
     policy: Annotated[
         str, typer.Option(help="replace, or accumulate: fit the samples of all generations.")
@@ -292,14 +292,23 @@ def gaussian(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """A Gaussian fitted to samples of a Gaussian, again and again; variance 1 at the start."""
+    """A Gaussian fitted to samples of a Gaussian, again and again; the truth has variance 1.
+
+    Generations count as in a run: generation 0 is fitted to real rows, so that generation g has been fitted g + 1 times.
+    """
     from dataclasses import asdict
 
     from collapse_cli import theory
     from collapse_cli.theory_printing import show
 
     inputs = _inputs(locals())
-    arguments: dict[str, Any] = {"n": n, "generations": generations, "d": d, "policy": policy, "unbiased": not biased}
+    arguments: dict[str, Any] = {
+        "n": n,
+        "refits": _whole_generation(generations) + 1,
+        "d": d,
+        "policy": policy,
+        "unbiased": not biased,
+    }
     values = asdict(theory.gaussian(**arguments))
     measured: dict[str, Estimate] = {}
     if simulate is not None:
@@ -307,7 +316,8 @@ def gaussian(
 
         measured = drawn.gaussian(**arguments, trials=simulate, seed=seed)
     note = (
-        "Theorem 3.1 of Shumailov et al., Nature 631 (2024), and closed forms derived from it (docs/theory.md). Exact; "
+        f"After {generations + 1:,} fits, the first one to real rows. Theorem 3.1 of Shumailov et al., Nature 631 (2024), and "
+        "closed forms derived for this project (docs/theory.md). Exact; "
         "variance, std and log_variance are of one coordinate. Beyond n generations, unbiased, mean variances hang on "
         "few large ones, which a simulation seldom draws: look at std and log_variance."
     )
@@ -334,6 +344,14 @@ def _problem(inputs: dict[str, Any]) -> tuple["Problem", dict[str, Any]]:
 
 def _fields(found: object, *names: str) -> dict[str, Any]:
     return {name: getattr(found, name) for name in names}
+
+
+def _whole_generation(generations: int) -> int:
+    from collapse_cli.theory import TheoryError
+
+    if generations < 0:
+        raise TheoryError(f"generations is {generations}; it must be a whole number, 0 or more")
+    return generations
 
 
 def _whole(name: str, value: float) -> int:

@@ -19,7 +19,7 @@ SAYS = {
     "kappa": "effective penalty",
     "u": "what fluctuations of inputs add",
     "plateau": "risk for ever more rows",
-    "knee": "rows where the plateau sets in (lam = 0)",
+    "knee": "rows where risk is twice the plateau (lam = 0)",
     "share": "effective synthetic share",
     "alpha": "nominal synthetic mass",
     "best_alpha": "the best nominal mass",

@@ -110,7 +110,7 @@ def test_a_loop_without_theory_has_none() -> None:
 def test_the_loop_of_a_gaussian(unbiased: bool) -> None:
     tree = gaussian(10, unbiased)
     found = {what: predict_loop(tree, what, "keep-0", 9) for what in predictions.GAUSSIAN}
-    expected = theory.gaussian(n=10, generations=10, unbiased=unbiased)
+    expected = theory.gaussian(n=10, refits=10, unbiased=unbiased)
     assert found == {
         "variance": expected.variance,
         "mean_shift_squared": expected.mean_error,
@@ -122,7 +122,7 @@ def test_the_loop_of_a_gaussian(unbiased: bool) -> None:
     assert found["variance"] == pytest.approx(1 if unbiased else 0.9**10)
     assert predict_loop(tree, "std", "accumulate", 3) is None
     kept = predict_loop(tree, "variance", "accumulate", 3)
-    assert kept == theory.gaussian(n=10, generations=4, unbiased=unbiased, policy="accumulate").variance
+    assert kept == theory.gaussian(n=10, refits=4, unbiased=unbiased, policy="accumulate").variance
 
 
 def test_of_gaussians_in_more_dimensions_and_of_several_less_is_known() -> None:

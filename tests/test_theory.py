@@ -300,7 +300,7 @@ def test_item_6_accumulate(same: bool, printed: tuple[str, ...]) -> None:
 
 
 def test_item_7_replace() -> None:
-    found = theory.gaussian(n=10, generations=10, unbiased=False)
+    found = theory.gaussian(n=10, refits=10, unbiased=False)
     for value, said in (
         (found.variance, ".3487"),
         (found.mean_error, ".6513"),
@@ -309,20 +309,20 @@ def test_item_7_replace() -> None:
     ):
         assert value is not None
         assert agrees(value, said)
-    found = theory.gaussian(n=10, generations=10, unbiased=True)
+    found = theory.gaussian(n=10, refits=10, unbiased=True)
     assert (found.variance, found.mean_error) == (1, 1)
     assert found.wasserstein is not None
     assert agrees(found.wasserstein, "1.4842")
     assert found.log_variance is not None
     assert agrees(found.log_variance, "-1.152")
-    found = theory.gaussian(n=10, generations=50, unbiased=True)
+    found = theory.gaussian(n=10, refits=50, unbiased=True)
     assert found.std is not None
     assert agrees(found.std, ".2501")
     assert found.wasserstein is not None
     assert agrees(found.wasserstein, "6.500")
     assert found.log_variance is not None
     assert agrees(found.log_variance, "-5.760")
-    found = theory.gaussian(n=100, generations=50, unbiased=False)
+    found = theory.gaussian(n=100, refits=50, unbiased=False)
     assert found.wasserstein is not None
     assert agrees(found.variance, ".6050")
     assert agrees(found.mean_error, ".3950")
@@ -330,14 +330,14 @@ def test_item_7_replace() -> None:
 
 
 def test_item_7_accumulate_and_more_dimensions() -> None:
-    found = theory.gaussian(n=10, generations=100, unbiased=False, policy="accumulate")
+    found = theory.gaussian(n=10, refits=100, unbiased=False, policy="accumulate")
     assert agrees(found.variance, ".84428")
     assert agrees(found.mean_error, ".15572")
     assert agrees(found.variance_limit, ".84344")
-    found = theory.gaussian(n=5, generations=100, unbiased=True, policy="accumulate")
+    found = theory.gaussian(n=5, refits=100, unbiased=True, policy="accumulate")
     assert agrees(found.variance, ".87122")
     assert agrees(found.mean_error, ".32021")
-    found = theory.gaussian(n=20, generations=10, unbiased=True, d=5)
+    found = theory.gaussian(n=20, refits=10, unbiased=True, d=5)
     assert found.mean_error == pytest.approx(2.5)
     assert found.log_determinant is not None
     assert agrees(found.log_determinant, "-8.756")

@@ -235,9 +235,9 @@ GAUSSIANS = [
 ]
 
 
-@pytest.mark.parametrize(("n", "generations", "unbiased", "policy", "d"), GAUSSIANS)
-def test_gaussian(n: int, generations: int, unbiased: bool, policy: str, d: int) -> None:
-    arguments: dict[str, Any] = {"n": n, "generations": generations, "unbiased": unbiased, "policy": policy, "d": d}
+@pytest.mark.parametrize(("n", "refits", "unbiased", "policy", "d"), GAUSSIANS)
+def test_gaussian(n: int, refits: int, unbiased: bool, policy: str, d: int) -> None:
+    arguments: dict[str, Any] = {"n": n, "refits": refits, "unbiased": unbiased, "policy": policy, "d": d}
     predicted = theory.gaussian(**arguments)
     found = simulate.gaussian(**arguments, trials=6000 if d > 1 else 60_000, seed=16)
     for name, value in found.items():
@@ -250,7 +250,7 @@ def test_gaussian(n: int, generations: int, unbiased: bool, policy: str, d: int)
 
 def test_gaussian_the_mean_variance_stays_while_most_collapse() -> None:
     """M = 10, t = 50, unbiased: E v is 1, and its estimate has heavy tails; E sqrt v and E ln v are to be looked at."""
-    arguments: dict[str, Any] = {"n": 10, "generations": 50, "unbiased": True}
+    arguments: dict[str, Any] = {"n": 10, "refits": 50, "unbiased": True}
     found, predicted = simulate.gaussian(**arguments, trials=60_000, seed=17), theory.gaussian(**arguments)
     for name in ("std", "log_variance"):
         assert close(getattr(predicted, name), found[name])
@@ -292,9 +292,9 @@ def test_what_cannot_be_simulated_of_other_models() -> None:
     given = theory.problem(eigenvalues=spectrum("iso", 20), n=30, p2=0.5, c2=1, lam=0, noise=1)
     for call, said in (
         (lambda: simulate.iterative_fixed(given, mixing=1, kept=1, trials=1, seed=0), "there are 15 real rows for 20"),
-        (lambda: simulate.gaussian(n=5, generations=1, unbiased=True, policy="x", trials=1, seed=0), "policy 'x'"),
-        (lambda: simulate.gaussian(n=5, generations=1, unbiased=True, trials=0, seed=0), "trials is 0"),
-        (lambda: simulate.gaussian(n=5, generations=1, unbiased=True, trials=10**9, seed=0), "do not fit in memory"),
+        (lambda: simulate.gaussian(n=5, refits=1, unbiased=True, policy="x", trials=1, seed=0), "policy 'x'"),
+        (lambda: simulate.gaussian(n=5, refits=1, unbiased=True, trials=0, seed=0), "trials is 0"),
+        (lambda: simulate.gaussian(n=5, refits=1, unbiased=True, trials=10**9, seed=0), "do not fit in memory"),
     ):
         with pytest.raises(theory.TheoryError, match=said):
             call()

@@ -9,7 +9,7 @@ from collapse_cli.theory import POLICIES, TheoryError
 
 
 def gaussian(
-    *, n: int, generations: int, unbiased: bool, policy: str = "replace", d: int = 1, trials: int, seed: int
+    *, n: int, refits: int, unbiased: bool, policy: str = "replace", d: int = 1, trials: int, seed: int
 ) -> dict[str, Estimate]:
     """Refitted Gaussians from N(0, I) on; compare with the fields of `theory.gaussian` of the same names.
 
@@ -18,7 +18,7 @@ def gaussian(
     Returns:
         variance, mean_error, std, log_variance (of the first coordinate; mean_error of all), wasserstein, log_determinant.
     """
-    size, steps, dims = whole_rows("n", n), generations, whole_rows("d", d)
+    size, steps, dims = whole_rows("n", n), refits, whole_rows("d", d)
     if policy not in POLICIES:
         raise TheoryError(f"policy {policy!r} is not known; there are {' and '.join(POLICIES)}")
     if trials * dims * (size if dims > 1 else 1) > LARGEST:

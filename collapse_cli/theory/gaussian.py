@@ -14,13 +14,13 @@ from collapse_cli.theory.checks import TheoryError, whole
 
 POLICIES = ("replace", "accumulate")
 LARGEST = 10_000_000  # dimensions
-MOST_GENERATIONS = 10_000_000  # generations of a product that is multiplied out
+MOST_REFITS = 10_000_000  # of a product that is multiplied out
 ASYMPTOTIC = 20.0  # from here on eight terms of a series in 1/x are exact to a float
 
 
 @dataclass(frozen=True)
 class GaussianRefit:
-    """Expectations after `generations` refits, v0 = 1; per coordinate unless it says otherwise. None: no closed form.
+    """Expectations after `refits` fits, v0 = 1; per coordinate unless it says otherwise. None: no closed form.
 
     Attributes:
         variance: E v_t.
@@ -74,12 +74,14 @@ def log_c4(n: int) -> float:
     return -(1 / 8 - y * (1 / 192 - y * (1 / 640 - y * (17 / 14336 - y * 31 / 18432)))) / x
 
 
-def gaussian(*, n: int, generations: int, unbiased: bool, policy: str = "replace", d: int = 1) -> GaussianRefit:
-    """Mean and covariance are refitted to n samples of the last fit, `generations` times, from N(mu0, I) on.
+def gaussian(*, n: int, refits: int, unbiased: bool, policy: str = "replace", d: int = 1) -> GaussianRefit:
+    """Mean and covariance are fitted to n samples of the last fit, `refits` times, from the truth N(mu0, I) on.
+
+    Generation g of a run has been fitted g + 1 times: its `refits` are g + 1.
 
     Args:
         n: samples of a generation, at least 2.
-        generations: refits, at least 0.
+        refits: fits in all, at least 0; after none there is the truth.
         unbiased: divide squares by n - 1 (all but one of the samples fitted to) instead of n.
         policy: "replace" fits the last generation's n samples, "accumulate" those of all generations, t n of them.
         d: dimensions; the samples' covariance is isotropic at the start.
@@ -87,7 +89,7 @@ def gaussian(*, n: int, generations: int, unbiased: bool, policy: str = "replace
     Raises:
         TheoryError: for another policy or an impossible size.
     """
-    size, steps, dims = whole("n", n, 2), whole("generations", generations, 0), whole("d", d, 1)
+    size, steps, dims = whole("n", n, 2), whole("refits", refits, 0), whole("d", d, 1)
     if dims > LARGEST:
         raise TheoryError(f"d is {dims}; the determinant is summed over at most {LARGEST} dimensions")
     if policy == "replace":
@@ -124,8 +126,8 @@ def _replaced(n: int, steps: int, unbiased: bool, d: int) -> GaussianRefit:
 
 
 def _accumulated(n: int, steps: int, unbiased: bool, d: int) -> GaussianRefit:
-    if steps > MOST_GENERATIONS:
-        raise TheoryError(f"generations is {steps}; under accumulate at most {MOST_GENERATIONS} are multiplied out")
+    if steps > MOST_REFITS:
+        raise TheoryError(f"refits is {steps}; under accumulate at most {MOST_REFITS} are multiplied out")
     variance, wander = _products(n, steps, unbiased)
     if unbiased:  # no closed form known: what is left beyond T is 1/(n T) of v, but for terms of 1/T^3
         far = max(steps, 20_000)

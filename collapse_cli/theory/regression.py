@@ -7,7 +7,7 @@ at fixed d/n (proportionate); at n of some hundreds a simulation lies about 0.1 
 import math
 from dataclasses import dataclass
 
-from collapse_cli.theory.checks import Array, not_negative, positive, share, whole
+from collapse_cli.theory.checks import Array, TheoryError, not_negative, positive, share, whole
 from collapse_cli.theory.fixed_point import resolvent, ridge_root
 from collapse_cli.theory.spectra import Problem, problem
 
@@ -141,24 +141,35 @@ def plateau_ridge(
 
 
 def knee(*, d: int, p2: float, c2: float, noise: float, noise_synthetic: float | None = None) -> float:
-    """Rows from which on more of the same mixture hardly helps: variance s^2 phi/(1 - phi) = floor p2^2 c2 (least squares).
+    """Rows at which the risk of least squares is twice its floor p2^2 c2: from here on more of the same mixture helps little.
 
-    n* = d (1 + s^2/(p2^2 c2)), s^2 = p1 s1^2 + p2 s2^2; math.inf without a floor. From Corollary 1, arXiv 2410.04840.
+    All that more rows take away, u (s^2 + p1 p2 c2) with u = d/(n - d), equals the floor there:
+    n* = d (1 + (s^2 + p1 p2 c2)/(p2^2 c2)), s^2 = p1 s1^2 + p2 s2^2; math.inf without a floor. From Theorem 1 of arXiv
+    2410.04840 at lam = 0: see docs/theory.md, "Ridge on a mixture".
     """
     size, synthetic, quality = whole("d", d, 1), share("p2", p2), not_negative("c2", c2)
     first = not_negative("noise", noise)
     second = first if noise_synthetic is None else not_negative("noise_synthetic", noise_synthetic)
     mixed = (1 - synthetic) * first**2 + synthetic * second**2
     floor = synthetic**2 * quality
-    return size * (1 + mixed / floor) if floor else math.inf
+    return size * (1 + (mixed + (1 - synthetic) * synthetic * quality) / floor) if floor else math.inf
 
 
 def harmless_share(*, d: int, n: float, c2: float, noise: float) -> float:
-    """The p2 whose floor p2^2 c2 equals the noise term s^2 d/n: sqrt(s^2 d/(n c2)), at most 1. A rule for d << n.
+    """The share at which synthetic labels double the risk of least squares on n real rows: at most 1.
 
-    Consequence of Corollary 1, arXiv 2410.04840: no collapse needs p2 of this order, so ever less as n grows.
+    (p2^2 + p1 p2 u) c2 = s^2 u, u = d/(n - d): the smallest p2 that solves it. About sqrt(s^2 d/(n c2)) where d is far
+    below n and c2 d/n far below s^2, so ever less as n grows. From Theorem 1 of arXiv 2410.04840 at lam = 0.
+
+    Raises:
+        TheoryError: for an impossible value, and for n <= d.
     """
-    rows, quality = positive("n", n), not_negative("c2", c2)
+    rows, size, quality = positive("n", n), whole("d", d, 1), not_negative("c2", c2)
+    if rows <= size:
+        raise TheoryError(f"n is {rows:g} with {size} dimensions: least squares needs more rows than dimensions")
     if quality == 0:
         return 1.0
-    return min(1.0, not_negative("noise", noise) * math.sqrt(whole("d", d, 1) / rows / quality))
+    u = size / (rows - size)
+    wanted = not_negative("noise", noise) ** 2 * u / quality
+    below = u * u + 4 * (1 - u) * wanted
+    return min(1.0, 2 * wanted / (u + math.sqrt(below))) if below >= 0 else 1.0
