@@ -57,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print("collapse: " + " ".join(message.split()), file=sys.stderr)
+    from collapse_cli import terminal
+
+    terminal.say(message)
     return code
 
 

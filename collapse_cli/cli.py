@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from collapse_cli import theory_commands
+from collapse_cli import terminal, theory_commands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,13 +52,11 @@ def run(
 
     Without a configuration: OPT-125m fine-tuned on WikiText-2, the experiment of Shumailov et al., Nature 2024.
     """
-    from rich.console import Console
-
     from collapse_cli import printing
 
     loop = {"generations": generations, "policies": policy}
     tree, given = _tree(config, preset, loop, seeds, model, data, name, settings)
-    console = Console(stderr=as_json)
+    console = terminal.console(stderr=as_json)
     with console.status("loading torch and transformers") if console.is_terminal else nullcontext():
         from collapse_cli import runner
 
@@ -84,8 +82,6 @@ def evaluate(
 
     A model is scored on the test split of `--data` (default wikitext2); a run on its own, unless another is named.
     """
-    from rich.console import Console
-
     from collapse_cli import console as show
     from collapse_cli import evaluate as again
     from collapse_cli.config import parse_settings
@@ -93,7 +89,7 @@ def evaluate(
     from collapse_cli.process import quiet_libraries
 
     quiet_libraries()
-    console = Console(stderr=as_json)
+    console = terminal.console(stderr=as_json)
     tree = parse_settings(settings or [])
     folder = again.find_run(target, runs_dir)
     if folder is None:
@@ -107,7 +103,7 @@ def evaluate(
             print(json.dumps(measured))
             return
         for note in measured["notes"]:
-            console.print(f"note: {note}", highlight=False, markup=False)
+            console.print(f"note: {terminal.plain(note)}", highlight=False, markup=False)
         said = show.protocol(measured["protocol"], measured["predicted_tokens"])
         facts = {
             "perplexity": show.perplexity(measured["perplexity"]),
@@ -148,8 +144,6 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write one self-contained page about a run, or about several side by side."""
-    from rich.console import Console
-
     from collapse_cli import report as reports
     from collapse_cli.report import places
     from collapse_cli.rundir import run_of
@@ -165,7 +159,7 @@ def report(
         print(json.dumps({"written": [str(path) for path in written]}))
         return
     for path in written:
-        Console().print(str(path), highlight=False, markup=False, soft_wrap=True)
+        terminal.console().print(str(path), highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -175,8 +169,6 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Lay runs side by side: how far each is from generation 0, and paired differences between policies."""
-    from rich.console import Console
-
     from collapse_cli import compare as side_by_side
     from collapse_cli import compare_families, printing
     from collapse_cli.rundir import run_of
@@ -190,7 +182,7 @@ def compare(
     if as_json:
         print(json.dumps(found.record()))
         return
-    printing.print_comparison(Console(), found)
+    printing.print_comparison(terminal.console(), found)
 
 
 @app.command()
@@ -204,8 +196,6 @@ def forecast(
     as_json: Json = False,
 ) -> None:
     """Where a run is heading, and how much real data would stop it."""
-    from rich.console import Console
-
     from collapse_cli import forecast as ahead
     from collapse_cli.rundir import run_of
 
@@ -215,7 +205,7 @@ def forecast(
     if as_json:
         print(json.dumps(found))
         return
-    console = Console()
+    console = terminal.console()
     for table in ahead.tables(found):
         console.print(table)
     commands = {option.get("command") for option in found["share"].get("next", [])}
@@ -230,8 +220,6 @@ def status(
     as_json: Json = False,
 ) -> None:
     """How far a run is: its status, its stages, its perplexities."""
-    from rich.console import Console
-
     from collapse_cli import console as show
     from collapse_cli import printing
     from collapse_cli.rundir import STORE, run_of
@@ -249,7 +237,7 @@ def status(
         done = {kind: {"done": entry[0], "planned": entry[1]} for kind, entry in stages.items()}
         print(json.dumps({"status": record["status"], "error": record.get("error"), "stages": done, "rows": rows}))
         return
-    console = Console()
+    console = terminal.console()
     facts = {
         "status": STATUS.get(record["status"], record["status"])
         + (f": {record['error']}" if "error" in record else ""),
@@ -266,8 +254,6 @@ def status(
 @app.command()
 def presets(as_json: Json = False) -> None:
     """The shipped configurations."""
-    from rich.console import Console
-
     from collapse_cli import config
     from collapse_cli import console as show
 
@@ -275,7 +261,7 @@ def presets(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(found))
     else:
-        Console().print(show.facts_table(found, "presets, for --preset NAME"))
+        terminal.console().print(show.facts_table(found, "presets, for --preset NAME"))
 
 
 @app.command()
@@ -285,8 +271,6 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """Remove from the store what no run's plan reaches, and what killed runs left behind."""
-    from rich.console import Console
-
     from collapse_cli import console as show
     from collapse_cli.rundir import collect_garbage
 
@@ -295,7 +279,7 @@ def gc(
         print(json.dumps(removed))
         return
     verb = "would remove" if dry_run else "removed"
-    Console().print(
+    terminal.console().print(
         f"{verb} {removed['stages']} stages that no run needs and {removed['leftovers']} leftovers of killed ones, "
         f"{show.size(removed['bytes'])}; {removed['kept']} stages stay",
         highlight=False,
@@ -305,8 +289,6 @@ def gc(
 @app.command()
 def doctor(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
     """What this machine has: Python, torch, threads, GPU, bfloat16, disk, the Hub."""
-    from rich.console import Console
-
     from collapse_cli import console as show
     from collapse_cli.doctor import examine
 
@@ -314,7 +296,7 @@ def doctor(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(facts))
     else:
-        Console().print(show.facts_table(facts, "this machine"))
+        terminal.console().print(show.facts_table(facts, "this machine"))
 
 
 def _tree(
@@ -362,9 +344,7 @@ def _warn_of_damage(folders: "Sequence[RunFolder]") -> None:
         if lines := folder.damaged():
             said = "line is" if lines == 1 else "lines are"
             file = folder.path / "metrics.jsonl"
-            typer.echo(
-                f"collapse: {file}: {lines} {said} damaged and left out; the run's command writes them again", err=True
-            )
+            terminal.say(f"{file}: {lines} {said} damaged and left out; the run's command writes them again")
 
 
 def _first_comment(path: Path) -> str:

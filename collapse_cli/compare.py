@@ -12,8 +12,9 @@ from collapse_cli.metrics.intervals import LEVEL, Interval, log_ratio, over_seed
 from collapse_cli.rundir import RunFolder
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from collapse_cli.terminal import Table
 
+LONGEST_VALUE = 200  # characters of an option's value in a table
 INSTRUMENTS = {  # field -> heading, format
     "unigram_entropy": ("entropy", "{:.2f}"),
     "distinct_2": ("distinct-2", "{:.3f}"),
@@ -176,22 +177,20 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
 
 def tables(found: Comparison) -> "list[Table]":
     """A comparison for the terminal: perplexities and calls, instruments, paired differences, differing options."""
-    from rich.markup import escape
-    from rich.table import Table
-
     from collapse_cli.console import with_interval
+    from collapse_cli.terminal import Table, safe, short
 
     several = len(found.runs) > 1
 
     def table(title: str, *columns: str) -> Table:
-        made = Table(title=title, title_justify="left", title_style="bold")
+        made = Table(title, keys=2 if columns[:2] in (("run", "policy"), ("first", "second")) else 1)
         for column in columns:
             left = column in ("run", "policy", "calls", "first", "second")
-            made.add_column(column, justify="left" if left else "right", overflow="fold")
+            made.add_column(column, justify="left" if left else "right")
         return made
 
     def who(run: str, policy: str) -> list[str]:
-        return [escape(run), escape(policy)] if several else [escape(policy)]
+        return [short(run), short(policy)] if several else [short(policy)]
 
     step = found.generation
     heads = ["run", "policy"] if several else ["policy"]
@@ -224,10 +223,10 @@ def tables(found: Comparison) -> "list[Table]":
             third.add_row(*sides, f"{pair.ratio.mean:#.3g}", ends, ", ".join(map(str, pair.seeds)))
         made.append(third)
     if found.differences:
-        last = table("options in which they differ", "option", *map(escape, found.runs))
+        last = table("options in which they differ", "option", *map(short, found.runs))
         last.columns[0].justify = "left"
         for key, values in found.differences.items():
-            last.add_row(key, *(escape(_short(value)) for value in values))
+            last.add_row(short(key), *("" if value is None else safe(value, LONGEST_VALUE) for value in values))
         made.append(last)
     return made
 
@@ -378,8 +377,3 @@ def _instrument(entry: Entry, name: str) -> str:
     first, now = entry.instruments[name]
     form = INSTRUMENTS[name][1]
     return form.format(now.mean) if first is None else f"[dim]{form.format(first.mean)} →[/] {form.format(now.mean)}"
-
-
-def _short(value: Any) -> str:
-    text = "" if value is None else str(value)
-    return text if len(text) <= 24 else f"{text[:23]}…"

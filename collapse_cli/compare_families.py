@@ -17,7 +17,7 @@ from collapse_cli.metrics.words import spread, value
 from collapse_cli.rundir import RunFolder
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from collapse_cli.terminal import Table
 
 Values = dict[str, dict[int, dict[int, float]]]  # policy (or cell) -> generation -> seed -> value
 MOST_PAIRS = 60
@@ -152,23 +152,22 @@ def compare_families(runs: Sequence[RunFolder]) -> FamilyComparison:
 
 def tables(found: FamilyComparison) -> "list[Table]":
     """A comparison for the terminal: the measure by run and policy, and paired differences."""
-    from rich.markup import escape
-    from rich.table import Table
+    from collapse_cli.terminal import Table, short
 
     where = f", generation {found.generation:,}" if found.generation else ""
-    first = Table(title=f"{found.measure.title}{where}", title_justify="left", title_style="bold")
-    second = Table(title="the first less the second, paired over seeds", title_justify="left", title_style="bold")
+    first = Table(f"{found.measure.title}{where}", keys=2)
+    second = Table("the first less the second, paired over seeds", keys=2)
     starts, theories = (any(getattr(one, name) is not None for one in found.entries) for name in ("first", "theory"))
     for column in ("run", "policy", *(("gen. 0",) if starts else ()), "now", *(("theory",) if theories else ())):
-        first.add_column(column, justify="left" if column in ("run", "policy") else "right", overflow="fold")
+        first.add_column(column, justify="left" if column in ("run", "policy") else "right")
     for entry in found.entries:
         start = [spread(entry.first) if entry.first else ""] if starts else []
         theory = ["" if entry.theory is None else value(entry.theory)] if theories else []
-        first.add_row(escape(entry.run), escape(entry.policy), *start, spread(entry.now), *theory)
+        first.add_row(short(entry.run), short(entry.policy), *start, spread(entry.now), *theory)
     for column in ("first", "second", "difference", "seeds"):
-        second.add_column(column, justify="right" if column in ("difference", "seeds") else "left", overflow="fold")
+        second.add_column(column, justify="right" if column in ("difference", "seeds") else "left")
     for pair in found.pairs[:MOST_PAIRS]:
-        sides = [escape(" ".join(side)) for side in (pair.first, pair.second)]
+        sides = [short(" ".join(side)) for side in (pair.first, pair.second)]
         second.add_row(*sides, spread(pair.difference), str(len(pair.seeds)))
     if len(found.pairs) > MOST_PAIRS:
         second.caption = f"the first {MOST_PAIRS} of {len(found.pairs)} pairs; all are in --json"

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
-from rich.table import Table
 
 from collapse_cli.metrics.families import headline
 from collapse_cli.stage import Finished, Stage
+from collapse_cli.terminal import Table, plain, safe, short
 
 if TYPE_CHECKING:
     from collapse_cli.metrics.intervals import Interval
@@ -57,11 +56,11 @@ class Progressing:
 
     def line(self, text: str) -> None:
         """A line that stays; nothing in it is taken for markup."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(plain(text), highlight=False, markup=False, soft_wrap=True)
 
     def started(self, kind: str, where: str) -> None:
         label = f"{kind:<7} {where}"
-        bar = self._bars.add_task(escape(label), total=1, speed="", left="")
+        bar = self._bars.add_task(safe(label), total=1, speed="", left="")
         self._at_work[label] = _AtWork(bar, time.monotonic(), time.monotonic())
 
     def progress(self, kind: str, where: str, done: int, total: int, unit: str) -> None:
@@ -176,15 +175,15 @@ def perplexity_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """
     from collapse_cli.metrics.intervals import over_seeds
 
-    names = list(dict.fromkeys(row["policy"] for row in rows))
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
     seeds = sorted({row["seed"] for row in rows})
     said = f"seed {seeds[0]}; one seed: no interval"
     if len(seeds) > 1:
         said = f"seeds {', '.join(map(str, seeds))}: geometric means"
-    table = Table(title=f"{title} ({said})", title_justify="left", title_style="bold", caption_justify="left")
+    table = Table(f"{title} ({said})")
     table.add_column("gen.", justify="right")
-    for name in names:
-        table.add_column(name, justify="right")
+    for policy in policies:
+        table.add_column(short(policy), justify="right")
     found: dict[tuple[str, int], dict[int, float]] = {}
     doubtful: set[tuple[str, int]] = set()
     for row in rows:
@@ -194,8 +193,8 @@ def perplexity_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     whole = {where: values for where, values in found.items() if len(values) == len(seeds)}
     for generation in sorted({row["generation"] for row in rows}):
         cells = []
-        for name in names:
-            values, first = whole.get((name, generation)), whole.get((name, 0))
+        for policy in policies:
+            values, first = whole.get((policy, generation)), whole.get((policy, 0))
             if values is None:
                 cells.append("[dim]…[/]")
                 continue
@@ -203,7 +202,7 @@ def perplexity_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
             if generation and first is not None:
                 logs = [math.log(value) - math.log(first[seed]) for seed, value in values.items()]
                 cell += f" [dim]{change(math.exp(sum(logs) / len(logs)), 1.0):>6}[/]"
-            cells.append(cell + (" [bold yellow]![/]" if (name, generation) in doubtful else ""))
+            cells.append(cell + (" [bold yellow]![/]" if (policy, generation) in doubtful else ""))
         table.add_row(str(generation), *cells)
     captions = ["×÷: the 95% interval, on the log scale: 50 ×÷2 is from 25 to 100"] if len(seeds) > 1 else []
     if doubtful:
@@ -229,18 +228,18 @@ def row_warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def evaluation_table(rows: Sequence[Mapping[str, Any]], name: str) -> Table:
+def evaluation_table(rows: Sequence[Mapping[str, Any]], run: str) -> Table:
     """Perplexity (or loss) as logged and as evaluated again, and of text word perplexity and bits per byte."""
     measure = rows[0]["measure"] if rows else "perplexity"
     text = measure == "perplexity"
-    title = f"{name}, evaluated again" + ("" if text else f": {measure.replace('_', ' ')}")
-    table = Table(title=title, title_justify="left", title_style="bold")
+    title = f"{short(run)}, evaluated again" + ("" if text else f": {measure.replace('_', ' ')}")
+    table = Table(title, keys=3)
     names = ("policy", "seed", "gen", "logged", "again", "differ", *(("word ppl", "bits/byte") if text else ()))
     for column in names:
-        table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=column == "policy")
+        table.add_column(column, justify="left" if column == "policy" else "right")
     few = set(some(sorted({row["generation"] for row in rows})))
     for row in (row for row in rows if row["generation"] in few):
-        where = (row["policy"], str(row["seed"]), str(row["generation"]))
+        where = (short(row["policy"]), str(row["seed"]), str(row["generation"]))
         logged = "" if row["logged"] is None else f"{row['logged']:,.4f}"
         if row["pruned"]:
             table.add_row(*where, logged, "[dim]pruned[/]", *[""] * (len(names) - 5))
@@ -275,11 +274,11 @@ def floored(floor: float) -> str:
 
 def facts_table(facts: Mapping[str, str], title: str) -> Table:
     """Names and what they are."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
+    table = Table(safe(title), show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, value in facts.items():
-        table.add_row(name, escape(value))
+    for what, value in facts.items():
+        table.add_row(short(what), safe(value))
     return table
 
 

@@ -4,9 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
 from collapse_cli import expectations
 from collapse_cli.cell import AXES
 from collapse_cli.console import some
@@ -15,6 +12,7 @@ from collapse_cli.diagnosis.families import family_verdict, headline_of, laws_of
 from collapse_cli.diagnosis.grid import WORDS, Point, axes_of, points
 from collapse_cli.metrics.intervals import logarithmic, over_seeds
 from collapse_cli.metrics.words import spread, value
+from collapse_cli.terminal import Table, safe, short
 
 Row = Mapping[str, Any]
 Tree = Mapping[str, Any]
@@ -40,7 +38,7 @@ def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
     mean = "geometric mean" if logarithmic(measure.name) else "mean"
     over = f"{mean} of {len(seeds)} seeds, 95% interval" if len(seeds) > 1 else f"seed {seeds[0]}: no interval"
     table = _table(f"{measure.title} ({over})")
-    table.add_column("gen.", justify="right", overflow="fold", min_width=4)
+    table.add_column("gen.", justify="right")
     proved = [
         name
         for name in policies
@@ -48,9 +46,9 @@ def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
     ]
     beside = len(policies) + len(proved) <= 5  # else below, or a terminal is too narrow
     for name in policies:
-        table.add_column(escape(name), justify="right", overflow="fold")
+        table.add_column(short(name), justify="right")
         if name in proved and beside:
-            table.add_column("theory", justify="right", style="dim", overflow="fold")
+            table.add_column("theory", justify="right", style="dim")
     found: dict[tuple[str, int], list[float]] = {}
     for row in rows:
         if measure.name in row:
@@ -133,10 +131,10 @@ def expectations_table(rows: Sequence[Row], tree: Tree) -> Table | None:
     judged = expectations.judge(rows, tree)
     if not judged:
         return None
-    table = _table("measured against published numbers and theory")
+    table = Table("measured against published numbers and theory", keys=2)
     for name in ("what", "where", "value", "ours", "is", "from"):
         right = name in ("value", "ours", "from")
-        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name in ("is", "from"))
+        table.add_column(name, justify="right" if right else "left")
     sources: list[str] = []
     for one in judged:
         said = f"{one.source}: {one.note}" if one.note else one.source
@@ -144,17 +142,17 @@ def expectations_table(rows: Sequence[Row], tree: Tree) -> Table | None:
             sources.append(said)
         limits = "" if one.value is None else f"{value(one.value)} [dim]{one.limits}[/]"
         ours = "" if one.ours is None else spread(one.ours)
-        sign = SIGNS[one.verdict] + (f"\n[dim]{escape(one.why)}[/]" if one.why else "")
-        where = escape(one.where)
-        table.add_row(escape(one.what.replace("_", " ")), where, limits, ours, sign, f"({sources.index(said) + 1})")
+        sign = SIGNS[one.verdict] + (f"\n[dim]{safe(one.why)}[/]" if one.why else "")
+        where = safe(one.where)
+        table.add_row(short(one.what.replace("_", " ")), where, limits, ours, sign, f"({sources.index(said) + 1})")
     counts = {name: sum(one.verdict == name for one in judged) for name in SIGNS}
     head = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    table.caption = "\n".join([head, *(f"({index}) {escape(said)}" for index, said in enumerate(sources, 1))])
+    table.caption = "\n".join([head, *(f"({index}) {safe(said)}" for index, said in enumerate(sources, 1))])
     return table
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
+    return Table(title)
 
 
 def _cell(cell: Point, tree: Tree) -> str:

@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from collapse_cli import compare, compare_families, expectations, outcome
 from collapse_cli import console as show
+from collapse_cli.terminal import Table, plain, safe, short
 
 
 def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
     """What a run will cost, for `--dry-run`."""
-    table = Table(title=f"plan of {plan['run']}", title_justify="left", title_style="bold", show_footer=True)
+    table = Table(f"plan of {short(plan['run'])}", show_footer=True)
     kinds = plan["kinds"].values()
     table.add_column("stage", footer="all")
     for name, total in (
@@ -43,7 +42,7 @@ def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
         highlight=False,
     )
     for note in plan["notes"]:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {plain(note)}", highlight=False, markup=False)
     if plan["disk_needed"] > plan["disk_free"]:
         console.print("[red]this run would be refused: the disk is too small for it[/]")
 
@@ -65,7 +64,7 @@ def print_rows(console: Console, rows: Sequence[Mapping[str, Any]], tree: Mappin
     for said in show.protocols(rows):
         console.print(said, style="dim", highlight=False)
     for warning in show.row_warnings(rows):
-        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]warning:[/] {safe(warning)}", highlight=False, soft_wrap=True)
 
 
 def print_run(console: Console, result: Mapping[str, Any]) -> None:
@@ -77,25 +76,25 @@ def print_run(console: Console, result: Mapping[str, Any]) -> None:
         console.print("nothing to compute: all stages are in the store", highlight=False)
     else:
         console.print(f"{result['computed']} stages computed, {result['cached']} from the store", highlight=False)
-    console.print(escape(result["verdict"]), style="bold", highlight=False)
-    console.print(f"{escape(result['folder'])}: run.json plan.json metrics.jsonl events.jsonl", highlight=False)
-    console.print(f"report: {escape(result['report'])}", highlight=False, soft_wrap=True)
+    console.print(safe(result["verdict"]), style="bold", highlight=False)
+    console.print(f"{safe(result['folder'])}: run.json plan.json metrics.jsonl events.jsonl", highlight=False)
+    console.print(f"report: {safe(result['report'])}", highlight=False, soft_wrap=True)
 
 
 def print_comparison(console: Console, found: compare.Comparison | compare_families.FamilyComparison) -> None:
     """Runs side by side: what is not comparable, the tables, each run's verdict, and what limits the numbers."""
     if isinstance(found, compare.Comparison):
         for warning in found.warnings:
-            console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+            console.print(f"[yellow]warning:[/] {safe(warning)}", highlight=False, soft_wrap=True)
         tables = compare.tables(found)
     else:
         tables = compare_families.tables(found)
     for table in tables:
         console.print(table)
     for run, verdict in found.verdicts.items():
-        console.print(f"{run}: {verdict}", style="bold", highlight=False, markup=False)
+        console.print(f"{plain(run)}: {plain(verdict)}", style="bold", highlight=False, markup=False)
     for note in found.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {plain(note)}", highlight=False, markup=False)
 
 
 def print_variants(console: Console, results: Mapping[str, Any]) -> None:
@@ -104,15 +103,15 @@ def print_variants(console: Console, results: Mapping[str, Any]) -> None:
         console.print(_sources_table(results["sources"]))
     names = " ".join(result["run"] for result in results["runs"])
     if results["report"]:
-        console.print(f"all variants in one report: {escape(results['report'])}", highlight=False, soft_wrap=True)
-    console.print(f"in the terminal: collapse compare {escape(names)}", highlight=False, soft_wrap=True)
+        console.print(f"all variants in one report: {safe(results['report'])}", highlight=False, soft_wrap=True)
+    console.print(f"in the terminal: collapse compare {safe(names)}", highlight=False, soft_wrap=True)
 
 
 def _sources_table(found: Mapping[str, Any]) -> Table:
     seeds = ", ".join(map(str, found["seeds"]))
     over = f"seeds {seeds}; 95% intervals" if len(found["seeds"]) > 1 else f"seed {seeds}: no intervals"
     title = f"KL from the truth at generation {found['generation']}, nats/token ({over})"
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title)
     table.add_column("variant")
     for name in ("error", "of that, after generation 0", "above the baseline", "share of the causes"):
         table.add_column(name, justify="right")
@@ -125,7 +124,7 @@ def _sources_table(found: Mapping[str, Any]) -> Table:
 
     for name, cause in found["variants"].items():
         row = (said(cause["error"]), said(cause["growth"]), said(cause["excess"]), said(cause["share"], "{:.0%}"))
-        table.add_row(escape(name), *row)
+        table.add_row(short(name), *row)
     if found["interaction"]:
         table.add_row("all, beyond the sum", "", "", said(found["interaction"], "{:+.3f}"), "")
     return table

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
+from collapse_cli import terminal
 from collapse_cli.simulate import Estimate
 
 SAYS = {
@@ -76,10 +75,10 @@ def show(
         return
     says = SAYS | OF_A_GAUSSIAN if model == "gaussian" else SAYS
     asked = ", ".join(f"{name.replace('_', '-')} {_said(value)}" for name, value in inputs.items())
-    table = Table(title=f"{model}: {asked}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("quantity", no_wrap=True)
+    table = terminal.Table(terminal.safe(f"{model}: {asked}"), box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("quantity")
     for head in ("formula", *(("simulated ± s.e.", "formula/sim.") if measured else ())):
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(head, justify="right")
     table.add_column("what it is")
     for name, value in values.items():
         found = measured.get(name)
@@ -92,7 +91,7 @@ def show(
             if math.isfinite(off):
                 drawn[1] = f"{off:+.2%}" if abs(off) < 10 else f"{off:+.0e}"
         table.add_row(name, "" if value is None else _said(value), *drawn, says.get(name, ""))
-    console = Console()
+    console = terminal.console()
     console.print(table)
     trials = next(iter(measured.values())).trials if measured else 0
     note += f" Simulated: {trials} trials, seed {seed}." if trials else ""

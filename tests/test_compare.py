@@ -92,7 +92,7 @@ def test_entries_hold_perplexities_ratio_instruments_and_calls(tmp_path: Path) -
 def test_what_is_not_measured_is_absent(tmp_path: Path) -> None:
     old = compare([made(tmp_path, "old", instruments=False)])
     assert old.entries[0].instruments == {}
-    assert "not measured" in shown(*tables(old))
+    assert "not measured" in shown(*tables(old), width=120)
     assert len(tables(old)) == 2, "no table of instruments"
 
 

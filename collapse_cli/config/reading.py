@@ -1,7 +1,9 @@
 """From files and the command line to an experiment: TOML, `--set`, merging, and what is said of mistakes."""
 
 import difflib
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from collapse_cli.config.families import Families
 from collapse_cli.config.section import Section
 from collapse_cli.config.tree import Experiment
 
+LARGEST_FILE, DEEPEST = 1_000_000, 20  # bytes of a configuration, and tables or lists within each other
 VARIANT = r"[a-z0-9][a-z0-9-]{0,39}"  # a run's name can end in it
 
 
@@ -46,17 +49,67 @@ def read_toml(path: Path) -> dict[str, Any]:
     """A configuration file as a tree.
 
     Raises:
-        ConfigError: when it is missing, not UTF-8, or not TOML.
+        ConfigError: when it is missing, no ordinary file, too large, changing, not UTF-8, or not TOML.
     """
+    content = _read(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return _tree_of(content.decode("utf-8-sig"))  # Windows' editors put a byte order mark first
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not a TOML file in UTF-8") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path} is not TOML that can be read: {error}") from None
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of an ordinary file, all of one time; a pipe or a device is not waited for."""
+    try:
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
         hint = f"; the preset of that name is --preset {path}" if str(path) in presets() else ""
         raise ConfigError(f"there is no configuration file {str(path)!r}{hint}") from None
-    except (IsADirectoryError, UnicodeDecodeError):
-        raise ConfigError(f"{path} is not a TOML file in UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder, not a TOML file") from None
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"the configuration file {str(path)!r} cannot be read: {said}") from None
+    if stat.S_ISDIR(os.fstat(number).st_mode):
+        os.close(number)
+        raise ConfigError(f"{path} is a folder, not a TOML file")
+    with os.fdopen(number, "rb") as file:
+        before = os.fstat(number)
+        if not stat.S_ISREG(before.st_mode):
+            raise ConfigError(f"{path} is a pipe or a device; a configuration must be an ordinary file")
+        content = file.read(LARGEST_FILE + 1)
+        after = os.fstat(number)
+    if len(content) > LARGEST_FILE or before.st_size > LARGEST_FILE:
+        raise ConfigError(
+            f"{path} has {max(before.st_size, len(content)):,} bytes; a configuration has at most {LARGEST_FILE:,}: is it the data?"
+        )
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size) or len(content) != after.st_size:
+        raise ConfigError(f"{path} changed while it was read; give the command again")
+    return content
+
+
+def _tree_of(text: str) -> dict[str, Any]:
+    """TOML as a tree of bounded depth.
+
+    Raises:
+        ConfigError: saying what is wrong, without where.
+    """
+    try:
+        tree = tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError("its tables or lists are nested too deeply") from None
+    except ValueError as error:  # no TOML, or whole numbers of thousands of digits
+        digits = "integer string conversion" in str(error)
+        raise ConfigError("a whole number in it has thousands of digits" if digits else str(error)) from None
+    level: list[Any] = [tree]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)]
+        level = [inner for inner in level if isinstance(inner, dict | list)]
+    if level:
+        raise ConfigError("its tables or lists are nested too deeply")
+    return tree
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:

@@ -4,11 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
 from collapse_cli.console import perplexity as in_digits
 from collapse_cli.metrics.intervals import NOISE
+from collapse_cli.terminal import Table, short
 
 Record = Mapping[str, Any]
 FAR = 10  # times the last generation: a time later than that is no figure that so few generations give
@@ -141,7 +139,7 @@ def _perplexity(value: float | None) -> str:
 
 def _expected(known: list[Record]) -> Table:
     table = _table("perplexity to come: median (90% interval)")
-    table.add_column("policy", no_wrap=True)
+    table.add_column("policy")
     table.add_column("generation 0", justify="right")
     table.add_column("last measured (its generation)", justify="right")
     for entry in known[0]["expected"]:
@@ -161,28 +159,28 @@ def _expected(known: list[Record]) -> Table:
             else:
                 ends = f"{_perplexity(entry['perplexity_low90'])} – {_perplexity(entry['perplexity_high90'])}"
                 cells.append(f"{said} [dim]({ends})[/]")
-        table.add_row(escape(one["policy"]), *cells)
+        table.add_row(short(one["policy"]), *cells)
     return table
 
 
 def _seeds(one: Record) -> str:
     seeds = one["farthest_seeds"]
     named = ", ".join(map(str, seeds))
-    return f"{escape(one['policy'])} over {len(seeds)} (seed{'s' if len(seeds) > 1 else ''} {named})"
+    return f"{short(one['policy'])} over {len(seeds)} (seed{'s' if len(seeds) > 1 else ''} {named})"
 
 
 def _times(known: list[Record]) -> Table:
     table = _table("first generation at a multiple of generation 0's perplexity")
-    table.add_column("policy", no_wrap=True)
+    table.add_column("policy")
     for time in known[0]["times"]:
         table.add_column(f"{time['factor']:g}×", justify="right")
     for one in known:
-        table.add_row(escape(one["policy"]), *(when(time, one["generations"][-1]) for time in one["times"]))
+        table.add_row(short(one["policy"]), *(when(time, one["generations"][-1]) for time in one["times"]))
     return table
 
 
 def _laws(known: list[Record]) -> Table:
-    table = _table("growth laws of the log-perplexity, best by AICc first")
+    table = Table("growth laws of the log-perplexity, best by AICc first", keys=2)
     for column in ("policy", "law", "AICc", "weight", "in forecast", "parameters (90% interval)"):
         table.add_column(column, justify="right" if column in ("AICc", "weight", "in forecast") else "left")
     for one in known:
@@ -192,7 +190,7 @@ def _laws(known: list[Record]) -> Table:
             aicc = "[dim]too few steps[/]" if law["aicc"] is None else f"+{law['aicc'] - least:.1f}"
             said = ", ".join(_parameter(*item) for item in one["parameters"].items()) if best else ""
             weight, mixed = f"{law['weight']:.2f}", f"{law['forecast_weight']:.2f}"
-            table.add_row(escape(one["policy"]) if best else "", law["law"], aicc, weight, mixed, said)
+            table.add_row(short(one["policy"]) if best else "", law["law"], aicc, weight, mixed, said)
     return table
 
 
@@ -204,7 +202,7 @@ def _parameter(name: str, found: Record) -> str:
 
 def _ratios(share: Record) -> Table:
     table = _table(f"perplexity at generation {share['generation']} against generation 0")
-    table.add_column("policy", no_wrap=True)
+    table.add_column("policy")
     table.add_column("ratio", justify="right")
     table.add_column("90% interval", justify="right")
     table.add_column(f"within {share['factor']:g}×", justify="right")
@@ -212,7 +210,7 @@ def _ratios(share: Record) -> Table:
         sure = [end <= share["factor"] for end in (one["low90"], one["high90"])]
         within = "yes" if all(sure) else "perhaps" if any(sure) else "no"
         ratio = _ratio(one["ratio"]) + ("" if one["measured"] else " [dim]expected[/]")
-        table.add_row(escape(one["policy"]), ratio, f"{_ratio(one['low90'])} – {_ratio(one['high90'])}", within)
+        table.add_row(short(one["policy"]), ratio, f"{_ratio(one['low90'])} – {_ratio(one['high90'])}", within)
     return table
 
 
@@ -221,4 +219,4 @@ def _ratio(value: float) -> str:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
+    return Table(title)
