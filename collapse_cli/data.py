@@ -10,30 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from collapse_cli import zipf
+from collapse_cli import textfiles, zipf
+from collapse_cli.errors import InputError as InputError
+from collapse_cli.textfiles import SPLITS as SPLITS
 
-SPLITS = ("train", "valid", "test")
-FORMATS = {
-    ".txt": "text",
-    ".text": "text",
-    ".tokens": "text",
-    ".raw": "text",
-    ".jsonl": "json",
-    ".json": "json",
-    ".csv": "csv",
-    ".parquet": "parquet",
-}
-SPLIT_WORDS = {
-    "train": {"train", "training"},
-    "valid": {"valid", "validation", "val", "dev"},
-    "test": {"test", "testing"},
-}
 HUB_NAMES = {"wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1"}
+TELLING = 40  # characters of a row that hardly stands in two texts by chance
 HELD_OUT = 0.1  # share of a corpus without a test split that becomes one (and as much again for validation)
-
-
-class InputError(ValueError):
-    """What the user gave cannot be used: what, where, what to do, in one line."""
 
 
 class HubError(InputError):
@@ -152,8 +135,9 @@ def load_text(
                 f"data.source = {source} has no files, so data.train, data.valid and data.test name nothing"
             )
         splits = _pydoc() if source == "pydoc" else _zipf(language)
-    elif Path(source).exists():
-        splits = _local(Path(source), column, chosen)
+    elif _is_here(source):
+        splits, passed_over = textfiles.read_source(Path(source), column, chosen)
+        notes.extend(passed_over)
     elif source in HUB_NAMES or _may_be_hub_id(source):
         splits = _hub(HUB_NAMES.get(source, source), column, chosen)
     else:
@@ -172,11 +156,35 @@ def load_text(
             )
         splits["train"], splits["valid"], splits["test"] = rows[: -2 * held], rows[-2 * held : -held], rows[-held:]
         notes.append(f"{source} has no test text: its last {HELD_OUT:.0%} is held out as test, as much as validation")
+    notes.extend(_also_in_training(splits))
     value = hashlib.sha256()
     for name in SPLITS:
         for row in splits.get(name, ()):
             value.update(name.encode() + b"\0" + row.encode("utf-8", "surrogatepass") + b"\0")
     return Text(splits, value.hexdigest(), tuple(notes))
+
+
+def _also_in_training(splits: Mapping[str, Sequence[str]]) -> list[str]:
+    """Notes on test and validation rows that stand in the training text, too. Short rows, such as headings, do not count."""
+    notes = []
+    for split, word in (("test", "test"), ("valid", "validation")):
+        long = [row.strip() for row in splits.get(split, ()) if len(row.strip()) >= TELLING]
+        wanted = set(long)
+        found = {plain for row in splits["train"] if (plain := row.strip()) in wanted}
+        count = sum(row in found for row in long)
+        if count:
+            notes.append(
+                f"{count:,} of {len(long):,} {word} rows of {TELLING} characters or more also stand in the training text; on "
+                "them a model shows what it remembers, not what it learned"
+            )
+    return notes
+
+
+def _is_here(source: str) -> bool:
+    try:
+        return Path(source).exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _pydoc() -> dict[str, Sequence[str]]:
@@ -218,83 +226,6 @@ def _zipf(language: str) -> dict[str, Sequence[str]]:
         raise InputError(str(error)) from None
 
 
-def _local(path: Path, column: str, chosen: Mapping[str, str]) -> dict[str, Sequence[str]]:
-    files: dict[str, list[Path]] = {}
-    if path.is_file():
-        if any(chosen.values()):
-            raise InputError(f"data.source = {str(path)!r} is a file; to name files by split, give their folder")
-        files["train"] = [path]
-    else:
-        there = sorted(file for file in path.iterdir() if file.is_file() and file.suffix in FORMATS)
-        for split, name in chosen.items():
-            if name:
-                if not (path / name).is_file():
-                    names = ", ".join(file.name for file in there) or "no text files"
-                    raise InputError(f"data.{split} = {name!r}: there is no such file in {path} (there: {names})")
-                files[split] = [path / name]
-        taken = {file for group in files.values() for file in group}
-        for split in SPLITS:
-            found = [file for file in there if file not in taken and _split_of(file) == split]
-            if split not in files and found:
-                shards = {re.sub(r"\d+", "", file.name) for file in found}
-                if len(shards) > 1:
-                    names = ", ".join(file.name for file in found)
-                    raise InputError(f"{path}: which file is the {split} text? ({names}) Say --set data.{split}=FILE")
-                files[split] = found
-        if "train" not in files:
-            if len(there) == 1 and not files:
-                files["train"] = there
-            else:
-                names = ", ".join(file.name for file in there) or "no text files"
-                raise InputError(f"{path}: which file is the training text? ({names}) Say --set data.train=FILE")
-        if files["train"] == files.get("test"):
-            raise InputError(f"{files['train'][0]} is named as training and as test text; test text must be other text")
-    return {split: _read(group, column) for split, group in files.items()}
-
-
-def _split_of(file: Path) -> str | None:
-    words = set(re.split(r"[^a-z]+", file.name.lower()))
-    return next((split for split in SPLITS if words & SPLIT_WORDS[split]), None)
-
-
-def _read(files: Sequence[Path], column: str) -> Sequence[str]:
-    suffixes = {file.suffix for file in files}
-    if not suffixes <= FORMATS.keys():
-        raise InputError(f"{files[0]}: the format is not known; known: {' '.join(FORMATS)}")
-    builder = FORMATS[files[0].suffix]
-    for file in files:
-        if file.stat().st_size == 0:
-            raise InputError(f"{file} is empty")
-        if builder != "parquet":
-            _check_utf8(file)
-    import datasets
-
-    datasets.disable_progress_bars()
-    options = {"text": {"keep_linebreaks": True}, "csv": {"keep_default_na": False}}.get(builder, {})
-    try:
-        table = datasets.load_dataset(builder, data_files=[str(file) for file in files], split="train", **options)
-    except (
-        datasets.exceptions.DatasetGenerationError,
-        datasets.exceptions.DatasetGenerationCastError,
-        ValueError,
-    ) as error:
-        cause = str(error.__cause__ or error).splitlines()[0]
-        raise InputError(f"{files[0]} cannot be read as {builder}: {cause}") from None
-    return _column(table, column, str(files[0]))
-
-
-def _check_utf8(file: Path) -> None:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{file} is not UTF-8 (line {number}, byte 0x{line[error.start]:02x}); "
-                    "convert it, for example with iconv"
-                ) from None
-
-
 def _column(table: "datasets.Dataset", column: str, where: str) -> Sequence[str]:  # type: ignore[name-defined] # noqa: F821
     if column not in table.column_names:
         raise InputError(
@@ -307,7 +238,9 @@ def _column(table: "datasets.Dataset", column: str, where: str) -> Sequence[str]
 
 
 def _may_be_hub_id(source: str) -> bool:
-    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", source) is not None and Path(source).suffix not in FORMATS
+    return (
+        re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", source) is not None and textfiles.format_of(Path(source)) is None
+    )
 
 
 def _hub(source: str, column: str, chosen: Mapping[str, str]) -> dict[str, Sequence[str]]:

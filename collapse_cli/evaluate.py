@@ -87,6 +87,11 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
 def evaluate_model(target: str, data: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Score a model folder or Hub id on a text's test split; `wikitext2` unless another is named."""
     config = _changed(Experiment(), target, data, settings)
+    if config.eval.protocol == "sliding":  # which knows no blocks; the shortest ones leave the least text out of counts
+        config = load(
+            merge(config.model_dump(mode="json"), {"data": {"block_size": 2}, "eval": {"block_size": 0}}),
+            "the settings",
+        )
     learner = learners.learner_class(config.learner)
     resolved = learner.resolve(config.model_dump(mode="json"))
     if "model" not in resolved.hints:

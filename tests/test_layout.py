@@ -57,7 +57,10 @@ def test_the_reading_of_imports_finds_some() -> None:
 
 ONLY = {
     "stage": set(),
-    "data": {"zipf"},
+    "errors": set(),
+    "files": {"errors"},
+    "textfiles": {"errors", "files"},
+    "data": {"errors", "textfiles", "zipf"},
     "zipf": set(),
     "sources": {"metrics"},
     "config": {"config"},

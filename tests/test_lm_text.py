@@ -100,7 +100,7 @@ def test_the_stream_does_not_depend_on_how_many_lines_are_coded_at_once(
     bpe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = encode(bpe, LINES, line_bos=True).tolist()
-    monkeypatch.setattr("collapse_cli.lm.text.LINES_AT_ONCE", 3)
+    monkeypatch.setattr("collapse_cli.lm.text.CHARACTERS_AT_ONCE", 3)
     assert encode(bpe, LINES, line_bos=True).tolist() == whole
 
 

@@ -80,7 +80,7 @@ def measure(
         said |= {"context": context, "stride": protocol["stride"] or max(1, context // 2)}
         nll, predicted = scoring.score_sliding(
             model,
-            test.arrays["tokens"].ravel(),
+            test.arrays["tokens"][np.arange(width) < test.arrays["lengths"][:, None]],
             context,
             said["stride"],
             lambda done, total: tell(done, total, "tokens"),

@@ -106,6 +106,7 @@ def data_params(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "data": {name: tree["data"][name] for name in names}
         | {"eval_block_size": tree["eval"]["block_size"] or tree["data"]["block_size"]}
+        | ({"test_tail": True} if tree["eval"]["protocol"] == "sliding" else {})
         | known,
         "tokenizer": {model["tokenizer"]: model["vocab_size"]} if made else {"sha256": model["tokenizer_sha256"]},
     }
@@ -139,7 +140,7 @@ def encode(
     for done, split in enumerate(name for name in SPLITS if name in text.splits):
         stream = texts.encode(tokenizer, text.splits[split], line_bos=data["line_bos"])
         size = data["block_size"] if split == "train" else data["eval_block_size"]
-        rows[split] = texts.blocks(stream, size, split)
+        rows[split] = texts.blocks(stream, size, split, tail=split == "test" and data.get("test_tail", False))
         joined = "".join(text.splits[split])
         words, bytes_ = len(joined.split()), len(joined.encode())
         about[split] = {"tokens": len(stream), "words": words, "bytes": bytes_, "blocks": len(rows[split])}

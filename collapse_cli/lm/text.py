@@ -1,7 +1,8 @@
 """Text to rows of tokens, and the tokenizers that do it."""
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 END = "</s>"  # the one special token of a tokenizer trained here; before a text and after it
 UNKNOWN = "<unk>"
 KNOWN_SPECIAL = (END, "<|endoftext|>", "<pad>", "<unk>")  # what a bare vocabulary may hold
-LINES_AT_ONCE = 4096
+LONGEST_WORD = 1 << 14
+BEFORE_WORD = re.compile(r"(?<=\S)[ ](?=\S)")
+CHARACTERS_AT_ONCE = 1 << 18  # of text given to a tokenizer together: what it answers with takes 20 times the memory
 
 
 def train_bpe(lines: Sequence[str], vocab_size: int) -> "PreTrainedTokenizerBase":
@@ -32,7 +35,7 @@ def train_bpe(lines: Sequence[str], vocab_size: int) -> "PreTrainedTokenizerBase
     )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = _byte_level()
-    tokenizer.train_from_iterator(lines, trainer)
+    tokenizer.train_from_iterator((piece for line in lines for piece in pieces(line)), trainer)
     return _wrap(tokenizer)
 
 
@@ -137,26 +140,76 @@ def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bo
     start = bos_id(tokenizer) if line_bos else None
     if line_bos and start is None:
         raise InputError("data.line_bos = true, but the tokenizer has neither a BOS nor an end-of-text token")
-    parts: list[np.ndarray] = []
-    for first in range(0, len(rows), LINES_AT_ONCE):
-        chunk = [row if row.strip() or not line_bos else "" for row in rows[first : first + LINES_AT_ONCE]]
+    found: list[np.ndarray] = []
+    for some in _portions(rows, blank=not line_bos):
         try:
-            coded = tokenizer(chunk, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+            coded = tokenizer(
+                [piece for piece, _ in some], add_special_tokens=False, split_special_tokens=True, verbose=False
+            )["input_ids"]
         except Exception as error:  # bare from the tokenizers library, for a word that has no token and no <unk>
             raise InputError(
                 f"the tokenizer cannot read the text: {first_line(error)}; use the text it was made for"
             ) from None
-        parts.extend(np.asarray(ids if start is None else [start, *ids], dtype=np.int32) for ids in coded)
-    return np.concatenate(parts) if parts else np.empty(0, np.int32)
+        found.extend(
+            np.asarray([start, *ids] if first and start is not None else ids, dtype=np.int32)
+            for ids, (_, first) in zip(coded, some, strict=True)
+        )
+    return np.concatenate(found) if found else np.empty(0, np.int32)
 
 
-def blocks(stream: np.ndarray, block_size: int, what: str) -> Dataset:
-    """A stream of tokens cut into real rows of `block_size` tokens; the remainder is dropped.
+def pieces(row: str) -> list[str]:
+    """A row in pieces that a tokenizer reads in bounded memory: one, but for very long rows.
+
+    Long rows are cut before white space, where tokenizers part words anyway, so that the tokens stay the same. A word of
+    more than `LONGEST_WORD` characters, which no language has, is cut there: the time that a BPE takes for a word
+    grows with the square of its length.
+    """
+    if len(row) <= LONGEST_WORD:
+        return [row]
+    found, start = [], 0
+    while len(row) - start > LONGEST_WORD:
+        spaces = [cut.start() for cut in BEFORE_WORD.finditer(row, start + 1, start + LONGEST_WORD)]
+        end = spaces[-1] if spaces else start + LONGEST_WORD
+        found.append(row[start:end])
+        start = end
+    return [*found, row[start:]]
+
+
+def _portions(rows: Sequence[str], *, blank: bool) -> Iterator[list[tuple[str, bool]]]:
+    """The pieces of all rows in order, each with whether a row begins with it, as many together as make `CHARACTERS_AT_ONCE`.
+
+    Args:
+        blank: whether blank rows are kept as they are; else nothing is left of them.
+    """
+    some: list[tuple[str, bool]] = []
+    size = 0
+    for row in rows:
+        for number, piece in enumerate(pieces(row if blank or row.strip() else "")):
+            if some and size + len(piece) > CHARACTERS_AT_ONCE:
+                yield some
+                some, size = [], 0
+            some.append((piece, number == 0))
+            size += len(piece)
+    if some:
+        yield some
+
+
+def blocks(stream: np.ndarray, block_size: int, what: str, *, tail: bool = False) -> Dataset:
+    """A stream of tokens cut into real rows of `block_size` tokens.
+
+    Args:
+        tail: keep the remainder as a shorter last row; else it is dropped.
 
     Raises:
-        InputError: when the stream is shorter than one block.
+        InputError: when the stream is shorter than one block (with `tail`: than two tokens).
     """
     rows = len(stream) // block_size
+    if tail and len(stream) > 1:
+        lengths = np.full(-(-len(stream) // block_size), block_size, np.int32)
+        lengths[-1] -= len(lengths) * block_size - len(stream)
+        padded = np.zeros(len(lengths) * block_size, np.int32)
+        padded[: len(stream)] = stream
+        return Dataset({"tokens": padded.reshape(-1, block_size), "lengths": lengths}, np.zeros(len(lengths), np.int32))
     if rows == 0:
         raise InputError(
             f"the {what} text has {len(stream)} tokens, less than one block of {block_size}; give more text, or lower "

@@ -1,0 +1,71 @@
+"""Local files, read as bytes: whole, once, and only where they are files."""
+
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from collapse_cli.errors import InputError
+
+KINDS = {
+    stat.S_ISDIR: "a folder",
+    stat.S_ISFIFO: "a named pipe",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[io.BufferedReader]:
+    """A file opened for reading. What is no regular file is refused and never waited for.
+
+    Raises:
+        InputError: when it cannot be opened, is no regular file, or is another file, or of another size or time, at the end.
+    """
+    try:
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    before = os.fstat(number)
+    if not stat.S_ISREG(before.st_mode):
+        os.close(number)
+        kind = next((name for test, name in KINDS.items() if test(before.st_mode)), "no regular file")
+        raise InputError(f"{path} is {kind}, not a file")
+    with os.fdopen(number, "rb") as file:
+        try:
+            yield file
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+        after = os.fstat(number)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise InputError(f"{path} changed while it was read; give the command again when it is complete")
+
+
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """The content of a file.
+
+    Args:
+        most: how many bytes are still reasonable; None: any number.
+
+    Raises:
+        InputError: as `opened` does, and for a larger file.
+    """
+    with opened(path) as file:
+        content = file.read() if most is None else file.read(most + 1)
+    if most is not None and len(content) > most:
+        raise InputError(f"{path} is larger than {most:,} bytes, which is too large for what it should be")
+    return content
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, as hexadecimal digits.
+
+    Raises:
+        InputError: as `opened` does.
+    """
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,296 @@
+"""Local text files: read as bytes and strings, by their own names, and what is passed over is said."""
+
+import gzip
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from collapse_cli import files
+from collapse_cli.data import InputError, Text, load_text
+from collapse_cli.lm import text as texts
+
+TRAIN = "".join(f"a line of the training text, and its number is {number}\n" for number in range(20))
+TEST = "".join(f"another line, of the test text, its number is {number}\n" for number in range(9))
+
+
+def read(folder: Path, **chosen: str) -> Text:
+    load_text.cache_clear()  # as in a new process
+    return load_text(str(folder), **chosen)
+
+
+def refused(folder: Path, **chosen: str) -> str:
+    with pytest.raises(InputError) as error:
+        read(folder, **chosen)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def corpus(folder: Path, **more: str | bytes) -> Path:
+    """A folder with a training and a test text, and more files; `__` in a name stands for a dot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in {"train__txt": TRAIN, "test__txt": TEST, **more}.items():
+        path = folder / name.replace("__", ".")
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+# --- identity is the bytes --------------------------------------------------------------------------------------------
+
+
+def test_a_file_replaced_with_its_old_time_is_read_anew(tmp_path: Path) -> None:
+    seen = []
+    for word in ("river", "ocean"):
+        folder = corpus(tmp_path, train__txt=TRAIN.replace("line", word))
+        os.utime(folder / "train.txt", (1e9, 1e9))
+        seen.append(read(folder))
+    assert "ocean" in seen[1].splits["train"][0]
+    assert seen[0].sha256 != seen[1].sha256
+
+
+# --- names are names --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["corpus [v2]", "a::b", "what?", "s*r", "https:", "{a,b}", "two\nlines", "-x"])
+def test_folders_may_be_called_anything(tmp_path: Path, name: str) -> None:
+    assert read(corpus(tmp_path / name)).splits["train"] == tuple(TRAIN.splitlines(keepends=True))
+
+
+def test_a_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:
+    corpus(tmp_path, **{"train[12]__txt": "this one\n", "train1__txt": "not this one\n"})
+    assert read(tmp_path, train="train[12].txt").splits["train"] == ("this one\n",)
+
+
+def test_shards_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    shards = {f"train-{number}__jsonl": json.dumps({"text": f"shard {number}"}) for number in (1, 2, 10)}
+    corpus(tmp_path, **shards)
+    (tmp_path / "train.txt").unlink()
+    assert read(tmp_path).splits["train"] == ("shard 1\n", "shard 2\n", "shard 10\n")
+
+
+# --- cells are strings ------------------------------------------------------------------------------------------------
+
+ODD = ["001", "1e5", "True", "false", "2021-03-04", "NA", "null", "", "  two ", '"quoted"', "a,b", "line\nbreak"]
+
+
+def test_cells_of_csv_are_the_strings_that_stand_there(tmp_path: Path) -> None:
+    cells = [*ODD, *(f"row {number}" for number in range(20_000)), "007"]
+    lines = ["id,text", *('1,"' + cell.replace('"', '""') + '"' for cell in cells)]
+    corpus(tmp_path, train__csv="\n".join(lines) + "\n")
+    (tmp_path / "train.txt").unlink()
+    assert read(tmp_path).splits["train"] == tuple(cell + "\n" for cell in cells)
+
+
+@pytest.mark.parametrize("cells", [["007", "1984"], ["True", "False"], ["1.50", "2"], ["2021-03-04", "2020-01-01"]])
+def test_columns_that_look_like_another_type_are_text(tmp_path: Path, cells: list[str]) -> None:
+    corpus(tmp_path, train__csv="text\n" + "\n".join(cells) + "\n")
+    (tmp_path / "train.txt").unlink()
+    assert read(tmp_path).splits["train"] == tuple(cell + "\n" for cell in cells)
+
+
+def test_strings_of_json_that_look_like_dates_are_text(tmp_path: Path) -> None:
+    cells = ["2021-03-04", "2020-01-01 10:20:30", *ODD]
+    for number, content in enumerate(
+        ("".join(json.dumps({"text": cell}) + "\n" for cell in cells), json.dumps([{"text": cell} for cell in cells]))
+    ):
+        folder = corpus(tmp_path / str(number), train__json=content)
+        (folder / "train.txt").unlink()
+        assert read(folder).splits["train"] == tuple(cell + "\n" for cell in cells)
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("12", "line 2: 'text' is a number, not text"),
+        ("true", "line 2: 'text' is true or false, not text"),
+        ('["a"]', "line 2: 'text' is a list"),
+    ],
+)
+def test_what_is_no_text_in_json_is_refused_by_line(tmp_path: Path, cell: str, words: str) -> None:
+    corpus(tmp_path, train__jsonl='{"text": "a"}\n{"text": ' + cell + "}\n")
+    (tmp_path / "train.txt").unlink()
+    assert words in refused(tmp_path)
+
+
+def test_rows_without_text_are_counted(tmp_path: Path) -> None:
+    corpus(tmp_path, train__jsonl='{"text": "a"}\n{"text": null}\n{"text": "b"}\n')
+    (tmp_path / "train.txt").unlink()
+    text = read(tmp_path)
+    assert text.splits["train"] == ("a\n", "\n", "b\n")
+    assert any("1 of 3 rows have no text (null)" in note for note in text.notes)
+
+
+def test_chats_are_said_to_be_no_text_yet(tmp_path: Path) -> None:
+    corpus(tmp_path, train__jsonl='{"messages": [{"role": "user", "content": "hi"}]}\n')
+    (tmp_path / "train.txt").unlink()
+    assert "a column of chats (messages) is not text" in refused(tmp_path)
+
+
+def test_shards_may_have_other_columns_of_other_types(tmp_path: Path) -> None:
+    corpus(tmp_path, **{"train-0__jsonl": '{"text": "a", "id": 1}\n', "train-1__jsonl": '{"id": "x", "text": "b"}\n'})
+    (tmp_path / "train.txt").unlink()
+    assert read(tmp_path).splits["train"] == ("a\n", "b\n")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, ending: str) -> None:
+    corpus(tmp_path)
+    (tmp_path / "train.txt").unlink()
+    if ending == "csv":
+        (tmp_path / "train.csv").write_text("text,text\na,b\n")
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), tmp_path / "train.parquet")
+    assert "2 columns called 'text'" in refused(tmp_path)
+
+
+# --- bytes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["txt", "csv", "jsonl"])
+def test_a_byte_order_mark_is_no_text(tmp_path: Path, ending: str) -> None:
+    content = {"txt": "a\nb\n", "csv": "text\na\nb\n", "jsonl": '{"text": "a"}\n{"text": "b"}\n'}[ending].encode()
+    hashes = set()
+    for mark in (b"", b"\xef\xbb\xbf"):
+        folder = corpus(tmp_path / str(len(mark)), **{f"train__{ending}": mark + content})
+        if ending != "txt":
+            (folder / "train.txt").unlink()
+        hashes.add(read(folder).sha256)
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("text".encode("utf-16"), "is UTF-16 or UTF-32; convert it to UTF-8"),
+        (gzip.compress(b"text"), "compressed with gzip"),
+        (b"PK\x03\x04rest", "a zip archive"),
+        (b"%PDF-1.7", "a PDF"),
+        (b"PAR1....", "a Parquet file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer"),
+        (b"fine\nfine\nna\xefve\n", "is not UTF-8 (line 3, byte 0xef)"),
+    ],
+)
+def test_what_is_no_utf8_text_is_said(tmp_path: Path, content: bytes, words: str) -> None:
+    assert words in refused(corpus(tmp_path, train__txt=content))
+
+
+def test_line_ends_of_all_systems_end_lines_and_nothing_else_does(tmp_path: Path) -> None:
+    text = read(corpus(tmp_path, train__txt="a\r\nb\rc\n\x0cd\x1ce\u2028f\u0085g\nlast".encode()))
+    assert text.splits["train"] == ("a\n", "b\n", "c\n", "\x0cd\x1ce\u2028f\u0085g\n", "last\n")
+
+
+def test_packed_files_are_read_and_damaged_ones_refused(tmp_path: Path) -> None:
+    packed = gzip.compress(TRAIN.encode())
+    folder = corpus(tmp_path / "whole", train__txt__gz=packed)
+    (folder / "train.txt").unlink()
+    assert read(folder).splits["train"] == tuple(TRAIN.splitlines(keepends=True))
+    folder = corpus(tmp_path / "cut", train__txt__gz=packed[:-9])
+    (folder / "train.txt").unlink()
+    assert "cannot be unpacked" in refused(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "train.txt")
+    with pytest.raises(InputError, match="is a named pipe, not a file"):
+        files.read_bytes(tmp_path / "train.txt")
+    with pytest.raises(InputError, match="is a folder"):
+        files.read_bytes(tmp_path)
+    with pytest.raises(InputError, match="No such file"):
+        files.sha256_of(tmp_path / "none")
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("a\n")
+
+    def read_too_early() -> None:
+        with files.opened(path) as file:
+            file.read()
+            path.write_text("a\nb\n")
+
+    with pytest.raises(InputError, match="changed while it was read"):
+        read_too_early()
+    with pytest.raises(InputError, match="larger than 3 bytes"):
+        files.read_bytes(path, most=3)
+
+
+# --- what is passed over ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_read_is_said(tmp_path: Path) -> None:
+    corpus(tmp_path, train__jsonl__zst=b"\x28\xb5\x2f\xfd", more__txt="x\n", README__md="no text", __hidden__txt="x")
+    (tmp_path / "nested").mkdir()
+    (tmp_path / "nested" / "more.txt").write_text("x\n")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "train-2.txt").symlink_to(tmp_path / "gone.txt")
+    notes = "\n".join(read(tmp_path).notes)
+    for words in (
+        r"links .*: train-2\.txt",
+        r"folders with text .*: nested$",
+        r"no split: more\.txt$",
+        r"formats that are not read .*: train\.jsonl\.zst",
+    ):
+        assert re.search(words, notes, re.MULTILINE), notes
+    assert "README" not in notes
+    assert "hidden" not in notes
+
+
+def test_many_files_passed_over_are_one_short_note(tmp_path: Path) -> None:
+    corpus(tmp_path, **{f"extra-{number}__txt": "x\n" for number in range(500)})
+    (note,) = read(tmp_path).notes
+    assert note.endswith("extra-0.txt, extra-1.txt, extra-2.txt and 497 more")
+
+
+def test_names_in_capitals_are_names(tmp_path: Path) -> None:
+    corpus(tmp_path, TRAIN__TXT="in capitals\n")
+    (tmp_path / "train.txt").unlink()
+    assert read(tmp_path).splits["train"] == ("in capitals\n",)
+
+
+def test_test_text_that_stands_in_the_training_text_is_said(tmp_path: Path) -> None:
+    assert read(corpus(tmp_path / "apart")).notes == ()
+    long = "a row that is long enough not to stand in two texts by chance\n"
+    both = corpus(
+        tmp_path / "both", train__txt=TRAIN + long + "= a heading =\n", test__txt="= a heading =\n" + long + TEST
+    )
+    (note,) = read(both).notes
+    assert note.startswith("1 of 10 test rows of 40 characters or more also stand in the training text")
+    (note,) = read(corpus(tmp_path / "same", test__txt=TRAIN)).notes
+    assert "20 of 20 test rows" in note
+
+
+def test_a_folder_of_save_to_disk_says_what_to_do(tmp_path: Path) -> None:
+    corpus(tmp_path, dataset_dict__json="{}")
+    assert "save_to_disk" in refused(tmp_path)
+    assert "to_parquet" in refused(tmp_path)
+
+
+# --- long rows --------------------------------------------------------------------------------------------------------
+
+
+def test_long_rows_are_read_in_pieces_with_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = ["the old  river\tsees a\u00a0green 日本 window, x1 -- " * 40, "", "\n", "short\n"]
+    tokenizer = texts.train_bpe(rows, 300)
+    whole = [texts.encode(tokenizer, rows, line_bos=bos) for bos in (False, True)]
+    for longest, together in ((64, 100), (200, 1), (33, 10_000)):
+        monkeypatch.setattr(texts, "LONGEST_WORD", longest)
+        monkeypatch.setattr(texts, "CHARACTERS_AT_ONCE", together)
+        assert len(texts.pieces(rows[0])) > 5
+        assert "".join(texts.pieces(rows[0])) == rows[0]
+        for bos, want in zip((False, True), whole, strict=True):
+            assert texts.encode(tokenizer, rows, line_bos=bos).tolist() == want.tolist()
+
+
+def test_a_text_without_a_space_is_cut_into_pieces() -> None:
+    row = "x" * 100_000
+    parts = texts.pieces(row)
+    assert "".join(parts) == row
+    assert max(map(len, parts)) == texts.LONGEST_WORD
+    tokenizer = texts.train_bpe([row], 300)
+    assert tokenizer.decode(texts.encode(tokenizer, [row], line_bos=False)) == row
