@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from collapse_cli.data import Dataset
+from collapse_cli.lm import architecture
 from collapse_cli.lm import model as models
 
 WIDTH = 64  # tokens of a row, of a prompt and of a sample, as in the Nature recipe
@@ -59,7 +60,7 @@ def fresh_model(shape: str, dtype: str = "float32", purpose: str = "", vocabular
         fields |= {"word_embed_proj_dim": fields["hidden_size"], "dropout": 0.0}
     if vocabulary:
         fields["vocab_size"] = vocabulary
-    made: Any = models.build(models.make_config(fields), seed=0)
+    made: Any = models.build(architecture.make_config(fields), seed=0)
     return made.to(getattr(torch, dtype)).eval()
 
 
@@ -127,7 +128,7 @@ class Counts:
     def of(shape: str) -> "Counts":
         """The counts of a shape."""
         config = fresh_model(shape).config
-        outline = models.outline(config)
+        outline = architecture.outline(config)
         return Counts(outline.layer_parameters, outline.head_parameters, config.hidden_size, config.num_hidden_layers)
 
     def forward(self, tokens: float, logits: float, attended: float) -> float:

@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from collapse_cli.data import InputError
-from collapse_cli.lm import folders
+from collapse_cli.lm import architecture, folders
 from collapse_cli.lm import model as models
 from collapse_cli.lm import text as texts
 
@@ -171,7 +171,7 @@ WRONG_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "more layers": ({"num_hidden_layers": 3}, "missing: model.layers.2"),
     "more heads": ({"num_attention_heads": 8}, "of another shape"),
     "many more parameters": ({"hidden_size": 4096, "intermediate_size": 11008}, "describes a model of .* parameters"),
-    "lost sizes": ({"hidden_size": None, "intermediate_size": None}, "describes a model of .* parameters"),
+    "lost sizes": ({"hidden_size": None, "intermediate_size": None}, "lost settings: hidden_size, intermediate_size"),
     "heads that do not divide": ({"num_attention_heads": 3, "head_dim": None}, "config|cannot predict|shape"),
     "too many layers to make": ({"num_hidden_layers": 10**8}, "100,000,000 layers are more than"),
     "quantised by GPTQ": ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"quantised \(gptq\)"),
@@ -251,7 +251,7 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pointer": (lambda f: pointer(f / "model.safetensors"), "git-lfs pointer"),
     "a config that is a pointer": (lambda f: pointer(f / "config.json"), "git-lfs pointer"),
     "a .bin that is a pointer": (only("pytorch_model.bin", b"version https://git-lfs"), "git-lfs pointer"),
-    "a hostile .bin": (unpickling, "holds more than weights, which is not run"),
+    "a hostile .bin": (unpickling, "holds more than a table of weights, which is not run"),
     "a damaged .bin": (only("pytorch_model.bin", b"PK\x03\x04nothing"), "pytorch_model.bin|cannot be loaded"),
     "an adapter": (only("adapter_model.safetensors"), "holds an adapter"),
     "an adapter beside a model": (lambda f: (f / "adapter_config.json").write_text("{}"), "holds an adapter"),
@@ -332,7 +332,7 @@ def test_how_many_tokens_a_model_takes(kind: str, fields: dict[str, Any], want: 
     if kind in taken:
         base |= {"intermediate_size": 16, "max_position_embeddings": 32}
     config = transformers.AutoConfig.for_model(kind, **(base | fields))
-    found = models.outline(config).positions
+    found = architecture.outline(config).positions
     assert found == want or (kind == "bloom" and found is None)
     if kind in taken:  # as many tokens as it says, and no more
         model = transformers.AutoModelForCausalLM.from_config(config)

@@ -10,7 +10,7 @@ from collapse_cli import metrics
 from collapse_cli.data import Dataset, InputError
 from collapse_cli.learners import Resolved, reading
 from collapse_cli.learners import lm_measures as measures
-from collapse_cli.lm import folders, memory
+from collapse_cli.lm import architecture, folders, memory
 from collapse_cli.lm import model as models
 from collapse_cli.lm import sample as sampling
 from collapse_cli.lm import score as scoring
@@ -48,7 +48,7 @@ class LanguageModel:
         model, data = dict(tree["model"]), dict(tree["data"])
         hints: dict[str, Any] = {}
         if not model["config"] and model["source"].endswith(".json"):
-            model["config"] = models.read_config(Path(model["source"]))
+            model["config"] = architecture.read_config(Path(model["source"]))
         folder = None
         if model["config"]:
             model["source"] = ""
@@ -59,9 +59,11 @@ class LanguageModel:
             hints["model"] = str(folder)
         tokenizer = reading.find_tokenizer(model, data, folder, hints)
         size = 0 if tokenizer else model["vocab_size"]
-        config = models.config_of(folder) if folder else base_config(model["config"], tokenizer, size)
-        made = models.outline(config)
+        config = architecture.config_of(folder) if folder else base_config(model["config"], tokenizer, size)
+        made = architecture.outline(config)
         notes = _check_memory(made.parameters)
+        if folder:
+            models.check_complete(folder)
         _check_fit(
             tree, config, made.positions, model["vocab_size"] if tokenizer is None else texts.id_range(tokenizer)
         )
@@ -200,7 +202,7 @@ class LanguageModel:
         counted = new.take(np.flatnonzero(~prompts.arrays["extra"]))
         tokens, lengths = counted.arrays["tokens"], counted.arrays["lengths"]
         # padding and the like, and ids of the model's that the tokenizer does not have
-        unknown = set(range(models.vocabulary(self._model.config))) - set(tokenizer.get_vocab().values())
+        unknown = set(range(architecture.vocabulary(self._model.config))) - set(tokenizer.get_vocab().values())
         odd = {*tokenizer.all_special_ids, *unknown} - {start, end}
         self.facts = {
             "sample_tokens": int(lengths.sum()),
@@ -287,9 +289,9 @@ def base_config(
     `vocab_size` is that asked of a BPE that is still to be trained (`tokenizer` is None then).
     """
     if tokenizer is None:
-        return models.make_config(fields, vocab_size=vocab_size)
+        return architecture.make_config(fields, vocab_size=vocab_size)
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    return models.make_config(
+    return architecture.make_config(
         fields,
         vocab_size=texts.id_range(tokenizer),
         bos_token_id=texts.bos_id(tokenizer),
@@ -320,7 +322,7 @@ def _check_memory(parameters: int) -> tuple[str, ...]:
 
 def _check_fit(tree: Mapping[str, Any], config: "PreTrainedConfig", limit: int | None, ids: int) -> None:
     """That the tokenizer's ids (below `ids`) and the lengths of rows (`limit` tokens at most) suit the model."""
-    there = models.vocabulary(config)
+    there = architecture.vocabulary(config)
     if ids > there:
         raise InputError(
             f"the tokenizer has ids up to {ids - 1:,}, so it needs {ids:,} tokens, but the model has only {there:,}; "

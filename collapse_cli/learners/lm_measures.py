@@ -8,7 +8,7 @@ import numpy as np
 
 from collapse_cli import metrics, zipf
 from collapse_cli.data import Dataset
-from collapse_cli.lm import model as models
+from collapse_cli.lm import architecture
 from collapse_cli.lm import score as scoring
 from collapse_cli.lm import text as texts
 from collapse_cli.metrics import samples as sampled
@@ -76,7 +76,7 @@ def measure(
             details=details,
         )
     else:
-        context = protocol["context"] or models.positions(model) or width
+        context = protocol["context"] or architecture.positions(model) or width
         said |= {"context": context, "stride": protocol["stride"] or max(1, context // 2)}
         nll, predicted = scoring.score_sliding(
             model,

@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 
 from collapse_cli.data import HubError, InputError, hub_revision
-from collapse_cli.lm.model import BUFFERS, config_of, few, outline
+from collapse_cli.lm.architecture import config_of, few, first_line, outline
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 TOKENIZER_FILES = (
@@ -32,7 +33,9 @@ OTHER_FORMATS = {
     "*.pt": "a bare PyTorch file",
     "*.ckpt": "a training checkpoint",
 }
+MUCH = 50_000_000  # parameters
 POINTER = b"version https://git-lfs"
+WHOLE = ("I", "U", "BOOL")  # how its names of whole numbers begin
 DATA_TYPES = ("F64", "F32", "F16", "BF16")  # safetensors' names of what weights are that are not quantised
 
 
@@ -52,7 +55,7 @@ def find_folder(source: str, revision: str, what: str) -> tuple[Path, str]:
 
     wanted = hub_revision(source, "model", f"{what} {source!r}", revision)
     offline = wanted is None
-    patterns = ["config.json", "generation_config.json", *TOKENIZER_FILES]
+    patterns = ["config.json", "generation_config.json", ADAPTER_FILES[0], *TOKENIZER_FILES]
     try:
         files = [] if offline else huggingface_hub.list_repo_files(source, revision=wanted)
         if any(file.endswith(".safetensors") for file in files):
@@ -96,9 +99,15 @@ def check_weights(folder: Path, what: str) -> str:
     if not (folder / "config.json").is_file():
         raise InputError(f"{what}: {folder} has no config.json, so it is no transformers model folder")
     weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*")]
-    check_downloaded([folder / "config.json", *weights], what)
+    settings = [file for name in ("config.json", "generation_config.json") if (file := folder / name).is_file()]
+    check_downloaded([*settings, *weights], what)
     if not any((folder / name).is_file() for name in WEIGHTS):
         other = next((name for pattern, name in OTHER_FORMATS.items() if any(folder.glob(pattern))), None)
+        parts = next((path.name for path in weights if "-of-" in path.name), None)
+        if parts:
+            raise InputError(
+                f"{what}: {folder} has parts of weights ({parts} …) without their index; fetch {WEIGHTS[1]} as well"
+            )
         raise InputError(
             f"{what}: {folder} has no weights ({' or '.join(WEIGHTS[::2])}); "
             + (f"what it holds is {other}: convert it to a transformers folder first" if other else
@@ -106,8 +115,12 @@ def check_weights(folder: Path, what: str) -> str:
         )  # fmt: skip
     _check_shards(folder, what)
     held = sum(_read_header(path, what) for path in folder.glob("*.safetensors"))
-    config = config_of(folder)
-    if held and (wanted := outline(config).parameters) > 1.25 * held + 1000:  # before that much memory is asked for
+    for path in () if held else folder.glob("pytorch_model*.bin"):
+        _check_kinds(_kinds_in_bin(path, what), path, what)
+    wanted = outline(config_of(folder), str(folder)).parameters
+    if (
+        held and wanted > 1.25 * held + MUCH
+    ):  # before that much memory is asked for; `load` says which weights it misses
         raise InputError(
             f"{what}: config.json of {folder} describes a model of {wanted:,} parameters, but the weights are {held:,} numbers; "
             "they are not of the same model, or a part of either is missing"
@@ -149,6 +162,9 @@ def _check_shards(folder: Path, what: str) -> None:
             shards = {str(shard) for shard in json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InputError(f"{what}: {path} is damaged: it should list which file each weight is in") from None
+        outside = sorted(shard for shard in shards if Path(shard).name != shard)
+        if outside:  # what is read there would be no part of the model's hash
+            raise InputError(f"{what}: {path.name} in {folder} names files outside the folder: {few(outside)}")
         gone = sorted(shard for shard in shards if not (folder / shard).is_file())
         if gone:
             raise InputError(f"{what}: {path.name} in {folder} names files that are not there: {few(gone)}; fetch them")
@@ -167,11 +183,43 @@ def _read_header(path: Path, what: str) -> int:
             shapes = [part.get_shape() for part in slices.values()]
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{what}: {path} is damaged ({error}); fetch it again") from None
+    _check_kinds(kinds, path, what)
+    return sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes)
+
+
+def _kinds_in_bin(path: Path, what: str) -> dict[str, str]:
+    """The type of each weight in a file of torch's, under safetensors' names; the weights themselves are not read.
+
+    Raises:
+        InputError: when it is damaged, or holds more than weights.
+    """
+    from transformers.modeling_utils import load_state_dict
+
+    try:
+        weights = load_state_dict(path, map_location="meta")  # with torch's restricted unpickler
+        kinds = {str(name): weight.dtype for name, weight in weights.items() if isinstance(weight, torch.Tensor)}
+    except Exception as error:  # the unpickler and the reader of archives each fail in their own ways
+        raise InputError(
+            f"{what}: {path} is damaged, or holds more than a table of weights, which is not run ({first_line(error)[:80]}); "
+            "fetch it again, or give weights as model.safetensors"
+        ) from None
+    plain = dict(zip((torch.float64, torch.float32, torch.float16, torch.bfloat16), DATA_TYPES, strict=True))
+    return {
+        name: plain.get(kind, str(kind).removeprefix("torch.") if kind.is_floating_point else f"I ({kind})")
+        for name, kind in kinds.items()
+    }
+
+
+def _check_kinds(kinds: Mapping[str, str], path: Path, what: str) -> None:
+    """That weights, by their names, are plain floating-point numbers; buffers may be whole numbers.
+
+    Raises:
+        InputError: when one is not.
+    """
     odd = sorted(name for name, kind in kinds.items() if kind not in DATA_TYPES)
-    weights = [name for name in odd if not name.endswith(BUFFERS)]
+    weights = [name for name in odd if not kinds[name].startswith(WHOLE) or name.endswith("weight")]
     if weights:
         raise InputError(
             f"{what}: {path} holds {kinds[weights[0]]} numbers ({few(weights)}), so the model is quantised; collapse trains "
             f"and scores in {' or '.join(DATA_TYPES[1:])}: give the folder of the model before it was quantised"
         )
-    return sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes)

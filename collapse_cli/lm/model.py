@@ -1,10 +1,7 @@
-"""Models: what their configs say, how they are started from scratch and loaded."""
+"""Models: how they are started from scratch and loaded."""
 
-import difflib
-import json
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,24 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from collapse_cli.data import InputError
+from collapse_cli.lm.architecture import config_of, few, first_line, vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 # What old checkpoints hold beside weights: it is computed from the config, and no model misses it.
 BUFFERS = ("inv_freq", "masked_bias", "attn.bias", "attention.bias", "position_ids", "num_batches_tracked")
-POSITION_FIELDS = (
-    "max_position_embeddings",
-    "n_positions",
-    "max_seq_len",
-    "max_sequence_length",
-    "seq_length",
-    "n_ctx",
-    "max_target_positions",
-)
-POSITION_TABLES = ("embed_positions", "position_embeddings", "position_embedding", "wpe", "positions_embed")
-MOST_LAYERS = 10_000  # more are a slip of the pen, and only making their objects would take minutes
-FEW = 3  # names that a message gives of many
 
 
 def device() -> torch.device:
@@ -58,83 +44,6 @@ def resolve_dtype(name: str) -> str:
     return ("bfloat16" if has_fast_bf16() else "float32") if name == "auto" else name
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A transformers config file as a dict, to start a model from scratch.
-
-    Raises:
-        InputError: when it is not JSON or names no model type.
-    """
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a model's config: {error}") from None
-    if not isinstance(fields, dict) or "model_type" not in fields:
-        raise InputError(f"{path} is no model config: it names no model_type")
-    return fields
-
-
-def make_config(fields: Mapping[str, Any], **tokens: int | None) -> "PreTrainedConfig":
-    """A transformers config from its fields; `tokens` (vocab_size, bos_token_id …) fill in what the fields leave out.
-
-    Raises:
-        InputError: for an unknown model type or field; transformers itself would take any field in silence.
-    """
-    from transformers import CONFIG_MAPPING, AutoConfig
-
-    from_file = "architectures" in fields or "transformers_version" in fields
-    kind = str(fields.get("model_type", ""))
-    if kind not in CONFIG_MAPPING:
-        raise InputError(f"model.config: transformers has no model_type {kind!r} (known are opt, gpt2, llama …)")
-    rest = {name: value for name, value in fields.items() if name != "model_type"}
-    if not from_file:
-        known = AutoConfig.for_model(kind)
-        for name in rest:
-            if not hasattr(known, name):
-                near = difflib.get_close_matches(name, known.to_dict(), n=1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
-                raise InputError(f"model.config: {name!r} is no setting of {kind} models{hint}")
-    try:
-        return AutoConfig.for_model(kind, **(dict(tokens) | rest))
-    except Exception as error:  # each family checks its fields in its own way
-        raise InputError(f"model.config: {' '.join(str(error).split())[:300]}") from None
-
-
-def config_of(folder: Path) -> "PreTrainedConfig":
-    """The config of a model folder.
-
-    Raises:
-        InputError: when it cannot be read, needs code of its own, or is that of a quantised model.
-    """
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # each architecture checks its fields in its own way
-        raise InputError(f"{folder}: the model's config cannot be used: {first_line(error)}") from None
-    quantised = getattr(config, "quantization_config", None)
-    if quantised:
-        fields = quantised if isinstance(quantised, Mapping) else vars(quantised)
-        raise InputError(
-            f"{folder}: the model is quantised ({fields.get('quant_method', 'by its quantization_config')}); collapse trains "
-            "and scores unquantised models: give the folder of the model before it was quantised"
-        )
-    return config
-
-
-def few(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    rest = len(names) - FEW
-    return ", ".join(names[:FEW]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of a library says, in one line of bounded length; the kind of error where it says nothing."""
-    said = next((line.strip() for line in str(error).split("\n") if line.strip()), "")
-    if isinstance(error, KeyError) or not said:  # which say a name, or nothing
-        said = f"{type(error).__name__} {said}".strip()
-    return said[:300]
-
-
 def build(config: "PreTrainedConfig", seed: int) -> "PreTrainedModel":
     """A model with random weights, the same for the same seed."""
     from transformers import AutoModelForCausalLM
@@ -155,13 +64,32 @@ def load(folder: Path) -> "PreTrainedModel":
         InputError: when it is no causal language model, its weights are damaged or hold NaN, or they are not exactly
             those of the model that its config describes.
     """
-    from transformers import AutoModelForCausalLM
+    model = _read(folder, torch.float32)
+    _check_finite(model, str(folder))
+    return _causal(model.to(device()), str(folder))
 
+
+def check_complete(folder: Path) -> None:
+    """Check that a folder can be loaded and has just the weights of its model; the numbers stay on the disk.
+
+    Raises:
+        InputError: as `load` does, but not for what the numbers are.
+    """
+    kept = getattr(config_of(folder), "dtype", None)
+    plain = kept in (None, torch.float32, torch.float16, torch.bfloat16, torch.float64)
+    _read(folder, "auto" if plain else torch.float32)  # in the type they have, files are only mapped into memory
+
+
+def _read(folder: Path, dtype: "torch.dtype | str") -> "PreTrainedModel":
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    config_of(folder)  # says what is wrong with it in plainer words
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.float32,
+            dtype=dtype,
             local_files_only=True,
+            trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are said below, all together
         )
@@ -173,13 +101,13 @@ def load(folder: Path) -> "PreTrainedModel":
                 f"{folder}: pytorch_model.bin is damaged, or holds more than weights, which is not run; "
                 "give weights as model.safetensors"
             ) from None
-        if "Unrecognized configuration class" in str(error):
-            kind = config_of(folder).model_type
-            raise InputError(f"{folder}: a {kind} model is no causal language model (AutoModelForCausalLM)") from None
         raise InputError(f"{folder}: the model cannot be loaded: {first_line(error)}") from None
     _check_complete(model, found, str(folder))
-    _check_finite(model, str(folder))
-    return _causal(model.to(device()), str(folder))
+    try:
+        model.generation_config.validate(strict=True)
+    except ValueError:  # transformers would not save the model with it; collapse's own settings say how to sample
+        model.generation_config = GenerationConfig.from_model_config(model.config)
+    return model
 
 
 def _check_complete(model: "PreTrainedModel", found: Mapping[str, Any], what: str) -> None:
@@ -249,84 +177,3 @@ def _causal(model: "PreTrainedModel", what: str) -> "PreTrainedModel":
             f"{what}: a {model.config.model_type} model sees the tokens it is to predict; it is not causal"
         )
     return model
-
-
-def vocabulary(config: "PreTrainedConfig") -> int:
-    """How many token ids the model knows; a config of text and images has it in its part for text."""
-    return int(config.get_text_config().vocab_size)
-
-
-@dataclass(frozen=True)
-class Outline:
-    """What a config says of a model, without making it.
-
-    Attributes:
-        parameters: all; tied ones count once.
-        layer_parameters: those of the layers between embeddings and head.
-        head_parameters: those of the output head.
-        layers: how many layers.
-        positions: how many tokens it takes at once; None when it has no limit of its own.
-    """
-
-    parameters: int
-    layer_parameters: int
-    head_parameters: int
-    layers: int
-    positions: int | None
-
-
-def outline(config: "PreTrainedConfig") -> Outline:
-    """The sizes of the model that a config describes; nothing of these sizes is allocated.
-
-    Raises:
-        InputError: when the config makes no causal language model.
-    """
-    from transformers import AutoModelForCausalLM
-
-    text = config.get_text_config()
-    layers = int(getattr(text, "num_hidden_layers", 1) or 1)
-    if layers > MOST_LAYERS:
-        raise InputError(f"model.config: {layers:,} layers are more than the {MOST_LAYERS:,} that collapse takes")
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-        total = sum(parameter.numel() for parameter in model.parameters())
-    except Exception as error:  # whatever it is, the config does not make a model
-        if "Unrecognized configuration class" in str(error):
-            raise InputError(
-                f"a {config.model_type} model is no causal language model (AutoModelForCausalLM)"
-            ) from None
-        words = [
-            f"{name} = {value!r} is no number"
-            for name, value in text.to_dict().items()
-            if isinstance(value, str) and (name.startswith("num_") or name.endswith(("_size", "_dim", "_heads")))
-        ]  # torch's own words name no setting
-        said = ", ".join(words)[:200] or first_line(error)
-        raise InputError(f"model.config makes no causal language model: {said}") from None
-    head = model.get_output_embeddings()
-    outer = [head, *(module for module in model.modules() if isinstance(module, torch.nn.Embedding))]
-    sizes = {id(weight): weight.numel() for module in outer if module is not None for weight in module.parameters()}
-    return Outline(
-        parameters=total,
-        layer_parameters=total - sum(sizes.values()),
-        head_parameters=0 if head is None else head.weight.numel(),
-        layers=layers,
-        positions=positions(model),
-    )
-
-
-def positions(model: "PreTrainedModel") -> int | None:
-    """How many tokens a model takes at once: by its config, under whichever name, and by its table of positions.
-
-    None when it has no limit of its own.
-    """
-    config = model.config.get_text_config()
-    said = (getattr(config, name, None) for name in POSITION_FIELDS)
-    limits = [next((int(value) for value in said if isinstance(value, int) and value > 0), None)]
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
-            # RoBERTa's and OPT's kinds keep the first rows for padding
-            offset = getattr(module, "offset", None)
-            kept = (module.padding_idx + 1 if module.padding_idx is not None else 0) if offset is None else int(offset)
-            limits.append(module.num_embeddings - kept)
-    return min((limit for limit in limits if limit is not None), default=None)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from collapse_cli.data import Dataset, InputError
+from collapse_cli.lm.architecture import first_line
 from collapse_cli.lm.folders import TOKENIZER_FILES
-from collapse_cli.lm.model import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
