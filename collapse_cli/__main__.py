@@ -12,6 +12,8 @@ ADVICE = {
     errno.EPERM: "choose another --runs-dir, or change its permissions",
     errno.EROFS: "the file system is read-only; choose another --runs-dir",
     errno.ENOTDIR: "a part of this path is a file; choose another --runs-dir",
+    errno.ENAMETOOLONG: "shorten it",
+    errno.ELOOP: "it is a link to itself; choose another --runs-dir",
     errno.EEXIST: "a file stands where a folder is needed; choose another --runs-dir",
 }
 
@@ -31,11 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     except mistakes as mistake:
         if type(mistake).__name__ == "NoArgsIsHelpError":  # it has printed the help
             return USAGE
-        message = mistake.format_message()
-        hint = "any option of an experiment is --set KEY=VALUE" if "No such option" in message else "collapse --help"
-        if (sys.argv[1:] if arguments is None else arguments)[:1] == ["theory"]:
-            hint = "collapse theory MODEL --help"
-        return _say(f"{message} ({hint})", USAGE)
+        from collapse_cli import mistakes as said
+
+        return _say(said.said(mistake, sys.argv[1:] if arguments is None else arguments), USAGE)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:

@@ -3,33 +3,42 @@
 import json
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from collapse_cli import terminal, theory_commands
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from collapse_cli.config import Experiment
-    from collapse_cli.rundir import RunFolder
-
-STATUS = {"started": "started: at work, or killed (the same command goes on)"}
+from collapse_cli import looking_commands, terminal, theory_commands
+from collapse_cli.looking_commands import Json, Runs, warn_of_damage
 
 app = typer.Typer(
     help="What happens to a generative model when its training data are partly made by earlier models?",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(theory_commands.app, name="theory")
 
-Runs = Annotated[Path, typer.Option("--runs-dir", help="Where runs and the store are.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any option of the configuration.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any option of the configuration: `collapse options`."),
 ]
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        print(f"collapse {metadata.version('collapse-cli')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What happens to a generative model when its training data are partly made by earlier models?"""
 
 
 @app.command()
@@ -37,14 +46,24 @@ def run(
     config: Annotated[Path | None, typer.Argument(help="A configuration file (TOML).", show_default=False)] = None,
     preset: Annotated[str | None, typer.Option(help="A shipped configuration: `collapse presets`.")] = None,
     generations: Annotated[int | None, typer.Option(help="The last generation; 9 means 0..9.")] = None,
-    policy: Annotated[list[str] | None, typer.Option(help="keep-P, fresh-P, accumulate … (repeatable).")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2.")] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="keep-P, fresh-P, accumulate or accumulate-subsample (repeatable): in place of those of the configuration. "
+            "What a run holds already stays in it, so this adds to a run that exists."
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Such as 0,1,2 or 0-9; as --policy, added to those of a run that exists.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="A Hub id, a folder, or a config .json.")] = None,
     data: Annotated[str | None, typer.Option(help="wikitext2, pydoc, a Hub id, a file or a folder.")] = None,
     name: Annotated[str | None, typer.Option(help="Of the run's folder; the preset's by default.")] = None,
     settings: Settings = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it costs; run nothing.")] = False,
-    jobs: Annotated[int, typer.Option(min=0, help="Stages computed side by side; 0: as many as pay here.")] = 0,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Stages computed at the same time; 0: chosen by the size of the model.")
+    ] = 0,
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -52,15 +71,21 @@ def run(
 
     Without a configuration: OPT-125m fine-tuned on WikiText-2, the experiment of Shumailov et al., Nature 2024.
     """
-    from collapse_cli import printing
+    from collapse_cli import asked, early
+    from collapse_cli.rundir import RunFolder
 
     loop = {"generations": generations, "policies": policy}
-    tree, given = _tree(config, preset, loop, seeds, model, data, name, settings)
+    tree, given, instead = asked.experiment(config, preset, loop, seeds, model, data, name, settings or [])
+    named = name or given
+    if not tree.variants:  # those of variants are checked under their own names
+        early.check(tree, RunFolder(runs_dir, named))
     console = terminal.console(stderr=as_json)
-    with console.status("loading torch and transformers") if console.is_terminal else nullcontext():
-        from collapse_cli import runner
+    with console.status("loading the libraries") if console.is_terminal else nullcontext():
+        from collapse_cli import printing, runner
 
-    results = runner.run_all(tree, runs_dir, name or given, console, jobs=jobs, dry_run=dry_run)
+    for note in asked.notes(tree, RunFolder(runs_dir, named), instead):
+        console.print(f"note: {terminal.plain(note)}", markup=False, soft_wrap=True)
+    results = runner.run_all(tree, runs_dir, named, console, jobs=jobs, dry_run=dry_run)
     if as_json:
         print(json.dumps(results if tree.variants else results["runs"][0]))
         return
@@ -84,26 +109,30 @@ def evaluate(
     """
     from collapse_cli import console as show
     from collapse_cli import evaluate as again
-    from collapse_cli.config import parse_settings
+    from collapse_cli.config import nearest, parse_settings
     from collapse_cli.data import InputError
     from collapse_cli.process import quiet_libraries
+    from collapse_cli.rundir import names_of_runs
 
-    quiet_libraries()
     console = terminal.console(stderr=as_json)
     tree = parse_settings(settings or [])
     folder = again.find_run(target, runs_dir)
+    try:
+        again.check(target, folder, data, tree)
+        quiet_libraries()
+        measured = again.evaluate_model(target, data, tree) if folder is None else None
+    except InputError as error:
+        if folder is not None or Path(target).is_dir():
+            raise
+        near = nearest(target, names_of_runs(runs_dir))
+        raise InputError(f"there is no run {target!r} in {runs_dir}{near}; taken for a model: {error}") from None
     if folder is None:
-        try:
-            measured = again.evaluate_model(target, data, tree)
-        except InputError as error:
-            if Path(target).is_dir():
-                raise
-            raise InputError(f"there is no run {target!r} in {runs_dir}; taken for a model: {error}") from None
+        assert measured is not None
         if as_json:
             print(json.dumps(measured))
             return
         for note in measured["notes"]:
-            console.print(f"note: {terminal.plain(note)}", highlight=False, markup=False)
+            console.print(f"note: {terminal.plain(note)}", markup=False)
         said = show.protocol(measured["protocol"], measured["predicted_tokens"])
         facts = {
             "perplexity": show.perplexity(measured["perplexity"]),
@@ -178,7 +207,7 @@ def compare(
         found: Any = side_by_side.compare(folders)
     else:
         found = compare_families.compare_families(folders)
-    _warn_of_damage(folders)
+    warn_of_damage(folders)
     if as_json:
         print(json.dumps(found.record()))
         return
@@ -201,7 +230,7 @@ def forecast(
 
     folder = run_of(target, runs_dir)
     found = ahead.forecast(folder, factor=factor, generation=generation)
-    _warn_of_damage([folder])
+    warn_of_damage([folder])
     if as_json:
         print(json.dumps(found))
         return
@@ -213,144 +242,5 @@ def forecast(
         console.print(sentence, highlight=False, markup=False, emoji=False, soft_wrap=sentence in commands)
 
 
-@app.command()
-def status(
-    target: Annotated[str, typer.Argument(help="A run's name or folder.", metavar="RUN")],
-    runs_dir: Runs = Path("runs"),
-    as_json: Json = False,
-) -> None:
-    """How far a run is: its status, its stages, its perplexities."""
-    from collapse_cli import console as show
-    from collapse_cli import printing
-    from collapse_cli.rundir import STORE, run_of
-    from collapse_cli.store import Store
-
-    folder = run_of(target, runs_dir)
-    record, rows, store = folder.record(), folder.rows(), Store(folder.runs / STORE)
-    _warn_of_damage([folder])
-    stages: dict[str, list[int]] = {}
-    for stage in folder.plan():
-        entry = stages.setdefault(stage["kind"], [0, 0])
-        entry[0] += store.has(stage["key"], whole=False)
-        entry[1] += 1
-    if as_json:
-        done = {kind: {"done": entry[0], "planned": entry[1]} for kind, entry in stages.items()}
-        print(json.dumps({"status": record["status"], "error": record.get("error"), "stages": done, "rows": rows}))
-        return
-    console = terminal.console()
-    facts = {
-        "status": STATUS.get(record["status"], record["status"])
-        + (f": {record['error']}" if "error" in record else ""),
-        "started": record["created"],
-        "updated": record["updated"],
-        "stages": ", ".join(f"{kind} {entry[0]}/{entry[1]}" for kind, entry in stages.items()),
-        "folder": str(folder.path),
-    }
-    console.print(show.facts_table(facts, folder.name))
-    if rows:
-        printing.print_rows(console, rows, record["config"])
-
-
-@app.command()
-def presets(as_json: Json = False) -> None:
-    """The shipped configurations."""
-    from collapse_cli import config
-    from collapse_cli import console as show
-
-    found = {name: _first_comment(path) for name, path in config.presets().items()}
-    if as_json:
-        print(json.dumps(found))
-    else:
-        terminal.console().print(show.facts_table(found, "presets, for --preset NAME"))
-
-
-@app.command()
-def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    runs_dir: Runs = Path("runs"),
-    as_json: Json = False,
-) -> None:
-    """Remove from the store what no run's plan reaches, and what killed runs left behind."""
-    from collapse_cli import console as show
-    from collapse_cli.rundir import collect_garbage
-
-    removed = collect_garbage(runs_dir, dry_run=dry_run)
-    if as_json:
-        print(json.dumps(removed))
-        return
-    verb = "would remove" if dry_run else "removed"
-    terminal.console().print(
-        f"{verb} {removed['stages']} stages that no run needs and {removed['leftovers']} leftovers of killed ones, "
-        f"{show.size(removed['bytes'])}; {removed['kept']} stages stay",
-        highlight=False,
-    )
-
-
-@app.command()
-def doctor(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
-    """What this machine has: Python, torch, threads, GPU, bfloat16, disk, the Hub."""
-    from collapse_cli import console as show
-    from collapse_cli.doctor import examine
-
-    facts = examine(runs_dir)
-    if as_json:
-        print(json.dumps(facts))
-    else:
-        terminal.console().print(show.facts_table(facts, "this machine"))
-
-
-def _tree(
-    file: Path | None,
-    preset: str | None,
-    loop: dict[str, Any],
-    seeds: str | None,
-    model: str | None,
-    data: str | None,
-    name: str | None,
-    settings: list[str] | None,
-) -> tuple["Experiment", str]:
-    """The configuration of a command line, and the name it gives a run."""
-    from collapse_cli import config
-
-    if file is not None and preset is not None:
-        raise config.ConfigError(f"both a file ({file}) and a preset ({preset}) are named; name one of them")
-    chosen = preset or config.DEFAULT_PRESET
-    path = file or config.preset_path(chosen)
-    tree = config.read_toml(path)
-    config.load(tree, str(file) if file else f"preset {chosen}")  # its own mistakes under its name
-    given: dict[str, Any] = {key: value for key, value in loop.items() if value is not None}
-    if seeds is not None:
-        try:
-            given["seeds"] = [int(seed) for seed in seeds.split(",")]
-        except ValueError:
-            raise config.ConfigError(f"--seeds {seeds!r}: write whole numbers, such as 0,1,2") from None
-    tree = config.merge(tree, {"loop": given} if given else {})
-    for option, value in (("--model", model), ("--data", data), ("--name", name)):
-        if value == "":
-            raise config.ConfigError(f"{option} is empty; is a shell variable unset?")
-    config.refuse_options(tree, loop, model)
-    if model is not None:
-        tree["model"] = {"source": model}
-    if data is not None:
-        names = dict.fromkeys(("train", "valid", "test", "sha256"), "")
-        tree = config.merge(tree, {"data": {"source": data, **names}})
-    over = config.merge({"loop": given} if given else {}, config.parse_settings(settings or []))
-    config.refuse_conflicts(tree.get("variants", {}), over)
-    return config.load(config.merge(tree, over), "the command line"), path.stem
-
-
-def _warn_of_damage(folders: "Sequence[RunFolder]") -> None:
-    for folder in folders:
-        if lines := folder.damaged():
-            said = "line is" if lines == 1 else "lines are"
-            file = folder.path / "metrics.jsonl"
-            terminal.say(f"{file}: {lines} {said} damaged and left out; the run's command writes them again")
-
-
-def _first_comment(path: Path) -> str:
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("# "))
-    return " ".join(lines).partition(". ")[0]
+app.add_typer(theory_commands.app, name="theory")
+looking_commands.add_to(app)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -290,8 +291,7 @@ def hub_revision(repo: str, kind: str, what: str, revision: str = "") -> str | N
         network = isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("httpx", "httpx2")
         if not network:
             raise
-        import datasets
-
-        constants.HF_HUB_OFFLINE = True
-        datasets.config.HF_HUB_OFFLINE = True
+        constants.HF_HUB_OFFLINE = True  # datasets takes it over when it is imported
+        if (loaded := sys.modules.get("datasets")) is not None:
+            loaded.config.HF_HUB_OFFLINE = True
         return None

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from collapse_cli import blocks, learners
-from collapse_cli.config import Experiment, load, merge
+from collapse_cli import blocks, early, learners
+from collapse_cli.config import ConfigError, Experiment, load, merge
+from collapse_cli.config.meaning import within
+from collapse_cli.config.words import leaves
 from collapse_cli.data import Dataset, InputError
 from collapse_cli.executors import LocalExecutor
 from collapse_cli.kinds import BODIES, plan
@@ -29,6 +31,31 @@ def find_run(target: str, runs: Path) -> RunFolder | None:
     if "/" not in target and (runs / target / "run.json").is_file():
         return RunFolder(runs, target)
     return None
+
+
+OF_TEXT = ("data", "eval")  # sections that decide how models of a run are scored
+OF_MODEL = (*OF_TEXT, "model.revision", "model.sha256", "model.tokenizer", "model.tokenizer_sha256")
+
+
+def check(target: str, folder: RunFolder | None, data: str | None, settings: Mapping[str, Any]) -> None:
+    """Check what is to be evaluated, as far as that goes before torch is imported.
+
+    Args:
+        folder: the run that `target` names; None: it is taken for a model.
+
+    Raises:
+        ConfigError, InputError: for the first thing that is wrong.
+    """
+    for key, _ in leaves(settings):
+        if not within(key, OF_TEXT if folder else OF_MODEL):
+            of = "a run's models are scored" if folder else "a model is scored"
+            raise ConfigError(f"--set {key}=… means nothing to eval: {of} as data.… and eval.… say")
+    config = _changed(folder.config() if folder else Experiment(), None if folder else target, data, settings)
+    if folder is None:
+        early.check_model(config.model.model_dump())
+    if config.learner in TEXT and (folder is None or data is not None or "data" in settings):
+        early.check_tokenizer(config.model.tokenizer)
+        early.check_text(config.data.model_dump(mode="json"))
 
 
 def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any], tell: Any) -> list[dict[str, Any]]:

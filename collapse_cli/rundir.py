@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from collapse_cli.config import ConfigError, Experiment, load
+from collapse_cli.config import ConfigError, Experiment, load, nearest
 from collapse_cli.store import Store, size_of, write_atomically
 
 STORE = "store"
@@ -70,7 +70,10 @@ class RunFolder:
         try:
             record: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ConfigError(f"there is no run {self.name!r} in {self.runs}") from None
+            near = nearest(self.name, names_of_runs(self.runs))
+            raise ConfigError(
+                f"there is no run {self.name!r} in {self.runs}{near}; `collapse list` shows those that there are"
+            ) from None
         except ValueError as error:
             raise ConfigError(f"{self.path / 'run.json'} is damaged ({error}); remove it and run again") from None
         if not isinstance(record, dict) or not {"config", "status", "created", "updated"} <= record.keys():
@@ -146,11 +149,32 @@ class RunFolder:
                 section = key.partition(".")[0]
                 before, now = (getattr(one, section).source for one in (old, config))
                 key = f"{section}.source (by content)"
-            raise ConfigError(
-                f"the run {self.name!r} was made with {key} = {before!r}, this one has {now!r}; "
-                "give this one a --name of its own"
-            )
+            raise self._other(key, before, now)
         return config.extended(old)
+
+    def check_settings(self, config: Experiment) -> None:
+        """As `check`, for what can be compared before model and data are looked up.
+
+        Raises:
+            ConfigError: when the run was made by a different configuration, or the folder is no run's.
+        """
+        if not self.exists():
+            self.check(config)
+            return
+        old, new = self.config().identity(), config.identity()
+        for tree in (old, new):
+            for section in ("model", "data"):
+                del tree[section]
+            for section in ("train", "sample"):  # `auto` is not yet resolved
+                del tree[section]["dtype"]
+        if (difference := _difference(old, new)) is not None:
+            raise self._other(*difference)
+
+    def _other(self, key: str, before: Any, now: Any) -> ConfigError:
+        return ConfigError(
+            f"the run {self.name!r} was made with {key} = {before!r}, this one has {now!r}; "
+            "give this one a --name of its own"
+        )
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -245,6 +269,14 @@ def run_of(target: str, runs: Path) -> RunFolder:
         return RunFolder(path.parent, path.name) if "/" in target or target == "." else RunFolder(runs, target)
     except ConfigError:
         raise ConfigError(f"{target!r} is neither the name of a run in {runs} nor a run's folder") from None
+
+
+def names_of_runs(runs: Path) -> list[str]:
+    """The names of the runs in a folder, sorted; none where it cannot be read."""
+    try:
+        return sorted(path.parent.name for path in runs.glob("*/run.json") if path.parent.name != STORE)
+    except OSError:
+        return []
 
 
 def all_runs(runs: Path) -> list[RunFolder]:

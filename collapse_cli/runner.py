@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from collapse_cli import console as show
-from collapse_cli import learners, metrics, outcome, policies, report, sources, tracking
+from collapse_cli import early, learners, metrics, outcome, report, sources, tracking
 from collapse_cli.config import ConfigError, Experiment, variant_experiments
 from collapse_cli.executors import LocalExecutor
 from collapse_cli.expectations import judge
@@ -159,6 +159,8 @@ def run_all(
         return {"runs": [run(config, runs, name, console, jobs=jobs, dry_run=dry_run)]}
     names = {f"{name}-{variant}": one for variant, one in variants.items()}
     folders = [RunFolder(runs, each) for each in names]  # says so before anything runs when a name is none
+    for folder, one in zip(folders, names.values(), strict=True):
+        early.check(one, folder)
     done: dict[str, Any] = {"runs": []}
     for each, one in names.items():
         if not dry_run:
@@ -194,11 +196,7 @@ def run(
         ConfigError, InputError: for what the user has to mend; nothing has been written into the run folder then.
     """
     folder, store = RunFolder(runs, name), Store(runs / STORE)
-    tracking.check(config)
-    parsed: dict[policies.Policy, str] = {}
-    for policy in config.loop.policies:
-        if (same := parsed.setdefault(policies.parse(policy), policy)) != policy:
-            raise ConfigError(f"the policies {same} and {policy} are the same; name one")
+    early.check(config, folder)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary, _interruptible():
         with console.status("looking up model and text") if console.is_terminal else nullcontext():
             if not learners.learner_class(config.learner).light:

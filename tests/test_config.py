@@ -256,7 +256,7 @@ def test_the_tree_is_frozen() -> None:
         (['loop.policies=["keep-0", "keep-5"]'], {"loop": {"policies": ["keep-0", "keep-5"]}}),
         (["sample.decode={ beams = 1 }"], {"sample": {"decode": {"beams": 1}}}),
         (["sample.decode.beams=1"], {"sample": {"decode": {"beams": 1}}}),
-        (["train.lr=1", "train.lr=2"], {"train": {"lr": 2}}),
+        (["train.lr=1", "train.lr=1"], {"train": {"lr": 1}}),
         (["learner=lm"], {"learner": "lm"}),
         (["model.source=/a/b c"], {"model": {"source": "/a/b c"}}),
     ],

@@ -58,7 +58,7 @@ def test_offline_and_uncached_says_all_ways_on(tmp_path: Path) -> None:
     assert result.err.count("\n") == 1
     for word in ("facebook/opt-125m", "--model", "--data", "HF_HOME", "HF_ENDPOINT", "--preset quick"):
         assert word in result.err
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["store"]
+    assert not (tmp_path / "runs").exists(), "nothing need be made to say so"
 
 
 def test_no_model_but_data_at_hand(model: Path, tmp_path: Path) -> None:

@@ -318,7 +318,7 @@ def test_a_mixture_of_language_models_from_scratch(tmp_path: Path) -> None:
     file = e2e.write_experiment(tmp_path)
     text = file.read_text(encoding="utf-8").replace("[loop]", 'kind = "mixture"\n[mixture]\nreal_rows = [8, 16]\n'
                                                     "share = [0.0, 0.5]\nsize = [1, 2]\n[loop]")  # fmt: skip
-    file.write_text(text, encoding="utf-8")
+    file.write_text(text.replace('generations = 1\npolicies = ["keep-0", "keep-10"]\n', ""), encoding="utf-8")
     found = e2e.run(file, tmp_path / "runs")
     assert len(found["rows"]) == 8
     assert {row["size"] for row in found["rows"]} == {1, 2}

@@ -1,21 +1,28 @@
-"""The configuration: the typed tree (`tree.py`), and how it is read (`reading.py`)."""
+"""The configuration: the typed tree (`tree.py`), how it is read (`reading.py`, `settings.py`), what of it means something
+(`meaning.py`).
+"""
 
 from collapse_cli.config.reading import (
     DEFAULT_PRESET,
     ConfigError,
     load,
     merge,
-    nearest,
-    parse_settings,
     preset_path,
     presets,
     read_toml,
-    refuse_conflicts,
-    refuse_options,
     variant_experiments,
 )
 from collapse_cli.config.section import Section
+from collapse_cli.config.settings import (
+    given_tree,
+    parse_seeds,
+    parse_settings,
+    refuse_conflicts,
+    refuse_options,
+    refuse_unread,
+)
 from collapse_cli.config.tree import Expectation, Experiment
+from collapse_cli.config.words import nearest
 
 __all__ = [
     "DEFAULT_PRESET",
@@ -23,14 +30,17 @@ __all__ = [
     "Expectation",
     "Experiment",
     "Section",
+    "given_tree",
     "load",
     "merge",
     "nearest",
+    "parse_seeds",
     "parse_settings",
     "preset_path",
     "presets",
     "read_toml",
     "refuse_conflicts",
     "refuse_options",
+    "refuse_unread",
     "variant_experiments",
 ]

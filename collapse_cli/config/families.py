@@ -14,10 +14,11 @@ class BlobsConfig(Section):
     """The source `blobs`: points drawn from Gaussians, as scikit-learn's `make_blobs`; the truth is known."""
 
     dimensions: int = Field(default=2, ge=1, le=1000)
+    """Coordinates of a point."""
     centers: int = Field(default=1, ge=1, le=100)
     """Gaussians of equal weight; one stands at the origin, several on a circle (in the first two dimensions)."""
     separation: float = Field(default=4.0, ge=0, le=1e6)
-    """Radius of that circle."""
+    """Radius of the circle that several Gaussians stand on."""
     spread: float = Field(default=1.0, ge=1e-6, le=1e6)
     """Standard deviation of each in each dimension."""
 
@@ -26,11 +27,11 @@ class RegressionConfig(Section):
     """The source `regression`: x ~ N(0, Sigma), y = x·w + noise, as in "Strong Model Collapse" (arXiv 2410.04840)."""
 
     dimensions: int = Field(default=100, ge=1)
-    """d."""
+    """d, the inputs of a row."""
     spectrum: Literal["iso", "pow"] = "iso"
     """Eigenvalues of Sigma: all 1, or k ** -beta."""
     beta: float = Field(default=1.5, ge=0)
-    """Of the spectrum `pow`."""
+    """How fast the eigenvalues of the spectrum `pow` fall."""
     noise: float = Field(default=0.5, ge=0, le=1e6)
     """s1, standard deviation of the noise on real labels."""
     noise_synthetic: float = Field(default=-1.0, ge=-1, le=1e6)
@@ -52,9 +53,11 @@ class GmmConfig(Section):
     """The learner `gmm`: a mixture of Gaussians with full covariances, fitted by EM."""
 
     components: int = Field(default=2, ge=1, le=100)
+    """Gaussians of the mixture that is fitted."""
     tol: float = Field(default=1e-5, gt=0)
     """EM stops when the mean log-likelihood of a row rises by less."""
     max_iter: int = Field(default=2000, ge=1)
+    """Steps of EM at most."""
     ridge: float = Field(default=1e-6, ge=0)
     """Added to the diagonal of covariances, as scikit-learn's `reg_covar`."""
     start: Literal["kmeans", "parent"] = "kmeans"
@@ -78,14 +81,19 @@ class VaeConfig(Section):
     """The learner `vae`: the convolutional variational autoencoder of the Nature paper's notebook."""
 
     latent: int = Field(default=20, ge=1)
+    """Dimensions of the latent space."""
     beta: float = Field(default=1.0, ge=0)
     """Weight of the KL term."""
     channels: tuple[int, int] = (64, 128)
-    """Of the two convolutions."""
+    """Channels of the two convolutions."""
     batch_size: int = Field(default=256, ge=1)
+    """Images of one optimizer step."""
     epochs: int = Field(default=30, ge=1)
+    """Passes over the corpus in training."""
     lr: float = Field(default=1e-3, gt=0)
+    """Learning rate."""
     weight_decay: float = Field(default=1e-5, ge=0)
+    """Weight decay of the optimizer."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of training; weights, losses, sampling and scoring stay float32."""
     measured: int = Field(default=100, ge=2)
@@ -96,15 +104,16 @@ class RidgeConfig(Section):
     """The learner `ridge`: min (1/n)|Xw - y|² + lam |w|²."""
 
     lam: float = Field(default=1e-6, ge=0)
-    """Normalised per row: scikit-learn's alpha is n·lam. 0: least squares (of least norm where n < d)."""
+    """The penalty, normalised per row: scikit-learn's alpha is n·lam. 0: least squares (of least norm where n < d)."""
 
 
 class ProjectionsConfig(Section):
     """The learner `projections`: ridge on m random projections S x, S ~ N(0, 1/d)."""
 
     width: int = Field(default=250, ge=1)
-    """m."""
+    """m, how many random projections: the size of the model."""
     lam: float = Field(default=1e-6, ge=0)
+    """The ridge penalty on the weights of the projections, normalised per row."""
 
 
 class MlpConfig(Section):
@@ -113,13 +122,16 @@ class MlpConfig(Section):
     width: int = Field(default=200, ge=1)
     """Hidden units."""
     epochs: int = Field(default=50, ge=1)
+    """Passes over the corpus in training."""
     steps: int = Field(default=0, ge=0)
     """Steps of the optimizer, rounded to whole epochs (one at least), in place of `epochs`, so that a larger corpus is
     not trained on for longer. 0: `epochs`."""
     batch_size: int = Field(default=128, ge=1)
+    """Images of one optimizer step."""
     lr: float = Field(default=1e-3, gt=0)
+    """Learning rate."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     labels: Literal["soft", "hard"] = "soft"
     """Synthetic labels: the model's ten outputs as they are, or 1 for the largest and 0 for the others."""
     select: Literal["last", "valid"] = "last"
@@ -134,11 +146,11 @@ class MixtureConfig(Section):
     """
 
     rows: tuple[int, ...] = ()
-    """n = n1 + n2."""
+    """n = n1 + n2: rows of a cell, real and synthetic."""
     real_rows: tuple[int, ...] = ()
-    """n1."""
+    """n1: real rows of a cell."""
     synthetic_rows: tuple[int, ...] = ()
-    """n2."""
+    """n2: synthetic rows of a cell."""
     share: tuple[float, ...] = ()
     """p2 = n2 / n, the synthetic share."""
     quality: tuple[float, ...] = ()

@@ -5,7 +5,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from collapse_cli.config.families import Families
 from collapse_cli.config.section import Section
 from collapse_cli.config.tree import Experiment
+from collapse_cli.config.words import TOO_LONG, nearest, written
 
 LARGEST_FILE, DEEPEST = 1_000_000, 20  # bytes of a configuration, and tables or lists within each other
 VARIANT = r"[a-z0-9][a-z0-9-]{0,39}"  # a run's name can end in it
@@ -53,7 +54,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     content = _read(path)
     try:
-        return _tree_of(content.decode("utf-8-sig"))  # Windows' editors put a byte order mark first
+        return tree_of(content.decode("utf-8-sig"))  # Windows' editors put a byte order mark first
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a TOML file in UTF-8") from None
     except ConfigError as error:
@@ -90,7 +91,7 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _tree_of(text: str) -> dict[str, Any]:
+def tree_of(text: str) -> dict[str, Any]:
     """TOML as a tree of bounded depth.
 
     Raises:
@@ -109,27 +110,6 @@ def _tree_of(text: str) -> dict[str, Any]:
         level = [inner for inner in level if isinstance(inner, dict | list)]
     if level:
         raise ConfigError("its tables or lists are nested too deeply")
-    return tree
-
-
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """`["train.lr=1e-4", "data.train=valid.txt"]` as a tree; values are read as TOML, else as plain text."""
-    tree: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--set {setting!r}: write key=value, for example --set train.lr=1e-4")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text.strip()
-        *parents, last = key.strip().split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise ConfigError(f"--set {setting!r}: {parent} was given a value before")
-        node[last] = value
     return tree
 
 
@@ -174,65 +154,12 @@ def variant_experiments(tree: Mapping[str, Any], where: str) -> dict[str, Experi
     return found
 
 
-def refuse_conflicts(variants: Mapping[str, Any], over: Mapping[str, Any]) -> None:
-    """Check that the command line sets nothing that variants set: neither could win without spoiling what they compare.
-
-    Raises:
-        ConfigError: naming the option and the variants.
-    """
-    for key in _leaves({name: value for name, value in over.items() if name != "variants"}):
-        there = [name for name, changed in variants.items() if any(_same(key, other) for other in _leaves(changed))]
-        if there:
-            raise ConfigError(
-                f"{key} is what the variants {', '.join(there)} differ in, so it cannot be set for all; for one of them say "
-                f"--set variants.{there[0]}.{key}=…"
-            )
-
-
-def refuse_options(tree: Mapping[str, Any], loop: Mapping[str, Any], model: str | None) -> None:
-    """Check that options of the command line mean something to the experiment that they are given for.
-
-    Args:
-        loop: `generations` and `policies` as given; None where they were not.
-
-    Raises:
-        ConfigError: naming the option.
-    """
-    learner, kind = tree.get("learner", "lm"), tree.get("kind", "generational")
-    if kind == "mixture":
-        for name, option in (("generations", "--generations"), ("policies", "--policy")):
-            if loop.get(name) is not None:
-                raise ConfigError(
-                    f"{option} means nothing to a mixture, which has one generation and a grid: --set mixture.…"
-                )
-    if model is not None and learner not in ("lm", "ngram"):
-        raise ConfigError(f"--model means nothing to the learner {learner}; its options are --set {learner}.…")
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for name, value in tree.items():
-        found += _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [prefix + name]
-    return found
-
-
-def _same(one: str, other: str) -> bool:
-    """Whether two dotted keys are equal, or one is a table that holds the other."""
-    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
-
-
-def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    """` (did you mean 'keep-10'?)` where something known is near, else nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
 def _first_fault(error: ValidationError) -> str:
     fault = error.errors()[0]
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return _unknown(key)
-    given = "" if isinstance(fault["input"], dict | BaseModel) else f", it is {fault['input']!r}"
+    given = "" if isinstance(fault["input"], dict | BaseModel) else f", it is {written(fault['input'])}"
     limits = {"ge": 0, "gt": 0, "le": 0, "lt": 0} | fault.get("ctx", {})
     words = {
         "int": "must be a whole number",
@@ -244,6 +171,7 @@ def _first_fault(error: ValidationError) -> str:
         "dict": "must be a table",
         "model_type": "must be a table",
         "too_short": "must not be empty",
+        "too_long": f"has more than {limits.get('max_length'):,} entries" if "max_length" in limits else "is too long",
         "string_too_short": "must not be empty",
         "greater_than_equal": f"must be at least {limits['ge']:g}",
         "greater_than": f"must be above {limits['gt']:g}",
@@ -252,6 +180,8 @@ def _first_fault(error: ValidationError) -> str:
         "literal_error": f"must be {limits.get('expected')}",
     }
     kind = fault["type"]
+    if kind == "another_type":
+        return f"{key} {fault['msg']}"
     said = words.get(kind) or words.get(kind.split("_")[0])
     if said is not None:
         return f"{key} {said}{given}"
@@ -262,6 +192,8 @@ def _first_fault(error: ValidationError) -> str:
 def _unknown(key: str) -> str:
     """An unknown key, and where its name is known, or the nearest of its section, or of all; else what the section has."""
     known = _known_keys()
+    if len(key) > TOO_LONG:
+        return f"unknown key {written(key)}; `collapse options` lists those that there are"
     section, _, name = key.rpartition(".")
     beside = [other for other in known if other.rpartition(".")[0] == section]
     elsewhere = [other for other in known if other.rpartition(".")[2] == name]

@@ -1,9 +1,65 @@
 """What every part of the configuration is."""
 
-from pydantic import BaseModel, ConfigDict
+import types
+from functools import cache
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from collapse_cli.config.words import written
+
+LARGEST = 2**63  # whole numbers beyond do not fit what they are used for
 
 
 class Section(BaseModel):
-    """A part of the tree."""
+    """A part of the tree. A value of another type is an error, not turned into one: `true` is no 1, "5" is no 5.
+
+    A number with a point that is whole, such as 1e6, is a whole number, too.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_its_type(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        annotation: Any = cls.model_fields[info.field_name].annotation
+        kinds = _kinds(annotation)
+        for one in value if isinstance(value, list | tuple) else (value,):
+            if said := _wrong(one, kinds):
+                raise PydanticCustomError(
+                    "another_type", "must be {said}, it is {given}", {"said": said, "given": written(one)}
+                )
+        return value
+
+
+def _wrong(value: object, kinds: frozenset[type]) -> str:
+    """What a value must be instead; empty for one that may be read as one of `kinds`, or that pydantic refuses itself."""
+    if isinstance(value, bool):
+        fits, other = bool in kinds, {int, float, str}
+    elif isinstance(value, int | float):
+        fits, other = bool(kinds & {int, float}), {bool, str}
+        if fits and isinstance(value, int) and abs(value) >= LARGEST:
+            return "a number below 2**63"
+    elif isinstance(value, str):
+        fits, other = str in kinds, {int, float, bool}
+    else:
+        return ""
+    if fits or not kinds & other:
+        return ""
+    names = {bool: "true or false", float: "a number", int: "a whole number", str: "text"}
+    return next(name for kind, name in names.items() if kind in kinds)
+
+
+@cache
+def _kinds(annotation: Any) -> frozenset[type]:
+    """The plain types within an annotation: those of an item, for a list."""
+    if annotation in (bool, int, float, str):
+        return frozenset({annotation})
+    if get_origin(annotation) is dict:
+        return frozenset()
+    if str(get_origin(annotation)) == "typing.Literal":
+        return frozenset(type(one) for one in get_args(annotation))
+    inner = [_kinds(one) for one in get_args(annotation) if isinstance(one, type | types.UnionType) or get_origin(one)]
+    return frozenset().union(*inner) if inner else frozenset()

@@ -13,9 +13,9 @@ class LoopConfig(Section):
 
     generations: int = Field(default=9, ge=0, le=1_000_000)
     """The last generation: 9 means generations 0..9, ten models, nine of them fitted on a mixed corpus."""
-    policies: tuple[str, ...] = Field(default=("keep-0", "keep-10", "keep-20"), min_length=1)
+    policies: tuple[str, ...] = Field(default=("keep-0", "keep-10", "keep-20"), min_length=1, max_length=1000)
     """How each generation's corpus is mixed: keep-P, fresh-P, accumulate, accumulate-subsample."""
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1, max_length=10_000)
     """One complete repetition of the experiment for each seed."""
     init: Literal["base", "gen0", "previous"] = "base"
     """The weights a generation's training starts from: the base model, generation 0's, or the previous one's."""
@@ -150,14 +150,17 @@ class TrainConfig(Section):
     """How a generation is fitted."""
 
     epochs: int = Field(default=5, ge=1)
+    """Passes over the corpus."""
     lr: float = Field(default=2e-5, gt=0)
+    """Learning rate of AdamW, the highest that the schedule reaches."""
     batch_size: int = Field(default=128, ge=1)
     """Rows of one optimizer step, whatever fits into memory at once."""
     weight_decay: float = Field(default=0.01, ge=0)
+    """Weight decay of AdamW."""
     schedule: Literal["constant", "linear", "cosine", "cosine-epoch"] = "cosine"
     """Learning rate over steps; cosine-epoch changes it once an epoch, as the Nature code does."""
     min_lr: float = Field(default=0.0, ge=0)
-    """Where linear and cosine end."""
+    """The learning rate that the schedules linear and cosine end with."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of the steps over which the learning rate rises from 0."""
     clip: float = Field(default=1.0, ge=0)
@@ -235,7 +238,9 @@ class Experiment(Families):
     """Everything that defines an experiment; saved, resolved, in `run.json`."""
 
     kind: Literal["generational", "mixture"] = "generational"
+    """The loop over generations, or one generation and a grid over the mixture of real and synthetic rows."""
     learner: str = "lm"
+    """The model family: lm, ngram, gaussian, gmm, vae, ridge, projections, mlp."""
     loop: LoopConfig = LoopConfig()
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

@@ -1,0 +1,272 @@
+"""Which options mean something to the experiment at hand: what nothing reads is refused, with the reason.
+
+`READS` says it by learner, `SOURCES` by kind of data, `KINDS` by kind of experiment; `CONDITIONS` are options that another
+option switches off. Only what the user gave is looked at: a resolved tree holds a value for every option.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from collapse_cli.config.tree import DataConfig, Experiment
+from collapse_cli.config.words import leaves
+
+TEXT = ("lm", "ngram")
+IMAGES = ("vae", "mlp")
+IN_MEMORY = ("ridge", "projections")  # whose mixtures are computed in memory, each cell from rows of its own
+MADE = ("bpe", "words")  # tokenizers that are made from the training text
+
+ALWAYS = ("kind", "learner", "loop.seeds", "data.source", "store", "tracking", "expect", "variants")
+KINDS = {
+    "generational": ("loop", "mix"),
+    "mixture": ("mixture",),
+}
+READS = {
+    "lm": ("model", "sample", "train", "eval"),
+    "ngram": (
+        "ngram",
+        *("model.tokenizer", "model.tokenizer_sha256", "model.vocab_size"),
+        *("sample.prompts", "sample.prompt_tokens", "sample.new_tokens", "sample.max_duplicates"),
+        # all but the temperature must be off, and its error says so
+        *(f"sample.decode.{name}" for name in ("beams", "temperature", "top_k", "top_p", "repetition_penalty")),
+        "train.target",
+        *("eval.protocol", "eval.block_size"),
+    ),
+    "gaussian": ("gaussian",),
+    "gmm": ("gmm",),
+    "vae": ("vae",),
+    "mlp": ("mlp", "sample.prompts"),
+    "ridge": ("ridge", "sample.prompts"),
+    "projections": ("projections", "sample.prompts"),
+}
+ROWS = ("data.rows", "data.eval_rows")
+SOURCES = {
+    "text": (
+        *ROWS,
+        *(f"data.{name}" for name in ("block_size", "line_bos", "sha256", "train", "valid", "test", "text")),
+    ),
+    "pydoc": (*ROWS, "data.block_size", "data.line_bos", "data.sha256"),
+    "zipf": (*ROWS, "data.block_size", "data.line_bos", "data.sha256", "data.zipf"),
+    "images": (*ROWS, "data.sha256"),
+    "blobs": (*ROWS, "data.reserve", "data.blobs"),
+    "regression": (*ROWS, "data.reserve", "data.regression"),
+}
+STARTS_ANEW = ("gaussian", "ridge", "projections", "ngram")  # fitted exactly: it does not matter from where
+
+
+def source_of(one: Experiment) -> str:
+    """Which entry of `SOURCES` an experiment's data are."""
+    source = one.data.source
+    if source in ("pydoc", "zipf", "blobs", "regression"):
+        return source
+    return "images" if one.learner in IMAGES else "text"
+
+
+def makes_tokenizer(one: Experiment) -> bool:
+    """Whether the tokenizer is made from the training text, rather than given or the model's own."""
+    if one.model.tokenizer:
+        return one.model.tokenizer in MADE
+    return one.learner == "ngram" or bool(one.model.config) or one.model.source.endswith(".json")
+
+
+def _uses(one: Experiment, *rules: str) -> bool:
+    return any(policy.startswith(rules) for policy in one.loop.policies)
+
+
+def _mixture_of(one: Experiment, *learners: str) -> bool:
+    return one.kind == "mixture" and one.learner in learners
+
+
+Condition = Callable[[Experiment], bool]
+# Where the second holds, nothing reads the options of the first, because of the third. A value that is the default is let pass.
+CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
+    (
+        ("model.source", "model.revision", "model.sha256"),
+        lambda one: bool(one.model.config),
+        "model.config is given, so the model starts from scratch; to start from that model, say --model",
+    ),
+    (
+        ("model.revision",),
+        lambda one: Path(one.model.source).is_dir() or one.model.source.endswith(".json"),
+        "only models of the Hub have revisions, and model.source is here",
+    ),
+    (
+        ("model.vocab_size",),
+        lambda one: not makes_tokenizer(one),
+        "the tokenizer is not made from the training text, so it has its own size; --set model.tokenizer=bpe makes one",
+    ),
+    (
+        ("model.vocab_size",),
+        lambda one: one.data.source == "zipf" and one.model.tokenizer in ("", "words"),
+        "the tokens are the words of the language: --set data.zipf.vocabulary=…",
+    ),
+    (
+        ("model.tokenizer_sha256",),
+        makes_tokenizer,
+        "the tokenizer is made from the training text",
+    ),
+    (
+        ("sample.prompt_tokens",),
+        lambda one: one.sample.prompts == "none",
+        "sample.prompts = none: nothing is continued",
+    ),
+    (
+        ("sample.prompts",),
+        lambda one: one.learner in IN_MEMORY and (one.kind == "mixture" or one.data.regression.inputs == "fresh"),
+        "each generation labels new inputs; --set data.regression.inputs=same labels those of a corpus again",
+    ),
+    (
+        ("sample.decode.length_penalty",),
+        lambda one: one.sample.decode.beams == 1,
+        "sample.decode.beams = 1: there are no beams to rank",
+    ),
+    (
+        ("train.min_lr",),
+        lambda one: one.train.schedule == "constant",
+        "train.schedule = constant: the learning rate does not fall",
+    ),
+    (
+        ("eval.context", "eval.stride"),
+        lambda one: one.eval.protocol == "block",
+        "eval.protocol = block; blocks are eval.block_size tokens, and --set eval.protocol=sliding has a context and a stride",
+    ),
+    (
+        ("eval.block_size",),
+        lambda one: one.eval.protocol == "sliding" and one.train.select == "last",
+        "eval.protocol = sliding has no blocks: --set eval.context=…",
+    ),
+    (
+        ("eval.samples",),
+        lambda one: one.kind == "mixture",
+        "a mixture does not measure samples",
+    ),
+    (
+        ("mix.size",),
+        lambda one: not _uses(one, "keep", "fresh"),
+        "of the policies only keep-P and fresh-P have a size to choose",
+    ),
+    (
+        ("data.reserve",),
+        lambda one: one.kind == "mixture" or not _uses(one, "fresh"),
+        "only the policy fresh-P takes rows of the reserve",
+    ),
+    (
+        ROWS,
+        lambda one: _mixture_of(one, *IN_MEMORY),
+        "the cells of this mixture draw their own rows: --set mixture.rows=[…]",
+    ),
+    (
+        ("data.blobs.separation",),
+        lambda one: one.data.blobs.centers == 1,
+        "data.blobs.centers = 1: there is nothing to separate",
+    ),
+    (
+        ("data.regression.beta",),
+        lambda one: one.data.regression.spectrum == "iso",
+        "data.regression.spectrum = iso has no slope; --set data.regression.spectrum=pow has",
+    ),
+    (
+        ("loop.init",),
+        lambda one: one.learner in STARTS_ANEW or (one.learner == "gmm" and one.gmm.start == "kmeans"),
+        "this learner is fitted anew each time, wherever it starts",
+    ),
+    (
+        ("mlp.epochs",),
+        lambda one: one.mlp.steps > 0,
+        "mlp.steps is given in its place",
+    ),
+    (
+        ("projections.width",),
+        lambda one: _mixture_of(one, "projections") and bool(one.mixture.size),
+        "mixture.size is given in its place",
+    ),
+    (
+        ("ridge.lam", "projections.lam"),
+        lambda one: one.kind == "mixture" and bool(one.mixture.lam),
+        "mixture.lam is given in its place",
+    ),
+    (
+        ("mixture.real_data",),
+        lambda one: not one.mixture.iterations,
+        "it is of iterative mixing, and mixture.iterations is empty",
+    ),
+    (
+        ("store.keep_models",),
+        lambda one: _mixture_of(one, *IN_MEMORY),
+        "the models of this mixture are never written",
+    ),
+    (
+        ("tracking.uri",),
+        lambda one: "mlflow" not in one.tracking.to,
+        "it is MLflow's: --set tracking.to=mlflow",
+    ),
+    (
+        ("tracking.project",),
+        lambda one: not {"mlflow", "wandb"} & set(one.tracking.to),
+        "it is of MLflow and W&B: --set tracking.to=mlflow or wandb",
+    ),
+)
+
+
+def unread(key: str, one: Experiment, *, value_given: bool = True) -> str:
+    """Why nothing reads an option in an experiment; empty where something does.
+
+    Args:
+        key: dotted, of a leaf of the tree.
+        value_given: whether its value is another than the default: what is switched off may be written down as off.
+    """
+    if within(key, ALWAYS) and not any(within(key, keys) for keys, _, _ in CONDITIONS):
+        return ""
+    if not within(key, (*ALWAYS, *KINDS[one.kind], *READS.get(one.learner, ()), *SOURCES[source_of(one)])):
+        return _of_others(key, one)
+    if value_given:
+        return next((why for keys, switched_off, why in CONDITIONS if within(key, keys) and switched_off(one)), "")
+    return ""
+
+
+def first_unread(given: Mapping[str, Any], experiments: Iterable[Experiment]) -> tuple[str, str] | None:
+    """The first option of a tree that means nothing to any of the experiments it is given for, and why; None without one."""
+    chosen, plain = list(experiments), Experiment().model_dump(mode="python")
+    for key, value in leaves(given):
+        if value == {} or within(key, ("variants", "expect")):
+            continue
+        other = value != _at(plain, key)
+        why = [unread(key, one, value_given=other) for one in chosen]
+        if why and all(why):
+            return key, why[0]
+    return None
+
+
+def within(key: str, names: Iterable[str]) -> bool:
+    """Whether a dotted key is one of `names`, or in a section that is."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _of_others(key: str, one: Experiment) -> str:
+    """Why an option is of other learners, sources or kinds."""
+    kinds = [kind for kind, keys in KINDS.items() if within(key, keys)]
+    if kinds:
+        is_a = "a mixture has one generation and a grid" if one.kind == "mixture" else "this experiment has generations"
+        return f"it is of kind = {kinds[0]}, and {is_a}"
+    sources = [source for source, keys in SOURCES.items() if within(key, keys)]
+    if key in ("data.train", "data.valid", "data.test", "data.text") and source_of(one) != "text":
+        return f"data.source = {one.data.source} has no files of text to choose from"
+    if key.startswith("data.") and sources:
+        return f"data.source = {one.data.source} does not have it; it is of {_listed(sources)}"
+    learners = [learner for learner, keys in READS.items() if within(key, keys)]
+    own = one.learner if one.learner in Experiment.model_fields else ", ".join(READS.get(one.learner, ()))
+    return f"it is of the learner {_listed(learners)}; this one is {one.learner}, whose options are {own}.…"
+
+
+def _listed(names: list[str]) -> str:
+    return " or ".join(names) if names else "no learner"
+
+
+def _at(tree: Mapping[str, Any], key: str) -> Any:
+    found: Any = tree
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return list(found) if isinstance(found, tuple) else found
+
+
+assert set(ROWS) <= {f"data.{name}" for name in DataConfig.model_fields}

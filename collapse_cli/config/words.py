@@ -1,0 +1,37 @@
+"""Names and values of a configuration in messages: dotted keys, near names, values in bounded length."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+LONGEST_VALUE = 60  # characters of a value in a message
+TOO_LONG = 64  # characters of a name beyond which nothing is near it
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted keys of a tree with their values; tables are not leaves, but an empty one is."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'keep-10'?)` where something known is near, else nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6) if len(name) <= TOO_LONG else []
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def written(value: object) -> str:
+    """A value as TOML writes it, in bounded length."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return f"a whole number of {value.bit_length() * 301 // 1000 + 1:,} digits"
+    if isinstance(value, list | tuple):
+        few = ", ".join(written(one) for one in value[:6])
+        said = f"[{few}{', …' if len(value) > 6 else ''}]"
+    else:
+        said = repr(value[: 2 * LONGEST_VALUE]) if isinstance(value, str) else str(value)
+    return said if len(said) <= LONGEST_VALUE else f"{said[: LONGEST_VALUE - 1]}…"
