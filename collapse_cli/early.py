@@ -11,8 +11,9 @@ from typing import Any
 
 from collapse_cli import learners, mixture, policies, tracking
 from collapse_cli.config import ConfigError, Experiment, nearest
-from collapse_cli.data import FORMATS, HUB_NAMES, SPLITS, HubError, InputError, hub_revision
+from collapse_cli.data import HUB_NAMES, SPLITS, HubError, InputError, hub_revision, load_text
 from collapse_cli.rundir import RunFolder
+from collapse_cli.textfiles import format_of
 
 IMAGES, NUMBERS = ("digits", "mnist"), ("blobs", "regression", "digits", "mnist")
 TAKES = {"gaussian": ("blobs",), "gmm": ("blobs",), "ridge": ("regression",), "projections": ("regression",)}
@@ -123,7 +124,7 @@ def _cached(source: str, revision: str) -> bool:
 
 
 def check_text(data: Mapping[str, Any]) -> None:
-    """Whether `data.source` is text that is here, or a public Hub id.
+    """Whether `data.source` is text: what is here is read; else it is a public Hub id.
 
     Raises:
         InputError: when it is not.
@@ -140,15 +141,13 @@ def check_text(data: Mapping[str, Any]) -> None:
         raise InputError(f"data.source = {source!r} is a pipe or a device; give a file or a folder")
     if source in MADE_TEXTS:
         return  # checked when it is made
-    if here:
-        gone = [split for split in SPLITS if path.is_dir() and data[split] and not (path / data[split]).is_file()]
-        if gone:
-            raise InputError(f"data.{gone[0]} = {data[gone[0]]!r}: there is no such file in {path}")
+    if here:  # read as it will be read again, which costs nothing then: it is kept
+        load_text(**{name: data[name] for name in ("source", *SPLITS)}, column=data["text"])
         return
     if source.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", source):
         raise InputError(f"there is no file or folder {source!r} to take text from (data.source, --data)")
     named = HUB_NAMES.get(source, source)
-    if path.suffix not in FORMATS:
+    if format_of(path) is None:
         hub_revision(named.partition(":")[0], "dataset", f"the dataset {named!r}")
 
 
