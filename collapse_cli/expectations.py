@@ -23,6 +23,7 @@ ERRORS = 4.0  # standard errors over seeds that a mean may be off by chance
 MOST = 500  # entries that are looked at
 LARGEST = 100_000  # points of a grid, dimensions and generations up to which theory is asked; more is damage
 COORDINATES = ("rows", "real_rows", "synthetic_rows", "share", *AXES)
+WITH_THEORY = ("gaussian", "projections", "ridge")  # learners with formulas
 NOT_YET, NO_PART, NO_THEORY = "not yet measured", "not part of this run", "no theory says it"
 
 
@@ -39,7 +40,7 @@ class Judged:
         error: its standard error over seeds (over trials where there is one seed with several); None for one seed.
         tolerance: relative, of the value.
         verdict: inside when |ours - value| is at most tolerance · |value|, or at most `ERRORS` standard errors.
-        why: of what is not run: `NOT_YET`, `NO_PART` or `NO_THEORY`.
+        why: of what is not run: `NOT_YET`, `NO_PART` or `NO_THEORY`, or why theory could not be asked.
         source, note: as the configuration has them.
     """
 
@@ -87,12 +88,27 @@ def judge(rows: Sequence[Row], tree: Tree) -> list[Judged]:
 
 def theory_at(tree: Tree, what: str, policy: str, generation: int) -> float | None:
     """What theory says of a field at a generation: `predictions.predict_loop`, where the configuration makes sense."""
-    return _asked("predict_loop", tree, what, policy, generation) if generation <= LARGEST else None
+    return number(_asked("predict_loop", tree, what, policy, generation)[0]) if generation <= LARGEST else None
 
 
 def theory_of(tree: Tree, record: Row) -> float | None:
     """What theory says of a cell's headline measure: `predictions.predict_cell`; `record` has the cell's coordinates."""
-    return _asked("predict_cell", tree, {name: record[name] for name in COORDINATES if name in record})
+    return number(_asked("predict_cell", tree, {name: record[name] for name in COORDINATES if name in record})[0])
+
+
+def law_of(tree: Tree, where: Mapping[str, float]) -> tuple[float | None, float | None]:
+    """What theory says of the law of a mixture's error against rows: `predictions.known_law`."""
+    found = _asked("known_law", tree, where)[0]
+    return found if isinstance(found, tuple) else (None, None)
+
+
+def theory_trouble(tree: Tree) -> str:
+    """Why theory cannot be asked of an experiment that it has formulas for; "" where it can, or has none."""
+    if is_mixture(tree):
+        record = next(iter(planned_cells(tree)), None)
+        return _asked("predict_cell", tree, record)[1] if record is not None else ""
+    measure = headline(learner_of(tree), "generational", "blobs")
+    return _asked("predict_loop", tree, measure.name, "keep-0", 0)[1]
 
 
 def is_mixture(tree: Tree) -> bool:
@@ -184,7 +200,7 @@ def _loop(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree:
     last = number(loop.get("generations")) if isinstance(loop, Mapping) else None
     awaited = policy in policies and last is not None and g <= last and (not there or any(what in row for row in there))
     theory = partial(theory_at, tree, what, policy, g)
-    return _judged(entry, f"{policy}, generation {g}", tolerance, among, theory, NOT_YET if awaited else NO_PART)
+    return _judged(entry, f"{policy}, generation {g}", tolerance, among, theory, NOT_YET if awaited else NO_PART, tree)
 
 
 def _cell(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree: Tree) -> Judged:
@@ -198,7 +214,7 @@ def _cell(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree:
     where = where or "the only cell"
     if len(distinct) > 1:
         return _judged(
-            entry, where, tolerance, [], lambda: None, f"{len(distinct)} cells are such: `cell` says too little"
+            entry, where, tolerance, [], lambda: None, f"{len(distinct)} cells are such: `cell` says too little", tree
         )
     own = what == headline(learner_of(tree), "mixture").name
     record = next(iter(distinct.values()), None)
@@ -207,7 +223,7 @@ def _cell(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree:
         return theory_of(tree, record) if own and record is not None else None
 
     awaited = bool(ahead) and not there
-    return _judged(entry, where, tolerance, there, theory, NOT_YET if awaited else NO_PART)
+    return _judged(entry, where, tolerance, there, theory, NOT_YET if awaited else NO_PART, tree)
 
 
 def _judged(
@@ -217,6 +233,7 @@ def _judged(
     rows: Sequence[Row],
     theory: Callable[[], float | None],
     without: str,
+    tree: Tree,
 ) -> Judged:
     what = entry["what"]
     published = number(entry.get("value"))
@@ -227,20 +244,28 @@ def _judged(
     if ours is not None and value is not None:
         room = max(tolerance * abs(value), ERRORS * (error or 0.0))
         verdict = "inside" if abs(ours.mean - value) <= room * (1 + 1e-12) else "outside"
-    why = "" if verdict != "not run" else without if ours is None else NO_THEORY
+    why = "" if verdict != "not run" else without if ours is None else theory_trouble(tree) or NO_THEORY
     source, note = (str(entry.get(name) or "") for name in ("source", "note"))
     kind: Literal["published", "theory"] = "theory" if published is None else "published"
     return Judged(what, where, value, kind, ours, error, tolerance, verdict, why, source, note)
 
 
-def _asked(function: str, tree: Tree, *arguments: Any) -> float | None:
-    if not _bounded(tree):
-        return None
+def _asked(function: str, tree: Tree, *arguments: Any) -> tuple[Any, str]:
+    """What theory says, and why it could not be asked: "" where it could, or where no learner of this kind has formulas.
+
+    A configuration of another version, or a damaged one, is no reason to fail; but that is said, for it is something else
+    than that no formula is known.
+    """
+    trouble = ""
     try:
-        return number(getattr(predictions, function)(tree, *arguments))
-    # a configuration of another version, or damaged: theory has nothing to say of it
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        return None
+        if _bounded(tree):
+            return getattr(predictions, function)(tree, *arguments), ""
+        trouble = f"theory was not asked: data has dimensions beyond {LARGEST:,}"
+    except LookupError as error:
+        trouble = f"theory cannot read this configuration: it has no {str(error)[:60]}"
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+        trouble = f"theory cannot read this configuration: {str(error)[:100]}"
+    return None, trouble if learner_of(tree) in WITH_THEORY else ""
 
 
 def _bounded(tree: Tree) -> bool:

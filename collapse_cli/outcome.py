@@ -7,7 +7,7 @@ from typing import Any
 from collapse_cli import expectations
 from collapse_cli.cell import AXES
 from collapse_cli.console import some
-from collapse_cli.diagnosis import diagnose
+from collapse_cli.diagnosis import diagnose, laws
 from collapse_cli.diagnosis.families import family_verdict, headline_of, laws_of, mixture_verdict
 from collapse_cli.diagnosis.grid import WORDS, Point, axes_of, points
 from collapse_cli.metrics.intervals import logarithmic, over_seeds
@@ -102,27 +102,16 @@ def grid_table(rows: Sequence[Row], tree: Tree) -> Table:
 def laws_table(rows: Sequence[Row], tree: Tree) -> Table | None:
     """The scaling law of each share: where its error is heading, and where more data stops helping. None without one."""
     cells = points(rows, headline_of(tree).name, tree)
-    found = laws_of(cells)
+    found = laws_of(cells, tree)
     if not found:
         return None
     axes = [axis for axis in ("share", *AXES) if len({law.where.get(axis) for law in found}) > 1]
-    table = _table("scaling laws: error = plateau + A · n^-b (95% intervals over seeds)")
-    for name in (*(WORDS.get(axis, axis) for axis in axes), "plateau", "b", "more data stops helping at n ~"):
+    table = _table("scaling laws: does more data help?")
+    table.caption = f"{laws.RULE}."
+    for name in (", ".join(WORDS.get(axis, axis) for axis in axes), *laws.HEADS):
         table.add_column(name, justify="right")
-
-    def said(law: Any, name: str) -> str:
-        middle, ends = getattr(law, name), law.intervals.get(name)
-        if not math.isfinite(middle):
-            return "not seen" if name == "knee" else "–"
-        form = (lambda number: f"{float(f'{number:.2g}'):,.0f}") if name == "knee" else value
-        between = "" if ends is None or not all(map(math.isfinite, ends)) else f" ({form(ends[0])} to {form(ends[1])})"
-        return form(middle) + between + (", extrapolated" if name == "knee" and law.extrapolated else "")
-
     for law in sorted(found, key=lambda one: tuple(one.where.get(axis, 0.0) for axis in axes))[:MOST_CELLS]:
-        table.add_row(
-            *(_number(law.where.get(axis)) for axis in axes),
-            *(said(law, name) for name in ("plateau", "exponent", "knee")),
-        )
+        table.add_row(", ".join(_number(law.where.get(axis)) for axis in axes), *laws.said(law))
     return table
 
 

@@ -17,6 +17,7 @@ from collapse_cli.theory import TheoryError
 Tree = Mapping[str, Any]
 SMALL = 1e-3  # a penalty below this share of the smallest eigenvalue of X'X/n moves a risk by at most twice that share
 SETTLED = 5  # times its own time of relaxation, after which a chain with fixed real rows is at its end
+FAR = (10**9, 10**12)  # rows, at which a closed form is at its plateau, or is not
 GAUSSIAN = ("variance", "mean_shift_squared", "std", "log_variance", "w2_squared", "log_det")
 
 
@@ -106,6 +107,33 @@ def predict_loop(tree: Tree, what: str, policy: str, generation: int) -> float |
     if learner == "ridge" and source == "regression" and what == "error":
         return _finite(_generation, _Regression.of(tree), rows, float(tree["ridge"]["lam"]), policy, generation)
     return None
+
+
+def known_law(tree: Tree, where: Mapping[str, float]) -> tuple[float | None, float | None]:
+    """What theory knows of error against rows at a place of a mixture's grid: its threshold, its plateau; None where it does not.
+
+    The threshold are rows that are used up before the error falls like a power of the rest: least squares with d
+    dimensions has d/(n - d - 1), projections on m < d the same with m; with weight 0 real rows alone count. The plateau is
+    the closed form with ever more rows, 0 where it goes on falling.
+
+    Args:
+        tree: of the experiment.
+        where: `share` and the axes of its cells.
+    """
+    learner = tree["learner"]
+    if learner not in ("ridge", "projections") or tree["data"]["source"] != "regression":
+        return None, None
+    share = float(where["share"])
+    place = {name: value for name, value in where.items() if name != "share"}
+    far = [predict_cell(tree, {**place, "rows": rows, "synthetic_rows": round(rows * share)}) for rows in FAR]
+    plateau = None if far[0] is None or far[1] is None else 0.0 if far[1] < far[0] / 10 else far[1]
+    given = _Regression.of(tree)
+    lam, weight = float(where.get("lam", tree[learner]["lam"])), where.get("weight")
+    size = given.d if learner == "ridge" else int(where.get("size", tree[learner]["width"]))
+    if (weight not in (None, 0.0, share)) or where.get("iterations", 1) != 1 or not given.least_squares(FAR[0], lam):
+        return None, plateau
+    counted = 1 - share if weight == 0 else 1.0
+    return ((min(size, given.d) + 1) / counted if counted > 0 else None), plateau
 
 
 def _finite(formula: Any, *arguments: Any) -> float | None:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from collapse_cli import expectations
 from collapse_cli.config import load
-from collapse_cli.expectations import NO_PART, NO_THEORY, NOT_YET, judge, planned_cells
+from collapse_cli.expectations import NO_PART, NO_THEORY, NOT_YET, judge, planned_cells, theory_trouble
 
 
 def loop_tree(*expect: dict[str, Any], learner: str = "gaussian", **loop: Any) -> dict[str, Any]:
@@ -113,11 +113,26 @@ def test_an_entry_without_a_value_takes_that_of_theory(predictions: ModuleType) 
     del predictions
 
 
-def test_theory_that_fails_or_is_asked_for_the_absurd_says_nothing(predictions: ModuleType) -> None:
+def test_a_configuration_that_theory_cannot_read_is_not_one_without_theory() -> None:
+    """An old or damaged tree was "no theory says it" before, as if no formula were known."""
+    tree = loop_tree({"what": "variance"})
+    whole = load({"learner": "gaussian", "data": {"source": "blobs"}}, "test").model_dump(mode="json")
+    for section, said in (("mix", "it has no 'mix'"), ("data", "it has no 'data'")):
+        damaged = {name: value for name, value in whole.items() if name != section} | {"expect": tree["expect"]}
+        (one,) = judge(rows_of({0: [1.0]}), damaged)
+        assert (one.verdict, one.why) == ("not run", f"theory cannot read this configuration: {said}")
+        assert theory_trouble(damaged) == one.why
+    assert theory_trouble(whole) == ""
+    (one,) = judge(rows_of({0: [1.0]}), {**damaged, "learner": "lm", "expect": [{"what": "variance", "source": "s"}]})
+    assert one.why == NO_THEORY, "language models have no formula, whatever the tree"
+
+
+def test_theory_that_fails_or_is_asked_for_the_absurd_says_so(predictions: ModuleType) -> None:
     predictions.predict_loop = None  # type: ignore[attr-defined]
     tree = loop_tree({"what": "variance"})
     (one,) = judge(rows_of({0: [1.0]}), tree)
-    assert (one.value, one.verdict, one.why) == (None, "not run", NO_THEORY)
+    assert (one.value, one.verdict) == (None, "not run")
+    assert one.why.startswith("theory cannot read this configuration: ")
     asked: list[Any] = []
     predictions.predict_loop = lambda *arguments: asked.append(arguments) or math.nan  # type: ignore[attr-defined]
     assert expectations.theory_at(tree, "variance", "keep-0", 3) is None

@@ -77,7 +77,7 @@ ONLY = {
     "cell": set(),
     "checkpoint": set(),
     "predictions": {"theory"},
-    "scaling": {"cell"},
+    "scaling": {"cell", "scaling"},
     "learners.lm": {"data", "metrics", "lm", "learners", "zipf"},
     "learners.ngram": {"data", "metrics", "lm", "learners", "zipf"},
     "learners.reading": {"data", "lm", "learners", "zipf"},

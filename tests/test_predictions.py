@@ -155,3 +155,21 @@ def test_the_presets_expect_what_theory_says_of_cells_they_have(name: str) -> No
                 value = predict_loop(plain, entry.what, entry.policy, entry.generation)
             assert value is not None, f"no theory for {entry}"
             assert math.isfinite(value)
+
+
+def test_what_theory_knows_of_the_law_of_a_place() -> None:
+    """Thresholds and plateaus of error against rows; with weight 0 real rows alone count, and nothing stops them."""
+
+    def of(name: str, variant: str = "", **where: float) -> tuple[float | None, float | None]:
+        tree = read_toml(presets()[name])
+        experiment = variant_experiments(tree, name)[variant] if variant else config.load(tree, name)
+        return predictions.known_law(experiment.model_dump(mode="json"), where)
+
+    assert of("strong-weighted", share=0.5, quality=0.5, weight=0.0) == (202, 0)
+    assert of("strong-weighted", share=0.5, quality=0.5, weight=0.2) == (None, pytest.approx(0.02, rel=1e-4))
+    assert of("strong-weighted", share=0.5, quality=0.5, weight=0.5) == (101, pytest.approx(0.125, rel=1e-4))
+    assert of("strong-ridge", share=0.1, quality=0.5) == (101, pytest.approx(0.005, rel=1e-4))
+    assert of("strong-ridge", share=0.5, quality=0.0) == (101, 0)
+    threshold, plateau = of("strong-projections", "much-data", share=0.5, quality=2.0, size=50)
+    assert (threshold, plateau) == (51, pytest.approx(0.5 + 0.25 * 2 * 0.5, rel=1e-3))
+    assert of("strong-mlp", "rows", share=0.1) == (None, None)

@@ -1,13 +1,17 @@
 """Scaling laws: known ones are found, plateaus are told from none, knees stand where the law says."""
 
+import itertools
 import json
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from collapse_cli import scaling
+from collapse_cli.diagnosis.laws import said
 from collapse_cli.scaling import ScalingError, fit, laws
 
 SIZES = (100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
@@ -24,7 +28,7 @@ def drawn(
     }
 
 
-@pytest.mark.parametrize(("plateau", "amplitude", "b"), [(0.01, 5.0, 0.8), (0.3, 40.0, 1.0), (2e-3, 0.5, 0.5)])
+@pytest.mark.parametrize(("plateau", "amplitude", "b"), [(0.01, 5.0, 0.8), (0.3, 40.0, 1.0), (2e-2, 0.5, 0.5)])
 def test_a_law_without_noise_is_found_exactly(plateau: float, amplitude: float, b: float) -> None:
     found = fit(drawn(lambda n: plateau + amplitude * n**-b))
     assert (found.plateau, found.amplitude, found.exponent) == pytest.approx((plateau, amplitude, b), rel=1e-4)
@@ -35,36 +39,103 @@ def test_a_law_without_noise_is_found_exactly(plateau: float, amplitude: float, 
 def test_the_knee_is_where_doubling_wins_five_percent() -> None:
     found = fit(drawn(lambda n: 0.01 + 5 * n**-0.8))
     assert 1 - found.at(2 * found.knee) / found.at(found.knee) == pytest.approx(0.05)
-    assert found.extrapolated == (found.knee > 20_000)
+    assert found.extrapolated
     early = fit(drawn(lambda n: 0.03 + 40 * n**-1.2))
     assert 1 - early.at(2 * early.knee) / early.at(early.knee) == pytest.approx(0.05)
     assert not early.extrapolated
 
 
-def test_with_noise_the_truth_is_within_its_interval_most_of_the_time() -> None:
-    truth = {"plateau": 0.01, "amplitude": 5.0, "exponent": 0.8}
-    inside = dict.fromkeys(truth, 0)
-    for seed in range(40):
-        found = fit(drawn(lambda n: 0.01 + 5 * n**-0.8, noise=0.1, seed=seed))
-        assert found.plateau == pytest.approx(0.01, rel=0.25)
-        for name, value in truth.items():
-            low, high = found.intervals[name]
-            assert low <= getattr(found, name) <= high
-            inside[name] += low <= value <= high
-    assert min(inside.values()) >= 32, inside  # of 40; ten seeds resampled are a little too sure of themselves
+Curve = Callable[[float], float]
+FALLING: dict[str, tuple[Curve, float]] = {  # the curve, its smallest size in units of the grid's
+    "n^-0.5": (lambda n: n**-0.5, 1.0),
+    "n^-1": (lambda n: 1 / n, 1.0),
+    "d/(n - d - 1) from 2 d": (lambda n: 100 / (n - 101), 2.0),
+    "d/(n - d - 1) from 1.2 d": (lambda n: 100 / (n - 101), 1.2),
+    "two powers": (lambda n: 100 / n + 0.3 * (100 / n) ** 0.5, 1.0),
+}
+DRAWS = 40  # of each curve, number of sizes and of seeds
 
 
-def test_no_plateau_is_found_where_there_is_none() -> None:
-    falls = 0
-    for seed in range(30):
-        found = fit(drawn(lambda n: 5 / n, noise=0.1, seed=seed))
-        assert found.exponent == pytest.approx(1, abs=0.1)
-        assert found.intervals["plateau"][0] < 1e-4
-        falls += found.plateau == 0
-        if found.plateau == 0:
-            assert found.knee == math.inf
-            assert found.record()["knee"] is None
-    assert falls >= 28
+def grid(sizes: int, first: float = 1.0) -> tuple[int, ...]:
+    return tuple(round(100 * first * 2.2**i) for i in range(sizes))
+
+
+@pytest.mark.parametrize("name", FALLING)
+def test_a_false_plateau_is_claimed_no_more_often_than_one_in_twenty(name: str) -> None:
+    """benchmarks/plateaus.py in small: with 3 and 10 seeds, 4 and 9 sizes. Pure d/(n - d - 1) had 25% before."""
+    curve, first = FALLING[name]
+    claims = 0
+    for seeds, sizes in itertools.product((3, 10), (4, 9)):
+        for draw in range(DRAWS // 4):
+            found = fit(drawn(curve, 0.1, seeds, 1000 * seeds + 100 * sizes + draw, grid(sizes, first)))
+            assert found.seeds == seeds
+            assert found.intervals["plateau"][0] == 0 or found.claimed
+            claims += found.claimed
+    assert claims <= stats.binom.ppf(0.999, DRAWS, 0.05)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8, 0.95])
+def test_intervals_hold_the_plateau_as_often_as_they_say(share: float) -> None:
+    """Of curves whose error at the largest size is `share` plateau, seen or not. They held 0 to 85% before."""
+    held = {"plateau": 0, "exponent": 0}
+    draws = 0
+    for seeds, sizes in itertools.product((3, 10), (6, 9)):
+        at = grid(sizes)
+        plateau = 100 / at[-1] * share / (1 - share)
+        for draw in range(12):
+            found = fit(drawn(lambda n, level=plateau: level + 100 / n, 0.1, seeds, 77 * seeds + 7 * sizes + draw, at))
+            draws += 1
+            for wanted, truth in (("plateau", plateau), ("exponent", 1.0)):
+                low, high = found.intervals.get(wanted, (0.0, math.inf))
+                held[wanted] += low <= truth <= high
+    assert min(held.values()) >= stats.binom.ppf(0.001, draws, 0.93), held
+
+
+def test_a_plateau_that_all_sizes_lie_far_above_is_not_claimed_and_one_at_the_end_is() -> None:
+    above = fit(drawn(lambda n: 1e-5 + 5 / n, noise=0.05))
+    assert not above.claimed
+    assert (above.plateau, above.knee, above.record()["plateau"]) == (0, math.inf, None)
+    assert above.intervals["plateau"][0] == 0 < 1e-5 < above.intervals["plateau"][1]
+    assert "knee" not in above.intervals
+    there = fit(drawn(lambda n: 0.01 + 5 / n, noise=0.05))
+    assert there.claimed
+    low, high = there.intervals["plateau"]
+    assert low < 0.01 < high < 1.2 * low
+
+
+def test_seeds_that_share_their_plateau_do_not_count_as_many() -> None:
+    """Every size of a seed has that seed's plateau: more sizes make it no surer."""
+    g = np.random.default_rng(5)
+    held = 0
+    for _ in range(30):
+        own = 0.01 * np.exp(0.2 * g.standard_normal(5) - 0.02)
+        sizes = {float(n): {s: own[s] + 5 / n * math.exp(0.1 * g.standard_normal()) for s in range(5)} for n in SIZES}
+        low, high = fit(sizes).intervals["plateau"]
+        held += low <= 0.01 <= high
+    assert held >= 25, held  # of 30; as if sizes were independent, it was 13
+
+
+def test_a_known_threshold_makes_four_sizes_enough() -> None:
+    """The case of strong-weighted: real rows alone of a share of one half, from 1.5 thresholds on."""
+    rows = drawn(lambda n: 0.25 * 100 / (n / 2 - 101), 0.16, 20, 3, (300, 1000, 3000, 10_000))
+    free, known = fit(rows), fit(rows, threshold=202.0)
+    assert not free.claimed
+    assert not known.claimed
+    assert known.shift == pytest.approx(202)
+    assert known.intervals["plateau"][1] < 0.0012, "a plateau of 0.00338 (0.00306 to 0.00382) was said before"
+    assert known.exponent == pytest.approx(1, abs=0.05)
+    mixed = fit(drawn(lambda n: 0.005 + 0.25 * 100 / (n - 101), 0.1, 20, 3, (300, 1000, 3000, 10_000)), threshold=101.0)
+    assert mixed.claimed
+    with pytest.raises(ScalingError, match="there are 3"):
+        fit(rows, threshold=300)
+
+
+def test_sizes_that_no_law_extends_to_are_left_out_and_what_no_law_fits_is_said() -> None:
+    found = fit(drawn(lambda n: 5 / n if n > 300 else 0.01, noise=0.02))
+    assert found.left_out == 2
+    wild = fit(drawn(lambda n: (1 + 0.5 * math.sin(n)) / n, noise=0.01))
+    assert not wild.fits
+    assert (wild.intervals, wild.claimed, wild.knee) == ({}, False, math.inf)
 
 
 def test_nothing_but_a_plateau() -> None:
@@ -79,20 +150,19 @@ def test_nothing_but_a_plateau() -> None:
 
 
 def test_least_squares_with_and_without_a_floor() -> None:
-    """s² d/(n - d) is no power law near n = d: small sizes are left out, and its bend is not taken for a plateau."""
+    """s² d/(n - d) is no power law near n = d: that is what the shift is for."""
     d = 90
     clean = fit(drawn(lambda n: 0.25 * d / (n - d), noise=0.05))
-    assert clean.left_out >= 1
     assert clean.plateau == 0
     assert clean.exponent == pytest.approx(1, abs=0.1)
+    assert clean.shift == pytest.approx(90, abs=2)
     mixed = fit(drawn(lambda n: 0.25 * d / (n - d) + 0.0025, noise=0.05))
     assert mixed.plateau == pytest.approx(0.0025, rel=0.25)
-    assert mixed.sizes[0] > 100
 
 
 def test_a_peak_is_left_out() -> None:
     found = fit(drawn(lambda n: 0.25 * 150 / abs(n - 150.5) + 0.01, noise=0.02))
-    assert found.left_out >= 2
+    assert found.left_out >= 1
     assert found.plateau == pytest.approx(0.01, rel=0.25)
 
 
@@ -101,13 +171,37 @@ def test_the_same_rows_give_the_same_law() -> None:
     assert fit(sizes) == fit(dict(reversed(sizes.items())))
 
 
-def test_one_seed_has_no_intervals_and_seeds_that_differ_only_means() -> None:
-    one = fit(drawn(lambda n: 0.01 + 5 / n, seeds=1))
-    assert one.intervals == {}
-    assert one.plateau == pytest.approx(0.01, rel=1e-3)
+def test_one_seed_tells_no_plateau_and_seeds_that_differ_only_means() -> None:
+    """One-seed power laws had false plateaus in 22 to 38% of cases before: nothing is claimed from one."""
+    for curve in (lambda n: 0.01 + 5 / n, lambda n: 5 / n):
+        one = fit(drawn(curve, noise=0.1, seeds=1))
+        assert (one.intervals, one.claimed, one.plateau, one.knee) == ({}, False, 0, math.inf)
+        assert one.seeds == 1
+    assert fit(drawn(lambda n: 5 / n, seeds=1)).exponent == pytest.approx(1, rel=1e-4)
+    peaked = fit(drawn(lambda n: 5 / abs(n - 150), seeds=1), threshold=150.0)
+    assert (peaked.left_out, peaked.exponent) == (1, pytest.approx(1, rel=1e-4))
     whole = drawn(lambda n: 5 / n)
     apart = {n: {100 * i + seed: whole[n][seed] for seed in whole[n]} for i, n in enumerate(whole)}
     assert fit(apart).intervals == {}
+
+
+def test_words_of_laws_claim_no_more_than_is_known() -> None:
+    cases: dict[str, tuple[Curve, int, float]] = {
+        "seen": (lambda n: 0.01 + 50 * n**-1.2, 10, 0.05),
+        "not": (lambda n: 5 / n, 10, 0.05),
+        "one": (lambda n: 0.01 + 5 / n, 1, 0.05),
+        "far": (lambda n: 0.01 + 5 * n**-0.8, 10, 0.02),
+        "wild": (lambda n: (1 + 0.5 * math.sin(n)) / n, 10, 0.01),
+    }
+    words = {name: said(fit(drawn(curve, noise, seeds), theory=0.0)) for name, (curve, seeds, noise) in cases.items()}
+    assert re.fullmatch(r"0\.010\d* \(0\.00\d+ to 0\.01\d*\)", words["seen"][0])
+    assert words["seen"][3].startswith("n = ")
+    assert words["not"][0].startswith("not seen (at most ")
+    assert words["not"][3] == "not seen"
+    assert words["one"][0] == words["one"][3] == "not told by one seed"
+    assert words["far"][3].startswith("extrapolated: n = ")
+    assert words["wild"][0] == "no law fits"
+    assert {one[1] for one in words.values()} == {"none"}
 
 
 def test_fewer_than_four_sizes_are_refused() -> None:

@@ -1,12 +1,12 @@
 """Verdicts on what is no loop of language models: other families over generations, and mixtures. Pure functions."""
 
-import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from collapse_cli.cell import AXES
 from collapse_cli.diagnosis.grid import Point, axes_of, points, words
-from collapse_cli.expectations import is_mixture, learner_of, mean_of, number, theory_at
+from collapse_cli.expectations import is_mixture, law_of, learner_of, mean_of, number, theory_at
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.families import Headline, headline
 from collapse_cli.metrics.intervals import Interval
@@ -103,7 +103,7 @@ def mixture_verdict(rows: Sequence[Row], tree: Tree) -> str:
     others = [axis for axis in axes if axis not in ("rows", "real_rows", "synthetic_rows", "share")]
     most = _last(cells, others, axes)  # of the other axes their last value: the extreme of a grid
     there = [cell for cell in cells if all(cell.at(axis) == most[axis] for axis in others)] or list(cells)
-    parts = [said for said in (_shares(there, others, measure), *_others(cells, axes, most, measure)) if said]
+    parts = [said for said in (_shares(there, others, measure, tree), *_others(cells, axes, most, measure)) if said]
     if not parts:
         best, worst = (pick(cells, key=lambda cell: cell.mean.mean) for pick in (min, max))
         parts = [
@@ -113,7 +113,7 @@ def mixture_verdict(rows: Sequence[Row], tree: Tree) -> str:
     return _sentence("; ".join(parts))
 
 
-def laws_of(cells: Sequence[Point]) -> list[ScalingLaw]:
+def laws_of(cells: Sequence[Point], tree: Tree) -> list[ScalingLaw]:
     """Scaling laws over rows, one for each share and place along the other axes with enough sizes; `LAWS` at most."""
     rows = [
         {**cell.record, "share": cell.share, "seed": seed, "error": value}
@@ -126,12 +126,12 @@ def laws_of(cells: Sequence[Point]) -> list[ScalingLaw]:
     kept = set(places[:LAWS])
     rows = [row for row in rows if (row["share"], *(row.get(axis) for axis in AXES)) in kept]
     try:
-        return laws(rows, "error", sorted({row["share"] for row in rows}))
+        return laws(rows, "error", sorted({row["share"] for row in rows}), partial(law_of, tree))
     except (ArithmeticError, ValueError):  # numbers that no run makes
         return []
 
 
-def _shares(cells: Sequence[Point], others: Sequence[str], measure: Headline) -> str:
+def _shares(cells: Sequence[Point], others: Sequence[str], measure: Headline, tree: Tree) -> str:
     """The smallest synthetic share that is worse than real data alone beyond chance, where there is most data."""
     sizes = sorted({cell.record["rows"] for cell in cells}, reverse=True)
     for rows in sizes:
@@ -147,10 +147,10 @@ def _shares(cells: Sequence[Point], others: Sequence[str], measure: Headline) ->
         ratio = chosen.mean.mean / alone.mean.mean if alone.mean.mean > 0 else None
         times = f", {value(ratio)} times that of {of_same}" if ratio is not None else ""
         said = f"at {words(place)}, {_short(measure)} with p2 = {chosen.share:.4g} is {spread(chosen.mean)}{times}"
-        found = laws_of([cell for cell in cells if cell.share == chosen.share])
-        if len(found) == 1 and (knee := found[0].knee) < math.inf and not found[0].extrapolated:
-            stops = "more data does not help from" if knee <= found[0].sizes[0] else "more data stops helping near"
-            said += f"; {stops} n = {_round(knee)}"
+        found = laws_of([cell for cell in cells if cell.share == chosen.share], tree)
+        if len(found) == 1 and found[0].claimed and not found[0].extrapolated:
+            knee, first = found[0].knee, found[0].sizes[0]
+            said += f"; {'more data does not help from' if knee <= first else 'more data stops helping near'} n = {_round(knee)}"
         return said
     return ""
 

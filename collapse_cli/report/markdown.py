@@ -143,7 +143,7 @@ def _mixture(run: Run, *, several: bool) -> list[str]:
         return []
     of = f" of {cell(run.name)}" if several else ""
     parts = []
-    head, rows = laws_table(found)
+    head, rows = laws_table(run, found)
     if rows:
         parts += [f"## Where more data stops helping{of}", _table(head, rows)]
     head, rows = cells_table(run, found)

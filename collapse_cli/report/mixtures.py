@@ -1,8 +1,8 @@
 """The section of a mixture: its measure along every axis of the grid, scaling laws, all cells."""
 
-import math
 from collections.abc import Sequence
 
+from collapse_cli.diagnosis import laws
 from collapse_cli.diagnosis.families import headline_of, laws_of
 from collapse_cli.diagnosis.grid import WORDS, Point, amount, axes_of, points, words
 from collapse_cli.expectations import theory_of
@@ -14,7 +14,6 @@ from collapse_cli.report.measures import MIXTURES, TEST_LOSS, headline_measure
 from collapse_cli.report.outline import Page
 from collapse_cli.report.reading import Run
 from collapse_cli.report.text import escaped
-from collapse_cli.scaling import ScalingLaw
 
 MOST = 2000  # cells in the table
 LOG = '<button type="button" data-log="mixture" aria-pressed="true">logarithmic axis</button>'
@@ -41,10 +40,12 @@ def mixtures(page: Page) -> None:
                 parts.append(f'<div class="{kind}">{"".join(plot(one, "middle") for one in figures)}</div>')
             if cut.notes:
                 parts.append(f'<p class="reading">{escaped("; ".join(cut.notes), 400)}.</p>')
-        names, rows = laws_table(found)
+        names, rows = laws_table(run, found)
         if rows:
             said = [[escaped(row[0]), *(split(one) for one in row[1:])] for row in rows]
-            caption = f"Scaling laws: {escaped(measure.name)} = plateau + A · n^-b, with 95% intervals over seeds"
+            caption = (
+                f"Scaling laws: {escaped(measure.name)} = plateau + A · (n - n0)^-b, with 95% intervals over seeds"
+            )
             parts.append(f"<h3>Where more data stops helping</h3>{cells(caption, names, said, kind='wide glance')}")
             parts.append(how_to_read(LAW, LAW_MISSES))
         names, rows = cells_table(run, found)
@@ -62,20 +63,24 @@ EXPLAINED = (
     "there is one. 0 stands at the left edge of a logarithmic axis, beyond the dotted line."
 )
 LAW = (
-    "The plateau is what no amount of data gets below. The knee is the number of rows from which on doubling them wins "
-    "less than 5%."
+    "The plateau is what no amount of data gets below. It is named where, beyond chance, it makes up half of the error at the "
+    "largest size or more; else the largest value that the seeds leave open is said. More data stops helping where doubling "
+    "the rows wins less than 5%: extrapolated where that may lie beyond all sizes measured."
 )
-LAW_MISSES = "The law is an asymptote: near as many rows as dimensions the error is steeper, so that small sizes may be left out."
+LAW_MISSES = (
+    "n0 stands for rows that an interpolation threshold takes away. Curves of another form, as a sum of two powers, can "
+    "flatten for long and go on falling. A single seed says nothing of chance, so no plateau is told from one."
+)
 
 
-def laws_table(found: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
+def laws_table(run: Run, found: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
     """A line for each share (and place along the other axes) with sizes enough for a law."""
     rows = []
-    for law in sorted(laws_of(found), key=lambda one: tuple(one.where.values())):
+    for law in sorted(laws_of(found, run.config), key=lambda one: tuple(one.where.values())):
         fitted = f"{law.n_points} sizes, {law.sizes[0]:,.0f} to {law.sizes[1]:,.0f}"
         fitted += f"; {law.left_out} smaller left out" if law.left_out else ""
-        rows.append([words(law.where), *(_estimate(law, name) for name in ("plateau", "exponent")), _knee(law), fitted])
-    return ["cells", "plateau", "exponent b", "more data stops helping at", "fitted to"], rows
+        rows.append([words(law.where), *laws.said(law), fitted])
+    return ["cells", *laws.HEADS, "fitted to"], rows
 
 
 def cells_table(run: Run, found: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
@@ -107,32 +112,6 @@ def cells_table(run: Run, found: Sequence[Point]) -> tuple[list[str], list[list[
 
 def _by_record(run: Run, measure: Measure) -> dict[tuple[tuple[str, float], ...], Point]:
     return {tuple(cell.record.items()): cell for cell in points(run.rows, measure.name, run.config)}
-
-
-def _estimate(law: ScalingLaw, name: str) -> str:
-    number = getattr(law, name)
-    if not math.isfinite(number):
-        return "–"
-    ends = law.intervals.get(name)
-    return value(number) if ends is None else f"{value(number)} ({value(ends[0])} to {_far(ends[1])})"
-
-
-def _knee(law: ScalingLaw) -> str:
-    """Where more data stops helping, in words."""
-    if not math.isfinite(law.knee):
-        return "not seen: more data still helps"
-    said = "n = " + ("the smallest" if law.knee <= law.sizes[0] else f"{float(f'{law.knee:.2g}'):,.0f}")
-    ends = law.intervals.get("knee")
-    beyond = ", beyond the largest" if law.extrapolated else ""
-    if ends is None or law.knee <= law.sizes[0]:
-        return said + beyond
-    return f"{said}{beyond} ({float(f'{ends[0]:.2g}'):,.0f} to {_far(ends[1], rows=True)})"
-
-
-def _far(number: float, *, rows: bool = False) -> str:
-    if not math.isfinite(number):
-        return "∞"
-    return f"{float(f'{number:.2g}'):,.0f}" if rows else value(number)
 
 
 def _key(cut: Cut, group: str) -> str:
