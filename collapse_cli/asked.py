@@ -32,9 +32,9 @@ def experiment(
     path = file or config.preset_path(chosen)
     where = str(path) if file else f"preset {chosen}"
     tree = config.read_toml(path)
-    made = config.load(tree, where)  # its own mistakes under its name
     if file:
         config.refuse_unread(tree, tree, where)
+    made = config.load(tree, where)  # its own mistakes under its name
     given: dict[str, Any] = {key: value for key, value in loop.items() if value is not None}
     if seeds is not None:
         given["seeds"] = config.parse_seeds(seeds)
@@ -49,8 +49,10 @@ def experiment(
     over = config.given_tree(given, model, data, config.parse_settings(settings))
     config.refuse_conflicts(tree.get("variants", {}), over)
     tree = config.merge(tree, over)
+    flags = [f"loop.{name}" for name in given]
+    flags += [key for key, value in (("model.source", model), ("data.source", data)) if value is not None]
+    config.refuse_unread(over, tree, "the command line", flags)
     made = config.load(tree, "the command line")
-    config.refuse_unread(over, tree, "the command line")
     instead = f"{', '.join(given['policies'])} in place of {', '.join(others)} of {where}" if others else ""
     return made, path.stem, instead
 

@@ -5,6 +5,7 @@ option switches off. Only what the user gave is looked at: a resolved tree holds
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,46 @@ SOURCES = {
 STARTS_ANEW = ("gaussian", "ridge", "projections", "ngram")  # fitted exactly: it does not matter from where
 
 
-def source_of(one: Experiment) -> str:
-    """Which entry of `SOURCES` an experiment's data are."""
-    source = one.data.source
-    if source in ("pydoc", "zipf", "blobs", "regression"):
-        return source
-    return "images" if one.learner in IMAGES else "text"
+@dataclass(frozen=True)
+class Sort:
+    """What decides which options there are: the kind of an experiment, its learner and the source of its data."""
+
+    kind: str
+    learner: str
+    source: str
+
+    @classmethod
+    def of(cls, tree: Mapping[str, Any]) -> "Sort":
+        """That of a tree, read or not yet checked."""
+        data = tree.get("data")
+        source = data.get("source") if isinstance(data, Mapping) else None
+        kind, learner = str(tree.get("kind", "generational")), str(tree.get("learner", "lm"))
+        return cls(kind, learner, str(source or DataConfig().source))
+
+    @property
+    def data(self) -> str:
+        """Which entry of `SOURCES` the data are."""
+        if self.source in ("pydoc", "zipf", "blobs", "regression"):
+            return self.source
+        return "images" if self.learner in IMAGES else "text"
+
+    def foreign(self, key: str) -> str:
+        """Why an option is of other learners, sources or kinds; empty where it is not."""
+        own = (*ALWAYS, *KINDS.get(self.kind, ()), *READS.get(self.learner, ()), *SOURCES[self.data])
+        if within(key, own) or self.kind not in KINDS or self.learner not in READS or not _known(key):
+            return ""
+        kinds = [kind for kind, keys in KINDS.items() if within(key, keys)]
+        if kinds:
+            is_a = "a mixture has one generation and a grid" if self.kind == "mixture" else "this one has generations"
+            return f"it is of experiments of kind = {kinds[0]}, and {is_a}"
+        if key in ("data.train", "data.valid", "data.test", "data.text") and self.data != "text":
+            return f"data.source = {self.source} has no files of text to choose from"
+        sources = [source for source, keys in SOURCES.items() if within(key, keys)]
+        if key.startswith("data.") and sources:
+            return f"data.source = {self.source} does not have it; it is of {_listed(sources)}"
+        learners = [learner for learner, keys in READS.items() if within(key, keys)]
+        sections = self.learner if self.learner in Experiment.model_fields else ", ".join(READS[self.learner])
+        return f"it is of the learner {_listed(learners)}; this one is {self.learner}, whose options are in {sections}"
 
 
 def makes_tokenizer(one: Experiment) -> bool:
@@ -114,6 +149,11 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         ("sample.prompts",),
         lambda one: one.learner in IN_MEMORY and (one.kind == "mixture" or one.data.regression.inputs == "fresh"),
         "each generation labels new inputs; --set data.regression.inputs=same labels those of a corpus again",
+    ),
+    (
+        ("sample.prompts",),
+        lambda one: _mixture_of(one, "mlp"),
+        "the generator of a mixture labels real rows",
     ),
     (
         ("sample.decode.length_penalty",),
@@ -215,10 +255,8 @@ def unread(key: str, one: Experiment, *, value_given: bool = True) -> str:
         key: dotted, of a leaf of the tree.
         value_given: whether its value is another than the default: what is switched off may be written down as off.
     """
-    if within(key, ALWAYS) and not any(within(key, keys) for keys, _, _ in CONDITIONS):
-        return ""
-    if not within(key, (*ALWAYS, *KINDS[one.kind], *READS.get(one.learner, ()), *SOURCES[source_of(one)])):
-        return _of_others(key, one)
+    if why := Sort(one.kind, one.learner, one.data.source).foreign(key):
+        return why
     if value_given:
         return next((why for keys, switched_off, why in CONDITIONS if within(key, keys) and switched_off(one)), "")
     return ""
@@ -242,20 +280,23 @@ def within(key: str, names: Iterable[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
-def _of_others(key: str, one: Experiment) -> str:
-    """Why an option is of other learners, sources or kinds."""
-    kinds = [kind for kind, keys in KINDS.items() if within(key, keys)]
-    if kinds:
-        is_a = "a mixture has one generation and a grid" if one.kind == "mixture" else "this experiment has generations"
-        return f"it is of kind = {kinds[0]}, and {is_a}"
-    sources = [source for source, keys in SOURCES.items() if within(key, keys)]
-    if key in ("data.train", "data.valid", "data.test", "data.text") and source_of(one) != "text":
-        return f"data.source = {one.data.source} has no files of text to choose from"
-    if key.startswith("data.") and sources:
-        return f"data.source = {one.data.source} does not have it; it is of {_listed(sources)}"
-    learners = [learner for learner, keys in READS.items() if within(key, keys)]
-    own = one.learner if one.learner in Experiment.model_fields else ", ".join(READS.get(one.learner, ()))
-    return f"it is of the learner {_listed(learners)}; this one is {one.learner}, whose options are {own}.…"
+def first_foreign(given: Mapping[str, Any], sort: Sort) -> tuple[str, str] | None:
+    """The first option of a tree that an experiment of that sort does not have, and why; None without one."""
+    keys = [key for key, value in leaves(given) if value != {} and not within(key, ("variants", "expect"))]
+    return next(((key, why) for key in keys if (why := sort.foreign(key))), None)
+
+
+def _known(key: str) -> bool:
+    """Whether there is such an option, or section, at all; another is refused by its own name."""
+    section: Any = Experiment
+    for part in key.split("."):
+        fields = getattr(section, "model_fields", None)
+        if fields is None:
+            return True  # within a table
+        if part not in fields:
+            return False
+        section = fields[part].annotation
+    return True
 
 
 def _listed(names: list[str]) -> str:
@@ -267,6 +308,3 @@ def _at(tree: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
     return list(found) if isinstance(found, tuple) else found
-
-
-assert set(ROWS) <= {f"data.{name}" for name in DataConfig.model_fields}

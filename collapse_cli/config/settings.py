@@ -2,10 +2,10 @@
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from collapse_cli.config.meaning import first_unread
+from collapse_cli.config.meaning import Sort, first_foreign, first_unread
 from collapse_cli.config.reading import DEEPEST, LARGEST_FILE, ConfigError, load, merge, tree_of, variant_experiments
 from collapse_cli.config.words import leaves, written
 
@@ -145,24 +145,29 @@ def refuse_options(tree: Mapping[str, Any], loop: Mapping[str, Any], model: str 
         raise ConfigError(f"--model means nothing to the learner {learner}; its options are --set {learner}.…")
 
 
-def refuse_unread(given: Mapping[str, Any], tree: Mapping[str, Any], where: str) -> None:
+def refuse_unread(given: Mapping[str, Any], tree: Mapping[str, Any], where: str, flags: Collection[str] = ()) -> None:
     """Check that all that the user gave is read by the experiment, or by one of its variants.
 
     Args:
         given: the options that the user gave, without those of a preset.
         tree: the whole configuration.
+        flags: the keys that were given by an option of the command line with a name of its own.
 
     Raises:
         ConfigError: naming the option and why nothing reads it.
     """
-    one = load(tree, where)
-    variants = variant_experiments(tree, where)
-    found = first_unread(given, variants.values() or [one])
-    for name, changed in (given.get("variants", {}) if variants else {}).items():
-        found = found or first_unread(changed, [variants[name]])
+    # what another learner reads is said before what is wrong with its value
+    found = None if tree.get("variants") else first_foreign(given, Sort.of(tree))
+    if found is None:
+        one = load(tree, where)
+        variants = variant_experiments(tree, where)
+        found = first_unread(given, variants.values() or [one])
+        for name, changed in (given.get("variants", {}) if variants else {}).items():
+            found = found or first_unread(changed, [variants[name]])
     if found is not None:
         key, why = found
-        raise ConfigError(f"{where}: {key} means nothing here: {why}")
+        named = f"{FLAGS[key]} ({key})" if key in flags else key
+        raise ConfigError(f"{where}: {named} means nothing here: {why}")
 
 
 def _same(one: str, other: str) -> bool:
