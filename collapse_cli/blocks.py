@@ -159,7 +159,10 @@ class Chain:
             return self.real
         synthetic = self.made if self.keeps_rows else ([] if new is None else [new])
         seed, growing = seed_for(self.stage.seed, "mix", generation), self.params["growing"]
-        return policies.mix(self.policy, self.real, self.reserve, synthetic, generation, seed, growing=growing)
+        trials = self.params.get("trials", 1)
+        return policies.mix(
+            self.policy, self.real, self.reserve, synthetic, generation, seed, growing=growing, trials=trials
+        )
 
     def _learner(self, verb: str, **more: Any) -> Family:
         settings = {"learner": self.params["learner"], **self.params["verbs"][verb], **more}

@@ -150,6 +150,7 @@ def mix_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> 
         params["generation"],
         stage.seed,
         growing=params["growing"],
+        trials=params.get("trials", 1),
     )
     corpus.save(place.folder / CORPUS)
     return with_history(inputs[names[-1]]) if names else {"sample_tokens": 0}

@@ -31,6 +31,11 @@ class Policy:
         return self.rule.startswith("accumulate")
 
     @property
+    def draws(self) -> bool:
+        """Whether a corpus holds a random part of real rows, or of all rows so far."""
+        return self.rule == "accumulate-subsample" or (self.rule == "keep" and 0 < self.percent < 100)
+
+    @property
     def needs_samples(self) -> bool:
         """Whether a generation needs synthetic rows at all; keep-100 and fresh-100 do not."""
         return self.accumulates or self.percent < 100
@@ -107,6 +112,7 @@ def mix(
     seed: int,
     *,
     growing: bool,
+    trials: int = 1,
 ) -> Dataset:
     """Generation `generation`'s corpus.
 
@@ -115,6 +121,8 @@ def mix(
         reserve: real rows that are not in the original corpus, for fresh-P.
         synthetic: the rows made by the previous model; for accumulating policies those of all models so far.
         seed: the same that `prompt_rows` was given.
+        trials: independent experiments side by side in every row. Each draws its own rows, or the error of their mean
+            would leave out what all draw alike. The origins of the corpus are those of the first.
 
     Raises:
         InputError: as `check` does.
@@ -123,14 +131,14 @@ def mix(
         union = Dataset.concat([real, *synthetic])
         if policy.rule == "accumulate":
             return union
-        return union.take(np.sort(seeded_order(len(union), seed)[: len(real)]))
+        return _drawn(union, len(real), seed, trials, ordered=True)
     check(policy, len(real), len(reserve), generation, growing=growing)
     wanted, _ = rows_in_corpus(policy, len(real), generation, growing=growing)
     if policy.rule == "fresh":
         used = _fresh_rows(policy, len(real), generation - 1, growing=growing)
         chosen = reserve.take(np.arange(used, used + wanted))
     else:
-        chosen = real.take(seeded_order(len(real), seed)[:wanted])
+        chosen = _drawn(real, wanted, seed, trials)
     return Dataset.concat([chosen, *synthetic])
 
 
@@ -158,6 +166,23 @@ def check(policy: Policy, rows: int, reserve: int, generation: int, *, growing: 
 
 def _fresh_rows(policy: Policy, rows: int, generation: int, *, growing: bool) -> int:
     return sum(rows_in_corpus(policy, rows, g, growing=growing)[0] for g in range(1, generation + 1))
+
+
+def _drawn(rows: Dataset, wanted: int, seed: int, trials: int, *, ordered: bool = False) -> Dataset:
+    """So many rows at random; of the arrays (rows, trials, ...) each trial its own, the first those of `seeded_order`."""
+    first = seeded_order(len(rows), seed)[:wanted]
+    if ordered:
+        first = np.sort(first)
+    if trials == 1:
+        return rows.take(first)
+    random = np.random.Generator(np.random.Philox(seed).jumped())
+    others = [random.choice(len(rows), wanted, replace=False, shuffle=False) for _ in range(trials - 1)]
+    chosen, every = np.stack([first, *others], axis=1), np.arange(trials)
+    arrays = {
+        name: array[chosen, every] if array.ndim > 1 and array.shape[1] == trials else array[first]
+        for name, array in rows.arrays.items()
+    }
+    return Dataset(arrays, rows.origin[first])
 
 
 def seeded_order(rows: int, seed: int) -> np.ndarray:

@@ -50,8 +50,17 @@ def mix_stage(
     config: Experiment, policy: Policy, data: Stage, samples: list[Stage], seed: int, generation: int
 ) -> Stage:
     params = {"policy": vars(policy), "growing": config.mix.size == "growing", "generation": generation}
+    params |= _apart(config, policy)
     inputs = {"data": data, **{f"synthetic-{i:05d}": stage for i, stage in enumerate(samples, 1)}}
     return _stage("mix", config, params, inputs, seed_for(seed, "mix", generation))
+
+
+def _apart(config: Experiment, policy: Policy) -> dict[str, Any]:
+    """How many trials draw their rows apart, where there are several and the policy draws; nothing else has a key for it."""
+    if not policy.draws:
+        return {}
+    trials = learners.learner_class(config.learner).trials(config.model_dump(mode="json"))
+    return {"trials": trials} if trials > 1 else {}
 
 
 def train_stage(
@@ -115,7 +124,7 @@ def block_stage(
         "init": config.loop.init,
         "generations": [first, last],
         "learner": config.learner,
-    }
+    } | (_apart(config, policy) if policy else {})
     return Stage("block", VERSIONS["block"], params, inputs, seed, hints)
 
 

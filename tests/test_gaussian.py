@@ -172,7 +172,7 @@ def test_generations_are_what_theory_says(policy: str, unbiased: bool) -> None:
     model = chain(plain, steps - 1, policy)
     model.measure(real(plain)["test"])
     rule = "accumulate" if policy == "accumulate" else "replace"
-    said = theory(n=n, generations=steps, unbiased=unbiased, policy=rule)
+    said = theory(n=n, refits=steps, unbiased=unbiased, policy=rule)
     expected = {
         "variance": said.variance,
         "mean_shift_squared": said.mean_error,
@@ -191,7 +191,7 @@ def test_generations_in_three_dimensions_are_what_theory_says() -> None:
     plain = tree(n=n, d=d, trials=2_000, gaussian__unbiased=True, data__eval_rows=5)
     model = chain(plain, steps - 1, "keep-0")
     model.measure(real(plain)["test"])
-    said = theory(n=n, generations=steps, unbiased=True, d=d)
+    said = theory(n=n, refits=steps, unbiased=True, d=d)
     assert said.log_determinant is not None
     assert model.facts["log_det"] == pytest.approx(said.log_determinant, abs=0.15)
     assert abs(model.facts["mean_shift_squared"] - said.mean_error) < 4 * model.facts["mean_shift_squared_se"]

@@ -29,6 +29,10 @@ class Shifter:
     block = 1
 
     @classmethod
+    def trials(cls, tree: Mapping[str, Any]) -> int:
+        return 1
+
+    @classmethod
     def drawn(cls, tree: Mapping[str, Any]) -> bool:
         return False
 

@@ -1,5 +1,7 @@
 """Policies: how many real rows, which ones, and what is continued, in every generation."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -225,3 +227,45 @@ def test_names_that_are_none_are_refused(name: str, why: str) -> None:
 @given(percent=PERCENTS)
 def test_a_percentage_survives_its_name(percent: float) -> None:
     assert parse(f"keep-{percent}") == Policy("keep", float(percent))
+
+
+@pytest.mark.parametrize("name", ["accumulate-subsample", "keep-50"])
+def test_the_error_over_trials_is_that_of_their_mean(name: str) -> None:
+    """Trials side by side draw their rows apart. As all drew the same ones, the mean moved 1.25 times as much as it said."""
+    policy, rows, trials, runs = parse(name), 8, 60, 220
+    random = np.random.default_rng(11)
+    means, errors = [], []
+    for _ in range(runs):
+        real = Dataset({"x": random.standard_normal((rows, trials, 1))}, np.zeros(rows, np.int32))
+        synthetic: list[Dataset] = []
+        corpus = real
+        for generation in range(1, 13):
+            x = corpus.arrays["x"]
+            count = rows if policy.accumulates else rows_in_corpus(policy, rows, generation, growing=False)[1]
+            new = x.mean(axis=0) + x.std(axis=0) * random.standard_normal((count, trials, 1))
+            made = Dataset({"x": new}, np.full(count, generation, np.int32))
+            synthetic = [*synthetic, made] if policy.accumulates else [made]
+            seed = int(random.integers(2**32))
+            corpus = mix(
+                policy, real, real.take(np.arange(0)), synthetic, generation, seed, growing=False, trials=trials
+            )
+            assert len(corpus) == rows
+        squares = corpus.arrays["x"].mean(axis=0)[:, 0] ** 2
+        means.append(squares.mean())
+        errors.append(squares.std(ddof=1) / math.sqrt(trials))
+    said, seen = math.sqrt(float(np.mean(np.square(errors)))), float(np.std(means, ddof=1))
+    assert 0.87 < seen / said < 1.13, "the standard deviation of 220 numbers is known to 5%"
+
+
+def test_of_trials_apart_the_first_draws_what_one_alone_draws() -> None:
+    real = Dataset({"x": np.arange(60.0).reshape(20, 3), "row": np.arange(20)}, np.zeros(20, np.int32))
+    policy = parse("keep-50")
+    alone = mix(policy, real, real, [], 1, 7, growing=False)
+    apart = mix(policy, real, real, [], 1, 7, growing=False, trials=3)
+    assert np.array_equal(apart.arrays["x"][:, 0], alone.arrays["x"][:, 0])
+    assert np.array_equal(apart.arrays["row"], alone.arrays["row"])
+    for trial in range(3):
+        values = apart.arrays["x"][:, trial]
+        assert len(set(values)) == 10
+        assert set(values) <= set(real.arrays["x"][:, trial])
+    assert not np.array_equal(apart.arrays["x"][:, 1] - 1, apart.arrays["x"][:, 0])

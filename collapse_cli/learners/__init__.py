@@ -80,6 +80,10 @@ class Learner(Protocol):
     def drawn(cls, tree: Mapping[str, Any]) -> bool:
         """Whether each seed draws real rows of its own, because the source is a distribution."""
 
+    @classmethod
+    def trials(cls, tree: Mapping[str, Any]) -> int:
+        """Independent experiments that lie side by side in every row, (rows, trials, ...); 1 where there is one alone."""
+
     def encode(self, folder: Path, *, seed: int) -> None:
         """Turn real data into `train`, `test`, `reserve` and perhaps `valid` Datasets in `folder`."""
 

@@ -59,6 +59,10 @@ class Family(ABC):
         return tree["data"]["source"] in ("blobs", "regression")
 
     @classmethod
+    def trials(cls, tree: Mapping[str, Any]) -> int:
+        return 1
+
+    @classmethod
     def check_source(cls, tree: Mapping[str, Any]) -> None:
         """Whether the source is one of `sources`, where all are names.
 

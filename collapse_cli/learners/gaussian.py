@@ -54,6 +54,10 @@ class Gaussian(Family):
         return {"model": tree["gaussian"], "blobs": tree["data"]["blobs"]}
 
     @classmethod
+    def trials(cls, tree: Mapping[str, Any]) -> int:
+        return int(tree["gaussian"]["trials"])
+
+    @classmethod
     def data_params(cls, tree: Mapping[str, Any]) -> dict[str, Any]:
         return {"data": blobs.params(tree["data"]), "trials": tree["gaussian"]["trials"]}
 

@@ -119,6 +119,10 @@ class LanguageModel:
         return {**tree, "model": {**model, "config": {**others, name: size}}}
 
     @classmethod
+    def trials(cls, tree: Mapping[str, Any]) -> int:
+        return 1
+
+    @classmethod
     def drawn(cls, tree: Mapping[str, Any]) -> bool:
         """Text is what it is, for all seeds."""
         return False
