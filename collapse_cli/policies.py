@@ -1,5 +1,6 @@
 """How generation g's corpus is built from real and synthetic rows. Pure functions of rows and a seed."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -8,6 +9,7 @@ import numpy as np
 
 from collapse_cli.data import Dataset, InputError
 
+PLAIN = r"(0|[1-9][0-9]*)(\.[0-9]+)?"
 KNOWN = "keep-P, fresh-P (P in 0..100), accumulate, accumulate-subsample"
 
 
@@ -51,14 +53,17 @@ def parse(name: str) -> Policy:
         return Policy(name)  # type: ignore[arg-type]
     rule, dash, number = name.partition("-")
     if rule in ("keep", "fresh") and dash:
+        said = f"policy {name[:80]!r}: P must be"
         try:
             percent = float(number)
         except ValueError:
-            raise InputError(f"policy {name!r}: P must be a number in 0..100, as in {rule}-10") from None
+            raise InputError(f"{said} a number in 0..100, as in {rule}-10") from None
         if not 0 <= percent <= 100:
-            raise InputError(f"policy {name!r}: P must be in 0..100, it is {number}")
+            raise InputError(f"{said} in 0..100, it is {number[:80]}")
+        if not re.fullmatch(PLAIN, number) and number != repr(percent):  # or one policy has many names
+            raise InputError(f"{said} written plainly, as in {rule}-10 or {rule}-0.5")
         return Policy(rule, percent)  # type: ignore[arg-type]
-    raise InputError(f"there is no policy {name!r}; known: {KNOWN}")
+    raise InputError(f"there is no policy {name[:80]!r}; known: {KNOWN}")
 
 
 def rows_in_corpus(policy: Policy, rows: int, generation: int, *, growing: bool) -> tuple[int, int]:

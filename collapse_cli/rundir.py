@@ -44,10 +44,10 @@ class RunFolder:
         Raises:
             ConfigError: for a name that is no plain file name.
         """
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == STORE:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.lower() == STORE:
             raise ConfigError(
-                f"--name {name!r}: a run's name is letters, digits, '.', '_' and '-', starts with a letter or digit, "
-                f"and is not {STORE!r}"
+                f"--name {name[:120]!r}: a run's name is at most 100 letters, digits, '.', '_' and '-', starts with a letter "
+                f"or digit, and is not {STORE!r}"
             )
         self.runs, self.name, self.path = runs, name, runs / name
         self._file, self._read, self._there = (
