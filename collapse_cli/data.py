@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from collapse_cli import textfiles, zipf
+from collapse_cli import files, textfiles, zipf
 from collapse_cli.errors import InputError as InputError
 from collapse_cli.textfiles import SPLITS as SPLITS
 
@@ -130,13 +130,20 @@ def load_text(
     """
     chosen = {"train": train, "valid": valid, "test": test}
     notes: list[str] = []
+    kind = files.what_is(Path(source))
+    if kind and source in ("pydoc", "zipf"):
+        notes.append(f"data.source = {source} is the text of that name that collapse has, not the {kind} ./{source}")
+    elif kind and source in HUB_NAMES:
+        notes.append(
+            f"data.source = {source} is the {kind} of that name here, not the Hub's text; that one is {HUB_NAMES[source]}"
+        )
     if source in ("pydoc", "zipf"):
         if any(chosen.values()):
             raise InputError(
                 f"data.source = {source} has no files, so data.train, data.valid and data.test name nothing"
             )
         splits = _pydoc() if source == "pydoc" else _zipf(language)
-    elif _is_here(source):
+    elif kind:
         splits, passed_over = textfiles.read_source(Path(source), column, chosen)
         notes.extend(passed_over)
     elif source in HUB_NAMES or _may_be_hub_id(source):
@@ -181,11 +188,21 @@ def _also_in_training(splits: Mapping[str, Sequence[str]]) -> list[str]:
     return notes
 
 
-def _is_here(source: str) -> bool:
-    try:
-        return Path(source).exists()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
+def unchanged(planned: str, found: str, what: str) -> None:
+    """Whether data still are what the plan, and so the key of their stage, was made for.
+
+    Args:
+        planned, found: hashes of the content; `planned` may be empty where nothing was planned.
+        what: the data, in words.
+
+    Raises:
+        InputError: when they are not.
+    """
+    if planned not in ("", found):
+        raise InputError(
+            f"{what} changed after this run was planned ({planned[:12]}… then, {found[:12]}… now); restore what was there, "
+            "or give the new data a run of their own with --name"
+        )
 
 
 def _pydoc() -> dict[str, Sequence[str]]:

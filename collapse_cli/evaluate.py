@@ -9,7 +9,7 @@ from collapse_cli import blocks, early, learners
 from collapse_cli.config import ConfigError, Experiment, load, merge
 from collapse_cli.config.meaning import within
 from collapse_cli.config.words import leaves
-from collapse_cli.data import Dataset, InputError
+from collapse_cli.data import Dataset, InputError, load_text
 from collapse_cli.executors import LocalExecutor
 from collapse_cli.kinds import BODIES, plan
 from collapse_cli.learners.family import State
@@ -129,7 +129,8 @@ def evaluate_model(target: str, data: str | None, settings: Mapping[str, Any]) -
         first = planned.generations[0].eval
         text = next(iter(encoded.values()))
         facts = _score(Path(resolved.hints["model"]), first.params, text, None)
-    return {"model": target, "data": config.data.source, "notes": text.facts["notes"], **facts}
+    notes = [*load_text(**resolved.hints["text"]).notes, *text.facts["notes"]]
+    return {"model": target, "data": config.data.source, "notes": notes, **facts}
 
 
 def disagreements(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -1,5 +1,6 @@
 """Local files, read as bytes: whole, once, and only where they are files."""
 
+import errno
 import hashlib
 import io
 import os
@@ -69,3 +70,44 @@ def sha256_of(path: Path) -> str:
     """
     with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def what_is(path: Path) -> str:
+    """What stands at a path: `file`, `folder`, `other` (a named pipe, a socket, a device), or nothing: "".
+
+    Raises:
+        InputError: for a link that leads nowhere or in a circle, and where it cannot be found out.
+    """
+    try:
+        mode = path.stat().st_mode
+    except ValueError:  # a NUL in the name
+        return ""
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR) and path.is_symlink():
+            raise InputError(f"{path} is a link to {path.readlink()}, which is not there") from None
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return ""
+        if error.errno == errno.ELOOP:
+            raise InputError(f"{path} is a link that leads back to itself") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
+
+
+def is_special(path: Path) -> bool:
+    """Whether a path is neither a file nor a folder nor nothing: a named pipe, a socket or a device."""
+    try:
+        return what_is(path) == "other"
+    except InputError:
+        return False
+
+
+def in_folder(folder: Path) -> list[Path]:
+    """All that a folder holds, by name.
+
+    Raises:
+        InputError: when it cannot be read.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}") from None

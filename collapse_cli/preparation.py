@@ -96,7 +96,9 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
         rows["test"],
     )
     cores = torch.get_num_threads()
-    prepared = Prepared(config, resolved, planned, [*resolved.notes, *notes], listener.computed, size, 1, {})
+    prepared = Prepared(
+        config, resolved, planned, list(dict.fromkeys([*resolved.notes, *notes])), listener.computed, size, 1, {}
+    )
     worth = LIGHT_WORTH if learner.light else WORTH
     pays = not torch.cuda.is_available() and size.parameters <= LARGE and nominal_seconds(prepared) > worth
     workers = workers_for(planned, cores, jobs, pays=pays)

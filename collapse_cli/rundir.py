@@ -148,6 +148,11 @@ class RunFolder:
             if key in (f"{section}.sha256" for section in ("model", "data")):
                 section = key.partition(".")[0]
                 before, now = (getattr(one, section).source for one in (old, config))
+                if before == now:
+                    raise ConfigError(
+                        f"what {section}.source = {now!r} holds is not what it held when the run {self.name!r} was made; restore "
+                        "it, or give this run a --name of its own"
+                    )
                 key = f"{section}.source (by content)"
             raise self._other(key, before, now)
         return config.extended(old)

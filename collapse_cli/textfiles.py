@@ -7,6 +7,7 @@ address.
 import gzip
 import io
 import json
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ SPLIT_WORDS = {
     "valid": {"valid", "validation", "val", "dev"},
     "test": {"test", "testing"},
 }
+WORDS = {"train": "training", "valid": "validation", "test": "test"}
 PACKED = ".gz"
 BINARY = {  # how files begin that are no text, whatever they are called
     b"\x1f\x8b": "compressed with gzip (name it .gz)",
@@ -48,7 +50,7 @@ def read_source(path: Path, column: str, chosen: Mapping[str, str]) -> tuple[dic
     Raises:
         InputError: for anything that is missing, unreadable or ambiguous.
     """
-    if path.is_dir():
+    if files.what_is(path) == "folder":
         groups, notes = _groups(path, chosen)
     elif any(chosen.values()):
         raise InputError(f"data.source = {str(path)!r} is a file; to name files by split, give their folder")
@@ -71,10 +73,7 @@ def in_natural_order(names: Iterable[Path]) -> list[Path]:
 
 def _groups(folder: Path, chosen: Mapping[str, str]) -> tuple[dict[str, list[Path]], list[str]]:
     """Which files of a folder are which split, and notes on those that are none."""
-    try:
-        inside = in_natural_order(folder.iterdir())
-    except OSError as error:
-        raise InputError(f"{folder} cannot be read: {error.strerror}") from None
+    inside = in_natural_order(files.in_folder(folder))
     if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
         raise InputError(
             f"{folder} was written by datasets' save_to_disk, which collapse does not read; write each split as Parquet: "
@@ -83,11 +82,14 @@ def _groups(folder: Path, chosen: Mapping[str, str]) -> tuple[dict[str, list[Pat
     there = [file for file in inside if file.is_file() and format_of(file) and not file.name.startswith(".")]
     listed = _names(there) or "no text files"
     groups: dict[str, list[Path]] = {}
+    outside: list[str] = []
     for split, name in chosen.items():
         if name:
-            if not (folder / name).is_file():
+            if not files.what_is(folder / name):
                 raise InputError(f"data.{split} = {name!r}: there is no such file in {folder} (there: {listed})")
             groups[split] = [folder / name]
+            if os.path.relpath(folder / name, folder).startswith(os.pardir):
+                outside.append(f"the {WORDS[split]} text is {folder / name}, which is outside the folder {folder}")
     taken = {file for group in groups.values() for file in group}
     for split in SPLITS:
         found = [file for file in there if file not in taken and _split_of(file) == split]
@@ -103,10 +105,29 @@ def _groups(folder: Path, chosen: Mapping[str, str]) -> tuple[dict[str, list[Pat
             groups["train"] = there
         else:
             raise InputError(f"{folder}: which file is the training text? ({listed}) Say --set data.train=FILE")
-    if groups["train"] == groups.get("test"):
-        raise InputError(f"{groups['train'][0]} is named as training and as test text; test text must be other text")
+    shared = _shared(groups)
     used = {file for group in groups.values() for file in group}
-    return groups, _passed_over(folder, [path for path in inside if path not in used], bool(any(chosen.values())))
+    rest = [path for path in inside if path not in used]
+    return groups, [*shared, *outside, *_passed_over(folder, rest, bool(any(chosen.values())))]
+
+
+def _shared(groups: Mapping[str, Sequence[Path]]) -> list[str]:
+    """Notes on files that serve two splits, be it under another name: by a link, or by a path that leads back.
+
+    Raises:
+        InputError: when they are the training and the test text.
+    """
+    real = {split: {os.path.realpath(path): path for path in group} for split, group in groups.items()}
+    notes = []
+    for one, other in (("train", "test"), ("train", "valid"), ("valid", "test")):
+        for place in real.get(one, {}).keys() & real.get(other, {}).keys():
+            path, again = real[one][place], real[other][place]
+            also = "" if path == again else f" (as {again})"
+            said = f"{path} is named as {WORDS[one]} and as {WORDS[other]} text{also}"
+            if {one, other} == {"train", "test"}:
+                raise InputError(f"{said}; test text must be other text")
+            notes.append(said)
+    return notes
 
 
 def _passed_over(folder: Path, rest: Sequence[Path], named: bool) -> list[str]:
@@ -120,10 +141,12 @@ def _passed_over(folder: Path, rest: Sequence[Path], named: bool) -> list[str]:
     texts = [
         path for path in rest if path.is_file() and format_of(path) and not path.name.startswith(".") and not named
     ]
+    pipes = [path for path in rest if format_of(path) and files.is_special(path)]
     odd = [path for path in rest if path.is_file() and not format_of(path) and _split_of(path)
            and not path.name.startswith(".")]  # fmt: skip
     said = {
         "links to files that are not there": links,
+        "named pipes, sockets or devices": pipes,
         "folders with text in them (only the folder itself is read)": nested,
         "files whose names say no split": texts,
         f"files of formats that are not read ({' '.join(FORMATS)} are)": odd,

@@ -1,17 +1,21 @@
 """Real images: the digits, MNIST's own files and their damages, and MNIST from the Hub without a network."""
 
 import gzip
+import os
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import imagery
 import numpy as np
 import pytest
 
 from collapse_cli import images
 from collapse_cli.data import HubError, InputError, hub_revision
 from collapse_cli.images import HUB_ID, load_images, pinned, read_idx
+from collapse_cli.learners import learner_class
 
 
 @pytest.fixture(autouse=True)
@@ -238,3 +242,133 @@ def test_real_mnist(shared_data: Path) -> None:
     assert abs(found.x.mean() - 0.1325) < 0.0005  # as published widely: 0.1325 of the test set
     assert {name: len(rows) for name, rows in found.splits.items()} == {"train": 8000, "test": 2000}
     assert "no train images" in found.notes[0]
+
+
+# --- files that are none, names in the way, and what is passed over -----------------------------------------------------
+
+
+def refused(folder: Path) -> str:
+    load_images.cache_clear()
+    with pytest.raises(InputError) as caught:
+        load_images(str(folder))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for_or_passed_over(tmp_path: Path) -> None:
+    write_set(tmp_path / "m", "train", *random_set(30))
+    write_set(tmp_path / "m", "t10k", *random_set(30, seed=1))
+    pipe = tmp_path / "m" / "train-images-idx3-ubyte"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    assert "is a named pipe, not a file" in refused(tmp_path / "m")
+    pipe.unlink()
+    pipe.symlink_to("gone")
+    assert "train-images-idx3-ubyte cannot be read: No such file" in refused(tmp_path / "m")
+    os.mkfifo(tmp_path / "alone")
+    assert "is no folder" in refused(tmp_path / "alone")
+
+
+def test_a_file_that_is_gzipped_under_a_plain_name_or_named_in_capitals_is_read(tmp_path: Path) -> None:
+    write_set(tmp_path / "plain", "train", *random_set(30))
+    write_set(tmp_path / "odd", "train", *random_set(30), zipped=True)
+    for part in ("images-idx3", "labels-idx1"):
+        (tmp_path / "odd" / f"train-{part}-ubyte.gz").rename(tmp_path / "odd" / f"TRAIN-{part}-UBYTE")
+    plain, odd = (load_images(str(tmp_path / name)).sha256 for name in ("plain", "odd"))
+    assert plain == odd
+
+
+def test_a_set_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(tmp_path / "m", "train", *random_set(30))
+    path = tmp_path / "m" / "train-images-idx3-ubyte"
+    whole = images._array
+
+    def and_then_changed(*args: Any) -> np.ndarray:
+        found = whole(*args)
+        path.write_bytes(idx(random_set(31, seed=1)[0]))
+        return found
+
+    monkeypatch.setattr(images, "_array", and_then_changed)
+    assert "train-images-idx3-ubyte changed while it was read" in refused(tmp_path / "m")
+
+
+def test_memory_follows_what_a_file_holds_not_what_its_header_says(tmp_path: Path) -> None:
+    """A file of 16 bytes that says it holds 2 GiB."""
+    path = tmp_path / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(bytes((0, 0, 8, 1)) + struct.pack(">I", 2**31) + bytes(8)))
+    tracemalloc.start()
+    with pytest.raises(InputError, match="bytes shorter than"):
+        read_idx(path, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**26
+
+
+def test_images_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    write_set(tmp_path / "m", "train", *random_set(30))
+    monkeypatch.setattr(images.psutil, "virtual_memory", lambda: SimpleNamespace(available=7_000))
+    assert "GB of memory as numbers" in refused(tmp_path / "m")
+
+
+def test_what_of_a_folder_is_not_read_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    write_set(folder, "train", *random_set(30))
+    write_set(folder, "t10k", *random_set(12, seed=1))
+    assert load_images(str(folder)).notes == ()
+    load_images.cache_clear()
+    write_set(folder, "train", *random_set(30, seed=2), zipped=True)  # beside the plain ones
+    write_set(folder, "emnist", *random_set(5))
+    write_set(folder / "raw", "train", *random_set(5))
+    for number in range(500):
+        (folder / f"{number}.png").touch()
+    (folder / "lost").symlink_to("gone")
+    (folder / "README.md").touch()
+    links, folders, others = load_images(str(folder)).notes
+    assert links.endswith("links to files that are not there: lost")
+    assert folders.endswith("(only the folder itself is read): raw")
+    assert others.endswith("0.png, 1.png, 10.png and 501 more")  # 500 pictures, 2 of emnist, 2 gzipped
+    assert "README" not in "".join((links, folders, others))
+
+
+def test_the_folder_below_that_has_the_images_is_named(tmp_path: Path) -> None:
+    write_set(tmp_path / "raw", "train", *random_set(5))
+    assert refused(tmp_path).endswith("raw in it has: give that folder")
+
+
+def test_a_folder_called_as_a_set_that_is_known_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert load_images("digits").notes[-1] == (
+        "data.source = digits is scikit-learn's digits, not the folder of that name here, which is ./digits"
+    )
+
+
+@pytest.mark.parametrize("name", ["m [v2]", "a::b", "what?", "*", "~", "two\nlines", "-x", "https:"])
+def test_folders_of_images_may_be_called_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_set(tmp_path / "other", "train", *random_set(30, seed=1))
+    write_set(tmp_path / name, "train", *random_set(30))
+    assert len(load_images(name).x) == 30
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "a/" * 3000])
+def test_a_name_that_no_folder_can_have_names_no_images(name: str) -> None:
+    with pytest.raises(InputError, match="names no images"):
+        load_images(name)
+
+
+def test_images_that_changed_after_the_plan_are_not_stored_under_its_key(tmp_path: Path) -> None:
+    """The key of the stage says which images were asked for; those that a worker finds later may be others."""
+    write_set(tmp_path / "m", "train", *random_set(50))
+    tree = imagery.tree_of("vae", str(tmp_path / "m"))
+    learner = learner_class("vae")
+    resolved = learner.resolve(tree)
+    assert any("no t10k images" in note for note in resolved.notes)
+    write_set(tmp_path / "m", "train", *random_set(50, seed=1))
+    load_images.cache_clear()  # as in another process
+    work = learner(learner.params(resolved.tree, "data"), resolved.hints, lambda *_: None)
+    with pytest.raises(InputError, match="the images changed after this run was planned"):
+        work.encode(tmp_path, seed=0)
+    assert not list(tmp_path.glob("*.safetensors"))

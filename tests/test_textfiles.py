@@ -1,15 +1,21 @@
 """Local text files: read as bytes and strings, by their own names, and what is passed over is said."""
 
+import errno
 import gzip
 import json
 import os
 import re
+import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from collapse_cli import files
+from collapse_cli.config import Experiment
 from collapse_cli.data import InputError, Text, load_text
+from collapse_cli.learners import Resolved, learner_class
 from collapse_cli.lm import text as texts
 
 TRAIN = "".join(f"a line of the training text, and its number is {number}\n" for number in range(20))
@@ -294,3 +300,164 @@ def test_a_text_without_a_space_is_cut_into_pieces() -> None:
     assert max(map(len, parts)) == texts.LONGEST_WORD
     tokenizer = texts.train_bpe([row], 300)
     assert tokenizer.decode(texts.encode(tokenizer, [row], line_bos=False)) == row
+
+
+# --- names in the way, paths that lead elsewhere, and text that changes --------------------------------------------------
+
+
+def test_a_folder_called_as_a_text_that_is_known_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    corpus(tmp_path / "wikitext2")
+    corpus(tmp_path / "pydoc")
+    load_text.cache_clear()
+    here, named = load_text("wikitext2"), load_text("pydoc")
+    assert here.splits["test"][0].startswith("another line")
+    assert here.notes == (
+        "data.source = wikitext2 is the folder of that name here, not the Hub's text; that one is "
+        "Salesforce/wikitext:wikitext-2-raw-v1",
+    )
+    assert named.notes[0] == "data.source = pydoc is the text of that name that collapse has, not the folder ./pydoc"
+    load_text.cache_clear()
+
+
+def test_a_text_outside_the_folder_is_said(tmp_path: Path) -> None:
+    folder = corpus(tmp_path / "in")
+    other = corpus(tmp_path / "out", train__txt=TRAIN.replace("line", "river")) / "train.txt"
+    (folder / "sub").mkdir()
+    (folder / "sub" / "own.txt").write_text(TRAIN)
+    for name in (str(other), "../out/train.txt", "sub/../../out/train.txt"):
+        found = read(folder, train=name)
+        assert "river" in found.splits["train"][0]
+        assert any(
+            re.fullmatch(r"the training text is .*, which is outside the folder .*in", note) for note in found.notes
+        )
+    for name in ("sub/own.txt", "./train.txt", str(folder / "train.txt")):
+        assert not any("is outside the folder" in note for note in read(folder, train=name).notes)
+
+
+@pytest.mark.parametrize("way", ["../in/test.txt", "linked.txt"])
+def test_one_file_under_two_names_is_no_test_text(tmp_path: Path, way: str) -> None:
+    folder = corpus(tmp_path / "in")
+    (folder / "linked.txt").symlink_to("test.txt")
+    assert "named as training and as test text" in refused(folder, train=way, test="test.txt")
+    assert any("as validation and as test text" in note for note in read(folder, valid=way).notes)
+
+
+def test_files_that_are_none_are_refused_where_named_and_said_where_not(tmp_path: Path) -> None:
+    folder = corpus(tmp_path / "in")
+    os.mkfifo(folder / "pipe.txt")
+    (folder / "gone.txt").symlink_to("nowhere")
+    (folder / "round.txt").symlink_to("round.txt")
+    assert "pipe.txt is a named pipe, not a file" in refused(folder, train="pipe.txt")
+    assert "gone.txt is a link to nowhere, which is not there" in refused(folder, train="gone.txt")
+    assert "round.txt is a link that leads back to itself" in refused(folder, train="round.txt")
+    for name in ("x" * 5000, "a\0b", "x/" * 3000, "train.txt/x"):
+        assert "there is no such file" in refused(folder, train=name)
+    (folder / "below").mkdir()
+    assert "below: the format is not known" in refused(folder, train="below")
+    notes = "\n".join(read(folder).notes)
+    assert re.search(r"named pipes, sockets or devices: pipe\.txt$", notes, re.MULTILINE)
+    assert re.search(r"links to files that are not there: gone\.txt, round\.txt$", notes, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("gone", "is a link to nowhere"), ("round", "leads back to itself"), ("x" * 5000, "file or folder"),
+     ("a\0b", "no file or folder"), ("pipe.txt", "is a named pipe")],
+)  # fmt: skip
+def test_a_source_that_leads_nowhere_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("gone").symlink_to("nowhere")
+    Path("round").symlink_to("round")
+    os.mkfifo("pipe.txt")
+    assert words in refused(Path(source))
+
+
+def test_what_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system would refuse it; those that run these tests may be allowed everything."""
+    folder = corpus(tmp_path / "in")
+    real_open, real_stat = os.open, Path.stat
+
+    def no_open(path: object, *args: int, **words: int) -> int:
+        if str(path).endswith("train.txt"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real_open(path, *args, **words)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "open", no_open)
+        assert "train.txt cannot be read: Permission denied" in refused(folder)
+
+    def no_stat(path: Path, **words: bool) -> os.stat_result:
+        if str(path) == "hidden/away":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real_stat(path, **words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", no_stat)
+        load_text.cache_clear()
+        with pytest.raises(InputError, match="hidden/away cannot be read: Permission denied"):
+            load_text("hidden/away")
+
+
+def test_ten_thousand_files_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    folder = corpus(tmp_path / "in")
+    (folder / "train.txt").unlink()
+    for number in range(10_000):
+        (folder / f"train-{number}.txt").write_text(f"row {number}\n")
+    began = time.monotonic()
+    rows = read(folder).splits["train"]
+    assert time.monotonic() - began < 20
+    assert rows == tuple(f"row {number}\n" for number in range(10_000))
+
+
+@pytest.mark.parametrize("content", [" \n\n\t\n", "\ufeff", "\ufeff\n"])
+def test_text_of_white_space_only_is_empty(tmp_path: Path, content: str) -> None:
+    for name in ("train", "test"):
+        said = refused(corpus(tmp_path / name, **{f"{name}__txt": content}))
+        assert "text is empty" in said
+
+
+def planned(folder: Path) -> tuple[type[Any], Resolved]:
+    """A word-pair model's plan for the text of a folder, as a new process makes it."""
+    load_text.cache_clear()
+    learner = learner_class("ngram")
+    tree = {
+        "learner": "ngram",
+        "data": {"source": str(folder), "block_size": 128},
+        "model": {"vocab_size": 300},
+        "sample": {"decode": {"beams": 1, "temperature": 1.0}},
+    }
+    return learner, learner.resolve(Experiment.model_validate(tree).model_dump(mode="json"))
+
+
+def test_text_that_changed_after_the_plan_is_not_stored_under_its_key(tmp_path: Path) -> None:
+    """The key of the stage says which text was asked for; what a worker finds later may be another."""
+    folder = corpus(tmp_path / "in", train__txt=TRAIN * 20, test__txt=TEST * 20)
+    learner, resolved = planned(folder)
+    for change, words in (
+        (lambda: (folder / "train.txt").write_text(TRAIN * 21), "the text changed after this run was planned"),
+        (lambda: shutil.rmtree(folder), "there is no file or folder"),
+    ):
+        change()
+        load_text.cache_clear()  # as in another process
+        work = learner(learner.params(resolved.tree, "data"), resolved.hints, lambda *_: None)
+        with pytest.raises(InputError, match=words):
+            work.encode(tmp_path, seed=0)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_what_is_said_of_files_is_said_of_those_that_are_there(tmp_path: Path) -> None:
+    """Not of those from which a finished stage once had the same rows."""
+    notes = []
+    for name, more in (("a", {"extra__txt": "x\n"}), ("b", {})):
+        folder = corpus(tmp_path / name, train__txt=TRAIN * 20, test__txt=TEST * 20, **more)
+        learner, resolved = planned(folder)
+        work = learner(learner.params(resolved.tree, "data"), resolved.hints, lambda *_: None)
+        out = tmp_path / f"{name}-stage"
+        out.mkdir()
+        work.encode(out, seed=0)
+        notes.append((resolved.notes, work.facts["notes"]))
+    assert any("extra.txt" in note for note in notes[0][0])
+    assert not any("extra.txt" in note for note in [*notes[0][1], *notes[1][0], *notes[1][1]])

@@ -85,7 +85,7 @@ class LanguageModel:
             made.layer_parameters,
             made.head_parameters,
             layers=made.layers,
-            notes=notes,
+            notes=(*notes, *text.notes),
         )
 
     @staticmethod

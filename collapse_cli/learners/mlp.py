@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from collapse_cli.data import Dataset, InputError
+from collapse_cli.data import Dataset, InputError, unchanged
 from collapse_cli.images import load_images, pinned
 from collapse_cli.learners import Resolved, nets
 from collapse_cli.learners.family import Family, State
@@ -72,6 +72,7 @@ class Mlp(Family):
             row_bytes=4 * (pixels + CLASSES),
             # measured with batches of 128 to 256: an epoch is bound by the weights' updates as much as by products
             row_flops=4.0 * weights * epochs,
+            notes=images.notes,
         )
 
     @classmethod
@@ -82,6 +83,7 @@ class Mlp(Family):
     def real(self, seed: int) -> tuple[dict[str, Dataset], list[str]]:
         """Images of the source; nothing is drawn, so `seed` is without meaning. `valid` only for `select = "valid"`."""
         images, data = load_images(self.hints["images"]), self.settings["data"]
+        unchanged(data["sha256"], images.sha256, "the images")
         one_hot = np.eye(CLASSES, dtype=np.float32)
         parts = {
             name: Dataset(
@@ -90,7 +92,7 @@ class Mlp(Family):
             )
             for name, rows in images.parts(data["rows"], data["eval_rows"], data["valid"]).items()
         }
-        return parts, list(images.notes)
+        return parts, []  # what is to be said of the images was said when they were looked up
 
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
         """Train with new weights from `seed`, or on from those restored.

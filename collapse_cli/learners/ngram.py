@@ -57,6 +57,7 @@ class NGram(Family):
             sum(min(vocabulary**n, tokens) for n in range(1, order + 1)),
             row_bytes=4 * data["block_size"],
             row_flops=NANOSECONDS * CPU * order * data["block_size"],
+            notes=text.notes,
         )
 
     @staticmethod

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from collapse_cli import zipf
-from collapse_cli.data import SPLITS, Dataset, InputError, Text, load_text
+from collapse_cli.data import SPLITS, Dataset, InputError, Text, load_text, unchanged
 from collapse_cli.learners import lm_measures as measures
 from collapse_cli.lm import folders
 from collapse_cli.lm import text as texts
@@ -126,6 +126,7 @@ def encode(
     """
     text = load_text(**hints["text"])
     data, tokenizer_params = settings["data"], settings["tokenizer"]
+    unchanged(data["sha256"], text.sha256, "the text")
     language = zipf.from_facts(data["zipf"]) if "zipf" in data else None
     if "bpe" in tokenizer_params:
         tokenizer = texts.train_bpe(text.splits["train"], tokenizer_params["bpe"])
@@ -167,7 +168,8 @@ def encode(
         "splits": about,
         "vocab_size": texts.id_range(tokenizer),
         "line_bos": data["line_bos"],
-        "notes": [*text.notes, *spelled, *fewer],
+        # what was said of files stays with them: others can hold the same rows
+        "notes": [*spelled, *fewer],
     } | _truth(language, tokenizer)
     if language and "zipf" not in facts:
         facts["notes"].append(

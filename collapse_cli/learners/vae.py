@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from collapse_cli.data import Dataset, InputError
+from collapse_cli.data import Dataset, InputError, unchanged
 from collapse_cli.images import load_images, pinned
 from collapse_cli.learners import Resolved, nets
 from collapse_cli.learners.family import Family, State, normals
@@ -104,6 +104,7 @@ class Vae(Family):
             row_bytes=4 * height * width,
             # by measurement about a third of the 6 that training nominally takes, in units of a nominal 35 GFLOP/s
             row_flops=2.0 * macs * model["epochs"],
+            notes=images.notes,
         )
 
     @classmethod
@@ -113,11 +114,12 @@ class Vae(Family):
     def real(self, seed: int) -> tuple[dict[str, Dataset], list[str]]:
         """Images of the source; nothing is drawn, so `seed` is without meaning."""
         images, data = load_images(self.hints["images"]), self.settings["data"]
+        unchanged(data["sha256"], images.sha256, "the images")
         parts = {
             name: Dataset({"x": images.x[rows]}, np.zeros(len(rows), np.int32))
             for name, rows in images.parts(data["rows"], data["eval_rows"]).items()
         }
-        return parts, list(images.notes)
+        return parts, []  # what is to be said of the images was said when they were looked up
 
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
         """Train with new weights from `seed`, or on from those restored; order, noise and weights are the seed's.
