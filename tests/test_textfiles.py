@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import e2e
 import pytest
 
 from collapse_cli import files
@@ -461,3 +462,24 @@ def test_what_is_said_of_files_is_said_of_those_that_are_there(tmp_path: Path) -
         notes.append((resolved.notes, work.facts["notes"]))
     assert any("extra.txt" in note for note in notes[0][0])
     assert not any("extra.txt" in note for note in [*notes[0][1], *notes[1][0], *notes[1][1]])
+
+
+def test_notes_come_with_a_finished_run_too_and_other_text_is_refused_in_one_line(tmp_path: Path) -> None:
+    config = e2e.write_experiment(tmp_path)
+    command = ("run", config, "--runs-dir", tmp_path / "runs", "--generations", "0", "--policy", "keep-0")
+    load_text.cache_clear()
+    first = e2e.collapse(*command)
+    assert first.code == 0, first.err
+    assert "not read in" not in first.out + first.err
+    (tmp_path / "text" / "more.txt").write_text("these are other rows\n")
+    load_text.cache_clear()
+    again = e2e.collapse(*command)
+    assert "nothing to compute" in again.out
+    assert (again.out + again.err).count("files whose names say no split: more.txt") == 1
+    with (tmp_path / "text" / "train.txt").open("a") as text:
+        text.write("One line more.\n")
+    load_text.cache_clear()
+    other = e2e.collapse(*command)
+    assert other.code == 2
+    assert other.err.count("\n") == 1
+    assert "holds is not what it held when the run 'tiny' was made; restore it, or give this run a --name" in other.err
