@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from collapse_cli import learners, mixture, policies, tracking
+from collapse_cli import files, learners, mixture, policies, tracking
 from collapse_cli.config import ConfigError, Experiment, nearest
 from collapse_cli.data import HUB_NAMES, SPLITS, HubError, InputError, hub_revision, load_text
 from collapse_cli.rundir import RunFolder
@@ -135,13 +135,13 @@ def check_text(data: Mapping[str, Any]) -> None:
             f"data.source = {source} is numbers and no text: name a text (wikitext2, pydoc, zipf, a file, a folder or "
             "a Hub id), or a learner of numbers"
         )
-    path = _path(source, "data.source")
-    here = path.exists()
-    if here and not (path.is_file() or path.is_dir()):
-        raise InputError(f"data.source = {source!r} is a pipe or a device; give a file or a folder")
     if source in MADE_TEXTS:
         return  # checked when it is made
-    if here:  # read as it will be read again, which costs nothing then: it is kept
+    path = _path(source, "data.source")
+    kind = files.what_is(path)
+    if kind == "other":
+        raise InputError(f"data.source = {source!r} is a pipe or a device; give a file or a folder")
+    if kind:  # read as it will be read again, which costs nothing then: it is kept
         load_text(**{name: data[name] for name in ("source", *SPLITS)}, column=data["text"])
         return
     if source.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", source):
@@ -159,11 +159,10 @@ def check_source(config: Experiment) -> None:
             raise InputError(
                 f"data.source = {source!r} is nothing that the learner {config.learner} takes; it takes {', '.join(takes)}"
             )
-    elif source not in IMAGES and not _path(source, "data.source").is_dir():
-        is_file = _path(source, "data.source").exists()
+    elif source not in IMAGES and (kind := files.what_is(_path(source, "data.source"))) != "folder":
         raise InputError(
             f"data.source = {source!r} is a file; give the folder of MNIST's IDX files"
-            if is_file
+            if kind
             else f"data.source = {source!r} names no images; give digits, mnist, or a folder of MNIST's IDX files (--data FOLDER)"
         )
 
