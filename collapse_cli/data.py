@@ -160,7 +160,7 @@ def load_text(
         if held == 0:
             raise InputError(
                 f"{source} has no test text and, with {len(rows)} rows, is too short to hold some out; "
-                "give a folder with a training and a test file"
+                "give a folder with a training and a test file" + "".join(f"; {note}" for note in notes)
             )
         splits["train"], splits["valid"], splits["test"] = rows[: -2 * held], rows[-2 * held : -held], rows[-held:]
         notes.append(f"{source} has no test text: its last {HELD_OUT:.0%} is held out as test, as much as validation")

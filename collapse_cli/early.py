@@ -12,6 +12,7 @@ from typing import Any
 from collapse_cli import files, learners, mixture, policies, tracking
 from collapse_cli.config import ConfigError, Experiment, nearest
 from collapse_cli.data import HUB_NAMES, SPLITS, HubError, InputError, hub_revision, load_text
+from collapse_cli.images import load_images
 from collapse_cli.rundir import RunFolder
 from collapse_cli.textfiles import format_of
 
@@ -165,6 +166,8 @@ def check_source(config: Experiment) -> None:
             if kind
             else f"data.source = {source!r} names no images; give digits, mnist, or a folder of MNIST's IDX files (--data FOLDER)"
         )
+    elif source not in IMAGES:  # read as it will be read again, which costs nothing then: it is kept
+        load_images(source)
 
 
 def _check_config(path: Path) -> None:

@@ -104,7 +104,8 @@ def _groups(folder: Path, chosen: Mapping[str, str]) -> tuple[dict[str, list[Pat
         if len(there) == 1 and not groups:
             groups["train"] = there
         else:
-            raise InputError(f"{folder}: which file is the training text? ({listed}) Say --set data.train=FILE")
+            also = "".join(f"; {note}" for note in _passed_over(folder, inside, True))
+            raise InputError(f"{folder}: which file is the training text? ({listed}) Say --set data.train=FILE{also}")
     shared = _shared(groups)
     used = {file for group in groups.values() for file in group}
     rest = [path for path in inside if path not in used]

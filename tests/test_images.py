@@ -3,6 +3,8 @@
 import gzip
 import os
 import struct
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -372,3 +374,18 @@ def test_images_that_changed_after_the_plan_are_not_stored_under_its_key(tmp_pat
     with pytest.raises(InputError, match="the images changed after this run was planned"):
         work.encode(tmp_path, seed=0)
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_files_that_cannot_be_used_are_said_before_torch_is_there(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    write_set(folder, "train", *random_set(30))
+    (folder / "train-images-idx3-ubyte").write_bytes(b"no images")
+    code = (
+        "import sys; from collapse_cli.__main__ import main; "
+        f"code = main(['run', '--preset', 'nature-vae', '--data', {str(folder)!r}, '--runs-dir', {str(tmp_path / 'runs')!r}]); "
+        "sys.exit(100 if 'torch' in sys.modules else code)"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert made.returncode == 2, made.stderr
+    assert "train-images-idx3-ubyte is not an IDX file" in made.stderr
+    assert not (tmp_path / "runs").exists()

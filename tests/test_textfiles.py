@@ -356,7 +356,19 @@ def test_files_that_are_none_are_refused_where_named_and_said_where_not(tmp_path
         assert "there is no such file" in refused(folder, train=name)
     (folder / "below").mkdir()
     assert "below: the format is not known" in refused(folder, train="below")
-    notes = "\n".join(read(folder).notes)
+    (folder / "test.txt").unlink()
+    os.mkfifo(folder / "test.txt")
+    (folder / "train.txt").write_text("one row\n")
+    assert re.search(
+        r"too short to hold some out; .*named pipes, sockets or devices: pipe\.txt, test\.txt", refused(folder)
+    )
+    (folder / "train.txt").unlink()
+    assert re.search(r"which file is the training text\? .*devices: pipe\.txt, test\.txt", refused(folder))
+    corpus(folder.parent / "other")
+    os.mkfifo(folder.parent / "other" / "pipe.txt")
+    for name in ("gone", "round"):
+        (folder / f"{name}.txt").rename(folder.parent / "other" / f"{name}.txt")
+    notes = "\n".join(read(folder.parent / "other").notes)
     assert re.search(r"named pipes, sockets or devices: pipe\.txt$", notes, re.MULTILINE)
     assert re.search(r"links to files that are not there: gone\.txt, round\.txt$", notes, re.MULTILINE)
 
