@@ -84,7 +84,7 @@ def run(
         from collapse_cli import printing, runner
 
     for note in asked.notes(tree, RunFolder(runs_dir, named), instead):
-        console.print(f"note: {terminal.plain(note)}", markup=False, soft_wrap=True)
+        terminal.line(console, f"note: {note}")
     results = runner.run_all(tree, runs_dir, named, console, jobs=jobs, dry_run=dry_run)
     if as_json:
         print(json.dumps(results if tree.variants else results["runs"][0]))
@@ -132,7 +132,7 @@ def evaluate(
             print(json.dumps(measured))
             return
         for note in measured["notes"]:
-            console.print(f"note: {terminal.plain(note)}", markup=False)
+            terminal.line(console, f"note: {note}")
         said = show.protocol(measured["protocol"], measured["predicted_tokens"])
         facts = {
             "perplexity": show.perplexity(measured["perplexity"]),
@@ -152,7 +152,7 @@ def evaluate(
     else:
         console.print(show.evaluation_table(rows, folder.name))
         for said in show.protocols([row for row in rows if not row["pruned"]]):
-            console.print(said, style="dim", highlight=False)
+            terminal.line(console, said, "dim")
     if wrong := again.disagreements(rows):
         console.print(f"[red]{len(wrong)} of {len(rows)} models do not give the perplexity that was logged[/]")
         raise typer.Exit(1)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from collapse_cli.metrics.families import headline
 from collapse_cli.stage import Finished, Stage
-from collapse_cli.terminal import Table, plain, safe, short
+from collapse_cli.terminal import Table, line, safe, short
 
 if TYPE_CHECKING:
     from collapse_cli.metrics.intervals import Interval
@@ -56,7 +56,7 @@ class Progressing:
 
     def line(self, text: str) -> None:
         """A line that stays; nothing in it is taken for markup."""
-        self.console.print(plain(text), highlight=False, markup=False, soft_wrap=True)
+        line(self.console, text)
 
     def started(self, kind: str, where: str) -> None:
         label = f"{kind:<7} {where}"
@@ -257,12 +257,13 @@ def protocols(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def protocol(said: Mapping[str, Any], predicted: int) -> str:
     """What a perplexity means: protocol, context, stride, tokens, BOS policy; and what an unseen token counts as."""
-    lines = "a BOS token before every line" if said["line_bos"] else "no BOS tokens"
-    if said["protocol"] == "block":
-        how = f"blocks of {said['context']} tokens, the first of each not predicted"
+    lines = "a BOS token before every line" if said.get("line_bos") else "no BOS tokens"
+    if said.get("protocol") != "sliding":
+        how = f"blocks of {said.get('context', '?')} tokens, the first of each not predicted"
     else:
-        how = f"a sliding window of {said['context']} tokens moved by {said['stride']}"
-    arithmetic = "" if said["dtype"] in ("float32", "float64") else f"; in {said['dtype']}"
+        how = f"a sliding window of {said.get('context', '?')} tokens moved by {said.get('stride', '?')}"
+    dtype = said.get("dtype", "float32")
+    arithmetic = "" if dtype in ("float32", "float64") else f"; in {short(dtype)}"
     floor = f"; {floored(said['floor'])}" if "floor" in said else ""
     return f"token-weighted over {predicted:,} predicted tokens; {how}; {lines}{arithmetic}{floor}"
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from collapse_cli.rundir import RunFolder
 
-STATUS = {"started": "started: at work, or killed (the same command goes on)"}
+STATUS = {"started": "started: at work, or killed (give the same command again to go on)"}
 
 
 def _folder(text: str | Path) -> Path:
@@ -50,7 +50,7 @@ def list_runs(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
     console.print(listing.table(found, runs_dir))
     for one in found:
         if one["error"]:
-            console.print(f"{one['name']}: {terminal.plain(one['error'], 300)}", markup=False)
+            terminal.line(console, f"{one['name']}: {terminal.plain(one['error'], 300)}")
 
 
 def status(

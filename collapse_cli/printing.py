@@ -7,7 +7,7 @@ from rich.console import Console
 
 from collapse_cli import compare, compare_families, expectations, outcome
 from collapse_cli import console as show
-from collapse_cli.terminal import Table, plain, safe, short
+from collapse_cli.terminal import Table, line, safe, short
 
 
 def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
@@ -42,7 +42,7 @@ def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
         highlight=False,
     )
     for note in plan["notes"]:
-        console.print(f"note: {plain(note)}", highlight=False, markup=False)
+        line(console, f"note: {note}")
     if plan["disk_needed"] > plan["disk_free"]:
         console.print("[red]this run would be refused: the disk is too small for it[/]")
 
@@ -62,9 +62,9 @@ def print_rows(console: Console, rows: Sequence[Mapping[str, Any]], tree: Mappin
                 show.perplexity_table(rows, "perplexity on real test text, the floor for what was never seen")
             )
     for said in show.protocols(rows):
-        console.print(said, style="dim", highlight=False)
+        line(console, said, "dim")
     for warning in show.row_warnings(rows):
-        console.print(f"[yellow]warning:[/] {safe(warning)}", highlight=False, soft_wrap=True)
+        line(console, warning, mark="[yellow]warning:[/] ")
 
 
 def print_run(console: Console, result: Mapping[str, Any]) -> None:
@@ -76,8 +76,8 @@ def print_run(console: Console, result: Mapping[str, Any]) -> None:
         console.print("nothing to compute: all stages are in the store", highlight=False)
     else:
         console.print(f"{result['computed']} stages computed, {result['cached']} from the store", highlight=False)
-    console.print(safe(result["verdict"]), style="bold", highlight=False)
-    console.print(f"{safe(result['folder'])}: run.json plan.json metrics.jsonl events.jsonl", highlight=False)
+    line(console, result["verdict"], "bold")
+    line(console, f"{result['folder']}: run.json plan.json metrics.jsonl events.jsonl")
     console.print(f"report: {safe(result['report'])}", highlight=False, soft_wrap=True)
 
 
@@ -85,16 +85,16 @@ def print_comparison(console: Console, found: compare.Comparison | compare_famil
     """Runs side by side: what is not comparable, the tables, each run's verdict, and what limits the numbers."""
     if isinstance(found, compare.Comparison):
         for warning in found.warnings:
-            console.print(f"[yellow]warning:[/] {safe(warning)}", highlight=False, soft_wrap=True)
+            line(console, warning, mark="[yellow]warning:[/] ")
         tables = compare.tables(found)
     else:
         tables = compare_families.tables(found)
     for table in tables:
         console.print(table)
     for run, verdict in found.verdicts.items():
-        console.print(f"{plain(run)}: {plain(verdict)}", style="bold", highlight=False, markup=False)
+        line(console, f"{run}: {verdict}", "bold")
     for note in found.notes:
-        console.print(f"note: {plain(note)}", highlight=False, markup=False)
+        line(console, f"note: {note}")
 
 
 def print_variants(console: Console, results: Mapping[str, Any]) -> None:

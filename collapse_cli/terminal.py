@@ -59,12 +59,22 @@ def console(*, stderr: bool = False, **options: Any) -> Terminal:
     return Terminal(stderr=stderr, highlight=False, emoji=False, **options)
 
 
+def line(screen: Console, text: object, style: str = "", mark: str = "") -> None:
+    """A line that stays, whatever is in it: wrapped between words on a terminal, whole where the output is kept.
+
+    Args:
+        mark: rich markup that goes before it.
+    """
+    screen.print(f"{mark}{safe(text)}", style=style or None, highlight=False, soft_wrap=not screen.is_terminal)
+
+
 def say(message: object) -> None:
     """One line on stderr."""
     print(f"collapse: {plain(message)}", file=sys.stderr)
 
 
 FOLDED = 24  # columns that a cell whose words may be broken, such as a path, has at least
+LONGEST_NUMBER = 28  # columns of a number with its interval; what is longer is a sentence, and may be wrapped
 
 
 class Table(RichTable):
@@ -72,7 +82,7 @@ class Table(RichTable):
 
     Columns of text are wrapped between words. Where that does not fit, the columns after the first `keys` are spread over
     several tables, each with the first `keys` again; then columns of numbers (those aligned to the right) are wrapped, too;
-    where even one does not fit beside the keys, each row becomes a list of its own.
+    where even one does not fit beside the keys, or wide keys would be said over and over, each row becomes a list.
     """
 
     def __init__(self, title: str = "", *headers: str, keys: int = 1, **options: Any) -> None:
@@ -84,7 +94,9 @@ class Table(RichTable):
         width = options.max_width
         for wrapped in (False, True):
             sizes = [self._sizes(console, options, column, wrapped=wrapped) for column in self.columns]
-            if (groups := _groups([least for least, _ in sizes], self.keys, width)) is not None:
+            groups = _groups([least for least, _ in sizes], self.keys, width)
+            keys = _total([least for least, _ in sizes[: self.keys]])
+            if groups is not None and (len(groups) < 3 or keys <= width / 2):
                 break
         else:
             yield from self._stacked()
@@ -121,7 +133,10 @@ class Table(RichTable):
         heads = [console.measure(cell, options=options) for cell in head]
         natural = max((one.maximum for one in (*measured, *heads)), default=1)
         numbers = column.justify == "right"
-        least = max((one.maximum if numbers and not wrapped else one.minimum for one in measured), default=1)
+        narrow = numbers and not wrapped and max((one.maximum for one in measured), default=0) <= LONGEST_NUMBER
+        least = max((one.maximum if narrow else one.minimum for one in measured), default=1)
+        if numbers and not narrow and not wrapped:
+            least = max(least, min(natural, FOLDED))
         least = max(least, *(one.minimum for one in heads)) if heads else least
         if column.overflow == "fold" and not numbers:
             least = min(least, FOLDED)
@@ -135,7 +150,8 @@ class Table(RichTable):
         for number in range(len(self.rows)):
             for header, cells in columns:
                 if cells[number] not in ("", None):
-                    yield f"{header}: {cells[number]}" if header else cells[number]
+                    said = ", ".join(str(cells[number]).splitlines())
+                    yield f"{header}: {said}" if header else said
             yield ""
         if self.caption:
             yield f"[dim]{self.caption}[/]"
