@@ -349,3 +349,163 @@ def test_a_tokenizers_ids_may_have_gaps() -> None:
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
     assert (len(tokenizer), texts.id_range(tokenizer)) == (3, 91)
+
+
+# --- what no shape of a weight tells ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ("rope_parameters", "lost settings: rope_parameters"),
+        ("rms_norm_eps", "lost settings: rms_norm_eps"),
+    ],
+)
+def test_a_setting_that_a_config_has_lost_is_named(lost: str, said: str, folder: Path) -> None:
+    """The weights fit as well with transformers' default, and another perplexity would come out."""
+    configure(folder, **{lost: None})
+    with pytest.raises(InputError, match=said):
+        opened(folder)
+
+
+def test_another_version_may_write_other_settings_but_heads_must_be_said(folder: Path) -> None:
+    """As many heads as transformers takes by itself fit these weights as well as the four that they were made for."""
+    model = random_model(hidden_size=32, num_key_value_heads=4)
+    model.save_pretrained(folder)
+    configure(folder, transformers_version="4.31.0", rope_parameters=None, head_dim=None, num_key_value_heads=None)
+    np.testing.assert_allclose(logits(opened(folder)), logits(model), rtol=1e-5, atol=1e-5)
+    configure(folder, num_attention_heads=None)
+    with pytest.raises(InputError, match="lost settings: num_attention_heads"):
+        opened(folder)
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"])
+@pytest.mark.parametrize("value", [0, -3])
+def test_sizes_below_one_are_named(name: str, value: int, folder: Path) -> None:
+    configure(folder, **{name: value})
+    with pytest.raises(InputError, match=f"{name} is {value}, but must be at least 1"):
+        opened(folder)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gemma2", "gpt2"])
+def test_a_hundred_million_layers_are_refused_before_a_list_is_made_of_them(kind: str, folder: Path) -> None:
+    name = "n_layer" if kind == "gpt2" else "num_hidden_layers"
+    configure(folder, model_type=kind, **{name: 10**8})
+    with pytest.raises(InputError, match="100,000,000 layers are more than"):
+        architecture.config_of(folder)
+    with pytest.raises(InputError, match="100,000,000 layers are more than"):
+        architecture.make_config({"model_type": kind, name: 10**8})
+
+
+def test_many_layers_are_counted_without_making_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = random_model().config
+    config.num_hidden_layers = 12
+    exact = architecture.outline(config)
+    monkeypatch.setattr(architecture, "COUNTED_LAYERS", 8)
+    made: list[int] = []
+    count = architecture._count
+    monkeypatch.setattr(architecture, "_count", lambda few: made.append(few.num_hidden_layers) or count(few))
+    assert architecture.outline(config) == exact
+    assert made == [2, 4, 6]
+
+
+def test_whole_numbers_in_a_bin_are_quantised_weights(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save({name: (weight * 10).to(torch.int8) for name, weight in weights.items()}, folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"int8.*quantised"):
+        opened(folder)
+
+
+def test_an_index_may_not_name_files_outside_the_folder(folder: Path) -> None:
+    """They would be read, and be no part of the model's hash."""
+    (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
+    names = load_file(folder.parent / "outside.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "../outside.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="names files outside the folder"):
+        opened(folder)
+
+
+def test_shards_without_their_index(folder: Path) -> None:
+    sharded(folder)
+    (folder / "model.safetensors.index.json").unlink()
+    with pytest.raises(InputError, match=r"parts of weights .* without their index"):
+        opened(folder)
+
+
+def test_a_masked_model_that_is_set_to_decode_is_still_none(tmp_path: Path) -> None:
+    config = transformers.BertConfig(
+        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    transformers.BertForMaskedLM(config).save_pretrained(tmp_path / "model")
+    configure(tmp_path / "model", is_decoder=True)
+    with pytest.raises(InputError, match="BertForMaskedLM, which was trained to see the tokens on both sides"):
+        opened(tmp_path / "model")
+
+
+def test_a_suggestion_how_to_sample_that_is_none_does_not_keep_a_model_from_being_saved(folder: Path) -> None:
+    (folder / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.3, "top_p": 0.5}')
+    opened(folder).save_pretrained(folder.parent / "again")
+    np.testing.assert_allclose(logits(opened(folder.parent / "again")), logits(random_model()), rtol=1e-5, atol=1e-5)
+
+
+def test_no_family_is_taken_for_one_that_has_lost_settings(tmp_path: Path) -> None:
+    """The default config of every causal family, as transformers itself has just written it."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NAMES
+
+    refused = {}
+    for kind in NAMES:
+        try:
+            transformers.AutoConfig.for_model(kind).save_pretrained(tmp_path)
+        except Exception:
+            continue
+        try:
+            architecture.config_of(tmp_path)
+        except InputError as error:
+            refused[kind] = str(error)
+    assert {kind: said for kind, said in refused.items() if "not of text alone" not in said} == {}
+    assert len(refused) < len(NAMES) / 4
+
+
+# --- tokenizers -------------------------------------------------------------------------------------------------------
+
+
+def words_tokenizer(*words: str, lower: bool = False) -> Any:
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers
+    from tokenizers import models as kinds
+
+    inner = Tokenizer(kinds.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if lower:
+        inner.normalizer = normalizers.Lowercase()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+
+
+def said_of(tokenizer: Any, *rows: str) -> list[str]:
+    return texts.losses(tokenizer, rows, texts.encode(tokenizer, rows, line_bos=False))
+
+
+def test_what_a_tokenizer_loses_of_a_text_is_said() -> None:
+    plain = words_tokenizer("<unk>", "the", "cat")
+    assert said_of(plain, "the cat\n", "the the\n") == []
+    assert "25.0% of the test text's tokens are the unknown token" in said_of(plain, "the cat\n", "the dog\n")[0]
+    small = words_tokenizer("<unk>", "the", "cat", lower=True)
+    assert "('TheCat' becomes 'thecat')" in said_of(small, "The Cat\n")[0]
+
+
+def test_special_tokens_that_only_the_tokenizer_has_do_not_count() -> None:
+    tokenizer = words_tokenizer("<unk>", "the", "cat")
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    assert (texts.id_range(tokenizer), texts.text_range(tokenizer)) == (4, 3)
+    tokenizer.add_tokens(["dog"])
+    assert (texts.id_range(tokenizer), texts.text_range(tokenizer)) == (5, 5)
+
+
+def test_a_tokenizer_with_code_of_its_own_is_not_run(tmp_path: Path) -> None:
+    words_tokenizer("<unk>", "a").save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    own = {"auto_map": {"AutoTokenizer": ["mine.Mine", None]}, "tokenizer_class": "Mine"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | own))
+    with pytest.raises(InputError, match=r"program code that lies beside it .* never runs"):
+        texts.load_tokenizer(tmp_path)

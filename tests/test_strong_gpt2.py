@@ -9,7 +9,7 @@ from collapse_cli import mixture
 from collapse_cli.config import Experiment, load, preset_path, read_toml, variant_experiments
 from collapse_cli.data import InputError
 from collapse_cli.learners.lm import LanguageModel
-from collapse_cli.lm import model as models
+from collapse_cli.lm import architecture
 
 
 def read(name: str) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def test_the_full_preset_has_the_settings_of_the_paper() -> None:
 def test_a_model_from_scratch_comes_in_any_number_of_layers(fields: dict[str, Any], size: int) -> None:
     tree = tree_of(config=fields)
     sized = LanguageModel.sized(tree, size)
-    assert models.make_config(sized["model"]["config"], vocab_size=300).num_hidden_layers == size
+    assert architecture.make_config(sized["model"]["config"], vocab_size=300).num_hidden_layers == size
     assert tree["model"]["config"] == fields, "the tree itself was changed"
     assert {name: value for name, value in sized.items() if name != "model"} == {
         name: value for name, value in tree.items() if name != "model"

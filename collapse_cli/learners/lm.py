@@ -65,8 +65,10 @@ class LanguageModel:
         if folder:
             models.check_complete(folder)
         _check_fit(
-            tree, config, made.positions, model["vocab_size"] if tokenizer is None else texts.id_range(tokenizer)
+            tree, config, made.positions, model["vocab_size"] if tokenizer is None else texts.text_range(tokenizer)
         )
+        if tokenizer is not None:
+            _check_special(tree, config, tokenizer)
 
         text = reading.find_text(data, hints)
         if tree["train"]["select"] == "valid" and "valid" not in text.splits:
@@ -187,7 +189,11 @@ class LanguageModel:
         """
         settings, tokenizer = self.settings["sample"], self._tokenizer
         end, start = tokenizer.eos_token_id, texts.bos_id(tokenizer)
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (end or 0)
+        pad = tokenizer.pad_token_id
+        if pad is None or pad >= architecture.vocabulary(
+            self._model.config
+        ):  # added to the tokenizer, not to the model
+            pad = end or 0
         if settings["prompts"] == "none" and start is None:
             raise InputError("sample.prompts = none needs a BOS or end-of-text token, and the tokenizer has neither")
         cut = measures.cut_prompts(prompts, settings, start)
@@ -322,6 +328,20 @@ def _check_memory(parameters: int) -> tuple[str, ...]:
         f"training {parameters:,} parameters takes {TRAINING_BYTES * parameters / gib:,.0f} GiB (weights, gradients, two moments of "
         f"Adam), and this machine has {total / gib:,.0f} GiB",
     )
+
+
+def _check_special(tree: Mapping[str, Any], config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> None:
+    """That the special tokens which are used have rows in the model; others may have been added to a tokenizer alone."""
+    there = architecture.vocabulary(config)
+    used = {"end-of-text": tokenizer.eos_token_id}
+    if tree["data"]["line_bos"] or tree["sample"]["prompts"] == "none":
+        used["begin-of-text"] = texts.bos_id(tokenizer)
+    for name, index in used.items():
+        if index is not None and index >= there:
+            raise InputError(
+                f"the tokenizer's {name} token has the id {index:,}, but the model has only {there:,} tokens; use the model's own "
+                "tokenizer (model.tokenizer)"
+            )
 
 
 def _check_fit(tree: Mapping[str, Any], config: "PreTrainedConfig", limit: int | None, ids: int) -> None:

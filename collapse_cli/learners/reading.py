@@ -138,10 +138,13 @@ def encode(
     tokenizer.save_pretrained(folder / TOKENIZER)
     about: dict[str, Any] = {}
     rows: dict[str, Dataset] = {}
+    lost: list[str] = []
     for done, split in enumerate(name for name in SPLITS if name in text.splits):
         stream = texts.encode(tokenizer, text.splits[split], line_bos=data["line_bos"])
         size = data["block_size"] if split == "train" else data["eval_block_size"]
         rows[split] = texts.blocks(stream, size, split, tail=split == "test" and data.get("test_tail", False))
+        if split == "test":
+            lost = texts.losses(tokenizer, text.splits[split], stream)
         joined = "".join(text.splits[split])
         words, bytes_ = len(joined.split()), len(joined.encode())
         about[split] = {"tokens": len(stream), "words": words, "bytes": bytes_, "blocks": len(rows[split])}
@@ -169,7 +172,7 @@ def encode(
         "vocab_size": texts.id_range(tokenizer),
         "line_bos": data["line_bos"],
         # what was said of files stays with them: others can hold the same rows
-        "notes": [*spelled, *fewer],
+        "notes": [*spelled, *fewer, *lost],
     } | _truth(language, tokenizer)
     if language and "zipf" not in facts:
         facts["notes"].append(

@@ -28,7 +28,14 @@ POSITION_TABLES = ("embed_positions", "position_embeddings", "position_embedding
 MOST_LAYERS = 10_000  # more are a slip of the pen, and only making their objects would take minutes
 COUNTED_LAYERS = 200  # more are not made to be counted: a few are, and the rest follows
 LONGEST_LIST = 10_000_000  # a number in a list of settings, which may say how often something is repeated
-HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads", "encoder_attention_heads")
+SIZES = (
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("intermediate_size", "ffn_dim"),
+)
+HEADS, SHARED = (
+    ("_head", "_heads"),
+    ("kv", "key_value"),
+)  # ends of names of how many heads there are, and parts of others
 MASKED = ("ForMaskedLM", "ForPreTraining")  # what such models are made to do needs the tokens on both sides
 FEW = 3  # names that a message gives of many
 
@@ -65,7 +72,7 @@ def _check_sizes(fields: Mapping[str, Any], what: str) -> None:
 
     kind = str(fields.get("model_type", ""))
     names = dict(CONFIG_MAPPING[kind].attribute_map) if kind in CONFIG_MAPPING else {}
-    for size in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
+    for size in SIZES:
         for name in {size, names.get(size, size)} & fields.keys():
             value = fields[name]
             if isinstance(value, int) and value < 1:
@@ -152,7 +159,11 @@ def _check_kept(config: "PreTrainedConfig", fields: Mapping[str, Any], folder: P
 
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise InputError(f"{folder}: a {config.model_type} model is no causal language model (AutoModelForCausalLM)")
-    if config.get_text_config() is not config:
+    try:
+        alone = config.get_text_config() is config
+    except ValueError:  # it has several
+        alone = False
+    if not alone:
         raise InputError(
             f"{folder}: a {config.model_type} model is not of text alone; collapse takes models of text: save its language model "
             "as a folder of its own"
@@ -162,9 +173,9 @@ def _check_kept(config: "PreTrainedConfig", fields: Mapping[str, Any], folder: P
         raise InputError(
             f"{folder}: the weights are those of a {made_as}, which was trained to see the tokens on both sides; it is not causal"
         )
-    lost = (
-        {"num_attention_heads"} if hasattr(config, "num_attention_heads") and not fields.keys() & set(HEADS) else set()
-    )
+    written = config.to_dict().keys() | type(config).attribute_map.keys()
+    heads = [name for name in fields if name.endswith(HEADS) and not any(part in name for part in SHARED)]
+    lost = {"num_attention_heads"} if "num_attention_heads" in written and not heads else set()
     if fields.get("transformers_version") == __version__:  # it wrote these, too; other versions write others
         lost |= config.to_diff_dict().keys() - fields.keys() - {"architectures", "dtype", "torch_dtype"}
     if lost:

@@ -21,6 +21,8 @@ KNOWN_SPECIAL = (END, "<|endoftext|>", "<pad>", "<unk>")  # what a bare vocabula
 LONGEST_WORD = 1 << 14
 BEFORE_WORD = re.compile(r"(?<=\S)[ ](?=\S)")
 CHARACTERS_AT_ONCE = 1 << 18  # of text given to a tokenizer together: what it answers with takes 20 times the memory
+NOTABLE = 0.01  # of all tokens
+LOOKED_AT, LOOKED_AT_CHARACTERS = 500, 50_000  # rows and characters of a text that are turned back from tokens
 
 
 def train_bpe(lines: Sequence[str], vocab_size: int) -> "PreTrainedTokenizerBase":
@@ -106,17 +108,69 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
             return _wrap(Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))))
         if has_tokenizer(folder):
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             if not tokenizer.get_vocab():
                 raise InputError(f"{folder}: the tokenizer has no tokens; its files are damaged or not all there")
             return tokenizer
     except InputError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
-        raise InputError(
-            f"{folder}: the tokenizer cannot be loaded: {first_line(error)}; fetch its files again"
-        ) from None
+        raise InputError(f"{folder}: the tokenizer cannot be loaded: {_why(error, folder)}") from None
     raise InputError(f"{folder} holds no tokenizer; name one with --set model.tokenizer=FOLDER")
+
+
+def _why(error: Exception, folder: Path) -> str:
+    """Why a tokenizer cannot be loaded, and what to do."""
+    if "custom code" in str(error):
+        return (
+            "it needs program code that lies beside it (auto_map in tokenizer_config.json), which collapse never runs"
+        )
+    if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")):
+        return (
+            "it has no tokenizer.json, only a file for a library that is not installed (sentencepiece or tiktoken); load it where "
+            "that is installed, and save it with AutoTokenizer"
+        )
+    return f"{first_line(error)}; fetch its files again"
+
+
+def text_range(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """One more than the largest id that text can become: special tokens, which are never read out of text, do not count."""
+    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return max((index for index in tokenizer.get_vocab().values() if index not in special), default=-1) + 1
+
+
+def unknown_id(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """The token that stands for what the tokenizer does not know; also where it is not declared as such, as in ours."""
+    found: int | None = tokenizer.unk_token_id
+    return tokenizer.get_vocab().get(UNKNOWN) if found is None else found
+
+
+def losses(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], ids: np.ndarray) -> list[str]:
+    """What of a text does not reach the model, in sentences: unknown words, and characters that come back as others.
+
+    Args:
+        ids: what `encode` made of the rows.
+    """
+    unknown = unknown_id(tokenizer)
+    share = 0.0 if unknown is None else float(np.mean(ids == unknown)) if len(ids) else 0.0
+    if share >= NOTABLE:
+        return [
+            f"{100 * share:.1f}% of the test text's tokens are the unknown token: the model is scored on that token and not on the "
+            "words, so the perplexity says less than it seems to"
+        ]
+    text = "".join(rows[:LOOKED_AT])[:LOOKED_AT_CHARACTERS]
+    back = tokenizer.decode(encode(tokenizer, [text], line_bos=False), clean_up_tokenization_spaces=False)
+    wanted, found = ("".join(part.split()) for part in (text, back))  # where blanks go differs from kind to kind
+    if wanted == found or share:
+        return []
+    first = next(
+        (i for i, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b), min(len(wanted), len(found))
+    )
+    here, there = wanted[max(0, first - 8) : first + 8], found[max(0, first - 8) : first + 8]
+    return [
+        f"the tokenizer does not keep the text as it is ({here!r} becomes {there!r}): perplexity by word and bits per byte "
+        "are those of the changed text"
+    ]
 
 
 def id_range(tokenizer: "PreTrainedTokenizerBase") -> int:
