@@ -20,7 +20,6 @@ from collapse_cli.process import SLEEPING
 WAYS: dict[str, dict[str, str]] = {
     "spin": {"GOMP_SPINCOUNT": "300000"},  # what GNU's OpenMP does where nothing is set
     "sleep": SLEEPING,
-    **{f"spin {count}": {"GOMP_SPINCOUNT": str(count)} for count in (300, 1000, 3000, 10000, 30000, 100000)},
 }
 STEPS, BATCH = {"quick": 60, "small": 12, "opt125m": 2}, 32
 
