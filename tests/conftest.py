@@ -20,9 +20,9 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.pop("COLLAPSE_CHECKPOINT_SECONDS", None)
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 import collapse_cli  # noqa: E402, F401 - before any test imports torch: it says how OpenMP's threads wait
-from hypothesis import settings  # noqa: E402
 
 PROJECT = Path(__file__).resolve().parent.parent
 
