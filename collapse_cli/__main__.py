@@ -14,7 +14,7 @@ ADVICE = {
     errno.ENOTDIR: "a part of this path is a file; choose another --runs-dir",
     errno.ENAMETOOLONG: "shorten it",
     errno.ELOOP: "it is a link to itself; choose another --runs-dir",
-    errno.EEXIST: "a file stands where a folder is needed; choose another --runs-dir",
+    errno.EEXIST: "there is a file where a folder is needed; choose another --runs-dir",
 }
 
 

@@ -50,15 +50,17 @@ def run(
         list[str] | None,
         typer.Option(
             help="keep-P, fresh-P, accumulate or accumulate-subsample (repeatable): in place of those of the configuration. "
-            "What a run holds already stays in it, so this adds to a run that exists."
+            "A run that exists keeps the policies it has, too."
         ),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="Such as 0,1,2 or 0-9; as --policy, added to those of a run that exists.")
+        str | None, typer.Option(help="Such as 0,1,2 or 0-9; a run that exists keeps the seeds it has, too.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="A Hub id, a folder, or a config .json.")] = None,
     data: Annotated[str | None, typer.Option(help="wikitext2, pydoc, a Hub id, a file or a folder.")] = None,
-    name: Annotated[str | None, typer.Option(help="Of the run's folder; the preset's by default.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The name of the run's folder; by default that of the preset or file.")
+    ] = None,
     settings: Settings = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it costs; run nothing.")] = False,
     jobs: Annotated[
@@ -217,9 +219,11 @@ def compare(
 @app.command()
 def forecast(
     target: Annotated[str, typer.Argument(help="A run's name or folder.", metavar="RUN")],
-    factor: Annotated[float, typer.Option(help="Times generation 0's perplexity that is still near.")] = 1.5,
+    factor: Annotated[
+        float, typer.Option(help="Up to how many times generation 0's perplexity counts as near it.")
+    ] = 1.5,
     generation: Annotated[
-        int | None, typer.Option(help="The generation that is to stay near; the last one measured by default.")
+        int | None, typer.Option(help="The generation that should stay near it; by default the last one measured.")
     ] = None,
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,

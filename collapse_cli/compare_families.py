@@ -156,7 +156,7 @@ def tables(found: FamilyComparison) -> "list[Table]":
 
     where = f", generation {found.generation:,}" if found.generation else ""
     first = Table(f"{found.measure.title}{where}", keys=2)
-    second = Table("the first less the second, paired over seeds", keys=2)
+    second = Table("first minus second, paired over seeds", keys=2)
     starts, theories = (any(getattr(one, name) is not None for one in found.entries) for name in ("first", "theory"))
     for column in ("run", "policy", *(("gen. 0",) if starts else ()), "now", *(("theory",) if theories else ())):
         first.add_column(column, justify="left" if column in ("run", "policy") else "right")

@@ -25,7 +25,7 @@ class HubError(InputError):
 
     def __init__(self, what: str, why: str) -> None:
         super().__init__(
-            f"{what}: {why}; ways on: --model FOLDER --data FOLDER for local copies, HF_HOME for a filled cache, "
+            f"{what}: {why}; what you can do: --model FOLDER --data FOLDER for local copies, HF_HOME for a filled cache, "
             "HF_ENDPOINT for a mirror, or --preset quick, which needs no download"
         )
 

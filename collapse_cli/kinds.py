@@ -24,8 +24,7 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
         return loop.plan(config, hints)
     if learner.examines or not issubclass(learner, Family):
         raise InputError(
-            f"loop.block = {size}: a generation of {config.learner} takes long enough for stages of its own; "
-            "leave loop.block at 0 or 1"
+            f"loop.block = {size}: a generation of {config.learner} has stages of its own; leave loop.block at 0 or 1"
         )
     return blocks.plan(config, hints, size)
 

@@ -124,7 +124,7 @@ def options(
     if not found:
         near = known.near(word or "")
         said = f"; near are {', '.join(near)}" if near else "; `collapse options` lists all"
-        raise ConfigError(f"no option is called or does {word!r}{said}")
+        raise ConfigError(f"no option has {word!r} in its name or meaning{said}")
     if as_json:
         print(json.dumps([asdict(one) for one in found]))
         return
@@ -153,7 +153,7 @@ def gc(
     verb = "would remove" if dry_run else "removed"
     terminal.console().print(
         f"{verb} {removed['stages']} stages that no run needs and {removed['leftovers']} leftovers of killed ones, "
-        f"{show.size(removed['bytes'])}; {removed['kept']} stages stay",
+        f"{show.size(removed['bytes'])}; {removed['kept']} stages are kept",
         highlight=False,
     )
 

@@ -35,7 +35,7 @@ def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
             show.duration(entry["seconds"]),
         )
     console.print(table)
-    basis = "from the finished stages of this plan" if plan["measured"] else "a guess from this machine's speed"
+    basis = "from the finished stages of this plan" if plan["measured"] else "an estimate from this machine's speed"
     console.print(
         f"{show.number(plan['parameters'])} parameters, {plan['rows']:,} real rows; time is {basis}; disk "
         f"{show.size(plan['disk_needed'])} of {show.size(plan['disk_free'])} free, with a checkpoint",

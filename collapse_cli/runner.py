@@ -137,7 +137,9 @@ class Page:
         try:
             report.write_report([self.folder], self.folder.path / "report.html", forecast=forecast)
         except Exception as error:
-            log.warning("the report could not be written (%s: %s); the run itself is well", type(error).__name__, error)
+            log.warning(
+                "the report could not be written (%s: %s); the run is not affected", type(error).__name__, error
+            )
         self._last = time.monotonic() - start
         self._spent += self._last
 
@@ -180,7 +182,7 @@ def _side_by_side(folders: Sequence[RunFolder], page: Path) -> str | None:
     try:
         return str(report.write_report(folders, page))
     except Exception as error:  # the runs are done, and it can be made again
-        log.warning("%s could not be written (%s: %s); the runs are well", page, type(error).__name__, error)
+        log.warning("%s could not be written (%s: %s); the runs are not affected", page, type(error).__name__, error)
         return None
 
 

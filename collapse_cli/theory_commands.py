@@ -31,7 +31,9 @@ Spectrum = Annotated[str, typer.Option("--spectrum", help="Of the inputs' covari
 Beta = Annotated[float, typer.Option("--beta", help="Of --spectrum pow.")]
 Generations = Annotated[int, typer.Option("--generations", help="The last generation; 0 has seen real data only.")]
 SameInputs = Annotated[bool, typer.Option("--same-inputs", help="Generations share one draw of inputs.")]
-Simulate = Annotated[int | None, typer.Option("--simulate", metavar="TRIALS", help="Also simulate, so many times.")]
+Simulate = Annotated[
+    int | None, typer.Option("--simulate", metavar="TRIALS", help="Also simulate, with this many trials.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Of the simulation.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -166,7 +168,9 @@ def iterative(
     noise_synthetic: NoiseSynthetic = None,
     spectrum: Spectrum = "iso",
     beta: Beta = 1.5,
-    iterations: Annotated[int, typer.Option(help="How often is mixed; the first model's risk is c2.")] = 8,
+    iterations: Annotated[
+        int, typer.Option(help="How often real and synthetic rows are mixed; the first model's risk is c2.")
+    ] = 8,
     fixed: Annotated[
         bool, typer.Option("--fixed", help="Real rows are drawn once; the limit of many iterations.")
     ] = False,

@@ -435,7 +435,7 @@ def test_the_vocabulary_is_known_of_models_made_from_scratch_only() -> None:
 
 def test_a_time_is_a_figure_only_where_its_interval_is_finite_and_near() -> None:
     time = {"measured": False, "generation": 40, "low90": 12, "high90": 60}
-    assert when(time, 9) == "about generation 40 (90%: 12 to 60)"
+    assert when(time, 9) == "about generation 40 (90% interval: 12 to 60)"
     assert when(time | {"high90": None}, 9) == "not known when (chance 5% from generation 12 on)"
     assert when(time | {"generation": 183, "high90": 700}, 9) == "not known when (chance 5% from generation 12 on)"
     assert when(time | {"generation": None, "high90": None}, 9) == "not expected (chance 5% from generation 12 on)"

@@ -52,38 +52,41 @@ WITHIN = "generation 9 within 1.15× of generation 0"
 @pytest.mark.parametrize(
     ("ends", "said"),
     [
-        (("10", "14", ">30"), f"about 14% of real data keeps {WITHIN} (90%: 10% to more than 30%)"),
-        (("<5", "14", "20"), f"about 14% of real data keeps {WITHIN} (90%: 5% or less to 20%)"),
-        (("<0", "14", "20"), f"about 14% of real data keeps {WITHIN} (90%: 0% to 20%)"),
+        (("10", "14", ">30"), f"about 14% of real data keeps {WITHIN} (90% interval: 10% to more than 30%)"),
+        (("<5", "14", "20"), f"about 14% of real data keeps {WITHIN} (90% interval: 5% or less to 20%)"),
+        (("<0", "14", "20"), f"about 14% of real data keeps {WITHIN} (90% interval: 0% to 20%)"),
         (
             ("14", ">30", ">30"),
             f"at the best guess more than 30% of real data is needed to keep {WITHIN}; "
-            "it may be as little as 14%, or more than 30% (90%)",
+            "it may be as little as 14%, or more than 30% (90% interval)",
         ),
         (
             ("<5", ">30", ">30"),
             f"at the best guess more than 30% of real data is needed to keep {WITHIN}; "
-            "it may be as little as 5% or less, or more than 30% (90%)",
+            "it may be as little as 5% or less, or more than 30% (90% interval)",
         ),
         (
             (">30", ">30", ">30"),
-            f"more than 30% of real data is needed to keep {WITHIN} (90%; 30% is the largest share that was run)",
+            f"more than 30% of real data is needed to keep {WITHIN} (90% interval; 30% is the largest share that was run)",
         ),
-        (("<0", "<0", "<0"), f"no real data is needed to keep {WITHIN} (90%)"),
-        (("<0", "<0", "7"), f"at the best guess no real data is needed to keep {WITHIN}; it may take up to 7% (90%)"),
+        (("<0", "<0", "<0"), f"no real data is needed to keep {WITHIN} (90% interval)"),
+        (
+            ("<0", "<0", "7"),
+            f"at the best guess no real data is needed to keep {WITHIN}; it may take up to 7% (90% interval)",
+        ),
         (
             ("<5", "<5", ">30"),
-            f"at the best guess 5% of real data or less keeps {WITHIN}; it may take more than 30% (90%)",
+            f"at the best guess 5% of real data or less keeps {WITHIN}; it may take more than 30% (90% interval)",
         ),
         (
             ("<5", "<5", "<5"),
-            f"5% of real data or less keeps {WITHIN} (90%; 5% is the smallest share that was run)",
+            f"5% of real data or less keeps {WITHIN} (90% interval; 5% is the smallest share that was run)",
         ),
-        ((">100", ">100", ">100"), f"even 100% of real data does not keep {WITHIN} (90%)"),
+        ((">100", ">100", ">100"), f"even 100% of real data does not keep {WITHIN} (90% interval)"),
         (
             ("40", ">100", ">100"),
             f"at the best guess even 100% of real data does not keep {WITHIN}; "
-            "it may be that 40% does, or not even 100% (90%)",
+            "it may be that 40% does, or not even 100% (90% interval)",
         ),
     ],
 )
@@ -120,7 +123,7 @@ def test_no_real_data_is_needed_where_none_was_and_none_is() -> None:
         rows_of({name: [4.0, *[4 + 1e-3 * (-1) ** g for g in range(9)]] for name in ("keep-0", "keep-20")}),
         factor=2.0,  # one seed: within 1.5× it is 91%, for seeds may differ by 0.3 nats
     )
-    assert "no real data is needed to keep generation 9 within 2× of generation 0 (90%)" in sentences(found)
+    assert "no real data is needed to keep generation 9 within 2× of generation 0 (90% interval)" in sentences(found)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -162,5 +165,5 @@ def test_the_table_says_what_its_columns_are_and_which_seeds_are_behind_them() -
     assert "means over" not in said, "all policies have the same seeds"
     late = {s: {g: v for g, v in by.items() if s == 1 or g < 6} for s, by in both["keep-20"].values.items()}
     said = text_of(tables(forecast_rows(rows_of(both | {"keep-20": Series(late)})))[0])
-    caption = "means over those seeds that got farthest: keep-0 over 3 (seeds 0, 1, 2); keep-20 over 1 (seed 1)"
+    caption = "means over the seeds with the most generations: keep-0 over 3 (seeds 0, 1, 2); keep-20 over 1 (seed 1)"
     assert caption in " ".join(said.split())

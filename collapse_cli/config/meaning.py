@@ -86,15 +86,15 @@ class Sort:
         kinds = [kind for kind, keys in KINDS.items() if within(key, keys)]
         if kinds:
             is_a = "a mixture has one generation and a grid" if self.kind == "mixture" else "this one has generations"
-            return f"it is of experiments of kind = {kinds[0]}, and {is_a}"
+            return f"it belongs to experiments of kind = {kinds[0]}, and {is_a}"
         if key in ("data.train", "data.valid", "data.test", "data.text") and self.data != "text":
             return f"data.source = {self.source} has no files of text to choose from"
         sources = [source for source, keys in SOURCES.items() if within(key, keys)]
         if key.startswith("data.") and sources:
-            return f"data.source = {self.source} does not have it; it is of {_listed(sources)}"
+            return f"data.source = {self.source} does not have it; it belongs to {_listed(sources)}"
         learners = [learner for learner, keys in READS.items() if within(key, keys)]
         sections = self.learner if self.learner in Experiment.model_fields else ", ".join(READS[self.learner])
-        return f"it is of the learner {_listed(learners)}; this one is {self.learner}, whose options are in {sections}"
+        return f"it belongs to the learner {_listed(learners)}; this one is {self.learner}, whose options are in {sections}"
 
 
 def makes_tokenizer(one: Experiment) -> bool:
@@ -228,7 +228,7 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
     (
         ("mixture.real_data",),
         lambda one: not one.mixture.iterations,
-        "it is of iterative mixing, and mixture.iterations is empty",
+        "only iterative mixing reads it, and mixture.iterations is empty",
     ),
     (
         ("store.keep_models",),
@@ -238,12 +238,12 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
     (
         ("tracking.uri",),
         lambda one: "mlflow" not in one.tracking.to,
-        "it is MLflow's: --set tracking.to=mlflow",
+        "only MLflow reads it: --set tracking.to=mlflow",
     ),
     (
         ("tracking.project",),
         lambda one: not {"mlflow", "wandb"} & set(one.tracking.to),
-        "it is of MLflow and W&B: --set tracking.to=mlflow or wandb",
+        "only MLflow and W&B read it: --set tracking.to=mlflow or wandb",
     ),
 )
 

@@ -86,6 +86,8 @@ def parse_seeds(text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         ends = re.fullmatch(r"\s*([0-9]{1,19})\s*(?:-\s*([0-9]{1,19})\s*)?", part)
+        if re.fullmatch(r"\s*-[0-9]+\s*", part):
+            raise ConfigError(f"--seeds {written(text)}: a seed must be at least 0")
         if ends is None:
             raise ConfigError(f"--seeds {written(text)}: write whole numbers from 0 on, such as 0,1,2 or 0-9")
         first = int(ends[1])

@@ -216,7 +216,9 @@ def _policy(name: str, series: Series, vocabulary: int | None, models: dict[str,
     made = paths(series, fits, mixed, horizon, DRAWS, rng, highest=highest)
     notes = []
     if len(series.farthest) < len(series.values):
-        notes.append(f"goes on from the {len(series.farthest)} of {len(series.values)} seeds that got farthest")
+        notes.append(
+            f"starts from the {len(series.farthest)} of {len(series.values)} seeds that have the most generations"
+        )
     if len(set(generations)) < series.last + 1 or any(len(by) < len(generations) for by in series.values.values()):
         notes.append("some seeds lack generations; the steps across gaps count as longer ones")
     if all(value == by[0] for by in series.values.values() for value in by.values()):

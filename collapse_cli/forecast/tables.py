@@ -53,7 +53,7 @@ def _heading(one: Record) -> str:
         said = f"the {words} law fits best (weight {law['weight']:.2f} by AICc)"
     leading = max(one["laws"], key=lambda law: law["forecast_weight"])
     if leading["law"] != one["best"]:
-        said += f"; the forecast leans on the {leading['law']} law (weight {leading['forecast_weight']:.2f})"
+        said += f"; most of the forecast is from the {leading['law']} law (weight {leading['forecast_weight']:.2f})"
     double = next(time for time in one["times"] if time["factor"] == 2.0)
     return f"{said}; twice the perplexity of generation 0: {when(double, one['generations'][-1])}"
 
@@ -73,7 +73,7 @@ def when(time: Record, last: int) -> str:
         return f"not expected (chance 5% from generation {low:,} on)"
     if high is None or high > FAR * last:
         return f"not known when (chance 5% from generation {low:,} on)"
-    return f"about generation {middle:,} (90%: {low:,} to {high:,})"
+    return f"about generation {middle:,} (90% interval: {low:,} to {high:,})"
 
 
 def _share_said(share: Record) -> list[str]:
@@ -103,26 +103,36 @@ def _share_said(share: Record) -> list[str]:
 
 
 def _needed(share: Record) -> str:
-    """How much real data it takes: the best guess, and what else may be true of it (90%)."""
+    """How much real data it takes: the best guess, and what else may be true of it (90% interval)."""
     within = f"generation {share['generation']} within {share['factor']:g}× of generation 0"
     low, guess, high = share["low90"], share["share"], share["high90"]
     if guess["bound"] == "":
-        return f"about {guess['value']:g}% of real data keeps {within} (90%: {_percent(low)} to {_percent(high)})"
+        return (
+            f"about {guess['value']:g}% of real data keeps {within} (90% interval: {_percent(low)} to {_percent(high)})"
+        )
     end = f"{guess['value']:g}%"
     if guess["bound"] == "below":
         none = guess["value"] == 0
         needed = f"no real data is needed to keep {within}" if none else f"{end} of real data or less keeps {within}"
         if high["bound"] == "below":
-            return f"{needed} (90%)" if none else f"{needed} (90%; {end} is the smallest share that was run)"
-        return f"at the best guess {needed}; it may take {'' if high['bound'] else 'up to '}{_percent(high)} (90%)"
+            return (
+                f"{needed} (90% interval)"
+                if none
+                else f"{needed} (90% interval; {end} is the smallest share that was run)"
+            )
+        return f"at the best guess {needed}; it may take {'' if high['bound'] else 'up to '}{_percent(high)} (90% interval)"
     all_of_it = guess["value"] == 100
     needed = f"even 100% of real data does not keep {within}"
     needed = needed if all_of_it else f"more than {end} of real data is needed to keep {within}"
     if low["bound"] == "above":
-        return f"{needed} (90%)" if all_of_it else f"{needed} (90%; {end} is the largest share that was run)"
+        return (
+            f"{needed} (90% interval)"
+            if all_of_it
+            else f"{needed} (90% interval; {end} is the largest share that was run)"
+        )
     least = f"{low['value']:g}%" + (" or less" if low["bound"] and low["value"] > 0 else "")
     may = f"it may be as little as {least}" if not all_of_it else f"it may be that {least} does"
-    return f"at the best guess {needed}; {may}, or {'not even' if all_of_it else 'more than'} {end} (90%)"
+    return f"at the best guess {needed}; {may}, or {'not even' if all_of_it else 'more than'} {end} (90% interval)"
 
 
 def _percent(end: Record) -> str:
@@ -145,7 +155,7 @@ def _expected(known: list[Record]) -> Table:
     for entry in known[0]["expected"]:
         table.add_column(f"generation {entry['generation']}", justify="right")
     if len({tuple(one["farthest_seeds"]) for one in known}) > 1:  # so their generations 0 are not the same
-        table.caption = f"means over those seeds that got farthest: {'; '.join(map(_seeds, known))}"
+        table.caption = f"means over the seeds with the most generations: {'; '.join(map(_seeds, known))}"
     for one in known:
         last = one["measured"][-1]
         cells = [

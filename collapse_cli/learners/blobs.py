@@ -38,7 +38,7 @@ def check(data: Mapping[str, Any], least: int) -> None:
     """
     rows = data["rows"]
     if rows == 0:
-        raise InputError("data.source = blobs is drawn: say how many real rows there are to be, as in data.rows = 1000")
+        raise InputError("data.source = blobs draws its rows: say how many, as in data.rows = 1000")
     if rows < least:
         raise InputError(f"data.rows = {rows} is too few to fit this model; it needs at least {least} rows")
 

@@ -178,7 +178,7 @@ class Regression(Family):
         for cell in cells(mixture):
             if cell.weight is not None and (cell.real == 0 or (cell.synthetic == 0 and cell.weight > 0)):
                 raise InputError(
-                    f"mixture.weight = {cell.weight:g} wants real and synthetic rows in every cell, and {cell.label} has "
+                    f"mixture.weight = {cell.weight:g} needs real and synthetic rows in every cell, and {cell.label} has "
                     f"{cell.real} and {cell.synthetic}; leave out shares of 0 and 1"
                 )
 

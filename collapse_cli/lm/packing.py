@@ -195,7 +195,7 @@ def _try(model: "PreTrainedModel", reach: int) -> tuple[Abilities, str]:
 
     try:
         if not agrees(None, wanted[0], input_ids=texts[0]):
-            return Abilities(), "ours is not asked, or gives other results"
+            return Abilities(), "ours cannot take its place, or gives other results"
     except UnsupportedError as error:
         return Abilities(), str(error)
     except Exception as error:  # families differ in what they do with what they do not know

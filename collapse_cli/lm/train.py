@@ -106,7 +106,7 @@ def fit(
         _restore(model, scratch / "best.safetensors")
     after = _fingerprint(model)
     if not all(map(math.isfinite, after)):
-        raise TrainError("training left weights that are not finite; lower train.lr or set train.dtype = float32")
+        raise TrainError("after training some weights are not finite; lower train.lr or set train.dtype = float32")
     if after == before:
         raise TrainError("training left every weight as it was; raise train.lr or train.epochs")
     model.eval()
@@ -208,7 +208,7 @@ class _Work:
                     if not losses.isfinite().all():
                         bad.append(int(number))
         if not bad:
-            return "the loss of no row alone is like that, without dropout"
+            return "no single row has such a loss without dropout"
         first = f"row {bad[0]} of the training rows, counted from 0,"
         if len(bad) == len(numbers):
             return f"the loss of each of its {len(bad)} rows is like that, of which {first} is the first"

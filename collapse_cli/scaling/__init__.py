@@ -154,7 +154,7 @@ def fit(
     """
     n = np.array(sorted(one for one in sizes if threshold is None or one > threshold), dtype=np.float64)
     if len(n) < LEAST_SIZES:
-        raise ScalingError(f"a scaling law wants {LEAST_SIZES} sizes, there are {len(n)}")
+        raise ScalingError(f"a scaling law needs {LEAST_SIZES} sizes, there are {len(n)}")
     common = sorted(set.intersection(*(set(sizes[one]) for one in n)), key=str)
     if common:
         table = np.array([[sizes[one][seed] for seed in common] for one in n])
