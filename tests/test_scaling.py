@@ -205,7 +205,7 @@ def test_words_of_laws_claim_no_more_than_is_known() -> None:
 
 
 def test_fewer_than_four_sizes_are_refused() -> None:
-    with pytest.raises(ScalingError, match="wants 4 sizes, there are 3"):
+    with pytest.raises(ScalingError, match="needs 4 sizes, there are 3"):
         fit(drawn(lambda n: 1 / n, sizes=(10, 20, 30)))
     assert fit(drawn(lambda n: 1 / n, sizes=(10, 20, 30, 40))).n_points == 4
 

@@ -211,7 +211,7 @@ class _Work:
             return "no single row has such a loss without dropout"
         first = f"row {bad[0]} of the training rows, counted from 0,"
         if len(bad) == len(numbers):
-            return f"the loss of each of its {len(bad)} rows is like that, of which {first} is the first"
+            return f"the loss of each of its {len(bad)} rows is not finite; {first} is the first"
         return f"{first} is the first of {len(bad)} with such a loss"
 
 
