@@ -1,21 +1,17 @@
 """Text from local files: which files of a folder are which split, and the rows that they hold.
 
-Files are read as bytes and cells as strings: no cache, no guessing of types, and a name is a name, never a pattern or an
-address.
+A name is a name, never a pattern or an address; what is passed over is said.
 """
 
-import gzip
-import io
-import json
 import os
 import re
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from collapse_cli import files
 from collapse_cli.errors import InputError
+from collapse_cli.textformats import FORMATS, PACKED, unpacked
+from collapse_cli.textformats import format_of as format_of
 
 SPLITS = ("train", "valid", "test")
 SPLIT_WORDS = {
@@ -24,19 +20,8 @@ SPLIT_WORDS = {
     "test": {"test", "testing"},
 }
 WORDS = {"train": "training", "valid": "validation", "test": "test"}
-PACKED = ".gz"
-BINARY = {  # how files begin that are no text, whatever they are called
-    b"\x1f\x8b": "compressed with gzip (name it .gz)",
-    b"PK\x03\x04": "a zip archive",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd",
-    b"\xfd7zXZ": "compressed with xz",
-    b"BZh": "compressed with bzip2",
-    b"PAR1": "a Parquet file (name it .parquet)",
-    b"ARROW1": "an Arrow file",
-    b"%PDF": "a PDF",
-    b"version https://git-lfs": "a git-lfs pointer, not the file itself (run `git lfs pull`)",
-}
-WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16 and, for the first, UTF-32
+SHARD = re.compile(r"(\d{1,9})-of-(\d{1,6})", re.IGNORECASE)
+MARK = "\ufeff"  # a byte order mark
 NAMED = 3  # files or columns that a message names of many
 
 
@@ -57,12 +42,6 @@ def read_source(path: Path, column: str, chosen: Mapping[str, str]) -> tuple[dic
     else:
         groups, notes = {"train": [path]}, []
     return {split: _read(group, column, notes) for split, group in groups.items()}, notes
-
-
-def format_of(path: Path) -> str | None:
-    """The ending that says how a file is written, in lower case and without `.gz`; None for one that is not known."""
-    name = path.name.lower().removesuffix(PACKED)
-    return next((ending for ending in FORMATS if name.endswith(ending)), None)
 
 
 def in_natural_order(names: Iterable[Path]) -> list[Path]:
@@ -109,7 +88,30 @@ def _groups(folder: Path, chosen: Mapping[str, str]) -> tuple[dict[str, list[Pat
     shared = _shared(groups)
     used = {file for group in groups.values() for file in group}
     rest = [path for path in inside if path not in used]
-    return groups, [*shared, *outside, *_passed_over(folder, rest, bool(any(chosen.values())))]
+    parts = [note for group in groups.values() if not taken & {*group} for note in _parts(group)]
+    return groups, [*shared, *outside, *parts, *_passed_over(folder, rest, bool(any(chosen.values())))]
+
+
+def _parts(found: Sequence[Path]) -> list[str]:
+    """Notes on files called `train-00001-of-00003` and the like that are not there: 0 to 2, or 1 to 3.
+
+    Raises:
+        InputError: when they are parts of two sets, which would be read one behind the other.
+    """
+    sets: dict[int, set[int]] = {}
+    for file in found:
+        if match := SHARD.search(file.name):
+            sets.setdefault(int(match[2]), set()).add(int(match[1]))
+    if len(sets) > 1:
+        raise InputError(
+            f"{found[0].parent} holds parts of {len(sets)} sets, of {' and of '.join(map(str, sorted(sets)))} files "
+            f"({_names(found)}); keep those of one"
+        )
+    return [
+        f"not all parts of a text are there: {len(numbers)} of {count} ({_names(found)}); only these are read"
+        for count, numbers in sets.items()
+        if numbers not in ({*range(count)}, {*range(1, count + 1)})
+    ]
 
 
 def _shared(groups: Mapping[str, Sequence[Path]]) -> list[str]:
@@ -174,164 +176,22 @@ def _split_of(file: Path) -> str | None:
 
 def _read(group: Sequence[Path], column: str, notes: list[str]) -> Sequence[str]:
     rows: list[str] = []
-    missing = 0
+    missing = marks = 0
     for path in group:
         ending = format_of(path)
         if ending is None:
             raise InputError(f"{path}: the format is not known; known: {' '.join(FORMATS)}, also with {PACKED}")
-        for row in FORMATS[ending](path, _content(path), column):
+        for row in FORMATS[ending](path, unpacked(path), column):
             missing += row is None
+            marks += row is not None and MARK in row
             rows.append(row or "")
     if missing:
         notes.append(
             f"{_names(group)}: {missing:,} of {len(rows):,} rows have no text (null); they are read as blank lines"
         )
+    if marks:
+        notes.append(
+            f"{_names(group)}: {marks:,} of {len(rows):,} rows hold a byte order mark (U+FEFF), as where files were joined; it is "
+            "read as text"
+        )
     return rows
-
-
-def _content(path: Path) -> bytes:
-    """What a file holds, unpacked."""
-    content = files.read_bytes(path)
-    if path.name.lower().endswith(PACKED):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path} cannot be unpacked: {error}; is it complete?") from None
-    if not content:
-        raise InputError(f"{path} is empty")
-    return content
-
-
-def _decoded(path: Path, content: bytes) -> str:
-    """Text of a file, without a byte order mark.
-
-    Raises:
-        InputError: when it is not UTF-8.
-    """
-    for start, kind in BINARY.items():
-        if content.startswith(start):
-            raise InputError(f"{path} is no text: it is {kind}; unpack or convert it first")
-    if content.startswith(WIDE_MARKS):
-        raise InputError(f"{path} is UTF-16 or UTF-32; convert it to UTF-8, for example with iconv")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
-        raise InputError(
-            f"{path} is not UTF-8 (line {line}, byte 0x{byte:02x}); convert it, for example with iconv"
-        ) from None
-
-
-def _lines(path: Path, content: bytes, column: str) -> list[str]:
-    r"""A row a line. Lines end in \n, \r\n or \r, and are kept with \n."""
-    text = _decoded(path, content).replace("\r\n", "\n").replace("\r", "\n")
-    return [line + "\n" for line in text.removesuffix("\n").split("\n")]
-
-
-def _json_lines(path: Path, content: bytes, column: str) -> list[str | None]:
-    """A row an object: one a line, or all in one list."""
-    text = _decoded(path, content)
-    if text.lstrip()[:1] == "[":
-        found = _parsed(path, text, 1)
-        return [_cell(path, item, column, f"item {number}") for number, item in enumerate(found, 1)]
-    return [
-        _cell(path, _parsed(path, line, number), column, f"line {number}")
-        for number, line in enumerate(text.split("\n"), 1)
-        if line.strip()
-    ]
-
-
-def _parsed(path: Path, text: str, line: int) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        where = line + getattr(error, "lineno", 1) - 1
-        raise InputError(
-            f"{path} cannot be read as json: line {where}: {getattr(error, 'msg', 'nested too deeply')}; it should be one object "
-            "a line, or a list of objects"
-        ) from None
-
-
-def _cell(path: Path, item: Any, column: str, where: str) -> str | None:
-    """The text of one object."""
-    if not isinstance(item, dict):
-        raise InputError(
-            f'{path}, {where}: this is no object; each row should be one, such as {{"{column}": "some text"}}'
-        )
-    if column not in item:
-        raise InputError(_no_column(f"{path}, {where}", column, list(item)))
-    value = item[column]
-    if value is not None and not isinstance(value, str):
-        raise InputError(
-            f"{path}, {where}: {column!r} is {_KINDS.get(type(value), 'a number')}, not text; write it as a string"
-        )
-    return value
-
-
-_KINDS = {bool: "true or false", list: "a list", dict: "an object"}
-
-
-def _no_column(where: str, column: str, there: Sequence[str]) -> str:
-    names = ", ".join(str(name)[:40] for name in there[:12])
-    chats = {"messages", "conversations"} & set(map(str, there))
-    return f"{where} has no column {column!r} (there: {names}); say --set data.text=COLUMN" + (
-        f"; a column of chats ({', '.join(chats)}) is not text: write each chat out as one string" if chats else ""
-    )
-
-
-def _csv(path: Path, content: bytes, column: str) -> list[str | None]:
-    """A row a record; cells are the strings that stand there."""
-    import pandas as pd
-
-    text = _decoded(path, content)
-    try:
-        names = [str(name) for name in pd.read_csv(io.StringIO(text), header=None, nrows=1, dtype=str,
-                                                   na_filter=False).iloc[0]]  # fmt: skip
-        if names.count(column) > 1:
-            raise InputError(f"{path} has {names.count(column)} columns called {column!r}; give each a name of its own")
-        if column not in names:
-            raise InputError(_no_column(str(path), column, names))
-        table = pd.read_csv(
-            io.StringIO(text), usecols=[names.index(column)], dtype=str, na_filter=False, index_col=False
-        )
-    except InputError:
-        raise
-    except (ValueError, OverflowError, MemoryError, IndexError) as error:
-        raise InputError(f"{path} cannot be read as csv: {' '.join(str(error).split())[:200]}") from None
-    return [str(cell) for cell in table.iloc[:, 0]]
-
-
-def _parquet(path: Path, content: bytes, column: str) -> list[str | None]:
-    """A row a row."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(pa.BufferReader(content))
-        names = file.schema_arrow.names
-        if names.count(column) > 1:
-            raise InputError(f"{path} has {names.count(column)} columns called {column!r}; give each a name of its own")
-        if column not in names:
-            raise InputError(_no_column(str(path), column, names))
-        found = file.read(columns=[column]).column(column)
-    except InputError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read as parquet: {str(error).splitlines()[0][:200]}") from None
-    kind = found.type.value_type if pa.types.is_dictionary(found.type) else found.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
-        raise InputError(f"{path}: the column {column!r} holds {found.type}, not text; write it as strings")
-    cells: list[str | None] = found.to_pylist()
-    return cells
-
-
-FORMATS: dict[str, Callable[[Path, bytes, str], Sequence[str | None]]] = {
-    ".txt": _lines,
-    ".text": _lines,
-    ".tokens": _lines,
-    ".raw": _lines,
-    ".jsonl": _json_lines,
-    ".json": _json_lines,
-    ".csv": _csv,
-    ".parquet": _parquet,
-}

@@ -1,5 +1,6 @@
 """Local text files: read as bytes and strings, by their own names, and what is passed over is said."""
 
+import csv
 import errno
 import gzip
 import json
@@ -495,3 +496,100 @@ def test_notes_come_with_a_finished_run_too_and_other_text_is_refused_in_one_lin
     assert other.code == 2
     assert other.err.count("\n") == 1
     assert "holds is not what it held when the run 'tiny' was made; restore it, or give this run a --name" in other.err
+
+
+# --- what others reported of such files -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "text\nhello, world\nfoo\n",
+        "id,text\n1,hello, world\n2,foo\n",
+        "text,id\nhello, world,1\nfoo,2\n",
+        'text\n"he said \\"hi, you\\" and went"\nfoo\n',
+        'id,text\n1, "hello, world"\n2,foo\n',
+        'text\n"hello\nfoo\nbar" and more\nbaz\n',
+        "id,text\n1,hello\n2\n3,foo\n",
+    ],
+)
+def test_text_of_csv_is_never_cut_at_a_comma_or_a_quote(tmp_path: Path, content: str) -> None:
+    said = refused(corpus(tmp_path, train__csv=content), train="train.csv")
+    assert re.search(r"train\.csv.* line \d", said), said
+    assert "quotes" in said
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_cells_of_csv_may_hold_commas_quotes_line_ends_and_be_long_or_empty(tmp_path: Path, end: str) -> None:
+    before = csv.field_size_limit()
+    content = f'text,id{end}"a, ""b""{end}c",1{end}{end},2{end}{"long " * 40_000},3{end}'
+    found = read(corpus(tmp_path, train__csv=content.encode()), train="train.csv").splits["train"]
+    assert found == (f'a, "b"{end}c' + "\n", "\n", "long " * 40_000 + "\n")
+    assert csv.field_size_limit() == before
+
+
+def test_an_empty_line_of_one_column_is_an_empty_row(tmp_path: Path) -> None:
+    assert read(corpus(tmp_path, train__csv="text\na\n\nb\n"), train="train.csv").splits["train"] == (
+        "a\n",
+        "\n",
+        "b\n",
+    )
+
+
+def test_json_that_says_one_name_twice_or_holds_half_a_character_is_refused(tmp_path: Path) -> None:
+    for line, words in {
+        '{"text": "a", "text": "b"}': "more than once",
+        r'{"text": "a \ud83d b"}': "half a character",
+        '{"text": 1' + "0" * 5000 + "}": "too many digits",
+    }.items():
+        said = refused(corpus(tmp_path, train__jsonl='{"text": "ok"}\n' + line + "\n"), train="train.jsonl")
+        assert "line 2" in said
+        assert words in said
+    whole = corpus(tmp_path, train__jsonl=r'{"text": "a \ud83d\ude00 b", "x": 1, "x": 2}')
+    assert read(whole, train="train.jsonl").splits["train"] == ("a \U0001f600 b\n",)
+
+
+def test_utf16_without_a_mark_is_no_text(tmp_path: Path) -> None:
+    assert "UTF-16" in refused(corpus(tmp_path, train__txt=TRAIN.encode("utf-16-le")))
+
+
+def test_a_mark_where_files_were_joined_is_said(tmp_path: Path) -> None:
+    found = read(corpus(tmp_path, train__txt="\ufeff" + TRAIN + "\ufeff" + TRAIN))
+    assert any("1 of 40 rows hold a byte order mark" in note for note in found.notes)
+
+
+def test_parquet_of_other_writers(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    corpus(tmp_path)
+    pq.write_table(pa.table({"text": pa.array(["a", "b"], pa.string_view())}), tmp_path / "train.parquet")
+    assert read(tmp_path, train="train.parquet").splits["train"] == ("a\n", "b\n")
+    broken = pa.Array.from_buffers(pa.string(), 2, pa.array([b"\xff", b"b"]).buffers())
+    pq.write_table(pa.table({"text": broken}), tmp_path / "train.parquet")
+    assert "not UTF-8" in refused(tmp_path, train="train.parquet")
+
+
+def test_parts_that_are_not_there_are_said_and_those_of_two_sets_refused(tmp_path: Path) -> None:
+    def parts(name: str, *numbers: str) -> Path:
+        shards = {f"train-{number}__jsonl": json.dumps({"text": number}) for number in numbers}
+        folder = corpus(tmp_path / name, **shards)
+        (folder / "train.txt").unlink()
+        return folder
+
+    assert any("2 of 3" in note for note in read(parts("gap", "00000-of-00003", "00002-of-00003")).notes)
+    assert not any("parts" in note for note in read(parts("whole", "00000-of-00002", "00001-of-00002")).notes)
+    assert not any("parts" in note for note in read(parts("from-one", "1-of-2", "2-of-2")).notes)
+    assert "2 sets" in refused(parts("mixed", "00000-of-00001", "00000-of-00002", "00001-of-00002"))
+
+
+def test_a_tokenizer_that_draws_lots_is_used_without(tmp_path: Path) -> None:
+    lines = TRAIN.splitlines(keepends=True)
+    tokenizer = texts.train_bpe(lines, 320)
+    tokenizer.save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    tree = json.loads(path.read_text())
+    tree["model"]["dropout"] = 0.5
+    path.write_text(json.dumps(tree))
+    found = texts.encode(texts.load_tokenizer(tmp_path), lines, line_bos=False)
+    assert found.tolist() == texts.encode(tokenizer, lines, line_bos=False).tolist()

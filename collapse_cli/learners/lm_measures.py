@@ -194,7 +194,7 @@ def examine(
     facts |= sampled.score_measures(nll, lengths, before)
     facts["mauve"] = sampled.mauve(real.arrays["features"], features)
     for phrase in facts["top_8grams"]:
-        phrase["text"] = tokenizer.decode(phrase["tokens"])
+        phrase["text"] = tokenizer.decode(phrase["tokens"], clean_up_tokenization_spaces=False)
     facts["examples"] = _examples(tokenizer, shown, prompts, settings)
     return facts, Dataset({"nll": nll, "tokens": lengths}, samples.origin)
 
@@ -254,7 +254,10 @@ def _examples(
     found = []
     for index, row in enumerate(shown.arrays["row"].tolist()):
         prompt, text = (
-            tokenizer.decode(part.arrays["tokens"][index, : part.arrays["lengths"][index]].tolist())
+            tokenizer.decode(
+                part.arrays["tokens"][index, : part.arrays["lengths"][index]].tolist(),
+                clean_up_tokenization_spaces=False,
+            )
             for part in (cut, new)
         )
         found.append({"row": row, "prompt": prompt[-SHOWN_CHARACTERS:], "text": text[:SHOWN_CHARACTERS]})

@@ -111,12 +111,25 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             if not tokenizer.get_vocab():
                 raise InputError(f"{folder}: the tokenizer has no tokens; its files are damaged or not all there")
-            return tokenizer
+            return _without_chance(tokenizer)
     except InputError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
         raise InputError(f"{folder}: the tokenizer cannot be loaded: {_why(error, folder)}") from None
     raise InputError(f"{folder} holds no tokenizer; name one with --set model.tokenizer=FOLDER")
+
+
+def _without_chance(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
+    """The tokenizer, cutting the same text into the same tokens each time.
+
+    BPE dropout and subword sampling are noise for training that some files keep switched on; text scored through it has
+    another perplexity each time.
+    """
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    for name in ("dropout", "alpha", "nbest_size"):
+        if getattr(model, name, None):
+            setattr(model, name, None)
+    return tokenizer
 
 
 def _why(error: Exception, folder: Path) -> str:
