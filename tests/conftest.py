@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -48,6 +49,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: the folder ../shared/data is not beside the project ({PROJECT.name})")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_known_of_models() -> None:
+    """Trials of models are made anew in each test: some tests change what models of one configuration do."""
+    if trial := sys.modules.get("collapse_cli.lm.trial"):
+        trial._verdicts.clear()
 
 
 @pytest.fixture

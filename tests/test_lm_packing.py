@@ -33,7 +33,7 @@ def test_the_longest_is_put_first_and_each_where_it_fits() -> None:
 def test_everything_that_is_predicted_is_laid_out_once(packed: bool, tokens_at_once: int) -> None:
     tokens, lengths = texts()
     found, rows = [], 0
-    for batch in lay_out(tokens, lengths, tokens_at_once, CPU, packed=packed):
+    for batch in lay_out(tokens, lengths, tokens_at_once, CPU, Abilities(packs=packed)):
         assert batch.ids.shape[0] == 1 or batch.ids.numel() <= tokens_at_once
         assert batch.labels.shape == (batch.ids.shape[0], batch.ids.shape[1] - 1)
         rows += len(batch.ids)
@@ -51,19 +51,19 @@ def test_everything_that_is_predicted_is_laid_out_once(packed: bool, tokens_at_o
 def test_full_rows_stay_as_they_are() -> None:
     data = random_rows(5, 6)
     tokens, lengths = data.arrays["tokens"], data.arrays["lengths"]
-    batches = list(lay_out(tokens, lengths, 12, CPU, packed=True))
+    batches = list(lay_out(tokens, lengths, 12, CPU, Abilities(packs=True)))
     assert [len(batch.ids) for batch in batches] == [2, 2, 1]
     assert np.array_equal(torch.cat([batch.ids for batch in batches]).numpy(), tokens)
     assert all(batch.segments is None and batch.positions is None for batch in batches)
 
 
 def test_texts_that_predict_nothing_make_no_batch() -> None:
-    assert list(lay_out(np.zeros((2, 3), np.int32), np.array([1, 0]), 10, CPU, packed=True)) == []
+    assert list(lay_out(np.zeros((2, 3), np.int32), np.array([1, 0]), 10, CPU, Abilities(packs=True))) == []
 
 
 def test_without_packing_texts_of_like_length_go_together() -> None:
     tokens, lengths = texts()
-    widths = [batch.ids.shape[1] for batch in lay_out(tokens, lengths, 18, CPU, packed=False)]
+    widths = [batch.ids.shape[1] for batch in lay_out(tokens, lengths, 18, CPU, Abilities())]
     assert widths == [9, 7, 4]
 
 
@@ -88,7 +88,7 @@ def test_packed_rows_give_the_loss_and_gradients_of_each_text_alone(
     able = abilities(model, 9)
     assert able == Abilities(attends=True, packs=True)
     total = 0.0
-    for batch in lay_out(tokens, lengths, 20, CPU, packed=True):
+    for batch in lay_out(tokens, lengths, 20, CPU, Abilities(packs=True)):
         inputs: dict[str, Any] = {"plain_head": True, "positions": batch.positions}
         with attention_for(model, able, batch):
             loss = summed_loss(model, batch.ids, batch.labels, **inputs)

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from collapse_cli.lm import trial
 from collapse_cli.lm.arithmetic import PackedWeights, fast_products
 from collapse_cli.lm.attention import UnsupportedError, attending
 from collapse_cli.lm.loss import has_plain_head
+from collapse_cli.lm.memory import is_out_of_memory
 from collapse_cli.lm.slots import Slots
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 READ_AT_ONCE = 4096  # prompt tokens on a CPU, so that a layer's work stays near its caches
 READ_AT_ONCE_GPU = 1 << 16
+STEPS = 2  # of a trial
 
 
 class Decoder:
@@ -124,33 +127,59 @@ class Trial:
     states: int
 
 
-@torch.no_grad()
 def try_out(model: "PreTrainedModel", reach: int = 8) -> Trial:
     """Whether the engine can sample rows of up to `reach` tokens from a model, found out by trying."""
     if not has_plain_head(model):
         return Trial("its output head does more than one product", 0)
-    vocabulary = int(model.config.vocab_size)
-    ids = torch.arange(10, device=model.device).view(2, 5) * 7 % vocabulary
-    lengths = torch.tensor([5, 3], device=model.device)
-    parents = torch.tensor([[1, 0], [0, 0]], device=model.device)
-    decoder = Decoder(model, 2, 2, 5, 3)
-    decoder.slots.reach = max(8, reach)
+    return trial.remembered(model, ("sampling", reach), lambda: _tried(model, max(8, reach)))
+
+
+@torch.no_grad()
+def _tried(model: "PreTrainedModel", reach: int) -> tuple[Trial, bool]:
+    """Rows of unequal lengths, which end on both sides of each switch, read and continued by the engine's own steps."""
+    ends = [max(STEPS + 1, length) for length in trial.lengths(model, reach)]
+    lengths = torch.tensor(ends, device=model.device) - STEPS
+    rows, width = len(ends), int(lengths.max())
+    ids = trial.tokens(model, rows, reach)
+    each = torch.arange(rows, device=model.device)[:, None]
+    at = lengths[:, None] + torch.arange(
+        2, device=model.device
+    )  # a beam writes the tokens that follow, in another order
+    first, second = ids[each, at], ids[each, at.flip(1)]
+    parents = torch.tensor([[1, 0], [0, 0]], device=model.device)[torch.arange(rows, device=model.device) % 2]
+    decoder = Decoder(model, rows, 2, width, STEPS)
+    decoder.slots.reach = reach
     near = 1e-3 if model.dtype == torch.float32 else 0.1  # of the largest number: half precision is far coarser
+    sure = True
     try:
         with attending(model, decoder.slots):
-            decoder.read(ids, lengths)
-            decoder.step(ids[:, :2])
-            found = decoder.step(ids[:, 2:4], parents).view(2, 2, -1)
-        for row in range(2):
-            for beam in range(2):
-                new = [ids[row, parents[row, beam]], ids[row, 2 + beam]]
-                whole = torch.cat([ids[row, : lengths[row]], torch.stack(new)])[None]
-                wanted = model.base_model(input_ids=whole, use_cache=False).last_hidden_state[0, -1]
-                if not (found[row, beam] - wanted).abs().amax() <= near * wanted.abs().amax():  # nor is NaN
-                    return Trial("its layers remember more than keys and values", 0)
+            read = decoder.read(ids[:, :width], lengths)
+            decoder.step(first)
+            found = decoder.step(second, parents).view(rows, 2, -1)
+        for row in range(rows):
+            prompt = ids[row, : lengths[row]]
+            pairs = [(read[row], prompt)] + [
+                (found[row, beam], torch.cat([prompt, first[row, parents[row, beam], None], second[row, beam, None]]))
+                for beam in range(2)
+            ]
+            for states, whole in pairs:
+                wanted = model.base_model(input_ids=whole[None], use_cache=False).last_hidden_state[0, -1]
+                if not wanted.isfinite().all():  # nothing to compare with; sampling itself says so
+                    sure = False
+                elif not (states - wanted).abs().amax() <= near * wanted.abs().amax():  # nor is NaN
+                    return Trial(_difference(len(whole)), 0), True
     except UnsupportedError as error:
-        return Trial(str(error), 0)
+        return Trial(str(error), 0), True
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        return Trial(f"its layers are called another way ({type(error).__name__})", 0)
+        if is_out_of_memory(error):
+            raise
+        return Trial(f"its layers are called another way ({type(error).__name__})", 0), True
     kept = [*decoder.slots.keys.values(), *decoder.slots.values.values()]
-    return Trial("", sum(states.shape[1] * states.shape[3] for states in kept))
+    return Trial("", sum(states.shape[1] * states.shape[3] for states in kept)), sure
+
+
+def _difference(length: int) -> str:
+    return (
+        "its layers remember more than keys and values, or what they do depends on how long a row is "
+        f"(a row of {length} tokens came out differently)"
+    )

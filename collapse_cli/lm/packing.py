@@ -5,14 +5,16 @@ a batch is padding; and whether a model can take that.
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from collapse_cli.lm import trial
 from collapse_cli.lm.attention import Causal, UnsupportedError, attending
-from collapse_cli.lm.loss import IGNORED
+from collapse_cli.lm.loss import IGNORED, has_plain_head, summed_loss
 from collapse_cli.lm.memory import warn_once
+from collapse_cli.lm.trial import remembered
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -47,10 +49,30 @@ class Batch:
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a model can do: go through our attention, and take several texts in one row."""
+    """What a model can do with the results of each text alone.
+
+    Attributes:
+        attends: go through our attention.
+        packs: take several texts in one row.
+        mixes: take texts of unequal lengths in one batch.
+        together: take several texts of one length in one batch.
+    """
 
     attends: bool = False
     packs: bool = False
+    mixes: bool = True
+    together: bool = True
+
+
+# The ways to go, the fastest first; the last is the model's own, which is what the others are compared with.
+WAYS = (
+    Abilities(attends=True, packs=True),
+    Abilities(attends=True),
+    Abilities(attends=True, mixes=False),
+    Abilities(),
+    Abilities(mixes=False),
+    Abilities(mixes=False, together=False),
+)
 
 
 def first_fit(lengths: np.ndarray, width: int) -> list[list[int]]:
@@ -69,7 +91,7 @@ def first_fit(lengths: np.ndarray, width: int) -> list[list[int]]:
 
 
 def lay_out(
-    tokens: np.ndarray, lengths: np.ndarray, tokens_at_once: int, device: torch.device, *, packed: bool
+    tokens: np.ndarray, lengths: np.ndarray, tokens_at_once: int, device: torch.device, able: Abilities
 ) -> Iterator[Batch]:
     """Batches of at most `tokens_at_once` tokens (one row at least) with all that is to be predicted.
 
@@ -78,12 +100,13 @@ def lay_out(
     Args:
         tokens: (texts, columns) token ids.
         lengths: (texts,) how many of them are used.
-        packed: whether several texts may share a row.
+        able: whether several texts may share a row or a batch.
     """
     texts = np.flatnonzero(lengths >= 2)
     if len(texts) == 0:
         return
     used, longest = lengths[texts], int(lengths[texts].max())
+    packed = able.packs
     if (used == longest).all():
         rows = [[text] for text in range(len(texts))]
     elif packed:
@@ -93,7 +116,11 @@ def lay_out(
     start = 0
     while start < len(rows):
         width = int(used[rows[start]].sum()) if not packed else longest
-        part = [texts[row] for row in rows[start : start + max(1, tokens_at_once // width)]]
+        most = max(1, tokens_at_once // width) if able.together else 1
+        if not able.mixes:
+            alike = next((n for n, row in enumerate(rows[start : start + most]) if used[row[0]] != width), most)
+            most = min(most, alike)
+        part = [texts[row] for row in rows[start : start + most]]
         start += len(part)
         yield _batch(tokens, lengths, part, device)
 
@@ -141,22 +168,35 @@ def attention_for(model: "PreTrainedModel", able: Abilities, batch: Batch) -> "A
     return attending(model, Causal(batch.segments, batch.ids.shape[1]))
 
 
-def abilities(model: "PreTrainedModel", reach: int) -> Abilities:
-    """Found out by trying: our attention must give the logits of the model's own, in one row and in a packed one.
+def abilities(model: "PreTrainedModel", reach: int, *, gradients: bool = False) -> Abilities:
+    """Found out by trying, on rows of the lengths that the work will have: the fastest way with the model's own results.
 
     Args:
         reach: the longest row that will be asked for, in tokens.
+        gradients: whether the gradients of the loss must be the model's own, too.
     """
+    found, why = remembered(model, ("abilities", reach, gradients), lambda: _tried(model, reach, gradients))
+    kind = model.config.model_type
+    if not found.attends:
+        warn_once(f"{kind} models keep their own attention, which is slower: {why}")
+    if not found.together:
+        warn_once(f"{kind} models are given one row at a time, which is slower: rows of one batch change each other")
+    elif not found.mixes:
+        warn_once(
+            f"{kind} models are given rows of one length at a time, which is slower: in one batch with a longer row, "
+            "a row has other results"
+        )
+    return found
+
+
+def _tried(model: "PreTrainedModel", reach: int, gradients: bool) -> tuple[tuple[Abilities, str], bool]:
     training = model.training
     model.eval()
     try:
-        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-            found, why = _try(model, reach)
+        with torch.autocast(model.device.type, enabled=False):
+            return _try(model, max(2, reach), gradients)
     finally:
         model.train(training)
-    if not found.attends:
-        warn_once(f"{model.config.model_type} models keep their own attention, which is slower: {why}")
-    return found
 
 
 class _Counted(Causal):
@@ -177,33 +217,98 @@ class _Counted(Causal):
         return super().__call__(layer, query, key, value, scaling, dropout)
 
 
-def _try(model: "PreTrainedModel", reach: int) -> tuple[Abilities, str]:
-    if not model._can_set_attn_implementation():
-        return Abilities(), "it cannot be exchanged"
-    device = model.device
-    ids = torch.arange(9, device=device)[None] % model.config.vocab_size
-    texts = ids[:, :5], ids[:, 5:]
-    wanted = [model(input_ids=text, use_cache=False).logits for text in texts]
+class _Rows:
+    """The rows of a trial, and what the model's own forward pass makes of each alone."""
 
-    def agrees(segments: torch.Tensor | None, wanted: torch.Tensor, **inputs: Any) -> bool:
-        causal = _Counted(segments, reach)
-        with attending(model, causal):
-            logits = model(**inputs, use_cache=False).logits
-        error = min(0.05, 1000 * torch.finfo(logits.dtype).eps) * wanted.abs().max()
-        same = torch.allclose(logits, wanted, rtol=0, atol=float(error.nan_to_num()), equal_nan=True)
-        return same and causal.calls > 0
+    def __init__(self, model: "PreTrainedModel", lengths: list[int], reach: int, gradients: bool) -> None:
+        self.model, self.reach = model, reach
+        self.lengths = np.array(lengths, np.int64)
+        ids = trial.tokens(model, len(lengths), max(lengths))
+        self.tokens = ids.cpu().numpy()
+        alone = [ids[row : row + 1, :length] for row, length in enumerate(lengths)]
+        with torch.no_grad():
+            self.wanted = [model(input_ids=text, use_cache=False).logits[0] for text in alone]
+        self.slopes: list[torch.Tensor] | None = None
+        self.plain_head = has_plain_head(model)
+        if gradients:
+            parts = (
+                _slopes(model, summed_loss(model, text, text[:, 1:], plain_head=False))
+                for text in alone
+                if text.shape[1] > 1
+            )
+            self.slopes = next(parts)
+            for part in parts:
+                for total, slope in zip(self.slopes, part, strict=True):
+                    total += slope
 
-    try:
-        if not agrees(None, wanted[0], input_ids=texts[0]):
-            return Abilities(), "ours cannot take its place, or gives other results"
-    except UnsupportedError as error:
-        return Abilities(), str(error)
-    except Exception as error:  # families differ in what they do with what they do not know
-        return Abilities(), f"{type(error).__name__}: {error}".splitlines()[0]
-    segments = (torch.arange(9, device=device) >= 5).long()[None]
-    positions = torch.arange(9, device=device)[None] - 5 * segments
-    try:
-        packs = agrees(segments, torch.cat(wanted, dim=1), input_ids=ids, position_ids=positions)
-    except Exception:  # as above; its rows then go one text each, which is slower and nothing else
-        packs = False
-    return Abilities(attends=True, packs=packs), ""
+    def agree(self, able: Abilities) -> bool:
+        """Whether the model's results in this way are those of each row alone."""
+        for batch in lay_out(self.tokens, self.lengths, len(self.lengths) * self.reach, self.model.device, able):
+            causal = _Counted(batch.segments, self.reach)
+            with torch.no_grad(), attending(self.model, causal) if able.attends else nullcontext():
+                positions = {} if batch.positions is None else {"position_ids": batch.positions}
+                logits = self.model(input_ids=batch.ids, use_cache=False, **positions).logits
+            if able.attends and not causal.calls:
+                return False
+            for text in np.unique(batch.owners[batch.owners >= 0]).tolist():
+                mine = torch.from_numpy(batch.owners == text).to(logits.device)
+                if not _close(logits[mine], self.wanted[text]):
+                    return False
+        return self.slopes is None or self._slopes_agree(able, self.slopes)
+
+    def _slopes_agree(self, able: Abilities, wanted: list[torch.Tensor]) -> bool:
+        found: list[torch.Tensor] | None = None
+        for batch in lay_out(self.tokens, self.lengths, len(self.lengths) * self.reach, self.model.device, able):
+            with attention_for(self.model, able, batch):
+                loss = summed_loss(
+                    self.model, batch.ids, batch.labels, plain_head=self.plain_head, positions=batch.positions
+                )
+                part = _slopes(self.model, loss)
+            found = part if found is None else [one + other for one, other in zip(found, part, strict=True)]
+        if found is None:
+            return True
+        whole = torch.stack([slope.double().norm() for slope in wanted]).norm()
+        return all(
+            torch.allclose(one.norm(), other.norm(), equal_nan=True, rtol=0.05, atol=float(whole.nan_to_num()) * 1e-3)
+            and not (one - other).double().norm() > 0.01 * other.double().norm() + 1e-3 * whole
+            for one, other in zip(found, wanted, strict=True)
+        )
+
+
+def _slopes(model: "PreTrainedModel", loss: torch.Tensor) -> list[torch.Tensor]:
+    """Gradients of a loss by all weights that can be trained."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    slopes = torch.autograd.grad(loss, weights, allow_unused=True)
+    return [
+        torch.zeros_like(weight) if slope is None else slope.detach()
+        for weight, slope in zip(weights, slopes, strict=True)
+    ]
+
+
+def _close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+    error = min(0.05, 1000 * torch.finfo(found.dtype).eps) * wanted.abs().max()
+    return torch.allclose(found, wanted, rtol=0, atol=float(error.nan_to_num()), equal_nan=True)
+
+
+def _try(model: "PreTrainedModel", reach: int, gradients: bool) -> tuple[tuple[Abilities, str], bool]:
+    rows = [
+        _Rows(model, trial.lengths(model, reach), reach, gradients),
+        _Rows(model, [reach, reach, reach], reach, False),
+    ]
+    sure = all(bool(logits.isfinite().all()) for some in rows for logits in some.wanted)
+    why = "" if model._can_set_attn_implementation() else "it cannot be exchanged"
+    exchanged = not why
+    for way in WAYS[:-1]:
+        if way.attends and not exchanged:
+            continue
+        try:
+            if all(some.agree(way) for some in rows):
+                return (way, why), sure
+            why = why or "ours cannot take its place, or gives other results"
+        except UnsupportedError as error:
+            why, exchanged = str(error), False
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # architectures differ in what they do with what they do not know
+            why = why or (f"{type(error).__name__}: {error}".splitlines()[0] if way.attends and not way.packs else "")
+    return (WAYS[-1], why), sure

@@ -39,7 +39,7 @@ class _Scorer:
         tokens = TOKENS_AT_ONCE * (1 if model.device.type == "cpu" else 16)
         if not self.plain_head:
             tokens = min(tokens, LOGITS_BYTES // (4 * model.config.vocab_size))
-        self.rows_at_once = max(1, tokens // max(1, width))
+        self.rows_at_once = max(1, tokens // max(1, width)) if self.able.together else 1
         self._stack = ExitStack()
 
     def __enter__(self) -> "_Scorer":
@@ -132,7 +132,7 @@ def score_blocks(
             part = slice(done, done + size)
             found, noted = np.zeros(len(lengths[part])), []
             at_once = rows * scorer.width
-            for batch in lay_out(tokens[part], lengths[part], at_once, model.device, packed=scorer.able.packs):
+            for batch in lay_out(tokens[part], lengths[part], at_once, model.device, scorer.able):
                 owners = batch.owners[:, 1:]
                 if details is None:
                     losses = scorer(batch)
@@ -187,7 +187,7 @@ def score_continuations(
             found, at = np.zeros(len(lengths[part])), wanted[part]
             kept: dict[int, np.ndarray] = {}
             at_once = rows * scorer.width
-            for batch in lay_out(tokens[part], lengths[part], at_once, model.device, packed=scorer.able.packs):
+            for batch in lay_out(tokens[part], lengths[part], at_once, model.device, scorer.able):
                 owners, places = batch.owners, batch.places()
                 inside = owners >= 0
                 batch.labels[to_device((places[:, 1:] < starts[part][owners[:, 1:]]), model.device)] = IGNORED

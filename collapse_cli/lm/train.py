@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +151,7 @@ class _Work:
         self.model, self.width, self.clip = model, width, float(settings["clip"])
         self.weights = list(model.parameters())
         self.bf16 = settings["dtype"] == "bfloat16"
-        self.plain_head, self.able = has_plain_head(model), abilities(model, width)
+        self.plain_head, self.able = has_plain_head(model), abilities(model, width, gradients=True)
         tokens = TOKENS_AT_ONCE if model.device.type == "cpu" else _tokens_that_fit(model)
         if not self.plain_head:
             tokens = min(tokens, LOGITS_BYTES // (4 * model.config.vocab_size))
@@ -177,7 +178,7 @@ class _Work:
         _seed_dropout(device, seed)
         lengths = chosen.arrays["lengths"]
         predicted = int(np.maximum(lengths.astype(np.int64) - 1, 0).sum())
-        batches = lay_out(chosen.arrays["tokens"], lengths, rows_at_once * self.width, device, packed=self.able.packs)
+        batches = lay_out(chosen.arrays["tokens"], lengths, rows_at_once * self.width, device, self.able)
         losses = []
         # one context for all batches, so that the weights are cast once
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
@@ -202,7 +203,7 @@ class _Work:
         with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             for row, number in enumerate(numbers):
                 one = chosen.arrays["tokens"][row : row + 1], lengths[row : row + 1]
-                for batch in lay_out(*one, 1, self.model.device, packed=False):
+                for batch in lay_out(*one, 1, self.model.device, replace(self.able, packs=False)):
                     with attention_for(self.model, self.able, batch):
                         losses = token_losses(self.model, batch.ids, batch.labels, plain_head=self.plain_head)
                     if not losses.isfinite().all():
