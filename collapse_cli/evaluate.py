@@ -79,11 +79,12 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
             f"the run {folder.name!r} keeps no models: cells of {config.learner} are computed in memory; run it again with another "
             "--runs-dir to compute them again"
         )
-    if same and all(store.has(stage.key) for stage in texts):
+    if same and all(store.sound(stage.key) for stage in texts):
         planned = original  # nothing need be looked up: the data are in the store as the run used them
     else:
         learner, tree = learners.learner_class(config.learner), changed.model_dump(mode="json")
         if data is not None and config.learner == "lm":
+            _check(store, texts[0].key, "the run's text")
             tree = learner.with_tokenizer_of(tree, store.folder(texts[0].key))
         resolved = learner.resolve(tree)
         planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
@@ -97,6 +98,12 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
             key = old["model_key"] if old else one.train.key
             where = (key, one.part)
             if where not in found:
+                for used in (key, *(made.key for name, made in one.eval.inputs.items() if name == "first")):
+                    _check(
+                        store,
+                        used,
+                        f"what the model of {one.policy}, seed {one.seed}, generation {one.generation} needs",
+                    )
                 found[where] = _again(store, key, one, new, encoded) if store.has(key) else None
             again = found[where]
             row = {"policy": one.policy, "seed": one.seed, "generation": one.generation, "model_key": key}
@@ -109,6 +116,15 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
             rows.append(row)
             tell(done, len(planned.generations))
     return rows
+
+
+def _check(store: Store, key: str, what: str) -> None:
+    """Refuse a stage that is in the store but is not what was written."""
+    if store.has(key) and not store.sound(key):
+        raise InputError(
+            f"{what} is damaged in the store ({store.folder(key)}: {store.fault(key)}); move that folder away and give "
+            "the run's command again"
+        )
 
 
 def evaluate_model(target: str, data: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,14 +63,37 @@ class LocalExecutor:
     def compute(self, stage: Stage, listener: Listener) -> tuple[Finished, bool] | None:
         """Compute a stage whose inputs are in the store, under its lock; None when another process holds that.
 
+        Inputs that turn out to be damaged are set aside and computed again first, and what those are made from.
+
         Returns:
             The stage, and whether it was there after all: another process may publish it before we have the lock.
+
+        Raises:
+            InputError: when a stage is damaged again and again.
         """
+        chain = [stage]  # each but the first is an input of the one before it
+        while True:
+            one = chain[-1]
+            if not self.store.sound(one.key):
+                damaged = next((made for made in one.inputs.values() if not self.store.sound(made.key)), None)
+                if damaged is not None:
+                    chain.append(damaged)
+                    continue
+            done = self._compute_locked(one, listener)
+            if done is None or one is stage:
+                return done
+            made, cached = done
+            if not cached:
+                listener.finished(one, made, cached=False, memory_mb=peak_memory_mb())
+            chain.pop()
+
+    def _compute_locked(self, stage: Stage, listener: Listener) -> tuple[Finished, bool] | None:
         with self.store.locked(stage.key) as mine:
             if not mine:
                 return None
-            if self.store.has(stage.key):
+            if self.store.sound(stage.key):
                 return self.store.get(stage.key), True
+            self.store.set_aside(stage)
             return self._compute(stage, listener), False
 
     def _compute(self, stage: Stage, listener: Listener) -> Finished:
@@ -113,17 +136,18 @@ class disk_errors:  # noqa: N801 - reads as a verb at its use
 def missing(plan: Sequence[Stage], store: Store, wanted: Callable[[Stage], bool]) -> list[Stage]:
     """The stages of `plan` that must be computed so that every `wanted` one is in the store, in plan order.
 
-    A finished stage needs none of its inputs, so a pruned ancestor of finished work is not missing.
+    A finished stage needs none of its inputs, so a pruned ancestor of finished work is not missing. What is needed as
+    an input is missing also when its files are not what was written.
     """
     needed: set[str] = set()
 
-    def need(stage: Stage) -> None:
-        if stage.key not in needed and not store.has(stage.key):
+    def need(stage: Stage, there: Callable[[str], bool]) -> None:
+        if stage.key not in needed and not there(stage.key):
             needed.add(stage.key)
             for made in stage.inputs.values():
-                need(made)
+                need(made, store.sound)
 
     for stage in plan:
         if wanted(stage):
-            need(stage)
+            need(stage, store.has)
     return [stage for stage in plan if stage.key in needed]

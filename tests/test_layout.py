@@ -97,7 +97,7 @@ ONLY = {
     "compare_families": {"config", "diagnosis", "expectations", "metrics", "rundir", "terminal"},
     "outcome": {"cell", "console", "diagnosis", "expectations", "metrics", "terminal"},
     "process": set(),
-    "store": {"stage"},
+    "store": {"errors", "files", "stage"},
 }
 
 
