@@ -6,7 +6,7 @@ nobody vouches for, so that every leaf is looked at before it is used, and sizes
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -38,7 +38,7 @@ class Judged:
         kind: whose value it is.
         ours: mean over seeds with its 95% interval; None where it was not run.
         error: its standard error over seeds (over trials where there is one seed with several); None for one seed.
-        tolerance: relative, of the value.
+        tolerance: relative, of the value. factor, within: a factor or an absolute difference that stands in its place.
         verdict: inside when |ours - value| is at most tolerance · |value|, or at most `ERRORS` standard errors.
         why: of what is not run: `NOT_YET`, `NO_PART` or `NO_THEORY`, or why theory could not be asked.
         source, note: as the configuration has them.
@@ -55,12 +55,26 @@ class Judged:
     why: str
     source: str
     note: str
+    factor: float | None = None
+    within: float | None = None
+
+    @property
+    def room(self) -> tuple[float, float]:
+        """How far below and above the value a measured one may lie, standard errors aside."""
+        size = abs(self.value or 0.0)
+        if self.factor is not None:
+            return size * (1 - 1 / self.factor), size * (self.factor - 1)
+        return (self.within, self.within) if self.within is not None else (self.tolerance * size, self.tolerance * size)
 
     @property
     def limits(self) -> str:
-        """The tolerance in words: `± 10%`, `± 10% or 4 standard errors`, where those are the wider."""
+        """The room in words: `± 10%`, `× or ÷ 3`, `± 10% or 4 standard errors`, where those are the wider."""
         said = f"± {self.tolerance:.2g}" if self.tolerance < 0.001 else f"± {self.tolerance * 100:.3g}%"
-        wider = self.value is not None and self.error and ERRORS * self.error > self.tolerance * abs(self.value)
+        if self.factor is not None:
+            said = f"× or ÷ {self.factor:.3g}"
+        elif self.within is not None:
+            said = f"± {self.within:.3g}"
+        wider = self.value is not None and self.error and ERRORS * self.error > min(self.room)
         return f"{said} or {ERRORS:g} standard errors" if wider else said
 
 
@@ -78,6 +92,10 @@ def judge(rows: Sequence[Row], tree: Tree) -> list[Judged]:
             continue
         tolerance = number(entry.get("tolerance", 0.1))
         wrong = entry.get("value") is not None and number(entry["value"]) is None
+        odd = [entry.get("factor"), entry.get("within")]
+        wrong = (
+            wrong or any(one is not None and (number(one) or 0.0) <= 0 for one in odd) or (number(odd[0]) or 2.0) <= 1
+        )
         if tolerance is None or tolerance < 0 or wrong:
             continue
         judged = _cell(entry, tolerance, rows, tree) if is_mixture(tree) else _loop(entry, tolerance, rows, tree)
@@ -235,19 +253,18 @@ def _judged(
     without: str,
     tree: Tree,
 ) -> Judged:
-    what = entry["what"]
     published = number(entry.get("value"))
     value = theory() if published is None else published
-    found = mean_of(rows, what)
+    found = mean_of(rows, entry["what"])
     ours, error = found if found is not None else (None, None)
-    verdict: Literal["inside", "outside", "not run"] = "not run"
-    if ours is not None and value is not None:
-        room = max(tolerance * abs(value), ERRORS * (error or 0.0))
-        verdict = "inside" if abs(ours.mean - value) <= room * (1 + 1e-12) else "outside"
-    why = "" if verdict != "not run" else without if ours is None else theory_trouble(tree) or NO_THEORY
-    source, note = (str(entry.get(name) or "") for name in ("source", "note"))
     kind: Literal["published", "theory"] = "theory" if published is None else "published"
-    return Judged(what, where, value, kind, ours, error, tolerance, verdict, why, source, note)
+    source, note = (str(entry.get(name) or "") for name in ("source", "note"))
+    more = {name: number(entry.get(name)) for name in ("factor", "within")}
+    made = Judged(entry["what"], where, value, kind, ours, error, tolerance, "not run", "", source, note, **more)
+    if ours is None or value is None:
+        return replace(made, why=without if ours is None else theory_trouble(tree) or NO_THEORY)
+    room = max(made.room[ours.mean > value], ERRORS * (error or 0.0))
+    return replace(made, verdict="inside" if abs(ours.mean - value) <= room * (1 + 1e-12) else "outside")
 
 
 def _asked(function: str, tree: Tree, *arguments: Any) -> tuple[Any, str]:

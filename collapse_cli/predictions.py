@@ -63,8 +63,8 @@ def predict_cell(tree: Tree, record: Mapping[str, Any]) -> float | None:
         tree: of the experiment.
         record: the cell's coordinates, as `Cell.record` names them.
 
-    Sources: items 1, 2b, 4 and 5 of docs/theory.md. Fixed real rows (Algorithm B) are known in their first round and
-    at the end of many. Where the risk is infinite (an interpolation peak without penalty) there is None.
+    Sources: Ridge on a mixture, Random projections, Weighted mixing and Iterative mixing in docs/theory.md. Fixed real
+    rows (Algorithm B) are known in their first round and at the end of many. Where the risk is infinite (an interpolation peak without penalty) there is None.
     """
     learner = tree["learner"]
     if learner not in ("ridge", "projections") or tree["data"]["source"] != "regression":
@@ -91,7 +91,8 @@ def predict_loop(tree: Tree, what: str, policy: str, generation: int) -> float |
     """The expected value of a field of `metrics.jsonl` at a generation; None where no formula is known.
 
     gaussian: `GAUSSIAN` under keep-0 and accumulate, in units of the true variance, of a single blob. ridge: `error` under
-    the same policies. Generation g has been fitted g + 1 times. Item 7 and item 6 of docs/theory.md.
+    the same policies. Generation g has been fitted g + 1 times. Sources: Refitted Gaussians and Regression across
+    generations in docs/theory.md.
     """
     if tree["loop"]["init"] != "base" or policy not in ("keep-0", "accumulate"):
         return None

@@ -234,3 +234,22 @@ def test_a_grid_that_is_damage_has_no_cells(section: object) -> None:
 def test_many_entries_and_many_rows_are_no_matter() -> None:
     tree = loop_tree() | {"expect": [{"what": "variance", "value": 1.0, "source": "s"}] * 2000}
     assert len(judge(rows_of({g: [1.0] * 3 for g in range(3)}), tree)) == expectations.MOST
+
+
+def test_a_factor_and_an_absolute_room_stand_in_place_of_the_tolerance() -> None:
+    """A tolerance of 300% let 0 pass for a spread of 0.01, and "-0.4 ± 250%" was a decade."""
+
+    def said(ours: float, **entry: float) -> tuple[str, str]:
+        (one,) = judge(rows_of({0: [ours]}), loop_tree({"what": "variance", "source": "s", **entry}))
+        return one.verdict, one.limits
+
+    assert said(0.0, value=0.01, tolerance=3.0)[0] == "inside", "the old row could not fail below"
+    assert said(0.0, value=0.01, factor=3.2) == ("outside", "× or ÷ 3.2")
+    assert [said(x, value=0.01, factor=3.2)[0] for x in (0.0031, 0.0033, 0.031, 0.033)] == [
+        "outside", "inside", "inside", "outside",
+    ]  # fmt: skip
+    assert said(-1.3, value=-0.4, within=1.0) == ("inside", "± 1")
+    assert said(-1.5, value=-0.4, within=1.0)[0] == "outside"
+    for damaged in ({"factor": 0.5}, {"within": -1.0}, {"factor": "much"}):
+        entry = {"what": "variance", "value": 1.0, "source": "s", **damaged}
+        assert judge(rows_of({0: [1.0]}), {**loop_tree(), "expect": [entry]}) == []

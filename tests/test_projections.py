@@ -144,7 +144,7 @@ def test_cells_are_as_theory_says(cell: Cell, spectrum: str) -> None:
 
 
 def test_ridgeless_models_amplify_below_the_threshold_and_mitigate_beyond_it() -> None:
-    """theory.md, item 3c at d = 120, n = 100: what bad labels cost, error less that with perfect labels, c2 = p2 = .5."""
+    """Theory (What follows), at d = 120, n = 100: what bad labels cost, error less that with perfect labels, c2 = p2 = .5."""
     tree, sizes = tree_of(dimensions=120), (20, 50, 80, 200, 500, 2000)
     bad, good = ([as_theory(tree, Cell(50, 50, c2, size=m), 25) for m in sizes] for c2 in (0.5, 0.0))
     cost = [float((one - other).mean()) for one, other in zip(bad, good, strict=True)]
@@ -154,7 +154,7 @@ def test_ridgeless_models_amplify_below_the_threshold_and_mitigate_beyond_it() -
 
 
 def test_with_a_penalty_the_best_size_is_finite_only_for_bad_labels() -> None:
-    """theory.md, item 3c with lam = 1e-2, d = 600, n = 500, p2 = .5: no peak; c2 = 1 has an interior optimum, c2 = .1 none."""
+    """Theory (What follows), with lam = 1e-2, d = 600, n = 500, p2 = .5: no peak; c2 = 1 has an interior optimum, c2 = .1 none."""
     tree = tree_of(1e-2, dimensions=600)
 
     def curve(c2: float, sizes: tuple[int, ...]) -> list[float]:
@@ -173,7 +173,7 @@ def test_with_a_penalty_the_best_size_is_finite_only_for_bad_labels() -> None:
 
 
 def test_with_much_data_larger_is_worse_only_where_labels_are_bad_enough() -> None:
-    """theory.md, item 3b: E = (1 - m/d) + p2² c2 m/d, so that larger helps where c2 < 1/p2² = 4."""
+    """Theory (Plateaus): E = (1 - m/d) + p2² c2 m/d, so that larger helps where c2 < 1/p2² = 4."""
     tree, sizes = tree_of(1e-4, dimensions=40), (10, 20, 30, 80)
     for c2, helps in ((2.0, True), (6.0, False)):
         means = [float(as_theory(tree, Cell(5000, 5000, c2, size=m), 20).mean()) for m in sizes]

@@ -393,7 +393,7 @@ def test_cells_are_as_theory_says(cell: Cell, spectrum: str) -> None:
 
 
 def test_strong_collapse() -> None:
-    """theory.md, item 3a: with a share of 1% the error stops at p2² c2; with perfect labels, or none, it does not."""
+    """Theory (Plateaus): with a share of 1% the error stops at p2² c2; with perfect labels, or none, it does not."""
     tree = mixture(noise=0.1, dimensions=50)
     for cell in (Cell(19_800, 200, 1.0), Cell(20_000, 0, 1.0), Cell(10_000, 10_000, 0.0), Cell(10_000, 10_000, 0.5)):
         as_theory(tree, cell, 10)
@@ -403,7 +403,7 @@ def test_strong_collapse() -> None:
 
 
 def test_the_best_weight_of_synthetic_rows_goes_to_zero_as_rows_grow() -> None:
-    """theory.md, item 4; a fixed weight keeps its plateau, and synthetic rows help ever less."""
+    """Theory (Weighted mixing): a fixed weight keeps its plateau, and synthetic rows help ever less."""
     tree, weights = mixture(), (0.0, 0.01, 0.03, 0.075, 0.2, 0.5)
     best, gains = [], []
     for n in (300, 1000, 3000):
@@ -416,7 +416,7 @@ def test_the_best_weight_of_synthetic_rows_goes_to_zero_as_rows_grow() -> None:
 
 
 def test_what_iterative_mixing_does_and_does_not() -> None:
-    """theory.md, item 5, d = 20, s = .5, c2_0 = 2: both protocols, statements that hold and ones that do not."""
+    """Theory (Iterative mixing), d = 20, s = .5, c2_0 = 2: both protocols, statements that hold and ones that do not."""
     fresh, fixed = (mixture(real_data, lam=0.0, dimensions=20) for real_data in ("fresh", "fixed"))
 
     def mean(tree: dict[str, Any], real: int, synthetic: int, rounds: int) -> float:

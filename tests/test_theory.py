@@ -61,7 +61,7 @@ PROJECTIONS = [
     ("iso", 600, 500, 1000, 1e-6, 0.5, 0.1, "0.56831"),
     ("iso", 600, 500, 1000, 1e-6, 0.5, 1.0, "2.14321"),
     ("iso", 600, 500, 1000, 1e-6, 0.5, 0.0, "0.39332"),
-    ("iso", 600, 500, 1000, 1e-2, 0.5, 1.0, "1.533"),  # item 3c
+    ("iso", 600, 500, 1000, 1e-2, 0.5, 1.0, "1.533"),
     ("iso", 600, 500, 6000, 1e-2, 0.5, 1.0, "1.636"),
     ("iso", 600, 500, 1000, 1e-2, 0.5, 0.1, ".4765"),
     ("iso", 600, 500, 6000, 1e-2, 0.5, 0.1, ".3703"),
@@ -95,7 +95,7 @@ def test_item_3_rows() -> None:
     ev = spectrum("iso", 100)
     for n, printed in ((1000, "0.04778"), (20000, "0.01171")):
         assert agrees(theory.ridge(eigenvalues=ev, n=n, p2=0.1, c2=1, lam=0, noise=0.5).risk, printed)
-    # the table does not give the noise of these rows; it is item 2b's, 0.1 (0.5 misses by 1e-4)
+    # the table does not give the noise of these rows; it is that of the projections' rows, 0.1 (0.5 misses by 1e-4)
     for m, c2, printed in ((50, 2.0, "0.75306"), (50, 6.0, "1.25661"), (200, 6.0, "1.50729")):
         found = theory.projections(eigenvalues=ev, n=20000, m=m, p2=0.5, c2=c2, lam=1e-4, noise=0.1)
         assert agrees(found.risk, printed)

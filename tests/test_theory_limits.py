@@ -393,7 +393,7 @@ def test_iterations_recover_the_rate_but_not_the_level() -> None:
 
 @pytest.mark.parametrize(("p2", "log", "enough"), [(0.5, -1.27, -1.06), (0.8, -0.57, -0.99)])
 def test_ln_of_n_over_d_iterations_are_enough_below_61_percent_only(p2: float, log: float, enough: float) -> None:
-    """theory.md, item 5: slopes of log risk over log n, d = 20, s = .5, c2 = 2; t real in the closed form.
+    """Theory (Iterative mixing): slopes of log risk over log n, d = 20, s = .5, c2 = 2; t real in the closed form.
 
     theory.md measured them with whole t and simulated risks, so they are met to 0.1 only.
     """

@@ -212,6 +212,10 @@ class Expectation(Section):
     """What was published. Left out: what `theory.py` says."""
     tolerance: float = Field(default=0.1, gt=0)
     """Relative: up to how far from `value` a measured one is inside."""
+    factor: float | None = Field(default=None, gt=1)
+    """Instead of the tolerance: up to how many times more or less a measured one may be. For what differs by factors."""
+    within: float | None = Field(default=None, gt=0)
+    """Instead of the tolerance: up to how far, absolutely. For logarithms, and for values near 0."""
     source: str = Field(min_length=1)
     """Where it was published, or which theorem it is."""
     note: str = ""

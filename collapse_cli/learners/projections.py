@@ -1,7 +1,7 @@
 """The learner `projections`: ridge on m random projections of the inputs, f(x) = v·Sx, a model of adjustable size.
 
 S (m, d) ~ N(0, 1/d) iid is not trained; the penalty is lam |v|², so the effective one on w_hat = S'v is lam d/m
-(arXiv 2410.04840, section on random projections; docs/theory.md, item 2).
+(arXiv 2410.04840, section on random projections; docs/theory.md: Random projections).
 """
 
 from collections.abc import Mapping

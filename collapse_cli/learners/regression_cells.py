@@ -196,8 +196,8 @@ class Chain:
     """Rounds of fitting to n1 real rows and n2 that the model before labelled; the first labeller has risk c².
 
     One round is a static mixture. Inputs of synthetic rows are new in each round, and so are real rows unless `fixed`:
-    Algorithms A (fresh) and B (fixed) of docs/theory.md, item 5. Which of the two the paper (arXiv 2410.04840, iterative
-    mixing) means is UNCONFIRMED.
+    Algorithms A (fresh) and B (fixed) of docs/theory.md: Iterative mixing. Which of the two the paper (arXiv
+    2410.04840, iterative mixing) means is UNCONFIRMED.
 
     Args:
         width: features of a random projection; 0: the inputs themselves.

@@ -1,4 +1,4 @@
-"""Items 1, 2b, 3 and 4 of the theory: the exact risk given the inputs (and S), averaged over draws of those."""
+"""Ridge, projections and weighted mixing of docs/theory.md: the exact risk given inputs (and S), averaged over draws."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Item 7 of the theory: Gaussians refitted to samples of Gaussians."""
+"""Refitted Gaussians (docs/theory.md): Gaussians fitted to samples of Gaussians."""
 
 import math
 

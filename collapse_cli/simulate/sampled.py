@@ -1,4 +1,7 @@
-"""Items 2a, 5 and 6 of the theory: models, inputs and labels are all drawn."""
+"""Models, inputs and labels all drawn: projections with one S, iterative mixing, regression across generations.
+
+Sections of docs/theory.md.
+"""
 
 import math
 from collections.abc import Iterator

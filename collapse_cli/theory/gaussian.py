@@ -1,7 +1,7 @@
 """A Gaussian fitted to samples of a Gaussian fitted to samples …: what is known exactly.
 
 Shumailov et al., Nature 631 (2024), Theorem 3.1 (replace); accumulate: Kazdan et al. / Gerstgrasser et al.; the
-closed forms here are derived in ../shared/theory.md, item 7 (marked [DER] there) and exact at every finite n.
+closed forms here are derived in docs/theory.md: Refitted Gaussians, and exact at every finite n.
 Unit: variances of generation 0 are 1, so multiply variances and squared distances by v0.
 """
 

@@ -2,7 +2,7 @@
 
 "Model Collapse Demystified", arXiv 2402.07712, Theorems 4.1, 4.3, 4.5, 4.6 (labels replaced); Gerstgrasser et al., arXiv
 2404.01413 (labels accumulated). The noise of fresh inputs with T0 < d, and the exact sums, are derived in
-../shared/theory.md, item 6. Generation 0 is the fit to real labels only.
+docs/theory.md: Regression across generations. Generation 0 is the fit to real labels only.
 """
 
 import math

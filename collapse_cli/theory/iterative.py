@@ -1,4 +1,4 @@
-"""Mixing again and again, each model labelling the next one's synthetic rows: derived in ../shared/theory.md, item 5.
+"""Mixing again and again, each model labelling the next one's synthetic rows: docs/theory.md: Iterative mixing.
 
 arXiv 2410.04840 discusses iterative mixing after Ferbach et al. 2024; whether its real rows are drawn anew is
 UNCONFIRMED, so both protocols are here: "fresh" (A) draws n1 real rows in every iteration, "fixed" (B) once.
@@ -171,7 +171,7 @@ def iterative_fixed(
 ) -> FixedRisk:
     """Protocol B, least squares, t -> inf: the n1 = p1 n real rows stay, the p2 n synthetic ones are drawn anew.
 
-    Any Sigma (least squares does not see it). Derived, theory.md item 5.
+    Any Sigma (least squares does not see it). Derived: docs/theory.md: Iterative mixing.
 
     Args:
         d, n: dimensions and rows, p1 n > d.

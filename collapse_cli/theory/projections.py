@@ -1,7 +1,7 @@
 """Ridge regression on random projections, f(x) = v.Sx with S (m, d) of N(0, 1/d): how the model's size m comes in.
 
 Model of arXiv 2410.04840, section 4. Fixed S and the single scalar equation for random S are derived in
-../shared/theory.md, items 2a and 2b ([DER]); the latter equals the paper's Definition 2, as recalled, to 1e-14.
+docs/theory.md: Random projections; the latter equals the paper's Definition 2, as recalled, to 1e-14.
 """
 
 import math
@@ -63,7 +63,7 @@ def plateau_projections(
     """What n -> inf of `projections` comes to at fixed m: what m directions miss, and p2^2 of the labeller's error.
 
     zeta rises with m, from 0 to p2^2 c2 (checked numerically, docs/theory.md); isotropic, lam = 0, m < d: bias
-    (1 - m/d) tr Gamma, zeta p2^2 c2 m/d. Derived: theory.md, item 3b.
+    (1 - m/d) tr Gamma, zeta p2^2 c2 m/d. Derived: docs/theory.md: Plateaus.
     """
     given = problem(eigenvalues=eigenvalues, n=1.0, p2=p2, c2=c2, lam=lam, noise=0.0, gamma=gamma, delta=delta)
     return _averaged(given, math.inf, positive("m", m))
@@ -103,7 +103,7 @@ def projections_fixed(
     noise: float,
     noise_synthetic: float | None = None,
 ) -> Risk:
-    """Risk for one given S: derived, theory.md item 2a. Valid for n of some hundreds.
+    """Risk for one given S; derived in docs/theory.md: Random projections. Valid for n of some hundreds.
 
     Args:
         projection: S, (m, d).

@@ -75,7 +75,7 @@ def ridge(
 ) -> Risk:
     """Risk of w = argmin (1/n)|Xw - y|^2 + lam |w|^2 on n rows, a share p2 of them synthetic.
 
-    Source: Theorem 1 of arXiv 2410.04840 (re-derived in ../shared/theory.md, item 1). `lam` = 0 is the ridgeless
+    Source: Theorem 1 of arXiv 2410.04840 (re-derived in docs/theory.md: Ridge on a mixture). `lam` = 0 is the ridgeless
     limit: least squares for n > d, the least-norm interpolator for n < d.
 
     Args:
@@ -145,7 +145,7 @@ def knee(*, d: int, p2: float, c2: float, noise: float, noise_synthetic: float |
 
     All that more rows take away, u (s^2 + p1 p2 c2) with u = d/(n - d), equals the floor there:
     n* = d (1 + (s^2 + p1 p2 c2)/(p2^2 c2)), s^2 = p1 s1^2 + p2 s2^2; math.inf without a floor. From Theorem 1 of arXiv
-    2410.04840 at lam = 0: see docs/theory.md, "Ridge on a mixture".
+    2410.04840 at lam = 0: see docs/theory.md: Ridge on a mixture.
     """
     size, synthetic, quality = whole("d", d, 1), share("p2", p2), not_negative("c2", c2)
     first = not_negative("noise", noise)

@@ -1,6 +1,6 @@
 """Ridge regression in which real and synthetic rows have weights: strategic mixing in one step.
 
-The exact formula is derived in ../shared/theory.md, item 4 ([DER]). arXiv 2410.04840 gives a first-order approximation
+The exact formula is derived in docs/theory.md: Weighted mixing. arXiv 2410.04840 gives a first-order approximation
 of the weighted risk only (as recalled); it is not used here.
 """
 
@@ -155,9 +155,10 @@ def optimal_weight(
 def low_dimensional_weight(
     *, d: int, n: float, p2: float, c2: float, noise: float, noise_synthetic: float | None = None
 ) -> float:
-    """The best alpha of least squares for phi = d/n -> 0; derived, theory.md item 4. Falls like (d/n) s1^2/(p1 c2).
+    """The best alpha of least squares for phi = d/n -> 0; falls like (d/n) s1^2/(p1 c2).
 
     (phi s1^2/p1)/(c2 (1 + phi/p1 + phi/p2) + phi (s1^2/p1 + s2^2/p2)); p2 where nothing speaks for either kind.
+    Derived from docs/theory.md: Weighted mixing.
     """
     phi, p = whole("d", d, 1) / positive("n", n), share("p2", p2)
     if not 0 < p < 1:
