@@ -39,7 +39,9 @@ def test_headings_of_the_theory_that_are_cited_exist() -> None:
     cited = set()
     for path in TEXTS:
         text = path.read_text(encoding="utf-8")
-        cited |= {(path.name, name.strip()) for name in re.findall(r"docs/theory\.md: ([A-Z][a-z]+(?: [A-Za-z]+)*)", text)}
+        cited |= {
+            (path.name, name.strip()) for name in re.findall(r"docs/theory\.md: ([A-Z][a-z]+(?: [A-Za-z]+)*)", text)
+        }
     assert {name for _, name in cited} >= {"Ridge on a mixture", "Weighted mixing", "Iterative mixing"}
     assert {(where, name) for where, name in cited if name not in HEADINGS} == set()
 
