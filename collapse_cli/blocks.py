@@ -211,11 +211,11 @@ class Chain:
         parts |= {"first.": self.first} if self.first is not None and self.first_generation == 0 else {}
         for key, rows in parts.items():
             arrays |= {f"{key}.{name}": array for name, array in rows.arrays.items()} | {f"{key}.origin": rows.origin}
-        checkpoint.write(scratch / "block.safetensors", arrays, {"facts": self.facts, "parts": list(parts)})
+        checkpoint.keep(scratch / "block.safetensors", arrays, {"facts": self.facts, "parts": list(parts)})
 
     def resume(self) -> int:
         """Take up the checkpoint, if there is one. Returns the generation to go on with."""
-        found = checkpoint.read(self.scratch / "block.safetensors")
+        found = checkpoint.take_up(self.scratch / "block.safetensors")
         if found is None:
             return int(self.first_generation)
         arrays, said = found

@@ -133,7 +133,7 @@ def rows_of(stage: Stage, rows: int) -> tuple[int, int]:
 def cells_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     """Cells one after the other, in memory. Facts: `generations`, those of each."""
     file, chosen = place.scratch / "cells.safetensors", [Cell(**cell) for cell in stage.params["cells"]]
-    _, facts = checkpoint.read(file) or ({}, [])
+    _, facts = checkpoint.take_up(file) or ({}, [])
     written = time.monotonic()
     for done, cell in enumerate(chosen[len(facts) :], len(facts) + 1):
         start = time.perf_counter()
@@ -142,7 +142,7 @@ def cells_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -
         facts.append({**found, "train_rows": cell.rows, "seconds": {"block": round(time.perf_counter() - start, 6)}})
         place.tell(done, len(chosen), "cells")
         if time.monotonic() - written > checkpoint.seconds_between():
-            checkpoint.write(file, {"done": np.array([done])}, facts)
+            checkpoint.keep(file, {"done": np.array([done])}, facts)
             written = time.monotonic()
     return {"first": 0, "generations": facts}
 

@@ -137,7 +137,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "block.safetensors"
-    checkpoint.write(file, {"a": np.arange(3)}, {"facts": [1]})
+    checkpoint.keep(file, {"a": np.arange(3)}, {"facts": [1]})
 
     def killed(*_: object) -> None:
         raise KillError
@@ -145,8 +145,8 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", killed)
         with pytest.raises(KillError):
-            checkpoint.write(file, {"a": np.arange(4)}, {"facts": [2]})
-    arrays, said = checkpoint.read(file) or ({}, None)
+            checkpoint.keep(file, {"a": np.arange(4)}, {"facts": [2]})
+    arrays, said = checkpoint.take_up(file) or ({}, None)
     assert arrays["a"].tolist() == [0, 1, 2]
     assert said == {"facts": [1]}
 
@@ -197,6 +197,7 @@ def test_a_learner_of_text_or_images_has_no_blocks() -> None:
 
 def test_a_checkpoint_that_is_not_there_is_none(tmp_path: Path) -> None:
     assert checkpoint.read(tmp_path / "none.safetensors") is None
+    assert checkpoint.take_up(tmp_path / "none.safetensors") is None
 
 
 def test_a_block_reads_no_more_than_its_inputs(tmp_path: Path) -> None:

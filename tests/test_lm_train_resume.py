@@ -316,3 +316,33 @@ def test_a_row_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(train, "summed_loss", scarce)
     with pytest.raises(torch.OutOfMemoryError):
         fit(tiny_model("opt"), random_rows(8, 6), SETTINGS, seed=1, scratch=tmp_path)
+
+
+@pytest.mark.usefixtures("every_step_checkpointed")
+@pytest.mark.parametrize("name", ["checkpoint.safetensors", "best.safetensors"])
+@pytest.mark.parametrize("how", ["flipped", "gone"])
+def test_a_damaged_checkpoint_is_not_taken_up(
+    tmp_path: Path, uninterrupted: dict[str, Any], name: str, how: str
+) -> None:
+    """Killed in the second epoch; then a file of its scratch is damaged. It ends as if it had not been killed."""
+    whole, facts = uninterrupted["valid"]
+    data, valid = random_rows(18, 7, ragged=True), random_rows(6, 7, seed=9)
+    with pytest.raises(Killed):
+        fit(
+            tiny_model("opt", dropout=0.2),
+            data,
+            SETTINGS | {"select": "valid"},
+            seed=4,
+            scratch=tmp_path,
+            valid=valid,
+            tell=interrupted_at(7),
+        )
+    file = next(tmp_path.rglob(name))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.unlink()
+    if how == "flipped":
+        file.write_bytes(content)
+    again, facts_again = trained(tmp_path, select="valid")
+    assert identical(whole, again)
+    assert facts == facts_again

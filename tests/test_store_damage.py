@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from collapse_cli import checkpoint
 from collapse_cli.errors import InputError
 from collapse_cli.executors import LocalExecutor, missing
 from collapse_cli.rundir import STORE
@@ -225,3 +227,56 @@ def test_a_file_that_does_not_belong_to_a_stage_is_a_fault_and_a_hidden_one_is_n
     assert Store(root).sound(one.key)
     (folder / "deep" / "model.safetensors.index.json").write_text("{}")
     assert not Store(root).sound(one.key)
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def other_stages(path: Path) -> None:
+    """The checkpoint of the same name of another stage: whole, but not this one's."""
+    there = path.parent.parent / "another" / path.name
+    there.parent.mkdir()
+    checkpoint.keep(there, {"a": np.arange(9)}, {"done": 5})
+    shutil.copy(there, path)
+
+
+@pytest.mark.parametrize("how", [*FILES, other_stages], ids=lambda how: how.__name__)
+def test_a_damaged_checkpoint_is_said_once_and_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "stage" / "block.safetensors"
+    path.parent.mkdir()
+    for done in (1, 2):
+        checkpoint.keep(path, {"a": np.arange(done)}, {"done": done})
+    arrays, facts = checkpoint.take_up(path) or ({}, None)
+    assert (arrays["a"].tolist(), facts) == ([0, 1], {"done": 2})
+    how(path)
+    assert checkpoint.take_up(path) is None
+    assert len(caplog.records) == (how is not Path.unlink)
+    assert not os.path.lexists(path)
+    assert checkpoint.take_up(path) is None
+    assert len(caplog.records) == (how is not Path.unlink)
+
+
+def test_every_bit_of_a_checkpoint_counts(tmp_path: Path) -> None:
+    path = tmp_path / "block.safetensors"
+    checkpoint.keep(path, {"a": np.arange(2, dtype=np.int8)}, None)
+    content = path.read_bytes()
+    for at in range(len(content)):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << at % 8
+        path.write_bytes(damaged)
+        assert not checkpoint.is_sound(path), f"byte {at}"
+    path.write_bytes(content)
+    assert checkpoint.is_sound(path)
+
+
+def test_checkpoints_reach_the_disk_before_they_take_the_place_of_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr("os.fsync", lambda file: (moments.append("fsync"), fsync(file))[1])
+    monkeypatch.setattr(Path, "replace", lambda path, to: (moments.append("replace"), replace(path, to))[1])
+    checkpoint.keep(tmp_path / "block.safetensors", {"a": np.arange(2)}, None)
+    assert moments == ["fsync", "replace"]

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from collapse_cli import checkpoint as checkpoints
 from collapse_cli.data import InputError
 
 CHECKPOINT_SECONDS = 60.0
@@ -161,14 +162,18 @@ class _Checkpoint:
             tensors |= {f"{key}.{name}": value for key, value in optimizer.state[weight].items()}
         state = {"losses": losses, "lowest": lowest if self.training.best else None}
         attempt = self.path.with_suffix(".tmp")
-        save_file({name: value.contiguous() for name, value in tensors.items()}, attempt, {"state": json.dumps(state)})
-        attempt.replace(self.path)
+        save_file(
+            {name: value.contiguous() for name, value in tensors.items()},
+            attempt,
+            {"state": json.dumps(state), **checkpoints.UNSEALED},
+        )
+        checkpoints.put(attempt, self.path)
         self.due = time.monotonic() + _seconds()
 
     def load(self) -> tuple[list[float], float]:
         """Put weights and optimizer in place; the losses of the epochs done, and the lowest of `select`."""
         self.path.with_suffix(".tmp").unlink(missing_ok=True)
-        if not self.path.exists():
+        if not checkpoints.is_sound(self.path):
             return [], math.inf
         module, optimizer = self.training.module, self.training.optimizer
         with safe_open(self.path, "pt") as file:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from collapse_cli import checkpoint as checkpoints
 from collapse_cli.data import Dataset, InputError
 from collapse_cli.lm import fallback, search
 from collapse_cli.lm.arithmetic import fast_products
@@ -169,8 +170,15 @@ class _Pieces:
 
     def __init__(self, scratch: Path, rows: int) -> None:
         self.scratch, self.rows = scratch, rows
-        found = [path.stem.split("-")[1:] for path in scratch.glob("rows-*-*.safetensors")]
+        found = [
+            path.stem.split("-")[1:]
+            for path in scratch.glob("rows-" + "[0-9]" * 9 + "-" + "[0-9]" * 9 + ".safetensors")
+        ]
         self.ends = {int(first): int(end) for first, end in found}
+        self.ends = {first: end for first, end in self.ends.items() if checkpoints.is_sound(self._path(first, end))}
+
+    def _path(self, start: int, end: int) -> Path:
+        return self.scratch / f"rows-{start:09d}-{end:09d}.safetensors"
 
     def next_row(self) -> int:
         """The first row that is not done."""
@@ -185,9 +193,7 @@ class _Pieces:
 
     def save(self, start: int, made: Dataset) -> None:
         end = start + len(made)
-        path = self.scratch / f"rows-{start:09d}-{end:09d}.safetensors"
-        made.save(path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        checkpoints.keep(self._path(start, end), {**made.arrays, "origin": made.origin}, None)
         self.ends[start] = end
 
     def all(self, new_tokens: int) -> Dataset:
@@ -195,7 +201,7 @@ class _Pieces:
         parts, row = [Dataset({"tokens": nothing, "lengths": nothing[:, 0]}, nothing[:, 0])], 0
         while row < self.rows:
             end = self.ends[row]
-            parts.append(Dataset.load(self.scratch / f"rows-{row:09d}-{end:09d}.safetensors"))
+            parts.append(Dataset.load(self._path(row, end)))
             row = end
         return Dataset.concat(parts)
 

@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from collapse_cli import checkpoint as checkpoints
 from collapse_cli.data import Dataset, InputError
 from collapse_cli.lm.arithmetic import fast_products
 from collapse_cli.lm.attention import Causal, attending
@@ -275,17 +276,24 @@ class Checkpoint:
             for key, value in self.optimizer.state[weight].items():
                 tensors[f"{key}.{name}"] = value
         attempt = self.path.with_suffix(".tmp")
-        save_file({name: value.contiguous() for name, value in tensors.items()}, attempt, {"state": json.dumps(state)})
-        attempt.replace(self.path)
+        save_file(
+            {name: value.contiguous() for name, value in tensors.items()},
+            attempt,
+            {"state": json.dumps(state), **checkpoints.UNSEALED},
+        )
+        checkpoints.put(attempt, self.path)
         took = time.monotonic() - start
         self.due = time.monotonic() + max(_checkpoint_seconds(), took / CHECKPOINT_SHARE if took > 1 else 0)
 
     def load(self) -> dict[str, Any] | None:
         """Put the saved weights and optimizer state in place; None when there is no checkpoint."""
         self.path.with_suffix(".tmp").unlink(missing_ok=True)
-        if not self.path.exists():
+        if not checkpoints.is_sound(self.path):
             return None
         with safe_open(self.path, "pt") as file:
+            state: dict[str, Any] = json.loads(file.metadata()["state"])
+            if state["best"] is not None and not checkpoints.is_sound(self.path.with_name("best.safetensors")):
+                return None
             names = set(file.keys())
             for name, weight in self.model.named_parameters():
                 weight.data.copy_(file.get_tensor(f"weight.{name}"))
@@ -294,7 +302,6 @@ class Checkpoint:
                     for key in ("step", "exp_avg", "exp_avg_sq")
                     if f"{key}.{name}" in names
                 }
-            state: dict[str, Any] = json.loads(file.metadata()["state"])
         return state
 
 
@@ -311,8 +318,12 @@ def _keep_best(model: "PreTrainedModel", valid: Dataset | None, best: float | No
     if best is not None and best <= loss:
         return best
     attempt = path.with_suffix(".tmp")
-    save_file({name: weight.detach().contiguous() for name, weight in model.named_parameters()}, attempt)
-    attempt.replace(path)
+    save_file(
+        {name: weight.detach().contiguous() for name, weight in model.named_parameters()},
+        attempt,
+        dict(checkpoints.UNSEALED),
+    )
+    checkpoints.put(attempt, path)
     return loss
 
 
