@@ -70,7 +70,10 @@ def made(
 
 
 def words_table(each: int) -> Iterator[str]:
-    """Share of runs with a false word, and the commonest words, by true ratio, noise and number of seeds."""
+    """Share of runs with a false word, and the commonest words, by true ratio, noise and number of seeds.
+
+    Of chance that is independent between generations and chance that is inherited the worse one; words are of both.
+    """
     yield "| true ratio | noise of seeds | " + " | ".join(f"{n} seed{'s' * (n > 1)}" for n in SEEDS) + " |"
     yield "|---|---|" + "---|" * len(SEEDS)
     random = np.random.Generator(np.random.Philox(12))
@@ -79,10 +82,15 @@ def words_table(each: int) -> Iterator[str]:
         for noise in NOISES:
             cells = []
             for seeds in SEEDS:
-                found = [diagnose(made(random, seeds, ratio, noise)).policies[0].state for _ in range(each)]
-                wrong = sum(false_word(state, ratio) for state in found) / each
+                found: list[str] = []
+                wrong = 0.0
+                for inherited in (False, True):
+                    how: dict[str, Any] = {"inherited": inherited, "instruments": True}
+                    states = [diagnose(made(random, seeds, ratio, noise, **how)).policies[0].state for _ in range(each)]
+                    wrong = max(wrong, sum(false_word(state, ratio) for state in states) / each)
+                    found += states
                 names = sorted(set(found), key=found.count, reverse=True)[:2]
-                said = ", ".join(f"{short.get(name, name)} {found.count(name) / each:.0%}" for name in names)
+                said = ", ".join(f"{short.get(name, name)} {found.count(name) / len(found):.0%}" for name in names)
                 cells.append(f"**{wrong:.1%}** ({said})")
             yield f"| {ratio:g} | {noise:g} | " + " | ".join(cells) + " |"
 
@@ -104,25 +112,31 @@ def trends_table(each: int) -> Iterator[str]:
 
 
 def runs_table(each: int) -> Iterator[str]:
-    """Any false word, call or pair in a whole run in which nothing changes."""
+    """Any false word, call or pair in a whole run in which nothing changes, chance inherited or not: the worse one each."""
     yield "| policies | noise | seeds | a false word | early, general or late called | two policies told apart | any of these |"
     yield "|---|---|---|---|---|---|---|"
     random = np.random.Generator(np.random.Philox(14))
     for policies in (1, 3, 5):
         for noise in NOISES:
             for seeds in (1, 2, 3, 5):
-                counts = np.zeros(4)
-                for _ in range(each):
-                    runs = [
-                        made(random, seeds, 1.0, noise, policy=f"keep-{p}", instruments=True) for p in range(policies)
-                    ]
-                    found = diagnose([row for run in runs for row in run]).policies
-                    word = any(one.state in (COLLAPSES, LOSES) for one in found)
-                    call = any(c.called for one in found for c in one.calls.values())
-                    pair = seeds > 1 and any(told_apart(a, b, math.comb(policies, 2)) for a, b in combinations(runs, 2))
-                    counts += (word, call, pair, word or call or pair)
-                said = " | ".join(f"{count / each:.1%}" for count in counts)
+                counts = np.zeros((2, 4))
+                for inherited in (False, True):
+                    for _ in range(each):
+                        how: dict[str, Any] = {"inherited": inherited, "instruments": True}
+                        runs = [made(random, seeds, 1.0, noise, policy=f"keep-{p}", **how) for p in range(policies)]
+                        counts[int(inherited)] += _false(runs)
+                said = " | ".join(f"{count / each:.1%}" for count in counts.max(axis=0))
                 yield f"| {policies} | {noise:g} | {seeds} | {said} |"
+
+
+def _false(runs: Sequence[list[Row]]) -> tuple[bool, bool, bool, bool]:
+    """Whether a word, a call, a pair or any of these is false of policies in which nothing changes."""
+    found = diagnose([row for run in runs for row in run]).policies
+    word = any(one.state in (COLLAPSES, LOSES) for one in found)
+    call = any(c.called for one in found for c in one.calls.values())
+    several = len(found[0].seeds) > 1
+    pair = several and any(told_apart(a, b, math.comb(len(runs), 2)) for a, b in combinations(runs, 2))
+    return word, call, pair, word or call or pair
 
 
 def told_apart(first: Sequence[Row], second: Sequence[Row], pairs: int) -> bool:
@@ -154,15 +168,16 @@ def coverage_table(each: int) -> Iterator[str]:
                 ]
                 cells.append(f"{np.mean(inside):.1%}")
             yield f"| {name} | {noise:g} | " + " | ".join(cells) + " |"
-    for freedom in (3, 8):  # second differences of one seed: their median size is the scatter
-        inside = []
+    for freedom, inherited in ((3, False), (3, True), (8, False), (8, True)):  # as `rules._over` of one seed
+        inside, last = [], freedom + 1
         for _ in range(10 * each):
-            values = 0.1 * random.standard_normal(freedom + 2)
-            bends = np.abs(np.diff(values, 2))
-            spread = float(np.median(bends)) / 0.6745 / math.sqrt(3)
-            over = scattered(float(values[-1] - values[0]), 0.01, spread, freedom)
+            off = random.standard_normal(last + 1)
+            values = 0.1 * (off.cumsum() / math.sqrt(last) if inherited else off / math.sqrt(2))
+            step = float(np.median(np.abs(np.diff(values, 2)))) / 0.6745 / math.sqrt(2)
+            over = scattered(float(values[-1] - values[0]), 0.01, step * math.sqrt(last), freedom)
             inside.append(over.low is not None and over.high is not None and over.low <= 0 <= over.high)
-        said = f"one seed's change (`scattered`), {freedom + 2} generations"
+        chance = "inherited" if inherited else "independent"
+        said = f"one seed's change (`scattered`), generation {last}, chance {chance}"
         yield f"| {said} | 0.1 | {np.mean(inside):.1%} (one seed) |" + " – |" * (len(SEEDS) - 2)
 
 
@@ -176,9 +191,12 @@ TABLES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--each", type=int, default=1000, help="runs per line")
+    parser.add_argument("--each", type=int, default=1000, help="runs per line, of each kind of chance")
+    parser.add_argument("--only", default="", help="tables whose title begins so")
     given = parser.parse_args()
     for title, table in TABLES.items():
+        if not title.startswith(given.only):
+            continue
         print(f"\n{title} ({given.each} runs per line)\n")
         for line in table(given.each):
             print(line, flush=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from collapse_cli.config import ConfigError
 from collapse_cli.diagnosis import Diagnosis, PolicyDiagnosis, diagnose, factors
 from collapse_cli.metrics import perplexity
-from collapse_cli.metrics.intervals import LEVEL, Interval, log_ratio, over_seeds
+from collapse_cli.metrics.intervals import LEVEL, NOISE, Interval, log_ratio, over_seeds, takes_noise_for_granted
 from collapse_cli.rundir import RunFolder
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class Pair:
             log-perplexities, with the 95% interval of that difference.
         apart: the ratio with the interval by which the two are told apart. It allows for the number of pairs of the
             comparison (Bonferroni), so that in all of them together fewer than 1 in 20 comparisons say something false.
+        granted: whether an interval rests on prior knowledge of the noise between seeds (`intervals.log_ratio`).
     """
 
     first: tuple[str, str]
@@ -80,6 +81,7 @@ class Pair:
     seeds: tuple[int, ...]
     ratio: Interval
     apart: Interval
+    granted: bool
 
     @property
     def told_apart(self) -> bool | None:
@@ -163,15 +165,16 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
         "between them are given (of one text under two tokenizers, bits_per_byte is comparable)"
         for (first, second), why in mixed.items()
     ]
+    pairs = _pairs(names, rows, generation, mixed)
     return Comparison(
         tuple(names),
         generation,
         tuple(entries),
-        tuple(_pairs(names, rows, generation, mixed)),
+        tuple(pairs),
         {name: diagnosis.verdict for name, diagnosis in zip(names, diagnoses, strict=True)},
         _differences([config.identity() for config in configs]),
         (*apart, *_guard_rails(names, rows)),
-        (*behind, *_notes(names, diagnoses, entries)),
+        (*behind, *_notes(names, diagnoses, entries, pairs)),
     )
 
 
@@ -290,7 +293,8 @@ def _pairs(
     for first, second, seeds in sides:
         logs = [series[first][seed] - series[second][seed] for seed in seeds]
         ratio, apart = (log_ratio(logs, one).within(perplexity) for one in (LEVEL, level))
-        pairs.append(Pair(first, second, tuple(seeds), ratio, apart))
+        granted = any(takes_noise_for_granted(logs, one) for one in (LEVEL, level))
+        pairs.append(Pair(first, second, tuple(seeds), ratio, apart, granted))
     return pairs
 
 
@@ -330,7 +334,9 @@ def _guard_rails(names: Sequence[str], rows: Sequence[Sequence[Row]]) -> list[st
     return warnings
 
 
-def _notes(names: Sequence[str], diagnoses: Sequence[Diagnosis], entries: Sequence[Entry]) -> list[str]:
+def _notes(
+    names: Sequence[str], diagnoses: Sequence[Diagnosis], entries: Sequence[Entry], pairs: Sequence[Pair]
+) -> list[str]:
     """What limits the numbers."""
     notes = []
     if any(len(entry.seeds) == 1 for entry in entries):
@@ -339,6 +345,11 @@ def _notes(names: Sequence[str], diagnoses: Sequence[Diagnosis], entries: Sequen
         notes.append(
             'perplexities are geometric means over seeds with the 95% interval of the mean logarithm; "not told apart" allows '
             "for the number of pairs"
+        )
+    if any(pair.granted for pair in pairs):
+        notes.append(
+            f"where few seeds differ much, the intervals between policies take for granted that noise between seeds is no larger "
+            f"than {NOISE:g} nats (standard deviation); the seeds alone would make them wider"
         )
     return notes + [f"{name}: {note}" for name, found in zip(names, diagnoses, strict=True) for note in found.notes]
 

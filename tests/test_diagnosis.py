@@ -237,7 +237,10 @@ def test_a_verdict_over_seeds() -> None:
         "By generation 2, over 3 seeds: keep-0 collapses (whether it still rises is not shown), perplexity ×19.3 (95% "
         "interval ×12.2 to ×30.4); keep-20 holds, perplexity +7% (95% interval +6% to +8%); early and late collapse were not measured."
     )
-    assert found.notes == ()
+    assert found.notes == (  # keep-20's t interval assumes nothing
+        "keep-0: the interval of the change is narrower than the seeds alone would make it: it takes for granted that noise "
+        "between seeds is no larger than 0.3 nats (standard deviation)",
+    )
     assert found.policies[0].ratio.mean == pytest.approx(math.exp(2.9582), rel=1e-3)
     assert found.policies[0].ratios[0].mean == 1.0
 

@@ -13,7 +13,7 @@ from typing import Any
 from collapse_cli.diagnosis.rules import Call, Evidence, Row, Series, early, late, number
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.counting import counted
-from collapse_cli.metrics.intervals import Interval, allowed, interval, log_ratio
+from collapse_cli.metrics.intervals import NOISE, Interval, allowed, interval, log_ratio, takes_noise_for_granted
 
 __all__ = ["Call", "Diagnosis", "Evidence", "PolicyDiagnosis", "counted", "diagnose", "factor", "factors"]
 
@@ -22,8 +22,12 @@ HELD = 1.2
 LEVEL_WITHIN = 1.1  # a curve that changes by less than this factor over the later half of the generations is level
 LEAST_STEPS = 3  # steps between generations that a trend needs
 ONE_SEED = (
-    "one seed: no interval for perplexity, since one seed cannot tell noise from change; words allow for noise of 0.3 nats "
+    f"one seed: no interval for perplexity, since one seed cannot tell noise from change; words allow for noise of {NOISE:g} nats "
     "between seeds (a factor of 1.8 either way), calls are over rows and the scatter between generations"
+)
+GRANTED = (
+    f"the interval of the change is narrower than the seeds alone would make it: it takes for granted that noise between seeds "
+    f"is no larger than {NOISE:g} nats (standard deviation)"
 )
 TRENDS = {"rises": "still rises", "level": "has levelled off", "falls": "falls again"}
 
@@ -40,6 +44,7 @@ class PolicyDiagnosis:
         trend: `rises`, `level` or `falls`, of the later half of the generations; "" where that is not shown.
         ratios: by generation, perplexity as a multiple of generation 0's: the geometric mean over seeds, with the
             interval of paired log-perplexities (`intervals.log_ratio`); none for one seed.
+        granted: whether the last of these intervals rests on prior knowledge of the noise between seeds.
     """
 
     policy: str
@@ -49,6 +54,7 @@ class PolicyDiagnosis:
     trend: str
     ratios: Mapping[int, Interval]
     calls: Mapping[str, Call]
+    granted: bool = False
 
     @property
     def ratio(self) -> Interval:
@@ -129,15 +135,18 @@ def _policy(name: str, rows: Sequence[Row]) -> PolicyDiagnosis | None:
         for generation in sorted(series)
         if generation <= last
     }
-    logs = {
-        generation: log_ratio([row["nll"] - kept[0][seed]["nll"] for seed, row in there.items()])
+    changes = {
+        generation: [row["nll"] - kept[0][seed]["nll"] for seed, row in there.items()]
         for generation, there in kept.items()
         if there
     }
+    logs = {generation: log_ratio(values) for generation, values in changes.items()}
     calls = {"early": early(kept, "early"), "general": early(kept, "general"), "late": late(kept)}
     state, trend = _state(logs[last], last, calls), _trend({generation: log.mean for generation, log in logs.items()})
     ratios = {generation: log.within(perplexity) for generation, log in logs.items()}
-    return PolicyDiagnosis(name, tuple(seeds), last, state, trend, ratios, calls)
+    return PolicyDiagnosis(
+        name, tuple(seeds), last, state, trend, ratios, calls, takes_noise_for_granted(changes[last])
+    )
 
 
 def _state(log: Interval, last: int, calls: Mapping[str, Call]) -> str:
@@ -243,6 +252,8 @@ def _notes(
             said.append(f"not counted, for not measured as far: {_seeds(left)}")
         if policy.last and len(policy.seeds) == 1:
             said.append(ONE_SEED)
+        if policy.last and policy.granted:
+            said.append(GRANTED)
         said += [call.text for call in policy.calls.values() if call.suspected is not None]
         for text in said:
             notes.setdefault(text, []).append(policy.policy)

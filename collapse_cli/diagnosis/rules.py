@@ -166,8 +166,9 @@ def _over(
 ) -> dict[int, Evidence]:
     """A statistic by generation: with several seeds their t interval, with one an interval from its standard error.
 
-    Over rows alone that would be too narrow: models of the same corpus differ by the chance of their training. So the
-    scatter between one seed's generations is added.
+    Over rows alone that would be too narrow: models of the same corpus differ by the chance of their training, and what
+    chance does to one is inherited by the next. So the scatter between one seed's generations is added, which grows with
+    the square root of the generation.
 
     Args:
         start: the statistic's value at generation 0, where it compares a model with itself.
@@ -184,7 +185,10 @@ def _over(
         if len(found) > 1:
             over, units = interval([value for value, _ in found]), f"{len(found)} seeds"
         elif found:
-            over, units = scattered(*found[0], scatter, freedom), f"{rows} and generations of one seed"
+            over, units = (
+                scattered(*found[0], scatter * math.sqrt(step), freedom),
+                f"{rows} and generations of one seed",
+            )
         else:
             continue
         evidence[step] = Evidence(step, name, over, threshold, units)
@@ -192,16 +196,17 @@ def _over(
 
 
 def _scatter(values: Sequence[float]) -> tuple[float, int]:
-    """Standard deviation of the difference between two generations around a smooth course, and degrees of freedom.
+    """Standard deviation of what chance adds in a generation around a smooth course, and degrees of freedom.
 
-    Second differences leave out any straight course; for independent errors of variance v theirs is 6v, and a
-    difference from generation 0 has 2v. Their median size, over that of the normal distribution (0.6745), because a
-    sudden step is a finding and no scatter. A course that bends throughout makes it too large: calls come later then.
+    Chance is taken to be inherited, a random walk: second differences, which leave out any straight course, then have twice
+    a step's variance, and a difference from generation 0 has as many times it as there are generations. Where each model is
+    off by itself that is rather too large. Their median size is taken, over that of the normal distribution (0.6745), because
+    a sudden step is a finding and no scatter. A course that bends throughout makes it too large: calls come later then.
     """
     bends = [
         abs(before - 2 * here + after) for before, here, after in zip(values, values[1:], values[2:], strict=False)
     ]
-    return median(bends) / 0.6745 / math.sqrt(3) if bends else 0.0, len(bends)
+    return median(bends) / 0.6745 / math.sqrt(2) if bends else 0.0, len(bends)
 
 
 def _part(row: Row, part: str) -> Estimate | None:

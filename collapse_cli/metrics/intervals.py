@@ -106,6 +106,12 @@ def log_ratio(values: Sequence[float], level: float = LEVEL) -> Interval:
     return plain if plain.half <= half else _ends(plain.mean, half, n)
 
 
+def takes_noise_for_granted(values: Sequence[float], level: float = LEVEL) -> bool:
+    """Whether the interval of `log_ratio` is narrower than what the seeds alone show, and so has to say what it assumes."""
+    plain, over = interval(values, level).half, log_ratio(values, level).half
+    return plain is not None and over is not None and over < plain
+
+
 def geometric(values: Sequence[float], level: float = LEVEL) -> Interval:
     """Geometric mean of positive values, one per seed, with the t interval of the mean logarithm.
 
