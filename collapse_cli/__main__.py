@@ -23,7 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     import typer
 
     from collapse_cli.cli import app
+    from collapse_cli.process import print_in_any_encoding
 
+    print_in_any_encoding()
     # typer carries a click of its own or uses the one installed, by version: take the base of what it raises
     mistakes: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     try:

@@ -188,6 +188,8 @@ def _path(source: str, what: str) -> Path:
     Raises:
         InputError: for one that no file can have.
     """
+    if not files.is_utf8(source):
+        raise InputError(f"{what}: the path {source[:80]!r} is not UTF-8; {files.NOT_UTF8}")
     path = Path(source)
     try:
         path = path.expanduser() if source.startswith("~") else path

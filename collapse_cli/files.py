@@ -19,6 +19,17 @@ KINDS = {
     stat.S_ISBLK: "a device",
 }
 
+NOT_UTF8 = "rename it, or set LANG=C.UTF-8 if its name is UTF-8 and your system says otherwise"
+
+
+def is_utf8(path: str | Path) -> bool:
+    """Whether a path can be written in UTF-8; others cannot be given to the libraries that read and write models."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
 
 @contextmanager
 def opened(path: Path) -> Iterator[io.BufferedReader]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collapse_cli import terminal
+from collapse_cli import files, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,8 @@ STATUS = {"started": "started: at work, or killed (give the same command again t
 def _folder(text: str | Path) -> Path:
     if not str(text).strip():
         raise typer.BadParameter("it is empty; is a shell variable unset?")
+    if not files.is_utf8(text):
+        raise typer.BadParameter(f"{str(text)!r} is not UTF-8; {files.NOT_UTF8}")
     return Path(text)
 
 

@@ -1,10 +1,34 @@
 """What holds for a whole process of ours: how its threads wait, how quiet its libraries are, how much memory it took."""
 
+import codecs
+import io
 import logging
 import os
 import sys
 
 SLEEPING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+
+IN_ASCII = str.maketrans(
+    {"×": "x", "≥": ">=", "≤": "<=", "²": "^2", "…": "...", "·": "-", "–": "-", "—": "-", "σ": "s"}
+)
+
+
+def print_in_any_encoding() -> None:
+    """Let what is printed reach a terminal or a file whose encoding lacks some of its characters: by others like them.
+
+    Without this, one ≥ ends a command with a traceback where PYTHONIOENCODING or the locale say ASCII or Latin-1.
+    """
+    codecs.register_error("collapse.alike", _alike)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="collapse.alike")
+
+
+def _alike(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    there = error.object[error.start : error.end].translate(IN_ASCII)
+    return there.encode("ascii", "backslashreplace").decode("ascii"), error.end
 
 
 def let_threads_sleep() -> None:

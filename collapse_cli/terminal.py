@@ -11,6 +11,7 @@ from rich.segment import Segment
 from rich.table import Column
 from rich.table import Table as RichTable
 
+NARROWEST, USUAL = 10, 80  # columns: fewer are no screen, but a wrong setting
 LONGEST, LONGEST_NAME = 2000, 100  # characters of a message, and of a name in a table
 # C0 and C1 (ESC and CSI among them), DEL, soft hyphen, marks and overrides of direction, invisible and zero-width
 # characters, line and paragraph separators, fillers, tags, and halves of surrogate pairs. Joiners that scripts and emoji
@@ -56,7 +57,12 @@ class Terminal(Console):
 
 def console(*, stderr: bool = False, **options: Any) -> Terminal:
     """Where a command prints: what is given to it is printed as it stands, without highlighting or emoji codes."""
-    return Terminal(stderr=stderr, highlight=False, emoji=False, **options)
+    screen = Terminal(stderr=stderr, highlight=False, emoji=False, **options)
+    if (
+        "width" not in options and screen.width < NARROWEST
+    ):  # COLUMNS=0, as some editors and CI systems set it, would print nothing at all
+        screen.width = USUAL
+    return screen
 
 
 def line(screen: Console, text: object, style: str = "", mark: str = "") -> None:

@@ -3,6 +3,9 @@
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -151,3 +154,35 @@ def test_a_path_may_be_folded_but_not_cut() -> None:
     printed = shown(table)
     assert max(map(len, printed.splitlines())) <= 80
     assert "".join(letter for letter in printed if letter in "/a").count("/a") >= 100
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+@pytest.mark.parametrize("command", ["presets", "options"])
+def test_what_an_encoding_lacks_is_printed_by_characters_like_it(command: str, encoding: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-m", "collapse_cli", command], env=environment, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    text = done.stdout.decode(encoding)
+    assert (">=" in text) == (command == "options")
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "x"])
+def test_a_screen_without_columns_has_eighty(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert terminal.console(file=io.StringIO()).width == 80
+
+
+def test_paths_that_are_not_utf8_are_refused_at_once(tmp_path: Path) -> None:
+    odd = str(tmp_path / "b\udcff")
+    for arguments in (
+        ["run", "--preset", "smoke", "--runs-dir", odd],
+        ["run", "--preset", "smoke", "--model", odd],
+        ["eval", odd, "--data", "pydoc"],
+        ["list", "--runs-dir", odd],
+    ):
+        done = e2e.collapse(*arguments)
+        assert done.code == 2, arguments
+        assert "UTF-8" in done.err or "must be text" in done.err
+        assert "Traceback" not in done.err
