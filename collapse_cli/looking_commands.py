@@ -146,7 +146,7 @@ def gc(
 ) -> None:
     """Remove from the store what no run's plan reaches, and what killed runs left behind."""
     from collapse_cli import console as show
-    from collapse_cli.rundir import collect_garbage
+    from collapse_cli.garbage import collect_garbage
 
     removed = collect_garbage(runs_dir, dry_run=dry_run)
     if as_json:

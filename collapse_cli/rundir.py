@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from collapse_cli.config import ConfigError, Experiment, load, nearest
-from collapse_cli.store import Store, size_of, write_atomically
+from collapse_cli.store import write_atomically
 
 STORE = "store"
 PACKAGES = (
@@ -74,7 +74,7 @@ class RunFolder:
             raise ConfigError(
                 f"there is no run {self.name!r} in {self.runs}{near}; `collapse list` shows those that there are"
             ) from None
-        except ValueError as error:
+        except (ValueError, RecursionError, IsADirectoryError) as error:
             raise ConfigError(f"{self.path / 'run.json'} is damaged ({error}); remove it and run again") from None
         if not isinstance(record, dict) or not {"config", "status", "created", "updated"} <= record.keys():
             raise ConfigError(
@@ -89,10 +89,16 @@ class RunFolder:
         """The planned stages: kind, key, inputs (name -> key), for ([[policy, seed, generation], …])."""
         try:
             stages: list[dict[str, Any]] = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))["stages"]
+            whole = all({"kind", "key", "inputs", "for"} <= stage.keys() for stage in stages)
+            whole = whole and all(
+                isinstance(stage["key"], str) and isinstance(stage["inputs"], dict) for stage in stages
+            )
         except FileNotFoundError:
             return []
-        except (ValueError, KeyError, TypeError):
-            raise ConfigError(f"{self.path / 'plan.json'} is damaged; give the run's command again") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, IsADirectoryError):
+            whole = False
+        if not whole:
+            raise ConfigError(f"{self.path / 'plan.json'} is damaged; give the run's command again")
         return stages
 
     def rows(self) -> list[dict[str, Any]]:
@@ -287,29 +293,6 @@ def names_of_runs(runs: Path) -> list[str]:
 def all_runs(runs: Path) -> list[RunFolder]:
     """Every run in a runs folder."""
     return [RunFolder(runs, path.parent.name) for path in sorted(runs.glob("*/run.json")) if path.parent.name != STORE]
-
-
-def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:
-    """Remove stages that no run's plan holds, and attempts and checkpoints of killed ones; nothing at work is touched.
-
-    Returns:
-        How many `stages` and `leftovers` went, the `bytes` they held, and how many stages were `kept`.
-    """
-    store = Store(runs / STORE)
-    planned = {stage["key"] for run in all_runs(runs) for stage in run.plan()}
-    keys = store.keys()
-    gone = {"stages": 0, "leftovers": 0, "bytes": 0, "kept": len(planned.intersection(keys))}
-    for key in sorted({*keys, *store.unfinished()}):
-        with store.locked(key) as free:
-            if not free:
-                continue
-            if key in keys and key not in planned:
-                gone["stages"] += 1
-                gone["bytes"] += size_of(store.folder(key)) if dry_run else store.remove(key)
-            if key in store.unfinished() and key not in planned:
-                gone["leftovers"] += 1
-                gone["bytes"] += store.leftover_size(key) if dry_run else store.clear(key)
-    return gone
 
 
 def versions() -> dict[str, str]:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 RECORD = "stage.json"
 READABLE = 20_000  # characters of a record that are laid out for people
+LEFTOVERS = (".attempts", ".scratch", ".damaged")
 WEIGHTS = "model.safetensors"
 KEY = re.compile(r"[0-9a-f]{64}")
 FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -264,16 +265,16 @@ class Store:
 
     def unfinished(self) -> list[str]:
         """The keys that have an attempt or a checkpoint left over, from a kill or from a stage at work right now."""
-        return sorted({path.name for name in (".attempts", ".scratch") for path in self.root.glob(f"{name}/*")})
+        return sorted({path.name for name in LEFTOVERS for path in self.root.glob(f"{name}/*")})
 
     def leftover_size(self, key: str) -> int:
         """Bytes of the attempt and the checkpoints of an unfinished stage."""
-        return sum(size_of(self.root / name / key) for name in (".attempts", ".scratch"))
+        return sum(size_of(self.root / name / key) for name in LEFTOVERS)
 
     def clear(self, key: str) -> int:
         """Remove what an unfinished stage left. Returns the bytes freed. Call under its lock."""
         freed = self.leftover_size(key)
-        for name in (".attempts", ".scratch"):
+        for name in LEFTOVERS:
             shutil.rmtree(self.root / name / key, ignore_errors=True)
         return freed
 

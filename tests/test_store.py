@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from collapse_cli.config import Experiment
+from collapse_cli.config import ConfigError, Experiment
 from collapse_cli.executors import LocalExecutor, missing
-from collapse_cli.rundir import STORE, RunFolder, collect_garbage
+from collapse_cli.garbage import collect_garbage
+from collapse_cli.rundir import STORE, RunFolder
 from collapse_cli.stage import Finished, Stage, Workplace
 from collapse_cli.store import RECORD, Store, size_of, write_atomically
 
@@ -315,6 +316,58 @@ def test_a_stage_at_work_in_another_process_is_never_garbage(store: Store) -> No
             assert (store.root / ".attempts" / working.key).exists() == (key == working.key)
         publish(store, finished)
         (store.attempt(working.key) / "half").write_text("123")
+
+
+@pytest.mark.parametrize("name", ["run.json", "plan.json"])
+@pytest.mark.parametrize("damage", ["gone", "{}", "[]", "{", '{"stages": []}', '{"stages": [3]}', "\udcff", "folder"])
+def test_garbage_is_not_collected_while_a_run_cannot_be_read(store: Store, name: str, damage: str) -> None:
+    mine, orphan = stage(1), stage(2)
+    for one in (mine, orphan):
+        publish(store, one)
+    make_run(store, "a", mine)
+    path = store.root.parent / "a" / name
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage != "gone":
+        path.write_bytes(damage.encode(errors="surrogateescape"))
+    with pytest.raises(ConfigError, match=f"{name}.*the run 'a' needs; nothing was removed: give the run's command"):
+        collect_garbage(store.root.parent)
+    assert store.keys() == sorted((mine.key, orphan.key))
+
+
+def test_what_a_run_that_begins_meanwhile_needs_is_no_garbage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run takes up stages that no plan held when the plans were read."""
+    stages = [stage(number) for number in range(4)]
+    for one in stages:
+        publish(store, one)
+    make_run(store, "a", stages[0])
+    remove = Store.remove
+
+    def begins(self: Store, key: str) -> int:
+        monkeypatch.setattr(Store, "remove", remove)
+        make_run(store, "b", *(one for one in stages if one.key != key))
+        return remove(self, key)
+
+    monkeypatch.setattr(Store, "remove", begins)
+    assert collect_garbage(store.root.parent)["stages"] == 1
+    assert len(store.keys()) == 3
+
+
+def test_scratch_of_finished_stages_and_what_was_set_aside_is_garbage(store: Store) -> None:
+    mine = stage(1)
+    publish(store, mine)
+    make_run(store, "a", mine)
+    (store.folder(mine.key) / "config.json").write_text("damaged")
+    later = Store(store.root)  # another process
+    assert not later.sound(mine.key)
+    later.set_aside(mine)
+    publish(store, mine)
+    (store.scratch(mine.key) / "checkpoint").write_text("12345")
+    found = collect_garbage(store.root.parent)
+    assert (found["stages"], found["leftovers"], found["kept"]) == (0, 2, 1)
+    assert store.unfinished() == []
+    assert store.sound(mine.key)
 
 
 # --- the executor -----------------------------------------------------------------------------------------------------
