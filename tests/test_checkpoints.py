@@ -427,6 +427,26 @@ def test_an_index_may_not_name_files_outside_the_folder(folder: Path) -> None:
         opened(folder)
 
 
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_a_weight_in_two_shards_is_refused(folder: Path, ending: str) -> None:
+    """Transformers reads both and keeps the later one: another model, and nothing is said."""
+    places = sharded(folder)
+    first, last = min(places.values()), max(places.values())
+    name = next(name for name, shard in places.items() if shard == first)
+    weights = load_file(folder / last) | {name: torch.zeros_like(load_file(folder / first)[name])}
+    save_file(weights, folder / last, {"format": "pt"})
+    if ending == "bin":
+        for shard in sorted(set(places.values())):
+            torch.save(load_file(folder / shard), folder / f"pytorch_{shard.removesuffix('.safetensors')}.bin")
+            (folder / shard).unlink()
+        (folder / "model.safetensors.index.json").unlink()
+        places = {name: f"pytorch_{shard.removesuffix('.safetensors')}.bin" for name, shard in places.items()}
+        index = {"metadata": {}, "weight_map": places}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=f"holds weights twice, in .*{name}"):
+        folders.check_weights(folder, "the model")
+
+
 def test_shards_without_their_index(folder: Path) -> None:
     sharded(folder)
     (folder / "model.safetensors.index.json").unlink()

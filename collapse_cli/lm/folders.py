@@ -113,10 +113,14 @@ def check_weights(folder: Path, what: str) -> str:
             + (f"what it holds is {other}: convert it to a transformers folder first" if other else
                f"to start from scratch, give the file itself: --model {folder / 'config.json'}")
         )  # fmt: skip
-    _check_shards(folder, what)
-    held = sum(_read_header(path, what) for path in folder.glob("*.safetensors"))
+    shards = _check_shards(folder, what)
+    headers = {path.name: _read_header(path, what) for path in folder.glob("*.safetensors")}
+    held = sum(sum(header.values()) for header in headers.values())
+    inside: dict[str, Iterable[str]] = {**headers}
     for path in () if held else folder.glob("pytorch_model*.bin"):
-        _check_kinds(_kinds_in_bin(path, what), path, what)
+        inside[path.name] = kinds = _kinds_in_bin(path, what)
+        _check_kinds(kinds, path, what)
+    _check_once({name: inside[name] for name in sorted(shards & inside.keys())}, f"{what}: {folder}")
     wanted = outline(config_of(folder), str(folder)).parameters
     if (
         held and wanted > 1.25 * held + MUCH
@@ -148,12 +152,13 @@ def check_downloaded(files: Iterable[Path], what: str) -> None:
             raise InputError(f"{what}: {path} is empty; fetch it again")
 
 
-def _check_shards(folder: Path, what: str) -> None:
-    """That the files which an index of shards names are there.
+def _check_shards(folder: Path, what: str) -> set[str]:
+    """The files that an index of shards names, which are there; none where the weights are in one file.
 
     Raises:
         InputError: when one is not, or the index cannot be read.
     """
+    found: set[str] = set()
     for name in WEIGHTS[1::2]:
         path = folder / name
         if not path.is_file() or (folder / name.removesuffix(".index.json")).is_file():  # a whole file goes first
@@ -168,10 +173,32 @@ def _check_shards(folder: Path, what: str) -> None:
         gone = sorted(shard for shard in shards if not (folder / shard).is_file())
         if gone:
             raise InputError(f"{what}: {path.name} in {folder} names files that are not there: {few(gone)}; fetch them")
+        found |= shards
+    return found
 
 
-def _read_header(path: Path, what: str) -> int:
-    """How many numbers a file of weights holds, by its header.
+def _check_once(inside: Mapping[str, Iterable[str]], what: str) -> None:
+    """That no weight is in two of the files that belong together: only one of them would be read, and which is chance.
+
+    Args:
+        inside: the names of the weights in each file.
+
+    Raises:
+        InputError: when one is.
+    """
+    where: dict[str, str] = {}
+    for file, names in inside.items():
+        twice = sorted(name for name in names if name in where)
+        if twice:
+            raise InputError(
+                f"{what} holds weights twice, in {where[twice[0]]} and in {file} ({few(twice)}), as where two checkpoints were "
+                "written into one folder; fetch it again into an empty one"
+            )
+        where.update(dict.fromkeys(names, file))
+
+
+def _read_header(path: Path, what: str) -> dict[str, int]:
+    """How many numbers each weight of a file has, by its header.
 
     Raises:
         InputError: when it is damaged or shorter than it says, or its numbers are no plain floating-point numbers.
@@ -180,11 +207,11 @@ def _read_header(path: Path, what: str) -> int:
         with safe_open(path, "pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
             kinds = {name: str(part.get_dtype()) for name, part in slices.items()}
-            shapes = [part.get_shape() for part in slices.values()]
+            shapes = {name: part.get_shape() for name, part in slices.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{what}: {path} is damaged ({error}); fetch it again") from None
     _check_kinds(kinds, path, what)
-    return sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes)
+    return {name: int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items()}
 
 
 def _kinds_in_bin(path: Path, what: str) -> dict[str, str]:
