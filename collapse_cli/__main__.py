@@ -14,6 +14,10 @@ ADVICE = {
     errno.ENOTDIR: "a part of this path is a file; choose another --runs-dir",
     errno.ENAMETOOLONG: "shorten it",
     errno.ELOOP: "it is a link to itself; choose another --runs-dir",
+    errno.EISDIR: "a folder stands where a file is needed; move it away",
+    errno.EIO: "the disk cannot be read or written; check it",
+    errno.ESTALE: "the file system went away; give the same command again when it is back",
+    errno.ENOENT: "it went away meanwhile; give the same command again",
     errno.EEXIST: "there is a file where a folder is needed; choose another --runs-dir",
 }
 

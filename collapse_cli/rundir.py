@@ -115,7 +115,7 @@ class RunFolder:
     def damaged(self) -> int:
         """How many lines of `metrics.jsonl` are no rows, and are left out of `rows`."""
         file = self.path / "metrics.jsonl"
-        if not file.exists():
+        if not file.is_file():
             return 0
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
         return sum(bool(line.strip()) for line in lines) - len(_lines(file, self._needed()))
@@ -219,7 +219,7 @@ class RunFolder:
             }
             write_atomically(self.path / "run.json", json.dumps(record, indent=1))
             file = self.path / "metrics.jsonl"
-            text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+            text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
             needed = NEEDED_OF_LM if config.learner == "lm" else NEEDED
             kept = [row for row in _lines(file, needed) if measured.get(_where(row)) == row.get("eval_keys", ())]
             clean = "".join(json.dumps(row) + "\n" for row in kept)
@@ -337,7 +337,7 @@ def _where(row: Mapping[str, Any]) -> Where:
 
 def _lines(file: Path, needed: Set[str]) -> list[dict[str, Any]]:
     """The rows of a file that can be rows of a run."""
-    return _rows(file.read_text(encoding="utf-8", errors="replace"), needed) if file.exists() else []
+    return _rows(file.read_text(encoding="utf-8", errors="replace"), needed) if file.is_file() else []
 
 
 def _rows(text: str, needed: Set[str]) -> list[dict[str, Any]]:
@@ -346,12 +346,13 @@ def _rows(text: str, needed: Set[str]) -> list[dict[str, Any]]:
     for line in text.splitlines():
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # torn by a kill; what it said is in the store
         if not (isinstance(row, dict) and row.keys() >= needed):
             continue
         whole = all(type(row[name]) is int for name in ("seed", "generation"))
-        if whole and isinstance(row["policy"], str) and row["policy"].isprintable():
+        whole = whole and all(isinstance(row[name], str) for name in ("policy", "model_key"))
+        if whole and row["policy"].isprintable():
             rows.append(row)
     return rows
 
