@@ -145,7 +145,7 @@ def evaluate_model(target: str, data: str | None, settings: Mapping[str, Any]) -
         first = planned.generations[0].eval
         text = next(iter(encoded.values()))
         facts = _score(Path(resolved.hints["model"]), first.params, text, None)
-    notes = [*load_text(**resolved.hints["text"]).notes, *text.facts["notes"]]
+    notes = list(dict.fromkeys([*resolved.notes, *load_text(**resolved.hints["text"]).notes, *text.facts["notes"]]))
     return {"model": target, "data": config.data.source, "notes": notes, **facts}
 
 

@@ -24,6 +24,7 @@ MOST_BYTES = 2**31  # of an IDX file; MNIST's largest has 47 million
 UINT8 = 8  # the code of its element type
 GZIP = b"\x1f\x8b"  # how a gzipped file begins, whatever it is called
 AT_ONCE = 1 << 24  # bytes read together: memory follows what a file holds, not what its header says
+BLANK = 0.01  # of all images; MNIST has none
 NAMED = 3  # files that a note names of many
 
 
@@ -188,12 +189,31 @@ def _folder(path: Path) -> Images:
     if len(set(shapes.values())) > 1:
         raise InputError(f"{path}: training images are {shapes['train']} pixels, test images {shapes['test']}")
     pixels, labels_ = (np.concatenate(arrays) for arrays in zip(*sets.values(), strict=True))
-    notes = _passed_over(path, rest)
+    notes = (*_passed_over(path, rest), *_odd(path, {split: images for split, (images, _) in sets.items()}))
     if len(sets) == 2:
         return _images(pixels, labels_, 255, {split: len(images) for split, (images, _) in sets.items()}, notes)
     here, absent = ("train", "t10k") if "train" in sets else ("t10k", "train")
     note = f"{path.name} has no {absent} images: {HELD_OUT:.0%} of the {here} images, drawn with a fixed seed, are the test set"
     return _images(pixels, labels_, 255, {}, (note, *notes))
+
+
+def _odd(path: Path, sets: Mapping[str, np.ndarray]) -> list[str]:
+    """Notes on test images that are training images, too, and on images of one grey, as damaged copies are full of."""
+    notes = []
+    if len(sets) == 2:
+        seen = {image.tobytes() for image in sets["train"]}
+        count = sum(image.tobytes() in seen for image in sets["test"])
+        if count:
+            notes.append(
+                f"{count:,} of {len(sets['test']):,} test images in {path} also stand among the training images; on them a model "
+                "shows what it remembers, not what it learned"
+            )
+    for split, images in sets.items():
+        flat = images.reshape(len(images), -1)
+        blank = int((flat.max(1) == flat.min(1)).sum())
+        if blank > BLANK * len(images):
+            notes.append(f"{blank:,} of {len(images):,} {split} images in {path} are of one grey: is the file damaged?")
+    return notes
 
 
 def _find(inside: Sequence[Path], stem: str, dimensions: int) -> Path | None:

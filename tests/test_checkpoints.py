@@ -447,6 +447,14 @@ def test_a_weight_in_two_shards_is_refused(folder: Path, ending: str) -> None:
         folders.check_weights(folder, "the model")
 
 
+def test_a_second_set_of_weights_in_a_folder_is_said(folder: Path) -> None:
+    """As where a model was saved again in another format: the old weights are read, and the new ones are not."""
+    assert folders.passed_over(folder) == []
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    [note] = folders.passed_over(folder)
+    assert "model.safetensors is read, pytorch_model.bin is not" in note
+
+
 def test_shards_without_their_index(folder: Path) -> None:
     sharded(folder)
     (folder / "model.safetensors.index.json").unlink()

@@ -389,3 +389,18 @@ def test_files_that_cannot_be_used_are_said_before_torch_is_there(tmp_path: Path
     assert made.returncode == 2, made.stderr
     assert "train-images-idx3-ubyte is not an IDX file" in made.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_test_images_that_are_training_images_and_blank_ones_are_said(tmp_path: Path) -> None:
+    pixels, labels = random_set(40)
+    others, other_labels = random_set(10, seed=1)
+    write_set(tmp_path, "train", pixels, labels)
+    write_set(tmp_path, "t10k", others, other_labels)
+    assert load_images(str(tmp_path)).notes == ()
+    load_images.cache_clear()
+    write_set(tmp_path, "t10k", np.concatenate([others, pixels[:3]]), np.concatenate([other_labels, labels[:3]]))
+    assert [note for note in load_images(str(tmp_path)).notes if note.startswith("3 of 13 test images")]
+    load_images.cache_clear()
+    pixels[20:] = 0
+    write_set(tmp_path, "train", pixels, labels)
+    assert [note for note in load_images(str(tmp_path)).notes if "20 of 40 train images" in note]

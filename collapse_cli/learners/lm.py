@@ -64,6 +64,7 @@ class LanguageModel:
         notes = _check_memory(made.parameters)
         if folder:
             models.check_complete(folder)
+            notes = (*notes, *folders.passed_over(folder))
         _check_fit(
             tree, config, made.positions, model["vocab_size"] if tokenizer is None else texts.text_range(tokenizer)
         )

@@ -132,6 +132,17 @@ def check_weights(folder: Path, what: str) -> str:
     return hash_files(folder, ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*"))
 
 
+def passed_over(folder: Path) -> list[str]:
+    """Notes on weights that are not read since others, which go first, lie beside them."""
+    there = [name for name in WEIGHTS if (folder / name).is_file()]
+    if len(there) < 2:
+        return []
+    return [
+        f"the model: {folder} holds more than one set of weights; {there[0]} is read, {few(there[1:])} is not: if they differ, "
+        "remove those that are not meant"
+    ]
+
+
 def check_downloaded(files: Iterable[Path], what: str) -> None:
     """That files are what they are called, not the pointers that git leaves in their place, and not empty.
 
