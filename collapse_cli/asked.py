@@ -1,5 +1,6 @@
 """The experiment that a command line asks for."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ def experiment(
         if value is not None and not value.strip():
             raise config.ConfigError(f"{option} is empty; is a shell variable unset?")
     if file is not None and preset is not None:
+        if not os.path.lexists(file):
+            config.read_toml(file)  # says what it may have meant
         raise config.ConfigError(f"both a file ({file}) and a preset ({preset}) are named; name one of them")
     chosen = preset or config.DEFAULT_PRESET
     path = file or config.preset_path(chosen)

@@ -4,6 +4,7 @@ What is found here is not all that can be wrong; what is looked up later is chec
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,8 @@ def check(config: Experiment, folder: RunFolder) -> None:
         )
     tracking.check(config)
     check_policies(config)
+    if config.learner in TEXT:
+        place_of_text(config.data.source)  # before the Hub is asked for anything
     if config.kind == "mixture":
         mixture.grid_of(config)
     folder.check_settings(config)
@@ -109,7 +112,9 @@ def check_folder(source: str, what: str, needed: str, revision: str) -> bool:
         name = needed or "tokenizer_config.json"
         cached = huggingface_hub.try_to_load_from_cache(source, name, revision=revision or None)
         if not isinstance(cached, str) and not (not needed and _cached(source, revision)):
-            raise HubError(f"{what} {source!r}", "the Hub cannot be reached and nothing is cached")
+            raise HubError(
+                f"{what} {source!r}", "it is no folder here, the Hub cannot be reached and nothing is cached"
+            )
     return False
 
 
@@ -124,32 +129,60 @@ def _cached(source: str, revision: str) -> bool:
     )
 
 
-def check_text(data: Mapping[str, Any]) -> None:
-    """Whether `data.source` is text: what is here is read; else it is a public Hub id.
+def place_of_text(source: str) -> tuple[Path, str]:
+    """Where the text of `data.source` is, and what is there: `file`, `folder`, or "" where it can only be on the Hub.
 
     Raises:
-        InputError: when it is not.
+        InputError: when it cannot be text.
     """
-    source = data["source"]
     if source in NUMBERS:
         raise InputError(
             f"data.source = {source} is numbers and no text: name a text (wikitext2, pydoc, zipf, a file, a folder or "
             "a Hub id), or a learner of numbers"
         )
-    if source in MADE_TEXTS:
-        return  # checked when it is made
     path = _path(source, "data.source")
     kind = files.what_is(path)
     if kind == "other":
         raise InputError(f"data.source = {source!r} is a pipe or a device; give a file or a folder")
+    away = not kind and source not in (*MADE_TEXTS, *HUB_NAMES)
+    if away and (source.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", source)):
+        raise InputError(f"there is no file or folder {source!r} to take text from (data.source, --data)")
+    return path, kind
+
+
+def check_text(data: Mapping[str, Any]) -> None:
+    """Whether `data.source` is text: what is here is read; else it is a public Hub id.
+
+    Raises:
+        InputError: when it is not; HubError when the Hub is out of reach and nothing cached.
+    """
+    source = data["source"]
+    if source in MADE_TEXTS:
+        return  # checked when it is made
+    path, kind = place_of_text(source)
     if kind:  # read as it will be read again, which costs nothing then: it is kept
         load_text(**{name: data[name] for name in ("source", *SPLITS)}, column=data["text"])
         return
-    if source.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", source):
-        raise InputError(f"there is no file or folder {source!r} to take text from (data.source, --data)")
     named = HUB_NAMES.get(source, source)
-    if format_of(path) is None:
-        hub_revision(named.partition(":")[0], "dataset", f"the dataset {named!r}")
+    repo = named.partition(":")[0]
+    if format_of(path) is not None or hub_revision(repo, "dataset", f"the dataset {named!r}") is not None:
+        return
+    if not _cached_dataset(repo):
+        here = "" if source in HUB_NAMES else f"there is no file or folder {source!r} here, "
+        raise HubError(f"the dataset {named!r}", f"{here}the Hub cannot be reached and the dataset is not cached")
+
+
+def _cached_dataset(repo: str) -> bool:
+    """Whether something of a dataset is cached, in the Hub's cache or in that of `datasets`, whose import takes seconds."""
+    from huggingface_hub import constants
+
+    def plain(name: str) -> str:  # `datasets` writes HelloWorld as hello_world
+        return name.replace("_", "").lower()
+
+    made = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets").expanduser()
+    name = plain(repo.replace("/", "___"))
+    downloaded = Path(constants.HF_HUB_CACHE) / f"datasets--{repo.replace('/', '--')}"
+    return downloaded.is_dir() or any(plain(one.name) == name for one in made.glob("*/"))
 
 
 def check_source(config: Experiment) -> None:

@@ -47,7 +47,9 @@ def list_runs(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
         return
     console = terminal.console()
     if not found:
-        console.print(f"no runs in {terminal.plain(runs_dir)}; `collapse run --preset smoke` makes one", markup=False)
+        missing = "" if runs_dir.is_dir() else ", a folder that does not exist"
+        where = f"{terminal.plain(runs_dir)}{missing}"
+        console.print(f"no runs in {where}; `collapse run --preset smoke` makes one", markup=False)
         return
     console.print(listing.table(found, runs_dir))
     for one in found:
@@ -125,7 +127,7 @@ def options(
     found = known.options() if word is None else known.matching(word)
     if not found:
         near = known.near(word or "")
-        said = f"; near are {', '.join(near)}" if near else "; `collapse options` lists all"
+        said = f"; the nearest: {', '.join(near)}" if near else "; `collapse options` lists all"
         raise ConfigError(f"no option has {word!r} in its name or meaning{said}")
     if as_json:
         print(json.dumps([asdict(one) for one in found]))
@@ -146,8 +148,11 @@ def gc(
 ) -> None:
     """Remove from the store what no run's plan reaches, and what killed runs left behind."""
     from collapse_cli import console as show
+    from collapse_cli.config import ConfigError
     from collapse_cli.garbage import collect_garbage
 
+    if not runs_dir.is_dir():
+        raise ConfigError(f"there is no folder {str(runs_dir)!r} (--runs-dir)")
     removed = collect_garbage(runs_dir, dry_run=dry_run)
     if as_json:
         print(json.dumps(removed))

@@ -2,13 +2,20 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from collapse_cli.config import presets
 from collapse_cli.config.options import options
 from collapse_cli.config.words import nearest, written
 
 MOST_SAID = 300  # characters of what the parser says
+ROOT_FLAGS = {"version": "--version", "help": "--help", "-v": "--version", "-V": "--version"}
+NUMBERS = {r"\bvalid integer\b": "a whole number", r"\bvalid (float|number)\b": "a number"}
+LIMITS = {
+    r"greater than or equal to (-?[\d.]+)|x>=(-?[\d.]+)": "at least",
+    r"less than or equal to (-?[\d.]+)|x<=(-?[\d.]+)": "at most",
+}
 
 
 def said(mistake: Any, arguments: Sequence[str]) -> str:
@@ -16,40 +23,95 @@ def said(mistake: Any, arguments: Sequence[str]) -> str:
 
     Args:
         mistake: what typer raised: a usage error of click's, or of the one that typer carries.
-        arguments: the command line, to tell which command it was for.
+        arguments: the command line, to tell what was given.
     """
     message, context = str(mistake.format_message()), getattr(mistake, "ctx", None)
-    command = getattr(context, "command", None)
-    name = "collapse theory MODEL" if list(arguments[:1]) == ["theory"] else "collapse"
+    command, name = getattr(context, "command", None), _name(context)
+    return f"{_plainly(message, mistake, command, name, arguments)} ({name} --help)"
+
+
+def _plainly(message: str, mistake: Any, command: Any, name: str, arguments: Sequence[str]) -> str:
+    """The message of the parser in this project's words; as it is where it is none of those known here."""
     if found := re.match(r"No such command '(.*?)'(\.|$)", message, re.DOTALL):
-        known = getattr(command, "commands", {})
-        return (
-            f"there is no command {written(found[1])}{nearest(found[1], known)} ({name.removesuffix(' MODEL')} --help)"
-        )
+        return f"there is no command {written(found[1])}{_meant_command(found[1], getattr(command, 'commands', {}))}"
     if found := re.match(r"No such option:? '?(-[^ '(]*)", message, re.DOTALL):
-        return f"No such option: {found[1][:80]}{_meant(found[1], command, name)}"
-    if message.startswith("Missing argument 'RUN"):
-        return (
-            f"{message.rstrip('.')}: the name of a run, or its folder; `collapse list` shows the runs ({name} --help)"
-        )
-    if len(message) > MOST_SAID:
-        message = f"{message[:MOST_SAID]}…"
-    return f"{message} ({name} --help)"
+        return f"there is no option {found[1][:80]}{_meant_option(found[1], command)}"
+    if found := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message, re.DOTALL):
+        spaced = "; write KEY=VALUE without spaces" if "=" in arguments else ""
+        return f"`{name}` does not take {written(found[1])}{spaced}"
+    if found := re.match(r"Option '?(-[\w-]+)'? requires an argument", message):
+        return f"{found[1]} needs a value after it"
+    if found := re.match(r"Missing argument '?(RUN[^']*?)[.']*$", message):
+        return f"{found[1]} is missing: the name of a run, or its folder; `collapse list` shows the runs"
+    if found := re.match(r"Missing argument '?(\w+)", message):
+        meaning = (getattr(getattr(mistake, "param", None), "help", None) or "").rstrip(".")
+        return f"{found[1].upper()} is missing{': ' if meaning else ''}{meaning}"
+    if found := re.match(r"Invalid value for '?(--?[\w-]+).*?: (.*)", message, re.DOTALL):
+        return _wrong_value(found[1], found[2].rstrip("."), arguments)
+    return f"{message[:MOST_SAID]}…" if len(message) > MOST_SAID else message
 
 
-def _meant(option: str, command: Any, name: str) -> str:
+def _name(context: Any) -> str:
+    """The command as it is typed: `collapse theory ridge`."""
+    parts: list[str] = []
+    while context is not None and getattr(context, "parent", None) is not None:
+        parts.insert(0, str(context.info_name))
+        context = context.parent
+    return " ".join(("collapse", *parts))
+
+
+def _given(option: str, arguments: Sequence[str]) -> str | None:
+    """What stands after an option; None where it cannot be told."""
+    for place, argument in enumerate(arguments):
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2]
+        if argument == option and place + 1 < len(arguments):
+            return arguments[place + 1]
+    return None
+
+
+def _wrong_value(option: str, why: str, arguments: Sequence[str]) -> str:
+    """An option's value that is not what it should be."""
+    given = _given(option, arguments)
+    it_is = "" if given is None else f", it is {written(given)}"
+    for pattern, kind in NUMBERS.items():
+        if re.search(pattern, why):
+            return f"{option} must be {kind}{it_is}"
+    for pattern, kind in LIMITS.items():
+        if found := re.search(pattern, why):
+            return f"{option} must be {kind} {found[1] or found[2]}{it_is}"
+    return f"{option}: {why}"
+
+
+def _meant_command(word: str, known: Mapping[str, Any]) -> str:
+    """What a word in place of a command may have meant."""
+    if "run" in known and word in ROOT_FLAGS:
+        return f" (did you mean {ROOT_FLAGS[word]}?)"
+    if "run" in known and word in presets():
+        return f" (did you mean `collapse run --preset {word}`?)"
+    return nearest(word, known)
+
+
+def _meant_option(option: str, command: Any) -> str:
     """Which option of the command, or of a configuration, an unknown one is near."""
     known = [one for parameter in getattr(command, "params", []) for one in getattr(parameter, "opts", [])]
     flags = [one for one in known if one.startswith("--")]
     near = difflib.get_close_matches(option[:40], flags, n=1, cutoff=0.7) if len(option) > 3 else []
-    meant = f" (did you mean {near[0]}?)" if near else ""
-    if "--set" not in flags or meant:
-        return f"{meant} ({name} --help)"
+    if near:
+        return f" (did you mean {near[0]}?)"
+    if "--version" in flags:  # before any command
+        if option in ROOT_FLAGS:
+            return f" (did you mean {ROOT_FLAGS[option]}?)"
+        of = [
+            name
+            for name, one in getattr(command, "commands", {}).items()
+            if any(option in getattr(parameter, "opts", []) for parameter in getattr(one, "params", []))
+        ]
+        return f"; it belongs after a command: `collapse {of[0]} {option} …`" if of else ""
+    if "--set" not in flags:
+        return ""
     last = option.lstrip("-").replace("-", "_").rpartition(".")[2]
     keys = [one.key for one in options() if one.key.rpartition(".")[2] == last or one.key == option.lstrip("-")]
     of_all = "any option of an experiment is --set KEY=VALUE"
-    return (
-        f" ({of_all}: {' or '.join(f'--set {key}=…' for key in keys[:3])})"
-        if keys
-        else f" ({of_all}; `collapse options`)"
-    )
+    few = f"{of_all}: {' or '.join(f'--set {key}=…' for key in keys[:3])}"
+    return f"; {few}" if keys else f"; {of_all}; `collapse options` lists them"

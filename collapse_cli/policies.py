@@ -1,5 +1,6 @@
 """How generation g's corpus is built from real and synthetic rows. Pure functions of rows and a seed."""
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 from collapse_cli.data import Dataset, InputError
 
 PLAIN = r"(0|[1-9][0-9]*)(\.[0-9]+)?"
+ACCUMULATING = ("accumulate", "accumulate-subsample")
 KNOWN = "keep-P, fresh-P (P in 0..100), accumulate, accumulate-subsample"
 
 
@@ -49,7 +51,7 @@ def parse(name: str) -> Policy:
     Raises:
         InputError: for an unknown name, or P outside 0..100.
     """
-    if name in ("accumulate", "accumulate-subsample"):
+    if name in ACCUMULATING:
         return Policy(name)  # type: ignore[arg-type]
     rule, dash, number = name.partition("-")
     if rule in ("keep", "fresh") and dash:
@@ -57,13 +59,18 @@ def parse(name: str) -> Policy:
         try:
             percent = float(number)
         except ValueError:
-            raise InputError(f"{said} a number in 0..100, as in {rule}-10") from None
+            each = "; give each policy a --policy of its own" if re.search(r"[\s,;]\S", number) else ""
+            raise InputError(f"{said} a number in 0..100, as in {rule}-10{each}") from None
         if not 0 <= percent <= 100:
             raise InputError(f"{said} in 0..100, it is {number[:80]}")
         if not re.fullmatch(PLAIN, number) and number != repr(percent):  # or one policy has many names
             raise InputError(f"{said} written plainly, as in {rule}-10 or {rule}-0.5")
         return Policy(rule, percent)  # type: ignore[arg-type]
-    raise InputError(f"there is no policy {name[:80]!r}; known: {KNOWN}")
+    shares = re.findall(r"(?<![0-9])(?:100|[1-9]?[0-9])(?![0-9])", name[:80])[:1]
+    names = (*(f"{rule}-{share}" for share in shares for rule in ("keep", "fresh")), *ACCUMULATING)
+    near = difflib.get_close_matches(name[:40], names, n=1)
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    raise InputError(f"there is no policy {name[:80]!r}{meant}; known: {KNOWN}")
 
 
 def rows_in_corpus(policy: Policy, rows: int, generation: int, *, growing: bool) -> tuple[int, int]:

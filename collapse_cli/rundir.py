@@ -74,6 +74,8 @@ class RunFolder:
             raise ConfigError(
                 f"there is no run {self.name!r} in {self.runs}{near}; `collapse list` shows those that there are"
             ) from None
+        except NotADirectoryError:
+            raise ConfigError(f"{self.path} is a file; give the name of a run, or its folder") from None
         except (ValueError, RecursionError, IsADirectoryError) as error:
             raise ConfigError(f"{self.path / 'run.json'} is damaged ({error}); remove it and run again") from None
         if not isinstance(record, dict) or not {"config", "status", "created", "updated"} <= record.keys():

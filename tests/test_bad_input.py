@@ -96,7 +96,10 @@ CASES: dict[str, tuple[Case, tuple[str, ...]]] = {
         ("twice", "keep-0"),
     ),
     "generations below 0": (lambda h: h.command(h.config, "--generations", "-1"), ("generations", "-1")),
-    "generations no number": (lambda h: h.command(h.config, "--generations", "x"), ("--generations", "integer")),
+    "generations no number": (
+        lambda h: h.command(h.config, "--generations", "x"),
+        ("--generations must be a whole number",),
+    ),
     "seeds no numbers": (lambda h: h.command(h.config, "--seeds", "a,b"), ("--seeds", "0,1,2")),
     "unknown option": (lambda h: h.command(h.config, "--epochs", "3"), ("--epochs",)),
     "unknown command": (lambda h: ["rnu"], ("rnu",)),

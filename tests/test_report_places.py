@@ -24,7 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["base", "--out", "folder"], "--out folder is a folder; name a file in it"),
         (["base", "--md", "--out", "folder"], "--out folder is a folder; name a file in it"),
-        (["base", "--out", ""], "--out is empty; name a file, or leave --out out"),
+        (["base", "--out", ""], "--out is empty; name a file, or do without --out"),
         (["base", "--out", "/proc/x.html"], "--out: the folder /proc cannot be written to"),
         (["base", "--out", "/dev/null"], "--out /dev/null is no ordinary file"),
         (["base", "--out", "new/deep/" + "x" * 300], "cannot be written to (File name too long)"),

@@ -61,13 +61,23 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML that can be read: {error}") from None
 
 
+def _meant(name: str) -> str:
+    """What a name in the place of a configuration file may have meant."""
+    if name in presets():
+        return f"; the preset of that name is --preset {name}"
+    if "=" in name:
+        return f"; an option of the configuration is --set {name}"
+    if re.match(r"keep-|fresh-|accumulate", name):
+        return f"; a policy is --policy {name}"
+    return nearest(name, presets(), "--preset")
+
+
 def _read(path: Path) -> bytes:
     """The bytes of an ordinary file, all of one time; a pipe or a device is not waited for."""
     try:
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
-        hint = f"; the preset of that name is --preset {path}" if str(path) in presets() else ""
-        raise ConfigError(f"there is no configuration file {str(path)!r}{hint}") from None
+        raise ConfigError(f"there is no configuration file {str(path)!r}{_meant(str(path))}") from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder, not a TOML file") from None
     except (OSError, ValueError) as error:

@@ -17,10 +17,11 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{name}", value
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'keep-10'?)` where something known is near, else nothing."""
+def nearest(name: str, known: Iterable[str], option: str = "") -> str:
+    """` (did you mean 'keep-10'?)` where something known is near, else nothing; `option` is what goes before it."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6) if len(name) <= TOO_LONG else []
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    meant = f"{option} {near[0]}" if near and option else repr(near[0]) if near else ""
+    return f" (did you mean {meant}?)" if near else ""
 
 
 def written(value: object) -> str:

@@ -216,9 +216,7 @@ def _policy(name: str, series: Series, vocabulary: int | None, models: dict[str,
     made = paths(series, fits, mixed, horizon, DRAWS, rng, highest=highest)
     notes = []
     if len(series.farthest) < len(series.values):
-        notes.append(
-            f"starts from the {len(series.farthest)} of {len(series.values)} seeds that have the most generations"
-        )
+        notes.append(f"starts from the {len(series.farthest)} of {len(series.values)} seeds with the most generations")
     if len(set(generations)) < series.last + 1 or any(len(by) < len(generations) for by in series.values.values()):
         notes.append("some seeds lack generations; the steps across gaps count as longer ones")
     if all(value == by[0] for by in series.values.values() for value in by.values()):
@@ -340,7 +338,8 @@ def _share(
     ratios = shares.from_seeds(known, DRAWS, rng) if target <= reached else None
     if ratios is None:
         if lacking:
-            why = f"one seed, or a generation that was not measured, needs a forecast; too few generations of {lacking[0]}"
+            of = "one seed" if target <= reached else "a generation that was not measured"
+            why = f"for {of} the forecast of each policy is needed, and {lacking[0]} has too few generations"
             return record | {"status": "not enough data", "why": why}
         ratios = _from_fits(series, {p: models[keeps[p]] for p in series}, known, target, rng)
     record["seeds"] = sorted(set.intersection(*(set(one.values) for one in series.values())))

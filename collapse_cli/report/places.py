@@ -46,7 +46,7 @@ def named(option: str, said: str | None, what: str) -> Path | None:
         ConfigError: for an empty one, which `Path` would take for the folder one is in.
     """
     if said == "":
-        raise ConfigError(f"{option} is empty; name a {what}, or leave {option} out")
+        raise ConfigError(f"{option} is empty; name a {what}, or do without {option}")
     return None if said is None else Path(said)
 
 
