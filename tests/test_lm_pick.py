@@ -278,3 +278,27 @@ def test_a_boundary_between_blocks_never_draws_a_token_without_probability() -> 
             uniform = ends[:, boundary] / ends[:, -1] * (1 + shift * 2.0**-53)
             drawn = invert(torch.from_numpy(mass), torch.from_numpy(uniform)).numpy()
             assert (mass[np.arange(200), drawn] > 0).all()
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-39, 1e-30, 1e-21, 1e-10])
+@pytest.mark.parametrize("limits", [(0, 1.0), (5, 1.0), (0, 0.5), (3, 1e-300)])
+def test_the_coldest_draws_are_the_likeliest_tokens(temperature: float, limits: tuple[int, float]) -> None:
+    logits = torch.randn(50, 300, generator=torch.Generator().manual_seed(0)) * 20
+    wanted = logits.argmax(dim=1)
+    uniform = torch.linspace(0, 0.999, 50, dtype=torch.float64)
+    assert torch.equal(pick.draw(logits, uniform, temperature, *limits), wanted)
+
+
+@pytest.mark.parametrize("temperature", [1e20, 1e39, 1e300])
+def test_the_hottest_draws_are_even(temperature: float) -> None:
+    uniform = torch.arange(100, dtype=torch.float64) / 100 + 0.005
+    logits = torch.randn(1, 100, generator=torch.Generator().manual_seed(0)).repeat(100, 1)
+    assert pick.draw(logits, uniform, temperature, 0, 1.0).tolist() == list(range(100))
+
+
+@pytest.mark.parametrize("penalty", [1e-300, 1e-39, 1e39, 1e300])
+def test_extreme_penalties_leave_numbers(penalty: float) -> None:
+    scores = torch.tensor([[0.0, 2.0, -3.0, 1.0]])
+    pick.penalize(scores, torch.tensor([[0, 1, 2]]), penalty)
+    assert scores.isfinite().all()
+    assert scores[0, 3] == 1.0

@@ -93,3 +93,54 @@ def test_greedy_samples_are_the_likeliest_tokens_whatever_the_window(window: int
         whole = np.concatenate([prompts.arrays["tokens"][row, :length], made[row]]).astype(np.int64)
         logits = model(input_ids=torch.from_numpy(whole)[None], use_cache=False).logits[0]
         assert logits[length - 1 : -1].argmax(1).tolist() == made[row].tolist()
+
+
+def other(kind: str, **fields: Any) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokens = {"vocab_size": VOCABULARY, "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 2}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **tokens, **fields), dtype=torch.float32)
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, 0, 0.3)
+    return model.eval()
+
+
+FALLBACKS = {
+    "RWKV": lambda: other(
+        "rwkv", hidden_size=32, attention_hidden_size=32, intermediate_size=48, num_hidden_layers=2, context_length=64
+    ),
+    "BART": lambda: other(
+        "bart", d_model=32, decoder_layers=2, decoder_attention_heads=2, decoder_ffn_dim=48, max_position_embeddings=64
+    ),
+    "RecurrentGemma": lambda: other(
+        "recurrent_gemma",
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        lru_width=32,
+        attention_window_size=16,
+    ),
+}
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("kind", FALLBACKS)
+def test_what_generate_continues_is_what_it_continues_alone(kind: str, beams: int) -> None:
+    """A short prompt beside a long one, and sixteen rows, against the model's own forward pass and each row alone."""
+    model, prompts = FALLBACKS[kind](), ragged([3, 20, 7, 12, 20, 9] * 3)
+    made = continued(model, prompts, new=6, beams=beams, end=None).arrays["tokens"]
+    for row in (0, 1, 2, 3):
+        alone = continued(model, prompts.take(np.array([row])), new=6, beams=beams, end=None).arrays["tokens"]
+        assert made[row].tolist() == alone[0].tolist()
+        length = prompts.arrays["lengths"][row]
+        if beams == 1:
+            for step in range(6):
+                whole = np.concatenate([prompts.arrays["tokens"][row, :length], made[row, :step]]).astype(np.int64)
+                with torch.no_grad():
+                    logits = model(input_ids=torch.from_numpy(whole)[None], use_cache=False).logits[0, -1]
+                assert float(logits.max() - logits[made[row, step]]) < 1e-3

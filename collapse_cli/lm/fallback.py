@@ -1,14 +1,91 @@
 """Sampling through transformers' own `generate`, for models that the engine cannot take."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from collapse_cli.lm import pick
+from collapse_cli.lm import pick, trial
+from collapse_cli.lm.memory import is_out_of_memory
 from collapse_cli.lm.search import Rules, Watch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+STEPS = 3  # of a trial
+MOST_LENGTHS = 4  # of prompts in a trial
+NEAR = 1e-3  # of the largest number: what rounding can do in float32
+LIKELY = 30.0  # nats below the likeliest token, from where on differences do not matter
+
+
+@dataclass(frozen=True)
+class Way:
+    """How `generate` is asked.
+
+    Attributes:
+        mixes: with prompts of unequal lengths in one batch.
+        together: with several prompts of one length in one batch.
+        cache: with the model's cache of what it has read.
+    """
+
+    mixes: bool = True
+    together: bool = True
+    cache: bool = True
+
+    def said(self) -> str:
+        """What is slower in this way, for a message; empty when nothing is."""
+        rows = "" if self.mixes else "prompts of one length at a time" if self.together else "one prompt at a time"
+        parts = [part for part in (rows, "" if self.cache else "without its cache") if part]
+        return f", {' and '.join(parts)}, because it gives other results otherwise" if parts else ""
+
+
+WAYS = (Way(), Way(mixes=False), Way(mixes=False, cache=False), Way(mixes=False, together=False, cache=False))
+
+
+def find_way(model: "PreTrainedModel", reach: int, beams: int, pad: int) -> Way | None:
+    """The fastest way in which `generate` does what the model's own forward pass says; None when there is none.
+
+    Args:
+        reach: the longest row of the work, prompt and new tokens together.
+    """
+    few = min(beams, 2)
+    return trial.remembered(
+        model, ("generate", reach, few, pad), lambda: _tried(model, max(STEPS + 1, reach), few, pad)
+    )
+
+
+@torch.no_grad()
+def _tried(model: "PreTrainedModel", reach: int, beams: int, pad: int) -> tuple[Way | None, bool]:
+    ends = trial.lengths(model, reach)
+    ends = [
+        max(STEPS + 1, end) for end in (*ends[: MOST_LENGTHS - 1], ends[-1])
+    ] * 2  # two of each, and of other tokens
+    lengths = torch.tensor(ends, device=model.device) - STEPS
+    ids = trial.tokens(model, len(ends), int(lengths.max()))
+    rules = Rules({"beams": beams, "length_penalty": 1.0, "repetition_penalty": 1.0}, STEPS, STEPS, None, pad)
+    sure = True
+    for way in WAYS:
+        seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # a row without padding, and the scores of its next token
+        try:
+            generate(model, ids, lengths, None, rules, way, seen)
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            continue
+        good = True
+        for row, scores in seen:
+            wanted = model(input_ids=row[None], use_cache=False).logits[0, -1].float().log_softmax(0)
+            if not wanted.isfinite().any():
+                sure = False  # of a broken model; sampling itself says so
+                continue
+            found, wanted = scores.float().log_softmax(0).nan_to_num(), wanted.nan_to_num()
+            likely = wanted > wanted.max() - LIKELY
+            good = good and bool(
+                (found - wanted)[likely].abs().max() <= NEAR * max(1.0, float(wanted[likely].abs().max()))
+            )
+        if good:
+            return way, sure
+    return None, sure
 
 
 def generate(
@@ -17,15 +94,40 @@ def generate(
     lengths: torch.Tensor,
     uniforms: torch.Tensor | None,
     rules: Rules,
+    way: Way = WAYS[0],
+    seen: list[tuple[torch.Tensor, torch.Tensor]] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Greedy search, beam search, or with `uniforms` (rows, new_tokens) sampling.
 
     Args:
         ids, lengths: prompts (rows, width) and their lengths (rows,).
+        way: how `generate` is asked.
+        seen: filled with the rows that were continued, without padding, and the scores of their next tokens.
 
     Returns:
         (rows, new_tokens) tokens and (rows,) the first step with scores that are not finite, or -1.
     """
+    if way.mixes:
+        return _generate(model, ids, lengths, uniforms, rules, way, seen)
+    new = torch.full((len(ids), rules.new_tokens), rules.pad, device=ids.device)
+    bad = torch.full((len(ids),), -1, device=ids.device)
+    for length in sorted(set(lengths.tolist())):
+        for rows in (lengths == length).nonzero().squeeze(1).split(len(ids) if way.together else 1):
+            drawn = None if uniforms is None else uniforms[rows]
+            new[rows], bad[rows] = _generate(model, ids[rows, :length], lengths[rows], drawn, rules, way, seen)
+    return new, bad
+
+
+def _generate(
+    model: "PreTrainedModel",
+    ids: torch.Tensor,
+    lengths: torch.Tensor,
+    uniforms: torch.Tensor | None,
+    rules: Rules,
+    way: Way,
+    seen: list[tuple[torch.Tensor, torch.Tensor]] | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `generate`, all rows in one batch."""
     from transformers import GenerationConfig
 
     width, decode = ids.shape[1], rules.decode
@@ -36,6 +138,8 @@ def generate(
     model.generation_config = GenerationConfig()  # what a model folder suggests must not change our settings
     watch = Watch(len(ids), ids.device)
     processors: list[Any] = [] if rules.penalty == 1 else [_Penalty(rules.penalty, mask)]
+    if seen is not None:
+        processors.append(_Show(seen, mask))
     processors.append(_See(watch, width))
     if rules.end is not None and rules.least > 0:
         processors.append(_NoEnd(rules.end, width + rules.least))
@@ -51,6 +155,7 @@ def generate(
             length_penalty=float(decode["length_penalty"]),
             eos_token_id=rules.end,
             pad_token_id=rules.pad,
+            use_cache=way.cache,
         ),
         logits_processor=processors,
     )
@@ -80,6 +185,20 @@ class _Penalty:
         held = wider.gather(1, ids)
         held = torch.where(held < 0, held * self.penalty, held / self.penalty)
         return wider.scatter(1, ids, held)[:, :none]
+
+
+class _Show:
+    """Notes rows without their padding, and the scores of their next tokens."""
+
+    def __init__(self, seen: list[tuple[torch.Tensor, torch.Tensor]], mask: torch.Tensor) -> None:
+        self.seen, self.mask = seen, mask
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        unused = (~self.mask).sum(dim=1).repeat_interleave(len(input_ids) // len(self.mask)).tolist()
+        self.seen.extend(
+            (row[first:].clone(), said.clone()) for row, first, said in zip(input_ids, unused, scores, strict=True)
+        )
+        return scores
 
 
 class _See:

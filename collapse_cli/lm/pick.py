@@ -7,6 +7,8 @@ import torch
 
 BLOCK = 64  # tokens whose maximum is taken together when the best of a vocabulary are looked for
 SUM_BLOCK = 256  # tokens whose probabilities are summed together when one is drawn
+COLD = 1e-20  # temperatures below it could make logits infinite
+COLDEST = 1e-30  # draws the likeliest tokens only, as any temperature below it would
 LIKELY = 1024  # candidates of top-p sampling; more are sorted only for rows that need them
 
 
@@ -16,7 +18,9 @@ def penalize(scores: torch.Tensor, seen: torch.Tensor, penalty: float) -> None:
     Of logits, and in beam search of log-probabilities, as in transformers.
     """
     found = scores.gather(1, seen)
-    scores.scatter_(1, seen, torch.where(found < 0, found * penalty, found / penalty))
+    most = torch.finfo(scores.dtype).max  # extreme penalties must not make infinite what was finite
+    penalized = torch.where(found < 0, found * penalty, found / penalty)
+    scores.scatter_(1, seen, torch.where(found.isfinite(), penalized.nan_to_num(0.0).clamp(-most, most), found))
 
 
 def log_softmax_(logits: torch.Tensor) -> torch.Tensor:
@@ -51,6 +55,9 @@ def log_mass(logits: torch.Tensor) -> torch.Tensor:
 
 def draw(logits: torch.Tensor, uniform: torch.Tensor, temperature: float, top_k: int, top_p: float) -> torch.Tensor:
     """(rows,) tokens, drawn with `uniform` (rows,) float64 in [0, 1) from what temperature, top-k and top-p leave."""
+    if temperature < COLD:  # the quotients could be infinite, but of their differences only small ones matter
+        logits.sub_(logits.amax(dim=1, keepdim=True))
+        temperature = max(temperature, COLDEST)
     scores = logits.div_(temperature) if temperature != 1.0 else logits
     if top_k > 0:
         values, columns = best(scores, top_k)

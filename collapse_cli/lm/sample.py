@@ -74,12 +74,20 @@ def continue_rows(
     with ExitStack() as stack:
         stack.enter_context(fast_products(model.device))
         trial = try_out(model, prompts.arrays["tokens"].shape[1] + new_tokens)
+        way: fallback.Way | None = fallback.WAYS[0]
         if trial.why_not:
-            warn_once(f"{model.config.model_type} models are sampled through transformers' generate: {trial.why_not}")
+            kind, reach = model.config.model_type, prompts.arrays["tokens"].shape[1] + new_tokens
+            way = fallback.find_way(model, reach, int(decode["beams"]), pad)
+            if way is None:
+                raise SampleError(
+                    f"{kind} models cannot be sampled with rows of {reach} tokens: transformers' generate gives other "
+                    "scores than the model itself, even row by row and without a cache; give another model"
+                )
+            warn_once(f"{kind} models are sampled through transformers' generate{way.said()}: {trial.why_not}")
         if dtype == "bfloat16":
             model = model.to(torch.bfloat16)
         step = rows_at_once(model, trial, prompts.arrays["tokens"].shape[1], rules)
-        batches = Batches(model, not trial.why_not, rules, seed)
+        batches = Batches(model, None if not trial.why_not else way, rules, seed, dtype)
         done = _Pieces(scratch, len(prompts))
         while (start := done.next_row()) < len(prompts):
             part = slice(start, min(start + step, done.next_start(start)))
@@ -114,8 +122,11 @@ def rows_at_once(model: "PreTrainedModel", trial: Trial, width: int, rules: sear
 class Batches:
     """Continues one batch of prompts after another; what can be kept from one to the next is kept."""
 
-    def __init__(self, model: "PreTrainedModel", engine: bool, rules: search.Rules, seed: int) -> None:
-        self.model, self.engine, self.rules, self.seed = model, engine, rules, seed
+    def __init__(
+        self, model: "PreTrainedModel", way: fallback.Way | None, rules: search.Rules, seed: int, dtype: str
+    ) -> None:
+        """`way`: how `generate` is asked; None: the engine samples."""
+        self.model, self.way, self.rules, self.seed, self.dtype = model, way, rules, seed, dtype
         self.beams = int(rules.decode["beams"])
         room = LOGITS_BYTES.get(model.device.type, LOGITS_BYTES["cuda"])
         self.at_once = max(2 * LEAST_ROWS, room // (4 * int(model.config.vocab_size)))
@@ -136,8 +147,8 @@ class Batches:
         def said(step: int) -> None:
             tell(step * count)
 
-        if not self.engine:
-            made, bad = fallback.generate(self.model, ids, lengths, uniforms, self.rules)
+        if self.way is not None:
+            made, bad = fallback.generate(self.model, ids, lengths, uniforms, self.rules, self.way)
         else:
             if self.decoder is None or self.decoder.rows != size:
                 self.decoder = None  # its memory first
