@@ -438,7 +438,27 @@ def test_a_time_is_a_figure_only_where_its_interval_is_finite_and_near() -> None
     assert when(time, 9) == "about generation 40 (90% interval: 12 to 60)"
     assert when(time | {"high90": None}, 9) == "not known when (chance 5% from generation 12 on)"
     assert when(time | {"generation": 183, "high90": 700}, 9) == "not known when (chance 5% from generation 12 on)"
-    assert when(time | {"generation": None, "high90": None}, 9) == "not expected (chance 5% from generation 12 on)"
+    never = time | {"generation": None, "high90": None}
+    assert when(never, 9) == "not known whether (chance 5% from generation 12 on)"
+    assert (
+        when(never | {"low90": 91}, 9) == when(never | {"low90": None}, 9) == "not by generation 90 (chance below 5%)"
+    )
+    assert when(never | {"low90": None}, 400) == "not by generation 1,000 (chance below 5%)"
+
+
+def test_of_a_slow_rise_nothing_is_denied_that_comes_true() -> None:
+    """0.003 nats a generation double it about generation 231; "not within 1,000 generations" was said of 7 runs in 25."""
+    rng, last = rng_of(3), 9
+    for _ in range(10):
+        values = 4 + 0.003 * np.arange(last + 1) + 0.02 * rng.standard_normal(last + 1)
+        found = forecast_rows(rows_of({"keep-0": [float(value) for value in values]}))
+        double = next(time for time in found["policies"][0]["times"] if time["factor"] == 2.0)
+        said = when(double, last)
+        assert "1,000" not in said
+        if said.startswith("not by generation"):
+            assert int(said.split()[3]) < math.log(2) / 0.003
+        notes = [line for line in sentences(found) if "how far another seed would lie from it" in line]
+        assert len(notes) == 1
 
 
 def test_jumps_overshoots_and_walks_are_covered() -> None:

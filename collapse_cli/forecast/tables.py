@@ -10,6 +10,11 @@ from collapse_cli.terminal import Table, short
 
 Record = Mapping[str, Any]
 FAR = 10  # times the last generation: a time later than that is no figure that so few generations give
+LATEST = 1000  # and this is the last one that is worked out
+ONE_SEED = (
+    "a forecast from one seed is of that seed's own models, trained on; how far another seed would lie from it is not in its "
+    "intervals"
+)
 UNSEEN = (
     "what the generations measured do not yet show is not forecast: a late step, a sudden breakaway, the late half of an "
     "S-curve; on such curves the 90% intervals held 0 to 72% of what came"
@@ -37,7 +42,10 @@ def sentences(record: Record) -> list[str]:
             continue
         found.append(f"{one['policy']}: {_heading(one)}")
         found += [f"{one['policy']}: note: {note}" for note in one["notes"]]
-    if any(one["status"] == "ok" for one in record["policies"]):
+    known = [one for one in record["policies"] if one["status"] == "ok"]
+    if any(len(one["farthest_seeds"]) == 1 for one in known):
+        found.append(f"note: {ONE_SEED}")
+    if known:
         found.append(f"note: {UNSEEN}")
     return [*found, *_share_said(record["share"])]
 
@@ -61,17 +69,20 @@ def _heading(one: Record) -> str:
 def when(time: Record, last: int) -> str:
     """The time to a factor in words: a figure only where its interval is finite and not far beyond what was measured.
 
+    Nor is anything denied of generations farther than that: a slow rise looks level in few generations.
+
     Args:
         last: the last generation measured.
     """
     if time["measured"]:
         return f"measured at generation {time['generation']}"
     middle, low, high = (time[name] for name in ("generation", "low90", "high90"))
-    if low is None:
-        return "not within 1,000 generations"
+    far = min(FAR * last, LATEST)
+    if low is None or low > far:
+        return f"not by generation {far:,} (chance below 5%)"
     if middle is None:
-        return f"not expected (chance 5% from generation {low:,} on)"
-    if high is None or high > FAR * last:
+        return f"not known whether (chance 5% from generation {low:,} on)"
+    if high is None or high > far:
         return f"not known when (chance 5% from generation {low:,} on)"
     return f"about generation {middle:,} (90% interval: {low:,} to {high:,})"
 
