@@ -284,3 +284,11 @@ def test_warmup_rises_evenly_to_the_full_rate_and_never_is_zero(schedule: str) -
     assert found[:5] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
     assert all(rate > 0 for rate in found)
     assert all(a >= b for a, b in pairwise(found[4:]))
+
+
+def test_a_loss_that_is_not_finite_before_any_step_is_not_blamed_on_the_learning_rate(tmp_path: Path) -> None:
+    model = tiny_model("opt")
+    model.get_input_embeddings().weight.data[:] = float("nan")
+    with pytest.raises(TrainError, match=r"at step 1 of .*no weight was changed before; give a model") as caught:
+        fit(model, random_rows(4, 6), SETTINGS, seed=0, scratch=tmp_path)
+    assert "train.lr" not in str(caught.value)

@@ -94,15 +94,12 @@ def fit(
             dropout = int(_generator(seed, "dropout", step).integers(2**63))
             loss, predicted = _step(work, optimizer, data.take(chosen), dropout)
             if not math.isfinite(loss):
-                advice = "set train.dtype = float32" if work.bf16 else "give a model whose weights are sound"
-                advice = (
-                    f"before any weight was changed; {advice}"
-                    if step == 0
-                    else "lower train.lr or set train.dtype = float32"
-                )
-                joint = ", " if step == 0 else "; "
+                advice = "lower train.lr or set train.dtype = float32"
+                if step == 0:  # the learning rate had no part in it yet
+                    mended = "set train.dtype = float32" if work.bf16 else "give a model whose weights are sound"
+                    advice = f"no weight was changed before; {mended}"
                 raise TrainError(
-                    f"the loss is {loss} at step {step + 1} of {total}{joint}{advice} "
+                    f"the loss is {loss} at step {step + 1} of {total}; {advice} "
                     f"({work.bad_rows(data.take(chosen), chosen)})"
                 )
             losses[epoch] = (losses[epoch][0] + loss, losses[epoch][1] + predicted)
