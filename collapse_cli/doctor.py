@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from collapse_cli import console as show
-from collapse_cli.rundir import hardware, versions
+from collapse_cli.made_with import hardware, versions
 
 
 def examine(runs: Path) -> dict[str, str]:

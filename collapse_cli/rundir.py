@@ -1,35 +1,26 @@
 """The run folder: run.json, plan.json, metrics.jsonl, events.jsonl. Reading one needs nothing of what made it."""
 
+import hashlib
 import json
-import platform
+import logging
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from collapse_cli.config import ConfigError, Experiment, load, nearest
-from collapse_cli.store import write_atomically
+from collapse_cli.made_with import git_state, hardware, versions
+from collapse_cli.store import check_locks, write_atomically
 
+log = logging.getLogger(__name__)
 STORE = "store"
-PACKAGES = (
-    "torch",
-    "transformers",
-    "datasets",
-    "tokenizers",
-    "safetensors",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "pydantic",
-)
+HALF_WRITTEN = re.compile(r"\.(run\.json|plan\.json|metrics\.jsonl)\.[0-9a-f]{8}")  # left by a kill
 NEEDED = {"policy", "seed", "generation", "model_key", "warnings"}
 NEEDED_OF_LM = NEEDED | {"perplexity", "predicted_tokens", "protocol"}
 Where = tuple[str, int, int]  # policy, seed, generation
@@ -53,7 +44,7 @@ class RunFolder:
         self._file, self._read, self._there = (
             0,
             0,
-            set[Where](),
+            dict[Where, bytes](),
         )  # of metrics.jsonl: which file, how far it was read, rows
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -194,6 +185,7 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         self.path.mkdir(parents=True, exist_ok=True)
+        check_locks(self.path / ".lock")
         with FileLock(self.path / ".lock"):
             yield
 
@@ -204,8 +196,18 @@ class RunFolder:
 
         Args:
             measured: the keys of the eval stages behind the row of each generation of the plan.
+
+        Raises:
+            ConfigError: when another process began, or extended, a run of this name since `check`.
         """
         with self.locked():
+            if self.check(config) != config:
+                raise ConfigError(
+                    f"another process extended the run {self.name!r} just now; give the command again, to go on with both"
+                )
+            for path in self.path.iterdir():
+                if HALF_WRITTEN.fullmatch(path.name):
+                    path.unlink()
             created = self.record()["created"] if self.exists() else _now()
             write_atomically(self.path / "plan.json", json.dumps({"stages": plan}, indent=1))
             record = {
@@ -229,14 +231,23 @@ class RunFolder:
                 write_atomically(file, clean)
 
     def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Append rows to `metrics.jsonl`, flushed, but those of generations that have theirs. False when all had."""
+        """Append rows to `metrics.jsonl`, flushed, but those of generations that have theirs. False when all had.
+
+        A row that is there and says something else, of other stages perhaps, is replaced, and that is said.
+        """
         if not rows:
             return False
         with self.locked():
             self._look_again()
             new = [row for row in rows if _where(row) not in self._there]
+            other = {_where(row): row for row in rows if self._there.get(_where(row), _said(row)) != _said(row)}
+            if other:
+                file = self.path / "metrics.jsonl"
+                kept = [row for row in _lines(file, self._needed()) if _where(row) not in other]
+                write_atomically(file, "".join(json.dumps(row) + "\n" for row in [*kept, *other.values()]))
+                log.warning("%s: %d rows were not what the store holds; they are written again", file, len(other))
             _append(self.path / "metrics.jsonl", *new)
-            return bool(new)
+            return bool(new or other)
 
     def _look_again(self) -> None:
         """Which generations have rows by now: what was added to the file since is read, by us or by another process."""
@@ -248,14 +259,14 @@ class RunFolder:
         if (
             now is None or self._file != now.st_ino or now.st_size < self._read
         ):  # another file than the one that was read
-            self._file, self._read, self._there = now.st_ino if now else 0, 0, set()
+            self._file, self._read, self._there = now.st_ino if now else 0, 0, {}
         if now is not None:
             with file.open("rb") as lines:
                 lines.seek(self._read)
                 added = lines.read()
             whole = added[: added.rfind(b"\n") + 1]  # a line torn by a kill is looked at again
             self._read += len(whole)
-            self._there |= {_where(row) for row in _rows(whole.decode("utf-8", "replace"), self._needed())}
+            self._there |= {_where(row): _said(row) for row in _rows(whole.decode("utf-8", "replace"), self._needed())}
 
     def add_event(self, event: Mapping[str, Any]) -> None:
         with self.locked():
@@ -297,44 +308,14 @@ def all_runs(runs: Path) -> list[RunFolder]:
     return [RunFolder(runs, path.parent.name) for path in sorted(runs.glob("*/run.json")) if path.parent.name != STORE]
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python, this package and the libraries whose numbers it shows."""
-    found = {"python": platform.python_version(), "collapse": metadata.version("collapse-cli")}
-    return found | {name: metadata.version(name) for name in PACKAGES}
-
-
-def git_state() -> dict[str, str | bool] | None:
-    """Commit of the checkout this package runs from, and whether it was changed since; None when it is installed."""
-    here = Path(__file__).parent.parent
-    if not (here / ".git").exists():
-        return None
-    try:
-        ask = ["git", "-C", str(here)]
-        commit = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S603
-        changed = subprocess.run([*ask, "status", "--porcelain"], capture_output=True, text=True, check=True)  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return {"commit": commit.stdout.strip(), "dirty": bool(changed.stdout.strip())}
-
-
-def hardware() -> dict[str, Any]:
-    """What the numbers of seconds were measured on."""
-    import psutil
-    import torch
-
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "gpus": gpus,
-    }
-
-
 def _where(row: Mapping[str, Any]) -> Where:
     return row["policy"], row["seed"], row["generation"]
+
+
+def _said(row: Mapping[str, Any]) -> bytes:
+    """A digest of what a row says; its warnings depend on when it was written."""
+    plain = json.loads(json.dumps({name: value for name, value in row.items() if name != "warnings"}))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).digest()[:16]
 
 
 def _lines(file: Path, needed: Set[str]) -> list[dict[str, Any]]:

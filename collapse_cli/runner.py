@@ -346,13 +346,20 @@ def prune(folder: RunFolder, store: Store, config: Experiment, planned: Plan) ->
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """A polite request to end (SIGTERM, as from a cluster's scheduler) ends a run as Ctrl-C does."""
+    """A polite request to end (SIGTERM, as from a cluster's scheduler; SIGHUP, when the terminal goes) ends a run as
+    Ctrl-C does. Under `nohup` SIGHUP stays ignored.
+    """
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
+    before = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -185,8 +185,12 @@ class Store:
         try:
             lock.acquire(blocking=False)
         except Timeout:
+            check_locks(self.root / ".locks" / f"{key}.lock")
             yield False
             return
+        except OSError:
+            check_locks(self.root / ".locks" / f"{key}.lock")
+            raise
         try:
             yield True
         finally:
@@ -284,6 +288,29 @@ class Store:
         gone.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(gone)
         shutil.rmtree(gone)
+
+
+def check_locks(path: Path) -> None:
+    """Refuse a file system that has no locks: whoever waited for one there would wait for ever.
+
+    Raises:
+        InputError: as said.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has locks of its own
+        return
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:  # another process holds it
+            return
+        except OSError as error:
+            raise InputError(
+                f"the file system of {path.parent} has no locks ({error.strerror}), and without them two runs would spoil "
+                "each other; choose another --runs-dir"
+            ) from None
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def read_record(path: Path, key: str) -> dict[str, Any]:

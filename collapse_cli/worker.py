@@ -24,8 +24,9 @@ TELL_SECONDS = 0.1  # at least, between two messages about progress
 
 def main() -> int:
     """Work until the input ends."""
-    for ignored in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to us too; we end with our input
-        signal.signal(ignored, signal.SIG_IGN)
+    for ignored in ("SIGINT", "SIGTERM", "SIGHUP"):  # a terminal sends them to us too; we end with our input
+        if hasattr(signal, ignored):
+            signal.signal(getattr(signal, ignored), signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
     orders = _lines_of_input()
