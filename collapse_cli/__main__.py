@@ -1,7 +1,9 @@
 """`python -m collapse_cli`, and the command `collapse`: one line for each mistake of the user, and exit codes."""
 
 import errno
+import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 DONE, WRONG, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -44,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _say(said.said(mistake, sys.argv[1:] if arguments is None else arguments), USAGE)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # as of `| head -1`
+        _drop_output()
         return WRONG
     except ValueError as error:
         if type(error).__module__.split(".")[0] != "collapse_cli":
@@ -60,6 +62,14 @@ def main(arguments: list[str] | None = None) -> int:
     if code == INTERRUPTED:  # typer makes an exit code of its own of Ctrl-C
         return _say("interrupted; the same command goes on where it stopped", INTERRUPTED)
     return code if isinstance(code, int) else DONE
+
+
+def _drop_output() -> None:
+    """Nobody reads it any more: what is still to be written at the end of this process must not fail, too."""
+    with suppress(OSError, ValueError):  # no file of the system's, as in a test
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _say(message: str, code: int) -> int:

@@ -181,7 +181,8 @@ def test_no_damaged_file_of_numbers_gives_a_silent_wrong_number(tmp_path: Path, 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_no_damaged_file_gives_a_silent_wrong_number(tmp_path: Path, name: str) -> None:
-    found = damaged_runs(EXPERIMENTS[name](tmp_path), tmp_path, every=name in FAST)
+    most = 10**9 if name in FAST else 30  # the script does all, in about ten minutes
+    found = damaged_runs(EXPERIMENTS[name](tmp_path), tmp_path, every=name in FAST, most=most)
     assert (found.silent, found.tracebacks, found.refused) == (0, 0, 0)
     assert found.same >= 5
 

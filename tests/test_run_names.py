@@ -3,7 +3,10 @@
 import errno
 import json
 import logging
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +106,13 @@ def test_nohup_is_respected() -> None:
             signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_an_output_that_nobody_reads_ends_without_a_word() -> None:
+    """As of `collapse options --json | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "collapse_cli", "options", "--json"]
+    made = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (made.returncode, made.stderr) == (1, "")
