@@ -98,7 +98,7 @@ def _json_lines(path: Path, content: bytes, column: str) -> list[str | None]:
 
 def _parsed(path: Path, text: str, line: int) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_Object)
+        return _JSON.decode(text)
     except (ValueError, RecursionError) as error:
         where = line + getattr(error, "lineno", 1) - 1
         why = (
@@ -119,6 +119,9 @@ class _Object(dict[str, Any]):
         self.twice = (
             {name for name, _ in pairs if [one for one, _ in pairs].count(name) > 1} if len(self) < len(pairs) else ()
         )
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_Object)
 
 
 def _cell(path: Path, item: Any, column: str, where: str) -> str | None:

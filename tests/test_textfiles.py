@@ -593,3 +593,18 @@ def test_a_tokenizer_that_draws_lots_is_used_without(tmp_path: Path) -> None:
     path.write_text(json.dumps(tree))
     found = texts.encode(texts.load_tokenizer(tmp_path), lines, line_bos=False)
     assert found.tolist() == texts.encode(tokenizer, lines, line_bos=False).tolist()
+
+
+def test_a_tokenizer_that_puts_a_blank_first_puts_none_between_pieces() -> None:
+    """Llama 2's: the blank at which a long row is cut would be two, which is another token."""
+    from tokenizers import Tokenizer, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {word: index for index, word in enumerate(["<unk>", "</s>", *"▁abcdefgh\n", "▁▁", "▁a"])}
+    inner = Tokenizer(models.BPE(words, [("▁", "▁"), ("▁", "a")], unk_token="<unk>"))
+    inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", unk_token="<unk>")
+    row = "a bcd  efgh " * 4000 + "\n"
+    assert len(texts.pieces(row)) > 2
+    whole = tokenizer(row, add_special_tokens=False)["input_ids"]
+    assert texts.encode(tokenizer, [row], line_bos=False).tolist() == whole

@@ -208,7 +208,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bo
     if line_bos and start is None:
         raise InputError("data.line_bos = true, but the tokenizer has neither a BOS nor an end-of-text token")
     found: list[np.ndarray] = []
-    for some in _portions(rows, blank=not line_bos):
+    for some in _portions(rows, blank=not line_bos, own_blank=_prepends(tokenizer)):
         try:
             coded = tokenizer(
                 [piece for piece, _ in some], add_special_tokens=False, split_special_tokens=True, verbose=False
@@ -242,11 +242,21 @@ def pieces(row: str) -> list[str]:
     return [*found, row[start:]]
 
 
-def _portions(rows: Sequence[str], *, blank: bool) -> Iterator[list[tuple[str, bool]]]:
+def _prepends(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Whether a tokenizer puts a blank before whatever it is given, one more where there is one, as Llama 2's does."""
+    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    if normalizer is None:
+        return False
+    first, both, second, spaced = map(normalizer.normalize_str, ("a", "a b", "b", " b"))
+    return bool(first + second == both != first + spaced)
+
+
+def _portions(rows: Sequence[str], *, blank: bool, own_blank: bool) -> Iterator[list[tuple[str, bool]]]:
     """The pieces of all rows in order, each with whether a row begins with it, as many together as make `CHARACTERS_AT_ONCE`.
 
     Args:
         blank: whether blank rows are kept as they are; else nothing is left of them.
+        own_blank: whether the tokenizer adds the blank between two pieces, so that it is left out here.
     """
     some: list[tuple[str, bool]] = []
     size = 0
@@ -255,7 +265,7 @@ def _portions(rows: Sequence[str], *, blank: bool) -> Iterator[list[tuple[str, b
             if some and size + len(piece) > CHARACTERS_AT_ONCE:
                 yield some
                 some, size = [], 0
-            some.append((piece, number == 0))
+            some.append((piece.removeprefix(" ") if own_blank and number else piece, number == 0))
             size += len(piece)
     if some:
         yield some
