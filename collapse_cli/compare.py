@@ -343,8 +343,8 @@ def _notes(
         notes.append("where there is one seed there is no interval")
     if any(len(entry.seeds) > 1 for entry in entries):
         notes.append(
-            'perplexities are geometric means over seeds with the 95% interval of the mean logarithm; "not told apart" allows '
-            "for the number of pairs"
+            "perplexities are geometric means over seeds with the 95% interval of the mean logarithm; seeds share the text, so "
+            'that its chance is not in it; "not told apart" allows for the number of pairs'
         )
     if any(pair.granted for pair in pairs):
         notes.append(

@@ -277,6 +277,17 @@ def test_what_is_printed_holds_the_warnings_the_verdicts_and_the_notes(tmp_path:
         assert " ".join(said.split()) in text
 
 
+def test_intervals_say_what_they_take_for_granted(tmp_path: Path) -> None:
+    """Seeds that differ much have a t interval wider than that with 0.3 nats of noise; seeds that agree have none."""
+    noisy, quiet = made(tmp_path, "a", seeds=(0, 1), noise=0.3), made(tmp_path, "b", seeds=(0, 1, 2), noise=0.001)
+    for run, granted in ((noisy, True), (quiet, False)):
+        found = compare([run])
+        assert any(pair.granted for pair in found.pairs) == granted
+        assert any("intervals between policies take for granted" in note for note in found.notes) == granted
+        assert any("the interval of the change is narrower" in note for note in found.notes) == granted
+        assert any("seeds share the text" in note for note in found.notes)
+
+
 def test_generations_that_not_all_seeds_have_are_left_open() -> None:
     rows = [row("keep-0", seed, 0, 10.0) for seed in (0, 1)] + [row("keep-0", 0, 1, 20.0)]
     assert "…" in shown(perplexity_table(rows, "perplexity"))
