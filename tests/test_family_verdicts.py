@@ -124,6 +124,14 @@ def test_sizes_weights_and_rounds_are_told() -> None:
     tree = mixture(rows=[300, 3000], share=[0.5], weight=[0.0, 0.03, 0.5])
     said = mixture_verdict(mixture_rows(tree, lambda row, _: {"error": (row["weight"] - 0.03) ** 2 + 0.1}), tree)
     assert said == "At n = 3,000, error is 0.101 at α = 0, least at α = 0.03: 0.100, and 0.321 at α = 0.5."
+    rows = mixture_rows(tree, lambda row, _: {"error": (row["weight"] - 0.03) ** 2 + 0.1})
+    for one in rows:  # seeds 0, 1, 2 differ by more than the least lies below the first
+        one["error"] += 0.003 * (one["seed"] - 1) * (one["weight"] == 0.03)
+    assert mixture_verdict(rows, tree) == (
+        "At n = 3,000, error is 0.101 at α = 0, least at α = 0.03: 0.100 (not told apart from α = 0), and 0.321 at α = 0.5."
+    )
+    alone = [one for one in rows if one["seed"] == 1]
+    assert "least at α = 0.03: 0.100 (which may be chance: one seed), and" in mixture_verdict(alone, tree)
     tree = mixture(rows=[1000], share=[0.5], iterations=[1, 3])
     said = mixture_verdict(mixture_rows(tree, exact), tree)
     assert said == "Error is 0.275 at t = 1 and 0.0406 at t = 3."

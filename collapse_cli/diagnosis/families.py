@@ -9,7 +9,7 @@ from collapse_cli.diagnosis.grid import Point, axes_of, points, words
 from collapse_cli.expectations import is_mixture, law_of, learner_of, mean_of, number, theory_at
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.families import Headline, headline
-from collapse_cli.metrics.intervals import Interval
+from collapse_cli.metrics.intervals import LEVEL, Interval, paired
 from collapse_cli.metrics.words import spread, value
 from collapse_cli.scaling import ScalingLaw, laws
 
@@ -186,11 +186,23 @@ def _others(
         said = f"at {words(rest)}, " if any(v is not None for v in rest.values()) else ""
         said += f"{_short(measure)} is {value(first.mean.mean)} at {words({axis: first.at(axis)})}"
         if best is not first and best is not last:
-            said += f", least at {words({axis: best.at(axis)})}: {value(best.mean.mean)},"
+            chance = _by_chance(best, min(first, last, key=lambda cell: cell.mean.mean), axis, len(line) - 1)
+            said += f", least at {words({axis: best.at(axis)})}: {value(best.mean.mean)}{chance},"
         elif worst.mean.mean > 1.5 * max(first.mean.mean, last.mean.mean):  # an interpolation peak
             said += f", up to {value(worst.mean.mean)} at {words({axis: worst.at(axis)})},"
         parts.append(f"{said} and {value(last.mean.mean)} at {words({axis: last.at(axis)})}")
     return parts
+
+
+def _by_chance(best: Point, end: Point, axis: str, others: int) -> str:
+    """What to add to the least of several means where it is not shown to be below that of an end of the line.
+
+    Differences are paired over seeds; the interval allows for the least being the least of `others` differences (Bonferroni).
+    """
+    over = paired(end.by_seed, best.by_seed, 1 - (1 - LEVEL) / others)
+    if over is None or over.low is None:
+        return " (which may be chance: one seed)"
+    return "" if over.low > 0 else f" (not told apart from {words({axis: end.at(axis)})})"
 
 
 def _last(
