@@ -144,3 +144,41 @@ def test_what_generate_continues_is_what_it_continues_alone(kind: str, beams: in
                 with torch.no_grad():
                     logits = model(input_ids=torch.from_numpy(whole)[None], use_cache=False).logits[0, -1]
                 assert float(logits.max() - logits[made[row, step]]) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "reach", "matters"),
+    [
+        ("opt", {}, 128, False),
+        ("gpt2", {}, 128, False),
+        ("llama", {}, 128, False),
+        ("mistral", {"sliding_window": 16}, 128, True),
+        ("mistral", {"sliding_window": 4096}, 128, False),
+        ("mistral", {"sliding_window": None}, 128, False),
+        (
+            "llama",
+            {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 64,
+                              "low_freq_factor": 1.0, "high_freq_factor": 4.0}},
+            128,
+            True,
+        ),
+        ("rwkv", {}, 16, True),
+        ("bart", {}, 16, True),
+    ],
+)  # fmt: skip
+def test_where_the_length_of_rows_matters_stages_have_keys_of_their_own(
+    kind: str, fields: dict[str, Any], reach: int, matters: bool
+) -> None:
+    """Before models were tried over the reach of the work, such ones were worked with wrongly, in silence."""
+    from transformers import AutoConfig
+
+    from collapse_cli.config import Experiment
+    from collapse_cli.learners.lm import LanguageModel
+    from collapse_cli.lm.trial import length_matters
+
+    assert length_matters(AutoConfig.for_model(kind, **fields), reach) is matters
+    tree = Experiment().model_dump(mode="json")
+    marked = {**tree, "model": {**tree["model"], "length_matters": matters}}
+    for work in ("data", "train", "sample", "eval", "examine"):
+        other = matters and work != "data"
+        assert (LanguageModel.params(marked, work) != LanguageModel.params(tree, work)) is other

@@ -41,6 +41,9 @@ class ModelConfig(Section):
     """Hash of the weights and config that are started from. Filled in when found; if given, it must match."""
     tokenizer_sha256: str = ""
     """Hash of the tokenizer's files. Filled in when found; if given, it must match."""
+    length_matters: bool = False
+    """Whether what the model does changes with the length of a row, or with those beside it, within the lengths of this
+    experiment (windows, chunks, rotations, states). Filled in when found; if given, it must match."""
 
 
 class ZipfConfig(Section):
@@ -299,6 +302,7 @@ class Experiment(Families):
             gone["model"] += ["source", "revision"]
         if self.model.tokenizer_sha256:
             gone["model"] += ["tokenizer"]
+        gone["model"] += ["length_matters"]  # follows from the others, and earlier versions did not write it down
         for section, keys in gone.items():
             for key in keys:
                 del tree[section][key]

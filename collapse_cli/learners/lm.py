@@ -10,7 +10,7 @@ from collapse_cli import metrics
 from collapse_cli.data import Dataset, InputError
 from collapse_cli.learners import Resolved, reading
 from collapse_cli.learners import lm_measures as measures
-from collapse_cli.lm import architecture, folders, memory
+from collapse_cli.lm import architecture, folders, memory, trial
 from collapse_cli.lm import model as models
 from collapse_cli.lm import sample as sampling
 from collapse_cli.lm import score as scoring
@@ -68,6 +68,7 @@ class LanguageModel:
         _check_fit(
             tree, config, made.positions, model["vocab_size"] if tokenizer is None else texts.text_range(tokenizer)
         )
+        model["length_matters"] = _length_matters(tree, config)
         if tokenizer is not None:
             _check_special(tree, config, tokenizer)
 
@@ -133,9 +134,15 @@ class LanguageModel:
     @classmethod
     def params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
         """What a stage of that kind (data, train, sample, eval, examine) depends on."""
+        if kind == "data":
+            return cls.data_params(tree)
+        # such models were sampled, trained and scored wrongly before they were tried over the reach of the work
+        tried = {"tried": "over the reach"} if tree["model"]["length_matters"] else {}
+        return cls._work_params(tree, kind) | tried
+
+    @classmethod
+    def _work_params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
         match kind:
-            case "data":
-                return cls.data_params(tree)
             case "train":
                 return {"model": cls.model_params(tree), "train": _without(tree["train"], "target")}
             case "sample":
@@ -345,6 +352,32 @@ def _check_special(tree: Mapping[str, Any], config: "PreTrainedConfig", tokenize
             )
 
 
+def _lengths(tree: Mapping[str, Any]) -> dict[str, int]:
+    """How many tokens the model takes at once in each kind of work, by the settings that say so."""
+    sample, data = tree["sample"], tree["data"]
+    prompt = 1 if sample["prompts"] == "none" else sample["prompt_tokens"]
+    return {
+        "data.block_size": data["block_size"],
+        "eval.block_size": tree["eval"]["block_size"],
+        "eval.context": tree["eval"]["context"],
+        "sample.prompt_tokens + sample.new_tokens": prompt + sample["new_tokens"],
+    }
+
+
+def _length_matters(tree: Mapping[str, Any], config: "PreTrainedConfig") -> bool:
+    """`ModelConfig.length_matters`.
+
+    Raises:
+        InputError: when the configuration says that it does, and the model says that it does not.
+    """
+    found = trial.length_matters(config, max(_lengths(tree).values()))
+    if tree["model"]["length_matters"] and not found:
+        raise InputError(
+            "model.length_matters = true, but this model does the same at all lengths; leave the option out"
+        )
+    return found
+
+
 def _check_fit(tree: Mapping[str, Any], config: "PreTrainedConfig", limit: int | None, ids: int) -> None:
     """That the tokenizer's ids (below `ids`) and the lengths of rows (`limit` tokens at most) suit the model."""
     there = architecture.vocabulary(config)
@@ -354,17 +387,9 @@ def _check_fit(tree: Mapping[str, Any], config: "PreTrainedConfig", limit: int |
             + ("lower model.vocab_size" if tree["model"]["config"] else "use the model's own tokenizer")
             + ", or name a tokenizer with a smaller vocabulary (model.tokenizer)"
         )
-    sample, data = tree["sample"], tree["data"]
-    prompt = 1 if sample["prompts"] == "none" else sample["prompt_tokens"]
-    needs = {
-        "data.block_size": data["block_size"],
-        "eval.block_size": tree["eval"]["block_size"],
-        "eval.context": tree["eval"]["context"],
-        "sample.prompt_tokens + sample.new_tokens": prompt + sample["new_tokens"],
-    }
     stride, context = tree["eval"]["stride"], tree["eval"]["context"] or limit
     if tree["eval"]["protocol"] == "sliding" and context and stride >= context:
         raise InputError(f"eval.stride is {stride}, but must be less than the context of {context} tokens")
-    for name, tokens in needs.items():
+    for name, tokens in _lengths(tree).items():
         if limit is not None and tokens > limit:
             raise InputError(f"{name} is {tokens}, but the model takes {limit} tokens at most; lower it")

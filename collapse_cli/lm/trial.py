@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 SHORT = 3  # tokens of the shortest row
 MOST_LENGTHS = 8  # rows of a trial
 SWITCHES = ("window", "chunk", "position", "local", "block", "span", "n_ctx", "seq")  # in names of settings
+STATES = ("rwkv", "recurrent_gemma")  # whose rows in one batch were continued wrongly
 Verdict = TypeVar("Verdict")
 _verdicts: dict[tuple[Any, ...], Any] = {}
 
@@ -27,6 +28,15 @@ def lengths(model: "PreTrainedModel", reach: int) -> list[int]:
         if SHORT < switch < reach and len(found) + 2 <= MOST_LENGTHS:
             found |= {switch, switch + 1}
     return sorted(found, reverse=True)
+
+
+def length_matters(config: "PreTrainedConfig", reach: int) -> bool:
+    """Whether what a model does changes with the length of a row of at most `reach` tokens, or with the rows beside it."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES as DECODERS
+
+    if config.model_type in (*STATES, *DECODERS):  # states and positions that rows in one batch share
+        return True
+    return any(SHORT < switch < reach for switch in _numbers(config.get_text_config().to_dict()))
 
 
 def _numbers(settings: Mapping[str, Any]) -> Iterator[int]:
