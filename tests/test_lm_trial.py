@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from sampling import continued, grouped
-from tiny import VOCABULARY, rows_of
+from tiny import PAD, VOCABULARY, rows_of
 
 from collapse_cli.data import Dataset
-from collapse_cli.lm import score
-from collapse_cli.lm.decode import try_out
+from collapse_cli.lm import fallback, score, trial
+from collapse_cli.lm.decode import _written, try_out
 from collapse_cli.lm.packing import Abilities, abilities
+from collapse_cli.lm.train import _Work
 
 HALF = 4  # of a head's 8 dimensions
 LONG_ROPE = {
@@ -93,6 +94,75 @@ def test_greedy_samples_are_the_likeliest_tokens_whatever_the_window(window: int
         whole = np.concatenate([prompts.arrays["tokens"][row, :length], made[row]]).astype(np.int64)
         logits = model(input_ids=torch.from_numpy(whole)[None], use_cache=False).logits[0]
         assert logits[length - 1 : -1].argmax(1).tolist() == made[row].tolist()
+
+
+def narrowed() -> Any:
+    """A Llama whose attention is narrowed to 8 tokens by a mask alone, of which its configuration says nothing."""
+    model = grouped(hidden_size=32)
+    whole = model.model.forward
+
+    def forward(input_ids: torch.Tensor, **options: Any) -> Any:
+        own = model.config._attn_implementation in ("sdpa", "eager")  # ours is given no mask
+        if own:
+            width = input_ids.shape[1]
+            behind = torch.arange(width)[:, None] - torch.arange(width)
+            mask = torch.zeros(width, width).masked_fill_((behind < 0) | (behind >= 8), -torch.inf)
+            options["attention_mask"] = mask.expand(len(input_ids), 1, -1, -1)
+        return whole(input_ids=input_ids, **options)
+
+    model.model.forward = forward
+    return model
+
+
+def test_a_window_of_the_mask_alone_is_found_in_scoring_and_training() -> None:
+    model, data = narrowed(), ragged([10, 40, 16, 17, 3, 40, 10])
+    assert abilities(narrowed(), 8, gradients=True).packs, "within the window our attention does the same"
+    assert not abilities(model, 40, gradients=True).attends
+    nll, _ = score.score_blocks(model, data)
+    assert nll == pytest.approx(scored_alone(model, data), rel=1e-4)
+    settings = {"clip": 0.0, "dtype": "float32"}
+    _Work(model, settings, 40).gradients(data, 0, 7)
+    found = [weight.grad.clone() for weight in model.parameters()]
+    model.zero_grad()
+    for tokens, length in zip(data.arrays["tokens"], data.arrays["lengths"], strict=True):
+        ids = torch.from_numpy(tokens[None, :length].astype(np.int64))
+        odds = model(input_ids=ids, use_cache=False).logits[0, :-1].log_softmax(1)
+        (-odds.gather(1, ids[0, 1:, None]).sum() / (data.arrays["lengths"].sum() - len(data))).backward()
+    for slope, weight in zip(found, model.parameters(), strict=True):
+        assert torch.allclose(slope, weight.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_a_window_that_new_tokens_cross_after_a_short_prompt_is_found() -> None:
+    """No prompt of the trial is long: only steps far from it show that the engine looks further back than the model."""
+    model = narrowed()
+    text = trial.tokens(model, 1, 40)[0]
+    states, wanted = _written(model, text)
+    same = (states - wanted).abs().amax(dim=1) < 1e-3 * wanted.abs().max()
+    assert same[: 8 - trial.SHORT].all(), "within the window"
+    assert not same[8:].any(), "beyond it"
+    assert try_out(model, 40).why_not
+    states, wanted = _written(grouped(hidden_size=32), text)
+    assert torch.allclose(states, wanted, atol=1e-4), "of a model without one, all tokens are its own"
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_generate_is_tried_up_to_the_reach_after_short_prompts(beams: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that goes wrong many steps after the prompt: what is continued must do without it."""
+    model = phimoe(8)
+    whole, steps = model.model.forward, 0
+
+    def forward(*args: Any, **options: Any) -> Any:
+        nonlocal steps
+        ids, cache = options["input_ids"], options.get("past_key_values")
+        steps = steps + 1 if ids.shape[1] == 1 and cache is not None else 0
+        made = whole(*args, **options)
+        if steps > 12:
+            made.last_hidden_state = made.last_hidden_state.flip(-1)
+        return made
+
+    monkeypatch.setattr(model.model, "forward", forward)
+    assert fallback.find_way(model, 12, beams, PAD) == fallback.WAYS[0], "so far it is right"
+    assert fallback.find_way(model, 40, beams, PAD) == fallback.Way(mixes=False, cache=False)
 
 
 def other(kind: str, **fields: Any) -> Any:

@@ -56,36 +56,76 @@ def find_way(model: "PreTrainedModel", reach: int, beams: int, pad: int) -> Way 
 
 @torch.no_grad()
 def _tried(model: "PreTrainedModel", reach: int, beams: int, pad: int) -> tuple[Way | None, bool]:
+    """Rows that end on both sides of each switch are continued by a few tokens, and short ones up to the reach."""
     ends = trial.lengths(model, reach)
     ends = [
         max(STEPS + 1, end) for end in (*ends[: MOST_LENGTHS - 1], ends[-1])
     ] * 2  # two of each, and of other tokens
     lengths = torch.tensor(ends, device=model.device) - STEPS
     ids = trial.tokens(model, len(ends), int(lengths.max()))
-    rules = Rules({"beams": beams, "length_penalty": 1.0, "repetition_penalty": 1.0}, STEPS, STEPS, None, pad)
+    short = torch.tensor([min(2 * trial.SHORT, reach - 1), min(trial.SHORT, reach - 1)], device=model.device)
     sure = True
     for way in WAYS:
-        seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # a row without padding, and the scores of its next token
-        try:
-            generate(model, ids, lengths, None, rules, way, seen)
-        except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError) as error:
-            if is_out_of_memory(error):
-                raise
-            continue
+        work = [(ids, lengths, STEPS)]
+        if way.cache:  # without one, nothing of a step is left in the next
+            work.append((ids[:2, : int(short.max())], short, reach - int(short.max())))
         good = True
-        for row, scores in seen:
-            wanted = model(input_ids=row[None], use_cache=False).logits[0, -1].float().log_softmax(0)
-            if not wanted.isfinite().any():
-                sure = False  # of a broken model; sampling itself says so
-                continue
-            found, wanted = scores.float().log_softmax(0).nan_to_num(), wanted.nan_to_num()
-            likely = wanted > wanted.max() - LIKELY
-            good = good and bool(
-                (found - wanted)[likely].abs().max() <= NEAR * max(1.0, float(wanted[likely].abs().max()))
-            )
+        for prompts, sizes, new in work:
+            seen: list[
+                tuple[torch.Tensor, torch.Tensor]
+            ] = []  # a row without padding, and the scores of its next token
+            rules = Rules({"beams": beams, "length_penalty": 1.0, "repetition_penalty": 1.0}, new, new, None, pad)
+            try:
+                generate(model, prompts, sizes, None, rules, way, seen)
+            except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError) as error:
+                if is_out_of_memory(error):
+                    raise
+                good = False
+            else:
+                good, finite = _as_alone(model, seen)
+                sure = sure and finite
+            if not good:
+                break
         if good:
             return way, sure
     return None, sure
+
+
+def _as_alone(model: "PreTrainedModel", seen: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[bool, bool]:
+    """Whether scores are those of the model's forward pass over each row alone, and whether those are finite.
+
+    A pass over a row says something of all rows that it begins with, unless rotations change with the length: where it
+    says something else, the shorter row is read by itself.
+    """
+    finite = True
+    passes: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for row, scores in sorted(seen, key=lambda one: -len(one[0])):
+        known = next((odds for whole, odds in passes if torch.equal(whole[: len(row)], row)), None)
+        if known is None:
+            passes.append((row, _odds(model, row)))
+            known = passes[-1][1]
+        wanted = known[len(row) - 1]
+        if not _near(scores, wanted):
+            wanted = _odds(model, row)[-1]
+        if not wanted.isfinite().any():
+            finite = False  # of a broken model; sampling itself says so
+        elif not _near(scores, wanted):
+            return False, finite
+    return True, finite
+
+
+def _odds(model: "PreTrainedModel", row: torch.Tensor) -> torch.Tensor:
+    """(length, vocabulary) log-probabilities of what follows each token of a row."""
+    logits: torch.Tensor = model(input_ids=row[None], use_cache=False).logits[0].float()
+    return logits.log_softmax(1)
+
+
+def _near(scores: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Whether scores of the next token are log-probabilities that are `wanted`, but for rounding."""
+    found, wanted = scores.float().log_softmax(0).nan_to_num(), wanted.nan_to_num()
+    likely = wanted > wanted.max() - LIKELY
+    most = NEAR * max(1.0, float(wanted[likely].abs().max()))
+    return bool((found - wanted)[likely].abs().max() <= most)
 
 
 def generate(

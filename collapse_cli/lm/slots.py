@@ -56,12 +56,18 @@ class Slots:
 
     # --- step by step -------------------------------------------------------------------------------------------------
 
-    def advance(self) -> None:
-        """Make room for one more token a beam; the next call of the model reads it."""
+    def advance(self, *, one_text: bool = False) -> None:
+        """Make room for one more token a beam; the next call of the model reads it.
+
+        Args:
+            one_text: the tokens are those of one text, all earlier ones its past, and each beam sees those before its own.
+        """
         self.read = None
         if self.most_used + self.beams > self.capacity:
             self._make_room()
         self.write = self.used[:, None] + self.each_beam  # (rows, beams): where the new tokens go
+        if one_text:
+            self.own = torch.arange(self.capacity, device=self.device) <= self.write[:, :, None]
         self.own.scatter_(2, self.write[:, :, None], True)
         self.used += self.beams
         self.most_used += self.beams
