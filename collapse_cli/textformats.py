@@ -141,9 +141,8 @@ def _cell(path: Path, item: Any, column: str, where: str) -> str | None:
             "the file was cut or escaped wrongly"
         )
     if value is not None and not isinstance(value, str):
-        raise InputError(
-            f"{path}, {where}: {column!r} is {_KINDS.get(type(value), 'a number')}, not text; write it as a string"
-        )
+        kind = next((name for kind, name in _KINDS.items() if isinstance(value, kind)), "a number")
+        raise InputError(f"{path}, {where}: {column!r} is {kind}, not text; write it as a string")
     return value
 
 

@@ -166,8 +166,8 @@ def test_a_damaged_file_of_the_store_is_named_and_what_to_do(runs: Path, tmp_pat
         file.write_bytes(b"junk")
     result = e2e.collapse("eval", "small", "--runs-dir", tmp_path)
     assert result.code == 2
-    assert "models.safetensors is damaged" in result.err
-    assert "the run's command makes what was in it again" in result.err
+    assert "models.safetensors is not what was written" in result.err
+    assert "give the run's command again" in result.err
 
 
 def test_a_narrow_terminal_cuts_no_digits(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -308,7 +308,7 @@ def test_a_saved_model_is_the_same_model(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_said() -> None:
-    with pytest.raises(InputError, match=r"say how many real rows .* data\.rows = 1000"):
+    with pytest.raises(InputError, match=r"say how many, as in data\.rows = 1000"):
         Gaussian.resolve(tree(n=0))
     with pytest.raises(InputError, match=r"data\.rows = 1 is too few"):
         Gaussian.resolve(tree(n=1))
