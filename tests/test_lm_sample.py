@@ -255,7 +255,7 @@ def test_the_row_and_token_whose_logits_are_not_finite_are_named_and_its_batch_i
     prompts.arrays["tokens"][13, 2] = 50
     at_most(monkeypatch, 6, how)
     monkeypatch.setitem(sample.FALLBACK_BYTES, "cpu", 4 * VOCABULARY * 6 * how["beams"])
-    message = r"^row 13 of the prompts, counted from 0: the logits of new token 1 of 3 are not finite; set"
+    message = r"^row 13 of the prompts, counted from 0: the logits of new token 1 of 3 are not finite; lower train.lr where its"
     with pytest.raises(SampleError, match=message):
         continued(model, prompts, tmp_path, new=3, **how)
     assert sorted(path.name for path in tmp_path.iterdir()) == [

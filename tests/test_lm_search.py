@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 from sampling import FAMILIES, continued, family, generated, grouped
 from tiny import END, PAD, VOCABULARY, random_rows, rows_of, tiny_model
 
+from collapse_cli.config import load
 from collapse_cli.data import Dataset
 from collapse_cli.lm import memory, sample
 from collapse_cli.lm.decode import try_out
 from collapse_cli.lm.sample import SampleError
-from collapse_cli.lm.search import History, Watch
+from collapse_cli.lm.search import Finished, History, Rules, Watch
 
 # --- against transformers ---------------------------------------------------------------------------------------------
 
@@ -106,6 +108,25 @@ def test_a_length_penalty_chooses_among_beams_that_ended() -> None:
         for power in (-2.0, 1.0, 4.0)
     }
     assert found[-2.0] < found[1.0] < found[4.0]
+
+
+@pytest.mark.parametrize("new", [2, 10, 64])
+def test_the_extremes_of_the_length_penalty_that_are_taken_still_rank_beams(new: int) -> None:
+    """The longest text that is very unlikely comes before what must not win, and two of one length are told apart."""
+    for power in (-1e300, 1e300):
+        with pytest.raises(ValueError, match="length_penalty must be between") as said:
+            load({"sample": {"new_tokens": new, "decode": {"length_penalty": power, "min_new_tokens": 0}}}, "x")
+        low, high = map(float, re.findall(r"between (\S+) and (\S+) with", str(said.value))[0])
+        edge = (low + 0.06 * abs(low)) if power < 0 else high * 0.94  # the message rounds
+        load({"sample": {"new_tokens": new, "decode": {"length_penalty": edge, "min_new_tokens": 0}}}, "x")
+        rules = Rules({"length_penalty": edge}, new, 0, END, PAD)
+        done = Finished(1, 2, rules, torch.device("cpu"))
+        totals = torch.tensor([[-25.0 * new, -25.1 * new, -25.2 * new, -25.3 * new]])
+        texts = torch.arange(4 * new).view(1, 4, new)
+        done.add(new - 1, texts, totals, torch.ones(1, 4, dtype=torch.bool))
+        assert done.sequences.tolist() == texts[:, :2].tolist()
+        assert done.scores.isfinite().all()
+        assert done.scores[0, 0] > done.scores[0, 1] > -1e9
 
 
 @pytest.mark.parametrize(("vocabulary", "beams"), [(5, 3), (5, 5), (9, 5)])

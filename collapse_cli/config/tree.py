@@ -1,11 +1,16 @@
 """The typed tree of an experiment: defaults < preset or file < command line. Frozen; an unknown key is an error."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from collapse_cli.config.families import DRAWN, BlobsConfig, Families, RegressionConfig
 from collapse_cli.config.section import Section
+
+LOWEST_RANK = 1e9  # of beams that ended: one that must not win has this below 0
+NATS_A_TOKEN = 30.0  # of a very unlikely text
+SMALLEST_RANK = 1e30  # what a log-probability can be divided by in single precision
 
 
 class LoopConfig(Section):
@@ -140,6 +145,18 @@ class SampleConfig(Section):
     """Arithmetic of sampling; auto: bfloat16 where the machine has instructions for it."""
     max_duplicates: float = Field(default=0.2, ge=0, le=1)
     """Warn when more than this share of a generation's synthetic rows repeat another."""
+
+    @model_validator(mode="after")
+    def _ranks_are_numbers(self) -> "SampleConfig":
+        """Beams are ranked by numbers of single precision, among which -1e9 stands for what must not win."""
+        power, most = self.decode.length_penalty, math.log(max(2, self.new_tokens))
+        low, high = 1 - math.log(LOWEST_RANK / NATS_A_TOKEN) / most, math.log(SMALLEST_RANK) / most
+        if self.decode.beams > 1 and not low <= power <= high:
+            raise ValueError(
+                f"decode.length_penalty must be between {low:.2g} and {high:.2g} with new_tokens = {self.new_tokens}, "
+                f"it is {power:g}: beyond, beams cannot be told apart"
+            )
+        return self
 
 
 class MixConfig(Section):

@@ -11,6 +11,7 @@ from collapse_cli.data import Dataset
 from collapse_cli.lm import architecture
 from collapse_cli.lm import score as scoring
 from collapse_cli.lm import text as texts
+from collapse_cli.lm.architecture import vocabulary
 from collapse_cli.metrics import samples as sampled
 from collapse_cli.metrics import tails
 from collapse_cli.metrics.features import ROWS
@@ -90,7 +91,7 @@ def measure(
     size = about["splits"]["test"]
     facts: dict[str, Any] = metrics.text_measures(nll, predicted, size["tokens"], size["words"], size["bytes"])
     tokens = details.columns()
-    deciles = tails.frequency_deciles(type_counts(encoded, int(model.config.vocab_size)))
+    deciles = tails.frequency_deciles(type_counts(encoded, vocabulary(model.config)))
     sums, counts = tails.by_decile(tokens["nll"], deciles[tokens["label"]], tokens["row"], len(nll))
     facts |= tails.decile_measures(sums, counts) | tails.token_measures(tokens, deciles)
     if first is not None:
@@ -188,7 +189,7 @@ def examine(
     nll, features = scoring.score_continuations(
         reference, cut, new, ends, lambda done, total: tell(done, total, "samples"), settings["dtype"]
     )
-    deciles = tails.frequency_deciles(type_counts(encoded, int(reference.config.vocab_size)))
+    deciles = tails.frequency_deciles(type_counts(encoded, vocabulary(reference.config)))
     before = None if first is None else sampled.per_token(first.arrays["nll"], first.arrays["tokens"])
     facts = sampled.sample_measures(new.arrays["tokens"], lengths, deciles, equal)
     facts |= sampled.score_measures(nll, lengths, before)

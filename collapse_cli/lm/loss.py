@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch.nn import functional
 
+from collapse_cli.lm.architecture import vocabulary
 from collapse_cli.lm.arithmetic import product, transposed_product
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def has_plain_head(model: "PreTrainedModel") -> bool:
         given.append(inputs[0])
         return torch.linspace(-100, 100, output.numel(), dtype=output.dtype, device=output.device).view_as(output)
 
-    ids = torch.arange(2, device=model.device)[None] % model.config.vocab_size
+    ids = torch.arange(2, device=model.device)[None] % vocabulary(model.config)
     training = model.training
     model.eval()
     hook = head.register_forward_hook(instead)

@@ -11,6 +11,7 @@ import torch
 from collapse_cli import checkpoint as checkpoints
 from collapse_cli.data import Dataset, InputError
 from collapse_cli.lm import fallback, search
+from collapse_cli.lm.architecture import vocabulary
 from collapse_cli.lm.arithmetic import fast_products
 from collapse_cli.lm.attention import attending
 from collapse_cli.lm.decode import Decoder, Trial, try_out
@@ -67,9 +68,9 @@ def continue_rows(
     model.eval()
     least = new_tokens if decode["min_new_tokens"] < 0 else int(decode["min_new_tokens"])
     rules = search.Rules(decode, new_tokens, least, end, pad)
-    if int(decode["beams"]) > int(model.config.vocab_size):
+    if int(decode["beams"]) > vocabulary(model.config):
         raise SampleError(
-            f"sample.decode.beams = {decode['beams']} is more than the vocabulary of {model.config.vocab_size}"
+            f"sample.decode.beams = {decode['beams']} is more than the vocabulary of {vocabulary(model.config)}"
         )
     with ExitStack() as stack:
         stack.enter_context(fast_products(model.device))
@@ -112,7 +113,7 @@ def rows_at_once(model: "PreTrainedModel", trial: Trial, width: int, rules: sear
     beams, kind = int(rules.decode["beams"]), model.device.type
     if trial.why_not:
         room = FALLBACK_BYTES.get(kind, FALLBACK_BYTES["cuda"])
-        return max(1, min(MOST_SEQUENCES["cpu"], room // (4 * int(model.config.vocab_size))) // beams)
+        return max(1, min(MOST_SEQUENCES["cpu"], room // (4 * vocabulary(model.config))) // beams)
     slots = most_slots(width, rules.new_tokens, beams)
     size = slots * trial.states * int(next(model.parameters()).element_size())
     fit = int(MEMORY_SHARE * free_bytes(model.device)) // size
@@ -129,7 +130,7 @@ class Batches:
         self.model, self.way, self.rules, self.seed, self.dtype = model, way, rules, seed, dtype
         self.beams = int(rules.decode["beams"])
         room = LOGITS_BYTES.get(model.device.type, LOGITS_BYTES["cuda"])
-        self.at_once = max(2 * LEAST_ROWS, room // (4 * int(model.config.vocab_size)))
+        self.at_once = max(2 * LEAST_ROWS, room // (4 * vocabulary(model.config)))
         self.decoder: Decoder | None = None
 
     def run(self, prompts: Dataset, rows: int, start: int, tell: Callable[[int], None]) -> Dataset:
@@ -161,9 +162,12 @@ class Batches:
         bad_steps = bad[:count].cpu().numpy()
         if (bad_steps >= 0).any():
             row = int(np.flatnonzero(bad_steps >= 0)[0])
+            advice = "lower train.lr where its weights were trained here, or give a model whose weights are sound"
+            if self.model.dtype == torch.bfloat16:
+                advice = f"set sample.dtype = float32; if that does not help, {advice}"
             raise SampleError(
                 f"row {start + row} of the prompts, counted from 0: the logits of new token {bad_steps[row] + 1} "
-                f"of {self.rules.new_tokens} are not finite; set sample.dtype = float32, or lower train.lr"
+                f"of {self.rules.new_tokens} are not finite; {advice}"
             )
         return self._dataset(made[:count].cpu().numpy().astype(np.int32))
 

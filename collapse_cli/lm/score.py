@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from collapse_cli.data import Dataset, InputError
+from collapse_cli.lm.architecture import vocabulary
 from collapse_cli.lm.arithmetic import PackedWeights, fast_products
 from collapse_cli.lm.attention import Causal, attending
 from collapse_cli.lm.loss import IGNORED, More, has_plain_head, losses_and_states, token_details, token_losses
@@ -38,7 +39,7 @@ class _Scorer:
         self.plain_head, self.able = has_plain_head(model), abilities(model, width)
         tokens = TOKENS_AT_ONCE * (1 if model.device.type == "cpu" else 16)
         if not self.plain_head:
-            tokens = min(tokens, LOGITS_BYTES // (4 * model.config.vocab_size))
+            tokens = min(tokens, LOGITS_BYTES // (4 * vocabulary(model.config)))
         self.rows_at_once = max(1, tokens // max(1, width)) if self.able.together else 1
         self._stack = ExitStack()
 

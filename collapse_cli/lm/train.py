@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from collapse_cli import checkpoint as checkpoints
 from collapse_cli.data import Dataset, InputError
+from collapse_cli.lm.architecture import vocabulary
 from collapse_cli.lm.arithmetic import fast_products
 from collapse_cli.lm.attention import Causal, attending
 from collapse_cli.lm.loss import has_plain_head, summed_loss, token_losses
@@ -159,7 +160,7 @@ class _Work:
         self.plain_head, self.able = has_plain_head(model), abilities(model, width, gradients=True)
         tokens = TOKENS_AT_ONCE if model.device.type == "cpu" else _tokens_that_fit(model)
         if not self.plain_head:
-            tokens = min(tokens, LOGITS_BYTES // (4 * model.config.vocab_size))
+            tokens = min(tokens, LOGITS_BYTES // (4 * vocabulary(model.config)))
         self.rows_at_once = max(1, tokens // width)
 
     @contextmanager
@@ -223,7 +224,7 @@ class _Work:
 
 def _tokens_that_fit(model: "PreTrainedModel") -> int:
     """Tokens of one forward pass on a GPU: by a rough count of what is kept for the backward pass, half of the memory."""
-    config = model.config
+    config = model.config.get_text_config()
     kept = 4 * 40 * int(config.hidden_size) * (int(config.num_hidden_layers) + 2)  # bytes a token
     return max(1, min(MOST_AT_ONCE, free_bytes(model.device) // 2 // kept))
 
