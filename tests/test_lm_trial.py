@@ -1,5 +1,6 @@
 """Trials cover the reach of the work: windows, chunks and rotations that only show in rows as long as the work's own."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from tiny import PAD, VOCABULARY, rows_of
 from collapse_cli.data import Dataset
 from collapse_cli.lm import fallback, score, trial
 from collapse_cli.lm.decode import _written, try_out
+from collapse_cli.lm.model import without_memory_of_lengths
 from collapse_cli.lm.packing import Abilities, abilities
 from collapse_cli.lm.train import _Work
 
@@ -83,6 +85,24 @@ def test_the_engine_is_not_asked_beyond_what_it_does_right(kind: str) -> None:
 def test_rotations_that_depend_on_length_take_rows_of_one_length(make: Any) -> None:
     assert abilities(make(), 16, gradients=True).packs
     assert abilities(make(), 40, gradients=True) == Abilities(attends=True, mixes=False)
+
+
+def test_dynamic_frequencies_do_not_depend_on_rows_read_before() -> None:
+    """The frequencies of the longest row so far were kept: 20 tokens after 40 came out otherwise than 20 alone."""
+    fresh, data = dynamic(), ragged([40, 20, 30, 20, 17, 3, 25])
+    model = without_memory_of_lengths(copy.deepcopy(fresh))
+    alone = [scored_alone(copy.deepcopy(fresh), data.take(np.array([row])))[0] for row in range(len(data))]
+    nll, _ = score.score_blocks(model, data)
+    assert nll == pytest.approx(alone, rel=1e-5)
+    assert scored_alone(copy.deepcopy(fresh), data) != pytest.approx(alone, rel=1e-3), "transformers' own"
+    prompts = ragged([20, 3, 30])
+    made = continued(model, prompts, new=12, beams=1, end=None).arrays["tokens"]
+    for row, length in enumerate(prompts.arrays["lengths"]):
+        for step in range(12):
+            whole = np.concatenate([prompts.arrays["tokens"][row, :length], made[row, :step]]).astype(np.int64)
+            with torch.no_grad():
+                logits = copy.deepcopy(fresh)(input_ids=torch.from_numpy(whole)[None], use_cache=False).logits[0, -1]
+            assert float(logits.max() - logits[made[row, step]]) < 1e-3
 
 
 @pytest.mark.parametrize("window", [None, 8])

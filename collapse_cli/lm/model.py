@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,4 +176,24 @@ def _causal(model: "PreTrainedModel", what: str) -> "PreTrainedModel":
         raise InputError(
             f"{what}: a {model.config.model_type} model sees the tokens it is to predict; it is not causal"
         )
+    return without_memory_of_lengths(model)
+
+
+def without_memory_of_lengths(model: "PreTrainedModel") -> "PreTrainedModel":
+    """Rotations with dynamic frequencies forget, before each pass, how long rows were in earlier ones.
+
+    transformers keeps the frequencies of the longest row so far, until a row is shorter than the model's original
+    length: a row's results would depend on the rows that were read before it.
+    """
+    for module in model.modules():
+        kinds = getattr(module, "rope_type", "")
+        for layers, kind in kinds.items() if isinstance(kinds, Mapping) else (("", kinds),):
+            if "dynamic" in str(kind) and hasattr(module, "original_max_seq_len"):
+                module.register_forward_pre_hook(partial(_forget, prefix=f"{layers}_" if layers else ""))
     return model
+
+
+def _forget(module: torch.nn.Module, _: object, prefix: str) -> None:
+    frequencies = getattr(module, f"{prefix}original_inv_freq").to(getattr(module, f"{prefix}inv_freq").device)
+    module.register_buffer(f"{prefix}inv_freq", frequencies, persistent=False)
+    setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)
