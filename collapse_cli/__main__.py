@@ -6,10 +6,11 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-DONE, WRONG, USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, USAGE, INTERRUPTED, UNREAD = 0, 2, 130, 141  # 128 and the number of SIGINT, of SIGPIPE
 ADVICE = {
     errno.ENOSPC: "free some space (collapse gc) and run the same command again: what is finished is kept",
     errno.EDQUOT: "free some space (collapse gc) and run the same command again: what is finished is kept",
+    errno.EFBIG: "files may not grow larger here (ulimit -f); allow larger ones and run the same command again",
     errno.EACCES: "choose another --runs-dir, or change its permissions",
     errno.EPERM: "choose another --runs-dir, or change its permissions",
     errno.EROFS: "the file system is read-only; choose another --runs-dir",
@@ -25,7 +26,9 @@ ADVICE = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line. Returns the exit code: 0 done, 2 the user's mistake, 130 interrupted, 1 anything else."""
+    """Run the command line. Returns the exit code: 0 done, 2 the user's mistake, 130 interrupted, 141 nobody reads its output,
+    1 anything else.
+    """
     import typer
 
     from collapse_cli.cli import app
@@ -46,9 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _say(said.said(mistake, sys.argv[1:] if arguments is None else arguments), USAGE)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except BrokenPipeError:  # as of `| head -1`
+    except (BrokenPipeError, SystemExit) as stop:  # as of `| head -1`, which typer makes an exit of its own of
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, BrokenPipeError):
+            raise
         _drop_output()
-        return WRONG
+        return UNREAD
     except ValueError as error:
         if type(error).__module__.split(".")[0] != "collapse_cli":
             raise

@@ -1,6 +1,8 @@
 """Executors bring planned stages into the store. They receive the stage bodies as an argument and know no learner."""
 
 import errno
+import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,8 +119,12 @@ def ready(todo: Mapping[str, Stage]) -> Iterator[Stage]:
             yield stage
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+IN_WORDS = re.compile(r"\(os error (\d+)\)")  # as libraries written in Rust end a message
+
+
 class disk_errors:  # noqa: N801 - reads as a verb at its use
-    """Turn a full disk, however a library words it, into one OSError with ENOSPC that names the folder."""
+    """Turn a full disk or quota, however a library words it, into one OSError that names the folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -127,10 +133,16 @@ class disk_errors:  # noqa: N801 - reads as a verb at its use
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        # safetensors and pyarrow raise errors of their own, with the system's words inside
-        if error is not None and (full or "No space left on device" in str(error) or "os error 28" in str(error)):
-            raise OSError(errno.ENOSPC, "No space left on device", str(self.folder)) from error
+        if error is None:
+            return
+        # safetensors and pyarrow raise errors of their own, with the system's words or number inside
+        numbers = [int(found) for found in IN_WORDS.findall(str(error))]
+        numbers += [one for one in FULL if os.strerror(one) in str(error)]
+        if isinstance(error, OSError) and error.errno is not None:
+            numbers.insert(0, error.errno)
+        for number in numbers:
+            if number in FULL:
+                raise OSError(number, os.strerror(number), str(self.folder)) from error
 
 
 def missing(plan: Sequence[Stage], store: Store, wanted: Callable[[Stage], bool]) -> list[Stage]:

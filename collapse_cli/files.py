@@ -122,3 +122,28 @@ def in_folder(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from None
+
+
+def check_locks(path: Path) -> None:
+    """Refuse a file system that has no locks: whoever waited for one there would wait for ever.
+
+    Raises:
+        InputError: as said.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has locks of its own
+        return
+    if is_special(path):
+        raise InputError(f"{path} must be a file: move away what stands there, and give the command again")
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:  # another process holds it
+            return
+        except OSError as error:
+            raise InputError(
+                f"the file system of {path.parent} has no locks ({error.strerror}), and without them two runs would spoil "
+                "each other; choose another --runs-dir"
+            ) from None
+        fcntl.flock(file, fcntl.LOCK_UN)

@@ -15,8 +15,9 @@ from typing import Any
 from filelock import FileLock
 
 from collapse_cli.config import ConfigError, Experiment, load, nearest
+from collapse_cli.files import check_locks
 from collapse_cli.made_with import git_state, hardware, versions
-from collapse_cli.store import check_locks, write_atomically
+from collapse_cli.store import write_atomically
 
 log = logging.getLogger(__name__)
 STORE = "store"

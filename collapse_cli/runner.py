@@ -221,6 +221,7 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
         (one.policy, one.seed, one.generation): [stage.key for stage in one.measured] for one in planned.generations
     }
     folder.start(config, planned.record(), measured)
+    store.tidy(planned.stages)
     page = Page(folder)
     with show.Progressing(console, len(there) + len(needed)) as shown:
         try:
@@ -232,7 +233,7 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
             if config.store.keep_models != "all":
                 prune(folder, store, config, planned)
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
+            interrupted = isinstance(error, KeyboardInterrupt | BrokenPipeError)  # the latter as by `| head -1`
             folder.finish("interrupted" if interrupted else "error", "" if interrupted else str(error))
             page.write(forecast=False)
             raise

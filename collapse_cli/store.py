@@ -9,7 +9,7 @@ import re
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -185,11 +185,11 @@ class Store:
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            check_locks(self.root / ".locks" / f"{key}.lock")
+            files.check_locks(self.root / ".locks" / f"{key}.lock")
             yield False
             return
         except OSError:
-            check_locks(self.root / ".locks" / f"{key}.lock")
+            files.check_locks(self.root / ".locks" / f"{key}.lock")
             raise
         try:
             yield True
@@ -282,35 +282,21 @@ class Store:
             shutil.rmtree(self.root / name / key, ignore_errors=True)
         return freed
 
+    def tidy(self, keys: Iterable[str]) -> None:
+        """Remove what was left of attempts at those of the stages that are finished by now."""
+        for key in sorted(set(self.unfinished()).intersection(keys)):
+            if self.has(key, whole=False):
+                with self.locked(key) as held:
+                    if held and self.has(key, whole=False):
+                        for name in (".attempts", ".scratch"):
+                            shutil.rmtree(self.root / name / key, ignore_errors=True)
+
     def _discard(self, folder: Path) -> None:
         """Take a visible folder away whole: rename first, so that no reader sees half of it."""
         gone = self.root / ".attempts" / f"gone-{uuid.uuid4().hex}"
         gone.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(gone)
         shutil.rmtree(gone)
-
-
-def check_locks(path: Path) -> None:
-    """Refuse a file system that has no locks: whoever waited for one there would wait for ever.
-
-    Raises:
-        InputError: as said.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows has locks of its own
-        return
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:  # another process holds it
-            return
-        except OSError as error:
-            raise InputError(
-                f"the file system of {path.parent} has no locks ({error.strerror}), and without them two runs would spoil "
-                "each other; choose another --runs-dir"
-            ) from None
-        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def read_record(path: Path, key: str) -> dict[str, Any]:

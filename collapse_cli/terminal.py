@@ -1,5 +1,7 @@
 """The terminal: text from outside without control characters and in bounded length, and tables that cut no word."""
 
+import errno
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -53,6 +55,11 @@ class Terminal(Console):
                 yield segment._replace(text="\n".join(HIDDEN.sub(_shown, line) for line in lines))
             else:
                 yield segment
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads it any more, as after `| head -1`: `__main__` ends the command."""
+        self.quiet = True
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def console(*, stderr: bool = False, **options: Any) -> Terminal:

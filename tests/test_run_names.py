@@ -115,4 +115,4 @@ def test_an_output_that_nobody_reads_ends_without_a_word() -> None:
     command = [sys.executable, "-m", "collapse_cli", "options", "--json"]
     made = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
-    assert (made.returncode, made.stderr) == (1, "")
+    assert (made.returncode, made.stderr) == (141, "")
