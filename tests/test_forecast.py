@@ -16,7 +16,7 @@ from collapse_cli.forecast import collect, forecast, forecast_rows, sentences, t
 from collapse_cli.forecast.fit import Series, fit_all, fit_law, mixture, paths, steps_of
 from collapse_cli.forecast.laws import LAWS
 from collapse_cli.forecast.resample import bootstrap
-from collapse_cli.forecast.tables import when
+from collapse_cli.forecast.tables import to_come, when
 from collapse_cli.metrics import perplexity
 from collapse_cli.rundir import RunFolder
 
@@ -422,10 +422,25 @@ def test_no_perplexity_is_forecast_above_that_of_guessing_evenly() -> None:
     assert max(ends) <= 512 * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("last", [300.0, 1200.0])
+def test_beyond_guessing_evenly_no_figure_is_printed(last: float) -> None:
+    """Also where more was measured already: 1,414 (1,414 – 1,414) was said of a model of 512 tokens once."""
+    rows = rows_of({"keep-0": [math.log(50 * (last / 50) ** ((g / 9) ** 2)) for g in range(10)]})
+    record = forecast_rows(rows, vocabulary=512)
+    one = record["policies"][0]
+    said = [to_come(at, one["ceiling"], "{:,.0f}".format) for at in one["expected"] if not at["measured"]]
+    assert said[-1] == ("above 512 (guessing evenly)", "")
+    assert all(
+        "above" in part or float(part) < 512
+        for middle, _ in said
+        for part in [middle.removesuffix(" (guessing evenly)")]
+    )
+
+
 def test_the_vocabulary_is_known_of_models_made_from_scratch_only() -> None:
     """Of a pretrained one `model.vocab_size` is a default without meaning: OPT would have been cut off at 512."""
     scratch = {"model": {"config": {"model_type": "opt"}, "vocab_size": 700}, "data": {"source": "wikitext2"}}
-    assert vocabulary_of(scratch) == 701
+    assert vocabulary_of(scratch) == 700
     assert vocabulary_of(scratch | {"learner": "ngram"}) is None
     assert vocabulary_of(scratch | {"data": {"source": "zipf", "zipf": {"vocabulary": 256}}}) == 257
     pretrained = {"model": {"source": "facebook/opt-125m", "config": {}, "vocab_size": 512}, "data": {}}

@@ -84,11 +84,12 @@ def vocabulary_of(config: Mapping[str, Any]) -> int | None:
     if not (isinstance(made, Mapping) and made) or model.get("tokenizer", "") not in ("", "bpe", "words"):
         return None
     if data.get("source") == "zipf":
-        sizes = [zipf.get("vocabulary") if isinstance(zipf, Mapping) else None]
+        words = zipf.get("vocabulary") if isinstance(zipf, Mapping) else None
+        sizes = [words + 1 if isinstance(words, int) else None]  # and the end of a text
     else:
         sizes = [model.get("vocab_size"), made.get("vocab_size")]
     known = [size for size in sizes if isinstance(size, int) and not isinstance(size, bool) and size > 1]
-    return max(known) + 1 if known else None  # and one more, of which nothing is known
+    return max(known, default=None)
 
 
 def forecast_rows(
@@ -225,6 +226,7 @@ def _policy(name: str, series: Series, vocabulary: int | None, models: dict[str,
         notes.append(f"the {fits[best].law.shape} of the best law is at the edge of what is tried")
     return record | {
         "status": "ok",
+        "ceiling": vocabulary,
         "change": known,
         "laws": [_law(fit, float(n), float(m)) for fit, n, m in zip(fits, names, mixed, strict=True)],
         "best": fits[best].law.name,

@@ -1,7 +1,7 @@
 """What a person reads of a forecast: tables and sentences made from its record."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from collapse_cli.console import perplexity as in_digits
@@ -158,6 +158,30 @@ def _perplexity(value: float | None) -> str:
     return in_digits(value) if value < UNREADABLE else "> 1e12"
 
 
+def limit(ceiling: float | None) -> float:
+    """The perplexity from which on a forecast is no figure any more."""
+    return math.inf if ceiling is None else ceiling * (1 - 1e-9)  # paths end there, but for rounding
+
+
+def to_come(entry: Record, ceiling: float | None, say: Callable[[float], str], dash: str = "–") -> tuple[str, str]:
+    """A perplexity that is expected, and its 90% interval (empty where there is nothing to say).
+
+    A model worse than one that guesses evenly is simply broken: how much worse is no forecast, so no figure is given.
+
+    Args:
+        ceiling: the perplexity of guessing evenly; None where that is not known.
+        say: a perplexity in digits.
+    """
+    most = limit(ceiling)
+    middle, low, high = (
+        say(number) if number < most else f"above {say(float(ceiling or 0))}"
+        for number in (entry[f"perplexity{end}"] for end in ("", "_low90", "_high90"))
+    )
+    if entry["perplexity_low90"] >= most:
+        return f"{low} (guessing evenly)", ""
+    return middle, f"({low} {dash} {high})"
+
+
 def _expected(known: list[Record]) -> Table:
     table = _table("perplexity to come: median (90% interval)")
     table.add_column("policy")
@@ -174,12 +198,11 @@ def _expected(known: list[Record]) -> Table:
             f"{_perplexity(last['perplexity'])} ({last['generation']})",
         ]
         for entry in one["expected"]:
-            said = _perplexity(entry["perplexity"])
             if entry["measured"]:
-                cells.append(f"{said} [dim]measured[/]")
+                cells.append(f"{_perplexity(entry['perplexity'])} [dim]measured[/]")
             else:
-                ends = f"{_perplexity(entry['perplexity_low90'])} – {_perplexity(entry['perplexity_high90'])}"
-                cells.append(f"{said} [dim]({ends})[/]")
+                said, ends = to_come(entry, one["ceiling"], _perplexity)
+                cells.append(f"{said} [dim]{ends}[/]" if ends else said)
         table.add_row(short(one["policy"]), *cells)
     return table
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from collapse_cli.forecast import forecast_rows, sentences, vocabulary_of
-from collapse_cli.forecast.tables import when
+from collapse_cli.forecast.tables import limit, to_come, when
 from collapse_cli.metrics.words import value
 from collapse_cli.report.figures import Figure, Trace, layout_of, log_ticks, perplexities, rounded
 from collapse_cli.report.reading import Run, Series
@@ -52,9 +52,7 @@ def outlook(forecast: Forecast) -> tuple[list[str], list[list[str]]]:
             if at["measured"]:
                 row.append(f"{value(at['perplexity'])}, measured" if at["perplexity"] is not None else "–")
             else:
-                row.append(
-                    f"{_far(at['perplexity'])} ({_far(at['perplexity_low90'])} to {_far(at['perplexity_high90'])})"
-                )
+                row.append(" ".join(to_come(at, one["ceiling"], _far, "to")).rstrip())
         row += [when(time, one["generations"][-1]) for time in one["times"]]
         rows.append(row)
     return head, rows
@@ -72,26 +70,17 @@ def fan(series: Sequence[Series], forecasts: Sequence[Forecast | None]) -> Figur
         means = perplexities(one)
         if there is None or not means:
             continue
-        ahead = [at for at in there["expected"] if not at["measured"] and at["generation"] <= FARTHEST]
-        if not ahead:
-            continue
-        last = there["measured"][-1]
-        begin = {f"perplexity{end}": last["perplexity"] for end in ("", "_low90", "_high90")} | {
-            "generation": last["generation"]
-        }
-        points = [begin, *ahead]
+        most = limit(there["ceiling"])  # beyond guessing evenly there is no figure, and so no line
+        ahead = [
+            at
+            for at in there["expected"]
+            if not at["measured"] and at["generation"] <= FARTHEST and at["perplexity_low90"] < most
+        ]
         name = label(one.label)
-        common = {"x": [at["generation"] for at in points], "mode": "lines", "hoverinfo": "skip", "showlegend": False}
-        for role, end in (("edge", "_low90"), ("band", "_high90")):
-            y = [rounded(min(at[f"perplexity{end}"], 1e290)) for at in points]
-            traces.append(common | {"y": y, "name": name, "meta": {"s": one.index, "role": role}})
-        traces[-1]["fill"] = "tonexty"
-        middles = [rounded(min(at["perplexity"], 1e290)) for at in points]
-        traces.append(common | {"y": middles, "name": name, "meta": {"s": one.index, "role": "ahead"}})
-        traces[-1] |= {
-            "hoverinfo": "all",
-            "hovertemplate": f"{name}: %{{y:.3g}} expected<extra></extra>",
-        }
+        if ahead:
+            traces += _band(one, name, there["measured"][-1], ahead, most)
+            far = to_come(ahead[-1], there["ceiling"], _far)[0]
+            said.append(f"{one.label}: {far} expected at generation {ahead[-1]['generation']}")
         shown = {g: there.mean for g, there in means.items()}
         measured += shown.values()
         traces.append(
@@ -105,7 +94,6 @@ def fan(series: Sequence[Series], forecasts: Sequence[Forecast | None]) -> Figur
                 "meta": {"s": one.index, "role": "mean"},
             }
         )
-        said.append(f"{one.label}: {_far(ahead[-1]['perplexity'])} expected at generation {ahead[-1]['generation']}")
     if not traces:
         return None
     seen = [y for trace in traces for y in trace["y"]]
@@ -126,6 +114,24 @@ def fan(series: Sequence[Series], forecasts: Sequence[Forecast | None]) -> Figur
         group="perplexity",
         columns=series,
     )
+
+
+def _band(
+    one: Series, name: str, last: Mapping[str, Any], ahead: Sequence[Mapping[str, Any]], most: float
+) -> list[Trace]:
+    """What is expected behind the last generation measured, and its 90% interval."""
+    begin = {f"perplexity{end}": last["perplexity"] for end in ("", "_low90", "_high90")} | {
+        "generation": last["generation"]
+    }
+    points = [begin, *ahead]
+    common = {"x": [at["generation"] for at in points], "mode": "lines", "hoverinfo": "skip", "showlegend": False}
+    traces: list[Trace] = []
+    for role, end in (("edge", "_low90"), ("band", "_high90"), ("ahead", "")):
+        y = [rounded(min(at[f"perplexity{end}"], most, 1e290)) for at in points]
+        traces.append(common | {"y": y, "name": name, "meta": {"s": one.index, "role": role}})
+    traces[1]["fill"] = "tonexty"
+    traces[2] |= {"hoverinfo": "all", "hovertemplate": f"{name}: %{{y:.3g}} expected<extra></extra>"}
+    return traces
 
 
 def log_range(low: float, high: float) -> list[float]:
