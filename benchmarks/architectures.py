@@ -134,13 +134,13 @@ def configuration(kind: str, rope: str = "") -> Any:
     if not isinstance(about, Mapping) or "rope_theta" not in about:
         raise LookupError("its rotations have no such setting")
     heads = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    half = int(heads * about.get("partial_rotary_factor", 1.0)) // 2
-    about = {"rope_type": rope, "rope_theta": about["rope_theta"], "factor": 4.0} | {
-        name: about[name] for name in ("partial_rotary_factor",) if name in about
-    }
+    half = heads // 2
+    about = {"rope_type": rope, "rope_theta": about["rope_theta"], "factor": 4.0, "partial_rotary_factor": 1.0}
     about["original_max_position_embeddings"] = SWITCH
     if rope == "longrope":
         about |= {"short_factor": [1.0] * half, "long_factor": [1.0 + 2 * place for place in range(half)]}
+        if kind == "phimoe":
+            about |= {"short_mscale": 1.0, "long_mscale": 1.0}
         settings["original_max_position_embeddings"] = SWITCH
     else:
         settings["max_position_embeddings"] = SWITCH
