@@ -85,9 +85,8 @@ def vocabulary_of(config: Mapping[str, Any]) -> int | None:
         return None
     if data.get("source") == "zipf":
         words = zipf.get("vocabulary") if isinstance(zipf, Mapping) else None
-        sizes = [words + 1 if isinstance(words, int) else None]  # and the end of a text
-    else:
-        sizes = [model.get("vocab_size"), made.get("vocab_size")]
+        return words + 1 if isinstance(words, int) else None  # and the end of a text
+    sizes = (model.get("vocab_size"), made.get("vocab_size"))
     known = [size for size in sizes if isinstance(size, int) and not isinstance(size, bool) and size > 1]
     return max(known, default=None)
 
