@@ -82,9 +82,9 @@ class SideBySide:
                 assert stage is not None
                 match said["event"]:
                     case "started":
-                        listener.started(stage)
+                        listener.started(_among(stage, said["key"]))
                     case "progress":
-                        listener.progress(stage, said["done"], said["total"], said["unit"])
+                        listener.progress(_among(stage, said["key"]), said["done"], said["total"], said["unit"])
                     case "note":
                         _note(said["text"])
                     case "held":
@@ -99,6 +99,9 @@ class SideBySide:
                         made = self.store.get(stage.key)
                         listener.finished(stage, made, cached=said["cached"], memory_mb=said["memory_mb"])
                         del todo[stage.key]
+                    case "remade":
+                        one = _among(stage, said["key"])
+                        listener.finished(one, self.store.get(one.key), cached=False, memory_mb=said["memory_mb"])
                     case "mistake":
                         raise WorkerError(said["text"])
                     case "system":
@@ -119,6 +122,17 @@ class SideBySide:
                 del todo[stage.key]
             elif idle:
                 idle.pop(0).begin(stage, self.threads[stage.key])
+
+
+def _among(stage: Stage, key: str) -> Stage:
+    """The stage of a key: this one, or one that it is made from, however far."""
+    look, seen = [stage], {stage.key}
+    for one in look:
+        if one.key == key:
+            return one
+        look += [made for made in one.inputs.values() if made.key not in seen]
+        seen.update(made.key for made in one.inputs.values())
+    raise KeyError(key)
 
 
 @lru_cache(maxsize=256)

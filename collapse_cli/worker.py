@@ -88,15 +88,18 @@ class Telling(logging.Handler):
         self.answers.write(json.dumps({"event": event, **what}) + "\n")
 
     def started(self, stage: Stage) -> None:
-        self.say("started")
+        self.say("started", key=stage.key)
 
     def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
         if now - self._told > TELL_SECONDS:
             self._told = now
-            self.say("progress", done=done, total=total, unit=unit)
+            self.say("progress", key=stage.key, done=done, total=total, unit=unit)
 
-    def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None: ...
+    def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
+        """An input that was damaged is there again; of the stage itself `main` says so."""
+        self.say("remade", key=stage.key, memory_mb=memory_mb)
+
     def waiting(self, stage: Stage) -> None: ...
 
     def emit(self, record: logging.LogRecord) -> None:

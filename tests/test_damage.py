@@ -21,6 +21,7 @@ import pytest
 
 from collapse_cli.kinds import BODIES
 from collapse_cli.lm.sample import MOST_SEQUENCES
+from collapse_cli.side_by_side import SideBySide
 
 NUMBERS = """
 learner = "gaussian"
@@ -296,6 +297,28 @@ def test_no_damaged_file_gives_a_silent_wrong_number_in_workers(tmp_path: Path) 
     found = sweep("numbers", tmp_path, "--jobs", "2", every=False, each=1)
     assert found.faults == (0, 0, 0)
     assert found.same >= 5
+
+
+def test_what_a_worker_computes_again_is_an_event_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An input that is damaged after the plan was made: the worker that needs it makes it again, and that is written down."""
+    config, runs, work = EXPERIMENTS["numbers"](tmp_path), tmp_path / "runs", SideBySide.run
+    e2e.run(config, runs, "--jobs", "1")
+    whole, events = rows_of(runs, "numbers"), runs / "numbers" / "events.jsonl"
+    key = next(stage["key"] for stage in e2e.plan(runs, "numbers") if stage["kind"] == "block")
+    for later in later_than(runs, "numbers", key):
+        shutil.rmtree(e2e.folder_of(runs, later))
+    (runs / "numbers" / "metrics.jsonl").unlink()
+    events.unlink()
+
+    def damage_and_work(self: SideBySide, *arguments: Any) -> None:
+        flip(e2e.folder_of(runs, key) / "models.safetensors", config)
+        work(self, *arguments)
+
+    monkeypatch.setattr(SideBySide, "run", damage_and_work)
+    e2e.run(config, runs, "--jobs", "2")
+    told = [event["event"] for event in e2e.read_lines(events) if event["key"] == key]
+    assert told == ["cached", "started", "finished"]
+    assert rows_of(runs, "numbers") == whole
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
