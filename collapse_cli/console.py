@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from collapse_cli.metrics.families import headline
+from collapse_cli.metrics.words import SAME
 from collapse_cli.stage import Finished, Stage
 from collapse_cli.terminal import Table, line, safe, short
 
@@ -153,15 +154,17 @@ def change(value: float, first: float) -> str:
 
 
 def with_interval(value: "Interval") -> str:
-    """A perplexity with its interval, where it has one: 871 (264–3,870)."""
+    """A perplexity with its interval, where it has one: 871 (264–3,870); 413 (same for all seeds)."""
     if value.low is None or value.high is None:
         return perplexity(value.mean)
+    if value.exact:
+        return f"{perplexity(value.mean)} ({SAME})"
     return f"{perplexity(value.mean)} ({perplexity(value.low)}–{perplexity(value.high)})"
 
 
 def with_factor(value: "Interval") -> str:
     """The same in less room, of an interval on the log scale: 871 ×÷4.43 is from 871 / 4.43 to 871 × 4.43."""
-    if value.low is None or value.high is None or value.low <= 0:
+    if value.low is None or value.high is None or value.low <= 0 or value.exact:
         return with_interval(value)
     factor = math.sqrt(value.high / value.low) if value.high / value.low < math.inf else math.inf
     return f"{perplexity(value.mean)} ×÷{f'{factor:#.3g}' if factor < 1000 else perplexity(factor)}".rstrip(".")

@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 from collapse_cli import predictions
 from collapse_cli.cell import AXES, SHORT, cells
-from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.families import headline
-from collapse_cli.metrics.intervals import Interval, interval, normal
+from collapse_cli.metrics.intervals import Interval, cut, logarithmic, normal, over_seeds
 
 Row = Mapping[str, Any]
 Tree = Mapping[str, Any]
@@ -149,7 +148,8 @@ def number(value: object) -> float | None:
 def mean_of(rows: Sequence[Row], what: str) -> tuple[Interval, float | None] | None:
     """Mean over rows, one a seed, with its interval and standard error; None where none has the field.
 
-    Perplexity is a mean of log-perplexities. A single row's error is that over trials, where it has one.
+    Perplexities are means of log-perplexities; ends are cut at what the field cannot be. A single row's error is that over
+    trials, where it has one.
     """
     values = [value for row in rows if (value := number(row.get(what))) is not None]
     if not values:
@@ -157,12 +157,11 @@ def mean_of(rows: Sequence[Row], what: str) -> tuple[Interval, float | None] | N
     if len(values) == 1:
         error = number(rows[0].get(f"{what}_se")) if len(rows) == 1 else None
         error = None if error is None or error < 0 else error
-        return normal(values[0], error), error
-    if what == "perplexity" and min(values) > 0:
-        logs = [math.log(value) for value in values]
-        mean = interval(logs).within(perplexity)
-        return mean, mean.mean * _error(logs)
-    return interval(values), _error(values)
+        return cut(what, normal(values[0], error), values), error
+    mean = over_seeds(what, values)
+    if logarithmic(what) and min(values) > 0:
+        return mean, mean.mean * _error([math.log(value) for value in values])
+    return mean, _error(values)
 
 
 def planned_cells(tree: Tree) -> list[dict[str, Any]]:

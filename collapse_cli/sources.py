@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from collapse_cli.metrics.intervals import Interval, interval
+from collapse_cli.metrics.intervals import Interval, interval, over_seeds
 
 BASELINE, TOGETHER = "baseline", "all"  # names of variants; every other is a cause
 FIELD = "kl_truth"
@@ -92,17 +92,17 @@ def shares(rows: Mapping[str, Sequence[Mapping[str, Any]]], policy: str = "", fi
     excess = {name: {seed: errors[name][seed] - errors[BASELINE][seed] for seed in seeds} for name in rows}
     sums = {seed: sum(excess[name][seed] for name in causes) for seed in seeds}
 
-    def over_seeds(values: Mapping[int, float]) -> Interval:
+    def over(values: Mapping[int, float]) -> Interval:
         return interval([values[seed] for seed in seeds])
 
     def cause(name: str) -> Cause:
         growth = {seed: errors[name][seed] - found[name][seed][0] for seed in seeds}
         shared = name in causes and all(total > 0 for total in sums.values())
         return Cause(
-            over_seeds(errors[name]),
-            over_seeds(growth),
-            None if name == BASELINE else over_seeds(excess[name]),
-            over_seeds({seed: excess[name][seed] / sums[seed] for seed in seeds}) if shared else None,
+            over_seeds(field, [errors[name][seed] for seed in seeds]),
+            over(growth),
+            None if name == BASELINE else over(excess[name]),
+            over({seed: excess[name][seed] / sums[seed] for seed in seeds}) if shared else None,
         )
 
     together = [TOGETHER] if TOGETHER in rows else []
@@ -111,7 +111,7 @@ def shares(rows: Mapping[str, Sequence[Mapping[str, Any]]], policy: str = "", fi
         last,
         tuple(seeds),
         {name: cause(name) for name in (BASELINE, *causes, *together)},
-        over_seeds(interaction) if interaction else None,
+        over(interaction) if interaction else None,
     )
 
 

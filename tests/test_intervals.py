@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from collapse_cli.console import perplexity, with_factor, with_interval
+from collapse_cli.metrics import intervals, words
 from collapse_cli.metrics.intervals import Interval, interval, normal, paired, scattered, t_quantile
+from collapse_cli.report.catalogue import ALL, SHARE, Measure
+from collapse_cli.report.measures import OWN
 
 VALUES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12)
 
@@ -140,3 +144,29 @@ def test_pairing_removes_what_a_seed_does_to_both() -> None:
     assert found.low > 0
     assert alone.half is not None
     assert alone.half > 5
+
+
+def test_values_that_are_one_and_the_same_are_one_number_and_no_interval() -> None:
+    """An n-gram's generation 0 does not hang on the seed: "0.174 (0.174 to 0.174)" was printed, and "413 ×÷1.00"."""
+    for name, number in (("unseen_share", 0.17379182156133829), ("perplexity", 413.0317), ("kl_truth", 0.1)):
+        over = intervals.over_seeds(name, [number] * 3)
+        assert over.exact
+        assert "to" not in words.spread(over)
+        assert words.spread(over).endswith(" (same for all seeds)")
+        assert with_factor(over) == with_interval(over) == f"{perplexity(number)} (same for all seeds)"
+    assert not intervals.over_seeds("perplexity", [413.0]).exact
+    assert not intervals.interval([1.0, 1.0 + 1e-12]).exact
+
+
+@pytest.mark.parametrize("measure", sorted({*ALL, *OWN}, key=lambda one: one.name), ids=lambda one: one.name)
+def test_no_interval_ends_where_a_measure_cannot_be(measure: Measure) -> None:
+    """The page's limits are by unit, the terminal's by name; an accuracy from -0.3 to 1.2 was printed."""
+    low, high = measure.bounds
+    ours = intervals.bounds(measure.name)
+    if measure.unit in ("0–1", SHARE, "0–100") or low == 0:
+        assert ours == (low, high)
+    inside = [0.02, 0.9] if high == 1 else [0.02, 90.0]
+    over = intervals.over_seeds(measure.name, inside)
+    assert over.low is not None
+    assert over.high is not None
+    assert ours[0] <= over.low <= over.high <= ours[1]

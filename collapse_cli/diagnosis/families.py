@@ -1,6 +1,8 @@
 """Verdicts on what is no loop of language models: other families over generations, and mixtures. Pure functions."""
 
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,14 +11,13 @@ from collapse_cli.diagnosis.grid import Point, axes_of, points, words
 from collapse_cli.expectations import is_mixture, law_of, learner_of, mean_of, number, theory_at
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.families import Headline, headline
-from collapse_cli.metrics.intervals import LEVEL, Interval, paired
+from collapse_cli.metrics.intervals import LEVEL, Interval, interval, paired
 from collapse_cli.metrics.words import spread, value
 from collapse_cli.scaling import ScalingLaw, laws
 
 Row = Mapping[str, Any]
 Tree = Mapping[str, Any]
 LAWS = 32  # scaling laws that are fitted for one run
-POSITIVE = {"variance", "l2_squared", "latent_spread", "error", "unseen_share"}  # an interval does not end below 0
 NOTHING = "No generation is measured yet."
 TEXTS = ("lm", "ngram")  # learners whose rows the rules of early and late collapse can be asked about
 
@@ -48,7 +49,7 @@ def means_of(rows: Sequence[Row], what: str) -> tuple[dict[int, Interval], list[
         if len(own) == len(seeds) and own:
             mean = mean_of(own, what)
             if mean is not None:
-                means[g] = mean[0].within(lambda end: max(0.0, end)) if what in POSITIVE else mean[0]
+                means[g] = mean[0]
     return means, seeds
 
 
@@ -69,13 +70,14 @@ def family_verdict(rows: Sequence[Row], tree: Tree) -> str:
     last, seeds = max(lasts.values()), next(iter(found.values()))[1]
     if last == 0:
         first = next(iter(found.values()))[0][0]
-        return f"Only generation 0 is measured: {measure.title} {spread(first)}, {_over(len(seeds))}."
+        return f"Only generation 0 is measured: {measure.title} {spread(first)}, {_over(len(seeds))}{_kind([first])}."
     together = len(set(lasts.values())) == 1 and len({tuple(seeds) for _, seeds in found.values()}) == 1
     loop = tree.get("loop")
     planned = number(loop.get("generations")) if isinstance(loop, Mapping) else None
     head = "So far, " if planned is not None and min(lasts.values()) < planned else ""
     head += f"{measure.title}, from generation 0 to {last:,}" if together else measure.title
-    head += f", {_over(len(seeds))}: " if together else ": "
+    kind = _kind(means[lasts[policy]] for policy, (means, _) in found.items())
+    head += f", {_over(len(seeds))}{kind}: " if together else f"{kind}: "
     parts = []
     for policy, (means, own) in found.items():
         end = lasts[policy]
@@ -99,7 +101,8 @@ def mixture_verdict(rows: Sequence[Row], tree: Tree) -> str:
         return "No cell is measured yet."
     axes = axes_of(cells, tree)
     if not axes:
-        return _sentence(f"{measure.title} is {spread(cells[0].mean)} in the only cell, {_over(cells[0].mean.n)}")
+        only = cells[0].mean
+        return _sentence(f"{measure.title} is {spread(only)} in the only cell, {_over(only.n)}{_kind([only])}")
     others = [axis for axis in axes if axis not in ("rows", "real_rows", "synthetic_rows", "share")]
     most = _last(cells, others, axes)  # of the other axes their last value: the extreme of a grid
     there = [cell for cell in cells if all(cell.at(axis) == most[axis] for axis in others)] or list(cells)
@@ -110,6 +113,11 @@ def mixture_verdict(rows: Sequence[Row], tree: Tree) -> str:
             f"{_short(measure)} is least at {words(_place(best, axes))}: {spread(best.mean)}, "
             f"and largest at {words(_place(worst, axes))}: {spread(worst.mean)}"
         ]
+    seeds = max(cell.mean.n for cell in cells)
+    if re.search(r"\(\S+ to \S+\)", "; ".join(parts)) and seeds > 1:
+        parts.append(f"intervals are 95% over {seeds} seeds")
+    elif seeds == 1:
+        parts.append("one seed: no interval, and what differs may be chance")
     return _sentence("; ".join(parts))
 
 
@@ -132,7 +140,11 @@ def laws_of(cells: Sequence[Point], tree: Tree) -> list[ScalingLaw]:
 
 
 def _shares(cells: Sequence[Point], others: Sequence[str], measure: Headline, tree: Tree) -> str:
-    """The smallest synthetic share that is worse than real data alone beyond chance, where there is most data."""
+    """The smallest synthetic share that is worse than real data alone beyond chance, where there is most data.
+
+    Ratios are paired over seeds, on the log scale. That one of several shares is named allows for their number
+    (Bonferroni); the interval beside it is that of this ratio alone. Where none is shown to be worse it is the largest.
+    """
     sizes = sorted({cell.record["rows"] for cell in cells}, reverse=True)
     for rows in sizes:
         largest = [cell for cell in cells if cell.record["rows"] == rows and cell.share > 0]
@@ -142,10 +154,15 @@ def _shares(cells: Sequence[Point], others: Sequence[str], measure: Headline, tr
         if alone is None:
             continue
         ranked = sorted(largest, key=lambda cell: cell.share)
-        chosen = next((cell for cell in ranked if _above(cell, alone)), ranked[-1])
+        level = 1 - (1 - LEVEL) / len(ranked)
+        chosen = next((cell for cell in ranked if _told(_ratio(cell, alone, level), above=True)), ranked[-1])
         place = {"rows": rows, **{axis: chosen.at(axis) for axis in others}}
-        ratio = chosen.mean.mean / alone.mean.mean if alone.mean.mean > 0 else None
-        times = f", {value(ratio)} times that of {of_same}" if ratio is not None else ""
+        ratio = _ratio(chosen, alone)
+        times = (
+            "" if ratio is None else f", {value(ratio.mean) if ratio.exact else spread(ratio)} times that of {of_same}"
+        )
+        if ratio is not None and ratio.n > 1 and not _told(_ratio(chosen, alone, level)):
+            times += ", not told apart"
         said = f"at {words(place)}, {_short(measure)} with p2 = {chosen.share:.4g} is {spread(chosen.mean)}{times}"
         found = laws_of([cell for cell in cells if cell.share == chosen.share], tree)
         if len(found) == 1 and found[0].claimed and not found[0].extrapolated:
@@ -218,11 +235,23 @@ def _last(
     return place
 
 
-def _above(cell: Point, alone: Point) -> bool:
-    """Whether a cell is above another beyond their intervals; by the means alone where one has none."""
-    low = cell.mean.mean if cell.mean.low is None else cell.mean.low
-    high = alone.mean.mean if alone.mean.high is None else alone.mean.high
-    return low > high
+def _ratio(cell: Point, alone: Point, level: float = LEVEL) -> Interval | None:
+    """A cell's measure over another's: geometric mean of the ratios of the seeds that both have; None where it has none.
+
+    Of seeds that are not the same the ratio of the means, without an interval.
+    """
+    common = sorted(cell.by_seed.keys() & alone.by_seed.keys())
+    values = [(cell.by_seed[seed], alone.by_seed[seed]) for seed in common] or [(cell.mean.mean, alone.mean.mean)]
+    if min(min(pair) for pair in values) <= 0:
+        return None
+    return interval([math.log(a) - math.log(b) for a, b in values], level).within(math.exp)
+
+
+def _told(ratio: Interval | None, *, above: bool = False) -> bool:
+    """Whether the interval of a ratio leaves out 1, or lies above it; without an interval it is not known."""
+    if ratio is None or ratio.low is None or ratio.high is None:
+        return False
+    return ratio.low > 1 or (not above and ratio.high < 1)
 
 
 def _place(cell: Point, axes: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
@@ -241,6 +270,14 @@ def _round(number: float) -> str:
 
 def _over(seeds: int) -> str:
     return f"over {seeds} seeds" if seeds > 1 else "one seed"
+
+
+def _kind(shown: Iterable[Interval]) -> str:
+    """What the intervals in a sentence are, in brackets; "" where it has none."""
+    widths = [one for one in shown if one.low is not None and not one.exact]
+    if not widths:
+        return ""
+    return " (95% intervals)" if max(one.n for one in widths) > 1 else " (95% intervals over its trials)"
 
 
 def _sentence(said: str) -> str:

@@ -7,16 +7,42 @@ from functools import lru_cache
 
 LEVEL = 0.95
 NOISE = 0.3  # nats: how far apart the log-ratios of seeds are taken to lie by chance, as a standard deviation, at most
-NOT_NEGATIVE = {"variance", "l2_squared", "latent_spread", "error", "kl_truth", "unigram_entropy", "test_loss"}
-UNIT = (
-    "_rate",
-    "_share",
-    "mauve",
-    "distinct_1",
-    "distinct_2",
-    "distinct_3",
-    "distinct_4",
-)  # how names of values in 0..1 end
+# fields of `metrics.jsonl` that are never below 0; those of which no value lies outside of 0..1; all others have no bounds
+NOT_NEGATIVE = {
+    *("variance", "std", "mean_shift_squared", "w2_squared", "l2_squared", "component_std_min", "component_std_max"),
+    *("latent_spread", "latent_std_all", "error", "kl", "kl_truth", "tail_mass_recall", "longest_repeat", "iterations"),
+    *(
+        "unigram_entropy",
+        "next_token_entropy",
+        "predictive_entropy",
+        "sample_entropy",
+        "corpus_entropy",
+        "nll",
+        "seen_nll",
+    ),
+    *(
+        "nll_unseen",
+        "bits_per_byte",
+        "longest_repeat_max",
+        "sample_log_perplexity_mean",
+        "sample_log_perplexity_median",
+    ),
+    *("sample_log_perplexity_std", "sample_log_perplexity_variance"),
+}
+SHARES = {
+    *("accuracy", "calibration_error", "vocabulary_coverage", "recall_by_decile", "type_token_ratio", "mauve"),
+    *(
+        "distinct_1",
+        "distinct_2",
+        "distinct_3",
+        "distinct_4",
+        "rep_2",
+        "rep_3",
+        "rep_4",
+        "missing_mass",
+        "largest_weight",
+    ),
+}
 PRIOR = 2  # degrees of freedom that this prior knowledge counts for
 
 
@@ -34,6 +60,11 @@ class Interval:
     low: float | None
     high: float | None
     n: int
+
+    @property
+    def exact(self) -> bool:
+        """Whether all of several values are one and the same, so that there is no width: chance had no part in them."""
+        return self.n > 1 and self.low is not None and self.low == self.high
 
     @property
     def half(self) -> float | None:
@@ -76,6 +107,8 @@ def interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     mean = sum(value / n for value in values)  # divided first: perplexities may be as large as floats go
     if n == 1:
         return Interval(float(values[0]), None, None, 1)
+    if min(values) == max(values):  # the mean of which rounding might move
+        return _ends(float(values[0]), 0.0, n)
     scale = max(abs(value - mean) for value in values)
     if not math.isfinite(scale):
         return Interval(mean, None, None, n)
@@ -127,17 +160,27 @@ def geometric(values: Sequence[float], level: float = LEVEL) -> Interval:
 def over_seeds(name: str, values: Sequence[float], level: float = LEVEL) -> Interval:
     """Mean over seeds and interval of a field of `metrics.jsonl`, on the scale that the field has.
 
-    Perplexities differ by factors: geometric mean, interval of the mean logarithm. All else is on the linear scale; the
-    ends are cut at what the field cannot be (`LEAST`), and shares and rates of values in 0..1 at 0 and 1.
+    Perplexities differ by factors: geometric mean, interval of the mean logarithm. All else is on the linear scale, with
+    ends cut at what the field cannot be (`bounds`).
     """
     if logarithmic(name):
         return geometric(values, level)
-    found = interval(values, level)
-    least = 0.0 if name in NOT_NEGATIVE or name.endswith(UNIT) else -math.inf
-    most = 1.0 if name.endswith(UNIT) else math.inf
+    return cut(name, interval(values, level), values)
+
+
+def bounds(name: str) -> tuple[float, float]:
+    """What values of a field cannot lie outside of."""
+    if name in SHARES or name.endswith(("_rate", "_share")):
+        return 0.0, 1.0
+    return (0.0, 100.0) if name == "self_bleu" else (0.0 if name in NOT_NEGATIVE else -math.inf, math.inf)
+
+
+def cut(name: str, over: Interval, values: Sequence[float]) -> Interval:
+    """The interval of a field's mean with its ends within the field's bounds."""
+    least, most = bounds(name)
     if not least <= min(values) <= max(values) <= most:
-        return found  # damaged, or of a newer version: shown as it is
-    return found.within(lambda end: min(most, max(least, end)))
+        return over  # damaged, or of a newer version: shown as it is
+    return over.within(lambda end: min(most, max(least, end)))
 
 
 def logarithmic(name: str) -> bool:

@@ -16,8 +16,11 @@ def value(number: float | None, digits: int = 3) -> str:
     return f"{number:#.{digits}g}".rstrip(".") if number else "0"
 
 
+SAME = "same for all seeds"  # of a number that chance has no part in, as generation 0 of a model by counting
+
+
 def spread(one: Interval | None, *, share: bool = False) -> str:
-    """A mean with its interval: 46.9 (45.1 to 48.8); the mean alone where one seed gives none.
+    """A mean with its interval: 46.9 (45.1 to 48.8); the mean alone where one seed gives none; 0.174 (same for all seeds).
 
     Args:
         share: a share, in percent; a t interval's ends that no share can have are cut at 0% and 100%.
@@ -27,6 +30,8 @@ def spread(one: Interval | None, *, share: bool = False) -> str:
     said = percent if share else value
     if one.low is None or one.high is None:
         return said(one.mean)
+    if one.exact:
+        return f"{said(one.mean)} ({SAME})"
     low, high = (max(0.0, one.low), min(1.0, one.high)) if share else (one.low, one.high)
     return f"{said(one.mean)} ({said(low)} to {said(high)})"
 

@@ -83,7 +83,7 @@ GMM = (
         "L2², squared",
         "Squared L2 distance between the two densities, exactly; generation 0's own is 0 and has no place on a "
         "logarithmic axis.",
-        "Densities that are far apart everywhere are all equally far: it saturates.",
+        "Where the two have come apart, distance no longer counts: it then grows with how thin components are.",
     ),
     Measure(
         "component_std_min",
