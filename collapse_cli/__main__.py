@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 DONE, USAGE, INTERRUPTED, UNREAD = 0, 2, 130, 141  # 128 and the number of SIGINT, of SIGPIPE
@@ -29,12 +30,40 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 0 done, 2 the user's mistake, 130 interrupted, 141 nobody reads its output,
     1 anything else.
     """
+    try:
+        Path.cwd()
+    except OSError as error:
+        gone = "was removed" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
+        return _say(f"the folder that you are in {gone}; change to another one (cd) and give the command again", USAGE)
+    from collapse_cli import process
+
+    process.own_errors_of_output()
+    process.print_in_any_encoding()
+    try:
+        code = _end(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a failure can still be said
+    except BrokenPipeError:
+        _drop_output()
+        return UNREAD
+    except OSError as error:
+        if error.filename != process.OUTPUT:
+            raise
+        _drop_output()
+        return _say(
+            f"{process.OUTPUT} cannot be written: {error.strerror}; send it to another place; what a run has finished is kept",
+            USAGE,
+        )
+    return code
+
+
+def _end(arguments: list[str] | None) -> int:
+    """Run the command and say what went wrong, but not with the output; the exit code."""
     import typer
 
     from collapse_cli.cli import app
-    from collapse_cli.process import print_in_any_encoding
+    from collapse_cli.process import OUTPUT
 
-    print_in_any_encoding()
     # typer carries a click of its own or uses the one installed, by version: take the base of what it raises
     mistakes: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     try:
@@ -49,11 +78,10 @@ def main(arguments: list[str] | None = None) -> int:
         return _say(said.said(mistake, sys.argv[1:] if arguments is None else arguments), USAGE)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except (BrokenPipeError, SystemExit) as stop:  # as of `| head -1`, which typer makes an exit of its own of
-        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, BrokenPipeError):
-            raise
-        _drop_output()
-        return UNREAD
+    except SystemExit as stop:  # as of `| head -1`, which typer makes an exit of its own of
+        if isinstance(stop.__context__, BrokenPipeError):
+            raise stop.__context__ from None
+        raise
     except ValueError as error:
         if type(error).__module__.split(".")[0] != "collapse_cli":
             raise
@@ -61,12 +89,20 @@ def main(arguments: list[str] | None = None) -> int:
     except MemoryError as error:
         return _say(f"out of memory ({error}); lower the number of rows, trials or generations", USAGE)
     except OSError as error:
-        if error.errno not in ADVICE:
+        if error.errno not in ADVICE or error.filename == OUTPUT:
             raise
-        return _say(f"{error.strerror}: {error.filename or 'the runs folder'}; {ADVICE[error.errno]}", USAGE)
+        return _say(_of_files(error), USAGE)
     if code == INTERRUPTED:  # typer makes an exit code of its own of Ctrl-C
         return _say("interrupted; the same command goes on where it stopped", INTERRUPTED)
     return code if isinstance(code, int) else DONE
+
+
+def _of_files(error: OSError) -> str:
+    """What the system says of a file or folder, and what to do."""
+    name = error.filename
+    if isinstance(name, str) and (link := Path(name)).is_symlink() and not link.exists():
+        return f"{name} is a link to {link.readlink()}, which is not there; make that folder, or remove the link"
+    return f"{error.strerror}: {name or 'the runs folder'}; {ADVICE[error.errno or 0]}"
 
 
 def _drop_output() -> None:
@@ -80,7 +116,8 @@ def _drop_output() -> None:
 def _say(message: str, code: int) -> int:
     from collapse_cli import terminal
 
-    terminal.say(message)
+    with suppress(OSError):  # where it cannot be said, the exit code says enough
+        terminal.say(message)
     return code
 
 

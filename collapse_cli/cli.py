@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from collapse_cli import looking_commands, terminal, theory_commands
-from collapse_cli.looking_commands import Json, Runs, warn_of_damage
+from collapse_cli.looking_commands import Json, Runs, place, warn_of_damage
 
 app = typer.Typer(
     help="What happens to a generative model when its training data are partly made by earlier models?",
@@ -43,7 +43,9 @@ def main(
 
 @app.command()
 def run(
-    config: Annotated[Path | None, typer.Argument(help="A configuration file (TOML).", show_default=False)] = None,
+    config: Annotated[
+        str | None, typer.Argument(help="A configuration file (TOML).", show_default=False, parser=place)
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="A shipped configuration: `collapse presets`.")] = None,
     generations: Annotated[int | None, typer.Option(help="The last generation; 9 means 0..9.")] = None,
     policy: Annotated[
@@ -77,7 +79,8 @@ def run(
     from collapse_cli.rundir import RunFolder
 
     loop = {"generations": generations, "policies": policy}
-    tree, given, instead = asked.experiment(config, preset, loop, seeds, model, data, name, settings or [])
+    file = None if config is None else Path(config)
+    tree, given, instead = asked.experiment(file, preset, loop, seeds, model, data, name, settings or [])
     named = name or given
     if not tree.variants:  # those of variants are checked under their own names
         early.check(tree, RunFolder(runs_dir, named))
@@ -99,7 +102,7 @@ def run(
 
 @app.command("eval")
 def evaluate(
-    target: Annotated[str, typer.Argument(help="A run (name or folder), a model folder, or a Hub id.")],
+    target: Annotated[str, typer.Argument(help="A run (name or folder), a model folder, or a Hub id.", parser=place)],
     data: Annotated[str | None, typer.Option(help="Other text: wikitext2, pydoc, a Hub id, a file, a folder.")] = None,
     settings: Settings = None,
     runs_dir: Runs = Path("runs"),
@@ -162,14 +165,17 @@ def evaluate(
 
 @app.command()
 def report(
-    targets: Annotated[list[str], typer.Argument(help="Runs, by name or folder.", metavar="RUN...")],
+    targets: Annotated[list[str], typer.Argument(help="Runs, by name or folder.", metavar="RUN...", parser=place)],
     out: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="What to write; report.html in the folder of the (first) run by default."),
+        typer.Option(
+            metavar="FILE", help="What to write; report.html in the folder of the (first) run by default.", parser=place
+        ),
     ] = None,
     markdown: Annotated[bool, typer.Option("--md", help="Write Markdown with pictures beside it instead.")] = False,
     figures: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Also write PNG and SVG figures for papers there.")
+        str | None,
+        typer.Option(metavar="FOLDER", help="Also write PNG and SVG figures for papers there.", parser=place),
     ] = None,
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,
@@ -195,7 +201,7 @@ def report(
 
 @app.command()
 def compare(
-    targets: Annotated[list[str], typer.Argument(help="Runs, by name or folder.", metavar="RUN RUN...")],
+    targets: Annotated[list[str], typer.Argument(help="Runs, by name or folder.", metavar="RUN RUN...", parser=place)],
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -218,7 +224,7 @@ def compare(
 
 @app.command()
 def forecast(
-    target: Annotated[str, typer.Argument(help="A run's name or folder.", metavar="RUN")],
+    target: Annotated[str, typer.Argument(help="A run's name or folder.", metavar="RUN", parser=place)],
     factor: Annotated[
         float, typer.Option(help="Up to how many times generation 0's perplexity counts as near it.")
     ] = 1.5,

@@ -225,7 +225,6 @@ def _path(source: str, what: str) -> Path:
         raise InputError(f"{what}: the path {source[:80]!r} is not UTF-8; {files.NOT_UTF8}")
     path = Path(source)
     try:
-        path = path.expanduser() if source.startswith("~") else path
         path.exists()
     except (OSError, ValueError, RuntimeError) as error:
         why = error.strerror if isinstance(error, OSError) else error

@@ -135,6 +135,12 @@ def evaluate_model(target: str, data: str | None, settings: Mapping[str, Any]) -
             merge(config.model_dump(mode="json"), {"data": {"block_size": 2}, "eval": {"block_size": 0}}),
             "the settings",
         )
+    else:  # the blocks that are scored decide, and need not be those of a corpus to train on
+        size = config.eval.block_size or config.data.block_size
+        config = load(
+            merge(config.model_dump(mode="json"), {"data": {"block_size": size}, "eval": {"block_size": size}}),
+            "the settings",
+        )
     learner = learners.learner_class(config.learner)
     resolved = learner.resolve(config.model_dump(mode="json"))
     if "model" not in resolved.hints:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from collapse_cli.process import peak_memory_mb
+from collapse_cli.process import OUTPUT, peak_memory_mb
 from collapse_cli.stage import Body, Finished, Stage, Workplace
 from collapse_cli.store import Store
 
@@ -139,6 +139,8 @@ class disk_errors:  # noqa: N801 - reads as a verb at its use
         numbers = [int(found) for found in IN_WORDS.findall(str(error))]
         numbers += [one for one in FULL if os.strerror(one) in str(error)]
         if isinstance(error, OSError) and error.errno is not None:
+            if error.filename == OUTPUT:  # which is written while a stage tells how far it is
+                return
             numbers.insert(0, error.errno)
         for number in numbers:
             if number in FULL:

@@ -19,7 +19,18 @@ KINDS = {
     stat.S_ISBLK: "a device",
 }
 
-NOT_UTF8 = "rename it, or set LANG=C.UTF-8 if its name is UTF-8 and your system says otherwise"
+NOT_UTF8 = "rename it, or set LANG=C.UTF-8 if it is UTF-8 and your system says otherwise"
+
+
+def at_home(path: str) -> str:
+    """A path of the user's as a shell reads it without quotes: `~` or `~name` at its beginning is a home folder.
+
+    Where there is no such user it stays as it is, as in a shell; `./~name` is always the file of that name.
+    """
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except (RuntimeError, ValueError):  # no such user; a NUL in the name
+        return path
 
 
 def is_utf8(path: str | Path) -> bool:

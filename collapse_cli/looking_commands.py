@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from collapse_cli import files, terminal
+from collapse_cli.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,12 +17,24 @@ if TYPE_CHECKING:
 STATUS = {"started": "started: at work, or killed (give the same command again to go on)"}
 
 
+def place(text: str | Path) -> str:
+    """Where an argument or an option points to that may be a path."""
+    return files.at_home(str(text))
+
+
 def _folder(text: str | Path) -> Path:
     if not str(text).strip():
         raise typer.BadParameter("it is empty; is a shell variable unset?")
     if not files.is_utf8(text):
         raise typer.BadParameter(f"{str(text)!r} is not UTF-8; {files.NOT_UTF8}")
-    return Path(text)
+    path = Path(place(text))
+    try:
+        kind = files.what_is(path)
+    except InputError as error:
+        raise typer.BadParameter(f"{error}; name a folder that can be made or read") from None
+    if kind not in ("", "folder"):
+        raise typer.BadParameter(f"{path} is {'a file' if kind == 'file' else 'a pipe or a device'}; name a folder")
+    return path
 
 
 Runs = Annotated[
@@ -60,7 +73,9 @@ def list_runs(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
 def status(
     target: Annotated[
         str | None,
-        typer.Argument(help="A run's name or folder; all runs without it.", metavar="[RUN]", show_default=False),
+        typer.Argument(
+            help="A run's name or folder; all runs without it.", metavar="[RUN]", show_default=False, parser=place
+        ),
     ] = None,
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,

@@ -5,12 +5,41 @@ import io
 import logging
 import os
 import sys
+from typing import Any
 
 SLEEPING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
 IN_ASCII = str.maketrans(
     {"×": "x", "≥": ">=", "≤": "<=", "²": "^2", "…": "...", "·": "-", "–": "-", "—": "-", "σ": "s"}
 )
+
+
+OUTPUT = "the output of this command"  # what an error of the standard output has for a file
+
+
+class _Output(io.FileIO):
+    """The standard output, whose errors say that they are its own: those of writing to any other file name none, too."""
+
+    def write(self, content: Any, /) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, OUTPUT) from None
+
+
+def own_errors_of_output() -> None:
+    """Let errors of writing to the standard output be told from those of other files, by `OUTPUT` as their file."""
+    there = sys.stdout
+    if there is not sys.__stdout__ or not isinstance(there, io.TextIOWrapper):  # none, or not the process's own
+        return
+    there.flush()
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(_Output(there.fileno(), "w", closefd=False)),
+        encoding=there.encoding,
+        errors=there.errors,
+        line_buffering=there.line_buffering,
+        write_through=there.write_through,
+    )
 
 
 def print_in_any_encoding() -> None:

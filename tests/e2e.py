@@ -91,7 +91,7 @@ def write_experiment(folder: Path) -> Path:
     return path
 
 
-def write_model(folder: Path, *, vocab_size: int = 0, tokens: int = 290) -> Path:
+def write_model(folder: Path, *, vocab_size: int = 0, tokens: int = 290, positions: int = 64) -> Path:
     """A model folder as transformers writes it: a random OPT and a byte-level BPE of `tokens` entries."""
     import torch
     from transformers import OPTConfig, OPTForCausalLM
@@ -108,7 +108,7 @@ def write_model(folder: Path, *, vocab_size: int = 0, tokens: int = 290) -> Path
             ffn_dim=16,
             num_hidden_layers=1,
             num_attention_heads=2,
-            max_position_embeddings=64,
+            max_position_embeddings=positions,
         )
         model = OPTForCausalLM(config)
     model.save_pretrained(folder)

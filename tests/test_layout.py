@@ -64,7 +64,7 @@ ONLY = {
     "data": {"errors", "files", "textfiles", "zipf"},
     "zipf": set(),
     "sources": {"metrics"},
-    "config": {"config"},
+    "config": {"config", "files"},
     "theory": {"theory"},
     "simulate": {"simulate", "theory"},
     "terminal": set(),

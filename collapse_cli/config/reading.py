@@ -169,6 +169,8 @@ def _first_fault(error: ValidationError) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return _unknown(key)
+    if fault["type"] == "string_unicode":
+        return f"{key or 'a key'} is not UTF-8: {written(fault['input'])}"
     given = "" if isinstance(fault["input"], dict | BaseModel) else f", it is {written(fault['input'])}"
     limits = {"ge": 0, "gt": 0, "le": 0, "lt": 0} | fault.get("ctx", {})
     words = {

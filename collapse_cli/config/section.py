@@ -7,6 +7,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from collapse_cli import files
 from collapse_cli.config.words import written
 
 LARGEST = 2**63  # whole numbers beyond do not fit what they are used for
@@ -27,6 +28,9 @@ class Section(BaseModel):
         annotation: Any = cls.model_fields[info.field_name].annotation
         kinds = _kinds(annotation)
         for one in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(one, str) and not files.is_utf8(one):
+                odd = {"given": written(one), "advice": files.NOT_UTF8}
+                raise PydanticCustomError("another_type", "is not UTF-8: {given}; {advice}", odd)
             if said := _wrong(one, kinds):
                 raise PydanticCustomError(
                     "another_type", "must be {said}, it is {given}", {"said": said, "given": written(one)}

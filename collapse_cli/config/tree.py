@@ -3,14 +3,16 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from collapse_cli import files
 from collapse_cli.config.families import DRAWN, BlobsConfig, Families, RegressionConfig
 from collapse_cli.config.section import Section
 
 LOWEST_RANK = 1e9  # of beams that ended: one that must not win has this below 0
 NATS_A_TOKEN = 30.0  # of a very unlikely text
 SMALLEST_RANK = 1e30  # what a log-probability can be divided by in single precision
+UserPath = Annotated[str, AfterValidator(files.at_home)]  # it may be a path
 
 
 class LoopConfig(Section):
@@ -31,13 +33,13 @@ class LoopConfig(Section):
 class ModelConfig(Section):
     """The model of generation 0 before any training."""
 
-    source: str = "facebook/opt-125m"
+    source: UserPath = "facebook/opt-125m"
     """A Hub id, a transformers folder with weights, or a config .json file to start from scratch."""
     revision: str = ""
     """Of a Hub id: a commit, branch or tag. Empty: the newest; the commit found is recorded here."""
     config: dict[str, Any] = Field(default_factory=dict)
     """A transformers config (`model_type` and its fields) to start from scratch; replaces `source`."""
-    tokenizer: str = ""
+    tokenizer: UserPath = ""
     """A folder or Hub id; `bpe` trains one on the training text, `words` takes its most frequent words as tokens. Empty:
     the model's own; from scratch `bpe`, or `words` where `data.source` is zipf."""
     vocab_size: int = Field(default=512, ge=3)
@@ -73,14 +75,14 @@ class ZipfConfig(Section):
 class DataConfig(Section):
     """The original, real corpus."""
 
-    source: str = Field(default="wikitext2", min_length=1)
+    source: UserPath = Field(default="wikitext2", min_length=1)
     """`wikitext2`, `pydoc`, `zipf`, a Hub dataset id (`id:config` where it has configs), a file, or a folder. Of learners
     of numbers: `blobs`, `regression`, `digits`, `mnist` (the Hub's), or a folder of MNIST's IDX files."""
-    train: str = ""
+    train: UserPath = ""
     """The file (or Hub split) that serves as training text. Empty: the one whose name says so."""
-    valid: str = ""
+    valid: UserPath = ""
     """The file or split that serves as validation text. Empty: the one whose name says so, if any."""
-    test: str = ""
+    test: UserPath = ""
     """The file or split that serves as test text. Empty: the one whose name says so."""
     text: str = "text"
     """The column that holds the text, for formats with columns."""
@@ -247,7 +249,7 @@ class TrackingConfig(Section):
 
     to: tuple[Literal["mlflow", "wandb", "tensorboard"], ...] = ()
     """Trackers that mirror the run; each wants its extra, as in `pip install 'collapse-cli[mlflow]'`. Empty: none."""
-    uri: str = ""
+    uri: UserPath = ""
     """MLflow's store or server. Empty: MLFLOW_TRACKING_URI where that is set, else `mlflow.db` in the runs folder."""
     project: str = Field(default="collapse", min_length=1)
     """MLflow's experiment and the W&B project."""

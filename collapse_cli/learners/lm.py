@@ -60,7 +60,7 @@ class LanguageModel:
         tokenizer = reading.find_tokenizer(model, data, folder, hints)
         size = 0 if tokenizer else model["vocab_size"]
         config = architecture.config_of(folder) if folder else base_config(model["config"], tokenizer, size)
-        made = architecture.outline(config)
+        made = architecture.outline(config, fields=model["config"] or None)
         notes = _check_memory(made.parameters)
         if folder:
             models.check_complete(folder)
@@ -357,8 +357,8 @@ def _lengths(tree: Mapping[str, Any]) -> dict[str, int]:
     sample, data = tree["sample"], tree["data"]
     prompt = 1 if sample["prompts"] == "none" else sample["prompt_tokens"]
     return {
-        "data.block_size": data["block_size"],
         "eval.block_size": tree["eval"]["block_size"],
+        "data.block_size": data["block_size"],
         "eval.context": tree["eval"]["context"],
         "sample.prompt_tokens + sample.new_tokens": prompt + sample["new_tokens"],
     }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from collapse_cli.data import InputError
+from collapse_cli.lm.choices import unknown_choice, unknown_type
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -46,13 +47,18 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         InputError: when it is not JSON or names no model type.
     """
-    fields = _read_json(path)
+    fields = read_json(path)
     if "model_type" not in fields:
         raise InputError(f"{path} is no model config: it names no model_type")
     return fields
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The settings in a config file.
+
+    Raises:
+        InputError: when it is no table in JSON.
+    """
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -103,8 +109,14 @@ def make_config(fields: Mapping[str, Any], **tokens: int | None) -> "PreTrainedC
     from_file = "architectures" in fields or "transformers_version" in fields
     kind = str(fields.get("model_type", ""))
     if kind not in CONFIG_MAPPING:
-        raise InputError(f"model.config: transformers has no model_type {kind!r} (known are opt, gpt2, llama …)")
+        near = difflib.get_close_matches(kind[:64], list(CONFIG_MAPPING), n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise InputError(
+            f"model.config: transformers has no model_type {kind[:80]!r}{hint}; known are opt, gpt2, llama …"
+        )
     _check_sizes({**tokens, **fields}, "model.config")
+    if said := unknown_type(fields):
+        raise InputError(f"model.config: {said}")
     rest = {name: value for name, value in fields.items() if name != "model_type"}
     if not from_file:
         known = AutoConfig.for_model(kind)
@@ -116,7 +128,7 @@ def make_config(fields: Mapping[str, Any], **tokens: int | None) -> "PreTrainedC
     try:
         return AutoConfig.for_model(kind, **(dict(tokens) | rest))
     except Exception as error:  # each family checks its fields in its own way
-        raise InputError(f"model.config: {first_line(error)}") from None
+        raise InputError(f"model.config: {why(error, fields)}") from None
 
 
 def config_of(folder: Path) -> "PreTrainedConfig":
@@ -127,8 +139,10 @@ def config_of(folder: Path) -> "PreTrainedConfig":
     """
     from transformers import AutoConfig
 
-    fields = _read_json(folder / "config.json")
+    fields = read_json(folder / "config.json")
     _check_sizes(fields, f"{folder}/config.json")
+    if said := unknown_type(fields):
+        raise InputError(f"{folder}/config.json: {said}")
     for part in (fields, *(value for value in fields.values() if isinstance(value, dict))):
         for name in ("quantization_config", "compression_config"):
             if isinstance(quantised := part.get(name), dict):
@@ -144,7 +158,7 @@ def config_of(folder: Path) -> "PreTrainedConfig":
                 f"{folder}: this model needs program code that lies beside it (auto_map in config.json), which collapse never "
                 "runs; give a model of a family that transformers has"
             ) from None
-        raise InputError(f"{folder}: the model's config cannot be used: {first_line(error)}") from None
+        raise InputError(f"{folder}: the model's config.json cannot be used: {why(error, fields)}") from None
     _check_kept(config, fields, folder)
     return config
 
@@ -195,9 +209,17 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     heading = 1 + (len(lines) > 1 and lines[0].endswith(":"))  # a heading says nothing without what is below it
     said = " ".join(lines[:heading])
-    if isinstance(error, KeyError) or not said:  # which say a name, or nothing
+    sentence = isinstance(error, KeyError) and error.args and " " in str(error.args[0])
+    if sentence:  # which Python puts in quotes
+        said = str(error.args[0])
+    elif isinstance(error, KeyError) or not said:  # which say a name, or nothing
         said = f"{type(error).__name__} {said}".strip()
     return said[:300]
+
+
+def why(error: BaseException, fields: Mapping[str, Any]) -> str:
+    """Why transformers takes no config, or makes no model of it: the word in `fields` that it does not know, or its own words."""
+    return unknown_choice(error, fields) or first_line(error)
 
 
 def vocabulary(config: "PreTrainedConfig") -> int:
@@ -224,8 +246,11 @@ class Outline:
     positions: int | None
 
 
-def outline(config: "PreTrainedConfig", what: str = "model.config") -> Outline:
+def outline(config: "PreTrainedConfig", what: str = "model.config", fields: Mapping[str, Any] | None = None) -> Outline:
     """The sizes of the model that a config describes; nothing of these sizes is allocated.
+
+    Args:
+        fields: the config as it was written, to say what is wrong in its own names; None: as transformers writes it.
 
     Raises:
         InputError: when the config makes no causal language model.
@@ -252,7 +277,7 @@ def outline(config: "PreTrainedConfig", what: str = "model.config") -> Outline:
             if isinstance(value, str) and (name.startswith("num_") or name.endswith(("_size", "_dim", "_heads")))
         ]  # torch's own words name no setting
         raise InputError(
-            f"{what} makes no causal language model: {', '.join(words)[:200] or first_line(error)}"
+            f"{what} makes no causal language model: {', '.join(words)[:200] or why(error, fields or config.to_dict())}"
         ) from None
     return Outline(total, inner, head, layers, limit)
 

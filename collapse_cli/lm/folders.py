@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from collapse_cli.data import HubError, InputError, hub_revision
-from collapse_cli.lm.architecture import config_of, few, first_line, outline
+from collapse_cli.lm.architecture import config_of, few, first_line, outline, read_json
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 TOKENIZER_FILES = (
@@ -46,7 +46,7 @@ def find_folder(source: str, revision: str, what: str) -> tuple[Path, str]:
         InputError: when there is neither a folder nor a public Hub repository of that name.
         HubError: when the Hub is out of reach and nothing is cached.
     """
-    path = Path(source).expanduser()
+    path = Path(source)
     if path.is_dir():
         return path, ""
     if path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
@@ -121,7 +121,7 @@ def check_weights(folder: Path, what: str) -> str:
         inside[path.name] = kinds = _kinds_in_bin(path, what)
         _check_kinds(kinds, path, what)
     _check_once({name: inside[name] for name in sorted(shards & inside.keys())}, f"{what}: {folder}")
-    wanted = outline(config_of(folder), str(folder)).parameters
+    wanted = outline(config_of(folder), str(folder), read_json(folder / "config.json")).parameters
     if (
         held and wanted > 1.25 * held + MUCH
     ):  # before that much memory is asked for; `load` says which weights it misses

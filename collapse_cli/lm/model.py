@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from collapse_cli.data import InputError
-from collapse_cli.lm.architecture import config_of, few, first_line, vocabulary
+from collapse_cli.lm.architecture import config_of, few, read_json, vocabulary, why
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -52,8 +52,8 @@ def build(config: "PreTrainedConfig", seed: int) -> "PreTrainedModel":
         torch.manual_seed(seed)
         try:
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        except ValueError as error:
-            raise InputError(f"model.config: {first_line(error)}") from None
+        except (ValueError, KeyError) as error:
+            raise InputError(f"model.config: {why(error, config.to_dict())}") from None
     return _causal(model.to(device()), "model.config")
 
 
@@ -101,7 +101,8 @@ def _read(folder: Path, dtype: "torch.dtype | str") -> "PreTrainedModel":
                 f"{folder}: pytorch_model.bin is damaged, or holds more than weights, which is not run; "
                 "give weights as model.safetensors"
             ) from None
-        raise InputError(f"{folder}: the model cannot be loaded: {first_line(error)}") from None
+        fields = read_json(folder / "config.json")
+        raise InputError(f"{folder}: the model cannot be loaded: {why(error, fields)}") from None
     _check_complete(model, found, str(folder))
     try:
         model.generation_config.validate(strict=True)
@@ -170,7 +171,8 @@ def _causal(model: "PreTrainedModel", what: str) -> "PreTrainedModel":
         first, second = (model(input_ids=each, use_cache=False).logits[0, :-1] for each in (ids, other))
     except Exception as error:  # sizes that do not fit each other show in each architecture in its own way
         raise InputError(
-            f"{what}: a {model.config.model_type} model with these settings cannot predict: {first_line(error)}"
+            f"{what}: a {model.config.model_type} model with these settings cannot predict: "
+            f"{why(error, model.config.to_dict())}"
         ) from None
     if not torch.allclose(first, second, rtol=1e-4, atol=1e-5, equal_nan=True):
         raise InputError(
