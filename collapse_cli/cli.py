@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from collapse_cli import looking_commands, terminal, theory_commands
+from collapse_cli import looking_commands, once, terminal, theory_commands
 from collapse_cli.looking_commands import Json, Runs, place, warn_of_damage
 
-app = typer.Typer(
+app = once.App(
     help="What happens to a generative model when its training data are partly made by earlier models?",
     no_args_is_help=True,
     add_completion=False,

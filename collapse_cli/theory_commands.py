@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from collapse_cli import once
+
 if TYPE_CHECKING:
     from collapse_cli.simulate import Estimate
     from collapse_cli.theory import Problem
 
-app = typer.Typer(
+app = once.App(
     help="Closed-form predictions, no training: what synthetic data do to ridge regression and to Gaussians.",
     no_args_is_help=True,
 )

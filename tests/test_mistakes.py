@@ -43,6 +43,10 @@ TYPED: dict[tuple[str, ...], str] = {
     (*QUICK, "--policy", "acumulate"): "there is no policy 'acumulate' (did you mean 'accumulate'?)",
     (*QUICK, "--policy", "keep-0,keep-10"): "as in keep-10; give each policy a --policy of its own",
     ("run", "--data", "./nowhere.txt"): "there is no file or folder './nowhere.txt'",  # before the Hub is asked for the model
+    (*QUICK, "--preset", "smoke"): "--preset is given twice; give one (collapse run --help)",
+    (*QUICK, "--seeds", "0", "--seeds", "1"): "--seeds is given twice; give one; several seeds are --seeds 0,1,2",
+    ("eval", "x", "--data=a", "--data", "b", "--data", "c"): "--data is given 3 times; give one (collapse eval --help)",
+    ("theory", "ridge", "--n", "100", "--n", "200"): "--n is given twice; give one (collapse theory ridge --help)",
     ("options", "lernrate"): "no option has 'lernrate' in its name or meaning; the nearest: learner",
 }  # fmt: skip
 
