@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from collapse_cli.forecast import collect, forecast_rows
+from collapse_cli.forecast import forecast_rows
+from collapse_cli.forecast.collecting import collect
 from collapse_cli.forecast.fit import Series, fit_all, mixture, paths, weights
 from collapse_cli.forecast.laws import LAWS
 from collapse_cli.forecast.share import from_seeds, smallest_share

@@ -16,6 +16,10 @@ from typing import Any
 import numpy as np
 
 from collapse_cli.diagnosis import diagnose
+from collapse_cli.diagnosis.families import mixture_verdict
+from collapse_cli.forecast.fit import Series, fit_law, steps_of
+from collapse_cli.forecast.laws import LAWS
+from collapse_cli.forecast.resample import bootstrap
 from collapse_cli.metrics.intervals import LEVEL, Interval, geometric, interval, log_ratio, scattered
 
 RATIOS = (1.0, 1.1, 1.3, 2.0, 5.0, 20.0)
@@ -181,11 +185,85 @@ def coverage_table(each: int) -> Iterator[str]:
         yield f"| {said} | 0.1 | {np.mean(inside):.1%} (one seed) |" + " – |" * (len(SEEDS) - 2)
 
 
+def parameters_table(each: int) -> Iterator[str]:
+    """How often the 90% intervals of a forecast's a and of a line's b hold the truth: generations 0..9, inherited noise."""
+    several = SEEDS[1:]
+    yield "| interval of | " + " | ".join(f"{n} seeds" for n in several) + " |"
+    yield "|---|" + "---|" * len(several)
+    random = np.random.Generator(np.random.Philox(16))
+    line = next(law for law in LAWS if law.name == "linear")
+    held = np.zeros((2, len(several)))
+    for column, seeds in enumerate(several):
+        for _ in range(each):
+            starts = 4 + 0.2 * random.standard_normal(seeds)
+            walks = 0.05 * random.standard_normal((seeds, LAST)).cumsum(axis=1) + 0.1 * np.arange(1, LAST + 1)
+            series = Series({s: dict(enumerate([a, *(a + walks[s])])) for s, a in enumerate(starts)})
+            slope = bootstrap(series, fit_law(line, steps_of(series), LAST), 500, random)["b"]
+            low, high = np.quantile(slope, [0.05, 0.95])
+            a = interval(list(starts), 0.9)
+            held[:, column] += (a.low or 0) <= 4 <= (a.high or 0), low <= 0.1 <= high
+    for name, cells in zip(("`a` (log-perplexity of generation 0)", "`b` of a line"), held / each, strict=True):
+        yield f"| {name} | " + " | ".join(f"{cell:.1%}" for cell in cells) + " |"
+
+
+def shares_table(each: int) -> Iterator[str]:
+    """Which synthetic share the verdict on a mixture names: p2 = 0.01, 0.05, 0.1, 0.5 beside real rows alone.
+
+    Errors differ by `own` from cell to cell and by `shared` from seed to seed (standard deviations of their logarithms).
+    """
+    yield "| error with any share is | own | shared | seeds | a share below 0.5 named | told apart from real rows |"
+    yield "|---|---|---|---|---|---|"
+    random = np.random.Generator(np.random.Philox(17))
+    shares = (0.0, 0.01, 0.05, 0.1, 0.5)
+    tree = {"kind": "mixture", "learner": "ridge", "mixture": {"rows": [1000], "share": list(shares)}, "data": {}}
+    for ratio, own, shared in ((1.0, 0.05, 0.0), (1.0, 0.2, 0.0), (1.0, 0.2, 0.3), (1.3, 0.05, 0.3), (1.3, 0.2, 0.3)):
+        for seeds in SEEDS:
+            named = apart = 0
+            for _ in range(each):
+                common = np.exp(shared * random.standard_normal(seeds))
+                rows = [
+                    {"policy": f"p2={p}", "seed": s, "generation": 0, "rows": 1000, "share": p}
+                    | {"real_rows": round(1000 * (1 - p)), "synthetic_rows": round(1000 * p)}
+                    | {"error": float(common[s] * (ratio if p else 1.0) * np.exp(own * random.standard_normal()))}
+                    for s in range(seeds)
+                    for p in shares
+                ]
+                said = mixture_verdict(rows, tree)
+                named += "p2 = 0.5 " not in said
+                apart += seeds > 1 and "not told apart" not in said
+            yield f"| ×{ratio:g} | {own:g} | {shared:g} | {seeds} | {named / each:.1%} | {apart / each:.1%} |"
+
+
+def first_table(each: int) -> Iterator[str]:
+    """False words of one and of several seeds where generation 0 alone is off by chance and nothing else ever changes."""
+    yield "| generation 0 is off by | last generation | " + " | ".join(f"{n} seed{'s' * (n > 1)}" for n in SEEDS) + " |"
+    yield "|---|---|" + "---|" * len(SEEDS)
+    random = np.random.Generator(np.random.Philox(18))
+    for noise in (0.05, 0.15, 0.3):
+        for last in (3, 5, 9):
+            cells = []
+            for seeds in SEEDS:
+                wrong = 0
+                for _ in range(each):
+                    rows = [row for row in made(random, seeds, 1.0, 0.0, instruments=True) if row["generation"] <= last]
+                    off = noise * random.standard_normal(seeds)
+                    for row in rows:
+                        if row["generation"]:
+                            for name in ("nll", "tail_change", "head_change"):
+                                row[name] -= off[row["seed"]]
+                    wrong += false_word(diagnose(rows).policies[0].state, 1.0)
+                cells.append(f"{wrong / each:.1%}")
+            yield f"| {noise:g} | {last} | " + " | ".join(cells) + " |"
+
+
 TABLES = {
     "False words, and the two commonest words": words_table,
     "Where it is going": trends_table,
     "Any false word, call or pair in a run in which nothing changes": runs_table,
     "How often 95% intervals hold the truth": coverage_table,
+    "How often the forecast's 90% intervals of parameters hold the truth": parameters_table,
+    "Which share of a mixture is named": shares_table,
+    "Generation 0 alone is off by chance": first_table,
 }
 
 

@@ -141,7 +141,7 @@ def evaluate(
         said = show.protocol(measured["protocol"], measured["predicted_tokens"])
         facts = {
             "perplexity": show.perplexity(measured["perplexity"]),
-            "word perplexity": show.perplexity(measured["word_perplexity"]),
+            "word perplexity": show.word_perplexity(measured["word_perplexity"]),
             "bits per byte": f"{measured['bits_per_byte']:.4f}",
             "protocol": said,
         }

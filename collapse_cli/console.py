@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
+from collapse_cli.metrics import NO_WORDS
 from collapse_cli.metrics.families import headline
 from collapse_cli.metrics.words import SAME
 from collapse_cli.stage import Finished, Stage
@@ -147,6 +148,11 @@ def perplexity(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
+def word_perplexity(value: float | None) -> str:
+    """A word perplexity, or why there is none."""
+    return NO_WORDS if value is None else perplexity(value)
+
+
 def change(value: float, first: float) -> str:
     """Relative to generation 0: +12%, or ×20.8 where percent grow unwieldy."""
     ratio = value / first
@@ -248,7 +254,11 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], run: str) -> Table:
             table.add_row(*where, logged, "[dim]pruned[/]", *[""] * (len(names) - 5))
             continue
         difference = "" if row["difference"] is None else f"{row['difference']:.1e}"
-        of_text = (perplexity(row["word_perplexity"]), f"{row['bits_per_byte']:.4f}") if text else ()
+        of_text = (
+            ("–" if (said := row["word_perplexity"]) is None else perplexity(said), f"{row['bits_per_byte']:.4f}")
+            if text
+            else ()
+        )
         table.add_row(*where, logged, f"{row[measure]:,.4f}", difference, *of_text)
     return table
 

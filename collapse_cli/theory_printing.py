@@ -86,7 +86,7 @@ def show(
             continue
         drawn = ["", ""] if measured else []
         if found is not None:
-            drawn = [f"{_said(found.mean)} ± {found.error:.2g}", ""]
+            drawn = [_said(found.mean) + (f" ± {found.error:.2g}" if math.isfinite(found.error) else ""), ""]
             off = math.nan if value is None else found.relative(value)
             if math.isfinite(off):
                 drawn[1] = f"{off:+.2%}" if abs(off) < 10 else f"{off:+.0e}"
@@ -94,7 +94,9 @@ def show(
     console = terminal.console()
     console.print(table)
     trials = next(iter(measured.values())).trials if measured else 0
-    note += f" Simulated: {trials} trials, seed {seed}." if trials else ""
+    if trials:
+        alone = ": one trial has no standard error" if trials == 1 else ""
+        note += f" Simulated: {trials:,} trial{'s' if trials > 1 else ''}, seed {seed}{alone}."
     console.print(note, style="dim", highlight=False, markup=False)
 
 

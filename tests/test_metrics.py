@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collapse_cli import console
 from collapse_cli.data import InputError
 from collapse_cli.metrics import duplicate_share, perplexity, share_with, text_measures, warnings
 
@@ -34,6 +35,22 @@ def test_words_and_bytes_are_those_of_the_text() -> None:
     found = text_measures(np.array([math.log(8) * 10]), np.array([10]), tokens=12, words=6, size=30)
     assert found["word_perplexity"] == pytest.approx(64)
     assert found["bits_per_byte"] == pytest.approx(3 * 0.4)
+
+
+@pytest.mark.parametrize("words", [0, 1])
+def test_where_no_word_ends_there_is_no_word_perplexity(words: int) -> None:
+    """100 kB without a blank had one of 1.8e308, as if it had been measured; text of nothing but line ends none at all."""
+    found = text_measures(np.array([8.0]), np.array([2]), tokens=40_000, words=words, size=100_000)
+    assert found["word_perplexity"] is None
+    assert found["bits_per_byte"] == pytest.approx(4 * 0.4 / math.log(2))
+    assert (
+        text_measures(np.array([8.0]), np.array([2]), 40_000, 2, 100_000)["word_perplexity"] is None
+    )  # beyond all floats
+    assert text_measures(np.array([8.0]), np.array([2]), 40, 2, 100)["word_perplexity"] == pytest.approx(math.exp(80))
+    assert "not defined" in console.word_perplexity(None)
+    row = {"policy": "keep-0", "seed": 0, "generation": 0, "measure": "perplexity", "logged": 54.0, "pruned": False}
+    row |= {"perplexity": 54.0, "difference": 0.0, "word_perplexity": None, "bits_per_byte": 2.3}
+    assert "–" in list(console.evaluation_table([row], "run").columns[6].cells)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])

@@ -310,3 +310,13 @@ def test_help_lists_the_models(capsys: Say) -> None:
     said = capsys.readouterr().out
     for model in MODELS:
         assert model in said
+
+
+def test_one_trial_has_no_standard_error(capsys: Say, wide: None) -> None:
+    """It was "0.037987 ± nan", of "1 trials"."""
+    assert main(["theory", "ridge", "--simulate", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "nan" not in said
+    assert re.search(r"risk +0\.03\d+ +0\.03\d+ +[-+]", said)
+    assert "Simulated: 1 trial, seed 0: one trial has no standard error." in " ".join(said.split())
+    assert asked(capsys, "ridge", "--simulate", "1")["simulated"]["risk"]["standard_error"] is None

@@ -23,7 +23,8 @@ LEVEL_WITHIN = 1.1  # a curve that changes by less than this factor over the lat
 LEAST_STEPS = 3  # steps between generations that a trend needs
 ONE_SEED = (
     f"one seed: no interval for perplexity, since one seed cannot tell noise from change; words allow for noise of {NOISE:g} nats "
-    "between seeds (a factor of 1.8 either way), calls are over rows and the scatter between generations"
+    "between seeds (a factor of 1.8 either way), calls are over rows and the scatter between generations, and "
+    "take for granted that generation 0 is off by chance no more than the others"
 )
 GRANTED = (
     f"the interval of the change is narrower than the seeds alone would make it: it takes for granted that noise between seeds "
@@ -179,7 +180,7 @@ def _trend(logs: Mapping[int, float]) -> str:
     both standing still and a change that counts: "".
     """
     steps = sorted(logs)
-    later = [generation for generation in steps if generation >= max(1, steps[-1] // 2)]
+    later = [generation for generation in steps if generation >= _half(steps[-1])]
     if len(later) <= LEAST_STEPS:
         return ""
     paces = [(logs[b] - logs[a]) / (b - a) for a, b in pairwise(later)]
@@ -216,6 +217,19 @@ def _verdict(found: Sequence[PolicyDiagnosis], generations: int | None) -> str:
     return said[0].upper() + said[1:] + "." if head else said + "."
 
 
+def _going(policy: PolicyDiagnosis) -> str:
+    """Where a policy is going; what is called level is said with it."""
+    if policy.trend != "level":
+        return TRENDS[policy.trend]
+    since = min(generation for generation in policy.ratios if generation >= _half(policy.last))
+    return f"{TRENDS[policy.trend]} (within ×{LEVEL_WITHIN:g} since generation {since})"
+
+
+def _half(last: int) -> int:
+    """The first generation of the later half."""
+    return max(1, last // 2)
+
+
 def _policy_verdict(policy: PolicyDiagnosis, together: bool) -> str:
     if policy.last == 0:
         return f"{policy.policy} {policy.state}"
@@ -223,9 +237,9 @@ def _policy_verdict(policy: PolicyDiagnosis, together: bool) -> str:
     mean, ends = factors(policy.ratio)
     state = f"{policy.policy} {policy.state}"
     if policy.state == "collapses":
-        state += f" and {TRENDS[policy.trend]}" if policy.trend else " (whether it still rises is not shown)"
+        state += f" and {_going(policy)}" if policy.trend else " (whether it still rises is not shown)"
     elif policy.state == "loses quality" and policy.trend:
-        state += f" and {TRENDS[policy.trend]}"
+        state += f" and {_going(policy)}"
     said = f"{state}{when}, perplexity {mean}{f' (95% interval {ends})' if ends else ''}"
     names = {"early": "early collapse", "general": "general loss", "late": "late collapse"}
     calls = [call for call in policy.calls.values() if call.generation is not None]

@@ -1,14 +1,15 @@
 """Where a run is heading, and how much real data would stop it. Reads run folders only; docs/forecast.md says how."""
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from collapse_cli.config import ConfigError
+from collapse_cli.console import floored
 from collapse_cli.forecast import share as shares
+from collapse_cli.forecast.collecting import HORIZON, collect, log_perplexity
 from collapse_cli.forecast.command import again, check_kind, name_given, seen_from_here
 from collapse_cli.forecast.fit import (
     HIGHEST,
@@ -21,10 +22,10 @@ from collapse_cli.forecast.fit import (
     weights,
 )
 from collapse_cli.forecast.laws import Array
-from collapse_cli.forecast.resample import BOOTSTRAPPED_SEEDS, bootstrap
+from collapse_cli.forecast.resample import bootstrap
 from collapse_cli.forecast.tables import sentences, tables
 from collapse_cli.metrics import perplexity
-from collapse_cli.metrics.intervals import NOISE
+from collapse_cli.metrics.intervals import NOISE, interval
 from collapse_cli.policies import parse
 from collapse_cli.rundir import RunFolder
 
@@ -32,9 +33,9 @@ __all__ = ["forecast", "forecast_rows", "sentences", "tables", "vocabulary_of"]
 
 GENERATIONS = (10, 20, 50)
 FACTORS = (1.1, 1.5, 2.0)
-HORIZON = 1000  # generations; later than that is "not"
 LEAST_GENERATIONS, LEAST_STEPS = 5, 5
 DRAWS, REPLICATES = 2000, 500
+LEVEL = 0.9
 SEED = 20261120
 
 
@@ -109,6 +110,9 @@ def forecast_rows(
     if generation is not None and not 1 <= generation <= HORIZON:
         raise ConfigError(f"--generation {generation}: give a generation from 1 to {HORIZON}")
     measured, notes = collect(rows)
+    said = [row["protocol"].get("floor") for row in rows if isinstance(row.get("protocol"), Mapping)]
+    for floor in sorted({floor for floor in said if isinstance(floor, float)}):
+        notes.append(f"{floored(floor)}; the share of tokens without probability (unseen_share) is not forecast")
     policies: list[dict[str, Any]] = []
     models: dict[str, list[Fit]] = {}
     for name in dict.fromkeys(row["policy"] for row in rows):
@@ -117,6 +121,10 @@ def forecast_rows(
             continue
         policies.append(_policy(name, measured[name], vocabulary, models))
     share = _share(measured, models, factor, generation)
+    for one in share.get("ratios", []):
+        one["ceiling"] = None
+        if vocabulary is not None:
+            one["ceiling"] = math.exp(_highest(measured[one["policy"]], vocabulary) - measured[one["policy"]].first())
     return {
         "policies": policies,
         "share": share,
@@ -125,64 +133,13 @@ def forecast_rows(
     }
 
 
-def collect(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Series], list[str]]:
-    """The series of each policy, and notes about rows that cannot be used."""
-    values: dict[str, dict[int, dict[int, float]]] = {}
-    errors: dict[str, dict[int, dict[int, Array]]] = {}
-    bad: dict[str, list[str]] = {}
-    late: dict[str, int] = {}
-    for row in rows:
-        policy, seed, generation = row["policy"], row["seed"], row["generation"]
-        if not 0 <= generation <= HORIZON:
-            late[policy] = late.get(policy, 0) + 1
-            continue
-        value = _log_perplexity(row)
-        if value is None:
-            bad.setdefault(policy, []).append(f"{generation} (seed {seed})")
-            continue
-        values.setdefault(policy, {}).setdefault(seed, {})[generation] = value
-        if (error := _text_errors(row)) is not None:
-            errors.setdefault(policy, {}).setdefault(seed, {})[generation] = error
-    notes = [f"{name}: no finite perplexity at generation {', '.join(at)}; left out" for name, at in bad.items()]
-    for name, n in late.items():
-        notes.append(f"{name}: generations outside 0..{HORIZON} left out ({n} row{'s' if n > 1 else ''})")
-    series = {}
-    for policy, by in values.items():
-        if lost := sorted(seed for seed, one in by.items() if 0 not in one):
-            notes.append(f"{policy}: no generation 0 of seed {', '.join(map(str, lost))}; left out")
-        kept = {seed: dict(sorted(one.items())) for seed, one in sorted(by.items()) if 0 in one and len(one) > 1}
-        if kept:
-            series[policy] = Series(kept, errors.get(policy, {}))
-    return series, notes
-
-
 def _lacking(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """What a policy without a series has too little of."""
-    found = {row["generation"] for row in rows if row["policy"] == name and _log_perplexity(row) is not None}
+    found = {row["generation"] for row in rows if row["policy"] == name and log_perplexity(row) is not None}
     if found != {0}:
         return "no seed has both generation 0 and a later one"
     least = f"{LEAST_GENERATIONS} generations, or {LEAST_STEPS + 1} of a single seed"
     return f"only generation 0 is measured; a forecast needs at least {least}"
-
-
-def _log_perplexity(row: Mapping[str, Any]) -> float | None:
-    nll = row.get("nll")
-    if isinstance(nll, (int, float)) and math.isfinite(nll):
-        return float(nll)
-    value = row.get("perplexity")
-    if isinstance(value, (int, float)) and 0 < value < sys.float_info.max:
-        return math.log(value)
-    return None
-
-
-def _text_errors(row: Mapping[str, Any]) -> Array | None:
-    """Standard errors over test rows of parts of the change from generation 0: by decile, weighted by its tokens."""
-    error, tokens = row.get("nll_change_by_decile_se"), row.get("tokens_by_decile")
-    if not (isinstance(error, list) and isinstance(tokens, list) and len(error) == len(tokens) == 10):
-        return None
-    total = sum(tokens) + (row.get("unseen_tokens") or 0)
-    parts = np.array([(e or 0.0) * t / max(total, 1) for e, t in zip(error, tokens, strict=True)], dtype=float)
-    return parts if bool(np.isfinite(parts).all()) else None
 
 
 def _policy(name: str, series: Series, vocabulary: int | None, models: dict[str, list[Fit]]) -> dict[str, Any]:
@@ -209,9 +166,7 @@ def _policy(name: str, series: Series, vocabulary: int | None, models: dict[str,
     mixed = mixture(fits)
     best = int(names.argmax())
     known = series.mean(series.last) - series.first()
-    highest = HIGHEST
-    if vocabulary is not None:
-        highest = max(math.log(vocabulary), *(value for by in series.values.values() for value in by.values()))
+    highest = _highest(series, vocabulary)
     horizon = HORIZON - series.last if series.last < HORIZON else 1
     made = paths(series, fits, mixed, horizon, DRAWS, rng, highest=highest)
     notes = []
@@ -231,15 +186,24 @@ def _policy(name: str, series: Series, vocabulary: int | None, models: dict[str,
         "best": fits[best].law.name,
         "parameters": _estimates(series, fits[best], rng),
         "bootstrap": {
-            "seeds": "drawn with replacement" if len(series.values) > 1 else "one: its generation 0 does not vary",
-            "steps": "with their seeds" if len(series.values) >= BOOTSTRAPPED_SEEDS else "made anew from law and noise",
+            "seeds": "a t interval of generation 0"
+            if len(series.values) > 1
+            else "one: its generation 0 does not vary",
+            "steps": "made anew from law and noise",
             "rows": "test rows by decile" if series.errors else "not resampled: their errors are not in this run",
             "replicates": REPLICATES,
         },
         "expected": [_expected(series, made, g) for g in GENERATIONS],
-        "times": [_time(series, made, factor) for factor in FACTORS],
+        "times": [_time(series, made, factor, highest) for factor in FACTORS],
         "notes": notes,
     }
+
+
+def _highest(series: Series, vocabulary: int | None) -> float:
+    """Log-perplexity at which forecasts end: that of guessing evenly, or the largest measured, if that is larger."""
+    if vocabulary is None:
+        return HIGHEST
+    return max(math.log(vocabulary), *(value for by in series.values.values() for value in by.values()))
 
 
 def _measured(series: Series, generation: int) -> dict[str, Any]:
@@ -266,17 +230,13 @@ def _at_edge(fit: Fit) -> bool:
 
 
 def _estimates(series: Series, fit: Fit, rng: np.random.Generator) -> dict[str, dict[str, float | None]]:
-    values = {"a": float(np.mean([by[0] for by in series.values.values()]))}
-    if fit.law.sloped:
-        values["b"] = float(fit.slope[fit.best])
-    if fit.law.shape:
-        values[fit.law.shape] = float(fit.shape[fit.best])
+    first = interval([by[0] for by in series.values.values()], LEVEL)
+    found = {"a": {"value": first.mean, "low90": first.low, "high90": first.high}}
     drawn = bootstrap(series, fit, REPLICATES, rng)
-    found: dict[str, dict[str, float | None]] = {}
-    for name, value in values.items():
-        low, high = (float(q) for q in np.quantile(drawn[name], [0.05, 0.95]))
-        known = name != "a" or len(series.values) > 1
-        found[name] = {"value": value, "low90": low if known else None, "high90": high if known else None}
+    values = {"b": float(fit.slope[fit.best]), fit.law.shape: float(fit.shape[fit.best])}
+    for name, ends in drawn.items():
+        low, high = (float(q) for q in np.quantile(ends, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+        found[name] = {"value": values[name], "low90": low, "high90": high}
     return found
 
 
@@ -300,16 +260,20 @@ def _expected(series: Series, made: Array, generation: int) -> dict[str, Any]:
     return record | {"times_beyond": generation / series.last}
 
 
-def _time(series: Series, made: Array, factor: float) -> dict[str, Any]:
+def _time(series: Series, made: Array, factor: float, highest: float) -> dict[str, Any]:
     """The generation whose perplexity reaches `factor` times generation 0's: as measured, or from the paths.
 
     From the paths: `low90`, `generation`, `high90` are the first generations at which the chance of being there is 5%, 50%
-    and 95%, null where that is not within `HORIZON` generations; `chance` is that at the last of these.
+    and 95%, null where that is not within `HORIZON` generations; `chance` is that at the last of these. Where paths end
+    below it, at guessing evenly, all of these are null, and `beyond` is true: nothing is known of it.
     """
     level = series.first() + math.log(factor)
     for generation in series.generations():
         if generation > 0 and series.mean(generation) >= level:
             return {"factor": factor, "measured": True, "generation": generation, "chance": 1.0}
+    if level > highest:
+        unknown = dict.fromkeys(("generation", "low90", "high90", "chance"))
+        return {"factor": factor, "measured": False, "beyond": True} | unknown
     chance = (made >= level).mean(0)
     record: dict[str, Any] = {"factor": factor, "measured": False}
     for name, least in (("generation", 0.5), ("low90", 0.05), ("high90", 0.95)):

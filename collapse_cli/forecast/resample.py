@@ -5,45 +5,36 @@ import numpy as np
 from collapse_cli.forecast.fit import TINY, Fit, Series, Steps, design, steps_of
 from collapse_cli.forecast.laws import Array
 
-BOOTSTRAPPED_SEEDS = 5  # from so many seeds on, whole seeds are drawn; fewer give too few different draws
-
 
 def bootstrap(series: Series, fit: Fit, draws: int, rng: np.random.Generator) -> dict[str, Array]:
     """The law's parameters fitted again to resampled series.
 
-    With `BOOTSTRAPPED_SEEDS` seeds or more, seeds are drawn with replacement, their series whole. With fewer, the steps
-    are made anew from the fitted law and its noise, whose size is drawn too; a still comes from seeds drawn with
-    replacement. Where the errors over test rows are known, each replicate also moves the text: every part of it by one
-    normal number for all generations and seeds, since all are scored on the same rows.
+    The steps are made anew from the fitted law and its noise, whose size is drawn too. Whole seeds drawn with replacement
+    gave intervals that are too narrow: those of 90% held the slope of a line in 75% of series of five seeds. Where the
+    errors over test rows are known, each replicate also moves the text: every part of it by one normal number for all
+    generations and seeds, since all are scored on the same rows.
 
     Returns:
-        name -> (draws,), for a, b and the shape.
+        name -> (draws,), for b and the shape; nothing for a law that has neither.
     """
     law = fit.law
     steps = steps_of(series.since(law.origin) or series)
-    firsts = np.array([by[0] for by in series.values.values()])
-    seeds, count = len(firsts), len(steps.end)
-    drawn = rng.integers(0, seeds, (draws, seeds))
+    count = len(steps.end)
     text = rng.standard_normal((draws, steps.error_after.shape[1]))
-    if seeds >= BOOTSTRAPPED_SEEDS:
-        times = (drawn[:, :, None] == np.arange(seeds)).sum(1)[:, steps.seed.astype(int)].astype(float)
-        before, after = np.tile(steps.before, (draws, 1)), np.tile(steps.after, (draws, 1))
-    else:
-        times = np.ones((draws, count))
-        before, after = _made_anew(fit, steps, draws, rng)
+    before, after = _made_anew(fit, steps, draws, rng)
     before, after = before + text @ steps.error_before.T, after + text @ steps.error_after.T
     x, kept, spread = design(law, steps, fit.shape)
     x, penalty = x / spread, 2 * np.log(spread)
     found = np.empty((draws, 2))
     for i in range(draws):
         z = (after[i] - kept * before[i]) / spread
-        weight = (times[i] * x**2).sum(1)
-        slope = (times[i] * x * z).sum(1) / np.where(weight > 0, weight, 1)
+        weight = (x**2).sum(1)
+        slope = (x * z).sum(1) / np.where(weight > 0, weight, 1)
         slope = np.maximum(slope, 0) if law.only_up else slope
-        loss = np.maximum((times[i] * (z - slope[:, None] * x) ** 2).sum(1), TINY**2)
-        best = int((times[i].sum() * np.log(loss) + (times[i] * penalty).sum(1)).argmin())
+        loss = np.maximum(((z - slope[:, None] * x) ** 2).sum(1), TINY**2)
+        best = int((count * np.log(loss) + penalty.sum(1)).argmin())
         found[i] = slope[best], fit.shape[best]
-    parameters = {"a": firsts[drawn].mean(1)}
+    parameters: dict[str, Array] = {}
     if law.sloped:
         parameters["b"] = found[:, 0]
     if law.shape:

@@ -76,6 +76,8 @@ def when(time: Record, last: int) -> str:
     """
     if time["measured"]:
         return f"measured at generation {time['generation']}"
+    if time.get("beyond"):
+        return "above guessing evenly: not forecast"
     middle, low, high = (time[name] for name in ("generation", "low90", "high90"))
     far = min(FAR * last, LATEST)
     if low is None or low > far:
@@ -253,12 +255,21 @@ def _ratios(share: Record) -> Table:
     for one in share["ratios"]:
         sure = [end <= share["factor"] for end in (one["low90"], one["high90"])]
         within = "yes" if all(sure) else "perhaps" if any(sure) else "no"
-        ratio = _ratio(one["ratio"]) + ("" if one["measured"] else " [dim]expected[/]")
-        table.add_row(short(one["policy"]), ratio, f"{_ratio(one['low90'])} – {_ratio(one['high90'])}", within)
+        ceiling = one["ceiling"]
+        ratio = _ratio(one["ratio"], None if one["measured"] else ceiling) + (
+            "" if one["measured"] else " [dim]expected[/]"
+        )
+        ends = f"{_ratio(one['low90'], ceiling)} – {_ratio(one['high90'], ceiling)}"
+        if limit(ceiling) <= one["low90"]:
+            ends = f"{_ratio(one['low90'], ceiling)} (guessing evenly)"
+        table.add_row(short(one["policy"]), ratio, ends, within)
     return table
 
 
-def _ratio(value: float) -> str:
+def _ratio(value: float, ceiling: float | None) -> str:
+    """A multiple of generation 0's perplexity; no figure from that of guessing evenly on, where it is known."""
+    if value >= limit(ceiling):
+        return f"above ×{ceiling:.3g}"
     return f"×{value:.3g}" if math.isfinite(value) and value < UNREADABLE else "> ×1e12"
 
 

@@ -9,6 +9,9 @@ import numpy as np
 
 from collapse_cli.data import InputError
 
+LARGEST = math.log(sys.float_info.max)  # nats: of more there is no exponential
+NO_WORDS = "not defined: no white space parts the text into words"  # why there is no word perplexity
+
 
 def perplexity(nll: float) -> float:
     """The exponential of the mean negative log-likelihood (nats per predicted token).
@@ -21,7 +24,9 @@ def perplexity(nll: float) -> float:
         return sys.float_info.max
 
 
-def text_measures(nll: np.ndarray, predicted: np.ndarray, tokens: int, words: int, size: int) -> dict[str, float | int]:
+def text_measures(
+    nll: np.ndarray, predicted: np.ndarray, tokens: int, words: int, size: int
+) -> dict[str, float | int | None]:
     """Token-weighted measures of a scored text.
 
     Args:
@@ -32,6 +37,8 @@ def text_measures(nll: np.ndarray, predicted: np.ndarray, tokens: int, words: in
     Returns:
         `nll` nats per predicted token; `perplexity` its exponential; `predicted_tokens`; `word_perplexity` and
         `bits_per_byte`: the mean NLL per token times tokens per word, or per byte, which makes tokenizers comparable.
+        `word_perplexity` is None where no word ends (`NO_WORDS`): of a text without white space between words, and where
+        words are so long that it is larger than any float.
 
     Raises:
         InputError: when the loss is not finite.
@@ -40,12 +47,13 @@ def text_measures(nll: np.ndarray, predicted: np.ndarray, tokens: int, words: in
     mean = float(nll.sum(dtype=np.float64)) / total
     if not math.isfinite(mean):
         raise InputError(f"the model's loss on the test text is {mean}; lower train.lr or set train.dtype = float32")
+    word = mean * tokens / words if words > 1 else math.inf
     return {
         "perplexity": perplexity(mean),
         "nll": mean,
         "predicted_tokens": total,
         "bits_per_byte": mean * tokens / size / math.log(2),
-        "word_perplexity": perplexity(mean * tokens / words),
+        "word_perplexity": math.exp(word) if word < LARGEST else None,
     }
 
 
