@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli import config
-from collapse_cli.rundir import RunFolder
+from collapse_cli.rundir import RULE_OF_NAMES, RunFolder, can_be_named
 
 
 def experiment(
@@ -31,6 +31,11 @@ def experiment(
         if not os.path.lexists(file):
             config.read_toml(file)  # says what it may have meant
         raise config.ConfigError(f"both a file ({file}) and a preset ({preset}) are named; name one of them")
+    if file is not None and name is None and os.path.lexists(file) and not can_be_named(file.stem):
+        raise config.ConfigError(
+            f"{file}: a run has the name of its file, and {file.stem[:120]!r} cannot be one: {RULE_OF_NAMES}; give it another "
+            "with --name"
+        )
     chosen = preset or config.DEFAULT_PRESET
     path = file or config.preset_path(chosen)
     where = str(path) if file else f"preset {chosen}"

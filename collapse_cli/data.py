@@ -153,7 +153,7 @@ def load_text(
     splits = {name: tuple(row if row.endswith("\n") else row + "\n" for row in rows) for name, rows in splits.items()}
     for name, rows in splits.items():
         if not any(row.strip() for row in rows):
-            raise InputError(f"{source}: the {name} text is empty")
+            raise InputError(f"{source}: the {textfiles.WORDS[name]} text is empty")
     if "test" not in splits:
         rows = splits["train"]
         held = int(len(rows) * HELD_OUT)

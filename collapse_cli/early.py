@@ -208,7 +208,7 @@ def _check_config(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"the model: there is no file {str(path)!r}")
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"the model: {path} is not a transformers config in JSON ({error})") from None
     if not isinstance(fields, dict):

@@ -27,6 +27,14 @@ NEEDED_OF_LM = NEEDED | {"perplexity", "predicted_tokens", "protocol"}
 Where = tuple[str, int, int]  # policy, seed, generation
 
 
+RULE_OF_NAMES = f"a run's name is at most 100 letters, digits, '.', '_' and '-', starts with a letter or digit, and is not {STORE!r}"
+
+
+def can_be_named(name: str) -> bool:
+    """Whether a run can have that name: `RULE_OF_NAMES`."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None and name.lower() != STORE
+
+
 class RunFolder:
     """One experiment's folder `runs/NAME`. Several processes may write to it: each change is made under its lock."""
 
@@ -36,11 +44,8 @@ class RunFolder:
         Raises:
             ConfigError: for a name that is no plain file name.
         """
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.lower() == STORE:
-            raise ConfigError(
-                f"--name {name[:120]!r}: a run's name is at most 100 letters, digits, '.', '_' and '-', starts with a letter "
-                f"or digit, and is not {STORE!r}"
-            )
+        if not can_be_named(name):
+            raise ConfigError(f"--name {name[:120]!r}: {RULE_OF_NAMES}")
         self.runs, self.name, self.path = runs, name, runs / name
         self._file, self._read, self._there = (
             0,

@@ -76,7 +76,7 @@ def _groups(folder: Path, chosen: Mapping[str, str]) -> tuple[dict[str, list[Pat
             shards = {re.sub(r"\d+", "", file.name) for file in found}
             if len(shards) > 1:
                 raise InputError(
-                    f"{folder}: which file is the {split} text? ({_names(found)}) Say --set data.{split}=FILE"
+                    f"{folder}: which file is the {WORDS[split]} text? ({_names(found)}) Say --set data.{split}=FILE"
                 )
             groups[split] = found
     if "train" not in groups:

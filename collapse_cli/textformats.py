@@ -18,8 +18,9 @@ from collapse_cli import files
 from collapse_cli.errors import InputError
 
 PACKED = ".gz"
+GZIP = b"\x1f\x8b"
 BINARY = {  # how files begin that are no text, whatever they are called
-    b"\x1f\x8b": "compressed with gzip (name it .gz)",
+    GZIP: "compressed with gzip (name it .gz)",
     b"PK\x03\x04": "a zip archive",
     b"\x28\xb5\x2f\xfd": "compressed with zstd",
     b"\xfd7zXZ": "compressed with xz",
@@ -30,6 +31,7 @@ BINARY = {  # how files begin that are no text, whatever they are called
     b"version https://git-lfs": "a git-lfs pointer, not the file itself (run `git lfs pull`)",
 }
 WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16 and, for the first, UTF-32
+OTHER_SIGNS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 SURROGATE = re.compile("[\\ud800-\\udfff]")
 MANY = 0.1  # of all bytes; UTF-16 of English holds 0.5 of zero bytes, text none
 
@@ -47,6 +49,10 @@ def unpacked(path: Path) -> bytes:
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
+            if not content.startswith(GZIP):
+                raise InputError(
+                    f"{path} is not compressed with gzip, whatever its name says; take {PACKED} off its name"
+                ) from None
             raise InputError(f"{path} cannot be unpacked: {error}; is it complete?") from None
     if not content:
         raise InputError(f"{path} is empty")
@@ -150,11 +156,31 @@ _KINDS = {bool: "true or false", list: "a list", dict: "an object"}
 
 
 def _no_column(where: str, column: str, there: Sequence[str]) -> str:
-    names = ", ".join(str(name)[:40] for name in there[:12])
+    names = ", ".join(_shown(str(name)) for name in there[:12])
     chats = {"messages", "conversations"} & set(map(str, there))
     return f"{where} has no column {column!r} (there: {names}); say --set data.text=COLUMN" + (
         f"; a column of chats ({', '.join(chats)}) is not text: write each chat out as one string" if chats else ""
     )
+
+
+def _shown(name: str) -> str:
+    """A column's name as it is; in quotes where blanks or signs would hide what it is."""
+    return name[:40] if re.fullmatch(r"\S+( \S+)*", name) and "," not in name else repr(name[:40])
+
+
+def _parted(names: Sequence[str]) -> str:
+    """The signs, in words, that part the cells of a first line where commas do not; "" where there are none."""
+    return next((word for sign, word in OTHER_SIGNS.items() if any(sign in name for name in names)), "")
+
+
+def _no_csv_column(path: Path, column: str, there: Sequence[str]) -> str:
+    """As `_no_column`, for files whose cells another sign parts, and for those whose first line is no line of names."""
+    if parted := _parted(there):
+        return (
+            f"{path}: the first line has {parted} in it ({', '.join(map(_shown, there[:3]))}); cells must be parted by commas: "
+            "write the file again with those"
+        )
+    return f"{_no_column(str(path), column, there)}; the first line must be the names of the columns"
 
 
 def _csv(path: Path, content: bytes, column: str) -> list[str | None]:
@@ -168,8 +194,8 @@ def _csv(path: Path, content: bytes, column: str) -> list[str | None]:
                 raise InputError(
                     f"{path} has {names.count(column)} columns called {column!r}; give each a name of its own"
                 )
-            if column not in names:
-                raise InputError(_no_column(str(path), column, names))
+            if column not in names or (len(names) == 1 and _parted(names)):
+                raise InputError(_no_csv_column(path, column, names))
             place = names.index(column)
             for record in records:
                 if len(record) != len(names) and record:

@@ -1,6 +1,7 @@
 """Folders that are not the model they say they are: refused in one line, or scored as the whole model is."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from collapse_cli.data import InputError
+from collapse_cli.learners import reading
 from collapse_cli.lm import architecture, folders
 from collapse_cli.lm import model as models
 from collapse_cli.lm import text as texts
@@ -177,7 +179,7 @@ WRONG_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "quantised by GPTQ": ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"quantised \(gptq\)"),
     "quantised by torchao": ({"quantization_config": {"quant_method": "torchao"}}, r"quantised \(torchao\)"),
     "not causal": ({"model_type": "t5"}, "no causal language model"),
-    "unknown": ({"model_type": "nobodys"}, "config cannot be used"),
+    "unknown": ({"model_type": "nobodys"}, "cannot be used: model_type is .nobodys."),
     "code of its own": ({"model_type": "nobodys", "auto_map": {"AutoConfig": "mine.Mine"}}, "code|config cannot"),
 }
 
@@ -234,6 +236,17 @@ def index_damaged(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text("[]")
 
 
+def pipe(path: Path) -> None:
+    """What whoever opens it waits at, until somebody writes."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def mark(folder: Path) -> None:
+    file = folder / "config.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+
+
 def only(name: str, content: bytes = b"x") -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         (folder / "model.safetensors").unlink()
@@ -257,6 +270,10 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "an adapter beside a model": (lambda f: (f / "adapter_config.json").write_text("{}"), "holds an adapter"),
     "GGUF": (only("model-q4.gguf"), "GGUF"),
     "ONNX": (only("model.onnx"), "ONNX"),
+    "weights of a variant only": (only("model.fp16.safetensors"), "variant only .*; rename it to model.safetensors"),
+    "a pipe for weights": (lambda f: pipe(f / "model.safetensors"), "model.safetensors is a named pipe"),
+    "a pipe for a config": (lambda f: pipe(f / "generation_config.json"), "generation_config.json is a named pipe"),
+    "a config with a mark": (mark, "config.json begins with a byte order mark"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no weights"),
     "no config": (lambda f: (f / "config.json").unlink(), "has no config.json"),
 }
@@ -537,3 +554,23 @@ def test_a_tokenizer_with_code_of_its_own_is_not_run(tmp_path: Path) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | own))
     with pytest.raises(InputError, match=r"program code that lies beside it .* never runs"):
         texts.load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder: pipe(folder / "tokenizer.json"), "tokenizer.json is a named pipe"),
+        (
+            lambda folder: (folder / "tokenizer.json").unlink(),
+            "it has no tokenizer.json, nor other files that hold tokens",
+        ),
+    ],
+)
+def test_a_tokenizer_whose_tokens_are_not_there_is_refused(
+    change: Callable[[Path], object], said: str, tmp_path: Path
+) -> None:
+    words_tokenizer("a", "b").save_pretrained(tmp_path)
+    change(tmp_path)
+    section = {"tokenizer": str(tmp_path), "tokenizer_sha256": ""}
+    with pytest.raises(InputError, match=said):
+        reading.find_tokenizer(section, {"source": "pydoc"}, None, {})

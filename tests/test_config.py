@@ -193,7 +193,7 @@ def test_decode_settings_that_fit_are_taken(decode: dict[str, Any]) -> None:
     ("tree", "words"),
     [
         ({"data": {"block_size": 32}}, "sample.prompt_tokens = 64 is more than a row holds (data.block_size = 32)"),
-        ({"eval": {"protocol": "sliding"}, "data": {"eval_rows": 10}}, "leave data.eval_rows at 0"),
+        ({"eval": {"protocol": "sliding"}, "data": {"eval_rows": 10}}, "set data.eval_rows = 0"),
         ({"eval": {"block_size": 1}}, "eval.block_size"),
         ({"eval": {"protocol": "sliding", "context": 1}}, "eval.context"),
         ({"eval": {"protocol": "sliding", "context": 64, "stride": 64}}, "eval.stride"),

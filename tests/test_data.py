@@ -187,7 +187,7 @@ def test_a_file_that_is_claimed_for_a_split_serves_no_other(tmp_path: Path) -> N
 def test_two_files_for_one_split_are_ambiguous(tmp_path: Path) -> None:
     source = folder_of(tmp_path, a_train__txt=["a"], b_train__txt=["b"], test__txt=["c"])
     said = refused(source)
-    assert "which file is the train text? (a_train.txt, b_train.txt) Say --set data.train=FILE" in said
+    assert "which file is the training text? (a_train.txt, b_train.txt) Say --set data.train=FILE" in said
     assert plain(load_text(source, train="b_train.txt"), "train") == ["b"]
 
 
@@ -231,7 +231,7 @@ def test_a_file_has_no_files_to_choose_among(tmp_path: Path) -> None:
         ("train.txt", b"", "train.txt is empty"),
         ("train.jsonl", b"", "train.jsonl is empty"),
         ("train.parquet", b"", "train.parquet is empty"),
-        ("train.txt", b" \n\n\t\n", "the train text is empty"),
+        ("train.txt", b" \n\n\t\n", "the training text is empty"),
         ("train.txt", b"caf\xe9\n" * 20, "train.txt is not UTF-8"),
         ("train.txt", b"ok\n" * 600_000 + b"\xc3", "train.txt is not UTF-8"),
         ("train.csv", b"text\ncaf\xe9\n", "train.csv is not UTF-8"),

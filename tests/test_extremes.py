@@ -195,6 +195,16 @@ def test_a_file_at_its_extreme(tmp_path: Path, name: str) -> None:
     assert "my.toml" in line
 
 
+@pytest.mark.parametrize("name", ["my experiment.toml", "-dash.toml", "store.toml", "größe.toml"])
+def test_a_file_whose_name_no_run_can_have_says_so(tmp_path: Path, name: str) -> None:
+    """Nobody gave a --name; it is the file's."""
+    file = tmp_path / name
+    file.write_text(BASE)
+    line = said("run", file)
+    assert "a run has the name of its file, and " in line
+    assert "; give it another with --name" in line
+
+
 def test_a_file_of_100_mb_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "data.toml"
     with file.open("wb") as sparse:

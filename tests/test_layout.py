@@ -84,7 +84,7 @@ ONLY = {
     "learners.ngram": {"data", "metrics", "lm", "learners", "zipf"},
     "learners.reading": {"data", "lm", "learners", "zipf"},
     "learners.lm_measures": {"data", "metrics", "lm", "zipf"},
-    "lm": {"checkpoint", "data", "lm"},
+    "lm": {"checkpoint", "data", "files", "lm"},
     "executors": {"process", "stage", "store"},
     "side_by_side": {"executors", "stage", "store"},
     "report": {

@@ -608,3 +608,31 @@ def test_a_tokenizer_that_puts_a_blank_first_puts_none_between_pieces() -> None:
     assert len(texts.pieces(row)) > 2
     whole = tokenizer(row, add_special_tokens=False)["input_ids"]
     assert texts.encode(tokenizer, [row], line_bos=False).tolist() == whole
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("id;text\n1;a line\n", "the first line has semicolons in it (id;text); cells must be parted by commas"),
+        ("id\ttext\n1\ta line\n", r"the first line has tabs in it ('id\ttext'); cells must be parted by commas"),
+        ("id, text\n1, a line\n", "no column 'text' (there: id, ' text'); say --set data.text=COLUMN"),
+        (
+            "1,a line\n2,another\n",
+            "(there: 1, a line); say --set data.text=COLUMN; the first line must be the names of",
+        ),
+    ],
+)
+def test_a_first_line_of_csv_that_names_no_text_is_explained(tmp_path: Path, content: str, said: str) -> None:
+    assert said in refused(corpus(tmp_path, train__csv=content), train="train.csv")
+
+
+def test_cells_that_semicolons_part_are_never_one_text(tmp_path: Path) -> None:
+    """As where the advice of a message is followed: --set data.text='id;text'."""
+    corpus(tmp_path, train__csv="id;text\n1;a line\n")
+    with pytest.raises(InputError, match="semicolons"):
+        load_text(str(tmp_path), "id;text", train="train.csv")
+
+
+def test_a_file_that_is_called_gz_and_is_not_packed_says_so(tmp_path: Path) -> None:
+    said = refused(corpus(tmp_path, train__txt__gz=TRAIN), train="train.txt.gz")
+    assert said.endswith("train.txt.gz is not compressed with gzip, whatever its name says; take .gz off its name")

@@ -298,7 +298,7 @@ class Experiment(Families):
                 f"(data.block_size = {self.data.block_size})"
             )
         if self.eval.protocol == "sliding" and self.data.eval_rows:
-            raise ValueError("eval.protocol = sliding scores the whole test text; leave data.eval_rows at 0")
+            raise ValueError("eval.protocol = sliding scores the whole test text; set data.eval_rows = 0")
         if self.eval.block_size == 1 or self.eval.context == 1:
             name = "block_size" if self.eval.block_size == 1 else "context"
             raise ValueError(f"eval.{name} = 1 leaves no token to predict")

@@ -54,6 +54,7 @@ def find_tokenizer(
         folder, _ = folders.find_folder(model["tokenizer"], "", "the tokenizer")
     assert folder is not None
     hints["tokenizer"] = str(folder)
+    folders.check_ordinary(folder, "the tokenizer")
     folders.check_downloaded(
         [file for name in folders.TOKENIZER_FILES if (file := folder / name).is_file()], "the tokenizer"
     )

@@ -61,6 +61,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        if "BOM" not in error.msg:
+            raise InputError(f"{path} cannot be read as a model's config: {first_line(error)}") from None
+        raise InputError(
+            f"{path} begins with a byte order mark, with which transformers cannot read it; save it as UTF-8 without one"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as a model's config: {first_line(error)}") from None
     if not isinstance(fields, dict):

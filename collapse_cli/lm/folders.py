@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from collapse_cli import files
 from collapse_cli.data import HubError, InputError, hub_revision
 from collapse_cli.lm.architecture import config_of, few, first_line, outline, read_json
 
@@ -34,6 +36,7 @@ OTHER_FORMATS = {
     "*.ckpt": "a training checkpoint",
 }
 MUCH = 50_000_000  # parameters
+VARIANT = re.compile(r"\.[a-z][a-z0-9]*\.(?=(safetensors|bin)$)")  # as in model.fp16.safetensors
 POINTER = b"version https://git-lfs"
 WHOLE = ("I", "U", "BOOL")  # how its names of whole numbers begin
 DATA_TYPES = ("F64", "F32", "F16", "BF16")  # safetensors' names of what weights are that are not quantised
@@ -57,8 +60,8 @@ def find_folder(source: str, revision: str, what: str) -> tuple[Path, str]:
     offline = wanted is None
     patterns = ["config.json", "generation_config.json", ADAPTER_FILES[0], *TOKENIZER_FILES]
     try:
-        files = [] if offline else huggingface_hub.list_repo_files(source, revision=wanted)
-        if any(file.endswith(".safetensors") for file in files):
+        there = [] if offline else huggingface_hub.list_repo_files(source, revision=wanted)
+        if any(file.endswith(".safetensors") for file in there):
             patterns += ["*.safetensors", "*.safetensors.index.json"]
         else:  # such as facebook/opt-125m; transformers reads these with torch's restricted unpickler only
             patterns += ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
@@ -98,11 +101,18 @@ def check_weights(folder: Path, what: str) -> str:
         )
     if not (folder / "config.json").is_file():
         raise InputError(f"{what}: {folder} has no config.json, so it is no transformers model folder")
+    check_ordinary(folder, what)
     weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*")]
     settings = [file for name in ("config.json", "generation_config.json") if (file := folder / name).is_file()]
     check_downloaded([*settings, *weights], what)
     if not any((folder / name).is_file() for name in WEIGHTS):
         other = next((name for pattern, name in OTHER_FORMATS.items() if any(folder.glob(pattern))), None)
+        variant = next((path.name for path in weights if VARIANT.search(path.name)), None)
+        if variant:
+            raise InputError(
+                f"{what}: {folder} holds the weights of a variant only ({variant}); rename it to "
+                f"{VARIANT.sub('.', variant)} to use it"
+            )
         parts = next((path.name for path in weights if "-of-" in path.name), None)
         if parts:
             raise InputError(
@@ -143,13 +153,24 @@ def passed_over(folder: Path) -> list[str]:
     ]
 
 
-def check_downloaded(files: Iterable[Path], what: str) -> None:
+def check_ordinary(folder: Path, what: str) -> None:
+    """That a folder holds nothing that whoever opens it would wait for.
+
+    Raises:
+        InputError: when a named pipe, a socket or a device lies in it.
+    """
+    for path in files.in_folder(folder):
+        if files.is_special(path):
+            raise InputError(f"{what}: {path} is a named pipe, a socket or a device, not a file; move it away")
+
+
+def check_downloaded(paths: Iterable[Path], what: str) -> None:
     """That files are what they are called, not the pointers that git leaves in their place, and not empty.
 
     Raises:
         InputError: when one is.
     """
-    for path in files:
+    for path in paths:
         try:
             with path.open("rb") as file:
                 start = file.read(len(POINTER))

@@ -143,6 +143,8 @@ def _why(error: Exception, folder: Path) -> str:
             "it has no tokenizer.json, only a file for a library that is not installed (sentencepiece or tiktoken); load it where "
             "that is installed, and save it with AutoTokenizer"
         )
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        return "it has no tokenizer.json, nor other files that hold tokens; fetch it"
     return f"{first_line(error)}; fetch its files again"
 
 
@@ -206,7 +208,9 @@ def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bo
     """
     start = bos_id(tokenizer) if line_bos else None
     if line_bos and start is None:
-        raise InputError("data.line_bos = true, but the tokenizer has neither a BOS nor an end-of-text token")
+        raise InputError(
+            "data.line_bos = true, but the tokenizer has neither a BOS nor an end-of-text token; set data.line_bos = false"
+        )
     found: list[np.ndarray] = []
     for some in _portions(rows, blank=not line_bos, own_blank=_prepends(tokenizer)):
         try:

@@ -46,7 +46,10 @@ def text_measures(
     total = int(predicted.sum())
     mean = float(nll.sum(dtype=np.float64)) / total
     if not math.isfinite(mean):
-        raise InputError(f"the model's loss on the test text is {mean}; lower train.lr or set train.dtype = float32")
+        raise InputError(
+            f"the model's loss on the test text is {mean}; where its weights were trained here, lower train.lr or set train.dtype "
+            "= float32; else give a model whose weights and config are sound"
+        )
     word = mean * tokens / words if words > 1 else math.inf
     return {
         "perplexity": perplexity(mean),

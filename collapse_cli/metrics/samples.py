@@ -72,7 +72,8 @@ def per_token(nll: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     found: np.ndarray = nll[filled].astype(np.float64) / tokens[filled]
     if not np.isfinite(found).all():
         raise InputError(
-            "the loss of samples under the model of generation 0 is not finite; set sample.dtype = float32 or lower train.lr"
+            "the loss of samples under the model of generation 0 is not finite; set sample.dtype = float32, or lower train.lr where "
+            "its weights were trained here"
         )
     return found
 
