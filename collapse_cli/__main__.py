@@ -100,8 +100,12 @@ def _end(arguments: list[str] | None) -> int:
 def _of_files(error: OSError) -> str:
     """What the system says of a file or folder, and what to do."""
     name = error.filename
-    if isinstance(name, str) and os.path.islink(name) and not os.path.exists(name):  # these never fail
-        return f"{name} is a link to {os.readlink(name)}, which is not there; make that folder, or remove the link"
+    if isinstance(name, str):
+        with suppress(OSError):  # a name too long to be looked at
+            if (link := Path(name)).is_symlink() and not link.exists():
+                return (
+                    f"{name} is a link to {link.readlink()}, which is not there; make that folder, or remove the link"
+                )
     return f"{error.strerror}: {name or 'the runs folder'}; {ADVICE[error.errno or 0]}"
 
 
