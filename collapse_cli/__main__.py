@@ -20,8 +20,8 @@ ADVICE = {
     errno.ELOOP: "it is a link to itself; choose another --runs-dir",
     errno.EISDIR: "a folder stands where a file is needed; move it away",
     errno.EIO: "the disk cannot be read or written; check it",
-    errno.ESTALE: "the file system went away; give the same command again when it is back",
-    errno.ENOENT: "it went away meanwhile; give the same command again",
+    errno.ESTALE: "this file system cannot be reached any more; give the same command again when it can",
+    errno.ENOENT: "it was removed while the command ran; give the same command again",
     errno.EEXIST: "there is a file where a folder is needed; choose another --runs-dir",
 }
 
@@ -87,7 +87,8 @@ def _end(arguments: list[str] | None) -> int:
             raise
         return _say(str(error), USAGE)
     except MemoryError as error:
-        return _say(f"out of memory ({error}); lower the number of rows, trials or generations", USAGE)
+        how_much = f" ({error})" if str(error) else ""
+        return _say(f"out of memory{how_much}; lower the number of rows, trials or generations", USAGE)
     except OSError as error:
         if error.errno not in ADVICE or error.filename == OUTPUT:
             raise

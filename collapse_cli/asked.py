@@ -61,7 +61,7 @@ def experiment(
     flags += [key for key, value in (("model.source", model), ("data.source", data)) if value is not None]
     config.refuse_unread(over, tree, "the command line", flags)
     made = config.load(tree, "the command line")
-    instead = f"{', '.join(given['policies'])} in place of {', '.join(others)} of {where}" if others else ""
+    instead = f"only {', '.join(given['policies'])}, without {', '.join(others)} of {where}" if others else ""
     return made, path.stem, instead
 
 
@@ -74,7 +74,7 @@ def notes(tree: config.Experiment, folder: RunFolder, instead: str) -> list[str]
     if tree.variants:
         return []
     if not folder.exists():
-        return [f"policies: {instead}; to have all, name all"] if instead else []
+        return [f"policies: {instead}; to run all, give each a --policy"] if instead else []
     old, new = folder.config().loop, tree.loop
     found = []
     for what, before, now in (("policies", old.policies, new.policies), ("seeds", old.seeds, new.seeds)):

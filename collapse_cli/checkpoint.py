@@ -64,7 +64,10 @@ def is_sound(path: Path) -> bool:
                     return True
     except InputError:  # a folder, say
         pass
-    log.warning("the checkpoint %s is damaged, or of an earlier version; what it held is done again", path)
+    log.warning(
+        "%s is not used: this checkpoint is damaged, or an earlier version of collapse wrote it; its stage starts anew",
+        path,
+    )
     remove(path)
     return False
 

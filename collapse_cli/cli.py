@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from collapse_cli import looking_commands, once, terminal, theory_commands
+from collapse_cli.errors import how_many
 from collapse_cli.looking_commands import Json, Runs, place, warn_of_damage
 
 app = once.App(
@@ -20,7 +21,11 @@ app = once.App(
 
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any option of the configuration: `collapse options`."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any option of the configuration; `collapse options` lists them. Give it once for each option.",
+    ),
 ]
 
 
@@ -44,34 +49,46 @@ def main(
 @app.command()
 def run(
     config: Annotated[
-        str | None, typer.Argument(help="A configuration file (TOML).", show_default=False, parser=place)
+        str | None,
+        typer.Argument(help="A configuration file (TOML).", metavar="CONFIG", show_default=False, parser=place),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="A shipped configuration: `collapse presets`.")] = None,
     generations: Annotated[int | None, typer.Option(help="The last generation; 9 means 0..9.")] = None,
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            help="keep-P, fresh-P, accumulate or accumulate-subsample (repeatable): in place of those of the configuration. "
-            "A run that exists keeps the policies it has, too."
+            help="How real and synthetic rows are mixed: keep-P, fresh-P, accumulate or accumulate-subsample. Give it once "
+            "for each policy; those of the configuration do not count then. A run that exists also keeps its own."
         ),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="Such as 0,1,2 or 0-9; a run that exists keeps the seeds it has, too.")
+        str | None,
+        typer.Option(help="One repetition for each, such as 0,1,2 or 0-9. A run that exists also keeps its own."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A Hub id, a folder, or a config .json.")] = None,
-    data: Annotated[str | None, typer.Option(help="wikitext2, pydoc, a Hub id, a file or a folder.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A Hub id, a folder with weights, or a config .json to start from scratch.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="wikitext2, pydoc, zipf, a Hub id, a file or a folder; for numbers and images: `collapse options data`."
+        ),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="The name of the run's folder; by default that of the preset or file.")
     ] = None,
     settings: Settings = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it costs; run nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and what it will cost; run nothing.")
+    ] = False,
     jobs: Annotated[
-        int, typer.Option(min=0, help="Stages computed at the same time; 0: chosen by the size of the model.")
+        int,
+        typer.Option(min=0, help="How many stages to compute at the same time; 0: chosen by the size of the model."),
     ] = 0,
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Run an experiment; run the same command again to go on where it stopped.
+    """Run an experiment; after an interruption the same command goes on where it stopped.
 
     Without a configuration: OPT-125m fine-tuned on WikiText-2, the experiment of Shumailov et al., Nature 2024.
     """
@@ -102,15 +119,27 @@ def run(
 
 @app.command("eval")
 def evaluate(
-    target: Annotated[str, typer.Argument(help="A run (name or folder), a model folder, or a Hub id.", parser=place)],
-    data: Annotated[str | None, typer.Option(help="Other text: wikitext2, pydoc, a Hub id, a file, a folder.")] = None,
-    settings: Settings = None,
+    target: Annotated[
+        str, typer.Argument(help="A run (name or folder), a model folder, or a Hub id.", metavar="TARGET", parser=place)
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="Other text: wikitext2, pydoc, zipf, a Hub id, a file or a folder.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="An option of data.… or eval.…, such as eval.protocol=sliding; for a model also model.revision and "
+            "model.tokenizer.",
+        ),
+    ] = None,
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Evaluate every generation of a run again, or any causal language model.
+    """Measure every generation of a run again, or any causal language model.
 
-    A model is scored on the test split of `--data` (default wikitext2); a run on its own, unless another is named.
+    A model is scored on the test split of `--data` (by default wikitext2), a run on that of its own data.
     """
     from collapse_cli import console as show
     from collapse_cli import evaluate as again
@@ -130,7 +159,7 @@ def evaluate(
         if folder is not None or Path(target).is_dir():
             raise
         near = nearest(target, names_of_runs(runs_dir))
-        raise InputError(f"there is no run {target!r} in {runs_dir}{near}; taken for a model: {error}") from None
+        raise InputError(f"there is no run {target!r} in {runs_dir}{near}; and as a model: {error}") from None
     if folder is None:
         assert measured is not None
         if as_json:
@@ -159,28 +188,36 @@ def evaluate(
         for said in show.protocols([row for row in rows if not row["pruned"]]):
             terminal.line(console, said, "dim")
     if wrong := again.disagreements(rows):
-        console.print(f"[red]{len(wrong)} of {len(rows)} models do not give the perplexity that was logged[/]")
+        console.print(
+            f"[red]of {how_many(len(rows), 'model')}, {len(wrong)} gave another perplexity than was logged[/]"
+        )
         raise typer.Exit(1)
 
 
 @app.command()
 def report(
-    targets: Annotated[list[str], typer.Argument(help="Runs, by name or folder.", metavar="RUN...", parser=place)],
+    targets: Annotated[list[str], typer.Argument(help="Runs, by name or folder.", metavar="RUN", parser=place)],
     out: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="What to write; report.html in the folder of the (first) run by default.", parser=place
+            metavar="FILE",
+            help="The file to write; by default report.html (report.md with --md) in the folder of the first run.",
+            parser=place,
         ),
     ] = None,
-    markdown: Annotated[bool, typer.Option("--md", help="Write Markdown with pictures beside it instead.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--md", help="Write Markdown, with pictures beside it, instead of HTML.")
+    ] = False,
     figures: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Also write PNG and SVG figures for papers there.", parser=place),
+        typer.Option(
+            metavar="FOLDER", help="Also write PNG and SVG figures for papers into this folder.", parser=place
+        ),
     ] = None,
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Write one self-contained page about a run, or about several side by side."""
+    """Write a page about a run, or about several side by side; it needs no network and no other file."""
     from collapse_cli import report as reports
     from collapse_cli.report import places
     from collapse_cli.rundir import run_of
@@ -201,11 +238,11 @@ def report(
 
 @app.command()
 def compare(
-    targets: Annotated[list[str], typer.Argument(help="Runs, by name or folder.", metavar="RUN RUN...", parser=place)],
+    targets: Annotated[list[str], typer.Argument(help="Runs, by name or folder.", metavar="RUN", parser=place)],
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Lay runs side by side: how far each is from generation 0, and paired differences between policies."""
+    """Compare runs: how far each is from generation 0, and paired differences between policies."""
     from collapse_cli import compare as side_by_side
     from collapse_cli import compare_families, printing
     from collapse_cli.rundir import run_of
@@ -225,11 +262,9 @@ def compare(
 @app.command()
 def forecast(
     target: Annotated[str, typer.Argument(help="A run's name or folder.", metavar="RUN", parser=place)],
-    factor: Annotated[
-        float, typer.Option(help="Up to how many times generation 0's perplexity counts as near it.")
-    ] = 1.5,
+    factor: Annotated[float, typer.Option(help="How many times generation 0's perplexity is still acceptable.")] = 1.5,
     generation: Annotated[
-        int | None, typer.Option(help="The generation that should stay near it; by default the last one measured.")
+        int | None, typer.Option(help="The generation for which that is asked; by default the last one measured.")
     ] = None,
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,

@@ -329,7 +329,7 @@ def _guard_rails(names: Sequence[str], rows: Sequence[Sequence[Row]]) -> list[st
             row = doubtful[0]
             where = f"{row['policy']}, seed {row['seed']}, generation {row['generation']}"
             warnings.append(
-                f"{name}: {len(doubtful)} of {len(found)} rows carry warnings; {where}: {row['warnings'][0]}"
+                f"{name}: rows with warnings: {len(doubtful)} of {len(found)}; {where}: {row['warnings'][0]}"
             )
     return warnings
 

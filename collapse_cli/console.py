@@ -215,7 +215,7 @@ def perplexity_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
         table.add_row(str(generation), *cells)
     captions = ["×÷: the 95% interval, on the log scale: 50 ×÷2 is from 25 to 100"] if len(seeds) > 1 else []
     if doubtful:
-        captions.append("[bold yellow]![/] rows behind this number carry warnings")
+        captions.append("[bold yellow]![/] there are warnings about the rows behind this number")
     table.caption = "\n".join(captions) or None
     return table
 
@@ -283,7 +283,7 @@ def protocol(said: Mapping[str, Any], predicted: int) -> str:
 
 def floored(floor: float) -> str:
     """What a perplexity of n-grams depends on beside the text."""
-    return f"a token that the model gives no probability counts as {floor:g} (ngram.floor), and the perplexity hangs on that"
+    return f"a token that the model gives no probability counts as {floor:g} (ngram.floor), and the perplexity depends on that"
 
 
 def facts_table(facts: Mapping[str, str], title: str) -> Table:

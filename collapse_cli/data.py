@@ -13,6 +13,7 @@ import numpy as np
 
 from collapse_cli import files, textfiles, zipf
 from collapse_cli.errors import InputError as InputError
+from collapse_cli.errors import how_many as how_many
 from collapse_cli.textfiles import SPLITS as SPLITS
 
 HUB_NAMES = {"wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1"}
@@ -132,15 +133,17 @@ def load_text(
     notes: list[str] = []
     kind = files.what_is(Path(source))
     if kind and source in ("pydoc", "zipf"):
-        notes.append(f"data.source = {source} is the text of that name that collapse has, not the {kind} ./{source}")
+        notes.append(
+            f"data.source = {source} is collapse's own text, not the {kind} of that name here; for that, say ./{source}"
+        )
     elif kind and source in HUB_NAMES:
         notes.append(
-            f"data.source = {source} is the {kind} of that name here, not the Hub's text; that one is {HUB_NAMES[source]}"
+            f"data.source = {source} is the {kind} of that name here, not the Hub's text; for that, say {HUB_NAMES[source]}"
         )
     if source in ("pydoc", "zipf"):
         if any(chosen.values()):
             raise InputError(
-                f"data.source = {source} has no files, so data.train, data.valid and data.test name nothing"
+                f"data.source = {source} has no files to choose from; leave data.train, data.valid and data.test out"
             )
         splits = _pydoc() if source == "pydoc" else _zipf(language)
     elif kind:
@@ -159,11 +162,13 @@ def load_text(
         held = int(len(rows) * HELD_OUT)
         if held == 0:
             raise InputError(
-                f"{source} has no test text and, with {len(rows)} rows, is too short to hold some out; "
+                f"{source} has no test text, and with {how_many(len(rows), 'row')} there is too little to put some aside; "
                 "give a folder with a training and a test file" + "".join(f"; {note}" for note in notes)
             )
         splits["train"], splits["valid"], splits["test"] = rows[: -2 * held], rows[-2 * held : -held], rows[-held:]
-        notes.append(f"{source} has no test text: its last {HELD_OUT:.0%} is held out as test, as much as validation")
+        notes.append(
+            f"{source} has no test text: its last {HELD_OUT:.0%} is put aside for it, and the {HELD_OUT:.0%} before for validation"
+        )
     notes.extend(_also_in_training(splits))
     value = hashlib.sha256()
     for name in SPLITS:
@@ -182,8 +187,8 @@ def _also_in_training(splits: Mapping[str, Sequence[str]]) -> list[str]:
         count = sum(row in found for row in long)
         if count:
             notes.append(
-                f"{count:,} of {len(long):,} {word} rows of {TELLING} characters or more also stand in the training text; on "
-                "them a model shows what it remembers, not what it learned"
+                f"{word} rows of {TELLING} characters or more that also stand in the training text: {count:,} of {len(long):,}; "
+                "on them a model shows what it remembers, not what it learned"
             )
     return notes
 

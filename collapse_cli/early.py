@@ -57,12 +57,12 @@ def check_policies(config: Experiment) -> None:
     loop, parsed = config.loop, dict[policies.Policy, str]()
     for policy in loop.policies:
         if (same := parsed.setdefault(policies.parse(policy), policy)) != policy:
-            raise ConfigError(f"the policies {same} and {policy} are the same; name one")
+            raise ConfigError(f"the policies {same} and {policy} are the same; give one of them")
     models = (loop.generations + 1) * len(loop.policies) * len(loop.seeds)
     if config.kind == "generational" and models > MOST_MODELS:
         raise ConfigError(
-            f"{loop.generations + 1:,} generations, {len(loop.policies):,} policies and {len(loop.seeds):,} seeds are "
-            f"{models:,} models; a run has at most {MOST_MODELS:,}"
+            f"this is {models:,} models (generations: {loop.generations + 1:,}, policies: {len(loop.policies):,}, seeds: "
+            f"{len(loop.seeds):,}), and a run has at most {MOST_MODELS:,}; lower one of them"
         )
 
 
@@ -102,7 +102,7 @@ def check_folder(source: str, what: str, needed: str, revision: str) -> bool:
     if path.is_dir():
         adapted = any(path.glob("adapter_*"))  # refused by its own name, later
         if needed and not (path / needed).is_file() and not adapted:
-            raise InputError(f"{what}: {path} has no {needed}, so it is no transformers model folder")
+            raise InputError(f"{what}: {path} has no {needed}, so it is not a transformers model folder")
         return True
     if path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise InputError(f"{what}: {source!r} is not a folder; give a folder or a Hub id")
@@ -113,7 +113,7 @@ def check_folder(source: str, what: str, needed: str, revision: str) -> bool:
         cached = huggingface_hub.try_to_load_from_cache(source, name, revision=revision or None)
         if not isinstance(cached, str) and not (not needed and _cached(source, revision)):
             raise HubError(
-                f"{what} {source!r}", "it is no folder here, the Hub cannot be reached and nothing is cached"
+                f"{what} {source!r}", "it is not a folder here, the Hub cannot be reached, and it is not cached"
             )
     return False
 
@@ -137,8 +137,8 @@ def place_of_text(source: str) -> tuple[Path, str]:
     """
     if source in NUMBERS:
         raise InputError(
-            f"data.source = {source} is numbers and no text: name a text (wikitext2, pydoc, zipf, a file, a folder or "
-            "a Hub id), or a learner of numbers"
+            f"data.source = {source} holds numbers, not text: name a text (wikitext2, pydoc, zipf, a file, a folder or "
+            "a Hub id), or a learner of numbers (--set learner=…)"
         )
     path = _path(source, "data.source")
     kind = files.what_is(path)
@@ -191,7 +191,7 @@ def check_source(config: Experiment) -> None:
     if takes is not None:
         if source not in takes:
             raise InputError(
-                f"data.source = {source!r} is nothing that the learner {config.learner} takes; it takes {', '.join(takes)}"
+                f"the learner {config.learner} cannot take data.source = {source!r}; it takes {', '.join(takes)}"
             )
     elif source not in IMAGES and (kind := files.what_is(_path(source, "data.source"))) != "folder":
         raise InputError(
@@ -212,7 +212,7 @@ def _check_config(path: Path) -> None:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"the model: {path} is not a transformers config in JSON ({error})") from None
     if not isinstance(fields, dict):
-        raise InputError(f"the model: {path} is not a transformers config in JSON (it is no object)")
+        raise InputError(f"the model: {path} is not a transformers config in JSON (it is not an object)")
 
 
 def _path(source: str, what: str) -> Path:

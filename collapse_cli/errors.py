@@ -1,4 +1,9 @@
-"""What the user can mend. Imports nothing."""
+"""What the user can mend, and a word for how many. Imports nothing."""
+
+
+def how_many(number: int, what: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 class InputError(ValueError):

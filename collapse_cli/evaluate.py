@@ -49,7 +49,7 @@ def check(target: str, folder: RunFolder | None, data: str | None, settings: Map
     for key, _ in leaves(settings):
         if not within(key, OF_TEXT if folder else OF_MODEL):
             of = "a run's models are scored" if folder else "a model is scored"
-            raise ConfigError(f"--set {key}=… means nothing to eval: {of} as data.… and eval.… say")
+            raise ConfigError(f"--set {key}=… has no effect on eval: only options of data.… and eval.… say how {of}")
     config = _changed(folder.config() if folder else Experiment(), None if folder else target, data, settings)
     if folder is None:
         early.check_model(config.model.model_dump())
@@ -76,8 +76,8 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
     texts = _data_stages(original)
     if not texts:
         raise InputError(
-            f"the run {folder.name!r} keeps no models: cells of {config.learner} are computed in memory; run it again with another "
-            "--runs-dir to compute them again"
+            f"the run {folder.name!r} keeps no models: a mixture of {config.learner} is computed in memory; give the run's command "
+            "with another --runs-dir to compute it again"
         )
     if same and all(store.sound(stage.key) for stage in texts):
         planned = original  # nothing need be looked up: the data are in the store as the run used them
@@ -144,7 +144,7 @@ def evaluate_model(target: str, data: str | None, settings: Mapping[str, Any]) -
     learner = learners.learner_class(config.learner)
     resolved = learner.resolve(config.model_dump(mode="json"))
     if "model" not in resolved.hints:
-        raise InputError(f"{target} is a config without weights; give a model folder")
+        raise InputError(f"{target} is a config file without weights; give a model folder or a Hub id")
     planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
         encoded = _data(planned, Store(Path(temporary)))

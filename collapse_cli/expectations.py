@@ -231,7 +231,7 @@ def _cell(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree:
     where = where or "the only cell"
     if len(distinct) > 1:
         return _judged(
-            entry, where, tolerance, [], lambda: None, f"{len(distinct)} cells are such: `cell` says too little", tree
+            entry, where, tolerance, [], lambda: None, f"{len(distinct)} cells fit; `cell` must name one", tree
         )
     own = what == headline(learner_of(tree), "mixture").name
     record = next(iter(distinct.values()), None)

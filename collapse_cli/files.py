@@ -80,7 +80,7 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
     with opened(path) as file:
         content = file.read() if most is None else file.read(most + 1)
     if most is not None and len(content) > most:
-        raise InputError(f"{path} is larger than {most:,} bytes, which is too large for what it should be")
+        raise InputError(f"{path} has more than {most:,} bytes, which is too many for a file of this kind")
     return content
 
 
@@ -146,7 +146,9 @@ def check_locks(path: Path) -> None:
     except ImportError:  # Windows has locks of its own
         return
     if is_special(path):
-        raise InputError(f"{path} must be a file: move away what stands there, and give the command again")
+        raise InputError(
+            f"{path} must be a file, and something else is there: move it away, and give the command again"
+        )
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -117,7 +117,7 @@ def pinned(asked: str, found: str) -> str:
     """
     if asked not in ("", found):
         raise InputError(
-            f"data.sha256 is {asked[:12]}…, but the images found now have {found[:12]}…: they are not the same any more; "
+            f"data.sha256 is {asked[:12]}…, but the images found now have {found[:12]}…: they have changed; "
             "restore them, or leave data.sha256 out and give the run a --name of its own"
         )
     return found

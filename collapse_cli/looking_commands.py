@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from collapse_cli import files, terminal
-from collapse_cli.errors import InputError
+from collapse_cli.errors import InputError, how_many
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,9 +38,9 @@ def _folder(text: str | Path) -> Path:
 
 
 Runs = Annotated[
-    Path, typer.Option("--runs-dir", parser=_folder, metavar="FOLDER", help="Where runs and the store are.")
+    Path, typer.Option("--runs-dir", parser=_folder, metavar="FOLDER", help="The folder of the runs and their store.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -51,7 +51,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_runs(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
-    """The runs there are: how far each is, its policies and seeds."""
+    """All runs: how far each is, its policies and seeds."""
     from collapse_cli import listing
 
     found = listing.runs_in(runs_dir)
@@ -74,7 +74,7 @@ def status(
     target: Annotated[
         str | None,
         typer.Argument(
-            help="A run's name or folder; all runs without it.", metavar="[RUN]", show_default=False, parser=place
+            help="A run's name or folder; all runs without it.", metavar="RUN", show_default=False, parser=place
         ),
     ] = None,
     runs_dir: Runs = Path("runs"),
@@ -129,7 +129,12 @@ def presets(as_json: Json = False) -> None:
 
 def options(
     word: Annotated[
-        str | None, typer.Argument(help="A section, a part of a name, or a word of the meaning.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="A section, a part of a name, or a word of the meaning; all options without it.",
+            metavar="WORD",
+            show_default=False,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -157,11 +162,11 @@ def options(
 
 
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted; delete nothing.")] = False,
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Remove from the store what no run's plan reaches, and what killed runs left behind."""
+    """Delete from the store what no run needs any more, and what killed runs left behind."""
     from collapse_cli import console as show
     from collapse_cli.config import ConfigError
     from collapse_cli.garbage import collect_garbage
@@ -172,10 +177,10 @@ def gc(
     if as_json:
         print(json.dumps(removed))
         return
-    verb = "would remove" if dry_run else "removed"
+    verb, kept = "would delete" if dry_run else "deleted", how_many(removed["kept"], "stage")
     terminal.console().print(
-        f"{verb} {removed['stages']} stages that no run needs and {removed['leftovers']} leftovers of killed ones, "
-        f"{show.size(removed['bytes'])}; {removed['kept']} stages are kept",
+        f"{verb} {how_many(removed['stages'], 'stage')} that no run needs and what {how_many(removed['leftovers'], 'killed stage')} "
+        f"left behind ({show.size(removed['bytes'])}); {kept} {'would stay' if dry_run else 'stayed'}",
         highlight=False,
     )
 

@@ -107,10 +107,12 @@ def check(config: Experiment, rows: int) -> None:
     for cell in grid_of(config):
         real = max(cell.real, cell.generator_rows or 0)
         if real > rows:
-            raise InputError(f"the cell {cell.label} needs {real:,} real rows, the data have {rows:,}; lower it")
+            raise InputError(
+                f"the cell {cell.label} needs {real:,} real rows, but the data have {rows:,}; ask for fewer"
+            )
         if config.learner == "mlp" and cell.rows > rows:
             raise InputError(
-                f"the cell {cell.label} needs {cell.rows:,} inputs to label, the data have {rows:,}; lower its rows"
+                f"the cell {cell.label} needs {cell.rows:,} inputs to label, but the data have {rows:,}; lower its rows"
             )
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from collapse_cli import compare, compare_families, expectations, outcome
 from collapse_cli import console as show
+from collapse_cli.errors import how_many
 from collapse_cli.terminal import Table, line, safe, short
 
 
@@ -44,7 +45,7 @@ def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
     for note in plan["notes"]:
         line(console, f"note: {note}")
     if plan["disk_needed"] > plan["disk_free"]:
-        console.print("[red]this run would be refused: the disk is too small for it[/]")
+        console.print("[red]this run would be refused: there is too little space on the disk[/]")
 
 
 def print_rows(console: Console, rows: Sequence[Mapping[str, Any]], tree: Mapping[str, Any]) -> None:
@@ -75,7 +76,8 @@ def print_run(console: Console, result: Mapping[str, Any]) -> None:
     if result["computed"] == 0:
         console.print("nothing to compute: all stages are in the store", highlight=False)
     else:
-        console.print(f"{result['computed']} stages computed, {result['cached']} from the store", highlight=False)
+        computed = how_many(result["computed"], "stage")
+        console.print(f"{computed} computed, {result['cached']:,} from the store", highlight=False)
     line(console, result["verdict"], "bold")
     line(console, f"{result['folder']}: run.json plan.json metrics.jsonl events.jsonl")
     console.print(f"report: {safe(result['report'])}", highlight=False, soft_wrap=True)

@@ -77,7 +77,7 @@ class RunFolder:
             raise ConfigError(f"{self.path / 'run.json'} is damaged ({error}); remove it and run again") from None
         if not isinstance(record, dict) or not {"config", "status", "created", "updated"} <= record.keys():
             raise ConfigError(
-                f"{self.path / 'run.json'} is damaged (it is no record of a run); remove it and run again"
+                f"{self.path / 'run.json'} is damaged (it is not the record of a run); remove it and run again"
             )
         return record
 
@@ -155,7 +155,7 @@ class RunFolder:
                 before, now = (getattr(one, section).source for one in (old, config))
                 if before == now:
                     raise ConfigError(
-                        f"what {section}.source = {now!r} holds is not what it held when the run {self.name!r} was made; restore "
+                        f"the content of {section}.source = {now!r} has changed since the run {self.name!r} was made; restore "
                         "it, or give this run a --name of its own"
                     )
                 key = f"{section}.source (by content)"
@@ -209,7 +209,7 @@ class RunFolder:
         with self.locked():
             if self.check(config) != config:
                 raise ConfigError(
-                    f"another process extended the run {self.name!r} just now; give the command again, to go on with both"
+                    f"another process extended the run {self.name!r} just now; give the command again to go on with both"
                 )
             for path in self.path.iterdir():
                 if HALF_WRITTEN.fullmatch(path.name):
@@ -251,7 +251,7 @@ class RunFolder:
                 file = self.path / "metrics.jsonl"
                 kept = [row for row in _lines(file, self._needed()) if _where(row) not in other]
                 write_atomically(file, "".join(json.dumps(row) + "\n" for row in [*kept, *other.values()]))
-                log.warning("%s: %d rows were not what the store holds; they are written again", file, len(other))
+                log.warning("%s: rows that differed from the store: %d; they are written again", file, len(other))
             _append(self.path / "metrics.jsonl", *new)
             return bool(new or other)
 

@@ -126,7 +126,7 @@ class Store:
         folder.rename(aside)
         self._known.pop(key, None)
         log.warning(
-            "the %s stage %s in the store is damaged (%s); it is set aside in %s and computed again",
+            "the %s stage %s in the store is damaged (%s); it is moved to %s and computed again",
             stage.kind,
             key[:12],
             fault,

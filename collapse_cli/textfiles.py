@@ -151,7 +151,7 @@ def _passed_over(folder: Path, rest: Sequence[Path], named: bool) -> list[str]:
         "links to files that are not there": links,
         "named pipes, sockets or devices": pipes,
         "folders with text in them (only the folder itself is read)": nested,
-        "files whose names say no split": texts,
+        "files whose names do not say training, validation or test": texts,
         f"files of formats that are not read ({' '.join(FORMATS)} are)": odd,
     }
     return [f"not read in {folder}: {what}: {_names(paths)}" for what, paths in said.items() if paths]
@@ -187,11 +187,11 @@ def _read(group: Sequence[Path], column: str, notes: list[str]) -> Sequence[str]
             rows.append(row or "")
     if missing:
         notes.append(
-            f"{_names(group)}: {missing:,} of {len(rows):,} rows have no text (null); they are read as blank lines"
+            f"{_names(group)}: rows without text (null): {missing:,} of {len(rows):,}; they are read as blank lines"
         )
     if marks:
         notes.append(
-            f"{_names(group)}: {marks:,} of {len(rows):,} rows hold a byte order mark (U+FEFF), as where files were joined; it is "
+            f"{_names(group)}: rows with a byte order mark (U+FEFF), as when files were joined: {marks:,} of {len(rows):,}; it is "
             "read as text"
         )
     return rows

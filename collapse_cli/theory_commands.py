@@ -27,17 +27,20 @@ C2 = Annotated[
 ]
 Noise = Annotated[float, typer.Option("--noise", help="Standard deviation of the labels' noise.")]
 NoiseSynthetic = Annotated[
-    float | None, typer.Option("--noise-synthetic", help="Of the synthetic labels; as --noise by default.")
+    float | None, typer.Option("--noise-synthetic", help="The same of the synthetic labels; by default as --noise.")
 ]
-Spectrum = Annotated[str, typer.Option("--spectrum", help="Of the inputs' covariance: iso, or pow (k^-beta).")]
-Beta = Annotated[float, typer.Option("--beta", help="Of --spectrum pow.")]
+Spectrum = Annotated[
+    str,
+    typer.Option(
+        "--spectrum", help="Eigenvalues of the inputs' covariance: iso (all equal) or pow (the k-th is k^-beta)."
+    ),
+]
+Beta = Annotated[float, typer.Option("--beta", help="Exponent of --spectrum pow.")]
 Generations = Annotated[int, typer.Option("--generations", help="The last generation; 0 has seen real data only.")]
-SameInputs = Annotated[bool, typer.Option("--same-inputs", help="Generations share one draw of inputs.")]
-Simulate = Annotated[
-    int | None, typer.Option("--simulate", metavar="TRIALS", help="Also simulate, with this many trials.")
-]
-Seed = Annotated[int, typer.Option("--seed", help="Of the simulation.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+SameInputs = Annotated[bool, typer.Option("--same-inputs", help="All generations have the same inputs.")]
+Simulate = Annotated[int | None, typer.Option("--simulate", metavar="TRIALS", help="Also simulate it, so many times.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the simulation.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 
 MIXED = (
     "Sigma has the named spectrum, w1 ~ N(0, I/tr Sigma), w2 - w1 ~ N(0, (c2/d) Sigma^-1); c2 = tr(Sigma Delta), which is d "
@@ -125,7 +128,9 @@ def weighted(
     beta: Beta = 1.5,
     alpha: Annotated[
         float | None,
-        typer.Option(help="Nominal synthetic mass, 0 to 1: p2 weighs all rows alike. The best by default."),
+        typer.Option(
+            help="Share of the weight that the synthetic rows have, 0 to 1; with p2 all rows weigh alike. By default the best."
+        ),
     ] = None,
     simulate: Simulate = None,
     seed: Seed = 0,
@@ -219,10 +224,15 @@ def generational(
     n: N = 400,
     lam: Lam = 0.0,
     noise: Noise = 0.5,
-    noise_generator: Annotated[float | None, typer.Option(help="Of the label makers' labels; as --noise.")] = None,
+    noise_generator: Annotated[
+        float | None,
+        typer.Option(help="The same of the labels that earlier models were fitted to; by default as --noise."),
+    ] = None,
     spectrum: Spectrum = "iso",
     beta: Beta = 1.5,
-    t0: Annotated[int, typer.Option("--t0", help="Rows of each label maker; n are the last fit's.")] = 300,
+    t0: Annotated[
+        int, typer.Option("--t0", help="Rows that each earlier model was fitted to; --n are those of the last one.")
+    ] = 300,
     generations: Generations = 9,
     same_inputs: SameInputs = False,
     simulate: Simulate = None,
@@ -261,7 +271,7 @@ def generational(
 @app.command()
 def accumulate(
     d: D = 50,
-    n: Annotated[int, typer.Option("--n", help="Rows a generation.")] = 200,
+    n: Annotated[int, typer.Option("--n", help="Rows of each generation.")] = 200,
     noise: Noise = 0.5,
     generations: Generations = 9,
     same_inputs: SameInputs = False,
@@ -324,7 +334,7 @@ def gaussian(
     note = (
         f"After {generations + 1:,} fits, the first one to real rows. Theorem 3.1 of Shumailov et al., Nature 631 (2024), and "
         "closed forms derived for this project (docs/theory.md). Exact; "
-        "variance, std and log_variance are of one coordinate. Beyond n generations, unbiased, mean variances hang on "
+        "variance, std and log_variance are of one coordinate. Beyond n generations, unbiased, mean variances depend on "
         "few large ones, which a simulation seldom draws: look at std and log_variance."
     )
     show("gaussian", inputs, values, measured, note, seed, as_json)

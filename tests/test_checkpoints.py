@@ -264,7 +264,7 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pointer": (lambda f: pointer(f / "model.safetensors"), "git-lfs pointer"),
     "a config that is a pointer": (lambda f: pointer(f / "config.json"), "git-lfs pointer"),
     "a .bin that is a pointer": (only("pytorch_model.bin", b"version https://git-lfs"), "git-lfs pointer"),
-    "a hostile .bin": (unpickling, "holds more than a table of weights, which is not run"),
+    "a hostile .bin": (unpickling, "holds program code beside weights, which is never run"),
     "a damaged .bin": (only("pytorch_model.bin", b"PK\x03\x04nothing"), "pytorch_model.bin|cannot be loaded"),
     "an adapter": (only("adapter_model.safetensors"), "holds an adapter"),
     "an adapter beside a model": (lambda f: (f / "adapter_config.json").write_text("{}"), "holds an adapter"),

@@ -133,7 +133,7 @@ def test_runs_that_are_alike_are_compared_beside_one_that_is_not(tmp_path: Path)
 def test_guard_rails_of_the_rows_are_warnings(tmp_path: Path) -> None:
     run = made(tmp_path, "a", warnings={("keep-0", 1, 2): ["96% of the synthetic rows repeat another one"]})
     assert compare([run]).warnings == (
-        "a: 1 of 36 rows carry warnings; keep-0, seed 1, generation 2: 96% of the synthetic rows repeat another one",
+        "a: rows with warnings: 1 of 36; keep-0, seed 1, generation 2: 96% of the synthetic rows repeat another one",
     )
 
 
@@ -261,7 +261,7 @@ def test_numbers_behind_which_a_row_warns_are_marked() -> None:
     marked = [line for line in lines if "!" in line]
     assert len(marked) == 2
     assert "20.0  +100% !" in marked[0]
-    assert "! rows behind this number carry warnings" in " ".join(" ".join(lines).split())
+    assert "! there are warnings about the rows behind this number" in " ".join(" ".join(lines).split())
     assert row_warnings(rows) == ["keep-0, seed 0, generation 1: odd"]
     assert "!" not in shown(perplexity_table(rows[:1], "perplexity"))
 

@@ -209,12 +209,12 @@ def test_without_a_test_text_the_end_is_held_out_and_that_is_said(tmp_path: Path
     assert [len(text.splits[name]) for name in ("train", "valid", "test")] == [47, 5, 5]
     assert plain(text, "train") + plain(text, "valid") + plain(text, "test") == numbered("row", 57)
     assert len(text.notes) == 1
-    assert "has no test text: its last 10% is held out" in text.notes[0]
+    assert "has no test text: its last 10% is put aside" in text.notes[0]
 
 
 def test_a_text_too_short_to_hold_some_out_is_refused(tmp_path: Path) -> None:
     source = str(write(tmp_path / "short.txt", numbered("row", 9)))
-    assert "with 9 rows, is too short to hold some out" in refused(source)
+    assert "with 9 rows there is too little to put some aside" in refused(source)
 
 
 def test_a_file_has_no_files_to_choose_among(tmp_path: Path) -> None:

@@ -312,7 +312,7 @@ def test_what_is_wrong_is_said() -> None:
         Gaussian.resolve(tree(n=0))
     with pytest.raises(InputError, match=r"data\.rows = 1 is too few"):
         Gaussian.resolve(tree(n=1))
-    with pytest.raises(InputError, match=r"'digits' is nothing that the learner gaussian takes; it takes blobs"):
+    with pytest.raises(InputError, match=r"'digits' cannot be taken by the learner gaussian; it takes blobs"):
         Gaussian.resolve(tree(data__source="digits"))
 
 

@@ -326,7 +326,7 @@ def test_what_is_wrong_is_said() -> None:
         GaussianMixture.resolve(tree(n=3, gmm__components=5))
     with pytest.raises(InputError, match=r"set loop\.init = previous as well, or gmm\.start = kmeans"):
         GaussianMixture.resolve(tree(gmm__start="parent"))
-    with pytest.raises(InputError, match=r"'pydoc' is nothing that the learner gmm takes; it takes blobs"):
+    with pytest.raises(InputError, match=r"'pydoc' cannot be taken by the learner gmm; it takes blobs"):
         GaussianMixture.resolve(tree(data__source="pydoc"))
     GaussianMixture.resolve(tree(gmm__start="parent", loop__init="previous"))
     assert learner_class("gmm") is GaussianMixture

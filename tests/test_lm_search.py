@@ -250,7 +250,7 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {  # and why the engine does 
     "Gemma 2, plain head": (lambda: grouped("Gemma2", head_dim=4, final_logit_softcapping=None), "softcap"),
     "GPT-OSS": (lambda: grouped("GptOss", head_dim=4, num_local_experts=2, num_experts_per_tok=1), "s_aux"),
     "Granite": (lambda: grouped("Granite", logits_scaling=4.0), "its output head"),
-    "DeepSeek": (deepseek, "called another way"),
+    "DeepSeek": (deepseek, "take other arguments"),
     "Bloom": (bloom, "more than keys and values"),
     "Mamba": (mamba, "more than keys and values"),
     "OPT with a bias": (lambda: with_bias(tiny_model("opt", tied=False), END, 8.0), "its output head"),

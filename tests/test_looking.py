@@ -186,7 +186,9 @@ def test_policy_means_one_thing_and_says_what_it_does(tmp_path: Path) -> None:
     new = e2e.collapse(*asked, "--policy", "keep-50")
     assert new.code == 0, new.err
     said = " ".join(new.out.split())
-    assert f"note: policies: keep-50 in place of keep-0, keep-10 of {config}; to have all, name all" in said
+    assert (
+        f"note: policies: only keep-50, without keep-0, keep-10 of {config}; to run all, give each a --policy" in said
+    )
     again = " ".join(e2e.collapse(*asked, "--policy", "keep-50").out.split())
     assert "keeps" not in again, "nothing is kept that was not asked for"
     more = " ".join(e2e.collapse(*asked, "--policy", "keep-20", "--seeds", "1").out.split())
@@ -194,14 +196,16 @@ def test_policy_means_one_thing_and_says_what_it_does(tmp_path: Path) -> None:
     assert "note: the run tiny keeps its seeds 0; 1 will be added" in more
     record = json.loads((runs / "tiny" / "run.json").read_text())
     assert set(record["config"]["loop"]["policies"]) == {"keep-50", "keep-20"}
-    assert "in place of those of the" in " ".join(e2e.collapse("run", "-h").out.replace("│", " ").split())
+    assert "those of the configuration do not count" in " ".join(
+        e2e.collapse("run", "-h").out.replace("│", " ").split()
+    )
 
 
 def test_nothing_is_said_where_nothing_is_replaced(tmp_path: Path) -> None:
     config = e2e.write_experiment(tmp_path)
     asked = ("run", config, "--runs-dir", tmp_path / "runs", "--generations", "0", "--dry-run")
-    assert "in place of" not in e2e.collapse(*asked).out
-    assert "in place of" not in e2e.collapse(*asked, "--policy", "keep-0", "--policy", "keep-10").out
+    assert "without keep" not in e2e.collapse(*asked).out
+    assert "without keep" not in e2e.collapse(*asked, "--policy", "keep-0", "--policy", "keep-10").out
     json_out = e2e.collapse(*asked, "--policy", "keep-50", "--json")
-    assert "in place of" in " ".join(json_out.err.split())
+    assert "without keep" in " ".join(json_out.err.split())
     assert json_out.json["run"] == "tiny"

@@ -296,7 +296,7 @@ def test_a_mixture_from_the_command_line_to_its_report(tmp_path: Path) -> None:
     assert "p2" in page
     again = e2e.collapse("eval", "grid", "--runs-dir", runs)
     assert again.code == 2
-    assert "keeps no models: cells of ridge are computed in memory" in again.err
+    assert "keeps no models: a mixture of ridge is computed in memory" in again.err
     ahead = e2e.collapse("forecast", "grid", "--runs-dir", runs)
     assert ahead.code == 2
     assert "has no perplexity by generation to forecast" in ahead.err

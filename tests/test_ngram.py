@@ -507,7 +507,7 @@ def test_a_sliding_window_is_refused() -> None:
 @pytest.mark.parametrize("source", ["blobs", "regression", "digits", "mnist"])
 def test_numbers_are_no_text(source: str) -> None:
     tree = resolved()
-    with pytest.raises(InputError, match=rf"data\.source = {source} is numbers and no text"):
+    with pytest.raises(InputError, match=rf"data\.source = {source} holds numbers, not text"):
         NGram.resolve({**tree, "data": {**tree["data"], "source": source}})
 
 

@@ -223,7 +223,7 @@ def test_files_that_are_no_lines_of_json(tmp_path: Path) -> None:
     (folder / "metrics.jsonl").write_bytes(torn + rows)
     (folder / "events.jsonl").write_bytes(torn)
     page = page_of(tmp_path, "run")
-    assert "metrics.jsonl: 4 lines could not be read" in page
+    assert "metrics.jsonl: lines that could not be read: 4" in page
     assert "6 of 6 measured" in page
 
 

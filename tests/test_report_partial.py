@@ -90,5 +90,7 @@ def test_rows_of_generations_that_cannot_be_are_left_out(tmp_path: Path) -> None
     file.write_text(file.read_text() + "".join(json.dumps(one) + "\n" for one in damaged))
     (run,) = read([RunFolder(tmp_path, "run")])
     assert max(row["generation"] for row in run.rows) == 6
-    assert any(note.startswith("metrics.jsonl: 3 rows say no policy") for note in run.notes)
+    assert any(
+        note.startswith("metrics.jsonl: rows without a possible policy, seed and generation: 3") for note in run.notes
+    )
     assert "Where this is heading" in Text(report(tmp_path, "run", forecast=True)).said

@@ -59,7 +59,7 @@ def test_rows_that_differ_from_the_store_are_written_again(tmp_path: Path, caplo
     with caplog.at_level(logging.WARNING):
         assert RunFolder(tmp_path, "one").add_rows([row(0), row(1), row(2)])
     assert [record.getMessage() for record in caplog.records] == [
-        f"{file}: 1 rows were not what the store holds; they are written again"
+        f"{file}: rows that differed from the store: 1; they are written again"
     ]
     assert folder.rows() == [row(0), row(1), row(2)]
     RunFolder(tmp_path, "one").add_rows([row(2, eval_keys=["of another stage"])])

@@ -127,7 +127,7 @@ def test_rows_without_text_are_counted(tmp_path: Path) -> None:
     (tmp_path / "train.txt").unlink()
     text = read(tmp_path)
     assert text.splits["train"] == ("a\n", "\n", "b\n")
-    assert any("1 of 3 rows have no text (null)" in note for note in text.notes)
+    assert any("rows without text (null): 1 of 3" in note for note in text.notes)
 
 
 def test_chats_are_said_to_be_no_text_yet(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="changed while it was read"):
         read_too_early()
-    with pytest.raises(InputError, match="larger than 3 bytes"):
+    with pytest.raises(InputError, match="more than 3 bytes"):
         files.read_bytes(path, most=3)
 
 
@@ -241,7 +241,7 @@ def test_what_is_not_read_is_said(tmp_path: Path) -> None:
     for words in (
         r"links .*: train-2\.txt",
         r"folders with text .*: nested$",
-        r"no split: more\.txt$",
+        r"or test: more\.txt$",
         r"formats that are not read .*: train\.jsonl\.zst",
     ):
         assert re.search(words, notes, re.MULTILINE), notes
@@ -268,9 +268,9 @@ def test_test_text_that_stands_in_the_training_text_is_said(tmp_path: Path) -> N
         tmp_path / "both", train__txt=TRAIN + long + "= a heading =\n", test__txt="= a heading =\n" + long + TEST
     )
     (note,) = read(both).notes
-    assert note.startswith("1 of 10 test rows of 40 characters or more also stand in the training text")
+    assert note.startswith("test rows of 40 characters or more that also stand in the training text: 1 of 10;")
     (note,) = read(corpus(tmp_path / "same", test__txt=TRAIN)).notes
-    assert "20 of 20 test rows" in note
+    assert "20 of 20" in note
 
 
 def test_a_folder_of_save_to_disk_says_what_to_do(tmp_path: Path) -> None:
@@ -315,10 +315,13 @@ def test_a_folder_called_as_a_text_that_is_known_is_said(tmp_path: Path, monkeyp
     here, named = load_text("wikitext2"), load_text("pydoc")
     assert here.splits["test"][0].startswith("another line")
     assert here.notes == (
-        "data.source = wikitext2 is the folder of that name here, not the Hub's text; that one is "
+        "data.source = wikitext2 is the folder of that name here, not the Hub's text; for that, say "
         "Salesforce/wikitext:wikitext-2-raw-v1",
     )
-    assert named.notes[0] == "data.source = pydoc is the text of that name that collapse has, not the folder ./pydoc"
+    assert (
+        named.notes[0]
+        == "data.source = pydoc is collapse's own text, not the folder of that name here; for that, say ./pydoc"
+    )
     load_text.cache_clear()
 
 
@@ -361,7 +364,7 @@ def test_files_that_are_none_are_refused_where_named_and_said_where_not(tmp_path
     os.mkfifo(folder / "test.txt")
     (folder / "train.txt").write_text("one row\n")
     assert re.search(
-        r"too short to hold some out; .*named pipes, sockets or devices: pipe\.txt, test\.txt", refused(folder)
+        r"with 1 row there is too little to put some aside; .*named pipes, sockets or devices: pipe\.txt, test\.txt", refused(folder)
     )
     (folder / "train.txt").unlink()
     assert re.search(r"which file is the training text\? .*devices: pipe\.txt, test\.txt", refused(folder))
@@ -488,14 +491,14 @@ def test_notes_come_with_a_finished_run_too_and_other_text_is_refused_in_one_lin
     load_text.cache_clear()
     again = e2e.collapse(*command)
     assert "nothing to compute" in again.out
-    assert (again.out + again.err).count("files whose names say no split: more.txt") == 1
+    assert (again.out + again.err).count("files whose names do not say training, validation or test: more.txt") == 1
     with (tmp_path / "text" / "train.txt").open("a") as text:
         text.write("One line more.\n")
     load_text.cache_clear()
     other = e2e.collapse(*command)
     assert other.code == 2
     assert other.err.count("\n") == 1
-    assert "holds is not what it held when the run 'tiny' was made; restore it, or give this run a --name" in other.err
+    assert "has changed since the run 'tiny' was made; restore it, or give this run a --name" in other.err
 
 
 # --- what others reported of such files -------------------------------------------------------------------------------
@@ -555,7 +558,7 @@ def test_utf16_without_a_mark_is_no_text(tmp_path: Path) -> None:
 
 def test_a_mark_where_files_were_joined_is_said(tmp_path: Path) -> None:
     found = read(corpus(tmp_path, train__txt="\ufeff" + TRAIN + "\ufeff" + TRAIN))
-    assert any("1 of 40 rows hold a byte order mark" in note for note in found.notes)
+    assert any("when files were joined: 1 of 40; it" in note for note in found.notes)
 
 
 def test_parquet_of_other_writers(tmp_path: Path) -> None:

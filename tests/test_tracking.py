@@ -320,7 +320,7 @@ def test_mlflow_broken_in_the_middle_of_a_row_loses_nothing_and_is_mended_by_the
             run.folder.add_rows([row])
             mirrors.add(row)
     (message,) = said(caplog)
-    assert message.startswith("mlflow failed and is left out from here (")
+    assert message.startswith("mlflow failed, and this run goes on without it (")
     assert [json.loads(line) for line in run.metrics().splitlines()] == rows
     with sqlite3.connect(database) as data:
         data.execute("ALTER TABLE metrics_gone RENAME TO metrics")
@@ -444,7 +444,7 @@ run.go(rows)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("tensorboard failed and is left out from here (OSError: [Errno 27]") == 1
+    assert done.stderr.count("tensorboard failed, and this run goes on without it (OSError: [Errno 27]") == 1
     assert len(done.stderr.splitlines()) == 1
     run = Run(tmp_path, config_of("tensorboard"))
     rows = run.folder.rows()
@@ -649,7 +649,7 @@ def test_rows_of_another_process_are_mirrored_at_the_end_and_by_one_process_only
         mirrors.add(rows[0])
         other.go(rows)
         assert said(caplog) == [
-            "tensorboard: not mirrored from here (another process mirrors this run); metrics.jsonl is complete"
+            "tensorboard: this process does not mirror the run (another process mirrors this run); metrics.jsonl is complete"
         ]
         assert made[0].rows == rows[:1]
     assert len(made) == 1

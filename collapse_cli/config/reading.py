@@ -94,7 +94,7 @@ def _read(path: Path) -> bytes:
         after = os.fstat(number)
     if len(content) > LARGEST_FILE or before.st_size > LARGEST_FILE:
         raise ConfigError(
-            f"{path} has {max(before.st_size, len(content)):,} bytes; a configuration has at most {LARGEST_FILE:,}: is it the data?"
+            f"{path} has {max(before.st_size, len(content)):,} bytes; a configuration has at most {LARGEST_FILE:,}; is it a data file? (--data)"
         )
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size) or len(content) != after.st_size:
         raise ConfigError(f"{path} changed while it was read; give the command again")

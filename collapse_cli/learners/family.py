@@ -72,9 +72,7 @@ class Family(ABC):
         source = tree["data"]["source"]
         if source not in cls.sources:
             known = ", ".join(cls.sources)
-            raise InputError(
-                f"data.source = {source!r} is nothing that the learner {cls.section} takes; it takes {known}"
-            )
+            raise InputError(f"data.source = {source!r} cannot be taken by the learner {cls.section}; it takes {known}")
 
     # --- verbs --------------------------------------------------------------------------------------------------------
 

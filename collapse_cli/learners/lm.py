@@ -334,7 +334,7 @@ def _check_memory(parameters: int) -> tuple[str, ...]:
         return ()
     return (
         f"training {parameters:,} parameters takes {TRAINING_BYTES * parameters / gib:,.0f} GiB (weights, gradients, two moments of "
-        f"Adam), and this machine has {total / gib:,.0f} GiB",
+        f"Adam), and this machine has {total / gib:,.0f} GiB; memory may run out",
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from collapse_cli import zipf
-from collapse_cli.data import SPLITS, Dataset, InputError, Text, load_text, unchanged
+from collapse_cli.data import SPLITS, Dataset, InputError, Text, how_many, load_text, unchanged
 from collapse_cli.learners import lm_measures as measures
 from collapse_cli.lm import folders
 from collapse_cli.lm import text as texts
@@ -29,8 +29,8 @@ def find_text(data: dict[str, Any], hints: dict[str, Any]) -> Text:
     """
     if data["source"] in NUMBERS:
         raise InputError(
-            f"data.source = {data['source']} is numbers and no text: name a text (wikitext2, pydoc, zipf, a file, a folder or "
-            "a Hub id), or a learner of numbers"
+            f"data.source = {data['source']} holds numbers, not text: name a text (wikitext2, pydoc, zipf, a file, a folder or "
+            "a Hub id), or a learner of numbers (--set learner=…)"
         )
     hints["text"] = {name: data[name] for name in ("source", "train", "valid", "test")} | {"column": data["text"]}
     if data["source"] == "zipf":
@@ -72,7 +72,7 @@ def pinned(section: Mapping[str, Any], name: str, found: str) -> str:
     """
     if section["sha256"] not in ("", found):
         raise InputError(
-            f"{name} is {section['sha256'][:12]}…, but what was found now has {found[:12]}…: it is not the same any more; "
+            f"{name} is {section['sha256'][:12]}…, but what was found now has {found[:12]}…: it has changed; "
             f"restore it, or leave {name} out and give the run a --name of its own"
         )
     return found
@@ -195,7 +195,7 @@ def _truth(language: zipf.Language | None, tokenizer: "PreTrainedTokenizerBase")
 def _original(there: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Which blocks are the original corpus (`rows` drawn with a fixed seed, or all), and which the reserve."""
     if rows > there:
-        raise InputError(f"data.rows = {rows:,}, but the training text has only {there:,} rows (0 takes all)")
+        raise InputError(f"data.rows = {rows:,}, but the training text has only {how_many(there, 'row')} (0 takes all)")
     if rows == 0:
         return np.arange(there), np.arange(0)
     order = np.random.Generator(np.random.Philox(0)).permutation(there)

@@ -49,7 +49,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     fields = read_json(path)
     if "model_type" not in fields:
-        raise InputError(f"{path} is no model config: it names no model_type")
+        raise InputError(f"{path} is not a model's config: it has no model_type")
     return fields
 
 
@@ -70,7 +70,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as a model's config: {first_line(error)}") from None
     if not isinstance(fields, dict):
-        raise InputError(f"{path} is no model config: it should be a table of settings")
+        raise InputError(f"{path} is not a model's config: it should be a table of settings")
     return fields
 
 
@@ -95,7 +95,7 @@ def _check_sizes(fields: Mapping[str, Any], what: str) -> None:
         if isinstance(value, dict):
             _check_sizes(value, f"{what}: {name}")
         elif isinstance(value, list) and (large := _largest(value)) > LONGEST_LIST:
-            raise InputError(f"{what}: {name} holds {large:,}, which is out of all measure")
+            raise InputError(f"{what}: {name} holds {large:,}, which is far too large")
 
 
 def _largest(values: Sequence[Any], depth: int = 0) -> int:

@@ -147,7 +147,7 @@ class Trial:
 def try_out(model: "PreTrainedModel", reach: int = 8) -> Trial:
     """Whether the engine can sample rows of up to `reach` tokens from a model, found out by trying."""
     if not has_plain_head(model):
-        return Trial("its output head does more than one product", 0)
+        return Trial("its output head is more than one matrix", 0)
     return trial.remembered(model, ("sampling", reach), lambda: _tried(model, max(8, reach)))
 
 
@@ -195,7 +195,7 @@ def _tried(model: "PreTrainedModel", reach: int) -> tuple[Trial, bool]:
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
-        return Trial(f"its layers are called another way ({type(error).__name__})", 0), True
+        return Trial(f"its layers take other arguments ({type(error).__name__})", 0), True
     kept = [*decoder.slots.keys.values(), *decoder.slots.values.values()]
     return Trial("", sum(states.shape[1] * states.shape[3] for states in kept)), sure
 

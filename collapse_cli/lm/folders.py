@@ -72,7 +72,7 @@ def find_folder(source: str, revision: str, what: str) -> tuple[Path, str]:
             local_files_only=offline,
         )
     except (FileNotFoundError, ConnectionError):
-        raise HubError(f"{what} {source!r}", "the Hub cannot be reached and nothing is cached") from None
+        raise HubError(f"{what} {source!r}", "the Hub cannot be reached, and it is not cached") from None
     return Path(folder), Path(folder).name
 
 
@@ -100,7 +100,7 @@ def check_weights(folder: Path, what: str) -> str:
             "(peft: model.merge_and_unload()), save that, and give its folder"
         )
     if not (folder / "config.json").is_file():
-        raise InputError(f"{what}: {folder} has no config.json, so it is no transformers model folder")
+        raise InputError(f"{what}: {folder} has no config.json, so it is not a transformers model folder")
     check_ordinary(folder, what)
     weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*")]
     settings = [file for name in ("config.json", "generation_config.json") if (file := folder / name).is_file()]
@@ -137,7 +137,7 @@ def check_weights(folder: Path, what: str) -> str:
     ):  # before that much memory is asked for; `load` says which weights it misses
         raise InputError(
             f"{what}: config.json of {folder} describes a model of {wanted:,} parameters, but the weights are {held:,} numbers; "
-            "they are not of the same model, or a part of either is missing"
+            "they are not of the same model, or a part of one is missing"
         )
     return hash_files(folder, ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*"))
 
@@ -148,8 +148,8 @@ def passed_over(folder: Path) -> list[str]:
     if len(there) < 2:
         return []
     return [
-        f"the model: {folder} holds more than one set of weights; {there[0]} is read, {few(there[1:])} is not: if they differ, "
-        "remove those that are not meant"
+        f"the model: {folder} holds more than one set of weights; {there[0]} is read, {few(there[1:])} is not; if they differ, "
+        "remove the wrong ones"
     ]
 
 
@@ -223,8 +223,8 @@ def _check_once(inside: Mapping[str, Iterable[str]], what: str) -> None:
         twice = sorted(name for name in names if name in where)
         if twice:
             raise InputError(
-                f"{what} holds weights twice, in {where[twice[0]]} and in {file} ({few(twice)}), as where two checkpoints were "
-                "written into one folder; fetch it again into an empty one"
+                f"{what} holds weights twice, in {where[twice[0]]} and in {file} ({few(twice)}), as when two checkpoints were "
+                "saved into one folder; fetch the model again into an empty one"
             )
         where.update(dict.fromkeys(names, file))
 
@@ -259,7 +259,7 @@ def _kinds_in_bin(path: Path, what: str) -> dict[str, str]:
         kinds = {str(name): weight.dtype for name, weight in weights.items() if isinstance(weight, torch.Tensor)}
     except Exception as error:  # the unpickler and the reader of archives each fail in their own ways
         raise InputError(
-            f"{what}: {path} is damaged, or holds more than a table of weights, which is not run ({first_line(error)[:80]}); "
+            f"{what}: {path} is damaged, or holds program code beside weights, which is never run ({first_line(error)[:80]}); "
             "fetch it again, or give weights as model.safetensors"
         ) from None
     plain = dict(zip((torch.float64, torch.float32, torch.float16, torch.bfloat16), DATA_TYPES, strict=True))

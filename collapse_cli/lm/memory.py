@@ -9,6 +9,8 @@ from typing import TypeVar
 import psutil
 import torch
 
+from collapse_cli.data import how_many
+
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 CGROUP = Path("/sys/fs/cgroup")  # containers and batch systems limit memory here
@@ -68,4 +70,4 @@ def halving(work: Callable[[int], Result], rows: int, what: str) -> tuple[Result
         rows //= 2  # outside the handler, which holds on to the tensors of the failed try
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        warn_once(f"memory ran out while {what}; going on with {rows} rows at once")
+        warn_once(f"memory ran out while {what}; going on with {how_many(rows, 'row')} at once")

@@ -98,7 +98,7 @@ def _read(folder: Path, dtype: "torch.dtype | str") -> "PreTrainedModel":
     except Exception as error:  # each architecture and each format of weights fails in its own way
         if type(error).__name__ == "UnpicklingError":
             raise InputError(
-                f"{folder}: pytorch_model.bin is damaged, or holds more than weights, which is not run; "
+                f"{folder}: pytorch_model.bin is damaged, or holds program code beside weights, which is never run; "
                 "give weights as model.safetensors"
             ) from None
         fields = read_json(folder / "config.json")
@@ -152,7 +152,7 @@ def _check_finite(model: "PreTrainedModel", what: str) -> None:
     ]
     if odd:
         raise InputError(
-            f"{what}: weights are NaN or infinite in {few(odd)}; the checkpoint is damaged, or its training was"
+            f"{what}: weights are NaN or infinite in {few(odd)}; the checkpoint is damaged, or its training failed"
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from collapse_cli.data import Dataset, InputError
+from collapse_cli.data import Dataset, InputError, how_many
 from collapse_cli.lm.architecture import first_line
 from collapse_cli.lm.folders import TOKENIZER_FILES
 
@@ -293,7 +293,7 @@ def blocks(stream: np.ndarray, block_size: int, what: str, *, tail: bool = False
         return Dataset({"tokens": padded.reshape(-1, block_size), "lengths": lengths}, np.zeros(len(lengths), np.int32))
     if rows == 0:
         raise InputError(
-            f"the {what} text has {len(stream)} tokens, less than one block of {block_size}; give more text, or lower "
+            f"the {what} text has {how_many(len(stream), 'token')}, less than one block of {block_size}; give more text, or lower "
             "data.block_size"
         )
     tokens = stream[: rows * block_size].reshape(rows, block_size)

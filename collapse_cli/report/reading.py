@@ -172,7 +172,7 @@ def read(folders: Sequence[RunFolder]) -> list[Run]:
         rows, notes = read_rows(folder.path / "metrics.jsonl")
         events, torn = _objects(folder.path / "events.jsonl")
         if torn:
-            notes.append(f"events.jsonl: {torn} lines could not be read")
+            notes.append(f"events.jsonl: lines that could not be read: {torn}")
         name = f"{folder.name} #{same + 1}" if same else folder.name
         run = Run(name, folder.record(), rows, events, notes)
         order = {name: index for index, name in enumerate(_policies(run))}
@@ -243,10 +243,12 @@ def read_rows(file: Path) -> tuple[list[Row], list[str]]:
         if "nll" not in row and row.get("perplexity", 0.0) > 0:
             row["nll"] = math.log(row["perplexity"])
         rows.setdefault((row["policy"], seed, generation), row)
-    notes = [f"metrics.jsonl: {torn} lines could not be read"] if torn else []
+    notes = [f"metrics.jsonl: lines that could not be read: {torn}"] if torn else []
     if lost:
-        notes.append(f"metrics.jsonl: {lost} rows say no policy, seed and generation that can be")
-    notes += [f"metrics.jsonl: {one_line(name)} left out of {n} rows: malformed" for name, n in skipped.items()]
+        notes.append(f"metrics.jsonl: rows without a possible policy, seed and generation: {lost}")
+    notes += [
+        f"metrics.jsonl: rows with a malformed {one_line(name)}, which is left out: {n}" for name, n in skipped.items()
+    ]
     return list(rows.values()), notes
 
 

@@ -282,7 +282,7 @@ def floored(runs: Sequence[Run]) -> list[str]:
     """Of runs of n-grams, what their perplexity and KL hang on beside the text."""
     return [
         f"{run.name}: a token that the model gives no probability counts as {floor:g} (ngram.floor); perplexity, losses "
-        "and KL hang on that number, the share without probability does not"
+        "and KL depend on that number, the share without probability does not"
         for run in runs
         if run.learner == "ngram" and (floor := number(table(run.config.get("ngram")).get("floor"))) is not None
     ]

@@ -58,7 +58,9 @@ class Mirrors:
             lock.acquire(blocking=False)
         except (Timeout, OSError) as error:
             why = "another process mirrors this run" if isinstance(error, Timeout) else _line(error)
-            LOG.warning("%s: not mirrored from here (%s); metrics.jsonl is complete", " and ".join(makers), why)
+            LOG.warning(
+                "%s: this process does not mirror the run (%s); metrics.jsonl is complete", " and ".join(makers), why
+            )
             return
         self._lock = lock
         for name, make in makers.items():
@@ -118,8 +120,8 @@ class Mirrors:
         except Exception as error:
             self._mirrors.pop(name, None)
             LOG.warning(
-                "%s failed and is left out from here (%s: %s); metrics.jsonl is complete, and the same command again "
-                "mirrors what is missing",
+                "%s failed, and this run goes on without it (%s: %s); metrics.jsonl is complete, and the same command, given "
+                "again, mirrors what is missing",
                 name,
                 type(error).__name__,
                 _line(error),

@@ -21,7 +21,9 @@ class WandB:
         self._wandb, self._about = wandb, about
         self._mode: Any = os.environ.get("WANDB_MODE") or "offline"
         if self._mode not in ("offline", "dryrun", "disabled") and not wandb.login(prompt=False):
-            raise RuntimeError(f"WANDB_MODE is {self._mode}, and there is no API key; nobody is asked for one here")
+            raise RuntimeError(
+                f"WANDB_MODE is {self._mode}, but there is no API key; set WANDB_API_KEY or run `wandb login`"
+            )
         self._runs: dict[tuple[str, int], Any] = {}
 
     def add(self, row: Row) -> None:
