@@ -364,7 +364,8 @@ def test_files_that_are_none_are_refused_where_named_and_said_where_not(tmp_path
     os.mkfifo(folder / "test.txt")
     (folder / "train.txt").write_text("one row\n")
     assert re.search(
-        r"with 1 row there is too little to put some aside; .*named pipes, sockets or devices: pipe\.txt, test\.txt", refused(folder)
+        r"with 1 row there is too little to put some aside; .*named pipes, sockets or devices: pipe\.txt, test\.txt",
+        refused(folder),
     )
     (folder / "train.txt").unlink()
     assert re.search(r"which file is the training text\? .*devices: pipe\.txt, test\.txt", refused(folder))
