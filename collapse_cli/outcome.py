@@ -6,6 +6,7 @@ from typing import Any
 
 from collapse_cli import expectations
 from collapse_cli.cell import AXES
+from collapse_cli.config import not_as_published
 from collapse_cli.console import some
 from collapse_cli.diagnosis import diagnose, laws
 from collapse_cli.diagnosis.families import family_verdict, headline_of, laws_of, mixture_verdict
@@ -136,7 +137,10 @@ def expectations_table(rows: Sequence[Row], tree: Tree) -> Table | None:
         table.add_row(short(one.what.replace("_", " ")), where, limits, ours, sign, f"({sources.index(said) + 1})")
     counts = {name: sum(one.verdict == name for one in judged) for name in SIGNS}
     head = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    table.caption = "\n".join([head, *(f"({index}) {safe(said)}" for index, said in enumerate(sources, 1))])
+    other = not_as_published(tree)
+    table.caption = "\n".join(
+        [head, *([other] if other else []), *(f"({index}) {safe(said)}" for index, said in enumerate(sources, 1))]
+    )
     return table
 
 

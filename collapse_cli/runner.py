@@ -13,7 +13,7 @@ from rich.console import Console
 
 from collapse_cli import console as show
 from collapse_cli import early, learners, metrics, outcome, report, sources, tracking
-from collapse_cli.config import ConfigError, Experiment, variant_experiments
+from collapse_cli.config import ConfigError, Experiment, not_as_published, variant_experiments
 from collapse_cli.executors import LocalExecutor
 from collapse_cli.expectations import judge
 from collapse_cli.kinds import BODIES, facts_of
@@ -248,6 +248,7 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
         "report": str(folder.path / "report.html"),
         "verdict": outcome.verdict(rows, tree),
         "expect": [vars(one) | {"ours": one.ours.record() if one.ours else None} for one in judge(rows, tree)],
+        "expect_of_another": not_as_published(tree),
         "config": tree,
         "rows": rows,
         "warnings": show.row_warnings(rows),

@@ -96,7 +96,7 @@ ONLY = {
     "forecast": {"forecast", "config", "console", "metrics", "policies", "rundir", "terminal"},
     "compare": {"compare", "config", "console", "diagnosis", "metrics", "rundir", "terminal"},
     "compare_families": {"config", "diagnosis", "expectations", "metrics", "rundir", "terminal"},
-    "outcome": {"cell", "console", "diagnosis", "expectations", "metrics", "terminal"},
+    "outcome": {"cell", "config", "console", "diagnosis", "expectations", "metrics", "terminal"},
     "process": set(),
     "store": {"errors", "files", "stage"},
 }

@@ -2,6 +2,7 @@
 (`meaning.py`).
 """
 
+from collapse_cli.config.published import not_as_published
 from collapse_cli.config.reading import (
     DEFAULT_PRESET,
     ConfigError,
@@ -34,6 +35,7 @@ __all__ = [
     "load",
     "merge",
     "nearest",
+    "not_as_published",
     "parse_seeds",
     "parse_settings",
     "preset_path",

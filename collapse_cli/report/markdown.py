@@ -21,6 +21,7 @@ from collapse_cli.report.tables import (
     family_glance,
     glance_table,
     left_out,
+    other_experiments,
     provenance,
     published_table,
     stages,
@@ -82,7 +83,9 @@ def markdown(
         rows = [[one.what, one.where, one.published, one.ours, one.said, one.source] for one in published]
         value = "published or theory" if theory else "published"
         names = ["what", "where", value, "measured here", "verdict", "source"]
-        parts += [f"## Measured against published{' numbers and theory' if theory else ''}", _table(names, rows)]
+        parts += [f"## Measured against published{' numbers and theory' if theory else ''}"]
+        parts += [f"{cell(said, 600)[:1].upper()}{cell(said, 600)[1:]}." for said in other_experiments(runs)]
+        parts += [_table(names, rows)]
     for run, forecast in zip(runs, forecasts, strict=True):
         if forecast is not None:
             head, rows = outlook(forecast)

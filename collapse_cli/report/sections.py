@@ -18,6 +18,7 @@ from collapse_cli.report.tables import (
     floors,
     glance_table,
     left_out,
+    other_experiments,
     provenance,
     published_table,
     stages,
@@ -293,9 +294,8 @@ def published(page: Page) -> None:
     theory = any(one.theory for one in found)
     names = ["what", "where", "published or theory" if theory else "published", "measured here", "verdict", "source"]
     title = "Measured against published numbers and theory" if theory else "Measured against published"
-    inside = cells(
-        f"{title}: inside means within the tolerance of the value, or within 4 standard errors of the mean", names, rows
-    )
+    rule = f"{title}: inside means within the tolerance of the value, or within 4 standard errors of the mean"
+    inside = cells("; ".join([rule, *map(escaped, other_experiments(page.runs))]), names, rows)
     page.add("published", title, inside)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from collapse_cli.config import not_as_published
 from collapse_cli.diagnosis import Diagnosis, diagnose, factors
 from collapse_cli.diagnosis.families import family_verdict, mixture_verdict
 from collapse_cli.expectations import judge, theory_at
@@ -160,6 +161,12 @@ def published_table(runs: Sequence[Run]) -> list[Published]:
             verdict = one.why if one.verdict == "not run" else one.verdict
             found.append(Published(run, one.what, one.where, limits, mine, verdict, source, theory))
     return found
+
+
+def other_experiments(runs: Sequence[Run]) -> list[str]:
+    """Which runs are not the experiment whose published values they hold, and in what."""
+    said = [(run, not_as_published(run.config)) for run in runs]
+    return [text if len(runs) == 1 else f"{run.name}: {text}" for run, text in said if text]
 
 
 def stages(run: Run) -> tuple[list[str], list[list[str]]]:
