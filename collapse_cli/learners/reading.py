@@ -1,5 +1,6 @@
 """Real text as the rows of tokens that learners of text take: what is looked up for it, and how it is made."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from collapse_cli import zipf
 from collapse_cli.data import SPLITS, Dataset, InputError, Text, how_many, load_text, unchanged
 from collapse_cli.learners import lm_measures as measures
-from collapse_cli.lm import folders
+from collapse_cli.lm import coding, folders
 from collapse_cli.lm import text as texts
 
 if TYPE_CHECKING:
@@ -58,8 +59,10 @@ def find_tokenizer(
     folders.check_downloaded(
         [file for name in folders.TOKENIZER_FILES if (file := folder / name).is_file()], "the tokenizer"
     )
-    tokenizer = texts.load_tokenizer(folder)
+    tokenizer, as_written = texts.read_tokenizer(folder)
     found = folders.hash_files(folder, folders.TOKENIZER_FILES)
+    if as_written:  # such tokenizers were read otherwise before
+        found = hashlib.sha256(f"{found} as its tokenizer.json says".encode()).hexdigest()
     model["tokenizer_sha256"] = pinned({"sha256": model["tokenizer_sha256"]}, "model.tokenizer_sha256", found)
     return tokenizer
 
@@ -129,13 +132,14 @@ def encode(
     data, tokenizer_params = settings["data"], settings["tokenizer"]
     unchanged(data["sha256"], text.sha256, "the text")
     language = zipf.from_facts(data["zipf"]) if "zipf" in data else None
+    as_written = False
     if "bpe" in tokenizer_params:
         tokenizer = texts.train_bpe(text.splits["train"], tokenizer_params["bpe"])
     elif "words" in tokenizer_params:
         common = texts.frequent_words(text.splits["train"], tokenizer_params["words"])
         tokenizer = texts.word_tokenizer(zipf.words(language.vocabulary) if language else common)
     else:
-        tokenizer = texts.load_tokenizer(Path(hints["tokenizer"]))
+        tokenizer, as_written = texts.read_tokenizer(Path(hints["tokenizer"]))
     tokenizer.save_pretrained(folder / TOKENIZER)
     about: dict[str, Any] = {}
     rows: dict[str, Dataset] = {}
@@ -173,7 +177,7 @@ def encode(
         "vocab_size": texts.id_range(tokenizer),
         "line_bos": data["line_bos"],
         # what was said of files stays with them: others can hold the same rows
-        "notes": [*spelled, *fewer, *lost],
+        "notes": [*spelled, *fewer, *lost, *([coding.AS_WRITTEN] if as_written else [])],
     } | _truth(language, tokenizer)
     if language and "zipf" not in facts:
         facts["notes"].append(

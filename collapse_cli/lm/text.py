@@ -10,6 +10,7 @@ import numpy as np
 
 from collapse_cli.data import Dataset, InputError, how_many
 from collapse_cli.lm.architecture import first_line
+from collapse_cli.lm.coding import plain_ids, read_as_written
 from collapse_cli.lm.folders import TOKENIZER_FILES
 
 if TYPE_CHECKING:
@@ -99,6 +100,11 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     Raises:
         InputError: when there is none, or it cannot be read.
     """
+    return read_tokenizer(folder)[0]
+
+
+def read_tokenizer(folder: Path) -> tuple["PreTrainedTokenizerBase", bool]:
+    """As `load_tokenizer`, and whether its `tokenizer.json` had to be put in place of what transformers makes of it."""
     from transformers import AutoTokenizer
 
     bare = not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "config.json"))
@@ -106,30 +112,17 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         if bare and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             from tokenizers import Tokenizer, models
 
-            return _wrap(Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))))
+            return _wrap(Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))), False
         if has_tokenizer(folder):
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             if not tokenizer.get_vocab():
                 raise InputError(f"{folder}: the tokenizer has no tokens; its files are damaged or not all there")
-            return _without_chance(tokenizer)
+            return tokenizer, read_as_written(tokenizer, folder / "tokenizer.json")
     except InputError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
         raise InputError(f"{folder}: the tokenizer cannot be loaded: {_why(error, folder)}") from None
     raise InputError(f"{folder} holds no tokenizer; name one with --set model.tokenizer=FOLDER")
-
-
-def _without_chance(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
-    """The tokenizer, cutting the same text into the same tokens each time.
-
-    BPE dropout and subword sampling are noise for training that some files keep switched on; text scored through it has
-    another perplexity each time.
-    """
-    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
-    for name in ("dropout", "alpha", "nbest_size"):
-        if getattr(model, name, None):
-            setattr(model, name, None)
-    return tokenizer
 
 
 def _why(error: Exception, folder: Path) -> str:
@@ -214,9 +207,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bo
     found: list[np.ndarray] = []
     for some in _portions(rows, blank=not line_bos, own_blank=_prepends(tokenizer)):
         try:
-            coded = tokenizer(
-                [piece for piece, _ in some], add_special_tokens=False, split_special_tokens=True, verbose=False
-            )["input_ids"]
+            coded = plain_ids(tokenizer, [piece for piece, _ in some])
         except Exception as error:  # bare from the tokenizers library, for a word that has no token and no <unk>
             raise InputError(
                 f"the tokenizer cannot read the text: {first_line(error)}; use the text it was made for"
