@@ -533,10 +533,46 @@ def said_of(tokenizer: Any, *rows: str) -> list[str]:
 
 def test_what_a_tokenizer_loses_of_a_text_is_said() -> None:
     plain = words_tokenizer("<unk>", "the", "cat")
-    assert said_of(plain, "the cat\n", "the the\n") == []
+    assert said_of(plain, "the cat", "the the") == []
     assert "25.0% of the test text's tokens are the unknown token" in said_of(plain, "the cat\n", "the dog\n")[0]
     small = words_tokenizer("<unk>", "the", "cat", lower=True)
     assert "('TheCat' becomes 'thecat')" in said_of(small, "The Cat\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "gone", "changed"),
+    [
+        ("", "", False),
+        ("NFC", "", True),
+        ("NFKC", "", True),
+        ("Lowercase", "", True),
+        ("StripAccents", "", True),
+        ("Strip", "line ends", False),
+        ("lines", "line ends", False),
+        ("blanks", "runs of blanks", False),
+        ("both", "line ends and runs of blanks", False),
+    ],
+)
+def test_what_a_normaliser_drops_is_said(name: str, gone: str, changed: bool) -> None:
+    """Text that comes back changed, and line ends and blanks that no token stands for; rows are read one by one."""
+    from tokenizers import Regex, normalizers
+
+    tokenizer = texts.train_bpe(["the old dog sees a red house\n"] * 20, 290)
+    own = {
+        "lines": normalizers.Replace("\n", " "),
+        "blanks": normalizers.Replace(Regex(" +"), " "),
+        "both": normalizers.Replace(Regex(r"\s+"), " "),
+    }
+    if name:
+        tokenizer.backend_tokenizer.normalizer = own.get(name) or getattr(normalizers, name)()
+    rows = ["The  old dog\n", "sees   a cafe\u0301\n", "\n", "  a red house\n"]
+    said = said_of(tokenizer, *rows)
+    drops = [one for one in said if "drops" in one]
+    assert [f"the tokenizer drops {gone}: no token stands for them" in one for one in drops] == [True] * bool(gone)
+    assert any("does not keep the text" in one for one in said) == changed
+    assert len(said) == len(drops) + changed
+    if name == "Strip":
+        assert texts.losses(tokenizer, rows, texts.encode(tokenizer, rows, line_bos=False), apart=False) == []
 
 
 def test_special_tokens_that_only_the_tokenizer_has_do_not_count() -> None:

@@ -149,7 +149,7 @@ def encode(
         size = data["block_size"] if split == "train" else data["eval_block_size"]
         rows[split] = texts.blocks(stream, size, split, tail=split == "test" and data.get("test_tail", False))
         if split == "test":
-            lost = texts.losses(tokenizer, text.splits[split], stream)
+            lost = texts.losses(tokenizer, text.splits[split], stream, apart=language is None)
         joined = "".join(text.splits[split])
         words, bytes_ = len(joined.split()), len(joined.encode())
         about[split] = {"tokens": len(stream), "words": words, "bytes": bytes_, "blocks": len(rows[split])}

@@ -153,11 +153,14 @@ def unknown_id(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     return tokenizer.get_vocab().get(UNKNOWN) if found is None else found
 
 
-def losses(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], ids: np.ndarray) -> list[str]:
-    """What of a text does not reach the model, in sentences: unknown words, and characters that come back as others.
+def losses(
+    tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], ids: np.ndarray, *, apart: bool = True
+) -> list[str]:
+    """What of a text does not reach the model, in sentences: unknown words, characters that come back as others, line ends.
 
     Args:
         ids: what `encode` made of the rows.
+        apart: whether rows are lines of their own, so that their ends mean something.
     """
     unknown = unknown_id(tokenizer)
     share = 0.0 if unknown is None else float(np.mean(ids == unknown)) if len(ids) else 0.0
@@ -166,18 +169,36 @@ def losses(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], ids: np.nd
             f"{100 * share:.1f}% of the test text's tokens are the unknown token: the model is scored on that token and not on the "
             "words, so the perplexity says less than it seems to"
         ]
-    text = "".join(rows[:LOOKED_AT])[:LOOKED_AT_CHARACTERS]
-    back = tokenizer.decode(encode(tokenizer, [text], line_bos=False), clean_up_tokenization_spaces=False)
+    some = [row[:LOOKED_AT_CHARACTERS] for row in rows[:LOOKED_AT]]
+    while len(some) > 1 and sum(map(len, some)) > LOOKED_AT_CHARACTERS:
+        some = some[: len(some) // 2]
+    text = "".join(some)
+    # by rows, as it is read: what a tokenizer strips is at their ends
+    back = tokenizer.decode(encode(tokenizer, some, line_bos=False), clean_up_tokenization_spaces=False)
+    spaces = _spaces_lost(text, back) if apart else []
     wanted, found = ("".join(part.split()) for part in (text, back))  # where blanks go differs from kind to kind
     if wanted == found or share:
-        return []
+        return spaces
     first = next(
         (i for i, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b), min(len(wanted), len(found))
     )
     here, there = wanted[max(0, first - 8) : first + 8], found[max(0, first - 8) : first + 8]
     return [
         f"the tokenizer does not keep the text as it is ({here!r} becomes {there!r}): perplexity by word and bits per byte "
-        "are those of the changed text"
+        "are those of the changed text",
+        *spaces,
+    ]
+
+
+def _spaces_lost(text: str, back: str) -> list[str]:
+    """Whether line ends, or blanks beside blanks, are gone from what comes back of a text, in a sentence."""
+    kinds = {"line ends": "\n", "runs of blanks": "  "}
+    gone = [name for name, part in kinds.items() if text.count(part) > 2 * back.count(part)]
+    if not gone:
+        return []
+    return [
+        f"the tokenizer drops {' and '.join(gone)}: no token stands for them, so bits per byte, which counts their bytes, is "
+        "lower than with a tokenizer that keeps them"
     ]
 
 
