@@ -122,7 +122,8 @@ def compare_families(runs: Sequence[RunFolder]) -> FamilyComparison:
                 if mixture
                 else expectations.theory_at(trees[name], measure.name, policy, last)
             )
-            start = over_seeds(measure.name, list(by[0].values())) if 0 in by and not mixture else None
+            first = [by[0][seed] for seed in by[last] if seed in by.get(0, {})]  # of the seeds that are there now
+            start = over_seeds(measure.name, first) if first and not mixture else None
             entries.append(
                 FamilyEntry(
                     name,
@@ -183,6 +184,9 @@ def _values(rows: Sequence[Mapping[str, Any]], name: str) -> Values:
 
 
 def _notes(entries: Sequence[FamilyEntry]) -> list[str]:
-    if any(len(entry.seeds) == 1 for entry in entries):
-        return ["where there is one seed there is no interval"]
-    return ["intervals are 95% t intervals over seeds, not corrected for the number of comparisons"]
+    counts = sorted({len(entry.seeds) for entry in entries})
+    notes = ["where there is one seed there is no interval"] if counts[:1] == [1] else []
+    if several := [count for count in counts if count > 1]:
+        said = " or ".join(map(str, several))
+        notes.append(f"intervals are 95% t intervals over {said} seeds, not corrected for the number of comparisons")
+    return notes

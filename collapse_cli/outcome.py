@@ -11,7 +11,7 @@ from collapse_cli.console import some
 from collapse_cli.diagnosis import diagnose, laws
 from collapse_cli.diagnosis.families import family_verdict, headline_of, laws_of, mixture_verdict
 from collapse_cli.diagnosis.grid import WORDS, Point, axes_of, points
-from collapse_cli.metrics.intervals import logarithmic, over_seeds
+from collapse_cli.metrics.intervals import logarithmic
 from collapse_cli.metrics.words import spread, value
 from collapse_cli.terminal import Table, safe, short
 
@@ -37,7 +37,9 @@ def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
     policies = list(dict.fromkeys(row["policy"] for row in rows))
     seeds = sorted({row["seed"] for row in rows})
     mean = "geometric mean" if logarithmic(measure.name) else "mean"
-    over = f"{mean} of {len(seeds)} seeds, 95% interval" if len(seeds) > 1 else f"seed {seeds[0]}: no interval"
+    trials = any(row.get(f"{measure.name}_se") is not None for row in rows)
+    alone = "95% interval over its trials" if trials else "no interval"
+    over = f"{mean} of {len(seeds)} seeds, 95% interval" if len(seeds) > 1 else f"seed {seeds[0]}: {alone}"
     table = _table(f"{measure.title} ({over})")
     table.add_column("gen.", justify="right")
     proved = [
@@ -50,15 +52,18 @@ def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
         table.add_column(short(name), justify="right")
         if name in proved and beside:
             table.add_column("theory", justify="right", style="dim")
-    found: dict[tuple[str, int], list[float]] = {}
+    found: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
-        if measure.name in row:
-            found.setdefault((row["policy"], row["generation"]), []).append(row[measure.name])
+        if expectations.number(row.get(measure.name)) is not None:
+            found.setdefault((row["policy"], row["generation"]), []).append(row)
     for generation in some(sorted({generation for _, generation in found})):
         cells = []
         for name in policies:
-            values = found.get((name, generation))
-            cells.append("[dim]…[/]" if values is None else spread(over_seeds(measure.name, values)))
+            own = found.get((name, generation), [])
+            mean_over = (
+                expectations.mean_of(own, measure.name) if len(own) == len(seeds) else None
+            )  # of some seeds: none
+            cells.append("[dim]…[/]" if mean_over is None else spread(mean_over[0]))
             theory = expectations.theory_at(tree, measure.name, name, generation) if name in proved else None
             if name in proved and beside:
                 cells.append("" if theory is None else value(theory))

@@ -1,17 +1,20 @@
 """Verdicts on other families and on mixtures, word for word."""
 
 import re
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from mixed import FAMILIES, cell_error, families_rows, mixture_rows, ridge, tree_of
+from mixed import FAMILIES, cell_error, families_rows, mixture_rows, ridge, tree_of, write
 from scipy import stats
 
-from collapse_cli import expectations
+from collapse_cli import expectations, outcome
+from collapse_cli.compare_families import compare_families
 from collapse_cli.diagnosis.families import family_verdict, mixture_verdict
 from collapse_cli.diagnosis.grid import axes_of, points
+from collapse_cli.rundir import RunFolder
 
 LOOP = {"generations": 4, "policies": ["keep-0", "accumulate"], "seeds": [0, 1]}
 
@@ -209,3 +212,45 @@ def test_a_configuration_that_is_damage_still_has_a_verdict(bad: dict[str, Any])
     rows = mixture_rows(tree, exact)
     assert mixture_verdict([row | {"nll": 1.0, "test_loss": 1.0} for row in rows], {"kind": "mixture"} | bad)
     assert family_verdict([row | {"perplexity": 3.0, "test_loss": 1.0} for row in rows], bad)
+
+
+def column(table: Any, number: int) -> list[str]:
+    return list(table.columns[number].cells)
+
+
+def test_a_generation_that_not_all_seeds_have_is_no_mean_over_them() -> None:
+    """Under "mean of 2 seeds, 95% interval" stood the number of the one seed that had got so far."""
+    tree = tree_of("ridge", loop=LOOP | {"policies": ["keep-0"]})
+    rows = families_rows(tree, FAMILIES["ridge"], missing=[("keep-0", 1, 4)])
+    table = outcome.generations_table(rows, tree)
+    assert "mean of 2 seeds, 95% interval" in str(table.title)
+    assert column(table, 1)[-1] == "[dim]…[/]"
+    assert " to " in column(table, 1)[-2]
+
+
+def test_the_table_has_the_interval_that_the_verdict_has() -> None:
+    """One seed of many trials: the table said that there was no interval, and the sentence below it had one."""
+    tree = tree_of("gaussian", loop={**LOOP, "seeds": [0], "policies": ["keep-0"]})
+    rows = [row | {"variance_se": 0.01} for row in families_rows(tree, exactly(0.5))]
+    table = outcome.generations_table(rows, tree)
+    assert "seed 0: 95% interval over its trials" in str(table.title)
+    assert column(table, 1)[-1] == "0.0625 (0.0429 to 0.0821)"
+    bare = outcome.generations_table(families_rows(tree, exactly(0.5)), tree)
+    assert "seed 0: no interval" in str(bare.title)
+    assert column(bare, 1)[-1] == "0.0625"
+
+
+def test_a_comparison_is_of_the_same_seeds_at_both_ends_and_says_of_how_many(tmp_path: Path) -> None:
+    """Generation 0 was the mean of three seeds and the last of one, under a note that there was no interval."""
+    tree = tree_of("ridge", loop={"generations": 2, "policies": ["keep-0", "accumulate"], "seeds": [0, 1, 2]})
+    missing = [("keep-0", 2, 2), ("accumulate", 1, 2), ("accumulate", 2, 2)]
+    rows = families_rows(tree, lambda row, _: {"error": row["seed"] + row["generation"] + 1.0}, missing=missing)
+    write(tmp_path, "half", tree, rows, status="started")
+    found = compare_families([RunFolder(tmp_path, "half")])
+    first, second = found.entries
+    assert (first.seeds, first.first.mean if first.first else None, first.now.mean) == ((0, 1), 1.5, 3.5)
+    assert (second.seeds, second.first.mean if second.first else None, second.now.mean) == ((0,), 1.0, 3.0)
+    assert found.notes == (
+        "where there is one seed there is no interval",
+        "intervals are 95% t intervals over 2 seeds, not corrected for the number of comparisons",
+    )

@@ -192,6 +192,15 @@ def test_the_interval_of_generation_0_is_over_its_seeds(seeds: int) -> None:
     assert (a["low90"], a["high90"]) == (pytest.approx(low), pytest.approx(high))
 
 
+def test_a_generation_0_that_no_seed_moves_has_no_interval() -> None:
+    """Of n-grams: a = 6.02 (6.02 – 6.02)."""
+    grown = {s: {g: 6.0 + (0.1 + 0.01 * s) * g for g in range(6)} for s in range(3)}
+    said = " ".join(
+        "".join(column.cells) for column in tables(forecast_rows(rows_of({"keep-0": Series(grown)})))[2].columns
+    )
+    assert "a = 6 (same for all seeds), b = 0.11" in said
+
+
 @pytest.mark.parametrize("seeds", [5, 10])
 def test_the_slope_of_a_line_lies_in_its_interval(seeds: int) -> None:
     """Whole seeds drawn with replacement: 75% of 5 seeds, 83% of 10."""

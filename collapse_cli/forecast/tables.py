@@ -6,6 +6,7 @@ from typing import Any
 
 from collapse_cli.console import perplexity as in_digits
 from collapse_cli.metrics.intervals import NOISE
+from collapse_cli.metrics.words import SAME
 from collapse_cli.terminal import Table, short
 
 Record = Mapping[str, Any]
@@ -243,6 +244,8 @@ def _laws(known: list[Record]) -> Table:
 def _parameter(name: str, found: Record) -> str:
     if found["low90"] is None:
         return f"{name} = {found['value']:.3g}"
+    if found["low90"] == found["high90"]:
+        return f"{name} = {found['value']:.3g} ({SAME})" if name == "a" else f"{name} = {found['value']:.3g}"
     return f"{name} = {found['value']:.3g} ({found['low90']:.3g} – {found['high90']:.3g})"
 
 
