@@ -146,7 +146,7 @@ def evaluate(
     from collapse_cli.config import nearest, parse_settings
     from collapse_cli.data import InputError
     from collapse_cli.process import quiet_libraries
-    from collapse_cli.rundir import names_of_runs
+    from collapse_cli.rundir import made_by, names_of_runs
 
     console = terminal.console(stderr=as_json)
     tree = parse_settings(settings or [])
@@ -159,6 +159,7 @@ def evaluate(
         if folder is not None or Path(target).is_dir():
             raise
         near = nearest(target, names_of_runs(runs_dir))
+        near = near or made_by(target)
         raise InputError(f"there is no run {target!r} in {runs_dir}{near}; and as a model: {error}") from None
     if folder is None:
         assert measured is not None

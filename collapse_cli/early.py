@@ -102,7 +102,9 @@ def check_folder(source: str, what: str, needed: str, revision: str) -> bool:
     if path.is_dir():
         adapted = any(path.glob("adapter_*"))  # refused by its own name, later
         if needed and not (path / needed).is_file() and not adapted:
-            raise InputError(f"{what}: {path} has no {needed}, so it is not a transformers model folder")
+            inside = [file.parent.name for file in sorted(path.glob(f"*/{needed}"))][:3]
+            there = f"; folders in it have one: {', '.join(inside)}" if inside else ""
+            raise InputError(f"{what}: {path} has no {needed}, so it is not a transformers model folder{there}")
         return True
     if path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise InputError(f"{what}: {source!r} is not a folder; give a folder or a Hub id")

@@ -7,7 +7,7 @@ from typing import Any
 
 from collapse_cli import blocks, early, learners
 from collapse_cli.config import ConfigError, Experiment, load, merge
-from collapse_cli.config.meaning import within
+from collapse_cli.config.meaning import first_unread, within
 from collapse_cli.config.words import leaves
 from collapse_cli.data import Dataset, InputError, load_text
 from collapse_cli.executors import LocalExecutor
@@ -37,6 +37,9 @@ OF_TEXT = ("data", "eval")  # sections that decide how models of a run are score
 OF_MODEL = (*OF_TEXT, "model.revision", "model.sha256", "model.tokenizer", "model.tokenizer_sha256")
 
 
+NOT_SCORED = {"data.rows": "only the test text is scored", "eval.samples": "only models are scored, not samples"}
+
+
 def check(target: str, folder: RunFolder | None, data: str | None, settings: Mapping[str, Any]) -> None:
     """Check what is to be evaluated, as far as that goes before torch is imported.
 
@@ -50,7 +53,13 @@ def check(target: str, folder: RunFolder | None, data: str | None, settings: Map
         if not within(key, OF_TEXT if folder else OF_MODEL):
             of = "a run's models are scored" if folder else "a model is scored"
             raise ConfigError(f"--set {key}=… has no effect on eval: only options of data.… and eval.… say how {of}")
+        if key in NOT_SCORED:
+            raise ConfigError(f"--set {key}=… has no effect on eval: {NOT_SCORED[key]}")
+    if folder is None and target.endswith(".json"):
+        raise ConfigError(f"{target} is a config file without weights; give a model folder or a Hub id")
     config = _changed(folder.config() if folder else Experiment(), None if folder else target, data, settings)
+    if (found := first_unread(settings, [config])) is not None:
+        raise ConfigError(f"--set {found[0]}=… has no effect on eval: {found[1]}")
     if folder is None:
         early.check_model(config.model.model_dump())
     if config.learner in TEXT and (folder is None or data is not None or "data" in settings):
@@ -143,8 +152,10 @@ def evaluate_model(target: str, data: str | None, settings: Mapping[str, Any]) -
         )
     learner = learners.learner_class(config.learner)
     resolved = learner.resolve(config.model_dump(mode="json"))
-    if "model" not in resolved.hints:
-        raise InputError(f"{target} is a config file without weights; give a model folder or a Hub id")
+    if config.eval.protocol == "sliding" and not config.eval.context and resolved.hints["positions"] is None:
+        raise ConfigError(
+            f"{target} takes any number of tokens at once: say how many the window has, --set eval.context=…"
+        )
     planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
         encoded = _data(planned, Store(Path(temporary)))

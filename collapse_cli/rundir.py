@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from collapse_cli.config import ConfigError, Experiment, load, nearest
+from collapse_cli.config import ConfigError, Experiment, load, nearest, presets
 from collapse_cli.files import check_locks
 from collapse_cli.made_with import git_state, hardware, versions
 from collapse_cli.store import write_atomically
@@ -67,7 +67,7 @@ class RunFolder:
         try:
             record: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
-            near = nearest(self.name, names_of_runs(self.runs))
+            near = nearest(self.name, names_of_runs(self.runs)) or made_by(self.name)
             raise ConfigError(
                 f"there is no run {self.name!r} in {self.runs}{near}; `collapse list` shows those that there are"
             ) from None
@@ -299,6 +299,11 @@ def run_of(target: str, runs: Path) -> RunFolder:
         return RunFolder(path.parent, path.name) if "/" in target or target == "." else RunFolder(runs, target)
     except ConfigError:
         raise ConfigError(f"{target!r} is neither the name of a run in {runs} nor a run's folder") from None
+
+
+def made_by(name: str) -> str:
+    """What makes a run that is not there, where it is that of a preset; else nothing."""
+    return f" (`collapse run --preset {name}` makes it)" if name in presets() else ""
 
 
 def names_of_runs(runs: Path) -> list[str]:

@@ -20,6 +20,8 @@ SPLIT_WORDS = {
     "test": {"test", "testing"},
 }
 WORDS = {"train": "training", "valid": "validation", "test": "test"}
+COLUMN = "text"  # that holds the text, where nobody says another
+PLAIN = FORMATS[".txt"]
 SHARD = re.compile(r"(\d{1,9})-of-(\d{1,6})", re.IGNORECASE)
 MARK = "\ufeff"  # a byte order mark
 NAMED = 3  # files or columns that a message names of many
@@ -41,7 +43,10 @@ def read_source(path: Path, column: str, chosen: Mapping[str, str]) -> tuple[dic
         raise InputError(f"data.source = {str(path)!r} is a file; to name files by split, give their folder")
     else:
         groups, notes = {"train": [path]}, []
-    return {split: _read(group, column, notes) for split, group in groups.items()}, notes
+    found = {split: _read(group, column, notes) for split, group in groups.items()}
+    if column != COLUMN and all(FORMATS[format_of(file) or ""] is PLAIN for group in groups.values() for file in group):
+        notes.append(f"data.text = {column} is not used: it names a column, and files of plain text have none")
+    return found, notes
 
 
 def in_natural_order(names: Iterable[Path]) -> list[Path]:

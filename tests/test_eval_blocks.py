@@ -6,6 +6,8 @@ from typing import Any
 import e2e
 import pytest
 
+from collapse_cli.learners import reading
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -43,3 +45,70 @@ def test_under_the_sliding_protocol_the_context_decides(home: Path) -> None:
     assert scored(home, "eval.protocol=sliding").json["protocol"]["context"] == 32
     made = scored(home, "eval.protocol=sliding", "eval.context=33", "eval.stride=1")
     assert made.err == "collapse: eval.context is 33, but the model takes 32 tokens at most; lower it\n"
+
+
+NOTHING = {
+    "data.rows=5": "only the test text is scored",
+    "eval.samples=false": "only models are scored, not samples",
+    "eval.stride=8": "eval.protocol = block; blocks are eval.block_size tokens",
+    "data.zipf.seed=3": "it belongs to zipf",
+    "model.revision=main": "only models of the Hub have revisions",
+}
+
+
+@pytest.mark.parametrize("setting", NOTHING)
+def test_what_nothing_reads_is_refused_as_it_is_by_run(home: Path, setting: str) -> None:
+    made = scored(home, "eval.block_size=32", setting)
+    assert made.code == 2, made.out
+    assert made.err.startswith(f"collapse: --set {setting.partition('=')[0]}=… has no effect on eval: ")
+    assert NOTHING[setting] in made.err
+
+
+def test_a_column_of_files_that_have_none_is_said_not_to_be_used(home: Path) -> None:
+    made = scored(home, "eval.block_size=32", "data.text=content")
+    assert "data.text = content is not used: it names a column, and files of plain text have none" in made.json["notes"]
+
+
+def test_a_config_file_is_said_to_have_no_weights(home: Path) -> None:
+    made = e2e.collapse("eval", home / "model" / "config.json", "--data", home / "text")
+    assert (
+        made.err
+        == f"collapse: {home}/model/config.json is a config file without weights; give a model folder or a Hub id\n"
+    )
+
+
+def test_a_window_has_a_size_where_the_model_has_no_limit(home: Path, tmp_path: Path) -> None:
+    """Without one, windows of two tokens were scored, which nobody had asked for."""
+    from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(home / "model")
+    config = BloomConfig(vocab_size=len(tokenizer), hidden_size=16, n_layer=1, n_head=2)
+    BloomForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    sliding = ("--data", home / "text", "--json", "--set", "eval.protocol=sliding")
+    made = e2e.collapse("eval", tmp_path, *sliding)
+    assert made.code == 2
+    assert "takes any number of tokens at once: say how many the window has, --set eval.context=…" in made.err
+    assert e2e.collapse("eval", tmp_path, *sliding, "--set", "eval.context=16").json["protocol"]["context"] == 16
+
+
+def test_a_tokenizer_of_other_tokens_than_the_models_own_is_said(home: Path, tmp_path: Path) -> None:
+    """Its ids fit, and the perplexity is one, of text that nobody wrote."""
+    import json
+
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(home / "model").save_pretrained(tmp_path)
+    same = scored(home, "eval.block_size=32", f"model.tokenizer={tmp_path}")
+    file = tmp_path / "tokenizer.json"
+    tree = json.loads(file.read_text())
+    vocabulary = tree["model"]["vocab"]
+    first, second = list(vocabulary)[-2:]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    file.write_text(json.dumps(tree))
+    other = scored(home, "eval.block_size=32", f"model.tokenizer={tmp_path}")
+    said = [note for note in other.json["notes"] if "are not those of the model's own tokenizer" in note]
+    assert [note.partition(" of the ")[0] for note in said] == ["2"]
+    assert not any("the model's own tokenizer" in note for note in same.json["notes"])
+    (made,) = reading.other_tokens("bpe", None, home / "model")
+    assert "(model.tokenizer = bpe) is not the model's own" in made

@@ -25,6 +25,7 @@ TYPED: dict[tuple[str, ...], str] = {
     ("eval",): "TARGET is missing: A run (name or folder), a model folder, or a Hub id (collapse eval --help)",
     ("report",): "RUN is missing: the name of a run, or its folder; `collapse list` shows the runs",
     ("forecast", "x", "--factor", "y"): "--factor must be a number, it is 'y' (collapse forecast --help)",
+    ("report", "smoke"): "there is no run 'smoke' in runs (`collapse run --preset smoke` makes it)",
     ("run", "quik"): "there is no configuration file 'quik' (did you mean --preset quick?)",
     ("run", "quick"): "there is no configuration file 'quick'; the preset of that name is --preset quick",
     (*QUICK, "--policy", "keep-0", "keep-10"): "no configuration file 'keep-10'; a policy is --policy keep-10",

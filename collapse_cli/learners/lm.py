@@ -61,10 +61,11 @@ class LanguageModel:
         size = 0 if tokenizer else model["vocab_size"]
         config = architecture.config_of(folder) if folder else base_config(model["config"], tokenizer, size)
         made = architecture.outline(config, fields=model["config"] or None)
+        hints["positions"] = made.positions
         notes = _check_memory(made.parameters)
         if folder:
             models.check_complete(folder)
-            notes = (*notes, *folders.passed_over(folder))
+            notes = (*notes, *folders.passed_over(folder), *reading.other_tokens(model["tokenizer"], tokenizer, folder))
         _check_fit(
             tree, config, made.positions, model["vocab_size"] if tokenizer is None else texts.text_range(tokenizer)
         )

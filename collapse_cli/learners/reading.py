@@ -67,6 +67,29 @@ def find_tokenizer(
     return tokenizer
 
 
+def other_tokens(name: str, tokenizer: "PreTrainedTokenizerBase | None", folder: Path) -> list[str]:
+    """A note where a model is given text in other tokens than its own, in a sentence; no message of any check says it.
+
+    Args:
+        name: of the tokenizer that the configuration names; empty for the model's own.
+        tokenizer: that one; None for one that the data stage will make.
+        folder: of the model; nothing is known where it has no tokenizer.
+    """
+    if not name or not texts.has_tokenizer(folder):
+        return []
+    if tokenizer is None:
+        what = f"the tokenizer that is made from the text (model.tokenizer = {name}) is not the model's own"
+    else:
+        own, given = texts.load_tokenizer(folder).get_vocab(), tokenizer.get_vocab()
+        other = sum(own.get(token) != index for token, index in given.items())
+        if not other:
+            return []
+        what = f"{other:,} of the {len(given):,} tokens of model.tokenizer = {name} are not those of the model's own tokenizer"
+    return [
+        f"{what}: the model's weights were made for that one, and read other text than is meant until they are trained anew"
+    ]
+
+
 def pinned(section: Mapping[str, Any], name: str, found: str) -> str:
     """What was found, which a hash that the section gives must match.
 
