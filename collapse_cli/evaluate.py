@@ -88,6 +88,16 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
             f"the run {folder.name!r} keeps no models: a mixture of {config.learner} is computed in memory; give the run's command "
             "with another --runs-dir to compute it again"
         )
+    logged = {(row["policy"], row["seed"], row["generation"]): row for row in folder.rows()}
+    models = {logged.get((one.policy, one.seed, one.generation), {}).get("model_key", one.train.key)
+              for one in original.generations}  # fmt: skip
+    if not any(store.has(key) for key in models):
+        if config.store.keep_models == "none" and any(store.has(key, whole=False) for key in models):
+            raise InputError(f"the run {folder.name!r} keeps no models: store.keep_models = none")
+        raise InputError(
+            f"no model of the run {folder.name!r} is in {store.root}; where its folder was moved, move it back beside its store; "
+            "else give the run's command again to compute them again"
+        )
     if same and all(store.sound(stage.key) for stage in texts):
         planned = original  # nothing need be looked up: the data are in the store as the run used them
     else:
@@ -99,7 +109,6 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
         planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
         encoded = _data(planned, store if same else Store(Path(temporary)))
-        logged = {(row["policy"], row["seed"], row["generation"]): row for row in folder.rows()}
         found: dict[tuple[str, int | None], dict[str, Any] | None] = {}
         rows = []
         for done, (one, new) in enumerate(zip(original.generations, planned.generations, strict=True), 1):

@@ -143,6 +143,8 @@ class RunFolder:
         if not self.exists():
             # a folder that another process is just beginning holds these, or hidden files, before its run.json
             own = {"plan.json", "metrics.jsonl", "events.jsonl"}
+            if self.path.is_file():
+                raise ConfigError(f"{self.path} is a file, and the run's folder must be there; give another --name")
             names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
             if any(not name.startswith(".") for name in names - own):
                 raise ConfigError(f"{self.path} holds files that are not a run's; give another --name")

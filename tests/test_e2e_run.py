@@ -397,8 +397,20 @@ def test_eval_says_when_the_log_is_wrong(tiny: Path, runs: Path, tmp_path: Path)
     (copy / "tiny" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = e2e.collapse("eval", "tiny", "--runs-dir", copy)
     assert result.code == 1
-    assert "1 of 6" in result.out
+    assert "of 6 models, 1 gave another perplexity" in result.out
     assert e2e.collapse("eval", "tiny", "--runs-dir", copy, "--json").code == 1
+
+
+def test_eval_of_a_run_whose_models_are_elsewhere_is_no_success(tiny: Path, runs: Path, tmp_path: Path) -> None:
+    """Nothing was scored, so nothing agrees with the log; and no store begins where the run was moved to."""
+    shutil.copytree(runs / "tiny", tmp_path / "there" / "tiny")
+    result = e2e.collapse("eval", tmp_path / "there" / "tiny")
+    assert result.code == 2
+    assert (
+        f"no model of the run 'tiny' is in {tmp_path}/there/store; where its folder was moved, move it back"
+        in result.err
+    )
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["tiny"]
 
 
 def test_eval_of_a_run_on_other_text(tiny: Path, runs: Path) -> None:

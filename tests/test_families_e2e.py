@@ -108,7 +108,7 @@ def test_evaluation_finds_a_number_that_is_not_that_of_the_model(runs: Path, tmp
     file.write_text("\n".join([*lines[:-1], json.dumps(row)]) + "\n")
     result = e2e.collapse("eval", "small", "--runs-dir", tmp_path)
     assert result.code == 1
-    assert "1 of 8 models do not give" in result.out
+    assert "of 8 models, 1 gave another" in result.out
 
 
 def test_runs_of_a_family_are_compared(runs: Path) -> None:

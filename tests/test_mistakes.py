@@ -25,6 +25,7 @@ TYPED: dict[tuple[str, ...], str] = {
     ("eval",): "TARGET is missing: A run (name or folder), a model folder, or a Hub id (collapse eval --help)",
     ("report",): "RUN is missing: the name of a run, or its folder; `collapse list` shows the runs",
     ("forecast", "x", "--factor", "y"): "--factor must be a number, it is 'y' (collapse forecast --help)",
+    (*QUICK, "--set", "seed=3"): "unknown key 'seed' (did you mean 'loop.seeds'?)",
     ("report", "smoke"): "there is no run 'smoke' in runs (`collapse run --preset smoke` makes it)",
     ("run", "quik"): "there is no configuration file 'quik' (did you mean --preset quick?)",
     ("run", "quick"): "there is no configuration file 'quick'; the preset of that name is --preset quick",
@@ -80,6 +81,8 @@ def test_a_file_in_place_of_a_run_is_said(tmp_path: Path) -> None:
         said = e2e.collapse(command, file)
         assert said.code == 2
         assert said.err == f"collapse: {file} is a file; give the name of a run, or its folder\n"
+    made = e2e.collapse(*QUICK, "--name", file.name, "--runs-dir", tmp_path)
+    assert made.err == f"collapse: {file} is a file, and the run's folder must be there; give another --name\n"
 
 
 def test_a_dataset_that_is_nowhere_is_said_before_torch_and_datasets(tmp_path: Path) -> None:

@@ -209,6 +209,8 @@ def _unknown(key: str) -> str:
     section, _, name = key.rpartition(".")
     beside = [other for other in known if other.rpartition(".")[0] == section]
     elsewhere = [other for other in known if other.rpartition(".")[2] == name]
+    if name == "seed" and not section:  # that of a made language has just this name
+        elsewhere = ["loop.seeds"]
     near = elsewhere[:1] or difflib.get_close_matches(key, beside, n=1, cutoff=0.75)
     near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.75)
     if near:
