@@ -23,7 +23,7 @@ import torch
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from collapse_cli.data import Dataset
+from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import fallback
 from collapse_cli.lm.decode import try_out
 from collapse_cli.lm.model import without_memory_of_lengths

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from collapse_cli.forecast import forecast_rows
-from collapse_cli.forecast.collecting import collect
-from collapse_cli.forecast.fit import Series, fit_all, mixture, paths, weights
-from collapse_cli.forecast.laws import LAWS
-from collapse_cli.forecast.share import from_seeds, smallest_share
-from collapse_cli.rundir import RunFolder
+from collapse_cli.findings.forecast import forecast_rows
+from collapse_cli.findings.forecast.collecting import collect
+from collapse_cli.findings.forecast.fit import Series, fit_all, mixture, paths, weights
+from collapse_cli.findings.forecast.laws import LAWS
+from collapse_cli.findings.forecast.share import from_seeds, smallest_share
+from collapse_cli.records.rundir import RunFolder
 
 FITTED, MEASURED = 6, 10
 DRAWS = 2000

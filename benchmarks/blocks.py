@@ -17,12 +17,14 @@ from unittest import mock
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from collapse_cli import blocks, kinds, report, runner
+from collapse_cli import report
 from collapse_cli.config import Experiment, load, preset_path, read_toml, variant_experiments
-from collapse_cli.executors import LocalExecutor
+from collapse_cli.engine.executors import LocalExecutor
+from collapse_cli.engine.store import Store
+from collapse_cli.experiment import blocks, kinds
 from collapse_cli.learners import learner_class
-from collapse_cli.preparation import Silent
-from collapse_cli.store import Store
+from collapse_cli.run import runner
+from collapse_cli.run.preparation import Silent
 
 
 def bare(config: Experiment, root: Path) -> float:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli.__main__ import main as command
-from collapse_cli.store import RECORD, Store
+from collapse_cli.engine.store import RECORD, Store
 
 SIZES: dict[str, list[str]] = {
     "smoke": [],

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from collapse_cli.data import Dataset
+from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import architecture
 from collapse_cli.lm import model as models
 

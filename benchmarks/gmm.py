@@ -23,8 +23,9 @@ import numpy as np
 from report import Report, about_machine
 from sklearn.mixture import GaussianMixture as Plain
 
-from collapse_cli.data import Dataset
-from collapse_cli.learners import blobs, em
+from collapse_cli.data import blobs
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.learners import em
 from collapse_cli.learners.gmm import GaussianMixture as Ours
 
 MODEL = {"components": 2, "tol": 1e-5, "max_iter": 2000, "ridge": 1e-6, "engine": "fast"}

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from collapse_cli.learners import blobs, em
+from collapse_cli.data import blobs
+from collapse_cli.learners import em
 
 BLOB = {"dimensions": 2, "centers": 1, "separation": 4.0, "spread": 1.0}
 PRESET = 1e-5

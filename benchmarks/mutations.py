@@ -5,7 +5,7 @@
 
 Theory is changed on purpose (p1 p2 u c2 left out, a generation off, n - 1 for n, ...). An entry notices a mistake where the
 right value would be outside what the entry allows about the wrong one: its tolerance or four standard errors of the run,
-whichever is wider. Writes docs/results/mutations.md; tests/test_mutations.py asks that every mistake is noticed somewhere.
+whichever is wider. Writes docs/results/mutations.md; tests/findings/test_mutations.py asks that every mistake is noticed somewhere.
 """
 
 import argparse
@@ -16,9 +16,9 @@ from typing import Any
 
 from collapse_cli import theory
 from collapse_cli.config import Experiment, load, preset_path, read_toml, variant_experiments
-from collapse_cli.expectations import ERRORS, at_cell, judge, planned_cells
-from collapse_cli.predictions import predict_cell, predict_loop
-from collapse_cli.rundir import RunFolder
+from collapse_cli.findings.expectations import ERRORS, at_cell, judge, planned_cells
+from collapse_cli.findings.predictions import predict_cell, predict_loop
+from collapse_cli.records.rundir import RunFolder
 
 PRESETS = (
     "nature-gaussian",

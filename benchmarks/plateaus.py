@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from collapse_cli.scaling import fit
-from collapse_cli.scaling.profile import GAIN
+from collapse_cli.findings.scaling import fit
+from collapse_cli.findings.scaling.profile import GAIN
 
 SIZES, SEEDS, NOISE, RATIO = (4, 6, 9), (1, 3, 5, 10), (0.05, 0.2), 2.2
 Curve = Callable[[np.ndarray], np.ndarray]

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from collapse_cli.made_with import git_state, hardware, versions
+from collapse_cli.records.made_with import git_state, hardware, versions
 
 WIDE = 150
 console = Console(width=None if sys.stdout.isatty() else WIDE)

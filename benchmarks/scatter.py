@@ -2,7 +2,7 @@
 
 Two Markdown tables (docs/metrics.md, "How much chance moves them"). MAUVE on normal clouds of features, `shift` apart in each
 of the first ten dimensions: once with the same rows and other seeds of k-means, once with other rows. The rest on rows of 64
-words of a language whose truth is known (`collapse_cli/zipf.py`, 2,000 words), by how many rows are looked at: the scatter over
+words of a language whose truth is known (`collapse_cli/data/zipf.py`, 2,000 words), by how many rows are looked at: the scatter over
 independent draws, and how the mean moves with the number of rows alone. All seeds are fixed.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from collapse_cli import zipf
+from collapse_cli.data import zipf
 from collapse_cli.metrics import diversity, tails
 from collapse_cli.metrics.features import mauve
 from collapse_cli.metrics.grams import Grams

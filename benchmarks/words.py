@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from collapse_cli.diagnosis import diagnose
-from collapse_cli.diagnosis.families import mixture_verdict
-from collapse_cli.forecast.fit import Series, fit_law, steps_of
-from collapse_cli.forecast.laws import LAWS
-from collapse_cli.forecast.resample import bootstrap
+from collapse_cli.findings.diagnosis import diagnose
+from collapse_cli.findings.diagnosis.families import mixture_verdict
+from collapse_cli.findings.forecast.fit import Series, fit_law, steps_of
+from collapse_cli.findings.forecast.laws import LAWS
+from collapse_cli.findings.forecast.resample import bootstrap
 from collapse_cli.metrics.intervals import LEVEL, Interval, geometric, interval, log_ratio, scattered
 
 RATIOS = (1.0, 1.1, 1.3, 2.0, 5.0, 20.0)

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from collapse_cli.errors import UserError
+
 DONE, USAGE, INTERRUPTED, UNREAD = 0, 2, 130, 141  # 128 and the number of SIGINT, of SIGPIPE
 ADVICE = {
     errno.ENOSPC: "free some space (collapse gc) and run the same command again: what is finished is kept",
@@ -61,7 +63,7 @@ def _end(arguments: list[str] | None) -> int:
     """Run the command and say what went wrong, but not with the output; the exit code."""
     import typer
 
-    from collapse_cli.cli import app
+    from collapse_cli.cli.app import app
     from collapse_cli.process import OUTPUT
 
     # typer carries a click of its own or uses the one installed, by version: take the base of what it raises
@@ -73,7 +75,7 @@ def _end(arguments: list[str] | None) -> int:
     except mistakes as mistake:
         if type(mistake).__name__ == "NoArgsIsHelpError":  # it has printed the help
             return USAGE
-        from collapse_cli import mistakes as said
+        from collapse_cli.cli import mistakes as said
 
         return _say(said.said(mistake, sys.argv[1:] if arguments is None else arguments), USAGE)
     except (KeyboardInterrupt, typer.Abort):
@@ -82,9 +84,7 @@ def _end(arguments: list[str] | None) -> int:
         if isinstance(stop.__context__, BrokenPipeError):
             raise stop.__context__ from None
         raise
-    except ValueError as error:
-        if type(error).__module__.split(".")[0] != "collapse_cli":
-            raise
+    except UserError as error:
         return _say(str(error), USAGE)
     except MemoryError as error:
         how_much = f" ({error})" if str(error) else ""
@@ -119,7 +119,7 @@ def _drop_output() -> None:
 
 
 def _say(message: str, code: int) -> int:
-    from collapse_cli import terminal
+    from collapse_cli.terminal import text as terminal
 
     with suppress(OSError):  # where it cannot be said, the exit code says enough
         terminal.say(message)

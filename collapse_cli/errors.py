@@ -6,5 +6,13 @@ def how_many(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-class InputError(ValueError):
-    """What the user gave cannot be used: what, where, what to do, in one line."""
+class UserError(ValueError):
+    """A sentence for the user: what happened, where, what to do. The command line prints it and ends with 2."""
+
+
+class ConfigError(UserError):
+    """What was asked for cannot be done."""
+
+
+class InputError(UserError):
+    """What the user gave cannot be used."""

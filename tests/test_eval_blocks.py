@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import e2e
 import pytest
+from support import e2e
 
 from collapse_cli.learners import reading
 

@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import e2e
 import pytest
 import typer
+from support import e2e
 
-from collapse_cli.cli import app
+from collapse_cli.cli.app import app
 
 OWN = {"help"}  # which typer describes
 

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import e2e
 import pytest
+from support import e2e
 
-from collapse_cli.data import InputError
+from collapse_cli.errors import InputError
 from collapse_cli.lm import architecture, folders
 from collapse_cli.lm import model as models
 from collapse_cli.lm.choices import unknown_choice

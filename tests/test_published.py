@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from instrumented import write_run
 from rich.console import Console
+from support.instrumented import write_run
 
-from collapse_cli import outcome
 from collapse_cli.config import load, merge, not_as_published, presets, read_toml, variant_experiments
+from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_markdown, write_report
-from collapse_cli.rundir import RunFolder
+from collapse_cli.terminal import outcome
 
 NATURE = "opt125m-wikitext2"
 

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import e2e
 import pytest
+from support import e2e
 
 COLLAPSE = [sys.executable, "-m", "collapse_cli"]
 FULL = Path("/dev/full")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-import e2e
 import pytest
+from support import e2e
 
 from collapse_cli import files
 from collapse_cli.config import load, parse_settings

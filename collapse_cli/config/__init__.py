@@ -5,7 +5,6 @@
 from collapse_cli.config.published import not_as_published
 from collapse_cli.config.reading import (
     DEFAULT_PRESET,
-    ConfigError,
     load,
     merge,
     preset_path,
@@ -24,6 +23,7 @@ from collapse_cli.config.settings import (
 )
 from collapse_cli.config.tree import Expectation, Experiment
 from collapse_cli.config.words import nearest
+from collapse_cli.errors import ConfigError
 
 __all__ = [
     "DEFAULT_PRESET",

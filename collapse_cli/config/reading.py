@@ -15,18 +15,15 @@ from collapse_cli.config.families import Families
 from collapse_cli.config.section import Section
 from collapse_cli.config.tree import Experiment
 from collapse_cli.config.words import TOO_LONG, nearest, written
+from collapse_cli.errors import ConfigError
 
 LARGEST_FILE, DEEPEST = 1_000_000, 20  # bytes of a configuration, and tables or lists within each other
 VARIANT = r"[a-z0-9][a-z0-9-]{0,39}"  # a run's name can end in it
 
 
-class ConfigError(ValueError):
-    """What the user asked for cannot be run: what, where, what to do, in one line."""
-
-
 def presets() -> dict[str, Path]:
     """The shipped configurations by name: files of `configs/`, in the checkout or in the installed package."""
-    here = Path(__file__).parent.parent
+    here = Path(__file__).resolve().parents[1]
     folder = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 

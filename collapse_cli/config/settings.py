@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from collapse_cli.config.meaning import Sort, first_foreign, first_unread
-from collapse_cli.config.reading import DEEPEST, LARGEST_FILE, ConfigError, load, merge, tree_of, variant_experiments
+from collapse_cli.config.reading import DEEPEST, LARGEST_FILE, load, merge, tree_of, variant_experiments
 from collapse_cli.config.words import leaves, written
+from collapse_cli.errors import ConfigError
 
 MOST_SEEDS = 10_000
 FLAGS = {  # options of the command line with names of their own

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from collapse_cli.data import Dataset, InputError
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.errors import InputError
 
 LEARNERS = {
     "lm": "collapse_cli.learners.lm:LanguageModel",

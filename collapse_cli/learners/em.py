@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from collapse_cli.data import InputError
+from collapse_cli.errors import InputError
 
 SAFE = 1e-7  # least variance, relative to that of all rows, for which features keep 8 digits of a log-density
 ROWS = 1.0  # rows that a component must have for its moments to be taken as a difference

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from collapse_cli.data import Dataset, InputError
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.errors import InputError
 from collapse_cli.learners import Resolved
 
 MODEL = "model.safetensors"

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from collapse_cli.data import Dataset, InputError
-from collapse_cli.learners import Resolved, blobs
+from collapse_cli.data import blobs
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.errors import InputError
+from collapse_cli.learners import Resolved
 from collapse_cli.learners.family import Family, State, normals
 
 TINY = float(np.finfo(np.float64).tiny)  # what the logarithm of a variance that is gone is taken of

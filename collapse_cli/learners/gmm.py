@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from collapse_cli.data import Dataset, InputError
-from collapse_cli.learners import Resolved, blobs, em
+from collapse_cli.data import blobs
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.errors import InputError
+from collapse_cli.learners import Resolved, em
 from collapse_cli.learners.family import Family, State, normals
 
 NONE = 1e-16  # squared L2 distances below are rounding

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from collapse_cli import metrics
-from collapse_cli.data import Dataset, InputError
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.errors import InputError
 from collapse_cli.learners import Resolved, reading
 from collapse_cli.learners import lm_measures as measures
 from collapse_cli.lm import architecture, folders, memory, trial

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from collapse_cli import metrics, zipf
-from collapse_cli.data import Dataset
+from collapse_cli import metrics
+from collapse_cli.data import zipf
+from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import architecture
 from collapse_cli.lm import score as scoring
 from collapse_cli.lm import text as texts

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from collapse_cli.data import Dataset, InputError, unchanged
-from collapse_cli.images import load_images, pinned
+from collapse_cli.data.dataset import Dataset, unchanged
+from collapse_cli.data.images import load_images, pinned
+from collapse_cli.errors import InputError
 from collapse_cli.learners import Resolved, nets
 from collapse_cli.learners.family import Family, State
 

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from collapse_cli import checkpoint as checkpoints
-from collapse_cli.data import InputError
+from collapse_cli.engine import checkpoint as checkpoints
+from collapse_cli.errors import InputError
 
 CHECKPOINT_SECONDS = 60.0
 ROWS_AT_ONCE = 256  # of a forward pass without training; shorter ones are filled up, so that all are alike

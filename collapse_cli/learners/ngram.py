@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from collapse_cli import metrics, zipf
-from collapse_cli.data import Dataset, InputError
+from collapse_cli import metrics
+from collapse_cli.data import zipf
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.errors import InputError
 from collapse_cli.learners import Resolved, reading
 from collapse_cli.learners.family import Family, State, generator
 from collapse_cli.learners.ngram_tables import Tables, count

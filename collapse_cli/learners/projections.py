@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from collapse_cli.cell import Cell
-from collapse_cli.data import Dataset
+from collapse_cli.config.cell import Cell
+from collapse_cli.data.dataset import Dataset
 from collapse_cli.learners import regression_cells
 from collapse_cli.learners.regression import Regression, fit_sums
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from collapse_cli import zipf
-from collapse_cli.data import SPLITS, Dataset, InputError, Text, how_many, load_text, unchanged
+from collapse_cli.data import zipf
+from collapse_cli.data.dataset import SPLITS, Dataset, Text, how_many, load_text, unchanged
+from collapse_cli.errors import InputError
 from collapse_cli.learners import lm_measures as measures
 from collapse_cli.lm import coding, folders
 from collapse_cli.lm import text as texts

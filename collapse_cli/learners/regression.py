@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from collapse_cli.cell import Cell, cells
-from collapse_cli.data import Dataset, InputError
+from collapse_cli.config.cell import Cell, cells
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.errors import InputError
 from collapse_cli.learners import Resolved
 from collapse_cli.learners.family import Family, State, normals
 

@@ -14,15 +14,7 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-from collapse_cli.learners.regression import (
-    Array,
-    Setting,
-    Solver,
-    generator,
-    labeller,
-    solver,
-    true_weights,
-)
+from collapse_cli.learners.regression import Array, Setting, Solver, generator, labeller, solver, true_weights
 
 CHUNK = 4096  # rows drawn by one generator; what is summed in which order does not depend on what was asked before
 ROOM = 32 * 2**20  # bytes of sums that a stream keeps, so that cells need not draw the rows of smaller ones again

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from collapse_cli.cell import Cell
-from collapse_cli.data import Dataset
+from collapse_cli.config.cell import Cell
+from collapse_cli.data.dataset import Dataset
 from collapse_cli.learners import regression_cells
 from collapse_cli.learners.family import State
 from collapse_cli.learners.regression import Regression, fit_sums

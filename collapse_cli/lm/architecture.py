@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from collapse_cli.data import InputError
+from collapse_cli.errors import InputError
 from collapse_cli.lm.choices import unknown_choice, unknown_type
 
 if TYPE_CHECKING:

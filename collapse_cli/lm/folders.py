@@ -11,7 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from collapse_cli import files
-from collapse_cli.data import HubError, InputError, hub_revision
+from collapse_cli.data.dataset import HubError, hub_revision
+from collapse_cli.errors import InputError
 from collapse_cli.lm.architecture import config_of, few, first_line, outline, read_json
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")

@@ -9,7 +9,7 @@ from typing import TypeVar
 import psutil
 import torch
 
-from collapse_cli.data import how_many
+from collapse_cli.data.dataset import how_many
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)

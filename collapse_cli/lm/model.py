@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from collapse_cli.data import InputError
+from collapse_cli.errors import InputError
 from collapse_cli.lm.architecture import config_of, few, read_json, vocabulary, why
 
 if TYPE_CHECKING:

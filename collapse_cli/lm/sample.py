@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from collapse_cli import checkpoint as checkpoints
-from collapse_cli.data import Dataset, InputError
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine import checkpoint as checkpoints
+from collapse_cli.errors import InputError
 from collapse_cli.lm import fallback, search
 from collapse_cli.lm.architecture import vocabulary
 from collapse_cli.lm.arithmetic import fast_products

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from collapse_cli.data import Dataset, InputError
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.errors import InputError
 from collapse_cli.lm.architecture import vocabulary
 from collapse_cli.lm.arithmetic import PackedWeights, fast_products
 from collapse_cli.lm.attention import Causal, attending

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from collapse_cli.data import Dataset, InputError, how_many
+from collapse_cli.data.dataset import Dataset, how_many
+from collapse_cli.errors import InputError
 from collapse_cli.lm.architecture import first_line
 from collapse_cli.lm.coding import plain_ids, read_as_written
 from collapse_cli.lm.folders import TOKENIZER_FILES

@@ -15,8 +15,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from collapse_cli import checkpoint as checkpoints
-from collapse_cli.data import Dataset, InputError
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine import checkpoint as checkpoints
+from collapse_cli.errors import InputError
 from collapse_cli.lm.architecture import vocabulary
 from collapse_cli.lm.arithmetic import fast_products
 from collapse_cli.lm.attention import Causal, attending

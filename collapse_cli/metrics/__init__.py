@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from collapse_cli.data import InputError
+from collapse_cli.errors import InputError
 
 LARGEST = math.log(sys.float_info.max)  # nats: of more there is no exponential
 NO_WORDS = "not defined: no white space parts the text into words"  # why there is no word perplexity

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from collapse_cli.data import InputError
+from collapse_cli.errors import InputError
 from collapse_cli.metrics import diversity, perplexity, repetition
 from collapse_cli.metrics.features import mauve
 from collapse_cli.metrics.grams import Grams

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from collapse_cli.engine.store import write_atomically
+from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report.reading import read, series_of
-from collapse_cli.rundir import RunFolder
-from collapse_cli.store import write_atomically
 
 __all__ = ["write_figures", "write_markdown", "write_report"]
 

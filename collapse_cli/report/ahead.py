@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from collapse_cli.forecast import forecast_rows, sentences, vocabulary_of
-from collapse_cli.forecast.tables import limit, to_come, when
+from collapse_cli.findings.forecast import forecast_rows, sentences, vocabulary_of
+from collapse_cli.findings.forecast.tables import limit, to_come, when
 from collapse_cli.metrics.words import value
 from collapse_cli.report.figures import Figure, Trace, layout_of, log_ticks, perplexities, rounded
 from collapse_cli.report.reading import Run, Series
@@ -18,7 +18,7 @@ HIGHEST = 1e4  # times the largest measured perplexity that the fan's axis shows
 
 @dataclass(frozen=True)
 class Forecast:
-    """The record of `collapse_cli.forecast`, and what it comes to in words."""
+    """The record of `collapse_cli.findings.forecast`, and what it comes to in words."""
 
     record: Mapping[str, Any]
     sentences: Sequence[str]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from collapse_cli import sources
+from collapse_cli.findings import sources
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.words import percent, spread
 from collapse_cli.report.markup import cells, how_to_read, split

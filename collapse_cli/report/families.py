@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from collapse_cli.expectations import theory_at
+from collapse_cli.findings.expectations import theory_at
 from collapse_cli.metrics.families import Headline, headline
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.report.catalogue import SHARE, Measure

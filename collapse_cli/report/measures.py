@@ -1,6 +1,6 @@
 """Measures of model families that are no language models: what `catalogue.py` is for those."""
 
-from collapse_cli.expectations import COORDINATES
+from collapse_cli.findings.expectations import COORDINATES
 from collapse_cli.metrics.families import headline
 from collapse_cli.report.catalogue import NUMBERS as OF_TEXT
 from collapse_cli.report.catalogue import SHARE, TRUTH, Measure

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from collapse_cli.diagnosis import laws
-from collapse_cli.diagnosis.families import headline_of, laws_of
-from collapse_cli.diagnosis.grid import WORDS, Point, amount, axes_of, points, words
-from collapse_cli.expectations import theory_of
+from collapse_cli.findings.diagnosis import laws
+from collapse_cli.findings.diagnosis.families import headline_of, laws_of
+from collapse_cli.findings.diagnosis.grid import WORDS, Point, amount, axes_of, points, words
+from collapse_cli.findings.expectations import theory_of
 from collapse_cli.metrics.words import spread, value
 from collapse_cli.report.catalogue import SHARE, Measure
 from collapse_cli.report.grids import TITLES, Cut, Line, cells_of, cuts_of, figures_of, named

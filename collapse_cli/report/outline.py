@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from collapse_cli.diagnosis import Diagnosis
+from collapse_cli.findings.diagnosis import Diagnosis
 from collapse_cli.metrics.families import headline
 from collapse_cli.report.ahead import Forecast
 from collapse_cli.report.catalogue import Measure

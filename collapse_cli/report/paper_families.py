@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from collapse_cli.diagnosis.families import headline_of
-from collapse_cli.diagnosis.grid import words
+from collapse_cli.findings.diagnosis.families import headline_of
+from collapse_cli.findings.diagnosis.grid import words
 from collapse_cli.metrics.families import headline
 from collapse_cli.report.catalogue import Measure
 from collapse_cli.report.families import shown, strips_of, theory_of_series

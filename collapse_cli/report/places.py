@@ -5,9 +5,9 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from collapse_cli.config import ConfigError
+from collapse_cli.errors import ConfigError
+from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report.press import DRAWN
-from collapse_cli.rundir import RunFolder
 
 
 def check(folders: Sequence[RunFolder], out: Path, figures: Path | None, *, markdown: bool = False) -> None:

@@ -9,14 +9,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from collapse_cli.diagnosis import counted
-from collapse_cli.expectations import is_mixture, learner_of, planned_cells
+from collapse_cli.findings.diagnosis import counted
+from collapse_cli.findings.expectations import is_mixture, learner_of, planned_cells
 from collapse_cli.metrics.families import headline
 from collapse_cli.metrics.intervals import Interval, normal, over_seeds
+from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report.measures import NUMBERS
 from collapse_cli.report.pictures import Pictures
 from collapse_cli.report.text import one_line
-from collapse_cli.rundir import RunFolder
 
 Row = dict[str, Any]
 LISTS = {

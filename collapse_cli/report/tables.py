@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from collapse_cli.config import not_as_published
-from collapse_cli.diagnosis import Diagnosis, diagnose, factors
-from collapse_cli.diagnosis.families import family_verdict, mixture_verdict
-from collapse_cli.expectations import judge, theory_at
+from collapse_cli.findings.diagnosis import Diagnosis, diagnose, factors
+from collapse_cli.findings.diagnosis.families import family_verdict, mixture_verdict
+from collapse_cli.findings.expectations import judge, theory_at
 from collapse_cli.metrics.families import headline
 from collapse_cli.metrics.words import spread, value
 from collapse_cli.report.catalogue import ALL, SHARE
@@ -42,7 +42,7 @@ class Published:
 
 
 def diagnoses(runs: Sequence[Run]) -> list[Diagnosis]:
-    """What `collapse_cli.diagnosis` makes of each run."""
+    """What `collapse_cli.findings.diagnosis` makes of each run."""
     found = []
     for run in runs:
         if run.mixture or not run.text:
@@ -146,7 +146,7 @@ def warned(runs: Sequence[Run]) -> list[tuple[Run, str, str, int]]:
 
 
 def published_table(runs: Sequence[Run]) -> list[Published]:
-    """`config.expect` beside what was measured, as `collapse_cli.expectations` judges it."""
+    """`config.expect` beside what was measured, as `collapse_cli.findings.expectations` judges it."""
     found = []
     for run in runs:
         for one in judge(run.rows, run.config):

@@ -4,13 +4,15 @@ import math
 
 import numpy as np
 
+from collapse_cli.errors import UserError
+
 Array = np.ndarray
 
 
 MOST = 1e100  # of any quantity: its square is still a float
 
 
-class TheoryError(ValueError):
+class TheoryError(UserError):
     """A question that no formula answers: an impossible size, share or variance, or a mean that does not exist."""
 
 

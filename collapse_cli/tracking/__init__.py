@@ -16,7 +16,8 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
-from collapse_cli.config import ConfigError, Experiment
+from collapse_cli.config import Experiment
+from collapse_cli.errors import ConfigError
 from collapse_cli.tracking.rows import About, Row
 from collapse_cli.tracking.to_mlflow import MLflow, store_uri
 from collapse_cli.tracking.to_tensorboard import TensorBoard

@@ -15,10 +15,10 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from collapse_cli.console import change, perplexity, protocols
-from collapse_cli.diagnosis import diagnose
+from collapse_cli.findings.diagnosis import diagnose
 from collapse_cli.metrics.intervals import Interval, interval
-from collapse_cli.rundir import RunFolder
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.terminal.console import change, perplexity, protocols
 
 COLOURS = ("#c0392b", "#d68910", "#1f618d", "#1e8449", "#6c3483")
 Series = dict[tuple[str, int], list[float]]

@@ -1,0 +1,296 @@
+"""The commands. Each reads its options, calls the module that does the work, and prints."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from collapse_cli.cli import looking, once, theory
+from collapse_cli.cli.looking import Json, Runs, place, warn_of_damage
+from collapse_cli.errors import how_many
+from collapse_cli.terminal import text as terminal
+
+app = once.App(
+    help="What happens to a generative model when its training data are partly made by earlier models?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any option of the configuration; `collapse options` lists them. Give it once for each option.",
+    ),
+]
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        print(f"collapse {metadata.version('collapse-cli')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What happens to a generative model when its training data are partly made by earlier models?"""
+
+
+@app.command()
+def run(
+    config: Annotated[
+        str | None,
+        typer.Argument(help="A configuration file (TOML).", metavar="CONFIG", show_default=False, parser=place),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="A shipped configuration: `collapse presets`.")] = None,
+    generations: Annotated[int | None, typer.Option(help="The last generation; 9 means 0..9.")] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How real and synthetic rows are mixed: keep-P, fresh-P, accumulate or accumulate-subsample. Give it once "
+            "for each policy; those of the configuration do not count then. A run that exists also keeps its own."
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="One repetition for each, such as 0,1,2 or 0-9. A run that exists also keeps its own."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A Hub id, a folder with weights, or a config .json to start from scratch.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="wikitext2, pydoc, zipf, a Hub id, a file or a folder; for numbers and images: `collapse options data`."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The name of the run's folder; by default that of the preset or file.")
+    ] = None,
+    settings: Settings = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and what it will cost; run nothing.")
+    ] = False,
+    jobs: Annotated[
+        int,
+        typer.Option(min=0, help="How many stages to compute at the same time; 0: chosen by the size of the model."),
+    ] = 0,
+    runs_dir: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Run an experiment; after an interruption the same command goes on where it stopped.
+
+    Without a configuration: OPT-125m fine-tuned on WikiText-2, the experiment of Shumailov et al., Nature 2024.
+    """
+    from collapse_cli.cli import asked
+    from collapse_cli.records.rundir import RunFolder
+    from collapse_cli.run import early
+
+    loop = {"generations": generations, "policies": policy}
+    file = None if config is None else Path(config)
+    tree, given, instead = asked.experiment(file, preset, loop, seeds, model, data, name, settings or [])
+    named = name or given
+    if not tree.variants:  # those of variants are checked under their own names
+        early.check(tree, RunFolder(runs_dir, named))
+    console = terminal.console(stderr=as_json)
+    with console.status("loading the libraries") if console.is_terminal else nullcontext():
+        from collapse_cli.run import runner
+        from collapse_cli.terminal import printing
+
+    for note in asked.notes(tree, RunFolder(runs_dir, named), instead):
+        terminal.line(console, f"note: {note}")
+    results = runner.run_all(tree, runs_dir, named, console, jobs=jobs, dry_run=dry_run)
+    if as_json:
+        print(json.dumps(results if tree.variants else results["runs"][0]))
+        return
+    for result in results["runs"]:
+        (printing.print_plan if dry_run else printing.print_run)(console, result)
+    if tree.variants and not dry_run:
+        printing.print_variants(console, results)
+
+
+@app.command("eval")
+def evaluate(
+    target: Annotated[
+        str, typer.Argument(help="A run (name or folder), a model folder, or a Hub id.", metavar="TARGET", parser=place)
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="Other text: wikitext2, pydoc, zipf, a Hub id, a file or a folder.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="An option of data.… or eval.…, such as eval.protocol=sliding; for a model also model.revision and "
+            "model.tokenizer.",
+        ),
+    ] = None,
+    runs_dir: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Measure every generation of a run again, or any causal language model.
+
+    A model is scored on the test split of `--data` (by default wikitext2), a run on that of its own data.
+    """
+    from collapse_cli.config import nearest, parse_settings
+    from collapse_cli.errors import InputError
+    from collapse_cli.process import quiet_libraries
+    from collapse_cli.records.rundir import made_by, names_of_runs
+    from collapse_cli.run import evaluate as again
+    from collapse_cli.terminal import console as show
+
+    console = terminal.console(stderr=as_json)
+    tree = parse_settings(settings or [])
+    folder = again.find_run(target, runs_dir)
+    try:
+        again.check(target, folder, data, tree)
+        quiet_libraries()
+        measured = again.evaluate_model(target, data, tree) if folder is None else None
+    except InputError as error:
+        if folder is not None or Path(target).is_dir():
+            raise
+        near = nearest(target, names_of_runs(runs_dir))
+        near = near or made_by(target)
+        raise InputError(f"there is no run {target!r} in {runs_dir}{near}; and as a model: {error}") from None
+    if folder is None:
+        assert measured is not None
+        if as_json:
+            print(json.dumps(measured))
+            return
+        for note in measured["notes"]:
+            terminal.line(console, f"note: {note}")
+        said = show.protocol(measured["protocol"], measured["predicted_tokens"])
+        facts = {
+            "perplexity": show.perplexity(measured["perplexity"]),
+            "word perplexity": show.word_perplexity(measured["word_perplexity"]),
+            "bits per byte": f"{measured['bits_per_byte']:.4f}",
+            "protocol": said,
+        }
+        console.print(show.facts_table(facts, f"{measured['model']} on the test text of {measured['data']}"))
+        return
+    with show.Progressing(console, 1) as bar:
+        bar.started("eval", folder.name)
+        rows = again.evaluate_run(
+            folder, data, tree, lambda done, total: bar.progress("eval", folder.name, done, total, "models")
+        )
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        console.print(show.evaluation_table(rows, folder.name))
+        for said in show.protocols([row for row in rows if not row["pruned"]]):
+            terminal.line(console, said, "dim")
+    if wrong := again.disagreements(rows):
+        console.print(
+            f"[red]of {how_many(len(rows), 'model')}, {len(wrong)} gave another perplexity than was logged[/]"
+        )
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    targets: Annotated[list[str], typer.Argument(help="Runs, by name or folder.", metavar="RUN", parser=place)],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="The file to write; by default report.html (report.md with --md) in the folder of the first run.",
+            parser=place,
+        ),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--md", help="Write Markdown, with pictures beside it, instead of HTML.")
+    ] = False,
+    figures: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Also write PNG and SVG figures for papers into this folder.", parser=place
+        ),
+    ] = None,
+    runs_dir: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Write a page about a run, or about several side by side; it needs no network and no other file."""
+    from collapse_cli import report as reports
+    from collapse_cli.records.rundir import run_of
+    from collapse_cli.report import places
+
+    folders = [run_of(target, runs_dir) for target in targets]
+    folders[0].record()
+    place = places.named("--out", out, "file") or folders[0].path / ("report.md" if markdown else "report.html")
+    beside = places.named("--figures", figures, "folder")
+    places.check(folders, place, beside, markdown=markdown)
+    write = reports.write_markdown if markdown else reports.write_report
+    written = [write(folders, place), *(reports.write_figures(folders, beside) if beside else [])]
+    if as_json:
+        print(json.dumps({"written": [str(path) for path in written]}))
+        return
+    for path in written:
+        terminal.console().print(str(path), highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    targets: Annotated[list[str], typer.Argument(help="Runs, by name or folder.", metavar="RUN", parser=place)],
+    runs_dir: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Compare runs: how far each is from generation 0, and paired differences between policies."""
+    from collapse_cli.findings import compare as side_by_side
+    from collapse_cli.findings import compare_families
+    from collapse_cli.records.rundir import run_of
+    from collapse_cli.terminal import printing
+
+    folders = [run_of(target, runs_dir) for target in targets]
+    if compare_families.of_text([folder.record()["config"] for folder in folders]):
+        found: Any = side_by_side.compare(folders)
+    else:
+        found = compare_families.compare_families(folders)
+    warn_of_damage(folders)
+    if as_json:
+        print(json.dumps(found.record()))
+        return
+    printing.print_comparison(terminal.console(), found)
+
+
+@app.command()
+def forecast(
+    target: Annotated[str, typer.Argument(help="A run's name or folder.", metavar="RUN", parser=place)],
+    factor: Annotated[float, typer.Option(help="How many times generation 0's perplexity is still acceptable.")] = 1.5,
+    generation: Annotated[
+        int | None, typer.Option(help="The generation for which that is asked; by default the last one measured.")
+    ] = None,
+    runs_dir: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Where a run is heading, and how much real data would stop it."""
+    from collapse_cli.findings import forecast as ahead
+    from collapse_cli.records.rundir import run_of
+
+    folder = run_of(target, runs_dir)
+    found = ahead.forecast(folder, factor=factor, generation=generation)
+    warn_of_damage([folder])
+    if as_json:
+        print(json.dumps(found))
+        return
+    console = terminal.console()
+    for table in ahead.tables(found):
+        console.print(table)
+    commands = {option.get("command") for option in found["share"].get("next", [])}
+    for sentence in ahead.sentences(found):  # a command stays on one line, to be pasted
+        console.print(sentence, highlight=False, markup=False, emoji=False, soft_wrap=sentence in commands)
+
+
+app.add_typer(theory.app, name="theory")
+looking.add_to(app)

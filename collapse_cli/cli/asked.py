@@ -1,0 +1,85 @@
+"""The experiment that a command line asks for."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from collapse_cli import config
+from collapse_cli.records.rundir import RULE_OF_NAMES, RunFolder, can_be_named
+
+
+def experiment(
+    file: Path | None,
+    preset: str | None,
+    loop: Mapping[str, Any],
+    seeds: str | None,
+    model: str | None,
+    data: str | None,
+    name: str | None,
+    settings: Sequence[str],
+) -> tuple[config.Experiment, str, str]:
+    """The configuration of a command line, the name it gives a run, and a note on policies that were replaced, or "".
+
+    Raises:
+        ConfigError: for the first thing that is wrong.
+    """
+    for option, value in (("--model", model), ("--data", data), ("--name", name), ("--preset", preset)):
+        if value is not None and not value.strip():
+            raise config.ConfigError(f"{option} is empty; is a shell variable unset?")
+    if file is not None and preset is not None:
+        if not os.path.lexists(file):
+            config.read_toml(file)  # says what it may have meant
+        raise config.ConfigError(f"both a file ({file}) and a preset ({preset}) are named; name one of them")
+    if file is not None and name is None and os.path.lexists(file) and not can_be_named(file.stem):
+        raise config.ConfigError(
+            f"{file}: a run has the name of its file, and {file.stem[:120]!r} cannot be one: {RULE_OF_NAMES}; give it another "
+            "with --name"
+        )
+    chosen = preset or config.DEFAULT_PRESET
+    path = file or config.preset_path(chosen)
+    where = str(path) if file else f"preset {chosen}"
+    tree = config.read_toml(path)
+    if file:
+        config.refuse_unread(tree, tree, where)
+    made = config.load(tree, where)  # its own mistakes under its name
+    given: dict[str, Any] = {key: value for key, value in loop.items() if value is not None}
+    if seeds is not None:
+        given["seeds"] = config.parse_seeds(seeds)
+    others = [policy for policy in made.loop.policies if policy not in given.get("policies", made.loop.policies)]
+    tree = config.merge(tree, {"loop": given} if given else {})
+    config.refuse_options(tree, loop, model)
+    if model is not None:
+        tree["model"] = {"source": model}
+    if data is not None:
+        names = dict.fromkeys(("train", "valid", "test", "sha256"), "")
+        tree = config.merge(tree, {"data": {"source": data, **names}})
+    over = config.given_tree(given, model, data, config.parse_settings(settings))
+    config.refuse_conflicts(tree.get("variants", {}), over)
+    tree = config.merge(tree, over)
+    flags = [f"loop.{name}" for name in given]
+    flags += [key for key, value in (("model.source", model), ("data.source", data)) if value is not None]
+    config.refuse_unread(over, tree, "the command line", flags)
+    made = config.load(tree, "the command line")
+    instead = f"only {', '.join(given['policies'])}, without {', '.join(others)} of {where}" if others else ""
+    return made, path.stem, instead
+
+
+def notes(tree: config.Experiment, folder: RunFolder, instead: str) -> list[str]:
+    """What a run will hold, where that is not just what the command line names.
+
+    Args:
+        instead: the note of `experiment`.
+    """
+    if tree.variants:
+        return []
+    if not folder.exists():
+        return [f"policies: {instead}; to run all, give each a --policy"] if instead else []
+    old, new = folder.config().loop, tree.loop
+    found = []
+    for what, before, now in (("policies", old.policies, new.policies), ("seeds", old.seeds, new.seeds)):
+        kept = [str(one) for one in before if one not in now]
+        added = [str(one) for one in now if one not in before]
+        if kept and added:
+            found.append(f"the run {folder.name} keeps its {what} {', '.join(kept)}; {', '.join(added)} will be added")
+    return found

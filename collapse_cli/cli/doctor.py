@@ -1,0 +1,53 @@
+"""`collapse doctor`: what this machine has, and what it lacks."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+from collapse_cli.records.made_with import hardware, versions
+from collapse_cli.terminal import console as show
+
+
+def examine(runs: Path) -> dict[str, str]:
+    """Facts about the machine, each with what it means for a run."""
+    import huggingface_hub
+    import torch
+
+    from collapse_cli.lm.model import device, has_fast_bf16
+    from collapse_cli.run.costs import matmul_speed
+    from collapse_cli.run.preparation import existing
+
+    found, machine = versions(), hardware()
+    place = existing(runs)
+    fast = has_fast_bf16()
+    return {
+        "Python": found.pop("python"),
+        **found,
+        "system": f"{machine['system']} {machine['machine']}",
+        "processor": f"{machine['cores']} cores, {torch.get_num_threads()} torch threads",
+        "memory": f"{machine['memory_gib']} GiB",
+        "GPU": ", ".join(machine["gpus"]) or "none",
+        "work is done on": device().type,
+        "float32": f"{show.number(matmul_speed('float32'))}FLOP/s",
+        "bfloat16": f"{show.number(matmul_speed('bfloat16'))}FLOP/s: "
+        + ("dtype = auto means bfloat16" if fast else "emulated, dtype = auto means float32"),
+        "runs folder": f"{runs.absolute()}: " + ("writable" if os.access(place, os.W_OK) else "NOT WRITABLE"),
+        "disk": f"{show.size(shutil.disk_usage(place).free)} free there",
+        "Hub": _hub(),
+        "Hub cache": str(huggingface_hub.constants.HF_HUB_CACHE),
+    }
+
+
+def _hub() -> str:
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():
+        return "told to stay offline (HF_HUB_OFFLINE); only what is cached or local can be used"
+    start = time.perf_counter()
+    try:
+        huggingface_hub.HfApi().model_info("facebook/opt-125m", timeout=5)
+    except Exception as error:  # whatever it is, it is the answer
+        return f"NOT REACHABLE ({type(error).__name__}); use --model FOLDER --data FOLDER, a cache, or --preset quick"
+    return f"reachable, answered in {time.perf_counter() - start:.1f} s"

@@ -1,0 +1,215 @@
+"""The commands that only look, and the one that tidies up: list, status, presets, options, gc, doctor."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from collapse_cli import files
+from collapse_cli.errors import InputError, how_many
+from collapse_cli.terminal import text as terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from collapse_cli.records.rundir import RunFolder
+
+STATUS = {"started": "started: at work, or killed (give the same command again to go on)"}
+
+
+def place(text: str | Path) -> str:
+    """Where an argument or an option points to that may be a path."""
+    return files.at_home(str(text))
+
+
+def _folder(text: str | Path) -> Path:
+    if not str(text).strip():
+        raise typer.BadParameter("it is empty; is a shell variable unset?")
+    if not files.is_utf8(text):
+        raise typer.BadParameter(f"{str(text)!r} is not UTF-8; {files.NOT_UTF8}")
+    path = Path(place(text))
+    try:
+        kind = files.what_is(path)
+    except InputError as error:
+        raise typer.BadParameter(f"{error}; name a folder that can be made or read") from None
+    if kind not in ("", "folder"):
+        raise typer.BadParameter(f"{path} is {'a file' if kind == 'file' else 'a pipe or a device'}; name a folder")
+    return path
+
+
+Runs = Annotated[
+    Path, typer.Option("--runs-dir", parser=_folder, metavar="FOLDER", help="The folder of the runs and their store.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make them commands of `collapse`."""
+    app.command("list")(list_runs)
+    for command in (status, presets, options, gc, doctor):
+        app.command()(command)
+
+
+def list_runs(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
+    """All runs: how far each is, its policies and seeds."""
+    from collapse_cli.cli import listing
+
+    found = listing.runs_in(runs_dir)
+    if as_json:
+        print(json.dumps(found))
+        return
+    console = terminal.console()
+    if not found:
+        missing = "" if runs_dir.is_dir() else ", a folder that does not exist"
+        where = f"{terminal.plain(runs_dir)}{missing}"
+        console.print(f"no runs in {where}; `collapse run --preset smoke` makes one", markup=False)
+        return
+    console.print(listing.table(found, runs_dir))
+    for one in found:
+        if one["error"]:
+            terminal.line(console, f"{one['name']}: {terminal.plain(one['error'], 300)}")
+
+
+def status(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            help="A run's name or folder; all runs without it.", metavar="RUN", show_default=False, parser=place
+        ),
+    ] = None,
+    runs_dir: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """How far a run is: its status, its stages, its perplexities."""
+    if target is None:
+        list_runs(runs_dir, as_json)
+        return
+    from collapse_cli.engine.store import Store
+    from collapse_cli.records.rundir import STORE, run_of
+    from collapse_cli.terminal import console as show
+    from collapse_cli.terminal import printing
+
+    folder = run_of(target, runs_dir)
+    record, rows, store = folder.record(), folder.rows(), Store(folder.runs / STORE)
+    warn_of_damage([folder])
+    stages: dict[str, list[int]] = {}
+    for stage in folder.plan():
+        entry = stages.setdefault(stage["kind"], [0, 0])
+        entry[0] += store.has(stage["key"], whole=False)
+        entry[1] += 1
+    if as_json:
+        done = {kind: {"done": entry[0], "planned": entry[1]} for kind, entry in stages.items()}
+        print(json.dumps({"status": record["status"], "error": record.get("error"), "stages": done, "rows": rows}))
+        return
+    console = terminal.console()
+    facts = {
+        "status": STATUS.get(record["status"], record["status"])
+        + (f": {record['error']}" if "error" in record else ""),
+        "started": record["created"],
+        "updated": record["updated"],
+        "stages": ", ".join(f"{kind} {entry[0]}/{entry[1]}" for kind, entry in stages.items()),
+        "folder": str(folder.path),
+    }
+    console.print(show.facts_table(facts, folder.name))
+    if rows:
+        printing.print_rows(console, rows, record["config"])
+
+
+def presets(as_json: Json = False) -> None:
+    """The shipped configurations."""
+    from collapse_cli import config
+    from collapse_cli.terminal import console as show
+
+    found = {name: _first_comment(path) for name, path in config.presets().items()}
+    if as_json:
+        print(json.dumps(found))
+    else:
+        terminal.console().print(show.facts_table(found, "presets, for --preset NAME"))
+
+
+def options(
+    word: Annotated[
+        str | None,
+        typer.Argument(
+            help="A section, a part of a name, or a word of the meaning; all options without it.",
+            metavar="WORD",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Every option of a configuration: its type, default and meaning. Each is --set KEY=VALUE, or a line of a file."""
+    from dataclasses import asdict
+
+    from collapse_cli.config import options as known
+    from collapse_cli.errors import ConfigError
+
+    found = known.options() if word is None else known.matching(word)
+    if not found:
+        near = known.near(word or "")
+        said = f"; the nearest: {', '.join(near)}" if near else "; `collapse options` lists all"
+        raise ConfigError(f"no option has {word!r} in its name or meaning{said}")
+    if as_json:
+        print(json.dumps([asdict(one) for one in found]))
+        return
+    table = terminal.Table("options, for --set KEY=VALUE", "option", "default", "what it is")
+    for one in found:
+        of = f" [dim](learners: {', '.join(one.learners)})[/]" if one.learners else ""
+        table.add_row(
+            terminal.safe(one.key), terminal.safe(one.default), f"{terminal.safe(one.meaning)} [dim]{one.type}.[/]{of}"
+        )
+    terminal.console().print(table)
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted; delete nothing.")] = False,
+    runs_dir: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Delete from the store what no run needs any more, and what killed runs left behind."""
+    from collapse_cli.errors import ConfigError
+    from collapse_cli.run.garbage import collect_garbage
+    from collapse_cli.terminal import console as show
+
+    if not runs_dir.is_dir():
+        raise ConfigError(f"there is no folder {str(runs_dir)!r} (--runs-dir)")
+    removed = collect_garbage(runs_dir, dry_run=dry_run)
+    if as_json:
+        print(json.dumps(removed))
+        return
+    verb, kept = "would delete" if dry_run else "deleted", how_many(removed["kept"], "stage")
+    terminal.console().print(
+        f"{verb} {how_many(removed['stages'], 'stage')} that no run needs and what {how_many(removed['leftovers'], 'killed stage')} "
+        f"left behind ({show.size(removed['bytes'])}); {kept} {'would stay' if dry_run else 'stayed'}",
+        highlight=False,
+    )
+
+
+def doctor(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
+    """What this machine has: Python, torch, threads, GPU, bfloat16, disk, the Hub."""
+    from collapse_cli.cli.doctor import examine
+    from collapse_cli.terminal import console as show
+
+    facts = examine(runs_dir)
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        terminal.console().print(show.facts_table(facts, "this machine"))
+
+
+def warn_of_damage(folders: "Sequence[RunFolder]") -> None:
+    for folder in folders:
+        if lines := folder.damaged():
+            said = "line is" if lines == 1 else "lines are"
+            file = folder.path / "metrics.jsonl"
+            terminal.say(f"{file}: {lines} {said} damaged and left out; the run's command writes them again")
+
+
+def _first_comment(path: Path) -> str:
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return " ".join(lines).partition(". ")[0]

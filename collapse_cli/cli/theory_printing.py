@@ -1,0 +1,113 @@
+"""How `collapse theory` prints an answer: a table, or JSON."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+
+from collapse_cli.simulate import Estimate
+from collapse_cli.terminal import text as terminal
+
+SAYS = {
+    "risk": "expected error, label noise not included",
+    "bias": "due to the true function",
+    "variance": "due to noise",
+    "zeta": "due to synthetic labels",
+    "kappa": "effective penalty",
+    "u": "what fluctuations of inputs add",
+    "plateau": "risk for ever more rows",
+    "knee": "rows where risk is twice the plateau (lam = 0)",
+    "share": "effective synthetic share",
+    "alpha": "nominal synthetic mass",
+    "best_alpha": "the best nominal mass",
+    "low_dimensional_alpha": "the same for d << n, lam = 0",
+    "best_risk": "risk at the best mass",
+    "clean_risk": "risk on the real rows alone",
+    "unweighted_risk": "risk with equal weights",
+    "floor": "risk after ever more iterations",
+    "rate": "of approach to the floor, an iteration",
+    "clean": "risk of n real rows, one fit",
+    "clean_real": "risk of the p1 n real rows alone",
+    "excess": "what mixing adds",
+    "relaxation": "iterations until it is there, about",
+    "bound": "pi^2/6 of generation 0's risk",
+    "replaced": "risk if old labels are dropped",
+    "mean_error": "E |mean - first mean|^2",
+    "std": "E of the standard deviation",
+    "log_variance": "E of ln variance",
+    "wasserstein": "E of the squared W2 distance",
+    "wasserstein_lower": "lower bound of that",
+    "log_determinant": "E of ln det covariance",
+    "variance_limit": "E variance in the end",
+    "mean_error_limit": "E |mean - first mean|^2 in the end",
+    "mean_error_bound": "pi^2 d/(6 n), never passed",
+}
+OF_A_GAUSSIAN = {"variance": "E of the variance"}
+
+
+def show(
+    model: str,
+    inputs: Mapping[str, Any],
+    values: Mapping[str, Any],
+    measured: Mapping[str, Estimate],
+    note: str,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Print the answer. In JSON what has no finite value is null, and named in "diverges" where it is infinite."""
+    if as_json:
+        finite = {name: _finite(value) for name, value in values.items()}
+        diverges = [name for name, value in values.items() if isinstance(value, float) and math.isinf(value)]
+        answer: dict[str, Any] = {"model": model, **inputs, **finite, "diverges": diverges, "note": note}
+        if measured:
+            answer["simulated"] = {"seed": seed} | {
+                name: {
+                    "mean": _finite(found.mean),
+                    "standard_error": _finite(found.error),
+                    "trials": found.trials,
+                    "relative": None if (to := values.get(name)) is None else _finite(found.relative(to)),
+                }
+                for name, found in measured.items()
+            }
+        print(json.dumps(answer, allow_nan=False))
+        return
+    says = SAYS | OF_A_GAUSSIAN if model == "gaussian" else SAYS
+    asked = ", ".join(f"{name.replace('_', '-')} {_said(value)}" for name, value in inputs.items())
+    table = terminal.Table(terminal.safe(f"{model}: {asked}"), box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("quantity")
+    for head in ("formula", *(("simulated ± s.e.", "formula/sim.") if measured else ())):
+        table.add_column(head, justify="right")
+    table.add_column("what it is")
+    for name, value in values.items():
+        found = measured.get(name)
+        if isinstance(value, tuple) or (value is None and found is None):
+            continue
+        drawn = ["", ""] if measured else []
+        if found is not None:
+            drawn = [_said(found.mean) + (f" ± {found.error:.2g}" if math.isfinite(found.error) else ""), ""]
+            off = math.nan if value is None else found.relative(value)
+            if math.isfinite(off):
+                drawn[1] = f"{off:+.2%}" if abs(off) < 10 else f"{off:+.0e}"
+        table.add_row(name, "" if value is None else _said(value), *drawn, says.get(name, ""))
+    console = terminal.console()
+    console.print(table)
+    trials = next(iter(measured.values())).trials if measured else 0
+    if trials:
+        alone = ": one trial has no standard error" if trials == 1 else ""
+        note += f" Simulated: {trials:,} trial{'s' if trials > 1 else ''}, seed {seed}{alone}."
+    console.print(note, style="dim", highlight=False, markup=False)
+
+
+def _finite(value: Any) -> Any:
+    """A number for JSON: None where it is not finite; tuples are lists."""
+    if isinstance(value, tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return "∞" if value == math.inf else f"{value:.5g}" if abs(value) < 1e5 or isinstance(value, float) else str(value)

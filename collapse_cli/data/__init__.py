@@ -1,0 +1,1 @@
+"""Rows as named arrays, and where real rows come from: text, images, and distributions."""

@@ -1,0 +1,320 @@
+"""Datasets of rows with their origin, and the sources of real text."""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from collapse_cli import files
+from collapse_cli.data import textfiles, zipf
+from collapse_cli.data.textfiles import SPLITS as SPLITS
+from collapse_cli.errors import InputError as InputError
+from collapse_cli.errors import how_many as how_many
+
+HUB_NAMES = {"wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1"}
+TELLING = 40  # characters of a row that hardly stands in two texts by chance
+HELD_OUT = 0.1  # share of a corpus without a test split that becomes one (and as much again for validation)
+
+
+class HubError(InputError):
+    """Something on the Hugging Face Hub is neither reachable nor cached."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(
+            f"{what}: {why}; what you can do: --model FOLDER --data FOLDER for local copies, HF_HOME for a filled cache, "
+            "HF_ENDPOINT for a mirror, or --preset quick, which needs no download"
+        )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows: named arrays of equal length, and where each row comes from.
+
+    Attributes:
+        arrays: for text `tokens` (rows, width) int32 and `lengths` (rows,) int32, the used part of each row.
+        origin: (rows,) int32; 0 for a real row, g for one made by the model of generation g-1 for generation g.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    origin: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name, array in self.arrays.items():
+            if len(array) != len(self.origin):
+                raise ValueError(f"{name} has {len(array)} rows, origin has {len(self.origin)}")
+
+    def __len__(self) -> int:
+        return len(self.origin)
+
+    def take(self, rows: np.ndarray) -> "Dataset":
+        """The rows with these indices, in this order."""
+        return Dataset({name: array[rows] for name, array in self.arrays.items()}, self.origin[rows])
+
+    def save(self, path: Path) -> None:
+        from safetensors.numpy import save_file
+
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+        save_file(arrays | {"origin": np.ascontiguousarray(self.origin)}, path)
+
+    @staticmethod
+    def load(path: Path) -> "Dataset":
+        arrays = Dataset.load_arrays(path)
+        return Dataset(arrays, arrays.pop("origin"))
+
+    @staticmethod
+    def load_arrays(path: Path) -> dict[str, np.ndarray]:
+        """The arrays of a file in the store.
+
+        Raises:
+            InputError: for a damaged one.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            arrays: dict[str, np.ndarray] = load_file(path)
+        except SafetensorError as error:
+            raise InputError(
+                f"{path} is damaged ({error}); remove its folder, and the run's command makes what was in it again"
+            ) from None
+        return arrays
+
+    @staticmethod
+    def concat(parts: Sequence["Dataset"]) -> "Dataset":
+        """The rows of all parts, in order; where rows differ in width, the shorter ones are padded with 0."""
+        names = parts[0].arrays.keys()
+        arrays = {name: _stack([part.arrays[name] for part in parts]) for name in names}
+        return Dataset(arrays, np.concatenate([part.origin for part in parts]))
+
+
+def _stack(parts: Sequence[np.ndarray]) -> np.ndarray:
+    if parts[0].ndim == 2:
+        width = max(part.shape[1] for part in parts)
+        parts = [np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts]
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Real text by split, and what was done to get it.
+
+    Attributes:
+        splits: the rows (lines or documents) of `train`, `test` and, where there is one, `valid`; each ends in a newline.
+        sha256: hash of all rows of all splits.
+        notes: what the user should know, such as a test split that had to be cut from the training text.
+    """
+
+    splits: Mapping[str, Sequence[str]]
+    sha256: str
+    notes: tuple[str, ...] = field(default=())
+
+
+@lru_cache(maxsize=4)
+def load_text(
+    source: str, column: str = "text", train: str = "", valid: str = "", test: str = "", language: str = ""
+) -> Text:
+    """Load real text.
+
+    Args:
+        source: `pydoc`, `zipf`, `wikitext2`, a file, a folder, or a Hub dataset id (`id:config` where it has configs).
+        column: where formats have columns, the one that holds the text.
+        train, valid, test: files in the folder (or splits on the Hub) to use; empty: found by name.
+        language: of `zipf`: what `zipf.text` makes the text from, as JSON.
+
+    Raises:
+        InputError: for anything that is missing, empty, unreadable or ambiguous.
+    """
+    chosen = {"train": train, "valid": valid, "test": test}
+    notes: list[str] = []
+    kind = files.what_is(Path(source))
+    if kind and source in ("pydoc", "zipf"):
+        notes.append(
+            f"data.source = {source} is collapse's own text, not the {kind} of that name here; for that, say ./{source}"
+        )
+    elif kind and source in HUB_NAMES:
+        notes.append(
+            f"data.source = {source} is the {kind} of that name here, not the Hub's text; for that, say {HUB_NAMES[source]}"
+        )
+    if source in ("pydoc", "zipf"):
+        if any(chosen.values()):
+            raise InputError(
+                f"data.source = {source} has no files to choose from; leave data.train, data.valid and data.test out"
+            )
+        splits = _pydoc() if source == "pydoc" else _zipf(language)
+    elif kind:
+        splits, passed_over = textfiles.read_source(Path(source), column, chosen)
+        notes.extend(passed_over)
+    elif source in HUB_NAMES or _may_be_hub_id(source):
+        splits = _hub(HUB_NAMES.get(source, source), column, chosen)
+    else:
+        raise InputError(f"there is no file or folder {source!r} to take text from (data.source, --data)")
+    splits = {name: tuple(row if row.endswith("\n") else row + "\n" for row in rows) for name, rows in splits.items()}
+    for name, rows in splits.items():
+        if not any(row.strip() for row in rows):
+            raise InputError(f"{source}: the {textfiles.WORDS[name]} text is empty")
+    if "test" not in splits:
+        rows = splits["train"]
+        held = int(len(rows) * HELD_OUT)
+        if held == 0:
+            raise InputError(
+                f"{source} has no test text, and with {how_many(len(rows), 'row')} there is too little to put some aside; "
+                "give a folder with a training and a test file" + "".join(f"; {note}" for note in notes)
+            )
+        splits["train"], splits["valid"], splits["test"] = rows[: -2 * held], rows[-2 * held : -held], rows[-held:]
+        notes.append(
+            f"{source} has no test text: its last {HELD_OUT:.0%} is put aside for it, and the {HELD_OUT:.0%} before for validation"
+        )
+    notes.extend(_also_in_training(splits))
+    value = hashlib.sha256()
+    for name in SPLITS:
+        for row in splits.get(name, ()):
+            value.update(name.encode() + b"\0" + row.encode("utf-8", "surrogatepass") + b"\0")
+    return Text(splits, value.hexdigest(), tuple(notes))
+
+
+def _also_in_training(splits: Mapping[str, Sequence[str]]) -> list[str]:
+    """Notes on test and validation rows that stand in the training text, too. Short rows, such as headings, do not count."""
+    notes = []
+    for split, word in (("test", "test"), ("valid", "validation")):
+        long = [row.strip() for row in splits.get(split, ()) if len(row.strip()) >= TELLING]
+        wanted = set(long)
+        found = {plain for row in splits["train"] if (plain := row.strip()) in wanted}
+        count = sum(row in found for row in long)
+        if count:
+            notes.append(
+                f"{word} rows of {TELLING} characters or more that also stand in the training text: {count:,} of {len(long):,}; "
+                "on them a model shows what it remembers, not what it learned"
+            )
+    return notes
+
+
+def unchanged(planned: str, found: str, what: str) -> None:
+    """Whether data still are what the plan, and so the key of their stage, was made for.
+
+    Args:
+        planned, found: hashes of the content; `planned` may be empty where nothing was planned.
+        what: the data, in words.
+
+    Raises:
+        InputError: when they are not.
+    """
+    if planned not in ("", found):
+        raise InputError(
+            f"{what} changed after this run was planned ({planned[:12]}… then, {found[:12]}… now); restore what was there, "
+            "or give the new data a run of their own with --name"
+        )
+
+
+def _pydoc() -> dict[str, Sequence[str]]:
+    """The language reference that every Python carries, split by topic (80 : 10 : 10).
+
+    Topics overlap (`specialnames` holds `customization` and others): of paragraphs that occur more than once only
+    the first is kept, longest topic first, so that no test paragraph stands in the training text.
+    """
+    from pydoc_data.topics import topics
+
+    seen: set[str] = set()
+    kept: dict[str, list[str]] = {}
+    for name in sorted(topics, key=lambda name: (-len(topics[name]), name)):
+        paragraphs = []
+        for paragraph in re.split(r"\n\s*\n", topics[name]):
+            plain = " ".join(paragraph.split())
+            if len(plain) > 60 and plain in seen:
+                continue
+            seen.add(plain)
+            paragraphs.append(paragraph.rstrip() + "\n\n")
+        kept[name] = "".join(paragraphs).splitlines(keepends=True)
+    size = {name: sum(map(len, lines)) for name, lines in kept.items()}
+    share = HELD_OUT * sum(size.values())
+    parts: dict[str, list[str]] = {name: [] for name in SPLITS}
+    for name in sorted(kept, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        for split in ("test", "valid"):
+            if size[name] <= share / 2 and sum(size[other] for other in parts[split]) + size[name] <= share:
+                parts[split].append(name)
+                break
+        else:
+            parts["train"].append(name)
+    return {split: [line for name in sorted(names) for line in kept[name]] for split, names in parts.items()}
+
+
+def _zipf(language: str) -> dict[str, Sequence[str]]:
+    try:
+        return dict(zipf.text(json.loads(language)))
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def _column(table: "datasets.Dataset", column: str, where: str) -> Sequence[str]:  # type: ignore[name-defined] # noqa: F821
+    if column not in table.column_names:
+        raise InputError(
+            f"{where} has no column {column!r} (there: {', '.join(table.column_names)}); say --set data.text=COLUMN"
+        )
+    rows = table[column][:]
+    if wrong := [type(row).__name__ for row in rows if not (row is None or isinstance(row, str))]:
+        raise InputError(f"{where}: the column {column!r} holds {wrong[0]}, not text")
+    return [row or "" for row in rows]
+
+
+def _may_be_hub_id(source: str) -> bool:
+    return (
+        re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", source) is not None and textfiles.format_of(Path(source)) is None
+    )
+
+
+def _hub(source: str, column: str, chosen: Mapping[str, str]) -> dict[str, Sequence[str]]:
+    repo, _, config = source.partition(":")
+    what = f"the dataset {source!r}"
+    revision = hub_revision(repo, "dataset", what)
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        tables = datasets.load_dataset(repo, config or None, revision=revision)
+    except (ConnectionError, FileNotFoundError):
+        raise HubError(what, "the Hub cannot be reached and the dataset is not cached") from None
+    except ValueError as error:
+        raise InputError(f"{what}: {str(error).splitlines()[0]}") from None
+    names = {"train": "train", "valid": "validation", "test": "test"}
+    splits = {}
+    for split, usual in names.items():
+        name = chosen[split] or usual
+        if name in tables:
+            splits[split] = _column(tables[name], column, source)
+        elif chosen[split] or split == "train":
+            raise InputError(f"{what} has no split {name!r} (there: {', '.join(tables)}); say --set data.{split}=SPLIT")
+    return splits
+
+
+@lru_cache(maxsize=16)
+def hub_revision(repo: str, kind: str, what: str, revision: str = "") -> str | None:
+    """The commit that a Hub id stands for now; None when the Hub is out of reach, so that only the cache is left.
+
+    One quick question is asked; when the Hub does not answer it, the libraries are told to stay offline, so that
+    none of them waits and tries again.
+
+    Raises:
+        InputError: when the Hub answers that there is no such thing, or that it is not public.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    api = huggingface_hub.HfApi()
+    ask = api.dataset_info if kind == "dataset" else api.model_info
+    try:
+        return str(ask(repo, revision=revision or None, timeout=5).sha)
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
+        raise InputError(f"{what} is not a file or folder here, and not public on the Hugging Face Hub") from None
+    except Exception as error:
+        network = isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("httpx", "httpx2")
+        if not network:
+            raise
+        constants.HF_HUB_OFFLINE = True  # datasets takes it over when it is imported
+        if (loaded := sys.modules.get("datasets")) is not None:
+            loaded.config.HF_HUB_OFFLINE = True
+        return None

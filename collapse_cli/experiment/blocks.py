@@ -1,0 +1,256 @@
+"""The loop for families whose generations take milliseconds: a block of generations is one stage.
+
+What a generation is made from, its seeds and its row of `metrics.jsonl` are exactly those of `loop.py`, whose functions
+do the work here too; only what lies between two generations stays in memory. How many make a block changes nothing.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collapse_cli import learners
+from collapse_cli.config import Experiment
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine import checkpoint
+from collapse_cli.engine.stage import Finished, Generation, Plan, Stage, Workplace, seed_for
+from collapse_cli.experiment import policies
+from collapse_cli.experiment.loop import CORPUS, ROWS, continued, counted
+from collapse_cli.experiment.policies import Policy
+from collapse_cli.experiment.stages import block_stage, data_stage, sampling
+from collapse_cli.learners.family import Family, State
+
+MODELS = "models.safetensors"  # every generation's, by name "12.mean"
+CARRIED = "carried.safetensors"  # what the next block needs besides the last model
+MADE = "made.safetensors"  # the synthetic rows of the block, where a corpus accumulates as rows
+LARGEST = 64_000_000  # bytes of models that a block keeps; of larger ones only the last
+NONE = np.arange(0)
+
+
+def plan(config: Experiment, hints: Mapping[str, Any], size: int) -> Plan:
+    """The stages of an experiment in blocks of `size` generations; generation 0 is a block of its own, of all policies."""
+    made, loop = Plan(), config.loop
+    mixers = {name: policies.parse(name) for name in loop.policies}
+    summarises = learners.learner_class(config.learner).summarises
+    for seed in loop.seeds:
+        data = data_stage(config, hints, seed)
+        first = block_stage(config, hints, None, {"data": data}, seed, 0, 0)
+        for name, policy in mixers.items():
+            where = (name, seed, 0)
+            made.add(data, *where)
+            blocks = [made.add(first, *where)]
+            made.generations.append(Generation(*where, first, first, part=0))
+            for start in range(1, loop.generations + 1, size):
+                last = min(start + size - 1, loop.generations)
+                inputs = {"data": data, "first": blocks[0], "before": blocks[-1]}
+                if policy.accumulates and not (policy.rule == "accumulate" and summarises):
+                    inputs |= {f"made-{i:05d}": block for i, block in enumerate(blocks[1:], 1)}
+                block = made.add(block_stage(config, hints, policy, inputs, seed, start, last), name, seed, start)
+                blocks.append(block)
+                made.generations += [
+                    Generation(name, seed, g, block, block, part=g - start) for g in range(start, last + 1)
+                ]
+    return made
+
+
+def block_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    """Generations one after the other. Facts: `generations`, those of each."""
+    first, last = stage.params["generations"]
+    chain = Chain(stage, inputs, place.scratch)
+    written = time.monotonic()
+    for generation in range(chain.resume(), last + 1):
+        chain.step(generation)
+        place.tell(generation - first + 1, last - first + 1, "generations")
+        if time.monotonic() - written > checkpoint.seconds_between():
+            chain.write(place.scratch)
+            written = time.monotonic()
+    chain.save(place.folder)
+    return {"first": first, "generations": chain.facts}
+
+
+class Chain:
+    """One policy's generations, and what is carried from one to the next."""
+
+    def __init__(self, stage: Stage, inputs: Mapping[str, Finished], scratch: Path) -> None:
+        params = stage.params
+        self.stage, self.scratch, self.params = stage, scratch, params
+        self.first_generation = params["generations"][0]
+        self.policy = Policy(**params["policy"]) if params["policy"] else None
+        folder = inputs["data"].folder
+        self.real, self.test, self.reserve = (
+            Dataset.load(folder / f"{name}.safetensors") for name in ("train", "test", "reserve")
+        )
+        self.hints = {**stage.hints, "encoded": folder, "about": inputs["data"].facts}
+        accumulates = self.policy is not None and self.policy.accumulates
+        known = learners.learner_class(params["learner"])
+        self.sums = known.summarises and (self.policy is None or self.policy.rule == "accumulate")
+        self.keeps_rows = accumulates and not self.sums
+        self.facts: list[dict[str, Any]] = []
+        self.models: list[State] = []
+        self.made: list[Dataset] = []  # of this block, and, at its front, of those before
+        self.earlier = 0
+        self.model: State | None = None
+        self.corpus: Dataset | None = None  # of the generation before, where samples continue it
+        self.summary: State = {}  # sums over the corpus that accumulates
+        self.origin_model: State | None = None  # generation 0's
+        self.first: Dataset | None = None  # what measuring generation 0 gave
+        if "first" in inputs:
+            self._inherit(inputs)
+
+    def step(self, generation: int) -> None:
+        """Sample from the model, mix, fit the next one, measure it: the four stages of `loop.py`."""
+        run, seconds = self.stage.seed, {}
+        facts: dict[str, Any] = {}
+        clock = time.perf_counter()
+        new: Dataset | None = None
+        if generation > 0:
+            assert self.policy is not None
+            facts["sample_tokens"] = 0
+            if self.policy.needs_samples:
+                new, told = self._sampled(generation)
+                facts |= told
+                seconds["sample"], clock = _since(clock)
+        learner = self._learner("train", base=seed_for(run, "base", 0))
+        start = {"base": None, "gen0": self.origin_model, "previous": self.model}[self.params["init"]]
+        if start is not None:
+            learner.restore(start)
+        if self.sums and self.policy is not None:
+            assert new is not None
+            self.summary = learner.merge(self.summary, learner.summarise(new))
+            learner.fit_summary(self.summary)
+            synthetic = len(self.real) * generation
+            rows = {"train_rows": len(self.real) + synthetic, "real_rows": len(self.real), "synthetic_rows": synthetic}
+        else:
+            corpus = self._mixed(generation, new)
+            seconds["mix"], clock = _since(clock)
+            learner.fit(corpus, seed=seed_for(run, "train", generation), scratch=self.scratch)
+            rows = counted(corpus)
+            if self.params["prompts"] == "previous":
+                self.corpus = corpus
+            if generation == 0 and self.sums:
+                self.summary = learner.summary_of(corpus)
+        facts |= learner.facts | rows
+        self.model = learner.state()
+        seconds["train"], clock = _since(clock)
+        judge = self._learner("eval")
+        judge.restore(self.model)
+        measured = judge.measure(self.test, self.first)
+        if generation == 0:
+            self.first, self.origin_model = measured, self.model
+        seconds["eval"], _ = _since(clock)
+        self.models.append(self.model)
+        self.facts.append(facts | judge.facts | {"seconds": seconds})
+
+    def _sampled(self, generation: int) -> tuple[Dataset, dict[str, Any]]:
+        assert self.policy is not None
+        assert self.model is not None
+        params = sampling(self.policy, self.stage.seed, generation, growing=self.params["growing"])
+        learner = self._learner("sample")
+        learner.restore(self.model)
+        corpus = self.real if self.corpus is None else self.corpus
+        seed = seed_for(self.stage.seed, "sample", generation)
+        new, _ = continued(learner, corpus, len(self.real), params, seed=seed, scratch=self.scratch, shown=NONE)
+        if self.keeps_rows:
+            self.made.append(new)
+        return new, learner.facts
+
+    def _mixed(self, generation: int, new: Dataset | None) -> Dataset:
+        if self.policy is None or generation == 0:
+            return self.real
+        synthetic = self.made if self.keeps_rows else ([] if new is None else [new])
+        seed, growing = seed_for(self.stage.seed, "mix", generation), self.params["growing"]
+        trials = self.params.get("trials", 1)
+        return policies.mix(
+            self.policy, self.real, self.reserve, synthetic, generation, seed, growing=growing, trials=trials
+        )
+
+    def _learner(self, verb: str, **more: Any) -> Family:
+        settings = {"learner": self.params["learner"], **self.params["verbs"][verb], **more}
+        made = learners.create(self.params["learner"], settings, self.hints, lambda *_: None)
+        assert isinstance(made, Family)
+        return made
+
+    # --- from block to block, and through a kill ----------------------------------------------------------------------
+
+    def _inherit(self, inputs: Mapping[str, Finished]) -> None:
+        first, before = inputs["first"].folder, inputs["before"].folder
+        self.first = Dataset.load(first / ROWS)
+        self.origin_model = models_of(first)[0]
+        self.model = models_of(before)[max(models_of(before))]
+        carried, _ = checkpoint.read(before / CARRIED) or ({}, None)
+        self.summary = carried if self.sums else {}
+        if self.params["prompts"] == "previous":
+            self.corpus = Dataset.load(before / CORPUS)
+        for name in sorted(name for name in inputs if name.startswith("made-")):
+            rows = Dataset.load(inputs[name].folder / MADE)
+            self.made += [rows.take(np.flatnonzero(rows.origin == one)) for one in np.unique(rows.origin)]
+        self.earlier = len(self.made)
+
+    def save(self, folder: Path) -> None:
+        """What other blocks, and `collapse eval`, want to know of this one."""
+        assert self.first is not None
+        size = sum(array.nbytes for state in self.models for array in state.values())
+        kept = range(len(self.models)) if size <= LARGEST else [len(self.models) - 1]
+        arrays = {f"{self.first_generation + i}.{name}": a for i in kept for name, a in self.models[i].items()}
+        checkpoint.write(folder / MODELS, arrays, None)
+        if self.first_generation == 0:
+            self.first.save(folder / ROWS)
+        if self.summary:
+            checkpoint.write(folder / CARRIED, self.summary, None)
+        if self.corpus is not None:
+            self.corpus.save(folder / CORPUS)
+        if self.keeps_rows:
+            Dataset.concat(self.made[self.earlier :]).save(folder / MADE)
+
+    def write(self, scratch: Path) -> None:
+        """A checkpoint of all that `step` changes."""
+        arrays = {f"model.{i}.{name}": array for i, state in enumerate(self.models) for name, array in state.items()}
+        arrays |= {f"summary.{name}": array for name, array in self.summary.items()}
+        parts = {f"made.{i}": rows for i, rows in enumerate(self.made[self.earlier :])}
+        parts |= {"corpus.": self.corpus} if self.corpus is not None else {}
+        parts |= {"first.": self.first} if self.first is not None and self.first_generation == 0 else {}
+        for key, rows in parts.items():
+            arrays |= {f"{key}.{name}": array for name, array in rows.arrays.items()} | {f"{key}.origin": rows.origin}
+        checkpoint.keep(scratch / "block.safetensors", arrays, {"facts": self.facts, "parts": list(parts)})
+
+    def resume(self) -> int:
+        """Take up the checkpoint, if there is one. Returns the generation to go on with."""
+        found = checkpoint.take_up(self.scratch / "block.safetensors")
+        if found is None:
+            return int(self.first_generation)
+        arrays, said = found
+        self.facts = said["facts"]
+        self.models = [_part(arrays, f"model.{i}.") for i in range(len(self.facts))]
+        self.model = self.models[-1]
+        self.summary = _part(arrays, "summary.")
+        for key in said["parts"]:
+            part = _part(arrays, f"{key}.")
+            rows = Dataset(part, part.pop("origin"))
+            if key == "corpus.":
+                self.corpus = rows
+            elif key == "first.":
+                self.first, self.origin_model = rows, self.models[0]
+            else:
+                self.made.append(rows)
+        return int(self.first_generation) + len(self.facts)
+
+
+def models_of(folder: Path) -> dict[int, State]:
+    """The models that a block keeps, by generation."""
+    arrays, _ = checkpoint.read(folder / MODELS) or ({}, None)
+    found: dict[int, State] = {}
+    for name, array in arrays.items():
+        generation, _, own = name.partition(".")
+        found.setdefault(int(generation), {})[own] = array
+    return found
+
+
+def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> State:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _since(start: float) -> tuple[float, float]:
+    now = time.perf_counter()
+    return round(now - start, 6), now

@@ -1,0 +1,203 @@
+"""How generation g's corpus is built from real and synthetic rows. Pure functions of rows and a seed."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.errors import InputError
+
+PLAIN = r"(0|[1-9][0-9]*)(\.[0-9]+)?"
+ACCUMULATING = ("accumulate", "accumulate-subsample")
+KNOWN = "keep-P, fresh-P (P in 0..100), accumulate, accumulate-subsample"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A mixing policy.
+
+    Attributes:
+        rule: keep: P% of the rows are real, drawn anew each generation from the original corpus, the rest is the
+            newest synthetic data. fresh: P% are real rows never used before. accumulate: the original corpus and
+            all synthetic corpora so far. accumulate-subsample: as many rows as the original corpus, drawn evenly
+            from all of these.
+        percent: P of keep and fresh.
+    """
+
+    rule: Literal["keep", "fresh", "accumulate", "accumulate-subsample"]
+    percent: float = 0.0
+
+    @property
+    def accumulates(self) -> bool:
+        return self.rule.startswith("accumulate")
+
+    @property
+    def draws(self) -> bool:
+        """Whether a corpus holds a random part of real rows, or of all rows so far."""
+        return self.rule == "accumulate-subsample" or (self.rule == "keep" and 0 < self.percent < 100)
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether a generation needs synthetic rows at all; keep-100 and fresh-100 do not."""
+        return self.accumulates or self.percent < 100
+
+
+def parse(name: str) -> Policy:
+    """The policy of a name such as `keep-10`.
+
+    Raises:
+        InputError: for an unknown name, or P outside 0..100.
+    """
+    if name in ACCUMULATING:
+        return Policy(name)  # type: ignore[arg-type]
+    rule, dash, number = name.partition("-")
+    if rule in ("keep", "fresh") and dash:
+        said = f"policy {name[:80]!r}: P must be"
+        try:
+            percent = float(number)
+        except ValueError:
+            each = "; give each policy a --policy of its own" if re.search(r"[\s,;]\S", number) else ""
+            raise InputError(f"{said} a number in 0..100, as in {rule}-10{each}") from None
+        if not 0 <= percent <= 100:
+            raise InputError(f"{said} in 0..100, it is {number[:80]}")
+        if not re.fullmatch(PLAIN, number) and number != repr(percent):  # or one policy has many names
+            raise InputError(f"{said} written plainly, as in {rule}-10 or {rule}-0.5")
+        return Policy(rule, percent)  # type: ignore[arg-type]
+    shares = re.findall(r"(?<![0-9])(?:100|[1-9]?[0-9])(?![0-9])", name[:80])[:1]
+    names = (*(f"{rule}-{share}" for share in shares for rule in ("keep", "fresh")), *ACCUMULATING)
+    near = difflib.get_close_matches(name[:40], names, n=1)
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    raise InputError(f"there is no policy {name[:80]!r}{meant}; known: {KNOWN}")
+
+
+def rows_in_corpus(policy: Policy, rows: int, generation: int, *, growing: bool) -> tuple[int, int]:
+    """How many (real, synthetic) rows generation `generation`'s corpus has, for an original corpus of `rows` rows.
+
+    For accumulate-subsample the split is not fixed; it is what the draw gives, on average one real row in g+1.
+    """
+    if policy.rule == "accumulate":
+        return rows, rows * generation
+    if policy.rule == "accumulate-subsample":
+        real = round(rows / (generation + 1))
+        return real, rows - real
+    total = rows * (generation + 1) if growing else rows
+    real = round(total * policy.percent / 100)
+    return real, total - real
+
+
+def prompt_rows(policy: Policy, rows: int, generation: int, seed: int, *, growing: bool) -> np.ndarray:
+    """Which rows are continued to make a generation's synthetic rows.
+
+    One seeded order of the corpus per generation gives both: the first rows are kept real, the others are
+    prompts, as in the Nature code, where a kept row replaces its own continuation. A corpus that grows passes
+    over the rows again: index i stands for row i % rows, and its own stream of random numbers.
+    """
+    if policy.accumulates:
+        return np.arange(rows)
+    real, synthetic = rows_in_corpus(policy, rows, generation, growing=growing)
+    order = seeded_order(rows, seed)
+    passes = -(-(real + synthetic) // rows)
+    kept = real if policy.rule == "keep" else 0
+    return np.concatenate([order + rows * i for i in range(passes)])[kept : kept + synthetic]
+
+
+def spread(chosen: np.ndarray, rows: int, size: int, seed: int) -> np.ndarray:
+    """The rows of a corpus of `size` rows that indices of `prompt_rows` (for `rows` rows) stand for.
+
+    The original corpus, and one of its size, are taken as they are. A previous corpus that has grown beyond it is taken
+    in a seeded order, so that the prompts are spread over all of it and not only over its first, real rows.
+    """
+    order = np.arange(size) if size == rows else seeded_order(size, seed)
+    found: np.ndarray = order[chosen % size]
+    return found
+
+
+def mix(
+    policy: Policy,
+    real: Dataset,
+    reserve: Dataset,
+    synthetic: Sequence[Dataset],
+    generation: int,
+    seed: int,
+    *,
+    growing: bool,
+    trials: int = 1,
+) -> Dataset:
+    """Generation `generation`'s corpus.
+
+    Args:
+        real: the original corpus.
+        reserve: real rows that are not in the original corpus, for fresh-P.
+        synthetic: the rows made by the previous model; for accumulating policies those of all models so far.
+        seed: the same that `prompt_rows` was given.
+        trials: independent experiments side by side in every row. Each draws its own rows, or the error of their mean
+            would leave out what all draw alike. The origins of the corpus are those of the first.
+
+    Raises:
+        InputError: as `check` does.
+    """
+    if policy.accumulates:
+        union = Dataset.concat([real, *synthetic])
+        if policy.rule == "accumulate":
+            return union
+        return _drawn(union, len(real), seed, trials, ordered=True)
+    check(policy, len(real), len(reserve), generation, growing=growing)
+    wanted, _ = rows_in_corpus(policy, len(real), generation, growing=growing)
+    if policy.rule == "fresh":
+        used = _fresh_rows(policy, len(real), generation - 1, growing=growing)
+        chosen = reserve.take(np.arange(used, used + wanted))
+    else:
+        chosen = _drawn(real, wanted, seed, trials)
+    return Dataset.concat([chosen, *synthetic])
+
+
+def check(policy: Policy, rows: int, reserve: int, generation: int, *, growing: bool) -> None:
+    """Whether there are real rows enough for all generations up to `generation`.
+
+    Args:
+        rows, reserve: rows of the original corpus, and real rows beyond it.
+
+    Raises:
+        InputError: when more are asked for than there are.
+    """
+    if policy.rule == "fresh" and (needed := _fresh_rows(policy, rows, generation, growing=growing)) > reserve:
+        raise InputError(
+            f"fresh-{policy.percent:g} needs {needed:,} never-seen real rows by generation {generation}, the reserve "
+            f"has {reserve:,}; lower data.rows (rows beyond it are the reserve), P or the generations"
+        )
+    wanted, _ = rows_in_corpus(policy, rows, generation, growing=growing)
+    if policy.rule == "keep" and generation > 0 and wanted > rows:
+        raise InputError(
+            f"keep-{policy.percent:g} with a growing corpus asks for {wanted:,} real rows at generation {generation}, "
+            f"the original corpus has {rows:,}; set mix.size = constant or lower P"
+        )
+
+
+def _fresh_rows(policy: Policy, rows: int, generation: int, *, growing: bool) -> int:
+    return sum(rows_in_corpus(policy, rows, g, growing=growing)[0] for g in range(1, generation + 1))
+
+
+def _drawn(rows: Dataset, wanted: int, seed: int, trials: int, *, ordered: bool = False) -> Dataset:
+    """So many rows at random; of the arrays (rows, trials, ...) each trial its own, the first those of `seeded_order`."""
+    first = seeded_order(len(rows), seed)[:wanted]
+    if ordered:
+        first = np.sort(first)
+    if trials == 1:
+        return rows.take(first)
+    random = np.random.Generator(np.random.Philox(seed).jumped())
+    others = [random.choice(len(rows), wanted, replace=False, shuffle=False) for _ in range(trials - 1)]
+    chosen, every = np.stack([first, *others], axis=1), np.arange(trials)
+    arrays = {
+        name: array[chosen, every] if array.ndim > 1 and array.shape[1] == trials else array[first]
+        for name, array in rows.arrays.items()
+    }
+    return Dataset(arrays, rows.origin[first])
+
+
+def seeded_order(rows: int, seed: int) -> np.ndarray:
+    """(rows,) the indices of a corpus in an order that follows from the seed alone."""
+    return np.random.Generator(np.random.Philox(seed)).permutation(rows)

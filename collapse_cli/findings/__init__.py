@@ -1,0 +1,1 @@
+"""From rows of `metrics.jsonl` to what they mean: verdicts, laws, comparisons, forecasts."""

@@ -1,0 +1,390 @@
+"""Runs side by side, read from their folders: what each policy came to, and paired differences between them."""
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from collapse_cli.errors import ConfigError
+from collapse_cli.findings.diagnosis import Diagnosis, PolicyDiagnosis, diagnose, factors
+from collapse_cli.metrics import perplexity
+from collapse_cli.metrics.intervals import LEVEL, NOISE, Interval, log_ratio, over_seeds, takes_noise_for_granted
+from collapse_cli.records.rundir import RunFolder
+
+if TYPE_CHECKING:
+    from collapse_cli.terminal.text import Table
+
+LONGEST_VALUE = 200  # characters of an option's value in a table
+INSTRUMENTS = {  # field -> heading, format
+    "unigram_entropy": ("entropy", "{:.2f}"),
+    "distinct_2": ("distinct-2", "{:.3f}"),
+    "mauve": ("MAUVE", "{:.2f}"),
+    "exact_duplicate_rate": ("duplicates", "{:.1%}"),
+    "tail_change": ("tail nats", "{:+.2f}"),
+}
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A policy of a run at the generation compared.
+
+    Attributes:
+        seeds: those with generation 0 and the generation compared.
+        start, now: perplexity at generation 0 and at the generation compared, geometric mean over seeds.
+        ratio: perplexity as a multiple of generation 0's, geometric mean over seeds.
+        instruments: field -> its values at generation 0 and now; absent where not measured.
+    """
+
+    run: str
+    policy: str
+    seeds: tuple[int, ...]
+    start: Interval
+    now: Interval
+    ratio: Interval
+    instruments: Mapping[str, tuple[Interval | None, Interval]]
+    diagnosis: PolicyDiagnosis
+
+    def record(self) -> dict[str, Any]:
+        measured = {
+            name: {"generation_0": None if first is None else first.record(), "now": now.record()}
+            for name, (first, now) in self.instruments.items()
+        }
+        return {
+            "run": self.run,
+            "policy": self.policy,
+            "seeds": list(self.seeds),
+            "perplexity_0": self.start.record(),
+            "perplexity": self.now.record(),
+            "ratio": self.ratio.record(),
+            "instruments": measured,
+            "state": self.diagnosis.state,
+            "calls": {kind: call.record() for kind, call in self.diagnosis.calls.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two policies, or one policy in two runs, on the seeds they share.
+
+    Attributes:
+        first, second: (run, policy).
+        ratio: perplexity of the first over that of the second: the exponential of the mean difference of
+            log-perplexities, with the 95% interval of that difference.
+        apart: the ratio with the interval by which the two are told apart. It allows for the number of pairs of the
+            comparison (Bonferroni), so that in all of them together fewer than 1 in 20 comparisons say something false.
+        granted: whether an interval rests on prior knowledge of the noise between seeds (`intervals.log_ratio`).
+    """
+
+    first: tuple[str, str]
+    second: tuple[str, str]
+    seeds: tuple[int, ...]
+    ratio: Interval
+    apart: Interval
+    granted: bool
+
+    @property
+    def told_apart(self) -> bool | None:
+        """Whether `apart` leaves out 1; None where there is no interval."""
+        if self.apart.low is None or self.apart.high is None:
+            return None
+        return not self.apart.low <= 1 <= self.apart.high
+
+    def record(self) -> dict[str, Any]:
+        ends = {
+            name: {"run": run, "policy": policy}
+            for name, (run, policy) in (("first", self.first), ("second", self.second))
+        }
+        return ends | {"seeds": list(self.seeds), "ratio": self.ratio.record(), "told_apart": self.told_apart}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side at `generation`, the last that every run has; `warnings` say what is not comparable.
+
+    Attributes:
+        differences: options in which the runs' configurations differ, with each run's value.
+    """
+
+    runs: tuple[str, ...]
+    generation: int
+    entries: tuple[Entry, ...]
+    pairs: tuple[Pair, ...]
+    verdicts: Mapping[str, str]
+    differences: Mapping[str, tuple[Any, ...]]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """As JSON, for `--json`."""
+        return {
+            "runs": list(self.runs),
+            "generation": self.generation,
+            "policies": [entry.record() for entry in self.entries],
+            "pairs": [pair.record() for pair in self.pairs],
+            "verdicts": dict(self.verdicts),
+            "differences": {key: list(values) for key, values in self.differences.items()},
+            "warnings": list(self.warnings),
+            "notes": list(self.notes),
+        }
+
+
+def compare(runs: Sequence[RunFolder]) -> Comparison:
+    """Lay runs side by side; one alone gives the differences between its policies.
+
+    Raises:
+        ConfigError: when there is no such run, one is named twice, has measured nothing, or no generation is common.
+    """
+    paths = [run.path.resolve() for run in runs]
+    for index, path in enumerate(paths):
+        if path in paths[:index]:
+            raise ConfigError(f"the run {runs[index].name!r} is named twice; name each run once")
+    names = _labels(runs)
+    configs = [run.config() for run in runs]
+    rows = [run.rows() for run in runs]
+    for run, found in zip(runs, rows, strict=True):
+        if not found:
+            raise ConfigError(f"the run {run.name!r} in {run.runs} has measured nothing yet; give its command again")
+    common = set.intersection(*({row["generation"] for row in found} for found in rows))
+    if not common:
+        raise ConfigError(f"the runs {', '.join(names)} have no generation in common; nothing can be compared")
+    generation = max(common)
+    entries, diagnoses, behind = [], [], []
+    for name, found, config in zip(names, rows, configs, strict=True):
+        loop = config.loop
+        diagnosis = diagnose(found, generations=loop.generations, policies=loop.policies, seeds=loop.seeds)
+        diagnoses.append(diagnosis)
+        for one in diagnosis.policies:
+            if (entry := _entry(name, one, found, generation)) is None:
+                behind.append(f"{name}: {one.policy} has no generation {generation} and is left out")
+            else:
+                entries.append(entry)
+    mixed = _incomparable(names, rows, [config.model_dump(mode="json") for config in configs])
+    apart = [
+        f"{first} and {second} differ in {', '.join(why)}: their perplexities are not comparable, and no differences "
+        "between them are given (of one text under two tokenizers, bits_per_byte is comparable)"
+        for (first, second), why in mixed.items()
+    ]
+    pairs = _pairs(names, rows, generation, mixed)
+    return Comparison(
+        tuple(names),
+        generation,
+        tuple(entries),
+        tuple(pairs),
+        {name: diagnosis.verdict for name, diagnosis in zip(names, diagnoses, strict=True)},
+        _differences([config.identity() for config in configs]),
+        (*apart, *_guard_rails(names, rows)),
+        (*behind, *_notes(names, diagnoses, entries, pairs)),
+    )
+
+
+def tables(found: Comparison) -> "list[Table]":
+    """A comparison for the terminal: perplexities and calls, instruments, paired differences, differing options."""
+    from collapse_cli.terminal.console import with_interval
+    from collapse_cli.terminal.text import Table, safe, short
+
+    several = len(found.runs) > 1
+
+    def table(title: str, *columns: str) -> Table:
+        made = Table(title, keys=2 if columns[:2] in (("run", "policy"), ("first", "second")) else 1)
+        for column in columns:
+            left = column in ("run", "policy", "calls", "first", "second")
+            made.add_column(column, justify="left" if left else "right")
+        return made
+
+    def who(run: str, policy: str) -> list[str]:
+        return [short(run), short(policy)] if several else [short(policy)]
+
+    step = found.generation
+    heads = ["run", "policy"] if several else ["policy"]
+    first = table(f"perplexity on real test text, generation {step}", *heads, "gen 0", f"gen {step}", "change", "calls")
+    measured = [name for name in INSTRUMENTS if any(name in entry.instruments for entry in found.entries)]
+    second = table(
+        f"samples and tail deciles, generation 0 → {step}", *heads, *(INSTRUMENTS[name][0] for name in measured)
+    )
+    for entry in found.entries:
+        mean, ends = factors(entry.ratio)
+        change = f"{mean}\n[dim]{ends}[/]" if ends else mean
+        both = (with_interval(entry.start), with_interval(entry.now))
+        first.add_row(*who(entry.run, entry.policy), *both, change, _said(entry.diagnosis))
+        second.add_row(*who(entry.run, entry.policy), *(_instrument(entry, name) for name in measured))
+    made = [first, second] if measured else [first]
+    if found.pairs:
+        third = table(
+            "perplexity of the first over the second, paired over seeds",
+            "first",
+            "second",
+            "ratio",
+            "95% interval",
+            "seeds",
+        )
+        for pair in found.pairs:
+            ends = "one seed: none"
+            if pair.ratio.low is not None and pair.ratio.high is not None:
+                ends = f"{pair.ratio.low:#.3g} to {pair.ratio.high:#.3g}{'' if pair.told_apart else ' [dim]not told apart[/]'}"
+            sides = [" ".join(who(*side)) for side in (pair.first, pair.second)]
+            third.add_row(*sides, f"{pair.ratio.mean:#.3g}", ends, ", ".join(map(str, pair.seeds)))
+        made.append(third)
+    if found.differences:
+        last = table("options in which they differ", "option", *map(short, found.runs))
+        last.columns[0].justify = "left"
+        for key, values in found.differences.items():
+            last.add_row(short(key), *("" if value is None else safe(value, LONGEST_VALUE) for value in values))
+        made.append(last)
+    return made
+
+
+# --- what goes into a comparison --------------------------------------------------------------------------------------
+
+
+def _labels(runs: Sequence[RunFolder]) -> list[str]:
+    """The runs' names, with their folder where two have the same."""
+    names = [run.name for run in runs]
+    return [name if names.count(name) == 1 else str(run.path) for name, run in zip(names, runs, strict=True)]
+
+
+def _at(rows: Sequence[Row], policy: str, generation: int) -> dict[int, Row]:
+    return {row["seed"]: row for row in rows if (row["policy"], row["generation"]) == (policy, generation)}
+
+
+def _entry(run: str, one: PolicyDiagnosis, rows: Sequence[Row], generation: int) -> Entry | None:
+    first, now = _at(rows, one.policy, 0), _at(rows, one.policy, generation)
+    seeds = sorted(first.keys() & now.keys())
+    if not seeds:
+        return None
+    instruments = {
+        name: (_over(first, seeds, name), over) for name in INSTRUMENTS if (over := _over(now, seeds, name)) is not None
+    }
+    return Entry(
+        run,
+        one.policy,
+        tuple(seeds),
+        over_seeds("perplexity", [first[seed]["perplexity"] for seed in seeds]),
+        over_seeds("perplexity", [now[seed]["perplexity"] for seed in seeds]),
+        log_ratio([now[seed]["nll"] - first[seed]["nll"] for seed in seeds]).within(perplexity),
+        instruments,
+        one,
+    )
+
+
+def _over(rows: Mapping[int, Row], seeds: Sequence[int], name: str) -> Interval | None:
+    values = [rows[seed].get(name) for seed in seeds]
+    numbers = [value for value in values if value is not None]
+    return over_seeds(name, numbers) if numbers else None
+
+
+def _pairs(
+    names: Sequence[str], rows: Sequence[Sequence[Row]], generation: int, mixed: Container[tuple[str, str]]
+) -> list[Pair]:
+    """Policies of one run, and the same policy in two runs that are comparable."""
+    series: dict[tuple[str, str], dict[int, float]] = {}
+    for name, found in zip(names, rows, strict=True):
+        for policy in dict.fromkeys(row["policy"] for row in found):
+            series[name, policy] = {seed: row["nll"] for seed, row in _at(found, policy, generation).items()}
+    sides: list[tuple[tuple[str, str], tuple[str, str], list[int]]] = []
+    for first, second in combinations(series, 2):
+        within, between = first[0] == second[0], first[1] == second[1]
+        if (within and generation == 0) or not (within or between) or (first[0], second[0]) in mixed:
+            continue
+        if seeds := sorted(series[first].keys() & series[second].keys()):
+            sides.append((first, second, seeds))
+    level = 1 - (1 - LEVEL) / max(1, sum(len(seeds) > 1 for _, _, seeds in sides))
+    pairs = []
+    for first, second, seeds in sides:
+        logs = [series[first][seed] - series[second][seed] for seed in seeds]
+        ratio, apart = (log_ratio(logs, one).within(perplexity) for one in (LEVEL, level))
+        granted = any(takes_noise_for_granted(logs, one) for one in (LEVEL, level))
+        pairs.append(Pair(first, second, tuple(seeds), ratio, apart, granted))
+    return pairs
+
+
+def _incomparable(
+    names: Sequence[str], rows: Sequence[Sequence[Row]], configs: Sequence[Mapping[str, Any]]
+) -> dict[tuple[str, str], list[str]]:
+    """Pairs of runs whose perplexities are not of the same tokens, and why."""
+    facts: dict[str, dict[str, Any]] = {}
+    for name, found, config in zip(names, rows, configs, strict=True):
+        model = config["model"]
+        facts[name] = {
+            "the evaluation protocol": found[0]["protocol"],
+            "the number of predicted tokens": found[0]["predicted_tokens"],
+            "the text (data.sha256)": config["data"]["sha256"] or None,  # None: not known, as before a first stage
+            "the tokenizer": model["tokenizer_sha256"] or (model["tokenizer"], model["vocab_size"], model["source"]),
+        }
+    apart = {}
+    for first, second in combinations(names, 2):
+        here, there = facts[first], facts[second]
+        why = [what for what in here if None not in (here[what], there[what]) and here[what] != there[what]]
+        if why:
+            apart[first, second] = why
+    return apart
+
+
+def _guard_rails(names: Sequence[str], rows: Sequence[Sequence[Row]]) -> list[str]:
+    """How many rows of each run are doubtful, with the first reason."""
+    warnings = []
+    for name, found in zip(names, rows, strict=True):
+        doubtful = [row for row in found if row["warnings"]]
+        if doubtful:
+            row = doubtful[0]
+            where = f"{row['policy']}, seed {row['seed']}, generation {row['generation']}"
+            warnings.append(
+                f"{name}: rows with warnings: {len(doubtful)} of {len(found)}; {where}: {row['warnings'][0]}"
+            )
+    return warnings
+
+
+def _notes(
+    names: Sequence[str], diagnoses: Sequence[Diagnosis], entries: Sequence[Entry], pairs: Sequence[Pair]
+) -> list[str]:
+    """What limits the numbers."""
+    notes = []
+    if any(len(entry.seeds) == 1 for entry in entries):
+        notes.append("where there is one seed there is no interval")
+    if any(len(entry.seeds) > 1 for entry in entries):
+        notes.append(
+            "perplexities are geometric means over seeds with the 95% interval of the mean logarithm; seeds share the text, so "
+            'that its chance is not in it; "not told apart" allows for the number of pairs'
+        )
+    if any(pair.granted for pair in pairs):
+        notes.append(
+            f"where few seeds differ much, the intervals between policies take for granted that noise between seeds is no larger "
+            f"than {NOISE:g} nats (standard deviation); the seeds alone would make them wider"
+        )
+    return notes + [f"{name}: {note}" for name, found in zip(names, diagnoses, strict=True) for note in found.notes]
+
+
+def _differences(trees: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    """Leaves of the configurations that are not the same in all, but hashes of what has a name."""
+    flat = [dict(_leaves(tree)) for tree in trees]
+    keys = dict.fromkeys(key for leaves in flat for key in leaves)
+    found = {key: tuple(leaves.get(key) for leaves in flat) for key in keys}
+    return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    leaves: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping) and value
+        leaves += _leaves(value, f"{prefix}{key}.") if nested else [(prefix + key, value)]
+    return leaves
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def _said(one: PolicyDiagnosis) -> str:
+    """Calls in short, a line each: `early 1`, `late 7`; `none`; `not measured`."""
+    called = [call for call in one.calls.values() if call.generation is not None]
+    if called:
+        called.sort(key=lambda call: call.generation or 0)
+        return "\n".join(f"{call.kind} {call.generation}" for call in called)
+    return "none" if any(call.evidence for call in one.calls.values()) else "not measured"
+
+
+def _instrument(entry: Entry, name: str) -> str:
+    if name not in entry.instruments:
+        return "[dim]…[/]"
+    first, now = entry.instruments[name]
+    form = INSTRUMENTS[name][1]
+    return form.format(now.mean) if first is None else f"[dim]{form.format(first.mean)} →[/] {form.format(now.mean)}"

@@ -1,0 +1,278 @@
+"""What a run's numbers mean: a verdict in one sentence, founded on the rules of `rules.py`.
+
+Each word has a stated rate at which it is wrong by chance, simulated for the words (docs/metrics.md, "How often the words
+are wrong"; `benchmarks/words.py`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from collapse_cli.findings.diagnosis.rules import Call, Evidence, Row, Series, early, late, number
+from collapse_cli.metrics import perplexity
+from collapse_cli.metrics.counting import counted
+from collapse_cli.metrics.intervals import NOISE, Interval, allowed, interval, log_ratio, takes_noise_for_granted
+
+__all__ = ["Call", "Diagnosis", "Evidence", "PolicyDiagnosis", "counted", "diagnose", "factor", "factors"]
+
+COLLAPSED = 2.0  # times generation 0's perplexity
+HELD = 1.2
+LEVEL_WITHIN = 1.1  # a curve that changes by less than this factor over the later half of the generations is level
+LEAST_STEPS = 3  # steps between generations that a trend needs
+ONE_SEED = (
+    f"one seed: no interval for perplexity, since one seed cannot tell noise from change; words allow for noise of {NOISE:g} nats "
+    "between seeds (a factor of 1.8 either way), calls are over rows and the scatter between generations, and "
+    "take for granted that generation 0 is off by chance no more than the others"
+)
+GRANTED = (
+    f"the interval of the change is narrower than the seeds alone would make it: it takes for granted that noise between seeds "
+    f"is no larger than {NOISE:g} nats (standard deviation)"
+)
+TRENDS = {"rises": "still rises", "level": "has levelled off", "falls": "falls again"}
+
+
+@dataclass(frozen=True)
+class PolicyDiagnosis:
+    """What became of one policy.
+
+    Attributes:
+        seeds: those counted: with generation 0 and with `last`.
+        last: the last generation looked at.
+        state: `collapses`, `loses quality`, `is undecided`, `cannot be judged from one seed` or `holds`;
+            `has generation 0 only`. It holds only where no loss is called, and so never beside one.
+        trend: `rises`, `level` or `falls`, of the later half of the generations; "" where that is not shown.
+        ratios: by generation, perplexity as a multiple of generation 0's: the geometric mean over seeds, with the
+            interval of paired log-perplexities (`intervals.log_ratio`); none for one seed.
+        granted: whether the last of these intervals rests on prior knowledge of the noise between seeds.
+    """
+
+    policy: str
+    seeds: tuple[int, ...]
+    last: int
+    state: str
+    trend: str
+    ratios: Mapping[int, Interval]
+    calls: Mapping[str, Call]
+    granted: bool = False
+
+    @property
+    def ratio(self) -> Interval:
+        """Of the last generation."""
+        return self.ratios[self.last]
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy,
+            "seeds": list(self.seeds),
+            "last": self.last,
+            "state": self.state,
+            "trend": self.trend or None,
+            "perplexity_ratio": [{"generation": step, **found.record()} for step, found in self.ratios.items()],
+            "calls": {kind: call.record() for kind, call in self.calls.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What became of a run: its policies, a verdict in one sentence, and notes on what limits it."""
+
+    policies: tuple[PolicyDiagnosis, ...]
+    verdict: str
+    notes: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        policies = [policy.record() for policy in self.policies]
+        return {"verdict": self.verdict, "notes": list(self.notes), "policies": policies}
+
+
+def diagnose(
+    rows: Sequence[Row],
+    *,
+    generations: int | None = None,
+    policies: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+) -> Diagnosis:
+    """Calls and verdict from rows of `metrics.jsonl`.
+
+    Args:
+        rows: of one run; those of an old run may lack the instruments.
+        generations, policies, seeds: what the run was to have (its `loop` section), to say what is still missing.
+    """
+    names = list(dict.fromkeys(row["policy"] for row in rows))
+    found = [one for one in (_policy(name, rows) for name in names) if one is not None]
+    return Diagnosis(tuple(found), _verdict(found, generations), tuple(_notes(found, generations, policies, seeds)))
+
+
+def factor(ratio: float) -> str:
+    """A multiple of generation 0 in words: +15%, from 2 on ×2.44."""
+    return factors(Interval(ratio, None, None, 1))[0]
+
+
+def factors(ratio: Interval) -> tuple[str, str]:
+    """A multiple of generation 0 and its interval in the same words: ("+15%", "+9% to +21%"); "" without one."""
+
+    def said(value: float) -> str:
+        if ratio.mean < COLLAPSED:
+            return f"{value - 1:+.0%}".replace("-0%", "+0%")
+        return f"×{value:,.0f}" if 1000 <= value < 1e6 else f"×{value:#.3g}".rstrip(".")
+
+    ends = "" if ratio.low is None or ratio.high is None else f"{said(ratio.low)} to {said(ratio.high)}"
+    return said(ratio.mean), ends
+
+
+def _policy(name: str, rows: Sequence[Row]) -> PolicyDiagnosis | None:
+    series: dict[int, dict[int, Row]] = {}
+    for row in rows:
+        if row["policy"] == name and number(row, "nll") is not None:
+            series.setdefault(row["generation"], {})[row["seed"]] = row
+    found = counted(series)
+    if found is None:
+        return None
+    last, seeds = found
+    kept: Series = {
+        generation: {seed: series[generation][seed] for seed in seeds if seed in series[generation]}
+        for generation in sorted(series)
+        if generation <= last
+    }
+    changes = {
+        generation: [row["nll"] - kept[0][seed]["nll"] for seed, row in there.items()]
+        for generation, there in kept.items()
+        if there
+    }
+    logs = {generation: log_ratio(values) for generation, values in changes.items()}
+    calls = {"early": early(kept, "early"), "general": early(kept, "general"), "late": late(kept)}
+    state, trend = _state(logs[last], last, calls), _trend({generation: log.mean for generation, log in logs.items()})
+    ratios = {generation: log.within(perplexity) for generation, log in logs.items()}
+    return PolicyDiagnosis(
+        name, tuple(seeds), last, state, trend, ratios, calls, takes_noise_for_granted(changes[last])
+    )
+
+
+def _state(log: Interval, last: int, calls: Mapping[str, Call]) -> str:
+    """The word for a policy, from the interval of its log-ratio and what was called.
+
+    A loss that is called rules out "holds", and a perplexity shown to be lower than generation 0's rules out "loses
+    quality", so that no sentence says both. Of one seed the interval is that of noise as prior knowledge has it.
+    """
+    if last == 0:
+        return "has generation 0 only"
+    over = allowed(log)
+    low, high = (over.mean if end is None else end for end in (over.low, over.high))
+    lost = calls["early"].called or calls["general"].called
+    if calls["late"].called or low >= math.log(COLLAPSED):
+        return "collapses"
+    if lost:
+        return "is undecided" if high < 0 else "loses quality"
+    if high <= math.log(HELD):
+        return "holds"
+    if low > 0:
+        return "loses quality"
+    return "is undecided" if log.n > 1 else "cannot be judged from one seed"
+
+
+def _trend(logs: Mapping[int, float]) -> str:
+    """Where the later half of a curve is going: the t interval of its mean step, times the generations of that half.
+
+    Steps are independent where a departure is inherited (a random walk), and follow one another less than by chance where
+    each generation is off by itself; the interval is then rather too wide. Without enough steps, or where the interval holds
+    both standing still and a change that counts: "".
+    """
+    steps = sorted(logs)
+    later = [generation for generation in steps if generation >= _half(steps[-1])]
+    if len(later) <= LEAST_STEPS:
+        return ""
+    paces = [(logs[b] - logs[a]) / (b - a) for a, b in pairwise(later)]
+    over = interval(paces)
+    if over.low is None or over.high is None:
+        return ""
+    span, room = later[-1] - later[0], math.log(LEVEL_WITHIN)
+    low, high = over.low * span, over.high * span
+    if -room <= low and high <= room:
+        return "level"
+    return "rises" if low > 0 else "falls" if high < 0 else ""
+
+
+def _over_seeds(policy: PolicyDiagnosis) -> str:
+    return f"over {len(policy.seeds)} seeds" if len(policy.seeds) > 1 else "one seed and so without an interval"
+
+
+def _verdict(found: Sequence[PolicyDiagnosis], generations: int | None) -> str:
+    """One sentence on a run."""
+    if not found:
+        return "No generation is measured yet."
+    if all(policy.last == 0 for policy in found):
+        return "Only generation 0 is measured, so nothing can be said about collapse yet."
+    last, seeds = found[0].last, found[0].seeds
+    together = all((policy.last, policy.seeds) == (last, seeds) for policy in found)
+    unfinished = generations is not None and min(policy.last for policy in found) < generations
+    head = "So far, " if unfinished else ""
+    if together:
+        head += f"by generation {last}{f' of {generations}' if unfinished else ''}, {_over_seeds(found[0])}: "
+    said = head + "; ".join(_policy_verdict(policy, together) for policy in found)
+    measured = [policy for policy in found if policy.last and any(call.evidence for call in policy.calls.values())]
+    if not measured:
+        said += "; early and late collapse were not measured"
+    return said[0].upper() + said[1:] + "." if head else said + "."
+
+
+def _going(policy: PolicyDiagnosis) -> str:
+    """Where a policy is going; what is called level is said with it."""
+    if policy.trend != "level":
+        return TRENDS[policy.trend]
+    since = min(generation for generation in policy.ratios if generation >= _half(policy.last))
+    return f"{TRENDS[policy.trend]} (within ×{LEVEL_WITHIN:g} since generation {since})"
+
+
+def _half(last: int) -> int:
+    """The first generation of the later half."""
+    return max(1, last // 2)
+
+
+def _policy_verdict(policy: PolicyDiagnosis, together: bool) -> str:
+    if policy.last == 0:
+        return f"{policy.policy} {policy.state}"
+    when = "" if together else f" by generation {policy.last}, {_over_seeds(policy)}"
+    mean, ends = factors(policy.ratio)
+    state = f"{policy.policy} {policy.state}"
+    if policy.state == "collapses":
+        state += f" and {_going(policy)}" if policy.trend else " (whether it still rises is not shown)"
+    elif policy.state == "loses quality" and policy.trend:
+        state += f" and {_going(policy)}"
+    said = f"{state}{when}, perplexity {mean}{f' (95% interval {ends})' if ends else ''}"
+    names = {"early": "early collapse", "general": "general loss", "late": "late collapse"}
+    calls = [call for call in policy.calls.values() if call.generation is not None]
+    calls.sort(key=lambda call: call.generation or 0)
+    if not calls:
+        return said
+    *others, final = (f"{names[call.kind]} from generation {call.generation}" for call in calls)
+    return f"{said}, with {', '.join(others)}{' and ' if others else ''}{final}"
+
+
+def _notes(
+    found: Sequence[PolicyDiagnosis], generations: int | None, policies: Sequence[str], seeds: Sequence[int]
+) -> list[str]:
+    """What limits a diagnosis, a line each, with the policies it is true of."""
+    notes: dict[str, list[str]] = {}
+    for name in policies:
+        if name not in {policy.policy for policy in found}:
+            notes.setdefault("not measured yet", []).append(name)
+    for policy in found:
+        said = []
+        if generations is not None and policy.last < generations:
+            said.append(f"generation {policy.last} of {generations} is the last looked at")
+        if left := sorted(set(seeds) - set(policy.seeds)):
+            said.append(f"not counted, for not measured as far: {_seeds(left)}")
+        if policy.last and len(policy.seeds) == 1:
+            said.append(ONE_SEED)
+        if policy.last and policy.granted:
+            said.append(GRANTED)
+        said += [call.text for call in policy.calls.values() if call.suspected is not None]
+        for text in said:
+            notes.setdefault(text, []).append(policy.policy)
+    return [f"{', '.join(names)}: {text}" for text, names in notes.items()]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"

@@ -1,0 +1,284 @@
+"""Verdicts on what is no loop of language models: other families over generations, and mixtures. Pure functions."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from collapse_cli.config.cell import AXES
+from collapse_cli.findings.diagnosis.grid import Point, axes_of, points, words
+from collapse_cli.findings.expectations import is_mixture, law_of, learner_of, mean_of, number, theory_at
+from collapse_cli.findings.scaling import ScalingLaw, laws
+from collapse_cli.metrics.counting import counted
+from collapse_cli.metrics.families import Headline, headline
+from collapse_cli.metrics.intervals import LEVEL, Interval, interval, paired
+from collapse_cli.metrics.words import spread, value
+
+Row = Mapping[str, Any]
+Tree = Mapping[str, Any]
+LAWS = 32  # scaling laws that are fitted for one run
+NOTHING = "No generation is measured yet."
+TEXTS = ("lm", "ngram")  # learners whose rows the rules of early and late collapse can be asked about
+
+
+def headline_of(tree: Tree) -> Headline:
+    """The measure that stands first, of a configuration that nobody vouches for."""
+    data = tree.get("data")
+    source = data.get("source") if isinstance(data, Mapping) else ""
+    return headline(learner_of(tree), "mixture" if is_mixture(tree) else "generational", str(source))
+
+
+def means_of(rows: Sequence[Row], what: str) -> tuple[dict[int, Interval], list[int]]:
+    """Generation 0 and the last -> mean of one policy's field over the seeds that are counted, and those seeds.
+
+    Of seeds that are not measured equally far the last generation is that of those counted. A single seed with several
+    trials has the interval over them; perplexity is a mean of logarithms.
+    """
+    there: dict[int, dict[int, Row]] = {}
+    for row in rows:
+        if number(row.get(what)) is not None:
+            there.setdefault(row["generation"], {})[row["seed"]] = row
+    found = counted({g: held.keys() for g, held in there.items()})
+    seeds = found[1] if found is not None else sorted({seed for held in there.values() for seed in held})
+    means = {}
+    steps = sorted(there, reverse=True)
+    ends = [next((g for g in steps if set(seeds) <= there[g].keys()), 0), 0]
+    for g in sorted(g for g in set(ends) if g in there):
+        own = [there[g][seed] for seed in seeds if seed in there[g]]
+        if len(own) == len(seeds) and own:
+            mean = mean_of(own, what)
+            if mean is not None:
+                means[g] = mean[0]
+    return means, seeds
+
+
+def family_verdict(rows: Sequence[Row], tree: Tree) -> str:
+    """One sentence on a generational run: the headline measure at generation 0 and at the last one, by policy.
+
+    Args:
+        rows: of one run.
+        tree: its configuration.
+    """
+    measure = headline_of(tree)
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    found = {policy: means_of([row for row in rows if row["policy"] == policy], measure.name) for policy in policies}
+    found = {policy: (means, seeds) for policy, (means, seeds) in found.items() if means}
+    if not found:
+        return NOTHING
+    lasts = {policy: max(means) for policy, (means, _) in found.items()}
+    last, seeds = max(lasts.values()), next(iter(found.values()))[1]
+    if last == 0:
+        first = next(iter(found.values()))[0][0]
+        return f"Only generation 0 is measured: {measure.title} {spread(first)}, {_over(len(seeds))}{_kind([first])}."
+    together = len(set(lasts.values())) == 1 and len({tuple(seeds) for _, seeds in found.values()}) == 1
+    loop = tree.get("loop")
+    planned = number(loop.get("generations")) if isinstance(loop, Mapping) else None
+    head = "So far, " if planned is not None and min(lasts.values()) < planned else ""
+    head += f"{measure.title}, from generation 0 to {last:,}" if together else measure.title
+    kind = _kind(means[lasts[policy]] for policy, (means, _) in found.items())
+    head += f", {_over(len(seeds))}{kind}: " if together else f"{kind}: "
+    parts = []
+    for policy, (means, own) in found.items():
+        end = lasts[policy]
+        when = "" if together else f" at generation {end:,}, {_over(len(own))}"
+        said = f"{policy} {value(means[0].mean) if 0 in means else '–'} → {spread(means[end])}{when}"
+        theory = theory_at(tree, measure.name, policy, end) if end else None
+        parts.append(said if theory is None else f"{said}, theory {value(theory)}")
+    return _sentence(head + "; ".join(parts))
+
+
+def mixture_verdict(rows: Sequence[Row], tree: Tree) -> str:
+    """One sentence on a mixture: synthetic data against real data alone where there is most of it, and what else varied.
+
+    Args:
+        rows: of one run.
+        tree: its configuration.
+    """
+    measure = headline_of(tree)
+    cells = points(rows, measure.name, tree)
+    if not cells:
+        return "No cell is measured yet."
+    axes = axes_of(cells, tree)
+    if not axes:
+        only = cells[0].mean
+        return _sentence(f"{measure.title} is {spread(only)} in the only cell, {_over(only.n)}{_kind([only])}")
+    others = [axis for axis in axes if axis not in ("rows", "real_rows", "synthetic_rows", "share")]
+    most = _last(cells, others, axes)  # of the other axes their last value: the extreme of a grid
+    there = [cell for cell in cells if all(cell.at(axis) == most[axis] for axis in others)] or list(cells)
+    parts = [said for said in (_shares(there, others, measure, tree), *_others(cells, axes, most, measure)) if said]
+    if not parts:
+        best, worst = (pick(cells, key=lambda cell: cell.mean.mean) for pick in (min, max))
+        parts = [
+            f"{_short(measure)} is least at {words(_place(best, axes))}: {spread(best.mean)}, "
+            f"and largest at {words(_place(worst, axes))}: {spread(worst.mean)}"
+        ]
+    seeds = max(cell.mean.n for cell in cells)
+    if re.search(r"\(\S+ to \S+\)", "; ".join(parts)) and seeds > 1:
+        parts.append(f"intervals are 95% over {seeds} seeds")
+    elif seeds == 1:
+        parts.append("one seed: no interval, and what differs may be chance")
+    return _sentence("; ".join(parts))
+
+
+def laws_of(cells: Sequence[Point], tree: Tree) -> list[ScalingLaw]:
+    """Scaling laws over rows, one for each share and place along the other axes with enough sizes; `LAWS` at most."""
+    rows = [
+        {**cell.record, "share": cell.share, "seed": seed, "error": value}
+        for cell in cells
+        if 1 <= cell.record["rows"] <= 1e15
+        for seed, value in cell.by_seed.items()
+        if 1e-100 < value < 1e100  # numbers that a run makes
+    ]
+    places = list(dict.fromkeys((row["share"], *(row.get(axis) for axis in AXES)) for row in rows))
+    kept = set(places[:LAWS])
+    rows = [row for row in rows if (row["share"], *(row.get(axis) for axis in AXES)) in kept]
+    try:
+        return laws(rows, "error", sorted({row["share"] for row in rows}), partial(law_of, tree))
+    except (ArithmeticError, ValueError):  # numbers that no run makes
+        return []
+
+
+def _shares(cells: Sequence[Point], others: Sequence[str], measure: Headline, tree: Tree) -> str:
+    """The smallest synthetic share that is worse than real data alone beyond chance, where there is most data.
+
+    Ratios are paired over seeds, on the log scale. That one of several shares is named allows for their number
+    (Bonferroni); the interval beside it is that of this ratio alone. Where none is shown to be worse it is the largest.
+    """
+    sizes = sorted({cell.record["rows"] for cell in cells}, reverse=True)
+    for rows in sizes:
+        largest = [cell for cell in cells if cell.record["rows"] == rows and cell.share > 0]
+        if not largest:
+            continue
+        alone, of_same = _alone(cells, rows, largest[0])
+        if alone is None:
+            continue
+        ranked = sorted(largest, key=lambda cell: cell.share)
+        level = 1 - (1 - LEVEL) / len(ranked)
+        chosen = next((cell for cell in ranked if _told(_ratio(cell, alone, level), above=True)), ranked[-1])
+        place = {"rows": rows, **{axis: chosen.at(axis) for axis in others}}
+        ratio = _ratio(chosen, alone)
+        times = (
+            "" if ratio is None else f", {value(ratio.mean) if ratio.exact else spread(ratio)} times that of {of_same}"
+        )
+        if ratio is not None and ratio.n > 1 and not _told(_ratio(chosen, alone, level)):
+            times += ", not told apart"
+        said = f"at {words(place)}, {_short(measure)} with p2 = {chosen.share:.4g} is {spread(chosen.mean)}{times}"
+        found = laws_of([cell for cell in cells if cell.share == chosen.share], tree)
+        if len(found) == 1 and found[0].claimed and not found[0].extrapolated:
+            knee, first = found[0].knee, found[0].sizes[0]
+            said += f"; {'more data does not help from' if knee <= first else 'more data stops helping near'} n = {_round(knee)}"
+        return said
+    return ""
+
+
+def _alone(cells: Sequence[Point], rows: float, beside: Point) -> tuple[Point | None, str]:
+    """The cell without synthetic rows to compare with: as many rows in all, else as many real ones."""
+    real = [cell for cell in cells if cell.share == 0]
+    for name, wanted, said in (
+        ("rows", rows, "real data alone"),
+        ("real_rows", beside.record.get("real_rows"), "the same real data alone"),
+    ):
+        found = next((cell for cell in real if cell.record.get(name) == wanted), None)
+        if found is not None:
+            return found, said
+    return None, ""
+
+
+def _others(
+    cells: Sequence[Point], axes: Mapping[str, Sequence[float]], most: Mapping[str, float | None], measure: Headline
+) -> list[str]:
+    """What sizes, weights and rounds change, all else at the grid's last values."""
+    parts = []
+    for axis in ("size", "weight", "iterations"):
+        if axis not in axes:
+            continue
+        rest = {name: most[name] for name in axes if name != axis}
+        line = [cell for cell in cells if all(cell.at(name) == wanted for name, wanted in rest.items())]
+        line = sorted((cell for cell in line if cell.at(axis) is not None), key=lambda cell: cell.at(axis) or 0.0)
+        if len(line) < 2:
+            continue
+        first, last = line[0], line[-1]
+        best, worst = (pick(line, key=lambda cell: cell.mean.mean) for pick in (min, max))
+        said = f"at {words(rest)}, " if any(v is not None for v in rest.values()) else ""
+        said += f"{_short(measure)} is {value(first.mean.mean)} at {words({axis: first.at(axis)})}"
+        if best is not first and best is not last:
+            chance = _by_chance(best, min(first, last, key=lambda cell: cell.mean.mean), axis, len(line) - 1)
+            said += f", least at {words({axis: best.at(axis)})}: {value(best.mean.mean)}{chance},"
+        elif worst.mean.mean > 1.5 * max(first.mean.mean, last.mean.mean):  # an interpolation peak
+            said += f", up to {value(worst.mean.mean)} at {words({axis: worst.at(axis)})},"
+        parts.append(f"{said} and {value(last.mean.mean)} at {words({axis: last.at(axis)})}")
+    return parts
+
+
+def _by_chance(best: Point, end: Point, axis: str, others: int) -> str:
+    """What to add to the least of several means where it is not shown to be below that of an end of the line.
+
+    Differences are paired over seeds; the interval allows for the least being the least of `others` differences (Bonferroni).
+    """
+    over = paired(end.by_seed, best.by_seed, 1 - (1 - LEVEL) / others)
+    if over is None or over.low is None:
+        return " (which may be chance: one seed)"
+    return "" if over.low > 0 else f" (not told apart from {words({axis: end.at(axis)})})"
+
+
+def _last(
+    cells: Sequence[Point], others: Sequence[str], axes: Mapping[str, Sequence[float]]
+) -> dict[str, float | None]:
+    """By axis its last value, of those where there are cells; shares and rows where all the others are such."""
+    place: dict[str, float | None] = {}
+    left = list(cells)
+    for axis in (*others, *(axis for axis in axes if axis not in others)):
+        values = [value for cell in left if (value := cell.at(axis)) is not None]
+        place[axis] = max(values) if values else None
+        left = [cell for cell in left if cell.at(axis) == place[axis]]
+    return place
+
+
+def _ratio(cell: Point, alone: Point, level: float = LEVEL) -> Interval | None:
+    """A cell's measure over another's: geometric mean of the ratios of the seeds that both have; None where it has none.
+
+    Of seeds that are not the same the ratio of the means, without an interval.
+    """
+    common = sorted(cell.by_seed.keys() & alone.by_seed.keys())
+    values = [(cell.by_seed[seed], alone.by_seed[seed]) for seed in common] or [(cell.mean.mean, alone.mean.mean)]
+    if min(min(pair) for pair in values) <= 0:
+        return None
+    return interval([math.log(a) - math.log(b) for a, b in values], level).within(math.exp)
+
+
+def _told(ratio: Interval | None, *, above: bool = False) -> bool:
+    """Whether the interval of a ratio leaves out 1, or lies above it; without an interval it is not known."""
+    if ratio is None or ratio.low is None or ratio.high is None:
+        return False
+    return ratio.low > 1 or (not above and ratio.high < 1)
+
+
+def _place(cell: Point, axes: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
+    return {axis: cell.at(axis) for axis in axes}
+
+
+def _short(measure: Headline) -> str:
+    """A measure in as few words as a sentence can do with: `error`, `loss`."""
+    return {"nll": "loss", "test_loss": "loss"}.get(measure.name, measure.name.replace("_", " "))
+
+
+def _round(number: float) -> str:
+    """An estimate to two digits: 4,100."""
+    return f"{float(f'{number:.2g}'):,.0f}"
+
+
+def _over(seeds: int) -> str:
+    return f"over {seeds} seeds" if seeds > 1 else "one seed"
+
+
+def _kind(shown: Iterable[Interval]) -> str:
+    """What the intervals in a sentence are, in brackets; "" where it has none."""
+    widths = [one for one in shown if one.low is not None and not one.exact]
+    if not widths:
+        return ""
+    return " (95% intervals)" if max(one.n for one in widths) > 1 else " (95% intervals over its trials)"
+
+
+def _sentence(said: str) -> str:
+    return f"{said[0].upper()}{said[1:]}."

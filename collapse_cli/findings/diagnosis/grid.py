@@ -1,0 +1,103 @@
+"""The cells of a mixture as they were measured: means over seeds, and the axes along which they differ."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from collapse_cli.config.cell import AXES, SHORT
+from collapse_cli.findings.expectations import COORDINATES, mean_of, number
+from collapse_cli.metrics.intervals import Interval
+
+Row = Mapping[str, Any]
+Tree = Mapping[str, Any]
+WORDS = {
+    **SHORT,
+    "rows": "n",
+    "real_rows": "real rows",
+    "synthetic_rows": "synthetic rows",
+    "share": "p2",
+    "quality": "c²",
+    "size": "m",
+    "lam": "λ",
+    "weight": "α",
+    "iterations": "t",
+    "generator_rows": "generator's rows",
+}
+WHOLE = ("rows", "real_rows", "synthetic_rows", "size", "generator_rows", "iterations")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A cell, measured.
+
+    Attributes:
+        record: its coordinates, as in `metrics.jsonl`.
+        share: the synthetic share as the configuration names it; that of `record` is rounded to whole rows.
+        mean: of the measure over seeds.
+        error: standard error of the mean; None for one seed.
+        by_seed: the values.
+    """
+
+    record: Mapping[str, float]
+    share: float
+    mean: Interval
+    error: float | None
+    by_seed: Mapping[int, float]
+
+    def at(self, axis: str) -> float | None:
+        """Its place along an axis; None where the axis is none of its grid's."""
+        return self.share if axis == "share" else self.record.get(axis)
+
+    def place(self, axes: Sequence[str]) -> tuple[float | None, ...]:
+        return tuple(self.at(axis) for axis in axes)
+
+
+def points(rows: Sequence[Row], what: str, tree: Tree) -> list[Point]:
+    """Cells that have the measure, in order of their first row."""
+    section = tree.get("mixture")
+    said = section.get("share") if isinstance(section, Mapping) else None
+    named = [share for one in said if (share := number(one)) is not None] if isinstance(said, list | tuple) else []
+    found: dict[tuple[tuple[str, float], ...], list[Row]] = {}
+    for row in rows:
+        if number(row.get("rows")) is not None and number(row.get(what)) is not None:
+            place = tuple((name, value) for name in COORDINATES if (value := number(row.get(name))) is not None)
+            found.setdefault(place, []).append(row)
+    made = []
+    for place, own in found.items():
+        if (mean := mean_of(own, what)) is not None:
+            record = dict(place)
+            share = _nominal(record.get("share", 0.0), record["rows"], named)
+            made.append(Point(record, share, *mean, {row["seed"]: float(row[what]) for row in own}))
+    return made
+
+
+def axes_of(cells: Sequence[Point], tree: Tree) -> dict[str, list[float]]:
+    """The axes along which cells differ, each with its values in order; the two that say how many rows come first."""
+    section = tree.get("mixture")
+    given = [
+        name
+        for name in ("rows", "real_rows", "share", "synthetic_rows")
+        if isinstance(section, Mapping) and isinstance(section.get(name), list | tuple) and section[name]
+    ]
+    found = {}
+    for axis in (*(given if len(given) == 2 else ("rows", "share")), *AXES):
+        values = sorted({value for cell in cells if (value := cell.at(axis)) is not None})
+        if len(values) > 1:
+            found[axis] = values
+    return found
+
+
+def words(place: Mapping[str, float | None]) -> str:
+    """A place for people: `n = 32,000, p2 = 0.1`."""
+    return ", ".join(f"{WORDS.get(axis, axis)} = {amount(axis, v)}" for axis, v in place.items() if v is not None)
+
+
+def amount(axis: str, value: float) -> str:
+    """A place along an axis: whole numbers with commas, others with up to four digits."""
+    return f"{value:,.0f}" if axis in WHOLE else f"{value:.4g}"
+
+
+def _nominal(share: float, rows: float, named: Sequence[float]) -> float:
+    """Of the shares that are named the nearest, where it is rounded to whole rows of this one."""
+    nearest = min(named, key=lambda one: abs(one - share), default=share)
+    return nearest if abs(nearest - share) <= 0.51 / max(rows, 1.0) else share

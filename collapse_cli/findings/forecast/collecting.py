@@ -1,0 +1,65 @@
+"""From rows of `metrics.jsonl` to the series that laws are fitted to."""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from collapse_cli.findings.forecast.fit import Series
+from collapse_cli.findings.forecast.laws import Array
+
+HORIZON = 1000  # generations; later than that is "not"
+
+
+def collect(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Series], list[str]]:
+    """The series of each policy, and notes about rows that cannot be used."""
+    values: dict[str, dict[int, dict[int, float]]] = {}
+    errors: dict[str, dict[int, dict[int, Array]]] = {}
+    bad: dict[str, list[str]] = {}
+    late: dict[str, int] = {}
+    for row in rows:
+        policy, seed, generation = row["policy"], row["seed"], row["generation"]
+        if not 0 <= generation <= HORIZON:
+            late[policy] = late.get(policy, 0) + 1
+            continue
+        value = log_perplexity(row)
+        if value is None:
+            bad.setdefault(policy, []).append(f"{generation} (seed {seed})")
+            continue
+        values.setdefault(policy, {}).setdefault(seed, {})[generation] = value
+        if (error := _text_errors(row)) is not None:
+            errors.setdefault(policy, {}).setdefault(seed, {})[generation] = error
+    notes = [f"{name}: no finite perplexity at generation {', '.join(at)}; left out" for name, at in bad.items()]
+    for name, n in late.items():
+        notes.append(f"{name}: generations outside 0..{HORIZON} left out ({n} row{'s' if n > 1 else ''})")
+    series = {}
+    for policy, by in values.items():
+        if lost := sorted(seed for seed, one in by.items() if 0 not in one):
+            notes.append(f"{policy}: no generation 0 of seed {', '.join(map(str, lost))}; left out")
+        kept = {seed: dict(sorted(one.items())) for seed, one in sorted(by.items()) if 0 in one and len(one) > 1}
+        if kept:
+            series[policy] = Series(kept, errors.get(policy, {}))
+    return series, notes
+
+
+def log_perplexity(row: Mapping[str, Any]) -> float | None:
+    """In nats: `nll`, or the logarithm of `perplexity`; None where neither is a finite number."""
+    nll = row.get("nll")
+    if isinstance(nll, (int, float)) and math.isfinite(nll):
+        return float(nll)
+    value = row.get("perplexity")
+    if isinstance(value, (int, float)) and 0 < value < sys.float_info.max:
+        return math.log(value)
+    return None
+
+
+def _text_errors(row: Mapping[str, Any]) -> Array | None:
+    """Standard errors over test rows of parts of the change from generation 0: by decile, weighted by its tokens."""
+    error, tokens = row.get("nll_change_by_decile_se"), row.get("tokens_by_decile")
+    if not (isinstance(error, list) and isinstance(tokens, list) and len(error) == len(tokens) == 10):
+        return None
+    total = sum(tokens) + (row.get("unseen_tokens") or 0)
+    parts = np.array([(e or 0.0) * t / max(total, 1) for e, t in zip(error, tokens, strict=True)], dtype=float)
+    return parts if bool(np.isfinite(parts).all()) else None

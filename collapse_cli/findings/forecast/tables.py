@@ -1,0 +1,280 @@
+"""What a person reads of a forecast: tables and sentences made from its record."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from collapse_cli.metrics.intervals import NOISE
+from collapse_cli.metrics.words import SAME
+from collapse_cli.terminal.console import perplexity as in_digits
+from collapse_cli.terminal.text import Table, short
+
+Record = Mapping[str, Any]
+FAR = 10  # times the last generation: a time later than that is no figure that so few generations give
+LATEST = 1000  # and this is the last one that is worked out
+ONE_SEED = (
+    "a forecast from one seed is of that seed's own models, trained on; how far another seed would lie from it is not in its "
+    "intervals"
+)
+UNSEEN = (
+    "what the generations measured do not yet show is not forecast: a late step, a sudden breakaway, the late half of an "
+    "S-curve; on such curves the 90% intervals held 0 to 72% of what came"
+)
+UNREADABLE = 1e12  # a perplexity beyond this says no more than that it is beyond
+
+
+def tables(record: Record) -> list[Table]:
+    """Perplexity to come, when it passes what, the laws behind it, and what the shares of real data gave.
+
+    Args:
+        record: what `forecast` returned. Policies without enough data appear in `sentences` only.
+    """
+    known = [one for one in record["policies"] if one["status"] == "ok"]
+    found = [_expected(known), _times(known), _laws(known)] if known else []
+    return [*found, _ratios(record["share"])] if "ratios" in record["share"] else found
+
+
+def sentences(record: Record) -> list[str]:
+    """What it comes to, in plain text (not markup)."""
+    found = [f"note: {note}" for note in record["notes"]]
+    for one in record["policies"]:
+        if one["status"] != "ok":
+            found.append(f"{one['policy']}: not enough data: {one['why']}")
+            continue
+        found.append(f"{one['policy']}: {_heading(one)}")
+        found += [f"{one['policy']}: note: {note}" for note in one["notes"]]
+    known = [one for one in record["policies"] if one["status"] == "ok"]
+    if any(len(one["farthest_seeds"]) == 1 for one in known):
+        found.append(f"note: {ONE_SEED}")
+    if known:
+        found.append(f"note: {UNSEEN}")
+    return [*found, *_share_said(record["share"])]
+
+
+def _heading(one: Record) -> str:
+    law = max(one["laws"], key=lambda law: law["weight"])
+    if one["best"] == "constant":  # a random walk as well: whatever it does, no growth is shown
+        said = "level within noise: no law of growth fits better than a constant"
+    elif one["best"] == "jump" and law["shape"] is None:
+        said = "a jump at generation 1, then level within noise"
+    else:
+        words = "jump at generation 1 and then relaxing" if one["best"] == "jump" else one["best"]
+        said = f"the {words} law fits best (weight {law['weight']:.2f} by AICc)"
+    leading = max(one["laws"], key=lambda law: law["forecast_weight"])
+    if leading["law"] != one["best"]:
+        said += f"; most of the forecast is from the {leading['law']} law (weight {leading['forecast_weight']:.2f})"
+    double = next(time for time in one["times"] if time["factor"] == 2.0)
+    return f"{said}; twice the perplexity of generation 0: {when(double, one['generations'][-1])}"
+
+
+def when(time: Record, last: int) -> str:
+    """The time to a factor in words: a figure only where its interval is finite and not far beyond what was measured.
+
+    Nor is anything denied of generations farther than that: a slow rise looks level in few generations.
+
+    Args:
+        last: the last generation measured.
+    """
+    if time["measured"]:
+        return f"measured at generation {time['generation']}"
+    if time.get("beyond"):
+        return "above guessing evenly: not forecast"
+    middle, low, high = (time[name] for name in ("generation", "low90", "high90"))
+    far = min(FAR * last, LATEST)
+    if low is None or low > far:
+        return f"not by generation {far:,} (chance below 5%)"
+    if middle is None:
+        return f"not known whether (chance 5% from generation {low:,} on)"
+    if high is None or high > far:
+        return f"not known when (chance 5% from generation {low:,} on)"
+    return f"about generation {middle:,} (90% interval: {low:,} to {high:,})"
+
+
+def _share_said(share: Record) -> list[str]:
+    if share["status"] != "ok":
+        return [f"smallest share of real data: not enough data: {share['why']}"]
+    found = [_needed(share)]
+    if len(share.get("seeds", (0, 1))) < 2:
+        found.append(
+            "the share of real data is from one seed, which cannot show how far seeds differ: its interval allows for "
+            f"{NOISE:g} nats between seeds (standard deviation)"
+        )
+    if not share["next"]:
+        return found
+    first = share["next"][0]
+    if first["width"] == 0:
+        return [*found, "no further run would narrow the share of real data that is needed"]
+    end = ":" if "command" in first else ""
+    what = first.get("policy") or f"{first['more_seeds']} more seeds"
+    said = f"what would narrow the share of real data most: {what}"
+    if first["width"] is None:
+        found.append(f"{said}, since no share that was run is near{end}")
+    else:
+        found.append(
+            f"{said}, to an expected {first['expected_width']:.2g} percentage points, from {first['width']:.2g}{end}"
+        )
+    return [*found, first["command"]] if "command" in first else found
+
+
+def _needed(share: Record) -> str:
+    """How much real data it takes: the best guess, and what else may be true of it (90% interval)."""
+    within = f"generation {share['generation']} within {share['factor']:g}× of generation 0"
+    low, guess, high = share["low90"], share["share"], share["high90"]
+    if guess["bound"] == "":
+        return (
+            f"about {guess['value']:g}% of real data keeps {within} (90% interval: {_percent(low)} to {_percent(high)})"
+        )
+    end = f"{guess['value']:g}%"
+    if guess["bound"] == "below":
+        none = guess["value"] == 0
+        needed = f"no real data is needed to keep {within}" if none else f"{end} of real data or less keeps {within}"
+        if high["bound"] == "below":
+            return (
+                f"{needed} (90% interval)"
+                if none
+                else f"{needed} (90% interval; {end} is the smallest share that was run)"
+            )
+        return f"at the best guess {needed}; it may take {'' if high['bound'] else 'up to '}{_percent(high)} (90% interval)"
+    all_of_it = guess["value"] == 100
+    needed = f"even 100% of real data does not keep {within}"
+    needed = needed if all_of_it else f"more than {end} of real data is needed to keep {within}"
+    if low["bound"] == "above":
+        return (
+            f"{needed} (90% interval)"
+            if all_of_it
+            else f"{needed} (90% interval; {end} is the largest share that was run)"
+        )
+    least = f"{low['value']:g}%" + (" or less" if low["bound"] and low["value"] > 0 else "")
+    may = f"it may be as little as {least}" if not all_of_it else f"it may be that {least} does"
+    return f"at the best guess {needed}; {may}, or {'not even' if all_of_it else 'more than'} {end} (90% interval)"
+
+
+def _percent(end: Record) -> str:
+    if end["bound"] == "above":
+        return f"more than {end['value']:g}%"
+    return f"{end['value']:g}%" + (" or less" if end["bound"] and end["value"] > 0 else "")
+
+
+def _perplexity(value: float | None) -> str:
+    if value is None:
+        return "[dim]…[/]"
+    return in_digits(value) if value < UNREADABLE else "> 1e12"
+
+
+def limit(ceiling: float | None) -> float:
+    """The perplexity from which on a forecast is no figure any more."""
+    return math.inf if ceiling is None else ceiling * (1 - 1e-9)  # paths end there, but for rounding
+
+
+def to_come(entry: Record, ceiling: float | None, say: Callable[[float], str], dash: str = "–") -> tuple[str, str]:
+    """A perplexity that is expected, and its 90% interval (empty where there is nothing to say).
+
+    A model worse than one that guesses evenly is simply broken: how much worse is no forecast, so no figure is given.
+
+    Args:
+        ceiling: the perplexity of guessing evenly; None where that is not known.
+        say: a perplexity in digits.
+    """
+    most = limit(ceiling)
+    middle, low, high = (
+        say(number) if number < most else f"above {say(float(ceiling or 0))}"
+        for number in (entry[f"perplexity{end}"] for end in ("", "_low90", "_high90"))
+    )
+    if entry["perplexity_low90"] >= most:
+        return f"{low} (guessing evenly)", ""
+    return middle, f"({low} {dash} {high})"
+
+
+def _expected(known: list[Record]) -> Table:
+    table = _table("perplexity to come: median (90% interval)")
+    table.add_column("policy")
+    table.add_column("generation 0", justify="right")
+    table.add_column("last measured (its generation)", justify="right")
+    for entry in known[0]["expected"]:
+        table.add_column(f"generation {entry['generation']}", justify="right")
+    if len({tuple(one["farthest_seeds"]) for one in known}) > 1:  # so their generations 0 are not the same
+        table.caption = f"means over the seeds with the most generations: {'; '.join(map(_seeds, known))}"
+    for one in known:
+        last = one["measured"][-1]
+        cells = [
+            _perplexity(one["measured"][0]["perplexity"]),
+            f"{_perplexity(last['perplexity'])} ({last['generation']})",
+        ]
+        for entry in one["expected"]:
+            if entry["measured"]:
+                cells.append(f"{_perplexity(entry['perplexity'])} [dim]measured[/]")
+            else:
+                said, ends = to_come(entry, one["ceiling"], _perplexity)
+                cells.append(f"{said} [dim]{ends}[/]" if ends else said)
+        table.add_row(short(one["policy"]), *cells)
+    return table
+
+
+def _seeds(one: Record) -> str:
+    seeds = one["farthest_seeds"]
+    named = ", ".join(map(str, seeds))
+    return f"{short(one['policy'])} over {len(seeds)} (seed{'s' if len(seeds) > 1 else ''} {named})"
+
+
+def _times(known: list[Record]) -> Table:
+    table = _table("first generation at a multiple of generation 0's perplexity")
+    table.add_column("policy")
+    for time in known[0]["times"]:
+        table.add_column(f"{time['factor']:g}×", justify="right")
+    for one in known:
+        table.add_row(short(one["policy"]), *(when(time, one["generations"][-1]) for time in one["times"]))
+    return table
+
+
+def _laws(known: list[Record]) -> Table:
+    table = Table("growth laws of the log-perplexity, best by AICc first", keys=2)
+    for column in ("policy", "law", "AICc", "weight", "in forecast", "parameters (90% interval)"):
+        table.add_column(column, justify="right" if column in ("AICc", "weight", "in forecast") else "left")
+    for one in known:
+        least = min(law["aicc"] for law in one["laws"] if law["aicc"] is not None)
+        for law in sorted(one["laws"], key=lambda law: -law["weight"]):
+            best = law["law"] == one["best"]
+            aicc = "[dim]too few steps[/]" if law["aicc"] is None else f"+{law['aicc'] - least:.1f}"
+            said = ", ".join(_parameter(*item) for item in one["parameters"].items()) if best else ""
+            weight, mixed = f"{law['weight']:.2f}", f"{law['forecast_weight']:.2f}"
+            table.add_row(short(one["policy"]) if best else "", law["law"], aicc, weight, mixed, said)
+    return table
+
+
+def _parameter(name: str, found: Record) -> str:
+    if found["low90"] is None:
+        return f"{name} = {found['value']:.3g}"
+    if found["low90"] == found["high90"]:
+        return f"{name} = {found['value']:.3g} ({SAME})" if name == "a" else f"{name} = {found['value']:.3g}"
+    return f"{name} = {found['value']:.3g} ({found['low90']:.3g} – {found['high90']:.3g})"
+
+
+def _ratios(share: Record) -> Table:
+    table = _table(f"perplexity at generation {share['generation']} against generation 0")
+    table.add_column("policy")
+    table.add_column("ratio", justify="right")
+    table.add_column("90% interval", justify="right")
+    table.add_column(f"within {share['factor']:g}×", justify="right")
+    for one in share["ratios"]:
+        sure = [end <= share["factor"] for end in (one["low90"], one["high90"])]
+        within = "yes" if all(sure) else "perhaps" if any(sure) else "no"
+        ceiling = one["ceiling"]
+        ratio = _ratio(one["ratio"], None if one["measured"] else ceiling) + (
+            "" if one["measured"] else " [dim]expected[/]"
+        )
+        ends = f"{_ratio(one['low90'], ceiling)} – {_ratio(one['high90'], ceiling)}"
+        if limit(ceiling) <= one["low90"]:
+            ends = f"{_ratio(one['low90'], ceiling)} (guessing evenly)"
+        table.add_row(short(one["policy"]), ratio, ends, within)
+    return table
+
+
+def _ratio(value: float, ceiling: float | None) -> str:
+    """A multiple of generation 0's perplexity; no figure from that of guessing evenly on, where it is known."""
+    if value >= limit(ceiling):
+        return f"above ×{ceiling:.3g}"
+    return f"×{value:.3g}" if math.isfinite(value) and value < UNREADABLE else "> ×1e12"
+
+
+def _table(title: str) -> Table:
+    return Table(title)

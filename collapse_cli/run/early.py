@@ -1,0 +1,236 @@
+"""What can be said of a command before torch is imported, which takes seconds: a mistake costs its reader no wait.
+
+What is found here is not all that can be wrong; what is looked up later is checked again where it is used.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from collapse_cli import files, learners, tracking
+from collapse_cli.config import Experiment, nearest
+from collapse_cli.data.dataset import HUB_NAMES, SPLITS, HubError, hub_revision, load_text
+from collapse_cli.data.images import load_images
+from collapse_cli.data.textfiles import format_of
+from collapse_cli.errors import ConfigError, InputError
+from collapse_cli.experiment import mixture, policies
+from collapse_cli.records.rundir import RunFolder
+
+IMAGES, NUMBERS = ("digits", "mnist"), ("blobs", "regression", "digits", "mnist")
+TAKES = {"gaussian": ("blobs",), "gmm": ("blobs",), "ridge": ("regression",), "projections": ("regression",)}
+TEXT, OF_IMAGES = ("lm", "ngram"), ("vae", "mlp")
+MADE, MADE_TEXTS = ("bpe", "words"), ("pydoc", "zipf")
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*")
+MOST_MODELS = 5_000_000  # of a plan: one of more is a slip of the finger, and takes minutes to write down
+
+
+def check(config: Experiment, folder: RunFolder) -> None:
+    """Check an experiment, and the run folder it is to go into, as far as that goes without the libraries of a learner.
+
+    Raises:
+        ConfigError, InputError: for the first thing that is wrong.
+    """
+    if config.learner not in learners.LEARNERS:
+        known = ", ".join(learners.LEARNERS)
+        raise InputError(
+            f"there is no learner {config.learner!r}{nearest(config.learner, learners.LEARNERS)}; known: {known}"
+        )
+    tracking.check(config)
+    check_policies(config)
+    if config.learner in TEXT:
+        place_of_text(config.data.source)  # before the Hub is asked for anything
+    if config.kind == "mixture":
+        mixture.grid_of(config)
+    folder.check_settings(config)
+    if config.learner == "lm":
+        check_model(config.model.model_dump())
+    if config.learner in TEXT:
+        check_tokenizer(config.model.tokenizer)
+        check_text(config.data.model_dump(mode="json"))
+    else:
+        check_source(config)
+
+
+def check_policies(config: Experiment) -> None:
+    """Whether the policies have names, no two are the same, and the plan is one that can be written down."""
+    loop, parsed = config.loop, dict[policies.Policy, str]()
+    for policy in loop.policies:
+        if (same := parsed.setdefault(policies.parse(policy), policy)) != policy:
+            raise ConfigError(f"the policies {same} and {policy} are the same; give one of them")
+    models = (loop.generations + 1) * len(loop.policies) * len(loop.seeds)
+    if config.kind == "generational" and models > MOST_MODELS:
+        raise ConfigError(
+            f"this is {models:,} models (generations: {loop.generations + 1:,}, policies: {len(loop.policies):,}, seeds: "
+            f"{len(loop.seeds):,}), and a run has at most {MOST_MODELS:,}; lower one of them"
+        )
+
+
+def check_model(model: Mapping[str, Any]) -> None:
+    """Whether what `model.source` names can be a model: a config file, a folder with weights, or a public Hub id."""
+    source = model["source"]
+    if model["config"]:
+        return
+    if not source.strip():
+        raise InputError("model.source is empty; give a model folder, a Hub id or a config .json file (--model)")
+    path = _path(source, "the model")
+    if source.endswith(".json"):
+        _check_config(path)
+        return
+    if not check_folder(source, "the model", "config.json", model["revision"]):
+        return
+    if not any(any(path.glob(pattern)) for pattern in (*WEIGHTS, "adapter_*", "*.gguf", "*.onnx", "*.h5", "*.pt*")):
+        raise InputError(
+            f"the model: {path} has no weights (model.safetensors or pytorch_model.bin); to start from scratch, give the "
+            f"file itself: --model {path / 'config.json'}"
+        )
+
+
+def check_tokenizer(tokenizer: str) -> None:
+    """Whether `model.tokenizer` is empty, one that is made, a folder or a public Hub id."""
+    if tokenizer and tokenizer not in MADE:
+        check_folder(tokenizer, "the tokenizer", "", "")
+
+
+def check_folder(source: str, what: str, needed: str, revision: str) -> bool:
+    """Whether a folder, rather than a Hub id, is named, with the file that it needs.
+
+    Raises:
+        InputError: when it is neither, or the file is not there; HubError when the Hub is out of reach and nothing cached.
+    """
+    path = _path(source, what)
+    if path.is_dir():
+        adapted = any(path.glob("adapter_*"))  # refused by its own name, later
+        if needed and not (path / needed).is_file() and not adapted:
+            inside = [file.parent.name for file in sorted(path.glob(f"*/{needed}"))][:3]
+            there = f"; folders in it have one: {', '.join(inside)}" if inside else ""
+            raise InputError(f"{what}: {path} has no {needed}, so it is not a transformers model folder{there}")
+        return True
+    if path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise InputError(f"{what}: {source!r} is not a folder; give a folder or a Hub id")
+    if hub_revision(source, "model", f"{what} {source!r}", revision) is None:
+        import huggingface_hub
+
+        name = needed or "tokenizer_config.json"
+        cached = huggingface_hub.try_to_load_from_cache(source, name, revision=revision or None)
+        if not isinstance(cached, str) and not (not needed and _cached(source, revision)):
+            raise HubError(
+                f"{what} {source!r}", "it is not a folder here, the Hub cannot be reached, and it is not cached"
+            )
+    return False
+
+
+def _cached(source: str, revision: str) -> bool:
+    """Whether anything of a tokenizer is in the Hub's cache."""
+    import huggingface_hub
+
+    names = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "config.json")
+    return any(
+        isinstance(huggingface_hub.try_to_load_from_cache(source, name, revision=revision or None), str)
+        for name in names
+    )
+
+
+def place_of_text(source: str) -> tuple[Path, str]:
+    """Where the text of `data.source` is, and what is there: `file`, `folder`, or "" where it can only be on the Hub.
+
+    Raises:
+        InputError: when it cannot be text.
+    """
+    if source in NUMBERS:
+        raise InputError(
+            f"data.source = {source} holds numbers, not text: name a text (wikitext2, pydoc, zipf, a file, a folder or "
+            "a Hub id), or a learner of numbers (--set learner=…)"
+        )
+    path = _path(source, "data.source")
+    kind = files.what_is(path)
+    if kind == "other":
+        raise InputError(f"data.source = {source!r} is a pipe or a device; give a file or a folder")
+    away = not kind and source not in (*MADE_TEXTS, *HUB_NAMES)
+    if away and (source.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", source)):
+        raise InputError(f"there is no file or folder {source!r} to take text from (data.source, --data)")
+    return path, kind
+
+
+def check_text(data: Mapping[str, Any]) -> None:
+    """Whether `data.source` is text: what is here is read; else it is a public Hub id.
+
+    Raises:
+        InputError: when it is not; HubError when the Hub is out of reach and nothing cached.
+    """
+    source = data["source"]
+    if source in MADE_TEXTS:
+        return  # checked when it is made
+    path, kind = place_of_text(source)
+    if kind:  # read as it will be read again, which costs nothing then: it is kept
+        load_text(**{name: data[name] for name in ("source", *SPLITS)}, column=data["text"])
+        return
+    named = HUB_NAMES.get(source, source)
+    repo = named.partition(":")[0]
+    if format_of(path) is not None or hub_revision(repo, "dataset", f"the dataset {named!r}") is not None:
+        return
+    if not _cached_dataset(repo):
+        here = "" if source in HUB_NAMES else f"there is no file or folder {source!r} here, "
+        raise HubError(f"the dataset {named!r}", f"{here}the Hub cannot be reached and the dataset is not cached")
+
+
+def _cached_dataset(repo: str) -> bool:
+    """Whether something of a dataset is cached, in the Hub's cache or in that of `datasets`, whose import takes seconds."""
+    from huggingface_hub import constants
+
+    def plain(name: str) -> str:  # `datasets` writes HelloWorld as hello_world
+        return name.replace("_", "").lower()
+
+    made = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets").expanduser()
+    name = plain(repo.replace("/", "___"))
+    downloaded = Path(constants.HF_HUB_CACHE) / f"datasets--{repo.replace('/', '--')}"
+    return downloaded.is_dir() or any(plain(one.name) == name for one in made.glob("*/"))
+
+
+def check_source(config: Experiment) -> None:
+    """Whether a learner of numbers takes `data.source`."""
+    source, takes = config.data.source, TAKES.get(config.learner)
+    if takes is not None:
+        if source not in takes:
+            raise InputError(
+                f"the learner {config.learner} cannot take data.source = {source!r}; it takes {', '.join(takes)}"
+            )
+    elif source not in IMAGES and (kind := files.what_is(_path(source, "data.source"))) != "folder":
+        raise InputError(
+            f"data.source = {source!r} is a file; give the folder of MNIST's IDX files"
+            if kind
+            else f"data.source = {source!r} names no images; give digits, mnist, or a folder of MNIST's IDX files (--data FOLDER)"
+        )
+    elif source not in IMAGES:  # read as it will be read again, which costs nothing then: it is kept
+        load_images(source)
+
+
+def _check_config(path: Path) -> None:
+    """Whether a config file of a model can be read."""
+    if not path.is_file():
+        raise InputError(f"the model: there is no file {str(path)!r}")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"the model: {path} is not a transformers config in JSON ({error})") from None
+    if not isinstance(fields, dict):
+        raise InputError(f"the model: {path} is not a transformers config in JSON (it is not an object)")
+
+
+def _path(source: str, what: str) -> Path:
+    """The path that a source may be.
+
+    Raises:
+        InputError: for one that no file can have.
+    """
+    if not files.is_utf8(source):
+        raise InputError(f"{what}: the path {source[:80]!r} is not UTF-8; {files.NOT_UTF8}")
+    path = Path(source)
+    try:
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{what}: {source[:80]!r} cannot be looked up: {why}") from None
+    return path

@@ -1,0 +1,235 @@
+"""`collapse eval`: measure again the models of a run, or any causal language model."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from collapse_cli import learners
+from collapse_cli.config import Experiment, load, merge
+from collapse_cli.config.meaning import first_unread, within
+from collapse_cli.config.words import leaves
+from collapse_cli.data.dataset import Dataset, load_text
+from collapse_cli.engine.executors import LocalExecutor
+from collapse_cli.engine.stage import Finished, Generation, Plan, Stage
+from collapse_cli.engine.store import Store
+from collapse_cli.errors import ConfigError, InputError
+from collapse_cli.experiment import blocks
+from collapse_cli.experiment.kinds import BODIES, plan
+from collapse_cli.experiment.loop import ROWS
+from collapse_cli.learners.family import State
+from collapse_cli.records.rundir import STORE, RunFolder
+from collapse_cli.run import early
+from collapse_cli.run.preparation import Silent
+
+MEASURE, TEXT = "perplexity", ("lm", "ngram")
+AGREEMENT = 1e-4  # relative; a larger difference from what was logged is one
+
+
+def find_run(target: str, runs: Path) -> RunFolder | None:
+    """The run that `target` names, by name or by folder; None when it is none."""
+    path = Path(target)
+    if (path / "run.json").is_file():
+        return RunFolder(path.resolve().parent, path.resolve().name)
+    if "/" not in target and (runs / target / "run.json").is_file():
+        return RunFolder(runs, target)
+    return None
+
+
+OF_TEXT = ("data", "eval")  # sections that decide how models of a run are scored
+OF_MODEL = (*OF_TEXT, "model.revision", "model.sha256", "model.tokenizer", "model.tokenizer_sha256")
+
+
+NOT_SCORED = {"data.rows": "only the test text is scored", "eval.samples": "only models are scored, not samples"}
+
+
+def check(target: str, folder: RunFolder | None, data: str | None, settings: Mapping[str, Any]) -> None:
+    """Check what is to be evaluated, as far as that goes before torch is imported.
+
+    Args:
+        folder: the run that `target` names; None: it is taken for a model.
+
+    Raises:
+        ConfigError, InputError: for the first thing that is wrong.
+    """
+    for key, _ in leaves(settings):
+        if not within(key, OF_TEXT if folder else OF_MODEL):
+            of = "a run's models are scored" if folder else "a model is scored"
+            raise ConfigError(f"--set {key}=… has no effect on eval: only options of data.… and eval.… say how {of}")
+        if key in NOT_SCORED:
+            raise ConfigError(f"--set {key}=… has no effect on eval: {NOT_SCORED[key]}")
+    if folder is None and target.endswith(".json"):
+        raise ConfigError(f"{target} is a config file without weights; give a model folder or a Hub id")
+    config = _changed(folder.config() if folder else Experiment(), None if folder else target, data, settings)
+    if (found := first_unread(settings, [config])) is not None:
+        raise ConfigError(f"--set {found[0]}=… has no effect on eval: {found[1]}")
+    if folder is None:
+        early.check_model(config.model.model_dump())
+    if config.learner in TEXT and (folder is None or data is not None or "data" in settings):
+        early.check_tokenizer(config.model.tokenizer)
+        early.check_text(config.data.model_dump(mode="json"))
+
+
+def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any], tell: Any) -> list[dict[str, Any]]:
+    """Score every generation's model of a run again.
+
+    Args:
+        data: other text to score; None: the run's own test text, under which the result must agree with the log.
+
+    Returns:
+        A row per generation: `logged` and `again` perplexity and their relative `difference` (None on other text or
+        under another protocol), the other measures, and `pruned` where the weights are gone.
+    """
+    store = Store(folder.runs / STORE)
+    config = folder.config()
+    changed = _changed(config, None, data, settings)
+    same = changed == config
+    original = plan(config, {})
+    texts = _data_stages(original)
+    if not texts:
+        raise InputError(
+            f"the run {folder.name!r} keeps no models: a mixture of {config.learner} is computed in memory; give the run's command "
+            "with another --runs-dir to compute it again"
+        )
+    logged = {(row["policy"], row["seed"], row["generation"]): row for row in folder.rows()}
+    models = {logged.get((one.policy, one.seed, one.generation), {}).get("model_key", one.train.key)
+              for one in original.generations}  # fmt: skip
+    if not any(store.has(key) for key in models):
+        if config.store.keep_models == "none" and any(store.has(key, whole=False) for key in models):
+            raise InputError(f"the run {folder.name!r} keeps no models: store.keep_models = none")
+        raise InputError(
+            f"no model of the run {folder.name!r} is in {store.root}; where its folder was moved, move it back beside its store; "
+            "else give the run's command again to compute them again"
+        )
+    if same and all(store.sound(stage.key) for stage in texts):
+        planned = original  # nothing need be looked up: the data are in the store as the run used them
+    else:
+        learner, tree = learners.learner_class(config.learner), changed.model_dump(mode="json")
+        if data is not None and config.learner == "lm":
+            _check(store, texts[0].key, "the run's text")
+            tree = learner.with_tokenizer_of(tree, store.folder(texts[0].key))
+        resolved = learner.resolve(tree)
+        planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
+    with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
+        encoded = _data(planned, store if same else Store(Path(temporary)))
+        found: dict[tuple[str, int | None], dict[str, Any] | None] = {}
+        rows = []
+        for done, (one, new) in enumerate(zip(original.generations, planned.generations, strict=True), 1):
+            old = logged.get((one.policy, one.seed, one.generation))
+            key = old["model_key"] if old else one.train.key
+            where = (key, one.part)
+            if where not in found:
+                for used in (key, *(made.key for name, made in one.eval.inputs.items() if name == "first")):
+                    _check(
+                        store,
+                        used,
+                        f"what the model of {one.policy}, seed {one.seed}, generation {one.generation} needs",
+                    )
+                found[where] = _again(store, key, one, new, encoded) if store.has(key) else None
+            again = found[where]
+            row = {"policy": one.policy, "seed": one.seed, "generation": one.generation, "model_key": key}
+            name = MEASURE if config.learner in TEXT else "test_loss"
+            row |= {"measure": name, "logged": old.get(name) if old and same else None, "pruned": again is None}
+            row |= again or {}
+            row["difference"] = None
+            if again and old and same and name in old:
+                row["difference"] = abs(again[name] - old[name]) / (abs(old[name]) or 1.0)
+            rows.append(row)
+            tell(done, len(planned.generations))
+    return rows
+
+
+def _check(store: Store, key: str, what: str) -> None:
+    """Refuse a stage that is in the store but is not what was written."""
+    if store.has(key) and not store.sound(key):
+        raise InputError(
+            f"{what} is damaged in the store ({store.folder(key)}: {store.fault(key)}); move that folder away and give "
+            "the run's command again"
+        )
+
+
+def evaluate_model(target: str, data: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Score a model folder or Hub id on a text's test split; `wikitext2` unless another is named."""
+    config = _changed(Experiment(), target, data, settings)
+    if config.eval.protocol == "sliding":  # which knows no blocks; the shortest ones leave the least text out of counts
+        config = load(
+            merge(config.model_dump(mode="json"), {"data": {"block_size": 2}, "eval": {"block_size": 0}}),
+            "the settings",
+        )
+    else:  # the blocks that are scored decide, and need not be those of a corpus to train on
+        size = config.eval.block_size or config.data.block_size
+        config = load(
+            merge(config.model_dump(mode="json"), {"data": {"block_size": size}, "eval": {"block_size": size}}),
+            "the settings",
+        )
+    learner = learners.learner_class(config.learner)
+    resolved = learner.resolve(config.model_dump(mode="json"))
+    if config.eval.protocol == "sliding" and not config.eval.context and resolved.hints["positions"] is None:
+        raise ConfigError(
+            f"{target} takes any number of tokens at once: say how many the window has, --set eval.context=…"
+        )
+    planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
+    with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
+        encoded = _data(planned, Store(Path(temporary)))
+        first = planned.generations[0].eval
+        text = next(iter(encoded.values()))
+        facts = _score(Path(resolved.hints["model"]), first.params, text, None)
+    notes = list(dict.fromkeys([*resolved.notes, *load_text(**resolved.hints["text"]).notes, *text.facts["notes"]]))
+    return {"model": target, "data": config.data.source, "notes": notes, **facts}
+
+
+def disagreements(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows whose perplexity (or loss) is not what was logged."""
+    return [row for row in rows if row["difference"] is not None and not row["difference"] <= AGREEMENT]
+
+
+def _changed(config: Experiment, model: str | None, data: str | None, settings: Mapping[str, Any]) -> Experiment:
+    tree = config.model_dump(mode="json")
+    if model is not None:
+        tree["model"] = {"source": model}
+        tree["sample"] |= {"prompt_tokens": 1, "new_tokens": 1}  # nothing is sampled
+    if data is not None:
+        tree["data"] |= {"source": data, "train": "", "valid": "", "test": "", "sha256": "", "rows": 0}
+    return load(merge(tree, settings), "the settings")
+
+
+def _data_stages(planned: Plan) -> list[Stage]:
+    """Of real data; one for all seeds, or one each where they are drawn. None where a mixture is done in memory."""
+    return [stage for stage in planned.stages.values() if stage.kind == "data"]
+
+
+def _data(planned: Plan, store: Store) -> dict[str, Finished]:
+    stages = _data_stages(planned)
+    store.root.mkdir(parents=True, exist_ok=True)
+    LocalExecutor(store, BODIES).run(stages, Silent())
+    return {stage.key: store.get(stage.key) for stage in stages}
+
+
+def _again(
+    store: Store, key: str, old: Generation, new: Generation, data: Mapping[str, Finished]
+) -> dict[str, Any] | None:
+    """One model measured again; None where its stage keeps none, as one of a large block or of a mixture in memory."""
+    if "data" not in new.eval.inputs:
+        return None
+    encoded = data[new.eval.inputs["data"].key]
+    beside = old.eval.inputs.get("first")
+    rows = store.folder(beside.key) / ROWS if beside else None
+    first = Dataset.load(rows) if rows is not None and rows.exists() else None
+    if old.part is None:
+        return _score(store.folder(key), new.eval.params, encoded, first)
+    params = {"learner": new.eval.params["learner"], **new.eval.params["verbs"]["eval"]}
+    models = blocks.models_of(store.folder(key))
+    return _score(models[old.generation], params, encoded, first) if old.generation in models else None
+
+
+def _score(model: Path | State, params: Mapping[str, Any], data: Finished, first: Dataset | None) -> dict[str, Any]:
+    """Measures of a model that lies in a folder, or is a state in memory."""
+    hints = {"encoded": data.folder, "about": data.facts}
+    learner: Any = learners.create(params["learner"], params, hints, lambda done, total, unit: None)
+    if isinstance(model, Path):
+        learner.load(model)
+    else:
+        learner.restore(model)
+    learner.measure(Dataset.load(data.folder / "test.safetensors"), None if params["learner"] == "lm" else first)
+    found: dict[str, Any] = learner.facts
+    return found

@@ -1,0 +1,76 @@
+"""`collapse gc`: what no run's plan reaches leaves the store. A run that cannot be read stops it: its stages are unknown."""
+
+from pathlib import Path
+
+from collapse_cli.engine.store import Store, size_of
+from collapse_cli.errors import ConfigError
+from collapse_cli.records.rundir import STORE, RunFolder
+
+OF_A_RUN = ("run.json", "plan.json", "metrics.jsonl", "events.jsonl")
+
+
+def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:
+    """Remove stages that no run's plan holds, what was set aside as damaged, and attempts and checkpoints of killed
+    stages; nothing at work is touched, and nothing that the plan of a run holds which begins meanwhile.
+
+    Returns:
+        How many `stages` and `leftovers` went, the `bytes` they held, and how many stages were `kept`.
+
+    Raises:
+        ConfigError: for a run whose plan cannot be read; nothing was removed then.
+    """
+    store = Store(runs / STORE)
+    keys, unfinished = store.keys(), store.unfinished()  # before the plans: what comes later is not looked at
+    seen, planned = _plans(runs), planned_keys(runs)
+    gone = {"stages": 0, "leftovers": 0, "bytes": 0, "kept": len(planned.intersection(keys))}
+    for key in sorted({*keys, *unfinished}):
+        with store.locked(key) as free:
+            if not free:
+                continue
+            if (now := _plans(runs)) != seen:
+                seen, planned = now, planned_keys(runs)
+            if key in keys and key not in planned and store.folder(key).exists():
+                gone["stages"] += 1
+                gone["bytes"] += size_of(store.folder(key)) if dry_run else store.remove(key)
+            if key in store.unfinished() and (key not in planned or store.has(key)):
+                gone["leftovers"] += 1
+                gone["bytes"] += store.leftover_size(key) if dry_run else store.clear(key)
+    return gone
+
+
+def planned_keys(runs: Path) -> set[str]:
+    """The keys of all stages in the plans of a runs folder.
+
+    Raises:
+        ConfigError: for a run that cannot be read whole.
+    """
+    planned: set[str] = set()
+    for path in sorted(runs.iterdir()) if runs.is_dir() else []:
+        if path.name == STORE or not any((path / name).exists() for name in OF_A_RUN):
+            continue
+        try:
+            run = RunFolder(runs, path.name)
+            run.record()
+            stages = run.plan()
+            if not stages:
+                raise ConfigError(f"{path / 'plan.json'} is missing or empty")
+        except ConfigError as error:
+            lacks = f"{path / 'run.json'} is missing" if not (path / "run.json").exists() else str(error)
+            raise ConfigError(
+                f"{lacks.partition(';')[0]}, so it is not known which stages the run {path.name!r} needs; nothing was "
+                "removed: give the run's command again, or move its folder away, and then collapse gc"
+            ) from None
+        planned.update(stage["key"] for stage in stages)
+    return planned
+
+
+def _plans(runs: Path) -> dict[str, tuple[int, int, int]]:
+    """Which plans there are: another run, or another plan of one, makes it another."""
+    found = {}
+    for path in runs.glob("*/plan.json"):
+        try:
+            now = path.stat()
+        except FileNotFoundError:
+            continue
+        found[path.parent.name] = (now.st_ino, now.st_mtime_ns, now.st_size)
+    return found

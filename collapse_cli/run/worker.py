@@ -1,0 +1,116 @@
+"""A worker process: computes the stages it is told to, and says what happens to them. `side_by_side.py` starts it.
+
+Read from standard input: the order (`config`, `hints`, `store`), then a line per stage (`key`, `threads`). It ends with
+that input, also in the middle of a stage: whoever started it is gone then.
+"""
+
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from collapse_cli.engine.stage import Finished, Stage
+from collapse_cli.errors import UserError
+
+TELL_SECONDS = 0.1  # at least, between two messages about progress
+
+
+def main() -> int:
+    """Work until the input ends."""
+    for ignored in ("SIGINT", "SIGTERM", "SIGHUP"):  # a terminal sends them to us too; we end with our input
+        if hasattr(signal, ignored):
+            signal.signal(getattr(signal, ignored), signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
+    orders = _lines_of_input()
+    order = next(orders)
+
+    from collapse_cli import learners
+    from collapse_cli.config import load
+    from collapse_cli.engine.executors import LocalExecutor
+    from collapse_cli.engine.store import Store
+    from collapse_cli.experiment.kinds import BODIES, plan
+    from collapse_cli.process import peak_memory_mb, quiet_libraries
+
+    telling = Telling(answers)
+    logging.getLogger("collapse_cli").addHandler(telling)
+    config = load(order["config"], "the run's configuration")
+    stages = plan(config, order["hints"]).stages
+    set_threads: Callable[[int], object] = lambda threads: None  # noqa: E731 - light learners have one each
+    if not learners.learner_class(config.learner).light:
+        import torch
+
+        quiet_libraries()
+        set_threads = torch.set_num_threads
+    executor = LocalExecutor(Store(Path(order["store"])), BODIES)
+    for order in orders:
+        set_threads(order["threads"])
+        try:
+            done = executor.compute(stages[order["key"]], telling)
+        except Exception as error:
+            telling.failed(error)
+        else:
+            if done is None:
+                telling.say("held")
+            else:
+                telling.say("finished", cached=done[1], memory_mb=peak_memory_mb())
+    return 0
+
+
+def _lines_of_input() -> Iterator[dict[str, Any]]:
+    lines: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield json.loads(lines.get())
+
+
+class Telling(logging.Handler):
+    """Passes on what happens: as a listener what an executor tells of a stage, as a log handler the engine's notes."""
+
+    def __init__(self, answers: TextIO) -> None:
+        super().__init__(logging.WARNING)
+        self.answers, self._told = answers, 0.0
+
+    def say(self, event: str, **what: Any) -> None:
+        self.answers.write(json.dumps({"event": event, **what}) + "\n")
+
+    def started(self, stage: Stage) -> None:
+        self.say("started", key=stage.key)
+
+    def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
+        now = time.monotonic()
+        if now - self._told > TELL_SECONDS:
+            self._told = now
+            self.say("progress", key=stage.key, done=done, total=total, unit=unit)
+
+    def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
+        """An input that was damaged is there again; of the stage itself `main` says so."""
+        self.say("remade", key=stage.key, memory_mb=memory_mb)
+
+    def waiting(self, stage: Stage) -> None: ...
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.say("note", text=record.getMessage())
+
+    def failed(self, error: Exception) -> None:
+        """As in `__main__`: our own errors are sentences for the user, some of the system's too, others are our faults."""
+        if isinstance(error, OSError) and error.errno is not None:
+            self.say("system", errno=error.errno, text=error.strerror, file=error.filename)
+        elif isinstance(error, UserError):
+            self.say("mistake", text=str(error))
+        else:
+            self.say("failure", text=traceback.format_exc())

@@ -1,0 +1,1 @@
+"""What the terminal shows: text from outside made harmless, tables, progress."""

@@ -1,0 +1,164 @@
+"""Tables of what a run measured, for the terminal: by generation, by cell, and beside what was published or proved."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from collapse_cli.config import not_as_published
+from collapse_cli.config.cell import AXES
+from collapse_cli.findings import expectations
+from collapse_cli.findings.diagnosis import diagnose, laws
+from collapse_cli.findings.diagnosis.families import family_verdict, headline_of, laws_of, mixture_verdict
+from collapse_cli.findings.diagnosis.grid import WORDS, Point, axes_of, points
+from collapse_cli.metrics.intervals import logarithmic
+from collapse_cli.metrics.words import spread, value
+from collapse_cli.terminal.console import some
+from collapse_cli.terminal.text import Table, safe, short
+
+Row = Mapping[str, Any]
+Tree = Mapping[str, Any]
+MOST_CELLS = 48
+MOST_COLUMNS = 6
+SIGNS = {"inside": "[green]inside[/]", "outside": "[red]outside[/]", "not run": "[dim]not run[/]"}
+
+
+def verdict(rows: Sequence[Row], tree: Tree) -> str:
+    """What became of a run, in one sentence."""
+    if expectations.is_mixture(tree):
+        return mixture_verdict(rows, tree)
+    if expectations.learner_of(tree) == "lm":
+        return diagnose(list(rows)).verdict
+    return family_verdict(rows, tree)
+
+
+def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
+    """The first measure of a family by generation and policy: mean over seeds with its interval, and the theory's value."""
+    measure = headline_of(tree)
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    seeds = sorted({row["seed"] for row in rows})
+    mean = "geometric mean" if logarithmic(measure.name) else "mean"
+    trials = any(row.get(f"{measure.name}_se") is not None for row in rows)
+    alone = "95% interval over its trials" if trials else "no interval"
+    over = f"{mean} of {len(seeds)} seeds, 95% interval" if len(seeds) > 1 else f"seed {seeds[0]}: {alone}"
+    table = _table(f"{measure.title} ({over})")
+    table.add_column("gen.", justify="right")
+    proved = [
+        name
+        for name in policies
+        if expectations.theory_at(tree, measure.name, name, rows[-1]["generation"]) is not None
+    ]
+    beside = len(policies) + len(proved) <= 5  # else below, or a terminal is too narrow
+    for name in policies:
+        table.add_column(short(name), justify="right")
+        if name in proved and beside:
+            table.add_column("theory", justify="right", style="dim")
+    found: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        if expectations.number(row.get(measure.name)) is not None:
+            found.setdefault((row["policy"], row["generation"]), []).append(row)
+    for generation in some(sorted({generation for _, generation in found})):
+        cells = []
+        for name in policies:
+            own = found.get((name, generation), [])
+            mean_over = (
+                expectations.mean_of(own, measure.name) if len(own) == len(seeds) else None
+            )  # of some seeds: none
+            cells.append("[dim]…[/]" if mean_over is None else spread(mean_over[0]))
+            theory = expectations.theory_at(tree, measure.name, name, generation) if name in proved else None
+            if name in proved and beside:
+                cells.append("" if theory is None else value(theory))
+            elif theory is not None:
+                cells[-1] += f"\n[dim]th. {value(theory)}[/]"
+        table.add_row(f"{generation:,}", *cells)
+    return table
+
+
+def grid_table(rows: Sequence[Row], tree: Tree) -> Table:
+    """The cells of a mixture: down the axis with most values, across the others where they are few; else a list."""
+    measure = headline_of(tree)
+    cells = points(rows, measure.name, tree)
+    axes = axes_of(cells, tree)
+    seeds = max((cell.mean.n for cell in cells), default=0)
+    over = f"mean over {seeds} seeds, 95% interval" if seeds > 1 else "one seed: no interval"
+    over += "; th.: theory" if any(expectations.theory_of(tree, cell.record) is not None for cell in cells[:1]) else ""
+    table = _table(f"{measure.title} ({over})")
+    down = max(axes, key=lambda axis: len(axes[axis]), default="rows")
+    others = [axis for axis in axes if axis != down]
+    across = list(dict.fromkeys(cell.place(others) for cell in cells))
+    if not axes or len(across) > MOST_COLUMNS or len(axes[down]) > MOST_CELLS:
+        for axis in axes:
+            table.add_column(WORDS.get(axis, axis), justify="right")
+        table.add_column(measure.name, justify="right")
+        for cell in cells[:MOST_CELLS]:
+            table.add_row(*(_number(cell.at(axis)) for axis in axes), _cell(cell, tree))
+        if len(cells) > MOST_CELLS:
+            table.caption = f"the first {MOST_CELLS} of {len(cells)} cells; all are in metrics.jsonl and in the report"
+        return table
+    table.add_column(WORDS.get(down, down), justify="right")
+    for place in across:
+        named = "\n".join(f"{WORDS.get(axis, axis)} = {_number(at)}" for axis, at in zip(others, place, strict=True))
+        table.add_column(named or measure.name, justify="right")
+    there = {(cell.at(down), cell.place(others)): cell for cell in cells}
+    for step in axes[down]:
+        shown = (there.get((step, place)) for place in across)
+        table.add_row(_number(step), *("" if cell is None else _cell(cell, tree) for cell in shown))
+    return table
+
+
+def laws_table(rows: Sequence[Row], tree: Tree) -> Table | None:
+    """The scaling law of each share: where its error is heading, and where more data stops helping. None without one."""
+    cells = points(rows, headline_of(tree).name, tree)
+    found = laws_of(cells, tree)
+    if not found:
+        return None
+    axes = [axis for axis in ("share", *AXES) if len({law.where.get(axis) for law in found}) > 1]
+    table = _table("scaling laws: does more data help?")
+    table.caption = f"{laws.RULE}."
+    for name in (", ".join(WORDS.get(axis, axis) for axis in axes), *laws.HEADS):
+        table.add_column(name, justify="right")
+    for law in sorted(found, key=lambda one: tuple(one.where.get(axis, 0.0) for axis in axes))[:MOST_CELLS]:
+        table.add_row(", ".join(_number(law.where.get(axis)) for axis in axes), *laws.said(law))
+    return table
+
+
+def expectations_table(rows: Sequence[Row], tree: Tree) -> Table | None:
+    """Every published or theoretical value that the configuration names beside ours; None where it names none."""
+    judged = expectations.judge(rows, tree)
+    if not judged:
+        return None
+    table = Table("measured against published numbers and theory", keys=2)
+    for name in ("what", "where", "value", "ours", "is", "from"):
+        right = name in ("value", "ours", "from")
+        table.add_column(name, justify="right" if right else "left")
+    sources: list[str] = []
+    for one in judged:
+        said = f"{one.source}: {one.note}" if one.note else one.source
+        if said not in sources:
+            sources.append(said)
+        limits = "" if one.value is None else f"{value(one.value)} [dim]{one.limits}[/]"
+        ours = "" if one.ours is None else spread(one.ours)
+        sign = SIGNS[one.verdict] + (f"\n[dim]{safe(one.why)}[/]" if one.why else "")
+        where = safe(one.where)
+        table.add_row(short(one.what.replace("_", " ")), where, limits, ours, sign, f"({sources.index(said) + 1})")
+    counts = {name: sum(one.verdict == name for one in judged) for name in SIGNS}
+    head = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    other = not_as_published(tree)
+    table.caption = "\n".join(
+        [head, *([other] if other else []), *(f"({index}) {safe(said)}" for index, said in enumerate(sources, 1))]
+    )
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(title)
+
+
+def _cell(cell: Point, tree: Tree) -> str:
+    theory = expectations.theory_of(tree, cell.record)
+    return spread(cell.mean) + ("" if theory is None else f"\n[dim]th. {value(theory)}[/]")
+
+
+def _number(number: float | None) -> str:
+    if number is None:
+        return ""
+    return f"{number:,.0f}" if number >= 1000 and math.isclose(number, round(number)) else f"{number:g}"

@@ -1,0 +1,104 @@
+"""Every shipped preset of the two papers runs from its file to its report and its table of expectations, cut down in size.
+
+What the presets themselves give, uncut, stands in docs/results/.
+"""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from collapse_cli.config import load, merge, preset_path, read_toml, variant_experiments
+from collapse_cli.findings.expectations import is_mixture
+from collapse_cli.metrics.families import headline
+from collapse_cli.run import runner
+from collapse_cli.terminal import printing
+
+CUT: dict[str, dict[str, Any]] = {
+    "nature-gaussian": {"loop": {"generations": 9, "seeds": [0, 1]}, "gaussian": {"trials": 5}},
+    "nature-gmm": {"loop": {"generations": 3, "seeds": [0]}, "data": {"rows": 500}},
+    "nature-gmm-full": {"loop": {"generations": 2, "seeds": [0]}, "data": {"rows": 500}},
+    "nature-vae": {
+        "loop": {"generations": 2, "seeds": [0]},
+        "data": {"rows": 200, "eval_rows": 50},
+        "vae": {"epochs": 1, "channels": [4, 8]},
+    },
+    "strong-ridge": {
+        "loop": {"seeds": [0, 1, 2, 3]},
+        "mixture": {"rows": [200, 500, 1000, 2000], "share": [0.0, 0.1, 0.5], "quality": [0.0, 0.5]},
+    },
+    "strong-projections": {
+        "loop": {"seeds": [0, 1]},
+        "mixture": {"rows": [500], "share": [0.5], "quality": [0.5, 1.0, 2.0], "size": [50, 300, 1000]},
+    },
+    "strong-weighted": {
+        "loop": {"seeds": [0, 1, 2]},
+        "mixture": {"rows": [300, 1000], "weight": [0.0, 0.075, 0.2, 0.5]},
+    },
+    "strong-iterative": {
+        "loop": {"seeds": [0, 1, 2]},
+        "mixture": {"rows": [300, 1000], "share": [0.0, 0.5], "iterations": [1, 4]},
+    },
+    "strong-mlp": {
+        "loop": {"seeds": [0]},
+        "mlp": {"steps": 5},
+        "mixture": {"rows": [50, 100], "share": [0.0, 0.5], "size": [20], "generator_rows": [40]},
+    },
+    "strong-gpt2": {
+        "loop": {"seeds": [0]},
+        "data": {"zipf": {"train_tokens": 16384, "test_tokens": 1024}},
+        "train": {"epochs": 1},
+        "mixture": {"rows": [32], "share": [0.0, 0.5], "size": [1], "generator_rows": [32]},
+    },
+    "generational-regression": {"loop": {"generations": 5, "seeds": [0, 1, 2, 3]}},
+    "ngram-zipf": {"loop": {"generations": 2, "seeds": [0]}},
+}
+PROVED = {"strong-ridge", "strong-weighted", "strong-iterative", "generational-regression"}
+RUNS = [
+    (preset, variant)
+    for preset in CUT
+    for variant in (list(read_toml(preset_path(preset)).get("variants", {})) or [""])
+]
+
+
+@pytest.mark.parametrize(("preset", "variant"), RUNS)
+def test_a_preset_runs_cut_down(preset: str, variant: str, tmp_path: Path) -> None:
+    tree = read_toml(preset_path(preset))
+    whole = variant_experiments(tree, preset)[variant] if variant else load(tree, preset)
+    config = load(merge(whole.model_dump(mode="json"), CUT[preset]), "a test")
+    out = io.StringIO()
+    result = runner.run(config, tmp_path / "runs", "small", Console(file=out, width=120))
+    printing.print_run(Console(file=out, width=120), result)
+    measure = headline(config.learner, config.kind).name
+    rows = result["rows"]
+    models = len(config.loop.policies) * (config.loop.generations + 1)
+    if is_mixture(tree):
+        models = len({row["policy"] for row in rows})
+        assert models >= 2
+    assert len(rows) == models * len(config.loop.seeds)
+    assert all(math.isfinite(row[measure]) for row in rows)
+    assert (tmp_path / "runs" / "small" / "report.html").stat().st_size > 100_000
+    assert "could not be written" not in out.getvalue()
+    judged = result["expect"]
+    assert len(judged) == len(config.expect)
+    if judged:
+        assert "measured against published numbers and theory" in out.getvalue()
+    measured = [one for one in judged if one["verdict"] != "not run"]
+    assert all(one["value"] is not None and one["ours"] for one in measured)
+    if preset in PROVED or variant in ("n10", "ridgeless", "ridge"):  # of others what is cut away is what is proved
+        assert any(one["kind"] == "theory" for one in measured), "theory stands beside some of what was measured"
+    again = runner.run(config, tmp_path / "runs", "small", Console(file=io.StringIO()))
+    assert again["computed"] == 0
+    assert again["rows"] == rows
+
+
+def test_the_full_form_of_gpt2_is_an_experiment_with_the_settings_of_the_paper() -> None:
+    """Its data come from the Hub, so that it cannot be planned here."""
+    variants = variant_experiments(read_toml(preset_path("strong-gpt2-full")), "strong-gpt2-full")
+    config, model = variants["share"], variants["share"].model.config
+    assert (config.kind, config.learner, variants["size"].mixture.size) == ("mixture", "lm", (12, 18, 24))
+    assert (model["n_embd"], model["n_head"], config.data.block_size) == (768, 12, 512)
+    assert (config.train.lr, config.train.weight_decay) == (5e-3, 0.1)

@@ -1,0 +1,279 @@
+"""Stages side by side in worker processes: the same numbers, and nothing lost whoever is killed, asked or held up."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from support import e2e
+
+from collapse_cli.engine.executors import LocalExecutor
+from collapse_cli.engine.side_by_side import SideBySide, Worker, WorkerError, width, workers_for
+from collapse_cli.engine.stage import Finished, Plan, Stage
+from collapse_cli.engine.store import Store
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+SEEDS = ("--seeds", "0,1")  # so that generation 0 is side by side, too
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return e2e.write_experiment(tmp_path_factory.mktemp("side"))
+
+
+COLLAPSE = """
+import signal, sys
+from collapse_cli.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where a shell started us in the background
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def command(config: Path, runs: Path, *more: str) -> list[str]:
+    return [sys.executable, "-c", COLLAPSE, "run", str(config), "--runs-dir", str(runs), *more]
+
+
+def run(config: Path, runs: Path, *more: str, jobs: int = 2) -> subprocess.CompletedProcess[str]:
+    argv = command(config, runs, *SEEDS, "--jobs", str(jobs), *more)
+    return subprocess.run(argv, env=ONE_THREAD, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def alone(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder made in one process."""
+    runs = tmp_path_factory.mktemp("alone")
+    made = run(config, runs, jobs=1)
+    assert made.returncode == 0, made.stderr
+    return runs
+
+
+def test_two_at_once_give_the_numbers_of_one(config: Path, alone: Path, tmp_path: Path) -> None:
+    made = run(config, tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert e2e.results(tmp_path) == e2e.results(alone)
+    assert set(e2e.finished_events(tmp_path, "tiny").values()) == {1}
+    events = e2e.read_lines(tmp_path / "tiny" / "events.jsonl")
+    finished = [event for event in events if event["event"] == "finished"]
+    assert all(event["peak_memory_mb"] > 100 for event in finished)
+    at_work: set[str] = set()
+    most = 0
+    for event in events:
+        at_work = at_work | {event["key"]} if event["event"] == "started" else at_work - {event["key"]}
+        most = max(most, len(at_work))
+    assert most == 2
+    again = run(config, tmp_path)
+    assert "nothing to compute" in again.stdout, "no worker is started for what is there"
+
+
+# --- how many, and with how many threads ------------------------------------------------------------------------------
+
+
+def plan_of(policies: int, seeds: int) -> Plan:
+    """Generation 0 once a seed, generation 1 once a policy and seed."""
+    plan, data = Plan(), Stage("data", 1, {})
+    for seed in range(seeds):
+        for policy in range(policies):
+            plan.add(data, f"p{policy}", seed, 0)
+            first = plan.add(Stage("train", 1, {}, {"data": data}, seed), f"p{policy}", seed, 0)
+            plan.add(Stage("train", 1, {"policy": policy}, {"init": first}, seed), f"p{policy}", seed, 1)
+    return plan
+
+
+def test_the_width_of_a_stage_is_how_many_of_its_kind_and_generation_there_are() -> None:
+    plan = plan_of(policies=3, seeds=2)
+    widths = width(plan)
+    assert sorted(widths.values()) == [1, 2, 2, 6, 6, 6, 6, 6, 6]
+    assert {widths[key] for key, stage in plan.stages.items() if stage.kind == "data"} == {1}
+    assert {widths[key] for key, stage in plan.stages.items() if "policy" in stage.params} == {6}
+
+
+@pytest.mark.parametrize(
+    ("policies", "cores", "asked", "pays", "wanted"),
+    [
+        (3, 2, 0, True, 2),
+        (3, 8, 0, True, 3),
+        (1, 8, 0, True, 1),
+        (3, 8, 0, False, 1),
+        (3, 1, 2, False, 2),
+        (3, 2, 9, True, 3),
+    ],
+)
+def test_workers_are_as_many_as_cores_or_as_were_asked_for_but_no_more_than_can_work(
+    policies: int, cores: int, asked: int, pays: bool, wanted: int
+) -> None:
+    assert workers_for(plan_of(policies, seeds=1), cores, asked, pays=pays) == wanted
+
+
+# --- when things go wrong ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def started(config: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run of many epochs, its two workers in the middle of training."""
+    argv = command(config, tmp_path, *SEEDS, "--jobs", "2", "--set", "train.epochs=120")
+    env = ONE_THREAD | {"COLLAPSE_CHECKPOINT_SECONDS": "0"}
+    process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    scratch = tmp_path / "store" / ".scratch"
+    deadline = time.monotonic() + 60
+    while len(list(scratch.glob("*/checkpoint.safetensors"))) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children()
+
+
+def test_a_killed_run_takes_its_workers_along_and_goes_on(
+    config: Path, tmp_path: Path, started: subprocess.Popen[str]
+) -> None:
+    workers = workers_of(started)
+    assert len(workers) == 2
+    started.kill()
+    assert psutil.wait_procs(workers, timeout=20)[1] == [], "a worker outlived its run"
+    done = run(config, tmp_path, "--set", "train.epochs=120")
+    assert done.returncode == 0, done.stderr
+    assert len(e2e.metrics(tmp_path)) == 8
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_run_ends_in_one_line_and_its_workers_with_it(
+    tmp_path: Path, started: subprocess.Popen[str], name: str
+) -> None:
+    workers = workers_of(started)
+    for process in (started, *workers):  # as a terminal or a scheduler does
+        process.send_signal(getattr(signal, name))
+    _, err = started.communicate(timeout=30)
+    assert started.returncode == 130
+    assert err.splitlines() == ["collapse: interrupted; the same command goes on where it stopped"]
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
+    assert json.loads((tmp_path / "tiny" / "run.json").read_text())["status"] == "interrupted"
+
+
+def test_a_killed_worker_ends_the_run_with_advice(tmp_path: Path, started: subprocess.Popen[str]) -> None:
+    first, second = workers_of(started)
+    first.kill()
+    _, err = started.communicate(timeout=30)
+    assert started.returncode == 2
+    (line,) = err.splitlines()
+    assert "a worker process was killed by signal 9 at a train stage" in line
+    assert line.endswith("run the same command again with --jobs 1")
+    assert psutil.wait_procs([second], timeout=20)[1] == []
+
+
+def test_a_mistake_of_the_users_is_one_line_in_a_worker_too(config: Path, tmp_path: Path) -> None:
+    made = run(config, tmp_path, "--set", "train.lr=1e30")
+    assert made.returncode == 2
+    assert len(made.stderr.splitlines()) == 1
+    assert "lower train.lr" in made.stderr
+    assert not list((tmp_path / "store").glob(e2e.HEX64 + "/model.safetensors")), "nothing half-written is published"
+
+
+# --- the executor itself ----------------------------------------------------------------------------------------------
+
+
+class Heard:
+    """A listener that writes down what it hears, and does something when it is told to wait."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+        self.on_waiting: Any = lambda: None
+
+    def started(self, stage: Stage) -> None:
+        self.events.append(("started", stage.key))
+
+    def progress(self, stage: Stage, done: int, total: int, unit: str) -> None: ...
+
+    def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
+        self.events.append(("cached" if cached else "finished", stage.key))
+
+    def waiting(self, stage: Stage) -> None:
+        self.events.append(("waiting", stage.key))
+        self.on_waiting()
+
+
+class Ordered(Worker):
+    """A worker whose process is a few lines of Python."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        super().__init__({})
+
+    def start(self) -> list[str]:
+        return [sys.executable, "-c", self.code]
+
+
+TALK = "import json, sys\ndef say(event, **more): print(json.dumps({'event': event, **more}), flush=True)\nnext(sys.stdin)\n"
+
+
+def lone_stage(store: Store) -> Stage:
+    stage = Stage("train", 1, {"number": 1})
+    store.root.mkdir(parents=True, exist_ok=True)
+    return stage
+
+
+def publish(store: Store, stage: Stage) -> None:
+    LocalExecutor(store, {"train": lambda *_: {}}).run([stage], Heard())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def test_a_stage_that_another_process_holds_is_asked_for_again(store: Store) -> None:
+    stage, heard = lone_stage(store), Heard()
+    heard.on_waiting = lambda: threading.Timer(0.3, publish, (store, stage)).start()
+    with Ordered(TALK + "for line in sys.stdin: say('held')") as worker:
+        SideBySide(store, [worker], {stage.key: 1}).run([stage], heard)
+    assert heard.events == [("waiting", stage.key), ("cached", stage.key)]
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "words"),
+    [
+        ("'mistake', text='lower it'", WorkerError, "^lower it$"),
+        ("'system', errno=28, text='No space left', file='/x'", OSError, "No space left"),
+        ("'failure', text='Traceback: boom'", RuntimeError, "boom"),
+    ],
+)
+def test_what_fails_in_a_worker_fails_here(store: Store, said: str, error: type[Exception], words: str) -> None:
+    stage = lone_stage(store)
+    with Ordered(TALK + f"next(sys.stdin)\nsay({said})\nsys.stdin.read()") as worker, pytest.raises(error, match=words):
+        SideBySide(store, [worker], {stage.key: 1}).run([stage], Heard())
+    assert not store.has(stage.key)
+
+
+def test_a_worker_that_ends_is_noticed_before_and_after_it_has_a_stage(store: Store) -> None:
+    stage = lone_stage(store)
+    for code in ("raise SystemExit(3)", TALK + "next(sys.stdin)\nraise SystemExit(3)"):
+        with Ordered(code) as worker, pytest.raises(WorkerError, match="ended with code 3"):
+            SideBySide(store, [worker], {stage.key: 1}).run([stage], Heard())
+
+
+def test_notes_of_workers_are_said_once(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    stage, heard = lone_stage(store), Heard()
+    publish(store, stage)
+    other = Stage("train", 1, {"number": 2})
+    publish_other = f"""
+next(sys.stdin)
+for _ in range(3): say('note', text='memory ran out in {store.root.name}-test')
+say('mistake', text='enough')
+sys.stdin.read()
+"""
+    with Ordered(TALK + publish_other) as worker, pytest.raises(WorkerError, match="enough"):
+        SideBySide(store, [worker], {other.key: 1}).run([stage, other], heard)
+    assert heard.events == [("cached", stage.key)]
+    assert [record.getMessage() for record in caplog.records] == ["memory ran out in store-test"]

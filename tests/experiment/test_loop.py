@@ -1,0 +1,217 @@
+"""The loop with a learner of a few lines: which rows are in which corpus, and that a killed loop goes on unharmed."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from collapse_cli import config, learners
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine.executors import LocalExecutor
+from collapse_cli.engine.stage import Body, Finished, Plan, Stage, Workplace
+from collapse_cli.engine.store import RECORD, Store
+from collapse_cli.experiment import policies
+from collapse_cli.experiment.loop import BODIES, CORPUS, ROWS, plan
+
+REAL, RESERVE, WIDTH = 20, 40, 4
+
+
+class Shifter:
+    """A learner whose model is one number: what it was fitted on. It continues a row by adding to it."""
+
+    def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
+        self.facts: dict[str, Any] = {}
+        self.model = 0
+
+    examines = True
+    block = 1
+
+    @classmethod
+    def trials(cls, tree: Mapping[str, Any]) -> int:
+        return 1
+
+    @classmethod
+    def drawn(cls, tree: Mapping[str, Any]) -> bool:
+        return False
+
+    @classmethod
+    def params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
+        if kind == "data":
+            return {"data": tree["data"]["sha256"]}
+        return {"kind": kind, "train": tree["train"], "sample": tree["sample"]}
+
+    def encode(self, folder: Path, *, seed: int) -> None:
+        tokens = np.arange((REAL + RESERVE) * WIDTH, dtype=np.int32).reshape(-1, WIDTH)
+        lengths, origin = np.full(len(tokens), WIDTH, np.int32), np.zeros(len(tokens), np.int32)
+        every = Dataset({"tokens": tokens, "lengths": lengths}, origin)
+        for name, rows in (("train", (0, REAL)), ("reserve", (REAL, REAL + RESERVE)), ("test", (0, 5))):
+            every.take(np.arange(*rows)).save(folder / f"{name}.safetensors")
+        rows_of = {"train": REAL, "reserve": RESERVE, "test": 5}
+        self.facts = {"splits": {name: {"rows": rows} for name, rows in rows_of.items()}, "notes": []}
+
+    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
+        self.model += int(data.arrays["tokens"].sum() + seed) % 1009
+        self.facts = {"train_loss": float(self.model)}
+
+    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Dataset:
+        shift = (self.model + seed + prompts.arrays["stream"]) % 1009 + 1000
+        tokens = (prompts.arrays["tokens"] + shift[:, None]).astype(np.int32)
+        self.facts = {"sample_tokens": int((~prompts.arrays["extra"]).sum()) * WIDTH}
+        return Dataset({"tokens": tokens, "lengths": np.full(len(tokens), WIDTH, np.int32)}, prompts.origin)
+
+    def measure(self, test: Dataset, first: Dataset | None = None) -> Dataset:
+        self.facts = {"perplexity": float(self.model), "compared": first is not None}
+        return test
+
+    def look_at_real(self, folder: Path) -> None:
+        (folder / "real.txt").write_text(str(self.model))
+        self.facts = {"rows": REAL}
+
+    def examine(
+        self, samples: Dataset, shown: Dataset, prompts: Dataset, *, real: Path, first: Dataset | None
+    ) -> Dataset:
+        assert (real / "real.txt").read_text() == str(self.model)
+        self.facts = {
+            "sample_rows": len(samples),
+            "shown": shown.arrays["row"].tolist(),
+            "reference": self.model,
+            "compared_samples": first is not None,
+        }
+        assert (samples.arrays["tokens"] - prompts.arrays["tokens"][samples.arrays["row"]] >= 1000).all()
+        return samples
+
+    def save(self, folder: Path) -> None:
+        (folder / "model.safetensors").write_text(str(self.model))
+
+    def load(self, folder: Path) -> None:
+        self.model = int((folder / "model.safetensors").read_text())
+
+
+class Counting:
+    """A listener that counts what was computed."""
+
+    def __init__(self) -> None:
+        self.computed: list[str] = []
+
+    def started(self, stage: Stage) -> None:
+        self.computed.append(stage.key)
+
+    def progress(self, stage: Stage, done: int, total: int, unit: str) -> None: ...
+    def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None: ...
+    def waiting(self, stage: Stage) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def shifter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(learners.LEARNERS, "shifter", f"{__name__}:Shifter")
+    monkeypatch.setattr("os.fsync", lambda _: None)  # what is synced is tested with the store
+
+
+def planned(names: list[str], generations: int = 3, **changes: Any) -> Plan:
+    tree: dict[str, Any] = {"learner": "shifter", "loop": {"policies": names, "generations": generations}}
+    return plan(config.load(config.merge(tree, changes), "the test"), {"text": {}})
+
+
+def run(one: Plan, store: Store, bodies: Mapping[str, Body] = BODIES) -> list[str]:
+    """Bring a plan into the store. Returns the keys of what was computed."""
+    heard = Counting()
+    LocalExecutor(store, bodies).run(list(one.stages.values()), heard)
+    return heard.computed
+
+
+def corpora(one: Plan, store: Store, policy: str) -> list[Dataset]:
+    """The corpus that each generation of a policy was fitted on."""
+    chosen = [generation for generation in one.generations if generation.policy == policy]
+    return [Dataset.load(store.folder(generation.train.inputs["corpus"].key) / CORPUS) for generation in chosen]
+
+
+NAMES = ["keep-0", "keep-10", "keep-25", "keep-99", "keep-100", "accumulate", "accumulate-subsample", "fresh-10"]
+
+
+@pytest.mark.parametrize("prompts", ["real", "previous"])
+@pytest.mark.parametrize("size", ["constant", "growing"])
+def test_every_corpus_has_the_rows_that_its_policy_says(tmp_path: Path, size: str, prompts: str) -> None:
+    growing = size == "growing"
+    names = [name for name in NAMES if not (growing and name in ("keep-99", "keep-100"))]
+    one = planned(names, mix={"size": size}, sample={"prompts": prompts})
+    store = Store(tmp_path)
+    run(one, store)
+    for name in names:
+        policy = policies.parse(name)
+        for generation, corpus in enumerate(corpora(one, store, name)):
+            real, synthetic = policies.rows_in_corpus(policy, REAL, generation, growing=growing)
+            if generation == 0:
+                real, synthetic = REAL, 0
+            where = f"{name}, generation {generation}"
+            assert len(corpus) == real + synthetic, where
+            if policy.rule != "accumulate-subsample":
+                assert int((corpus.origin == 0).sum()) == real, where
+            made = corpus.origin > 0
+            assert (corpus.arrays["tokens"][made] >= 1000).all(), where
+            assert (corpus.arrays["tokens"][~made] < 1000).all(), where
+            allowed = set(range(1, generation + 1)) if policy.accumulates else {generation}
+            assert set(corpus.origin[made]) <= allowed, where
+
+
+def test_the_facts_of_an_evaluation_tell_the_rows_and_all_seconds(tmp_path: Path) -> None:
+    one, store = planned(["keep-25"]), Store(tmp_path)
+    run(one, store)
+    for generation in one.generations:
+        facts = store.get(generation.eval.key).facts
+        real = REAL if generation.generation == 0 else 5
+        assert (facts["train_rows"], facts["real_rows"], facts["synthetic_rows"]) == (REAL, real, REAL - real)
+        wanted = {"data", "train"} if generation.generation == 0 else {"sample", "mix", "train"}
+        assert wanted <= facts["seconds"].keys()
+        assert facts.get("sample_tokens", 0) == (REAL - real) * WIDTH
+        assert "train_loss" in facts
+        assert "perplexity" in facts
+
+
+def test_synthetic_rows_continue_real_rows_or_those_of_the_corpus_before(tmp_path: Path) -> None:
+    """What is real is below 1,000; every continuation adds 1,000 to 2,008."""
+    for prompts, least in (("real", 1000), ("previous", 3000)):
+        one, store = planned(["keep-0"], sample={"prompts": prompts}), Store(tmp_path / prompts)
+        run(one, store)
+        last = corpora(one, store, "keep-0")[-1].arrays["tokens"]
+        assert last.min() >= least
+        assert prompts == "previous" or last.max() < 2009 + 80
+
+
+def test_a_finished_plan_computes_nothing(tmp_path: Path) -> None:
+    one, store = planned(NAMES), Store(tmp_path)
+    assert sorted(run(one, store)) == sorted(one.stages)
+    assert run(one, store) == []
+    assert sorted(run(planned([*NAMES, "keep-50"]), store)) == sorted(
+        planned([*NAMES, "keep-50"]).stages.keys() - one.stages.keys()
+    )
+
+
+def contents(store: Store) -> dict[str, Any]:
+    """The hashes of all files of all stages."""
+    return {key: json.loads((store.folder(key) / RECORD).read_text())["files"] for key in store.keys()}  # noqa: SIM118
+
+
+def test_killed_in_any_stage_the_loop_goes_on_with_what_is_missing_and_ends_the_same(tmp_path: Path) -> None:
+    one = planned(["keep-10", "accumulate"], generations=2)
+    run(one, Store(tmp_path / "whole"))
+    whole = contents(Store(tmp_path / "whole"))
+    assert any(ROWS in files for files in whole.values())
+    for number in range(len(one.stages)):
+        store, begun = Store(tmp_path / str(number)), []
+
+        def killed(stage: Stage, inputs: Any, place: Workplace, n: int = number, begun: Any = begun) -> dict[str, Any]:
+            facts = BODIES[stage.kind](stage, inputs, place)
+            begun.append(stage.key)
+            if len(begun) == n + 1:
+                (place.folder / "half a file").write_text("junk")
+                raise KeyboardInterrupt
+            return facts
+
+        with pytest.raises(KeyboardInterrupt):
+            run(one, store, dict.fromkeys(BODIES, killed))
+        assert sorted(run(one, store)) == sorted(one.stages.keys() - set(begun[:-1]))
+        assert contents(store) == whole
+        assert store.unfinished() == []

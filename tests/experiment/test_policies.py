@@ -1,0 +1,272 @@
+"""Policies: how many real rows, which ones, and what is continued, in every generation."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine.stage import seed_for
+from collapse_cli.errors import InputError
+from collapse_cli.experiment.policies import Policy, check, mix, parse, prompt_rows, rows_in_corpus
+
+GENERATIONS = 9
+PERCENTS = st.one_of(st.integers(0, 100), st.floats(0, 100, allow_nan=False))
+
+
+def corpus(rows: int, first: int = 0, origin: int = 0) -> Dataset:
+    """Rows that say who they are: row i holds the token first + i."""
+    tokens = np.arange(first, first + rows, dtype=np.int32)[:, None]
+    return Dataset({"tokens": tokens, "lengths": np.ones(rows, np.int32)}, np.full(rows, origin, np.int32))
+
+
+def names(data: Dataset) -> np.ndarray:
+    return data.arrays["tokens"][:, 0]
+
+
+def simulate(
+    policy: Policy, rows: int, reserve: int = 0, *, run_seed: int = 0, growing: bool = False
+) -> list[tuple[Dataset, np.ndarray]]:
+    """The corpora of generations 1..9, made as the loop makes them, and the prompts of each.
+
+    A synthetic row of generation g is called 1,000,000 * g + its prompt's number.
+    """
+    real, beyond = corpus(rows), corpus(reserve, first=500_000)
+    newest: list[Dataset] = []
+    made = []
+    for generation in range(1, GENERATIONS + 1):
+        seed = seed_for(run_seed, "mix", generation)
+        drawn = Policy("keep", 0.0) if policy.accumulates else policy
+        prompts = prompt_rows(drawn, rows, generation, seed, growing=growing)
+        tokens = (1_000_000 * generation + prompts).astype(np.int32)[:, None]
+        sample = Dataset(
+            {"tokens": tokens, "lengths": np.ones(len(prompts), np.int32)},
+            np.full(len(prompts), generation, np.int32),
+        )
+        newest = [*newest, sample] if policy.accumulates else [sample]
+        made.append((mix(policy, real, beyond, newest, generation, seed, growing=growing), prompts))
+    return made
+
+
+# --- keep -------------------------------------------------------------------------------------------------------------
+
+
+@given(percent=PERCENTS, rows=st.integers(1, 120), run_seed=st.integers(0, 2**32))
+def test_keep_holds_exactly_its_share_of_original_rows_in_every_generation(
+    percent: float, rows: int, run_seed: int
+) -> None:
+    for generation, (made, prompts) in enumerate(simulate(Policy("keep", percent), rows, run_seed=run_seed), 1):
+        real, wanted = names(made)[made.origin == 0], round(rows * percent / 100)
+        assert len(made) == rows, "the total is constant"
+        assert len(real) == wanted, "the share does not decay"
+        assert len(set(real)) == wanted, "no row is kept twice"
+        assert set(real) <= set(range(rows)), "kept rows are rows of the original corpus"
+        assert set(made.origin) <= {0, generation}, "what is not real is of the newest model"
+        assert set(real).isdisjoint(prompts), "no kept row is continued as well"
+        assert set(real) | set(prompts) == set(range(rows)), "each row is kept or continued"
+        assert len(prompts) == rows - wanted
+
+
+def test_keep_10_of_1000_rows_keeps_100_for_nine_generations() -> None:
+    assert [int((made.origin == 0).sum()) for made, _ in simulate(parse("keep-10"), 1000)] == [100] * GENERATIONS
+
+
+def test_the_kept_rows_are_drawn_anew_in_each_generation() -> None:
+    kept = [frozenset(names(made)[made.origin == 0].tolist()) for made, _ in simulate(parse("keep-20"), 200)]
+    assert len(set(kept)) == GENERATIONS
+    # nine independent draws of a fifth leave 0.8^9 = 13% of the rows never kept; a decaying draw would leave far more
+    assert 0.05 < 1 - len(frozenset.union(*kept)) / 200 < 0.25
+
+
+def test_the_same_seed_keeps_the_same_rows_and_another_seed_others() -> None:
+    first, again, other = (simulate(parse("keep-30"), 50, run_seed=seed) for seed in (3, 3, 4))
+    for (a, _), (b, _), (c, _) in zip(first, again, other, strict=True):
+        assert np.array_equal(names(a), names(b))
+        assert not np.array_equal(names(a), names(c))
+
+
+def test_kept_rows_are_nested_across_policies() -> None:
+    """Differences between policies are paired: what keep-10 keeps, keep-20 keeps too."""
+    for (few, _), (more, _) in zip(simulate(parse("keep-10"), 90), simulate(parse("keep-20"), 90), strict=True):
+        assert set(names(few)[few.origin == 0]) < set(names(more)[more.origin == 0])
+
+
+def test_keep_100_is_the_original_corpus_and_keep_0_holds_none_of_it() -> None:
+    for made, prompts in simulate(parse("keep-100"), 40):
+        assert sorted(names(made)) == list(range(40))
+        assert len(prompts) == 0
+    for made, prompts in simulate(parse("keep-0"), 40):
+        assert (made.origin > 0).all()
+        assert sorted(prompts) == list(range(40))
+
+
+# --- accumulate -------------------------------------------------------------------------------------------------------
+
+
+def test_accumulate_holds_all_there_ever_was() -> None:
+    for generation, (made, _) in enumerate(simulate(parse("accumulate"), 30), 1):
+        assert len(made) == 30 * (generation + 1)
+        assert np.bincount(made.origin).tolist() == [30] * (generation + 1)
+        assert len(set(names(made))) == len(made)
+        assert rows_in_corpus(parse("accumulate"), 30, generation, growing=False) == (30, 30 * generation)
+
+
+def test_accumulate_subsample_has_a_constant_size_and_draws_evenly() -> None:
+    shares = np.zeros(GENERATIONS)
+    for run_seed in range(20):
+        for index, (made, _) in enumerate(simulate(parse("accumulate-subsample"), 60, run_seed=run_seed)):
+            assert len(made) == 60
+            assert len(set(names(made))) == 60, "drawn without replacement"
+            assert made.origin.max() <= index + 1
+            shares[index] += (made.origin == 0).mean() / 20
+    assert shares == pytest.approx([1 / (g + 1) for g in range(1, GENERATIONS + 1)], abs=0.05)
+
+
+# --- fresh ------------------------------------------------------------------------------------------------------------
+
+
+@given(percent=PERCENTS, rows=st.integers(1, 60), growing=st.booleans())
+def test_fresh_never_uses_a_real_row_twice(percent: float, rows: int, growing: bool) -> None:
+    policy = Policy("fresh", percent)
+    needed = sum(
+        rows_in_corpus(policy, rows, generation, growing=growing)[0] for generation in range(1, GENERATIONS + 1)
+    )
+    used: set[int] = set()
+    for generation, (made, _) in enumerate(simulate(policy, rows, needed, growing=growing), 1):
+        total = rows * (generation + 1) if growing else rows
+        real = set(names(made)[made.origin == 0].tolist())
+        assert len(made) == total
+        assert len(real) == round(total * percent / 100)
+        assert real.isdisjoint(used)
+        assert all(row >= 500_000 for row in real), "fresh rows are not of the original corpus"
+        used |= real
+    assert len(used) == needed, "the reserve is used up to the last row"
+
+
+@given(percent=st.integers(10, 100), rows=st.integers(10, 60))
+def test_fresh_says_so_when_the_reserve_runs_out(percent: int, rows: int) -> None:
+    policy = Policy("fresh", percent)
+    needed = GENERATIONS * round(rows * percent / 100)
+    check(policy, rows, needed, GENERATIONS, growing=False)
+    with pytest.raises(InputError, match=rf"fresh-{percent} needs {needed} never-seen real rows by generation 9"):
+        check(policy, rows, needed - 1, GENERATIONS, growing=False)
+    with pytest.raises(InputError, match="the reserve has"):
+        simulate(policy, rows, needed - 1)
+
+
+# --- growing ----------------------------------------------------------------------------------------------------------
+
+
+@given(percent=st.floats(0, 10, allow_nan=False), rows=st.integers(1, 60))
+def test_a_growing_corpus_has_g_plus_1_times_the_rows(percent: float, rows: int) -> None:
+    for generation, (made, prompts) in enumerate(simulate(Policy("keep", percent), rows, growing=True), 1):
+        total = rows * (generation + 1)
+        assert len(made) == total
+        assert int((made.origin == 0).sum()) == round(total * percent / 100)
+        assert len(set(prompts)) == len(prompts), "a row that is continued twice has another stream the second time"
+        passes = np.bincount(prompts % rows, minlength=rows)
+        kept = set(names(made)[made.origin == 0])
+        assert passes.max() - passes.min() <= 1, "all rows are continued about equally often"
+        assert all(passes[row] == passes.min() for row in kept if passes.max() > passes.min())
+
+
+def test_a_growing_corpus_cannot_keep_more_rows_than_there_are() -> None:
+    check(parse("keep-10"), 100, 0, 9, growing=True)
+    with pytest.raises(InputError, match="asks for 110 real rows at generation 10"):
+        check(parse("keep-10"), 100, 0, 10, growing=True)
+    with pytest.raises(InputError, match=r"mix\.size = constant"):
+        simulate(parse("keep-50"), 20, growing=True)
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        ("keep-0", Policy("keep", 0.0)),
+        ("keep-100", Policy("keep", 100.0)),
+        ("keep-12.5", Policy("keep", 12.5)),
+        ("fresh-10", Policy("fresh", 10.0)),
+        ("accumulate", Policy("accumulate")),
+        ("accumulate-subsample", Policy("accumulate-subsample")),
+    ],
+)
+def test_names_are_read(name: str, policy: Policy) -> None:
+    assert parse(name) == policy
+    assert isinstance(parse(name).percent, float), "2 and 2.0 would be two keys"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("keep-101", r"must be in 0\.\.100"),
+        ("keep--1", r"must be in 0\.\.100"),
+        ("keep-nan", r"must be in 0\.\.100"),
+        ("keep-inf", r"must be in 0\.\.100"),
+        ("fresh-100.01", r"must be in 0\.\.100"),
+        ("keep-", "must be a number"),
+        ("keep-x", "must be a number"),
+        ("fresh-", "must be a number"),
+        ("keep-10%", "must be a number"),
+        ("keep", "there is no policy 'keep'"),
+        ("fresh", "there is no policy"),
+        ("", "there is no policy"),
+        ("accumulate-10", "there is no policy"),
+        ("Keep-10", "there is no policy"),
+        ("replace", "there is no policy 'replace'; known: keep-P"),
+    ],
+)
+def test_names_that_are_none_are_refused(name: str, why: str) -> None:
+    with pytest.raises(InputError, match=why) as caught:
+        parse(name)
+    assert repr(name) in str(caught.value)
+
+
+@given(percent=PERCENTS)
+def test_a_percentage_survives_its_name(percent: float) -> None:
+    assert parse(f"keep-{percent}") == Policy("keep", float(percent))
+
+
+@pytest.mark.parametrize("name", ["accumulate-subsample", "keep-50"])
+def test_the_error_over_trials_is_that_of_their_mean(name: str) -> None:
+    """Trials side by side draw their rows apart. As all drew the same ones, the mean moved 1.25 times as much as it said."""
+    policy, rows, trials, runs = parse(name), 8, 60, 220
+    random = np.random.default_rng(11)
+    means, errors = [], []
+    for _ in range(runs):
+        real = Dataset({"x": random.standard_normal((rows, trials, 1))}, np.zeros(rows, np.int32))
+        synthetic: list[Dataset] = []
+        corpus = real
+        for generation in range(1, 13):
+            x = corpus.arrays["x"]
+            count = rows if policy.accumulates else rows_in_corpus(policy, rows, generation, growing=False)[1]
+            new = x.mean(axis=0) + x.std(axis=0) * random.standard_normal((count, trials, 1))
+            made = Dataset({"x": new}, np.full(count, generation, np.int32))
+            synthetic = [*synthetic, made] if policy.accumulates else [made]
+            seed = int(random.integers(2**32))
+            corpus = mix(
+                policy, real, real.take(np.arange(0)), synthetic, generation, seed, growing=False, trials=trials
+            )
+            assert len(corpus) == rows
+        squares = corpus.arrays["x"].mean(axis=0)[:, 0] ** 2
+        means.append(squares.mean())
+        errors.append(squares.std(ddof=1) / math.sqrt(trials))
+    said, seen = math.sqrt(float(np.mean(np.square(errors)))), float(np.std(means, ddof=1))
+    assert 0.87 < seen / said < 1.13, "the standard deviation of 220 numbers is known to 5%"
+
+
+def test_of_trials_apart_the_first_draws_what_one_alone_draws() -> None:
+    real = Dataset({"x": np.arange(60.0).reshape(20, 3), "row": np.arange(20)}, np.zeros(20, np.int32))
+    policy = parse("keep-50")
+    alone = mix(policy, real, real, [], 1, 7, growing=False)
+    apart = mix(policy, real, real, [], 1, 7, growing=False, trials=3)
+    assert np.array_equal(apart.arrays["x"][:, 0], alone.arrays["x"][:, 0])
+    assert np.array_equal(apart.arrays["row"], alone.arrays["row"])
+    for trial in range(3):
+        values = apart.arrays["x"][:, trial]
+        assert len(set(values)) == 10
+        assert set(values) <= set(real.arrays["x"][:, trial])
+    assert not np.array_equal(apart.arrays["x"][:, 1] - 1, apart.arrays["x"][:, 0])

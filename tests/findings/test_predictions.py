@@ -1,0 +1,176 @@
+"""Which closed form belongs to which experiment, and where there is none."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from collapse_cli import config, theory
+from collapse_cli.config import presets, read_toml
+from collapse_cli.config.cell import Cell
+from collapse_cli.config.reading import variant_experiments
+from collapse_cli.experiment.mixture import grid_of
+from collapse_cli.findings import predictions
+from collapse_cli.findings.expectations import at_cell, planned_cells
+from collapse_cli.findings.predictions import predict_cell, predict_loop
+from collapse_cli.learners import learner_class
+
+ISO = theory.spectrum("iso", 50)
+PRESETS = ("strong-ridge", "strong-projections", "strong-weighted", "strong-iterative", "generational-regression")
+
+
+def tree_of(learner: str, **options: Any) -> dict[str, Any]:
+    return config.load({"learner": learner, **options}, "test").model_dump(mode="json")
+
+
+def ridge(lam: float = 0.0, real_data: str = "fresh", **options: Any) -> dict[str, Any]:
+    section = {"dimensions": 50, "noise": 0.5, **options}
+    data = {"source": "regression", "rows": 200, "regression": section}
+    mixture = {"rows": [1], "share": [0.0], "real_data": real_data}
+    return tree_of("ridge", kind="mixture", data=data, ridge={"lam": lam}, mixture=mixture)
+
+
+def gaussian(rows: int = 100, unbiased: bool = False, **blobs: Any) -> dict[str, Any]:
+    data = {"source": "blobs", "rows": rows, "blobs": {"dimensions": 1, **blobs}}
+    return tree_of("gaussian", data=data, gaussian={"unbiased": unbiased})
+
+
+def test_cells_of_ridge_are_asked_of_their_own_theorem() -> None:
+    tree = ridge(1e-6, noise_synthetic=0.2)
+    given: dict[str, Any] = {"eigenvalues": ISO, "c2": 0.5, "noise": 0.5, "noise_synthetic": 0.2}
+    cases = {
+        Cell(180, 20, 0.5): theory.ridge(**given, n=200, p2=0.1, lam=1e-6).risk,
+        Cell(180, 20, 0.5, lam=0.1): theory.ridge(**given, n=200, p2=0.1, lam=0.1).risk,
+        Cell(100, 100, 0.5, weight=0.2): theory.weighted(**given, n=200, p2=0.5, lam=1e-6, alpha=0.2).risk,
+        Cell(100, 100, 0.5, iterations=4): theory.iterative_fresh(**given, n=200, p2=0.5, lam=1e-6, iterations=4).risk,
+    }
+    for cell, value in cases.items():
+        assert predict_cell(tree, cell.record()) == pytest.approx(value, rel=1e-12)
+    assert predict_cell(tree, Cell(200, 0).record()) == pytest.approx(0.25 * 50 / 150, rel=1e-3)
+
+
+def test_a_cell_without_theory_has_none() -> None:
+    tree = ridge()
+    assert predict_cell(tree, Cell(50, 0).record()) is None, "infinite at n = d without a penalty"
+    assert predict_cell(tree, Cell(90, 10, 0.5, weight=0.1, iterations=3).record()) is None
+    record = Cell(90, 10).record()
+    for learner in ("mlp", "lm"):
+        assert predict_cell({**tree, "learner": learner}, record) is None
+    assert predict_cell({**tree, "data": {**tree["data"], "source": "digits"}}, record) is None
+    projections = {**tree, "learner": "projections"}
+    assert predict_cell(projections, Cell(90, 10, 0.5).record()) is not None
+    assert predict_cell(projections, Cell(90, 10, 0.5, iterations=2).record()) is None
+
+
+def test_fixed_real_rows_are_known_in_the_first_round_and_after_many() -> None:
+    fixed, fresh = ridge(real_data="fixed"), ridge()
+
+    def at(tree: dict[str, Any], rounds: int) -> float | None:
+        return predict_cell(tree, Cell(200, 200, 1.0, iterations=rounds).record())
+
+    assert at(fixed, 1) == at(fresh, 1)
+    assert at(fixed, 2) is None
+    assert at(fixed, 1000) == pytest.approx(theory.iterative_fixed(d=50, n=400, p2=0.5, noise=0.5).risk)
+    assert predict_cell(ridge(0.1, "fixed"), Cell(200, 200, 1.0, iterations=1000).record()) is None
+
+
+def test_the_loop_of_regression() -> None:
+    tree = ridge(noise_synthetic=1.0)
+    one = 50 / (200 - 51)
+    for g in (0, 1, 7):
+        assert predict_loop(tree, "error", "keep-0", g) == pytest.approx(one * (0.25 + g))
+    same = ridge(inputs="same")
+    sums = 0.25 * one * np.cumsum(1 / np.arange(1, 6) ** 2)
+    found = [predict_loop(same, "error", "accumulate", generation) for generation in range(5)]
+    assert found == pytest.approx(sums.tolist())
+    fresh = predict_loop(ridge(), "error", "accumulate", 1)
+    assert fresh == pytest.approx(0.25 * (one + 50 / (2 * (400 - 51))))
+    few = {**ridge(), "data": {**ridge()["data"], "rows": 30}}
+    gone = predict_loop(few, "error", "keep-0", 400)
+    assert gone is not None
+    assert gone > 0.99, "with fewer rows than dimensions nothing of the truth is left"
+
+
+def test_a_loop_without_theory_has_none() -> None:
+    tree = ridge()
+    for policy in ("keep-10", "fresh-50", "accumulate-subsample"):
+        assert predict_loop(tree, "error", policy, 1) is None
+    assert predict_loop(tree, "test_loss", "keep-0", 1) is None
+    assert predict_loop({**tree, "learner": "projections"}, "error", "keep-0", 1) is None
+    assert predict_loop({**tree, "mix": {"size": "growing"}}, "error", "keep-0", 1) is None
+    assert predict_loop({**tree, "loop": {**tree["loop"], "init": "previous"}}, "error", "keep-0", 1) is None
+    assert predict_loop(ridge(0.3, inputs="same"), "error", "keep-0", 1) is None
+    assert predict_loop(ridge(0.3), "error", "accumulate", 1) is None
+    assert predict_loop(ridge(0.3, noise_synthetic=1.0), "error", "keep-0", 1) is None
+    assert predict_loop(tree_of("lm"), "perplexity", "keep-0", 1) is None
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_the_loop_of_a_gaussian(unbiased: bool) -> None:
+    tree = gaussian(10, unbiased)
+    found = {what: predict_loop(tree, what, "keep-0", 9) for what in predictions.GAUSSIAN}
+    expected = theory.gaussian(n=10, refits=10, unbiased=unbiased)
+    assert found == {
+        "variance": expected.variance,
+        "mean_shift_squared": expected.mean_error,
+        "std": expected.std,
+        "log_variance": expected.log_variance,
+        "w2_squared": expected.wasserstein,
+        "log_det": expected.log_determinant,
+    }
+    assert found["variance"] == pytest.approx(1 if unbiased else 0.9**10)
+    assert predict_loop(tree, "std", "accumulate", 3) is None
+    kept = predict_loop(tree, "variance", "accumulate", 3)
+    assert kept == theory.gaussian(n=10, refits=4, unbiased=unbiased, policy="accumulate").variance
+
+
+def test_of_gaussians_in_more_dimensions_and_of_several_less_is_known() -> None:
+    tree = gaussian(20, True, dimensions=5)
+    assert predict_loop(tree, "mean_shift_squared", "keep-0", 9) == pytest.approx(2.5)
+    assert predict_loop(tree, "log_det", "keep-0", 9) == pytest.approx(-8.756, abs=1e-3)
+    assert predict_loop(tree, "w2_squared", "keep-0", 9) is None
+    assert predict_loop(gaussian(centers=3, dimensions=2), "variance", "keep-0", 1) is None
+    assert predict_loop(tree, "test_loss", "keep-0", 1) is None
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_presets_expect_what_theory_says_of_cells_they_have(name: str) -> None:
+    tree = read_toml(presets()[name])
+    variants = variant_experiments(tree, name) or {"": config.load(tree, name)}
+    for experiment in variants.values():
+        plain = json.loads(experiment.model_dump_json())
+        learner_class(experiment.learner).resolve(plain)
+        assert experiment.expect
+        if experiment.kind == "mixture":
+            assert len({cell.label for cell in grid_of(experiment)}) == len(grid_of(experiment))
+        for entry in experiment.expect:
+            assert entry.value is None, "theory's value is looked up"
+            if experiment.kind == "mixture":
+                records = [one for one in planned_cells(plain) if at_cell(entry.cell, one)]
+                assert len(records) == 1, f"{entry.cell} names {len(records)} cells"
+                value = predict_cell(plain, records[0])
+            else:
+                assert entry.generation <= experiment.loop.generations
+                value = predict_loop(plain, entry.what, entry.policy, entry.generation)
+            assert value is not None, f"no theory for {entry}"
+            assert math.isfinite(value)
+
+
+def test_what_theory_knows_of_the_law_of_a_place() -> None:
+    """Thresholds and plateaus of error against rows; with weight 0 real rows alone count, and nothing stops them."""
+
+    def of(name: str, variant: str = "", **where: float) -> tuple[float | None, float | None]:
+        tree = read_toml(presets()[name])
+        experiment = variant_experiments(tree, name)[variant] if variant else config.load(tree, name)
+        return predictions.known_law(experiment.model_dump(mode="json"), where)
+
+    assert of("strong-weighted", share=0.5, quality=0.5, weight=0.0) == (202, 0)
+    assert of("strong-weighted", share=0.5, quality=0.5, weight=0.2) == (None, pytest.approx(0.02, rel=1e-4))
+    assert of("strong-weighted", share=0.5, quality=0.5, weight=0.5) == (101, pytest.approx(0.125, rel=1e-4))
+    assert of("strong-ridge", share=0.1, quality=0.5) == (101, pytest.approx(0.005, rel=1e-4))
+    assert of("strong-ridge", share=0.5, quality=0.0) == (101, 0)
+    threshold, plateau = of("strong-projections", "much-data", share=0.5, quality=2.0, size=50)
+    assert (threshold, plateau) == (51, pytest.approx(0.5 + 0.25 * 2 * 0.5, rel=1e-3))
+    assert of("strong-mlp", "rows", share=0.1) == (None, None)

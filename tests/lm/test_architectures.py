@@ -1,0 +1,83 @@
+"""benchmarks/architectures.py in small: samples, scores and gradients of other architectures against independent code."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FEW = [
+    ("opt", ""),
+    ("gemma3", ""),  # of several parts
+    ("mistral", ""),  # a window
+    ("phimoe", ""),  # a window of the mask alone
+    ("llama", "longrope"),
+    ("bart", ""),
+    ("mamba", ""),  # a state
+    ("falcon", ""),
+    ("mpt", ""),
+]
+MORE = [
+    "gpt2",
+    "bloom",
+    "rwkv",
+    "recurrent_gemma",
+    "gptj",
+    "gpt_neo",
+    "gpt_neox",
+    "gemma2",
+    "gemma3_text",
+    "cohere2",
+    "qwen3_next",
+]
+MORE += ["deepseek_v3", "llama4_text", "lfm2", "jamba", "mamba2", "bert", "prophetnet", "xglm", "minicpm3", "gpt_oss"]
+
+
+@pytest.fixture(scope="module")
+def architectures() -> ModuleType:
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "architectures.py"
+    spec = importlib.util.spec_from_file_location("architectures_swept", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def check(architectures: ModuleType, kind: str, rope: str) -> None:
+    found = architectures.look(kind, rope, rows=6, searched=1)
+    if "left out" in found:
+        pytest.skip(f"this transformers makes no such model: {found['left out']}")
+    assert found["sampling"] != "refused"
+    assert architectures.faults_of(found) == []
+
+
+@pytest.mark.parametrize(("kind", "rope"), FEW)
+def test_samples_scores_and_gradients_are_those_of_rows_alone(architectures: ModuleType, kind: str, rope: str) -> None:
+    check(architectures, kind, rope)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "rope"), [*((kind, "") for kind in MORE), ("qwen2", "dynamic"), ("phi3", "longrope")])
+def test_so_they_are_of_more_architectures(architectures: ModuleType, kind: str, rope: str) -> None:
+    check(architectures, kind, rope)
+
+
+def test_the_check_sees_faults(architectures: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens that are not the likeliest, scores beside other rows, and gradients of other rows, said as what they are."""
+    made = architectures.continued
+    monkeypatch.setattr(
+        architectures, "continued", lambda model, prompts, beams: (made(model, prompts, beams) + 1) % 97
+    )
+    scored = architectures.score_blocks
+    monkeypatch.setattr(architectures, "score_blocks", lambda model, data: (scored(model, data)[0] + 0.01, None))
+    monkeypatch.setattr(architectures, "ROWS", (40, 3))
+    alone = architectures.slopes_alone
+    monkeypatch.setattr(architectures, "slopes_alone", lambda model, data: [2 * slope for slope in alone(model, data)])
+    said = "; ".join(architectures.faults_of(architectures.look("opt", rows=6, searched=1)))
+    assert "6 rows greedy" in said
+    assert "1 rows beams" in said
+    assert "scores differ" in said
+    assert "gradients differ by 49.9%" in said

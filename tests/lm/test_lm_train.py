@@ -1,0 +1,294 @@
+"""Training equals a plain loop: losses and weights, the order of rows, learning rates, accumulated gradients."""
+
+import math
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.tiny import KINDS, VOCABULARY, random_rows, rows_of, tiny_model
+from support.training import SETTINGS, folder, identical, weights
+from torch.nn import functional
+
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.lm import train
+from collapse_cli.lm.train import TrainError, fit, learning_rate
+
+
+def reference(model: Any, data: Dataset, settings: dict[str, Any], seed: int) -> list[float]:
+    """A plain loop over the same order of rows: one row at a time, torch's loss, AdamW and clipping.
+
+    Trains `model` in place; returns the loss of each step, in nats per predicted token.
+    """
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings["lr"], weight_decay=settings["weight_decay"], fused=False
+    )
+    size = settings["batch_size"]
+    steps = math.ceil(len(data) / size)
+    curve = []
+    model.train()
+    for epoch in range(settings["epochs"]):
+        order = train._generator(seed, "order", epoch).permutation(len(data))
+        for within in range(steps):
+            for group in optimizer.param_groups:
+                step = epoch * steps + within
+                group["lr"] = learning_rate(settings, step, settings["epochs"] * steps, steps)
+            summed, predicted = torch.zeros(()), 0
+            for row in order[within * size : (within + 1) * size]:
+                length = int(data.arrays["lengths"][row])
+                ids = torch.from_numpy(data.arrays["tokens"][row, :length].astype(np.int64))[None]
+                logits = model(input_ids=ids).logits[0, :-1]
+                summed = summed + functional.cross_entropy(logits, ids[0, 1:], reduction="sum")
+                predicted += length - 1
+            optimizer.zero_grad()
+            (summed / predicted).backward()
+            if settings["clip"]:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip"])
+            optimizer.step()
+            curve.append(summed.item() / predicted)
+    return curve
+
+
+def fit_curve(
+    monkeypatch: pytest.MonkeyPatch, model: Any, data: Dataset, settings: dict[str, Any], seed: int, scratch: Path
+) -> tuple[list[float], dict[str, Any]]:
+    """The loss of each step of `fit`, and what it returns."""
+    curve, step = [], train._step
+
+    def spy(*arguments: Any, **named: Any) -> tuple[float, int]:
+        loss, predicted = step(*arguments, **named)
+        curve.append(loss / predicted)
+        return loss, predicted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_step", spy)
+        facts = fit(model, data, settings, seed=seed, scratch=scratch)
+    return curve, facts
+
+
+# --- against a plain loop ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_equals_a_plain_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, clip: float) -> None:
+    data, settings = random_rows(14, 9, ragged=True), SETTINGS | {"clip": clip}
+    mine, plain = tiny_model(kind, tied=kind != "llama"), tiny_model(kind, tied=kind != "llama")
+    wanted = reference(plain, data, settings, seed=5)
+    curve, facts = fit_curve(monkeypatch, mine, data, settings, 5, tmp_path)
+    assert curve == pytest.approx(wanted, abs=1e-5)
+    assert len(curve) == facts["steps"] == 2 * 4
+    before, after = weights(tiny_model(kind, tied=kind != "llama")), weights(mine)
+    moved = max((after[name] - before[name]).abs().max().item() for name in after)
+    assert moved > 1e-3, "the comparison would hold for a training that does nothing"
+    for name, weight in weights(plain).items():
+        # the bias of the keys has no influence, so its gradient is rounding noise, which Adam makes large
+        if not name.endswith(("k_proj.bias", "c_attn.bias")):
+            torch.testing.assert_close(after[name], weight, rtol=0, atol=1e-5, msg=name)
+
+
+def test_the_losses_that_are_reported_are_token_weighted_means_of_epochs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data = random_rows(10, 12, ragged=True)
+    predicted: list[int] = []
+    losses: list[float] = []
+    step = train._step
+
+    def spy(*arguments: Any, **named: Any) -> tuple[float, int]:
+        loss, count = step(*arguments, **named)
+        losses.append(loss)
+        predicted.append(count)
+        return loss, count
+
+    monkeypatch.setattr(train, "_step", spy)
+    facts = fit(tiny_model("opt"), data, SETTINGS, seed=1, scratch=tmp_path)
+    tokens = int((data.arrays["lengths"] - 1).sum())
+    assert sum(predicted[:3]) == sum(predicted[3:]) == tokens
+    assert facts["epoch_losses"] == pytest.approx([sum(losses[:3]) / tokens, sum(losses[3:]) / tokens])
+    assert facts["train_loss"] == facts["epoch_losses"][-1]
+    assert facts["train_tokens"] == 2 * int(data.arrays["lengths"].sum())
+
+
+def test_padding_is_ignored(tmp_path: Path) -> None:
+    data = random_rows(6, 8, ragged=True)
+    other = data.arrays["tokens"].copy()
+    other[np.arange(8) >= data.arrays["lengths"][:, None]] = 3
+    models = [tiny_model("gpt2"), tiny_model("gpt2")]
+    for number, tokens in enumerate((data.arrays["tokens"], other)):
+        rows = rows_of(tokens, data.arrays["lengths"])
+        fit(models[number], rows, SETTINGS, seed=2, scratch=folder(tmp_path / str(number)))
+    assert not np.array_equal(other, data.arrays["tokens"])
+    assert identical(weights(models[0]), weights(models[1]))
+
+
+@pytest.mark.parametrize("plain_head", [True, False])
+def test_accumulated_gradients_equal_those_of_the_large_batch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plain_head: bool
+) -> None:
+    data, settings = random_rows(20, 8), SETTINGS | {"batch_size": 10, "lr": 1e-3}
+    calls: list[int] = []
+    summed_loss = train.summed_loss
+    monkeypatch.setattr(train, "has_plain_head", lambda _: plain_head)
+    monkeypatch.setattr(
+        train,
+        "summed_loss",
+        lambda model, ids, *rest, **named: (calls.append(len(ids)), summed_loss(model, ids, *rest, **named))[1],
+    )
+    whole, parts = tiny_model("llama", tied=False), tiny_model("llama", tied=False)
+    fit(whole, data, settings, seed=3, scratch=folder(tmp_path / "whole"))
+    assert set(calls) == {10}
+    calls.clear()
+    if plain_head:
+        monkeypatch.setattr(train, "TOKENS_AT_ONCE", 3 * 8)
+    else:
+        monkeypatch.setattr(train, "LOGITS_BYTES", 3 * 8 * 4 * VOCABULARY)
+    fit(parts, data, settings, seed=3, scratch=folder(tmp_path / "parts"))
+    assert set(calls) == {3, 1}
+    for name, weight in weights(parts).items():
+        torch.testing.assert_close(weight, weights(whole)[name], rtol=0, atol=1e-5, msg=name)
+
+
+def test_the_order_of_rows_is_new_in_each_epoch_and_depends_on_the_seed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def orders(seed: int) -> list[list[int]]:
+        seen: list[list[int]] = []
+        monkeypatch.setattr(
+            train, "_step", lambda *given, **_: (seen.append(given[2].arrays["stream"].tolist()), (1.0, 1))[1]
+        )
+        with pytest.raises(TrainError, match="left every weight as it was"):
+            fit(
+                tiny_model("opt"),
+                random_rows(10, 4),
+                SETTINGS,
+                seed=seed,
+                scratch=folder(tmp_path / str(len(list(tmp_path.iterdir())))),
+            )
+        return seen
+
+    first, again, other = orders(1), orders(1), orders(2)
+    assert first == again
+    assert first != other
+    assert [len(rows) for rows in first] == [4, 4, 2, 4, 4, 2]
+    assert sorted(chain(*first[:3])) == sorted(chain(*first[3:])) == list(range(10))
+    assert first[:3] != first[3:]
+
+
+def test_training_leaves_the_global_random_numbers_alone(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    fit(tiny_model("opt", dropout=0.3), random_rows(4, 6), SETTINGS, seed=1, scratch=tmp_path)
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_training_is_the_same_for_the_same_seed_and_another_for_another(tmp_path: Path) -> None:
+    found = []
+    for number, seed in enumerate((1, 1, 2)):
+        model = tiny_model("opt", dropout=0.2)
+        torch.manual_seed(number)  # what ran before must not matter
+        fit(model, random_rows(8, 6), SETTINGS, seed=seed, scratch=folder(tmp_path / str(number)))
+        found.append(weights(model))
+    assert identical(found[0], found[1])
+    assert not identical(found[0], found[2])
+
+
+def test_bfloat16_trains_float32_weights_and_comes_near(tmp_path: Path) -> None:
+    data = random_rows(8, 8)
+    half, full = tiny_model("opt"), tiny_model("opt")
+    rough = fit(half, data, SETTINGS | {"dtype": "bfloat16"}, seed=1, scratch=folder(tmp_path / "half"))
+    exact = fit(full, data, SETTINGS, seed=1, scratch=folder(tmp_path / "full"))
+    assert {weight.dtype for weight in half.parameters()} == {torch.float32}
+    assert rough["train_loss"] == pytest.approx(exact["train_loss"], rel=0.02)
+    assert not identical(weights(half), weights(full))
+
+
+# --- long runs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fifty_steps_follow_a_plain_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str) -> None:
+    """In float32 to 1e-5, in bfloat16 to half a percent, with rows of unequal lengths, which are packed."""
+    data = random_rows(20, 12, ragged=True)
+    settings = SETTINGS | {"epochs": 10, "lr": 1e-3, "clip": 1.0}
+    plain, mine, half = (tiny_model(kind) for _ in range(3))
+    wanted = reference(plain, data, settings, seed=5)
+    curve, _ = fit_curve(monkeypatch, mine, data, settings, 5, folder(tmp_path / "full"))
+    assert len(curve) == 50
+    assert curve == pytest.approx(wanted, rel=1e-5)
+    rough, _ = fit_curve(monkeypatch, half, data, settings | {"dtype": "bfloat16"}, 5, folder(tmp_path / "half"))
+    assert np.mean(rough[-5:]) == pytest.approx(np.mean(wanted[-5:]), rel=0.005)
+    assert np.mean(wanted[-5:]) < 0.9 * np.mean(wanted[:5])
+
+
+def test_rows_of_unequal_lengths_share_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shapes: list[tuple[int, ...]] = []
+    summed_loss = train.summed_loss
+
+    def spy(model: Any, ids: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+        shapes.append((*ids.shape, named["positions"] is not None))
+        return summed_loss(model, ids, *rest, **named)
+
+    monkeypatch.setattr(train, "summed_loss", spy)
+    data = rows_of(random_rows(4, 8).arrays["tokens"], np.array([8, 5, 3, 6]))
+    fit(tiny_model("opt"), data, SETTINGS | {"epochs": 1}, seed=1, scratch=tmp_path)
+    assert shapes == [(3, 8, True)]
+
+
+# --- learning rates ---------------------------------------------------------------------------------------------------
+
+
+def rates(total: int, steps_per_epoch: int, **settings: Any) -> list[float]:
+    return [learning_rate(SETTINGS | settings, step, total, steps_per_epoch) for step in range(total)]
+
+
+def of_torch(scheduler: Any, steps: int, lr: float = 0.1, **options: Any) -> list[float]:
+    """The rates of a scheduler of torch."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    schedule, found = scheduler(optimizer, **options), []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_cosine_epoch_is_torchs_cosine_stepped_once_an_epoch() -> None:
+    """As in the Nature code: CosineAnnealingLR(T_max=epochs), stepped at the end of each epoch."""
+    found = rates(15, 3, schedule="cosine-epoch", lr=0.1, min_lr=0.01, warmup=0)
+    wanted = of_torch(torch.optim.lr_scheduler.CosineAnnealingLR, 5, T_max=5, eta_min=0.01)
+    assert found == pytest.approx([rate for rate in wanted for _ in range(3)])
+
+
+def test_cosine_is_torchs_cosine_over_all_steps() -> None:
+    found = rates(12, 3, schedule="cosine", lr=0.1, min_lr=0.02, warmup=0)
+    assert found == pytest.approx(of_torch(torch.optim.lr_scheduler.CosineAnnealingLR, 12, T_max=12, eta_min=0.02))
+
+
+def test_linear_is_torchs_linear_over_all_steps() -> None:
+    found = rates(10, 2, schedule="linear", lr=0.1, min_lr=0.02, warmup=0)
+    options = {"start_factor": 1.0, "end_factor": 0.2, "total_iters": 10}
+    assert found == pytest.approx(of_torch(torch.optim.lr_scheduler.LinearLR, 10, **options))
+
+
+def test_constant_is_constant() -> None:
+    assert set(rates(9, 3, schedule="constant", lr=0.1, warmup=0)) == {0.1}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_warmup_rises_evenly_to_the_full_rate_and_never_is_zero(schedule: str) -> None:
+    found = rates(20, 5, schedule=schedule, lr=0.1, min_lr=0.0, warmup=0.2)
+    assert found[:5] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
+    assert all(rate > 0 for rate in found)
+    assert all(a >= b for a, b in pairwise(found[4:]))
+
+
+def test_a_loss_that_is_not_finite_before_any_step_is_not_blamed_on_the_learning_rate(tmp_path: Path) -> None:
+    model = tiny_model("opt")
+    model.get_input_embeddings().weight.data[:] = float("nan")
+    with pytest.raises(TrainError, match=r"at step 1 of .*no weight was changed before; give a model") as caught:
+        fit(model, random_rows(4, 6), SETTINGS, seed=0, scratch=tmp_path)
+    assert "train.lr" not in str(caught.value)

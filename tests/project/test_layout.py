@@ -1,0 +1,163 @@
+"""The rules of docs/design.md: who may import whom, and what has no place in the package."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "collapse_cli"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """The module's name within the package: `loop`, `lm.train`, `learners`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in FILES}
+
+
+def imports_of(path: Path) -> set[str]:
+    """All modules that a file imports anywhere, those within functions too; `from x import y` as `x` and `x.y`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: a relative import"
+            assert node.module is not None
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def own_imports(path: Path) -> set[str]:
+    """The modules of this package that a file imports, named as in `MODULES`; the package itself is ''."""
+    own = {
+        name.removeprefix("collapse_cli").lstrip(".") for name in imports_of(path) if name.startswith("collapse_cli")
+    }
+    return (own & MODULES.keys()) - {""}
+
+
+def within(name: str, allowed: set[str]) -> bool:
+    """Whether a module is one of `allowed`, or below one of them."""
+    return any(name == other or name.startswith(f"{other}.") for other in allowed)
+
+
+def test_the_reading_of_imports_finds_some() -> None:
+    """The rules below would hold for files that were not read."""
+    assert {"config", "experiment.policies", "learners", "data.dataset"} <= own_imports(MODULES["experiment.loop"])
+    assert {"lm.train", "lm.sample", "data.dataset"} <= own_imports(MODULES["learners.lm"])
+    assert "run.runner" in own_imports(MODULES["cli.app"]), "an import within a function"
+    assert len(MODULES) > 15
+
+
+# Arrows run downwards: a room may import from those named beside it. What is not here is of no room.
+MAY = {
+    "errors": "",
+    "process": "",
+    "files": "errors",
+    "engine": "errors files process",
+    "data": "errors files",
+    "config": "errors files",
+    "theory": "errors",
+    "simulate": "theory",
+    "metrics": "errors",
+    "lm": "errors files data engine",
+    "learners": "errors data engine config metrics lm",
+    "records": "errors files engine config",
+    "tracking": "errors config",
+    "experiment": "errors data engine config learners",
+    "findings": "errors config metrics theory records experiment terminal",
+    "terminal": "errors engine config metrics findings",
+    "report": "errors engine config metrics records findings",
+    "run": "errors files process data engine config metrics lm learners records tracking experiment findings terminal report",
+    "cli": "errors files process engine config lm theory simulate records findings terminal report run",
+    "__main__": "errors process terminal cli",
+    "": "process",
+}
+# Within those rooms, what may be imported from them is these modules alone.
+OF_THEM = {
+    ("lm", "engine"): "engine.checkpoint",
+    ("learners", "engine"): "engine.checkpoint",
+    ("learners", "config"): "config.cell",
+    ("findings", "experiment"): "experiment.policies",
+    ("findings", "terminal"): "terminal.text terminal.console",
+    ("experiment", "engine"): "engine.stage engine.checkpoint",
+    ("report", "engine"): "engine.store",
+    ("terminal", "engine"): "engine.stage",
+}
+
+
+def room_of(name: str) -> str:
+    """`findings` of `findings.forecast.laws`."""
+    return name.partition(".")[0]
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_room_imports_only_from_those_below_it(name: str) -> None:
+    room = room_of(name)
+    others = {own for own in own_imports(MODULES[name]) if room_of(own) != room}
+    assert {own for own in others if room_of(own) not in MAY[room].split()} == set()
+    for (importer, imported), modules in OF_THEM.items():
+        if importer == room:
+            allowed = {imported, *modules.split()}
+            assert {own for own in others if room_of(own) == imported} - allowed == set()
+
+
+def test_every_room_has_its_line_and_few_files_have_none() -> None:
+    assert {room_of(name) for name in MODULES} == MAY.keys()
+    assert len(list(PACKAGE.glob("*.py"))) <= 6
+
+
+ASKS_FOR_GPUS = "records.made_with"  # which only a run that begins, and the doctor, do
+READERS = {"findings", "report", "terminal", "theory", "config", "engine", "metrics", "records", "tracking", "simulate"}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if room_of(name) in READERS and name != ASKS_FOR_GPUS))
+def test_what_only_reads_or_counts_imports_neither_torch_nor_learners(name: str) -> None:
+    heavy = {"torch", "transformers", "collapse_cli.learners", "collapse_cli.lm", "collapse_cli.experiment.loop"}
+    assert {module for module in imports_of(MODULES[name]) if within(module, heavy)} == set()
+
+
+def test_no_module_is_imported_in_a_circle() -> None:
+    graph = {name: own_imports(path) - {name} for name, path in MODULES.items()}
+    while graph:
+        leaves = {name for name, wanted in graph.items() if not wanted & graph.keys()}
+        assert leaves, f"a circle among {sorted(graph)}"
+        graph = {name: wanted for name, wanted in graph.items() if name not in leaves}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_file_is_no_more_than_400_lines_and_not_called_utils(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    assert path.stem not in ("utils", "util", "helpers", "common", "misc")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_nothing_unpickles_or_runs_downloaded_code(path: Path) -> None:
+    unsafe = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    assert imports_of(path) & unsafe == set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            where = f"{path.name}:{node.lineno}: {called}"
+            assert called not in ("torch.load", "torch.save", "eval", "exec"), where
+            words = {word.arg: word.value for word in node.keywords}
+            for name in ("trust_remote_code", "allow_pickle"):
+                value = words.get(name, ast.Constant(False))
+                assert isinstance(value, ast.Constant), where
+                assert not value.value, where
+
+
+def test_the_command_line_starts_without_the_heavy_libraries() -> None:
+    code = (
+        "import sys, collapse_cli.cli.app, collapse_cli.__main__\n"
+        "print(sorted({'torch', 'transformers', 'datasets', 'numpy', 'pydantic'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,118 @@
+"""A run's name belongs to one configuration, its rows are those of the store, and what ends a run ends it politely."""
+
+import errno
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collapse_cli.config import Experiment, load
+from collapse_cli.engine.store import Store
+from collapse_cli.errors import ConfigError, InputError
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.run.runner import _interruptible
+
+
+def config(**train: Any) -> Experiment:
+    return load({"train": train}, "a test")
+
+
+def row(generation: int, **fields: Any) -> dict[str, Any]:
+    lm = {"perplexity": 10.0 + generation, "predicted_tokens": 5, "protocol": "blocks"}
+    about = {"policy": "keep-0", "seed": 0, "generation": generation, "model_key": "ab", "warnings": []}
+    return about | lm | {"eval_keys": [f"key-{generation}"]} | fields
+
+
+def test_two_configurations_that_begin_at_once_do_not_share_a_name(tmp_path: Path) -> None:
+    """Both were checked before either wrote its run.json."""
+    first, second = (RunFolder(tmp_path, "one") for _ in range(2))
+    first.check(config(lr=1e-3))
+    second.check(config(lr=2e-3))
+    first.start(config(lr=1e-3), [], {})
+    with pytest.raises(ConfigError, match=r"was made with train.lr = 0.001, this one has 0.002"):
+        second.start(config(lr=2e-3), [], {})
+    assert first.config() == config(lr=1e-3)
+
+
+def test_a_run_that_was_extended_meanwhile_is_not_shrunk(tmp_path: Path) -> None:
+    small = load({"loop": {"generations": 1}}, "a test")
+    large = load({"loop": {"generations": 3}}, "a test")
+    RunFolder(tmp_path, "one").start(large, [], {})
+    with pytest.raises(ConfigError, match="another process extended the run 'one'"):
+        RunFolder(tmp_path, "one").start(small, [], {})
+
+
+def test_rows_that_differ_from_the_store_are_written_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = RunFolder(tmp_path, "one")
+    folder.start(config(), [], {})
+    assert folder.add_rows([row(0), row(1), row(2)])
+    assert not folder.add_rows([row(0), row(1, warnings=["later"]), row(2)])
+    assert caplog.records == []
+    file = folder.path / "metrics.jsonl"
+    file.write_text(file.read_text().replace("11.0", "12.5"))
+    with caplog.at_level(logging.WARNING):
+        assert RunFolder(tmp_path, "one").add_rows([row(0), row(1), row(2)])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{file}: rows that differed from the store: 1; they are written again"
+    ]
+    assert folder.rows() == [row(0), row(1), row(2)]
+    RunFolder(tmp_path, "one").add_rows([row(2, eval_keys=["of another stage"])])
+    assert [json.loads(line)["eval_keys"] for line in file.read_text().splitlines()][-1] == ["of another stage"]
+    assert len(folder.rows()) == 3
+
+
+def test_half_written_files_go_when_a_run_begins(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "one")
+    folder.start(config(), [], {})
+    for name in (".run.json.0123abcd", ".plan.json.0123abcd", ".metrics.jsonl.0123abcd", ".mine"):
+        (folder.path / name).write_text("half")
+    folder.start(config(), [], {})
+    hidden = {path.name for path in folder.path.iterdir() if path.name.startswith(".")}
+    assert hidden - {".lock"} == {".mine"}
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused_and_never_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with pytest.raises(InputError, match="has no locks"), Store(tmp_path / "store").locked("a"):
+        pass
+    with pytest.raises(InputError, match="has no locks"):
+        RunFolder(tmp_path, "one").add_event({})
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_polite_signal_ends_a_run_as_ctrl_c_does(name: str) -> None:
+    before = signal.getsignal(getattr(signal, name))
+    with pytest.raises(KeyboardInterrupt), _interruptible():
+        signal.raise_signal(getattr(signal, name))
+    assert signal.getsignal(getattr(signal, name)) == before
+
+
+def test_nohup_is_respected() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with _interruptible():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_an_output_that_nobody_reads_ends_without_a_word() -> None:
+    """As of `collapse options --json | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "collapse_cli", "options", "--json"]
+    made = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (made.returncode, made.stderr) == (141, "")

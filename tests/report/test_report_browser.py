@@ -1,0 +1,305 @@
+"""The report in a real browser, opened from disk: no console error, plots, toggles, dark, phone, print, no script of a sample's."""
+
+import base64
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from support.instrumented import write_run
+from support.mixed import FAMILIES, families_rows, mixture_rows, regression, tree_of, write
+
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.report import write_report
+
+pytestmark = pytest.mark.browser
+
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
+HOSTILE = (
+    "</script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'><svg onload='window.pwned = 3'>"
+    "</style><a href='javascript:window.pwned=4'>go</a> \x1b[31m \ud800 {{figures}} " + "x" * 100_000
+)
+POLICIES = ("keep-0", "keep-10", "keep-20")
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    """Chromium without a window. Skipped, visibly, where it or its driver is not installed."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    tool = shutil.which("chromedriver")
+    if browser is None or tool is None:
+        pytest.skip("no chromium and chromedriver on the path (Debian: apt-get install chromium-driver chromium)")
+    options = Options()
+    options.binary_location = browser
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options=options, service=Service(tool)) as made:
+        made.set_script_timeout(60)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Reports: of a run, of two runs with hostile texts in one, of one without instruments."""
+    runs = tmp_path_factory.mktemp("runs")
+    write_run(runs, "plain", policies=POLICIES, seeds=(0, 1), generations=4)
+    write_run(runs, "hostile", policies=POLICIES[:2], generations=2, texts=[HOSTILE], truth=True)
+    write_run(runs, "old", policies=POLICIES[:2], generations=2, instruments=False)
+    for out, names in (("plain", ["plain"]), ("both", ["plain", "hostile"]), ("old", ["old"])):
+        write_report([RunFolder(runs, name) for name in names], runs / f"{out}.html")
+    return runs
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Reports on other model families and on mixtures."""
+    runs = tmp_path_factory.mktemp("others")
+    loop = {"generations": 8, "policies": ["keep-0", "accumulate"], "seeds": [0, 1]}
+    for learner in ("gaussian", "vae"):
+        tree = tree_of(learner, loop=loop)
+        write(runs, learner, tree, families_rows(tree, FAMILIES[learner]))
+    grid = {"rows": [300, 1000, 3000, 10000], "share": [0.0, 0.01, 0.5], "quality": [0.1, 1.0]}
+    tree = tree_of("ridge", kind="mixture", mixture=grid, loop={"seeds": [0, 1]})
+    write(runs, "mixture", tree, mixture_rows(tree, regression))
+    for name in ("gaussian", "vae", "mixture"):
+        write_report([RunFolder(runs, name)], runs / f"{name}.html")
+    return runs
+
+
+def show(driver: Any, page: Path, width: int = 1200, *, dark: bool = False, fresh: bool = True) -> None:
+    """Load a page from disk, and scroll down it until every plot is drawn.
+
+    Args:
+        fresh: False for a test that leaves a page as it found it: the one that is open will do, if it is the same.
+    """
+    if not fresh and driver.current_url == page.as_uri():
+        return
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": scheme})
+    driver.get(page.as_uri())
+    driver.execute_async_script(
+        """
+        const done = arguments[0], began = performance.now();
+        const step = () => {
+          const next = [...document.querySelectorAll(".plot")].find((one) => !one.querySelector(".main-svg"));
+          if (next && performance.now() - began < 40000) {
+            next.scrollIntoView({ behavior: "instant" });
+            setTimeout(step, 10);
+          } else {
+            scrollTo({ top: 0, behavior: "instant" });
+            requestAnimationFrame(() => setTimeout(done, 50));
+          }
+        };
+        step();
+        """
+    )
+
+
+def lines_shown(driver: Any) -> dict[str, int]:
+    """Lines and heat maps that are drawn and can be seen, by plot."""
+    found: dict[str, int] = driver.execute_script(
+        """
+        return Object.fromEntries([...document.querySelectorAll(".plot")].map((place) => [
+          place.dataset.figure,
+          place.closest("[hidden]") ? -1 : place.querySelectorAll(".scatterlayer .trace, .heatmaplayer image").length,
+        ]));
+        """
+    )
+    return found
+
+
+def screen(driver: Any) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(driver.get_screenshot_as_base64()))).convert("RGB")
+
+
+def clean(driver: Any) -> None:
+    assert driver.get_log("browser") == []
+    assert driver.execute_script("return window.pwned === undefined")
+
+
+@pytest.mark.parametrize("name", ["old", "both", "plain"])
+def test_the_page_opens_from_disk_with_all_its_plots(driver: Any, pages: Path, name: str) -> None:
+    show(driver, pages / f"{name}.html")
+    drawn = lines_shown(driver)
+    assert all(drawn.values()), [plot for plot, count in drawn.items() if count == 0]
+    assert len(drawn) == {"plain": 34, "both": 40, "old": 1}[name]
+    assert drawn["perplexity"] == {"plain": 15, "both": 18, "old": 2}[name]
+    colours = screen(driver).getcolors(1 << 24) or []
+    assert len(colours) > 50
+    clean(driver)
+
+
+def test_one_button_hides_a_policy_in_every_plot_table_and_text(driver: Any, pages: Path) -> None:
+    show(driver, pages / "plain.html", fresh=False)
+    before = lines_shown(driver)
+    press = "document.querySelectorAll('button[data-toggle=policy]')[1].click()"
+    driver.execute_script(press)
+    after = lines_shown(driver)
+    for plot, count in before.items():
+        if plot.startswith(("histogram_", "deciles_")):
+            assert after[plot] == (-1 if plot.endswith("_1") else count), plot
+        else:
+            assert after[plot] == count * 2 // 3, plot
+    seen = "return [...document.querySelectorAll('#texts th, #phrases h3')].filter((one) => one.offsetParent).map((one) => one.innerText.trim())"
+    assert not any("keep-10" in said for said in driver.execute_script(seen))
+    assert any("keep-20" in said for said in driver.execute_script(seen))
+    button = "return document.querySelectorAll('button[data-toggle=policy]')[1].getAttribute('aria-pressed')"
+    assert driver.execute_script(button) == "false"
+    driver.execute_script(press)
+    assert lines_shown(driver) == before
+    clean(driver)
+
+
+def test_axes_switch_between_logarithmic_and_linear(driver: Any, pages: Path) -> None:
+    show(driver, pages / "plain.html", fresh=False)
+    kind = "return document.querySelector('[data-figure=%s]')._fullLayout.yaxis.type"
+    for group, plot, first, then in (
+        ("perplexity", "perplexity", "log", "linear"),
+        ("histograms", "histogram_0", "linear", "log"),
+    ):
+        assert driver.execute_script(kind % plot) == first
+        driver.execute_script(f"document.querySelector('button[data-log={group}]').click()")
+        assert driver.execute_script(kind % plot) == then
+        driver.execute_script(f"document.querySelector('button[data-log={group}]').click()")
+    clean(driver)
+
+
+def test_hostile_texts_run_nothing_when_they_are_touched(driver: Any, pages: Path) -> None:
+    """Every fold opened, every link and button pressed."""
+    show(driver, pages / "both.html")
+    driver.execute_script(
+        """
+        document.querySelectorAll("details").forEach((one) => { one.open = true; });
+        document.querySelectorAll("a, button").forEach((one) => one.click());
+        """
+    )
+    shown = driver.execute_script("return document.querySelector('#texts').textContent")
+    assert "<script>window.pwned = 1</script>" in shown
+    assert driver.execute_script("return document.querySelectorAll('main script, main img, main style').length") == 0
+    assert driver.execute_script("return [...document.links].every((one) => one.hash && one.protocol === 'file:')")
+    clean(driver)
+
+
+def test_an_inline_script_that_is_not_ours_is_refused(driver: Any, pages: Path) -> None:
+    """The content security policy works: without it the test above would rest on the escaping alone."""
+    broken = pages / "broken.html"
+    text = (pages / "old.html").read_text(encoding="utf-8")
+    broken.write_text(
+        text.replace("<main", "<script>window.pwned = 1</script><img src=x onerror='window.pwned=2'><main")
+    )
+    show(driver, broken)
+    assert driver.execute_script("return window.pwned === undefined")
+    assert any("Content Security Policy" in entry["message"] for entry in driver.get_log("browser"))
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_light_and_dark_follow_the_system_and_the_button(driver: Any, pages: Path, dark: bool) -> None:
+    show(driver, pages / "old.html", dark=dark)
+    tone = "return getComputedStyle(document.querySelector('[data-figure=perplexity] .xtick text')).fill"
+    seen = []
+    for _ in range(2):
+        pixels = screen(driver).resize((50, 40)).tobytes()
+        seen.append((sum(pixels) / len(pixels), driver.execute_script(tone)))
+        driver.execute_script("document.getElementById('theme').click()")
+    (first, ink), (second, other) = seen
+    assert (first < 90) == dark
+    assert (second < 90) != dark
+    assert ink != other, "the plots change with the page"
+    clean(driver)
+
+
+def test_a_phone_need_not_scroll_sideways(driver: Any, pages: Path) -> None:
+    show(driver, pages / "both.html", width=390)
+    driver.execute_script("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
+    widest = "return Math.max(...[...document.querySelectorAll('.plot svg')].map((one) => one.getBoundingClientRect().right))"
+    assert driver.execute_script(widest) <= 390
+    clean(driver)
+
+
+def test_it_prints_in_light_with_what_is_folded_opened(driver: Any, pages: Path) -> None:
+    """Drawn for paper without having been scrolled to; afterwards all is as it was."""
+    show(driver, pages / "old.html", dark=True)
+    driver.get((pages / "plain.html").as_uri())
+    closed = "return document.querySelectorAll('details:not([open])').length"
+    count = driver.execute_script(closed)
+    driver.execute_script(
+        """
+        addEventListener("beforeprint", () => {
+          window.atPrint = {
+            drawn: document.querySelectorAll(".plot .main-svg").length / 3,
+            theme: document.documentElement.dataset.theme,
+            closed: [...document.querySelectorAll("details:not([open])")].filter((one) => !one.closest(".card")).length,
+            widest: Math.max(...[...document.querySelectorAll(".plot .main-svg")].map((one) => one.clientWidth)),
+          };
+        });
+        """
+    )
+    pdf = base64.b64decode(driver.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
+    assert pdf.startswith(b"%PDF")
+    assert len(pdf) > 100_000
+    at_print = driver.execute_script("return window.atPrint")
+    assert at_print["theme"] == "light"
+    assert at_print["closed"] == 0
+    assert at_print["drawn"] >= 34
+    assert 0 < at_print["widest"] <= 680, "180 mm of paper"
+    assert driver.execute_script(closed) == count
+    assert driver.execute_script("return document.documentElement.dataset.theme === undefined")
+    clean(driver)
+
+
+def test_on_a_phone_the_switch_of_the_theme_is_whole_and_a_wide_table_shows_that_it_goes_on(
+    driver: Any, pages: Path
+) -> None:
+    show(driver, pages / "both.html", width=390)
+    box = driver.execute_script("return document.getElementById('theme').getBoundingClientRect().toJSON()")
+    assert 0 <= box["left"] < box["right"] <= 390
+    top = "const at = arguments[0]; return document.elementFromPoint((at.left + at.right) / 2, (at.top + at.bottom) / 2).id"
+    driver.execute_script("document.getElementById('theme').scrollIntoView({ behavior: 'instant', inline: 'nearest' })")
+    box = driver.execute_script("return document.getElementById('theme').getBoundingClientRect().toJSON()")
+    assert driver.execute_script(top, box) == "theme"
+    place = "document.querySelector('#glance .scroll')"
+    assert driver.execute_script(f"return {place}.scrollWidth > {place}.clientWidth")
+
+    def edge() -> int:
+        """How dark the right end of the table is, above its first row."""
+        driver.execute_script(f"{place}.scrollIntoView({{ behavior: 'instant', block: 'center' }})")
+        at = driver.execute_script(f"return {place}.getBoundingClientRect().toJSON()")
+        column, row = int(at["right"]) - 2, int(max(at["top"], 60)) + 3
+        return sum(screen(driver).getpixel((column, row)))
+
+    more = edge()
+    driver.execute_script(f"{place}.scrollLeft = 10000")
+    assert more < edge() - 60, "the shadow is there until the end is seen"
+    clean(driver)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("name", ["gaussian", "vae", "mixture"])
+def test_other_families_and_mixtures_are_drawn_without_an_error(
+    driver: Any, others: Path, name: str, dark: bool
+) -> None:
+    show(driver, others / f"{name}.html", 390 if dark else 1200, dark=dark)
+    clean(driver)
+    drawn = lines_shown(driver)
+    assert len(drawn) >= 4
+    assert min(drawn.values()) > 0
+    assert driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    pictures = driver.execute_script(
+        "return [...document.querySelectorAll('img.strip')].map((one) => one.complete && one.naturalWidth)"
+    )
+    assert all(width == 8 * 28 + 7 * 2 for width in pictures)
+    assert (len(pictures) > 0) == (name == "vae")
+    for button in driver.find_elements("css selector", "button[data-log]"):
+        driver.execute_script("arguments[0].click()", button)
+    clean(driver)

@@ -1,0 +1,287 @@
+"""What becomes of a run's numbers: its report, its mirrors, comparisons, forecasts, and variants side by side."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import e2e
+
+from collapse_cli.run import runner
+
+INSTRUMENTS = {
+    *("nll_by_decile", "tokens_by_decile", "unseen_tokens", "nll_unseen"),
+    *("calibration_error", "accuracy", "predictive_entropy"),
+    *("sample_rows", "sample_perplexity", "sample_log_perplexity_mean", "sample_log_perplexity_median"),
+    *("sample_log_perplexity_std", "sample_log_perplexity_variance", "sample_log_perplexity_variance_se"),
+    *("sample_log_perplexity_quantiles", "low_share", "high_share", "sample_histogram"),
+    *("rep_2", "rep_3", "rep_4", "longest_repeat", "longest_repeat_max", "top_8grams"),
+    *("exact_duplicate_rate", "near_duplicate_rate", "distinct_1", "distinct_2", "distinct_3", "distinct_4"),
+    *("self_bleu", "unigram_entropy", "unigram_entropy_se", "next_token_entropy", "type_token_ratio", "mauve"),
+    *("vocabulary_coverage", "recall_by_decile", "examples"),
+}
+CHANGES = {
+    *("nll_change_by_decile", "nll_change_by_decile_se"),
+    *("head_change", "head_change_se", "tail_change", "tail_change_se"),
+}
+VARIANTS = """
+[variants.baseline]
+
+[variants.statistical]
+data = { rows = 20 }
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return e2e.write_experiment(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def runs(tiny: Path) -> Path:
+    """A run of two seeds, and one of another text beside it."""
+    e2e.run(tiny, tiny.parent / "runs", "--seeds", "0,1", "--set=tracking.to=tensorboard")
+    e2e.run(tiny, tiny.parent / "runs", "--name", "other", "--seeds", "0,1", train__lr="2e-2")
+    return tiny.parent / "runs"
+
+
+def test_every_row_has_every_instrument(runs: Path) -> None:
+    for (_, _, generation), row in e2e.metrics(runs).items():
+        assert row.keys() >= INSTRUMENTS | (CHANGES if generation else set())
+        assert len(row["examples"]) == 8
+        assert len(row["sample_log_perplexity_quantiles"]) == 99
+        assert sum(row["sample_histogram"]["counts"]) == row["sample_rows"]
+        assert sum(row["tokens_by_decile"]) + row["unseen_tokens"] == row["predicted_tokens"]
+
+
+def test_the_same_prompts_are_shown_in_every_generation_and_policy(runs: Path) -> None:
+    rows = e2e.metrics(runs).values()
+    assert len({tuple(example["prompt"] for example in row["examples"]) for row in rows}) == 1
+    assert len({tuple(example["text"] for example in row["examples"]) for row in rows}) > 2
+
+
+def test_the_samples_measured_are_those_that_the_next_generation_is_trained_on(runs: Path) -> None:
+    """Exact duplicates are counted twice, independently: of the samples made, and of the corpus made of them."""
+    rows = e2e.metrics(runs)
+    for (policy, seed, generation), row in rows.items():
+        if generation:
+            before = rows[policy, seed, generation - 1]
+            assert before["sample_rows"] == row["synthetic_rows"]
+            assert before["exact_duplicate_rate"] == pytest.approx(row["duplicate_share"])
+
+
+def test_the_guard_rails_know_the_generation_before_whichever_row_is_written_first(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[tuple[str, int], float | None] = {}
+
+    def warnings(row: Any, before: Any, **how: Any) -> list[str]:
+        seen[row["policy"], row["generation"]] = before and before["perplexity"]
+        return []
+
+    monkeypatch.setattr(runner.metrics, "warnings", warnings)
+    with monkeypatch.context() as none_yet:
+        none_yet.setattr(runner.RunFolder, "rows", lambda self: [])
+        e2e.run(tiny, tmp_path)
+    rows = e2e.metrics(tmp_path)
+    assert seen == {
+        (policy, generation): rows[policy, 0, generation - 1]["perplexity"] if generation else None
+        for policy, _, generation in rows
+    }
+
+
+def test_a_generation_that_has_nothing_to_sample_is_measured_all_the_same(tiny: Path, tmp_path: Path) -> None:
+    e2e.run(tiny, tmp_path, loop__policies="['keep-99.9']")
+    rows = e2e.metrics(tmp_path)
+    assert [row["sample_rows"] for row in rows.values()] == [0, 0]
+    assert "sample_perplexity" not in rows["keep-99.9", 0, 1]
+
+
+def test_a_run_writes_its_report_and_says_where(tiny: Path, runs: Path) -> None:
+    result = e2e.collapse("run", tiny, "--runs-dir", runs)
+    assert result.code == 0
+    assert f"report: {runs / 'tiny' / 'report.html'}" in result.out
+    page = (runs / "tiny" / "report.html").read_text(encoding="utf-8")
+    assert "keep-10" in page
+    verdict = e2e.collapse("run", tiny, "--runs-dir", runs, "--json").json["verdict"]
+    assert verdict in " ".join(result.out.split())
+
+
+def test_the_report_is_there_after_the_first_generation(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    write = runner.report.write_report
+
+    def counted(folders: Any, out: Path, **how: Any) -> Path:
+        seen.append(len(folders[0].rows()))
+        return write(folders, out, **how)
+
+    monkeypatch.setattr(runner.report, "write_report", counted)
+    monkeypatch.setattr(runner, "REPORT_SHARE", 1e9)
+    e2e.run(tiny, tmp_path)
+    assert seen == [1, 2, 3, 4, 4]
+
+
+def test_reports_that_take_long_are_written_at_the_end_only(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(runner, "REPORT_SHARE", -1.0)
+    monkeypatch.setattr(runner.report, "write_report", lambda folders, out, **how: seen.append(len(folders[0].rows())))
+    e2e.run(tiny, tmp_path)
+    assert seen == [4]
+
+
+def test_a_report_that_fails_costs_a_note_and_nothing_else(
+    tiny: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(runner.report, "write_report", fail)
+    result = e2e.collapse("run", tiny, "--runs-dir", runs)
+    assert result.code == 0
+    assert "report could not be written" in result.out + result.err
+
+
+def test_a_tracker_mirrors_every_row(runs: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    rows = e2e.metrics(runs)
+    found = {}
+    for file in (runs / "tiny" / "tensorboard").glob("*/events.out*"):
+        events = EventAccumulator(str(file.parent))
+        events.Reload()
+        for event in events.Scalars("perplexity"):
+            found[file.parent.relative_to(runs / "tiny" / "tensorboard").as_posix(), event.step] = event.value
+    assert len(found) == len(rows)
+    assert sorted(found.values()) == pytest.approx(sorted(row["perplexity"] for row in rows.values()), rel=1e-6)
+
+
+def test_report_command(runs: Path, tmp_path: Path) -> None:
+    one = e2e.collapse("report", "tiny", "other", "--runs-dir", runs, "--out", tmp_path / "both.html", "--json")
+    assert one.json == {"written": [str(tmp_path / "both.html")]}
+    assert "other" in (tmp_path / "both.html").read_text(encoding="utf-8")
+    two = e2e.collapse("report", runs / "tiny", "--md", "--out", tmp_path / "r.md", "--figures", tmp_path / "figures")
+    assert two.code == 0
+    assert "keep-10" in (tmp_path / "r.md").read_text(encoding="utf-8")
+    written = [Path(line) for line in two.out.split()]
+    assert {path.suffix for path in written} == {".md", ".png", ".svg"}
+    assert all(path.stat().st_size > 500 for path in written)
+
+
+def test_compare_command(runs: Path) -> None:
+    found = e2e.collapse("compare", "tiny", "other", "--runs-dir", runs, "--json")
+    assert found.code == 0
+    assert {"tiny", "other"} <= set(json.dumps(found.json).replace('"', " ").split())
+    table = e2e.collapse("compare", "tiny", "other", "--runs-dir", runs)
+    assert "keep-10" in table.out
+
+
+def test_forecast_command(runs: Path) -> None:
+    """Two generations are no ground for a forecast, and it says so."""
+    found = e2e.collapse("forecast", "tiny", "--runs-dir", runs, "--json")
+    assert found.code == 0
+    said = e2e.collapse("forecast", "tiny", "--runs-dir", runs)
+    assert "not enough data" in " ".join(said.out.split())
+
+
+@pytest.mark.parametrize("command", ["report", "compare", "forecast"])
+def test_a_run_that_is_not_there_is_one_line(runs: Path, tmp_path: Path, command: str) -> None:
+    result = e2e.collapse(command, "nothing", "--runs-dir", runs)
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert "there is no run 'nothing'" in result.err
+    assert not (runs / "nothing").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compare", "tiny", "tiny"], "named twice"),
+        (["forecast", "tiny", "--factor", "0.5"], "factor"),
+        (["forecast", "tiny", "--generation", "-1"], "generation"),
+        (["report", "../tiny"], "there is no run"),
+    ],
+)
+def test_mistakes_are_one_line(runs: Path, arguments: list[str], said: str) -> None:
+    result = e2e.collapse(*arguments, "--runs-dir", runs)
+    assert result.code == 2
+    assert said in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_a_tracker_that_is_not_installed_is_said_before_anything_runs(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "mlflow" else found(name, *rest)
+    )
+    result = e2e.collapse("run", tiny, "--runs-dir", tmp_path, "--set=tracking.to=mlflow")
+    assert result.code == 2
+    assert "pip install 'collapse-cli[mlflow]'" in result.err
+    assert not any(tmp_path.iterdir())
+
+
+def test_variants_are_runs_of_their_own_and_one_report(tiny: Path, tmp_path: Path) -> None:
+    config = tmp_path / "sources.toml"
+    config.write_text(tiny.read_text(encoding="utf-8") + VARIANTS, encoding="utf-8")
+    made = e2e.run(config, tmp_path / "runs", "--policy", "keep-0")
+    assert [result["run"] for result in made["runs"]] == ["sources-baseline", "sources-statistical"]
+    assert made["sources"] is None, "the truth is not known"
+    assert {row["train_rows"] for row in made["runs"][1]["rows"]} == {20}
+    page = Path(made["report"])
+    assert page == tmp_path / "runs" / "sources.html"
+    assert "sources-statistical" in page.read_text(encoding="utf-8")
+    said = e2e.collapse("run", config, "--runs-dir", tmp_path / "runs", "--policy", "keep-0")
+    assert said.out.count("nothing to compute") == 2
+    assert "collapse compare sources-baseline sources-statistical" in " ".join(said.out.split())
+
+
+def test_a_damaged_line_is_said_and_written_again(tiny: Path, runs: Path) -> None:
+    file = runs / "other" / "metrics.jsonl"
+    whole = file.read_text(encoding="utf-8")
+    file.write_text(whole.replace('"generation": 1', '"generation": "x"', 1), encoding="utf-8")
+    for command in (["compare", "other", "tiny"], ["status", "other"], ["forecast", "other"]):
+        result = e2e.collapse(*command, "--runs-dir", runs)
+        assert result.code == 0
+        assert "1 line is damaged and left out" in result.err
+    e2e.run(tiny, runs, "--name", "other", "--seeds", "0,1", train__lr="2e-2")
+    assert sorted(file.read_text(encoding="utf-8").splitlines()) == sorted(whole.splitlines())
+    assert e2e.collapse("status", "other", "--runs-dir", runs).err == ""
+
+
+def test_what_variants_differ_in_is_not_set_for_all(tiny: Path, tmp_path: Path) -> None:
+    config = tmp_path / "sources.toml"
+    config.write_text(tiny.read_text(encoding="utf-8") + VARIANTS, encoding="utf-8")
+    result = e2e.collapse("run", config, "--runs-dir", tmp_path / "runs", "--set=data.rows=30")
+    assert result.code == 2
+    assert "data.rows is what the variants statistical differ in" in result.err
+    assert "--set variants.statistical.data.rows=" in result.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_zipf_under_another_tokenizer_says_what_is_missing(tiny: Path, tmp_path: Path) -> None:
+    zipf = "--set=data.zipf={ vocabulary = 32, rank = 2, train_tokens = 4096, test_tokens = 1024 }"
+    result = e2e.collapse("run", tiny, "--runs-dir", tmp_path, "--data", "zipf", zipf, "--generations", "0")
+    assert result.code == 0
+    assert "there will be no kl_truth; --set model.tokenizer=words" in " ".join(result.out.split())
+
+
+@pytest.mark.parametrize("target", ["", "..", "a b", "."])
+def test_what_can_be_no_run_is_called_that(runs: Path, target: str) -> None:
+    for command in ("report", "forecast", "status"):
+        result = e2e.collapse(command, target, "--runs-dir", runs)
+        assert result.code == 2
+        assert "--name" not in result.err
+        assert result.err.count("\n") == 1
+
+
+def test_a_seed_below_0_is_refused(tiny: Path, tmp_path: Path) -> None:
+    result = e2e.collapse("run", tiny, "--runs-dir", tmp_path / "runs", "--seeds", "-1")
+    assert result.code == 2
+    assert "must be at least 0" in result.err

@@ -1,0 +1,42 @@
+"""What holds for a whole process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ASK = """
+import json, os, sys
+import collapse_cli.{module}
+print(json.dumps([{{name: os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}}, "torch" in sys.modules]))
+"""
+
+
+def asked(project: Path, module: str, **given: str) -> list[object]:
+    """The two settings, and whether torch is there already, after a new process imported a module of ours."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
+    code = ASK.format(module=module)
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, env=clean | given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: list[object] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("module", ["__main__", "run.worker", "process"])
+def test_threads_sleep_while_they_wait_and_torch_is_not_there_before(project: Path, module: str) -> None:
+    assert asked(project, module) == [{"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}, False]
+
+
+@pytest.mark.parametrize(
+    ("given", "policy", "count"),
+    [
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE", None),
+        ({"GOMP_SPINCOUNT": "300000"}, None, "300000"),
+        ({"KMP_BLOCKTIME": "200"}, None, None),
+    ],
+)
+def test_what_is_set_from_outside_stays(project: Path, given: dict[str, str], policy: str | None, count: str) -> None:
+    assert asked(project, "process", **given)[0] == {"OMP_WAIT_POLICY": policy, "GOMP_SPINCOUNT": count}
