@@ -177,6 +177,20 @@ def check(policy: Policy, rows: int, reserve: int, generation: int, *, growing: 
         )
 
 
+def rounded(policy: Policy, rows: int) -> str:
+    """A note where a share of `rows` rows is, in whole rows, none of them or all; "" where it is neither."""
+    if policy.accumulates or not 0 < policy.percent < 100:
+        return ""
+    real, synthetic = rows_in_corpus(policy, rows, 1, growing=False)
+    if real and synthetic:
+        return ""
+    lacking, same = ("real", 0) if synthetic else ("synthetic", 100)
+    return (
+        f"{policy.rule}-{policy.percent:g} of {rows:,} rows leaves no {lacking} row, so it does what {policy.rule}-{same} does; give "
+        "more rows (data.rows) or another share"
+    )
+
+
 def _fresh_rows(policy: Policy, rows: int, generation: int, *, growing: bool) -> int:
     return sum(rows_in_corpus(policy, rows, g, growing=growing)[0] for g in range(1, generation + 1))
 

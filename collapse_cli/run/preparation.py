@@ -90,6 +90,8 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
             config.loop.generations,
             growing=config.mix.size == "growing",
         )
+        if config.mix.size == "constant" and (said := policies.rounded(policies.parse(policy), rows["train"])):
+            notes = [*notes, said]
     size = Size(
         resolved.parameters,
         resolved.layer_parameters,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import seed_for
 from collapse_cli.errors import InputError
-from collapse_cli.experiment.policies import Policy, check, mix, parse, prompt_rows, rows_in_corpus
+from collapse_cli.experiment.policies import Policy, check, mix, parse, prompt_rows, rounded, rows_in_corpus
 
 GENERATIONS = 9
 PERCENTS = st.one_of(st.integers(0, 100), st.floats(0, 100, allow_nan=False))
@@ -270,3 +270,21 @@ def test_of_trials_apart_the_first_draws_what_one_alone_draws() -> None:
         assert len(set(values)) == 10
         assert set(values) <= set(real.arrays["x"][:, trial])
     assert not np.array_equal(apart.arrays["x"][:, 1] - 1, apart.arrays["x"][:, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "said"),
+    [
+        ("keep-1", 40, "keep-1 of 40 rows leaves no real row, so it does what keep-0 does"),
+        ("fresh-0.5", 99, "fresh-0.5 of 99 rows leaves no real row, so it does what fresh-0 does"),
+        ("keep-99.9", 200, "keep-99.9 of 200 rows leaves no synthetic row, so it does what keep-100 does"),
+        ("keep-1", 100, ""),
+        ("keep-0", 10, ""),
+        ("keep-100", 10, ""),
+        ("accumulate", 1, ""),
+    ],
+)
+def test_a_share_that_is_no_whole_row_is_said(name: str, rows: int, said: str) -> None:
+    """Under the name of a share nothing of it was kept, and nobody was told."""
+    found = rounded(parse(name), rows)
+    assert found.startswith(said) if said else found == ""
