@@ -2,7 +2,7 @@
 
     python benchmarks/backtest.py RUN_FOLDER...      real runs: each (policy, seed) a series of its own, and seeds in threes
     python benchmarks/backtest.py --synthetic        series of known law; the smallest share with a known answer
-    python benchmarks/backtest.py --mechanisms       jumps, rises that fall, steps and breakaways, one seed each
+    python benchmarks/backtest.py --mechanisms       jumps, rises that fall, steps and breakaways, slowing without end
     python benchmarks/backtest.py --far RUN_FOLDER   fit to generations 0..9, look at 10, 20, 50
 
 Prints Markdown. Coverage is over points; width and score in nats of log-perplexity; the score of a 90% interval is its
@@ -206,6 +206,36 @@ def print_mechanisms(each: int) -> None:
         print(row(name if claimed else f"*{name}* (not claimed)", judged(series, ours)), flush=True)
 
 
+def print_slowing(each: int) -> None:
+    """Growth that slows down and never levels off, b ln(1 + g): far ahead, and where hardly any noise hides its form."""
+    print(f"\nSlowing without end, b ln(1 + g), b from 0.1 to 0.5; {each} of each, inside the 90% interval\n")
+    print(
+        "| seeds | noise | generations given | generation 10 | generation 20 | generation 50 |\n|---|---|---|---|---|---|"
+    )
+    rng = np.random.Generator(np.random.Philox(19))
+    for seeds in (1, 3):
+        for noise in (0.005, 0.02, 0.05):
+            for last in (5, 9):
+                held = np.zeros(3)
+                for _ in range(each):
+                    b, rows = rng.uniform(0.1, 0.5), []
+                    for seed in range(seeds):
+                        off = noise * rng.standard_normal(last + 1)
+                        values = 4 + b * np.log1p(np.arange(last + 1)) + off
+                        rows += [
+                            {"policy": "keep-0", "seed": seed, "generation": g, "nll": float(y)}
+                            for g, y in enumerate(values)
+                        ]
+                    ahead = forecast_rows(rows)["policies"][0]["expected"]
+                    truth = [4 + b * math.log1p(at["generation"]) for at in ahead]
+                    held += [
+                        at["log_perplexity_low90"] <= true <= at["log_perplexity_high90"]
+                        for at, true in zip(ahead, truth, strict=True)
+                    ]
+                said = " | ".join(f"{share:.0%}" for share in held / each)
+                print(f"| {seeds} | {noise:g} | 0..{last} | {said} |", flush=True)
+
+
 def print_share(each: int) -> None:
     """R falls as A / (P + P0), the smallest share is known; is it in the 90% interval?"""
     print("\nThe smallest share of real data, known answer")
@@ -352,6 +382,7 @@ def main() -> None:
         print_real_share(given.runs)
     if given.mechanisms:
         print_mechanisms(20 * given.each)
+        print_slowing(5 * given.each)
     if given.synthetic:
         print_synthetic(given.each)
         print_share(20 * given.each)

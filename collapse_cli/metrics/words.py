@@ -16,6 +16,7 @@ def value(number: float | None, digits: int = 3) -> str:
     return f"{number:#.{digits}g}".rstrip(".") if number else "0"
 
 
+MOST_DIGITS = 6  # of numbers whose intervals are narrow: 0.500 (0.500 to 0.500) would look as if there were none
 SAME = "same for all seeds"  # of a number that chance has no part in, as generation 0 of a model by counting
 
 
@@ -33,7 +34,12 @@ def spread(one: Interval | None, *, share: bool = False) -> str:
     if one.exact:
         return f"{said(one.mean)} ({SAME})"
     low, high = (max(0.0, one.low), min(1.0, one.high)) if share else (one.low, one.high)
-    return f"{said(one.mean)} ({said(low)} to {said(high)})"
+    if share:
+        return f"{percent(one.mean)} ({percent(low)} to {percent(high)})"
+    digits = next(
+        (digits for digits in range(3, MOST_DIGITS) if value(low, digits) != value(high, digits)), MOST_DIGITS
+    )
+    return f"{value(one.mean, digits)} ({value(low, digits)} to {value(high, digits)})"
 
 
 def percent(share: float) -> str:

@@ -173,6 +173,8 @@ def with_factor(value: "Interval") -> str:
     if value.low is None or value.high is None or value.low <= 0 or value.exact:
         return with_interval(value)
     factor = math.sqrt(value.high / value.low) if value.high / value.low < math.inf else math.inf
+    if factor < 1.005:  # which three digits would make 1.00, as if there were no interval
+        return f"{perplexity(value.mean)} ×÷{1 + float(f'{factor - 1:.2g}'):.9g}"
     return f"{perplexity(value.mean)} ×÷{f'{factor:#.3g}' if factor < 1000 else perplexity(factor)}".rstrip(".")
 
 

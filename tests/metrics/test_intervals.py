@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from collapse_cli.findings.diagnosis import factors
 from collapse_cli.metrics import intervals, words
 from collapse_cli.metrics.intervals import Interval, interval, normal, paired, scattered, t_quantile
 from collapse_cli.report.catalogue import ALL, SHARE, Measure
@@ -170,3 +171,16 @@ def test_no_interval_ends_where_a_measure_cannot_be(measure: Measure) -> None:
     assert over.low is not None
     assert over.high is not None
     assert ours[0] <= over.low <= over.high <= ours[1]
+
+
+def test_a_narrow_interval_is_shown_to_have_a_width() -> None:
+    """0.500 (0.500 to 0.500), 422 ×÷1.00 and +2% (+2% to +2%) looked as if chance had no part in them."""
+    assert words.spread(Interval(0.50012, 0.49987, 0.50037, 12)) == "0.5001 (0.4999 to 0.5004)"
+    assert words.spread(Interval(0.11, 0.1, 0.12, 12)) == "0.110 (0.100 to 0.120)"
+    assert words.spread(Interval(1.0, 1.0 - 1e-9, 1.0 + 1e-9, 12)) == "1.00000 (1.00000 to 1.00000)"  # where digits end
+    assert with_factor(Interval(422.0, 422 / 1.0013, 422 * 1.0013, 3)) == "422 ×÷1.0013"
+    assert factors(Interval(1.0213, 1.0206, 1.0221, 3)) == ("+2.1%", "+2.1% to +2.2%")
+    assert factors(Interval(2.4412, 2.4391, 2.4433, 3)) == ("×2.441", "×2.439 to ×2.443")
+    assert factors(Interval(1.02, 1.0, 1.05, 3)) == ("+2%", "+0% to +5%")
+    assert factors(Interval(0.999, 0.9, 1.05, 3)) == ("+0%", "-10% to +5%")
+    assert factors(Interval(1.5, 1.5, 1.5, 3)) == ("+50%", "same for all seeds")

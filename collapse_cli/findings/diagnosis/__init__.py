@@ -14,6 +14,7 @@ from collapse_cli.findings.diagnosis.rules import Call, Evidence, Row, Series, e
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import NOISE, Interval, allowed, interval, log_ratio, takes_noise_for_granted
+from collapse_cli.metrics.words import SAME
 
 __all__ = ["Call", "Diagnosis", "Evidence", "PolicyDiagnosis", "counted", "diagnose", "factor", "factors"]
 
@@ -113,13 +114,19 @@ def factor(ratio: float) -> str:
 def factors(ratio: Interval) -> tuple[str, str]:
     """A multiple of generation 0 and its interval in the same words: ("+15%", "+9% to +21%"); "" without one."""
 
-    def said(value: float) -> str:
+    def said(value: float, digits: int = 0) -> str:
         if ratio.mean < COLLAPSED:
-            return f"{value - 1:+.0%}".replace("-0%", "+0%")
-        return f"×{value:,.0f}" if 1000 <= value < 1e6 else f"×{value:#.3g}".rstrip(".")
+            text = f"{value - 1:+.{digits}%}"
+            return text if text.strip("-0.%") else text.replace("-", "+")
+        return f"×{value:,.0f}" if 1000 <= value < 1e6 else f"×{value:#.{3 + digits}g}".rstrip(".")
 
-    ends = "" if ratio.low is None or ratio.high is None else f"{said(ratio.low)} to {said(ratio.high)}"
-    return said(ratio.mean), ends
+    if ratio.low is None or ratio.high is None:
+        return said(ratio.mean), ""
+    if ratio.exact:
+        return said(ratio.mean), SAME
+    low, high = ratio.low, ratio.high  # narrow ones in as many digits as show a width
+    digits = next((more for more in range(3) if said(low, more) != said(high, more)), 3)
+    return said(ratio.mean, digits), f"{said(low, digits)} to {said(high, digits)}"
 
 
 def _policy(name: str, rows: Sequence[Row]) -> PolicyDiagnosis | None:
@@ -240,7 +247,8 @@ def _policy_verdict(policy: PolicyDiagnosis, together: bool) -> str:
         state += f" and {_going(policy)}" if policy.trend else " (whether it still rises is not shown)"
     elif policy.state == "loses quality" and policy.trend:
         state += f" and {_going(policy)}"
-    said = f"{state}{when}, perplexity {mean}{f' (95% interval {ends})' if ends else ''}"
+    kind = "" if policy.ratio.exact else "95% interval "
+    said = f"{state}{when}, perplexity {mean}{f' ({kind}{ends})' if ends else ''}"
     names = {"early": "early collapse", "general": "general loss", "late": "late collapse"}
     calls = [call for call in policy.calls.values() if call.generation is not None]
     calls.sort(key=lambda call: call.generation or 0)

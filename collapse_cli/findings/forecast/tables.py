@@ -18,7 +18,8 @@ ONE_SEED = (
 )
 UNSEEN = (
     "what the generations measured do not yet show is not forecast: a late step, a sudden breakaway, the late half of an "
-    "S-curve; on such curves the 90% intervals held 0 to 72% of what came"
+    "S-curve; on such curves the 90% intervals held 0 to 72% of what came; growth that slows down without ever levelling off is "
+    "taken for a plateau far ahead (docs/forecast.md)"
 )
 UNREADABLE = 1e12  # a perplexity beyond this says no more than that it is beyond
 
