@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -142,7 +143,9 @@ def number(count: float) -> str:
 
 
 def perplexity(value: float) -> str:
-    """Three digits, or all before the point: 46.9, 974, 1,204, 3.02e+09."""
+    """Three digits, or all before the point: 46.9, 974, 1,204, 3.02e+09. One at the largest float is only known to be beyond."""
+    if value >= sys.float_info.max * (1 - 1e-9):  # a mean of logarithms does not quite come back to it
+        return "above 1e308"
     if not math.isfinite(value) or value >= 1e6:
         return f"{value:.3g}"
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
@@ -210,7 +213,8 @@ def perplexity_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
                 cells.append("[dim]…[/]")
                 continue
             cell = with_factor(over_seeds("perplexity", list(values.values())))
-            if generation and first is not None:
+            known = first is not None and sys.float_info.max not in (*values.values(), *first.values())
+            if generation and first is not None and known:
                 logs = [math.log(value) - math.log(first[seed]) for seed, value in values.items()]
                 cell += f" [dim]{change(math.exp(sum(logs) / len(logs)), 1.0):>6}[/]"
             cells.append(cell + (" [bold yellow]![/]" if (policy, generation) in doubtful else ""))

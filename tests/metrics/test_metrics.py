@@ -120,3 +120,17 @@ def test_each_guard_rail_speaks_up(
 def test_a_change_in_the_fourth_digit_is_a_change() -> None:
     assert warned({"perplexity": 20.01}, {"perplexity": 20.0}) == []
     assert warned({"perplexity": 12340.4}, {"perplexity": 12341.0}) != []
+
+
+def test_a_perplexity_beyond_all_numbers_is_no_number_and_no_change() -> None:
+    """Of weights that training blew up: 1.8e308 stood there as if measured, unchanged by +0%, "was it trained at all?"."""
+    before, row = (
+        FINE
+        | {"policy": "keep-0", "seed": 0, "generation": g, "perplexity": perplexity(loss), "nll": loss, "warnings": []}
+        for g, loss in enumerate((9e5, 8e5))
+    )
+    (said,) = warned(row, before)
+    assert said.startswith("the perplexity is larger than any number (a mean loss of 800,000 nats a token)")
+    table = console.perplexity_table([before, row], "perplexity")
+    shown = [str(cell) for column in table.columns for cell in column.cells]
+    assert shown == ["0", "1", "above 1e308", "above 1e308"]
