@@ -3,14 +3,19 @@
 import errno
 import hashlib
 import io
+import logging
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from collapse_cli.errors import InputError
 
+log = logging.getLogger(__name__)
+PATIENCE = 1.0  # seconds that a lock is waited for before that is said; whoever holds one needs it for milliseconds
 KINDS = {
     stat.S_ISDIR: "a folder",
     stat.S_ISFIFO: "a named pipe",
@@ -43,8 +48,11 @@ def is_utf8(path: str | Path) -> bool:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[io.BufferedReader]:
+def opened(path: Path, *, growing: bool = False) -> Iterator[io.BufferedReader]:
     """A file opened for reading. What is no regular file is refused and never waited for.
+
+    Args:
+        growing: others may add to it meanwhile.
 
     Raises:
         InputError: when it cannot be opened, is no regular file, or is another file, or of another size or time, at the end.
@@ -64,20 +72,21 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
         after = os.fstat(number)
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        if not growing and (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise InputError(f"{path} changed while it was read; give the command again when it is complete")
 
 
-def read_bytes(path: Path, most: int | None = None) -> bytes:
+def read_bytes(path: Path, most: int | None = None, *, growing: bool = False) -> bytes:
     """The content of a file.
 
     Args:
         most: how many bytes are still reasonable; None: any number.
+        growing: as `opened` has it.
 
     Raises:
         InputError: as `opened` does, and for a larger file.
     """
-    with opened(path) as file:
+    with opened(path, growing=growing) as file:
         content = file.read() if most is None else file.read(most + 1)
     if most is not None and len(content) > most:
         raise InputError(f"{path} has more than {most:,} bytes, which is too many for a file of this kind")
@@ -115,6 +124,16 @@ def what_is(path: Path) -> str:
     return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
 
 
+def check_ordinary(path: Path) -> None:
+    """Whether a path is a file, or nothing.
+
+    Raises:
+        InputError: for anything else: it would be waited for, or what is written there would be lost.
+    """
+    if (kind := what_is(path)) not in ("file", ""):
+        raise InputError(f"{path} is {'a folder' if kind == 'folder' else 'a pipe or a device'}, not a file")
+
+
 def is_special(path: Path) -> bool:
     """Whether a path is neither a file nor a folder nor nothing: a named pipe, a socket or a device."""
     try:
@@ -133,6 +152,40 @@ def in_folder(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from None
+
+
+def holder_of(path: Path) -> str:
+    """Which process holds the lock of a file, in words, as far as the system tells."""
+    try:
+        inode = path.stat().st_ino
+        held = [one.split() for one in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+    except (OSError, ValueError):  # no Linux
+        return "another process"
+    # 1: FLOCK  ADVISORY  WRITE 4711 08:01:1835020 0 EOF; with -> before it where a process waits
+    for _, kind, *rest in held:
+        if kind != "->" and len(rest) > 3 and rest[3].rpartition(":")[2] == str(inode) and int(rest[2]) > 0:
+            return f"process {rest[2]}"
+    return "another process"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file; who holds it is said where that is waited for.
+
+    Raises:
+        InputError: as `check_locks`.
+    """
+    check_locks(path)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        log.warning("waiting for %s, which holds the lock %s; Ctrl-C ends the wait", holder_of(path), path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_locks(path: Path) -> None:

@@ -253,7 +253,7 @@ def compare(
     from collapse_cli.terminal import printing
 
     folders = [run_of(target, runs_dir) for target in targets]
-    if compare_families.of_text([folder.record()["config"] for folder in folders]):
+    if compare_families.of_text([folder.tree() for folder in folders]):
         found: Any = side_by_side.compare(folders)
     else:
         found = compare_families.compare_families(folders)

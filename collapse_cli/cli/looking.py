@@ -91,7 +91,7 @@ def status(
     from collapse_cli.terminal import printing
 
     folder = run_of(target, runs_dir)
-    record, rows, store = folder.record(), folder.rows(), Store(folder.runs / STORE)
+    record, tree, rows, store = folder.record(), folder.tree(), folder.rows(), Store(folder.runs / STORE)
     warn_of_damage([folder])
     stages: dict[str, list[int]] = {}
     for stage in folder.plan():
@@ -113,7 +113,7 @@ def status(
     }
     console.print(show.facts_table(facts, folder.name))
     if rows:
-        printing.print_rows(console, rows, record["config"])
+        printing.print_rows(console, rows, tree)
 
 
 def presets(as_json: Json = False) -> None:

@@ -3,25 +3,27 @@
 import hashlib
 import json
 import logging
+import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
+from collapse_cli import files, sealed
 from collapse_cli.config import Experiment, load, nearest, presets
 from collapse_cli.engine.store import write_atomically
-from collapse_cli.errors import ConfigError
-from collapse_cli.files import check_locks
+from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.records.made_with import git_state, hardware, versions
 
 log = logging.getLogger(__name__)
 STORE = "store"
+OF_A_RUN = ("run.json", "plan.json", "metrics.jsonl", "events.jsonl")
+KEY = re.compile(r"[0-9a-f]{64}")
 HALF_WRITTEN = re.compile(r"\.(run\.json|plan\.json|metrics\.jsonl)\.[0-9a-f]{8}")  # left by a kill
 NEEDED = {"policy", "seed", "generation", "model_key", "warnings"}
 NEEDED_OF_LM = NEEDED | {"perplexity", "predicted_tokens", "protocol"}
@@ -48,11 +50,9 @@ class RunFolder:
         if not can_be_named(name):
             raise ConfigError(f"--name {name[:120]!r}: {RULE_OF_NAMES}")
         self.runs, self.name, self.path = runs, name, runs / name
-        self._file, self._read, self._there = (
-            0,
-            0,
-            dict[Where, bytes](),
-        )  # of metrics.jsonl: which file, how far it was read, rows
+        # of metrics.jsonl: which file, how far it was read, and what its rows say
+        self._file, self._read = 0, 0
+        self._there: dict[Where, bytes] = {}
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -65,40 +65,54 @@ class RunFolder:
         Raises:
             ConfigError: when there is no such run, or its record cannot be read.
         """
-        try:
-            record: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        path = self.path / "run.json"
+        if os.path.lexists(self.path) and not self.path.is_dir():
+            raise ConfigError(f"{self.path} is a file; give the name of a run, or its folder")
+        if not os.path.lexists(path):
             near = nearest(self.name, names_of_runs(self.runs)) or made_by(self.name)
             raise ConfigError(
-                f"there is no run {self.name!r} in {self.runs}{near}; `collapse list` shows those that there are"
-            ) from None
-        except NotADirectoryError:
-            raise ConfigError(f"{self.path} is a file; give the name of a run, or its folder") from None
-        except (ValueError, RecursionError, IsADirectoryError) as error:
-            raise ConfigError(f"{self.path / 'run.json'} is damaged ({error}); remove it and run again") from None
-        if not isinstance(record, dict) or not {"config", "status", "created", "updated"} <= record.keys():
-            raise ConfigError(
-                f"{self.path / 'run.json'} is damaged (it is not the record of a run); remove it and run again"
+                f"there is no run {self.name!r} in {self.runs}{near}; `collapse list` shows what there is"
             )
+        try:
+            record = sealed.read(path)
+        except InputError as error:
+            raise ConfigError(f"{error}; remove it and run again") from None
+        if "config" not in record or not all(
+            isinstance(record.get(name), str) for name in ("status", "created", "updated")
+        ):
+            raise ConfigError(f"{path} is damaged (it is not the record of a run); remove it and run again")
         return record
 
+    def tree(self) -> dict[str, Any]:
+        """The configuration as it stands in `run.json`, of whatever version.
+
+        Raises:
+            ConfigError: as `record`.
+        """
+        tree = self.record()["config"]
+        if not isinstance(tree, dict):
+            raise ConfigError(
+                f"{self.path / 'run.json'} is damaged (it holds no configuration); remove it and run again"
+            )
+        return tree
+
     def config(self) -> Experiment:
-        return load(self.record()["config"], str(self.path / "run.json"))
+        return load(self.tree(), str(self.path / "run.json"))
 
     def plan(self) -> list[dict[str, Any]]:
         """The planned stages: kind, key, inputs (name -> key), for ([[policy, seed, generation], …])."""
-        try:
-            stages: list[dict[str, Any]] = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))["stages"]
-            whole = all({"kind", "key", "inputs", "for"} <= stage.keys() for stage in stages)
-            whole = whole and all(
-                isinstance(stage["key"], str) and isinstance(stage["inputs"], dict) for stage in stages
-            )
-        except FileNotFoundError:
+        path = self.path / "plan.json"
+        if not os.path.lexists(path):
             return []
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, IsADirectoryError):
+        try:
+            stages: list[dict[str, Any]] = sealed.read(path)["stages"]
+            whole = all(_is_planned(stage) for stage in stages)
+        except InputError as error:
+            raise ConfigError(f"{error}; give the run's command again") from None
+        except (KeyError, TypeError, AttributeError):
             whole = False
         if not whole:
-            raise ConfigError(f"{self.path / 'plan.json'} is damaged; give the run's command again")
+            raise ConfigError(f"{path} is damaged (it is not a plan); give the run's command again")
         return stages
 
     def rows(self) -> list[dict[str, Any]]:
@@ -106,7 +120,7 @@ class RunFolder:
 
         A line torn by a kill is left out.
         """
-        rows = _lines(self.path / "metrics.jsonl", self._needed())
+        rows, _ = self._lines()
         # side by side, whichever policy is measured first stands first in the file
         names = (*self._policies(), *(row["policy"] for row in rows))
         order = {name: index for index, name in enumerate(dict.fromkeys(names))}
@@ -114,23 +128,32 @@ class RunFolder:
 
     def damaged(self) -> int:
         """How many lines of `metrics.jsonl` are no rows, and are left out of `rows`."""
-        file = self.path / "metrics.jsonl"
-        if not file.is_file():
-            return 0
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        return sum(bool(line.strip()) for line in lines) - len(_lines(file, self._needed()))
+        return self._lines()[1]
+
+    def _lines(self, needed: Set[str] | None = None) -> tuple[list[dict[str, Any]], int]:
+        """The rows of `metrics.jsonl`, and how many lines are none.
+
+        Raises:
+            ConfigError: when it cannot be read, or is something else than a file.
+        """
+        try:
+            found, damaged = sealed.of_file(self.path / "metrics.jsonl")
+        except InputError as error:
+            raise ConfigError(f"{error}; move it away and give the run's command again") from None
+        rows = _rows(found, needed or self._needed())
+        return rows, damaged + len(found) - len(rows)
 
     def _needed(self) -> set[str]:
         """What a line must have to be a row."""
         try:
-            learner = self.record()["config"].get("learner", "lm")
-        except (ConfigError, AttributeError):  # rows can be read without it
+            learner = self.tree().get("learner", "lm")
+        except ConfigError:  # rows can be read without it
             learner = "lm"
         return NEEDED_OF_LM if learner == "lm" else NEEDED
 
     def _policies(self) -> Sequence[str]:
         try:
-            named = self.record()["config"]["loop"]["policies"]
+            named = self.tree()["loop"]["policies"]
         except (ConfigError, KeyError, TypeError):  # rows can be read without it
             return ()
         return [name for name in named if isinstance(name, str)] if isinstance(named, list) else ()
@@ -139,15 +162,19 @@ class RunFolder:
         """What this run will hold when `config` is run under its name: with what it holds already.
 
         Raises:
-            ConfigError: when the run was made by a different configuration.
+            ConfigError: when the run was made by a different configuration, or what is a file of a run is none.
         """
+        for name in (*OF_A_RUN, ".lock") if self.path.is_dir() else ():
+            try:
+                files.check_ordinary(self.path / name)
+            except InputError as error:
+                raise ConfigError(f"{error}; move it away and give the same command again") from None
         if not self.exists():
-            # a folder that another process is just beginning holds these, or hidden files, before its run.json
-            own = {"plan.json", "metrics.jsonl", "events.jsonl"}
+            # before its run.json the folder of a run holds its plan, or hidden files; one that lost it, a report, too
             if self.path.is_file():
                 raise ConfigError(f"{self.path} is a file, and the run's folder must be there; give another --name")
             names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
-            if any(not name.startswith(".") for name in names - own):
+            if "plan.json" not in names and any(not name.startswith(".") for name in names.difference(OF_A_RUN)):
                 raise ConfigError(f"{self.path} holds files that are not a run's; give another --name")
             return config
         old = self.config()
@@ -194,8 +221,7 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         self.path.mkdir(parents=True, exist_ok=True)
-        check_locks(self.path / ".lock")
-        with FileLock(self.path / ".lock"):
+        with files.locked(self.path / ".lock"):
             yield
 
     def start(
@@ -218,7 +244,7 @@ class RunFolder:
                 if HALF_WRITTEN.fullmatch(path.name):
                     path.unlink()
             created = self.record()["created"] if self.exists() else _now()
-            write_atomically(self.path / "plan.json", json.dumps({"stages": plan}, indent=1))
+            write_atomically(self.path / "plan.json", sealed.sealed({"stages": plan}))
             record = {
                 "name": self.name,
                 "status": "started",
@@ -230,13 +256,16 @@ class RunFolder:
                 "git": git_state(),
                 "hardware": hardware(),
             }
-            write_atomically(self.path / "run.json", json.dumps(record, indent=1))
+            write_atomically(self.path / "run.json", sealed.sealed(record, allow_nan=True))
             file = self.path / "metrics.jsonl"
-            text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-            needed = NEEDED_OF_LM if config.learner == "lm" else NEEDED
-            kept = [row for row in _lines(file, needed) if measured.get(_where(row)) == row.get("eval_keys", ())]
-            clean = "".join(json.dumps(row) + "\n" for row in kept)
-            if clean != text:
+            rows, damaged = self._lines(NEEDED_OF_LM if config.learner == "lm" else NEEDED)
+            if damaged:
+                log.warning("%s: %d lines were torn or changed; what they said is written again", file, damaged)
+            times = Counter(map(_where, rows))  # what is there twice says two things perhaps: it is written again
+            once = [row for row in rows if times[_where(row)] == 1]
+            kept = [row for row in once if measured.get(_where(row)) == row.get("eval_keys", ())]
+            clean = "".join(map(sealed.line, kept))
+            if clean.encode() != (file.read_bytes() if file.exists() else b""):
                 write_atomically(file, clean)
 
     def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -252,10 +281,10 @@ class RunFolder:
             other = {_where(row): row for row in rows if self._there.get(_where(row), _said(row)) != _said(row)}
             if other:
                 file = self.path / "metrics.jsonl"
-                kept = [row for row in _lines(file, self._needed()) if _where(row) not in other]
-                write_atomically(file, "".join(json.dumps(row) + "\n" for row in [*kept, *other.values()]))
+                kept = [row for row in self._lines()[0] if _where(row) not in other]
+                write_atomically(file, "".join(map(sealed.line, [*kept, *other.values()])))
                 log.warning("%s: rows that differed from the store: %d; they are written again", file, len(other))
-            _append(self.path / "metrics.jsonl", *new)
+            sealed.append(self.path / "metrics.jsonl", *new)
             return bool(new or other)
 
     def _look_again(self) -> None:
@@ -275,11 +304,12 @@ class RunFolder:
                 added = lines.read()
             whole = added[: added.rfind(b"\n") + 1]  # a line torn by a kill is looked at again
             self._read += len(whole)
-            self._there |= {_where(row): _said(row) for row in _rows(whole.decode("utf-8", "replace"), self._needed())}
+            found, _ = sealed.in_lines(whole)
+            self._there |= {_where(row): _said(row) for row in _rows(found, self._needed())}
 
     def add_event(self, event: Mapping[str, Any]) -> None:
         with self.locked():
-            _append(self.path / "events.jsonl", {"time": _now(), **event})
+            sealed.append(self.path / "events.jsonl", {"time": _now(), **event})
 
     def finish(self, status: str, error: str = "") -> None:
         """Write how the run ended: success, interrupted or error."""
@@ -288,7 +318,7 @@ class RunFolder:
             record.pop("error", None)
             if error:
                 record["error"] = error
-            write_atomically(self.path / "run.json", json.dumps(record, indent=1))
+            write_atomically(self.path / "run.json", sealed.sealed(record, allow_nan=True))
 
 
 def run_of(target: str, runs: Path) -> RunFolder:
@@ -332,36 +362,27 @@ def _said(row: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).digest()[:16]
 
 
-def _lines(file: Path, needed: Set[str]) -> list[dict[str, Any]]:
-    """The rows of a file that can be rows of a run."""
-    return _rows(file.read_text(encoding="utf-8", errors="replace"), needed) if file.is_file() else []
+def _is_planned(stage: Mapping[str, Any]) -> bool:
+    """Whether an entry of a plan is one: its names and keys are printed, and looked for in the store."""
+    keys = (stage["key"], *stage["inputs"].values())
+    return (
+        all(isinstance(key, str) and KEY.fullmatch(key) for key in keys)
+        and isinstance(stage["kind"], str)
+        and isinstance(stage["for"], list)
+    )
 
 
-def _rows(text: str, needed: Set[str]) -> list[dict[str, Any]]:
-    """The lines that can be rows of a run; a policy's name is printed, so control characters in it are damage."""
+def _rows(found: Sequence[dict[str, Any]], needed: Set[str]) -> list[dict[str, Any]]:
+    """Those that can be rows of a run; a policy's name is printed, so control characters in it are damage."""
     rows = []
-    for line in text.splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue  # torn by a kill; what it said is in the store
-        if not (isinstance(row, dict) and row.keys() >= needed):
+    for row in found:
+        if not row.keys() >= needed:
             continue
         whole = all(type(row[name]) is int for name in ("seed", "generation"))
         whole = whole and all(isinstance(row[name], str) for name in ("policy", "model_key"))
         if whole and row["policy"].isprintable():
             rows.append(row)
     return rows
-
-
-def _append(file: Path, *rows: Mapping[str, Any]) -> None:
-    with file.open("a+", encoding="utf-8") as out:
-        if out.tell() > 0:
-            out.seek(out.tell() - 1)
-            torn = out.read(1) != "\n"
-            out.write("\n" if torn else "")
-        out.writelines(json.dumps(row) + "\n" for row in rows)
-        out.flush()
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:

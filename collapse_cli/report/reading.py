@@ -1,6 +1,5 @@
 """Run folders as the report reads them: every field is looked at, and what cannot be read is left out and said."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +8,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from collapse_cli import sealed
 from collapse_cli.findings.diagnosis import counted
 from collapse_cli.findings.expectations import is_mixture, learner_of, planned_cells
 from collapse_cli.metrics.families import headline
@@ -170,7 +170,7 @@ def read(folders: Sequence[RunFolder]) -> list[Run]:
     for folder in folders:
         same = sum(run.name.split(" #")[0] == folder.name for run in runs)
         rows, notes = read_rows(folder.path / "metrics.jsonl")
-        events, torn = _objects(folder.path / "events.jsonl")
+        events, torn = sealed.of_file(folder.path / "events.jsonl")
         if torn:
             notes.append(f"events.jsonl: lines that could not be read: {torn}")
         name = f"{folder.name} #{same + 1}" if same else folder.name
@@ -219,7 +219,7 @@ def thinned(generations: Sequence[int], most: int = GENERATIONS) -> list[int]:
 
 def read_rows(file: Path) -> tuple[list[Row], list[str]]:
     """The rows of a metrics.jsonl that say which policy, seed and generation they are of, each field checked."""
-    lines, torn = _objects(file)
+    lines, torn = sealed.of_file(file)
     skipped: Counter[str] = Counter()
     rows: dict[tuple[str, int, int], Row] = {}
     lost = 0
@@ -362,24 +362,3 @@ def _texts(name: str, value: list[Any]) -> Iterator[dict[str, Any]]:
 def _count(value: object) -> int | None:
     """A seed or a generation: a whole number that is not absurd."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
-
-
-def _objects(file: Path) -> tuple[list[dict[str, Any]], int]:
-    """The JSON objects of a file of lines, and how many lines hold none. A file that is not there has none."""
-    found, torn = [], 0
-    if not file.is_file():
-        return [], 0
-    # not splitlines: U+2028 and others end no line of JSON
-    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            torn += 1
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-        else:
-            torn += 1
-    return found, torn

@@ -4,9 +4,7 @@ from pathlib import Path
 
 from collapse_cli.engine.store import Store, size_of
 from collapse_cli.errors import ConfigError
-from collapse_cli.records.rundir import STORE, RunFolder
-
-OF_A_RUN = ("run.json", "plan.json", "metrics.jsonl", "events.jsonl")
+from collapse_cli.records.rundir import OF_A_RUN, STORE, RunFolder
 
 
 def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:

@@ -106,7 +106,7 @@ class Found:
 
 
 def rows_of(runs: Path, name: str) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (runs / name / "metrics.jsonl").read_text().splitlines()]
+    rows = e2e.read_lines(runs / name / "metrics.jsonl")
     without = [
         {key: value for key, value in row.items() if key not in ("seconds", "speed", "peak_memory_mb")} for row in rows
     ]

@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from collapse_cli import files
 from collapse_cli.config import Experiment, load
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError, InputError
@@ -55,7 +57,8 @@ def test_rows_that_differ_from_the_store_are_written_again(tmp_path: Path, caplo
     assert not folder.add_rows([row(0), row(1, warnings=["later"]), row(2)])
     assert caplog.records == []
     file = folder.path / "metrics.jsonl"
-    file.write_text(file.read_text().replace("11.0", "12.5"))
+    changed = [row(0), row(1, perplexity=12.5), row(2)]  # without digests, as earlier versions wrote them
+    file.write_text("".join(json.dumps(one) + "\n" for one in changed))
     with caplog.at_level(logging.WARNING):
         assert RunFolder(tmp_path, "one").add_rows([row(0), row(1), row(2)])
     assert [record.getMessage() for record in caplog.records] == [
@@ -89,6 +92,32 @@ def test_a_file_system_without_locks_is_refused_and_never_waited_for(
         pass
     with pytest.raises(InputError, match="has no locks"):
         RunFolder(tmp_path, "one").add_event({})
+
+
+def test_who_holds_a_lock_is_said_at_once_and_ctrl_c_ends_the_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0.05)
+    hold = (
+        "import sys; from pathlib import Path; from collapse_cli.rundir import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1]), 'one').locked(): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        ctrl_c = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+        ctrl_c.start()
+        with pytest.raises(KeyboardInterrupt):
+            RunFolder(tmp_path, "one").add_event({})
+        ctrl_c.join()
+        other.communicate()
+    who = f"process {other.pid}" if sys.platform == "linux" else "another process"
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == f"waiting for {who}, which holds the lock {tmp_path / 'one' / '.lock'}; Ctrl-C ends the wait"
+    RunFolder(tmp_path, "one").add_event({})
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])

@@ -14,6 +14,7 @@ import pytest
 from rich.cells import cell_len
 from support import e2e
 
+from collapse_cli import sealed
 from collapse_cli.terminal import console
 from collapse_cli.terminal import text as terminal
 
@@ -95,11 +96,11 @@ def test_a_run_folder_cannot_command_the_terminal(tmp_path: Path) -> None:
     folder.mkdir()
     config = e2e.write_experiment(tmp_path)
     e2e.run(config, tmp_path / "made", "--generations", "0")
-    record = json.loads((tmp_path / "made" / "tiny" / "run.json").read_text())
+    record = sealed.read(tmp_path / "made" / "tiny" / "run.json")
     record |= {"status": "error", "error": "\x1b[2J" + "gone \u202e[bold]" + "e" * 10**5, "created": "\x9bnow"}
     (folder / "run.json").write_text(json.dumps(record))
-    rows = (tmp_path / "made" / "tiny" / "metrics.jsonl").read_text().splitlines()
-    spoilt = json.loads(rows[0]) | {"policy": "[red]keep[/]", "warnings": ["\x1b]0;x\x07 warning \u202e"]}
+    rows = e2e.read_lines(tmp_path / "made" / "tiny" / "metrics.jsonl")
+    spoilt = rows[0] | {"policy": "[red]keep[/]", "warnings": ["\x1b]0;x\x07 warning \u202e"]}
     (folder / "metrics.jsonl").write_text(json.dumps(spoilt) + "\n")
     result = e2e.collapse("status", str(folder))
     assert result.code == 0

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from collapse_cli import tracking
+from collapse_cli import sealed, tracking
 from collapse_cli.config import Experiment, load
 from collapse_cli.errors import ConfigError
 from collapse_cli.records.rundir import RunFolder
@@ -170,7 +170,7 @@ def test_off_imports_no_tracker_and_writes_nothing(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from collapse_cli import tracking
+from collapse_cli import sealed, tracking
 from collapse_cli.config import Experiment
 with tracking.open_mirrors(Experiment(), Path({str(tmp_path)!r}), "x", {{}}) as mirrors:
     mirrors.add({{"policy": "keep-0", "seed": 0, "generation": 0, "perplexity": 1.0}})
@@ -322,7 +322,7 @@ def test_mlflow_broken_in_the_middle_of_a_row_loses_nothing_and_is_mended_by_the
             mirrors.add(row)
     (message,) = said(caplog)
     assert message.startswith("mlflow failed, and this run goes on without it (")
-    assert [json.loads(line) for line in run.metrics().splitlines()] == rows
+    assert sealed.of_file(run.folder.path / "metrics.jsonl") == (rows, 0)
     with sqlite3.connect(database) as data:
         data.execute("ALTER TABLE metrics_gone RENAME TO metrics")
     run.go([])

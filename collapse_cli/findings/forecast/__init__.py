@@ -44,7 +44,7 @@ def forecast(folder: RunFolder, *, factor: float = 1.5, generation: int | None =
         ConfigError: when there is no such run, nothing was measured in it, or an argument is out of range.
     """
     record = folder.record()
-    check_kind(folder.name, record["config"])
+    check_kind(folder.name, folder.tree())
     rows = folder.rows()
     if not rows:
         raise ConfigError(
