@@ -99,7 +99,7 @@ def test_who_holds_a_lock_is_said_at_once_and_ctrl_c_ends_the_wait(
 ) -> None:
     monkeypatch.setattr(files, "PATIENCE", 0.05)
     hold = (
-        "import sys; from pathlib import Path; from collapse_cli.rundir import RunFolder\n"
+        "import sys; from pathlib import Path; from collapse_cli.records.rundir import RunFolder\n"
         "with RunFolder(Path(sys.argv[1]), 'one').locked(): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -90,7 +90,7 @@ def test_a_changed_number_of_a_row_is_left_out_and_said(tmp_path: Path, home: Pa
     assert RunFolder(tmp_path / "runs", "numbers").rows() == whole[1:]
     result = e2e.collapse(command, "numbers", "--runs-dir", tmp_path / "runs")
     if command == "report":
-        assert "metrics.jsonl: 1 lines could not be read" in (file.parent / "report.html").read_text()
+        assert "metrics.jsonl: lines that could not be read: 1" in (file.parent / "report.html").read_text()
     elif command != "forecast":  # which is of language models
         assert "1 line is damaged and left out" in result.err
     made = e2e.run(tmp_path.parent / home.name / "numbers.toml", tmp_path / "runs")
