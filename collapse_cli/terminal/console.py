@@ -266,6 +266,8 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]], run: str) -> Table:
             else ()
         )
         table.add_row(*where, logged, f"{row[measure]:,.4f}", difference, *of_text)
+    if text and any(row.get("word_perplexity", 0.0) is None for row in rows):
+        table.caption = f"–: word perplexity is {NO_WORDS}"
     return table
 
 

@@ -50,7 +50,10 @@ def test_where_no_word_ends_there_is_no_word_perplexity(words: int) -> None:
     assert "not defined" in console.word_perplexity(None)
     row = {"policy": "keep-0", "seed": 0, "generation": 0, "measure": "perplexity", "logged": 54.0, "pruned": False}
     row |= {"perplexity": 54.0, "difference": 0.0, "word_perplexity": None, "bits_per_byte": 2.3}
-    assert "–" in list(console.evaluation_table([row], "run").columns[6].cells)
+    table = console.evaluation_table([row], "run")
+    assert list(table.columns[6].cells) == ["–"]
+    assert "not defined: no white space" in str(table.caption)
+    assert console.evaluation_table([row | {"word_perplexity": 90.0}], "run").caption is None
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
