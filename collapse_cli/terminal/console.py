@@ -144,7 +144,7 @@ def number(count: float) -> str:
 
 def perplexity(value: float) -> str:
     """Three digits, or all before the point: 46.9, 974, 1,204, 3.02e+09. One at the largest float is only known to be beyond."""
-    if value >= sys.float_info.max * (1 - 1e-9):  # a mean of logarithms does not quite come back to it
+    if 1e308 < value < math.inf:  # a mean of logarithms does not quite come back to the largest float
         return "above 1e308"
     if not math.isfinite(value) or value >= 1e6:
         return f"{value:.3g}"
