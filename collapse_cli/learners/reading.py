@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from collapse_cli.data import zipf
+from collapse_cli.data import textfiles, zipf
 from collapse_cli.data.dataset import SPLITS, Dataset, Text, how_many, load_text, unchanged
 from collapse_cli.errors import InputError
 from collapse_cli.learners import lm_measures as measures
@@ -171,7 +171,9 @@ def encode(
     for done, split in enumerate(name for name in SPLITS if name in text.splits):
         stream = texts.encode(tokenizer, text.splits[split], line_bos=data["line_bos"])
         size = data["block_size"] if split == "train" else data["eval_block_size"]
-        rows[split] = texts.blocks(stream, size, split, tail=split == "test" and data.get("test_tail", False))
+        rows[split] = texts.blocks(
+            stream, size, textfiles.WORDS[split], tail=split == "test" and data.get("test_tail", False)
+        )
         if split == "test":
             lost = texts.losses(tokenizer, text.splits[split], stream, apart=language is None)
         joined = "".join(text.splits[split])

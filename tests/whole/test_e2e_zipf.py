@@ -116,7 +116,7 @@ def test_words_of_other_text_are_tokens_too(tmp_path: Path) -> None:
         ("data.zipf.vocabulary=4", "data.zipf.vocabulary must be at least 8"),
         ("data.zipf.vocab=40", "data.zipf.vocabulary"),
         ("data.train=a.txt", "data.source = zipf has no files"),
-        ("data.zipf.test_tokens=16", "the valid text has 16 tokens, less than one block"),
+        ("data.zipf.test_tokens=16", "the validation text has 16 tokens, less than one block"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(tmp_path: Path, made: tuple[Path, Path], setting: str, said: str) -> None:
