@@ -24,7 +24,7 @@ from collapse_cli.engine.store import Store
 from collapse_cli.experiment import blocks, kinds
 from collapse_cli.learners import learner_class
 from collapse_cli.run import runner
-from collapse_cli.run.preparation import Silent
+from collapse_cli.run.observers.computed import Computed
 
 
 def bare(config: Experiment, root: Path) -> float:
@@ -32,13 +32,13 @@ def bare(config: Experiment, root: Path) -> float:
     resolved = learner_class(config.learner).resolve(config.model_dump(mode="json"))
     planned, store = kinds.plan(Experiment.model_validate(resolved.tree), resolved.hints), Store(root)
     root.mkdir(parents=True)
-    LocalExecutor(store, kinds.BODIES).run([one for one in planned.stages.values() if one.kind == "data"], Silent())
+    LocalExecutor(store, kinds.BODIES).run([one for one in planned.stages.values() if one.kind == "data"], Computed())
     total = 0.0
     for stage in planned.stages.values():
         if stage.kind == "data":
             continue
         LocalExecutor(store, kinds.BODIES).run(
-            [made for made in stage.inputs.values() if made.kind != "data"], Silent()
+            [made for made in stage.inputs.values() if made.kind != "data"], Computed()
         )
         inputs = {name: store.get(made.key) for name, made in stage.inputs.items()}
         first, last = stage.params["generations"]

@@ -7,24 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
+from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Body, Finished, Stage, Workplace
 from collapse_cli.engine.store import Store
 from collapse_cli.process import OUTPUT, peak_memory_mb
 
 WAIT_SECONDS = 0.2  # between two looks at a stage that another process holds
-
-
-class Listener(Protocol):
-    """Hears what happens to stages; `console.py` shows it and `rundir.py` writes it down."""
-
-    def started(self, stage: Stage) -> None: ...
-    def progress(self, stage: Stage, done: int, total: int, unit: str) -> None: ...
-    def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
-        """`memory_mb`: the most its process ever held."""
-
-    def waiting(self, stage: Stage) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -38,10 +27,10 @@ class LocalExecutor:
     store: Store
     bodies: Mapping[str, Body]
 
-    def run(self, plan: Sequence[Stage], listener: Listener) -> None:
+    def run(self, plan: Sequence[Stage], observer: Observer) -> None:
         """Bring every stage of `plan` (inputs before their users) into the store; those that are there cost nothing.
 
-        `listener.finished` is called once a stage, after all its inputs were.
+        `observer.finished` is called once a stage, after all its inputs were.
         """
         todo = {stage.key: stage for stage in plan}
         announced: set[str] = set()
@@ -49,20 +38,20 @@ class LocalExecutor:
             before = len(todo)
             for stage in ready(todo):
                 if self.store.has(stage.key):
-                    listener.finished(stage, self.store.get(stage.key), cached=True, memory_mb=peak_memory_mb())
-                elif (done := self.compute(stage, listener)) is not None:
+                    observer.finished(stage, self.store.get(stage.key), cached=True, memory_mb=peak_memory_mb())
+                elif (done := self.compute(stage, observer)) is not None:
                     made, cached = done
-                    listener.finished(stage, made, cached=cached, memory_mb=peak_memory_mb())
+                    observer.finished(stage, made, cached=cached, memory_mb=peak_memory_mb())
                 else:
                     if stage.key not in announced:
                         announced.add(stage.key)
-                        listener.waiting(stage)
+                        observer.waiting(stage)
                     continue
                 del todo[stage.key]
             if len(todo) == before:
                 time.sleep(WAIT_SECONDS)
 
-    def compute(self, stage: Stage, listener: Listener) -> tuple[Finished, bool] | None:
+    def compute(self, stage: Stage, observer: Observer) -> tuple[Finished, bool] | None:
         """Compute a stage whose inputs are in the store, under its lock; None when another process holds that.
 
         Inputs that turn out to be damaged are set aside and computed again first, and what those are made from.
@@ -81,31 +70,31 @@ class LocalExecutor:
                 if damaged is not None:
                     chain.append(damaged)
                     continue
-            done = self._compute_locked(one, listener)
+            done = self._compute_locked(one, observer)
             if done is None or one is stage:
                 return done
             made, cached = done
             if not cached:
-                listener.finished(one, made, cached=False, memory_mb=peak_memory_mb())
+                observer.finished(one, made, cached=False, memory_mb=peak_memory_mb())
             chain.pop()
 
-    def _compute_locked(self, stage: Stage, listener: Listener) -> tuple[Finished, bool] | None:
+    def _compute_locked(self, stage: Stage, observer: Observer) -> tuple[Finished, bool] | None:
         with self.store.locked(stage.key) as mine:
             if not mine:
                 return None
             if self.store.sound(stage.key):
                 return self.store.get(stage.key), True
             self.store.set_aside(stage)
-            return self._compute(stage, listener), False
+            return self._compute(stage, observer), False
 
-    def _compute(self, stage: Stage, listener: Listener) -> Finished:
-        listener.started(stage)
+    def _compute(self, stage: Stage, observer: Observer) -> Finished:
+        observer.started(stage)
         inputs = {name: self.store.get(made.key) for name, made in stage.inputs.items()}
         start = time.perf_counter()
         place = Workplace(
             folder=self.store.attempt(stage.key),
             scratch=self.store.scratch(stage.key),
-            tell=lambda done, total, unit: listener.progress(stage, done, total, unit),
+            tell=lambda done, total, unit: observer.progress(stage, done, total, unit),
         )
         with disk_errors(self.store.root):
             facts = self.bodies[stage.kind](stage, inputs, place)

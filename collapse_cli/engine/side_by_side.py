@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from collapse_cli.engine.executors import WAIT_SECONDS, Listener, ready
+from collapse_cli.engine.executors import WAIT_SECONDS, ready
+from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Plan, Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import UserError
@@ -64,7 +65,7 @@ class SideBySide:
     crew: "Sequence[Worker]"
     threads: Mapping[str, int]
 
-    def run(self, plan: Sequence[Stage], listener: Listener) -> None:
+    def run(self, plan: Sequence[Stage], observer: Observer) -> None:
         """As `LocalExecutor.run`.
 
         Raises:
@@ -75,15 +76,15 @@ class SideBySide:
         held: dict[str, float] = {}  # keys that another process has: when to ask for them again
         announced: set[str] = set()
         while todo:
-            self._hand_out(todo, held, listener)
+            self._hand_out(todo, held, observer)
             for worker, said in _messages(self.crew, WAIT_SECONDS if held else None):
                 stage = worker.stage
                 assert stage is not None
                 match said["event"]:
                     case "started":
-                        listener.started(_among(stage, said["key"]))
+                        observer.started(_among(stage, said["key"]))
                     case "progress":
-                        listener.progress(_among(stage, said["key"]), said["done"], said["total"], said["unit"])
+                        observer.progress(_among(stage, said["key"]), said["done"], said["total"], said["unit"])
                     case "note":
                         _note(said["text"])
                     case "held":
@@ -91,16 +92,16 @@ class SideBySide:
                         held[stage.key] = time.monotonic() + WAIT_SECONDS
                         if stage.key not in announced:
                             announced.add(stage.key)
-                            listener.waiting(stage)
+                            observer.waiting(stage)
                     case "finished":
                         worker.stage = None
                         held.pop(stage.key, None)
                         made = self.store.get(stage.key)
-                        listener.finished(stage, made, cached=said["cached"], memory_mb=said["memory_mb"])
+                        observer.finished(stage, made, cached=said["cached"], memory_mb=said["memory_mb"])
                         del todo[stage.key]
                     case "remade":
                         one = _among(stage, said["key"])
-                        listener.finished(one, self.store.get(one.key), cached=False, memory_mb=said["memory_mb"])
+                        observer.finished(one, self.store.get(one.key), cached=False, memory_mb=said["memory_mb"])
                     case "mistake":
                         raise WorkerError(said["text"])
                     case "system":
@@ -108,7 +109,7 @@ class SideBySide:
                     case "failure":
                         raise RuntimeError(f"a worker failed at {stage.kind} {stage.key[:12]}:\n{said['text']}")
 
-    def _hand_out(self, todo: dict[str, Stage], held: dict[str, float], listener: Listener) -> None:
+    def _hand_out(self, todo: dict[str, Stage], held: dict[str, float], observer: Observer) -> None:
         """Give every idle worker a stage that is ready; take out of `todo` what the store has."""
         at_work = {worker.stage.key for worker in self.crew if worker.stage is not None}
         idle = [worker for worker in self.crew if worker.stage is None]
@@ -117,7 +118,7 @@ class SideBySide:
                 continue
             if self.store.has(stage.key):
                 held.pop(stage.key, None)
-                listener.finished(stage, self.store.get(stage.key), cached=True)
+                observer.finished(stage, self.store.get(stage.key), cached=True)
                 del todo[stage.key]
             elif idle:
                 idle.pop(0).begin(stage, self.threads[stage.key])

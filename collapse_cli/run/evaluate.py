@@ -20,7 +20,7 @@ from collapse_cli.experiment.loop import ROWS
 from collapse_cli.learners.family import State
 from collapse_cli.records.rundir import STORE, RunFolder
 from collapse_cli.run import early
-from collapse_cli.run.preparation import Silent
+from collapse_cli.run.observers.computed import Computed
 
 MEASURE, TEXT = "perplexity", ("lm", "ngram")
 AGREEMENT = 1e-4  # relative; a larger difference from what was logged is one
@@ -201,7 +201,7 @@ def _data_stages(planned: Plan) -> list[Stage]:
 def _data(planned: Plan, store: Store) -> dict[str, Finished]:
     stages = _data_stages(planned)
     store.root.mkdir(parents=True, exist_ok=True)
-    LocalExecutor(store, BODIES).run(stages, Silent())
+    LocalExecutor(store, BODIES).run(stages, Computed())
     return {stage.key: store.get(stage.key) for stage in stages}
 
 

@@ -10,7 +10,7 @@ from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.engine.executors import LocalExecutor, missing
 from collapse_cli.engine.side_by_side import width, workers_for
-from collapse_cli.engine.stage import Finished, Plan, Stage
+from collapse_cli.engine.stage import Plan, Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
 from collapse_cli.experiment import mixture, policies
@@ -19,6 +19,7 @@ from collapse_cli.learners import Resolved
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run import costs
 from collapse_cli.run.costs import Cost, Size
+from collapse_cli.run.observers.computed import Computed
 from collapse_cli.terminal import console as show
 
 # When stages are worked on side by side unasked. Nothing measured has a say: it decides how sums are rounded.
@@ -50,20 +51,6 @@ class Prepared:
     threads: dict[str, int]
 
 
-class Silent:
-    """A listener that shows nothing; it only remembers what was computed."""
-
-    def __init__(self) -> None:
-        self.computed: list[str] = []
-
-    def started(self, stage: Stage) -> None: ...
-    def progress(self, stage: Stage, done: int, total: int, unit: str) -> None: ...
-    def waiting(self, stage: Stage) -> None: ...
-    def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
-        if not cached:
-            self.computed.append(stage.key)
-
-
 def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path | None, jobs: int) -> Prepared:
     """Look everything up and bring the real data into the store (or, for a dry run, into a temporary one)."""
     import torch
@@ -72,12 +59,12 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     resolved = learner.resolve(config.model_dump(mode="json"))
     config = folder.check(Experiment.model_validate(resolved.tree))
     planned = plan(config, resolved.hints)
-    listener, notes, rows = Silent(), [], dict.fromkeys(("train", "test", "reserve"), 0)
+    observer, notes, rows = Computed(), [], dict.fromkeys(("train", "test", "reserve"), 0)
     stage = next(iter(planned.stages.values()))
     if stage.kind == "data":  # a mixture that is done in memory draws its own
         place = store if temporary is None or store.has(stage.key) else Store(temporary)
         place.root.mkdir(parents=True, exist_ok=True)
-        LocalExecutor(place, BODIES).run([stage], listener)
+        LocalExecutor(place, BODIES).run([stage], observer)
         data = place.get(stage.key)
         rows, notes = {split: about["rows"] for split, about in data.facts["splits"].items()}, data.facts["notes"]
         if config.kind == "mixture":
@@ -102,7 +89,7 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     )
     cores = torch.get_num_threads()
     prepared = Prepared(
-        config, resolved, planned, list(dict.fromkeys([*resolved.notes, *notes])), listener.computed, size, 1, {}
+        config, resolved, planned, list(dict.fromkeys([*resolved.notes, *notes])), observer.keys, size, 1, {}
     )
     worth = LIGHT_WORTH if learner.light else WORTH
     pays = not torch.cuda.is_available() and size.parameters <= LARGE and nominal_seconds(prepared) > worth

@@ -79,7 +79,7 @@ def _lines_of_input() -> Iterator[dict[str, Any]]:
 
 
 class Telling(logging.Handler):
-    """Passes on what happens: as a listener what an executor tells of a stage, as a log handler the engine's notes."""
+    """Passes on what happens: as an observer what an executor tells of a stage, as a log handler the engine's notes."""
 
     def __init__(self, answers: TextIO) -> None:
         super().__init__(logging.WARNING)

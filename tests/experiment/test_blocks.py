@@ -16,8 +16,8 @@ from collapse_cli.engine.stage import Finished, Plan, Stage, Workplace
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import InputError
 from collapse_cli.experiment import blocks, kinds
-from collapse_cli.run.preparation import Silent
-from collapse_cli.run.runner import Reading, metrics_row
+from collapse_cli.run.observers.computed import Computed
+from collapse_cli.run.observers.rows import ReadOnce, metrics_row
 
 POLICIES = ["keep-0", "keep-10", "keep-100", "fresh-20", "accumulate", "accumulate-subsample"]
 NOT_NUMBERS = ("seconds", "model_key", "model_dir", "eval_keys")
@@ -41,7 +41,7 @@ def run(config: Experiment, root: Path) -> tuple[Plan, Store]:
     """All stages of an experiment in a store of its own."""
     planned, store = kinds.plan(config, {}), Store(root)
     root.mkdir(exist_ok=True)
-    LocalExecutor(store, kinds.BODIES).run(list(planned.stages.values()), Silent())
+    LocalExecutor(store, kinds.BODIES).run(list(planned.stages.values()), Computed())
     return planned, store
 
 
@@ -49,7 +49,7 @@ def rows_of(planned: Plan, store: Store) -> dict[tuple[str, int, int], dict[str,
     """The rows of metrics.jsonl as JSON has them, without what is no number."""
     found = {}
     for one in planned.generations:
-        row = json.loads(json.dumps(metrics_row(one, Reading(store))))
+        row = json.loads(json.dumps(metrics_row(one, ReadOnce(store))))
         found[one.policy, one.seed, one.generation] = {
             name: value for name, value in row.items() if name not in NOT_NUMBERS
         }
@@ -168,7 +168,7 @@ def test_thousands_of_generations_are_few_files(tmp_path: Path) -> None:
     files = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
     assert len(planned.generations) == 2 * 2051
     assert len(files) < 200
-    last = metrics_row(planned.generations[-1], Reading(store))
+    last = metrics_row(planned.generations[-1], ReadOnce(store))
     assert (last["policy"], last["generation"], last["train_rows"]) == ("accumulate", 2050, 30 * 2051)
     assert 0.3 < last["variance"] < 2
 
@@ -181,7 +181,7 @@ def test_models_of_a_block_can_be_read_again(tmp_path: Path) -> None:
     middle = planned.generations[5]
     assert sorted(blocks.models_of(store.folder(middle.train.key))) == [4, 5, 6]
     variances = np.diagonal(models[7]["covariance"], axis1=1, axis2=2)
-    assert np.isclose(variances.mean(), metrics_row(last, Reading(store))["variance"])
+    assert np.isclose(variances.mean(), metrics_row(last, ReadOnce(store))["variance"])
 
 
 def test_large_models_are_not_kept_for_every_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment import kinds, mixture
 from collapse_cli.experiment.loop import CORPUS, ROWS
 from collapse_cli.learners import learner_class
-from collapse_cli.run.preparation import Silent
-from collapse_cli.run.runner import Reading, metrics_row
+from collapse_cli.run.observers.computed import Computed
+from collapse_cli.run.observers.rows import ReadOnce, metrics_row
 
 DIGITS = {
     "kind": "mixture",
@@ -46,10 +46,10 @@ def resolved(tree: dict[str, Any]) -> tuple[Experiment, dict[str, Any]]:
 
 def run(tree: dict[str, Any], root: Path) -> tuple[Plan, Store, list[str]]:
     config, hints = resolved(tree)
-    planned, store, listener = kinds.plan(config, hints), Store(root), Silent()
+    planned, store, listener = kinds.plan(config, hints), Store(root), Computed()
     root.mkdir(parents=True, exist_ok=True)
     LocalExecutor(store, kinds.BODIES).run(list(planned.stages.values()), listener)
-    return planned, store, listener.computed
+    return planned, store, listener.keys
 
 
 # --- the grid ---------------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_synthetic_rows_stand_where_real_ones_would_otherwise(digits: tuple[Plan
 
 def test_rows_say_the_cell_and_what_was_measured(digits: tuple[Plan, Store, list[str]]) -> None:
     planned, store, _ = digits
-    rows = [metrics_row(one, Reading(store)) for one in planned.generations]
+    rows = [metrics_row(one, ReadOnce(store)) for one in planned.generations]
     row = next(row for row in rows if row["policy"] == "n=60 p2=0.25 g=30 m=16" and row["seed"] == 1)
     assert {name: row[name] for name in ("rows", "real_rows", "synthetic_rows", "share", "size", "generation")} == {
         "rows": 60,
@@ -191,7 +191,7 @@ def test_rows_say_the_cell_and_what_was_measured(digits: tuple[Plan, Store, list
 def test_killed_anywhere_the_chain_does_what_is_missing_and_ends_the_same(
     digits: tuple[Plan, Store, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = [metrics_row(one, Reading(digits[1])) for one in digits[0].generations]
+    expected = [metrics_row(one, ReadOnce(digits[1])) for one in digits[0].generations]
     publish = Store.publish
     left = [0]
 
@@ -214,7 +214,7 @@ def test_killed_anywhere_the_chain_does_what_is_missing_and_ends_the_same(
             continue
         computed += done
     assert len(computed) == len(digits[2]) - 1 - 3 - 10 - 20
-    found = [metrics_row(one, Reading(store)) for one in planned.generations]
+    found = [metrics_row(one, ReadOnce(store)) for one in planned.generations]
     assert [{**row, "seconds": 0} for row in found] == [{**row, "seconds": 0} for row in expected]
 
 
@@ -225,12 +225,12 @@ def test_cells_in_memory_make_few_stages(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(mixture, "TOGETHER", 3)
     planned, store, _ = run(REGRESSION, tmp_path / "store")
     assert [stage.kind for stage in planned.stages.values()] == ["block"] * 3 * 2
-    rows = [metrics_row(one, Reading(store)) for one in planned.generations]
+    rows = [metrics_row(one, ReadOnce(store)) for one in planned.generations]
     assert [(row["policy"], row["seed"]) for row in rows[:4]] == [
         (cell.label, 0) for cell in grid(**REGRESSION["mixture"])
     ]
     alone, _, _ = run({**REGRESSION, "mixture": {"rows": [40], "share": [0.5], "quality": [0.5]}}, tmp_path / "alone")
-    again = metrics_row(alone.generations[0], Reading(Store(tmp_path / "alone")))
+    again = metrics_row(alone.generations[0], ReadOnce(Store(tmp_path / "alone")))
     assert again["error"] == rows[3]["error"], "a cell is what it is, whichever others are computed beside it"
 
 
@@ -252,7 +252,7 @@ def test_a_killed_stage_of_cells_goes_on_from_its_checkpoint(tmp_path: Path, mon
     planned, store, _ = run(REGRESSION, tmp_path / "killed" / "store")
     assert calls[0] == 1 + 4 * 3, "cells that were done are not done again"
     for one, other in zip(planned.generations, whole.generations, strict=True):
-        first, second = metrics_row(one, Reading(store)), metrics_row(other, Reading(place))
+        first, second = metrics_row(one, ReadOnce(store)), metrics_row(other, ReadOnce(place))
         assert {**first, "seconds": 0} == {**second, "seconds": 0}
 
 

@@ -17,8 +17,8 @@ from collapse_cli import files
 from collapse_cli.config import Experiment, load
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError, InputError
+from collapse_cli.process import interruptible
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.run.runner import _interruptible
 
 
 def config(**train: Any) -> Experiment:
@@ -123,7 +123,7 @@ def test_who_holds_a_lock_is_said_at_once_and_ctrl_c_ends_the_wait(
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_polite_signal_ends_a_run_as_ctrl_c_does(name: str) -> None:
     before = signal.getsignal(getattr(signal, name))
-    with pytest.raises(KeyboardInterrupt), _interruptible():
+    with pytest.raises(KeyboardInterrupt), interruptible():
         signal.raise_signal(getattr(signal, name))
     assert signal.getsignal(getattr(signal, name)) == before
 
@@ -131,7 +131,7 @@ def test_a_polite_signal_ends_a_run_as_ctrl_c_does(name: str) -> None:
 def test_nohup_is_respected() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with _interruptible():
+        with interruptible():
             signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -1,0 +1,31 @@
+"""What a person sees of a run at work."""
+
+from collapse_cli.engine.observer import Observer
+from collapse_cli.engine.stage import Finished, Stage
+from collapse_cli.run.preparation import Clock, Prepared
+from collapse_cli.terminal import console as show
+
+
+class Progress(Observer):
+    """Moves the bars, and says how long the rest will take."""
+
+    def __init__(self, shown: show.Progressing, prepared: Prepared) -> None:
+        self.shown, self.plan, self._clock = shown, prepared.plan, Clock(prepared)
+
+    def started(self, stage: Stage) -> None:
+        self.shown.started(stage.work, self._label(stage))
+
+    def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
+        self.shown.progress(stage.work, self._label(stage), done, total, unit)
+
+    def waiting(self, stage: Stage) -> None:
+        self.shown.waiting(f"{stage.work} {self._label(stage)}")
+
+    def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
+        self._clock.finished(stage, None if cached else made.seconds)
+        self.shown.left = self._clock.left()
+        note = "" if cached else show.stage_note(stage, made)
+        self.shown.finished(stage.work, self._label(stage), seconds=made.seconds, cached=cached, note=note)
+
+    def _label(self, stage: Stage) -> str:
+        return show.stage_label(stage, self.plan.serves[stage.key])

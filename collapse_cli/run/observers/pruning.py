@@ -1,0 +1,50 @@
+"""`store.keep_models`: the weights of models that no run still needs leave the store."""
+
+from collapse_cli.config import Experiment
+from collapse_cli.engine.observer import Observer
+from collapse_cli.engine.stage import Finished, Plan, Stage
+from collapse_cli.engine.store import Store
+from collapse_cli.records.rundir import RunFolder, all_runs
+
+
+class Pruning(Observer):
+    """Prunes whenever a stage is done that may have been the last to need a model."""
+
+    def __init__(self, folder: RunFolder, store: Store, config: Experiment, plan: Plan) -> None:
+        self.folder, self.store, self.config, self.plan = folder, store, config, plan
+
+    def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
+        if not cached and stage.kind in ("eval", "sample", "train"):
+            self.prune()
+
+    def prune(self) -> None:
+        """Drop the weights that `store.keep_models` does not keep and no plan in the runs folder still needs."""
+        if self.config.store.keep_models == "all":
+            return
+        for key in self._mine() - self._wanted():
+            if self.store.has(key):
+                with self.store.locked(key) as held:
+                    if held:
+                        self.store.prune(key)
+
+    def _mine(self) -> set[str]:
+        """The models of this run that are not to be kept."""
+        last = self.config.loop.generations
+        ends = {one.train.key for one in self.plan.generations if one.generation in (0, last)}
+        models = {one.train.key for one in self.plan.generations}
+        return models - (ends if self.config.store.keep_models == "ends" else set())
+
+    def _wanted(self) -> set[str]:
+        """The stages that a run still needs: inputs of what it has yet to make, and all of one that keeps its models."""
+        plans = [(self.folder.name, self.plan.record())] + [
+            (other.name, other.plan()) for other in all_runs(self.folder.runs) if other.name != self.folder.name
+        ]
+        wanted: set[str] = set()
+        for name, stages in plans:
+            keeps = name != self.folder.name and RunFolder(self.folder.runs, name).config().store.keep_models == "all"
+            for stage in stages:
+                if not self.store.has(stage["key"], whole=False):
+                    wanted.update(stage["inputs"].values())
+                if keeps:
+                    wanted.add(stage["key"])
+        return wanted
