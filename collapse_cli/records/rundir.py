@@ -16,14 +16,13 @@ from typing import Any
 
 from collapse_cli import files, sealed
 from collapse_cli.config import Experiment, load, nearest, presets
-from collapse_cli.engine.store import write_atomically
+from collapse_cli.engine.store import KEY, write_atomically
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.records.made_with import git_state, hardware, versions
 
 log = logging.getLogger(__name__)
 STORE = "store"
 OF_A_RUN = ("run.json", "plan.json", "metrics.jsonl", "events.jsonl")
-KEY = re.compile(r"[0-9a-f]{64}")
 HALF_WRITTEN = re.compile(r"\.(run\.json|plan\.json|metrics\.jsonl)\.[0-9a-f]{8}")  # left by a kill
 NEEDED = {"policy", "seed", "generation", "model_key", "warnings"}
 NEEDED_OF_LM = NEEDED | {"perplexity", "predicted_tokens", "protocol"}
@@ -149,7 +148,7 @@ class RunFolder:
             learner = self.tree().get("learner", "lm")
         except ConfigError:  # rows can be read without it
             learner = "lm"
-        return NEEDED_OF_LM if learner == "lm" else NEEDED
+        return NEEDED_OF_LM if learner == "lm" or not isinstance(learner, str) else NEEDED
 
     def _policies(self) -> Sequence[str]:
         try:
@@ -365,11 +364,8 @@ def _said(row: Mapping[str, Any]) -> bytes:
 def _is_planned(stage: Mapping[str, Any]) -> bool:
     """Whether an entry of a plan is one: its names and keys are printed, and looked for in the store."""
     keys = (stage["key"], *stage["inputs"].values())
-    return (
-        all(isinstance(key, str) and KEY.fullmatch(key) for key in keys)
-        and isinstance(stage["kind"], str)
-        and isinstance(stage["for"], list)
-    )
+    whole = isinstance(stage["kind"], str) and isinstance(stage["for"], list)
+    return whole and all(isinstance(key, str) and KEY.fullmatch(key) for key in keys)
 
 
 def _rows(found: Sequence[dict[str, Any]], needed: Set[str]) -> list[dict[str, Any]]:
@@ -380,6 +376,9 @@ def _rows(found: Sequence[dict[str, Any]], needed: Set[str]) -> list[dict[str, A
             continue
         whole = all(type(row[name]) is int for name in ("seed", "generation"))
         whole = whole and all(isinstance(row[name], str) for name in ("policy", "model_key"))
+        whole = whole and isinstance(row["warnings"], list) and all(isinstance(one, str) for one in row["warnings"])
+        if "perplexity" in needed:
+            whole = whole and type(row["perplexity"]) in (int, float) and type(row["predicted_tokens"]) is int
         if whole and row["policy"].isprintable():
             rows.append(row)
     return rows

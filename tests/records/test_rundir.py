@@ -22,6 +22,11 @@ BAD = [
     {"seed": True},
     {"generation": 1.5},
     {"generation": None},
+    {"warnings": 1e999},
+    {"warnings": [None]},
+    {"perplexity": [1]},
+    {"perplexity": True},
+    {"predicted_tokens": "many"},
 ]
 
 
@@ -46,3 +51,16 @@ def test_no_name_in_a_file_gives_the_terminal_orders(tmp_path: Path, command: st
     assert done.exit_code == 0, done.output
     assert "keep-10" in done.output
     assert not {"\x1b", "\x07"} & set(done.output)
+
+
+def test_a_learner_that_is_no_name_ends_no_command(tmp_path: Path) -> None:
+    """The rows of another learner lack what is shown of a language model's."""
+    folder = write_run(tmp_path, "run", generations=2)
+    record = json.loads((folder / "run.json").read_text())
+    record["config"]["learner"] = -1
+    (folder / "run.json").write_text(json.dumps(record))
+    file = folder / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps({**line, "perplexity": None}) + "\n" for line in lines))
+    done = CliRunner().invoke(app, ["status", "run", "--runs-dir", str(tmp_path)])
+    assert done.exit_code == 0, done.exception
