@@ -24,6 +24,13 @@ ADVICE = {
     errno.EIO: "the disk cannot be read or written; check it",
     errno.ESTALE: "this file system cannot be reached any more; give the same command again when it can",
     errno.ENOENT: "it was removed while the command ran; give the same command again",
+    errno.EMFILE: "allow more open files (ulimit -n) and give the same command again",
+    errno.ENFILE: "the machine has too many open files; close other programs and give the same command again",
+    errno.ENOMEM: "memory ran out; end other programs, or lower --jobs, and give the same command again",
+    errno.EAGAIN: "allow more processes (ulimit -u), or lower --jobs, and give the same command again",
+    errno.EBUSY: "another program uses it; give the same command again when it is free",
+    errno.EINVAL: "the file system does not take this; choose another --runs-dir",
+    errno.ENOTCONN: "this file system cannot be reached any more; give the same command again when it can",
     errno.EEXIST: "there is a file where a folder is needed; choose another --runs-dir",
 }
 
@@ -41,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     process.own_errors_of_output()
     process.print_in_any_encoding()
+    if odd := process.odd_variable():
+        return _say(odd, USAGE)
     try:
         code = _end(arguments)
         if sys.stdout is not None:
@@ -90,6 +99,8 @@ def _end(arguments: list[str] | None) -> int:
         how_much = f" ({error})" if str(error) else ""
         return _say(f"out of memory{how_much}; lower the number of rows, trials or generations", USAGE)
     except OSError as error:
+        if error.filename is None and "temporary directory" in str(error.strerror):  # as Python's tempfile words it
+            return _say(f"{error.strerror}; name a folder that can be written to with TMPDIR=FOLDER", USAGE)
         if error.errno not in ADVICE or error.filename == OUTPUT:
             raise
         return _say(_of_files(error), USAGE)

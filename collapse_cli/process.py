@@ -30,6 +30,30 @@ class _Output(io.FileIO):
             raise OSError(error.errno, error.strerror, OUTPUT) from None
 
 
+# environment variables that we, or libraries while they are imported, take for numbers
+NUMBERS = {"HF_HUB_ETAG_TIMEOUT": int, "HF_HUB_DOWNLOAD_TIMEOUT": int, "COLLAPSE_CHECKPOINT_SECONDS": float}
+
+
+def odd_variable() -> str:
+    """What is wrong with an environment variable that must be a number, in one sentence; empty where nothing is.
+
+    A wrong TERMINAL_WIDTH, which typer would end in a traceback for, is dropped: no work hangs on it.
+    """
+    if not os.environ.get("TERMINAL_WIDTH", "80").isdecimal():
+        del os.environ["TERMINAL_WIDTH"]
+    os.environ.pop("MPLBACKEND", None)  # for windows, which we have none of; a wrong name ends the import of matplotlib
+    for name, kind in NUMBERS.items():
+        if value := os.environ.get(name):
+            try:
+                right = float(kind(value)) >= 0
+            except (ValueError, OverflowError):
+                right = False
+            if not right:
+                what = "a whole number" if kind is int else "a number"
+                return f"the environment variable {name} is {value!r}, and must be {what} of seconds; correct it, or unset it"
+    return ""
+
+
 def own_errors_of_output() -> None:
     """Let errors of writing to the standard output be told from those of other files, by `OUTPUT` as their file."""
     there = sys.stdout

@@ -11,6 +11,9 @@ from collapse_cli.config.words import leaves, written
 from collapse_cli.errors import ConfigError
 
 MOST_SEEDS = 10_000
+SHORT_NUMBER = re.compile(
+    r"[+-]?(\.[0-9]+|[0-9]+\.)(e[+-]?[0-9]+)?", re.IGNORECASE
+)  # as all but TOML write numbers, too
 FLAGS = {  # options of the command line with names of their own
     "loop.generations": "--generations",
     "loop.policies": "--policy",
@@ -56,7 +59,8 @@ def _value(text: str, name: str) -> Any:
     try:
         found = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
-        return text.strip()
+        plain = text.strip()
+        return float(plain) if SHORT_NUMBER.fullmatch(plain) else plain
     except (ValueError, RecursionError):
         tree_of_value(text, name)
         raise

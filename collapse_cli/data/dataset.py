@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from collapse_cli.data import textfiles, zipf
 from collapse_cli.data.textfiles import SPLITS as SPLITS
 from collapse_cli.errors import InputError as InputError
 from collapse_cli.errors import how_many as how_many
+
+log = logging.getLogger(__name__)
 
 HUB_NAMES = {"wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1"}
 TELLING = 40  # characters of a row that hardly stands in two texts by chance
@@ -311,9 +314,12 @@ def hub_revision(repo: str, kind: str, what: str, revision: str = "") -> str | N
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
         raise InputError(f"{what} is not a file or folder here, and not public on the Hugging Face Hub") from None
     except Exception as error:
-        network = isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("httpx", "httpx2")
-        if not network:
-            raise
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in ("httpx", "httpx2"):
+            if not isinstance(error, ImportError | ValueError):
+                raise
+            # a proxy of a kind that is not known or not installed, a token that no header can hold
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            log.warning("the Hub cannot be asked with the proxy, token or address in the environment: %s", why[:200])
         constants.HF_HUB_OFFLINE = True  # datasets takes it over when it is imported
         if (loaded := sys.modules.get("datasets")) is not None:
             loaded.config.HF_HUB_OFFLINE = True

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 RECORD = "stage.json"
 LEFTOVERS = (".attempts", ".scratch", ".damaged")
-WEIGHTS = "model.safetensors"
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")  # of one file, or of shards
 KEY = re.compile(r"[0-9a-f]{64}")
 FIELDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("params", "inputs", "facts", "files"), dict),
@@ -248,7 +248,7 @@ class Store:
         The record says so before the weights go: a kill in between leaves a folder that counts as pruned.
         """
         folder = self.folder(key)
-        weights = list(folder.rglob(WEIGHTS))
+        weights = [path for name in WEIGHTS for path in folder.rglob(name)]
         record = json.loads((folder / RECORD).read_bytes())
         write_atomically(folder / RECORD, sealed.sealed(record | {"pruned": True}))
         freed = sum(path.stat().st_size for path in weights)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 from support import e2e
+
+from collapse_cli.__main__ import main
 
 
 class Home:
@@ -410,3 +413,59 @@ def test_a_loss_that_is_not_finite(home: Home) -> None:
 def test_training_that_changes_nothing(home: Home) -> None:
     """A learning rate too small for float32: the weights stay as they were, which is an error."""
     says(e2e.collapse(*home.command(home.config, "--set", "train.lr=1e-60")), "weight", "train.lr")
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT", "COLLAPSE_CHECKPOINT_SECONDS"])
+@pytest.mark.parametrize("value", ["soon", "-1", "nan"])
+def test_an_environment_variable_that_is_no_number_is_said(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Libraries end in a traceback for it while they are imported."""
+    monkeypatch.setenv(name, value)
+    assert main(["presets"]) == 2
+    said = capsys.readouterr().err
+    assert (said.count("\n"), name in said, value in said) == (1, True, True)
+    monkeypatch.setenv(name, "30")
+    assert main(["presets"]) == 0
+
+
+@pytest.mark.parametrize("width", ["wide", "-3", "", "100"])
+def test_help_is_printed_whatever_the_width_of_the_terminal_is_said_to_be(width: str) -> None:
+    environment = {**os.environ, "TERMINAL_WIDTH": width}
+    command = [sys.executable, "-m", "collapse_cli", "run", "--help"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, "--preset" in done.stdout) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EBUSY, errno.ENOTCONN]
+)
+def test_what_the_system_lacks_is_one_line(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def lacks(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(tmp_path))
+
+    monkeypatch.setattr("collapse_cli.asked.experiment", lacks)
+    assert main(["run", "--preset", "smoke", "--runs-dir", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert (said.count("\n"), os.strerror(number) in said, "again" in said) == (1, True, True)
+
+
+def test_a_machine_without_a_temporary_folder_is_told_to_name_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Torch needs one while it is imported; containers with a read-only root have none."""
+
+    def none(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("collapse_cli.asked.experiment", none)
+    assert main(["run", "--preset", "smoke"]) == 2
+    assert capsys.readouterr().err.strip().endswith("name a folder that can be written to with TMPDIR=FOLDER")
+
+
+def test_a_backend_for_windows_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    assert main(["presets"]) == 0
+    assert "MPLBACKEND" not in os.environ

@@ -249,6 +249,11 @@ def test_the_tree_is_frozen() -> None:
         (["sample.decode={ beams = 1 }"], {"sample": {"decode": {"beams": 1}}}),
         (["sample.decode.beams=1"], {"sample": {"decode": {"beams": 1}}}),
         (["train.lr=1", "train.lr=1"], {"train": {"lr": 1}}),
+        (
+            ["train.lr=.001", "train.min_lr=5.", "train.clip=-.5e1"],
+            {"train": {"lr": 0.001, "min_lr": 5.0, "clip": -5.0}},
+        ),
+        (["data.train=.5x", "data.test=5..", "data.valid=."], {"data": {"train": ".5x", "test": "5..", "valid": "."}}),
         (["learner=lm"], {"learner": "lm"}),
         (["model.source=/a/b c"], {"model": {"source": "/a/b c"}}),
     ],

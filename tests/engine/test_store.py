@@ -174,6 +174,16 @@ def test_pruning_drops_the_weights_and_keeps_the_record(store: Store) -> None:
     assert store.prune(one.key) == 0
 
 
+def test_pruning_drops_weights_in_shards_too(store: Store) -> None:
+    """As transformers writes models of more than 50 GB: nothing was freed of them, though the record said so."""
+    one = stage()
+    shards = {f"model-0000{number}-of-00002.safetensors": "x" * 500 for number in (1, 2)}
+    made = publish(store, one, {}, **shards, **{"model.safetensors.index.json": "{}", "config.json": "{}"})
+    assert store.prune(one.key) == 1002
+    assert [path.name for path in made.folder.glob("*model*")] == []
+    assert (made.folder / "config.json").exists()
+
+
 def test_a_kill_within_pruning_leaves_a_stage_that_counts_as_pruned(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

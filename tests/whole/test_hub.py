@@ -71,6 +71,33 @@ def test_no_model_but_data_at_hand(model: Path, tmp_path: Path) -> None:
         assert word in result.err
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1"),  # the library for it is not among ours
+        ("HTTPS_PROXY", "nonsense://127.0.0.1"),
+        ("HF_TOKEN", "ключ"),
+    ],
+)
+def test_settings_of_the_network_that_cannot_be_used_are_said(tmp_path: Path, name: str, value: str) -> None:
+    """A traceback before, and also where HF_HUB_OFFLINE said that no network is wanted."""
+    clean = {key: text for key, text in os.environ.items() if "proxy" not in key.lower()}
+    command = [sys.executable, "-m", "collapse_cli", "run", "--model", "nobody/nothing", "--data", "pydoc"]
+    for offline in ("0", "1") if name == "ALL_PROXY" else ("0",):
+        done = subprocess.run(
+            [*command, "--runs-dir", str(tmp_path)],
+            env={**clean, "HF_HUB_OFFLINE": offline, "HF_HOME": str(tmp_path / "hf"), name: value},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "the Hub cannot be reached" in done.stderr
+        if "proxy" in name.lower():
+            assert "the Hub cannot be asked with the proxy" in done.stderr
+
+
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_hub_that_cannot_be_reached(config: Path, cache: Path, tmp_path: Path, cached: bool) -> None:
     """Nothing says offline, but nobody answers: the cache is used where it is filled, else the line comes in seconds."""
