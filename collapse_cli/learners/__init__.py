@@ -85,6 +85,21 @@ class Learner(Protocol):
     def trials(cls, tree: Mapping[str, Any]) -> int:
         """Independent experiments that lie side by side in every row, (rows, trials, ...); 1 where there is one alone."""
 
+    @classmethod
+    def with_tokenizer_of(cls, tree: Mapping[str, Any], encoded: Path) -> dict[str, Any]:
+        """A configuration whose data are other ones, read as a fitted model of the run reads them.
+
+        Args:
+            encoded: the folder of the run's data stage, with the tokenizer that it made from its text, if it made one.
+
+        Raises:
+            InputError: when that is needed and gone.
+        """
+
+    @classmethod
+    def about(cls, scored: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+        """Facts of the data that a model is scored on, with those of its `own` data that its measures refer to."""
+
     def encode(self, folder: Path, *, seed: int) -> None:
         """Turn real data into `train`, `test`, `reserve` and perhaps `valid` Datasets in `folder`."""
 

@@ -64,6 +64,15 @@ class Family(ABC):
         return 1
 
     @classmethod
+    def with_tokenizer_of(cls, tree: Mapping[str, Any], encoded: Path) -> dict[str, Any]:
+        """Rows of numbers are read as they are."""
+        return dict(tree)
+
+    @classmethod
+    def about(cls, scored: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(scored)
+
+    @classmethod
     def check_source(cls, tree: Mapping[str, Any]) -> None:
         """Whether the source is one of `sources`, where all are names.
 
@@ -99,6 +108,12 @@ class Family(ABC):
 
     def measure(self, test: Dataset, first: Dataset | None = None) -> Dataset:
         """Mean loss on the test rows as `test_loss`, and the measures of the family; per-row losses returned."""
+        width, own = test.arrays["x"].shape[1:], self.width
+        if width != own:
+            there, made = (" x ".join(map(str, one)) for one in (width, own))
+            raise InputError(
+                f"the rows to score hold {there} numbers each, but the model was made of rows of {made}; give it such rows"
+            )
         losses = self.score(test)
         mean = float(losses.mean(dtype=np.float64))
         if not math.isfinite(mean):
@@ -117,6 +132,11 @@ class Family(ABC):
         self, samples: Dataset, shown: Dataset, prompts: Dataset, *, real: Path, first: Dataset | None
     ) -> Dataset:
         raise NotImplementedError
+
+    @property
+    @abstractmethod
+    def width(self) -> tuple[int, ...]:
+        """The shape of `x` in a row that the fitted model can score."""
 
     # --- state --------------------------------------------------------------------------------------------------------
 

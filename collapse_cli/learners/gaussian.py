@@ -133,6 +133,10 @@ class Gaussian(Family):
             measures["log_det"] = float(np.log(np.maximum(values, TINY)).sum(axis=1).mean())
         return {**measures, "collapsed_share": float(np.count_nonzero(v < COLLAPSED)) / trials}
 
+    @property
+    def width(self) -> tuple[int, ...]:
+        return self._mean.shape
+
     # --- state --------------------------------------------------------------------------------------------------------
 
     def state(self) -> State:

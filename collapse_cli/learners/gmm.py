@@ -119,6 +119,10 @@ class GaussianMixture(Family):
             "log_likelihood": likelihood,
         }
 
+    @property
+    def width(self) -> tuple[int, ...]:
+        return self._known.means.shape[1:]
+
     # --- state --------------------------------------------------------------------------------------------------------
 
     def state(self) -> State:

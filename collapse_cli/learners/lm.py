@@ -94,18 +94,14 @@ class LanguageModel:
             notes=(*notes, *text.notes),
         )
 
-    @staticmethod
-    def with_tokenizer_of(tree: Mapping[str, Any], encoded: Path) -> dict[str, Any]:
-        """A configuration that reads other text with the tokenizer that was made from the text of a data stage.
-
-        Args:
-            tree: whose data are other ones.
-            encoded: the folder of the data stage.
-
-        Raises:
-            InputError: when that is gone.
-        """
+    @classmethod
+    def with_tokenizer_of(cls, tree: Mapping[str, Any], encoded: Path) -> dict[str, Any]:
         return reading.with_tokenizer_of(tree, encoded)
+
+    @classmethod
+    def about(cls, scored: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+        """No measure refers to the text that the model was trained on."""
+        return dict(scored)
 
     @classmethod
     def sized(cls, tree: Mapping[str, Any], size: int) -> dict[str, Any]:

@@ -144,6 +144,10 @@ class Mlp(Family):
         error = ((outputs - y).astype(np.float64) ** 2).mean()
         return {"error": float(error), "accuracy": float((outputs.argmax(1) == y.argmax(1)).mean())}
 
+    @property
+    def width(self) -> tuple[int, ...]:
+        return (self._restored.hidden.in_features,)
+
     def state(self) -> State:
         return nets.weights(self._restored)
 

@@ -62,10 +62,23 @@ class NGram(Family):
             notes=text.notes,
         )
 
-    @staticmethod
-    def with_tokenizer_of(tree: Mapping[str, Any], encoded: Path) -> dict[str, Any]:
-        """As `reading.with_tokenizer_of`."""
+    @classmethod
+    def with_tokenizer_of(cls, tree: Mapping[str, Any], encoded: Path) -> dict[str, Any]:
         return reading.with_tokenizer_of(tree, encoded)
+
+    @classmethod
+    def about(cls, scored: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+        """Types that are left are a share of those that the run's original corpus had.
+
+        Raises:
+            InputError: when it is not known how many.
+        """
+        if "types" not in own:
+            raise InputError(
+                "the text that this run began with is no longer in the store, and vocabulary_share is a share of its types; "
+                "give the run's command again"
+            )
+        return {**scored, "types": own["types"]}
 
     @classmethod
     def params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -232,6 +245,10 @@ class NGram(Family):
             "missing_mass": 1 - seen / count,
             "tail_mass_recall": model_tail / true_tail if true_tail else None,
         }
+
+    @property
+    def width(self) -> tuple[int, ...]:
+        raise NotImplementedError("rows of tokens are of any length")
 
     # --- state --------------------------------------------------------------------------------------------------------
 

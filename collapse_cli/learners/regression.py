@@ -252,6 +252,10 @@ class Regression(Family):
         found = load_file(Path(self.hints["encoded"]) / TRUTH)
         return found["w"], found["eigenvalues"]
 
+    @property
+    def width(self) -> tuple[int, ...]:
+        return self.weights.shape
+
     # --- state --------------------------------------------------------------------------------------------------------
 
     @property

@@ -182,6 +182,10 @@ class Vae(Family):
         losses: np.ndarray = self._terms @ np.array([1.0, self.settings["model"]["beta"]])
         return losses
 
+    @property
+    def width(self) -> tuple[int, ...]:
+        return self._pixels
+
     def own_measures(self, test: Dataset, first: Dataset | None) -> dict[str, Any]:
         """`reconstruction` and `kl`, the terms of `test_loss`, which `score` was just asked for."""
         reconstruction, kl = self._terms.mean(0)

@@ -7,6 +7,7 @@ from typing import Any
 
 from collapse_cli import learners
 from collapse_cli.config import Experiment, load, merge
+from collapse_cli.config.families import DRAWN
 from collapse_cli.config.meaning import first_unread, within
 from collapse_cli.config.words import leaves
 from collapse_cli.data.dataset import Dataset, load_text
@@ -36,6 +37,7 @@ def find_run(target: str, runs: Path) -> RunFolder | None:
     return None
 
 
+OTHER = ("source", "train", "valid", "test", "text", "zipf")  # options of data that make it other text
 OF_TEXT = ("data", "eval")  # sections that decide how models of a run are scored
 OF_MODEL = (*OF_TEXT, "model.revision", "model.sha256", "model.tokenizer", "model.tokenizer_sha256")
 
@@ -105,13 +107,14 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
         planned = original  # nothing need be looked up: the data are in the store as the run used them
     else:
         learner, tree = learners.learner_class(config.learner), changed.model_dump(mode="json")
-        if data is not None and config.learner == "lm":
+        if any(getattr(changed.data, name) != getattr(config.data, name) for name in OTHER):
             _check(store, texts[0].key, "the run's text")
             tree = learner.with_tokenizer_of(tree, store.folder(texts[0].key))
         resolved = learner.resolve(tree)
         planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
         encoded = _data(planned, store if same else Store(Path(temporary)))
+        own = store.get(texts[0].key).facts if store.sound(texts[0].key) else {}
         found: dict[tuple[str, int | None], dict[str, Any] | None] = {}
         rows = []
         for done, (one, new) in enumerate(zip(original.generations, planned.generations, strict=True), 1):
@@ -125,7 +128,7 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
                         used,
                         f"what the model of {one.policy}, seed {one.seed}, generation {one.generation} needs",
                     )
-                found[where] = _again(store, key, one, new, encoded) if store.has(key) else None
+                found[where] = _again(store, key, one, new, encoded, own) if store.has(key) else None
             again = found[where]
             row = {"policy": one.policy, "seed": one.seed, "generation": one.generation, "model_key": key}
             name = MEASURE if config.learner in TEXT else "test_loss"
@@ -173,7 +176,7 @@ def evaluate_model(target: str, data: str | None, settings: Mapping[str, Any]) -
         encoded = _data(planned, Store(Path(temporary)))
         first = planned.generations[0].eval
         text = next(iter(encoded.values()))
-        facts = _score(Path(resolved.hints["model"]), first.params, text, None)
+        facts = _score(Path(resolved.hints["model"]), first.params, text, text.facts, None)
     notes = list(dict.fromkeys([*resolved.notes, *load_text(**resolved.hints["text"]).notes, *text.facts["notes"]]))
     return {"model": target, "data": config.data.source, "notes": notes, **facts}
 
@@ -188,8 +191,14 @@ def _changed(config: Experiment, model: str | None, data: str | None, settings: 
     if model is not None:
         tree["model"] = {"source": model}
         tree["sample"] |= {"prompt_tokens": 1, "new_tokens": 1}  # nothing is sampled
-    if data is not None:
-        tree["data"] |= {"source": data, "train": "", "valid": "", "test": "", "sha256": "", "rows": 0}
+    asked = settings.get("data", {})
+    source = asked.get("source", data) if isinstance(asked, Mapping) else data
+    if source is not None and source in DRAWN and source == tree["data"]["source"]:
+        pass  # drawn as the run drew it
+    elif source is not None:
+        tree["data"] |= {"source": source, "train": "", "valid": "", "test": "", "sha256": "", "rows": 0}
+    elif isinstance(asked, Mapping) and asked.keys() & set(OTHER):
+        tree["data"] |= {"sha256": "", "rows": tree["data"]["rows"] if tree["data"]["source"] in DRAWN else 0}
     return load(merge(tree, settings), "the settings")
 
 
@@ -206,7 +215,7 @@ def _data(planned: Plan, store: Store) -> dict[str, Finished]:
 
 
 def _again(
-    store: Store, key: str, old: Generation, new: Generation, data: Mapping[str, Finished]
+    store: Store, key: str, old: Generation, new: Generation, data: Mapping[str, Finished], own: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """One model measured again; None where its stage keeps none, as one of a large block or of a mixture in memory."""
     if "data" not in new.eval.inputs:
@@ -216,15 +225,18 @@ def _again(
     rows = store.folder(beside.key) / ROWS if beside else None
     first = Dataset.load(rows) if rows is not None and rows.exists() else None
     if old.part is None:
-        return _score(store.folder(key), new.eval.params, encoded, first)
+        return _score(store.folder(key), new.eval.params, encoded, own, first)
     params = {"learner": new.eval.params["learner"], **new.eval.params["verbs"]["eval"]}
     models = blocks.models_of(store.folder(key))
-    return _score(models[old.generation], params, encoded, first) if old.generation in models else None
+    return _score(models[old.generation], params, encoded, own, first) if old.generation in models else None
 
 
-def _score(model: Path | State, params: Mapping[str, Any], data: Finished, first: Dataset | None) -> dict[str, Any]:
-    """Measures of a model that lies in a folder, or is a state in memory."""
-    hints = {"encoded": data.folder, "about": data.facts}
+def _score(
+    model: Path | State, params: Mapping[str, Any], data: Finished, own: Mapping[str, Any], first: Dataset | None
+) -> dict[str, Any]:
+    """Measures of a model that lies in a folder, or is a state in memory; `own`: facts of the data that it was made of."""
+    about = learners.learner_class(params["learner"]).about(data.facts, own)
+    hints = {"encoded": data.folder, "about": about}
     learner: Any = learners.create(params["learner"], params, hints, lambda done, total, unit: None)
     if isinstance(model, Path):
         learner.load(model)
