@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from collapse_cli.errors import ConfigError
 from collapse_cli.findings.diagnosis import Diagnosis, PolicyDiagnosis, diagnose, factors
+from collapse_cli.findings.expectations import number
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.intervals import LEVEL, NOISE, Interval, log_ratio, over_seeds, takes_noise_for_granted
 from collapse_cli.records.rundir import RunFolder
@@ -268,7 +269,7 @@ def _entry(run: str, one: PolicyDiagnosis, rows: Sequence[Row], generation: int)
 
 
 def _over(rows: Mapping[int, Row], seeds: Sequence[int], name: str) -> Interval | None:
-    values = [rows[seed].get(name) for seed in seeds]
+    values = [number(rows[seed].get(name)) for seed in seeds]
     numbers = [value for value in values if value is not None]
     return over_seeds(name, numbers) if numbers else None
 

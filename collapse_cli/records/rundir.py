@@ -378,7 +378,8 @@ def _rows(found: Sequence[dict[str, Any]], needed: Set[str]) -> list[dict[str, A
         whole = whole and all(isinstance(row[name], str) for name in ("policy", "model_key"))
         whole = whole and isinstance(row["warnings"], list) and all(isinstance(one, str) for one in row["warnings"])
         if "perplexity" in needed:
-            whole = whole and type(row["perplexity"]) in (int, float) and type(row["predicted_tokens"]) is int
+            numbers = (row["perplexity"], row.get("nll", 0.0), row["predicted_tokens"])
+            whole = whole and all(type(one) in (int, float) for one in numbers)
         if whole and row["policy"].isprintable():
             rows.append(row)
     return rows

@@ -26,6 +26,7 @@ BAD = [
     {"warnings": [None]},
     {"perplexity": [1]},
     {"perplexity": True},
+    {"nll": "[bold"},
     {"predicted_tokens": "many"},
 ]
 
@@ -63,4 +64,13 @@ def test_a_learner_that_is_no_name_ends_no_command(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     file.write_text("".join(json.dumps({**line, "perplexity": None}) + "\n" for line in lines))
     done = CliRunner().invoke(app, ["status", "run", "--runs-dir", str(tmp_path)])
+    assert done.exit_code == 0, done.exception
+
+
+def test_a_measure_that_is_no_number_is_left_out_of_a_comparison(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, "run", policies=("keep-0", "keep-10"), generations=2)
+    file = folder / "metrics.jsonl"
+    lines = [json.loads(line) | {"mauve": {"": ""}} for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = CliRunner().invoke(app, ["compare", "run", "--runs-dir", str(tmp_path)])
     assert done.exit_code == 0, done.exception
