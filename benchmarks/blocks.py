@@ -19,7 +19,8 @@ from threadpoolctl import threadpool_limits
 
 from collapse_cli import report
 from collapse_cli.config import Experiment, load, preset_path, read_toml, variant_experiments
-from collapse_cli.engine.executors import LocalExecutor
+from collapse_cli.engine import scheduler
+from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.store import Store
 from collapse_cli.experiment import blocks, kinds
 from collapse_cli.learners import learner_class
@@ -32,13 +33,17 @@ def bare(config: Experiment, root: Path) -> float:
     resolved = learner_class(config.learner).resolve(config.model_dump(mode="json"))
     planned, store = kinds.plan(Experiment.model_validate(resolved.tree), resolved.hints), Store(root)
     root.mkdir(parents=True)
-    LocalExecutor(store, kinds.BODIES).run([one for one in planned.stages.values() if one.kind == "data"], Computed())
+    scheduler.run(
+        [one for one in planned.stages.values() if one.kind == "data"], LocalExecutor(store, kinds.BODIES), Computed()
+    )
     total = 0.0
     for stage in planned.stages.values():
         if stage.kind == "data":
             continue
-        LocalExecutor(store, kinds.BODIES).run(
-            [made for made in stage.inputs.values() if made.kind != "data"], Computed()
+        scheduler.run(
+            [made for made in stage.inputs.values() if made.kind != "data"],
+            LocalExecutor(store, kinds.BODIES),
+            Computed(),
         )
         inputs = {name: store.get(made.key) for name, made in stage.inputs.items()}
         first, last = stage.params["generations"]

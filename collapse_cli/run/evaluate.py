@@ -11,7 +11,8 @@ from collapse_cli.config.families import DRAWN
 from collapse_cli.config.meaning import first_unread, within
 from collapse_cli.config.words import leaves
 from collapse_cli.data.dataset import Dataset, load_text
-from collapse_cli.engine.executors import LocalExecutor
+from collapse_cli.engine import scheduler
+from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.stage import Finished, Generation, Plan, Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError, InputError
@@ -210,7 +211,7 @@ def _data_stages(planned: Plan) -> list[Stage]:
 def _data(planned: Plan, store: Store) -> dict[str, Finished]:
     stages = _data_stages(planned)
     store.root.mkdir(parents=True, exist_ok=True)
-    LocalExecutor(store, BODIES).run(stages, Computed())
+    scheduler.run(stages, LocalExecutor(store, BODIES), Computed())
     return {stage.key: store.get(stage.key) for stage in stages}
 
 

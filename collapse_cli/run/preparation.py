@@ -8,8 +8,9 @@ from typing import Any
 
 from collapse_cli import learners
 from collapse_cli.config import Experiment
-from collapse_cli.engine.executors import LocalExecutor, missing
-from collapse_cli.engine.side_by_side import width, workers_for
+from collapse_cli.engine import scheduler
+from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.executors.processes import workers_for
 from collapse_cli.engine.stage import Plan, Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
@@ -64,7 +65,7 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     if stage.kind == "data":  # a mixture that is done in memory draws its own
         place = store if temporary is None or store.has(stage.key) else Store(temporary)
         place.root.mkdir(parents=True, exist_ok=True)
-        LocalExecutor(place, BODIES).run([stage], observer)
+        scheduler.run([stage], LocalExecutor(place, BODIES), observer)
         data = place.get(stage.key)
         rows, notes = {split: about["rows"] for split, about in data.facts["splits"].items()}, data.facts["notes"]
         if config.kind == "mixture":
@@ -94,13 +95,13 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     worth = LIGHT_WORTH if learner.light else WORTH
     pays = not torch.cuda.is_available() and size.parameters <= LARGE and nominal_seconds(prepared) > worth
     workers = workers_for(planned, cores, jobs, pays=pays)
-    threads = {key: max(1, cores // min(at_once, workers)) for key, at_once in width(planned).items()}
+    threads = {key: max(1, cores // min(at_once, workers)) for key, at_once in scheduler.width(planned).items()}
     return replace(prepared, workers=workers, threads=threads)
 
 
 def to_do(planned: Plan, store: Store) -> list[Stage]:
     """The stages that are still to be computed so that every generation is measured."""
-    return missing(list(planned.stages.values()), store, lambda stage: stage.kind in ("eval", "block"))
+    return scheduler.missing(list(planned.stages.values()), store, lambda stage: stage.kind in ("eval", "block"))
 
 
 def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, Any]:

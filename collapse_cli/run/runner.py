@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,14 @@ from rich.console import Console
 
 from collapse_cli import learners, report, tracking
 from collapse_cli.config import Experiment, not_as_published, variant_experiments
-from collapse_cli.engine.executors import LocalExecutor
-from collapse_cli.engine.observer import Observer
-from collapse_cli.engine.side_by_side import SideBySide, Worker, width
-from collapse_cli.engine.stage import Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
-from collapse_cli.experiment.kinds import BODIES
 from collapse_cli.findings import sources
 from collapse_cli.findings.expectations import judge
 from collapse_cli.process import interruptible, quiet_libraries
 from collapse_cli.records.rundir import STORE, RunFolder
 from collapse_cli.run import early
+from collapse_cli.run.computing import compute
 from collapse_cli.run.observers import Observers
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.run.observers.events import Events
@@ -124,7 +120,7 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
                     shown.line(f"note: {note}")
                 rows = Rows(folder, store, config, planned, readers=[Mirroring(mirrors), page])
                 observers = [computed, Events(folder, planned), Progress(shown, prepared), rows, pruning]
-                _compute([*there, *needed], prepared, store, Observers(observers, new=prepared.computed))
+                compute([*there, *needed], prepared, store, Observers(observers, new=prepared.computed))
             pruning.prune()
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt | BrokenPipeError)  # the latter as by `| head -1`
@@ -152,30 +148,6 @@ def _result(folder: RunFolder, config: Experiment, stages: Mapping[str, int]) ->
         "rows": rows,
         "warnings": show.row_warnings(rows),
     }
-
-
-def _compute(stages: list[Stage], prepared: Prepared, store: Store, observers: Observer) -> None:
-    """Side by side what can be; in this process, while the workers start, what all of that waits for."""
-    here = LocalExecutor(store, BODIES)
-    if prepared.workers == 1:
-        here.run(stages, observers)
-        return
-    at_once = width(prepared.plan)
-    rest = {stage.key: stage for stage in stages}
-    for stage in stages:
-        if at_once[stage.key] == 1 and not any(made.key in rest for made in stage.inputs.values()):
-            del rest[stage.key]
-    alone = [stage for stage in stages if stage.key not in rest]
-    order = {
-        "config": prepared.config.model_dump(mode="json"),
-        "hints": prepared.resolved.hints,
-        "store": str(store.root),
-    }
-    missing = sum(not store.has(key) for key in rest)
-    with ExitStack() as stack:
-        crew = [stack.enter_context(Worker(order)) for _ in range(min(prepared.workers, missing))]
-        here.run(alone, observers)
-        SideBySide(store, crew, prepared.threads).run(list(rest.values()), observers)
 
 
 def _make(folder: Path) -> None:

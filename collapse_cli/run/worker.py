@@ -1,4 +1,4 @@
-"""A worker process: computes the stages it is told to, and says what happens to them. `side_by_side.py` starts it.
+"""A worker process: computes the stages it is told to, and says what happens to them. `ProcessExecutor` starts it.
 
 Read from standard input: the order (`config`, `hints`, `store`), then a line per stage (`key`, `threads`). It ends with
 that input, also in the middle of a stage: whoever started it is gone then.
@@ -13,14 +13,20 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from collapse_cli.engine.stage import Finished, Stage
 from collapse_cli.errors import UserError
 
+START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from collapse_cli.run.worker import main; sys.exit(main())"
 TELL_SECONDS = 0.1  # at least, between two messages about progress
+
+
+def command() -> list[str]:
+    """What starts a worker: this Python, with this process's own paths to import from."""
+    return [sys.executable, "-P", "-c", START, json.dumps(sys.path)]
 
 
 def main() -> int:
@@ -33,23 +39,13 @@ def main() -> int:
     orders = _lines_of_input()
     order = next(orders)
 
-    from collapse_cli import learners
-    from collapse_cli.config import load
-    from collapse_cli.engine.executors import LocalExecutor
+    from collapse_cli.engine.executors.local import LocalExecutor
     from collapse_cli.engine.store import Store
-    from collapse_cli.experiment.kinds import BODIES, plan
-    from collapse_cli.process import peak_memory_mb, quiet_libraries
+    from collapse_cli.experiment.kinds import BODIES
 
     telling = Telling(answers)
     logging.getLogger("collapse_cli").addHandler(telling)
-    config = load(order["config"], "the run's configuration")
-    stages = plan(config, order["hints"]).stages
-    set_threads: Callable[[int], object] = lambda threads: None  # noqa: E731 - light learners have one each
-    if not learners.learner_class(config.learner).light:
-        import torch
-
-        quiet_libraries()
-        set_threads = torch.set_num_threads
+    stages, set_threads = understood(order)
     executor = LocalExecutor(Store(Path(order["store"])), BODIES)
     for order in orders:
         set_threads(order["threads"])
@@ -58,11 +54,29 @@ def main() -> int:
         except Exception as error:
             telling.failed(error)
         else:
-            if done is None:
+            if done.made is None:
                 telling.say("held")
             else:
-                telling.say("finished", cached=done[1], memory_mb=peak_memory_mb())
+                telling.say("finished", cached=done.cached, memory_mb=done.memory_mb)
     return 0
+
+
+def understood(order: Mapping[str, Any]) -> tuple[Mapping[str, Stage], Callable[[int], object]]:
+    """The stages of an order by key, and what sets how many threads this process uses."""
+    from collapse_cli import learners
+    from collapse_cli.config import load
+    from collapse_cli.experiment.kinds import plan
+    from collapse_cli.process import quiet_libraries
+
+    config = load(order["config"], "the run's configuration")
+    stages = plan(config, order["hints"]).stages
+    if learners.learner_class(config.learner).light:
+        return stages, lambda threads: None  # they have one each
+    import torch
+
+    quiet_libraries()
+    every = torch.get_num_threads()
+    return stages, lambda threads: torch.set_num_threads(threads or every)
 
 
 def _lines_of_input() -> Iterator[dict[str, Any]]:

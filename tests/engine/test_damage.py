@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from support import e2e
 
-from collapse_cli.engine.side_by_side import SideBySide
+from collapse_cli.engine.executors.processes import ProcessExecutor
 from collapse_cli.experiment.kinds import BODIES
 from collapse_cli.lm.sample import MOST_SEQUENCES
 
@@ -301,7 +301,7 @@ def test_no_damaged_file_gives_a_silent_wrong_number_in_workers(tmp_path: Path) 
 
 def test_what_a_worker_computes_again_is_an_event_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An input that is damaged after the plan was made: the worker that needs it makes it again, and that is written down."""
-    config, runs, work = EXPERIMENTS["numbers"](tmp_path), tmp_path / "runs", SideBySide.run
+    config, runs, begin = EXPERIMENTS["numbers"](tmp_path), tmp_path / "runs", ProcessExecutor.__enter__
     e2e.run(config, runs, "--jobs", "1")
     whole, events = rows_of(runs, "numbers"), runs / "numbers" / "events.jsonl"
     key = next(stage["key"] for stage in e2e.plan(runs, "numbers") if stage["kind"] == "block")
@@ -310,11 +310,11 @@ def test_what_a_worker_computes_again_is_an_event_of_the_run(tmp_path: Path, mon
     (runs / "numbers" / "metrics.jsonl").unlink()
     events.unlink()
 
-    def damage_and_work(self: SideBySide, *arguments: Any) -> None:
+    def damage_and_begin(self: ProcessExecutor) -> ProcessExecutor:
         flip(e2e.folder_of(runs, key) / "models.safetensors", config)
-        work(self, *arguments)
+        return begin(self)
 
-    monkeypatch.setattr(SideBySide, "run", damage_and_work)
+    monkeypatch.setattr(ProcessExecutor, "__enter__", damage_and_begin)
     e2e.run(config, runs, "--jobs", "2")
     told = [event["event"] for event in e2e.read_lines(events) if event["key"] == key]
     assert told == ["cached", "started", "finished"]

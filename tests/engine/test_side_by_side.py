@@ -15,8 +15,10 @@ import psutil
 import pytest
 from support import e2e
 
-from collapse_cli.engine.executors import LocalExecutor
-from collapse_cli.engine.side_by_side import SideBySide, Worker, WorkerError, width, workers_for
+from collapse_cli.engine import scheduler
+from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.executors.processes import ProcessExecutor, WorkerError, workers_for
+from collapse_cli.engine.scheduler import width
 from collapse_cli.engine.stage import Finished, Plan, Stage
 from collapse_cli.engine.store import Store
 
@@ -204,15 +206,9 @@ class Heard:
         self.on_waiting()
 
 
-class Ordered(Worker):
-    """A worker whose process is a few lines of Python."""
-
-    def __init__(self, code: str) -> None:
-        self.code = code
-        super().__init__({})
-
-    def start(self) -> list[str]:
-        return [sys.executable, "-c", self.code]
+def worker(store: Store, code: str) -> ProcessExecutor:
+    """An executor of one worker, whose process is a few lines of Python."""
+    return ProcessExecutor(store, [sys.executable, "-c", code], {}, 1)
 
 
 TALK = "import json, sys\ndef say(event, **more): print(json.dumps({'event': event, **more}), flush=True)\nnext(sys.stdin)\n"
@@ -225,7 +221,7 @@ def lone_stage(store: Store) -> Stage:
 
 
 def publish(store: Store, stage: Stage) -> None:
-    LocalExecutor(store, {"train": lambda *_: {}}).run([stage], Heard())
+    scheduler.run([stage], LocalExecutor(store, {"train": lambda *_: {}}), Heard())
 
 
 @pytest.fixture
@@ -236,8 +232,8 @@ def store(tmp_path: Path) -> Store:
 def test_a_stage_that_another_process_holds_is_asked_for_again(store: Store) -> None:
     stage, heard = lone_stage(store), Heard()
     heard.on_waiting = lambda: threading.Timer(0.3, publish, (store, stage)).start()
-    with Ordered(TALK + "for line in sys.stdin: say('held')") as worker:
-        SideBySide(store, [worker], {stage.key: 1}).run([stage], heard)
+    with worker(store, TALK + "for line in sys.stdin: say('held')") as executor:
+        scheduler.run([stage], executor, heard, {stage.key: 1})
     assert heard.events == [("waiting", stage.key), ("cached", stage.key)]
 
 
@@ -251,16 +247,19 @@ def test_a_stage_that_another_process_holds_is_asked_for_again(store: Store) -> 
 )
 def test_what_fails_in_a_worker_fails_here(store: Store, said: str, error: type[Exception], words: str) -> None:
     stage = lone_stage(store)
-    with Ordered(TALK + f"next(sys.stdin)\nsay({said})\nsys.stdin.read()") as worker, pytest.raises(error, match=words):
-        SideBySide(store, [worker], {stage.key: 1}).run([stage], Heard())
+    with (
+        worker(store, TALK + f"next(sys.stdin)\nsay({said})\nsys.stdin.read()") as executor,
+        pytest.raises(error, match=words),
+    ):
+        scheduler.run([stage], executor, Heard(), {stage.key: 1})
     assert not store.has(stage.key)
 
 
 def test_a_worker_that_ends_is_noticed_before_and_after_it_has_a_stage(store: Store) -> None:
     stage = lone_stage(store)
     for code in ("raise SystemExit(3)", TALK + "next(sys.stdin)\nraise SystemExit(3)"):
-        with Ordered(code) as worker, pytest.raises(WorkerError, match="ended with code 3"):
-            SideBySide(store, [worker], {stage.key: 1}).run([stage], Heard())
+        with worker(store, code) as executor, pytest.raises(WorkerError, match="ended with code 3"):
+            scheduler.run([stage], executor, Heard(), {stage.key: 1})
 
 
 def test_notes_of_workers_are_said_once(store: Store, caplog: pytest.LogCaptureFixture) -> None:
@@ -273,7 +272,7 @@ for _ in range(3): say('note', text='memory ran out in {store.root.name}-test')
 say('mistake', text='enough')
 sys.stdin.read()
 """
-    with Ordered(TALK + publish_other) as worker, pytest.raises(WorkerError, match="enough"):
-        SideBySide(store, [worker], {other.key: 1}).run([stage, other], heard)
+    with worker(store, TALK + publish_other) as executor, pytest.raises(WorkerError, match="enough"):
+        scheduler.run([stage, other], executor, heard, {other.key: 1})
     assert heard.events == [("cached", stage.key)]
     assert [record.getMessage() for record in caplog.records] == ["memory ran out in store-test"]

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from collapse_cli.config import Experiment
-from collapse_cli.engine.executors import LocalExecutor, missing
+from collapse_cli.engine import scheduler
+from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.scheduler import missing
 from collapse_cli.engine.stage import Finished, Stage, Workplace
 from collapse_cli.engine.store import RECORD, Store, size_of, write_atomically
 from collapse_cli.errors import ConfigError
@@ -418,8 +420,8 @@ def work(one: Stage, inputs: Any, place: Workplace) -> dict[str, Any]:
 def test_the_executor_computes_what_is_missing_and_nothing_else(store: Store) -> None:
     stages, heard = chain(5), Heard()
     executor = LocalExecutor(store, {"work": work})
-    executor.run(stages[:3], heard)
-    executor.run(stages, heard)
+    scheduler.run(stages[:3], executor, heard)
+    scheduler.run(stages, executor, heard)
     cached = [(key, flag) for key, flag in heard.finishes[3:]]
     assert cached == [(one.key, number < 3) for number, one in enumerate(stages)]
     assert store.get(stages[-1].key).facts == {"sum": 10}
@@ -439,8 +441,8 @@ def test_killed_within_any_stage_the_same_plan_goes_on_where_it_was(store: Store
 
     executor = LocalExecutor(store, {"work": body})
     with pytest.raises(KeyboardInterrupt):
-        executor.run(stages, Heard())
-    executor.run(stages, Heard())
+        scheduler.run(stages, executor, Heard())
+    scheduler.run(stages, executor, Heard())
     assert calls == [*range(killed_at + 1), *range(killed_at, 4)]
     assert store.get(stages[-1].key).facts == {"sum": 6}
 
@@ -451,7 +453,7 @@ def test_the_executor_waits_for_a_stage_that_another_process_holds(
     stages, heard = chain(2), Heard()
     with held_elsewhere(store, stages[0].key) as other:
         monkeypatch.setattr("time.sleep", lambda _: (other.kill(), other.wait()))
-        LocalExecutor(store, {"work": work}).run(stages, heard)
+        scheduler.run(stages, LocalExecutor(store, {"work": work}), heard)
     assert heard.waits == [stages[0].key]
     assert heard.finishes == [(stages[0].key, False), (stages[1].key, False)]
 
@@ -461,7 +463,7 @@ def test_a_full_disk_is_named_however_a_library_words_it(store: Store) -> None:
         raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     with pytest.raises(OSError, match="No space left on device") as caught:
-        LocalExecutor(store, {"work": body}).run(chain(1), Heard())
+        scheduler.run(chain(1), LocalExecutor(store, {"work": body}), Heard())
     assert caught.value.filename == str(store.root)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from collapse_cli.engine import checkpoint
-from collapse_cli.engine.executors import LocalExecutor, missing
+from collapse_cli.engine import checkpoint, scheduler
+from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.scheduler import missing
 from collapse_cli.engine.stage import Finished, Stage, Workplace
 from collapse_cli.engine.store import RECORD, Store
 from collapse_cli.errors import InputError
@@ -53,7 +54,7 @@ def work(one: Stage, inputs: Any, place: Workplace) -> dict[str, Any]:
 def root(tmp_path: Path) -> Path:
     """A store that holds the first three of four stages."""
     root = tmp_path / "runs" / STORE
-    LocalExecutor(Store(root), {"work": work}).run(chain(3), Heard())
+    scheduler.run(chain(3), LocalExecutor(Store(root), {"work": work}), Heard())
     return root
 
 
@@ -125,7 +126,7 @@ def test_a_damaged_input_is_said_set_aside_and_computed_again(
     assert missing(stages, store, lambda one: one is stages[3]) == stages[2:], "planned before anything is touched"
     assert store.folder(damaged.key).exists(), "looking moves nothing"
     with caplog.at_level(logging.WARNING):
-        LocalExecutor(store, {"work": work}).run(stages, heard)
+        scheduler.run(stages, LocalExecutor(store, {"work": work}), heard)
     assert heard.computed == [2, 3]
     assert store.get(stages[3].key).facts == {"sum": 6}
     assert store.sound(damaged.key)
@@ -145,8 +146,8 @@ def test_what_a_worker_is_told_to_compute_has_its_inputs_checked_too(
     for number in (0, 2):
         how(store.folder(stages[number].key) / "sum")
     done = LocalExecutor(store, {"work": work}).compute(stages[3], heard)
-    assert done is not None
-    assert done[0].facts == {"sum": 6}
+    assert done.made is not None
+    assert done.made.facts == {"sum": 6}
     assert heard.computed == [2], "made from number 1, which is sound: number 0 is no longer needed"
     assert len(caplog.records) == 1
 
@@ -156,8 +157,8 @@ def test_a_chain_of_damaged_inputs_is_computed_from_its_beginning(root: Path) ->
     for one in stages[:3]:
         flip(store.folder(one.key) / "sum")
     done = LocalExecutor(store, {"work": work}).compute(stages[3], heard)
-    assert done is not None
-    assert done[0].facts == {"sum": 6}
+    assert done.made is not None
+    assert done.made.facts == {"sum": 6}
     assert heard.computed == [0, 1, 2]
 
 
@@ -165,10 +166,10 @@ def test_a_disk_that_damages_a_stage_again_and_again_ends_the_run(root: Path) ->
     stages, store = chain(4), Store(root)
     for _ in range(2):
         flip(store.folder(stages[2].key) / RECORD)
-        LocalExecutor(store, {"work": work}).run(stages[:3], Heard())
+        scheduler.run(stages[:3], LocalExecutor(store, {"work": work}), Heard())
     flip(store.folder(stages[2].key) / RECORD)
     with pytest.raises(InputError, match=r"computed again and is damaged again .* check the disk"):
-        LocalExecutor(store, {"work": work}).run(stages[:3], Heard())
+        scheduler.run(stages[:3], LocalExecutor(store, {"work": work}), Heard())
 
 
 def test_each_file_is_read_once_a_process_and_none_that_the_process_made(
@@ -181,8 +182,8 @@ def test_each_file_is_read_once_a_process_and_none_that_the_process_made(
     monkeypatch.setattr(files, "sha256_of", lambda path: (read.append(path.name), sha256_of(path))[1])
     stages, store = chain(6), Store(root)
     executor = LocalExecutor(store, {"work": work})
-    executor.run(stages, Heard())
-    executor.run(stages, Heard())
+    scheduler.run(stages, executor, Heard())
+    scheduler.run(stages, executor, Heard())
     assert sorted(read) == ["other", "sum"], "of the one finished stage that was an input"
 
 
@@ -195,7 +196,7 @@ def test_records_without_a_digest_of_their_own_stay_usable(root: Path) -> None:
         del record["digest"]
         path.write_text(json.dumps(record, indent=1))
     heard = Heard()
-    LocalExecutor(Store(root), {"work": work}).run(stages, heard)
+    scheduler.run(stages, LocalExecutor(Store(root), {"work": work}), heard)
     assert heard.computed == [3]
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from collapse_cli.config import Experiment, load
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.engine import checkpoint
-from collapse_cli.engine.executors import LocalExecutor
+from collapse_cli.engine import checkpoint, scheduler
+from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.stage import Finished, Plan, Stage, Workplace
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import InputError
@@ -41,7 +41,7 @@ def run(config: Experiment, root: Path) -> tuple[Plan, Store]:
     """All stages of an experiment in a store of its own."""
     planned, store = kinds.plan(config, {}), Store(root)
     root.mkdir(exist_ok=True)
-    LocalExecutor(store, kinds.BODIES).run(list(planned.stages.values()), Computed())
+    scheduler.run(list(planned.stages.values()), LocalExecutor(store, kinds.BODIES), Computed())
     return planned, store
 
 

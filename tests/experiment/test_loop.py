@@ -10,7 +10,8 @@ import pytest
 
 from collapse_cli import config, learners
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.engine.executors import LocalExecutor
+from collapse_cli.engine import scheduler
+from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.stage import Body, Finished, Plan, Stage, Workplace
 from collapse_cli.engine.store import RECORD, Store
 from collapse_cli.experiment import policies
@@ -118,7 +119,7 @@ def planned(names: list[str], generations: int = 3, **changes: Any) -> Plan:
 def run(one: Plan, store: Store, bodies: Mapping[str, Body] = BODIES) -> list[str]:
     """Bring a plan into the store. Returns the keys of what was computed."""
     heard = Counting()
-    LocalExecutor(store, bodies).run(list(one.stages.values()), heard)
+    scheduler.run(list(one.stages.values()), LocalExecutor(store, bodies), heard)
     return heard.computed
 
 

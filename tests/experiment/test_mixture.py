@@ -11,7 +11,8 @@ from support import e2e
 from collapse_cli.config import Experiment, load
 from collapse_cli.config.cell import Cell, cells
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.engine.executors import LocalExecutor
+from collapse_cli.engine import scheduler
+from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.stage import Plan
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError, InputError
@@ -48,7 +49,7 @@ def run(tree: dict[str, Any], root: Path) -> tuple[Plan, Store, list[str]]:
     config, hints = resolved(tree)
     planned, store, listener = kinds.plan(config, hints), Store(root), Computed()
     root.mkdir(parents=True, exist_ok=True)
-    LocalExecutor(store, kinds.BODIES).run(list(planned.stages.values()), listener)
+    scheduler.run(list(planned.stages.values()), LocalExecutor(store, kinds.BODIES), listener)
     return planned, store, listener.keys
 
 

@@ -7,13 +7,14 @@ from collections.abc import Collection, Sequence
 
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Finished, Stage
+from collapse_cli.process import peak_memory_mb
 
 
 class Observers(Observer):
     """Passes on what happens to each of several observers, in their order.
 
     Args:
-        new: keys of stages that were computed for this run before it began; they are there, and count as computed.
+        new: keys of stages that this process computed for the run before it began; they are there, and count as computed.
     """
 
     def __init__(self, observers: Sequence[Observer], new: Collection[str] = ()) -> None:
@@ -32,6 +33,7 @@ class Observers(Observer):
             observer.waiting(stage)
 
     def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
-        cached = cached and stage.key not in self.new
+        if cached and stage.key in self.new:
+            cached, memory_mb = False, peak_memory_mb()
         for observer in self.observers:
             observer.finished(stage, made, cached=cached, memory_mb=memory_mb)

@@ -1,0 +1,35 @@
+"""A disk or quota that is full, in one kind of error."""
+
+import errno
+import os
+import re
+from pathlib import Path
+
+from collapse_cli.process import OUTPUT
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+IN_WORDS = re.compile(r"\(os error (\d+)\)")  # as libraries written in Rust end a message
+
+
+class disk_errors:  # noqa: N801 - reads as a verb at its use
+    """Turn a full disk or quota, however a library words it, into one OSError that names the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        # safetensors and pyarrow raise errors of their own, with the system's words or number inside
+        numbers = [int(found) for found in IN_WORDS.findall(str(error))]
+        numbers += [one for one in FULL if os.strerror(one) in str(error)]
+        if isinstance(error, OSError) and error.errno is not None:
+            if error.filename == OUTPUT:  # which is written while a stage tells how far it is
+                return
+            numbers.insert(0, error.errno)
+        for number in numbers:
+            if number in FULL:
+                raise OSError(number, os.strerror(number), str(self.folder)) from error

@@ -1,0 +1,77 @@
+"""Computes stages in this process, one after another. The bodies are an argument: nothing of an experiment is known here."""
+
+import time
+from collections.abc import Iterator, Mapping
+
+from collapse_cli.engine.disk import disk_errors
+from collapse_cli.engine.executors.base import Outcome
+from collapse_cli.engine.observer import Observer
+from collapse_cli.engine.stage import Body, Finished, Stage, Workplace
+from collapse_cli.engine.store import Store
+from collapse_cli.process import peak_memory_mb
+
+
+class LocalExecutor:
+    """An executor of one slot: a stage is computed while the scheduler asks what has ended."""
+
+    slots = 1
+
+    def __init__(self, store: Store, bodies: Mapping[str, Body]) -> None:
+        self.store, self.bodies = store, bodies
+        self._next: list[Stage] = []
+
+    def submit(self, stage: Stage, threads: int) -> None:
+        """Whatever `threads` says, a stage has those of this process."""
+        self._next.append(stage)
+
+    def poll(self, observer: Observer, wait: float | None) -> Iterator[Outcome]:
+        """Computes what was submitted, however long it takes."""
+        yield self.compute(self._next.pop(), observer)
+
+    def compute(self, stage: Stage, observer: Observer) -> Outcome:
+        """Compute a stage whose inputs are in the store, under its lock.
+
+        Inputs that turn out to be damaged are set aside and computed again first, and what those are made from.
+
+        Raises:
+            InputError: when a stage is damaged again and again.
+        """
+        chain = [stage]  # each but the first is an input of the one before it
+        while True:
+            one = chain[-1]
+            if not self.store.sound(one.key):
+                damaged = next((made for made in one.inputs.values() if not self.store.sound(made.key)), None)
+                if damaged is not None:
+                    chain.append(damaged)
+                    continue
+            done = self._compute_locked(one, observer)
+            if done.made is None:
+                return Outcome(stage, None)
+            if one is stage:
+                return done
+            if not done.cached:
+                observer.finished(one, done.made, cached=False, memory_mb=done.memory_mb)
+            chain.pop()
+
+    def _compute_locked(self, stage: Stage, observer: Observer) -> Outcome:
+        with self.store.locked(stage.key) as mine:
+            if not mine:
+                return Outcome(stage, None)
+            if self.store.sound(stage.key):
+                return Outcome(stage, self.store.get(stage.key), cached=True, memory_mb=peak_memory_mb())
+            self.store.set_aside(stage)
+            made = self._compute(stage, observer)
+            return Outcome(stage, made, memory_mb=peak_memory_mb())
+
+    def _compute(self, stage: Stage, observer: Observer) -> Finished:
+        observer.started(stage)
+        inputs = {name: self.store.get(made.key) for name, made in stage.inputs.items()}
+        start = time.perf_counter()
+        place = Workplace(
+            folder=self.store.attempt(stage.key),
+            scratch=self.store.scratch(stage.key),
+            tell=lambda done, total, unit: observer.progress(stage, done, total, unit),
+        )
+        with disk_errors(self.store.root):
+            facts = self.bodies[stage.kind](stage, inputs, place)
+            return self.store.publish(stage, facts, time.perf_counter() - start)
