@@ -316,7 +316,7 @@ def test_a_disk_too_small_for_the_plan(home: Home, monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def bodies(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
     """Replaces the body of a kind of stage: `bodies(kind, body)`."""
-    from collapse_cli.run.runner import BODIES
+    from collapse_cli.experiment.kinds import BODIES
 
     return lambda kind, body: monkeypatch.setitem(BODIES, kind, body)
 
@@ -327,7 +327,7 @@ def test_a_disk_that_fills_up_within_a_stage(
     home: Home, bodies: Callable[[str, Any], None], kind: str, wording: str
 ) -> None:
     """One line, whoever words it; no half-written stage is visible; with space the same command succeeds."""
-    from collapse_cli.run.runner import BODIES
+    from collapse_cli.experiment.kinds import BODIES
 
     real = BODIES[kind]
 
@@ -376,7 +376,7 @@ def test_a_disk_that_is_really_full(
     home: Home, bodies: Callable[[str, Any], None], small_disk: Path, kind: str
 ) -> None:
     """Another program fills the disk while a stage is at work: one line, and with space the same command succeeds."""
-    from collapse_cli.run.runner import BODIES
+    from collapse_cli.experiment.kinds import BODIES
 
     real, filler = BODIES[kind], small_disk / "filler"
 

@@ -304,8 +304,8 @@ def _fork(job: Mapping[str, Any]) -> int:
 def _arm(job: Mapping[str, Any]) -> None:
     """Make the stage bodies of this process tell how far they come, and strike where the job says."""
     from collapse_cli.engine.store import Store
+    from collapse_cli.experiment.kinds import BODIES
     from collapse_cli.lm import sample
-    from collapse_cli.run.runner import BODIES
 
     sample.MOST_SEQUENCES["cpu"] = job.get("most_rows", sample.MOST_SEQUENCES["cpu"])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where a shell started us in the background

@@ -654,7 +654,7 @@ def test_a_pruned_run_can_be_taken_further(tiny: Path, runs: Path, fresh: Path) 
 @pytest.fixture
 def interrupt_sampling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Ctrl-C at the first sample stage; call the fixture's value to have no more of it."""
-    from collapse_cli.run.runner import BODIES
+    from collapse_cli.experiment.kinds import BODIES
 
     def interrupt(*_: object) -> dict[str, Any]:
         raise KeyboardInterrupt
