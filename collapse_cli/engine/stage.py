@@ -140,13 +140,21 @@ class Plan:
 
 @dataclass(frozen=True)
 class Finished:
-    """A stage that is in the store: its folder, and the facts its body returned."""
+    """A stage that is in the store: its files, and the facts its body returned.
+
+    Attributes:
+        folder: where all of its files are on this machine, as a learner saves and loads them.
+    """
 
     kind: str
     key: str
     folder: Path
     facts: Mapping[str, Any]
     seconds: float
+
+    def file(self, name: str) -> Path:
+        """Where one of its files is on this machine; there is nothing there when the stage made none of that name."""
+        return self.folder / name
 
     @property
     def tokens(self) -> int:

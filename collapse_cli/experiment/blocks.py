@@ -78,11 +78,11 @@ class Chain:
         self.stage, self.scratch, self.params = stage, scratch, params
         self.first_generation = params["generations"][0]
         self.policy = Policy(**params["policy"]) if params["policy"] else None
-        folder = inputs["data"].folder
+        data = inputs["data"]
         self.real, self.test, self.reserve = (
-            Dataset.load(folder / f"{name}.safetensors") for name in ("train", "test", "reserve")
+            Dataset.load(data.file(f"{name}.safetensors")) for name in ("train", "test", "reserve")
         )
-        self.hints = {**stage.hints, "encoded": folder, "about": inputs["data"].facts}
+        self.hints = {**stage.hints, "encoded": data.folder, "about": data.facts}
         accumulates = self.policy is not None and self.policy.accumulates
         known = learners.learner_class(params["learner"])
         self.sums = known.summarises and (self.policy is None or self.policy.rule == "accumulate")
@@ -175,16 +175,16 @@ class Chain:
     # --- from block to block, and through a kill ----------------------------------------------------------------------
 
     def _inherit(self, inputs: Mapping[str, Finished]) -> None:
-        first, before = inputs["first"].folder, inputs["before"].folder
-        self.first = Dataset.load(first / ROWS)
+        first, before = inputs["first"], inputs["before"]
+        self.first = Dataset.load(first.file(ROWS))
         self.origin_model = models_of(first)[0]
         self.model = models_of(before)[max(models_of(before))]
-        carried, _ = checkpoint.read(before / CARRIED) or ({}, None)
+        carried, _ = checkpoint.read(before.file(CARRIED)) or ({}, None)
         self.summary = carried if self.sums else {}
         if self.params["prompts"] == "previous":
-            self.corpus = Dataset.load(before / CORPUS)
+            self.corpus = Dataset.load(before.file(CORPUS))
         for name in sorted(name for name in inputs if name.startswith("made-")):
-            rows = Dataset.load(inputs[name].folder / MADE)
+            rows = Dataset.load(inputs[name].file(MADE))
             self.made += [rows.take(np.flatnonzero(rows.origin == one)) for one in np.unique(rows.origin)]
         self.earlier = len(self.made)
 
@@ -237,9 +237,9 @@ class Chain:
         return int(self.first_generation) + len(self.facts)
 
 
-def models_of(folder: Path) -> dict[int, State]:
+def models_of(block: Finished) -> dict[int, State]:
     """The models that a block keeps, by generation."""
-    arrays, _ = checkpoint.read(folder / MODELS) or ({}, None)
+    arrays, _ = checkpoint.read(block.file(MODELS)) or ({}, None)
     found: dict[int, State] = {}
     for name, array in arrays.items():
         generation, _, own = name.partition(".")

@@ -87,7 +87,7 @@ def train_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -
     learner = learner_of(stage, inputs, place)
     if "init" in inputs:
         learner.load(inputs["init"].folder)
-    corpus = Dataset.load(inputs["corpus"].folder / CORPUS)
+    corpus = Dataset.load(inputs["corpus"].file(CORPUS))
     learner.fit(corpus, seed=stage.seed, scratch=place.scratch)
     learner.save(place.folder)
     return with_history(inputs["corpus"]) | learner.facts | counted(corpus)
@@ -103,7 +103,7 @@ def sample_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) 
     """Rows made by a model: it continues rows of the original corpus, or of the one it was fitted on."""
     learner = learner_of(stage, inputs, place)
     learner.load(inputs["model"].folder)
-    corpus = Dataset.load(inputs["prompts"].folder / CORPUS)
+    corpus = Dataset.load(inputs["prompts"].file(CORPUS))
     rows = inputs["data"].facts["splits"]["train"]["rows"]
     # the same prompts in every generation, for people to read
     shown = np.unique(np.linspace(0, rows - 1, SHOWN_ROWS).round().astype(np.int64))
@@ -149,13 +149,13 @@ def continued(
 
 def mix_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     """The next corpus: real rows and synthetic rows, as the policy says."""
-    params, data = stage.params, inputs["data"].folder
+    params, data = stage.params, inputs["data"]
     names = sorted(name for name in inputs if name.startswith("synthetic-"))
     corpus = policies.mix(
         Policy(**params["policy"]),
-        Dataset.load(data / CORPUS),
-        Dataset.load(data / "reserve.safetensors"),
-        [Dataset.load(inputs[name].folder / ROWS) for name in names],
+        Dataset.load(data.file(CORPUS)),
+        Dataset.load(data.file("reserve.safetensors")),
+        [Dataset.load(inputs[name].file(ROWS)) for name in names],
         params["generation"],
         stage.seed,
         growing=params["growing"],
@@ -173,8 +173,8 @@ def eval_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) ->
         return (examine_body if stage.work == "examine" else real_body)(stage, inputs, place)
     learner = learner_of(stage, inputs, place)
     learner.load(inputs["model"].folder)
-    test = Dataset.load(inputs["data"].folder / "test.safetensors")
-    first = Dataset.load(inputs["first"].folder / ROWS) if "first" in inputs else None
+    test = Dataset.load(inputs["data"].file("test.safetensors"))
+    first = Dataset.load(inputs["first"].file(ROWS)) if "first" in inputs else None
     learner.measure(test, first).save(place.folder / ROWS)
     return with_history(inputs["model"]) | learner.facts
 
@@ -191,13 +191,13 @@ def examine_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace)
     """The rows a model made, measured under the model of generation 0."""
     learner = learner_of(stage, inputs, place)
     learner.load(inputs["reference"].folder)
-    made = inputs["samples"].folder
+    made = inputs["samples"]
     learner.examine(
-        Dataset.load(made / ROWS),
-        Dataset.load(made / SHOWN),
-        Dataset.load(inputs["prompts"].folder / CORPUS),
+        Dataset.load(made.file(ROWS)),
+        Dataset.load(made.file(SHOWN)),
+        Dataset.load(inputs["prompts"].file(CORPUS)),
         real=inputs["real"].folder,
-        first=Dataset.load(inputs["first"].folder / ROWS) if "first" in inputs else None,
+        first=Dataset.load(inputs["first"].file(ROWS)) if "first" in inputs else None,
     ).save(place.folder / ROWS)
     return learner.facts
 

@@ -162,7 +162,7 @@ def generate_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace
     """The generator's rows: row i continues (or labels) the i-th real row, beginning again where there are no more."""
     learner = learner_of(stage, inputs, place)
     learner.load(inputs["model"].folder)
-    real = Dataset.load(inputs["data"].folder / CORPUS)
+    real = Dataset.load(inputs["data"].file(CORPUS))
     said = stage.params["mixture"]
     stream = np.arange(said["rows"])
     prompts = real.take(seeded_order(len(real), said["order"])[stream % len(real)])
@@ -174,14 +174,14 @@ def generate_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace
 
 def combine_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     """A cell's corpus."""
-    said, real = stage.params["mixture"], Dataset.load(inputs["data"].folder / CORPUS)
+    said, real = stage.params["mixture"], Dataset.load(inputs["data"].file(CORPUS))
     order = seeded_order(len(real), said["order"])
     if said["end"]:
         order = order[::-1]
     n1 = said["real"] or (len(real) if said["end"] else 0)
     parts = [real.take(order[:n1])]
     if said["synthetic"]:
-        made = Dataset.load(inputs["made"].folder / ROWS)
+        made = Dataset.load(inputs["made"].file(ROWS))
         parts.append(made.take(np.arange(n1, n1 + said["synthetic"])))
     Dataset.concat(parts).save(place.folder / CORPUS)
     return with_history(inputs["made"]) if said["synthetic"] else {"sample_tokens": 0}

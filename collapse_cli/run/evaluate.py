@@ -223,12 +223,12 @@ def _again(
         return None
     encoded = data[new.eval.inputs["data"].key]
     beside = old.eval.inputs.get("first")
-    rows = store.folder(beside.key) / ROWS if beside else None
+    rows = store.get(beside.key).file(ROWS) if beside and store.has(beside.key, whole=False) else None
     first = Dataset.load(rows) if rows is not None and rows.exists() else None
     if old.part is None:
-        return _score(store.folder(key), new.eval.params, encoded, own, first)
+        return _score(store.get(key).folder, new.eval.params, encoded, own, first)
     params = {"learner": new.eval.params["learner"], **new.eval.params["verbs"]["eval"]}
-    models = blocks.models_of(store.folder(key))
+    models = blocks.models_of(store.get(key))
     return _score(models[old.generation], params, encoded, own, first) if old.generation in models else None
 
 
@@ -243,6 +243,6 @@ def _score(
         learner.load(model)
     else:
         learner.restore(model)
-    learner.measure(Dataset.load(data.folder / "test.safetensors"), None if params["learner"] == "lm" else first)
+    learner.measure(Dataset.load(data.file("test.safetensors")), None if params["learner"] == "lm" else first)
     found: dict[str, Any] = learner.facts
     return found

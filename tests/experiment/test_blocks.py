@@ -176,10 +176,10 @@ def test_thousands_of_generations_are_few_files(tmp_path: Path) -> None:
 def test_models_of_a_block_can_be_read_again(tmp_path: Path) -> None:
     planned, store = run(experiment(policies=["keep-0"], block=3), tmp_path / "store")
     last = planned.generations[-1]
-    models = blocks.models_of(store.folder(last.train.key))
+    models = blocks.models_of(store.get(last.train.key))
     assert sorted(models) == [7]
     middle = planned.generations[5]
-    assert sorted(blocks.models_of(store.folder(middle.train.key))) == [4, 5, 6]
+    assert sorted(blocks.models_of(store.get(middle.train.key))) == [4, 5, 6]
     variances = np.diagonal(models[7]["covariance"], axis1=1, axis2=2)
     assert np.isclose(variances.mean(), metrics_row(last, ReadOnce(store))["variance"])
 
@@ -187,7 +187,7 @@ def test_models_of_a_block_can_be_read_again(tmp_path: Path) -> None:
 def test_large_models_are_not_kept_for_every_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "LARGEST", 10)
     planned, store = run(experiment(policies=["keep-0"], block=3), tmp_path / "store")
-    assert sorted(blocks.models_of(store.folder(planned.generations[5].train.key))) == [6]
+    assert sorted(blocks.models_of(store.get(planned.generations[5].train.key))) == [6]
 
 
 def test_a_learner_of_text_or_images_has_no_blocks() -> None:
