@@ -85,13 +85,12 @@ def status(
     if target is None:
         list_runs(runs_dir, as_json)
         return
-    from collapse_cli.engine.store import Store
-    from collapse_cli.records.rundir import STORE, run_of
+    from collapse_cli.records.rundir import run_of, store_of
     from collapse_cli.terminal import console as show
     from collapse_cli.terminal import printing
 
     folder = run_of(target, runs_dir)
-    record, tree, rows, store = folder.record(), folder.tree(), folder.rows(), Store(folder.runs / STORE)
+    record, tree, rows, store = folder.record(), folder.tree(), folder.rows(), store_of(folder.runs)
     warn_of_damage([folder])
     stages: dict[str, list[int]] = {}
     for stage in folder.plan():

@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-from pathlib import Path
 
 from collapse_cli.process import OUTPUT
 
@@ -14,7 +13,7 @@ IN_WORDS = re.compile(r"\(os error (\d+)\)")  # as libraries written in Rust end
 class disk_errors:  # noqa: N801 - reads as a verb at its use
     """Turn a full disk or quota, however a library words it, into one OSError that names the folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str) -> None:
         self.folder = folder
 
     def __enter__(self) -> None:
@@ -32,4 +31,4 @@ class disk_errors:  # noqa: N801 - reads as a verb at its use
             numbers.insert(0, error.errno)
         for number in numbers:
             if number in FULL:
-                raise OSError(number, os.strerror(number), str(self.folder)) from error
+                raise OSError(number, os.strerror(number), self.folder) from error

@@ -64,8 +64,22 @@ class Store:
         self._known: dict[str, _Known] = {}
         self._again: Counter[str] = Counter()
 
+    @property
+    def address(self) -> str:
+        """What `store_at` makes this store of, in another process too."""
+        return str(self.root)
+
+    def begin(self) -> None:
+        """Make it, where it is not there yet."""
+        self.root.mkdir(parents=True, exist_ok=True)
+
     def folder(self, key: str) -> Path:
+        """Where the files of a finished stage are on this machine."""
         return self.root / key[:2] / key
+
+    def name_of(self, key: str) -> str:
+        """Where a person finds a stage, beginning with the store's own name."""
+        return self.folder(key).relative_to(self.root.parent).as_posix()
 
     def has(self, key: str, *, whole: bool = True) -> bool:
         """Whether the stage is finished and its record is right; a pruned one counts only with `whole=False`.
@@ -256,11 +270,18 @@ class Store:
             path.unlink()
         return freed
 
+    def holds(self, key: str) -> bool:
+        """Whether there is a finished stage of that key, a damaged or a pruned one too."""
+        return self.folder(key).exists()
+
+    def size(self, key: str) -> int:
+        """Bytes of a finished stage."""
+        return size_of(self.folder(key))
+
     def remove(self, key: str) -> int:
         """Remove a finished stage. Returns the bytes freed. Call under its lock."""
-        folder = self.folder(key)
-        freed = size_of(folder)
-        self._discard(folder)
+        freed = self.size(key)
+        self._discard(self.folder(key))
         return freed
 
     def keys(self) -> list[str]:
@@ -297,6 +318,11 @@ class Store:
         gone.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(gone)
         shutil.rmtree(gone)
+
+
+def store_at(address: str | Path) -> Store:
+    """The store at an address, which is a folder. A store of another kind would be told by its address, here."""
+    return Store(Path(address))
 
 
 def read_record(path: Path, key: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from collapse_cli import files, sealed
 from collapse_cli.config import Experiment, load, nearest, presets
-from collapse_cli.engine.store import KEY, write_atomically
+from collapse_cli.engine.store import KEY, Store, store_at, write_atomically
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.records.made_with import git_state, hardware, versions
 
@@ -318,6 +318,11 @@ class RunFolder:
             if error:
                 record["error"] = error
             write_atomically(self.path / "run.json", sealed.sealed(record, allow_nan=True))
+
+
+def store_of(runs: Path) -> Store:
+    """The store that the runs of a folder share."""
+    return store_at(runs / STORE)
 
 
 def run_of(target: str, runs: Path) -> RunFolder:

@@ -24,7 +24,7 @@ def compute(stages: Sequence[Stage], prepared: Prepared, store: Store, observer:
     order = {
         "config": prepared.config.model_dump(mode="json"),
         "hints": prepared.resolved.hints,
-        "store": str(store.root),
+        "store": store.address,
     }
     with ProcessExecutor(store, worker.command(), order, workers) as elsewhere:
         scheduler.run(alone, here, observer)

@@ -14,13 +14,13 @@ from collapse_cli.data.dataset import Dataset, load_text
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.stage import Finished, Generation, Plan, Stage
-from collapse_cli.engine.store import Store
+from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment import blocks
 from collapse_cli.experiment.kinds import BODIES, plan
 from collapse_cli.experiment.loop import ROWS
 from collapse_cli.learners.family import State
-from collapse_cli.records.rundir import STORE, RunFolder
+from collapse_cli.records.rundir import RunFolder, store_of
 from collapse_cli.run import early
 from collapse_cli.run.observers.computed import Computed
 
@@ -83,7 +83,7 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
         A row per generation: `logged` and `again` perplexity and their relative `difference` (None on other text or
         under another protocol), the other measures, and `pruned` where the weights are gone.
     """
-    store = Store(folder.runs / STORE)
+    store = store_of(folder.runs)
     config = folder.config()
     changed = _changed(config, None, data, settings)
     same = changed == config
@@ -101,7 +101,7 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
         if config.store.keep_models == "none" and any(store.has(key, whole=False) for key in models):
             raise InputError(f"the run {folder.name!r} keeps no models: store.keep_models = none")
         raise InputError(
-            f"no model of the run {folder.name!r} is in {store.root}; where its folder was moved, move it back beside its store; "
+            f"no model of the run {folder.name!r} is in {store.address}; where its folder was moved, move it back beside its store; "
             "else give the run's command again to compute them again"
         )
     if same and all(store.sound(stage.key) for stage in texts):
@@ -114,7 +114,7 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
         resolved = learner.resolve(tree)
         planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
-        encoded = _data(planned, store if same else Store(Path(temporary)))
+        encoded = _data(planned, store if same else store_at(temporary))
         own = store.get(texts[0].key).facts if store.sound(texts[0].key) else {}
         found: dict[tuple[str, int | None], dict[str, Any] | None] = {}
         rows = []
@@ -174,7 +174,7 @@ def evaluate_model(target: str, data: str | None, settings: Mapping[str, Any]) -
         )
     planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
-        encoded = _data(planned, Store(Path(temporary)))
+        encoded = _data(planned, store_at(temporary))
         first = planned.generations[0].eval
         text = next(iter(encoded.values()))
         facts = _score(Path(resolved.hints["model"]), first.params, text, text.facts, None)
@@ -210,7 +210,7 @@ def _data_stages(planned: Plan) -> list[Stage]:
 
 def _data(planned: Plan, store: Store) -> dict[str, Finished]:
     stages = _data_stages(planned)
-    store.root.mkdir(parents=True, exist_ok=True)
+    store.begin()
     scheduler.run(stages, LocalExecutor(store, BODIES), Computed())
     return {stage.key: store.get(stage.key) for stage in stages}
 

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from collapse_cli.engine.store import Store, size_of
 from collapse_cli.errors import ConfigError
-from collapse_cli.records.rundir import OF_A_RUN, STORE, RunFolder
+from collapse_cli.records.rundir import OF_A_RUN, STORE, RunFolder, store_of
 
 
 def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:
@@ -17,7 +16,7 @@ def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:
     Raises:
         ConfigError: for a run whose plan cannot be read; nothing was removed then.
     """
-    store = Store(runs / STORE)
+    store = store_of(runs)
     keys, unfinished = store.keys(), store.unfinished()  # before the plans: what comes later is not looked at
     seen, planned = _plans(runs), planned_keys(runs)
     gone = {"stages": 0, "leftovers": 0, "bytes": 0, "kept": len(planned.intersection(keys))}
@@ -27,9 +26,9 @@ def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:
                 continue
             if (now := _plans(runs)) != seen:
                 seen, planned = now, planned_keys(runs)
-            if key in keys and key not in planned and store.folder(key).exists():
+            if key in keys and key not in planned and store.holds(key):
                 gone["stages"] += 1
-                gone["bytes"] += size_of(store.folder(key)) if dry_run else store.remove(key)
+                gone["bytes"] += store.size(key) if dry_run else store.remove(key)
             if key in store.unfinished() and (key not in planned or store.has(key)):
                 gone["leftovers"] += 1
                 gone["bytes"] += store.leftover_size(key) if dry_run else store.clear(key)

@@ -12,7 +12,7 @@ from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.executors.processes import workers_for
 from collapse_cli.engine.stage import Plan, Stage
-from collapse_cli.engine.store import Store
+from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import ConfigError
 from collapse_cli.experiment import mixture, policies
 from collapse_cli.experiment.kinds import BODIES, plan
@@ -63,8 +63,8 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     observer, notes, rows = Computed(), [], dict.fromkeys(("train", "test", "reserve"), 0)
     stage = next(iter(planned.stages.values()))
     if stage.kind == "data":  # a mixture that is done in memory draws its own
-        place = store if temporary is None or store.has(stage.key) else Store(temporary)
-        place.root.mkdir(parents=True, exist_ok=True)
+        place = store if temporary is None or store.has(stage.key) else store_at(temporary)
+        place.begin()
         scheduler.run([stage], LocalExecutor(place, BODIES), observer)
         data = place.get(stage.key)
         rows, notes = {split: about["rows"] for split, about in data.facts["splits"].items()}, data.facts["notes"]

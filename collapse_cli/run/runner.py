@@ -16,7 +16,7 @@ from collapse_cli.errors import ConfigError
 from collapse_cli.findings import sources
 from collapse_cli.findings.expectations import judge
 from collapse_cli.process import interruptible, quiet_libraries
-from collapse_cli.records.rundir import STORE, RunFolder
+from collapse_cli.records.rundir import RunFolder, store_of
 from collapse_cli.run import early
 from collapse_cli.run.computing import compute
 from collapse_cli.run.observers import Observers
@@ -87,14 +87,14 @@ def run(
     Raises:
         ConfigError, InputError: for what the user has to mend; nothing has been written into the run folder then.
     """
-    folder, store = RunFolder(runs, name), Store(runs / STORE)
+    folder, store = RunFolder(runs, name), store_of(runs)
     early.check(config, folder)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary, interruptible():
         with console.status("looking up model and text") if console.is_terminal else nullcontext():
             if not learners.learner_class(config.learner).light:
                 quiet_libraries()
             if not dry_run:
-                _make(store.root)
+                _begin(store)
             prepared = prepare(config, folder, store, Path(temporary) if dry_run else None, jobs)
         if dry_run:
             return describe(prepared, store, folder)
@@ -150,8 +150,8 @@ def _result(folder: RunFolder, config: Experiment, stages: Mapping[str, int]) ->
     }
 
 
-def _make(folder: Path) -> None:
+def _begin(store: Store) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        store.begin()
     except FileNotFoundError as error:  # as below /proc
-        raise ConfigError(f"{folder} cannot be made ({error.strerror}); choose another --runs-dir") from None
+        raise ConfigError(f"{store.address} cannot be made ({error.strerror}); choose another --runs-dir") from None

@@ -14,7 +14,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, TextIO
 
 from collapse_cli.engine.stage import Finished, Stage
@@ -40,13 +39,13 @@ def main() -> int:
     order = next(orders)
 
     from collapse_cli.engine.executors.local import LocalExecutor
-    from collapse_cli.engine.store import Store
+    from collapse_cli.engine.store import store_at
     from collapse_cli.experiment.kinds import BODIES
 
     telling = Telling(answers)
     logging.getLogger("collapse_cli").addHandler(telling)
     stages, set_threads = understood(order)
-    executor = LocalExecutor(Store(Path(order["store"])), BODIES)
+    executor = LocalExecutor(store_at(order["store"]), BODIES)
     for order in orders:
         set_threads(order["threads"])
         try:

@@ -120,7 +120,7 @@ def test_more_real_rows_than_there_are_is_refused() -> None:
     with pytest.raises(InputError, match="needs 60 real rows, but the data have 59"):
         mixture.check(load(DIGITS, "a test"), 59)
     tree = {**DIGITS, "mixture": {"real_rows": [10], "synthetic_rows": [90]}}
-    with pytest.raises(InputError, match="needs 100 inputs to label, the data have 99"):
+    with pytest.raises(InputError, match="needs 100 inputs to label, but the data have 99"):
         mixture.check(load(tree, "a test"), 99)
     mixture.check(load(tree, "a test"), 100)
 

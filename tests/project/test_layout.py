@@ -124,6 +124,18 @@ def test_what_only_reads_or_counts_imports_neither_torch_nor_learners(name: str)
     assert {module for module in imports_of(MODULES[name]) if within(module, heavy)} == set()
 
 
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if room_of(name) not in ("engine", "records")))
+def test_where_the_store_keeps_its_files_is_known_to_the_store_alone(name: str) -> None:
+    """A store that is no local folder would be one class, chosen where an address becomes a store."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in ("Store", "store.Store"), (
+                f"{name}:{node.lineno}: use store_at, store_of"
+            )
+        if isinstance(node, ast.Attribute) and node.attr == "root":
+            assert "store" not in ast.unparse(node.value).lower(), f"{name}:{node.lineno}: {ast.unparse(node)}"
+
+
 def test_no_module_is_imported_in_a_circle() -> None:
     graph = {name: own_imports(path) - {name} for name, path in MODULES.items()}
     while graph:

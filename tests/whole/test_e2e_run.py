@@ -645,7 +645,8 @@ def test_a_pruned_run_can_be_taken_further(tiny: Path, runs: Path, fresh: Path) 
     assert weights(fresh, "tiny") == set()
     assert e2e.run(tiny, fresh, store__keep_models="none")["computed"] == 0
     evaluated = e2e.collapse("eval", "tiny", "--runs-dir", fresh)
-    assert evaluated.code == 0, evaluated.err
+    assert evaluated.code == 2
+    assert "keeps no models: store.keep_models = none" in evaluated.err
     e2e.run(tiny, fresh, loop__generations=2, store__keep_models="none")
     assert e2e.results(fresh) == e2e.results(runs)
     assert weights(fresh, "tiny") == set()

@@ -72,6 +72,6 @@ class LocalExecutor:
             scratch=self.store.scratch(stage.key),
             tell=lambda done, total, unit: observer.progress(stage, done, total, unit),
         )
-        with disk_errors(self.store.root):
+        with disk_errors(self.store.address):
             facts = self.bodies[stage.kind](stage, inputs, place)
             return self.store.publish(stage, facts, time.perf_counter() - start)

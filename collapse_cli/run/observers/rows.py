@@ -96,7 +96,7 @@ def metrics_row(generation: Generation, stages: ReadOnce) -> dict[str, Any]:
         "generation": generation.generation,
         "model_key": key,
         "eval_keys": [stage.key for stage in generation.measured],
-        "model_dir": store.folder(key).relative_to(store.root.parent).as_posix(),
+        "model_dir": store.name_of(key),
         "sample_tokens": 0,
         **facts,
         **(examined.facts if examined else {}),
