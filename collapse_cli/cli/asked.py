@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli import config
-from collapse_cli.records.rundir import RULE_OF_NAMES, RunFolder, can_be_named
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.records.runs import RULE_OF_NAMES, can_be_named
 
 
 def experiment(

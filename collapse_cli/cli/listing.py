@@ -7,7 +7,8 @@ from typing import Any
 
 from collapse_cli.config.cell import cells
 from collapse_cli.errors import ConfigError
-from collapse_cli.records.rundir import RunFolder, names_of_runs
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.records.runs import names_of_runs
 from collapse_cli.terminal.text import Table, safe, short
 
 MOST_NAMED = 4  # policies or seeds of a run that the table names; of more, how many there are

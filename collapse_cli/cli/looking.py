@@ -85,7 +85,8 @@ def status(
     if target is None:
         list_runs(runs_dir, as_json)
         return
-    from collapse_cli.records.rundir import run_of, store_of
+    from collapse_cli.records.rundir import run_of
+    from collapse_cli.records.runs import store_of
     from collapse_cli.terminal import console as show
     from collapse_cli.terminal import printing
 

@@ -15,26 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli import files, sealed
-from collapse_cli.config import Experiment, load, nearest, presets
-from collapse_cli.engine.store import KEY, Store, store_at, write_atomically
+from collapse_cli.config import Experiment, load, nearest
+from collapse_cli.engine.store import KEY, write_atomically
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.records.made_with import git_state, hardware, versions
+from collapse_cli.records.runs import RULE_OF_NAMES, STORE, can_be_named, made_by, names_of_runs
 
 log = logging.getLogger(__name__)
-STORE = "store"
 OF_A_RUN = ("run.json", "plan.json", "metrics.jsonl", "events.jsonl")
 HALF_WRITTEN = re.compile(r"\.(run\.json|plan\.json|metrics\.jsonl)\.[0-9a-f]{8}")  # left by a kill
 NEEDED = {"policy", "seed", "generation", "model_key", "warnings"}
 NEEDED_OF_LM = NEEDED | {"perplexity", "predicted_tokens", "protocol"}
 Where = tuple[str, int, int]  # policy, seed, generation
-
-
-RULE_OF_NAMES = f"a run's name is at most 100 letters, digits, '.', '_' and '-', starts with a letter or digit, and is not {STORE!r}"
-
-
-def can_be_named(name: str) -> bool:
-    """Whether a run can have that name: `RULE_OF_NAMES`."""
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None and name.lower() != STORE
 
 
 class RunFolder:
@@ -320,11 +312,6 @@ class RunFolder:
             write_atomically(self.path / "run.json", sealed.sealed(record, allow_nan=True))
 
 
-def store_of(runs: Path) -> Store:
-    """The store that the runs of a folder share."""
-    return store_at(runs / STORE)
-
-
 def run_of(target: str, runs: Path) -> RunFolder:
     """The run of that name in `runs`, or in that folder where `target` is a path; whether it exists is asked later.
 
@@ -336,19 +323,6 @@ def run_of(target: str, runs: Path) -> RunFolder:
         return RunFolder(path.parent, path.name) if "/" in target or target == "." else RunFolder(runs, target)
     except ConfigError:
         raise ConfigError(f"{target!r} is neither the name of a run in {runs} nor a run's folder") from None
-
-
-def made_by(name: str) -> str:
-    """What makes a run that is not there, where it is that of a preset; else nothing."""
-    return f" (`collapse run --preset {name}` makes it)" if name in presets() else ""
-
-
-def names_of_runs(runs: Path) -> list[str]:
-    """The names of the runs in a folder, sorted; none where it cannot be read."""
-    try:
-        return sorted(path.parent.name for path in runs.glob("*/run.json") if path.parent.name != STORE)
-    except OSError:
-        return []
 
 
 def all_runs(runs: Path) -> list[RunFolder]:

@@ -20,7 +20,8 @@ from collapse_cli.experiment import blocks
 from collapse_cli.experiment.kinds import BODIES, plan
 from collapse_cli.experiment.loop import ROWS
 from collapse_cli.learners.family import State
-from collapse_cli.records.rundir import RunFolder, store_of
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.records.runs import store_of
 from collapse_cli.run import early
 from collapse_cli.run.observers.computed import Computed
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from collapse_cli.errors import ConfigError
-from collapse_cli.records.rundir import OF_A_RUN, STORE, RunFolder, store_of
+from collapse_cli.records.rundir import OF_A_RUN, RunFolder
+from collapse_cli.records.runs import STORE, store_of
 
 
 def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:

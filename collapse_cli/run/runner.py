@@ -16,7 +16,8 @@ from collapse_cli.errors import ConfigError
 from collapse_cli.findings import sources
 from collapse_cli.findings.expectations import judge
 from collapse_cli.process import interruptible, quiet_libraries
-from collapse_cli.records.rundir import RunFolder, store_of
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.records.runs import store_of
 from collapse_cli.run import early
 from collapse_cli.run.computing import compute
 from collapse_cli.run.observers import Observers

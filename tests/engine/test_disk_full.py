@@ -19,7 +19,7 @@ from support import e2e
 from test_damage import EXPERIMENTS, rows_of
 
 from collapse_cli.engine.store import Store
-from collapse_cli.records.rundir import STORE
+from collapse_cli.records.runs import STORE
 
 
 @contextmanager

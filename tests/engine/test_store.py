@@ -18,7 +18,8 @@ from collapse_cli.engine.scheduler import missing
 from collapse_cli.engine.stage import Finished, Stage, Workplace
 from collapse_cli.engine.store import RECORD, Store, size_of, write_atomically
 from collapse_cli.errors import ConfigError
-from collapse_cli.records.rundir import STORE, RunFolder
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.records.runs import STORE
 from collapse_cli.run.garbage import collect_garbage
 
 HOLDER = """

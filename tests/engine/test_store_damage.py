@@ -17,7 +17,7 @@ from collapse_cli.engine.scheduler import missing
 from collapse_cli.engine.stage import Finished, Stage, Workplace
 from collapse_cli.engine.store import RECORD, Store
 from collapse_cli.errors import InputError
-from collapse_cli.records.rundir import STORE
+from collapse_cli.records.runs import STORE
 
 
 class Heard:

@@ -1,0 +1,33 @@
+"""A folder of runs: what a run in it can be called, which there are, and the store that they share."""
+
+import re
+from pathlib import Path
+
+from collapse_cli.config import presets
+from collapse_cli.engine.store import Store, store_at
+
+STORE = "store"
+RULE_OF_NAMES = f"a run's name is at most 100 letters, digits, '.', '_' and '-', starts with a letter or digit, and is not {STORE!r}"
+
+
+def can_be_named(name: str) -> bool:
+    """Whether a run can have that name: `RULE_OF_NAMES`."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None and name.lower() != STORE
+
+
+def names_of_runs(runs: Path) -> list[str]:
+    """The names of the runs in a folder, sorted; none where it cannot be read."""
+    try:
+        return sorted(path.parent.name for path in runs.glob("*/run.json") if path.parent.name != STORE)
+    except OSError:
+        return []
+
+
+def made_by(name: str) -> str:
+    """What makes a run that is not there, where it is that of a preset; else nothing."""
+    return f" (`collapse run --preset {name}` makes it)" if name in presets() else ""
+
+
+def store_of(runs: Path) -> Store:
+    """The store that the runs of a folder share."""
+    return store_at(runs / STORE)
