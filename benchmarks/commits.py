@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,13 @@ def own_model(configs: Any, shape: str, dtype: str = "float32", purpose: str = "
     return made.to(getattr(torch, dtype)).eval()
 
 
-def measure(model: str, dtype: str, rows: int) -> dict[str, float]:
-    """Seconds of each part here, after one call that warms up."""
+def measure(model: str, dtype: str, rows: int, *, cpu: bool) -> dict[str, float]:
+    """Seconds of each part here, after one call that warms up; `cpu`: of the processor, not of the clock."""
     import common
     import ours
 
+    if cpu:
+        common.time.perf_counter = time.process_time
     if model in SHAPES:
         common.SHAPES[model] = {"vocab_size": VOCABULARY}
         common.fresh_model = ours.fresh_model = partial(own_model, getattr(common, "architecture", common.models))
@@ -64,11 +67,14 @@ def measure(model: str, dtype: str, rows: int) -> dict[str, float]:
     return found
 
 
-def turn(checkout: Path, model: str, dtype: str, rows: int) -> dict[str, float]:
+def turn(checkout: Path, model: str, dtype: str, rows: int, *, cpu: bool) -> dict[str, float]:
     """`measure` in a new process with the code of a checkout."""
     # -P: this folder is not searched for modules, so that the checkout's own benchmarks are found.
     command = [sys.executable, "-P", str(Path(__file__)), "--measure", model, "--dtype", dtype, "--rows", str(rows)]
     environment = os.environ | {"PYTHONPATH": f"{checkout}{os.pathsep}{checkout / 'benchmarks'}"}
+    if cpu:
+        command.append("--cpu")
+        environment["OMP_NUM_THREADS"] = "1"
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}\nwith {checkout} ended with {done.returncode}:\n{done.stderr[-3000:]}")
@@ -84,11 +90,12 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rows", type=int, default=256, help="rows of 64 tokens in each part")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cpu", action="store_true", help="one thread, processor time: for a machine with other work")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON there instead of printing it")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.measure:
-        print(json.dumps(measure(asked.measure, asked.dtype, asked.rows)))
+        print(json.dumps(measure(asked.measure, asked.dtype, asked.rows, cpu=asked.cpu)))
         return
     report = Report(asked.json, about_machine() | {"commits": asked.commits})
     found: dict[str, Any] = {}
@@ -99,7 +106,7 @@ def main() -> None:
                 turns = []
                 for index in range(asked.rounds):
                     sides = (first, second) if index % 2 == 0 else (second, first)
-                    pair = {side: turn(side, model, asked.dtype, asked.rows) for side in sides}
+                    pair = {side: turn(side, model, asked.dtype, asked.rows, cpu=asked.cpu) for side in sides}
                     turns.append([pair[first], pair[second]])
                 lines = []
                 for part in PARTS:
