@@ -24,6 +24,7 @@ from collapse_cli.engine.store import Store
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 SEEDS = ("--seeds", "0,1")  # so that generation 0 is side by side, too
+LONG = ("--generations", "0", "--set", "train.epochs=120")
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +72,8 @@ def test_two_at_once_give_the_numbers_of_one(config: Path, alone: Path, tmp_path
         at_work = at_work | {event["key"]} if event["event"] == "started" else at_work - {event["key"]}
         most = max(most, len(at_work))
     assert most == 2
-    again = run(config, tmp_path)
-    assert "nothing to compute" in again.stdout, "no worker is started for what is there"
+    again = e2e.collapse("run", config, "--runs-dir", tmp_path, *SEEDS, "--jobs", "2")
+    assert "nothing to compute" in again.out, "no worker is started for what is there"
 
 
 # --- how many, and with how many threads ------------------------------------------------------------------------------
@@ -119,8 +120,8 @@ def test_workers_are_as_many_as_cores_or_as_were_asked_for_but_no_more_than_can_
 
 @pytest.fixture
 def started(config: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run of many epochs, its two workers in the middle of training."""
-    argv = command(config, tmp_path, *SEEDS, "--jobs", "2", "--set", "train.epochs=120")
+    """A run of many epochs, its two workers in the middle of training generation 0, each of a seed."""
+    argv = command(config, tmp_path, *SEEDS, "--jobs", "2", *LONG)
     env = ONE_THREAD | {"COLLAPSE_CHECKPOINT_SECONDS": "0"}
     process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     scratch = tmp_path / "store" / ".scratch"
@@ -145,9 +146,9 @@ def test_a_killed_run_takes_its_workers_along_and_goes_on(
     assert len(workers) == 2
     started.kill()
     assert psutil.wait_procs(workers, timeout=20)[1] == [], "a worker outlived its run"
-    done = run(config, tmp_path, "--set", "train.epochs=120")
+    done = run(config, tmp_path, *LONG)
     assert done.returncode == 0, done.stderr
-    assert len(e2e.metrics(tmp_path)) == 8
+    assert len(e2e.metrics(tmp_path)) == 4
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
@@ -176,7 +177,7 @@ def test_a_killed_worker_ends_the_run_with_advice(tmp_path: Path, started: subpr
 
 
 def test_a_mistake_of_the_users_is_one_line_in_a_worker_too(config: Path, tmp_path: Path) -> None:
-    made = run(config, tmp_path, "--set", "train.lr=1e30")
+    made = run(config, tmp_path, "--generations", "0", "--set", "train.lr=1e30")
     assert made.returncode == 2
     assert len(made.stderr.splitlines()) == 1
     assert "lower train.lr" in made.stderr

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -242,7 +243,8 @@ def drive(*steps: Mapping[str, Any] | Sequence[Mapping[str, Any]], timeout: floa
 
     A job is a dict with `argv` and, where wanted: `out` and `err` (files), `strike` (where it is hit by a signal),
     `until_done` (again and again while it is killed), `most_rows` (sampled at once), `log` (a file that hears how far
-    each stage comes).
+    each stage comes), `copy` (two folders: the first is copied to the second before), `here` (in the driver itself, whose
+    forks then need not do again what a process does once).
     """
     jobs = [[step] if isinstance(step, Mapping) else list(step) for step in steps]
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # jobs at once would fight over the cores
@@ -274,14 +276,23 @@ def _drive() -> None:
         importlib.import_module(module)
     for name in ("AutoModelForCausalLM", "AutoTokenizer", "OPTForCausalLM", "PreTrainedTokenizerFast"):
         getattr(importlib.import_module("transformers"), name)
-    codes = []
+    codes, tasks = [], _threads()
     for step in json.loads(sys.stdin.read()):
+        if step[0].get("here"):
+            codes.append([main(step[0]["argv"])])
+            assert _threads() <= tasks, "a fork must not inherit threads at work"
+            continue
         children = [_fork(job) for job in step]
         ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         while step[0].get("until_done") and ends[-1] == -signal.SIGKILL and len(ends) < 100:
             ends.append(os.waitstatus_to_exitcode(os.waitpid(_fork(step[0]), 0)[1]))
         codes.append(ends)
     print(json.dumps(codes))
+
+
+def _threads() -> int:
+    """How many threads this process has; 0 where the system does not tell."""
+    return len(list(Path("/proc/self/task").glob("*")))
 
 
 def _fork(job: Mapping[str, Any]) -> int:
@@ -291,6 +302,8 @@ def _fork(job: Mapping[str, Any]) -> int:
     try:
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(job.get(name, os.devnull), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        if "copy" in job:
+            shutil.copytree(*job["copy"])
         _arm(job)
         code = main(job["argv"])
     except BaseException:
