@@ -22,7 +22,8 @@ from collapse_cli.config import Experiment, load, preset_path, read_toml, varian
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.store import Store
-from collapse_cli.experiment import blocks, kinds
+from collapse_cli.experiment import kinds
+from collapse_cli.experiment.stages import block
 from collapse_cli.learners import learner_class
 from collapse_cli.run import runner
 from collapse_cli.run.observers.computed import Computed
@@ -33,23 +34,21 @@ def bare(config: Experiment, root: Path) -> float:
     resolved = learner_class(config.learner).resolve(config.model_dump(mode="json"))
     planned, store = kinds.plan(Experiment.model_validate(resolved.tree), resolved.hints), Store(root)
     root.mkdir(parents=True)
-    scheduler.run(
-        [one for one in planned.stages.values() if one.kind == "data"], LocalExecutor(store, kinds.BODIES), Computed()
-    )
+    scheduler.run([one for one in planned.stages.values() if one.kind == "data"], LocalExecutor(store), Computed())
     total = 0.0
     for stage in planned.stages.values():
         if stage.kind == "data":
             continue
         scheduler.run(
             [made for made in stage.inputs.values() if made.kind != "data"],
-            LocalExecutor(store, kinds.BODIES),
+            LocalExecutor(store),
             Computed(),
         )
         inputs = {name: store.get(made.key) for name, made in stage.inputs.items()}
         first, last = stage.params["generations"]
         with threadpool_limits(limits=1, user_api="blas"):
             start = time.process_time()
-            chain = blocks.Chain(stage, inputs, root)
+            chain = block.Chain(stage, inputs, root)
             for generation in range(first, last + 1):
                 chain.step(generation)
             total += time.process_time() - start

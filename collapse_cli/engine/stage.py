@@ -52,6 +52,87 @@ def seed_for(run_seed: int, kind: str, generation: int, lineage: str = "") -> in
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a stage is estimated to need.
+
+    Attributes:
+        rows: how many rows it leaves for other stages.
+        tokens: trained on, sampled or scored.
+        flops: floating-point operations.
+        disk: bytes that it leaves in the store.
+        steps: passes of the model.
+        efficiency: the share of the speed of matrix products that it reaches.
+        step_seconds: what a pass costs besides, for a model of no layers; each four layers cost as much again.
+        fixed_seconds: its time where that is not counted in operations.
+    """
+
+    rows: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    disk: int = 0
+    steps: int = 0
+    efficiency: float = 1.0
+    step_seconds: float = 0.0
+    fixed_seconds: float = 0.0
+
+    def seconds(self, speed: float, layers: int) -> float:
+        """A first guess of the time at `speed` FLOP/s, for a model of so many layers."""
+        if self.fixed_seconds:
+            return self.fixed_seconds
+        return self.flops / (speed * self.efficiency) + self.steps * self.step_seconds * (1 + layers / 4)
+
+
+@dataclass(frozen=True)
+class Place:
+    """For which models of a plan a stage works.
+
+    Attributes:
+        policy: one, or "all policies".
+        generation: None in a grid, whose models are cells and no generations.
+    """
+
+    policy: str
+    seed: int
+    generation: int | None
+
+    def __str__(self) -> str:
+        if self.generation is None:
+            return f"seed {self.seed}, {self.policy}"
+        return f"seed {self.seed}, generation {self.generation}, {self.policy}"
+
+
+def tokens_a_second(stage: "Stage", made: "Finished") -> str:
+    """How fast the tokens of a stage were worked on; empty where it has none."""
+    tokens = stage.tokens(made)
+    return f"{tokens / max(made.seconds, 1e-3):,.0f} tokens/s" if tokens else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageKind:
+    """All that stages of one kind have in common.
+
+    Attributes:
+        name: what such a stage is called in `events.jsonl` and on the terminal.
+        kind: the word for it in keys and in records of the store. Kinds that share one differ in their parameters or inputs.
+        version: raised when the body changes what comes out: finished stages of the old version are then computed again.
+        body: what a stage does.
+        cost: what a stage needs, by the circumstances of the experiment (`experiment/costs.py`).
+        label: for which models a stage works, in words.
+        note: what came out of a stage, in a few words.
+        counts: the fact that says how many tokens it trained on (once an epoch), sampled or scored.
+    """
+
+    name: str
+    kind: str
+    version: int
+    body: "Body"
+    cost: "Callable[[Stage, Any], Cost]"
+    label: "Callable[[Stage, Place], str]"
+    note: "Callable[[Stage, Finished], str]" = tokens_a_second
+    counts: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Stage:
     """One unit of work: what it is made from and how.
@@ -60,19 +141,28 @@ class Stage:
     machine (folders, Hub ids); they are not part of the key, because their content hashes are in `params`.
     """
 
-    kind: str
-    version: int
+    of: StageKind
     params: Mapping[str, Any]
     inputs: Mapping[str, "Stage"] = field(default_factory=dict, repr=False)
     seed: int = 0
     hints: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def kind(self) -> str:
+        return self.of.kind
+
+    @property
+    def version(self) -> int:
+        return self.of.version
+
+    @property
     def work(self) -> str:
-        """What it costs and how it is shown: its kind, but `examine` and `real` for the eval stages of samples and real text."""
-        if self.kind != "eval" or "reference" not in self.inputs:
-            return self.kind
-        return "examine" if "samples" in self.inputs else "real"
+        """What it is called in `events.jsonl` and on the terminal."""
+        return self.of.name
+
+    def tokens(self, made: "Finished") -> int:
+        """Tokens it trained on (once an epoch), sampled or scored; 0 where none were."""
+        return int(made.facts.get(self.of.counts, 0)) if self.of.counts else 0
 
     @cached_property
     def key(self) -> str:
@@ -114,8 +204,12 @@ class Generation:
 
 @dataclass
 class Plan:
-    """All stages in order, each with the generations it serves, and the generations in order."""
+    """All stages in order, each with the generations it serves, and the generations in order.
 
+    `grid`: its models are cells of a grid, each in the place of a policy, and no generations.
+    """
+
+    grid: bool = False
     stages: dict[str, Stage] = field(default_factory=dict)
     serves: dict[str, list[tuple[str, int, int]]] = field(default_factory=dict)
     generations: list[Generation] = field(default_factory=list)
@@ -124,6 +218,14 @@ class Plan:
         self.stages.setdefault(stage.key, stage)
         self.serves.setdefault(stage.key, []).append((policy, seed, generation))
         return self.stages[stage.key]
+
+    def place(self, key: str) -> Place:
+        """For whom a stage works: the first that it serves, or all policies where they share it."""
+        policy, seed, generation = self.serves[key][0]
+        if self.grid:
+            return Place(policy, seed, None)
+        shared = generation == 0 and len({name for name, *_ in self.serves[key]}) > 1
+        return Place("all policies" if shared else policy, seed, generation)
 
     def record(self) -> list[dict[str, Any]]:
         """The plan as JSON: what each stage is, what it is made from, and for which generations."""
@@ -155,12 +257,6 @@ class Finished:
     def file(self, name: str) -> Path:
         """Where one of its files is on this machine; there is nothing there when the stage made none of that name."""
         return self.folder / name
-
-    @property
-    def tokens(self) -> int:
-        """Tokens it trained on (once an epoch), sampled or scored; 0 where none were."""
-        names = {"train": "train_tokens", "sample": "sample_tokens", "eval": "predicted_tokens"}
-        return int(self.facts.get(names.get(self.kind, ""), 0))
 
 
 @dataclass(frozen=True)

@@ -6,29 +6,20 @@ in all of them, and synthetic rows stand where real ones would otherwise. Famili
 (`in_memory`) make many cells a stage.
 """
 
-import time
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.cell import Cell, cells
-from collapse_cli.data.dataset import Dataset
-from collapse_cli.engine import checkpoint
-from collapse_cli.engine.stage import Finished, Generation, Plan, Stage, Workplace, seed_for
+from collapse_cli.engine.stage import Generation, Plan, Stage, seed_for
 from collapse_cli.errors import InputError
-from collapse_cli.experiment.loop import CORPUS, ROWS, learner_of, with_history
-from collapse_cli.experiment.policies import seeded_order
-from collapse_cli.experiment.stages import (
-    cells_stage,
-    combine_stage,
-    data_stage,
-    eval_stage,
-    generate_stage,
-    train_stage,
-)
+from collapse_cli.experiment.stages.cells import cells_stage
+from collapse_cli.experiment.stages.combine import combine_stage
+from collapse_cli.experiment.stages.data import data_stage
+from collapse_cli.experiment.stages.eval import eval_stage
+from collapse_cli.experiment.stages.generate import generate_stage
+from collapse_cli.experiment.stages.train import train_stage
 
 TOGETHER = 64  # cells of a stage, where they are done in memory
 AXES_OF = {  # which axes of the grid mean something to which learner
@@ -70,7 +61,7 @@ def grid_of(config: Experiment) -> list[Cell]:
 
 def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
     """The stages of a mixture experiment."""
-    made, grid = Plan(), grid_of(config)
+    made, grid = Plan(grid=True), grid_of(config)
     learner, tree = learners.learner_class(config.learner), config.model_dump(mode="json")
     for seed in config.loop.seeds:
         if getattr(learner, "in_memory", False):
@@ -123,68 +114,6 @@ def check(config: Experiment, rows: int) -> None:
             raise InputError(
                 f"the cell {cell.label} needs {cell.rows:,} inputs to label, but the data have {rows:,}; lower its rows"
             )
-
-
-def rows_of(stage: Stage, rows: int) -> tuple[int, int]:
-    """Of one stage: rows that are fitted or mixed, and rows that are sampled; for estimates. `rows`: all real ones."""
-    if "cells" in stage.params:
-        return sum((cell["real"] + cell["synthetic"]) * (cell["iterations"] or 1) for cell in stage.params["cells"]), 0
-    if stage.kind == "sample":
-        return 0, stage.params["mixture"]["rows"]
-    mixed = stage if stage.kind == "mix" else stage.inputs.get("corpus")
-    if mixed is None:
-        return rows, 0
-    said = mixed.params["mixture"]
-    return (said["real"] or (rows if said["end"] else 0)) + said["synthetic"], 0
-
-
-# --- the bodies -------------------------------------------------------------------------------------------------------
-
-
-def cells_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
-    """Cells one after the other, in memory. Facts: `generations`, those of each."""
-    file, chosen = place.scratch / "cells.safetensors", [Cell(**cell) for cell in stage.params["cells"]]
-    _, facts = checkpoint.take_up(file) or ({}, [])
-    written = time.monotonic()
-    for done, cell in enumerate(chosen[len(facts) :], len(facts) + 1):
-        start = time.perf_counter()
-        learner: Any = learners.create(stage.params["learner"], stage.params, stage.hints, place.tell)
-        found = learner.cell(cell, seed=stage.seed, scratch=place.scratch)
-        facts.append({**found, "train_rows": cell.rows, "seconds": {"block": round(time.perf_counter() - start, 6)}})
-        place.tell(done, len(chosen), "cells")
-        if time.monotonic() - written > checkpoint.seconds_between():
-            checkpoint.keep(file, {"done": np.array([done])}, facts)
-            written = time.monotonic()
-    return {"first": 0, "generations": facts}
-
-
-def generate_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
-    """The generator's rows: row i continues (or labels) the i-th real row, beginning again where there are no more."""
-    learner = learner_of(stage, inputs, place)
-    learner.load(inputs["model"].folder)
-    real = Dataset.load(inputs["data"].file(CORPUS))
-    said = stage.params["mixture"]
-    stream = np.arange(said["rows"])
-    prompts = real.take(seeded_order(len(real), said["order"])[stream % len(real)])
-    prompts = Dataset({**prompts.arrays, "stream": stream, "extra": np.zeros(len(stream), bool)}, prompts.origin)
-    made = learner.sample(prompts, seed=stage.seed, scratch=place.scratch)
-    Dataset(made.arrays, np.ones(len(made), np.int32)).save(place.folder / ROWS)
-    return learner.facts
-
-
-def combine_body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
-    """A cell's corpus."""
-    said, real = stage.params["mixture"], Dataset.load(inputs["data"].file(CORPUS))
-    order = seeded_order(len(real), said["order"])
-    if said["end"]:
-        order = order[::-1]
-    n1 = said["real"] or (len(real) if said["end"] else 0)
-    parts = [real.take(order[:n1])]
-    if said["synthetic"]:
-        made = Dataset.load(inputs["made"].file(ROWS))
-        parts.append(made.take(np.arange(n1, n1 + said["synthetic"])))
-    Dataset.concat(parts).save(place.folder / CORPUS)
-    return with_history(inputs["made"]) if said["synthetic"] else {"sample_tokens": 0}
 
 
 def _sized(learner: Any, tree: Mapping[str, Any], size: int) -> Experiment:

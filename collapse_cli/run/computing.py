@@ -8,14 +8,13 @@ from collapse_cli.engine.executors.processes import ProcessExecutor
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Stage
 from collapse_cli.engine.store import Store
-from collapse_cli.experiment.kinds import BODIES
 from collapse_cli.run import worker
 from collapse_cli.run.preparation import Prepared
 
 
 def compute(stages: Sequence[Stage], prepared: Prepared, store: Store, observer: Observer) -> None:
     """In worker processes what can be computed at the same time; in this process, while they start, what all that waits for."""
-    here = LocalExecutor(store, BODIES)
+    here = LocalExecutor(store)
     alone, others = apart(stages, scheduler.width(prepared.plan)) if prepared.workers > 1 else (stages, [])
     workers = min(prepared.workers, sum(not store.has(stage.key) for stage in others))
     if workers == 0:

@@ -16,9 +16,9 @@ from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.stage import Finished, Generation, Plan, Stage
 from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import ConfigError, InputError
-from collapse_cli.experiment import blocks
-from collapse_cli.experiment.kinds import BODIES, plan
-from collapse_cli.experiment.loop import ROWS
+from collapse_cli.experiment.kinds import plan
+from collapse_cli.experiment.stages.base import ROWS
+from collapse_cli.experiment.stages.block import models_of
 from collapse_cli.learners.family import State
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
@@ -212,7 +212,7 @@ def _data_stages(planned: Plan) -> list[Stage]:
 def _data(planned: Plan, store: Store) -> dict[str, Finished]:
     stages = _data_stages(planned)
     store.begin()
-    scheduler.run(stages, LocalExecutor(store, BODIES), Computed())
+    scheduler.run(stages, LocalExecutor(store), Computed())
     return {stage.key: store.get(stage.key) for stage in stages}
 
 
@@ -229,7 +229,7 @@ def _again(
     if old.part is None:
         return _score(store.get(key).folder, new.eval.params, encoded, own, first)
     params = {"learner": new.eval.params["learner"], **new.eval.params["verbs"]["eval"]}
-    models = blocks.models_of(store.get(key))
+    models = models_of(store.get(key))
     return _score(models[old.generation], params, encoded, own, first) if old.generation in models else None
 
 

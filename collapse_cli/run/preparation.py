@@ -11,15 +11,15 @@ from collapse_cli.config import Experiment
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.executors.processes import workers_for
-from collapse_cli.engine.stage import Plan, Stage
+from collapse_cli.engine.stage import Cost, Plan, Stage
 from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import ConfigError
 from collapse_cli.experiment import mixture, policies
-from collapse_cli.experiment.kinds import BODIES, plan
+from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.kinds import plan
 from collapse_cli.learners import Resolved
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run import costs
-from collapse_cli.run.costs import Cost, Size
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.terminal import console as show
 
@@ -65,7 +65,7 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     if stage.kind == "data":  # a mixture that is done in memory draws its own
         place = store if temporary is None or store.has(stage.key) else store_at(temporary)
         place.begin()
-        scheduler.run([stage], LocalExecutor(place, BODIES), observer)
+        scheduler.run([stage], LocalExecutor(place), observer)
         data = place.get(stage.key)
         rows, notes = {split: about["rows"] for split, about in data.facts["splits"].items()}, data.facts["notes"]
         if config.kind == "mixture":
@@ -81,12 +81,15 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
         if config.mix.size == "constant" and (said := policies.rounded(policies.parse(policy), rows["train"])):
             notes = [*notes, said]
     size = Size(
+        config,
         resolved.parameters,
         resolved.layer_parameters,
         resolved.head_parameters,
         resolved.layers,
         rows["train"],
         rows["test"],
+        resolved.row_bytes,
+        resolved.row_flops,
     )
     cores = torch.get_num_threads()
     prepared = Prepared(
@@ -125,9 +128,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, A
         entry["flops"] += cost.flops
         entry["disk"] += cost.disk
         entry["seconds"] += clock.left({stage.key: 0})
-    disk = costs.disk_needed(
-        [(stage.kind, stage_cost(prepared, stage)) for stage in needed.values()], prepared.config, prepared.size
-    )
+    disk = costs.disk_needed([(stage.kind, stage_cost(prepared, stage)) for stage in needed.values()], prepared.size)
     return {
         "run": folder.name,
         "stages": len(planned.stages),
@@ -146,31 +147,19 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, A
 def nominal_seconds(prepared: Prepared) -> float:
     """Of the whole plan, on a machine of `NOMINAL_SPEED`."""
     return sum(
-        costs.seconds(stage.work, stage_cost(prepared, stage), NOMINAL_SPEED, prepared.size.layers)
+        stage_cost(prepared, stage).seconds(NOMINAL_SPEED, prepared.size.layers)
         for stage in prepared.plan.stages.values()
     )
 
 
 def stage_cost(prepared: Prepared, stage: Stage) -> Cost:
-    policy, _, generation = prepared.plan.serves[stage.key][0]
-    config, size, resolved = prepared.config, prepared.size, prepared.resolved
-    if config.kind == "mixture":
-        train, made = mixture.rows_of(stage, size.rows)
-    else:
-        train, made = costs.rows_of(stage.work, policy, generation, config, size.rows)
-        if stage.kind == "block":
-            first, last = stage.params["generations"]
-            later, _ = costs.rows_of("train", policy, last, config, size.rows)
-            train = (train + later) // 2 * (last - first + 1)
-    if resolved.row_flops:
-        return costs.family_cost(stage.work, train, made, size.test_rows, resolved.row_bytes, resolved.row_flops)
-    return costs.cost(stage.work, train, made, config, size)
+    return stage.of.cost(stage, prepared.size)
 
 
 def check_disk(prepared: Prepared, needed: Sequence[Stage], runs: Path) -> None:
     """Stop before starting when the plan will not fit on the disk."""
     pairs = [(stage.kind, stage_cost(prepared, stage)) for stage in needed]
-    wanted = costs.disk_needed(pairs, prepared.config, prepared.size) if needed else 0
+    wanted = costs.disk_needed(pairs, prepared.size) if needed else 0
     free = shutil.disk_usage(existing(runs)).free
     if wanted > free:
         raise ConfigError(
@@ -188,7 +177,7 @@ class Clock:
         speed = NOMINAL_SPEED if known else costs.matmul_speed(prepared.config.train.dtype)
         self.guesses = {
             # a stage beside others has its share of the cores
-            key: costs.seconds(stage.work, stage_cost(prepared, stage), speed, prepared.size.layers) * self.workers
+            key: stage_cost(prepared, stage).seconds(speed, prepared.size.layers) * self.workers
             for key, stage in self.plan.stages.items()
         }
         self.todo = dict(self.guesses)

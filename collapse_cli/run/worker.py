@@ -40,12 +40,11 @@ def main() -> int:
 
     from collapse_cli.engine.executors.local import LocalExecutor
     from collapse_cli.engine.store import store_at
-    from collapse_cli.experiment.kinds import BODIES
 
     telling = Telling(answers)
     logging.getLogger("collapse_cli").addHandler(telling)
     stages, set_threads = understood(order)
-    executor = LocalExecutor(store_at(order["store"]), BODIES)
+    executor = LocalExecutor(store_at(order["store"]))
     for order in orders:
         set_threads(order["threads"])
         try:

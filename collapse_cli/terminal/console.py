@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-from collapse_cli.engine.stage import Finished, Stage
 from collapse_cli.metrics import NO_WORDS
-from collapse_cli.metrics.families import headline
+from collapse_cli.metrics.formatting import perplexity as perplexity
 from collapse_cli.metrics.words import SAME
 from collapse_cli.terminal.text import Table, line, safe, short
 
@@ -140,15 +139,6 @@ def number(count: float) -> str:
             return f"{count:.3g}{prefix}"
         count /= 1000
     return f"{count:.3g} E"
-
-
-def perplexity(value: float) -> str:
-    """Three digits, or all before the point: 46.9, 974, 1,204, 3.02e+09. One at the largest float is only known to be beyond."""
-    if 1e308 < value < math.inf:  # a mean of logarithms does not quite come back to the largest float
-        return "above 1e308"
-    if not math.isfinite(value) or value >= 1e6:
-        return f"{value:.3g}"
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def word_perplexity(value: float | None) -> str:
@@ -302,42 +292,3 @@ def facts_table(facts: Mapping[str, str], title: str) -> Table:
     for what, value in facts.items():
         table.add_row(short(what), safe(value))
     return table
-
-
-def stage_label(stage: Stage, serves: Sequence[tuple[str, int, int]]) -> str:
-    """For which generation a stage works, in words."""
-    policy, seed, generation = serves[0]
-    if stage.kind == "data":
-        lm = stage.params["learner"] == "lm"
-        return "real text to tokens" if lm else "real rows" + (f", seed {seed}" if stage.seed else "")
-    if "cells" in stage.params:
-        return f"seed {seed}, {len(stage.params['cells'])} cells from {policy}"
-    if "mixture" in stage.params or policy == "generator" or "n=" in policy:
-        return f"seed {seed}, {policy}"
-    if stage.kind == "block":
-        first, last = stage.params["generations"]
-        which = f"generation {first}" if first == last else f"generations {first} to {last}"
-        return f"seed {seed}, {which}, {policy if first else 'all policies'}"
-    shared = len({name for name, *_ in serves}) > 1
-    return f"seed {seed}, generation {generation}, {'all policies' if shared and generation == 0 else policy}"
-
-
-def stage_note(stage: Stage, made: Finished) -> str:
-    """What came out of a stage, in a few words."""
-    facts, tokens = made.facts, made.tokens
-    note = f"{tokens / max(made.seconds, 1e-3):,.0f} tokens/s" if tokens else ""
-    if stage.work == "examine" and stage.params["learner"] == "lm":
-        found = facts.get("sample_perplexity")  # null, or absent, where the samples hold no token
-        return f"its samples under generation 0: {'empty' if found is None else f'perplexity {perplexity(found)}'}"
-    if stage.work in ("eval", "block", "examine"):
-        head = headline(stage.params["learner"], "mixture" if "cells" in stage.params else "generational")
-        last = facts["generations"][-1] if stage.work == "block" else facts
-        if head.name not in last:
-            return f"loss {last['test_loss']:.4g}" if "test_loss" in last else ""
-        said = perplexity(last[head.name]) if head.name == "perplexity" else f"{last[head.name]:.4g}"
-        return f"{head.name.replace('_', ' ')} {said}"
-    if stage.work == "real":
-        return f"{facts['rows']:,} real continuations"
-    if made.kind == "train" and "train_loss" in facts:
-        return ", ".join(part for part in (note, f"loss {facts['train_loss']:.3f}") if part)
-    return note

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support import e2e
+from support.kinds import body_of, change_bodies
 
 from collapse_cli.__main__ import main
 
@@ -318,9 +319,7 @@ def test_a_disk_too_small_for_the_plan(home: Home, monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def bodies(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
     """Replaces the body of a kind of stage: `bodies(kind, body)`."""
-    from collapse_cli.experiment.kinds import BODIES
-
-    return lambda kind, body: monkeypatch.setitem(BODIES, kind, body)
+    return lambda kind, body: change_bodies(kind, lambda _: body, monkeypatch)
 
 
 @pytest.mark.parametrize("kind", ["data", "train", "sample", "mix", "eval"])
@@ -329,9 +328,7 @@ def test_a_disk_that_fills_up_within_a_stage(
     home: Home, bodies: Callable[[str, Any], None], kind: str, wording: str
 ) -> None:
     """One line, whoever words it; no half-written stage is visible; with space the same command succeeds."""
-    from collapse_cli.experiment.kinds import BODIES
-
-    real = BODIES[kind]
+    real = body_of(kind)
 
     def full(stage: Any, inputs: Any, place: Any) -> Any:
         (place.folder / "half").write_text("half")
@@ -379,9 +376,7 @@ def test_a_disk_that_is_really_full(
     home: Home, bodies: Callable[[str, Any], None], small_disk: Path, kind: str
 ) -> None:
     """Another program fills the disk while a stage is at work: one line, and with space the same command succeeds."""
-    from collapse_cli.experiment.kinds import BODIES
-
-    real, filler = BODIES[kind], small_disk / "filler"
+    real, filler = body_of(kind), small_disk / "filler"
 
     def filled_up(stage: Any, inputs: Any, place: Any) -> Any:
         with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):

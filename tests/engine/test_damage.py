@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 from support import e2e
+from support.kinds import change_bodies
 
 from collapse_cli.engine.executors.processes import ProcessExecutor
-from collapse_cli.experiment.kinds import BODIES
 from collapse_cli.lm.sample import MOST_SEQUENCES
 
 NUMBERS = """
@@ -201,20 +201,22 @@ def damaged_runs(config: Path, home: Path, chosen: list[Case], whole: list[dict[
 
 def interrupt(kind: str, patch: pytest.MonkeyPatch, tell: int) -> None:
     """Have the next stage of a kind stop as by Ctrl-C when it tells of its progress for the `tell`-th time."""
-    body = BODIES[kind]
 
-    def stopping(stage: Any, inputs: Any, place: Any) -> Any:
-        heard = Counter[str]()
+    def stopping(body: Any) -> Any:
+        def stops(stage: Any, inputs: Any, place: Any) -> Any:
+            heard = Counter[str]()
 
-        def hear(*what: Any) -> None:
-            place.tell(*what)
-            heard["told"] += 1
-            if heard["told"] == tell:
-                raise KeyboardInterrupt
+            def hear(*what: Any) -> None:
+                place.tell(*what)
+                heard["told"] += 1
+                if heard["told"] == tell:
+                    raise KeyboardInterrupt
 
-        return body(stage, inputs, replace(place, tell=hear))
+            return body(stage, inputs, replace(place, tell=hear))
 
-    patch.setitem(BODIES, kind, stopping)
+        return stops
+
+    change_bodies(kind, stopping, patch)
 
 
 def write(home: Path, name: str, text: str) -> Path:

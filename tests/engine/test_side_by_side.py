@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from support import e2e
+from support.kinds import kind
 
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
@@ -81,12 +82,12 @@ def test_two_at_once_give_the_numbers_of_one(config: Path, alone: Path, tmp_path
 
 def plan_of(policies: int, seeds: int) -> Plan:
     """Generation 0 once a seed, generation 1 once a policy and seed."""
-    plan, data = Plan(), Stage("data", 1, {})
+    plan, data = Plan(), Stage(kind("data"), {})
     for seed in range(seeds):
         for policy in range(policies):
             plan.add(data, f"p{policy}", seed, 0)
-            first = plan.add(Stage("train", 1, {}, {"data": data}, seed), f"p{policy}", seed, 0)
-            plan.add(Stage("train", 1, {"policy": policy}, {"init": first}, seed), f"p{policy}", seed, 1)
+            first = plan.add(Stage(kind("train"), {}, {"data": data}, seed), f"p{policy}", seed, 0)
+            plan.add(Stage(kind("train"), {"policy": policy}, {"init": first}, seed), f"p{policy}", seed, 1)
     return plan
 
 
@@ -216,13 +217,13 @@ TALK = "import json, sys\ndef say(event, **more): print(json.dumps({'event': eve
 
 
 def lone_stage(store: Store) -> Stage:
-    stage = Stage("train", 1, {"number": 1})
+    stage = Stage(kind("train"), {"number": 1})
     store.root.mkdir(parents=True, exist_ok=True)
     return stage
 
 
 def publish(store: Store, stage: Stage) -> None:
-    scheduler.run([stage], LocalExecutor(store, {"train": lambda *_: {}}), Heard())
+    scheduler.run([stage], LocalExecutor(store), Heard())
 
 
 @pytest.fixture
@@ -266,7 +267,7 @@ def test_a_worker_that_ends_is_noticed_before_and_after_it_has_a_stage(store: St
 def test_notes_of_workers_are_said_once(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     stage, heard = lone_stage(store), Heard()
     publish(store, stage)
-    other = Stage("train", 1, {"number": 2})
+    other = Stage(kind("train"), {"number": 2})
     publish_other = f"""
 next(sys.stdin)
 for _ in range(3): say('note', text='memory ran out in {store.root.name}-test')

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.kinds import kind
 
 from collapse_cli import config
 from collapse_cli.engine.stage import Plan, Stage, canonical, digest, seed_for
+from collapse_cli.experiment import stages
 from collapse_cli.experiment.loop import plan
-from collapse_cli.experiment.stages import VERSIONS
+from collapse_cli.experiment.stages import KINDS
 
 # --- canonical JSON ---------------------------------------------------------------------------------------------------
 
@@ -93,45 +95,39 @@ def test_equal_bytes_mean_equal_values(first: object, second: object) -> None:
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 DATA = Stage(
-    "data",
-    VERSIONS["data"],
+    stages.DATA,
     {"learner": "lm", "data": {"sha256": "0" * 64, "block_size": 64, "line_bos": False}, "tokenizer": {"bpe": 512}},
 )
 TRAIN = Stage(
-    "train",
-    VERSIONS["train"],
+    stages.TRAIN,
     {"learner": "lm", "model": {"sha256": "1" * 64}, "train": {"epochs": 5, "lr": 2e-5}, "base": 7},
     {"data": DATA, "corpus": DATA},
     11,
 )
 SAMPLE = Stage(
-    "sample",
-    VERSIONS["sample"],
+    stages.SAMPLE,
     {"learner": "lm", "sample": {"prompts": "real", "new_tokens": 64}, "policy": {"rule": "keep", "percent": 10.0}},
     {"model": TRAIN, "data": DATA, "prompts": DATA},
     13,
 )
 MIX = Stage(
-    "mix",
-    VERSIONS["mix"],
+    stages.MIX,
     {"learner": "lm", "policy": {"rule": "keep", "percent": 10.0}, "growing": False, "generation": 1},
     {"data": DATA, "synthetic-00001": SAMPLE},
     17,
 )
 EVAL = Stage(
-    "eval",
-    VERSIONS["eval"],
+    stages.EVAL,
     {"learner": "lm", "eval": {"protocol": "block", "context": 0, "stride": 0}},
     {"model": TRAIN, "data": DATA},
 )
 BLOCK = Stage(
-    "block",
-    VERSIONS["block"],
+    stages.BLOCK,
     {"learner": "gaussian", "verbs": {"train": {"model": {"unbiased": False, "trials": 1}}}, "generations": [1, 250]},
     {"data": DATA, "first": DATA, "before": DATA},
     0,
 )
-# A key changes only on purpose: with its stage's version in stages.VERSIONS, or because all stores are given up.
+# A key changes only on purpose: with the version of its kind of stages, or because all stores are given up.
 GOLDEN_KEYS: dict[str, tuple[Stage, str]] = {
     "data": (DATA, "c07f107c29b0720594ed3298442b3526b3c454ae07aef9d50658e5fdfb07ec5c"),
     "train": (TRAIN, "19ebcc9a8f00157a449a144e267951c0f9a4f3f331095d279bfc3d6e8740e57b"),
@@ -142,38 +138,38 @@ GOLDEN_KEYS: dict[str, tuple[Stage, str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", sorted(VERSIONS))
-def test_keys_are_the_golden_ones(kind: str) -> None:
-    stage, key = GOLDEN_KEYS[kind]
+@pytest.mark.parametrize("word", sorted({kind.kind for kind in KINDS}))
+def test_keys_are_the_golden_ones(word: str) -> None:
+    stage, key = GOLDEN_KEYS[word]
     assert stage.key == key
 
 
 def test_a_key_depends_on_all_that_can_change_the_result() -> None:
-    other_data = Stage("data", 1, {"learner": "lm"})
+    other_data = Stage(kind("data"), {"learner": "lm"})
     params = dict(TRAIN.params)
     variants = [
         TRAIN,
-        Stage("eval", TRAIN.version, params, TRAIN.inputs, TRAIN.seed),
-        Stage("train", TRAIN.version + 1, params, TRAIN.inputs, TRAIN.seed),
-        Stage("train", TRAIN.version, params | {"base": 8}, TRAIN.inputs, TRAIN.seed),
-        Stage("train", TRAIN.version, params | {"extra": None}, TRAIN.inputs, TRAIN.seed),
-        Stage("train", TRAIN.version, params, {"data": DATA, "corpus": other_data}, TRAIN.seed),
-        Stage("train", TRAIN.version, params, {"data": DATA, "corpse": DATA}, TRAIN.seed),
-        Stage("train", TRAIN.version, params, {"data": DATA}, TRAIN.seed),
-        Stage("train", TRAIN.version, params, TRAIN.inputs, TRAIN.seed + 1),
+        Stage(kind("eval", TRAIN.version), params, TRAIN.inputs, TRAIN.seed),
+        Stage(kind("train", TRAIN.version + 1), params, TRAIN.inputs, TRAIN.seed),
+        Stage(TRAIN.of, params | {"base": 8}, TRAIN.inputs, TRAIN.seed),
+        Stage(TRAIN.of, params | {"extra": None}, TRAIN.inputs, TRAIN.seed),
+        Stage(TRAIN.of, params, {"data": DATA, "corpus": other_data}, TRAIN.seed),
+        Stage(TRAIN.of, params, {"data": DATA, "corpse": DATA}, TRAIN.seed),
+        Stage(TRAIN.of, params, {"data": DATA}, TRAIN.seed),
+        Stage(TRAIN.of, params, TRAIN.inputs, TRAIN.seed + 1),
     ]
     assert len({stage.key for stage in variants}) == len(variants)
 
 
 def test_hints_are_not_in_the_key() -> None:
-    here = Stage("data", DATA.version, DATA.params, hints={"text": "/home/a"})
-    there = Stage("data", DATA.version, DATA.params, hints={"text": "/home/b", "more": object()})
+    here = Stage(DATA.of, DATA.params, hints={"text": "/home/a"})
+    there = Stage(DATA.of, DATA.params, hints={"text": "/home/b", "more": object()})
     assert here.key == there.key == DATA.key
 
 
 def test_a_stage_with_an_unknown_type_in_its_params_has_no_key() -> None:
     with pytest.raises(TypeError, match=r"params\.model\.path"):
-        _ = Stage("train", 1, {"model": {"path": Path("x")}}).key
+        _ = Stage(kind("train"), {"model": {"path": Path("x")}}).key
 
 
 # --- seeds ------------------------------------------------------------------------------------------------------------

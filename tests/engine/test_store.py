@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.kinds import kind as kind_of
 
 from collapse_cli.config import Experiment
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.scheduler import missing
-from collapse_cli.engine.stage import Finished, Stage, Workplace
+from collapse_cli.engine.stage import Body, Finished, Stage, Workplace
 from collapse_cli.engine.store import RECORD, Store, size_of, write_atomically
 from collapse_cli.errors import ConfigError
 from collapse_cli.records.rundir import RunFolder
@@ -37,8 +38,8 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "runs" / STORE)
 
 
-def stage(number: int = 0, kind: str = "train", **inputs: Stage) -> Stage:
-    return Stage(kind, 1, {"number": number}, inputs, seed=3)
+def stage(number: int = 0, kind: str = "train", body: Body = lambda *_: {}, **inputs: Stage) -> Stage:
+    return Stage(kind_of(kind, body=body), {"number": number}, inputs, seed=3)
 
 
 def publish(store: Store, one: Stage, facts: dict[str, Any] | None = None, **files: str) -> Finished:
@@ -404,13 +405,6 @@ class Heard:
         self.waits.append(stage.key)
 
 
-def chain(length: int) -> list[Stage]:
-    stages = [stage(0, "work")]
-    for number in range(1, length):
-        stages.append(stage(number, "work", before=stages[-1]))
-    return stages
-
-
 def work(one: Stage, inputs: Any, place: Workplace) -> dict[str, Any]:
     """A body that adds its number to that of its input."""
     before = int((inputs["before"].folder / "sum").read_text()) if inputs else 0
@@ -418,9 +412,16 @@ def work(one: Stage, inputs: Any, place: Workplace) -> dict[str, Any]:
     return {"sum": before + one.params["number"]}
 
 
+def chain(length: int, body: Body = work) -> list[Stage]:
+    stages = [stage(0, "work", body)]
+    for number in range(1, length):
+        stages.append(stage(number, "work", body, before=stages[-1]))
+    return stages
+
+
 def test_the_executor_computes_what_is_missing_and_nothing_else(store: Store) -> None:
     stages, heard = chain(5), Heard()
-    executor = LocalExecutor(store, {"work": work})
+    executor = LocalExecutor(store)
     scheduler.run(stages[:3], executor, heard)
     scheduler.run(stages, executor, heard)
     cached = [(key, flag) for key, flag in heard.finishes[3:]]
@@ -430,7 +431,7 @@ def test_the_executor_computes_what_is_missing_and_nothing_else(store: Store) ->
 
 @pytest.mark.parametrize("killed_at", range(4))
 def test_killed_within_any_stage_the_same_plan_goes_on_where_it_was(store: Store, killed_at: int) -> None:
-    stages, calls = chain(4), []
+    calls: list[int] = []
 
     def body(one: Stage, inputs: Any, place: Workplace) -> dict[str, Any]:
         assert list(place.folder.iterdir()) == []
@@ -440,7 +441,7 @@ def test_killed_within_any_stage_the_same_plan_goes_on_where_it_was(store: Store
             raise KeyboardInterrupt
         return facts
 
-    executor = LocalExecutor(store, {"work": body})
+    stages, executor = chain(4, body), LocalExecutor(store)
     with pytest.raises(KeyboardInterrupt):
         scheduler.run(stages, executor, Heard())
     scheduler.run(stages, executor, Heard())
@@ -454,7 +455,7 @@ def test_the_executor_waits_for_a_stage_that_another_process_holds(
     stages, heard = chain(2), Heard()
     with held_elsewhere(store, stages[0].key) as other:
         monkeypatch.setattr("time.sleep", lambda _: (other.kill(), other.wait()))
-        scheduler.run(stages, LocalExecutor(store, {"work": work}), heard)
+        scheduler.run(stages, LocalExecutor(store), heard)
     assert heard.waits == [stages[0].key]
     assert heard.finishes == [(stages[0].key, False), (stages[1].key, False)]
 
@@ -464,7 +465,7 @@ def test_a_full_disk_is_named_however_a_library_words_it(store: Store) -> None:
         raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     with pytest.raises(OSError, match="No space left on device") as caught:
-        scheduler.run(chain(1), LocalExecutor(store, {"work": body}), Heard())
+        scheduler.run(chain(1, body), LocalExecutor(store), Heard())
     assert caught.value.filename == str(store.root)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.kinds import kind
 
 from collapse_cli.engine import checkpoint, scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
@@ -35,13 +36,6 @@ class Heard:
             self.computed.append(stage.params["number"])
 
 
-def chain(length: int = 4) -> list[Stage]:
-    stages = [Stage("work", 1, {"number": 0})]
-    for number in range(1, length):
-        stages.append(Stage("work", 1, {"number": number}, {"before": stages[-1]}))
-    return stages
-
-
 def work(one: Stage, inputs: Any, place: Workplace) -> dict[str, Any]:
     before = int((inputs["before"].folder / "sum").read_text()) if inputs else 0
     (place.folder / "sum").write_text(f"{before + one.params['number']:05d}")
@@ -50,11 +44,21 @@ def work(one: Stage, inputs: Any, place: Workplace) -> dict[str, Any]:
     return {"sum": before + one.params["number"]}
 
 
+WORK = kind("work", body=work)
+
+
+def chain(length: int = 4) -> list[Stage]:
+    stages = [Stage(WORK, {"number": 0})]
+    for number in range(1, length):
+        stages.append(Stage(WORK, {"number": number}, {"before": stages[-1]}))
+    return stages
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A store that holds the first three of four stages."""
     root = tmp_path / "runs" / STORE
-    scheduler.run(chain(3), LocalExecutor(Store(root), {"work": work}), Heard())
+    scheduler.run(chain(3), LocalExecutor(Store(root)), Heard())
     return root
 
 
@@ -126,7 +130,7 @@ def test_a_damaged_input_is_said_set_aside_and_computed_again(
     assert missing(stages, store, lambda one: one is stages[3]) == stages[2:], "planned before anything is touched"
     assert store.folder(damaged.key).exists(), "looking moves nothing"
     with caplog.at_level(logging.WARNING):
-        scheduler.run(stages, LocalExecutor(store, {"work": work}), heard)
+        scheduler.run(stages, LocalExecutor(store), heard)
     assert heard.computed == [2, 3]
     assert store.get(stages[3].key).facts == {"sum": 6}
     assert store.sound(damaged.key)
@@ -145,7 +149,7 @@ def test_what_a_worker_is_told_to_compute_has_its_inputs_checked_too(
     stages, heard, store = chain(4), Heard(), Store(root)
     for number in (0, 2):
         how(store.folder(stages[number].key) / "sum")
-    done = LocalExecutor(store, {"work": work}).compute(stages[3], heard)
+    done = LocalExecutor(store).compute(stages[3], heard)
     assert done.made is not None
     assert done.made.facts == {"sum": 6}
     assert heard.computed == [2], "made from number 1, which is sound: number 0 is no longer needed"
@@ -156,7 +160,7 @@ def test_a_chain_of_damaged_inputs_is_computed_from_its_beginning(root: Path) ->
     stages, heard, store = chain(4), Heard(), Store(root)
     for one in stages[:3]:
         flip(store.folder(one.key) / "sum")
-    done = LocalExecutor(store, {"work": work}).compute(stages[3], heard)
+    done = LocalExecutor(store).compute(stages[3], heard)
     assert done.made is not None
     assert done.made.facts == {"sum": 6}
     assert heard.computed == [0, 1, 2]
@@ -166,10 +170,10 @@ def test_a_disk_that_damages_a_stage_again_and_again_ends_the_run(root: Path) ->
     stages, store = chain(4), Store(root)
     for _ in range(2):
         flip(store.folder(stages[2].key) / RECORD)
-        scheduler.run(stages[:3], LocalExecutor(store, {"work": work}), Heard())
+        scheduler.run(stages[:3], LocalExecutor(store), Heard())
     flip(store.folder(stages[2].key) / RECORD)
     with pytest.raises(InputError, match=r"computed again and is damaged again .* check the disk"):
-        scheduler.run(stages[:3], LocalExecutor(store, {"work": work}), Heard())
+        scheduler.run(stages[:3], LocalExecutor(store), Heard())
 
 
 def test_each_file_is_read_once_a_process_and_none_that_the_process_made(
@@ -181,7 +185,7 @@ def test_each_file_is_read_once_a_process_and_none_that_the_process_made(
     sha256_of = files.sha256_of
     monkeypatch.setattr(files, "sha256_of", lambda path: (read.append(path.name), sha256_of(path))[1])
     stages, store = chain(6), Store(root)
-    executor = LocalExecutor(store, {"work": work})
+    executor = LocalExecutor(store)
     scheduler.run(stages, executor, Heard())
     scheduler.run(stages, executor, Heard())
     assert sorted(read) == ["other", "sum"], "of the one finished stage that was an input"
@@ -196,7 +200,7 @@ def test_records_without_a_digest_of_their_own_stay_usable(root: Path) -> None:
         del record["digest"]
         path.write_text(json.dumps(record, indent=1))
     heard = Heard()
-    scheduler.run(stages, LocalExecutor(Store(root), {"work": work}), heard)
+    scheduler.run(stages, LocalExecutor(Store(root)), heard)
     assert heard.computed == [3]
 
 

@@ -15,7 +15,8 @@ from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.stage import Finished, Plan, Stage, Workplace
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import InputError
-from collapse_cli.experiment import blocks, kinds
+from collapse_cli.experiment import kinds
+from collapse_cli.experiment.stages import block
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.run.observers.rows import ReadOnce, metrics_row
 
@@ -41,7 +42,7 @@ def run(config: Experiment, root: Path) -> tuple[Plan, Store]:
     """All stages of an experiment in a store of its own."""
     planned, store = kinds.plan(config, {}), Store(root)
     root.mkdir(exist_ok=True)
-    scheduler.run(list(planned.stages.values()), LocalExecutor(store, kinds.BODIES), Computed())
+    scheduler.run(list(planned.stages.values()), LocalExecutor(store), Computed())
     return planned, store
 
 
@@ -114,10 +115,10 @@ def test_killed_in_the_middle_a_block_goes_on_from_its_checkpoint_to_the_same_nu
 ) -> None:
     monkeypatch.setenv("COLLAPSE_CHECKPOINT_SECONDS", "0")
     expected = rows_of(*run(experiment(), tmp_path / "whole"))
-    step, worked = blocks.Chain.step, []
+    step, worked = block.Chain.step, []
 
     def until(last: int | None) -> Any:
-        def counted(self: blocks.Chain, generation: int) -> None:
+        def counted(self: block.Chain, generation: int) -> None:
             if generation == last:
                 raise KillError
             worked.append((self.policy, generation))
@@ -126,7 +127,7 @@ def test_killed_in_the_middle_a_block_goes_on_from_its_checkpoint_to_the_same_nu
         return counted
 
     for last in (4, 6, 2, 7, None):  # each try dies at some generation of some block
-        monkeypatch.setattr(blocks.Chain, "step", until(last))
+        monkeypatch.setattr(block.Chain, "step", until(last))
         try:
             found = rows_of(*run(experiment(), tmp_path / "killed"))
         except KillError:
@@ -176,18 +177,18 @@ def test_thousands_of_generations_are_few_files(tmp_path: Path) -> None:
 def test_models_of_a_block_can_be_read_again(tmp_path: Path) -> None:
     planned, store = run(experiment(policies=["keep-0"], block=3), tmp_path / "store")
     last = planned.generations[-1]
-    models = blocks.models_of(store.get(last.train.key))
+    models = block.models_of(store.get(last.train.key))
     assert sorted(models) == [7]
     middle = planned.generations[5]
-    assert sorted(blocks.models_of(store.get(middle.train.key))) == [4, 5, 6]
+    assert sorted(block.models_of(store.get(middle.train.key))) == [4, 5, 6]
     variances = np.diagonal(models[7]["covariance"], axis1=1, axis2=2)
     assert np.isclose(variances.mean(), metrics_row(last, ReadOnce(store))["variance"])
 
 
 def test_large_models_are_not_kept_for_every_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "LARGEST", 10)
+    monkeypatch.setattr(block, "LARGEST", 10)
     planned, store = run(experiment(policies=["keep-0"], block=3), tmp_path / "store")
-    assert sorted(blocks.models_of(store.get(planned.generations[5].train.key))) == [6]
+    assert sorted(block.models_of(store.get(planned.generations[5].train.key))) == [6]
 
 
 def test_a_learner_of_text_or_images_has_no_blocks() -> None:
@@ -209,9 +210,9 @@ def test_a_block_reads_no_more_than_its_inputs(tmp_path: Path) -> None:
     inputs: Mapping[str, Finished] = {name: store.get(made.key) for name, made in stage.inputs.items()}
     for name in ("new", "scratch"):
         (tmp_path / name).mkdir()
-    again = kinds.BODIES["block"](stage, inputs, Workplace(tmp_path / "new", tmp_path / "scratch", lambda *_: None))
+    again = stage.of.body(stage, inputs, Workplace(tmp_path / "new", tmp_path / "scratch", lambda *_: None))
     old = store.get(stage.key).facts
     for new, before in zip(again["generations"], old["generations"], strict=True):
         assert {**new, "seconds": 0} == {**before, "seconds": 0}
-    rows = [Dataset.load(place / blocks.MADE) for place in (tmp_path / "new", store.folder(stage.key))]
+    rows = [Dataset.load(place / block.MADE) for place in (tmp_path / "new", store.folder(stage.key))]
     assert all((rows[0].arrays[name] == rows[1].arrays[name]).all() for name in rows[0].arrays)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.kinds import change_bodies
 
 from collapse_cli import config, learners
 from collapse_cli.data.dataset import Dataset
@@ -15,7 +16,8 @@ from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.stage import Body, Finished, Plan, Stage, Workplace
 from collapse_cli.engine.store import RECORD, Store
 from collapse_cli.experiment import policies
-from collapse_cli.experiment.loop import BODIES, CORPUS, ROWS, plan
+from collapse_cli.experiment.loop import plan
+from collapse_cli.experiment.stages.base import CORPUS, ROWS
 
 REAL, RESERVE, WIDTH = 20, 40, 4
 
@@ -116,10 +118,10 @@ def planned(names: list[str], generations: int = 3, **changes: Any) -> Plan:
     return plan(config.load(config.merge(tree, changes), "the test"), {"text": {}})
 
 
-def run(one: Plan, store: Store, bodies: Mapping[str, Body] = BODIES) -> list[str]:
+def run(one: Plan, store: Store) -> list[str]:
     """Bring a plan into the store. Returns the keys of what was computed."""
     heard = Counting()
-    scheduler.run(list(one.stages.values()), LocalExecutor(store, bodies), heard)
+    scheduler.run(list(one.stages.values()), LocalExecutor(store), heard)
     return heard.computed
 
 
@@ -195,7 +197,9 @@ def contents(store: Store) -> dict[str, Any]:
     return {key: json.loads((store.folder(key) / RECORD).read_text())["files"] for key in store.keys()}  # noqa: SIM118
 
 
-def test_killed_in_any_stage_the_loop_goes_on_with_what_is_missing_and_ends_the_same(tmp_path: Path) -> None:
+def test_killed_in_any_stage_the_loop_goes_on_with_what_is_missing_and_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = planned(["keep-10", "accumulate"], generations=2)
     run(one, Store(tmp_path / "whole"))
     whole = contents(Store(tmp_path / "whole"))
@@ -203,16 +207,21 @@ def test_killed_in_any_stage_the_loop_goes_on_with_what_is_missing_and_ends_the_
     for number in range(len(one.stages)):
         store, begun = Store(tmp_path / str(number)), []
 
-        def killed(stage: Stage, inputs: Any, place: Workplace, n: int = number, begun: Any = begun) -> dict[str, Any]:
-            facts = BODIES[stage.kind](stage, inputs, place)
-            begun.append(stage.key)
-            if len(begun) == n + 1:
-                (place.folder / "half a file").write_text("junk")
-                raise KeyboardInterrupt
-            return facts
+        def killing(body: Body, n: int = number, begun: Any = begun) -> Body:
+            def killed(stage: Stage, inputs: Any, place: Workplace) -> dict[str, Any]:
+                facts = body(stage, inputs, place)
+                begun.append(stage.key)
+                if len(begun) == n + 1:
+                    (place.folder / "half a file").write_text("junk")
+                    raise KeyboardInterrupt
+                return facts
 
-        with pytest.raises(KeyboardInterrupt):
-            run(one, store, dict.fromkeys(BODIES, killed))
+            return killed
+
+        with monkeypatch.context() as patch:
+            change_bodies("any", killing, patch)
+            with pytest.raises(KeyboardInterrupt):
+                run(one, store)
         assert sorted(run(one, store)) == sorted(one.stages.keys() - set(begun[:-1]))
         assert contents(store) == whole
         assert store.unfinished() == []

@@ -17,7 +17,7 @@ from collapse_cli.engine.stage import Plan
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment import kinds, mixture
-from collapse_cli.experiment.loop import CORPUS, ROWS
+from collapse_cli.experiment.stages.base import CORPUS, ROWS
 from collapse_cli.learners import learner_class
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.run.observers.rows import ReadOnce, metrics_row
@@ -49,7 +49,7 @@ def run(tree: dict[str, Any], root: Path) -> tuple[Plan, Store, list[str]]:
     config, hints = resolved(tree)
     planned, store, listener = kinds.plan(config, hints), Store(root), Computed()
     root.mkdir(parents=True, exist_ok=True)
-    scheduler.run(list(planned.stages.values()), LocalExecutor(store, kinds.BODIES), listener)
+    scheduler.run(list(planned.stages.values()), LocalExecutor(store), listener)
     return planned, store, listener.keys
 
 

@@ -317,7 +317,7 @@ def _fork(job: Mapping[str, Any]) -> int:
 def _arm(job: Mapping[str, Any]) -> None:
     """Make the stage bodies of this process tell how far they come, and strike where the job says."""
     from collapse_cli.engine.store import Store
-    from collapse_cli.experiment.kinds import BODIES
+    from collapse_cli.experiment.stages import KINDS
     from collapse_cli.lm import sample
 
     sample.MOST_SEQUENCES["cpu"] = job.get("most_rows", sample.MOST_SEQUENCES["cpu"])
@@ -352,8 +352,8 @@ def _arm(job: Mapping[str, Any]) -> None:
 
         return wrapped
 
-    for kind, body in list(BODIES.items()):
-        BODIES[kind] = armed(kind, body)
+    for kind in KINDS:
+        object.__setattr__(kind, "body", armed(kind.kind, kind.body))
     publish = Store.publish
 
     def publish_and_hit(self: Any, stage: Any, *rest: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import e2e
+from support.kinds import change_bodies
 
 POLICY_FIELDS = ("train_rows", "real_rows", "synthetic_rows")
 
@@ -655,13 +656,12 @@ def test_a_pruned_run_can_be_taken_further(tiny: Path, runs: Path, fresh: Path) 
 @pytest.fixture
 def interrupt_sampling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Ctrl-C at the first sample stage; call the fixture's value to have no more of it."""
-    from collapse_cli.experiment.kinds import BODIES
 
     def interrupt(*_: object) -> dict[str, Any]:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setitem(BODIES, "sample", interrupt)
+        change_bodies("sample", lambda _: interrupt, patch)
         yield patch.undo
 
 

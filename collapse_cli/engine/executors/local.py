@@ -1,12 +1,12 @@
-"""Computes stages in this process, one after another. The bodies are an argument: nothing of an experiment is known here."""
+"""Computes stages in this process, one after another. A stage's kind brings its body: nothing of an experiment is known here."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from collapse_cli.engine.disk import disk_errors
 from collapse_cli.engine.executors.base import Outcome
 from collapse_cli.engine.observer import Observer
-from collapse_cli.engine.stage import Body, Finished, Stage, Workplace
+from collapse_cli.engine.stage import Finished, Stage, Workplace
 from collapse_cli.engine.store import Store
 from collapse_cli.process import peak_memory_mb
 
@@ -16,8 +16,8 @@ class LocalExecutor:
 
     slots = 1
 
-    def __init__(self, store: Store, bodies: Mapping[str, Body]) -> None:
-        self.store, self.bodies = store, bodies
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self._next: list[Stage] = []
 
     def submit(self, stage: Stage, threads: int) -> None:
@@ -73,5 +73,5 @@ class LocalExecutor:
             tell=lambda done, total, unit: observer.progress(stage, done, total, unit),
         )
         with disk_errors(self.store.address):
-            facts = self.bodies[stage.kind](stage, inputs, place)
+            facts = stage.of.body(stage, inputs, place)
             return self.store.publish(stage, facts, time.perf_counter() - start)

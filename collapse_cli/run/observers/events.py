@@ -20,13 +20,14 @@ class Events(Observer):
         if cached:
             self.folder.add_event({"event": "cached", **self._about(stage)})
             return
+        tokens = stage.tokens(made)
         self.folder.add_event(
             {
                 "event": "finished",
                 **self._about(stage),
                 "seconds": made.seconds,
-                "tokens": made.tokens,
-                "tokens_per_second": round(made.tokens / max(made.seconds, 1e-3), 1),
+                "tokens": tokens,
+                "tokens_per_second": round(tokens / max(made.seconds, 1e-3), 1),
                 "peak_memory_mb": memory_mb,
             }
         )

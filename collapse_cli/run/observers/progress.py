@@ -24,8 +24,8 @@ class Progress(Observer):
     def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
         self._clock.finished(stage, None if cached else made.seconds)
         self.shown.left = self._clock.left()
-        note = "" if cached else show.stage_note(stage, made)
+        note = "" if cached else stage.of.note(stage, made)
         self.shown.finished(stage.work, self._label(stage), seconds=made.seconds, cached=cached, note=note)
 
     def _label(self, stage: Stage) -> str:
-        return show.stage_label(stage, self.plan.serves[stage.key])
+        return stage.of.label(stage, self.plan.place(stage.key))

@@ -1,0 +1,63 @@
+"""What the costs of stages depend on, and what they have in common. What each costs stands with its kind in `stages/`."""
+
+from dataclasses import dataclass
+
+from collapse_cli.config import Experiment
+from collapse_cli.engine.stage import Cost, Stage
+
+TOKENIZER_BYTES = 1 << 20
+ROW_BYTES = 4
+REAL_ROWS = 5000  # of real text, that samples are compared with
+TWENTIETH = 1 / 20  # of fitting a row, that sampling or scoring one costs a family of numbers
+# Shares of the speed of matrix products that stages reach, and seconds a step costs besides, are rough, from runs on two
+# CPU cores. Times of finished stages of the same plan replace them.
+
+
+@dataclass(frozen=True)
+class Size:
+    """What costs depend on.
+
+    Attributes:
+        parameters: all weights of the model.
+        layer_parameters, head_parameters, layers: as `learners.Resolved` has them.
+        rows, test_rows: of the original corpus, and of the test corpus.
+        row_bytes, row_flops: as `learners.Resolved` has them: 0 for language models.
+    """
+
+    config: Experiment
+    parameters: int
+    layer_parameters: int
+    head_parameters: int
+    layers: int
+    rows: int
+    test_rows: int
+    row_bytes: int = 0
+    row_flops: float = 0.0
+
+    def rows_of(self, stage: Stage) -> int:
+        """How many rows a stage leaves for others."""
+        return stage.of.cost(stage, self).rows
+
+    def row_disk(self, rows: int, tokens: int) -> int:
+        """Bytes of rows that are kept, each of so many tokens where the model is one of language."""
+        return rows * self.row_bytes if self.row_flops else ROW_BYTES * rows * tokens
+
+
+def scored(size: Size, rows: int, efficiency: float = 0.4) -> Cost:
+    """The cost of a family of numbers that looks at so many rows, and keeps something of each."""
+    return Cost(flops=rows * size.row_flops * TWENTIETH, disk=rows * size.row_bytes, efficiency=efficiency)
+
+
+def continued(size: Size, rows: int) -> Cost:
+    """The cost of a language model that looks at so many continuations."""
+    sample = size.config.sample
+    prompt = 1 if sample.prompts == "none" else sample.prompt_tokens
+    passed = size.layer_parameters * (prompt + sample.new_tokens) + size.head_parameters * sample.new_tokens
+    return Cost(
+        tokens=rows * sample.new_tokens,
+        flops=2.0 * rows * passed,
+        disk=40 * rows,
+        steps=-(-rows // 32),
+        efficiency=0.4,
+        step_seconds=0.01,
+    )

@@ -1,0 +1,87 @@
+"""What the kinds of stages have in common: how one is put together, and how its body gets its learner.
+
+Nothing that becomes part of a key may depend on a policy's name, a run's name, a device, or a batch size of sampling or
+scoring.
+"""
+
+from collections.abc import Mapping
+from functools import wraps
+from typing import Any
+
+from collapse_cli import learners
+from collapse_cli.config import Experiment
+from collapse_cli.engine.stage import Body, Finished, Place, Stage, StageKind, Workplace
+from collapse_cli.learners.family import Family
+
+CORPUS = "train.safetensors"
+TEST = "test.safetensors"
+RESERVE = "reserve.safetensors"
+ROWS = "rows.safetensors"
+SHOWN = "shown.safetensors"  # continuations of the same few rows of the corpus, whatever the policy keeps real
+
+
+def stage_of(
+    kind: StageKind,
+    config: Experiment,
+    inputs: Mapping[str, Stage],
+    seed: int = 0,
+    hints: Mapping[str, Any] | None = None,
+    *,
+    verb: str,
+    **params: Any,
+) -> Stage:
+    """A stage with what its learner says that its work depends on.
+
+    Args:
+        verb: which part of the learner's work it is, as `Learner.params` knows it.
+        params: what it depends on besides.
+    """
+    own = learners.learner_class(config.learner).params(config.model_dump(mode="json"), verb)
+    return Stage(kind, {"learner": config.learner, **own, **params}, inputs, seed, hints or {})
+
+
+def learner_of(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> learners.Learner:
+    """The learner of a stage, ready to work."""
+    encoded = {"encoded": inputs["data"].folder, "about": inputs["data"].facts} if "data" in inputs else {}
+    return learners.create(stage.params["learner"], stage.params, {**stage.hints, **encoded}, place.tell)
+
+
+def with_history(made: Finished) -> dict[str, Any]:
+    """What a stage hands on: what is known of the corpus and the training behind it, and the seconds each took."""
+    own = {} if made.kind == "data" else made.facts
+    return {**own, "seconds": {**made.facts.get("seconds", {}), made.kind: made.seconds}}
+
+
+def on_one_thread(body: Body) -> Body:
+    """A body whose sums do not depend on how many threads share them, where its learner computes with NumPy.
+
+    Small products are slower on two threads, too.
+    """
+
+    @wraps(body)
+    def limited(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+        if not issubclass(learners.learner_class(stage.params["learner"]), Family):
+            return body(stage, inputs, place)
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(limits=1, user_api="blas"):
+            return body(stage, inputs, place)
+
+    return limited
+
+
+def at(_: Stage, place: Place) -> str:
+    """The label of a stage that works for one model."""
+    return str(place)
+
+
+def first_measure(stage: Stage, facts: Mapping[str, Any], kind: str = "generational") -> str:
+    """The measure that a family is judged by, in words; its loss where that has not been measured."""
+    from collapse_cli.metrics.families import headline
+    from collapse_cli.metrics.formatting import perplexity
+
+    name = headline(stage.params["learner"], kind).name
+    if name not in facts:
+        return f"loss {facts['test_loss']:.4g}" if "test_loss" in facts else ""
+    said = perplexity(facts[name]) if name == "perplexity" else f"{facts[name]:.4g}"
+    return f"{name.replace('_', ' ')} {said}"

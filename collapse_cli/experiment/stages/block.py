@@ -1,0 +1,287 @@
+"""Many generations in one stage, for families whose generations take milliseconds.
+
+What a generation is made from, its seeds and its row of `metrics.jsonl` are exactly those of the loop's own stages, whose
+functions do the work here too; only what lies between two generations stays in memory. How many make a block changes nothing.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collapse_cli import learners
+from collapse_cli.config import Experiment
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine import checkpoint
+from collapse_cli.engine.stage import Cost, Finished, Place, Stage, StageKind, Workplace, seed_for
+from collapse_cli.experiment import policies
+from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.policies import Policy
+from collapse_cli.experiment.stages.base import CORPUS, ROWS, first_measure, on_one_thread
+from collapse_cli.experiment.stages.mix import apart
+from collapse_cli.experiment.stages.sample import continued, which_rows
+from collapse_cli.experiment.stages.train import counted
+from collapse_cli.learners.family import Family, State
+
+MODELS = "models.safetensors"  # every generation's, by name "12.mean"
+CARRIED = "carried.safetensors"  # what the next block needs besides the last model
+MADE = "made.safetensors"  # the synthetic rows of the block, where a corpus accumulates as rows
+LARGEST = 64_000_000  # bytes of models that a block keeps; of larger ones only the last
+NONE = np.arange(0)
+
+
+def block_stage(
+    config: Experiment,
+    hints: Mapping[str, Any],
+    policy: Policy | None,
+    inputs: Mapping[str, Stage],
+    seed: int,
+    first: int,
+    last: int,
+) -> Stage:
+    """Generations `first` to `last` of one policy (generation 0 is of all) in one stage; it is made as they would be.
+
+    The run's seed itself is part of it: each generation's own follow from it.
+    """
+    learner, tree = learners.learner_class(config.learner), config.model_dump(mode="json")
+    params = {
+        "verbs": {kind: learner.params(tree, kind) for kind in ("train", "sample", "eval")},
+        "policy": vars(policy) if policy else {},
+        "growing": config.mix.size == "growing",
+        "prompts": config.sample.prompts,
+        "init": config.loop.init,
+        "generations": [first, last],
+        "learner": config.learner,
+    } | (apart(config, policy) if policy else {})
+    return Stage(BLOCK, params, inputs, seed, hints)
+
+
+@on_one_thread
+def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    """Generations one after the other. Facts: `generations`, those of each."""
+    first, last = stage.params["generations"]
+    chain = Chain(stage, inputs, place.scratch)
+    written = time.monotonic()
+    for generation in range(chain.resume(), last + 1):
+        chain.step(generation)
+        place.tell(generation - first + 1, last - first + 1, "generations")
+        if time.monotonic() - written > checkpoint.seconds_between():
+            chain.write(place.scratch)
+            written = time.monotonic()
+    chain.save(place.folder)
+    return {"first": first, "generations": chain.facts}
+
+
+class Chain:
+    """One policy's generations, and what is carried from one to the next."""
+
+    def __init__(self, stage: Stage, inputs: Mapping[str, Finished], scratch: Path) -> None:
+        params = stage.params
+        self.stage, self.scratch, self.params = stage, scratch, params
+        self.first_generation = params["generations"][0]
+        self.policy = Policy(**params["policy"]) if params["policy"] else None
+        data = inputs["data"]
+        self.real, self.test, self.reserve = (
+            Dataset.load(data.file(f"{name}.safetensors")) for name in ("train", "test", "reserve")
+        )
+        self.hints = {**stage.hints, "encoded": data.folder, "about": data.facts}
+        accumulates = self.policy is not None and self.policy.accumulates
+        known = learners.learner_class(params["learner"])
+        self.sums = known.summarises and (self.policy is None or self.policy.rule == "accumulate")
+        self.keeps_rows = accumulates and not self.sums
+        self.facts: list[dict[str, Any]] = []
+        self.models: list[State] = []
+        self.made: list[Dataset] = []  # of this block, and, at its front, of those before
+        self.earlier = 0
+        self.model: State | None = None
+        self.corpus: Dataset | None = None  # of the generation before, where samples continue it
+        self.summary: State = {}  # sums over the corpus that accumulates
+        self.origin_model: State | None = None  # generation 0's
+        self.first: Dataset | None = None  # what measuring generation 0 gave
+        if "first" in inputs:
+            self._inherit(inputs)
+
+    def step(self, generation: int) -> None:
+        """Sample from the model, mix, fit the next one, measure it: the four stages of the loop."""
+        run, seconds = self.stage.seed, {}
+        facts: dict[str, Any] = {}
+        clock = time.perf_counter()
+        new: Dataset | None = None
+        if generation > 0:
+            assert self.policy is not None
+            facts["sample_tokens"] = 0
+            if self.policy.needs_samples:
+                new, told = self._sampled(generation)
+                facts |= told
+                seconds["sample"], clock = _since(clock)
+        learner = self._learner("train", base=seed_for(run, "base", 0))
+        start = {"base": None, "gen0": self.origin_model, "previous": self.model}[self.params["init"]]
+        if start is not None:
+            learner.restore(start)
+        if self.sums and self.policy is not None:
+            assert new is not None
+            self.summary = learner.merge(self.summary, learner.summarise(new))
+            learner.fit_summary(self.summary)
+            synthetic = len(self.real) * generation
+            rows = {"train_rows": len(self.real) + synthetic, "real_rows": len(self.real), "synthetic_rows": synthetic}
+        else:
+            corpus = self._mixed(generation, new)
+            seconds["mix"], clock = _since(clock)
+            learner.fit(corpus, seed=seed_for(run, "train", generation), scratch=self.scratch)
+            rows = counted(corpus)
+            if self.params["prompts"] == "previous":
+                self.corpus = corpus
+            if generation == 0 and self.sums:
+                self.summary = learner.summary_of(corpus)
+        facts |= learner.facts | rows
+        self.model = learner.state()
+        seconds["train"], clock = _since(clock)
+        judge = self._learner("eval")
+        judge.restore(self.model)
+        measured = judge.measure(self.test, self.first)
+        if generation == 0:
+            self.first, self.origin_model = measured, self.model
+        seconds["eval"], _ = _since(clock)
+        self.models.append(self.model)
+        self.facts.append(facts | judge.facts | {"seconds": seconds})
+
+    def _sampled(self, generation: int) -> tuple[Dataset, dict[str, Any]]:
+        assert self.policy is not None
+        assert self.model is not None
+        params = which_rows(self.policy, self.stage.seed, generation, growing=self.params["growing"])
+        learner = self._learner("sample")
+        learner.restore(self.model)
+        corpus = self.real if self.corpus is None else self.corpus
+        seed = seed_for(self.stage.seed, "sample", generation)
+        new, _ = continued(learner, corpus, len(self.real), params, seed=seed, scratch=self.scratch, shown=NONE)
+        if self.keeps_rows:
+            self.made.append(new)
+        return new, learner.facts
+
+    def _mixed(self, generation: int, new: Dataset | None) -> Dataset:
+        if self.policy is None or generation == 0:
+            return self.real
+        synthetic = self.made if self.keeps_rows else ([] if new is None else [new])
+        seed, growing = seed_for(self.stage.seed, "mix", generation), self.params["growing"]
+        trials = self.params.get("trials", 1)
+        return policies.mix(
+            self.policy, self.real, self.reserve, synthetic, generation, seed, growing=growing, trials=trials
+        )
+
+    def _learner(self, verb: str, **more: Any) -> Family:
+        settings = {"learner": self.params["learner"], **self.params["verbs"][verb], **more}
+        made = learners.create(self.params["learner"], settings, self.hints, lambda *_: None)
+        assert isinstance(made, Family)
+        return made
+
+    # --- from block to block, and through a kill ----------------------------------------------------------------------
+
+    def _inherit(self, inputs: Mapping[str, Finished]) -> None:
+        first, before = inputs["first"], inputs["before"]
+        self.first = Dataset.load(first.file(ROWS))
+        self.origin_model = models_of(first)[0]
+        self.model = models_of(before)[max(models_of(before))]
+        carried, _ = checkpoint.read(before.file(CARRIED)) or ({}, None)
+        self.summary = carried if self.sums else {}
+        if self.params["prompts"] == "previous":
+            self.corpus = Dataset.load(before.file(CORPUS))
+        for name in sorted(name for name in inputs if name.startswith("made-")):
+            rows = Dataset.load(inputs[name].file(MADE))
+            self.made += [rows.take(np.flatnonzero(rows.origin == one)) for one in np.unique(rows.origin)]
+        self.earlier = len(self.made)
+
+    def save(self, folder: Path) -> None:
+        """What other blocks, and `collapse eval`, want to know of this one."""
+        assert self.first is not None
+        size = sum(array.nbytes for state in self.models for array in state.values())
+        kept = range(len(self.models)) if size <= LARGEST else [len(self.models) - 1]
+        arrays = {f"{self.first_generation + i}.{name}": a for i in kept for name, a in self.models[i].items()}
+        checkpoint.write(folder / MODELS, arrays, None)
+        if self.first_generation == 0:
+            self.first.save(folder / ROWS)
+        if self.summary:
+            checkpoint.write(folder / CARRIED, self.summary, None)
+        if self.corpus is not None:
+            self.corpus.save(folder / CORPUS)
+        if self.keeps_rows:
+            Dataset.concat(self.made[self.earlier :]).save(folder / MADE)
+
+    def write(self, scratch: Path) -> None:
+        """A checkpoint of all that `step` changes."""
+        arrays = {f"model.{i}.{name}": array for i, state in enumerate(self.models) for name, array in state.items()}
+        arrays |= {f"summary.{name}": array for name, array in self.summary.items()}
+        parts = {f"made.{i}": rows for i, rows in enumerate(self.made[self.earlier :])}
+        parts |= {"corpus.": self.corpus} if self.corpus is not None else {}
+        parts |= {"first.": self.first} if self.first is not None and self.first_generation == 0 else {}
+        for key, rows in parts.items():
+            arrays |= {f"{key}.{name}": array for name, array in rows.arrays.items()} | {f"{key}.origin": rows.origin}
+        checkpoint.keep(scratch / "block.safetensors", arrays, {"facts": self.facts, "parts": list(parts)})
+
+    def resume(self) -> int:
+        """Take up the checkpoint, if there is one. Returns the generation to go on with."""
+        found = checkpoint.take_up(self.scratch / "block.safetensors")
+        if found is None:
+            return int(self.first_generation)
+        arrays, said = found
+        self.facts = said["facts"]
+        self.models = [_part(arrays, f"model.{i}.") for i in range(len(self.facts))]
+        self.model = self.models[-1]
+        self.summary = _part(arrays, "summary.")
+        for key in said["parts"]:
+            part = _part(arrays, f"{key}.")
+            rows = Dataset(part, part.pop("origin"))
+            if key == "corpus.":
+                self.corpus = rows
+            elif key == "first.":
+                self.first, self.origin_model = rows, self.models[0]
+            else:
+                self.made.append(rows)
+        return int(self.first_generation) + len(self.facts)
+
+
+def models_of(block: Finished) -> dict[int, State]:
+    """The models that a block keeps, by generation."""
+    arrays, _ = checkpoint.read(block.file(MODELS)) or ({}, None)
+    found: dict[int, State] = {}
+    for name, array in arrays.items():
+        generation, _, own = name.partition(".")
+        found.setdefault(int(generation), {})[own] = array
+    return found
+
+
+def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> State:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _since(start: float) -> tuple[float, float]:
+    now = time.perf_counter()
+    return round(now - start, 6), now
+
+
+def cost(stage: Stage, size: Size) -> Cost:
+    params = stage.params
+    first, last = params["generations"]
+    rows = [size.rows, size.rows]
+    if first > 0:
+        policy = Policy(**params["policy"])
+        rows = [
+            sum(policies.rows_in_corpus(policy, size.rows, generation, growing=params["growing"]))
+            for generation in (first, last)
+        ]
+    fitted = sum(rows) // 2 * (last - first + 1)
+    return Cost(flops=fitted * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35)
+
+
+def label(stage: Stage, place: Place) -> str:
+    first, last = stage.params["generations"]
+    which = f"generation {first}" if first == last else f"generations {first} to {last}"
+    return f"seed {place.seed}, {which}, {place.policy if first else 'all policies'}"
+
+
+def note(stage: Stage, made: Finished) -> str:
+    return first_measure(stage, made.facts["generations"][-1])
+
+
+BLOCK = StageKind(name="block", kind="block", version=1, body=body, cost=cost, label=label, note=note)

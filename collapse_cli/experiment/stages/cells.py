@@ -1,0 +1,62 @@
+"""Several cells of a mixture in one stage: each is drawn, mixed, fitted and measured in memory."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from collapse_cli import learners
+from collapse_cli.config import Experiment
+from collapse_cli.config.cell import Cell
+from collapse_cli.engine import checkpoint
+from collapse_cli.engine.stage import Cost, Finished, Place, Stage, StageKind, Workplace
+from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.stages.base import first_measure, on_one_thread
+
+
+def cells_stage(config: Experiment, hints: Mapping[str, Any], chosen: Sequence[Cell], seed: int) -> Stage:
+    """Some cells of a run's seed; what each draws follows from that."""
+    learner, tree = learners.learner_class(config.learner), config.model_dump(mode="json")
+    params = {
+        "learner": config.learner,
+        **learner.params(tree, "train"),
+        **learner.params(tree, "data"),
+        "mixture": {"real_data": config.mixture.real_data},
+        "cells": [vars(cell) for cell in chosen],
+    }
+    return Stage(CELLS, params, {}, seed, hints)
+
+
+@on_one_thread
+def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    """Cells one after the other. Facts: `generations`, those of each."""
+    file, chosen = place.scratch / "cells.safetensors", [Cell(**cell) for cell in stage.params["cells"]]
+    _, facts = checkpoint.take_up(file) or ({}, [])
+    written = time.monotonic()
+    for done, cell in enumerate(chosen[len(facts) :], len(facts) + 1):
+        start = time.perf_counter()
+        learner: Any = learners.create(stage.params["learner"], stage.params, stage.hints, place.tell)
+        found = learner.cell(cell, seed=stage.seed, scratch=place.scratch)
+        facts.append({**found, "train_rows": cell.rows, "seconds": {"block": round(time.perf_counter() - start, 6)}})
+        place.tell(done, len(chosen), "cells")
+        if time.monotonic() - written > checkpoint.seconds_between():
+            checkpoint.keep(file, {"done": np.array([done])}, facts)
+            written = time.monotonic()
+    return {"first": 0, "generations": facts}
+
+
+def cost(stage: Stage, size: Size) -> Cost:
+    rows = sum((cell["real"] + cell["synthetic"]) * (cell["iterations"] or 1) for cell in stage.params["cells"])
+    return Cost(flops=rows * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35)
+
+
+def label(stage: Stage, place: Place) -> str:
+    return f"seed {place.seed}, {len(stage.params['cells'])} cells from {place.policy}"
+
+
+def note(stage: Stage, made: Finished) -> str:
+    return first_measure(stage, made.facts["generations"][-1], "mixture")
+
+
+CELLS = StageKind(name="block", kind="block", version=1, body=body, cost=cost, label=label, note=note)

@@ -1,0 +1,47 @@
+"""The corpus of a mixture's cell, or of its generator."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from collapse_cli.config import Experiment
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace, seed_for
+from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.policies import seeded_order
+from collapse_cli.experiment.stages.base import CORPUS, ROWS, at, on_one_thread, with_history
+
+
+def combine_stage(
+    config: Experiment, data: Stage, made: Stage | None, real: int, synthetic: int, seed: int, *, end: bool = False
+) -> Stage:
+    """The first `real` real rows, then as many synthetic ones; `end`: the last real rows, for a generator (0: all)."""
+    which = {"real": real, "synthetic": synthetic, "order": seed_for(seed, "mix", 0), "end": end}
+    inputs = {"data": data} | ({"made": made} if made else {})
+    return Stage(COMBINE, {"learner": config.learner, "mixture": which}, inputs)
+
+
+@on_one_thread
+def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    which, real = stage.params["mixture"], Dataset.load(inputs["data"].file(CORPUS))
+    order = seeded_order(len(real), which["order"])
+    if which["end"]:
+        order = order[::-1]
+    n1 = which["real"] or (len(real) if which["end"] else 0)
+    parts = [real.take(order[:n1])]
+    if which["synthetic"]:
+        made = Dataset.load(inputs["made"].file(ROWS))
+        parts.append(made.take(np.arange(n1, n1 + which["synthetic"])))
+    Dataset.concat(parts).save(place.folder / CORPUS)
+    return with_history(inputs["made"]) if which["synthetic"] else {"sample_tokens": 0}
+
+
+def cost(stage: Stage, size: Size) -> Cost:
+    which = stage.params["mixture"]
+    rows = (which["real"] or (size.rows if which["end"] else 0)) + which["synthetic"]
+    disk, flops = size.row_disk(rows, size.config.data.block_size), rows * size.row_flops / 20
+    return Cost(rows=rows, flops=flops, disk=disk, fixed_seconds=0.1)
+
+
+COMBINE = StageKind(name="mix", kind="mix", version=1, body=body, cost=cost, label=at)

@@ -1,0 +1,37 @@
+"""Real data as rows that the learner can take."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from collapse_cli import learners
+from collapse_cli.config import Experiment
+from collapse_cli.engine.stage import Cost, Finished, Place, Stage, StageKind, Workplace, seed_for
+from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.stages.base import learner_of, on_one_thread, stage_of
+
+
+def data_stage(config: Experiment, hints: Mapping[str, Any], seed: int = 0) -> Stage:
+    """Real data; for a run's seed where each draws its own."""
+    drawn = learners.learner_class(config.learner).drawn(config.model_dump(mode="json"))
+    return stage_of(DATA, config, {}, seed_for(seed, "data", 0) if drawn else 0, hints, verb="data")
+
+
+@on_one_thread
+def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    learner = learner_of(stage, inputs, place)
+    learner.encode(place.folder, seed=stage.seed)
+    return learner.facts
+
+
+def cost(stage: Stage, size: Size) -> Cost:
+    disk, flops = size.row_disk(size.rows, size.config.data.block_size), size.rows * size.row_flops / 20
+    return Cost(rows=size.rows, flops=flops, disk=disk, fixed_seconds=2.0)
+
+
+def label(stage: Stage, place: Place) -> str:
+    if stage.params["learner"] == "lm":
+        return "real text to tokens"
+    return "real rows" + (f", seed {stage.seed}" if stage.seed else "")
+
+
+DATA = StageKind(name="data", kind="data", version=2, body=body, cost=cost, label=label)

@@ -1,0 +1,58 @@
+"""A model measured on real test data; the facts are those of its training and these."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from collapse_cli.config import Experiment
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace
+from collapse_cli.experiment.costs import TWENTIETH, Size
+from collapse_cli.experiment.stages.base import (
+    ROWS,
+    TEST,
+    at,
+    first_measure,
+    learner_of,
+    on_one_thread,
+    stage_of,
+    with_history,
+)
+
+
+def eval_stage(config: Experiment, model: Stage, data: Stage, first: Stage | None) -> Stage:
+    """A model on real test data, beside `first`, the same of generation 0."""
+    return stage_of(EVAL, config, {"model": model, "data": data} | ({"first": first} if first else {}), verb="eval")
+
+
+@on_one_thread
+def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    learner = learner_of(stage, inputs, place)
+    learner.load(inputs["model"].folder)
+    test = Dataset.load(inputs["data"].file(TEST))
+    first = Dataset.load(inputs["first"].file(ROWS)) if "first" in inputs else None
+    learner.measure(test, first).save(place.folder / ROWS)
+    return with_history(inputs["model"]) | learner.facts
+
+
+def cost(stage: Stage, size: Size) -> Cost:
+    rows = size.test_rows
+    if size.row_flops:
+        return Cost(flops=rows * size.row_flops * TWENTIETH, disk=8 * rows, efficiency=0.4)
+    tokens = rows * (size.config.eval.block_size or size.config.data.block_size)
+    return Cost(
+        tokens=tokens,
+        flops=2.0 * (size.layer_parameters + size.head_parameters) * tokens,
+        disk=16 * rows,
+        steps=-(-rows // 64),
+        efficiency=0.4,
+        step_seconds=0.01,
+    )
+
+
+def note(stage: Stage, made: Finished) -> str:
+    return first_measure(stage, made.facts)
+
+
+EVAL = StageKind(
+    name="eval", kind="eval", version=3, body=body, cost=cost, label=at, note=note, counts="predicted_tokens"
+)

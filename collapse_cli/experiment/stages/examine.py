@@ -1,0 +1,67 @@
+"""The rows that a model made, measured under the model of generation 0."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from collapse_cli.config import Experiment
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace
+from collapse_cli.experiment.costs import Size, continued, scored
+from collapse_cli.experiment.stages.base import (
+    CORPUS,
+    ROWS,
+    SHOWN,
+    at,
+    first_measure,
+    learner_of,
+    on_one_thread,
+    stage_of,
+)
+
+
+def examine_stage(
+    config: Experiment, samples: Stage, data: Stage, corpus: Stage, real: Stage, reference: Stage, first: Stage | None
+) -> Stage:
+    """Of `samples`, beside `real` and `first`, the same of generation 0, all under the model `reference`."""
+    inputs = {
+        "samples": samples,
+        "data": data,
+        "prompts": corpus if config.sample.prompts == "previous" else data,
+        "reference": reference,
+        "real": real,
+    }
+    return stage_of(EXAMINE, config, inputs | ({"first": first} if first else {}), verb="examine")
+
+
+@on_one_thread
+def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    learner = learner_of(stage, inputs, place)
+    learner.load(inputs["reference"].folder)
+    made = inputs["samples"]
+    learner.examine(
+        Dataset.load(made.file(ROWS)),
+        Dataset.load(made.file(SHOWN)),
+        Dataset.load(inputs["prompts"].file(CORPUS)),
+        real=inputs["real"].folder,
+        first=Dataset.load(inputs["first"].file(ROWS)) if "first" in inputs else None,
+    ).save(place.folder / ROWS)
+    return learner.facts
+
+
+def cost(stage: Stage, size: Size) -> Cost:
+    rows = size.rows_of(stage.inputs["samples"])
+    return scored(size, rows) if size.row_flops else continued(size, rows)
+
+
+def note(stage: Stage, made: Finished) -> str:
+    from collapse_cli.metrics.formatting import perplexity
+
+    if stage.params["learner"] != "lm":
+        return first_measure(stage, made.facts)
+    found = made.facts.get("sample_perplexity")  # null, or absent, where the samples hold no token
+    return f"its samples under generation 0: {'empty' if found is None else f'perplexity {perplexity(found)}'}"
+
+
+EXAMINE = StageKind(
+    name="examine", kind="eval", version=3, body=body, cost=cost, label=at, note=note, counts="predicted_tokens"
+)

@@ -1,0 +1,42 @@
+"""The rows of a mixture's generator: row i continues (or labels) the i-th real row, beginning again after the last."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from collapse_cli.config import Experiment
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace, seed_for
+from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.policies import seeded_order
+from collapse_cli.experiment.stages import sample
+from collapse_cli.experiment.stages.base import CORPUS, ROWS, at, learner_of, on_one_thread, stage_of
+
+
+def generate_stage(config: Experiment, model: Stage, data: Stage, rows: int, seed: int) -> Stage:
+    """The first `rows` rows that a mixture's generator makes, in the order of the real rows that they continue."""
+    which = {"rows": rows, "order": seed_for(seed, "mix", 0)}
+    inputs, own_seed = {"model": model, "data": data}, seed_for(seed, "sample", 0)
+    return stage_of(GENERATE, config, inputs, own_seed, verb="sample", mixture=which)
+
+
+@on_one_thread
+def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    learner = learner_of(stage, inputs, place)
+    learner.load(inputs["model"].folder)
+    real = Dataset.load(inputs["data"].file(CORPUS))
+    which = stage.params["mixture"]
+    stream = np.arange(which["rows"])
+    prompts = real.take(seeded_order(len(real), which["order"])[stream % len(real)])
+    prompts = Dataset({**prompts.arrays, "stream": stream, "extra": np.zeros(len(stream), bool)}, prompts.origin)
+    made = learner.sample(prompts, seed=stage.seed, scratch=place.scratch)
+    Dataset(made.arrays, np.ones(len(made), np.int32)).save(place.folder / ROWS)
+    return learner.facts
+
+
+def cost(stage: Stage, size: Size) -> Cost:
+    return sample.cost_of(stage.params["mixture"]["rows"], size)
+
+
+GENERATE = StageKind(name="sample", kind="sample", version=4, body=body, cost=cost, label=at, counts="sample_tokens")

@@ -1,0 +1,35 @@
+"""Real text as the model of generation 0 sees it, for samples to be compared with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from collapse_cli.config import Experiment
+from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace
+from collapse_cli.experiment.costs import REAL_ROWS, Size, continued, scored
+from collapse_cli.experiment.stages.base import at, learner_of, on_one_thread, stage_of
+
+
+def real_stage(config: Experiment, data: Stage, reference: Stage) -> Stage:
+    """Real continuations under the model of generation 0 (`reference`)."""
+    return stage_of(REAL, config, {"data": data, "reference": reference}, verb="examine")
+
+
+@on_one_thread
+def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    learner = learner_of(stage, inputs, place)
+    learner.load(inputs["reference"].folder)
+    learner.look_at_real(place.folder)
+    return learner.facts
+
+
+def cost(stage: Stage, size: Size) -> Cost:
+    return scored(size, size.rows) if size.row_flops else continued(size, min(size.rows, REAL_ROWS))
+
+
+def note(stage: Stage, made: Finished) -> str:
+    return f"{made.facts['rows']:,} real continuations"
+
+
+REAL = StageKind(
+    name="real", kind="eval", version=3, body=body, cost=cost, label=at, note=note, counts="predicted_tokens"
+)

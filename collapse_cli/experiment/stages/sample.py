@@ -1,0 +1,118 @@
+"""Rows made by a model: it continues rows of the original corpus, or of the one it was fitted on."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collapse_cli import learners
+from collapse_cli.config import Experiment
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace, seed_for
+from collapse_cli.experiment import policies
+from collapse_cli.experiment.costs import TWENTIETH, Size
+from collapse_cli.experiment.policies import Policy
+from collapse_cli.experiment.stages.base import CORPUS, ROWS, SHOWN, at, learner_of, on_one_thread, stage_of
+
+SHOWN_ROWS = 8
+
+
+def sample_stage(
+    config: Experiment, policy: Policy, model: Stage, data: Stage, corpus: Stage, seed: int, generation: int
+) -> Stage:
+    """The rows that generation `generation - 1` makes for the corpus of generation `generation`."""
+    params = which_rows(policy, seed, generation, growing=config.mix.size == "growing")
+    inputs = {"model": model, "data": data, "prompts": corpus if config.sample.prompts == "previous" else data}
+    return stage_of(SAMPLE, config, inputs, seed_for(seed, "sample", generation), verb="sample", **params)
+
+
+def which_rows(policy: Policy, seed: int, generation: int, *, growing: bool) -> dict[str, Any]:
+    """Which rows are continued for the corpus of a generation.
+
+    Where the policy takes none, as many are made as for keep-0: they are only measured.
+    """
+    policy = policy if policy.needs_samples else Policy("keep")
+    return {
+        "generation": generation,
+        "policy": {"rule": "keep", "percent": 0.0} if policy.accumulates else vars(policy),
+        "growing": growing and not policy.accumulates,
+        "choice": seed_for(seed, "mix", generation),
+    }
+
+
+@on_one_thread
+def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    learner = learner_of(stage, inputs, place)
+    learner.load(inputs["model"].folder)
+    corpus = Dataset.load(inputs["prompts"].file(CORPUS))
+    rows = inputs["data"].facts["splits"]["train"]["rows"]
+    # the same prompts in every generation, for people to read
+    shown = np.unique(np.linspace(0, rows - 1, SHOWN_ROWS).round().astype(np.int64))
+    made, seen = continued(learner, corpus, rows, stage.params, seed=stage.seed, scratch=place.scratch, shown=shown)
+    made.save(place.folder / ROWS)
+    seen.save(place.folder / SHOWN)
+    return learner.facts
+
+
+def continued(
+    learner: learners.Learner,
+    corpus: Dataset,
+    rows: int,
+    params: Mapping[str, Any],
+    *,
+    seed: int,
+    scratch: Path,
+    shown: np.ndarray,
+) -> tuple[Dataset, Dataset]:
+    """The synthetic rows that a model makes for the next generation, and what it makes of the rows `shown`.
+
+    Args:
+        corpus: rows to continue: the original corpus, of `rows` rows, or the model's own.
+        params: which of them, as `which_rows` says.
+    """
+    chosen = policies.prompt_rows(
+        Policy(**params["policy"]), rows, params["generation"], params["choice"], growing=params["growing"]
+    )
+    wanted = np.concatenate([chosen, shown[~np.isin(shown, chosen)]]) if len(shown) else chosen
+    row = policies.spread(wanted, rows, len(corpus), params["choice"])
+    prompts = corpus.take(row)
+    extra = np.arange(len(wanted)) >= len(chosen)
+    prompts = Dataset({**prompts.arrays, "stream": wanted, "extra": extra}, prompts.origin)
+    made = learner.sample(prompts, seed=seed, scratch=scratch)
+    origin = np.full(len(made), params["generation"], np.int32)
+    made = Dataset({**made.arrays, "row": row.astype(np.int32)}, origin)
+    if not len(shown):
+        return made, made.take(np.arange(0))
+    seen = np.array([np.flatnonzero(wanted == index)[0] for index in shown], np.int64)
+    return made.take(np.flatnonzero(~extra)), made.take(seen)
+
+
+def cost(stage: Stage, size: Size) -> Cost:
+    params = stage.params
+    _, rows = policies.rows_in_corpus(
+        Policy(**params["policy"]), size.rows, params["generation"], growing=params["growing"]
+    )
+    return cost_of(rows, size)
+
+
+def cost_of(rows: int, size: Size) -> Cost:
+    """Of so many rows that a model makes."""
+    sample = size.config.sample
+    new, disk = sample.new_tokens, size.row_disk(rows, sample.new_tokens)
+    if size.row_flops:
+        return Cost(rows=rows, flops=rows * size.row_flops * TWENTIETH, disk=disk, efficiency=0.2)
+    prompt = 1 if sample.prompts == "none" else sample.prompt_tokens
+    passed = size.layer_parameters * (prompt + new) + size.head_parameters * new
+    return Cost(
+        rows=rows,
+        tokens=rows * new,
+        flops=2.0 * rows * sample.decode.beams * passed,
+        disk=disk,
+        steps=new * -(-rows // 128),
+        efficiency=0.2,
+        step_seconds=0.004,
+    )
+
+
+SAMPLE = StageKind(name="sample", kind="sample", version=4, body=body, cost=cost, label=at, counts="sample_tokens")

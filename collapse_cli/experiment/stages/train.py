@@ -1,0 +1,68 @@
+"""A model fitted on a corpus, from the base model or from an earlier generation's weights."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from collapse_cli.config import Experiment
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace, seed_for, tokens_a_second
+from collapse_cli.experiment.costs import TOKENIZER_BYTES, Size
+from collapse_cli.experiment.stages.base import CORPUS, at, learner_of, on_one_thread, stage_of, with_history
+
+
+def train_stage(
+    config: Experiment,
+    hints: Mapping[str, Any],
+    data: Stage,
+    corpus: Stage,
+    parents: Sequence[Stage],
+    seed: int,
+    generation: int,
+) -> Stage:
+    """The model of a generation; it starts from the last of `parents`, or from the base model where there is none."""
+    inputs = {"data": data, "corpus": corpus} | ({"init": parents[-1]} if parents else {})
+    own_seed = seed_for(seed, "train", generation)
+    return stage_of(TRAIN, config, inputs, own_seed, hints, verb="train", base=seed_for(seed, "base", 0))
+
+
+@on_one_thread
+def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    learner = learner_of(stage, inputs, place)
+    if "init" in inputs:
+        learner.load(inputs["init"].folder)
+    corpus = Dataset.load(inputs["corpus"].file(CORPUS))
+    learner.fit(corpus, seed=stage.seed, scratch=place.scratch)
+    learner.save(place.folder)
+    return with_history(inputs["corpus"]) | learner.facts | counted(corpus)
+
+
+def counted(corpus: Dataset) -> dict[str, int]:
+    """How many rows of a corpus are real."""
+    real = int((corpus.origin == 0).sum())
+    return {"train_rows": len(corpus), "real_rows": real, "synthetic_rows": len(corpus) - real}
+
+
+def cost(stage: Stage, size: Size) -> Cost:
+    """Of a dense transformer: 2 FLOPs a weight and token forward, 4 backward."""
+    rows, train = size.rows_of(stage.inputs["corpus"]), size.config.train
+    if size.row_flops:
+        return Cost(flops=rows * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35)
+    tokens = rows * size.config.data.block_size * train.epochs
+    return Cost(
+        tokens=tokens,
+        flops=6.0 * (size.layer_parameters + size.head_parameters) * tokens,
+        disk=4 * size.parameters + TOKENIZER_BYTES,
+        steps=train.epochs * -(-rows // train.batch_size),
+        efficiency=0.35,
+        step_seconds=0.006,
+    )
+
+
+def note(stage: Stage, made: Finished) -> str:
+    loss = f"loss {made.facts['train_loss']:.3f}" if "train_loss" in made.facts else ""
+    return ", ".join(part for part in (tokens_a_second(stage, made), loss) if part)
+
+
+TRAIN = StageKind(
+    name="train", kind="train", version=2, body=body, cost=cost, label=at, note=note, counts="train_tokens"
+)

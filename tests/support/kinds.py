@@ -1,0 +1,37 @@
+"""Kinds of stages for tests: some that do nothing, and other bodies for the real ones."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from collapse_cli.engine.stage import Body, Cost, StageKind
+from collapse_cli.experiment.stages import KINDS
+
+
+def kind(word: str, version: int = 1, body: Body = lambda stage, inputs, place: {}) -> StageKind:
+    """A kind of stage of that word; it costs nothing, and by default does nothing."""
+    return StageKind(
+        name=word,
+        kind=word,
+        version=version,
+        body=body,
+        cost=lambda stage, size: Cost(),
+        label=lambda stage, place: str(place),
+    )
+
+
+def change_bodies(word: str, change: Callable[[Any], Any], patch: pytest.MonkeyPatch | None = None) -> None:
+    """Give all kinds of stages with that word in their keys ("any": all) the body that `change` makes of their own."""
+    for one in KINDS:
+        if word in (one.kind, "any"):
+            body = change(one.body)
+            if patch is None:
+                object.__setattr__(one, "body", body)
+            else:
+                patch.setitem(vars(one), "body", body)
+
+
+def body_of(word: str) -> Body:
+    """What the first kind of stages with that word in their keys does."""
+    return next(one.body for one in KINDS if one.kind == word)
