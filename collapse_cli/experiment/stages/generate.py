@@ -10,8 +10,8 @@ from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.policies import seeded_order
-from collapse_cli.experiment.stages import sample
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, at, learner_of, on_one_thread, stage_of
+from collapse_cli.experiment.stages.sample import cost_of
 
 
 def generate_stage(config: Experiment, model: Stage, data: Stage, rows: int, seed: int) -> Stage:
@@ -36,7 +36,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    return sample.cost_of(stage.params["mixture"]["rows"], size)
+    return cost_of(stage.params["mixture"]["rows"], size)
 
 
 GENERATE = StageKind(name="sample", kind="sample", version=4, body=body, cost=cost, label=at, counts="sample_tokens")
