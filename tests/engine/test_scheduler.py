@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.kinds import kind
 
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.base import Executor, Outcome
@@ -21,14 +22,14 @@ from collapse_cli.engine.store import Store
 class InThreads:
     """Computes a stage in each of several threads: all that a new executor needs."""
 
-    def __init__(self, store: Store, body: Any, slots: int) -> None:
-        self.store, self.slots, self.body = store, slots, body
+    def __init__(self, store: Store, slots: int) -> None:
+        self.store, self.slots = store, slots
         self.threads: list[int] = []
         self._pool, self._at_work = ThreadPoolExecutor(slots), dict[Future[Outcome], Stage]()
 
     def submit(self, stage: Stage, threads: int) -> None:
         self.threads.append(threads)
-        executor = LocalExecutor(self.store, {"add": self.body})
+        executor = LocalExecutor(self.store)
         self._at_work[self._pool.submit(executor.compute, stage, Nobody())] = stage
         assert len(self._at_work) <= self.slots
 
@@ -60,14 +61,17 @@ def add(stage: Stage, inputs: Any, place: Workplace) -> dict[str, Any]:
     return {"sum": stage.params["number"] + sum(made.facts["sum"] for made in inputs.values())}
 
 
+ADD = kind("add", body=add)
+
+
 def lattice(width: int, depth: int) -> list[Stage]:
     """`depth` rows of `width` stages; each is made from two of the row above."""
-    rows = [[Stage("add", 1, {"number": i}) for i in range(width)]]
+    rows = [[Stage(ADD, {"number": i}) for i in range(width)]]
     for level in range(1, depth):
         above = rows[-1]
         rows.append(
             [
-                Stage("add", 1, {"number": 100 * level + i}, {"left": above[i], "right": above[(i + 1) % width]})
+                Stage(ADD, {"number": 100 * level + i}, {"left": above[i], "right": above[(i + 1) % width]})
                 for i in range(width)
             ]
         )
@@ -84,9 +88,9 @@ def store_in(folder: Path) -> Store:
 def test_any_executor_gives_the_facts_of_the_local_one(tmp_path: Path, slots: int) -> None:
     stages = lattice(width=4, depth=4)
     alone, beside = store_in(tmp_path / "alone"), store_in(tmp_path / "beside")
-    local: Executor = LocalExecutor(alone, {"add": add})
+    local: Executor = LocalExecutor(alone)
     scheduler.run(stages, local, Heard())
-    executor, heard = InThreads(beside, add, slots), Heard()
+    executor, heard = InThreads(beside, slots), Heard()
     as_executor: Executor = executor
     scheduler.run(stages, as_executor, heard, {stage.key: 1 + number for number, stage in enumerate(stages)})
     assert [beside.get(stage.key).facts for stage in stages] == [alone.get(stage.key).facts for stage in stages]
@@ -105,22 +109,22 @@ def test_as_many_stages_are_at_work_as_there_are_slots_and_inputs_allow(tmp_path
         return {"sum": 0}
 
     store = store_in(tmp_path)
-    scheduler.run([Stage("add", 1, {"number": i}) for i in range(6)], InThreads(store, met, 3), Heard())
+    scheduler.run([Stage(kind("add", body=met), {"number": i}) for i in range(6)], InThreads(store, 3), Heard())
     assert meeting.broken is False
     assert len(store.keys()) == 6
 
 
 def test_what_is_there_is_heard_of_and_not_submitted(tmp_path: Path) -> None:
     stages, store = lattice(width=3, depth=2), store_in(tmp_path)
-    scheduler.run(stages[:4], LocalExecutor(store, {"add": add}), Heard())
-    executor, heard = InThreads(store, add, 2), Heard()
+    scheduler.run(stages[:4], LocalExecutor(store), Heard())
+    executor, heard = InThreads(store, 2), Heard()
     scheduler.run(stages, executor, heard)
     assert dict(heard.finishes) == {stage.key: number < 4 for number, stage in enumerate(stages)}
     assert executor.threads == [0, 0], "as many as there are"
 
 
 def test_a_stage_that_is_held_is_asked_for_again_and_the_others_go_on(tmp_path: Path) -> None:
-    stages, store, heard = [Stage("add", 1, {"number": i}) for i in range(3)], store_in(tmp_path), Heard()
+    stages, store, heard = [Stage(ADD, {"number": i}) for i in range(3)], store_in(tmp_path), Heard()
     held = threading.Event()
 
     def hold() -> None:
@@ -132,20 +136,21 @@ def test_a_stage_that_is_held_is_asked_for_again_and_the_others_go_on(tmp_path: 
     threading.Thread(target=hold).start()
     assert held.wait(20)
     began = time.monotonic()
-    scheduler.run(stages, LocalExecutor(store, {"add": add}), heard)
+    scheduler.run(stages, LocalExecutor(store), heard)
     assert time.monotonic() - began > 0.3
     assert heard.waits == [stages[0].key], "said once, however often it is asked for"
     assert [key for key, _ in heard.finishes] == [stages[1].key, stages[2].key, stages[0].key]
 
 
 def test_an_error_of_a_stage_ends_the_run_and_what_is_finished_stays(tmp_path: Path) -> None:
-    stages, store = [Stage("add", 1, {"number": i}) for i in range(3)], store_in(tmp_path)
+    store = store_in(tmp_path)
 
     def fails(stage: Stage, inputs: Any, place: Workplace) -> dict[str, Any]:
         if stage.params["number"] == 1:
             raise RuntimeError("boom")
         return add(stage, inputs, place)
 
+    stages = [Stage(kind("add", body=fails), {"number": i}) for i in range(3)]
     with pytest.raises(RuntimeError, match="boom"):
-        scheduler.run(stages, InThreads(store, fails, 1), Heard())
+        scheduler.run(stages, InThreads(store, 1), Heard())
     assert [store.has(stage.key) for stage in stages] == [True, False, False]
