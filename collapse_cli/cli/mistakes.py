@@ -7,7 +7,8 @@ from typing import Any
 
 from collapse_cli.config import presets
 from collapse_cli.config.options import options
-from collapse_cli.config.words import nearest, written
+from collapse_cli.config.words import nearest
+from collapse_cli.errors import written
 
 MOST_SAID = 300  # characters of what the parser says
 ROOT_FLAGS = {"version": "--version", "help": "--help", "-v": "--version", "-V": "--version"}

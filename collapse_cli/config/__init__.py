@@ -12,7 +12,6 @@ from collapse_cli.config.reading import (
     read_toml,
     variant_experiments,
 )
-from collapse_cli.config.section import Section
 from collapse_cli.config.settings import (
     given_tree,
     parse_seeds,
@@ -24,6 +23,7 @@ from collapse_cli.config.settings import (
 from collapse_cli.config.tree import Expectation, Experiment
 from collapse_cli.config.words import nearest
 from collapse_cli.errors import ConfigError
+from collapse_cli.families.section import Section
 
 __all__ = [
     "DEFAULT_PRESET",

@@ -1,10 +1,11 @@
-"""Sections of the configuration for model families that are not language models, and for the kind `mixture`."""
+"""Sections of the configuration for data that are drawn, for the kind `mixture`, and for each model family its own."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
-from collapse_cli.config.section import Section
+from collapse_cli.families import FAMILIES
+from collapse_cli.families.section import Section
 
 MOST_ROUNDS, MOST_CELL_ROWS, LARGEST = 10_000, 100_000_000, 1e9  # of a mixture: beyond, a slip of the finger
 DRAWN = ("blobs", "regression")  # sources that are distributions: each seed draws its own real rows
@@ -38,105 +39,6 @@ class RegressionConfig(Section):
     """s2, standard deviation of the noise on synthetic labels. -1: as on real ones."""
     inputs: Literal["same", "fresh"] = "fresh"
     """The inputs that a generation labels: those of the original corpus again, or newly drawn ones."""
-
-
-class GaussianConfig(Section):
-    """The learner `gaussian`: mean and covariance, refitted."""
-
-    unbiased: bool = False
-    """Divide by n - 1 (as the theorem of the Nature paper does) instead of n (as its code does)."""
-    trials: int = Field(default=1, ge=1, le=100_000)
-    """Independent repetitions computed together; measures are means over them."""
-
-
-class GmmConfig(Section):
-    """The learner `gmm`: a mixture of Gaussians with full covariances, fitted by EM."""
-
-    components: int = Field(default=2, ge=1, le=100)
-    """Gaussians of the mixture that is fitted."""
-    tol: float = Field(default=1e-5, gt=0)
-    """EM stops when the mean log-likelihood of a row rises by less."""
-    max_iter: int = Field(default=2000, ge=1)
-    """Steps of EM at most."""
-    ridge: float = Field(default=1e-6, ge=0)
-    """Added to the diagonal of covariances, as scikit-learn's `reg_covar`."""
-    start: Literal["kmeans", "parent"] = "kmeans"
-    """Where EM starts: k-means on the rows, as scikit-learn does, or the parameters of the model that made them."""
-    engine: Literal["fast", "sklearn"] = "fast"
-    """The same EM in natural parameters (one matrix product a step), or scikit-learn's own."""
-
-
-class NgramConfig(Section):
-    """The learner `ngram`: exact maximum likelihood over tokens."""
-
-    order: int = Field(default=2, ge=1, le=5)
-    """Tokens of an n-gram; 1: unigrams."""
-    floor: float = Field(default=1e-9, gt=0, lt=1)
-    """Probability given, in scoring only, to what was never seen, so that losses stay finite. `nll`, `perplexity`,
-    `bits_per_byte`, `word_perplexity`, `test_loss` and `kl_truth` hang on it; `unseen_share`, `missing_mass` and
-    `seen_perplexity` do not."""
-
-
-class VaeConfig(Section):
-    """The learner `vae`: the convolutional variational autoencoder of the Nature paper's notebook."""
-
-    latent: int = Field(default=20, ge=1)
-    """Dimensions of the latent space."""
-    beta: float = Field(default=1.0, ge=0)
-    """Weight of the KL term."""
-    channels: tuple[int, int] = (64, 128)
-    """Channels of the two convolutions."""
-    batch_size: int = Field(default=256, ge=1)
-    """Images of one optimizer step."""
-    epochs: int = Field(default=30, ge=1)
-    """Passes over the corpus in training."""
-    lr: float = Field(default=1e-3, gt=0)
-    """Learning rate."""
-    weight_decay: float = Field(default=1e-5, ge=0)
-    """Weight decay of the optimizer."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of training; weights, losses, sampling and scoring stay float32."""
-    measured: int = Field(default=100, ge=2)
-    """Generated images whose latents are measured, as in the notebook."""
-
-
-class RidgeConfig(Section):
-    """The learner `ridge`: min (1/n)|Xw - y|² + lam |w|²."""
-
-    lam: float = Field(default=1e-6, ge=0)
-    """The penalty, normalised per row: scikit-learn's alpha is n·lam. 0: least squares (of least norm where n < d)."""
-
-
-class ProjectionsConfig(Section):
-    """The learner `projections`: ridge on m random projections S x, S ~ N(0, 1/d)."""
-
-    width: int = Field(default=250, ge=1)
-    """m, how many random projections: the size of the model."""
-    lam: float = Field(default=1e-6, ge=0)
-    """The ridge penalty on the weights of the projections, normalised per row."""
-
-
-class MlpConfig(Section):
-    """The learner `mlp`: a two-layer ReLU network, fully trained, squared loss on one-hot labels."""
-
-    width: int = Field(default=200, ge=1)
-    """Hidden units."""
-    epochs: int = Field(default=50, ge=1)
-    """Passes over the corpus in training."""
-    steps: int = Field(default=0, ge=0)
-    """Steps of the optimizer, rounded to whole epochs (one at least), in place of `epochs`, so that a larger corpus is
-    not trained on for longer. 0: `epochs`."""
-    batch_size: int = Field(default=128, ge=1)
-    """Images of one optimizer step."""
-    lr: float = Field(default=1e-3, gt=0)
-    """Learning rate."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """Weight decay of AdamW."""
-    labels: Literal["soft", "hard"] = "soft"
-    """Synthetic labels: the model's ten outputs as they are, or 1 for the largest and 0 for the others."""
-    select: Literal["last", "valid"] = "last"
-    """Weights to keep: the last, or those of the epoch with the lowest error on a tenth of the real training images that
-    is put aside for it."""
 
 
 class MixtureConfig(Section):
@@ -204,14 +106,15 @@ class MixtureConfig(Section):
         return self
 
 
-class Families(Section):
-    """What the tree of an experiment has for them; without meaning for `lm`."""
+if TYPE_CHECKING:
 
-    gaussian: GaussianConfig = GaussianConfig()
-    gmm: GmmConfig = GmmConfig()
-    ngram: NgramConfig = NgramConfig()
-    vae: VaeConfig = VaeConfig()
-    ridge: RidgeConfig = RidgeConfig()
-    projections: ProjectionsConfig = ProjectionsConfig()
-    mlp: MlpConfig = MlpConfig()
-    mixture: MixtureConfig = MixtureConfig()
+    class Families(Section):
+        """A section for each family of `families.FAMILIES` that has one, of its name; and `mixture`."""
+
+        mixture: MixtureConfig = MixtureConfig()
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    OWN = {one.name: (one.settings, one.settings()) for one in FAMILIES.values() if one.settings is not None}
+    Families = create_model("Families", __base__=Section, **OWN, mixture=(MixtureConfig, MixtureConfig()))

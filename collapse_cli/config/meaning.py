@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collapse_cli import families
 from collapse_cli.config.tree import DataConfig, Experiment
 from collapse_cli.config.words import leaves
+from collapse_cli.families import FAMILIES
 
-TEXT = ("lm", "ngram")
-IMAGES = ("vae", "mlp")
-IN_MEMORY = ("ridge", "projections")  # whose mixtures are computed in memory, each cell from rows of its own
 MADE = ("bpe", "words")  # tokenizers that are made from the training text
 
 ALWAYS = ("kind", "learner", "loop.seeds", "data.source", "store", "tracking", "expect", "variants")
@@ -22,24 +21,7 @@ KINDS = {
     "generational": ("loop", "mix"),
     "mixture": ("mixture",),
 }
-READS = {
-    "lm": ("model", "sample", "train", "eval"),
-    "ngram": (
-        "ngram",
-        *("model.tokenizer", "model.tokenizer_sha256", "model.vocab_size"),
-        *("sample.prompts", "sample.prompt_tokens", "sample.new_tokens", "sample.max_duplicates"),
-        # all but the temperature must be off, and its error says so
-        *(f"sample.decode.{name}" for name in ("beams", "temperature", "top_k", "top_p", "repetition_penalty")),
-        "train.target",
-        *("eval.protocol", "eval.block_size"),
-    ),
-    "gaussian": ("gaussian",),
-    "gmm": ("gmm",),
-    "vae": ("vae",),
-    "mlp": ("mlp", "sample.prompts"),
-    "ridge": ("ridge", "sample.prompts"),
-    "projections": ("projections", "sample.prompts"),
-}
+READS = {name: family.reads for name, family in FAMILIES.items()}
 ROWS = ("data.rows", "data.eval_rows")
 SOURCES = {
     "text": (
@@ -52,7 +34,6 @@ SOURCES = {
     "blobs": (*ROWS, "data.reserve", "data.blobs"),
     "regression": (*ROWS, "data.reserve", "data.regression"),
 }
-STARTS_ANEW = ("gaussian", "ridge", "projections", "ngram")  # fitted exactly: it does not matter from where
 
 
 @dataclass(frozen=True)
@@ -68,7 +49,7 @@ class Sort:
         """That of a tree, read or not yet checked."""
         data = tree.get("data")
         source = data.get("source") if isinstance(data, Mapping) else None
-        kind, learner = str(tree.get("kind", "generational")), str(tree.get("learner", "lm"))
+        kind, learner = str(tree.get("kind", "generational")), str(tree.get("learner", families.DEFAULT))
         return cls(kind, learner, str(source or DataConfig().source))
 
     @property
@@ -76,7 +57,7 @@ class Sort:
         """Which entry of `SOURCES` the data are."""
         if self.source in ("pydoc", "zipf", "blobs", "regression"):
             return self.source
-        return "images" if self.learner in IMAGES else "text"
+        return "images" if families.of(self.learner).rows == "images" else "text"
 
     def foreign(self, key: str) -> str:
         """Why an option is of other learners, sources or kinds; empty where it is not."""
@@ -101,15 +82,29 @@ def makes_tokenizer(one: Experiment) -> bool:
     """Whether the tokenizer is made from the training text, rather than given or the model's own."""
     if one.model.tokenizer:
         return one.model.tokenizer in MADE
-    return one.learner == "ngram" or bool(one.model.config) or one.model.source.endswith(".json")
+    if not families.of(one.learner).begins_with_a_model:
+        return True
+    return bool(one.model.config) or one.model.source.endswith(".json")
 
 
 def _uses(one: Experiment, *rules: str) -> bool:
     return any(policy.startswith(rules) for policy in one.loop.policies)
 
 
-def _mixture_of(one: Experiment, *learners: str) -> bool:
-    return one.kind == "mixture" and one.learner in learners
+def _grid(one: Experiment) -> families.Grid | None:
+    """What the family of a mixture has; None of what is no mixture."""
+    return families.of(one.learner).grid if one.kind == "mixture" else None
+
+
+def _in_memory(one: Experiment) -> bool:
+    """Whether the cells of a mixture draw rows of their own, and leave no models."""
+    grid = _grid(one)
+    return grid is not None and grid.in_memory
+
+
+def _labels_real(one: Experiment) -> bool:
+    grid = _grid(one)
+    return grid is not None and grid.labels_real
 
 
 Condition = Callable[[Experiment], bool]
@@ -147,12 +142,15 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
     ),
     (
         ("sample.prompts",),
-        lambda one: one.learner in IN_MEMORY and (one.kind == "mixture" or one.data.regression.inputs == "fresh"),
+        lambda one: (
+            _in_memory(one)
+            or ("regression" in families.of(one.learner).sources and one.data.regression.inputs == "fresh")
+        ),
         "each generation labels new inputs; --set data.regression.inputs=same labels those of a corpus again",
     ),
     (
         ("sample.prompts",),
-        lambda one: _mixture_of(one, "mlp"),
+        _labels_real,
         "the generator of a mixture labels real rows",
     ),
     (
@@ -192,7 +190,7 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
     ),
     (
         ROWS,
-        lambda one: _mixture_of(one, *IN_MEMORY),
+        _in_memory,
         "the cells of this mixture draw their own rows: --set mixture.rows=[…]",
     ),
     (
@@ -207,23 +205,8 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
     ),
     (
         ("loop.init",),
-        lambda one: one.learner in STARTS_ANEW or (one.learner == "gmm" and one.gmm.start == "kmeans"),
+        lambda one: families.of(one.learner).starts_anew(one),
         "this learner is fitted anew each time, wherever it starts",
-    ),
-    (
-        ("mlp.epochs",),
-        lambda one: one.mlp.steps > 0,
-        "mlp.steps is given in its place",
-    ),
-    (
-        ("projections.width",),
-        lambda one: _mixture_of(one, "projections") and bool(one.mixture.size),
-        "mixture.size is given in its place",
-    ),
-    (
-        ("ridge.lam", "projections.lam"),
-        lambda one: one.kind == "mixture" and bool(one.mixture.lam),
-        "mixture.lam is given in its place",
     ),
     (
         ("mixture.real_data",),
@@ -232,7 +215,7 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
     ),
     (
         ("store.keep_models",),
-        lambda one: _mixture_of(one, *IN_MEMORY),
+        _in_memory,
         "the models of this mixture are never written",
     ),
     (
@@ -245,6 +228,7 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         lambda one: not {"mlflow", "wandb"} & set(one.tracking.to),
         "only MLflow and W&B read it: --set tracking.to=mlflow or wandb",
     ),
+    *(condition for family in FAMILIES.values() for condition in family.unread),
 )
 
 

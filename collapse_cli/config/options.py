@@ -11,8 +11,8 @@ from pydantic.fields import FieldInfo
 
 from collapse_cli.config.families import Families
 from collapse_cli.config.meaning import READS, within
-from collapse_cli.config.section import Section
 from collapse_cli.config.tree import Experiment
+from collapse_cli.families.section import Section
 
 PLAIN = {bool: "true or false", int: "whole number", float: "number", str: "text"}
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}

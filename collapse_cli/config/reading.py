@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from collapse_cli.config.families import Families
-from collapse_cli.config.section import Section
 from collapse_cli.config.tree import Experiment
-from collapse_cli.config.words import TOO_LONG, nearest, written
-from collapse_cli.errors import ConfigError
+from collapse_cli.config.words import TOO_LONG, nearest
+from collapse_cli.errors import ConfigError, written
+from collapse_cli.families.section import Section
 
 LARGEST_FILE, DEEPEST = 1_000_000, 20  # bytes of a configuration, and tables or lists within each other
 VARIANT = r"[a-z0-9][a-z0-9-]{0,39}"  # a run's name can end in it

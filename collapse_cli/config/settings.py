@@ -5,10 +5,11 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from collapse_cli import families
 from collapse_cli.config.meaning import Sort, first_foreign, first_unread
 from collapse_cli.config.reading import DEEPEST, LARGEST_FILE, load, merge, tree_of, variant_experiments
-from collapse_cli.config.words import leaves, written
-from collapse_cli.errors import ConfigError
+from collapse_cli.config.words import leaves
+from collapse_cli.errors import ConfigError, written
 
 MOST_SEEDS = 10_000
 SHORT_NUMBER = re.compile(
@@ -141,14 +142,14 @@ def refuse_options(tree: Mapping[str, Any], loop: Mapping[str, Any], model: str 
     Raises:
         ConfigError: naming the option.
     """
-    learner, kind = tree.get("learner", "lm"), tree.get("kind", "generational")
+    learner, kind = str(tree.get("learner", families.DEFAULT)), tree.get("kind", "generational")
     if kind == "mixture":
         for name, option in (("generations", "--generations"), ("policies", "--policy")):
             if loop.get(name) is not None:
                 raise ConfigError(
                     f"{option} means nothing to a mixture, which has one generation and a grid: --set mixture.…"
                 )
-    if model is not None and learner not in ("lm", "ngram"):
+    if model is not None and not families.of(learner).text:
         raise ConfigError(f"--model means nothing to the learner {learner}; its options are --set {learner}.…")
 
 

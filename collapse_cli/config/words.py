@@ -1,10 +1,9 @@
-"""Names and values of a configuration in messages: dotted keys, near names, values in bounded length."""
+"""Names of a configuration in messages: dotted keys, near names."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-LONGEST_VALUE = 60  # characters of a value in a message
 TOO_LONG = 64  # characters of a name beyond which nothing is near it
 
 
@@ -22,17 +21,3 @@ def nearest(name: str, known: Iterable[str], option: str = "") -> str:
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6) if len(name) <= TOO_LONG else []
     meant = f"{option} {near[0]}" if near and option else repr(near[0]) if near else ""
     return f" (did you mean {meant}?)" if near else ""
-
-
-def written(value: object) -> str:
-    """A value as TOML writes it, in bounded length."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int) and value.bit_length() > 1000:
-        return f"a whole number of {value.bit_length() * 301 // 1000 + 1:,} digits"
-    if isinstance(value, list | tuple):
-        few = ", ".join(written(one) for one in value[:6])
-        said = f"[{few}{', …' if len(value) > 6 else ''}]"
-    else:
-        said = repr(value[: 2 * LONGEST_VALUE]) if isinstance(value, str) else str(value)
-    return said if len(said) <= LONGEST_VALUE else f"{said[: LONGEST_VALUE - 1]}…"

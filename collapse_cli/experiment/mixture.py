@@ -9,7 +9,7 @@ in all of them, and synthetic rows stand where real ones would otherwise. Famili
 from collections.abc import Mapping
 from typing import Any
 
-from collapse_cli import learners
+from collapse_cli import families, learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.cell import Cell, cells
 from collapse_cli.engine.stage import Generation, Plan, Stage, seed_for
@@ -22,12 +22,6 @@ from collapse_cli.experiment.stages.generate import generate_stage
 from collapse_cli.experiment.stages.train import train_stage
 
 TOGETHER = 64  # cells of a stage, where they are done in memory
-AXES_OF = {  # which axes of the grid mean something to which learner
-    "ridge": ("quality", "lam", "weight", "iterations"),
-    "projections": ("quality", "size", "lam"),
-    "mlp": ("generator_rows", "size"),
-    "lm": ("generator_rows", "size"),
-}
 
 
 def grid_of(config: Experiment) -> list[Cell]:
@@ -36,12 +30,14 @@ def grid_of(config: Experiment) -> list[Cell]:
     Raises:
         InputError: for an empty grid, or an axis that its learner knows nothing of.
     """
-    if config.learner not in AXES_OF:
-        raise InputError(f"kind = mixture has no learner {config.learner!r}; it has {', '.join(AXES_OF)}")
+    family = families.of(config.learner)
+    if family.grid is None:
+        mixed = ", ".join(name for name, one in families.FAMILIES.items() if one.grid)
+        raise InputError(f"kind = mixture has no learner {config.learner!r}; it has {mixed}")
     tree = config.mixture.model_dump(mode="json")
     for name in ("quality", "generator_rows", "size", "lam", "weight", "iterations"):
-        if tree[name] and name not in AXES_OF[config.learner]:
-            own = ", ".join(AXES_OF[config.learner])
+        if tree[name] and name not in family.grid.axes:
+            own = ", ".join(family.grid.axes)
             raise InputError(f"mixture.{name} means nothing to the learner {config.learner}; it has {own}")
     found = cells(tree)
     for share in tree["share"]:
@@ -63,8 +59,9 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
     """The stages of a mixture experiment."""
     made, grid = Plan(grid=True), grid_of(config)
     learner, tree = learners.learner_class(config.learner), config.model_dump(mode="json")
+    family = families.of(config.learner)
     for seed in config.loop.seeds:
-        if getattr(learner, "in_memory", False):
+        if family.grid is not None and family.grid.in_memory:
             for start in range(0, len(grid), TOGETHER):
                 chosen = grid[start : start + TOGETHER]
                 stage = made.add(cells_stage(config, hints, chosen, seed), chosen[0].label, seed, 0)
@@ -104,13 +101,14 @@ def check(config: Experiment, rows: int) -> None:
     Raises:
         InputError: when more are asked for than there are.
     """
+    grid = families.of(config.learner).grid
     for cell in grid_of(config):
         real = max(cell.real, cell.generator_rows or 0)
         if real > rows:
             raise InputError(
                 f"the cell {cell.label} needs {real:,} real rows, but the data have {rows:,}; ask for fewer"
             )
-        if config.learner == "mlp" and cell.rows > rows:
+        if grid is not None and grid.labels_real and cell.rows > rows:
             raise InputError(
                 f"the cell {cell.label} needs {cell.rows:,} inputs to label, but the data have {rows:,}; lower its rows"
             )

@@ -9,9 +9,9 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from collapse_cli.errors import ConfigError
+from collapse_cli.families import Headline
 from collapse_cli.findings import expectations
 from collapse_cli.findings.diagnosis.families import family_verdict, headline_of, mixture_verdict
-from collapse_cli.metrics.families import Headline
 from collapse_cli.metrics.intervals import Interval, over_seeds, paired
 from collapse_cli.metrics.words import spread, value
 from collapse_cli.records.rundir import RunFolder
@@ -83,7 +83,7 @@ class FamilyComparison:
 
 def of_text(trees: Sequence[Mapping[str, Any]]) -> bool:
     """Whether all runs are generational ones of language models, which `compare.py` lays side by side."""
-    return all(expectations.learner_of(tree) == "lm" and not expectations.is_mixture(tree) for tree in trees)
+    return all(expectations.family_of(tree).diagnosed and not expectations.is_mixture(tree) for tree in trees)
 
 
 def compare_families(runs: Sequence[RunFolder]) -> FamilyComparison:

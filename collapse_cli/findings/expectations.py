@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
+from collapse_cli import families
 from collapse_cli.config.cell import AXES, SHORT, cells
 from collapse_cli.findings import predictions
 from collapse_cli.metrics.counting import counted
-from collapse_cli.metrics.families import headline
 from collapse_cli.metrics.intervals import Interval, cut, logarithmic, normal, over_seeds
 
 Row = Mapping[str, Any]
@@ -22,7 +22,6 @@ ERRORS = 4.0  # standard errors over seeds that a mean may be off by chance
 MOST = 500  # entries that are looked at
 LARGEST = 100_000  # points of a grid, dimensions and generations up to which theory is asked; more is damage
 COORDINATES = ("rows", "real_rows", "synthetic_rows", "share", *AXES)
-WITH_THEORY = ("gaussian", "projections", "ridge")  # learners with formulas
 NOT_YET, NO_PART, NO_THEORY = "not yet measured", "not part of this run", "no theory says it"
 
 
@@ -124,7 +123,7 @@ def theory_trouble(tree: Tree) -> str:
     if is_mixture(tree):
         record = next(iter(planned_cells(tree)), None)
         return _asked("predict_cell", tree, record)[1] if record is not None else ""
-    measure = headline(learner_of(tree), "generational", "blobs")
+    measure = families.headline(learner_of(tree), "generational", "blobs")
     return _asked("predict_loop", tree, measure.name, "keep-0", 0)[1]
 
 
@@ -134,8 +133,13 @@ def is_mixture(tree: Tree) -> bool:
 
 def learner_of(tree: Tree) -> str:
     """The learner's name; runs older than the choice are of language models."""
-    said = tree.get("learner", "lm")
-    return said if isinstance(said, str) else "lm"
+    said = tree.get("learner", families.DEFAULT)
+    return said if isinstance(said, str) else families.DEFAULT
+
+
+def family_of(tree: Tree) -> families.Description:
+    """What is known of its model family."""
+    return families.of(learner_of(tree))
 
 
 def number(value: object) -> float | None:
@@ -233,7 +237,7 @@ def _cell(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree:
         return _judged(
             entry, where, tolerance, [], lambda: None, f"{len(distinct)} cells fit; `cell` must name one", tree
         )
-    own = what == headline(learner_of(tree), "mixture").name
+    own = what == families.headline(learner_of(tree), "mixture").name
     record = next(iter(distinct.values()), None)
 
     def theory() -> float | None:
@@ -281,7 +285,7 @@ def _asked(function: str, tree: Tree, *arguments: Any) -> tuple[Any, str]:
         trouble = f"theory cannot read this configuration: it has no {str(error)[:60]}"
     except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         trouble = f"theory cannot read this configuration: {str(error)[:100]}"
-    return None, trouble if learner_of(tree) in WITH_THEORY else ""
+    return None, trouble if family_of(tree).theory else ""
 
 
 def _bounded(tree: Tree) -> bool:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from collapse_cli import theory
+from collapse_cli import families, theory
+from collapse_cli.families import Theory
 from collapse_cli.theory import TheoryError
 
 Tree = Mapping[str, Any]
@@ -66,8 +67,8 @@ def predict_cell(tree: Tree, record: Mapping[str, Any]) -> float | None:
     Sources: Ridge on a mixture, Random projections, Weighted mixing and Iterative mixing in docs/theory.md. Fixed real
     rows (Algorithm B) are known in their first round and at the end of many. Where the risk is infinite (an interpolation peak without penalty) there is None.
     """
-    learner = tree["learner"]
-    if learner not in ("ridge", "projections") or tree["data"]["source"] != "regression":
+    learner, grid = tree["learner"], _grid(tree)
+    if grid is None:
         return None
     rows, synthetic = int(record["rows"]), int(record["synthetic_rows"])
     section = tree[learner]
@@ -80,7 +81,7 @@ def predict_cell(tree: Tree, record: Mapping[str, Any]) -> float | None:
         synthetic / rows,
         float(record.get("quality") or 0.0),
         float(section["lam"] if lam is None else lam),
-        None if learner == "ridge" else int(section["width"] if size is None else size),
+        int(section[grid.size] if size is None else size) if grid.size else None,
         None if record.get("weight") is None else float(record["weight"]),
         int(record.get("iterations") or 1),
         tree["mixture"]["real_data"] == "fixed",
@@ -99,14 +100,15 @@ def predict_loop(tree: Tree, what: str, policy: str, generation: int) -> float |
     if policy == "keep-0" and tree["mix"]["size"] != "constant":
         return None
     learner, rows, source = tree["learner"], int(tree["data"]["rows"]), tree["data"]["source"]
-    if learner == "gaussian" and source == "blobs" and what in GAUSSIAN:
+    known = families.of(learner).theory
+    if Theory.REFITTED in known and source == "blobs" and what in GAUSSIAN:
         blobs = tree["data"]["blobs"]
         if int(blobs["centers"]) != 1:
             return None
-        unbiased, d = bool(tree["gaussian"]["unbiased"]), int(blobs["dimensions"])
+        unbiased, d = bool(tree[learner]["unbiased"]), int(blobs["dimensions"])
         return _finite(_gaussian, what, rows, generation + 1, unbiased, policy, d)
-    if learner == "ridge" and source == "regression" and what == "error":
-        return _finite(_generation, _Regression.of(tree), rows, float(tree["ridge"]["lam"]), policy, generation)
+    if Theory.GENERATIONS in known and source == "regression" and what == "error":
+        return _finite(_generation, _Regression.of(tree), rows, float(tree[learner]["lam"]), policy, generation)
     return None
 
 
@@ -121,8 +123,8 @@ def known_law(tree: Tree, where: Mapping[str, float]) -> tuple[float | None, flo
         tree: of the experiment.
         where: `share` and the axes of its cells.
     """
-    learner = tree["learner"]
-    if learner not in ("ridge", "projections") or tree["data"]["source"] != "regression":
+    learner, grid = tree["learner"], _grid(tree)
+    if grid is None:
         return None, None
     share = float(where["share"])
     place = {name: value for name, value in where.items() if name != "share"}
@@ -130,11 +132,17 @@ def known_law(tree: Tree, where: Mapping[str, float]) -> tuple[float | None, flo
     plateau = None if far[0] is None or far[1] is None else 0.0 if far[1] < far[0] / 10 else far[1]
     given = _Regression.of(tree)
     lam, weight = float(where.get("lam", tree[learner]["lam"])), where.get("weight")
-    size = given.d if learner == "ridge" else int(where.get("size", tree[learner]["width"]))
+    size = int(where.get("size", tree[learner][grid.size])) if grid.size else given.d
     if (weight not in (None, 0.0, share)) or where.get("iterations", 1) != 1 or not given.least_squares(FAR[0], lam):
         return None, plateau
     counted = 1 - share if weight == 0 else 1.0
     return ((min(size, given.d) + 1) / counted if counted > 0 else None), plateau
+
+
+def _grid(tree: Tree) -> families.Grid | None:
+    """What the family of an experiment has in mixtures, where there is a closed form of it."""
+    family = families.of(tree["learner"])
+    return family.grid if Theory.MIXED in family.theory and tree["data"]["source"] == "regression" else None
 
 
 def _finite(formula: Any, *arguments: Any) -> float | None:

@@ -10,17 +10,9 @@ import numpy as np
 
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
+from collapse_cli.families import FAMILIES
 
-LEARNERS = {
-    "lm": "collapse_cli.learners.lm:LanguageModel",
-    "gaussian": "collapse_cli.learners.gaussian:Gaussian",
-    "gmm": "collapse_cli.learners.gmm:GaussianMixture",
-    "ngram": "collapse_cli.learners.ngram:NGram",
-    "vae": "collapse_cli.learners.vae:Vae",
-    "ridge": "collapse_cli.learners.ridge:Ridge",
-    "projections": "collapse_cli.learners.projections:Projections",
-    "mlp": "collapse_cli.learners.mlp:Mlp",
-}
+LEARNERS = {name: family.learner for name, family in FAMILIES.items()}
 
 
 @dataclass(frozen=True)
@@ -56,13 +48,12 @@ class Learner(Protocol):
     on this machine) and `tell`, which moves the progress bar.
 
     Class attributes: `examines`, whether samples are measured under generation 0's model (`look_at_real`, `examine`);
-    `block`, how many generations make a stage unless the configuration says so; `light`, whether it works without torch and
-    transformers, whose import takes longer than many of its generations.
+    `block`, how many generations make a stage unless the configuration says so. What is asked of a family without its
+    learner stands in `families`.
     """
 
     examines: ClassVar[bool]
     block: ClassVar[int]
-    light: ClassVar[bool]
     facts: dict[str, Any]
 
     @classmethod

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from collapse_cli import families
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.learners import Resolved
@@ -21,18 +22,15 @@ class Family(ABC):
 
     Class attributes:
         section: its section of the configuration, also its name.
-        sources: the names of `data.source` that it takes; "images" stands for digits, mnist and folders of IDX files.
-        examines, block, light: as `learners.Learner` has them. `block` above 1 is for families whose generations take
+        examines, block: as `learners.Learner` has them. `block` above 1 is for families whose generations take
             milliseconds: many make one stage, and `state` and `restore` carry a model from one to the next.
         summarises: whether a fit needs only sums over rows (`summarise`, `merge`, `fit_summary`), so that a corpus that
             accumulates is never held as rows.
     """
 
     section: ClassVar[str]
-    sources: ClassVar[tuple[str, ...]]
     examines: ClassVar[bool] = False
     block: ClassVar[int] = 1
-    light: ClassVar[bool] = True
     summarises: ClassVar[bool] = False
 
     def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
@@ -74,14 +72,15 @@ class Family(ABC):
 
     @classmethod
     def check_source(cls, tree: Mapping[str, Any]) -> None:
-        """Whether the source is one of `sources`, where all are names.
+        """Whether the source is one that the family takes, where all have names.
 
         Raises:
             InputError: naming those that are.
         """
         source = tree["data"]["source"]
-        if source not in cls.sources:
-            known = ", ".join(cls.sources)
+        sources = families.of(cls.section).sources
+        if source not in sources:
+            known = ", ".join(sources)
             raise InputError(f"data.source = {source!r} cannot be taken by the learner {cls.section}; it takes {known}")
 
     # --- verbs --------------------------------------------------------------------------------------------------------

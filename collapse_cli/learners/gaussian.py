@@ -27,7 +27,6 @@ class Gaussian(Family):
     """
 
     section = "gaussian"
-    sources = ("blobs",)
     block = 250
     summarises = True
 

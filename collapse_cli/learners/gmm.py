@@ -21,7 +21,6 @@ class GaussianMixture(Family):
     """Weights, means and full covariances by EM. Rows are `x` (rows, d) float64."""
 
     section = "gmm"
-    sources = ("blobs",)
     block = 250
 
     def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:

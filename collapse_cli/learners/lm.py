@@ -30,7 +30,6 @@ class LanguageModel:
 
     examines: ClassVar[bool] = True
     block: ClassVar[int] = 1
-    light: ClassVar[bool] = False
 
     def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
         self.settings, self.hints, self._tell = settings, hints, tell

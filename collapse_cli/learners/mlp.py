@@ -42,8 +42,6 @@ class Mlp(Family):
     """Datasets hold `x`, (rows, pixels) float32 in 0..1, and `y`, (rows, 10) float32: one-hot, or as a model labelled."""
 
     section = "mlp"
-    light = False
-    sources = ("images",)
 
     def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
         super().__init__(settings, hints, tell)
@@ -52,7 +50,7 @@ class Mlp(Family):
     @classmethod
     def sized(cls, tree: Mapping[str, Any], size: int) -> dict[str, Any]:
         """The configuration with so many hidden units."""
-        return {**tree, "mlp": {**tree["mlp"], "width": size}}
+        return {**tree, cls.section: {**tree[cls.section], "width": size}}
 
     @classmethod
     def resolve(cls, tree: Mapping[str, Any]) -> Resolved:

@@ -31,7 +31,6 @@ class NGram(Family):
 
     section = "ngram"
     block = 25
-    light = False  # it reads text as language models do
 
     def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
         super().__init__(settings, hints, tell)

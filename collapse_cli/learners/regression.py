@@ -142,9 +142,7 @@ def solver(gram: Array, rows: int, back: Array | None = None) -> Solver:
 class Regression(Family):
     """A linear model of d weights; subclasses say how they are fitted."""
 
-    sources = ("regression",)
     block = 50
-    in_memory = True  # whole cells of a mixture: `cell`
 
     def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
         super().__init__(settings, hints, tell)

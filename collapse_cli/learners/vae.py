@@ -70,9 +70,7 @@ class Vae(Family):
     """Datasets hold `x`, (rows, height, width) float32 in 0..1; labels are not used."""
 
     section = "vae"
-    sources = ("images",)
     examines = True
-    light = False
 
     def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
         super().__init__(settings, hints, tell)

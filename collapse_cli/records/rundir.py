@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from collapse_cli import files, sealed
+from collapse_cli import families, files, sealed
 from collapse_cli.config import Experiment, load, nearest
 from collapse_cli.engine.store import KEY, write_atomically
 from collapse_cli.errors import ConfigError, InputError
@@ -24,8 +24,7 @@ from collapse_cli.records.runs import RULE_OF_NAMES, STORE, can_be_named, made_b
 log = logging.getLogger(__name__)
 OF_A_RUN = ("run.json", "plan.json", "metrics.jsonl", "events.jsonl")
 HALF_WRITTEN = re.compile(r"\.(run\.json|plan\.json|metrics\.jsonl)\.[0-9a-f]{8}")  # left by a kill
-NEEDED = {"policy", "seed", "generation", "model_key", "warnings"}
-NEEDED_OF_LM = NEEDED | {"perplexity", "predicted_tokens", "protocol"}
+NEEDED: Set[str] = {"policy", "seed", "generation", "model_key", "warnings"}
 Where = tuple[str, int, int]  # policy, seed, generation
 
 
@@ -134,13 +133,13 @@ class RunFolder:
         rows = _rows(found, needed or self._needed())
         return rows, damaged + len(found) - len(rows)
 
-    def _needed(self) -> set[str]:
+    def _needed(self) -> Set[str]:
         """What a line must have to be a row."""
         try:
-            learner = self.tree().get("learner", "lm")
+            learner = self.tree().get("learner", families.DEFAULT)
         except ConfigError:  # rows can be read without it
-            learner = "lm"
-        return NEEDED_OF_LM if learner == "lm" or not isinstance(learner, str) else NEEDED
+            learner = families.DEFAULT
+        return NEEDED | families.of(learner if isinstance(learner, str) else families.DEFAULT).needed
 
     def _policies(self) -> Sequence[str]:
         try:
@@ -249,7 +248,7 @@ class RunFolder:
             }
             write_atomically(self.path / "run.json", sealed.sealed(record, allow_nan=True))
             file = self.path / "metrics.jsonl"
-            rows, damaged = self._lines(NEEDED_OF_LM if config.learner == "lm" else NEEDED)
+            rows, damaged = self._lines(NEEDED | families.of(config.learner).needed)
             if damaged:
                 log.warning("%s: %d lines were torn or changed; what they said is written again", file, damaged)
             times = Counter(map(_where, rows))  # what is there twice says two things perhaps: it is written again

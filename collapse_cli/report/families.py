@@ -4,10 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from collapse_cli.families import FAMILIES, SHARE, Headline, Measure, headline, headline_measure, measures_of
 from collapse_cli.findings.expectations import theory_at
-from collapse_cli.metrics.families import Headline, headline
 from collapse_cli.metrics.intervals import Interval
-from collapse_cli.report.catalogue import SHARE, Measure
 from collapse_cli.report.figures import (
     TINY,
     Figure,
@@ -24,7 +23,6 @@ from collapse_cli.report.figures import (
     rounded,
 )
 from collapse_cli.report.markup import cells, heading, how_to_read, plot
-from collapse_cli.report.measures import NGRAM, headline_measure, measures_of
 from collapse_cli.report.outline import Page
 from collapse_cli.report.pictures import Pictures, data_uri
 from collapse_cli.report.reading import Series, thinned
@@ -66,12 +64,13 @@ def families(page: Page) -> None:
         page.add(f"family-{index}", escaped(title), inside + page.grid(named, "small"))
 
 
-def ngrams(page: Page) -> None:
-    """What n-grams have beside the measures of language models."""
-    grams = [one for one in page.texts if one.run.learner == "ngram"]
-    figures = [curve(measure, grams) for measure in NGRAM]
-    if any(figures):
-        page.add("ngrams", "What the n-grams still know", page.grid(figures, "small"))
+def own_of_text(page: Page) -> None:
+    """What a family of text has beside the instruments of all of them."""
+    for family in FAMILIES.values():
+        series = [one for one in page.texts if one.run.learner == family.name]
+        figures = [curve(measure, series) for measure in family.measures]
+        if any(figures):
+            page.add(f"{family.name}s", family.own_title, page.grid(figures, "small"))
 
 
 def headline_of(learner: str) -> Headline:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from collapse_cli.families import SHARE, Measure
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.words import percent, spread, value
-from collapse_cli.report.catalogue import SHARE, Measure
 from collapse_cli.report.reading import Series
 from collapse_cli.report.text import label
 

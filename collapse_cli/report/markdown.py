@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from collapse_cli.metrics.families import headline
+from collapse_cli.families import headline, headline_measure
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.words import spread
 from collapse_cli.report.ahead import Forecast, outlook
 from collapse_cli.report.figures import bounded, perplexities
 from collapse_cli.report.grids import TITLES as AXES
 from collapse_cli.report.grids import cells_of
-from collapse_cli.report.measures import headline_measure
 from collapse_cli.report.mixtures import cells_table, laws_table
 from collapse_cli.report.reading import Run, Series, thinned
 from collapse_cli.report.sections import most_frequent

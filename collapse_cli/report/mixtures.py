@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 
+from collapse_cli.families import SHARE, TEST_LOSS, Measure, headline_measure
 from collapse_cli.findings.diagnosis import laws
 from collapse_cli.findings.diagnosis.families import headline_of, laws_of
 from collapse_cli.findings.diagnosis.grid import WORDS, Point, amount, axes_of, points, words
 from collapse_cli.findings.expectations import theory_of
 from collapse_cli.metrics.words import spread, value
-from collapse_cli.report.catalogue import SHARE, Measure
 from collapse_cli.report.grids import TITLES, Cut, Line, cells_of, cuts_of, figures_of, named
 from collapse_cli.report.markup import cells, folded, how_to_read, plot, split, swatch
-from collapse_cli.report.measures import MIXTURES, TEST_LOSS, headline_measure
 from collapse_cli.report.outline import Page
 from collapse_cli.report.reading import Run
 from collapse_cli.report.text import escaped
@@ -87,7 +86,11 @@ def cells_table(run: Run, found: Sequence[Point]) -> tuple[list[str], list[list[
     """Every cell: where it stands, its headline measure, what theory says, its other measures."""
     axes = list(axes_of(found, run.config)) or ["rows", "share"]
     top = headline_of(run.config)
-    others = [one for one in (*MIXTURES.get(run.learner, ()), TEST_LOSS) if one.name != top.name]
+    others = [
+        one
+        for one in (*(run.family.grid.measures if run.family.grid else run.family.measures), TEST_LOSS)
+        if one.name != top.name
+    ]
     more = {one.name: (one, _by_record(run, one)) for one in others}
     more = {name: held for name, held in more.items() if held[1]}
     theory = [theory_of(run.config, cell.record) for cell in found[:MOST]]

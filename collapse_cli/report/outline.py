@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
+from collapse_cli.families import Measure, headline
 from collapse_cli.findings.diagnosis import Diagnosis
-from collapse_cli.metrics.families import headline
 from collapse_cli.report.ahead import Forecast
-from collapse_cli.report.catalogue import Measure
 from collapse_cli.report.figures import Figure, curve
 from collapse_cli.report.markup import plot, section
 from collapse_cli.report.reading import Run, Series
@@ -43,7 +42,7 @@ class Page:
     def add(self, name: str, title: str, inside: str) -> None:
         if inside:
             self.sections.append((name, title, section(name, title, inside)))
-        elif any(run.learner == "lm" and not run.mixture for run in self.runs):
+        elif any(run.family.diagnosed and not run.mixture for run in self.runs):
             self.missing.append(title)
 
     def plots(self, figures: Sequence[Figure | None], size: str) -> str:

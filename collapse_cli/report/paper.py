@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from collapse_cli.families import INSTRUMENTS, Measure
 from collapse_cli.metrics.intervals import Interval
-from collapse_cli.report.catalogue import ALL, Measure
 from collapse_cli.report.figures import apart, bounded, exponential, level, log_ticks, perplexities
 from collapse_cli.report.markup import dash
 from collapse_cli.report.reading import Histogram, Series, pooled
@@ -121,7 +121,7 @@ def _deciles(series: Sequence[Series]) -> Any:
 
 def _diversity(series: Sequence[Series]) -> Any:
     measures = [
-        measure for measure in ALL if measure.name in SHOWN and any(one.by_seed(measure.name) for one in series)
+        measure for measure in INSTRUMENTS if measure.name in SHOWN and any(one.by_seed(measure.name) for one in series)
     ]
     if not measures:
         return None

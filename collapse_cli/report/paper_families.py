@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from collapse_cli.families import Measure, headline, headline_measure, measures_of
 from collapse_cli.findings.diagnosis.families import headline_of
 from collapse_cli.findings.diagnosis.grid import words
-from collapse_cli.metrics.families import headline
-from collapse_cli.report.catalogue import Measure
 from collapse_cli.report.families import shown, strips_of, theory_of_series
 from collapse_cli.report.figures import TINY, apart, bounded, level, log_ticks
 from collapse_cli.report.grids import (
@@ -22,7 +21,6 @@ from collapse_cli.report.grids import (
     theory_points,
     ticks_of,
 )
-from collapse_cli.report.measures import headline_measure, measures_of
 from collapse_cli.report.paper import (
     COLOURS,
     DASHES,

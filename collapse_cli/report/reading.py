@@ -8,16 +8,16 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from collapse_cli import sealed
+from collapse_cli import families, sealed
+from collapse_cli.families import Description, headline
 from collapse_cli.findings.diagnosis import counted
-from collapse_cli.findings.expectations import is_mixture, learner_of, planned_cells
-from collapse_cli.metrics.families import headline
+from collapse_cli.findings.expectations import COORDINATES, is_mixture, learner_of, planned_cells
 from collapse_cli.metrics.intervals import Interval, normal, over_seeds
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.report.measures import NUMBERS
 from collapse_cli.report.pictures import Pictures
 from collapse_cli.report.text import one_line
 
+NUMBERS = families.NUMBERS | set(COORDINATES)  # fields of which anything but a finite number is damage
 Row = dict[str, Any]
 LISTS = {
     "nll_by_decile": 10,
@@ -57,6 +57,11 @@ class Run:
         return one_line(learner_of(self.config), 60)
 
     @property
+    def family(self) -> Description:
+        """What is known of its learner's family."""
+        return families.of(self.learner)
+
+    @property
     def mixture(self) -> bool:
         """Whether it is of the kind `mixture`; else of generations."""
         return is_mixture(self.config)
@@ -64,7 +69,7 @@ class Run:
     @property
     def text(self) -> bool:
         """Whether it is generations of language models, whose text there is to look at."""
-        return self.learner in ("lm", "ngram") and not self.mixture
+        return self.family.text and not self.mixture
 
     @cached_property
     def planned(self) -> int:

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from collapse_cli.families import instruments
 from collapse_cli.report.ahead import fan, outlook
-from collapse_cli.report.catalogue import DIVERSITY, MODEL, REPETITION, SAMPLES, TAILS, TRUTH
 from collapse_cli.report.causes import causes_table
-from collapse_cli.report.families import families, ngrams, pictures
+from collapse_cli.report.families import families, own_of_text, pictures
 from collapse_cli.report.figures import curve, perplexity, same_scale
 from collapse_cli.report.markup import cells, folded, heading, how_to_read, leaves, note, plot, split
 from collapse_cli.report.mixtures import mixtures
@@ -121,7 +121,7 @@ def samples(page: Page) -> None:
     figures = histograms(page.texts)
     title = "The samples, seen by generation 0"
     if not figures:
-        page.add("samples", title, page.curves(SAMPLES))
+        page.add("samples", title, page.curves(instruments("samples")))
         return
     generations = sorted({g for one in page.texts for g in one.generations if pooled(one.at(g)) is not None})
     last = max(generations) or 1
@@ -144,14 +144,14 @@ def samples(page: Page) -> None:
         '<button type="button" data-log="histograms" aria-pressed="false">logarithmic shares: show the tails</button></div>'
     )
     inside = f"{reading}{tools}{page.grid(figures, 'middle')}"
-    page.add("samples", title, inside + page.curves(SAMPLES))
+    page.add("samples", title, inside + page.curves(instruments("samples")))
 
 
 def tails(page: Page) -> None:
     title = "What is forgotten first: the tails"
     maps = heat(page.texts)
-    pairs = same_scale([curve(measure, page.texts) for measure in TAILS[:2]])
-    rest = [curve(measure, page.texts) for measure in TAILS[2:]]
+    pairs = same_scale([curve(measure, page.texts) for measure in instruments("tails")[:2]])
+    rest = [curve(measure, page.texts) for measure in instruments("tails")[2:]]
     inside = ""
     if maps:
         reading = how_to_read(
@@ -166,13 +166,13 @@ def tails(page: Page) -> None:
 
 def grids(page: Page) -> None:
     """Diversity, repetition, the model on real text, and the truth where it is known."""
-    for name, title, measures in (
-        ("diversity", "Diversity of the samples", DIVERSITY),
-        ("repetition", "Repetition", REPETITION),
-        ("model", "The model on real text", MODEL),
-        ("truth", "Against the known truth", TRUTH),
+    for name, title in (
+        ("diversity", "Diversity of the samples"),
+        ("repetition", "Repetition"),
+        ("model", "The model on real text"),
+        ("truth", "Against the known truth"),
     ):
-        inside = page.curves(measures)
+        inside = page.curves(instruments(name))
         if inside or name != "truth":
             page.add(name, title, inside)
 
@@ -375,7 +375,7 @@ SECTIONS = (
     families,
     pictures,
     mixtures,
-    ngrams,
+    own_of_text,
     perplexities,
     forecast,
     samples,

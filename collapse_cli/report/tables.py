@@ -7,18 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from collapse_cli.config import not_as_published
+from collapse_cli.config.families import DRAWN
+from collapse_cli.families import INSTRUMENTS, SHARE, headline, headline_measure
 from collapse_cli.findings.diagnosis import Diagnosis, diagnose, factors
 from collapse_cli.findings.diagnosis.families import family_verdict, mixture_verdict
 from collapse_cli.findings.expectations import judge, theory_at
-from collapse_cli.metrics.families import headline
 from collapse_cli.metrics.words import spread, value
-from collapse_cli.report.catalogue import ALL, SHARE
 from collapse_cli.report.figures import bounded, perplexities
-from collapse_cli.report.measures import headline_measure
 from collapse_cli.report.reading import Run, Series, number, strings, table
 from collapse_cli.report.text import one_line
 
-SHARES = {measure.name for measure in ALL if measure.unit == SHARE}
+SHARES = {measure.name for measure in INSTRUMENTS if measure.unit == SHARE}
 NO_INTERVAL = "one seed: no interval"
 
 
@@ -56,7 +55,7 @@ def diagnoses(runs: Sequence[Run]) -> list[Diagnosis]:
         seeds = [seed for seed in said if isinstance(seed, int)] if isinstance(said, list) else []
         planned = None if generations is None else int(generations)
         diagnosis = diagnose(run.rows, generations=planned, policies=policies, seeds=seeds)
-        if run.learner != "lm":  # n-grams: in the words of the other families, as the terminal has it
+        if not run.family.diagnosed:  # n-grams: in the words of the other families, as the terminal has it
             diagnosis = replace(diagnosis, verdict=family_verdict(run.rows, run.config))
         found.append(diagnosis)
     return found
@@ -239,9 +238,9 @@ def provenance(run: Run) -> dict[str, str]:
         "SHA-256 of the model begun with": str(model.get("sha256") or "from scratch: no weights"),
         "SHA-256 of the tokenizer": str(model.get("tokenizer_sha256") or "trained in the run"),
     }
-    if run.learner == "lm":
+    if run.family.begins_with_a_model:
         return said
-    drawn = str(data.get("source")) in ("blobs", "regression")
+    drawn = str(data.get("source")) in DRAWN
     said["SHA-256 of the data"] = str(data.get("sha256") or ("drawn anew for each seed" if drawn else "not recorded"))
     language = {name for name in said if name.startswith("SHA-256 of the") and name != "SHA-256 of the data"}
     return {
@@ -259,7 +258,7 @@ def facts(run: Run) -> dict[str, str]:
     said = _some(seeds)
     known = str(model.get("source") or (f"{scratch} from scratch" if scratch else "unknown"))
     return {
-        "model": known if run.learner == "lm" else run.learner,
+        "model": known if run.family.begins_with_a_model else run.learner,
         "data": str(data.get("source") or "unknown"),
         "seeds": f"{said}; intervals are 95% over seeds" if len(seeds) > 1 else f"{said or 'none'} ({NO_INTERVAL})",
         "cells × seeds"
@@ -288,10 +287,10 @@ def floors(runs: Sequence[Run]) -> dict[int, float]:
 def floored(runs: Sequence[Run]) -> list[str]:
     """Of runs of n-grams, what their perplexity and KL hang on beside the text."""
     return [
-        f"{run.name}: a token that the model gives no probability counts as {floor:g} (ngram.floor); perplexity, losses "
+        f"{run.name}: a token that the model gives no probability counts as {floor:g} ({run.learner}.{run.family.floor}); perplexity, losses "
         "and KL depend on that number, the share without probability does not"
         for run in runs
-        if run.learner == "ngram" and (floor := number(table(run.config.get("ngram")).get("floor"))) is not None
+        if run.family.floor and (floor := number(table(run.config.get(run.learner)).get(run.family.floor))) is not None
     ]
 
 

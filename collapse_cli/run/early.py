@@ -10,18 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from collapse_cli import files, learners, tracking
+from collapse_cli import files, tracking
 from collapse_cli.config import Experiment, nearest
 from collapse_cli.data.dataset import HUB_NAMES, SPLITS, HubError, hub_revision, load_text
 from collapse_cli.data.images import load_images
 from collapse_cli.data.textfiles import format_of
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment import mixture, policies
+from collapse_cli.families import FAMILIES
 from collapse_cli.records.rundir import RunFolder
 
 IMAGES, NUMBERS = ("digits", "mnist"), ("blobs", "regression", "digits", "mnist")
-TAKES = {"gaussian": ("blobs",), "gmm": ("blobs",), "ridge": ("regression",), "projections": ("regression",)}
-TEXT, OF_IMAGES = ("lm", "ngram"), ("vae", "mlp")
 MADE, MADE_TEXTS = ("bpe", "words"), ("pydoc", "zipf")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*")
 MOST_MODELS = 5_000_000  # of a plan: one of more is a slip of the finger, and takes minutes to write down
@@ -33,21 +32,20 @@ def check(config: Experiment, folder: RunFolder) -> None:
     Raises:
         ConfigError, InputError: for the first thing that is wrong.
     """
-    if config.learner not in learners.LEARNERS:
-        known = ", ".join(learners.LEARNERS)
-        raise InputError(
-            f"there is no learner {config.learner!r}{nearest(config.learner, learners.LEARNERS)}; known: {known}"
-        )
+    if config.learner not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise InputError(f"there is no learner {config.learner!r}{nearest(config.learner, FAMILIES)}; known: {known}")
+    family = FAMILIES[config.learner]
     tracking.check(config)
     check_policies(config)
-    if config.learner in TEXT:
+    if family.text:
         place_of_text(config.data.source)  # before the Hub is asked for anything
     if config.kind == "mixture":
         mixture.grid_of(config)
     folder.check_settings(config)
-    if config.learner == "lm":
+    if family.begins_with_a_model:
         check_model(config.model.model_dump())
-    if config.learner in TEXT:
+    if family.text:
         check_tokenizer(config.model.tokenizer)
         check_text(config.data.model_dump(mode="json"))
     else:
@@ -191,8 +189,8 @@ def _cached_dataset(repo: str) -> bool:
 
 def check_source(config: Experiment) -> None:
     """Whether a learner of numbers takes `data.source`."""
-    source, takes = config.data.source, TAKES.get(config.learner)
-    if takes is not None:
+    source, takes = config.data.source, FAMILIES[config.learner].sources
+    if takes:
         if source not in takes:
             raise InputError(
                 f"the learner {config.learner} cannot take data.source = {source!r}; it takes {', '.join(takes)}"

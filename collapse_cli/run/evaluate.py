@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from collapse_cli import learners
+from collapse_cli import families, learners
 from collapse_cli.config import Experiment, load, merge
 from collapse_cli.config.families import DRAWN
 from collapse_cli.config.meaning import first_unread, within
@@ -25,7 +25,7 @@ from collapse_cli.records.runs import store_of
 from collapse_cli.run import early
 from collapse_cli.run.observers.computed import Computed
 
-MEASURE, TEXT = "perplexity", ("lm", "ngram")
+MEASURE = "perplexity"
 AGREEMENT = 1e-4  # relative; a larger difference from what was logged is one
 
 
@@ -69,7 +69,7 @@ def check(target: str, folder: RunFolder | None, data: str | None, settings: Map
         raise ConfigError(f"--set {found[0]}=… has no effect on eval: {found[1]}")
     if folder is None:
         early.check_model(config.model.model_dump())
-    if config.learner in TEXT and (folder is None or data is not None or "data" in settings):
+    if families.of(config.learner).text and (folder is None or data is not None or "data" in settings):
         early.check_tokenizer(config.model.tokenizer)
         early.check_text(config.data.model_dump(mode="json"))
 
@@ -133,7 +133,7 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
                 found[where] = _again(store, key, one, new, encoded, own) if store.has(key) else None
             again = found[where]
             row = {"policy": one.policy, "seed": one.seed, "generation": one.generation, "model_key": key}
-            name = MEASURE if config.learner in TEXT else "test_loss"
+            name = MEASURE if families.of(config.learner).text else "test_loss"
             row |= {"measure": name, "logged": old.get(name) if old and same else None, "pruned": again is None}
             row |= again or {}
             row["difference"] = None
@@ -239,11 +239,13 @@ def _score(
     """Measures of a model that lies in a folder, or is a state in memory; `own`: facts of the data that it was made of."""
     about = learners.learner_class(params["learner"]).about(data.facts, own)
     hints = {"encoded": data.folder, "about": about}
+    if families.of(params["learner"]).by_test_row:
+        first = None  # which was of other rows perhaps
     learner: Any = learners.create(params["learner"], params, hints, lambda done, total, unit: None)
     if isinstance(model, Path):
         learner.load(model)
     else:
         learner.restore(model)
-    learner.measure(Dataset.load(data.file("test.safetensors")), None if params["learner"] == "lm" else first)
+    learner.measure(Dataset.load(data.file("test.safetensors")), first)
     found: dict[str, Any] = learner.facts
     return found

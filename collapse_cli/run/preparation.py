@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from collapse_cli import learners
+from collapse_cli import families, learners
 from collapse_cli.config import Experiment
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
@@ -95,7 +95,7 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     prepared = Prepared(
         config, resolved, planned, list(dict.fromkeys([*resolved.notes, *notes])), observer.keys, size, 1, {}
     )
-    worth = LIGHT_WORTH if learner.light else WORTH
+    worth = LIGHT_WORTH if families.of(config.learner).light else WORTH
     pays = not torch.cuda.is_available() and size.parameters <= LARGE and nominal_seconds(prepared) > worth
     workers = workers_for(planned, cores, jobs, pays=pays)
     threads = {key: max(1, cores // min(at_once, workers)) for key, at_once in scheduler.width(planned).items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from collapse_cli import learners, report, tracking
+from collapse_cli import families, report, tracking
 from collapse_cli.config import Experiment, not_as_published, variant_experiments
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
@@ -92,7 +92,7 @@ def run(
     early.check(config, folder)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary, interruptible():
         with console.status("looking up model and text") if console.is_terminal else nullcontext():
-            if not learners.learner_class(config.learner).light:
+            if not families.of(config.learner).light:
                 quiet_libraries()
             if not dry_run:
                 _begin(store)

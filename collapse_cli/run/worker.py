@@ -61,14 +61,14 @@ def main() -> int:
 
 def understood(order: Mapping[str, Any]) -> tuple[Mapping[str, Stage], Callable[[int], object]]:
     """The stages of an order by key, and what sets how many threads this process uses."""
-    from collapse_cli import learners
+    from collapse_cli import families
     from collapse_cli.config import load
     from collapse_cli.experiment.kinds import plan
     from collapse_cli.process import quiet_libraries
 
     config = load(order["config"], "the run's configuration")
     stages = plan(config, order["hints"]).stages
-    if learners.learner_class(config.learner).light:
+    if families.of(config.learner).light:
         return stages, lambda threads: None  # they have one each
     import torch
 

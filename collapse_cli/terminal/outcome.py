@@ -26,7 +26,7 @@ def verdict(rows: Sequence[Row], tree: Tree) -> str:
     """What became of a run, in one sentence."""
     if expectations.is_mixture(tree):
         return mixture_verdict(rows, tree)
-    if expectations.learner_of(tree) == "lm":
+    if expectations.family_of(tree).diagnosed:
         return diagnose(list(rows)).verdict
     return family_verdict(rows, tree)
 

@@ -51,18 +51,16 @@ def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
 
 def print_rows(console: Console, rows: Sequence[Mapping[str, Any]], tree: Mapping[str, Any]) -> None:
     """The table of what was measured first, what it was measured by, and the rows' warnings."""
+    family = expectations.family_of(tree)
     if expectations.is_mixture(tree):
         console.print(outcome.grid_table(rows, tree))
         if (laws := outcome.laws_table(rows, tree)) is not None:
             console.print(laws)
-    elif expectations.learner_of(tree) == "lm":
-        console.print(show.perplexity_table(rows, "perplexity on real test text"))
-    elif rows:
-        console.print(outcome.generations_table(rows, tree))
-        if expectations.learner_of(tree) == "ngram":
-            console.print(
-                show.perplexity_table(rows, "perplexity on real test text, the floor for what was never seen")
-            )
+    elif rows or family.perplexity == family.headline.title:
+        if family.perplexity != family.headline.title:
+            console.print(outcome.generations_table(rows, tree))
+        if family.perplexity:
+            console.print(show.perplexity_table(rows, family.perplexity))
     for said in show.protocols(rows):
         line(console, said, "dim")
     for warning in show.row_warnings(rows):

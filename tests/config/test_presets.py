@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from collapse_cli.config import load, merge, preset_path, read_toml, variant_experiments
+from collapse_cli.families import headline
 from collapse_cli.findings.expectations import is_mixture
-from collapse_cli.metrics.families import headline
 from collapse_cli.run import runner
 from collapse_cli.terminal import printing
 

@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from collapse_cli.families import INSTRUMENTS, OWN, SHARE, Measure
 from collapse_cli.findings.diagnosis import factors
 from collapse_cli.metrics import intervals, words
 from collapse_cli.metrics.intervals import Interval, interval, normal, paired, scattered, t_quantile
-from collapse_cli.report.catalogue import ALL, SHARE, Measure
-from collapse_cli.report.measures import OWN
 from collapse_cli.terminal.console import perplexity, with_factor, with_interval
 
 VALUES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12)
@@ -159,7 +158,7 @@ def test_values_that_are_one_and_the_same_are_one_number_and_no_interval() -> No
     assert not intervals.interval([1.0, 1.0 + 1e-12]).exact
 
 
-@pytest.mark.parametrize("measure", sorted({*ALL, *OWN}, key=lambda one: one.name), ids=lambda one: one.name)
+@pytest.mark.parametrize("measure", sorted({*INSTRUMENTS, *OWN}, key=lambda one: one.name), ids=lambda one: one.name)
 def test_no_interval_ends_where_a_measure_cannot_be(measure: Measure) -> None:
     """The page's limits are by unit, the terminal's by name; an accuracy from -0.3 to 1.2 was printed."""
     low, high = measure.bounds

@@ -65,19 +65,20 @@ MAY = {
     "sealed": "errors files",
     "engine": "errors files process sealed",
     "data": "errors files",
-    "config": "errors files",
+    "families": "errors files",
+    "config": "errors files families",
     "theory": "errors",
     "simulate": "theory",
     "metrics": "errors",
     "lm": "errors files data engine",
-    "learners": "errors data engine config metrics lm",
-    "records": "errors files sealed engine config",
+    "learners": "errors data engine config families metrics lm",
+    "records": "errors files sealed engine config families",
     "tracking": "errors config",
-    "experiment": "errors data engine config metrics learners",
-    "findings": "errors config metrics theory records experiment terminal",
-    "terminal": "errors engine config metrics findings",
-    "report": "errors sealed engine config metrics records findings",
-    "run": "errors files process data engine config metrics lm learners records tracking experiment findings terminal report",
+    "experiment": "errors data engine config families metrics learners",
+    "findings": "errors config families metrics theory records experiment terminal",
+    "terminal": "errors engine config families metrics findings",
+    "report": "errors sealed engine config families metrics records findings",
+    "run": "errors files process data engine config families metrics lm learners records tracking experiment findings terminal report",
     "cli": "errors files process engine config lm theory simulate records findings terminal report run",
     "__main__": "errors process terminal cli",
     "": "process",
@@ -117,7 +118,19 @@ def test_every_room_has_its_line_and_few_files_have_none() -> None:
 
 
 ASKS_FOR_GPUS = "records.made_with"  # which only a run that begins, and the doctor, do
-READERS = {"findings", "report", "terminal", "theory", "config", "engine", "metrics", "records", "tracking", "simulate"}
+READERS = {
+    "families",
+    "findings",
+    "report",
+    "terminal",
+    "theory",
+    "config",
+    "engine",
+    "metrics",
+    "records",
+    "tracking",
+    "simulate",
+}
 
 
 @pytest.mark.parametrize("name", sorted(name for name in MODULES if room_of(name) in READERS and name != ASKS_FOR_GPUS))
@@ -183,3 +196,58 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+ASKS_BY_NAME = {
+    "cli.theory",
+    "cli.theory_printing",
+    "simulate",
+    "theory",
+}  # whose own words are those of theorems, and happen to be the same
+
+
+def names_compared(path: Path, names: set[str]) -> list[str]:
+    """Where a file compares with a learner's name, looks one up, or lists some: what `families` describes once."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        asked: list[ast.expr | None] = []
+        if isinstance(node, ast.Compare):
+            asked = [node.left, *node.comparators]
+        elif isinstance(node, ast.Dict):
+            asked = node.keys
+        elif isinstance(node, ast.Set | ast.Tuple | ast.List):
+            asked = list(node.elts)
+        elif isinstance(node, ast.MatchValue):
+            asked = [node.value]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            asked = list(node.args) if node.func.attr in ("get", "pop") else []
+        said = {one.value for one in asked if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+        found += [f"{path.name}:{getattr(node, 'lineno', 0)}: {name}" for name in sorted(said & names)]
+    return found
+
+
+OUTSIDE = sorted(name for name in MODULES if room_of(name) != "families" and name not in ASKS_BY_NAME)
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_what_a_family_is_stands_in_families_alone(name: str) -> None:
+    """A new family is a file there, a line in its list, and a learner; nothing else asks for it by name."""
+    from collapse_cli.families import FAMILIES
+
+    assert names_compared(MODULES[name], set(FAMILIES)) == []
+
+
+def test_the_search_for_names_of_learners_finds_them(tmp_path: Path) -> None:
+    file = tmp_path / "asks.py"
+    for line in (
+        'x == "lm"',
+        'x in ("ngram", "vae")',
+        '{"ridge": 1}',
+        'tree.get("learner", "lm")',
+        "match x:\n    case 'gmm':\n        pass",
+        'x != "mlp"',
+    ):
+        file.write_text(line + "\n", encoding="utf-8")
+        assert names_compared(file, {"lm", "ngram", "vae", "ridge", "gmm", "mlp"}), line
+    file.write_text('show("ridge", 1)\ntree["lm"]\n"""lm"""\n', encoding="utf-8")
+    assert names_compared(file, {"lm", "ridge"}) == []

@@ -11,14 +11,14 @@ import pytest
 from support.instrumented import write_run
 from test_report import Text, figures_of, report, series
 
+from collapse_cli.families import INSTRUMENTS
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import markup, paper, write_markdown
-from collapse_cli.report.catalogue import ALL
 from collapse_cli.report.figures import apart, bounded, level, log_ticks
 from collapse_cli.report.reading import read, series_of
 from collapse_cli.report.tables import published_table
 
-MEASURES = {measure.name: measure for measure in ALL}
+MEASURES = {measure.name: measure for measure in INSTRUMENTS}
 VARIANTS = {"baseline": 0.01, "statistical": 0.05, "expressivity": 0.1, "training": 0.15, "all": 0.2}
 
 

@@ -17,12 +17,11 @@ from support.mixed import FAMILIES, families_rows, pictures, tree_of, write
 from test_report import Text, figures_of, report
 from test_report_hostile import HOSTILE, Structure, page_of
 
+from collapse_cli import families
 from collapse_cli.findings import expectations
-from collapse_cli.metrics.families import HEADLINES
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_figures, write_markdown, write_report
 from collapse_cli.report.families import POINTS, STRIPS
-from collapse_cli.report.measures import FAMILIES as MEASURES
 from collapse_cli.report.pictures import MOST, SIDE, Pictures, png
 from collapse_cli.report.reading import read, series_of, thinned
 
@@ -74,7 +73,7 @@ def test_every_family_has_its_headline_and_measures_and_nothing_of_text(runs: Pa
     page = Text(text)
     assert len(page.ids) == len(set(page.ids))
     assert page.headings[0] == "At a glance"
-    title = HEADLINES[learner].title
+    title = families.of(learner).headline.title
     assert page.headings[1].casefold() == f"{title}, by generation".casefold()
     for word in ONLY_TEXT:
         assert not any(word in heading for heading in page.headings), word
@@ -82,8 +81,10 @@ def test_every_family_has_its_headline_and_measures_and_nothing_of_text(runs: Pa
     assert "tokenizer" not in page.said.split("The whole configuration")[0]
     figures = figures_of(text)["figures"]
     rows = RunFolder(runs, learner).rows()
-    there = {measure.name for measure in MEASURES[learner] if any(measure.name in row for row in rows)}
-    assert set(figures) == {"headline_0" if name == HEADLINES[learner].name else f"family_0_{name}" for name in there}
+    there = {measure.name for measure in families.of(learner).measures if any(measure.name in row for row in rows)}
+    assert set(figures) == {
+        "headline_0" if name == families.of(learner).headline.name else f"family_0_{name}" for name in there
+    }
     assert {f"plot-{name}" for name in figures} == {one for one in page.ids if one.startswith("plot-")}
     assert f"{len(rows)} of {len(rows)} measured" in page.said
 
@@ -297,7 +298,7 @@ VALUES = {
 @pytest.mark.parametrize("learner", ["gaussian", "gmm", "mlp"])
 def test_damaged_fields_of_families_are_left_out(tmp_path: Path, learner: str, kind: str) -> None:
     tree = tree_of(learner, loop={**LOOP, "generations": 2})
-    names = [measure.name for measure in MEASURES[learner]]
+    names = [measure.name for measure in families.of(learner).measures]
     rows = [
         row | (dict.fromkeys([*names, f"{names[0]}_se"], VALUES[kind]) if row["generation"] == 1 else {})
         for row in families_rows(tree, FAMILIES[learner])

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import wraps
 from typing import Any
 
-from collapse_cli import learners
+from collapse_cli import families, learners
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Body, Finished, Place, Stage, StageKind, Workplace
 from collapse_cli.learners.family import Family
@@ -77,10 +77,9 @@ def at(_: Stage, place: Place) -> str:
 
 def first_measure(stage: Stage, facts: Mapping[str, Any], kind: str = "generational") -> str:
     """The measure that a family is judged by, in words; its loss where that has not been measured."""
-    from collapse_cli.metrics.families import headline
     from collapse_cli.metrics.formatting import perplexity
 
-    name = headline(stage.params["learner"], kind).name
+    name = families.headline(stage.params["learner"], kind).name
     if name not in facts:
         return f"loss {facts['test_loss']:.4g}" if "test_loss" in facts else ""
     said = perplexity(facts[name]) if name == "perplexity" else f"{facts[name]:.4g}"

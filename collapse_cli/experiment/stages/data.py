@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from collapse_cli import learners
+from collapse_cli import families, learners
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Cost, Finished, Place, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment.costs import Size
@@ -29,7 +29,7 @@ def cost(stage: Stage, size: Size) -> Cost:
 
 
 def label(stage: Stage, place: Place) -> str:
-    if stage.params["learner"] == "lm":
+    if families.of(stage.params["learner"]).text:
         return "real text to tokens"
     return "real rows" + (f", seed {stage.seed}" if stage.seed else "")
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from collapse_cli import families
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace
@@ -56,7 +57,7 @@ def cost(stage: Stage, size: Size) -> Cost:
 def note(stage: Stage, made: Finished) -> str:
     from collapse_cli.metrics.formatting import perplexity
 
-    if stage.params["learner"] != "lm":
+    if not families.of(stage.params["learner"]).text:
         return first_measure(stage, made.facts)
     found = made.facts.get("sample_perplexity")  # null, or absent, where the samples hold no token
     return f"its samples under generation 0: {'empty' if found is None else f'perplexity {perplexity(found)}'}"

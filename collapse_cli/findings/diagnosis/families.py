@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 from collapse_cli.config.cell import AXES
+from collapse_cli.families import Headline, headline
 from collapse_cli.findings.diagnosis.grid import Point, axes_of, points, words
 from collapse_cli.findings.expectations import is_mixture, law_of, learner_of, mean_of, number, theory_at
 from collapse_cli.findings.scaling import ScalingLaw, laws
 from collapse_cli.metrics.counting import counted
-from collapse_cli.metrics.families import Headline, headline
 from collapse_cli.metrics.intervals import LEVEL, Interval, interval, paired
 from collapse_cli.metrics.words import spread, value
 
@@ -19,7 +19,6 @@ Row = Mapping[str, Any]
 Tree = Mapping[str, Any]
 LAWS = 32  # scaling laws that are fitted for one run
 NOTHING = "No generation is measured yet."
-TEXTS = ("lm", "ngram")  # learners whose rows the rules of early and late collapse can be asked about
 
 
 def headline_of(tree: Tree) -> Headline:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from collapse_cli import families
 from collapse_cli.errors import ConfigError
 from collapse_cli.experiment.policies import parse
 from collapse_cli.findings.forecast import share as shares
@@ -70,7 +71,8 @@ def vocabulary_of(config: Mapping[str, Any]) -> int | None:
     Of a pretrained model `model.vocab_size` has no meaning, and counting models put no bound on their perplexity.
     """
     model, data = config.get("model"), config.get("data")
-    if config.get("learner", "lm") != "lm" or not isinstance(model, Mapping) or not isinstance(data, Mapping):
+    family = families.of(str(config.get("learner", families.DEFAULT)))
+    if not family.begins_with_a_model or not isinstance(model, Mapping) or not isinstance(data, Mapping):
         return None
     zipf, made = data.get("zipf"), model.get("config")
     if not (isinstance(made, Mapping) and made) or model.get("tokenizer", "") not in ("", "bpe", "words"):

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from collapse_cli import families
 from collapse_cli.config import DEFAULT_PRESET
 from collapse_cli.errors import ConfigError
 
 FLAGS = ("--dry-run", "--json")  # options of `collapse run` that take no value
-OF_PERPLEXITY = ("lm", "ngram")  # learners
 RUNS_DIR = "--runs-dir"
 DEFAULT_RUNS = Path("runs")  # where `collapse run` looks without the option
 
@@ -20,8 +20,8 @@ def check_kind(name: str, config: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: where it is a mixture, or of a learner of numbers.
     """
-    learner, kind = config.get("learner", "lm"), config.get("kind", "generational")
-    if learner not in OF_PERPLEXITY or kind != "generational":
+    learner, kind = str(config.get("learner", families.DEFAULT)), config.get("kind", "generational")
+    if not families.of(learner).text or kind != "generational":
         raise ConfigError(
             f"the run {name!r} ({learner}, {kind}) has no perplexity by generation to forecast; what theory says of it "
             "stands in its report and in `collapse theory`"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from collapse_cli import metrics
+from collapse_cli import families, metrics
 from collapse_cli.config import Experiment
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Finished, Generation, Plan, Stage
@@ -61,7 +61,7 @@ class Rows(Observer):
     def _before(self, generation: Generation, stages: "ReadOnce") -> Mapping[str, Any] | None:
         """What was measured of the model before: from the store, for its row may be written later than this one."""
         before = self._generations.get((generation.policy, generation.seed, generation.generation - 1))
-        if before is None or self.config.learner != "lm":  # others may well stand still
+        if before is None or families.of(self.config.learner).may_stand_still:
             return None
         try:
             return facts_of(before, stages.of(before.eval.key))

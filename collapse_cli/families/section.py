@@ -1,4 +1,4 @@
-"""What every part of the configuration is."""
+"""What every section of settings is: the tree of a configuration (`config.tree`) is made of them."""
 
 import types
 from functools import cache
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from collapse_cli import files
-from collapse_cli.config.words import written
+from collapse_cli.errors import written
 
 LARGEST = 2**63  # whole numbers beyond do not fit what they are used for
 

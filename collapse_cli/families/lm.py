@@ -1,40 +1,6 @@
-"""What the report shows of a row of metrics.jsonl: each field's name for people, its unit, and how to read its plot."""
+"""Causal language models of transformers."""
 
-import math
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One field as a small plot.
-
-    Attributes:
-        name: of the field in metrics.jsonl.
-        title, unit: of the plot and its vertical axis.
-        reading: how to read it, one sentence.
-        misses: what it does not see, one sentence.
-        part: which entry of a field that is a list, if it is one.
-        zero: whether the axis starts at 0.
-    """
-
-    name: str
-    title: str
-    unit: str
-    reading: str
-    misses: str
-    part: int | None = None
-    zero: bool = False
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """What its values cannot be outside of: an interval over seeds that knows nothing of it is cut there."""
-        return LIMITS.get(self.unit, (-math.inf, math.inf))
-
-
-SHARE = "share"
-LIMITS = {SHARE: (0.0, 1.0), "0–1": (0.0, 1.0), "0–100": (0.0, 100.0)} | dict.fromkeys(
-    ("of the truth's", "std", "v₀", "W₂², v₀", "L2², squared", "|ŵ − w|²", "squared"), (0.0, math.inf)
-)
+from collapse_cli.families.description import SHARE, Description, Grid, Headline, Measure
 
 SAMPLES = (
     Measure(
@@ -264,31 +230,73 @@ TRUTH = (
     ),
 )
 
-ALL = (*SAMPLES, *TAILS, *DIVERSITY, *REPETITION, *MODEL, *TRUTH)
-# fields of which anything but a finite number is damage
-NUMBERS = {measure.name for measure in ALL if measure.part is None} | {
-    "perplexity",
+LOSS = Measure(
     "nll",
-    "predicted_tokens",
-    "bits_per_byte",
-    "word_perplexity",
-    "train_loss",
-    "train_rows",
-    "real_rows",
-    "synthetic_rows",
-    "sample_tokens",
-    "sample_rows",
-    "sample_perplexity",
-    "sample_log_perplexity_mean",
-    "sample_log_perplexity_std",
-    "sample_log_perplexity_variance_se",
-    "unseen_tokens",
-    "nll_unseen",
-    "head_change_se",
-    "tail_change_se",
-    "longest_repeat_max",
-    "unigram_entropy_se",
-    "duplicate_share",
-    "special_token_share",
-    "entropy_rate",
-}
+    "Loss on real test text",
+    "nats/token",
+    "Mean over tokens of real test text; its exponential is the perplexity.",
+    "An average: rare tokens may be lost before it moves.",
+)
+PERPLEXITY = Measure(
+    "perplexity", "Perplexity on real test text", "perplexity", "The exponential of the loss.", "As the loss."
+)
+
+LM = Description(
+    name="lm",
+    learner="collapse_cli.learners.lm:LanguageModel",
+    settings=None,
+    reads=("model", "sample", "train", "eval"),
+    rows="text",
+    headline=Headline("perplexity", "perplexity on real test text", log=True),
+    measures=(),
+    instruments={
+        "samples": SAMPLES,
+        "tails": TAILS,
+        "diversity": DIVERSITY,
+        "repetition": REPETITION,
+        "model": MODEL,
+        "truth": TRUTH,
+    },
+    numbers=frozenset(
+        (
+            "perplexity",
+            "nll",
+            "predicted_tokens",
+            "bits_per_byte",
+            "word_perplexity",
+            "train_loss",
+            "train_rows",
+            "real_rows",
+            "synthetic_rows",
+            "sample_tokens",
+            "sample_rows",
+            "sample_perplexity",
+            "sample_log_perplexity_mean",
+            "sample_log_perplexity_std",
+            "sample_log_perplexity_variance_se",
+            "unseen_tokens",
+            "nll_unseen",
+            "head_change_se",
+            "tail_change_se",
+            "longest_repeat_max",
+            "unigram_entropy_se",
+            "duplicate_share",
+            "special_token_share",
+            "entropy_rate",
+        )
+    ),
+    needed=frozenset({"perplexity", "predicted_tokens", "protocol"}),
+    grid=Grid(
+        axes=("generator_rows", "size"),
+        headline=Headline("nll", "loss on real test text, nats/token"),
+        # a loss holds the language's own entropy, beside which all differences look small
+        truth=Headline("kl_truth", "KL(truth ‖ model), nats/token", log=True),
+        measures=(LOSS, PERPLEXITY, *TRUTH[:1]),
+    ),
+    light=False,
+    diagnosed=True,
+    begins_with_a_model=True,
+    perplexity="perplexity on real test text",
+    may_stand_still=False,
+    by_test_row=True,
+)

@@ -1,0 +1,86 @@
+"""Mean and covariance, refitted."""
+
+from pydantic import Field
+
+from collapse_cli.families.description import SHARE, TEST_LOSS, Description, Headline, Measure, Theory, always
+from collapse_cli.families.section import Section
+
+
+class GaussianConfig(Section):
+    """The learner `gaussian`: mean and covariance, refitted."""
+
+    unbiased: bool = False
+    """Divide by n - 1 (as the theorem of the Nature paper does) instead of n (as its code does)."""
+    trials: int = Field(default=1, ge=1, le=100_000)
+    """Independent repetitions computed together; measures are means over them."""
+
+
+MEASURES = (
+    Measure(
+        "variance",
+        "Fitted variance",
+        "of the truth's",
+        "1 is right. Mean over trials and dimensions; models that are refitted to their own samples lose variance.",
+        "A mean over trials: a few that grow can hide that most have collapsed. Read it with the share collapsed.",
+    ),
+    Measure(
+        "std",
+        "Fitted standard deviation",
+        "of the truth's",
+        "Falls even where the mean variance stands still, for it weighs the few large trials less.",
+        "Still a mean: see the logarithm for the typical trial.",
+    ),
+    Measure(
+        "log_variance",
+        "Log-variance",
+        "ln(v / truth)",
+        "That of the typical trial: a straight line down is collapse at a constant rate.",
+        "A single trial near 0 weighs heavily.",
+    ),
+    Measure(
+        "mean_shift_squared",
+        "Drift of the mean",
+        "v₀",
+        "Squared distance of the fitted mean from the true one, in units of the true variance; a random walk.",
+        "Says nothing about the shape.",
+        zero=True,
+    ),
+    Measure(
+        "w2_squared",
+        "Wasserstein distance to the truth",
+        "W₂², v₀",
+        "Drift of the mean and loss of variance in one number.",
+        "Does not tell the two apart.",
+        zero=True,
+    ),
+    Measure(
+        "log_det",
+        "Log-determinant",
+        "ln det C/C₀",
+        "Volume of the fitted ellipsoid; falls in every dimension at once.",
+        "One lost dimension alone sends it down.",
+    ),
+    Measure(
+        "collapsed_share",
+        "Trials collapsed",
+        SHARE,
+        "Share of trials whose variance is below 1% of the start.",
+        "The threshold is a convention.",
+        zero=True,
+    ),
+    TEST_LOSS,
+)
+
+
+GAUSSIAN = Description(
+    name="gaussian",
+    learner="collapse_cli.learners.gaussian:Gaussian",
+    settings=GaussianConfig,
+    reads=("gaussian",),
+    rows="numbers",
+    sources=("blobs",),
+    headline=Headline("variance", "fitted variance, truth 1", better="more"),
+    measures=MEASURES,
+    starts_anew=always,
+    theory=frozenset({Theory.REFITTED}),
+)
