@@ -106,7 +106,7 @@ def test_an_impossible_grid_is_refused(axes: dict[str, Any], said: str) -> None:
 
 def test_a_learner_or_an_axis_that_a_mixture_does_not_have_is_refused() -> None:
     for tree, said in (
-        ({"learner": "vae"}, "kind = mixture has no learner 'vae'; it has ridge"),
+        ({"learner": "vae"}, "kind = mixture has no learner 'vae'; it has lm, ridge, projections, mlp"),
         ({"learner": "mlp", "mixture": {"rows": [10], "share": [0.5], "quality": [1.0]}}, "quality means nothing"),
         ({"learner": "ridge"}, "the grid of the mixture is empty"),
         ({"learner": "ridge", "mixture": {"rows": [10], "share": [0.03]}}, "a share of 0.03 of 10 rows is 0 rows"),

@@ -198,12 +198,8 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     assert done.stdout.strip() == "[]"
 
 
-ASKS_BY_NAME = {
-    "cli.theory",
-    "cli.theory_printing",
-    "simulate",
-    "theory",
-}  # whose own words are those of theorems, and happen to be the same
+# where the names of theorems and of their models are asked for, some of which are those of families
+ASKS_BY_NAME = {"cli.theory", "cli.theory_printing", "simulate", "theory"}
 
 
 def names_compared(path: Path, names: set[str]) -> list[str]:
