@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import imagery
+from support.idx import idx, random_set, write_set
 
 from collapse_cli.data import images
 from collapse_cli.data.dataset import HubError, hub_revision
@@ -28,28 +29,6 @@ def no_memory() -> Iterator[None]:
     hub_revision.cache_clear()
     yield
     load_images.cache_clear()
-
-
-def idx(array: np.ndarray) -> bytes:
-    """The bytes of an IDX file, as its description has them."""
-    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-
-
-def random_set(count: int, seed: int = 0, size: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.default_rng(seed)
-    return (
-        random.integers(0, 256, (count, size, size), dtype=np.uint8),
-        random.integers(0, 10, count, dtype=np.uint8),
-    )
-
-
-def write_set(folder: Path, stem: str, pixels: np.ndarray, labels: np.ndarray, *, zipped: bool = False) -> None:
-    folder.mkdir(exist_ok=True)
-    for name, array in ((f"{stem}-images-idx3-ubyte", pixels), (f"{stem}-labels-idx1-ubyte", labels)):
-        if zipped:
-            (folder / f"{name}.gz").write_bytes(gzip.compress(idx(array), 1))
-        else:
-            (folder / name).write_bytes(idx(array))
 
 
 def test_the_digits_are_scikit_learns_and_every_label_is_in_both_splits() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from support import e2e
-from test_damage import EXPERIMENTS, rows_of
+from support.small import EXPERIMENTS, rows_of
 
 from collapse_cli.engine.store import Store
 from collapse_cli.records.runs import STORE

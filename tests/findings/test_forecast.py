@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 from support import nature
+from support.series import BY_NAME, TRUE, folder_of, made, rng_of, rows_of
 
-from collapse_cli.config import Experiment
 from collapse_cli.errors import ConfigError
 from collapse_cli.findings.forecast import forecast, forecast_rows, sentences, tables, vocabulary_of
 from collapse_cli.findings.forecast.collecting import collect
@@ -20,74 +19,7 @@ from collapse_cli.findings.forecast.fit import Series, fit_all, fit_law, mixture
 from collapse_cli.findings.forecast.laws import LAWS
 from collapse_cli.findings.forecast.resample import bootstrap
 from collapse_cli.findings.forecast.tables import to_come, when
-from collapse_cli.metrics import perplexity
 from collapse_cli.records.rundir import RunFolder
-
-BY_NAME = {law.name: law for law in LAWS}
-TRUE = {
-    "constant": (0.0, 1.0),
-    "linear": (0.15, 1.0),
-    "saturating": (0.9, 3.0),
-    "power": (0.3, 0.5),
-    "exponential": (0.4, 5.0),
-    "overshoot": (0.9, 3.0),
-    "jump": (-0.6, 3.0),
-}
-JUMP = 0.9
-
-
-def rng_of(seed: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(seed))
-
-
-def made(
-    law: str, seeds: int, generations: int, noise: float, rng: np.random.Generator, *, chain: bool = False
-) -> Series:
-    """A series of a known law; noise independent, or inherited as in a chain with the law's own memory."""
-    b, shape = TRUE[law]
-    origin = BY_NAME[law].origin
-    after = np.arange(generations) - origin
-    grown = b * BY_NAME[law].grows(np.maximum(after, 0), np.array([shape]))[0] + JUMP * origin * (after >= 0)
-    memory = float(BY_NAME[law].memory(np.array([shape]))[0]) if chain else 0.0
-    values = {}
-    for seed in range(seeds):
-        off = np.zeros(generations)
-        for g in range(1, generations):
-            off[g] = memory * off[g - 1] + noise * rng.standard_normal()
-        level = 4 + 0.1 * rng.standard_normal()
-        values[seed] = {g: float(level + grown[g] + off[g]) for g in range(generations)}
-    return Series(values)
-
-
-def rows_of(policies: Mapping[str, Series | Sequence[float]]) -> list[dict[str, Any]]:
-    """Rows as in metrics.jsonl; a plain list is one seed's log-perplexity."""
-    found = []
-    for policy, given in policies.items():
-        series = given if isinstance(given, Series) else Series({0: dict(enumerate(given))})
-        for seed, by in series.values.items():
-            for generation, nll in by.items():
-                row = {
-                    "policy": policy,
-                    "seed": seed,
-                    "generation": generation,
-                    "nll": nll,
-                    "perplexity": perplexity(nll),
-                }
-                found.append(row | {"model_key": "k", "predicted_tokens": 10, "protocol": {}, "warnings": []})
-    return found
-
-
-def folder_of(
-    runs: Path, rows: Sequence[Mapping[str, Any]], status: str = "success", command: Sequence[str] = ()
-) -> RunFolder:
-    path = runs / "one"
-    path.mkdir(parents=True)
-    config = Experiment().model_dump(mode="json")
-    record = {"config": config, "status": status, "created": "", "updated": "", "command": list(command)}
-    (path / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return RunFolder(runs, "one")
-
 
 # --- the laws and their fit -------------------------------------------------------------------------------------------
 

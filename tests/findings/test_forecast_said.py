@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from rich.table import Table
-from test_forecast import folder_of, made, rng_of, rows_of
-from test_forecast_share import run_of
+from support.series import folder_of, made, rng_of, rows_of, run_of
 from typer.testing import CliRunner
 
 from collapse_cli.cli.app import app

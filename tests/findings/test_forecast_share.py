@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import typer
 from sklearn.isotonic import IsotonicRegression
-from test_forecast import folder_of, rng_of, rows_of
+from support.series import folder_of, ratio, rng_of, rows_of, run_of
 
 from collapse_cli.cli.app import app
 from collapse_cli.config import Experiment
@@ -18,23 +18,6 @@ from collapse_cli.findings.forecast import forecast, forecast_rows, sentences, t
 from collapse_cli.findings.forecast.command import FLAGS, name_given, seen_from_here
 from collapse_cli.findings.forecast.fit import Series
 from collapse_cli.findings.forecast.share import Ratios, crossing, curves, falling, from_seeds, smallest_share
-
-
-def ratio(percent: float) -> float:
-    """A true R that falls ever more slowly: nats at the generation that is looked at."""
-    return 10 / (percent + 4)
-
-
-def run_of(
-    percents: Sequence[float], seeds: int, *, noise: float = 0.01, generations: int = 10, seed: int = 0
-) -> dict[str, Series]:
-    """A run whose plateau under keep-P is `ratio`."""
-    rng, found = rng_of(seed), {}
-    for percent in percents:
-        grown = ratio(percent) * -np.expm1(-np.arange(generations) / 1.5)
-        values = {s: 4 + grown + noise * rng.standard_normal(generations) for s in range(seeds)}
-        found[f"keep-{percent:g}"] = Series({s: dict(enumerate(map(float, one))) for s, one in values.items()})
-    return found
 
 
 def exact(percents: Sequence[float], values: Sequence[float], draws: int = 400) -> Ratios:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from support import imagery
-from test_images import random_set, write_set
+from support.idx import random_set, write_set
 
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError

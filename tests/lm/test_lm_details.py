@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.tiny import KINDS, random_rows, rows_of, tiny_model
-from test_lm_score import losses
+from support.tiny import KINDS, losses, random_rows, rows_of, tiny_model
 from torch.nn import functional
 
 from collapse_cli.data.dataset import Dataset

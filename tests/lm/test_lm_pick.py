@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sampling import chi_square, warped
 
 from collapse_cli.lm import pick
 from collapse_cli.lm.pick import SUM_BLOCK, best, draw, invert, log_mass, log_softmax_, penalize
@@ -90,32 +91,6 @@ def test_log_mass_is_logsumexp_and_tells_what_is_not_finite() -> None:
 
 
 # --- draws ------------------------------------------------------------------------------------------------------------
-
-
-def chi_square(counts: np.ndarray, wanted: np.ndarray) -> float:
-    """How many standard deviations the statistic lies above its mean; cells with few draws are put together."""
-    total = counts.sum()
-    few = wanted * total < 5
-    counts = np.append(counts[~few], counts[few].sum())
-    wanted = np.append(wanted[~few], wanted[few].sum())
-    counts, wanted = counts[wanted > 0], wanted[wanted > 0]
-    freedom = len(counts) - 1
-    statistic = float(((counts - total * wanted) ** 2 / (total * wanted)).sum())
-    return float((statistic - freedom) / np.sqrt(2 * freedom))
-
-
-def warped(logits: torch.Tensor, temperature: float, top_k: int, top_p: float) -> np.ndarray:
-    """Probabilities (rows, vocabulary) that transformers' own warpers leave."""
-    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
-
-    steps: list[Any] = [TemperatureLogitsWarper(temperature)]
-    steps += [TopKLogitsWarper(top_k)] if top_k else []
-    steps += [TopPLogitsWarper(top_p)] if top_p < 1 else []
-    scores = logits.double()
-    for step in steps:
-        scores = step(None, scores)
-    found: np.ndarray = scores.softmax(1).numpy()
-    return found
 
 
 def drawn_from(logits: torch.Tensor, count: int, *how: Any, seed: int = 0) -> np.ndarray:

@@ -9,9 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.sampling import FAMILIES, continued, decode, family, wide_model
+from support.sampling import FAMILIES, chi_square, continued, decode, family, warped, wide_model
 from support.tiny import END, KINDS, PAD, VOCABULARY, random_rows, rows_of, tiny_model
-from test_lm_pick import chi_square, warped
 
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import sample

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.tiny import KINDS, random_rows, tiny_model
+from support.tiny import KINDS, losses, random_rows, tiny_model
 
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import score
@@ -18,15 +18,6 @@ from collapse_cli.metrics import text_measures
 @pytest.fixture(scope="module", params=KINDS)
 def model(request: pytest.FixtureRequest) -> Any:
     return tiny_model(request.param)
-
-
-def losses(model: Any, tokens: np.ndarray) -> np.ndarray:
-    """(len - 1,) negative log-likelihood of each token but the first given all before it, in float64."""
-    with torch.no_grad():
-        logits = model(torch.from_numpy(tokens.astype(np.int64))[None]).logits[0, :-1].double()
-    odds = logits - logits.logsumexp(dim=1, keepdim=True)
-    result: np.ndarray = -odds[torch.arange(len(tokens) - 1), torch.from_numpy(tokens[1:].astype(np.int64))].numpy()
-    return result
 
 
 def naive_blocks(model: Any, data: Dataset) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The rules of docs/design.md: who may import whom, and what has no place in the package."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "collapse_cli"
 FILES = sorted(PACKAGE.rglob("*.py"))
+TESTS = Path(__file__).resolve().parents[1]
+TEST_FILES = sorted(TESTS.rglob("test_*.py"))
 
 
 def name_of(path: Path) -> str:
@@ -186,6 +189,17 @@ def test_nothing_unpickles_or_runs_downloaded_code(path: Path) -> None:
                 value = words.get(name, ast.Constant(False))
                 assert isinstance(value, ast.Constant), where
                 assert not value.value, where
+
+
+def test_a_test_file_is_on_its_own() -> None:
+    """What two of them share is in tests/support/; each runs alone, and stands in the room that it tests."""
+    files = {path.stem for path in TEST_FILES}
+    assert len(files) == len(TEST_FILES) > 50, "two of one name, or none were found"
+    for path in TEST_FILES:
+        text = path.read_text(encoding="utf-8")
+        shared = {name for name in files if re.search(rf"^\s*(from|import) ([\w.]+\.)?{name}\b", text, re.MULTILINE)}
+        assert shared == set(), path.name
+        assert path.parent.name in MAY.keys() | {"project", "whole"}, path.name
 
 
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:

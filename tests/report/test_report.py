@@ -6,8 +6,6 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 from support.instrumented import write_run
+from support.pages import POLICIES, Text, figures_of, report, series
 
 from collapse_cli.errors import ConfigError
 from collapse_cli.findings.diagnosis import diagnose
@@ -23,62 +22,8 @@ from collapse_cli.metrics.words import percent, value
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_figures, write_markdown, write_report
 from collapse_cli.report.figures import log_ticks
-from collapse_cli.report.reading import pooled, read, series_of
+from collapse_cli.report.reading import pooled, read
 from collapse_cli.report.tables import duration, published_table, stages, warned
-
-POLICIES = ("keep-0", "keep-10")
-
-
-class Text(HTMLParser):
-    """What a page says, and its elements' ids, headings and tables."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.words: list[str] = []
-        self.ids: list[str] = []
-        self.headings: list[str] = []
-        self.captions = self.tables = 0
-        self.open: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.ids += [said or "" for name, said in attrs if name == "id"]
-        self.tables += tag == "table"
-        self.captions += tag == "caption"
-        if tag in ("script", "style", "h2"):
-            self.open.append(tag)
-        if tag == "h2":
-            self.headings.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        if self.open and self.open[-1] == tag:
-            self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if not {"script", "style"} & set(self.open):
-            self.words.append(data)
-        if self.open == ["h2"]:
-            self.headings[-1] += data
-
-    @property
-    def said(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.words))
-
-
-def figures_of(page: str) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.DOTALL)
-    assert found is not None
-    tree: dict[str, Any] = json.loads(found.group(1))
-    return tree
-
-
-def report(runs: Path, *names: str, forecast: bool = False) -> str:
-    out = write_report([RunFolder(runs, name) for name in names], runs / "out" / "report.html", forecast=forecast)
-    return out.read_text(encoding="utf-8")
-
-
-def series(runs: Path, name: str) -> Sequence[Any]:
-    return series_of(read([RunFolder(runs, name)]))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 import pytest
 from support.instrumented import write_run
-from test_report import Text, figures_of, report, series
+from support.pages import Text, figures_of, report, series
 
 from collapse_cli.families import INSTRUMENTS
 from collapse_cli.records.rundir import RunFolder

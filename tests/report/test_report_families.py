@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 from support.mixed import FAMILIES, families_rows, pictures, tree_of, write
-from test_report import Text, figures_of, report
-from test_report_hostile import HOSTILE, Structure, page_of
+from support.pages import HOSTILE, Structure, Text, figures_of, page_of, report
 
 from collapse_cli import families
 from collapse_cli.findings import expectations

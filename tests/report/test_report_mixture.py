@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from support.mixed import KEY, cell_error, mixture_rows, regression, tree_of, write
-from test_report import Text, figures_of, report
-from test_report_hostile import HOSTILE, Structure, page_of
+from support.pages import HOSTILE, Structure, Text, figures_of, page_of, report
 
 from collapse_cli.findings import expectations
 from collapse_cli.findings.diagnosis.families import laws_of, mixture_verdict

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from support.instrumented import write_run
-from test_report import POLICIES, Text, figures_of, report
+from support.pages import POLICIES, Text, figures_of, report
 
 from collapse_cli.findings.diagnosis import factor
 from collapse_cli.metrics.words import value

@@ -76,3 +76,12 @@ def random_rows(
     tokens = random.integers(4, vocabulary, (count, width))
     lengths = random.integers(2, width + 1, count) if ragged else None
     return rows_of(tokens, lengths, stream=np.arange(count))
+
+
+def losses(model: Any, tokens: np.ndarray) -> np.ndarray:
+    """(len - 1,) negative log-likelihood of each token but the first given all before it, in float64."""
+    with torch.no_grad():
+        logits = model(torch.from_numpy(tokens.astype(np.int64))[None]).logits[0, :-1].double()
+    odds = logits - logits.logsumexp(dim=1, keepdim=True)
+    result: np.ndarray = -odds[torch.arange(len(tokens) - 1), torch.from_numpy(tokens[1:].astype(np.int64))].numpy()
+    return result

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.printed import FRESH, GENERATIONAL, PROJECTIONS, RIDGE, WEIGHTED
 
 from collapse_cli import theory
 from collapse_cli.theory import spectrum
@@ -24,48 +25,12 @@ def test_agreement_is_to_the_last_digit() -> None:
     assert not agrees(4.666e-2, "4.66e-2")
 
 
-RIDGE = [
-    ("iso", 600, 1e-6, 0.1, 0.5, 0.5, "0.30000"),
-    ("iso", 600, 1e-6, 0.5, 0.5, 0.5, "0.50000"),
-    ("iso", 600, 0.1, 0.5, 0.5, 0.5, "0.34015"),
-    ("iso", 200, 1e-6, 0.1, 0.5, 0.5, "0.92666"),
-    ("iso", 200, 1e-6, 0.5, 0.5, 0.5, "1.16666"),
-    ("iso", 600, 1e-6, 0.2, 0.3, 1.0, "0.37200"),
-    ("pow", 600, 1e-6, 0.1, 0.5, 0.5, "0.29514"),
-    ("pow", 600, 0.01, 0.5, 0.5, 0.5, "0.11883"),
-    ("pow", 200, 1e-6, 0.5, 0.5, 0.5, "1.08101"),
-    ("pow", 200, 0.01, 0.5, 0.5, 0.5, "0.15474"),
-]
-
-
 @pytest.mark.parametrize(("kind", "n", "lam", "p2", "noise", "noise_synthetic", "printed"), RIDGE)
 def test_item_1(kind: str, n: int, lam: float, p2: float, noise: float, noise_synthetic: float, printed: str) -> None:
     found = theory.ridge(
         eigenvalues=spectrum(kind, 300), n=n, p2=p2, c2=0.5, lam=lam, noise=noise, noise_synthetic=noise_synthetic
     )
     assert agrees(found.risk, printed)
-
-
-PROJECTIONS = [
-    ("iso", 300, 600, 100, 0.01, 0.5, 0.5, "0.87680"),
-    ("iso", 300, 600, 400, 0.01, 0.1, 0.5, "0.06374"),
-    ("iso", 300, 600, 400, 0.01, 0.5, 0.5, "0.24088"),
-    ("iso", 300, 200, 100, 0.01, 0.5, 0.5, "1.49984"),
-    ("iso", 300, 200, 400, 0.01, 0.5, 0.5, "1.09423"),
-    ("iso", 300, 200, 900, 1e-6, 0.5, 0.5, "0.83238"),
-    ("pow", 300, 600, 100, 0.001, 0.5, 0.5, "0.12996"),
-    ("pow", 300, 600, 400, 0.001, 0.5, 0.5, "0.09367"),
-    ("pow", 300, 200, 100, 0.001, 0.5, 0.5, "0.17182"),
-    ("pow", 300, 200, 900, 0.001, 0.5, 0.5, "0.18728"),
-    ("iso", 600, 500, 250, 1e-6, 0.5, 0.5, "1.42666"),
-    ("iso", 600, 500, 1000, 1e-6, 0.5, 0.1, "0.56831"),
-    ("iso", 600, 500, 1000, 1e-6, 0.5, 1.0, "2.14321"),
-    ("iso", 600, 500, 1000, 1e-6, 0.5, 0.0, "0.39332"),
-    ("iso", 600, 500, 1000, 1e-2, 0.5, 1.0, "1.533"),
-    ("iso", 600, 500, 6000, 1e-2, 0.5, 1.0, "1.636"),
-    ("iso", 600, 500, 1000, 1e-2, 0.5, 0.1, ".4765"),
-    ("iso", 600, 500, 6000, 1e-2, 0.5, 0.1, ".3703"),
-]
 
 
 @pytest.mark.parametrize(("kind", "d", "n", "m", "lam", "p2", "c2", "printed"), PROJECTIONS)
@@ -156,14 +121,6 @@ def test_item_3c_with_a_penalty_larger_models_amplify() -> None:
     assert (np.diff(good) < 0).all(), "labels of good quality: larger is better still"
 
 
-WEIGHTED: list[tuple[str, int, float, float, float, float, tuple[float, float], str]] = [
-    ("iso", 600, 1e-6, 0.5, 0.5, 0.5, (1, 0.2), "0.25000"),
-    ("iso", 600, 0.1, 0.2, 0.5, 1.0, (1, 3.0), "0.38929"),
-    ("iso", 150, 0.1, 0.5, 0.5, 0.5, (1, 0.2), "0.61663"),
-    ("pow", 600, 0.01, 0.5, 0.2, 0.2, (1, 0.2), "0.11948"),
-]
-
-
 @pytest.mark.parametrize(("kind", "n", "lam", "p2", "noise", "noise_synthetic", "weights", "printed"), WEIGHTED)
 def test_item_4(
     kind: str,
@@ -218,14 +175,6 @@ def test_item_4_optimum_falls_like_d_over_n() -> None:
     assert found.best.risk / found.clean.risk == pytest.approx(1 - found.alpha, abs=1e-7)
 
 
-FRESH = [
-    ("iso", 1000, 0.5, 0.5, 1e-9, 2.0, {1: "0.58333", 4: "0.05014", 8: "0.03853"}),
-    ("iso", 1000, 0.8, 0.5, 1e-9, 2.0, {1: "1.34333", 8: "0.14842"}),
-    ("iso", 1000, 0.5, 0.5, 0.1, 2.0, {1: "0.48325", 4: "0.06509", 8: "0.06272"}),
-    ("pow", 500, 0.5, 0.2, 0.01, 1.0, {1: "0.12331", 8: "0.10794"}),
-]
-
-
 @pytest.mark.parametrize(("kind", "n", "p2", "noise", "lam", "c2", "printed"), FRESH)
 def test_item_5a(kind: str, n: int, p2: float, noise: float, lam: float, c2: float, printed: dict[int, str]) -> None:
     found = theory.iterative_fresh(
@@ -241,14 +190,6 @@ def test_item_5b() -> None:
     assert theory.iterative_fixed(d=100, n=1000, p2=0.5, noise=0.5).excess == pytest.approx(0.02143, rel=0.01)
     assert theory.iterative_fixed(d=100, n=1000, p2=0.8, noise=0.5).excess == pytest.approx(0.11711, rel=0.015)
     assert theory.iterative_fixed(d=100, n=1000, p2=0.8, noise=0.5, noise_synthetic=0).excess == 0
-
-
-GENERATIONAL = [
-    ("iso", 1.5, 300, 0.5, 1e-10, 1, "0.20896"),
-    ("iso", 1.5, 300, 0.5, 1e-10, 10, "1.33961"),
-    ("iso", 1.5, 300, 0.5, 0.2, 1, "0.17660"),
-    ("pow", 2.0, 250, 0.3, 0.01, 1, "0.00760"),
-]
 
 
 @pytest.mark.parametrize(("kind", "beta", "t0", "noise", "lam", "generations", "printed"), GENERATIONAL)

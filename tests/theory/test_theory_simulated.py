@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_theory import FRESH, GENERATIONAL, PROJECTIONS, RIDGE, WEIGHTED
+from support.printed import FRESH, GENERATIONAL, PROJECTIONS, RIDGE, WEIGHTED
 from threadpoolctl import threadpool_limits
 
 from collapse_cli import simulate, theory
