@@ -17,7 +17,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from collapse_cli import files, sealed
+from collapse_cli import files
+from collapse_cli.engine import sealed
 from collapse_cli.engine.stage import Finished, Stage, digest
 from collapse_cli.errors import InputError
 

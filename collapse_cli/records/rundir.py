@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from collapse_cli import families, files, sealed
+from collapse_cli import families, files
 from collapse_cli.config import Experiment, load, nearest
+from collapse_cli.engine import sealed
 from collapse_cli.engine.store import KEY, write_atomically
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.records.made_with import git_state, hardware, versions

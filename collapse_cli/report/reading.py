@@ -8,7 +8,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from collapse_cli import families, sealed
+from collapse_cli import families
+from collapse_cli.engine import sealed
 from collapse_cli.families import Description, headline
 from collapse_cli.findings.diagnosis import counted
 from collapse_cli.findings.expectations import COORDINATES, is_mixture, learner_of, planned_cells

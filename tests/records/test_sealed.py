@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support import e2e
 
-from collapse_cli import sealed
+from collapse_cli.engine import sealed
 from collapse_cli.errors import InputError
 from collapse_cli.records.rundir import OF_A_RUN, RunFolder
 

@@ -14,7 +14,7 @@ import pytest
 from rich.cells import cell_len
 from support import e2e
 
-from collapse_cli import sealed
+from collapse_cli.engine import sealed
 from collapse_cli.terminal import console
 from collapse_cli.terminal import text as terminal
 

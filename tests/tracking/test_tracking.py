@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 from support.tracked import HOSTILE, RECORD, Run, a_row, config_of, rows_of
 
-from collapse_cli import sealed, tracking
+from collapse_cli import tracking
 from collapse_cli.config import Experiment, load
+from collapse_cli.engine import sealed
 from collapse_cli.errors import ConfigError
 from collapse_cli.tracking.rows import clean, histogram_of, metrics_of
 
@@ -106,7 +107,8 @@ def test_off_imports_no_tracker_and_writes_nothing(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from collapse_cli import sealed, tracking
+from collapse_cli import tracking
+from collapse_cli.engine import sealed
 from collapse_cli.config import Experiment
 with tracking.open_mirrors(Experiment(), Path({str(tmp_path)!r}), "x", {{}}) as mirrors:
     mirrors.add({{"policy": "keep-0", "seed": 0, "generation": 0, "perplexity": 1.0}})
