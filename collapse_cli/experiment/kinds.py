@@ -1,14 +1,39 @@
-"""Which plan an experiment has: the loop, the loop in blocks, or a mixture."""
+"""Which kinds of stages there are, and which plan an experiment has: the loop, the loop in blocks, or a mixture."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from collapse_cli import learners
 from collapse_cli.config import Experiment
-from collapse_cli.engine.stage import Finished, Plan
+from collapse_cli.engine.stage import Finished, Plan, StageKind
 from collapse_cli.errors import InputError
 from collapse_cli.experiment import blocks, loop, mixture
+from collapse_cli.experiment.stages.block import BLOCK
+from collapse_cli.experiment.stages.cells import CELLS
+from collapse_cli.experiment.stages.combine import COMBINE
+from collapse_cli.experiment.stages.data import DATA
+from collapse_cli.experiment.stages.eval import EVAL
+from collapse_cli.experiment.stages.examine import EXAMINE
+from collapse_cli.experiment.stages.generate import GENERATE
+from collapse_cli.experiment.stages.mix import MIX
+from collapse_cli.experiment.stages.real import REAL
+from collapse_cli.experiment.stages.sample import SAMPLE
+from collapse_cli.experiment.stages.train import TRAIN
 from collapse_cli.learners.family import Family
+
+KINDS: tuple[StageKind, ...] = (
+    DATA,
+    TRAIN,
+    SAMPLE,
+    MIX,
+    EVAL,
+    REAL,
+    EXAMINE,
+    BLOCK,  # many generations
+    CELLS,  # many cells of a mixture
+    GENERATE,
+    COMBINE,
+)
 
 
 def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:

@@ -1,16 +1,18 @@
-"""THE LOOP. Generation 0 is fitted on real data; each later one on a mix of real rows and rows its parent made.
+"""THE LOOP. Generation 0 is fitted on real data; each later one on a mix of real rows and rows that its parent made.
 
-`plan` writes the whole experiment down as stages; `stages/` says what each is made from and what it does. Stages with
-equal keys are one stage: generation 0 is trained once for all policies of a seed without a special case.
+`step` does one generation of one lineage, in whatever way its verbs are done: `plan` has each verb add a stage, which is
+done later by a process of any kind (`stages/`); a block (`stages/block.py`) does them at once, in memory.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
 from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Generation, Plan, Stage
 from collapse_cli.experiment import policies
+from collapse_cli.experiment.policies import Policy
 from collapse_cli.experiment.stages.data import data_stage
 from collapse_cli.experiment.stages.eval import eval_stage
 from collapse_cli.experiment.stages.examine import examine_stage
@@ -19,41 +21,145 @@ from collapse_cli.experiment.stages.real import real_stage
 from collapse_cli.experiment.stages.sample import sample_stage
 from collapse_cli.experiment.stages.train import train_stage
 
+Model = TypeVar("Model")
+Rows = TypeVar("Rows")
+Measured = TypeVar("Measured")
+
+
+class Verbs(Protocol[Model, Rows, Measured]):
+    """What a generation is made by; `generation` is always the one that is being made."""
+
+    def sample(self, model: Model, corpus: Rows, generation: int) -> Rows:
+        """The rows that the model of the generation before makes; it was fitted on `corpus`."""
+
+    def mix(self, samples: list[Rows], generation: int) -> Rows:
+        """Real rows and these, as the policy says."""
+
+    def fit(self, start: Model | None, corpus: Rows, generation: int) -> Model:
+        """A model fitted on a corpus, from another or from the base model."""
+
+    def measure(self, model: Model, corpus: Rows, first: Measured | None, generation: int) -> Measured:
+        """A model, fitted on `corpus`, on real test data, beside what was measured of generation 0."""
+
+
+@dataclass
+class Lineage(Generic[Model, Rows, Measured]):
+    """Models that descend from each other: those of one policy and seed.
+
+    Attributes:
+        init: what each starts from: the base model, generation 0 (`gen0`) or the previous model.
+        real: the original corpus.
+        corpus: what the newest model was fitted on.
+        samples: rows that models made: of all so far where the policy accumulates, else of the newest.
+        first, measured: the model of generation 0, and what was measured of it.
+    """
+
+    policy: Policy
+    init: str
+    real: Rows
+    corpus: Rows = field(init=False)
+    samples: list[Rows] = field(default_factory=list)
+    model: Model | None = None
+    first: Model | None = None
+    measured: Measured | None = None
+
+    def __post_init__(self) -> None:
+        self.corpus = self.real
+
+
+def step(
+    line: Lineage[Model, Rows, Measured], do: Verbs[Model, Rows, Measured], generation: int
+) -> tuple[Model, Measured]:
+    """One generation of one lineage: sample from its model, mix, fit the next model, measure it."""
+    corpus = line.real
+    if line.model is not None:
+        if line.policy.needs_samples:
+            made = do.sample(line.model, line.corpus, generation)
+            line.samples = [*line.samples, made] if line.policy.accumulates else [made]
+        corpus = do.mix(line.samples, generation)
+    start = {"base": None, "gen0": line.first, "previous": line.model}[line.init]
+    model = do.fit(start, corpus, generation)
+    measured = do.measure(model, corpus, line.measured, generation)
+    if line.model is None:
+        line.first, line.measured = model, measured
+    line.model, line.corpus = model, corpus
+    return model, measured
+
 
 def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
-    """The stages of an experiment. `config` is resolved (hashes filled in); `hints` say where its inputs are."""
+    """The stages of an experiment. `config` is resolved (hashes filled in); `hints` say where its inputs are.
+
+    Stages with equal keys are one stage: generation 0 is trained once for all policies of a seed without a special case.
+    """
     made, loop = Plan(), config.loop
-    mixers = {name: policies.parse(name) for name in loop.policies}
-    examines = config.eval.samples and learners.learner_class(config.learner).examines
     for seed in loop.seeds:
         data = data_stage(config, hints, seed)  # one for all seeds, but where the source is a distribution
-        corpora = dict.fromkeys(mixers, data)
-        samples: dict[str, list[Stage]] = {name: [] for name in mixers}
-        models: dict[str, list[Stage]] = {name: [] for name in mixers}
-        firsts: dict[str, Generation] = {}
+        lines = [Lineage[Stage, Stage, Stage](policies.parse(name), loop.init, data) for name in loop.policies]
+        plannings = [
+            Planning(made, config, hints, data, name, line.policy, seed)
+            for name, line in zip(loop.policies, lines, strict=True)
+        ]
         for generation in range(loop.generations + 1):
-            for name, policy in mixers.items():
-                where = (name, seed, generation)
-                made.add(data, *where)
-                if generation > 0:
-                    newest = samples[name] if policy.accumulates else samples[name][-1:]
-                    mixed = mix_stage(config, policy, data, newest if policy.needs_samples else [], seed, generation)
-                    corpora[name] = made.add(mixed, *where)
-                parents = {"base": [], "gen0": models[name][:1], "previous": models[name][-1:]}[loop.init]
-                trained = made.add(train_stage(config, hints, data, corpora[name], parents, seed, generation), *where)
-                models[name].append(trained)
-                first = firsts.get(name)
-                measured = made.add(eval_stage(config, trained, data, first.eval if first else None), *where)
-                examined = None
-                if examines or (policy.needs_samples and generation < loop.generations):
-                    sampled = sample_stage(config, policy, trained, data, corpora[name], seed, generation + 1)
-                    samples[name].append(made.add(sampled, *where))
-                if examines:
-                    reference, before = (first.train, first.samples) if first else (trained, None)
-                    real = made.add(real_stage(config, data, reference), *where)
-                    made_rows = samples[name][-1]
-                    examined = examine_stage(config, made_rows, data, corpora[name], real, reference, before)
-                    examined = made.add(examined, *where)
-                made.generations.append(Generation(*where, trained, measured, examined))
-                firsts.setdefault(name, made.generations[-1])
+            for line, planning in zip(lines, plannings, strict=True):
+                step(line, planning, generation)
     return made
+
+
+class Planning:
+    """The verbs of one lineage, each of which plans a stage."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        config: Experiment,
+        hints: Mapping[str, Any],
+        data: Stage,
+        name: str,
+        policy: Policy,
+        seed: int,
+    ) -> None:
+        self.plan, self.config, self.hints, self.data = plan, config, hints, data
+        self.name, self.policy, self.seed = name, policy, seed
+        self.examines = config.eval.samples and learners.learner_class(config.learner).examines
+        self.sampled: Stage | None = None  # what the newest model made
+        self.first: Generation | None = None
+
+    def sample(self, model: Stage, corpus: Stage, generation: int) -> Stage:
+        """Planned when the model was measured: what it made is measured, too."""
+        assert self.sampled is not None
+        return self.sampled
+
+    def mix(self, samples: Sequence[Stage], generation: int) -> Stage:
+        self._add(self.data, generation)
+        return self._add(mix_stage(self.config, self.policy, self.data, samples, self.seed, generation), generation)
+
+    def fit(self, start: Stage | None, corpus: Stage, generation: int) -> Stage:
+        if generation == 0:
+            self._add(self.data, generation)
+        stage = train_stage(self.config, self.hints, self.data, corpus, start, self.seed, generation)
+        return self._add(stage, generation)
+
+    def measure(self, model: Stage, corpus: Stage, first: Stage | None, generation: int) -> Stage:
+        """The model; and what it makes, of the last generation, too, where that is examined."""
+        config, data = self.config, self.data
+        measured = self._add(eval_stage(config, model, data, first), generation)
+        examined = None
+        if self.examines or (self.policy.needs_samples and generation < config.loop.generations):
+            sampled = sample_stage(config, self.policy, model, data, corpus, self.seed, generation + 1)
+            self.sampled = self._add(sampled, generation)
+            if self.examines:
+                examined = self._examined(self.sampled, model, corpus, generation)
+        made = Generation(self.name, self.seed, generation, model, measured, examined)
+        self.plan.generations.append(made)
+        self.first = self.first or made
+        return measured
+
+    def _examined(self, samples: Stage, model: Stage, corpus: Stage, generation: int) -> Stage:
+        """The rows that a model made, under the model of generation 0."""
+        reference, before = (self.first.train, self.first.samples) if self.first else (model, None)
+        real = self._add(real_stage(self.config, self.data, reference), generation)
+        stage = examine_stage(self.config, samples, self.data, corpus, real, reference, before)
+        return self._add(stage, generation)
+
+    def _add(self, stage: Stage, generation: int) -> Stage:
+        return self.plan.add(stage, self.name, self.seed, generation)

@@ -81,14 +81,14 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
             if wanted:
                 corpus = combine_stage(config, data, None, rows, 0, seed, end=True)
                 other = seed_for(seed, "generator", 0)  # it must not start from the weights that the cells start from
-                generator = train_stage(config, hints, data, made.add(corpus, "generator", seed, 0), [], other, 0)
+                generator = train_stage(config, hints, data, made.add(corpus, "generator", seed, 0), None, other, 0)
                 made.add(generator, "generator", seed, 0)
                 generators[rows] = made.add(generate_stage(config, generator, data, wanted, seed), "generator", seed, 0)
         for cell in grid:
             where = (cell.label, seed, 0)
             source = generators[cell.generator_rows or 0] if cell.synthetic else None
             corpus = made.add(combine_stage(config, data, source, cell.real, cell.synthetic, seed), *where)
-            trained = train_stage(sized[cell.size], hints, data, corpus, [], seed, 1)
+            trained = train_stage(sized[cell.size], hints, data, corpus, None, seed, 1)
             trained = made.add(trained, *where)
             measured = made.add(eval_stage(config, trained, data, None), *where)
             made.generations.append(Generation(*where, trained, measured, about=cell.record()))

@@ -12,9 +12,9 @@ from support.kinds import kind
 
 from collapse_cli import config
 from collapse_cli.engine.stage import Plan, Stage, canonical, digest, seed_for
-from collapse_cli.experiment import stages
+from collapse_cli.experiment import kinds
+from collapse_cli.experiment.kinds import KINDS
 from collapse_cli.experiment.loop import plan
-from collapse_cli.experiment.stages import KINDS
 
 # --- canonical JSON ---------------------------------------------------------------------------------------------------
 
@@ -95,34 +95,34 @@ def test_equal_bytes_mean_equal_values(first: object, second: object) -> None:
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 DATA = Stage(
-    stages.DATA,
+    kinds.DATA,
     {"learner": "lm", "data": {"sha256": "0" * 64, "block_size": 64, "line_bos": False}, "tokenizer": {"bpe": 512}},
 )
 TRAIN = Stage(
-    stages.TRAIN,
+    kinds.TRAIN,
     {"learner": "lm", "model": {"sha256": "1" * 64}, "train": {"epochs": 5, "lr": 2e-5}, "base": 7},
     {"data": DATA, "corpus": DATA},
     11,
 )
 SAMPLE = Stage(
-    stages.SAMPLE,
+    kinds.SAMPLE,
     {"learner": "lm", "sample": {"prompts": "real", "new_tokens": 64}, "policy": {"rule": "keep", "percent": 10.0}},
     {"model": TRAIN, "data": DATA, "prompts": DATA},
     13,
 )
 MIX = Stage(
-    stages.MIX,
+    kinds.MIX,
     {"learner": "lm", "policy": {"rule": "keep", "percent": 10.0}, "growing": False, "generation": 1},
     {"data": DATA, "synthetic-00001": SAMPLE},
     17,
 )
 EVAL = Stage(
-    stages.EVAL,
+    kinds.EVAL,
     {"learner": "lm", "eval": {"protocol": "block", "context": 0, "stride": 0}},
     {"model": TRAIN, "data": DATA},
 )
 BLOCK = Stage(
-    stages.BLOCK,
+    kinds.BLOCK,
     {"learner": "gaussian", "verbs": {"train": {"model": {"unbiased": False, "trials": 1}}}, "generations": [1, 250]},
     {"data": DATA, "first": DATA, "before": DATA},
     0,

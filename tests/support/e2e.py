@@ -317,7 +317,7 @@ def _fork(job: Mapping[str, Any]) -> int:
 def _arm(job: Mapping[str, Any]) -> None:
     """Make the stage bodies of this process tell how far they come, and strike where the job says."""
     from collapse_cli.engine.store import Store
-    from collapse_cli.experiment.stages import KINDS
+    from collapse_cli.experiment.kinds import KINDS
     from collapse_cli.lm import sample
 
     sample.MOST_SEQUENCES["cpu"] = job.get("most_rows", sample.MOST_SEQUENCES["cpu"])

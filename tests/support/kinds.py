@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from collapse_cli.engine.stage import Body, Cost, StageKind
-from collapse_cli.experiment.stages import KINDS
+from collapse_cli.experiment.kinds import KINDS
 
 
 def kind(word: str, version: int = 1, body: Body = lambda stage, inputs, place: {}) -> StageKind:

@@ -5,7 +5,8 @@ functions do the work here too; only what lies between two generations stays in 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from collapse_cli.engine import checkpoint
 from collapse_cli.engine.stage import Cost, Finished, Place, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment import policies
 from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.loop import Lineage, step
 from collapse_cli.experiment.policies import Policy
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, first_measure, on_one_thread
 from collapse_cli.experiment.stages.mix import apart
@@ -75,100 +77,97 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 
 
 class Chain:
-    """One policy's generations, and what is carried from one to the next."""
+    """One policy's generations, and what is carried from one to the next; and the verbs they are made by, in memory."""
 
     def __init__(self, stage: Stage, inputs: Mapping[str, Finished], scratch: Path) -> None:
         params = stage.params
         self.stage, self.scratch, self.params = stage, scratch, params
         self.first_generation = params["generations"][0]
+        # generation 0 has no policy of its own: it is fitted on real rows whatever that is
         self.policy = Policy(**params["policy"]) if params["policy"] else None
         data = inputs["data"]
-        self.real, self.test, self.reserve = (
+        real, self.test, self.reserve = (
             Dataset.load(data.file(f"{name}.safetensors")) for name in ("train", "test", "reserve")
         )
         self.hints = {**stage.hints, "encoded": data.folder, "about": data.facts}
-        accumulates = self.policy is not None and self.policy.accumulates
+        self.line = Lineage[State, Dataset, Dataset](self.policy or Policy("keep"), params["init"], real)
         known = learners.learner_class(params["learner"])
         self.sums = known.summarises and (self.policy is None or self.policy.rule == "accumulate")
-        self.keeps_rows = accumulates and not self.sums
+        self.keeps_rows = self.line.policy.accumulates and not self.sums
+        self.continues_corpus = params["prompts"] == "previous" and (self.policy is None or not self.sums)
+        self.earlier = 0  # how many of the samples are of the blocks before
+        self.summary: State = {}  # sums over the corpus that accumulates
         self.facts: list[dict[str, Any]] = []
         self.models: list[State] = []
-        self.made: list[Dataset] = []  # of this block, and, at its front, of those before
-        self.earlier = 0
-        self.model: State | None = None
-        self.corpus: Dataset | None = None  # of the generation before, where samples continue it
-        self.summary: State = {}  # sums over the corpus that accumulates
-        self.origin_model: State | None = None  # generation 0's
-        self.first: Dataset | None = None  # what measuring generation 0 gave
+        self._facts: dict[str, Any] = {}  # of the generation that is being made
         if "first" in inputs:
             self._inherit(inputs)
 
     def step(self, generation: int) -> None:
-        """Sample from the model, mix, fit the next one, measure it: the four stages of the loop."""
-        run, seconds = self.stage.seed, {}
-        facts: dict[str, Any] = {}
-        clock = time.perf_counter()
-        new: Dataset | None = None
-        if generation > 0:
-            assert self.policy is not None
-            facts["sample_tokens"] = 0
-            if self.policy.needs_samples:
-                new, told = self._sampled(generation)
-                facts |= told
-                seconds["sample"], clock = _since(clock)
-        learner = self._learner("train", base=seed_for(run, "base", 0))
-        start = {"base": None, "gen0": self.origin_model, "previous": self.model}[self.params["init"]]
-        if start is not None:
-            learner.restore(start)
-        if self.sums and self.policy is not None:
-            assert new is not None
-            self.summary = learner.merge(self.summary, learner.summarise(new))
-            learner.fit_summary(self.summary)
-            synthetic = len(self.real) * generation
-            rows = {"train_rows": len(self.real) + synthetic, "real_rows": len(self.real), "synthetic_rows": synthetic}
-        else:
-            corpus = self._mixed(generation, new)
-            seconds["mix"], clock = _since(clock)
-            learner.fit(corpus, seed=seed_for(run, "train", generation), scratch=self.scratch)
-            rows = counted(corpus)
-            if self.params["prompts"] == "previous":
-                self.corpus = corpus
-            if generation == 0 and self.sums:
-                self.summary = learner.summary_of(corpus)
-        facts |= learner.facts | rows
-        self.model = learner.state()
-        seconds["train"], clock = _since(clock)
-        judge = self._learner("eval")
-        judge.restore(self.model)
-        measured = judge.measure(self.test, self.first)
-        if generation == 0:
-            self.first, self.origin_model = measured, self.model
-        seconds["eval"], _ = _since(clock)
-        self.models.append(self.model)
-        self.facts.append(facts | judge.facts | {"seconds": seconds})
+        """One more generation."""
+        self._facts = {"sample_tokens": 0, "seconds": {}} if generation > 0 else {"seconds": {}}
+        model, _ = step(self.line, self, generation)
+        self.models.append(model)
+        self.facts.append(self._facts)
 
-    def _sampled(self, generation: int) -> tuple[Dataset, dict[str, Any]]:
-        assert self.policy is not None
-        assert self.model is not None
-        params = which_rows(self.policy, self.stage.seed, generation, growing=self.params["growing"])
-        learner = self._learner("sample")
-        learner.restore(self.model)
-        corpus = self.real if self.corpus is None else self.corpus
-        seed = seed_for(self.stage.seed, "sample", generation)
-        new, _ = continued(learner, corpus, len(self.real), params, seed=seed, scratch=self.scratch, shown=NONE)
-        if self.keeps_rows:
-            self.made.append(new)
-        return new, learner.facts
+    def sample(self, model: State, corpus: Dataset, generation: int) -> Dataset:
+        with self._timed("sample"):
+            real = self.line.real
+            which = which_rows(self.line.policy, self.stage.seed, generation, growing=self.params["growing"])
+            learner = self._learner("sample")
+            learner.restore(model)
+            source, seed = corpus if self.continues_corpus else real, seed_for(self.stage.seed, "sample", generation)
+            made, _ = continued(learner, source, len(real), which, seed=seed, scratch=self.scratch, shown=NONE)
+        self._facts |= learner.facts
+        return made
 
-    def _mixed(self, generation: int, new: Dataset | None) -> Dataset:
-        if self.policy is None or generation == 0:
-            return self.real
-        synthetic = self.made if self.keeps_rows else ([] if new is None else [new])
-        seed, growing = seed_for(self.stage.seed, "mix", generation), self.params["growing"]
-        trials = self.params.get("trials", 1)
-        return policies.mix(
-            self.policy, self.real, self.reserve, synthetic, generation, seed, growing=growing, trials=trials
-        )
+    def mix(self, samples: list[Dataset], generation: int) -> Dataset:
+        if self.sums:
+            return samples.pop()  # sums stand for all rows before
+        with self._timed("mix"):
+            return policies.mix(
+                self.line.policy,
+                self.line.real,
+                self.reserve,
+                samples,
+                generation,
+                seed_for(self.stage.seed, "mix", generation),
+                growing=self.params["growing"],
+                trials=self.params.get("trials", 1),
+            )
+
+    def fit(self, start: State | None, corpus: Dataset, generation: int) -> State:
+        with self._timed("train"):
+            learner = self._learner("train", base=seed_for(self.stage.seed, "base", 0))
+            if start is not None:
+                learner.restore(start)
+            if self.sums and generation > 0:
+                real, synthetic = len(self.line.real), len(self.line.real) * generation
+                self.summary = learner.merge(self.summary, learner.summarise(corpus))
+                learner.fit_summary(self.summary)
+                rows = {"train_rows": real + synthetic, "real_rows": real, "synthetic_rows": synthetic}
+            else:
+                learner.fit(corpus, seed=seed_for(self.stage.seed, "train", generation), scratch=self.scratch)
+                rows = counted(corpus)
+                if self.sums:
+                    self.summary = learner.summary_of(corpus)
+            model = learner.state()
+        self._facts |= learner.facts | rows
+        return model
+
+    def measure(self, model: State, corpus: Dataset, first: Dataset | None, generation: int) -> Dataset:
+        with self._timed("eval"):
+            learner = self._learner("eval")
+            learner.restore(model)
+            measured = learner.measure(self.test, first)
+        self._facts |= learner.facts
+        return measured
+
+    @contextmanager
+    def _timed(self, verb: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._facts["seconds"][verb] = round(time.perf_counter() - start, 6)
 
     def _learner(self, verb: str, **more: Any) -> Family:
         settings = {"learner": self.params["learner"], **self.params["verbs"][verb], **more}
@@ -180,41 +179,46 @@ class Chain:
 
     def _inherit(self, inputs: Mapping[str, Finished]) -> None:
         first, before = inputs["first"], inputs["before"]
-        self.first = Dataset.load(first.file(ROWS))
-        self.origin_model = models_of(first)[0]
-        self.model = models_of(before)[max(models_of(before))]
+        line, models = self.line, models_of(before)
+        line.measured, line.first = Dataset.load(first.file(ROWS)), models_of(first)[0]
+        line.model = models[max(models)]
         carried, _ = checkpoint.read(before.file(CARRIED)) or ({}, None)
         self.summary = carried if self.sums else {}
         if self.params["prompts"] == "previous":
-            self.corpus = Dataset.load(before.file(CORPUS))
+            line.corpus = Dataset.load(before.file(CORPUS))
         for name in sorted(name for name in inputs if name.startswith("made-")):
             rows = Dataset.load(inputs[name].file(MADE))
-            self.made += [rows.take(np.flatnonzero(rows.origin == one)) for one in np.unique(rows.origin)]
-        self.earlier = len(self.made)
+            line.samples += [rows.take(np.flatnonzero(rows.origin == one)) for one in np.unique(rows.origin)]
+        self.earlier = len(line.samples)
 
     def save(self, folder: Path) -> None:
         """What other blocks, and `collapse eval`, want to know of this one."""
-        assert self.first is not None
+        line = self.line
+        assert line.measured is not None
         size = sum(array.nbytes for state in self.models for array in state.values())
         kept = range(len(self.models)) if size <= LARGEST else [len(self.models) - 1]
         arrays = {f"{self.first_generation + i}.{name}": a for i in kept for name, a in self.models[i].items()}
         checkpoint.write(folder / MODELS, arrays, None)
         if self.first_generation == 0:
-            self.first.save(folder / ROWS)
+            line.measured.save(folder / ROWS)
         if self.summary:
             checkpoint.write(folder / CARRIED, self.summary, None)
-        if self.corpus is not None:
-            self.corpus.save(folder / CORPUS)
+        if self.params["prompts"] == "previous":
+            (line.corpus if self.continues_corpus else line.real).save(folder / CORPUS)
         if self.keeps_rows:
-            Dataset.concat(self.made[self.earlier :]).save(folder / MADE)
+            Dataset.concat(line.samples[self.earlier :]).save(folder / MADE)
 
     def write(self, scratch: Path) -> None:
         """A checkpoint of all that `step` changes."""
         arrays = {f"model.{i}.{name}": array for i, state in enumerate(self.models) for name, array in state.items()}
         arrays |= {f"summary.{name}": array for name, array in self.summary.items()}
-        parts = {f"made.{i}": rows for i, rows in enumerate(self.made[self.earlier :])}
-        parts |= {"corpus.": self.corpus} if self.corpus is not None else {}
-        parts |= {"first.": self.first} if self.first is not None and self.first_generation == 0 else {}
+        line, parts = self.line, dict[str, Dataset]()
+        if self.keeps_rows:
+            parts |= {f"made.{i}": rows for i, rows in enumerate(line.samples[self.earlier :])}
+        if self.continues_corpus:
+            parts["corpus."] = line.corpus
+        if self.first_generation == 0 and line.measured is not None:
+            parts["first."] = line.measured
         for key, rows in parts.items():
             arrays |= {f"{key}.{name}": array for name, array in rows.arrays.items()} | {f"{key}.origin": rows.origin}
         checkpoint.keep(scratch / "block.safetensors", arrays, {"facts": self.facts, "parts": list(parts)})
@@ -227,17 +231,18 @@ class Chain:
         arrays, said = found
         self.facts = said["facts"]
         self.models = [_part(arrays, f"model.{i}.") for i in range(len(self.facts))]
-        self.model = self.models[-1]
+        line = self.line
+        line.model = self.models[-1]
         self.summary = _part(arrays, "summary.")
         for key in said["parts"]:
             part = _part(arrays, f"{key}.")
             rows = Dataset(part, part.pop("origin"))
             if key == "corpus.":
-                self.corpus = rows
+                line.corpus = rows
             elif key == "first.":
-                self.first, self.origin_model = rows, self.models[0]
+                line.measured, line.first = rows, self.models[0]
             else:
-                self.made.append(rows)
+                line.samples.append(rows)
         return int(self.first_generation) + len(self.facts)
 
 
@@ -253,11 +258,6 @@ def models_of(block: Finished) -> dict[int, State]:
 
 def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> State:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def _since(start: float) -> tuple[float, float]:
-    now = time.perf_counter()
-    return round(now - start, 6), now
 
 
 def cost(stage: Stage, size: Size) -> Cost:

@@ -1,6 +1,6 @@
 """A model fitted on a corpus, from the base model or from an earlier generation's weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from collapse_cli.config import Experiment
@@ -15,12 +15,12 @@ def train_stage(
     hints: Mapping[str, Any],
     data: Stage,
     corpus: Stage,
-    parents: Sequence[Stage],
+    start: Stage | None,
     seed: int,
     generation: int,
 ) -> Stage:
-    """The model of a generation; it starts from the last of `parents`, or from the base model where there is none."""
-    inputs = {"data": data, "corpus": corpus} | ({"init": parents[-1]} if parents else {})
+    """The model of a generation; it starts from `start`, or from the base model where that is none."""
+    inputs = {"data": data, "corpus": corpus} | ({"init": start} if start else {})
     own_seed = seed_for(seed, "train", generation)
     return stage_of(TRAIN, config, inputs, own_seed, hints, verb="train", base=seed_for(seed, "base", 0))
 
