@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from collapse_cli import files
 from collapse_cli.config.families import DRAWN, BlobsConfig, Families, RegressionConfig
-from collapse_cli.families import DEFAULT
+from collapse_cli.families import DEFAULT, FAMILIES
 from collapse_cli.families.section import Section
 
 LOWEST_RANK = 1e9  # of beams that ended: one that must not win has this below 0
@@ -266,8 +266,7 @@ class Experiment(Families):
 
     kind: Literal["generational", "mixture"] = "generational"
     """The loop over generations, or one generation and a grid over the mixture of real and synthetic rows."""
-    learner: str = DEFAULT
-    """The model family: lm, ngram, gaussian, gmm, vae, ridge, projections, mlp."""
+    learner: str = Field(default=DEFAULT, description=f"The model family: {', '.join(FAMILIES)}.")
     loop: LoopConfig = LoopConfig()
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

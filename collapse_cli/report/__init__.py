@@ -37,7 +37,7 @@ def write_markdown(folders: Sequence[RunFolder], out: Path, *, forecast: bool = 
     """
     from collapse_cli.report.ahead import look
     from collapse_cli.report.markdown import markdown
-    from collapse_cli.report.press import write
+    from collapse_cli.report.paper import write
 
     runs = read(folders)
     series = series_of(runs)
@@ -57,7 +57,7 @@ def write_figures(folders: Sequence[RunFolder], folder: Path, formats: Sequence[
     Raises:
         ConfigError: as `write_report`.
     """
-    from collapse_cli.report.press import write
+    from collapse_cli.report.paper import write
 
     runs = read(folders)
     return write(runs, series_of(runs), folder, formats)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from collapse_cli.errors import ConfigError
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.report.press import DRAWN
+from collapse_cli.report.paper import DRAWN
 
 
 def check(folders: Sequence[RunFolder], out: Path, figures: Path | None, *, markdown: bool = False) -> None:

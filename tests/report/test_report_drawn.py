@@ -13,8 +13,9 @@ from support.pages import Text, figures_of, report, series
 
 from collapse_cli.families import INSTRUMENTS
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.report import markup, paper, write_markdown
+from collapse_cli.report import markup, write_markdown
 from collapse_cli.report.figures import apart, bounded, level, log_ticks
+from collapse_cli.report.paper import canvas, of_text
 from collapse_cli.report.reading import read, series_of
 from collapse_cli.report.tables import published_table
 
@@ -42,7 +43,7 @@ def test_runs_of_one_policy_have_a_colour_and_a_dash_each(variants: Path) -> Non
     found = series_of(read([RunFolder(variants, f"x-{name}") for name in VARIANTS]))
     assert [one.colour for one in found] == [0, 1, 2, 3, 4]
     assert len({one.policy_index for one in found}) == 1
-    lines = [line.get_color() for line in paper._perplexity(found).axes[0].get_lines()]
+    lines = [line.get_color() for line in of_text.perplexity([], found).axes[0].get_lines()]
     assert len(set(lines)) == 5
     tree = figures_of(report(variants, *(f"x-{name}" for name in VARIANTS)))
     assert len({(one["colour"], one["dash"]) for one in tree["series"]}) == 5
@@ -51,7 +52,7 @@ def test_runs_of_one_policy_have_a_colour_and_a_dash_each(variants: Path) -> Non
 def test_there_are_six_dashes_and_more_runs_still_differ() -> None:
     assert len({markup.dash(run) for run in range(6)}) == 6
     assert len({(run % markup.COLOURS, markup.dash(run)) for run in range(36)}) == 36
-    assert len(set(map(str, paper.DASHES))) == len(paper.DASHES) == markup.DASHES
+    assert len(set(map(str, canvas.DASHES))) == len(canvas.DASHES) == markup.DASHES
     script = (Path(markup.__file__).parent / "page.js").read_text(encoding="utf-8")
     dashes = re.search(r"const dashes = (\[.*\]);", script)
     assert dashes is not None
@@ -82,15 +83,15 @@ def test_bands_end_where_a_measure_does(tmp_path: Path) -> None:
         assert (ends.low, ends.high) == (0.0, most)
         bands = [t["y"] for t in figures_of(report(tmp_path, "run"))["figures"][name]["traces"][:2]]
         assert bands == [[0, 0], [most, most]]
-    axes = next(axes for axes in paper._diversity([one]).axes if axes.get_title() == MEASURES["mauve"].title)
+    axes = next(axes for axes in of_text.diversity([], [one]).axes if axes.get_title() == MEASURES["mauve"].title)
     (band,) = axes.collections
     assert (band.get_paths()[0].vertices[:, 1].min(), band.get_paths()[0].vertices[:, 1].max()) == (0, 1)
 
 
-@pytest.mark.parametrize("draw", [paper._perplexity, paper._histograms, paper._diversity])
+@pytest.mark.parametrize("draw", [of_text.perplexity, of_text.histograms, of_text.diversity])
 def test_legends_of_papers_lie_above_the_plots(variants: Path, draw: Any) -> None:
-    with matplotlib.rc_context(paper.STYLE):
-        figure = draw(series_of(read([RunFolder(variants, f"x-{name}") for name in VARIANTS])))
+    with matplotlib.rc_context(canvas.STYLE):
+        figure = draw([], series_of(read([RunFolder(variants, f"x-{name}") for name in VARIANTS])))
         figure.draw_without_rendering()
         (legend,) = figure.legends
         box = legend.get_window_extent()
@@ -101,7 +102,7 @@ def test_legends_of_papers_lie_above_the_plots(variants: Path, draw: Any) -> Non
 
 
 def test_histograms_of_papers_name_perplexities_as_people_do(variants: Path) -> None:
-    figure = paper._histograms(series(variants, "x-all"))
+    figure = of_text.histograms([], series(variants, "x-all"))
     said = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert len(said) >= 2
     assert all(re.fullmatch(r"[\d,.]+", one) for one in said)
@@ -124,7 +125,7 @@ def test_the_key_of_histograms_names_every_generation_or_says_that_it_does_not(
     every = list(range(generations + 1))
     assert (named == every) != (f"those between, {len(every)} in all" in key.group())
     assert (named[0], named[-1]) == (0, generations)
-    (legend,) = paper._histograms(series(tmp_path, "run")).legends
+    (legend,) = of_text.histograms([], series(tmp_path, "run")).legends
     between = f"each between (1 to {generations - 1})"
     assert [one.get_text() for one in legend.get_texts()] == ["generation 0", between, f"generation {generations}"]
 
@@ -138,13 +139,13 @@ def test_generation_0_alone_has_ticks(tmp_path: Path) -> None:
     assert low < mean < high
     assert len(axis["tickvals"]) >= 3
     assert all(low <= tick <= high for tick in axis["tickvals"])
-    axes = paper._perplexity(series(tmp_path, "run")).axes[0]
+    axes = of_text.perplexity([], series(tmp_path, "run")).axes[0]
     assert len(axes.get_yticks()) >= 3
     assert list(axes.get_xticks()) == [0]
     write_run(tmp_path, "more", policies=("keep-0",), generations=4)
     both = series_of(read([RunFolder(tmp_path, "run"), RunFolder(tmp_path, "more")]))
     for some in (both, both[::-1]):
-        ticks = paper._perplexity(some).axes[0].get_xticks()
+        ticks = of_text.perplexity([], some).axes[0].get_xticks()
         assert len(ticks) > 2
         assert all(tick == round(tick) for tick in ticks)
 

@@ -1,22 +1,26 @@
-"""All figures for papers by name, written to files."""
+"""Figures for papers: PNG at 300 dpi and SVG whose text is text. All of them by name, written to files."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from collapse_cli.report.paper import STYLE, TEXTS
-from collapse_cli.report.paper_families import DRAWN as FAMILIES
+from collapse_cli.report.grids import TITLES
+from collapse_cli.report.paper import of_families, of_text
+from collapse_cli.report.paper.canvas import STYLE
+from collapse_cli.report.paper.over_grids import mixture
 from collapse_cli.report.reading import Run, Series
 
-
-def _texts(draw: Callable[[Sequence[Series]], Any], runs: Sequence[Run], series: Sequence[Series]) -> Any:
-    return draw([one for one in series if one.run.text])
-
-
+# by name what is drawn where there are numbers for it, None where there are none
 DRAWN: Mapping[str, Callable[[Sequence[Run], Sequence[Series]], Any]] = {
-    **{name: partial(_texts, draw) for name, draw in TEXTS.items()},
-    **FAMILIES,
+    "perplexity": of_text.perplexity,
+    "histograms": of_text.histograms,
+    "deciles": of_text.deciles,
+    "diversity": of_text.diversity,
+    "headline": of_families.headline,
+    "measures": of_families.measures,
+    "pictures": of_families.pictures,
+    **{f"mixture_{axis}": partial(mixture, axis) for axis in TITLES},
 }
 
 

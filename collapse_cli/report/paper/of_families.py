@@ -1,0 +1,113 @@
+"""Figures of generations of other model families: headline measure, the others, pictures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from collapse_cli import families
+from collapse_cli.families import Measure, headline_measure, measures_of
+from collapse_cli.report.families import shown, strips_of, theory_of_series
+from collapse_cli.report.figures import TINY, apart, bounded, level, log_ticks
+from collapse_cli.report.paper.canvas import THEORY, WIDTH, draw_line, legend, log_axis, panels, plain, whole
+from collapse_cli.report.reading import Run, Series, thinned
+
+STRIPS = 8  # generations of which pictures are shown
+
+
+def _learners(series: Sequence[Series]) -> dict[str, list[Series]]:
+    found: dict[str, list[Series]] = {}
+    for one in series:
+        if not one.run.text:
+            found.setdefault(one.run.learner, []).append(one)
+    return found
+
+
+def headline(runs: Sequence[Run], series: Sequence[Series]) -> Any:
+    found = _learners(series)
+    drawn = {
+        learner: own
+        for learner, own in found.items()
+        if any(one.by_seed(families.headline(learner, "generational").name) for one in own)
+    }
+    if not drawn:
+        return None
+    figure, grid = panels(len(drawn), 2.7)
+    for axes, (learner, own) in zip(grid, drawn.items(), strict=False):
+        top = families.headline(learner, "generational")
+        _measured(axes, own, headline_measure(learner, "generational"), log=top.log)
+        axes.set(ylabel=top.title, title=plain(learner) if len(drawn) > 1 else "")
+    legend(figure, grid[0], WIDTH if len(grid) > 1 else 3.5)
+    return figure
+
+
+def measures(runs: Sequence[Run], series: Sequence[Series]) -> Any:
+    wanted = [
+        (own, measure)
+        for learner, own in _learners(series).items()
+        for measure in measures_of(learner)
+        if measure.name != families.headline(learner, "generational").name
+        and any(one.by_seed(measure.name) for one in own)
+    ]
+    if not wanted:
+        return None
+    figure, grid = panels(len(wanted), 1.9)
+    for axes, (own, measure) in zip(grid, wanted, strict=False):
+        _measured(axes, own, measure, log=False)
+        axes.set(title=measure.title, ylabel=measure.unit)
+    legend(figure, grid[0], WIDTH if len(grid) > 1 else 3.5)
+    return figure
+
+
+def _measured(axes: Any, series: Sequence[Series], measure: Measure, *, log: bool) -> None:
+    """A field by generation, and theory through it."""
+    seen: list[float] = []
+    said = False
+    for one in series:
+        means = shown(one, measure, log=log) if log else bounded(one, measure)
+        if not means:
+            continue
+        draw_line(axes, one, means)
+        seen += [end for there in means.values() for end in (there.mean, there.low, there.high) if end is not None]
+    for one in series:
+        theory = {g: y for g, y in theory_of_series(one, measure.name).items() if y > TINY or not log}
+        if theory:
+            axes.plot(list(theory), list(theory.values()), label=None if said else "theory", **THEORY)
+            said = True
+    axes.set(xlabel="generation")
+    whole(axes)
+    if log and seen:
+        axes.set_yscale("log")
+        low, high = apart(min(seen), max(seen))
+        if low < min(seen):
+            axes.set_ylim(low, high)
+        log_axis(axes.yaxis, log_ticks(low, high))
+    elif seen and (ends := level(seen, measure)):
+        axes.set_ylim(*ends)
+    elif measure.zero and min(seen, default=0.0) >= 0:
+        axes.set_ylim(bottom=0)
+
+
+def pictures(runs: Sequence[Run], series: Sequence[Series]) -> Any:
+    import numpy as np
+
+    found = [(one, strips_of(one)) for one in series]
+    found = [(one, {g: strips[g] for g in thinned(sorted(strips), STRIPS)}) for one, strips in found if strips]
+    if not found:
+        return None
+    rows = max(len(strips) for _, strips in found)
+    figure, grid = panels(min(len(found), 6), 0.32 * rows + 0.4)
+    for axes, (one, strips) in zip(grid, found, strict=False):
+        images = []
+        for held in strips.values():
+            width, height, grey = held.strip()
+            images.append(np.frombuffer(grey, np.uint8).reshape(height, width))
+        widest = max(image.shape[1] for image in images)
+        whole_image = np.concatenate([np.pad(image, ((0, 2), (0, widest - image.shape[1]))) for image in images])
+        axes.imshow(whole_image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        middles = np.cumsum([image.shape[0] + 2 for image in images]) - images[0].shape[0] / 2
+        axes.set_yticks(middles, [str(g) for g in strips])
+        axes.set_xticks([])
+        axes.set_title(plain(one.label))
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+    grid[0].set_ylabel("generation")
+    return figure

@@ -1,0 +1,144 @@
+"""Figures of generations of models of text: perplexity, histograms, deciles, diversity."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from collapse_cli.families import INSTRUMENTS
+from collapse_cli.report.figures import apart, exponential, log_ticks, perplexities
+from collapse_cli.report.paper.canvas import (
+    WIDTH,
+    draw_curve,
+    draw_line,
+    legend,
+    log_axis,
+    new_axes,
+    panels,
+    plain,
+    whole,
+)
+from collapse_cli.report.reading import Histogram, Run, Series, pooled
+
+SHOWN = ("distinct_2", "self_bleu", "unigram_entropy", "rep_4", "near_duplicate_rate", "mauve")
+
+
+def _texts(series: Sequence[Series]) -> list[Series]:
+    return [one for one in series if one.run.text]
+
+
+def perplexity(runs: Sequence[Run], series: Sequence[Series]) -> Any:
+    found = [(one, there) for one in _texts(series) if (there := perplexities(one))]
+    if not found:
+        return None
+    figure, (axes,) = new_axes(1, 1, 3.5, 2.7)
+    for one, means in found:
+        draw_line(axes, one, means)
+    seen = [y for _, means in found for m in means.values() for y in (m.mean, m.low, m.high) if y is not None]
+    axes.set(xlabel="generation", ylabel="perplexity on real test text", yscale="log")
+    whole(axes)
+    low, high = apart(min(seen), max(seen))
+    if low < min(seen):
+        axes.set_ylim(low, high)
+    log_axis(axes.yaxis, log_ticks(low, high))
+    legend(figure, axes, 3.5)
+    return figure
+
+
+def histograms(runs: Sequence[Run], series: Sequence[Series]) -> Any:
+    found: list[tuple[Series, dict[int, Histogram]]] = []
+    for one in _texts(series):
+        there = {g: histogram for g in one.generations if (histogram := pooled(one.at(g))) is not None}
+        if there:
+            found.append((one, there))
+    if not found:
+        return None
+    figure, grid = panels(len(found), 2.1)
+    last = max(max(there) for _, there in found) or 1
+    highest = max(max(h.counts) / sum(h.counts) for _, there in found for h in there.values())
+    for axes, (one, there) in zip(grid, found, strict=False):
+        for g, h in there.items():
+            shares = [count / sum(h.counts) for count in h.counts]
+            edges = [exponential(h.low + index * h.width) for index in range(len(h.counts) + 1)]
+            ends = g in (min(there), max(there))
+            axes.stairs(
+                shares,
+                edges,
+                color=_tone(g / last),
+                linewidth=1.3 if ends else 0.6,
+                linestyle="--" if g == min(there) else "-",
+                label=f"generation {g}" if g == min(there) else None,
+            )
+        axes.set(title=plain(one.label), xscale="log", xlabel="perplexity under generation 0", ylim=(0, highest * 1.05))
+        low, high = axes.get_xlim()
+        ticks = log_ticks(low, high)
+        step = -(-len(ticks["tickvals"]) // 4)  # words as wide as 10,000 four times in a third of a page
+        log_axis(axes.xaxis, {name: some[::step] for name, some in ticks.items()})
+        axes.set_xlim(low, high)
+    _generations(figure, grid[0], sorted({g for _, there in found for g in there}), last)
+    grid[0].set_ylabel("share of samples")
+    return figure
+
+
+def deciles(runs: Sequence[Run], series: Sequence[Series]) -> Any:
+    found = []
+    for one in _texts(series):
+        rows = [one.means("nll_change_by_decile", decile) for decile in range(10)]
+        if steps := sorted({g for row in rows for g in row}):
+            found.append((one, steps, [[row[g].mean if g in row else float("nan") for g in steps] for row in rows]))
+    if not found:
+        return None
+    figure, grid = panels(len(found), 2.2)
+    seen = [z for _, _, rows in found for row in rows for z in row if z == z]
+    highest = max(*seen, 1e-3)
+    image = None
+    for axes, (one, steps, changes) in zip(grid, found, strict=False):
+        image = axes.imshow(
+            changes, aspect="auto", origin="lower", cmap="cividis_r", vmin=min(0.0, *seen), vmax=highest
+        )
+        for decile, row in enumerate(changes):
+            for column, z in enumerate(row):
+                if z < -0.02 * highest:  # better than generation 0: one colour scale cannot say it in grey
+                    axes.text(column, decile, "−", ha="center", va="center", fontsize=6)
+        shown = range(0, len(steps), max(1, len(steps) // 8))
+        axes.set_xticks(list(shown), [str(steps[index]) for index in shown])
+        axes.set_yticks([0, 9], ["frequent", "rare"])
+        axes.set(title=plain(one.label), xlabel="generation")
+    bar = figure.colorbar(image, ax=grid)
+    bar.set_label("nats/token above generation 0")
+    return figure
+
+
+def diversity(runs: Sequence[Run], series: Sequence[Series]) -> Any:
+    texts = _texts(series)
+    measures = [
+        measure for measure in INSTRUMENTS if measure.name in SHOWN and any(one.by_seed(measure.name) for one in texts)
+    ]
+    if not measures:
+        return None
+    figure, grid = panels(len(measures), 1.9)
+    for axes, measure in zip(grid, measures, strict=False):
+        draw_curve(axes, texts, measure)
+    legend(figure, grid[0], WIDTH if len(grid) > 1 else 3.5)
+    return figure
+
+
+def _generations(figure: Any, axes: Any, steps: Sequence[int], last: int) -> None:
+    """First and last generation, and what is drawn between."""
+    from matplotlib.lines import Line2D
+
+    first, *between = steps
+    lines = [Line2D([], [], color=_tone(first / last), linestyle="--", linewidth=1.3)]
+    names = [f"generation {first}"]
+    if len(between) > 1:
+        lines.append(Line2D([], [], color=_tone(between[(len(between) - 1) // 2] / last), linewidth=0.6))
+        told = between[:-1]
+        names.append(f"generation {told[0]}" if len(told) == 1 else f"each between ({told[0]} to {told[-1]})")
+    if between:
+        lines.append(Line2D([], [], color=_tone(between[-1] / last), linewidth=1.3))
+        names.append(f"generation {between[-1]}")
+    figure.legend(lines, names, loc="outside upper center", ncols=1 if axes.figure.get_figwidth() < WIDTH else 3)
+
+
+def _tone(t: float) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["cividis_r"](0.12 + 0.88 * t)
