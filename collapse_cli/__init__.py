@@ -3,7 +3,7 @@
 Start reading in `loop.py`: it holds the generational loop and the bodies of its stages.
 """
 
-from collapse_cli.process import let_threads_sleep
+from collapse_cli.threads import let_threads_sleep
 
 __version__ = "0.1.0"
 

@@ -1,15 +1,31 @@
 """`python -m collapse_cli`, and the command `collapse`: one line for each mistake of the user, and exit codes."""
 
-import errno
 import os
 import sys
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
-
-from collapse_cli.errors import UserError
 
 DONE, USAGE, INTERRUPTED, UNREAD = 0, 2, 130, 141  # 128 and the number of SIGINT, of SIGPIPE
+GOES_ON = "interrupted; the same command goes on where it stopped"
+
+
+def leave_at_once(*_: object) -> None:
+    """End the process where nothing is at stake yet: while libraries are loaded, an exception ends anywhere, with traces."""
+    os.write(2, f"collapse: {GOES_ON}\n".encode())
+    os._exit(INTERRUPTED)
+
+
+try:
+    import atexit
+    import errno
+    import signal
+    from collections.abc import Iterator
+    from contextlib import contextmanager, suppress
+    from pathlib import Path
+    from typing import Any
+
+    from collapse_cli.errors import UserError
+except KeyboardInterrupt:
+    leave_at_once()
+
 ADVICE = {
     errno.ENOSPC: "free some space (collapse gc) and run the same command again: what is finished is kept",
     errno.EDQUOT: "free some space (collapse gc) and run the same command again: what is finished is kept",
@@ -38,7 +54,40 @@ ADVICE = {
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line. Returns the exit code: 0 done, 2 the user's mistake, 130 interrupted, 141 nobody reads its output,
     1 anything else.
+
+    Without `arguments` it is the whole process that it runs, and Ctrl-C is answered from the first to the last.
     """
+    if arguments is not None:
+        return _run(arguments)
+    ends: list[int] = []
+    atexit.register(_end_as_interrupted, ends)  # the first of all, so that it is called when all others have been
+    with _no_traces():
+        ends.append(_run(None))
+    return ends[0]
+
+
+@contextmanager
+def _no_traces() -> Iterator[None]:
+    """For Ctrl-C before the command itself runs, and after it: no traceback of what is just loaded or taken down."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, as in the background of a shell
+        yield
+        return
+    signal.signal(signal.SIGINT, leave_at_once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, leave_at_once)
+
+
+def _end_as_interrupted(ends: list[int]) -> None:
+    """End with the code of main: where Ctrl-C struck in a text that was executed, as dataclasses do, Python would end the
+    process by the signal instead.
+    """
+    if ends == [INTERRUPTED]:
+        os._exit(INTERRUPTED)  # what is written has been flushed, or said to be lost
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         Path.cwd()
     except OSError as error:
@@ -78,6 +127,8 @@ def _end(arguments: list[str] | None) -> int:
     # typer carries a click of its own or uses the one installed, by version: take the base of what it raises
     mistakes: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     try:
+        if signal.getsignal(signal.SIGINT) is leave_at_once:  # what is loaded from here on stands beside work
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = app(args=arguments, standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code
@@ -105,7 +156,7 @@ def _end(arguments: list[str] | None) -> int:
             raise
         return _say(_of_files(error), USAGE)
     if code == INTERRUPTED:  # typer makes an exit code of its own of Ctrl-C
-        return _say("interrupted; the same command goes on where it stopped", INTERRUPTED)
+        return _say(GOES_ON, INTERRUPTED)
     return code if isinstance(code, int) else DONE
 
 

@@ -1,4 +1,4 @@
-"""What holds for a whole process of ours: how its threads wait, how quiet its libraries are, how much memory it took."""
+"""What holds for a whole process of ours: how quiet its libraries are, how much memory it took."""
 
 import codecs
 import io
@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-
-SLEEPING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
 IN_ASCII = str.maketrans(
     {"×": "x", "≥": ">=", "≤": "<=", "²": "^2", "…": "...", "·": "-", "–": "-", "—": "-", "σ": "s"}
@@ -85,16 +83,6 @@ def _alike(error: UnicodeError) -> tuple[str, int]:
         raise error
     there = error.object[error.start : error.end].translate(IN_ASCII)
     return there.encode("ascii", "backslashreplace").decode("ascii"), error.end
-
-
-def let_threads_sleep() -> None:
-    """Let OpenMP's threads sleep while they wait for work. Does nothing where one of its settings is given from outside.
-
-    By default they spin: beside other work each of them holds a core that the thread they wait for needs
-    (docs/benchmarks.md, "Threads that wait"). Must be called before torch is imported; child processes inherit it.
-    """
-    if not any(os.environ.get(name) for name in (*SLEEPING, "KMP_BLOCKTIME")):
-        os.environ.update(SLEEPING)
 
 
 def quiet_libraries() -> None:
