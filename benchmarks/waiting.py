@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from collapse_cli.threads import SLEEPING
+from collapse_cli import SLEEPING
 
 WAYS: dict[str, dict[str, str]] = {
     "spin": {"GOMP_SPINCOUNT": "300000"},  # what GNU's OpenMP does where nothing is set

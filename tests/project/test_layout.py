@@ -64,7 +64,6 @@ def test_the_reading_of_imports_finds_some() -> None:
 MAY = {
     "errors": "",
     "process": "",
-    "threads": "",
     "files": "errors",
     "engine": "errors files process",
     "data": "errors files",
@@ -84,7 +83,7 @@ MAY = {
     "run": "errors files process data engine config families metrics lm learners records tracking experiment findings terminal report",
     "cli": "errors files process engine config lm theory simulate records findings terminal report run",
     "__main__": "errors process terminal cli",
-    "": "threads",
+    "": "",
 }
 # Within those rooms, what may be imported from them is these modules alone.
 OF_THEM = {
