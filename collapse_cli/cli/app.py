@@ -106,7 +106,8 @@ def run(
     console = terminal.console(stderr=as_json)
     with console.status("loading the libraries") if console.is_terminal else nullcontext():
         from collapse_cli.run import runner
-        from collapse_cli.terminal import printing
+        from collapse_cli.terminal.plan import print_plan
+        from collapse_cli.terminal.run import print_run, print_variants
 
     for note in asked.notes(tree, RunFolder(runs_dir, named), instead):
         terminal.line(console, f"note: {note}")
@@ -115,9 +116,9 @@ def run(
         print(json.dumps(results if tree.variants else results["runs"][0]))
         return
     for result in results["runs"]:
-        (printing.print_plan if dry_run else printing.print_run)(console, result)
+        (print_plan if dry_run else print_run)(console, result)
     if tree.variants and not dry_run:
-        printing.print_variants(console, results)
+        print_variants(console, results)
 
 
 @app.command("eval")
@@ -149,7 +150,8 @@ def evaluate(
     from collapse_cli.process import quiet_libraries
     from collapse_cli.records.runs import made_by, names_of_runs
     from collapse_cli.run import evaluate as again
-    from collapse_cli.terminal import console as show
+    from collapse_cli.terminal.evaluation import print_evaluation, print_model
+    from collapse_cli.terminal.progress import Progressing
 
     console = terminal.console(stderr=as_json)
     tree = parse_settings(settings or [])
@@ -169,18 +171,9 @@ def evaluate(
         if as_json:
             print(json.dumps(measured))
             return
-        for note in measured["notes"]:
-            terminal.line(console, f"note: {note}")
-        said = show.protocol(measured["protocol"], measured["predicted_tokens"])
-        facts = {
-            "perplexity": show.perplexity(measured["perplexity"]),
-            "word perplexity": show.word_perplexity(measured["word_perplexity"]),
-            "bits per byte": f"{measured['bits_per_byte']:.4f}",
-            "protocol": said,
-        }
-        console.print(show.facts_table(facts, f"{measured['model']} on the test text of {measured['data']}"))
+        print_model(console, measured)
         return
-    with show.Progressing(console, 1) as bar:
+    with Progressing(console, 1) as bar:
         bar.started("eval", folder.name)
         rows = again.evaluate_run(
             folder, data, tree, lambda done, total: bar.progress("eval", folder.name, done, total, "models")
@@ -188,9 +181,7 @@ def evaluate(
     if as_json:
         print(json.dumps(rows))
     else:
-        console.print(show.evaluation_table(rows, folder.name))
-        for said in show.protocols([row for row in rows if not row["pruned"]]):
-            terminal.line(console, said, "dim")
+        print_evaluation(console, rows, folder.name)
     if wrong := again.disagreements(rows):
         console.print(
             f"[red]of {how_many(len(rows), 'model')}, {len(wrong)} gave another perplexity than was logged[/]"
@@ -250,7 +241,7 @@ def compare(
     from collapse_cli.findings import compare as side_by_side
     from collapse_cli.findings import compare_families
     from collapse_cli.records.rundir import run_of
-    from collapse_cli.terminal import printing
+    from collapse_cli.terminal.comparison import print_comparison
 
     folders = [run_of(target, runs_dir) for target in targets]
     if compare_families.of_text([folder.tree() for folder in folders]):
@@ -261,7 +252,7 @@ def compare(
     if as_json:
         print(json.dumps(found.record()))
         return
-    printing.print_comparison(terminal.console(), found)
+    print_comparison(terminal.console(), found)
 
 
 @app.command()
@@ -277,6 +268,7 @@ def forecast(
     """Where a run is heading, and how much real data would stop it."""
     from collapse_cli.findings import forecast as ahead
     from collapse_cli.records.rundir import run_of
+    from collapse_cli.terminal.forecast import print_forecast
 
     folder = run_of(target, runs_dir)
     found = ahead.forecast(folder, factor=factor, generation=generation)
@@ -284,12 +276,7 @@ def forecast(
     if as_json:
         print(json.dumps(found))
         return
-    console = terminal.console()
-    for table in ahead.tables(found):
-        console.print(table)
-    commands = {option.get("command") for option in found["share"].get("next", [])}
-    for sentence in ahead.sentences(found):  # a command stays on one line, to be pasted
-        console.print(sentence, highlight=False, markup=False, emoji=False, soft_wrap=sentence in commands)
+    print_forecast(terminal.console(), found)
 
 
 app.add_typer(theory.app, name="theory")

@@ -5,8 +5,8 @@ import shutil
 import time
 from pathlib import Path
 
+from collapse_cli.metrics import numbers
 from collapse_cli.records.made_with import hardware, versions
-from collapse_cli.terminal import console as show
 
 
 def examine(runs: Path) -> dict[str, str]:
@@ -29,11 +29,11 @@ def examine(runs: Path) -> dict[str, str]:
         "memory": f"{machine['memory_gib']} GiB",
         "GPU": ", ".join(machine["gpus"]) or "none",
         "work is done on": device().type,
-        "float32": f"{show.number(matmul_speed('float32'))}FLOP/s",
-        "bfloat16": f"{show.number(matmul_speed('bfloat16'))}FLOP/s: "
+        "float32": f"{numbers.prefixed(matmul_speed('float32'))}FLOP/s",
+        "bfloat16": f"{numbers.prefixed(matmul_speed('bfloat16'))}FLOP/s: "
         + ("dtype = auto means bfloat16" if fast else "emulated, dtype = auto means float32"),
         "runs folder": f"{runs.absolute()}: " + ("writable" if os.access(place, os.W_OK) else "NOT WRITABLE"),
-        "disk": f"{show.size(shutil.disk_usage(place).free)} free there",
+        "disk": f"{numbers.size(shutil.disk_usage(place).free)} free there",
         "Hub": _hub(),
         "Hub cache": str(huggingface_hub.constants.HF_HUB_CACHE),
     }

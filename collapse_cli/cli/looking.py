@@ -87,8 +87,8 @@ def status(
         return
     from collapse_cli.records.rundir import run_of
     from collapse_cli.records.runs import store_of
-    from collapse_cli.terminal import console as show
-    from collapse_cli.terminal import printing
+    from collapse_cli.terminal.run import print_rows
+    from collapse_cli.terminal.text import facts_table
 
     folder = run_of(target, runs_dir)
     record, tree, rows, store = folder.record(), folder.tree(), folder.rows(), store_of(folder.runs)
@@ -111,21 +111,21 @@ def status(
         "stages": ", ".join(f"{kind} {entry[0]}/{entry[1]}" for kind, entry in stages.items()),
         "folder": str(folder.path),
     }
-    console.print(show.facts_table(facts, folder.name))
+    console.print(facts_table(facts, folder.name))
     if rows:
-        printing.print_rows(console, rows, tree)
+        print_rows(console, rows, tree)
 
 
 def presets(as_json: Json = False) -> None:
     """The shipped configurations."""
     from collapse_cli import config
-    from collapse_cli.terminal import console as show
+    from collapse_cli.terminal.text import facts_table
 
     found = {name: _first_comment(path) for name, path in config.presets().items()}
     if as_json:
         print(json.dumps(found))
     else:
-        terminal.console().print(show.facts_table(found, "presets, for --preset NAME"))
+        terminal.console().print(facts_table(found, "presets, for --preset NAME"))
 
 
 def options(
@@ -169,8 +169,8 @@ def gc(
 ) -> None:
     """Delete from the store what no run needs any more, and what killed runs left behind."""
     from collapse_cli.errors import ConfigError
+    from collapse_cli.metrics import numbers
     from collapse_cli.run.garbage import collect_garbage
-    from collapse_cli.terminal import console as show
 
     if not runs_dir.is_dir():
         raise ConfigError(f"there is no folder {str(runs_dir)!r} (--runs-dir)")
@@ -181,7 +181,7 @@ def gc(
     verb, kept = "would delete" if dry_run else "deleted", how_many(removed["kept"], "stage")
     terminal.console().print(
         f"{verb} {how_many(removed['stages'], 'stage')} that no run needs and what {how_many(removed['leftovers'], 'killed stage')} "
-        f"left behind ({show.size(removed['bytes'])}); {kept} {'would stay' if dry_run else 'stayed'}",
+        f"left behind ({numbers.size(removed['bytes'])}); {kept} {'would stay' if dry_run else 'stayed'}",
         highlight=False,
     )
 
@@ -189,13 +189,13 @@ def gc(
 def doctor(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
     """What this machine has: Python, torch, threads, GPU, bfloat16, disk, the Hub."""
     from collapse_cli.cli.doctor import examine
-    from collapse_cli.terminal import console as show
+    from collapse_cli.terminal.text import facts_table
 
     facts = examine(runs_dir)
     if as_json:
         print(json.dumps(facts))
     else:
-        terminal.console().print(show.facts_table(facts, "this machine"))
+        terminal.console().print(facts_table(facts, "this machine"))
 
 
 def warn_of_damage(folders: "Sequence[RunFolder]") -> None:

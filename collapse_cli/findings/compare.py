@@ -3,19 +3,15 @@
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from collapse_cli.errors import ConfigError
-from collapse_cli.findings.diagnosis import Diagnosis, PolicyDiagnosis, diagnose, factors
+from collapse_cli.findings.diagnosis import Diagnosis, PolicyDiagnosis, diagnose
 from collapse_cli.findings.expectations import number
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.intervals import LEVEL, NOISE, Interval, log_ratio, over_seeds, takes_noise_for_granted
 from collapse_cli.records.rundir import RunFolder
 
-if TYPE_CHECKING:
-    from collapse_cli.terminal.text import Table
-
-LONGEST_VALUE = 200  # characters of an option's value in a table
 INSTRUMENTS = {  # field -> heading, format
     "unigram_entropy": ("entropy", "{:.2f}"),
     "distinct_2": ("distinct-2", "{:.3f}"),
@@ -179,62 +175,6 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
     )
 
 
-def tables(found: Comparison) -> "list[Table]":
-    """A comparison for the terminal: perplexities and calls, instruments, paired differences, differing options."""
-    from collapse_cli.terminal.console import with_interval
-    from collapse_cli.terminal.text import Table, safe, short
-
-    several = len(found.runs) > 1
-
-    def table(title: str, *columns: str) -> Table:
-        made = Table(title, keys=2 if columns[:2] in (("run", "policy"), ("first", "second")) else 1)
-        for column in columns:
-            left = column in ("run", "policy", "calls", "first", "second")
-            made.add_column(column, justify="left" if left else "right")
-        return made
-
-    def who(run: str, policy: str) -> list[str]:
-        return [short(run), short(policy)] if several else [short(policy)]
-
-    step = found.generation
-    heads = ["run", "policy"] if several else ["policy"]
-    first = table(f"perplexity on real test text, generation {step}", *heads, "gen 0", f"gen {step}", "change", "calls")
-    measured = [name for name in INSTRUMENTS if any(name in entry.instruments for entry in found.entries)]
-    second = table(
-        f"samples and tail deciles, generation 0 → {step}", *heads, *(INSTRUMENTS[name][0] for name in measured)
-    )
-    for entry in found.entries:
-        mean, ends = factors(entry.ratio)
-        change = f"{mean}\n[dim]{ends}[/]" if ends else mean
-        both = (with_interval(entry.start), with_interval(entry.now))
-        first.add_row(*who(entry.run, entry.policy), *both, change, _said(entry.diagnosis))
-        second.add_row(*who(entry.run, entry.policy), *(_instrument(entry, name) for name in measured))
-    made = [first, second] if measured else [first]
-    if found.pairs:
-        third = table(
-            "perplexity of the first over the second, paired over seeds",
-            "first",
-            "second",
-            "ratio",
-            "95% interval",
-            "seeds",
-        )
-        for pair in found.pairs:
-            ends = "one seed: none"
-            if pair.ratio.low is not None and pair.ratio.high is not None:
-                ends = f"{pair.ratio.low:#.3g} to {pair.ratio.high:#.3g}{'' if pair.told_apart else ' [dim]not told apart[/]'}"
-            sides = [" ".join(who(*side)) for side in (pair.first, pair.second)]
-            third.add_row(*sides, f"{pair.ratio.mean:#.3g}", ends, ", ".join(map(str, pair.seeds)))
-        made.append(third)
-    if found.differences:
-        last = table("options in which they differ", "option", *map(short, found.runs))
-        last.columns[0].justify = "left"
-        for key, values in found.differences.items():
-            last.add_row(short(key), *("" if value is None else safe(value, LONGEST_VALUE) for value in values))
-        made.append(last)
-    return made
-
-
 # --- what goes into a comparison --------------------------------------------------------------------------------------
 
 
@@ -372,20 +312,3 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
-
-
-def _said(one: PolicyDiagnosis) -> str:
-    """Calls in short, a line each: `early 1`, `late 7`; `none`; `not measured`."""
-    called = [call for call in one.calls.values() if call.generation is not None]
-    if called:
-        called.sort(key=lambda call: call.generation or 0)
-        return "\n".join(f"{call.kind} {call.generation}" for call in called)
-    return "none" if any(call.evidence for call in one.calls.values()) else "not measured"
-
-
-def _instrument(entry: Entry, name: str) -> str:
-    if name not in entry.instruments:
-        return "[dim]…[/]"
-    first, now = entry.instruments[name]
-    form = INSTRUMENTS[name][1]
-    return form.format(now.mean) if first is None else f"[dim]{form.format(first.mean)} →[/] {form.format(now.mean)}"

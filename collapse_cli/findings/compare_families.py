@@ -6,21 +6,16 @@ Reads run folders only; imports neither torch nor learners.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from collapse_cli.errors import ConfigError
 from collapse_cli.families import Headline
 from collapse_cli.findings import expectations
 from collapse_cli.findings.diagnosis.families import family_verdict, headline_of, mixture_verdict
 from collapse_cli.metrics.intervals import Interval, over_seeds, paired
-from collapse_cli.metrics.words import spread, value
 from collapse_cli.records.rundir import RunFolder
 
-if TYPE_CHECKING:
-    from collapse_cli.terminal.text import Table
-
 Values = dict[str, dict[int, dict[int, float]]]  # policy (or cell) -> generation -> seed -> value
-MOST_PAIRS = 60
 
 
 @dataclass(frozen=True)
@@ -149,30 +144,6 @@ def compare_families(runs: Sequence[RunFolder]) -> FamilyComparison:
         {name: say(own, trees[name]) for name, own in rows.items()},
         tuple(_notes(entries)),
     )
-
-
-def tables(found: FamilyComparison) -> "list[Table]":
-    """A comparison for the terminal: the measure by run and policy, and paired differences."""
-    from collapse_cli.terminal.text import Table, short
-
-    where = f", generation {found.generation:,}" if found.generation else ""
-    first = Table(f"{found.measure.title}{where}", keys=2)
-    second = Table("first minus second, paired over seeds", keys=2)
-    starts, theories = (any(getattr(one, name) is not None for one in found.entries) for name in ("first", "theory"))
-    for column in ("run", "policy", *(("gen. 0",) if starts else ()), "now", *(("theory",) if theories else ())):
-        first.add_column(column, justify="left" if column in ("run", "policy") else "right")
-    for entry in found.entries:
-        start = [spread(entry.first) if entry.first else ""] if starts else []
-        theory = ["" if entry.theory is None else value(entry.theory)] if theories else []
-        first.add_row(short(entry.run), short(entry.policy), *start, spread(entry.now), *theory)
-    for column in ("first", "second", "difference", "seeds"):
-        second.add_column(column, justify="right" if column in ("difference", "seeds") else "left")
-    for pair in found.pairs[:MOST_PAIRS]:
-        sides = [short(" ".join(side)) for side in (pair.first, pair.second)]
-        second.add_row(*sides, spread(pair.difference), str(len(pair.seeds)))
-    if len(found.pairs) > MOST_PAIRS:
-        second.caption = f"the first {MOST_PAIRS} of {len(found.pairs)} pairs; all are in --json"
-    return [first, second] if found.pairs else [first]
 
 
 def _values(rows: Sequence[Mapping[str, Any]], name: str) -> Values:

@@ -13,6 +13,11 @@ LARGEST = math.log(sys.float_info.max)  # nats: of more there is no exponential
 NO_WORDS = "not defined: no white space parts the text into words"  # why there is no word perplexity
 
 
+def floored(floor: float) -> str:
+    """What a perplexity of n-grams depends on beside the text."""
+    return f"a token that the model gives no probability counts as {floor:g} (ngram.floor), and the perplexity depends on that"
+
+
 def perplexity(nll: float) -> float:
     """The exponential of the mean negative log-likelihood (nats per predicted token).
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from collapse_cli.findings.forecast import forecast_rows, sentences, vocabulary_of
-from collapse_cli.findings.forecast.tables import limit, to_come, when
-from collapse_cli.metrics.words import value
+from collapse_cli.findings.forecast.sentences import limit, to_come, when
+from collapse_cli.metrics.numbers import value
 from collapse_cli.report.figures import Figure, Trace, layout_of, log_ticks, perplexities, rounded
 from collapse_cli.report.reading import Run, Series
 from collapse_cli.report.text import label

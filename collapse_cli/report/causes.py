@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from collapse_cli.findings import sources
 from collapse_cli.metrics.intervals import Interval
-from collapse_cli.metrics.words import percent, spread
+from collapse_cli.metrics.numbers import percent, spread
 from collapse_cli.report.markup import cells, how_to_read, split
 from collapse_cli.report.reading import Run
 from collapse_cli.report.text import escaped

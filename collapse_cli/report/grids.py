@@ -9,7 +9,7 @@ from collapse_cli.families import headline_measure
 from collapse_cli.findings.diagnosis.families import headline_of
 from collapse_cli.findings.diagnosis.grid import WORDS, Point, amount, axes_of, points, words
 from collapse_cli.findings.expectations import theory_of
-from collapse_cli.metrics.words import spread
+from collapse_cli.metrics.numbers import spread
 from collapse_cli.report.figures import TINY, Figure, Trace, apart, log_ticks, rounded
 from collapse_cli.report.reading import Run
 from collapse_cli.report.text import label

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from collapse_cli.families import headline, headline_measure
 from collapse_cli.metrics.intervals import Interval
-from collapse_cli.metrics.words import spread
+from collapse_cli.metrics.numbers import spread
 from collapse_cli.report.ahead import Forecast, outlook
 from collapse_cli.report.figures import bounded, perplexities
 from collapse_cli.report.grids import TITLES as AXES

@@ -7,7 +7,7 @@ from collapse_cli.findings.diagnosis import laws
 from collapse_cli.findings.diagnosis.families import headline_of, laws_of
 from collapse_cli.findings.diagnosis.grid import WORDS, Point, amount, axes_of, points, words
 from collapse_cli.findings.expectations import theory_of
-from collapse_cli.metrics.words import spread, value
+from collapse_cli.metrics.numbers import spread, value
 from collapse_cli.report.grids import TITLES, Cut, Line, cells_of, cuts_of, figures_of, named
 from collapse_cli.report.markup import cells, folded, how_to_read, plot, split, swatch
 from collapse_cli.report.outline import Page

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from collapse_cli.metrics.intervals import Interval
-from collapse_cli.metrics.words import spread, value
+from collapse_cli.metrics.numbers import spread, value
 from collapse_cli.report.figures import EXPONENT, Figure, exponential, layout_of, log_ticks, rounded
 from collapse_cli.report.reading import Histogram, Series, pooled
 

@@ -12,7 +12,7 @@ from collapse_cli.families import INSTRUMENTS, SHARE, headline, headline_measure
 from collapse_cli.findings.diagnosis import Diagnosis, diagnose, factors
 from collapse_cli.findings.diagnosis.families import family_verdict, mixture_verdict
 from collapse_cli.findings.expectations import judge, theory_at
-from collapse_cli.metrics.words import spread, value
+from collapse_cli.metrics.numbers import spread, value
 from collapse_cli.report.figures import bounded, perplexities
 from collapse_cli.report.reading import Run, Series, number, strings, table
 from collapse_cli.report.text import one_line

@@ -18,10 +18,10 @@ from collapse_cli.experiment import mixture, policies
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.kinds import plan
 from collapse_cli.learners import Resolved
+from collapse_cli.metrics import numbers
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run import costs
 from collapse_cli.run.observers.computed import Computed
-from collapse_cli.terminal import console as show
 
 # When stages are worked on side by side unasked. Nothing measured has a say: it decides how sums are rounded.
 LARGE = 20_000_000  # parameters; a model of more keeps all cores busy, and two at once need twice the memory
@@ -163,7 +163,7 @@ def check_disk(prepared: Prepared, needed: Sequence[Stage], runs: Path) -> None:
     free = shutil.disk_usage(existing(runs)).free
     if wanted > free:
         raise ConfigError(
-            f"the plan needs about {show.size(wanted)} on the disk of {runs}, where {show.size(free)} are free; free "
+            f"the plan needs about {numbers.size(wanted)} on the disk of {runs}, where {numbers.size(free)} are free; free "
             "some (collapse gc), use another --runs-dir, or --set store.keep_models=ends"
         )
 

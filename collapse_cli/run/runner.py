@@ -29,8 +29,8 @@ from collapse_cli.run.observers.progress import Progress
 from collapse_cli.run.observers.pruning import Pruning
 from collapse_cli.run.observers.rows import Rows
 from collapse_cli.run.preparation import Prepared, check_disk, describe, prepare, to_do
-from collapse_cli.terminal import console as show
-from collapse_cli.terminal import outcome
+from collapse_cli.terminal.progress import Progressing
+from collapse_cli.terminal.run import row_warnings, verdict
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
     folder.start(config, planned.record(), measured)
     store.tidy(planned.stages)
     page, computed, pruning = Page(folder), Computed(), Pruning(folder, store, config, planned)
-    with show.Progressing(console, len(there) + len(needed)) as shown:
+    with Progressing(console, len(there) + len(needed)) as shown:
         try:
             with tracking.open_mirrors(config, folder.path, folder.name, folder.record(), folder.rows) as mirrors:
                 for note in prepared.notes:
@@ -142,12 +142,12 @@ def _result(folder: RunFolder, config: Experiment, stages: Mapping[str, int]) ->
         "folder": str(folder.path),
         **stages,
         "report": str(folder.path / "report.html"),
-        "verdict": outcome.verdict(rows, tree),
+        "verdict": verdict(rows, tree),
         "expect": [vars(one) | {"ours": one.ours.record() if one.ours else None} for one in judge(rows, tree)],
         "expect_of_another": not_as_published(tree),
         "config": tree,
         "rows": rows,
-        "warnings": show.row_warnings(rows),
+        "warnings": row_warnings(rows),
     }
 
 

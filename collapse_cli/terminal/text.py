@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -168,6 +168,16 @@ class Table(RichTable):
             yield ""
         if self.caption:
             yield f"[dim]{self.caption}[/]"
+
+
+def facts_table(facts: Mapping[str, str], title: str) -> Table:
+    """Names and what they are."""
+    table = Table(safe(title), show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for what, value in facts.items():
+        table.add_row(short(what), safe(value))
+    return table
 
 
 def _groups(least: Sequence[int], keys: int, width: int) -> list[list[int]] | None:

@@ -17,8 +17,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from collapse_cli.findings.diagnosis import diagnose
 from collapse_cli.metrics.intervals import Interval, interval
+from collapse_cli.metrics.numbers import change, perplexity
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.terminal.console import change, perplexity, protocols
+from collapse_cli.terminal.run import protocols
 
 COLOURS = ("#c0392b", "#d68910", "#1f618d", "#1e8449", "#6c3483")
 Series = dict[tuple[str, int], list[float]]

@@ -15,7 +15,7 @@ from collapse_cli.config import load, merge, preset_path, read_toml, variant_exp
 from collapse_cli.families import headline
 from collapse_cli.findings.expectations import is_mixture
 from collapse_cli.run import runner
-from collapse_cli.terminal import printing
+from collapse_cli.terminal.run import print_run
 
 CUT: dict[str, dict[str, Any]] = {
     "nature-gaussian": {"loop": {"generations": 9, "seeds": [0, 1]}, "gaussian": {"trials": 5}},
@@ -71,7 +71,7 @@ def test_a_preset_runs_cut_down(preset: str, variant: str, tmp_path: Path) -> No
     config = load(merge(whole.model_dump(mode="json"), CUT[preset]), "a test")
     out = io.StringIO()
     result = runner.run(config, tmp_path / "runs", "small", Console(file=out, width=120))
-    printing.print_run(Console(file=out, width=120), result)
+    print_run(Console(file=out, width=120), result)
     measure = headline(config.learner, config.kind).name
     rows = result["rows"]
     models = len(config.loop.policies) * (config.loop.generations + 1)

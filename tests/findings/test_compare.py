@@ -13,11 +13,13 @@ from scipy import stats
 from support.instrumented import write_run
 
 from collapse_cli.errors import ConfigError
-from collapse_cli.findings.compare import Comparison, compare, tables
+from collapse_cli.findings.compare import Comparison, compare
 from collapse_cli.metrics.intervals import Interval, over_seeds
+from collapse_cli.metrics.numbers import with_factor, with_interval
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.terminal.console import perplexity_table, row_warnings, with_factor, with_interval
-from collapse_cli.terminal.printing import print_comparison
+from collapse_cli.terminal.comparison import of_text, print_comparison
+from collapse_cli.terminal.run import row_warnings
+from collapse_cli.terminal.tables import perplexity_table
 
 SEEDS = (0, 1, 2)
 THREE = ("keep-0", "keep-10", "keep-20")
@@ -92,8 +94,8 @@ def test_entries_hold_perplexities_ratio_instruments_and_calls(tmp_path: Path) -
 def test_what_is_not_measured_is_absent(tmp_path: Path) -> None:
     old = compare([made(tmp_path, "old", instruments=False)])
     assert old.entries[0].instruments == {}
-    assert "not measured" in shown(*tables(old), width=120)
-    assert len(tables(old)) == 2, "no table of instruments"
+    assert "not measured" in shown(*of_text(old), width=120)
+    assert len(of_text(old)) == 2, "no table of instruments"
 
 
 def test_the_options_that_differ_are_named(tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ def both(tmp_path: Path) -> Comparison:
 
 def test_the_tables_fit_80_columns_and_hold_the_numbers(tmp_path: Path) -> None:
     found = both(tmp_path)
-    text = shown(*tables(found))
+    text = shown(*of_text(found))
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text, "nothing is cut off"
     assert "perplexity on real test text, generation 5" in text
@@ -213,9 +215,9 @@ def test_the_tables_fit_80_columns_and_hold_the_numbers(tmp_path: Path) -> None:
 
 
 def test_a_pair_that_is_not_told_apart_says_so(tmp_path: Path) -> None:
-    text = shown(*tables(compare([made(tmp_path, "a", collapse={})])), width=120)
+    text = shown(*of_text(compare([made(tmp_path, "a", collapse={})])), width=120)
     assert "not told apart" in text
-    one = shown(*tables(compare([made(tmp_path, "b", seeds=(4,))])), width=120)
+    one = shown(*of_text(compare([made(tmp_path, "b", seeds=(4,))])), width=120)
     assert "one seed: none" in one
 
 

@@ -15,7 +15,7 @@ from collapse_cli.findings.compare_families import compare_families
 from collapse_cli.findings.diagnosis.families import family_verdict, mixture_verdict
 from collapse_cli.findings.diagnosis.grid import axes_of, points
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.terminal import outcome
+from collapse_cli.terminal.tables import generations_table
 
 LOOP = {"generations": 4, "policies": ["keep-0", "accumulate"], "seeds": [0, 1]}
 
@@ -223,7 +223,7 @@ def test_a_generation_that_not_all_seeds_have_is_no_mean_over_them() -> None:
     """Under "mean of 2 seeds, 95% interval" stood the number of the one seed that had got so far."""
     tree = tree_of("ridge", loop=LOOP | {"policies": ["keep-0"]})
     rows = families_rows(tree, FAMILIES["ridge"], missing=[("keep-0", 1, 4)])
-    table = outcome.generations_table(rows, tree)
+    table = generations_table(rows, tree)
     assert "mean of 2 seeds, 95% interval" in str(table.title)
     assert column(table, 1)[-1] == "[dim]…[/]"
     assert " to " in column(table, 1)[-2]
@@ -233,10 +233,10 @@ def test_the_table_has_the_interval_that_the_verdict_has() -> None:
     """One seed of many trials: the table said that there was no interval, and the sentence below it had one."""
     tree = tree_of("gaussian", loop={**LOOP, "seeds": [0], "policies": ["keep-0"]})
     rows = [row | {"variance_se": 0.01} for row in families_rows(tree, exactly(0.5))]
-    table = outcome.generations_table(rows, tree)
+    table = generations_table(rows, tree)
     assert "seed 0: 95% interval over its trials" in str(table.title)
     assert column(table, 1)[-1] == "0.0625 (0.0429 to 0.0821)"
-    bare = outcome.generations_table(families_rows(tree, exactly(0.5)), tree)
+    bare = generations_table(families_rows(tree, exactly(0.5)), tree)
     assert "seed 0: no interval" in str(bare.title)
     assert column(bare, 1)[-1] == "0.0625"
 

@@ -13,13 +13,14 @@ from support import nature
 from support.series import BY_NAME, TRUE, folder_of, made, rng_of, rows_of
 
 from collapse_cli.errors import ConfigError
-from collapse_cli.findings.forecast import forecast, forecast_rows, sentences, tables, vocabulary_of
+from collapse_cli.findings.forecast import forecast, forecast_rows, sentences, vocabulary_of
 from collapse_cli.findings.forecast.collecting import collect
 from collapse_cli.findings.forecast.fit import Series, fit_all, fit_law, mixture, paths, steps_of
 from collapse_cli.findings.forecast.laws import LAWS
 from collapse_cli.findings.forecast.resample import bootstrap
-from collapse_cli.findings.forecast.tables import to_come, when
+from collapse_cli.findings.forecast.sentences import to_come, when
 from collapse_cli.records.rundir import RunFolder
+from collapse_cli.terminal.forecast import tables
 
 # --- the laws and their fit -------------------------------------------------------------------------------------------
 

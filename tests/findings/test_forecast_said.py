@@ -12,8 +12,9 @@ from support.series import folder_of, made, rng_of, rows_of, run_of
 from typer.testing import CliRunner
 
 from collapse_cli.cli.app import app
-from collapse_cli.findings.forecast import forecast, forecast_rows, sentences, tables
+from collapse_cli.findings.forecast import forecast, forecast_rows, sentences
 from collapse_cli.findings.forecast.fit import Series
+from collapse_cli.terminal.forecast import tables
 
 
 def test_the_command_is_printed_on_one_line_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

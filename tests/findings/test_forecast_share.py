@@ -14,10 +14,11 @@ from support.series import folder_of, ratio, rng_of, rows_of, run_of
 
 from collapse_cli.cli.app import app
 from collapse_cli.config import Experiment
-from collapse_cli.findings.forecast import forecast, forecast_rows, sentences, tables
+from collapse_cli.findings.forecast import forecast, forecast_rows, sentences
 from collapse_cli.findings.forecast.command import FLAGS, name_given, seen_from_here
 from collapse_cli.findings.forecast.fit import Series
 from collapse_cli.findings.forecast.share import Ratios, crossing, curves, falling, from_seeds, smallest_share
+from collapse_cli.terminal.forecast import tables
 
 
 def exact(percents: Sequence[float], values: Sequence[float], draws: int = 400) -> Ratios:

@@ -11,7 +11,7 @@ from support.instrumented import write_run
 from collapse_cli.config import load, merge, not_as_published, presets, read_toml, variant_experiments
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_markdown, write_report
-from collapse_cli.terminal import outcome
+from collapse_cli.terminal.tables import expectations_table
 
 NATURE = "opt125m-wikitext2"
 
@@ -66,7 +66,7 @@ def test_it_is_said_in_the_terminal_and_in_both_reports(tmp_path: Path) -> None:
     tree = changed(NATURE, {"model": {"source": "mine"}})
     write_run(tmp_path, "run", generations=2, expect=tree["expect"], config=tree)
     folder, out = RunFolder(tmp_path, "run"), io.StringIO()
-    Console(file=out, width=300).print(outcome.expectations_table(folder.rows(), folder.record()["config"]))
+    Console(file=out, width=300).print(expectations_table(folder.rows(), folder.record()["config"]))
     page = write_report([folder], tmp_path / "report.html").read_text()
     plain = write_markdown([folder], tmp_path / "report.md").read_text()
     for shown in (out.getvalue(), page, plain):

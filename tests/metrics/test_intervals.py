@@ -12,9 +12,9 @@ from scipy import stats
 
 from collapse_cli.families import INSTRUMENTS, OWN, SHARE, Measure
 from collapse_cli.findings.diagnosis import factors
-from collapse_cli.metrics import intervals, words
+from collapse_cli.metrics import intervals, numbers
 from collapse_cli.metrics.intervals import Interval, interval, normal, paired, scattered, t_quantile
-from collapse_cli.terminal.console import perplexity, with_factor, with_interval
+from collapse_cli.metrics.numbers import perplexity, with_factor, with_interval
 
 VALUES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12)
 
@@ -151,8 +151,8 @@ def test_values_that_are_one_and_the_same_are_one_number_and_no_interval() -> No
     for name, number in (("unseen_share", 0.17379182156133829), ("perplexity", 413.0317), ("kl_truth", 0.1)):
         over = intervals.over_seeds(name, [number] * 3)
         assert over.exact
-        assert "to" not in words.spread(over)
-        assert words.spread(over).endswith(" (same for all seeds)")
+        assert "to" not in numbers.spread(over)
+        assert numbers.spread(over).endswith(" (same for all seeds)")
         assert with_factor(over) == with_interval(over) == f"{perplexity(number)} (same for all seeds)"
     assert not intervals.over_seeds("perplexity", [413.0]).exact
     assert not intervals.interval([1.0, 1.0 + 1e-12]).exact
@@ -174,9 +174,11 @@ def test_no_interval_ends_where_a_measure_cannot_be(measure: Measure) -> None:
 
 def test_a_narrow_interval_is_shown_to_have_a_width() -> None:
     """0.500 (0.500 to 0.500), 422 ×÷1.00 and +2% (+2% to +2%) looked as if chance had no part in them."""
-    assert words.spread(Interval(0.50012, 0.49987, 0.50037, 12)) == "0.5001 (0.4999 to 0.5004)"
-    assert words.spread(Interval(0.11, 0.1, 0.12, 12)) == "0.110 (0.100 to 0.120)"
-    assert words.spread(Interval(1.0, 1.0 - 1e-9, 1.0 + 1e-9, 12)) == "1.00000 (1.00000 to 1.00000)"  # where digits end
+    assert numbers.spread(Interval(0.50012, 0.49987, 0.50037, 12)) == "0.5001 (0.4999 to 0.5004)"
+    assert numbers.spread(Interval(0.11, 0.1, 0.12, 12)) == "0.110 (0.100 to 0.120)"
+    assert (
+        numbers.spread(Interval(1.0, 1.0 - 1e-9, 1.0 + 1e-9, 12)) == "1.00000 (1.00000 to 1.00000)"
+    )  # where digits end
     assert with_factor(Interval(422.0, 422 / 1.0013, 422 * 1.0013, 3)) == "422 ×÷1.0013"
     assert factors(Interval(1.0213, 1.0206, 1.0221, 3)) == ("+2.1%", "+2.1% to +2.2%")
     assert factors(Interval(2.4412, 2.4391, 2.4433, 3)) == ("×2.441", "×2.439 to ×2.443")

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collapse_cli.errors import InputError
-from collapse_cli.metrics import duplicate_share, perplexity, share_with, text_measures, warnings
-from collapse_cli.terminal import console
+from collapse_cli.metrics import duplicate_share, numbers, perplexity, share_with, text_measures, warnings
+from collapse_cli.terminal.evaluation import evaluation_table
+from collapse_cli.terminal.tables import perplexity_table
 
 
 def test_perplexity_is_the_exponential_and_never_an_error() -> None:
@@ -47,13 +48,13 @@ def test_where_no_word_ends_there_is_no_word_perplexity(words: int) -> None:
         text_measures(np.array([8.0]), np.array([2]), 40_000, 2, 100_000)["word_perplexity"] is None
     )  # beyond all floats
     assert text_measures(np.array([8.0]), np.array([2]), 40, 2, 100)["word_perplexity"] == pytest.approx(math.exp(80))
-    assert "not defined" in console.word_perplexity(None)
+    assert "not defined" in numbers.word_perplexity(None)
     row = {"policy": "keep-0", "seed": 0, "generation": 0, "measure": "perplexity", "logged": 54.0, "pruned": False}
     row |= {"perplexity": 54.0, "difference": 0.0, "word_perplexity": None, "bits_per_byte": 2.3}
-    table = console.evaluation_table([row], "run")
+    table = evaluation_table([row], "run")
     assert list(table.columns[6].cells) == ["–"]
     assert "not defined: no white space" in str(table.caption)
-    assert console.evaluation_table([row | {"word_perplexity": 90.0}], "run").caption is None
+    assert evaluation_table([row | {"word_perplexity": 90.0}], "run").caption is None
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
@@ -134,6 +135,6 @@ def test_a_perplexity_beyond_all_numbers_is_no_number_and_no_change() -> None:
     )
     (said,) = warned(row, before)
     assert said.startswith("the perplexity is larger than any number (a mean loss of 800,000 nats a token)")
-    table = console.perplexity_table([before, row], "perplexity")
+    table = perplexity_table([before, row], "perplexity")
     shown = [str(cell) for column in table.columns for cell in column.cells]
     assert shown == ["0", "1", "above 1e308", "above 1e308"]

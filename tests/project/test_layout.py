@@ -77,11 +77,11 @@ MAY = {
     "records": "errors files engine config families",
     "tracking": "errors config",
     "experiment": "errors data engine config families metrics learners",
-    "findings": "errors config families metrics theory records experiment terminal",
-    "terminal": "errors engine config families metrics findings",
+    "findings": "errors config families metrics theory records experiment",
+    "terminal": "errors config families metrics findings",
     "report": "errors engine config families metrics records findings",
     "run": "errors files process data engine config families metrics lm learners records tracking experiment findings terminal report",
-    "cli": "errors files process engine config lm theory simulate records findings terminal report run",
+    "cli": "errors files process engine config metrics lm theory simulate records findings terminal report run",
     "__main__": "errors process terminal cli",
     "": "",
 }
@@ -91,10 +91,9 @@ OF_THEM = {
     ("learners", "engine"): "engine.checkpoint",
     ("learners", "config"): "config.cell",
     ("findings", "experiment"): "experiment.policies",
-    ("findings", "terminal"): "terminal.text terminal.console",
     ("experiment", "engine"): "engine.stage engine.checkpoint",
     ("report", "engine"): "engine.store engine.sealed",
-    ("terminal", "engine"): "engine.stage",
+    ("cli", "metrics"): "metrics.numbers",
 }
 
 

@@ -18,7 +18,7 @@ from support.pages import POLICIES, Text, figures_of, report, series
 
 from collapse_cli.errors import ConfigError
 from collapse_cli.findings.diagnosis import diagnose
-from collapse_cli.metrics.words import percent, value
+from collapse_cli.metrics.numbers import percent, value
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_figures, write_markdown, write_report
 from collapse_cli.report.figures import log_ticks

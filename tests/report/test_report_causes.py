@@ -6,7 +6,7 @@ import pytest
 from support.instrumented import write_run
 
 from collapse_cli.findings.sources import shares
-from collapse_cli.metrics.words import value
+from collapse_cli.metrics.numbers import value
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_report
 from collapse_cli.report.causes import causes_table

@@ -9,7 +9,7 @@ from support.instrumented import write_run
 from support.pages import POLICIES, Text, figures_of, report
 
 from collapse_cli.findings.diagnosis import factor
-from collapse_cli.metrics.words import value
+from collapse_cli.metrics.numbers import value
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_markdown
 from collapse_cli.report.reading import read, series_of

@@ -15,8 +15,9 @@ from rich.cells import cell_len
 from support import e2e
 
 from collapse_cli.engine import sealed
-from collapse_cli.terminal import console
 from collapse_cli.terminal import text as terminal
+from collapse_cli.terminal.progress import Progressing
+from collapse_cli.terminal.text import facts_table
 
 HOSTILE = (
     "\x1b[31mred",
@@ -53,7 +54,7 @@ def test_text_from_outside_is_one_line_without_control_characters(text: str) -> 
     for said in (terminal.plain(text), terminal.safe(text), terminal.short(text)):
         assert tame(said)
         assert "\n" not in said
-    for printed in (shown(text), shown(terminal.safe(text)), shown(console.facts_table({text: text}, text))):
+    for printed in (shown(text), shown(terminal.safe(text)), shown(facts_table({text: text}, text))):
         assert tame(printed), ascii(printed)
 
 
@@ -74,7 +75,7 @@ def test_length_is_bounded_and_what_is_left_out_is_said() -> None:
 
 
 def test_markup_in_names_shows_as_it_stands() -> None:
-    table = console.facts_table({"[bold]name[/]": "[red]x[/red] [/]"}, "run [link=http://x]y[/link]")
+    table = facts_table({"[bold]name[/]": "[red]x[/red] [/]"}, "run [link=http://x]y[/link]")
     for words in ("[bold]name[/]", "[red]x[/red] [/]", "run [link=http://x]y[/link]"):
         assert words in shown(table)
 
@@ -112,7 +113,7 @@ def test_a_run_folder_cannot_command_the_terminal(tmp_path: Path) -> None:
 def test_a_note_of_the_engine_is_one_tame_line(capsys: pytest.CaptureFixture[str]) -> None:
     out = io.StringIO()
     screen = terminal.Terminal(file=out, width=80)
-    with console.Progressing(screen, 1):
+    with Progressing(screen, 1):
         logging.getLogger("collapse_cli.x").warning("a file \x1b[31m%s", "n\u202e\nn")
     assert tame(out.getvalue())
     assert out.getvalue() == "note: a file \\x1b[31mn\\u202e n\n"
@@ -152,7 +153,7 @@ def test_rows_become_lists_where_not_even_one_column_fits() -> None:
 
 
 def test_a_path_may_be_folded_but_not_cut() -> None:
-    table = console.facts_table({"folder": "/a" * 100}, "a run")
+    table = facts_table({"folder": "/a" * 100}, "a run")
     printed = shown(table)
     assert max(map(len, printed.splitlines())) <= 80
     assert "".join(letter for letter in printed if letter in "/a").count("/a") >= 100

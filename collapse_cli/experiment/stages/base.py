@@ -77,7 +77,7 @@ def at(_: Stage, place: Place) -> str:
 
 def first_measure(stage: Stage, facts: Mapping[str, Any], kind: str = "generational") -> str:
     """The measure that a family is judged by, in words; its loss where that has not been measured."""
-    from collapse_cli.metrics.formatting import perplexity
+    from collapse_cli.metrics.numbers import perplexity
 
     name = families.headline(stage.params["learner"], kind).name
     if name not in facts:

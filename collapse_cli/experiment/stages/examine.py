@@ -55,7 +55,7 @@ def cost(stage: Stage, size: Size) -> Cost:
 
 
 def note(stage: Stage, made: Finished) -> str:
-    from collapse_cli.metrics.formatting import perplexity
+    from collapse_cli.metrics.numbers import perplexity
 
     if not families.of(stage.params["learner"]).text:
         return first_measure(stage, made.facts)

@@ -14,7 +14,7 @@ from collapse_cli.findings.diagnosis.rules import Call, Evidence, Row, Series, e
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import NOISE, Interval, allowed, interval, log_ratio, takes_noise_for_granted
-from collapse_cli.metrics.words import SAME
+from collapse_cli.metrics.numbers import SAME
 
 __all__ = ["Call", "Diagnosis", "Evidence", "PolicyDiagnosis", "counted", "diagnose", "factor", "factors"]
 

@@ -13,7 +13,7 @@ from collapse_cli.findings.expectations import is_mixture, law_of, learner_of, m
 from collapse_cli.findings.scaling import ScalingLaw, laws
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import LEVEL, Interval, interval, paired
-from collapse_cli.metrics.words import spread, value
+from collapse_cli.metrics.numbers import spread, value
 
 Row = Mapping[str, Any]
 Tree = Mapping[str, Any]

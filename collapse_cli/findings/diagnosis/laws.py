@@ -3,7 +3,7 @@
 import math
 
 from collapse_cli.findings.scaling import ScalingLaw
-from collapse_cli.metrics.words import value
+from collapse_cli.metrics.numbers import value
 
 HEADS = ("plateau", "plateau in theory", "exponent b", "more data stops helping at")
 ONE_SEED, NO_LAW, NOT_SEEN = "not told by one seed", "no law fits", "not seen"

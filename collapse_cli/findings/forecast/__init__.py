@@ -15,13 +15,12 @@ from collapse_cli.findings.forecast.command import again, check_kind, name_given
 from collapse_cli.findings.forecast.fit import HIGHEST, Fit, Series, fit_all, mixture, paths, spread_at, weights
 from collapse_cli.findings.forecast.laws import Array
 from collapse_cli.findings.forecast.resample import bootstrap
-from collapse_cli.findings.forecast.tables import sentences, tables
-from collapse_cli.metrics import perplexity
+from collapse_cli.findings.forecast.sentences import sentences
+from collapse_cli.metrics import floored, perplexity
 from collapse_cli.metrics.intervals import NOISE, interval
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.terminal.console import floored
 
-__all__ = ["forecast", "forecast_rows", "sentences", "tables", "vocabulary_of"]
+__all__ = ["forecast", "forecast_rows", "sentences", "vocabulary_of"]
 
 GENERATIONS = (10, 20, 50)
 FACTORS = (1.1, 1.5, 2.0)

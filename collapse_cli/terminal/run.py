@@ -1,4 +1,4 @@
-"""What the commands print when they are done, where it is more than one table."""
+"""What a person reads of a run: what it measured, how it was measured, how it ended, and what its variants add up to."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,71 +6,48 @@ from typing import Any
 from rich.console import Console
 
 from collapse_cli.errors import how_many
-from collapse_cli.findings import compare, compare_families, expectations
-from collapse_cli.terminal import console as show
-from collapse_cli.terminal import outcome
+from collapse_cli.findings import expectations
+from collapse_cli.findings.diagnosis import diagnose
+from collapse_cli.findings.diagnosis.families import family_verdict, mixture_verdict
+from collapse_cli.metrics import floored
+from collapse_cli.terminal.tables import expectations_table, generations_table, grid_table, laws_table, perplexity_table
 from collapse_cli.terminal.text import Table, line, safe, short
 
+Row = Mapping[str, Any]
+Tree = Mapping[str, Any]
 
-def print_plan(console: Console, plan: Mapping[str, Any]) -> None:
-    """What a run will cost, for `--dry-run`."""
-    table = Table(f"plan of {short(plan['run'])}", show_footer=True)
-    kinds = plan["kinds"].values()
-    table.add_column("stage", footer="all")
-    for name, total in (
-        ("planned", str(plan["stages"])),
-        ("cached", str(plan["cached"])),
-        ("tokens", show.number(sum(kind["tokens"] for kind in kinds))),
-        ("FLOPs", show.number(sum(kind["flops"] for kind in kinds))),
-        ("disk", show.size(sum(kind["disk"] for kind in kinds))),
-        ("time", show.duration(plan["seconds"])),
-    ):
-        table.add_column(name, justify="right", footer=total)
-    for kind, entry in plan["kinds"].items():
-        table.add_row(
-            kind,
-            str(entry["stages"]),
-            str(entry["cached"]),
-            show.number(entry["tokens"]),
-            show.number(entry["flops"]),
-            show.size(entry["disk"]),
-            show.duration(entry["seconds"]),
-        )
-    console.print(table)
-    basis = "from the finished stages of this plan" if plan["measured"] else "an estimate from this machine's speed"
-    console.print(
-        f"{show.number(plan['parameters'])} parameters, {plan['rows']:,} real rows; time is {basis}; disk "
-        f"{show.size(plan['disk_needed'])} of {show.size(plan['disk_free'])} free, with a checkpoint",
-        highlight=False,
-    )
-    for note in plan["notes"]:
-        line(console, f"note: {note}")
-    if plan["disk_needed"] > plan["disk_free"]:
-        console.print("[red]this run would be refused: there is too little space on the disk[/]")
+
+def verdict(rows: Sequence[Row], tree: Tree) -> str:
+    """What became of a run, in one sentence."""
+    if expectations.is_mixture(tree):
+        return mixture_verdict(rows, tree)
+    if expectations.family_of(tree).diagnosed:
+        return diagnose(list(rows)).verdict
+    return family_verdict(rows, tree)
 
 
 def print_rows(console: Console, rows: Sequence[Mapping[str, Any]], tree: Mapping[str, Any]) -> None:
     """The table of what was measured first, what it was measured by, and the rows' warnings."""
     family = expectations.family_of(tree)
     if expectations.is_mixture(tree):
-        console.print(outcome.grid_table(rows, tree))
-        if (laws := outcome.laws_table(rows, tree)) is not None:
+        console.print(grid_table(rows, tree))
+        if (laws := laws_table(rows, tree)) is not None:
             console.print(laws)
     elif rows or family.perplexity == family.headline.title:
         if family.perplexity != family.headline.title:
-            console.print(outcome.generations_table(rows, tree))
+            console.print(generations_table(rows, tree))
         if family.perplexity:
-            console.print(show.perplexity_table(rows, family.perplexity))
-    for said in show.protocols(rows):
+            console.print(perplexity_table(rows, family.perplexity))
+    for said in protocols(rows):
         line(console, said, "dim")
-    for warning in show.row_warnings(rows):
+    for warning in row_warnings(rows):
         line(console, warning, mark="[yellow]warning:[/] ")
 
 
 def print_run(console: Console, result: Mapping[str, Any]) -> None:
     """How a run ended: what it measured, beside what was published or proved, what was computed, and where it is."""
     print_rows(console, result["rows"], result["config"])
-    if (expected := outcome.expectations_table(result["rows"], result["config"])) is not None:
+    if (expected := expectations_table(result["rows"], result["config"])) is not None:
         console.print(expected)
     if result["computed"] == 0:
         console.print("nothing to compute: all stages are in the store", highlight=False)
@@ -80,22 +57,6 @@ def print_run(console: Console, result: Mapping[str, Any]) -> None:
     line(console, result["verdict"], "bold")
     line(console, f"{result['folder']}: run.json plan.json metrics.jsonl events.jsonl")
     console.print(f"report: {safe(result['report'])}", highlight=False, soft_wrap=True)
-
-
-def print_comparison(console: Console, found: compare.Comparison | compare_families.FamilyComparison) -> None:
-    """Runs side by side: what is not comparable, the tables, each run's verdict, and what limits the numbers."""
-    if isinstance(found, compare.Comparison):
-        for warning in found.warnings:
-            line(console, warning, mark="[yellow]warning:[/] ")
-        tables = compare.tables(found)
-    else:
-        tables = compare_families.tables(found)
-    for table in tables:
-        console.print(table)
-    for run, verdict in found.verdicts.items():
-        line(console, f"{run}: {verdict}", "bold")
-    for note in found.notes:
-        line(console, f"note: {note}")
 
 
 def print_variants(console: Console, results: Mapping[str, Any]) -> None:
@@ -133,3 +94,30 @@ def _sources_table(found: Mapping[str, Any]) -> Table:
 
 def _ends(interval: Mapping[str, Any]) -> tuple[float, float | None, float | None]:
     return interval["mean"], interval["low"], interval["high"]
+
+
+def row_warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The warnings that rows of `metrics.jsonl` carry, each with where."""
+    return [
+        f"{row['policy']}, seed {row['seed']}, generation {row['generation']}: {warning}"
+        for row in rows
+        for warning in row["warnings"]
+    ]
+
+
+def protocols(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The protocols behind rows of `metrics.jsonl`, each in a line."""
+    return list(dict.fromkeys(protocol(row["protocol"], row["predicted_tokens"]) for row in rows if "protocol" in row))
+
+
+def protocol(said: Mapping[str, Any], predicted: int) -> str:
+    """What a perplexity means: protocol, context, stride, tokens, BOS policy; and what an unseen token counts as."""
+    lines = "a BOS token before every line" if said.get("line_bos") else "no BOS tokens"
+    if said.get("protocol") != "sliding":
+        how = f"blocks of {said.get('context', '?')} tokens, the first of each not predicted"
+    else:
+        how = f"a sliding window of {said.get('context', '?')} tokens moved by {said.get('stride', '?')}"
+    dtype = said.get("dtype", "float32")
+    arithmetic = "" if dtype in ("float32", "float64") else f"; in {short(dtype)}"
+    floor = f"; {floored(said['floor'])}" if "floor" in said else ""
+    return f"token-weighted over {predicted:,} predicted tokens; {how}; {lines}{arithmetic}{floor}"

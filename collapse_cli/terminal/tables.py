@@ -1,34 +1,27 @@
-"""Tables of what a run measured, for the terminal: by generation, by cell, and beside what was published or proved."""
+"""Tables of what a run measured: by generation, by cell, and beside what was published or proved."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from collapse_cli.config import not_as_published
 from collapse_cli.config.cell import AXES
 from collapse_cli.findings import expectations
-from collapse_cli.findings.diagnosis import diagnose, laws
-from collapse_cli.findings.diagnosis.families import family_verdict, headline_of, laws_of, mixture_verdict
+from collapse_cli.findings.diagnosis import laws
+from collapse_cli.findings.diagnosis.families import headline_of, laws_of
 from collapse_cli.findings.diagnosis.grid import WORDS, Point, axes_of, points
+from collapse_cli.metrics import numbers
 from collapse_cli.metrics.intervals import logarithmic
-from collapse_cli.metrics.words import spread, value
-from collapse_cli.terminal.console import some
+from collapse_cli.metrics.numbers import spread, value
 from collapse_cli.terminal.text import Table, safe, short
 
+MOST_ROWS = 25  # generations of a table; of more, some
 Row = Mapping[str, Any]
 Tree = Mapping[str, Any]
 MOST_CELLS = 48
 MOST_COLUMNS = 6
 SIGNS = {"inside": "[green]inside[/]", "outside": "[red]outside[/]", "not run": "[dim]not run[/]"}
-
-
-def verdict(rows: Sequence[Row], tree: Tree) -> str:
-    """What became of a run, in one sentence."""
-    if expectations.is_mixture(tree):
-        return mixture_verdict(rows, tree)
-    if expectations.family_of(tree).diagnosed:
-        return diagnose(list(rows)).verdict
-    return family_verdict(rows, tree)
 
 
 def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
@@ -40,7 +33,7 @@ def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
     trials = any(row.get(f"{measure.name}_se") is not None for row in rows)
     alone = "95% interval over its trials" if trials else "no interval"
     over = f"{mean} of {len(seeds)} seeds, 95% interval" if len(seeds) > 1 else f"seed {seeds[0]}: {alone}"
-    table = _table(f"{measure.title} ({over})")
+    table = Table(f"{measure.title} ({over})")
     table.add_column("gen.", justify="right")
     proved = [
         name
@@ -81,7 +74,7 @@ def grid_table(rows: Sequence[Row], tree: Tree) -> Table:
     seeds = max((cell.mean.n for cell in cells), default=0)
     over = f"mean over {seeds} seeds, 95% interval" if seeds > 1 else "one seed: no interval"
     over += "; th.: theory" if any(expectations.theory_of(tree, cell.record) is not None for cell in cells[:1]) else ""
-    table = _table(f"{measure.title} ({over})")
+    table = Table(f"{measure.title} ({over})")
     down = max(axes, key=lambda axis: len(axes[axis]), default="rows")
     others = [axis for axis in axes if axis != down]
     across = list(dict.fromkeys(cell.place(others) for cell in cells))
@@ -112,7 +105,7 @@ def laws_table(rows: Sequence[Row], tree: Tree) -> Table | None:
     if not found:
         return None
     axes = [axis for axis in ("share", *AXES) if len({law.where.get(axis) for law in found}) > 1]
-    table = _table("scaling laws: does more data help?")
+    table = Table("scaling laws: does more data help?")
     table.caption = f"{laws.RULE}."
     for name in (", ".join(WORDS.get(axis, axis) for axis in axes), *laws.HEADS):
         table.add_column(name, justify="right")
@@ -149,8 +142,57 @@ def expectations_table(rows: Sequence[Row], tree: Tree) -> Table | None:
     return table
 
 
-def _table(title: str) -> Table:
-    return Table(title)
+def perplexity_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Perplexity by generation and policy with the change from generation 0.
+
+    Of several seeds the geometric mean with the 95% t interval of the mean logarithm, and the geometric mean of their
+    changes (as in the verdict); of one the number, and that it has no interval. Numbers whose rows carry warnings are marked.
+    """
+    from collapse_cli.metrics.intervals import over_seeds
+
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    seeds = sorted({row["seed"] for row in rows})
+    said = f"seed {seeds[0]}; one seed: no interval"
+    if len(seeds) > 1:
+        said = f"seeds {', '.join(map(str, seeds))}: geometric means"
+    table = Table(f"{title} ({said})")
+    table.add_column("gen.", justify="right")
+    for policy in policies:
+        table.add_column(short(policy), justify="right")
+    found: dict[tuple[str, int], dict[int, float]] = {}
+    doubtful: set[tuple[str, int]] = set()
+    for row in rows:
+        found.setdefault((row["policy"], row["generation"]), {})[row["seed"]] = row["perplexity"]
+        if row["warnings"]:
+            doubtful.add((row["policy"], row["generation"]))
+    whole = {where: values for where, values in found.items() if len(values) == len(seeds)}
+    for generation in sorted({row["generation"] for row in rows}):
+        cells = []
+        for policy in policies:
+            values, first = whole.get((policy, generation)), whole.get((policy, 0))
+            if values is None:
+                cells.append("[dim]…[/]")
+                continue
+            cell = numbers.with_factor(over_seeds("perplexity", list(values.values())))
+            known = first is not None and sys.float_info.max not in (*values.values(), *first.values())
+            if generation and first is not None and known:
+                logs = [math.log(value) - math.log(first[seed]) for seed, value in values.items()]
+                cell += f" [dim]{numbers.change(math.exp(sum(logs) / len(logs)), 1.0):>6}[/]"
+            cells.append(cell + (" [bold yellow]![/]" if (policy, generation) in doubtful else ""))
+        table.add_row(str(generation), *cells)
+    captions = ["×÷: the 95% interval, on the log scale: 50 ×÷2 is from 25 to 100"] if len(seeds) > 1 else []
+    if doubtful:
+        captions.append("[bold yellow]![/] there are warnings about the rows behind this number")
+    table.caption = "\n".join(captions) or None
+    return table
+
+
+def some(generations: Sequence[int]) -> list[int]:
+    """All of a few generations; of many 0, 1, 2, 5, 10, 20 … and the last."""
+    if len(generations) <= MOST_ROWS:
+        return list(generations)
+    round_ones = {digit * 10**power for power in range(9) for digit in (1, 2, 5)} | {0, generations[-1]}
+    return [generation for generation in generations if generation in round_ones]
 
 
 def _cell(cell: Point, tree: Tree) -> str:

@@ -1,0 +1,114 @@
+"""Numbers as people read them: as many digits as they carry, with intervals, units and changes. The one place."""
+
+import math
+
+from collapse_cli.metrics import NO_WORDS
+from collapse_cli.metrics.intervals import Interval
+
+
+def value(number: float | None, digits: int = 3) -> str:
+    """A number for people: 46.9, 974, 1,204, 0.031, 3.02e+09."""
+    if number is None or not math.isfinite(number):
+        return "–"
+    if number != 0 and (abs(number) >= 1e6 or abs(number) < 1e-4):
+        return f"{number:.{digits - 1}e}"
+    if abs(number) >= 10 ** (digits - 1):
+        return f"{number:,.0f}"
+    return f"{number:#.{digits}g}".rstrip(".") if number else "0"
+
+
+MOST_DIGITS = 6  # of numbers whose intervals are narrow: 0.500 (0.500 to 0.500) would look as if there were none
+SAME = "same for all seeds"  # of a number that chance has no part in, as generation 0 of a model by counting
+
+
+def spread(one: Interval | None, *, share: bool = False) -> str:
+    """A mean with its interval: 46.9 (45.1 to 48.8); the mean alone where one seed gives none; 0.174 (same for all seeds).
+
+    Args:
+        share: a share, in percent; a t interval's ends that no share can have are cut at 0% and 100%.
+    """
+    if one is None:
+        return "–"
+    said = percent if share else value
+    if one.low is None or one.high is None:
+        return said(one.mean)
+    if one.exact:
+        return f"{said(one.mean)} ({SAME})"
+    low, high = (max(0.0, one.low), min(1.0, one.high)) if share else (one.low, one.high)
+    if share:
+        return f"{percent(one.mean)} ({percent(low)} to {percent(high)})"
+    digits = next(
+        (digits for digits in range(3, MOST_DIGITS) if value(low, digits) != value(high, digits)), MOST_DIGITS
+    )
+    return f"{value(one.mean, digits)} ({value(low, digits)} to {value(high, digits)})"
+
+
+def percent(share: float) -> str:
+    """A share for people: 79%, 4.1%, 0.03%."""
+    return f"{share:.0%}" if abs(share) >= 0.0995 else f"{share * 100:.2g}%"
+
+
+def perplexity(value: float) -> str:
+    """Three digits, or all before the point: 46.9, 974, 1,204, 3.02e+09. One at the largest float is only known to be beyond."""
+    if 1e308 < value < math.inf:  # a mean of logarithms does not quite come back to the largest float
+        return "above 1e308"
+    if not math.isfinite(value) or value >= 1e6:
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def change(value: float, first: float) -> str:
+    """Relative to generation 0: +12%, or ×20.8 where percent grow unwieldy."""
+    ratio = value / first
+    return f"×{ratio:.3g}" if ratio >= 10 else f"{ratio - 1:+.0%}".replace("-0%", "+0%")
+
+
+def with_interval(value: Interval) -> str:
+    """A perplexity with its interval, where it has one: 871 (264–3,870); 413 (same for all seeds)."""
+    if value.low is None or value.high is None:
+        return perplexity(value.mean)
+    if value.exact:
+        return f"{perplexity(value.mean)} ({SAME})"
+    return f"{perplexity(value.mean)} ({perplexity(value.low)}–{perplexity(value.high)})"
+
+
+def with_factor(value: Interval) -> str:
+    """The same in less room, of an interval on the log scale: 871 ×÷4.43 is from 871 / 4.43 to 871 × 4.43."""
+    if value.low is None or value.high is None or value.low <= 0 or value.exact:
+        return with_interval(value)
+    factor = math.sqrt(value.high / value.low) if value.high / value.low < math.inf else math.inf
+    if factor < 1.005:  # which three digits would make 1.00, as if there were no interval
+        return f"{perplexity(value.mean)} ×÷{1 + float(f'{factor - 1:.2g}'):.9g}"
+    return f"{perplexity(value.mean)} ×÷{f'{factor:#.3g}' if factor < 1000 else perplexity(factor)}".rstrip(".")
+
+
+def word_perplexity(value: float | None) -> str:
+    """A word perplexity, or why there is none."""
+    return NO_WORDS if value is None else perplexity(value)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 0.4 s, 35 s, 12 min, 3.5 h."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 119.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def prefixed(count: float) -> str:
+    """A large number with a prefix: 1.2 M, 3.4 P."""
+    for prefix in ("", " k", " M", " G", " T", " P"):
+        if count < 1000:
+            return f"{count:.3g}{prefix}"
+        count /= 1000
+    return f"{count:.3g} E"

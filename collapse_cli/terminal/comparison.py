@@ -1,0 +1,121 @@
+"""Runs side by side: what is not comparable, tables, verdicts, and what limits the numbers."""
+
+from rich.console import Console
+
+from collapse_cli.findings.compare import INSTRUMENTS, Comparison, Entry
+from collapse_cli.findings.compare_families import FamilyComparison
+from collapse_cli.findings.diagnosis import PolicyDiagnosis, factors
+from collapse_cli.metrics import numbers
+from collapse_cli.metrics.numbers import spread, value
+from collapse_cli.terminal.text import Table, line, safe, short
+
+LONGEST_VALUE = 200  # characters of an option's value in a table
+MOST_PAIRS = 60
+
+
+def print_comparison(console: Console, found: Comparison | FamilyComparison) -> None:
+    """Runs side by side: what is not comparable, the tables, each run's verdict, and what limits the numbers."""
+    if isinstance(found, Comparison):
+        for warning in found.warnings:
+            line(console, warning, mark="[yellow]warning:[/] ")
+        tables = of_text(found)
+    else:
+        tables = of_families(found)
+    for table in tables:
+        console.print(table)
+    for run, verdict in found.verdicts.items():
+        line(console, f"{run}: {verdict}", "bold")
+    for note in found.notes:
+        line(console, f"note: {note}")
+
+
+def of_text(found: Comparison) -> list[Table]:
+    """A comparison for the terminal: perplexities and calls, instruments, paired differences, differing options."""
+    several = len(found.runs) > 1
+
+    def table(title: str, *columns: str) -> Table:
+        made = Table(title, keys=2 if columns[:2] in (("run", "policy"), ("first", "second")) else 1)
+        for column in columns:
+            left = column in ("run", "policy", "calls", "first", "second")
+            made.add_column(column, justify="left" if left else "right")
+        return made
+
+    def who(run: str, policy: str) -> list[str]:
+        return [short(run), short(policy)] if several else [short(policy)]
+
+    step = found.generation
+    heads = ["run", "policy"] if several else ["policy"]
+    first = table(f"perplexity on real test text, generation {step}", *heads, "gen 0", f"gen {step}", "change", "calls")
+    measured = [name for name in INSTRUMENTS if any(name in entry.instruments for entry in found.entries)]
+    second = table(
+        f"samples and tail deciles, generation 0 → {step}", *heads, *(INSTRUMENTS[name][0] for name in measured)
+    )
+    for entry in found.entries:
+        mean, ends = factors(entry.ratio)
+        change = f"{mean}\n[dim]{ends}[/]" if ends else mean
+        both = (numbers.with_interval(entry.start), numbers.with_interval(entry.now))
+        first.add_row(*who(entry.run, entry.policy), *both, change, _said(entry.diagnosis))
+        second.add_row(*who(entry.run, entry.policy), *(_instrument(entry, name) for name in measured))
+    made = [first, second] if measured else [first]
+    if found.pairs:
+        third = table(
+            "perplexity of the first over the second, paired over seeds",
+            "first",
+            "second",
+            "ratio",
+            "95% interval",
+            "seeds",
+        )
+        for pair in found.pairs:
+            ends = "one seed: none"
+            if pair.ratio.low is not None and pair.ratio.high is not None:
+                ends = f"{pair.ratio.low:#.3g} to {pair.ratio.high:#.3g}{'' if pair.told_apart else ' [dim]not told apart[/]'}"
+            sides = [" ".join(who(*side)) for side in (pair.first, pair.second)]
+            third.add_row(*sides, f"{pair.ratio.mean:#.3g}", ends, ", ".join(map(str, pair.seeds)))
+        made.append(third)
+    if found.differences:
+        last = table("options in which they differ", "option", *map(short, found.runs))
+        last.columns[0].justify = "left"
+        for key, values in found.differences.items():
+            last.add_row(short(key), *("" if value is None else safe(value, LONGEST_VALUE) for value in values))
+        made.append(last)
+    return made
+
+
+def of_families(found: FamilyComparison) -> list[Table]:
+    """A comparison for the terminal: the measure by run and policy, and paired differences."""
+    where = f", generation {found.generation:,}" if found.generation else ""
+    first = Table(f"{found.measure.title}{where}", keys=2)
+    second = Table("first minus second, paired over seeds", keys=2)
+    starts, theories = (any(getattr(one, name) is not None for one in found.entries) for name in ("first", "theory"))
+    for column in ("run", "policy", *(("gen. 0",) if starts else ()), "now", *(("theory",) if theories else ())):
+        first.add_column(column, justify="left" if column in ("run", "policy") else "right")
+    for entry in found.entries:
+        start = [spread(entry.first) if entry.first else ""] if starts else []
+        theory = ["" if entry.theory is None else value(entry.theory)] if theories else []
+        first.add_row(short(entry.run), short(entry.policy), *start, spread(entry.now), *theory)
+    for column in ("first", "second", "difference", "seeds"):
+        second.add_column(column, justify="right" if column in ("difference", "seeds") else "left")
+    for pair in found.pairs[:MOST_PAIRS]:
+        sides = [short(" ".join(side)) for side in (pair.first, pair.second)]
+        second.add_row(*sides, spread(pair.difference), str(len(pair.seeds)))
+    if len(found.pairs) > MOST_PAIRS:
+        second.caption = f"the first {MOST_PAIRS} of {len(found.pairs)} pairs; all are in --json"
+    return [first, second] if found.pairs else [first]
+
+
+def _said(one: PolicyDiagnosis) -> str:
+    """Calls in short, a line each: `early 1`, `late 7`; `none`; `not measured`."""
+    called = [call for call in one.calls.values() if call.generation is not None]
+    if called:
+        called.sort(key=lambda call: call.generation or 0)
+        return "\n".join(f"{call.kind} {call.generation}" for call in called)
+    return "none" if any(call.evidence for call in one.calls.values()) else "not measured"
+
+
+def _instrument(entry: Entry, name: str) -> str:
+    if name not in entry.instruments:
+        return "[dim]…[/]"
+    first, now = entry.instruments[name]
+    form = INSTRUMENTS[name][1]
+    return form.format(now.mean) if first is None else f"[dim]{form.format(first.mean)} →[/] {form.format(now.mean)}"
