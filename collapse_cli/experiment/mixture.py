@@ -70,7 +70,10 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
                     for part, cell in enumerate(chosen)
                 ]
             continue
-        sized = {size: config if size is None else _sized(learner, tree, size) for size in {cell.size for cell in grid}}
+        sized = {
+            size: config if size is None else type(config).model_validate(learner.sized(tree, size))
+            for size in {cell.size for cell in grid}
+        }
         data = made.add(data_stage(config, hints, seed), grid[0].label, seed, 0)
         needed: dict[int, int] = {}
         for cell in grid:
@@ -112,7 +115,3 @@ def check(config: Experiment, rows: int) -> None:
             raise InputError(
                 f"the cell {cell.label} needs {cell.rows:,} inputs to label, but the data have {rows:,}; lower its rows"
             )
-
-
-def _sized(learner: Any, tree: Mapping[str, Any], size: int) -> Experiment:
-    return Experiment.model_validate(learner.sized(tree, size))

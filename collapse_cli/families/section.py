@@ -4,7 +4,7 @@ import types
 from functools import cache
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from collapse_cli import files
@@ -36,6 +36,33 @@ class Section(BaseModel):
                     "another_type", "must be {said}, it is {given}", {"said": said, "given": written(one)}
                 )
         return value
+
+
+ADDED = {"added": True}  # what marks an option that stages have had keys without
+
+
+def added(default: Any, **rules: Any) -> Any:
+    """An option that earlier versions did not have, in place of pydantic's `Field`.
+
+    Its default must be its neutral value, with which everything is as it was before there was the option: `for_key` leaves
+    it out then, so that what is in a store stays what the same command asks for.
+    """
+    return Field(default=default, json_schema_extra=dict(ADDED), **rules)
+
+
+def for_key(section: BaseModel) -> dict[str, Any]:
+    """A section as JSON, as the keys of stages have it: without the options that were added later and stand at their default.
+
+    What reads such parameters reads them as a section again, which puts the defaults back.
+    """
+    dumped = section.model_dump(mode="json")
+    for name, option in type(section).model_fields.items():
+        value = getattr(section, name)
+        if option.json_schema_extra == ADDED and value == option.get_default():
+            del dumped[name]
+        elif isinstance(value, BaseModel):
+            dumped[name] = for_key(value)
+    return dumped
 
 
 def _wrong(value: object, kinds: frozenset[type]) -> str:

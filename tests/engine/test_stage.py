@@ -138,7 +138,7 @@ GOLDEN_KEYS: dict[str, tuple[Stage, str]] = {
 }
 
 
-@pytest.mark.parametrize("word", sorted({kind.kind for kind in KINDS}))
+@pytest.mark.parametrize("word", sorted({one.kind for one in KINDS}))
 def test_keys_are_the_golden_ones(word: str) -> None:
     stage, key = GOLDEN_KEYS[word]
     assert stage.key == key

@@ -11,6 +11,7 @@ from typing import Any
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Body, Finished, Place, Stage, StageKind, Workplace
+from collapse_cli.families.section import for_key
 from collapse_cli.learners.family import Family
 
 CORPUS = "train.safetensors"
@@ -36,8 +37,13 @@ def stage_of(
         verb: which part of the learner's work it is, as `Learner.params` knows it.
         params: what it depends on besides.
     """
-    own = learners.learner_class(config.learner).params(config.model_dump(mode="json"), verb)
-    return Stage(kind, {"learner": config.learner, **own, **params}, inputs, seed, hints or {})
+    return Stage(kind, {"learner": config.learner, **own(config, verb), **params}, inputs, seed, hints or {})
+
+
+def own(config: Experiment, verb: str) -> dict[str, Any]:
+    """What a learner says that a part of its work depends on."""
+    params: dict[str, Any] = learners.learner_class(config.learner).params(for_key(config), verb)
+    return params
 
 
 def learner_of(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> learners.Learner:

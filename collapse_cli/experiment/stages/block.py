@@ -21,7 +21,7 @@ from collapse_cli.experiment import policies
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.loop import Lineage, step
 from collapse_cli.experiment.policies import Policy
-from collapse_cli.experiment.stages.base import CORPUS, ROWS, first_measure, on_one_thread
+from collapse_cli.experiment.stages.base import CORPUS, ROWS, first_measure, on_one_thread, own
 from collapse_cli.experiment.stages.mix import apart
 from collapse_cli.experiment.stages.sample import continued, which_rows
 from collapse_cli.experiment.stages.train import counted
@@ -47,9 +47,8 @@ def block_stage(
 
     The run's seed itself is part of it: each generation's own follow from it.
     """
-    learner, tree = learners.learner_class(config.learner), config.model_dump(mode="json")
     params = {
-        "verbs": {kind: learner.params(tree, kind) for kind in ("train", "sample", "eval")},
+        "verbs": {verb: own(config, verb) for verb in ("train", "sample", "eval")},
         "policy": vars(policy) if policy else {},
         "growing": config.mix.size == "growing",
         "prompts": config.sample.prompts,

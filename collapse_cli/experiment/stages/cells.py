@@ -12,16 +12,15 @@ from collapse_cli.config.cell import Cell
 from collapse_cli.engine import checkpoint
 from collapse_cli.engine.stage import Cost, Finished, Place, Stage, StageKind, Workplace
 from collapse_cli.experiment.costs import Size
-from collapse_cli.experiment.stages.base import first_measure, on_one_thread
+from collapse_cli.experiment.stages.base import first_measure, on_one_thread, own
 
 
 def cells_stage(config: Experiment, hints: Mapping[str, Any], chosen: Sequence[Cell], seed: int) -> Stage:
     """Some cells of a run's seed; what each draws follows from that."""
-    learner, tree = learners.learner_class(config.learner), config.model_dump(mode="json")
     params = {
         "learner": config.learner,
-        **learner.params(tree, "train"),
-        **learner.params(tree, "data"),
+        **own(config, "train"),
+        **own(config, "data"),
         "mixture": {"real_data": config.mixture.real_data},
         "cells": [vars(cell) for cell in chosen],
     }
