@@ -55,14 +55,30 @@ def for_key(section: BaseModel) -> dict[str, Any]:
 
     What reads such parameters reads them as a section again, which puts the defaults back.
     """
-    dumped = section.model_dump(mode="json")
-    for name, option in type(section).model_fields.items():
-        value = getattr(section, name)
-        if option.json_schema_extra == ADDED and value == option.get_default():
+    return _without_neutral(section, section.model_dump(mode="json"))
+
+
+def _without_neutral(section: BaseModel, dumped: dict[str, Any]) -> dict[str, Any]:
+    options, sections = _with_added(type(section))
+    for name, neutral in options.items():
+        if getattr(section, name) == neutral:
             del dumped[name]
-        elif isinstance(value, BaseModel):
-            dumped[name] = for_key(value)
+    for name in sections:
+        _without_neutral(getattr(section, name), dumped[name])
     return dumped
+
+
+@cache
+def _with_added(kind: type[BaseModel]) -> tuple[dict[str, Any], list[str]]:
+    """The added options of a section, each with its default, and the sections within it that have some."""
+    options, sections = {}, []
+    for name, option in kind.model_fields.items():
+        inner = option.annotation
+        if option.json_schema_extra == ADDED:
+            options[name] = option.get_default()
+        elif isinstance(inner, type) and issubclass(inner, BaseModel) and any(_with_added(inner)):
+            sections.append(name)
+    return options, sections
 
 
 def _wrong(value: object, kinds: frozenset[type]) -> str:
