@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli.__main__ import main as command
-from collapse_cli.engine.store import RECORD, Store
+from collapse_cli.engine.record import RECORD
+from collapse_cli.engine.store import Store
 
 SIZES: dict[str, list[str]] = {
     "smoke": [],

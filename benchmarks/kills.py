@@ -28,7 +28,8 @@ from typing import Any
 
 import psutil
 
-from collapse_cli.engine.store import RECORD, Store
+from collapse_cli.engine.record import RECORD
+from collapse_cli.engine.store import Store
 from collapse_cli.files import sha256_of
 
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]

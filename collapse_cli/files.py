@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import stat
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -213,3 +214,16 @@ def check_locks(path: Path) -> None:
                 "each other; choose another --runs-dir"
             ) from None
         fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file whole: a reader, or a kill, meets the old text or the new one."""
+    attempt = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with attempt.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        attempt.replace(path)
+    finally:
+        attempt.unlink(missing_ok=True)

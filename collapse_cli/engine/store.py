@@ -19,22 +19,15 @@ from filelock import FileLock, Timeout
 
 from collapse_cli import files
 from collapse_cli.engine import sealed
-from collapse_cli.engine.stage import Finished, Stage, digest
+from collapse_cli.engine.record import RECORD, read_record
+from collapse_cli.engine.stage import Finished, Stage
 from collapse_cli.errors import InputError
 
 log = logging.getLogger(__name__)
 
-RECORD = "stage.json"
 LEFTOVERS = (".attempts", ".scratch", ".damaged")
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")  # of one file, or of shards
 KEY = re.compile(r"[0-9a-f]{64}")
-FIELDS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("params", "inputs", "facts", "files"), dict),
-    **dict.fromkeys(("version", "seed"), int),
-    "kind": str,
-    "seconds": (int, float),
-}
-LATER: dict[str, type] = {"pruned": bool, "digest": str}  # records may lack them
 MOST_AGAIN = 2  # times that one process computes a damaged stage again before it blames the disk
 
 
@@ -242,7 +235,7 @@ class Store:
             "facts": facts,
             "files": written,
         }
-        write_atomically(attempt / RECORD, sealed.sealed(record))
+        files.write_atomically(attempt / RECORD, sealed.sealed(record))
         for folder in {path.parent for path in attempt.rglob("*")}:
             _sync_folder(folder)
         target = self.folder(stage.key)
@@ -265,7 +258,7 @@ class Store:
         folder = self.folder(key)
         weights = [path for name in WEIGHTS for path in folder.rglob(name)]
         record = json.loads((folder / RECORD).read_bytes())
-        write_atomically(folder / RECORD, sealed.sealed(record | {"pruned": True}))
+        files.write_atomically(folder / RECORD, sealed.sealed(record | {"pruned": True}))
         freed = sum(path.stat().st_size for path in weights)
         for path in weights:
             path.unlink()
@@ -326,58 +319,9 @@ def store_at(address: str | Path) -> Store:
     return Store(Path(address))
 
 
-def read_record(path: Path, key: str) -> dict[str, Any]:
-    """A stage's `stage.json`. Records made before they had a digest of their own are checked against the key alone.
-
-    Raises:
-        InputError: when it is not the whole record of that stage; the message is a part of a sentence.
-    """
-    try:
-        content = files.read_bytes(path)
-    except InputError:
-        if not os.access(path, os.R_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from None
-        raise InputError(f"{RECORD} cannot be read") from None
-    try:
-        record = json.loads(content)
-    except (ValueError, RecursionError):
-        raise InputError(f"{RECORD} is no JSON") from None
-    known = FIELDS | LATER
-    if not isinstance(record, dict) or not FIELDS.keys() <= record.keys() <= known.keys():
-        raise InputError(f"{RECORD} is no record of a stage")
-    if not all(isinstance(value, known[name]) for name, value in record.items()):
-        raise InputError(f"{RECORD} is no record of a stage")
-    if not sealed.is_whole(record, content):
-        raise InputError(f"{RECORD} is not what was written")
-    try:
-        made_for = digest({name: record[name] for name in ("kind", "version", "params", "inputs", "seed")})
-    except (TypeError, RecursionError):
-        made_for = ""
-    if made_for != key:
-        raise InputError(f"{RECORD} is that of another stage")
-    for name, value in record["files"].items():
-        parts = PurePosixPath(name).parts
-        if not parts or name.startswith("/") or ".." in parts or not name.isprintable() or not isinstance(value, str):
-            raise InputError(f"{RECORD} is no record of a stage")
-    return record
-
-
 def size_of(folder: Path) -> int:
     """Bytes of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file whole: a reader, or a kill, meets the old text or the new one."""
-    attempt = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with attempt.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        attempt.replace(path)
-    finally:
-        attempt.unlink(missing_ok=True)
 
 
 def _hash_and_sync(path: Path) -> str:

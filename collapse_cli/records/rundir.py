@@ -17,7 +17,7 @@ from typing import Any
 from collapse_cli import families, files
 from collapse_cli.config import Experiment, load, nearest
 from collapse_cli.engine import sealed
-from collapse_cli.engine.store import KEY, write_atomically
+from collapse_cli.engine.store import KEY
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.records.made_with import git_state, hardware, versions
 from collapse_cli.records.runs import RULE_OF_NAMES, STORE, can_be_named, made_by, names_of_runs
@@ -235,7 +235,7 @@ class RunFolder:
                 if HALF_WRITTEN.fullmatch(path.name):
                     path.unlink()
             created = self.record()["created"] if self.exists() else _now()
-            write_atomically(self.path / "plan.json", sealed.sealed({"stages": plan}))
+            files.write_atomically(self.path / "plan.json", sealed.sealed({"stages": plan}))
             record = {
                 "name": self.name,
                 "status": "started",
@@ -247,7 +247,7 @@ class RunFolder:
                 "git": git_state(),
                 "hardware": hardware(),
             }
-            write_atomically(self.path / "run.json", sealed.sealed(record, allow_nan=True))
+            files.write_atomically(self.path / "run.json", sealed.sealed(record, allow_nan=True))
             file = self.path / "metrics.jsonl"
             rows, damaged = self._lines(NEEDED | families.of(config.learner).needed)
             if damaged:
@@ -257,7 +257,7 @@ class RunFolder:
             kept = [row for row in once if measured.get(_where(row)) == row.get("eval_keys", ())]
             clean = "".join(map(sealed.line, kept))
             if clean.encode() != (file.read_bytes() if file.exists() else b""):
-                write_atomically(file, clean)
+                files.write_atomically(file, clean)
 
     def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Append rows to `metrics.jsonl`, flushed, but those of generations that have theirs. False when all had.
@@ -273,7 +273,7 @@ class RunFolder:
             if other:
                 file = self.path / "metrics.jsonl"
                 kept = [row for row in self._lines()[0] if _where(row) not in other]
-                write_atomically(file, "".join(map(sealed.line, [*kept, *other.values()])))
+                files.write_atomically(file, "".join(map(sealed.line, [*kept, *other.values()])))
                 log.warning("%s: rows that differed from the store: %d; they are written again", file, len(other))
             sealed.append(self.path / "metrics.jsonl", *new)
             return bool(new or other)
@@ -309,7 +309,7 @@ class RunFolder:
             record.pop("error", None)
             if error:
                 record["error"] = error
-            write_atomically(self.path / "run.json", sealed.sealed(record, allow_nan=True))
+            files.write_atomically(self.path / "run.json", sealed.sealed(record, allow_nan=True))
 
 
 def run_of(target: str, runs: Path) -> RunFolder:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from collapse_cli.engine.store import write_atomically
+from collapse_cli.files import write_atomically
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report.reading import read, series_of
 

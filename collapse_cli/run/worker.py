@@ -43,7 +43,7 @@ def main() -> int:
 
     telling = Telling(answers)
     logging.getLogger("collapse_cli").addHandler(telling)
-    stages, set_threads = understood(order)
+    stages, set_threads = plan_of(order)
     executor = LocalExecutor(store_at(order["store"]))
     for order in orders:
         set_threads(order["threads"])
@@ -59,7 +59,7 @@ def main() -> int:
     return 0
 
 
-def understood(order: Mapping[str, Any]) -> tuple[Mapping[str, Stage], Callable[[int], object]]:
+def plan_of(order: Mapping[str, Any]) -> tuple[Mapping[str, Stage], Callable[[int], object]]:
     """The stages of an order by key, and what sets how many threads this process uses."""
     from collapse_cli import families
     from collapse_cli.config import load

@@ -15,10 +15,12 @@ from support.kinds import kind as kind_of
 from collapse_cli.config import Experiment
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.record import RECORD
 from collapse_cli.engine.scheduler import missing
 from collapse_cli.engine.stage import Body, Finished, Stage, Workplace
-from collapse_cli.engine.store import RECORD, Store, size_of, write_atomically
+from collapse_cli.engine.store import Store, size_of
 from collapse_cli.errors import ConfigError
+from collapse_cli.files import write_atomically
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import STORE
 from collapse_cli.run.garbage import collect_garbage

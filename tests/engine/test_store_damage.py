@@ -14,9 +14,10 @@ from support.kinds import kind
 
 from collapse_cli.engine import checkpoint, scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.record import RECORD
 from collapse_cli.engine.scheduler import missing
 from collapse_cli.engine.stage import Finished, Stage, Workplace
-from collapse_cli.engine.store import RECORD, Store
+from collapse_cli.engine.store import Store
 from collapse_cli.errors import InputError
 from collapse_cli.records.runs import STORE
 

@@ -13,8 +13,9 @@ from collapse_cli import config, learners
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.record import RECORD
 from collapse_cli.engine.stage import Body, Finished, Plan, Stage, Workplace
-from collapse_cli.engine.store import RECORD, Store
+from collapse_cli.engine.store import Store
 from collapse_cli.experiment import policies
 from collapse_cli.experiment.loop import plan
 from collapse_cli.experiment.stages.base import CORPUS, ROWS

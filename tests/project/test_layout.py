@@ -79,7 +79,7 @@ MAY = {
     "experiment": "errors data engine config families metrics learners",
     "findings": "errors config families metrics theory records experiment",
     "terminal": "errors config families metrics findings",
-    "report": "errors engine config families metrics records findings",
+    "report": "errors files engine config families metrics records findings",
     "run": "errors files process data engine config families metrics lm learners records tracking experiment findings terminal report",
     "cli": "errors files process engine config metrics lm theory simulate records findings terminal report run",
     "__main__": "errors process terminal cli",
@@ -92,7 +92,7 @@ OF_THEM = {
     ("learners", "config"): "config.cell",
     ("findings", "experiment"): "experiment.policies",
     ("experiment", "engine"): "engine.stage engine.checkpoint",
-    ("report", "engine"): "engine.store engine.sealed",
+    ("report", "engine"): "engine.sealed",
     ("cli", "metrics"): "metrics.numbers",
 }
 

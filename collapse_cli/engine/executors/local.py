@@ -36,22 +36,22 @@ class LocalExecutor:
         Raises:
             InputError: when a stage is damaged again and again.
         """
-        chain = [stage]  # each but the first is an input of the one before it
+        needed = [stage]  # each but the first is an input of the one before it
         while True:
-            one = chain[-1]
-            if not self.store.sound(one.key):
-                damaged = next((made for made in one.inputs.values() if not self.store.sound(made.key)), None)
+            last = needed[-1]
+            if not self.store.sound(last.key):
+                damaged = next((made for made in last.inputs.values() if not self.store.sound(made.key)), None)
                 if damaged is not None:
-                    chain.append(damaged)
+                    needed.append(damaged)
                     continue
-            done = self._compute_locked(one, observer)
+            done = self._compute_locked(last, observer)
             if done.made is None:
                 return Outcome(stage, None)
-            if one is stage:
+            if last is stage:
                 return done
             if not done.cached:
-                observer.finished(one, done.made, cached=False, memory_mb=done.memory_mb)
-            chain.pop()
+                observer.finished(last, done.made, cached=False, memory_mb=done.memory_mb)
+            needed.pop()
 
     def _compute_locked(self, stage: Stage, observer: Observer) -> Outcome:
         with self.store.locked(stage.key) as mine:

@@ -107,12 +107,12 @@ class ProcessExecutor:
 
 def _among(stage: Stage, key: str) -> Stage:
     """The stage of a key: this one, or one that it is made from, however far."""
-    look, seen = [stage], {stage.key}
-    for one in look:
-        if one.key == key:
-            return one
-        look += [made for made in one.inputs.values() if made.key not in seen]
-        seen.update(made.key for made in one.inputs.values())
+    among, seen = [stage], {stage.key}
+    for behind in among:
+        if behind.key == key:
+            return behind
+        among += [made for made in behind.inputs.values() if made.key not in seen]
+        seen.update(made.key for made in behind.inputs.values())
     raise KeyError(key)
 
 
