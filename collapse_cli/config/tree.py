@@ -232,7 +232,7 @@ class Expectation(Section):
     cell: dict[str, float] = Field(default_factory=dict)
     """Of which cell of a mixture: fields of its row, such as `share = 0.1`; what is left out must not vary."""
     value: float | None = None
-    """What was published. Left out: what `theory.py` says."""
+    """What was published. Left out: what theory says, as `collapse theory` does."""
     tolerance: float = Field(default=0.1, gt=0)
     """Relative: up to how far from `value` a measured one is inside."""
     factor: float | None = Field(default=None, gt=1)

@@ -75,7 +75,7 @@ class LanguageModel:
 
         text = reading.find_text(data, hints)
         if tree["train"]["select"] == "valid" and "valid" not in text.splits:
-            raise InputError("train.select = valid, but the data have no validation text; say --set data.valid=FILE")
+            raise InputError(training.NO_VALIDATION)
         filled = {
             **tree,
             "model": model,

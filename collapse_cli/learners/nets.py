@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 from collapse_cli.engine import checkpoint as checkpoints
 from collapse_cli.errors import InputError
 
-CHECKPOINT_SECONDS = 60.0
 ROWS_AT_ONCE = 256  # of a forward pass without training; shorter ones are filled up, so that all are alike
 
 
@@ -150,7 +148,7 @@ class _Checkpoint:
 
     def __init__(self, path: Path, training: Training) -> None:
         self.path, self.training = path, training
-        self.due = time.monotonic() + _seconds()
+        self.due = time.monotonic() + checkpoints.seconds_between()
 
     def save_sometimes(self, losses: list[float], lowest: float) -> None:
         if time.monotonic() < self.due:
@@ -168,7 +166,7 @@ class _Checkpoint:
             {"state": json.dumps(state), **checkpoints.UNSEALED},
         )
         checkpoints.put(attempt, self.path)
-        self.due = time.monotonic() + _seconds()
+        self.due = time.monotonic() + checkpoints.seconds_between()
 
     def load(self) -> tuple[list[float], float]:
         """Put weights and optimizer in place; the losses of the epochs done, and the lowest of `select`."""
@@ -197,7 +195,3 @@ def _beside(weight: Tensor, value: Tensor) -> Tensor:
     if value.shape != weight.shape:
         return value.to(weight.device)
     return torch.empty_like(weight, requires_grad=False).copy_(value)
-
-
-def _seconds() -> float:
-    return float(os.environ.get("COLLAPSE_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS))

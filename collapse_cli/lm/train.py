@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 TOKENS_AT_ONCE = 4096  # in one forward pass on a CPU; larger batches are accumulated
 MOST_AT_ONCE = 32768  # the same on a GPU, where memory allows
 LOGITS_BYTES = 512 << 20  # the same in float32 logits, for models whose loss needs all of them at once
-CHECKPOINT_SECONDS = 60.0
+NO_VALIDATION = "train.select = valid, but the data have no validation text; say --set data.valid=FILE"
 CHECKPOINT_SHARE = 0.05  # of the time at most goes into checkpoints
 
 
@@ -270,7 +269,7 @@ class Checkpoint:
 
     def __init__(self, path: Path, model: "PreTrainedModel", optimizer: torch.optim.AdamW) -> None:
         self.path, self.model, self.optimizer = path, model, optimizer
-        self.due = time.monotonic() + _checkpoint_seconds()
+        self.due = time.monotonic() + checkpoints.seconds_between()
 
     def save_sometimes(self, state: Mapping[str, Any]) -> None:
         start = time.monotonic()
@@ -289,7 +288,7 @@ class Checkpoint:
         )
         checkpoints.put(attempt, self.path)
         took = time.monotonic() - start
-        self.due = time.monotonic() + max(_checkpoint_seconds(), took / CHECKPOINT_SHARE if took > 1 else 0)
+        self.due = time.monotonic() + max(checkpoints.seconds_between(), took / CHECKPOINT_SHARE if took > 1 else 0)
 
     def load(self) -> dict[str, Any] | None:
         """Put the saved weights and optimizer state in place; None when there is no checkpoint."""
@@ -311,13 +310,9 @@ class Checkpoint:
         return state
 
 
-def _checkpoint_seconds() -> float:
-    return float(os.environ.get("COLLAPSE_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS))
-
-
 def _keep_best(model: "PreTrainedModel", valid: Dataset | None, best: float | None, path: Path) -> float:
     if valid is None:
-        raise InputError("train.select = valid, but the data have no validation text; say --set data.valid=FILE")
+        raise InputError(NO_VALIDATION)
     nll, predicted = score_blocks(model, valid)
     model.train()
     loss = float(nll.sum() / predicted.sum())

@@ -391,7 +391,7 @@ def test_of_nothing_seen_there_is_no_perplexity_without_a_floor() -> None:
 def test_the_first_number_of_ngrams_is_what_has_no_probability_and_tables_state_the_floor() -> None:
     from rich.console import Console
 
-    from collapse_cli.terminal import outcome, printing
+    from collapse_cli.terminal.run import print_rows, verdict
 
     experiment = Experiment(learner="ngram")
     row = {
@@ -400,12 +400,12 @@ def test_the_first_number_of_ngrams_is_what_has_no_probability_and_tables_state_
     }  # fmt: skip
     measured = [{**row, "generation": g, "perplexity": 50.0 + g, "unseen_share": 0.1 * g} for g in (0, 1)]
     tree = experiment.model_dump(mode="json")
-    assert outcome.verdict(measured, tree) == (
+    assert verdict(measured, tree) == (
         "So far, share of real test tokens that the model gives no probability, from generation 0 to 1, one seed: "
         "keep-0 0 → 0.100."
     )
     console = Console(width=200, record=True, file=io.StringIO())
-    printing.print_rows(console, measured, tree)
+    print_rows(console, measured, tree)
     said = console.export_text()
     assert "no probability counts as 1e-07 (ngram.floor)" in said
     assert "51.0" in said, "the perplexity stands below"
