@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from collapse_cli.findings.diagnosis import diagnose
-from collapse_cli.findings.diagnosis.families import mixture_verdict
+from collapse_cli.findings.diagnosis.mixtures import mixture_verdict
 from collapse_cli.findings.forecast.fit import Series, fit_law, steps_of
 from collapse_cli.findings.forecast.laws import LAWS
 from collapse_cli.findings.forecast.resample import bootstrap

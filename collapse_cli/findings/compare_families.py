@@ -11,7 +11,8 @@ from typing import Any
 from collapse_cli.errors import ConfigError
 from collapse_cli.families import Headline
 from collapse_cli.findings import expectations
-from collapse_cli.findings.diagnosis.families import family_verdict, headline_of, mixture_verdict
+from collapse_cli.findings.diagnosis.headline import family_verdict, headline_of
+from collapse_cli.findings.diagnosis.mixtures import mixture_verdict
 from collapse_cli.metrics.intervals import Interval, over_seeds, paired
 from collapse_cli.records.rundir import RunFolder
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from collapse_cli.families import SHARE, TEST_LOSS, Measure, headline_measure
 from collapse_cli.findings.diagnosis import laws
-from collapse_cli.findings.diagnosis.families import headline_of, laws_of
 from collapse_cli.findings.diagnosis.grid import WORDS, Point, amount, axes_of, points, words
+from collapse_cli.findings.diagnosis.headline import headline_of
+from collapse_cli.findings.diagnosis.mixtures import laws_of
 from collapse_cli.findings.expectations import theory_of
 from collapse_cli.metrics.numbers import spread, value
 from collapse_cli.report.grids import TITLES, Cut, Line, cells_of, cuts_of, figures_of, named

@@ -3,18 +3,17 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from collapse_cli.config import not_as_published
 from collapse_cli.config.families import DRAWN
 from collapse_cli.families import INSTRUMENTS, SHARE, headline, headline_measure
-from collapse_cli.findings.diagnosis import Diagnosis, diagnose, factors
-from collapse_cli.findings.diagnosis.families import family_verdict, mixture_verdict
+from collapse_cli.findings.diagnosis import Diagnosis, diagnose_run, factors
 from collapse_cli.findings.expectations import judge, theory_at
 from collapse_cli.metrics.numbers import spread, value
 from collapse_cli.report.figures import bounded, perplexities
-from collapse_cli.report.reading import Run, Series, number, strings, table
+from collapse_cli.report.reading import Run, Series, number, table
 from collapse_cli.report.text import one_line
 
 SHARES = {measure.name for measure in INSTRUMENTS if measure.unit == SHARE}
@@ -42,23 +41,7 @@ class Published:
 
 def diagnoses(runs: Sequence[Run]) -> list[Diagnosis]:
     """What `collapse_cli.findings.diagnosis` makes of each run."""
-    found = []
-    for run in runs:
-        if run.mixture or not run.text:
-            say = mixture_verdict if run.mixture else family_verdict
-            found.append(Diagnosis((), say(run.rows, run.config), ()))
-            continue
-        loop = table(run.config.get("loop"))
-        generations = number(loop.get("generations"))
-        policies = [one_line(name, 60) for name in strings(loop.get("policies"))]
-        said = loop.get("seeds")
-        seeds = [seed for seed in said if isinstance(seed, int)] if isinstance(said, list) else []
-        planned = None if generations is None else int(generations)
-        diagnosis = diagnose(run.rows, generations=planned, policies=policies, seeds=seeds)
-        if not run.family.diagnosed:  # n-grams: in the words of the other families, as the terminal has it
-            diagnosis = replace(diagnosis, verdict=family_verdict(run.rows, run.config))
-        found.append(diagnosis)
-    return found
+    return [diagnose_run(run.rows, run.config, lambda policy: one_line(policy, 60)) for run in runs]
 
 
 def glance_table(series: Sequence[Series], found: Sequence[Diagnosis]) -> tuple[list[str], list[list[str]]]:

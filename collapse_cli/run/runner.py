@@ -14,6 +14,7 @@ from collapse_cli.config import Experiment, not_as_published, variant_experiment
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
 from collapse_cli.findings import sources
+from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.findings.expectations import judge
 from collapse_cli.process import interruptible, quiet_libraries
 from collapse_cli.records.rundir import RunFolder
@@ -30,7 +31,7 @@ from collapse_cli.run.observers.pruning import Pruning
 from collapse_cli.run.observers.rows import Rows
 from collapse_cli.run.preparation import Prepared, check_disk, describe, prepare, to_do
 from collapse_cli.terminal.progress import Progressing
-from collapse_cli.terminal.run import row_warnings, verdict
+from collapse_cli.terminal.run import row_warnings
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ def _result(folder: RunFolder, config: Experiment, stages: Mapping[str, int]) ->
         "folder": str(folder.path),
         **stages,
         "report": str(folder.path / "report.html"),
-        "verdict": verdict(rows, tree),
+        "verdict": diagnose_run(rows, tree).verdict,
         "expect": [vars(one) | {"ours": one.ours.record() if one.ours else None} for one in judge(rows, tree)],
         "expect_of_another": not_as_published(tree),
         "config": tree,

@@ -7,23 +7,12 @@ from rich.console import Console
 
 from collapse_cli.errors import how_many
 from collapse_cli.findings import expectations
-from collapse_cli.findings.diagnosis import diagnose
-from collapse_cli.findings.diagnosis.families import family_verdict, mixture_verdict
 from collapse_cli.metrics import floored
 from collapse_cli.terminal.tables import expectations_table, generations_table, grid_table, laws_table, perplexity_table
 from collapse_cli.terminal.text import Table, line, safe, short
 
 Row = Mapping[str, Any]
 Tree = Mapping[str, Any]
-
-
-def verdict(rows: Sequence[Row], tree: Tree) -> str:
-    """What became of a run, in one sentence."""
-    if expectations.is_mixture(tree):
-        return mixture_verdict(rows, tree)
-    if expectations.family_of(tree).diagnosed:
-        return diagnose(list(rows)).verdict
-    return family_verdict(rows, tree)
 
 
 def print_rows(console: Console, rows: Sequence[Mapping[str, Any]], tree: Mapping[str, Any]) -> None:

@@ -9,8 +9,9 @@ from collapse_cli.config import not_as_published
 from collapse_cli.config.cell import AXES
 from collapse_cli.findings import expectations
 from collapse_cli.findings.diagnosis import laws
-from collapse_cli.findings.diagnosis.families import headline_of, laws_of
 from collapse_cli.findings.diagnosis.grid import WORDS, Point, axes_of, points
+from collapse_cli.findings.diagnosis.headline import headline_of
+from collapse_cli.findings.diagnosis.mixtures import laws_of
 from collapse_cli.metrics import numbers
 from collapse_cli.metrics.intervals import logarithmic
 from collapse_cli.metrics.numbers import spread, value

@@ -12,8 +12,9 @@ from support.mixed import FAMILIES, cell_error, families_rows, mixture_rows, rid
 
 from collapse_cli.findings import expectations
 from collapse_cli.findings.compare_families import compare_families
-from collapse_cli.findings.diagnosis.families import family_verdict, mixture_verdict
 from collapse_cli.findings.diagnosis.grid import axes_of, points
+from collapse_cli.findings.diagnosis.headline import family_verdict
+from collapse_cli.findings.diagnosis.mixtures import mixture_verdict
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.terminal.tables import generations_table
 

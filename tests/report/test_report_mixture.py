@@ -14,7 +14,7 @@ from support.mixed import KEY, cell_error, mixture_rows, regression, tree_of, wr
 from support.pages import HOSTILE, Structure, Text, figures_of, page_of, report
 
 from collapse_cli.findings import expectations
-from collapse_cli.findings.diagnosis.families import laws_of, mixture_verdict
+from collapse_cli.findings.diagnosis.mixtures import laws_of, mixture_verdict
 from collapse_cli.findings.expectations import planned_cells
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_figures, write_markdown

@@ -5,18 +5,32 @@ are wrong"; `benchmarks/words.py`).
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from collapse_cli.findings.diagnosis.headline import family_verdict
+from collapse_cli.findings.diagnosis.mixtures import mixture_verdict
 from collapse_cli.findings.diagnosis.rules import Call, Evidence, Row, Series, early, late, number
+from collapse_cli.findings.expectations import family_of, is_mixture
+from collapse_cli.findings.expectations import number as finite
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import NOISE, Interval, allowed, interval, log_ratio, takes_noise_for_granted
 from collapse_cli.metrics.numbers import SAME
 
-__all__ = ["Call", "Diagnosis", "Evidence", "PolicyDiagnosis", "counted", "diagnose", "factor", "factors"]
+__all__ = [
+    "Call",
+    "Diagnosis",
+    "Evidence",
+    "PolicyDiagnosis",
+    "counted",
+    "diagnose",
+    "diagnose_run",
+    "factor",
+    "factors",
+]
 
 COLLAPSED = 2.0  # times generation 0's perplexity
 HELD = 1.2
@@ -104,6 +118,34 @@ def diagnose(
     names = list(dict.fromkeys(row["policy"] for row in rows))
     found = [one for one in (_policy(name, rows) for name in names) if one is not None]
     return Diagnosis(tuple(found), _verdict(found, generations), tuple(_notes(found, generations, policies, seeds)))
+
+
+def diagnose_run(rows: Sequence[Row], tree: Mapping[str, Any], named: Callable[[str], str] = str) -> Diagnosis:
+    """What became of a run of any family and kind: calls by policy where there are such rules, and the verdict.
+
+    Args:
+        rows: of one run.
+        tree: its configuration, for which nobody vouches.
+        named: how the rows name a policy of the configuration, where they do not name it as it does.
+    """
+    family = family_of(tree)
+    if is_mixture(tree):
+        return Diagnosis((), mixture_verdict(rows, tree), ())
+    if not family.text:
+        return Diagnosis((), family_verdict(rows, tree), ())
+    said = tree.get("loop")
+    loop: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
+    policies, seeds = (
+        there if isinstance(there := loop.get(name), list | tuple) else () for name in ("policies", "seeds")
+    )
+    generations = finite(loop.get("generations"))
+    found = diagnose(
+        rows,
+        generations=None if generations is None else int(generations),
+        policies=[named(policy) for policy in policies if isinstance(policy, str)],
+        seeds=[seed for seed in seeds if isinstance(seed, int)],
+    )
+    return found if family.diagnosed else replace(found, verdict=family_verdict(rows, tree))
 
 
 def factor(ratio: float) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from collapse_cli.findings.diagnosis.families import headline_of
 from collapse_cli.findings.diagnosis.grid import words
+from collapse_cli.findings.diagnosis.headline import headline_of
 from collapse_cli.report.figures import TINY, apart, log_ticks
 from collapse_cli.report.grids import (
     TITLES,

@@ -1,90 +1,20 @@
-"""Verdicts on what is no loop of language models: other families over generations, and mixtures. Pure functions."""
+"""What a mixture came to, in a sentence: synthetic data against real data alone, and what else varied; pure functions."""
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from collapse_cli.config.cell import AXES
-from collapse_cli.families import Headline, headline
+from collapse_cli.families import Headline
 from collapse_cli.findings.diagnosis.grid import Point, axes_of, points, words
-from collapse_cli.findings.expectations import is_mixture, law_of, learner_of, mean_of, number, theory_at
+from collapse_cli.findings.diagnosis.headline import Row, Tree, headline_of, intervals_said, seeds_said, sentence
+from collapse_cli.findings.expectations import law_of
 from collapse_cli.findings.scaling import ScalingLaw, laws
-from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import LEVEL, Interval, interval, paired
 from collapse_cli.metrics.numbers import spread, value
 
-Row = Mapping[str, Any]
-Tree = Mapping[str, Any]
 LAWS = 32  # scaling laws that are fitted for one run
-NOTHING = "No generation is measured yet."
-
-
-def headline_of(tree: Tree) -> Headline:
-    """The measure that stands first, of a configuration that nobody vouches for."""
-    data = tree.get("data")
-    source = data.get("source") if isinstance(data, Mapping) else ""
-    return headline(learner_of(tree), "mixture" if is_mixture(tree) else "generational", str(source))
-
-
-def means_of(rows: Sequence[Row], what: str) -> tuple[dict[int, Interval], list[int]]:
-    """Generation 0 and the last -> mean of one policy's field over the seeds that are counted, and those seeds.
-
-    Of seeds that are not measured equally far the last generation is that of those counted. A single seed with several
-    trials has the interval over them; perplexity is a mean of logarithms.
-    """
-    there: dict[int, dict[int, Row]] = {}
-    for row in rows:
-        if number(row.get(what)) is not None:
-            there.setdefault(row["generation"], {})[row["seed"]] = row
-    found = counted({g: held.keys() for g, held in there.items()})
-    seeds = found[1] if found is not None else sorted({seed for held in there.values() for seed in held})
-    means = {}
-    steps = sorted(there, reverse=True)
-    ends = [next((g for g in steps if set(seeds) <= there[g].keys()), 0), 0]
-    for g in sorted(g for g in set(ends) if g in there):
-        own = [there[g][seed] for seed in seeds if seed in there[g]]
-        if len(own) == len(seeds) and own:
-            mean = mean_of(own, what)
-            if mean is not None:
-                means[g] = mean[0]
-    return means, seeds
-
-
-def family_verdict(rows: Sequence[Row], tree: Tree) -> str:
-    """One sentence on a generational run: the headline measure at generation 0 and at the last one, by policy.
-
-    Args:
-        rows: of one run.
-        tree: its configuration.
-    """
-    measure = headline_of(tree)
-    policies = list(dict.fromkeys(row["policy"] for row in rows))
-    found = {policy: means_of([row for row in rows if row["policy"] == policy], measure.name) for policy in policies}
-    found = {policy: (means, seeds) for policy, (means, seeds) in found.items() if means}
-    if not found:
-        return NOTHING
-    lasts = {policy: max(means) for policy, (means, _) in found.items()}
-    last, seeds = max(lasts.values()), next(iter(found.values()))[1]
-    if last == 0:
-        first = next(iter(found.values()))[0][0]
-        return f"Only generation 0 is measured: {measure.title} {spread(first)}, {_over(len(seeds))}{_kind([first])}."
-    together = len(set(lasts.values())) == 1 and len({tuple(seeds) for _, seeds in found.values()}) == 1
-    loop = tree.get("loop")
-    planned = number(loop.get("generations")) if isinstance(loop, Mapping) else None
-    head = "So far, " if planned is not None and min(lasts.values()) < planned else ""
-    head += f"{measure.title}, from generation 0 to {last:,}" if together else measure.title
-    kind = _kind(means[lasts[policy]] for policy, (means, _) in found.items())
-    head += f", {_over(len(seeds))}{kind}: " if together else f"{kind}: "
-    parts = []
-    for policy, (means, own) in found.items():
-        end = lasts[policy]
-        when = "" if together else f" at generation {end:,}, {_over(len(own))}"
-        said = f"{policy} {value(means[0].mean) if 0 in means else '–'} → {spread(means[end])}{when}"
-        theory = theory_at(tree, measure.name, policy, end) if end else None
-        parts.append(said if theory is None else f"{said}, theory {value(theory)}")
-    return _sentence(head + "; ".join(parts))
 
 
 def mixture_verdict(rows: Sequence[Row], tree: Tree) -> str:
@@ -101,7 +31,9 @@ def mixture_verdict(rows: Sequence[Row], tree: Tree) -> str:
     axes = axes_of(cells, tree)
     if not axes:
         only = cells[0].mean
-        return _sentence(f"{measure.title} is {spread(only)} in the only cell, {_over(only.n)}{_kind([only])}")
+        return sentence(
+            f"{measure.title} is {spread(only)} in the only cell, {seeds_said(only.n)}{intervals_said([only])}"
+        )
     others = [axis for axis in axes if axis not in ("rows", "real_rows", "synthetic_rows", "share")]
     most = _last(cells, others, axes)  # of the other axes their last value: the extreme of a grid
     there = [cell for cell in cells if all(cell.at(axis) == most[axis] for axis in others)] or list(cells)
@@ -117,7 +49,7 @@ def mixture_verdict(rows: Sequence[Row], tree: Tree) -> str:
         parts.append(f"intervals are 95% over {seeds} seeds")
     elif seeds == 1:
         parts.append("one seed: no interval, and what differs may be chance")
-    return _sentence("; ".join(parts))
+    return sentence("; ".join(parts))
 
 
 def laws_of(cells: Sequence[Point], tree: Tree) -> list[ScalingLaw]:
@@ -265,19 +197,3 @@ def _short(measure: Headline) -> str:
 def _round(number: float) -> str:
     """An estimate to two digits: 4,100."""
     return f"{float(f'{number:.2g}'):,.0f}"
-
-
-def _over(seeds: int) -> str:
-    return f"over {seeds} seeds" if seeds > 1 else "one seed"
-
-
-def _kind(shown: Iterable[Interval]) -> str:
-    """What the intervals in a sentence are, in brackets; "" where it has none."""
-    widths = [one for one in shown if one.low is not None and not one.exact]
-    if not widths:
-        return ""
-    return " (95% intervals)" if max(one.n for one in widths) > 1 else " (95% intervals over its trials)"
-
-
-def _sentence(said: str) -> str:
-    return f"{said[0].upper()}{said[1:]}."

@@ -1,0 +1,96 @@
+"""What the first measure of a family came to, by generation, in a sentence; pure functions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from collapse_cli.families import Headline, headline
+from collapse_cli.findings.expectations import is_mixture, learner_of, mean_of, number, theory_at
+from collapse_cli.metrics.counting import counted
+from collapse_cli.metrics.intervals import Interval
+from collapse_cli.metrics.numbers import spread, value
+
+Row = Mapping[str, Any]
+Tree = Mapping[str, Any]
+NOTHING = "No generation is measured yet."
+
+
+def headline_of(tree: Tree) -> Headline:
+    """The measure that stands first, of a configuration that nobody vouches for."""
+    data = tree.get("data")
+    source = data.get("source") if isinstance(data, Mapping) else ""
+    return headline(learner_of(tree), "mixture" if is_mixture(tree) else "generational", str(source))
+
+
+def means_of(rows: Sequence[Row], what: str) -> tuple[dict[int, Interval], list[int]]:
+    """Generation 0 and the last -> mean of one policy's field over the seeds that are counted, and those seeds.
+
+    Of seeds that are not measured equally far the last generation is that of those counted. A single seed with several
+    trials has the interval over them; perplexity is a mean of logarithms.
+    """
+    there: dict[int, dict[int, Row]] = {}
+    for row in rows:
+        if number(row.get(what)) is not None:
+            there.setdefault(row["generation"], {})[row["seed"]] = row
+    found = counted({g: held.keys() for g, held in there.items()})
+    seeds = found[1] if found is not None else sorted({seed for held in there.values() for seed in held})
+    means = {}
+    steps = sorted(there, reverse=True)
+    ends = [next((g for g in steps if set(seeds) <= there[g].keys()), 0), 0]
+    for g in sorted(g for g in set(ends) if g in there):
+        own = [there[g][seed] for seed in seeds if seed in there[g]]
+        if len(own) == len(seeds) and own:
+            mean = mean_of(own, what)
+            if mean is not None:
+                means[g] = mean[0]
+    return means, seeds
+
+
+def family_verdict(rows: Sequence[Row], tree: Tree) -> str:
+    """One sentence on a generational run: the headline measure at generation 0 and at the last one, by policy.
+
+    Args:
+        rows: of one run.
+        tree: its configuration.
+    """
+    measure = headline_of(tree)
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    found = {policy: means_of([row for row in rows if row["policy"] == policy], measure.name) for policy in policies}
+    found = {policy: (means, seeds) for policy, (means, seeds) in found.items() if means}
+    if not found:
+        return NOTHING
+    lasts = {policy: max(means) for policy, (means, _) in found.items()}
+    last, seeds = max(lasts.values()), next(iter(found.values()))[1]
+    if last == 0:
+        first = next(iter(found.values()))[0][0]
+        return f"Only generation 0 is measured: {measure.title} {spread(first)}, {seeds_said(len(seeds))}{intervals_said([first])}."
+    together = len(set(lasts.values())) == 1 and len({tuple(seeds) for _, seeds in found.values()}) == 1
+    loop = tree.get("loop")
+    planned = number(loop.get("generations")) if isinstance(loop, Mapping) else None
+    head = "So far, " if planned is not None and min(lasts.values()) < planned else ""
+    head += f"{measure.title}, from generation 0 to {last:,}" if together else measure.title
+    kind = intervals_said(means[lasts[policy]] for policy, (means, _) in found.items())
+    head += f", {seeds_said(len(seeds))}{kind}: " if together else f"{kind}: "
+    parts = []
+    for policy, (means, own) in found.items():
+        end = lasts[policy]
+        when = "" if together else f" at generation {end:,}, {seeds_said(len(own))}"
+        said = f"{policy} {value(means[0].mean) if 0 in means else '–'} → {spread(means[end])}{when}"
+        theory = theory_at(tree, measure.name, policy, end) if end else None
+        parts.append(said if theory is None else f"{said}, theory {value(theory)}")
+    return sentence(head + "; ".join(parts))
+
+
+def seeds_said(seeds: int) -> str:
+    return f"over {seeds} seeds" if seeds > 1 else "one seed"
+
+
+def intervals_said(shown: Iterable[Interval]) -> str:
+    """What the intervals in a sentence are, in brackets; "" where it has none."""
+    widths = [one for one in shown if one.low is not None and not one.exact]
+    if not widths:
+        return ""
+    return " (95% intervals)" if max(one.n for one in widths) > 1 else " (95% intervals over its trials)"
+
+
+def sentence(said: str) -> str:
+    return f"{said[0].upper()}{said[1:]}."
