@@ -23,7 +23,7 @@ from collapse_cli.findings.expectations import judge
 from collapse_cli.metrics.numbers import spread, value
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run import runner
-from collapse_cli.terminal.run import verdict
+from collapse_cli.findings.diagnosis import diagnose_run
 
 HERE = Path(__file__).parent
 
@@ -101,7 +101,7 @@ def main() -> None:
         "",
     ]
     for folder, record in zip(folders, records, strict=True):
-        said = verdict(folder.rows(), record["config"])
+        said = diagnose_run(folder.rows(), record["config"]).verdict
         parts += [f"> {f'**{folder.name}**: ' if len(folders) > 1 else ''}{said}", ""]
     if lines := judged_table(folders):
         parts += ["## Measured against published numbers and theory", "", *lines, ""]

@@ -391,7 +391,8 @@ def test_of_nothing_seen_there_is_no_perplexity_without_a_floor() -> None:
 def test_the_first_number_of_ngrams_is_what_has_no_probability_and_tables_state_the_floor() -> None:
     from rich.console import Console
 
-    from collapse_cli.terminal.run import print_rows, verdict
+    from collapse_cli.findings.diagnosis import diagnose_run
+    from collapse_cli.terminal.run import print_rows
 
     experiment = Experiment(learner="ngram")
     row = {
@@ -400,7 +401,7 @@ def test_the_first_number_of_ngrams_is_what_has_no_probability_and_tables_state_
     }  # fmt: skip
     measured = [{**row, "generation": g, "perplexity": 50.0 + g, "unseen_share": 0.1 * g} for g in (0, 1)]
     tree = experiment.model_dump(mode="json")
-    assert verdict(measured, tree) == (
+    assert diagnose_run(measured, tree).verdict == (
         "So far, share of real test tokens that the model gives no probability, from generation 0 to 1, one seed: "
         "keep-0 0 → 0.100."
     )
