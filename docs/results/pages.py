@@ -19,11 +19,11 @@ from rich.console import Console
 
 from collapse_cli import report
 from collapse_cli.config import load, preset_path, read_toml, variant_experiments
+from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.findings.expectations import judge
 from collapse_cli.metrics.numbers import spread, value
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run import runner
-from collapse_cli.findings.diagnosis import diagnose_run
 
 HERE = Path(__file__).parent
 
