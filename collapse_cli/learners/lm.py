@@ -66,6 +66,7 @@ class LanguageModel:
         if folder:
             models.check_complete(folder)
             notes = (*notes, *folders.passed_over(folder), *reading.other_tokens(model["tokenizer"], tokenizer, folder))
+            notes = (*notes, *reading.other_ends(folder, tokenizer))
         _check_fit(
             tree, config, made.positions, model["vocab_size"] if tokenizer is None else texts.text_range(tokenizer)
         )

@@ -12,7 +12,7 @@ from collapse_cli.data import textfiles, zipf
 from collapse_cli.data.dataset import SPLITS, Dataset, Text, how_many, load_text, unchanged
 from collapse_cli.errors import InputError
 from collapse_cli.learners import lm_measures as measures
-from collapse_cli.lm import coding, folders
+from collapse_cli.lm import architecture, coding, folders
 from collapse_cli.lm import text as texts
 
 if TYPE_CHECKING:
@@ -88,6 +88,31 @@ def other_tokens(name: str, tokenizer: "PreTrainedTokenizerBase | None", folder:
         what = f"{other:,} of the {len(given):,} tokens of model.tokenizer = {name} are not those of the model's own tokenizer"
     return [
         f"{what}: the model's weights were made for that one, and read other text than is meant until they are trained anew"
+    ]
+
+
+def other_ends(folder: Path, tokenizer: "PreTrainedTokenizerBase | None") -> list[str]:
+    """A note where the model names other ends of a text than the tokenizer's own, at which alone rows of samples end.
+
+    Models tuned for conversations name several (`eos_token_id` in generation_config.json or config.json).
+    """
+    if tokenizer is None:
+        return []
+    named: set[int] = set()
+    for file in ("config.json", "generation_config.json"):
+        if (folder / file).is_file():
+            said = architecture.read_json(folder / file).get("eos_token_id")
+            named |= {one for one in (said if isinstance(said, list) else [said]) if type(one) is int}
+    special = {index: str(token) for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    # ids of ordinary text are there by default, in configs whose tokenizer was chosen later
+    others = sorted((named & special.keys()) - {tokenizer.eos_token_id})
+    if not others:
+        return []
+    few = architecture.few([f"{special[one]} ({one})" for one in others])
+    own = "nothing" if tokenizer.eos_token is None else f"{tokenizer.eos_token} ({tokenizer.eos_token_id})"
+    return [
+        f"the model names other tokens that end a text: {few}; rows of samples end at the tokenizer's own alone, {own}, and "
+        "what a model writes after another one stays in them"
     ]
 
 

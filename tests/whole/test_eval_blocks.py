@@ -1,5 +1,6 @@
 """`collapse eval` of a model: the length of the blocks that are scored decides whether the model can take them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,6 @@ def test_a_window_has_a_size_where_the_model_has_no_limit(home: Path, tmp_path: 
 
 def test_a_tokenizer_of_other_tokens_than_the_models_own_is_said(home: Path, tmp_path: Path) -> None:
     """Its ids fit, and the perplexity is one, of text that nobody wrote."""
-    import json
-
     from transformers import AutoTokenizer
 
     AutoTokenizer.from_pretrained(home / "model").save_pretrained(tmp_path)
@@ -112,3 +111,38 @@ def test_a_tokenizer_of_other_tokens_than_the_models_own_is_said(home: Path, tmp
     assert not any("the model's own tokenizer" in note for note in same.json["notes"])
     (made,) = reading.other_tokens("bpe", None, home / "model")
     assert "(model.tokenizer = bpe) is not the model's own" in made
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+def test_ends_of_text_that_end_no_row_are_said(home: Path, tmp_path: Path, file: str) -> None:
+    """Models tuned for conversations name several; rows end at the tokenizer's own. Ids of ordinary text are no ends."""
+    from transformers import AutoTokenizer
+
+    e2e.write_model(tmp_path / "model", vocab_size=300)
+    tokenizer = AutoTokenizer.from_pretrained(home / "model")
+    assert reading.other_ends(home / "model", tokenizer) == []
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|eot|>"]})
+    tokenizer.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / file
+    fields = json.loads(path.read_text()) if path.exists() else {}
+    ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|eot|>"), 5]
+    path.write_text(json.dumps(fields | {"eos_token_id": ends}))
+    (note,) = reading.other_ends(tmp_path / "model", tokenizer)
+    assert f"<|eot|> ({ends[1]}); rows of samples end at the tokenizer's own alone, {tokenizer.eos_token} (" in note
+    made = e2e.collapse(
+        "run",
+        "--preset",
+        "smoke",
+        "--model",
+        tmp_path / "model",
+        "--data",
+        home / "text",
+        "--runs-dir",
+        tmp_path,
+        "--dry-run",
+        *("--set", "data.rows=0", "--set", "data.eval_rows=0"),
+    )
+    assert made.code == 0, made.err
+    assert " ".join(made.out.split()).count("rows of samples end at the tokenizer's own") == 1
+    path.write_text(json.dumps(fields | {"eos_token_id": [ends[0], True, "x", None, 10**30, -1]}))
+    assert reading.other_ends(tmp_path / "model", tokenizer) == []
