@@ -58,3 +58,37 @@ def test_a_theorem_whose_printed_form_was_not_compared_says_so(name: str) -> Non
     for entry in entries:
         if UNCOMPARED.search(entry["source"]):
             assert "printed form not compared" in entry.get("note", ""), entry
+
+
+FUTURE = {"engine/executors/ray.py"}  # what a page says that one would write
+
+
+def modules_named(text: str) -> set[str]:
+    """Files of Python that a text names, as `loop.py` or `experiment/loop.py`."""
+    return {match.removeprefix("./") for match in re.findall(r"(?<![\w/.-])((?:\./)?(?:\w+/)*\w+\.py)\b", text)}
+
+
+def test_modules_that_are_named_exist() -> None:
+    folders = ("collapse_cli", "tests", "benchmarks", "docs")
+    there = {"/" + path.relative_to(ROOT).as_posix() for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(path for path in TEXTS if path.parts[-2] != "project")]
+    assert "experiment/loop.py" in modules_named(pages[1].read_text(encoding="utf-8"))
+    absent = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in pages
+        for name in modules_named(path.read_text(encoding="utf-8")) - FUTURE
+        if not any(known.endswith("/" + name) for known in there)
+    }
+    assert absent == set()
+
+
+def test_folders_that_contributors_are_sent_to_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text[text.index("## Where a change belongs") : text.index("## Rules")]
+    named = set(re.findall(r"`(\w[\w/]*/(?:\w+\.py)?)`", table))
+    assert len(named) > 20
+    outside = {"collapse_cli/", "configs/", "benchmarks/", "tests/"}
+    assert {name for name in named - outside if not (ROOT / "collapse_cli" / name).exists()} == set()
+    rooms = {path.name for path in (ROOT / "collapse_cli").iterdir() if (path / "__init__.py").is_file()}
+    picture = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").partition("## The picture")[2]
+    assert {name for name in rooms if f"`{name}/`" not in picture.partition("\n## ")[0]} == set()
