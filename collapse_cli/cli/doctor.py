@@ -15,8 +15,7 @@ def examine(runs: Path) -> dict[str, str]:
     import torch
 
     from collapse_cli.lm.model import device, has_fast_bf16
-    from collapse_cli.run.costs import matmul_speed
-    from collapse_cli.run.preparation import existing
+    from collapse_cli.run.costs import existing, matmul_speed
 
     found, machine = versions(), hardware()
     place = existing(runs)

@@ -1,11 +1,96 @@
-"""What a plan costs: disk and time, estimated before it runs. What a stage costs is known to its kind."""
+"""What a plan costs: disk and time, estimated before it runs, and while it does. What a stage costs is known to its kind."""
 
+import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from collapse_cli.engine.stage import Cost
+from collapse_cli.engine.stage import Cost, Stage
+from collapse_cli.engine.store import Store
+from collapse_cli.errors import ConfigError
 from collapse_cli.experiment.costs import Size
+from collapse_cli.metrics import numbers
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.run.preparation import NOMINAL_SPEED, Prepared, to_do
+
+RECENT = 24  # finished stages that the estimate of the time left is made from
+
+
+def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, Any]:
+    """The plan in numbers, for `--dry-run`."""
+    planned, needed = prepared.plan, {stage.key: stage for stage in to_do(prepared.plan, store)}
+    kinds: dict[str, dict[str, float]] = {}
+    clock = Clock(prepared)
+    for key, stage in planned.stages.items():
+        if store.has(key):
+            clock.finished(stage, store.get(key).seconds)
+    for stage in planned.stages.values():
+        entry = kinds.setdefault(
+            stage.kind, {"stages": 0, "cached": 0, "tokens": 0, "flops": 0.0, "disk": 0, "seconds": 0.0}
+        )
+        entry["stages"] += 1
+        if stage.key not in needed:
+            entry["cached"] += 1
+            continue
+        cost = stage.of.cost(stage, prepared.size)
+        entry["tokens"] += cost.tokens
+        entry["flops"] += cost.flops
+        entry["disk"] += cost.disk
+        entry["seconds"] += clock.left({stage.key: 0})
+    disk = disk_needed([(stage.kind, stage.of.cost(stage, prepared.size)) for stage in needed.values()], prepared.size)
+    return {
+        "run": folder.name,
+        "stages": len(planned.stages),
+        "cached": len(planned.stages) - len(needed),
+        "kinds": kinds,
+        "parameters": prepared.size.parameters,
+        "rows": prepared.size.rows,
+        "disk_needed": disk,
+        "disk_free": shutil.disk_usage(existing(folder.runs)).free,
+        "seconds": sum(entry["seconds"] for entry in kinds.values()),
+        "measured": bool(clock.observed),
+        "notes": prepared.notes,
+    }
+
+
+def check_disk(prepared: Prepared, needed: Sequence[Stage], runs: Path) -> None:
+    """Stop before starting when the plan will not fit on the disk."""
+    pairs = [(stage.kind, stage.of.cost(stage, prepared.size)) for stage in needed]
+    wanted = disk_needed(pairs, prepared.size) if needed else 0
+    free = shutil.disk_usage(existing(runs)).free
+    if wanted > free:
+        raise ConfigError(
+            f"the plan needs about {numbers.size(wanted)} on the disk of {runs}, where {numbers.size(free)} are free; free "
+            "some (collapse gc), use another --runs-dir, or --set store.keep_models=ends"
+        )
+
+
+class Clock:
+    """Time left for a plan: guesses per stage, corrected by how long finished stages of the kind took."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.plan, self.workers = prepared.plan, prepared.workers
+        known = prepared.resolved.row_flops > 0  # a family says what its rows cost at the nominal speed
+        speed = NOMINAL_SPEED if known else matmul_speed(prepared.config.train.dtype)
+        self.guesses = {
+            # a stage beside others has its share of the cores
+            key: stage.of.cost(stage, prepared.size).seconds(speed, prepared.size.layers) * self.workers
+            for key, stage in self.plan.stages.items()
+        }
+        self.todo = dict(self.guesses)
+        self.observed: list[tuple[str, float, float]] = []  # kind, guessed, real; the newest count
+
+    def finished(self, stage: Stage, seconds: float | None) -> None:
+        self.todo.pop(stage.key, None)
+        if seconds is not None:
+            self.observed.append((stage.work, self.guesses[stage.key], seconds))
+
+    def left(self, among: Mapping[str, Any] | None = None) -> float:
+        """Seconds, for all stages still to do, or for some of them."""
+        factors = correction(self.observed[-RECENT:])
+        keys = self.todo if among is None else {key: self.todo[key] for key in among if key in self.todo}
+        return sum(guess * factors.get(self.plan.stages[key].work, 1.0) for key, guess in keys.items()) / self.workers
 
 
 def correction(observed: Iterable[tuple[str, float, float]]) -> Mapping[str, float]:
@@ -43,3 +128,7 @@ def disk_needed(costs: Iterable[tuple[str, Cost]], size: Size) -> int:
         models = models[:kept]
     rest = sum(cost.disk for kind, cost in costs if kind != "train")
     return sum(models) + rest + 12 * size.parameters
+
+
+def existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())

@@ -21,6 +21,7 @@ from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
 from collapse_cli.run import early
 from collapse_cli.run.computing import compute
+from collapse_cli.run.costs import check_disk, describe
 from collapse_cli.run.observers import Observers
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.run.observers.events import Events
@@ -29,7 +30,7 @@ from collapse_cli.run.observers.page import Page
 from collapse_cli.run.observers.progress import Progress
 from collapse_cli.run.observers.pruning import Pruning
 from collapse_cli.run.observers.rows import Rows
-from collapse_cli.run.preparation import Prepared, check_disk, describe, prepare, to_do
+from collapse_cli.run.preparation import Prepared, prepare, to_do
 from collapse_cli.terminal.progress import Progressing
 from collapse_cli.terminal.run import row_warnings
 
@@ -51,26 +52,27 @@ def run_all(
     variants = variant_experiments(config.model_dump(mode="json"), name)
     if not variants:
         return {"runs": [run(config, runs, name, console, jobs=jobs, dry_run=dry_run)]}
-    names = {f"{name}-{variant}": one for variant, one in variants.items()}
-    folders = [RunFolder(runs, each) for each in names]  # says so before anything runs when a name is none
-    for folder, one in zip(folders, names.values(), strict=True):
-        early.check(one, folder)
+    # a name that is none is said before anything runs
+    folders = {RunFolder(runs, f"{name}-{variant}"): changed for variant, changed in variants.items()}
+    for folder, changed in folders.items():
+        early.check(changed, folder)
     done: dict[str, Any] = {"runs": []}
-    for each, one in names.items():
+    for folder, changed in folders.items():
         if not dry_run:
-            console.print(f"{each}:", style="bold", highlight=False, markup=False)
-        done["runs"].append(run(one, runs, each, console, jobs=jobs, dry_run=dry_run))
+            console.print(f"{folder.name}:", style="bold", highlight=False, markup=False)
+        done["runs"].append(run(changed, runs, folder.name, console, jobs=jobs, dry_run=dry_run))
     if not dry_run:
         rows = {variant: folder.rows() for variant, folder in zip(variants, folders, strict=True)}
         shared = sources.shares(rows)
         done |= {
-            "report": _side_by_side(folders, runs / f"{name}.html"),
+            "report": _page_of_variants(list(folders), runs / f"{name}.html"),
             "sources": shared.record() if shared else None,
         }
     return done
 
 
-def _side_by_side(folders: Sequence[RunFolder], page: Path) -> str | None:
+def _page_of_variants(folders: Sequence[RunFolder], page: Path) -> str | None:
+    """One report on all of them; None where it could not be written."""
     try:
         return str(report.write_report(folders, page))
     except Exception as error:  # the runs are done, and it can be made again
@@ -109,9 +111,8 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
     check_disk(prepared, needed, folder.runs)
     missing = {stage.key for stage in needed}
     there = [stage for key, stage in planned.stages.items() if key not in missing and store.has(key)]
-    measured = {
-        (one.policy, one.seed, one.generation): [stage.key for stage in one.measured] for one in planned.generations
-    }
+    measured = {(made.policy, made.seed, made.generation): [stage.key for stage in made.measured]
+                for made in planned.generations}  # fmt: skip
     folder.start(config, planned.record(), measured)
     store.tidy(planned.stages)
     page, computed, pruning = Page(folder), Computed(), Pruning(folder, store, config, planned)

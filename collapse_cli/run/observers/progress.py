@@ -2,7 +2,8 @@
 
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Finished, Stage
-from collapse_cli.run.preparation import Clock, Prepared
+from collapse_cli.run.costs import Clock
+from collapse_cli.run.preparation import Prepared
 from collapse_cli.terminal.progress import Progressing
 
 
