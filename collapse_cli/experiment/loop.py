@@ -4,7 +4,7 @@
 done later by a process of any kind (`stages/`); a block (`stages/block.py`) does them at once, in memory.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -105,7 +105,7 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
     return made
 
 
-class Planning:
+class Planning(Verbs[Stage, Stage, Stage]):
     """The verbs of one lineage, each of which plans a stage."""
 
     def __init__(
@@ -129,7 +129,7 @@ class Planning:
         assert self.sampled is not None
         return self.sampled
 
-    def mix(self, samples: Sequence[Stage], generation: int) -> Stage:
+    def mix(self, samples: list[Stage], generation: int) -> Stage:
         self._add(self.data, generation)
         return self._add(mix_stage(self.config, self.policy, self.data, samples, self.seed, generation), generation)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from support import e2e
-from support.kinds import body_of, change_bodies
+from support.kinds import change_bodies
 
 from collapse_cli.__main__ import main
 
@@ -316,19 +316,12 @@ def test_a_disk_too_small_for_the_plan(home: Home, monkeypatch: pytest.MonkeyPat
     assert {record["kind"] for record in e2e.stages(home.runs).values()} <= {"data"}
 
 
-@pytest.fixture
-def bodies(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
-    """Replaces the body of a kind of stage: `bodies(kind, body)`."""
-    return lambda kind, body: change_bodies(kind, lambda _: body, monkeypatch)
-
-
 @pytest.mark.parametrize("kind", ["data", "train", "sample", "mix", "eval"])
 @pytest.mark.parametrize("wording", ["system", "library"])
 def test_a_disk_that_fills_up_within_a_stage(
-    home: Home, bodies: Callable[[str, Any], None], kind: str, wording: str
+    home: Home, monkeypatch: pytest.MonkeyPatch, kind: str, wording: str
 ) -> None:
     """One line, whoever words it; no half-written stage is visible; with space the same command succeeds."""
-    real = body_of(kind)
 
     def full(stage: Any, inputs: Any, place: Any) -> Any:
         (place.folder / "half").write_text("half")
@@ -336,14 +329,14 @@ def test_a_disk_that_fills_up_within_a_stage(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place.folder / "half"))
         raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    bodies(kind, full)
     command = home.command(home.config, "--policy", "keep-10")
-    result = e2e.collapse(*command)
+    with monkeypatch.context() as patch:
+        change_bodies(kind, lambda _: full, patch)
+        result = e2e.collapse(*command)
     err = result.err.splitlines()
     says(e2e.Result(result.code, result.out, err[-1]), "No space left", "free some space", "same command")
     assert len(err) == 1
     assert all(record["kind"] != kind for record in e2e.stages(home.runs).values())
-    bodies(kind, real)
     assert e2e.collapse(*command).code == 0
     assert not list((home.runs / "store").rglob("half"))
 
@@ -372,25 +365,26 @@ def test_a_disk_that_is_read_only(home: Home, small_disk: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["train", "sample", "mix", "eval"])
-def test_a_disk_that_is_really_full(
-    home: Home, bodies: Callable[[str, Any], None], small_disk: Path, kind: str
-) -> None:
+def test_a_disk_that_is_really_full(home: Home, monkeypatch: pytest.MonkeyPatch, small_disk: Path, kind: str) -> None:
     """Another program fills the disk while a stage is at work: one line, and with space the same command succeeds."""
-    real, filler = body_of(kind), small_disk / "filler"
+    filler = small_disk / "filler"
 
-    def filled_up(stage: Any, inputs: Any, place: Any) -> Any:
-        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while file.write(b"x" * 4096):
-                pass
-        return real(stage, inputs, place)
+    def filling(body: Any) -> Any:
+        def filled_up(stage: Any, inputs: Any, place: Any) -> Any:
+            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while file.write(b"x" * 4096):
+                    pass
+            return body(stage, inputs, place)
 
-    bodies(kind, filled_up)
+        return filled_up
+
     command = [*home.command(home.config)[:-1], str(small_disk / "runs")]
-    says(e2e.collapse(*command), "No space left", "free some space", "same command")
+    with monkeypatch.context() as patch:
+        change_bodies(kind, filling, patch)
+        says(e2e.collapse(*command), "No space left", "free some space", "same command")
     assert filler.stat().st_size > 1 << 20
     assert all(record["kind"] != kind for record in e2e.stages(small_disk / "runs").values())
     filler.unlink()
-    bodies(kind, real)
     result = e2e.collapse(*command)
     assert result.code == 0, result.err
     assert json.loads((small_disk / "runs" / "tiny" / "run.json").read_text())["status"] == "success"

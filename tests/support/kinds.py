@@ -30,8 +30,3 @@ def change_bodies(word: str, change: Callable[[Any], Any], patch: pytest.MonkeyP
                 object.__setattr__(one, "body", body)
             else:
                 patch.setitem(vars(one), "body", body)
-
-
-def body_of(word: str) -> Body:
-    """What the first kind of stages with that word in their keys does."""
-    return next(one.body for one in KINDS if one.kind == word)

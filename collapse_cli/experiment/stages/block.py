@@ -19,7 +19,7 @@ from collapse_cli.engine import checkpoint
 from collapse_cli.engine.stage import Cost, Finished, Place, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment import policies
 from collapse_cli.experiment.costs import Size
-from collapse_cli.experiment.loop import Lineage, step
+from collapse_cli.experiment.loop import Lineage, Verbs, step
 from collapse_cli.experiment.policies import Policy
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, first_measure, on_one_thread, own
 from collapse_cli.experiment.stages.mix import apart
@@ -75,7 +75,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     return {"first": first, "generations": chain.facts}
 
 
-class Chain:
+class Chain(Verbs[State, Dataset, Dataset]):
     """One policy's generations, and what is carried from one to the next; and the verbs they are made by, in memory."""
 
     def __init__(self, stage: Stage, inputs: Mapping[str, Finished], scratch: Path) -> None:
