@@ -3,7 +3,7 @@
 import json
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -239,15 +239,11 @@ def compare(
 ) -> None:
     """Compare runs: how far each is from generation 0, and paired differences between policies."""
     from collapse_cli.findings import compare as side_by_side
-    from collapse_cli.findings import compare_families
     from collapse_cli.records.rundir import run_of
     from collapse_cli.terminal.comparison import print_comparison
 
     folders = [run_of(target, runs_dir) for target in targets]
-    if compare_families.of_text([folder.tree() for folder in folders]):
-        found: Any = side_by_side.compare(folders)
-    else:
-        found = compare_families.compare_families(folders)
+    found = side_by_side.compare(folders)
     warn_of_damage(folders)
     if as_json:
         print(json.dumps(found.record()))

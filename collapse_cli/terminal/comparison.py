@@ -1,9 +1,12 @@
 """Runs side by side: what is not comparable, tables, verdicts, and what limits the numbers."""
 
+from typing import Any
+
 from rich.console import Console
 
-from collapse_cli.findings.compare import INSTRUMENTS, Comparison, Entry
-from collapse_cli.findings.compare_families import FamilyComparison
+from collapse_cli.families import Headline
+from collapse_cli.findings.compare import Comparison, measures, perplexities
+from collapse_cli.findings.compare.perplexities import INSTRUMENTS, Entry
 from collapse_cli.findings.diagnosis import PolicyDiagnosis, factors
 from collapse_cli.metrics import numbers
 from collapse_cli.metrics.numbers import spread, value
@@ -13,15 +16,11 @@ LONGEST_VALUE = 200  # characters of an option's value in a table
 MOST_PAIRS = 60
 
 
-def print_comparison(console: Console, found: Comparison | FamilyComparison) -> None:
+def print_comparison(console: Console, found: Comparison[Any, Any]) -> None:
     """Runs side by side: what is not comparable, the tables, each run's verdict, and what limits the numbers."""
-    if isinstance(found, Comparison):
-        for warning in found.warnings:
-            line(console, warning, mark="[yellow]warning:[/] ")
-        tables = of_text(found)
-    else:
-        tables = of_families(found)
-    for table in tables:
+    for warning in found.warnings or ():
+        line(console, warning, mark="[yellow]warning:[/] ")
+    for table in of_text(found) if found.measure is None else of_families(found, found.measure):
         console.print(table)
     for run, verdict in found.verdicts.items():
         line(console, f"{run}: {verdict}", "bold")
@@ -29,7 +28,7 @@ def print_comparison(console: Console, found: Comparison | FamilyComparison) -> 
         line(console, f"note: {note}")
 
 
-def of_text(found: Comparison) -> list[Table]:
+def of_text(found: Comparison[perplexities.Entry, perplexities.Pair]) -> list[Table]:
     """A comparison for the terminal: perplexities and calls, instruments, paired differences, differing options."""
     several = len(found.runs) > 1
 
@@ -82,10 +81,10 @@ def of_text(found: Comparison) -> list[Table]:
     return made
 
 
-def of_families(found: FamilyComparison) -> list[Table]:
+def of_families(found: Comparison[measures.Entry, measures.Pair], measure: Headline) -> list[Table]:
     """A comparison for the terminal: the measure by run and policy, and paired differences."""
     where = f", generation {found.generation:,}" if found.generation else ""
-    first = Table(f"{found.measure.title}{where}", keys=2)
+    first = Table(f"{measure.title}{where}", keys=2)
     second = Table("first minus second, paired over seeds", keys=2)
     starts, theories = (any(getattr(one, name) is not None for one in found.entries) for name in ("first", "theory"))
     for column in ("run", "policy", *(("gen. 0",) if starts else ()), "now", *(("theory",) if theories else ())):

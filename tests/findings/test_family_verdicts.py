@@ -11,7 +11,7 @@ from scipy import stats
 from support.mixed import FAMILIES, cell_error, families_rows, mixture_rows, ridge, tree_of, write
 
 from collapse_cli.findings import expectations
-from collapse_cli.findings.compare_families import compare_families
+from collapse_cli.findings.compare import compare
 from collapse_cli.findings.diagnosis.grid import axes_of, points
 from collapse_cli.findings.diagnosis.headline import family_verdict
 from collapse_cli.findings.diagnosis.mixtures import mixture_verdict
@@ -248,7 +248,7 @@ def test_a_comparison_is_of_the_same_seeds_at_both_ends_and_says_of_how_many(tmp
     missing = [("keep-0", 2, 2), ("accumulate", 1, 2), ("accumulate", 2, 2)]
     rows = families_rows(tree, lambda row, _: {"error": row["seed"] + row["generation"] + 1.0}, missing=missing)
     write(tmp_path, "half", tree, rows, status="started")
-    found = compare_families([RunFolder(tmp_path, "half")])
+    found = compare([RunFolder(tmp_path, "half")])
     first, second = found.entries
     assert (first.seeds, first.first.mean if first.first else None, first.now.mean) == ((0, 1), 1.5, 3.5)
     assert (second.seeds, second.first.mean if second.first else None, second.now.mean) == ((0,), 1.0, 3.0)

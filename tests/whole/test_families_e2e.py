@@ -132,7 +132,7 @@ def test_runs_of_a_family_are_compared(runs: Path) -> None:
     ("arguments", "said"),
     [
         (["forecast", "small"], "has no perplexity by generation to forecast"),
-        (["compare", "small", "small"], "a run is named twice"),
+        (["compare", "small", "small"], "the run 'small' is named twice"),
         (["run", "{config}", "--set", "data.source=digits"], "data.source = 'digits'"),
         (["run", "{config}", "--set", "data.rows=0", "--name", "x"], "data.rows"),
         (["run", "{config}", "--set", "learner=gausian", "--name", "x"], "there is no learner 'gausian'"),

@@ -1,16 +1,15 @@
-"""Runs side by side, read from their folders: what each policy came to, and paired differences between them."""
+"""Runs of models of text side by side: perplexities, what was called early and late collapse, and instruments."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from collapse_cli.errors import ConfigError
+from collapse_cli.findings.compare.base import Compared, Comparison, Row, pairs_of
 from collapse_cli.findings.diagnosis import Diagnosis, PolicyDiagnosis, diagnose
 from collapse_cli.findings.expectations import number
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.intervals import LEVEL, NOISE, Interval, log_ratio, over_seeds, takes_noise_for_granted
-from collapse_cli.records.rundir import RunFolder
 
 INSTRUMENTS = {  # field -> heading, format
     "unigram_entropy": ("entropy", "{:.2f}"),
@@ -19,7 +18,6 @@ INSTRUMENTS = {  # field -> heading, format
     "exact_duplicate_rate": ("duplicates", "{:.1%}"),
     "tail_change": ("tail nats", "{:+.2f}"),
 }
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -95,68 +93,24 @@ class Pair:
         return ends | {"seeds": list(self.seeds), "ratio": self.ratio.record(), "told_apart": self.told_apart}
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Runs side by side at `generation`, the last that every run has; `warnings` say what is not comparable.
-
-    Attributes:
-        differences: options in which the runs' configurations differ, with each run's value.
-    """
-
-    runs: tuple[str, ...]
-    generation: int
-    entries: tuple[Entry, ...]
-    pairs: tuple[Pair, ...]
-    verdicts: Mapping[str, str]
-    differences: Mapping[str, tuple[Any, ...]]
-    warnings: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    def record(self) -> dict[str, Any]:
-        """As JSON, for `--json`."""
-        return {
-            "runs": list(self.runs),
-            "generation": self.generation,
-            "policies": [entry.record() for entry in self.entries],
-            "pairs": [pair.record() for pair in self.pairs],
-            "verdicts": dict(self.verdicts),
-            "differences": {key: list(values) for key, values in self.differences.items()},
-            "warnings": list(self.warnings),
-            "notes": list(self.notes),
-        }
+def generations(run: Compared) -> set[int]:
+    return {row["generation"] for row in run.rows}
 
 
-def compare(runs: Sequence[RunFolder]) -> Comparison:
-    """Lay runs side by side; one alone gives the differences between its policies.
-
-    Raises:
-        ConfigError: when there is no such run, one is named twice, has measured nothing, or no generation is common.
-    """
-    paths = [run.path.resolve() for run in runs]
-    for index, path in enumerate(paths):
-        if path in paths[:index]:
-            raise ConfigError(f"the run {runs[index].name!r} is named twice; name each run once")
-    names = _labels(runs)
-    configs = [run.config() for run in runs]
-    rows = [run.rows() for run in runs]
-    for run, found in zip(runs, rows, strict=True):
-        if not found:
-            raise ConfigError(f"the run {run.name!r} in {run.runs} has measured nothing yet; give its command again")
-    common = set.intersection(*({row["generation"] for row in found} for found in rows))
-    if not common:
-        raise ConfigError(f"the runs {', '.join(names)} have no generation in common; nothing can be compared")
-    generation = max(common)
+def lay(runs: list[Compared], generation: int) -> Comparison[Entry, Pair]:
+    """Each policy's perplexity against generation 0's, and ratios between policies that are comparable."""
+    names, rows = [run.name for run in runs], [run.rows for run in runs]
     entries, diagnoses, behind = [], [], []
-    for name, found, config in zip(names, rows, configs, strict=True):
-        loop = config.loop
-        diagnosis = diagnose(found, generations=loop.generations, policies=loop.policies, seeds=loop.seeds)
+    for run in runs:
+        loop = run.config.loop
+        diagnosis = diagnose(run.rows, generations=loop.generations, policies=loop.policies, seeds=loop.seeds)
         diagnoses.append(diagnosis)
         for one in diagnosis.policies:
-            if (entry := _entry(name, one, found, generation)) is None:
-                behind.append(f"{name}: {one.policy} has no generation {generation} and is left out")
+            if (entry := _entry(run.name, one, run.rows, generation)) is None:
+                behind.append(f"{run.name}: {one.policy} has no generation {generation} and is left out")
             else:
                 entries.append(entry)
-    mixed = _incomparable(names, rows, [config.model_dump(mode="json") for config in configs])
+    mixed = _incomparable(names, rows, [run.config.model_dump(mode="json") for run in runs])
     apart = [
         f"{first} and {second} differ in {', '.join(why)}: their perplexities are not comparable, and no differences "
         "between them are given (of one text under two tokenizers, bits_per_byte is comparable)"
@@ -169,19 +123,10 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
         tuple(entries),
         tuple(pairs),
         {name: diagnosis.verdict for name, diagnosis in zip(names, diagnoses, strict=True)},
-        _differences([config.identity() for config in configs]),
-        (*apart, *_guard_rails(names, rows)),
         (*behind, *_notes(names, diagnoses, entries, pairs)),
+        differences=_differences([run.config.identity() for run in runs]),
+        warnings=(*apart, *_guard_rails(names, rows)),
     )
-
-
-# --- what goes into a comparison --------------------------------------------------------------------------------------
-
-
-def _labels(runs: Sequence[RunFolder]) -> list[str]:
-    """The runs' names, with their folder where two have the same."""
-    names = [run.name for run in runs]
-    return [name if names.count(name) == 1 else str(run.path) for name, run in zip(names, runs, strict=True)]
 
 
 def _at(rows: Sequence[Row], policy: str, generation: int) -> dict[int, Row]:
@@ -222,13 +167,7 @@ def _pairs(
     for name, found in zip(names, rows, strict=True):
         for policy in dict.fromkeys(row["policy"] for row in found):
             series[name, policy] = {seed: row["nll"] for seed, row in _at(found, policy, generation).items()}
-    sides: list[tuple[tuple[str, str], tuple[str, str], list[int]]] = []
-    for first, second in combinations(series, 2):
-        within, between = first[0] == second[0], first[1] == second[1]
-        if (within and generation == 0) or not (within or between) or (first[0], second[0]) in mixed:
-            continue
-        if seeds := sorted(series[first].keys() & series[second].keys()):
-            sides.append((first, second, seeds))
+    sides = list(pairs_of(series, within=generation > 0, apart=mixed))
     level = 1 - (1 - LEVEL) / max(1, sum(len(seeds) > 1 for _, _, seeds in sides))
     pairs = []
     for first, second, seeds in sides:
@@ -309,6 +248,3 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         nested = isinstance(value, Mapping) and value
         leaves += _leaves(value, f"{prefix}{key}.") if nested else [(prefix + key, value)]
     return leaves
-
-
-# --- words ------------------------------------------------------------------------------------------------------------

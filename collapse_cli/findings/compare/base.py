@@ -1,0 +1,96 @@
+"""What every comparison of runs is, and which pairs of it say something."""
+
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Generic, Protocol, TypeVar
+
+from collapse_cli.config import Experiment
+from collapse_cli.families import Headline
+
+Row = dict[str, Any]
+Side = tuple[str, str]  # run, policy or cell
+
+
+class Recorded(Protocol):
+    """A part of a comparison that can be written as JSON."""
+
+    def record(self) -> dict[str, Any]: ...
+
+
+Entries = TypeVar("Entries", bound=Recorded)
+Pairs = TypeVar("Pairs", bound=Recorded)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A run that is compared: `name` is its label, the folder where two have one name."""
+
+    name: str
+    config: Experiment
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Comparison(Generic[Entries, Pairs]):
+    """Runs side by side at `generation`, the last that every run has (0 for mixtures).
+
+    Attributes:
+        entries: one for each policy, or cell, of each run.
+        pairs: two policies of a run, or a policy or cell in two runs, on the seeds that they share.
+        verdicts: by run.
+        notes: what limits the numbers.
+        measure: what is compared; None: perplexity, beside what was called early and late collapse.
+        differences: options in which the runs' configurations differ, with each run's value; None where not looked for.
+        warnings: what is not comparable; None where not looked for.
+    """
+
+    runs: tuple[str, ...]
+    generation: int
+    entries: tuple[Entries, ...]
+    pairs: tuple[Pairs, ...]
+    verdicts: Mapping[str, str]
+    notes: tuple[str, ...]
+    measure: Headline | None = None
+    differences: Mapping[str, tuple[Any, ...]] | None = None
+    warnings: tuple[str, ...] | None = None
+
+    def record(self) -> dict[str, Any]:
+        """As JSON, for `--json`; what was not looked for is left out."""
+        changed = self.differences
+        said = {
+            "runs": list(self.runs),
+            "measure": None if self.measure is None else self.measure.name,
+            "generation": self.generation,
+            "policies": [entry.record() for entry in self.entries],
+            "pairs": [pair.record() for pair in self.pairs],
+            "verdicts": dict(self.verdicts),
+            "differences": None if changed is None else {key: list(values) for key, values in changed.items()},
+            "warnings": None if self.warnings is None else list(self.warnings),
+            "notes": list(self.notes),
+        }
+        return {name: value for name, value in said.items() if value is not None}
+
+
+class Way(Protocol):
+    """What is laid side by side of some kinds of runs; a module each."""
+
+    def generations(self, run: Compared) -> set[int]:
+        """Those in which a run has measured what is compared."""
+
+    def lay(self, runs: list[Compared], generation: int) -> Comparison[Any, Any]: ...
+
+
+def pairs_of(
+    series: Mapping[Side, Mapping[int, float]], *, within: bool, apart: Container[tuple[str, str]] = ()
+) -> Iterator[tuple[Side, Side, list[int]]]:
+    """Policies of one run where `within`, and a policy or cell in two runs, with the seeds that both have.
+
+    Args:
+        series: a value by seed of each side.
+        apart: two runs that are not comparable.
+    """
+    for first, second in combinations(series, 2):
+        wanted = within if first[0] == second[0] else first[1] == second[1] and (first[0], second[0]) not in apart
+        if wanted and (seeds := sorted(series[first].keys() & series[second].keys())):
+            yield first, second, seeds

@@ -1,0 +1,106 @@
+"""Runs of one family side by side by the measure that stands first: other families than those of perplexities, and mixtures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from collapse_cli.findings import expectations
+from collapse_cli.findings.compare.base import Compared, Comparison, pairs_of
+from collapse_cli.findings.diagnosis import diagnose_run
+from collapse_cli.findings.diagnosis.headline import headline_of
+from collapse_cli.metrics.intervals import Interval, over_seeds, paired
+
+Values = dict[str, dict[int, dict[int, float]]]  # policy (or cell) -> generation -> seed -> value
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One policy, or one cell, of one run: `first` at generation 0 (None for cells), `now` at the compared one."""
+
+    run: str
+    policy: str
+    seeds: tuple[int, ...]
+    first: Interval | None
+    now: Interval
+    theory: float | None
+
+    def record(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            "seeds": list(self.seeds),
+            "first": self.first.record() if self.first else None,
+            "now": self.now.record(),
+        }
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two policies of a run, or the same policy or cell in two runs; `difference` is the first less the second, by seed."""
+
+    first: tuple[str, str]
+    second: tuple[str, str]
+    seeds: tuple[int, ...]
+    difference: Interval
+
+    def record(self) -> dict[str, Any]:
+        return {**vars(self), "seeds": list(self.seeds), "difference": self.difference.record()}
+
+
+def generations(run: Compared) -> set[int]:
+    found = _values(run.rows, headline_of(run.config.model_dump(mode="json")).name)
+    return {generation for by in found.values() for generation in by}
+
+
+def lay(runs: list[Compared], generation: int) -> Comparison[Entry, Pair]:
+    """Each policy's or cell's measure beside generation 0's and what theory says, and differences paired over seeds."""
+    trees = {run.name: run.config.model_dump(mode="json") for run in runs}
+    tree = trees[runs[0].name]
+    measure, mixture = headline_of(tree), expectations.is_mixture(tree)
+    entries: list[Entry] = []
+    series: dict[tuple[str, str], dict[int, float]] = {}
+    for run in runs:
+        records = {row["policy"]: row for row in run.rows}
+        for policy, by in _values(run.rows, measure.name).items():
+            if generation not in by:
+                continue
+            now = series[run.name, policy] = by[generation]
+            theory = (
+                expectations.theory_of(trees[run.name], records[policy])
+                if mixture
+                else expectations.theory_at(trees[run.name], measure.name, policy, generation)
+            )
+            first = [by[0][seed] for seed in now if seed in by.get(0, {})]  # of the seeds that are there now
+            start = over_seeds(measure.name, first) if first and not mixture else None
+            end = over_seeds(measure.name, list(now.values()))
+            entries.append(Entry(run.name, policy, tuple(sorted(now)), start, end, theory))
+    pairs = [
+        Pair(one, other, tuple(seeds), difference)
+        for one, other, seeds in pairs_of(series, within=generation > 0 and not mixture)
+        if (difference := paired(series[one], series[other]))
+    ]
+    return Comparison(
+        tuple(run.name for run in runs),
+        generation,
+        tuple(entries),
+        tuple(pairs),
+        {run.name: diagnose_run(run.rows, trees[run.name]).verdict for run in runs},
+        tuple(_notes(entries)),
+        measure=measure,
+    )
+
+
+def _values(rows: Sequence[Mapping[str, Any]], name: str) -> Values:
+    found: Values = {}
+    for row in rows:
+        if (number := expectations.number(row.get(name))) is not None:
+            found.setdefault(row["policy"], {}).setdefault(row["generation"], {})[row["seed"]] = number
+    return found
+
+
+def _notes(entries: Sequence[Entry]) -> list[str]:
+    counts = sorted({len(entry.seeds) for entry in entries})
+    notes = ["where there is one seed there is no interval"] if counts[:1] == [1] else []
+    if several := [count for count in counts if count > 1]:
+        said = " or ".join(map(str, several))
+        notes.append(f"intervals are 95% t intervals over {said} seeds, not corrected for the number of comparisons")
+    return notes
