@@ -256,3 +256,14 @@ def test_a_comparison_is_of_the_same_seeds_at_both_ends_and_says_of_how_many(tmp
         "where there is one seed there is no interval",
         "intervals are 95% t intervals over 2 seeds, not corrected for the number of comparisons",
     )
+
+
+def test_runs_of_one_name_in_two_folders_are_compared_whatever_their_family(tmp_path: Path) -> None:
+    """They were taken for one that is named twice."""
+    tree = tree_of("ridge", loop={"generations": 1, "policies": ["keep-0"], "seeds": [0, 1]})
+    rows = families_rows(tree, lambda row, _: {"error": row["seed"] + row["generation"] + 1.0})
+    for folder in ("here", "there"):
+        write(tmp_path / folder, "same", tree, rows)
+    found = compare([RunFolder(tmp_path / "here", "same"), RunFolder(tmp_path / "there", "same")])
+    assert found.runs == (str(tmp_path / "here" / "same"), str(tmp_path / "there" / "same"))
+    assert [pair.difference.mean for pair in found.pairs] == [0.0]
