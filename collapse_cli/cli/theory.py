@@ -1,12 +1,14 @@
 """`collapse theory`: what the formulas of docs/theory.md say, and a simulation beside them where one is asked for."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from collapse_cli.cli import once
+from collapse_cli.cli.shared import rank, with_options
 
 if TYPE_CHECKING:
     from collapse_cli.simulate import Estimate
@@ -42,108 +44,118 @@ Simulate = Annotated[int | None, typer.Option("--simulate", metavar="TRIALS", he
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the simulation.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 
+SIZES = ("d", "n", "m")  # which come first
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What the commands about real and synthetic labels ask alike."""
+
+    d: D = 100
+    n: N = 1000
+    lam: Lam = 0.0
+    p2: P2 = 0.1
+    c2: C2 = 0.5
+    noise: Noise = 0.5
+    noise_synthetic: NoiseSynthetic = None
+    spectrum: Spectrum = "iso"
+    beta: Beta = 1.5
+
+
+@dataclass(frozen=True)
+class Output:
+    """What every command is asked beside its question: whether to simulate, and how to print."""
+
+    simulate: Simulate = None
+    seed: Seed = 0
+    as_json: Json = False
+
+
+def command(*first: str, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command of `collapse theory`; see `shared.with_options`."""
+
+    def made(function: Callable[..., None]) -> Callable[..., None]:
+        asked: Callable[..., None] = app.command()(with_options(function, first, **defaults))
+        return asked
+
+    return made
+
+
 MIXED = (
     "Sigma has the named spectrum, w1 ~ N(0, I/tr Sigma), w2 - w1 ~ N(0, (c2/d) Sigma^-1); c2 = tr(Sigma Delta), which is d "
     "times what arXiv 2410.04840 may call c^2 (UNCONFIRMED). Limit of many rows and dimensions: low by some per mille at hundreds."
 )
 
 
-@app.command()
+@command()
 def ridge(
-    d: D = 100,
-    n: N = 1000,
-    lam: Lam = 0.0,
-    p2: P2 = 0.1,
-    c2: C2 = 0.5,
-    noise: Noise = 0.5,
-    noise_synthetic: NoiseSynthetic = None,
-    spectrum: Spectrum = "iso",
-    beta: Beta = 1.5,
-    simulate: Simulate = None,
-    seed: Seed = 0,
-    as_json: Json = False,
+    mixed: Mixed,
+    *,
+    output: Output,
 ) -> None:
     """Ridge regression on real and synthetic labels: Theorem 1 of "Strong Model Collapse"."""
     from collapse_cli import theory
     from collapse_cli.cli.theory_printing import show
 
-    inputs = _inputs(locals())
+    inputs = _inputs(mixed)
     given, arguments = _problem(inputs)
     found = theory.ridge(**arguments)
-    floor = theory.plateau_ridge(eigenvalues=given.eigenvalues, p2=p2, c2=c2, lam=lam)
-    knee = theory.knee(d=d, p2=p2, c2=c2, noise=noise, noise_synthetic=noise_synthetic)
+    floor = theory.plateau_ridge(eigenvalues=given.eigenvalues, p2=mixed.p2, c2=mixed.c2, lam=mixed.lam)
+    knee = theory.knee(d=mixed.d, p2=mixed.p2, c2=mixed.c2, noise=mixed.noise, noise_synthetic=mixed.noise_synthetic)
     values = _fields(found, "risk", "bias", "variance", "zeta", "kappa", "u") | {"plateau": floor.risk, "knee": knee}
     measured: dict[str, Estimate] = {}
-    if simulate is not None:
+    if output.simulate is not None:
         from collapse_cli import simulate as drawn
 
-        measured["risk"] = drawn.ridge(given, trials=simulate, seed=seed)
-    show("ridge", inputs, values, measured, f"Theorem 1 of arXiv 2410.04840. {MIXED}", seed, as_json)
+        measured["risk"] = drawn.ridge(given, trials=output.simulate, seed=output.seed)
+    show("ridge", inputs, values, measured, f"Theorem 1 of arXiv 2410.04840. {MIXED}", output.seed, output.as_json)
 
 
-@app.command()
+@command(*SIZES, lam=1e-3)
 def projections(
-    d: D = 100,
-    n: N = 1000,
+    mixed: Mixed,
     m: M = 50,
-    lam: Lam = 1e-3,
-    p2: P2 = 0.1,
-    c2: C2 = 0.5,
-    noise: Noise = 0.5,
-    noise_synthetic: NoiseSynthetic = None,
-    spectrum: Spectrum = "iso",
-    beta: Beta = 1.5,
-    simulate: Simulate = None,
-    seed: Seed = 0,
-    as_json: Json = False,
+    *,
+    output: Output,
 ) -> None:
     """Ridge regression on m random projections: what the model's size does to collapse."""
     from collapse_cli import theory
     from collapse_cli.cli.theory_printing import show
 
-    inputs = _inputs(locals())
+    inputs = _inputs(mixed, m=m)
     given, arguments = _problem(inputs)
     found = theory.projections(**arguments, m=m)
-    floor = theory.plateau_projections(eigenvalues=given.eigenvalues, m=m, p2=p2, c2=c2, lam=lam)
+    floor = theory.plateau_projections(eigenvalues=given.eigenvalues, m=m, p2=mixed.p2, c2=mixed.c2, lam=mixed.lam)
     values = _fields(found, "risk", "bias", "variance", "zeta", "kappa", "u") | {"plateau": floor.risk}
     measured: dict[str, Estimate] = {}
-    if simulate is not None:
+    if output.simulate is not None:
         from collapse_cli import simulate as drawn
 
-        measured["risk"] = drawn.projections(given, m=_whole("m", m), trials=simulate, seed=seed)
+        measured["risk"] = drawn.projections(given, m=m, trials=output.simulate, seed=output.seed)
     note = f"Random projections of arXiv 2410.04840; the one-equation form is derived (docs/theory.md). {MIXED}"
-    show("projections", inputs, values, measured, note, seed, as_json)
+    show("projections", inputs, values, measured, note, output.seed, output.as_json)
 
 
-@app.command()
+@command(p2=0.5)
 def weighted(
-    d: D = 100,
-    n: N = 1000,
-    lam: Lam = 0.0,
-    p2: P2 = 0.5,
-    c2: C2 = 0.5,
-    noise: Noise = 0.5,
-    noise_synthetic: NoiseSynthetic = None,
-    spectrum: Spectrum = "iso",
-    beta: Beta = 1.5,
+    mixed: Mixed,
     alpha: Annotated[
         float | None,
         typer.Option(
             help="Share of the weight that the synthetic rows have, 0 to 1; with p2 all rows weigh alike. By default the best."
         ),
     ] = None,
-    simulate: Simulate = None,
-    seed: Seed = 0,
-    as_json: Json = False,
+    *,
+    output: Output,
 ) -> None:
     """Real and synthetic rows weighted: how little of the synthetic rows is best?"""
     from collapse_cli import theory
     from collapse_cli.cli.theory_printing import show
 
-    inputs = _inputs(locals())
+    inputs = _inputs(mixed, alpha=alpha)
     given, arguments = _problem(inputs)
     extra: dict[str, float] = {}
-    if 0 < p2 < 1:
+    if 0 < mixed.p2 < 1:
         best = theory.optimal_weight(**arguments)
         alpha = best.alpha if alpha is None else alpha
         extra = {
@@ -157,68 +169,73 @@ def weighted(
     inputs["alpha"] = found.alpha
     values = _fields(found, "risk", "bias", "variance", "zeta", "kappa", "share") | extra
     measured: dict[str, Estimate] = {}
-    if simulate is not None:
+    if output.simulate is not None:
         from collapse_cli import simulate as drawn
 
-        measured["risk"] = drawn.weighted(given, weights=found.weights, trials=simulate, seed=seed)
-    show("weighted", inputs, values, measured, f"Derived, docs/theory.md. {MIXED}", seed, as_json)
+        measured["risk"] = drawn.weighted(given, weights=found.weights, trials=output.simulate, seed=output.seed)
+    show("weighted", inputs, values, measured, f"Derived, docs/theory.md. {MIXED}", output.seed, output.as_json)
 
 
-@app.command()
+@command(p2=0.5, c2=2.0)
 def iterative(
-    d: D = 100,
-    n: N = 1000,
-    lam: Lam = 0.0,
-    p2: P2 = 0.5,
-    c2: C2 = 2.0,
-    noise: Noise = 0.5,
-    noise_synthetic: NoiseSynthetic = None,
-    spectrum: Spectrum = "iso",
-    beta: Beta = 1.5,
+    mixed: Mixed,
     iterations: Annotated[
         int, typer.Option(help="How often real and synthetic rows are mixed; the first model's risk is c2.")
     ] = 8,
     fixed: Annotated[
         bool, typer.Option("--fixed", help="Real rows are drawn once; the limit of many iterations.")
     ] = False,
-    simulate: Simulate = None,
-    seed: Seed = 0,
-    as_json: Json = False,
+    *,
+    output: Output,
 ) -> None:
     """Mixing again and again: each model labels the synthetic rows of the next."""
     from collapse_cli import theory
     from collapse_cli.cli.theory_printing import show
 
-    inputs = _inputs(locals())
+    inputs = _inputs(mixed, iterations=iterations, fixed=fixed)
     given, arguments = _problem(inputs)
     protocol = f"Derived, docs/theory.md; which protocol arXiv 2410.04840 means is UNCONFIRMED. {MIXED}"
     measured: dict[str, Estimate] = {}
     if fixed:
-        if lam != 0:
-            raise theory.TheoryError(f"--lam is {lam:g}; with --fixed there is a formula for lam = 0 only")
-        end = theory.iterative_fixed(d=d, n=n, p2=p2, noise=noise, noise_synthetic=noise_synthetic)
+        if mixed.lam != 0:
+            raise theory.TheoryError(f"--lam is {mixed.lam:g}; with --fixed there is a formula for lam = 0 only")
+        end = theory.iterative_fixed(
+            d=mixed.d, n=mixed.n, p2=mixed.p2, noise=mixed.noise, noise_synthetic=mixed.noise_synthetic
+        )
         values = _fields(end, "risk", "clean", "excess") | {"relaxation": end.iterations}
-        if simulate is not None:
+        if output.simulate is not None:
             from collapse_cli import simulate as drawn
 
             steps = max(20, math.ceil(5 * end.iterations))
-            excess, risk, _ = drawn.iterative_fixed(given, mixing=steps, kept=steps, trials=simulate, seed=seed)
+            excess, risk, _ = drawn.iterative_fixed(
+                given, mixing=steps, kept=steps, trials=output.simulate, seed=output.seed
+            )
             measured |= {"risk": risk, "excess": excess}
         for name in ("iterations", "c2", "spectrum", "beta"):  # the limit does not depend on them
             del inputs[name]
         note = f"Real rows fixed, iterations without end; c2 and Sigma do not matter then. {protocol}"
-        show("iterative", inputs, values, measured, note, seed, as_json)
+        show("iterative", inputs, values, measured, note, output.seed, output.as_json)
         return
     found = theory.iterative_fresh(**arguments, iterations=iterations)
     values = _fields(found, "risk", "bias", "variance", "floor", "rate", "clean", "clean_real", "kappa", "risks")
-    if simulate is not None:
+    if output.simulate is not None:
         from collapse_cli import simulate as drawn
 
-        measured["risk"] = drawn.iterative_fresh(given, iterations=iterations, trials=simulate, seed=seed)[-1]
-    show("iterative", inputs, values, measured, f"New real rows in each iteration. {protocol}", seed, as_json)
+        measured["risk"] = drawn.iterative_fresh(
+            given, iterations=iterations, trials=output.simulate, seed=output.seed
+        )[-1]
+    show(
+        "iterative",
+        inputs,
+        values,
+        measured,
+        f"New real rows in each iteration. {protocol}",
+        output.seed,
+        output.as_json,
+    )
 
 
-@app.command()
+@command()
 def generational(
     d: D = 100,
     n: N = 400,
@@ -235,17 +252,26 @@ def generational(
     ] = 300,
     generations: Generations = 9,
     same_inputs: SameInputs = False,
-    simulate: Simulate = None,
-    seed: Seed = 0,
-    as_json: Json = False,
+    *,
+    output: Output,
 ) -> None:
     """Labels replaced, generation after generation: "Model Collapse Demystified"."""
     from collapse_cli import theory
     from collapse_cli.cli.theory_printing import show
 
-    inputs = _inputs(locals())
     own = noise if noise_generator is None else noise_generator
-    inputs["noise_generator"] = own
+    inputs: dict[str, Any] = {
+        "d": d,
+        "n": n,
+        "lam": lam,
+        "noise": noise,
+        "noise_generator": own,
+        "spectrum": spectrum,
+        "beta": beta,
+        "t0": t0,
+        "generations": generations,
+        "same_inputs": same_inputs,
+    }
     eigenvalues = theory.spectrum(spectrum, d, beta)
     arguments: dict[str, Any] = {
         "t0": t0,
@@ -255,47 +281,53 @@ def generational(
     }
     found = theory.generational(eigenvalues=eigenvalues, n=n, lam=lam, noise=noise, **arguments)
     measured: dict[str, Estimate] = {}
-    if simulate is not None:
+    if output.simulate is not None:
         from collapse_cli import simulate as drawn
 
         given = theory.problem(eigenvalues=eigenvalues, n=n, p2=0.0, c2=0.0, lam=lam, noise=noise)
-        measured["risk"] = drawn.generational(given, **arguments, trials=simulate, seed=seed)
+        measured["risk"] = drawn.generational(given, **arguments, trials=output.simulate, seed=output.seed)
     note = (
         "Theorems 4.1 to 4.6 of arXiv 2402.07712, with exact means of inverse Wishart matrices; w0 ~ N(0, I/tr Sigma). "
         "zeta is what the label makers' noise adds."
     )
     values = _fields(found, "risk", "bias", "variance", "zeta", "kappa")
-    show("generational", inputs, values, measured, note, seed, as_json)
+    show("generational", inputs, values, measured, note, output.seed, output.as_json)
 
 
-@app.command()
+@command()
 def accumulate(
     d: D = 50,
     n: Annotated[int, typer.Option("--n", help="Rows of each generation.")] = 200,
     noise: Noise = 0.5,
     generations: Generations = 9,
     same_inputs: SameInputs = False,
-    simulate: Simulate = None,
-    seed: Seed = 0,
-    as_json: Json = False,
+    *,
+    output: Output,
 ) -> None:
     """Labels accumulated: least squares on those of all generations, which stays below pi^2/6 of the first."""
     from collapse_cli import theory
     from collapse_cli.cli.theory_printing import show
 
-    inputs = _inputs(locals())
-    arguments: dict[str, Any] = {"d": d, "n": n, "noise": noise, "generations": generations, "same_inputs": same_inputs}
-    found = theory.accumulate_regression(**arguments)
+    inputs: dict[str, Any] = {"d": d, "n": n, "noise": noise, "generations": generations, "same_inputs": same_inputs}
+    found = theory.accumulate_regression(**inputs)
     measured: dict[str, Estimate] = {}
-    if simulate is not None:
+    if output.simulate is not None:
         from collapse_cli import simulate as drawn
 
-        measured["risk"] = drawn.accumulate_regression(**arguments, trials=simulate, seed=seed)[-1]
+        measured["risk"] = drawn.accumulate_regression(**inputs, trials=output.simulate, seed=output.seed)[-1]
     note = "arXiv 2404.01413, any covariance of the inputs; with new inputs the sum is derived (docs/theory.md). Exact."
-    show("accumulate", inputs, _fields(found, "risk", "bound", "replaced", "risks"), measured, note, seed, as_json)
+    show(
+        "accumulate",
+        inputs,
+        _fields(found, "risk", "bound", "replaced", "risks"),
+        measured,
+        note,
+        output.seed,
+        output.as_json,
+    )
 
 
-@app.command()
+@command()
 def gaussian(
     n: Annotated[int, typer.Option("--n", help="Samples of each generation.")] = 100,
     generations: Generations = 9,
@@ -304,20 +336,17 @@ def gaussian(
         str, typer.Option(help="replace, or accumulate: fit the samples of all generations.")
     ] = "replace",
     biased: Annotated[bool, typer.Option("--biased", help="Variances divided by n, not by n - 1.")] = False,
-    simulate: Simulate = None,
-    seed: Seed = 0,
-    as_json: Json = False,
+    *,
+    output: Output,
 ) -> None:
     """A Gaussian fitted to samples of a Gaussian, again and again; the truth has variance 1.
 
     Generations count as in a run: generation 0 is fitted to real rows, so that generation g has been fitted g + 1 times.
     """
-    from dataclasses import asdict
-
     from collapse_cli import theory
     from collapse_cli.cli.theory_printing import show
 
-    inputs = _inputs(locals())
+    inputs: dict[str, Any] = {"n": n, "generations": generations, "d": d, "policy": policy, "biased": biased}
     arguments: dict[str, Any] = {
         "n": n,
         "refits": _whole_generation(generations) + 1,
@@ -327,23 +356,23 @@ def gaussian(
     }
     values = asdict(theory.gaussian(**arguments))
     measured: dict[str, Estimate] = {}
-    if simulate is not None:
+    if output.simulate is not None:
         from collapse_cli import simulate as drawn
 
-        measured = drawn.gaussian(**arguments, trials=simulate, seed=seed)
+        measured = drawn.gaussian(**arguments, trials=output.simulate, seed=output.seed)
     note = (
         f"After {generations + 1:,} fits, the first one to real rows. Theorem 3.1 of Shumailov et al., Nature 631 (2024), and "
         "closed forms derived for this project (docs/theory.md). Exact; "
         "variance, std and log_variance are of one coordinate. Beyond n generations, unbiased, mean variances depend on "
         "few large ones, which a simulation seldom draws: look at std and log_variance."
     )
-    show("gaussian", inputs, values, measured, note, seed, as_json)
+    show("gaussian", inputs, values, measured, note, output.seed, output.as_json)
 
 
-def _inputs(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked, without what is no part of the question."""
-    aside = ("simulate", "seed", "as_json", "theory", "show", "asdict")
-    return {name: value for name, value in arguments.items() if name not in aside}
+def _inputs(mixed: Mixed, **own: Any) -> dict[str, Any]:
+    """What was asked, in the order of the options."""
+    given = asdict(mixed) | own
+    return {name: given[name] for name in sorted(given, key=lambda name: rank(name, SIZES))}
 
 
 def _problem(inputs: dict[str, Any]) -> tuple["Problem", dict[str, Any]]:
@@ -368,11 +397,3 @@ def _whole_generation(generations: int) -> int:
     if generations < 0:
         raise TheoryError(f"generations is {generations}; it must be a whole number, 0 or more")
     return generations
-
-
-def _whole(name: str, value: float) -> int:
-    from collapse_cli.theory import TheoryError
-
-    if value != int(value):
-        raise TheoryError(f"{name} is {value:g}; a simulation needs a whole number of them, 1 or more")
-    return int(value)

@@ -18,13 +18,13 @@ def weighted(given: Problem, *, weights: tuple[float, float], trials: int, seed:
     return average(trials, seed, lambda random: _conditional(given, random, None, weights))
 
 
-def projections(given: Problem, *, m: int, trials: int, seed: int) -> Estimate:
+def projections(given: Problem, *, m: float, trials: int, seed: int) -> Estimate:
     """The same on m random projections, drawn anew in every trial; compare with `theory.projections`."""
-    m = whole_rows("m", m)
+    size = whole_rows("m", m)
     scale = 1 / math.sqrt(given.d)
 
     def trial(random: np.random.Generator) -> float:
-        return _conditional(given, random, random.standard_normal((m, given.d)) * scale, (1.0, 1.0))
+        return _conditional(given, random, random.standard_normal((size, given.d)) * scale, (1.0, 1.0))
 
     return average(trials, seed, trial)
 
