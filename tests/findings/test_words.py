@@ -1,26 +1,17 @@
 """The words of a verdict are wrong as seldom as docs/metrics.md says; `benchmarks/words.py` in small."""
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from support.scripts import script
 
 from collapse_cli.findings.diagnosis import diagnose
 
 
 @pytest.fixture(scope="module")
 def words() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "words.py"
-    spec = importlib.util.spec_from_file_location("words_simulated", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("benchmarks/words.py")
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.1, 0.3])

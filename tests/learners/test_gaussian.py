@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
+from support.trees import put
 
 from collapse_cli.config import Experiment, preset_path, read_toml, variant_experiments
 from collapse_cli.data import blobs
@@ -29,13 +30,7 @@ def tree(n: int = 50, d: int = 1, trials: int = 3, **more: Any) -> dict[str, Any
         data={"source": "blobs", "rows": n, "blobs": {"dimensions": d}},
         gaussian={"trials": trials},
     ).model_dump(mode="json")
-    for name, value in more.items():
-        *sections, key = name.split("__")
-        here = plain
-        for section in sections:
-            here = here[section]
-        here[key] = value
-    return plain
+    return put(plain, more)
 
 
 def made(plain: dict[str, Any], kind: str = "train") -> Gaussian:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture as Reference
+from support.trees import put
 
 from collapse_cli.config import Experiment, load, preset_path, read_toml, variant_experiments
 from collapse_cli.data.dataset import Dataset
@@ -25,13 +26,7 @@ EM: dict[str, Any] = {"components": 2, "tol": 1e-5, "max_iter": 300, "ridge": 1e
 def tree(n: int = 200, **more: Any) -> dict[str, Any]:
     """A resolved configuration; `more` are options of the sections by their dotted names."""
     plain: dict[str, Any] = Experiment(learner="gmm", data={"source": "blobs", "rows": n}).model_dump(mode="json")
-    for name, value in more.items():
-        *sections, key = name.split("__")
-        here = plain
-        for section in sections:
-            here = here[section]
-        here[key] = value
-    return plain
+    return put(plain, more)
 
 
 def made(plain: dict[str, Any], kind: str = "train") -> GaussianMixture:

@@ -1,11 +1,9 @@
 """benchmarks/architectures.py in small: samples, scores and gradients of other architectures against independent code."""
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.scripts import script
 
 FEW = [
     ("opt", ""),
@@ -36,14 +34,7 @@ MORE += ["deepseek_v3", "llama4_text", "lfm2", "jamba", "mamba2", "bert", "proph
 
 @pytest.fixture(scope="module")
 def architectures() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "architectures.py"
-    spec = importlib.util.spec_from_file_location("architectures_swept", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("benchmarks/architectures.py")
 
 
 def check(architectures: ModuleType, kind: str, rope: str) -> None:
