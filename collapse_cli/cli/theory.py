@@ -95,7 +95,7 @@ def ridge(
 ) -> None:
     """Ridge regression on real and synthetic labels: Theorem 1 of "Strong Model Collapse"."""
     from collapse_cli import theory
-    from collapse_cli.cli.theory_printing import show
+    from collapse_cli.terminal.theory import show
 
     inputs = _inputs(mixed)
     given, arguments = _problem(inputs)
@@ -120,7 +120,7 @@ def projections(
 ) -> None:
     """Ridge regression on m random projections: what the model's size does to collapse."""
     from collapse_cli import theory
-    from collapse_cli.cli.theory_printing import show
+    from collapse_cli.terminal.theory import show
 
     inputs = _inputs(mixed, m=m)
     given, arguments = _problem(inputs)
@@ -150,7 +150,7 @@ def weighted(
 ) -> None:
     """Real and synthetic rows weighted: how little of the synthetic rows is best?"""
     from collapse_cli import theory
-    from collapse_cli.cli.theory_printing import show
+    from collapse_cli.terminal.theory import show
 
     inputs = _inputs(mixed, alpha=alpha)
     given, arguments = _problem(inputs)
@@ -190,7 +190,7 @@ def iterative(
 ) -> None:
     """Mixing again and again: each model labels the synthetic rows of the next."""
     from collapse_cli import theory
-    from collapse_cli.cli.theory_printing import show
+    from collapse_cli.terminal.theory import show
 
     inputs = _inputs(mixed, iterations=iterations, fixed=fixed)
     given, arguments = _problem(inputs)
@@ -257,7 +257,7 @@ def generational(
 ) -> None:
     """Labels replaced, generation after generation: "Model Collapse Demystified"."""
     from collapse_cli import theory
-    from collapse_cli.cli.theory_printing import show
+    from collapse_cli.terminal.theory import show
 
     own = noise if noise_generator is None else noise_generator
     inputs: dict[str, Any] = {
@@ -306,7 +306,7 @@ def accumulate(
 ) -> None:
     """Labels accumulated: least squares on those of all generations, which stays below pi^2/6 of the first."""
     from collapse_cli import theory
-    from collapse_cli.cli.theory_printing import show
+    from collapse_cli.terminal.theory import show
 
     inputs: dict[str, Any] = {"d": d, "n": n, "noise": noise, "generations": generations, "same_inputs": same_inputs}
     found = theory.accumulate_regression(**inputs)
@@ -344,7 +344,7 @@ def gaussian(
     Generations count as in a run: generation 0 is fitted to real rows, so that generation g has been fitted g + 1 times.
     """
     from collapse_cli import theory
-    from collapse_cli.cli.theory_printing import show
+    from collapse_cli.terminal.theory import show
 
     inputs: dict[str, Any] = {"n": n, "generations": generations, "d": d, "policy": policy, "biased": biased}
     arguments: dict[str, Any] = {

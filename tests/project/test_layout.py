@@ -78,7 +78,7 @@ MAY = {
     "tracking": "errors config",
     "experiment": "errors data engine config families metrics learners",
     "findings": "errors config families metrics theory records experiment",
-    "terminal": "errors config families metrics findings",
+    "terminal": "errors config families metrics simulate findings",
     "report": "errors files engine config families metrics records findings",
     "run": "errors files process data engine config families metrics lm learners records tracking experiment findings terminal report",
     "cli": "errors files process engine config metrics lm theory simulate records findings terminal report run",
@@ -211,7 +211,7 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
 
 
 # where the names of theorems and of their models are asked for, some of which are those of families
-ASKS_BY_NAME = {"cli.theory", "cli.theory_printing", "simulate", "theory"}
+ASKS_BY_NAME = {"cli.theory", "terminal.theory", "simulate", "theory"}
 
 
 def names_compared(path: Path, names: set[str]) -> list[str]:
