@@ -147,7 +147,7 @@ def sweep(case: str, kills: int, draw: random.Random, home: Path) -> Tally:
     while tally.strikes.total() < kills:
         runs = home / "struck"
         for _ in range(MOST_STRIKES):
-            number = SIGNALS[(tally.strikes.total() + tally.runs) % len(SIGNALS)]
+            number = SIGNALS[tally.strikes.total() % len(SIGNALS)]
             if strike(case, runs, number, draw, tally) or tally.strikes.total() >= kills:
                 break
         made = subprocess.run(
@@ -159,6 +159,9 @@ def sweep(case: str, kills: int, draw: random.Random, home: Path) -> Tally:
         elif rows(runs) != right:
             tally.faults.append(f"{case}: other rows")
         tally.faults += [f"{case}: {what}" for what in broken(runs)]
+        print(
+            f"{case}: {tally.strikes.total()} of {kills} kills, {len(tally.faults)} faults", file=sys.stderr, flush=True
+        )
         shutil.rmtree(runs)
     return tally
 

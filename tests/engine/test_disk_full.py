@@ -145,3 +145,48 @@ def test_lock_files_that_are_none_are_said_and_not_waited_for(
     assert result.code == 2 or (what == "pipe" and where == "stage" and result.code == 0), result.err
     assert "Traceback" not in result.err
     assert result.err.count("\n") <= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may mount a file system")
+def test_a_file_system_that_is_full(tmp_path: Path) -> None:
+    """A real one, whose sizes end in the middle of one kind of file or another."""
+    config, disk, said = EXPERIMENTS["numbers"](tmp_path), tmp_path / "disk", 0
+    disk.mkdir()
+    e2e.run(config, tmp_path / "whole", "--jobs", "1")
+    for size in ("24k", "40k", "64k", "100k"):
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], stderr=subprocess.DEVNULL
+        ).returncode:
+            pytest.skip("nothing may be mounted here")
+        try:
+            result = e2e.collapse("run", config, "--runs-dir", disk / "runs", "--jobs", "1")
+            said += result.code == 2
+            assert result.code in (0, 2), result.err
+            assert result.code == 0 or "No space left on device" in result.err or "kB are free" in result.err
+            assert result.err.count("\n") == (result.code == 2), result.err
+            subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
+            e2e.run(config, disk / "runs", "--jobs", "1")
+            assert rows_of(disk / "runs", "numbers") == rows_of(tmp_path / "whole", "numbers")
+        finally:
+            subprocess.run(["umount", disk], check=True)
+    assert said >= 2
+
+
+def test_a_clock_that_was_set_back_and_files_of_the_future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing hangs on them: what is finished is found, and a run that begins in the past is one as any other."""
+    config, runs = EXPERIMENTS["numbers"](tmp_path), tmp_path / "runs"
+    e2e.run(config, tmp_path / "whole", "--jobs", "1")
+    e2e.run(config, runs, "--jobs", "1", "--generations", "0")
+    for path in runs.rglob("*"):
+        os.utime(path, (4e9, 4e9))
+    now = itertools.count(4e8, -1000.0)  # in 1982, and backwards while it runs
+    monkeypatch.setattr(time, "time", lambda: next(now))
+    before = len(e2e.stages(runs))
+    e2e.run(config, runs, "--jobs", "1")
+    assert before > 0
+    assert set(e2e.finished_events(runs, "numbers").values()) == {1}
+    assert rows_of(runs, "numbers") == rows_of(tmp_path / "whole", "numbers")
+    for command in (["status", "numbers"], ["list"], ["gc"], ["report", "numbers"]):
+        made = e2e.collapse(*command, "--runs-dir", runs)
+        assert made.code == 0, made.err
+    assert len(e2e.stages(runs)) >= before
