@@ -169,6 +169,11 @@ def _of_files(error: OSError) -> str:
                 return (
                     f"{name} is a link to {link.readlink()}, which is not there; make that folder, or remove the link"
                 )
+        import tempfile
+
+        ours = os.path.join(tempfile.gettempdir(), "collapse-")  # noqa: PTH118
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and name.startswith(ours):
+            return f"{error.strerror}: {name}; free some space there, or name another folder with TMPDIR=FOLDER"
     return f"{error.strerror}: {name or 'the runs folder'}; {ADVICE[error.errno or 0]}"
 
 

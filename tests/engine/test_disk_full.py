@@ -9,6 +9,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -190,3 +191,19 @@ def test_a_clock_that_was_set_back_and_files_of_the_future(tmp_path: Path, monke
         made = e2e.collapse(*command, "--runs-dir", runs)
         assert made.code == 0, made.err
     assert len(e2e.stages(runs)) >= before
+
+
+@pytest.mark.parametrize(("where", "advice"), [("collapse-x1", "TMPDIR=FOLDER"), ("runs", "collapse gc")])
+def test_what_frees_space_is_what_is_advised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, advice: str
+) -> None:
+    """`eval` of a model folder works in a temporary folder, of which gc knows nothing."""
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / where))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("collapse_cli.cli.app.app", full)
+    made = e2e.collapse("list", "--runs-dir", tmp_path)
+    assert made.code == 2
+    assert advice in made.err
