@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +20,10 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     given = os.environ.get(name, "")
     os.environ[name] = str(min(THREADS, int(given)) if given.isdigit() and given != "0" else THREADS)
 os.environ.pop("COLLAPSE_CHECKPOINT_SECONDS", None)
+# A shell's background jobs ignore SIGINT, and `nohup` SIGHUP, and what is ignored stays so in subprocesses: the tests send both.
+for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, name), usual)
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
