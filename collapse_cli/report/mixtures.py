@@ -51,7 +51,7 @@ def mixtures(page: Page) -> None:
         names, rows = cells_table(run, found)
         said = [[escaped(row[0]), *(split(one) for one in row[1:])] for row in rows[:MOST]]
         cut_off = f"; the first {MOST:,} of {len(rows):,}" if len(rows) > MOST else ""
-        caption = f"Cells: means over seeds with 95% intervals{cut_off}"
+        caption = f"Cells: means over seeds, with 95% intervals where there are several{cut_off}"
         table = cells(caption, [escaped(name) for name in names], said, classes=[""] + ["n"] * (len(names) - 1))
         parts.append(folded(f"All cells ({len(rows):,})", table))
         title = f"{top.title[:1].upper()}{top.title[1:]}, over the grid"
@@ -59,7 +59,7 @@ def mixtures(page: Page) -> None:
 
 
 EXPLAINED = (
-    "Points are means over seeds with 95% intervals; dashed lines are the closed form of theory at the same cells, where "
+    "Points are means over seeds, with 95% intervals where there are several; dashed lines are the closed form of theory at the same cells, where "
     "there is one. 0 stands at the left edge of a logarithmic axis, beyond the dotted line."
 )
 LAW = (

@@ -70,7 +70,10 @@ def glance(page: Page) -> None:
         names, rows = glance_table(page.texts, page.found)
         said = [[heading(one), *(split(cell) for cell in row[1:])] for one, row in zip(page.texts, rows, strict=True)]
         inside = cells(
-            "Each policy at its last generation; means over seeds with 95% intervals", names, said, kind="wide glance"
+            "Each policy at its last generation; means over seeds, with 95% intervals where there are several",
+            names,
+            said,
+            kind="wide glance",
         )
     for learner in page.learners:
         names, rows = family_glance(page.of(learner))
