@@ -59,8 +59,8 @@ def mixtures(page: Page) -> None:
 
 
 EXPLAINED = (
-    "Points are means over seeds, with 95% intervals where there are several; dashed lines are the closed form of theory at the same cells, where "
-    "there is one. 0 stands at the left edge of a logarithmic axis, beyond the dotted line."
+    "Points are means over seeds, with 95% intervals where there are several; dashed lines are the closed form of theory at "
+    "the same cells, where there is one. 0 stands at the left edge of a logarithmic axis, beyond the dotted line."
 )
 LAW = (
     "The plateau is what no amount of data gets below. It is named where, beyond chance, it makes up half of the error at the "
