@@ -76,7 +76,7 @@ def _option(key: str, field: FieldInfo) -> Option:
     return Option(
         key,
         _type(field.annotation, _limits(field)),
-        _toml(field.get_default(call_default_factory=True)),
+        _toml(field.get_default(call_default_factory=True, validated_data={})),
         " ".join((field.description or "").replace("`", "").split()),
         () if everywhere else learners,
     )

@@ -300,8 +300,10 @@ def _with_layers(config: "PreTrainedConfig", layers: int) -> "PreTrainedConfig":
 
 def _count(config: "PreTrainedConfig") -> tuple[int, int, int, int | None]:
     """All parameters, those of the layers, those of the head, and the positions, of a model that is not allocated."""
-    from transformers import AutoModelForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
+    # Imports its module, which under torch 2.6 computes a number as it is imported: not to be done on the meta device.
+    MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     total = sum(parameter.numel() for parameter in model.parameters())

@@ -86,7 +86,7 @@ def another(key: str) -> Any:
     for part in parents:
         section = section.model_fields[part].annotation
     field = section.model_fields[name]
-    value = field.get_default(call_default_factory=True)
+    value = field.get_default(call_default_factory=True, validated_data={})
     if isinstance(value, bool):
         return not value
     if str(getattr(field.annotation, "__origin__", "")) == "typing.Literal":
