@@ -9,8 +9,9 @@ import numpy as np
 from collapse_cli import metrics
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-from collapse_cli.learners import Resolved, reading
-from collapse_cli.learners import lm_measures as measures
+from collapse_cli.learners import Resolved, text_inputs
+from collapse_cli.learners import text_measures as measures
+from collapse_cli.learners.continuations import cut_prompts
 from collapse_cli.lm import architecture, folders, memory, trial
 from collapse_cli.lm import model as models
 from collapse_cli.lm import sample as sampling
@@ -55,9 +56,9 @@ class LanguageModel:
         else:
             folder, commit = folders.find_folder(model["source"], model["revision"], "the model")
             model["revision"] = commit
-            model["sha256"] = reading.pinned(model, "model.sha256", folders.check_weights(folder, "the model"))
+            model["sha256"] = text_inputs.pinned(model, "model.sha256", folders.check_weights(folder, "the model"))
             hints["model"] = str(folder)
-        tokenizer = reading.find_tokenizer(model, data, folder, hints)
+        tokenizer = text_inputs.find_tokenizer(model, data, folder, hints)
         size = 0 if tokenizer else model["vocab_size"]
         config = architecture.config_of(folder) if folder else base_config(model["config"], tokenizer, size)
         made = architecture.outline(config, fields=model["config"] or None)
@@ -65,8 +66,12 @@ class LanguageModel:
         notes = _check_memory(made.parameters)
         if folder:
             models.check_complete(folder)
-            notes = (*notes, *folders.passed_over(folder), *reading.other_tokens(model["tokenizer"], tokenizer, folder))
-            notes = (*notes, *reading.other_ends(folder, tokenizer))
+            notes = (
+                *notes,
+                *folders.passed_over(folder),
+                *text_inputs.other_tokens(model["tokenizer"], tokenizer, folder),
+            )
+            notes = (*notes, *text_inputs.other_ends(folder, tokenizer))
         _check_fit(
             tree, config, made.positions, model["vocab_size"] if tokenizer is None else texts.text_range(tokenizer)
         )
@@ -74,7 +79,7 @@ class LanguageModel:
         if tokenizer is not None:
             _check_special(tree, config, tokenizer)
 
-        text = reading.find_text(data, hints)
+        text = text_inputs.find_text(data, hints)
         if tree["train"]["select"] == "valid" and "valid" not in text.splits:
             raise InputError(training.NO_VALIDATION)
         filled = {
@@ -96,7 +101,7 @@ class LanguageModel:
 
     @classmethod
     def with_tokenizer_of(cls, tree: Mapping[str, Any], encoded: Path) -> dict[str, Any]:
-        return reading.with_tokenizer_of(tree, encoded)
+        return text_inputs.with_tokenizer_of(tree, encoded)
 
     @classmethod
     def about(cls, scored: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,7 +158,7 @@ class LanguageModel:
     @staticmethod
     def data_params(tree: Mapping[str, Any]) -> dict[str, Any]:
         """What the rows of real data depend on."""
-        return reading.data_params(tree)
+        return text_inputs.data_params(tree)
 
     @staticmethod
     def model_params(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +167,7 @@ class LanguageModel:
         if model["config"]:
             return {
                 "config": model["config"],
-                "vocab_size": model["vocab_size"] if model["tokenizer"] in reading.MADE else 0,
+                "vocab_size": model["vocab_size"] if model["tokenizer"] in text_inputs.MADE else 0,
             }
         return {"sha256": model["sha256"]}
 
@@ -170,7 +175,7 @@ class LanguageModel:
 
     def encode(self, folder: Path, *, seed: int) -> None:
         """Text to blocks of tokens, with the tokenizer beside them; counts of tokens, words and bytes in `facts`."""
-        self.facts = reading.encode(folder, self.settings, self.hints, self._tell)
+        self.facts = text_inputs.encode(folder, self.settings, self.hints, self._tell)
 
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
         """Train on the rows; `train_loss` and more in `facts`."""
@@ -202,7 +207,7 @@ class LanguageModel:
             pad = end or 0
         if settings["prompts"] == "none" and start is None:
             raise InputError("sample.prompts = none needs a BOS or end-of-text token, and the tokenizer has neither")
-        cut = measures.cut_prompts(prompts, settings, start)
+        cut = cut_prompts(prompts, settings, start)
         new = sampling.continue_rows(
             self._model,
             cut,
@@ -290,7 +295,7 @@ class LanguageModel:
 
     @property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":
-        return texts.load_tokenizer(Path(self.hints["encoded"]) / reading.TOKENIZER)
+        return texts.load_tokenizer(Path(self.hints["encoded"]) / text_inputs.TOKENIZER)
 
 
 def _without(section: Mapping[str, Any], *names: str) -> dict[str, Any]:

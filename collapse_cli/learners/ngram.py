@@ -17,9 +17,9 @@ from collapse_cli import metrics
 from collapse_cli.data import zipf
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-from collapse_cli.learners import Resolved, reading
+from collapse_cli.learners import Resolved, text_inputs
 from collapse_cli.learners.family import Family, State, generator
-from collapse_cli.learners.ngram_tables import Tables, count
+from collapse_cli.learners.ngram_counts import Tables, count
 from collapse_cli.lm import text as texts
 
 NANOSECONDS = 450  # to count, draw and score a token, per length of context; measured on one core
@@ -47,8 +47,8 @@ class NGram(Family):
         """
         _check(tree)
         model, data, hints = dict(tree["model"]), dict(tree["data"]), dict[str, Any]()
-        tokenizer = reading.find_tokenizer(model, data, None, hints)
-        text = reading.find_text(data, hints)
+        tokenizer = text_inputs.find_tokenizer(model, data, None, hints)
+        text = text_inputs.find_text(data, hints)
         tokens = data["rows"] * data["block_size"] or _most_tokens(text.splits["train"])
         vocabulary = model["vocab_size"] if tokenizer is None else texts.id_range(tokenizer)
         order = tree["ngram"]["order"]
@@ -63,7 +63,7 @@ class NGram(Family):
 
     @classmethod
     def with_tokenizer_of(cls, tree: Mapping[str, Any], encoded: Path) -> dict[str, Any]:
-        return reading.with_tokenizer_of(tree, encoded)
+        return text_inputs.with_tokenizer_of(tree, encoded)
 
     @classmethod
     def about(cls, scored: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,13 +92,13 @@ class NGram(Family):
 
     @classmethod
     def data_params(cls, tree: Mapping[str, Any]) -> dict[str, Any]:
-        return reading.data_params(tree)
+        return text_inputs.data_params(tree)
 
     # --- verbs --------------------------------------------------------------------------------------------------------
 
     def encode(self, folder: Path, *, seed: int) -> None:
         """The rows, and the tokenizer, of the language model; `types` in `facts` is how many the original corpus has."""
-        about = reading.encode(folder, self.settings, self.hints, self._tell)
+        about = text_inputs.encode(folder, self.settings, self.hints, self._tell)
         corpus = Dataset.load(folder / "train.safetensors")
         used = np.arange(corpus.arrays["tokens"].shape[1]) < corpus.arrays["lengths"][:, None]
         self.facts = {**about, "types": len(np.unique(corpus.arrays["tokens"][used]))}

@@ -10,7 +10,7 @@ from typing import Any
 
 from collapse_cli.config.cell import Cell
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.learners import regression_cells
+from collapse_cli.learners import regression_mixture
 from collapse_cli.learners.regression import Regression, fit_sums
 
 
@@ -28,15 +28,15 @@ class Projections(Regression):
 
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
         model = self.settings["model"]
-        back = regression_cells.features(self.setting.d, seed, model["width"])
+        back = regression_mixture.features(self.setting.d, seed, model["width"])
         summary = self.summary_of(data)
         self._w = fit_sums(summary, model["lam"], back)
         self.facts = {"train_loss": self._training_loss(summary)}
 
     def cell(self, cell: Cell, *, seed: int, scratch: Path) -> dict[str, float]:
-        """A cell of a mixture; its fields are those of `Chain.after`."""
-        mix = regression_cells.Mix(cell.real, cell.synthetic)
+        """A cell of a mixture; its fields are those of `Rounds.after`."""
+        mix = regression_mixture.Mix(cell.real, cell.synthetic)
         model = self.settings["model"]
         lam = model["lam"] if cell.lam is None else cell.lam
         width = model["width"] if cell.size is None else cell.size
-        return regression_cells.chain(self.setting, seed, mix, cell.quality or 0.0, lam, False, width).after(1)
+        return regression_mixture.rounds(self.setting, seed, mix, cell.quality or 0.0, lam, False, width).after(1)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from collapse_cli.config.cell import Cell
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.learners import regression_cells
+from collapse_cli.learners import regression_mixture
 from collapse_cli.learners.family import State
 from collapse_cli.learners.regression import Regression, fit_sums
 
@@ -23,9 +23,9 @@ class Ridge(Regression):
         self.facts = {"train_loss": self._training_loss(summary)}
 
     def cell(self, cell: Cell, *, seed: int, scratch: Path) -> dict[str, float]:
-        """A cell of a mixture; its fields are those of `Chain.after`."""
-        mix = regression_cells.Mix(cell.real, cell.synthetic, cell.weight)
+        """A cell of a mixture; its fields are those of `Rounds.after`."""
+        mix = regression_mixture.Mix(cell.real, cell.synthetic, cell.weight)
         lam = self.settings["model"]["lam"] if cell.lam is None else cell.lam
         fixed = self.settings.get("mixture", {}).get("real_data") == "fixed"
-        chain = regression_cells.chain(self.setting, seed, mix, cell.quality or 0.0, lam, fixed)
-        return chain.after(cell.iterations or 1)
+        rounds = regression_mixture.rounds(self.setting, seed, mix, cell.quality or 0.0, lam, fixed)
+        return rounds.after(cell.iterations or 1)

@@ -18,7 +18,7 @@ from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.experiment import policies
 from collapse_cli.learners import learner_class
-from collapse_cli.learners import ngram_tables as tables
+from collapse_cli.learners import ngram_counts as tables
 from collapse_cli.learners.ngram import NGram
 
 FLOOR = 1e-9

@@ -14,7 +14,7 @@ from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.findings import predictions
 from collapse_cli.learners import learner_class
-from collapse_cli.learners import regression_cells as memory
+from collapse_cli.learners import regression_mixture as memory
 from collapse_cli.learners.projections import Projections
 from collapse_cli.learners.regression import Setting, labeller, true_weights
 

@@ -15,7 +15,7 @@ from collapse_cli.errors import InputError
 from collapse_cli.experiment import policies
 from collapse_cli.findings import predictions
 from collapse_cli.learners import learner_class
-from collapse_cli.learners import regression_cells as memory
+from collapse_cli.learners import regression_mixture as memory
 from collapse_cli.learners.regression import Setting, fit_sums, labeller, solver, true_weights
 from collapse_cli.learners.ridge import Ridge
 
@@ -349,7 +349,7 @@ def test_cells_from_sums_are_those_from_rows(cell: Cell, real_data: str) -> None
 def test_what_a_cell_gives_does_not_depend_on_the_cells_before_it() -> None:
     tree, grid = mixture(dimensions=12), [Cell(9000, 500, 0.5), Cell(4096, 4097, 0.5), Cell(30, 10, 0.5, iterations=4)]
     forth = [made(tree).cell(cell, seed=1, scratch=HERE) for cell in grid]
-    for cache in (memory.sums, memory._stream, memory.chain):
+    for cache in (memory.sums, memory._stream, memory.rounds):
         cache.cache_clear()
     back = [made(tree).cell(cell, seed=1, scratch=HERE) for cell in reversed(grid)]
     assert forth == back[::-1], "to the last bit"

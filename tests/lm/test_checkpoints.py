@@ -14,7 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from collapse_cli.errors import InputError
-from collapse_cli.learners import reading
+from collapse_cli.learners import text_inputs
 from collapse_cli.lm import architecture, folders
 from collapse_cli.lm import model as models
 from collapse_cli.lm import text as texts
@@ -609,4 +609,4 @@ def test_a_tokenizer_whose_tokens_are_not_there_is_refused(
     change(tmp_path)
     section = {"tokenizer": str(tmp_path), "tokenizer_sha256": ""}
     with pytest.raises(InputError, match=said):
-        reading.find_tokenizer(section, {"source": "pydoc"}, None, {})
+        text_inputs.find_tokenizer(section, {"source": "pydoc"}, None, {})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from collapse_cli.learners import reading
+from collapse_cli.learners import text_inputs
 from collapse_cli.lm.coding import AS_WRITTEN
 from collapse_cli.lm.text import encode, load_tokenizer, read_tokenizer, text_range
 
@@ -78,10 +78,10 @@ def test_a_tokenizer_that_was_read_otherwise_has_a_key_of_its_own_and_is_said(tm
         folder = written(tmp_path / name, bpe(normalizer=normalizer), "GPT2Tokenizer")
         hints: dict[str, Any] = {"text": {"source": str(tmp_path / "text.txt")}}
         model = {"tokenizer": str(folder), "tokenizer_sha256": ""}
-        reading.find_tokenizer(model, {"source": ""}, None, hints)
+        text_inputs.find_tokenizer(model, {"source": ""}, None, hints)
         data = {"sha256": "", "block_size": 8, "line_bos": False, "rows": 0, "eval_rows": 0, "eval_block_size": 8}
-        facts = reading.encode(tmp_path / f"{name}-rows", {"data": data, "tokenizer": {}}, hints, lambda *_: None)
-        plain = reading.folders.hash_files(folder, reading.folders.TOKENIZER_FILES)
+        facts = text_inputs.encode(tmp_path / f"{name}-rows", {"data": data, "tokenizer": {}}, hints, lambda *_: None)
+        plain = text_inputs.folders.hash_files(folder, text_inputs.folders.TOKENIZER_FILES)
         return model["tokenizer_sha256"], plain, facts["notes"]
 
     found, plain, notes = data_stage("same", None)

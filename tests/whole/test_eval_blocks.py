@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support import e2e
 
-from collapse_cli.learners import reading
+from collapse_cli.learners import text_inputs
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_a_tokenizer_of_other_tokens_than_the_models_own_is_said(home: Path, tmp
     said = [note for note in other.json["notes"] if "are not those of the model's own tokenizer" in note]
     assert [note.partition(" of the ")[0] for note in said] == ["2"]
     assert not any("the model's own tokenizer" in note for note in same.json["notes"])
-    (made,) = reading.other_tokens("bpe", None, home / "model")
+    (made,) = text_inputs.other_tokens("bpe", None, home / "model")
     assert "(model.tokenizer = bpe) is not the model's own" in made
 
 
@@ -120,14 +120,14 @@ def test_ends_of_text_that_end_no_row_are_said(home: Path, tmp_path: Path, file:
 
     e2e.write_model(tmp_path / "model", vocab_size=300)
     tokenizer = AutoTokenizer.from_pretrained(home / "model")
-    assert reading.other_ends(home / "model", tokenizer) == []
+    assert text_inputs.other_ends(home / "model", tokenizer) == []
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|eot|>"]})
     tokenizer.save_pretrained(tmp_path / "model")
     path = tmp_path / "model" / file
     fields = json.loads(path.read_text()) if path.exists() else {}
     ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|eot|>"), 5]
     path.write_text(json.dumps(fields | {"eos_token_id": ends}))
-    (note,) = reading.other_ends(tmp_path / "model", tokenizer)
+    (note,) = text_inputs.other_ends(tmp_path / "model", tokenizer)
     assert f"<|eot|> ({ends[1]}); rows of samples end at the tokenizer's own alone, {tokenizer.eos_token} (" in note
     made = e2e.collapse(
         "run",
@@ -145,4 +145,4 @@ def test_ends_of_text_that_end_no_row_are_said(home: Path, tmp_path: Path, file:
     assert made.code == 0, made.err
     assert " ".join(made.out.split()).count("rows of samples end at the tokenizer's own") == 1
     path.write_text(json.dumps(fields | {"eos_token_id": [ends[0], True, "x", None, 10**30, -1]}))
-    assert reading.other_ends(tmp_path / "model", tokenizer) == []
+    assert text_inputs.other_ends(tmp_path / "model", tokenizer) == []

@@ -1,4 +1,4 @@
-"""Real text as the rows of tokens that learners of text take: what is looked up for it, and how it is made."""
+"""What learners of text read: the text and its tokenizer, found and checked, and made into rows of tokens."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ import numpy as np
 from collapse_cli.data import textfiles, zipf
 from collapse_cli.data.dataset import SPLITS, Dataset, Text, how_many, load_text, unchanged
 from collapse_cli.errors import InputError
-from collapse_cli.learners import lm_measures as measures
+from collapse_cli.learners.continuations import FOLLOWING, following
 from collapse_cli.lm import architecture, coding, folders
 from collapse_cli.lm import text as texts
 
@@ -206,7 +206,7 @@ def encode(
         about[split] = {"tokens": len(stream), "words": words, "bytes": bytes_, "blocks": len(rows[split])}
         tell(done + 1, len(text.splits), "splits")
     chosen, rest = _original(len(rows["train"]), data["rows"])
-    measures.following(rows["train"], chosen).save(folder / measures.FOLLOWING)
+    following(rows["train"], chosen).save(folder / FOLLOWING)
     rows["train"], rows["reserve"] = rows["train"].take(chosen), rows["train"].take(rest)
     for split in ("valid", "test"):
         if split in rows and 0 < data["eval_rows"] < len(rows[split]):

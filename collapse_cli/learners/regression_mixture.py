@@ -1,4 +1,4 @@
-"""Cells of a mixture of real and synthetic rows for linear regression, computed from sums over their rows.
+"""Linear regression on a mixture of real and synthetic rows, a cell of a grid each, computed from sums over rows.
 
 All of a cell's random numbers come from the seed of its repeat alone, so that the cells of a repeat are paired: cells with
 more real rows have the same first ones, a larger quality c² moves the same delta further, a wider projection has the same
@@ -172,7 +172,7 @@ def _solver(setting: Setting, seed: int, mix: Mix, streams: tuple[tuple[int, ...
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fitted:
     """A model after some rounds, and what it was fitted to.
 
     Attributes:
@@ -184,7 +184,7 @@ class Fit:
     train_loss: float
 
 
-class Chain:
+class Rounds:
     """Rounds of fitting to n1 real rows and n2 that the model before labelled; the first labeller has risk c².
 
     One round is a static mixture. Inputs of synthetic rows are new in each round, and so are real rows unless `fixed`:
@@ -200,25 +200,25 @@ class Chain:
     ) -> None:
         self.setting, self.seed, self.mix, self.lam, self.fixed, self.width = setting, seed, mix, lam, fixed, width
         self.true = true_weights(setting, seed)
-        self.fits = [Fit(labeller(setting, quality, seed), 0.0)]
+        self.fits = [Fitted(labeller(setting, quality, seed), 0.0)]
 
-    def after(self, rounds: int) -> dict[str, float]:
+    def after(self, count: int) -> dict[str, float]:
         """Measures after so many rounds, at least one.
 
         `error` = |w_hat - w1|²_Sigma; `labeller_error`, the same of the model that labelled the last round's synthetic rows;
         `test_loss`, the expected squared error on real rows, noise and all; `train_loss`.
         """
-        while len(self.fits) <= rounds:
+        while len(self.fits) <= count:
             self.fits.append(self._fit(len(self.fits)))
-        error, before = (self.setting.norm_squared(self.fits[at].w - self.true) for at in (rounds, rounds - 1))
+        error, before = (self.setting.norm_squared(self.fits[at].w - self.true) for at in (count, count - 1))
         return {
             "error": error,
             "labeller_error": before,
             "test_loss": error + self.setting.noise**2,
-            "train_loss": self.fits[rounds].train_loss,
+            "train_loss": self.fits[count].train_loss,
         }
 
-    def _fit(self, turn: int) -> Fit:
+    def _fit(self, turn: int) -> Fitted:
         setting, mix = self.setting, self.mix
         streams = ((REAL, 1 if self.fixed else turn), (SYNTHETIC, turn))
         parts = (
@@ -230,10 +230,10 @@ class Chain:
             moment += factor * part.moment(w, noise)
         found = _solver(setting, self.seed, mix, streams, self.width).weights(moment, self.lam)
         loss = sum(part.loss(w, noise, found) for part, w, noise in parts) / (mix.real + mix.synthetic)
-        return Fit(found, max(0.0, loss))
+        return Fitted(found, max(0.0, loss))
 
 
 @lru_cache(maxsize=8)
-def chain(setting: Setting, seed: int, mix: Mix, quality: float, lam: float, fixed: bool, width: int = 0) -> Chain:
-    """A chain of rounds; cells that differ in their number are points of one."""
-    return Chain(setting, seed, mix, quality, lam, fixed, width)
+def rounds(setting: Setting, seed: int, mix: Mix, quality: float, lam: float, fixed: bool, width: int = 0) -> Rounds:
+    """Rounds of fitting; cells that differ in how many they have are points of one."""
+    return Rounds(setting, seed, mix, quality, lam, fixed, width)

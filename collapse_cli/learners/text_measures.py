@@ -1,4 +1,8 @@
-"""What is measured of a language model: on real test text, and on the samples it made, under the model of generation 0."""
+"""What is measured of a language model: itself on real test text, and the samples it made under the model of generation 0.
+
+A new measure is a pure function in `metrics/`; here is what is given to it (`measure`: every scored token of the test text;
+`examine`: the samples, and their states), and where what it returns becomes fields of `metrics.jsonl`.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +13,7 @@ import numpy as np
 from collapse_cli import metrics
 from collapse_cli.data import zipf
 from collapse_cli.data.dataset import Dataset
+from collapse_cli.learners.continuations import continuations, cut_prompts, longest_real, real_continuations, spaced
 from collapse_cli.lm import architecture
 from collapse_cli.lm import score as scoring
 from collapse_cli.lm import text as texts
@@ -23,17 +28,9 @@ if TYPE_CHECKING:
 
     from collapse_cli.lm.loss import More
 
-FOLLOWING = "following.safetensors"  # in the data stage: the block that follows each row of the original corpus
 REAL = "real.safetensors"  # features of real text, in an eval stage of its own
 SHOWN_CHARACTERS = 2000  # of a text in `examples`
 Tell = Callable[[int, int, str], None]
-
-
-def following(blocks: Dataset, chosen: np.ndarray) -> Dataset:
-    """The block of a text behind each chosen one; of no length behind the last."""
-    after = blocks.take(np.minimum(chosen + 1, len(blocks) - 1))
-    lengths = np.where(chosen + 1 < len(blocks), after.arrays["lengths"], 0).astype(np.int32)
-    return Dataset({**after.arrays, "lengths": lengths}, after.origin)
 
 
 def type_counts(encoded: Path, vocabulary: int) -> np.ndarray:
@@ -139,7 +136,7 @@ def real_features(
     tell: Tell,
 ) -> Dataset:
     """`features` (rows, d) float32: the reference model's state at the end of real continuations of real prompts."""
-    prompts, real = _real_continuations(encoded, settings, texts.bos_id(tokenizer))
+    prompts, real = real_continuations(encoded, settings, texts.bos_id(tokenizer), ROWS)
     _, features = scoring.score_continuations(
         reference,
         prompts,
@@ -177,7 +174,7 @@ def examine(
     Returns:
         The fields of `metrics.jsonl`, and per sample `nll` and `tokens`.
     """
-    new = _continuations(samples)
+    new = continuations(samples)
     if len(new) == 0:
         return {"sample_rows": 0}, Dataset({"nll": np.zeros(0), "tokens": np.zeros(0, np.int64)}, samples.origin)
     cut = cut_prompts(prompts.take(samples.arrays["row"]), settings, texts.bos_id(tokenizer))
@@ -186,7 +183,7 @@ def examine(
     equal = sampled.equal_rows(len(new), len(corpus) // 2)
     ends = np.zeros(len(new), np.int64)
     some = equal[spaced(len(equal), ROWS)]
-    ends[some] = np.minimum(lengths[some], _longest_real(corpus, settings))
+    ends[some] = np.minimum(lengths[some], longest_real(corpus, settings))
     nll, features = scoring.score_continuations(
         reference, cut, new, ends, lambda done, total: tell(done, total, "samples"), settings["dtype"]
     )
@@ -201,57 +198,10 @@ def examine(
     return facts, Dataset({"nll": nll, "tokens": lengths}, samples.origin)
 
 
-def _longest_real(corpus: Dataset, settings: Mapping[str, Any]) -> int:
-    """Tokens of the longest real continuation: the rest of a row and the next; samples are looked at no farther."""
-    block = corpus.arrays["tokens"].shape[1]
-    rest = block if settings["prompts"] == "none" else block - min(settings["prompt_tokens"], block)
-    return int(min(rest + block, settings["new_tokens"]))
-
-
-def cut_prompts(rows: Dataset, settings: Mapping[str, Any], start: int | None) -> Dataset:
-    """What of each row is continued: its first `prompt_tokens` tokens, or nothing but the BOS token (`start`)."""
-    if settings["prompts"] == "none":
-        assert start is not None, "sampling has refused this"
-        ids, lengths = np.full((len(rows), 1), start, np.int32), np.ones(len(rows), np.int32)
-    else:
-        ids = rows.arrays["tokens"][:, : settings["prompt_tokens"]]
-        lengths = np.minimum(rows.arrays["lengths"], settings["prompt_tokens"])
-    return Dataset({**rows.arrays, "tokens": ids, "lengths": lengths}, rows.origin)
-
-
-def spaced(count: int, most: int) -> np.ndarray:
-    """At most `most` indices below `count`, evenly spaced, each once."""
-    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).round().astype(np.int64)
-
-
-def _continuations(samples: Dataset) -> Dataset:
-    """The new tokens of samples that may have their prompt before them."""
-    starts = samples.arrays["start"].astype(np.int64)
-    lengths = samples.arrays["lengths"].astype(np.int64) - starts
-    width = int(lengths.max(initial=0))
-    columns = np.minimum(starts[:, None] + np.arange(width), max(samples.arrays["tokens"].shape[1] - 1, 0))
-    tokens = np.take_along_axis(samples.arrays["tokens"], columns, axis=1)
-    return Dataset({"tokens": tokens, "lengths": lengths.astype(np.int32)}, samples.origin)
-
-
-def _real_continuations(encoded: Path, settings: Mapping[str, Any], start: int | None) -> tuple[Dataset, Dataset]:
-    """Prompts from the original corpus and what really follows them, as long as samples are where there is so much."""
-    corpus, after = Dataset.load(encoded / "train.safetensors"), Dataset.load(encoded / FOLLOWING)
-    there = np.flatnonzero(after.arrays["lengths"] > 0)
-    there = there[spaced(len(there), ROWS)]
-    both = texts.join(corpus.take(there), after.take(there))
-    prompts = cut_prompts(corpus.take(there), settings, start)
-    begin = 0 if settings["prompts"] == "none" else prompts.arrays["lengths"].astype(np.int64)
-    lengths = np.minimum(both.arrays["lengths"] - begin, settings["new_tokens"])
-    starts = np.broadcast_to(begin, lengths.shape)
-    whole = Dataset({**both.arrays, "lengths": starts + lengths, "start": starts}, both.origin)
-    return prompts, _continuations(whole)
-
-
 def _examples(
     tokenizer: "PreTrainedTokenizerBase", shown: Dataset, prompts: Dataset, settings: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    new = _continuations(shown)
+    new = continuations(shown)
     cut = cut_prompts(prompts.take(shown.arrays["row"]), settings, texts.bos_id(tokenizer))
     found = []
     for index, row in enumerate(shown.arrays["row"].tolist()):

@@ -10,9 +10,11 @@ from support.tiny import VOCABULARY, random_rows, rows_of, tiny_model
 
 from collapse_cli.data import zipf
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.learners import lm_measures as measures
+from collapse_cli.learners import continuations
+from collapse_cli.learners import text_measures as measures
 from collapse_cli.lm.score import score_blocks, score_continuations
 from collapse_cli.lm.text import join, train_bpe
+from collapse_cli.metrics.features import ROWS
 
 BLOCK, NEW = 6, 8
 SETTINGS = {"prompts": "real", "prompt_tokens": 4, "new_tokens": NEW, "dtype": "float32"}
@@ -30,7 +32,7 @@ def encoded(tmp_path: Path) -> Path:
     """A data stage of 60 blocks, 40 of them the original corpus."""
     whole, chosen = stream(60), np.sort(np.random.default_rng(1).permutation(60)[:40])
     whole.take(chosen).save(tmp_path / "train.safetensors")
-    measures.following(whole, chosen).save(tmp_path / measures.FOLLOWING)
+    continuations.following(whole, chosen).save(tmp_path / continuations.FOLLOWING)
     return tmp_path
 
 
@@ -41,7 +43,7 @@ def made(encoded: Path, rows: np.ndarray, seed: int, *, full: bool = False) -> t
     new = Dataset({name: new.arrays[name] for name in ("tokens", "lengths")}, new.origin)
     start = np.zeros(len(rows), np.int32)
     if full:
-        cut = measures.cut_prompts(corpus.take(rows), SETTINGS, None)
+        cut = continuations.cut_prompts(corpus.take(rows), SETTINGS, None)
         new, start = join(cut, new), cut.arrays["lengths"]
     return corpus, Dataset({**new.arrays, "start": start, "row": rows.astype(np.int32)}, new.origin)
 
@@ -61,7 +63,7 @@ def examine(encoded: Path, samples: Dataset, corpus: Dataset, first: Dataset | N
 
 def test_the_block_behind_each_row_is_the_one_that_follows_it_in_the_text() -> None:
     whole = stream(10)
-    after = measures.following(whole, np.array([0, 3, 9]))
+    after = continuations.following(whole, np.array([0, 3, 9]))
     assert after.arrays["tokens"][:2].tolist() == whole.arrays["tokens"][[1, 4]].tolist()
     assert after.arrays["lengths"].tolist() == [BLOCK, BLOCK, 0]
 
@@ -69,7 +71,7 @@ def test_the_block_behind_each_row_is_the_one_that_follows_it_in_the_text() -> N
 @pytest.mark.parametrize("prompts", ["real", "none"])
 def test_real_continuations_are_what_really_follows_the_prompt(encoded: Path, prompts: str) -> None:
     text = stream(60).arrays["tokens"].ravel().tolist()
-    cut, real = measures._real_continuations(encoded, {**SETTINGS, "prompts": prompts}, 2)
+    cut, real = continuations.real_continuations(encoded, {**SETTINGS, "prompts": prompts}, 2, ROWS)
     assert len(cut) == len(real) >= 39
     for row in range(len(real)):
         before = cut.arrays["tokens"][row, : cut.arrays["lengths"][row]].tolist()
@@ -82,7 +84,7 @@ def test_real_continuations_are_what_really_follows_the_prompt(encoded: Path, pr
 
 @pytest.mark.parametrize(("count", "most"), [(5, 10), (10, 10), (37354, 5000), (11, 10)])
 def test_rows_to_compare_are_spread_evenly_and_none_twice(count: int, most: int) -> None:
-    found = measures.spaced(count, most)
+    found = continuations.spaced(count, most)
     assert len(found) == len(set(found.tolist())) == min(count, most)
     assert (found[0], found[-1]) == (0, count - 1)
 
@@ -160,7 +162,7 @@ def test_where_no_word_is_rare_there_is_no_tail_to_recall() -> None:
 def test_samples_are_scored_under_the_reference_and_compared_with_generation_0(encoded: Path) -> None:
     corpus, samples = made(encoded, np.arange(40), seed=7)
     facts, rows = examine(encoded, samples, corpus, None)
-    cut = measures.cut_prompts(corpus.take(samples.arrays["row"]), SETTINGS, None)
+    cut = continuations.cut_prompts(corpus.take(samples.arrays["row"]), SETTINGS, None)
     nll, _ = score_continuations(tiny_model("opt", seed=3), cut, samples, np.zeros(40, np.int64))
     lengths = samples.arrays["lengths"]
     assert (facts["sample_rows"], facts["compared_rows"]) == (40, 20)
@@ -195,8 +197,8 @@ def test_prompts_kept_in_the_rows_change_nothing(encoded: Path) -> None:
 def test_real_text_given_as_samples_cannot_be_told_apart(tmp_path: Path) -> None:
     whole, chosen = stream(300), np.arange(300)
     whole.save(tmp_path / "train.safetensors")
-    measures.following(whole, chosen).save(tmp_path / measures.FOLLOWING)
-    _, real = measures._real_continuations(tmp_path, SETTINGS, None)
+    continuations.following(whole, chosen).save(tmp_path / continuations.FOLLOWING)
+    _, real = continuations.real_continuations(tmp_path, SETTINGS, None, ROWS)
     zeros = np.zeros(len(real), np.int32)
     samples = Dataset({**real.arrays, "start": zeros, "row": np.arange(len(real), dtype=np.int32)}, zeros)
     _, other = made(tmp_path, np.arange(300), seed=9)
