@@ -54,8 +54,9 @@ def add_to(app: typer.Typer) -> None:
 def list_runs(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
     """All runs: how far each is, its policies and seeds."""
     from collapse_cli.cli import listing
+    from collapse_cli.records.listing import runs_in
 
-    found = listing.runs_in(runs_dir)
+    found = runs_in(runs_dir)
     if as_json:
         print(json.dumps(found))
         return
