@@ -26,6 +26,10 @@ class Where:
         """What the field `policy` of `metrics.jsonl` and `plan.json` holds: the policy, or the label of the cell."""
         return self.cell or self.policy
 
+    def record(self) -> list[str | int]:
+        """As `plan.json` and `events.jsonl` have it."""
+        return [self.name, self.seed, self.generation, *([self.lineage] if self.lineage else [])]
+
     def __str__(self) -> str:
         where = (
             f"seed {self.seed}, {self.cell}"

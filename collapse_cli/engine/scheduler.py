@@ -97,5 +97,5 @@ def width(plan: Plan) -> dict[str, int]:
     """
     groups: dict[tuple[str, int], list[str]] = {}
     for key, stage in plan.stages.items():
-        groups.setdefault((stage.work, plan.serves[key][0][2]), []).append(key)
+        groups.setdefault((stage.work, plan.serves[key][0].generation), []).append(key)
     return {key: len(keys) for keys in groups.values() for key in keys}

@@ -4,10 +4,16 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Never, Protocol, TypeVar
+
+from collapse_cli.where import Where
+
+Circumstances = TypeVar("Circumstances", contravariant=True)
+ALL_POLICIES = "all policies"  # in the place of one, where a stage works for a model that they share
 
 
 def canonical(value: object) -> bytes:
@@ -46,7 +52,11 @@ def seed_for(run_seed: int, kind: str, generation: int, lineage: str = "") -> in
     """The seed, in 0..2^63-1, of one kind of randomness at one generation of one run.
 
     Policies of a run share their seeds (the same prompts are drawn, the same rows are kept first), so that
-    differences between policies are paired; `lineage` separates streams that must not be shared.
+    differences between policies are paired.
+
+    Args:
+        lineage: separates streams of random numbers that must not be shared. Every experiment has one lineage today, whose
+            name is empty; it is part of what is hashed so that seeds stay the same when there are several.
     """
     text = canonical([run_seed, kind, generation, lineage])
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
@@ -83,23 +93,13 @@ class Cost:
         return self.flops / (speed * self.efficiency) + self.steps * self.step_seconds * (1 + layers / 4)
 
 
-@dataclass(frozen=True)
-class Place:
-    """For which models of a plan a stage works.
+class Product(Enum):
+    """What a stage leaves in the store for others."""
 
-    Attributes:
-        policy: one, or "all policies".
-        generation: None in a grid, whose models are cells and no generations.
-    """
-
-    policy: str
-    seed: int
-    generation: int | None
-
-    def __str__(self) -> str:
-        if self.generation is None:
-            return f"seed {self.seed}, {self.policy}"
-        return f"seed {self.seed}, generation {self.generation}, {self.policy}"
+    DATA = "real data, as the learner takes them"
+    MODEL = "a model, whose weights may be pruned once nothing needs them"
+    ROWS = "rows: samples, or a corpus"
+    MEASURES = "facts about a model or its samples: why a plan is computed at all"
 
 
 def tokens_a_second(stage: "Stage", made: "Finished") -> str:
@@ -109,28 +109,34 @@ def tokens_a_second(stage: "Stage", made: "Finished") -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageKind:
+class StageKind(Generic[Circumstances]):
     """All that stages of one kind have in common.
+
+    `Circumstances` are what costs depend on besides the stage: a type of the experiment's, of which nothing is known here.
 
     Attributes:
         name: what such a stage is called in `events.jsonl` and on the terminal.
         kind: the word for it in keys and in records of the store. Kinds that share one differ in their parameters or inputs.
         version: raised when the body changes what comes out: finished stages of the old version are then computed again.
+        product: what a stage leaves.
         body: what a stage does.
         cost: what a stage needs, by the circumstances of the experiment (`experiment/costs.py`).
-        label: for which models a stage works, in words.
+        label: for which models a stage works, in words: of the first of them.
         note: what came out of a stage, in a few words.
         counts: the fact that says how many tokens it trained on (once an epoch), sampled or scored.
+        listed: whether a finished one is a line for the user, where bars show the others.
     """
 
     name: str
     kind: str
     version: int
+    product: Product
     body: "Body"
-    cost: "Callable[[Stage, Any], Cost]"
-    label: "Callable[[Stage, Place], str]"
+    cost: "Callable[[Stage, Circumstances], Cost]"
+    label: "Callable[[Stage, Where], str]"
     note: "Callable[[Stage, Finished], str]" = tokens_a_second
     counts: str = ""
+    listed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +147,7 @@ class Stage:
     machine (folders, Hub ids); they are not part of the key, because their content hashes are in `params`.
     """
 
-    of: StageKind
+    of: StageKind[Never]
     params: Mapping[str, Any]
     inputs: Mapping[str, "Stage"] = field(default_factory=dict, repr=False)
     seed: int = 0
@@ -187,9 +193,7 @@ class Generation:
         about: fields of its row in `metrics.jsonl` that are known before it is made: of a mixture, its cell.
     """
 
-    policy: str
-    seed: int
-    generation: int
+    where: Where
     train: Stage
     eval: Stage
     samples: Stage | None = None
@@ -204,28 +208,22 @@ class Generation:
 
 @dataclass
 class Plan:
-    """All stages in order, each with the generations it serves, and the generations in order.
+    """All stages in order, each with the models it serves (`serves`, by key), and the generations in order."""
 
-    `grid`: its models are cells of a grid, each in the place of a policy, and no generations.
-    """
-
-    grid: bool = False
     stages: dict[str, Stage] = field(default_factory=dict)
-    serves: dict[str, list[tuple[str, int, int]]] = field(default_factory=dict)
+    serves: dict[str, list[Where]] = field(default_factory=dict)
     generations: list[Generation] = field(default_factory=list)
 
-    def add(self, stage: Stage, policy: str, seed: int, generation: int) -> Stage:
+    def add(self, stage: Stage, where: Where) -> Stage:
         self.stages.setdefault(stage.key, stage)
-        self.serves.setdefault(stage.key, []).append((policy, seed, generation))
+        self.serves.setdefault(stage.key, []).append(where)
         return self.stages[stage.key]
 
-    def place(self, key: str) -> Place:
+    def place(self, key: str) -> Where:
         """For whom a stage works: the first that it serves, or all policies where they share it."""
-        policy, seed, generation = self.serves[key][0]
-        if self.grid:
-            return Place(policy, seed, None)
-        shared = generation == 0 and len({name for name, *_ in self.serves[key]}) > 1
-        return Place("all policies" if shared else policy, seed, generation)
+        first = self.serves[key][0]
+        shared = first.generation == 0 and len({where.policy for where in self.serves[key]}) > 1
+        return replace(first, policy=ALL_POLICIES) if shared else first
 
     def record(self) -> list[dict[str, Any]]:
         """The plan as JSON: what each stage is, what it is made from, and for which generations."""
@@ -234,7 +232,7 @@ class Plan:
                 "kind": stage.kind,
                 "key": key,
                 "inputs": {name: made.key for name, made in stage.inputs.items()},
-                "for": self.serves[key],
+                "for": [where.record() for where in self.serves[key]],
             }
             for key, stage in self.stages.items()
         ]

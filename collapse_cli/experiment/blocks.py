@@ -9,6 +9,7 @@ from collapse_cli.engine.stage import Generation, Plan
 from collapse_cli.experiment import policies
 from collapse_cli.experiment.stages.block import block_stage
 from collapse_cli.experiment.stages.data import data_stage
+from collapse_cli.where import Where
 
 
 def plan(config: Experiment, hints: Mapping[str, Any], size: int) -> Plan:
@@ -20,18 +21,19 @@ def plan(config: Experiment, hints: Mapping[str, Any], size: int) -> Plan:
         data = data_stage(config, hints, seed)
         first = block_stage(config, hints, None, {"data": data}, seed, 0, 0)
         for name, policy in mixers.items():
-            where = (name, seed, 0)
-            made.add(data, *where)
-            blocks = [made.add(first, *where)]
-            made.generations.append(Generation(*where, first, first, part=0))
+            where = Where(name, seed, 0)
+            made.add(data, where)
+            blocks = [made.add(first, where)]
+            made.generations.append(Generation(where, first, first, part=0))
             for start in range(1, loop.generations + 1, size):
                 last = min(start + size - 1, loop.generations)
                 inputs = {"data": data, "first": blocks[0], "before": blocks[-1]}
                 if policy.accumulates and not (policy.rule == "accumulate" and summarises):
                     inputs |= {f"made-{i:05d}": block for i, block in enumerate(blocks[1:], 1)}
-                block = made.add(block_stage(config, hints, policy, inputs, seed, start, last), name, seed, start)
-                blocks.append(block)
+                block = block_stage(config, hints, policy, inputs, seed, start, last)
+                blocks.append(made.add(block, Where(name, seed, start)))
                 made.generations += [
-                    Generation(name, seed, g, block, block, part=g - start) for g in range(start, last + 1)
+                    Generation(Where(name, seed, generation), block, block, part=generation - start)
+                    for generation in range(start, last + 1)
                 ]
     return made

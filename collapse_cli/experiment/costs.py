@@ -1,9 +1,10 @@
 """What the costs of stages depend on, and what they have in common. What each costs stands with its kind in `stages/`."""
 
 from dataclasses import dataclass
+from typing import cast
 
 from collapse_cli.config import Experiment
-from collapse_cli.engine.stage import Cost, Stage
+from collapse_cli.engine.stage import Cost, Stage, StageKind
 
 TOKENIZER_BYTES = 1 << 20
 ROW_BYTES = 4
@@ -34,9 +35,14 @@ class Size:
     row_bytes: int = 0
     row_flops: float = 0.0
 
+    def cost_of(self, stage: Stage) -> Cost:
+        """What a stage needs."""
+        kind = cast("StageKind[Size]", stage.of)  # as all of `KINDS`; the engine does not know what costs depend on
+        return kind.cost(stage, self)
+
     def rows_of(self, stage: Stage) -> int:
         """How many rows a stage leaves for others."""
-        return stage.of.cost(stage, self).rows
+        return self.cost_of(stage).rows
 
     def row_disk(self, rows: int, tokens: int) -> int:
         """Bytes of rows that are kept, each of so many tokens where the model is one of language."""

@@ -8,6 +8,7 @@ from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Finished, Plan, StageKind
 from collapse_cli.errors import InputError
 from collapse_cli.experiment import blocks, loop, mixture
+from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.stages.block import BLOCK
 from collapse_cli.experiment.stages.cells import CELLS
 from collapse_cli.experiment.stages.combine import COMBINE
@@ -21,7 +22,7 @@ from collapse_cli.experiment.stages.sample import SAMPLE
 from collapse_cli.experiment.stages.train import TRAIN
 from collapse_cli.learners.family import Family
 
-KINDS: tuple[StageKind, ...] = (
+KINDS: tuple[StageKind[Size], ...] = (
     DATA,
     TRAIN,
     SAMPLE,

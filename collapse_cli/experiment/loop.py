@@ -20,6 +20,7 @@ from collapse_cli.experiment.stages.mix import mix_stage
 from collapse_cli.experiment.stages.real import real_stage
 from collapse_cli.experiment.stages.sample import sample_stage
 from collapse_cli.experiment.stages.train import train_stage
+from collapse_cli.where import Where
 
 Model = TypeVar("Model")
 Rows = TypeVar("Rows")
@@ -149,7 +150,7 @@ class Planning(Verbs[Stage, Stage, Stage]):
             self.sampled = self._add(sampled, generation)
             if self.examines:
                 examined = self._examined(self.sampled, model, corpus, generation)
-        made = Generation(self.name, self.seed, generation, model, measured, examined)
+        made = Generation(self._where(generation), model, measured, examined)
         self.plan.generations.append(made)
         self.first = self.first or made
         return measured
@@ -162,4 +163,7 @@ class Planning(Verbs[Stage, Stage, Stage]):
         return self._add(stage, generation)
 
     def _add(self, stage: Stage, generation: int) -> Stage:
-        return self.plan.add(stage, self.name, self.seed, generation)
+        return self.plan.add(stage, self._where(generation))
+
+    def _where(self, generation: int) -> Where:
+        return Where(self.name, self.seed, generation)

@@ -20,6 +20,7 @@ from collapse_cli.experiment.stages.data import data_stage
 from collapse_cli.experiment.stages.eval import eval_stage
 from collapse_cli.experiment.stages.generate import generate_stage
 from collapse_cli.experiment.stages.train import train_stage
+from collapse_cli.where import Where
 
 TOGETHER = 64  # cells of a stage, where they are done in memory
 
@@ -57,16 +58,16 @@ def grid_of(config: Experiment) -> list[Cell]:
 
 def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
     """The stages of a mixture experiment."""
-    made, grid = Plan(grid=True), grid_of(config)
+    made, grid = Plan(), grid_of(config)
     learner, tree = learners.learner_class(config.learner), config.model_dump(mode="json")
     family = families.of(config.learner)
     for seed in config.loop.seeds:
         if family.grid is not None and family.grid.in_memory:
             for start in range(0, len(grid), TOGETHER):
                 chosen = grid[start : start + TOGETHER]
-                stage = made.add(cells_stage(config, hints, chosen, seed), chosen[0].label, seed, 0)
+                stage = made.add(cells_stage(config, hints, chosen, seed), at(chosen[0].label, seed))
                 made.generations += [
-                    Generation(cell.label, seed, 0, stage, stage, part=part, about=cell.record())
+                    Generation(at(cell.label, seed), stage, stage, part=part, about=cell.record())
                     for part, cell in enumerate(chosen)
                 ]
             continue
@@ -74,7 +75,7 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
             size: config if size is None else type(config).model_validate(learner.sized(tree, size))
             for size in {cell.size for cell in grid}
         }
-        data = made.add(data_stage(config, hints, seed), grid[0].label, seed, 0)
+        data = made.add(data_stage(config, hints, seed), at(grid[0].label, seed))
         needed: dict[int, int] = {}
         for cell in grid:
             rows = cell.rows if cell.synthetic else 0
@@ -82,20 +83,25 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
         generators: dict[int, Stage] = {}
         for rows, wanted in needed.items():
             if wanted:
-                corpus = combine_stage(config, data, None, rows, 0, seed, end=True)
+                where = at("generator", seed)
+                corpus = made.add(combine_stage(config, data, None, rows, 0, seed, end=True), where)
                 other = seed_for(seed, "generator", 0)  # it must not start from the weights that the cells start from
-                generator = train_stage(config, hints, data, made.add(corpus, "generator", seed, 0), None, other, 0)
-                made.add(generator, "generator", seed, 0)
-                generators[rows] = made.add(generate_stage(config, generator, data, wanted, seed), "generator", seed, 0)
+                generator = made.add(train_stage(config, hints, data, corpus, None, other, 0), where)
+                generators[rows] = made.add(generate_stage(config, generator, data, wanted, seed), where)
         for cell in grid:
-            where = (cell.label, seed, 0)
+            where = at(cell.label, seed)
             source = generators[cell.generator_rows or 0] if cell.synthetic else None
-            corpus = made.add(combine_stage(config, data, source, cell.real, cell.synthetic, seed), *where)
+            corpus = made.add(combine_stage(config, data, source, cell.real, cell.synthetic, seed), where)
             trained = train_stage(sized[cell.size], hints, data, corpus, None, seed, 1)
-            trained = made.add(trained, *where)
-            measured = made.add(eval_stage(config, trained, data, None), *where)
-            made.generations.append(Generation(*where, trained, measured, about=cell.record()))
+            trained = made.add(trained, where)
+            measured = made.add(eval_stage(config, trained, data, None), where)
+            made.generations.append(Generation(where, trained, measured, about=cell.record()))
     return made
+
+
+def at(cell: str, seed: int) -> Where:
+    """The place of a cell, by its label; of the generator, which is none, by that word."""
+    return Where("", seed, 0, cell=cell)
 
 
 def check(config: Experiment, rows: int) -> None:

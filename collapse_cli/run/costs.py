@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from collapse_cli.engine.stage import Cost, Stage
+from collapse_cli.engine.stage import Cost, Product, Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
 from collapse_cli.experiment.costs import Size
@@ -33,12 +33,12 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, A
         if stage.key not in needed:
             entry["cached"] += 1
             continue
-        cost = stage.of.cost(stage, prepared.size)
+        cost = prepared.size.cost_of(stage)
         entry["tokens"] += cost.tokens
         entry["flops"] += cost.flops
         entry["disk"] += cost.disk
         entry["seconds"] += clock.left({stage.key: 0})
-    disk = disk_needed([(stage.kind, stage.of.cost(stage, prepared.size)) for stage in needed.values()], prepared.size)
+    disk = disk_needed([(stage.of.product, prepared.size.cost_of(stage)) for stage in needed.values()], prepared.size)
     return {
         "run": folder.name,
         "stages": len(planned.stages),
@@ -56,7 +56,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, A
 
 def check_disk(prepared: Prepared, needed: Sequence[Stage], runs: Path) -> None:
     """Stop before starting when the plan will not fit on the disk."""
-    pairs = [(stage.kind, stage.of.cost(stage, prepared.size)) for stage in needed]
+    pairs = [(stage.of.product, prepared.size.cost_of(stage)) for stage in needed]
     wanted = disk_needed(pairs, prepared.size) if needed else 0
     free = shutil.disk_usage(existing(runs)).free
     if wanted > free:
@@ -75,7 +75,7 @@ class Clock:
         speed = NOMINAL_SPEED if known else matmul_speed(prepared.config.train.dtype)
         self.guesses = {
             # a stage beside others has its share of the cores
-            key: stage.of.cost(stage, prepared.size).seconds(speed, prepared.size.layers) * self.workers
+            key: prepared.size.cost_of(stage).seconds(speed, prepared.size.layers) * self.workers
             for key, stage in self.plan.stages.items()
         }
         self.todo = dict(self.guesses)
@@ -119,14 +119,14 @@ def matmul_speed(dtype: str) -> float:
     return best
 
 
-def disk_needed(costs: Iterable[tuple[str, Cost]], size: Size) -> int:
+def disk_needed(costs: Iterable[tuple[Product, Cost]], size: Size) -> int:
     """Bytes that stages still to be made need at most, with one training checkpoint (weights and optimizer)."""
     costs, config = list(costs), size.config
-    models = [cost.disk for kind, cost in costs if kind == "train"]
+    models = [cost.disk for product, cost in costs if product is Product.MODEL]
     if config.store.keep_models != "all" and models:
         kept = 2 * len(config.loop.policies) * len(config.loop.seeds)  # at work at once, or the ends
         models = models[:kept]
-    rest = sum(cost.disk for kind, cost in costs if kind != "train")
+    rest = sum(cost.disk for product, cost in costs if product is not Product.MODEL)
     return sum(models) + rest + 12 * size.parameters
 
 

@@ -13,7 +13,7 @@ from collapse_cli.config.words import leaves
 from collapse_cli.data.dataset import Dataset, load_text
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
-from collapse_cli.engine.stage import Finished, Generation, Plan, Stage
+from collapse_cli.engine.stage import Finished, Generation, Plan, Product, Stage
 from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment.kinds import plan
@@ -96,7 +96,7 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
             "with another --runs-dir to compute it again"
         )
     logged = {(row["policy"], row["seed"], row["generation"]): row for row in folder.rows()}
-    models = {logged.get((one.policy, one.seed, one.generation), {}).get("model_key", one.train.key)
+    models = {logged.get((one.where.name, one.where.seed, one.where.generation), {}).get("model_key", one.train.key)
               for one in original.generations}  # fmt: skip
     if not any(store.has(key) for key in models):
         if config.store.keep_models == "none" and any(store.has(key, whole=False) for key in models):
@@ -120,7 +120,7 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
         found: dict[tuple[str, int | None], dict[str, Any] | None] = {}
         rows = []
         for done, (one, new) in enumerate(zip(original.generations, planned.generations, strict=True), 1):
-            old = logged.get((one.policy, one.seed, one.generation))
+            old = logged.get((one.where.name, one.where.seed, one.where.generation))
             key = old["model_key"] if old else one.train.key
             where = (key, one.part)
             if where not in found:
@@ -128,11 +128,12 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
                     _check(
                         store,
                         used,
-                        f"what the model of {one.policy}, seed {one.seed}, generation {one.generation} needs",
+                        f"what the model of {one.where.name}, seed {one.where.seed}, generation {one.where.generation} needs",
                     )
                 found[where] = _again(store, key, one, new, encoded, own) if store.has(key) else None
             again = found[where]
-            row = {"policy": one.policy, "seed": one.seed, "generation": one.generation, "model_key": key}
+            row = {"policy": one.where.name, "seed": one.where.seed, "generation": one.where.generation}
+            row |= {"model_key": key}
             name = MEASURE if families.of(config.learner).text else "test_loss"
             row |= {"measure": name, "logged": old.get(name) if old and same else None, "pruned": again is None}
             row |= again or {}
@@ -206,7 +207,7 @@ def _changed(config: Experiment, model: str | None, data: str | None, settings: 
 
 def _data_stages(planned: Plan) -> list[Stage]:
     """Of real data; one for all seeds, or one each where they are drawn. None where a mixture is done in memory."""
-    return [stage for stage in planned.stages.values() if stage.kind == "data"]
+    return [stage for stage in planned.stages.values() if stage.of.product is Product.DATA]
 
 
 def _data(planned: Plan, store: Store) -> dict[str, Finished]:
@@ -229,8 +230,8 @@ def _again(
     if old.part is None:
         return _score(store.get(key).folder, new.eval.params, encoded, own, first)
     params = {"learner": new.eval.params["learner"], **new.eval.params["verbs"]["eval"]}
-    models = models_of(store.get(key))
-    return _score(models[old.generation], params, encoded, own, first) if old.generation in models else None
+    models, generation = models_of(store.get(key)), old.where.generation
+    return _score(models[generation], params, encoded, own, first) if generation in models else None
 
 
 def _score(

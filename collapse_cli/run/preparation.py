@@ -8,7 +8,7 @@ from collapse_cli.config import Experiment
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.executors.processes import workers_for
-from collapse_cli.engine.stage import Plan, Stage
+from collapse_cli.engine.stage import Plan, Product, Stage
 from collapse_cli.engine.store import Store, store_at
 from collapse_cli.experiment import mixture, policies
 from collapse_cli.experiment.costs import Size
@@ -53,7 +53,7 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     planned = plan(config, resolved.hints)
     observer, notes, rows = Computed(), [], dict.fromkeys(("train", "test", "reserve"), 0)
     stage = next(iter(planned.stages.values()))
-    if stage.kind == "data":  # a mixture that is done in memory draws its own
+    if stage.of.product is Product.DATA:  # a mixture that is done in memory draws its own
         place = store if temporary is None or store.has(stage.key) else store_at(temporary)
         place.begin()
         scheduler.run([stage], LocalExecutor(place), observer)
@@ -93,7 +93,7 @@ def shared_out(planned: Plan, size: Size, jobs: int) -> tuple[int, dict[str, int
 
     cores = torch.get_num_threads()
     stages = planned.stages.values()
-    seconds = sum(stage.of.cost(stage, size).seconds(NOMINAL_SPEED, size.layers) for stage in stages)
+    seconds = sum(size.cost_of(stage).seconds(NOMINAL_SPEED, size.layers) for stage in stages)
     worth = LIGHT_WORTH if families.of(size.config.learner).light else WORTH
     pays = not torch.cuda.is_available() and size.parameters <= LARGE and seconds > worth
     workers = workers_for(planned, cores, jobs, pays=pays)
@@ -102,4 +102,4 @@ def shared_out(planned: Plan, size: Size, jobs: int) -> tuple[int, dict[str, int
 
 def to_do(planned: Plan, store: Store) -> list[Stage]:
     """The stages that are still to be computed so that every generation is measured."""
-    return scheduler.missing(list(planned.stages.values()), store, lambda stage: stage.kind in ("eval", "block"))
+    return scheduler.missing(list(planned.stages.values()), store, lambda stage: stage.of.product is Product.MEASURES)

@@ -111,7 +111,7 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
     check_disk(prepared, needed, folder.runs)
     missing = {stage.key for stage in needed}
     there = [stage for key, stage in planned.stages.items() if key not in missing and store.has(key)]
-    measured = {(made.policy, made.seed, made.generation): [stage.key for stage in made.measured]
+    measured = {(made.where.name, made.where.seed, made.where.generation): [stage.key for stage in made.measured]
                 for made in planned.generations}  # fmt: skip
     folder.start(config, planned.record(), measured)
     store.tidy(planned.stages)

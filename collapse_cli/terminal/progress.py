@@ -66,14 +66,14 @@ class Progressing:
             stage.said = time.monotonic()
             self.line(f"{self._count()} {label}: {done / total:.0%}, {speed}, {left}")
 
-    def finished(self, kind: str, where: str, *, seconds: float, cached: bool, note: str) -> None:
+    def finished(self, kind: str, where: str, *, seconds: float, cached: bool, note: str, listed: bool) -> None:
         self.done += 1
         self.cached += cached
         left = f"{numbers.duration(self.left)} left" if self.left is not None and self.done < self.total else ""
         self._bars.update(self._plan_bar, completed=self.done, speed=f"{self.done}/{self.total} stages", left=left)
         if (stage := self._at_work.pop(f"{kind:<7} {where}", None)) is not None:
             self._bars.remove_task(stage.bar)
-        if not cached and (kind in ("eval", "block") or not self._live):
+        if not cached and (listed or not self._live):
             text = f"{self._count()} {kind:<7} {where}  {numbers.duration(seconds):>6}"
             self.line("  ".join(part for part in (text, note, "" if self._live else left) if part))
 

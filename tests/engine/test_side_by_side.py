@@ -22,6 +22,7 @@ from collapse_cli.engine.executors.processes import ProcessExecutor, WorkerError
 from collapse_cli.engine.scheduler import width
 from collapse_cli.engine.stage import Finished, Plan, Stage
 from collapse_cli.engine.store import Store
+from collapse_cli.where import Where
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 SEEDS = ("--seeds", "0,1")  # so that generation 0 is side by side, too
@@ -85,9 +86,9 @@ def plan_of(policies: int, seeds: int) -> Plan:
     plan, data = Plan(), Stage(kind("data"), {})
     for seed in range(seeds):
         for policy in range(policies):
-            plan.add(data, f"p{policy}", seed, 0)
-            first = plan.add(Stage(kind("train"), {}, {"data": data}, seed), f"p{policy}", seed, 0)
-            plan.add(Stage(kind("train"), {"policy": policy}, {"init": first}, seed), f"p{policy}", seed, 1)
+            plan.add(data, Where(f"p{policy}", seed, 0))
+            first = plan.add(Stage(kind("train"), {}, {"data": data}, seed), Where(f"p{policy}", seed, 0))
+            plan.add(Stage(kind("train"), {"policy": policy}, {"init": first}, seed), Where(f"p{policy}", seed, 1))
     return plan
 
 

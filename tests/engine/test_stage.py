@@ -15,6 +15,7 @@ from collapse_cli.engine.stage import Plan, Stage, canonical, digest, seed_for
 from collapse_cli.experiment import kinds
 from collapse_cli.experiment.kinds import KINDS
 from collapse_cli.experiment.loop import plan
+from collapse_cli.where import Where
 
 # --- canonical JSON ---------------------------------------------------------------------------------------------------
 
@@ -207,7 +208,7 @@ def smoke(**loop: Any) -> config.Experiment:
 def keys_of(planned: Plan) -> dict[str, str]:
     """The first 16 digits of each key, by work and the first generation it serves."""
     return {
-        f"{stage.work} {planned.serves[key][0][0]} {planned.serves[key][0][2]}": key[:16]
+        f"{stage.work} {planned.serves[key][0].name} {planned.serves[key][0].generation}": key[:16]
         for key, stage in planned.stages.items()
     }
 
@@ -217,7 +218,7 @@ def stages_of(planned: Plan, kind: str, policy: str, generation: int) -> list[St
     return [
         stage
         for key, stage in planned.stages.items()
-        if stage.kind == kind and (policy, 0, generation) in planned.serves[key]
+        if stage.kind == kind and Where(policy, 0, generation) in planned.serves[key]
     ]
 
 
@@ -266,10 +267,10 @@ def test_generation_0_is_one_model_for_all_policies_of_a_seed() -> None:
     policies_ = ["keep-0", "keep-10", "accumulate", "accumulate-subsample", "fresh-5"]
     planned = plan(smoke(policies=policies_, seeds=[0, 1]), {})
     for seed in (0, 1):
-        first = [one for one in planned.generations if one.generation == 0 and one.seed == seed]
+        first = [one for one in planned.generations if one.where.generation == 0 and one.where.seed == seed]
         assert len(first) == len(policies_)
         assert len({one.train.key for one in first}) == len({one.eval.key for one in first}) == 1
-    assert len({one.train.key for one in planned.generations if one.generation == 0}) == 2
+    assert len({one.train.key for one in planned.generations if one.where.generation == 0}) == 2
 
 
 def test_the_name_of_a_policy_is_not_in_a_key() -> None:
@@ -355,16 +356,16 @@ def test_policies_without_synthetic_rows_sample_nothing() -> None:
 
 def test_every_generation_is_sampled_and_its_samples_measured_under_generation_0() -> None:
     planned = plan(smoke(policies=["keep-0", "keep-100", "accumulate"], seeds=[0, 1]), {})
-    firsts = {(one.policy, one.seed): one for one in planned.generations if one.generation == 0}
+    firsts = {(one.where.policy, one.where.seed): one for one in planned.generations if one.where.generation == 0}
     for one in planned.generations:
-        first = firsts[one.policy, one.seed]
+        first = firsts[one.where.policy, one.where.seed]
         assert first.samples is not None
         assert one.samples is not None
         assert one.samples.inputs["samples"].inputs["model"] is one.train
         assert one.samples.inputs["reference"] is first.train
         assert one.samples.inputs["real"].inputs["reference"] is first.train
-        assert one.samples.inputs.get("first") is (first.samples if one.generation else None)
-        assert one.eval.inputs.get("first") is (first.eval if one.generation else None)
+        assert one.samples.inputs.get("first") is (first.samples if one.where.generation else None)
+        assert one.eval.inputs.get("first") is (first.eval if one.where.generation else None)
         assert (one.eval.work, one.samples.work, one.samples.inputs["real"].work) == ("eval", "examine", "real")
     assert sum(stage.work == "real" for stage in planned.stages.values()) == 2, "one a seed"
 
@@ -373,7 +374,10 @@ def test_without_measures_of_samples_the_last_generation_makes_none() -> None:
     tree = config.merge(smoke().model_dump(mode="json"), {"eval": {"samples": False}})
     planned = plan(config.load(tree, "x"), {})
     made = {
-        where[2] for key, stage in planned.stages.items() if stage.kind == "sample" for where in planned.serves[key]
+        where.generation
+        for key, stage in planned.stages.items()
+        if stage.kind == "sample"
+        for where in planned.serves[key]
     }
     assert made == {0, 1}
     assert {one.samples for one in planned.generations} == {None}

@@ -51,7 +51,7 @@ def rows_of(planned: Plan, store: Store) -> dict[tuple[str, int, int], dict[str,
     found = {}
     for one in planned.generations:
         row = json.loads(json.dumps(metrics_row(one, ReadOnce(store))))
-        found[one.policy, one.seed, one.generation] = {
+        found[one.where.policy, one.where.seed, one.where.generation] = {
             name: value for name, value in row.items() if name not in NOT_NUMBERS
         }
     return found

@@ -128,7 +128,7 @@ def run(one: Plan, store: Store) -> list[str]:
 
 def corpora(one: Plan, store: Store, policy: str) -> list[Dataset]:
     """The corpus that each generation of a policy was fitted on."""
-    chosen = [generation for generation in one.generations if generation.policy == policy]
+    chosen = [generation for generation in one.generations if generation.where.policy == policy]
     return [Dataset.load(store.folder(generation.train.inputs["corpus"].key) / CORPUS) for generation in chosen]
 
 
@@ -165,9 +165,9 @@ def test_the_facts_of_an_evaluation_tell_the_rows_and_all_seconds(tmp_path: Path
     run(one, store)
     for generation in one.generations:
         facts = store.get(generation.eval.key).facts
-        real = REAL if generation.generation == 0 else 5
+        real = REAL if generation.where.generation == 0 else 5
         assert (facts["train_rows"], facts["real_rows"], facts["synthetic_rows"]) == (REAL, real, REAL - real)
-        wanted = {"data", "train"} if generation.generation == 0 else {"sample", "mix", "train"}
+        wanted = {"data", "train"} if generation.where.generation == 0 else {"sample", "mix", "train"}
         assert wanted <= facts["seconds"].keys()
         assert facts.get("sample_tokens", 0) == (REAL - real) * WIDTH
         assert "train_loss" in facts

@@ -9,10 +9,11 @@ import pytest
 from support.kinds import kind
 
 from collapse_cli import config, experiment
-from collapse_cli.engine.stage import Cost, Place, Plan, StageKind
+from collapse_cli.engine.stage import Cost, Plan, StageKind
 from collapse_cli.experiment import kinds
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.kinds import KINDS
+from collapse_cli.where import Where
 
 PACKAGE = Path(inspect.getfile(experiment)).parents[1]
 STAGES = PACKAGE / "experiment" / "stages"
@@ -25,7 +26,7 @@ def test_each_kind_is_a_file_and_each_file_a_kind_that_is_listed() -> None:
     assert all(getattr(kinds, name) in KINDS for name in files)
 
 
-@pytest.mark.parametrize("missing", ["name", "kind", "version", "body", "cost", "label"])
+@pytest.mark.parametrize("missing", ["name", "kind", "version", "product", "body", "cost", "label"])
 def test_a_kind_that_leaves_something_out_cannot_be_made(missing: str) -> None:
     """Its file cannot be imported, then."""
     given = {one.name: getattr(kind("work"), one.name) for one in fields(StageKind) if one.name != missing}
@@ -95,8 +96,8 @@ def test_the_costs_of_the_loop_follow_from_the_rows_of_each_stage() -> None:
     size, width = size_of(one), one.data.block_size
     costs: dict[tuple[str, str, int], Cost] = {}
     for stage in made.stages.values():
-        policy, _, generation = made.serves[stage.key][0]
-        costs[stage.work, policy, generation] = stage.of.cost(stage, size)
+        where = made.serves[stage.key][0]
+        costs[stage.work, where.policy, where.generation] = size.cost_of(stage)
     assert [costs["train", "accumulate", g].tokens for g in range(3)] == [
         rows * width * one.train.epochs for rows in (200, 400, 600)
     ]
@@ -116,19 +117,19 @@ def test_the_costs_of_the_loop_follow_from_the_rows_of_each_stage() -> None:
 def test_the_costs_of_blocks_and_cells_are_those_of_all_that_is_in_them() -> None:
     one, made = planned("nature-gaussian", loop={"policies": ["accumulate"], "generations": 4, "block": 4}, expect=[])
     size = size_of(one, row_bytes=8, row_flops=10.0)
-    assert [stage.of.cost(stage, size).flops for stage in made.stages.values() if stage.kind == "block"][:2] == [
+    assert [size.cost_of(stage).flops for stage in made.stages.values() if stage.kind == "block"][:2] == [
         200 * 10.0,
         (400 + 1000) // 2 * 4 * 10.0,
     ]
     one, made = planned("strong-ridge", loop={"seeds": [1]}, expect=[])
     stage = next(iter(made.stages.values()))
     rows = sum((cell["real"] + cell["synthetic"]) * (cell["iterations"] or 1) for cell in stage.params["cells"])
-    assert stage.of.cost(stage, size).flops == rows * 10.0
+    assert size.cost_of(stage).flops == rows * 10.0
 
 
 def test_stages_of_one_word_are_told_apart_by_their_kind() -> None:
     _, grid = planned("strong-gpt2", loop={"seeds": [2]}, expect=[])
     assert {stage.of for stage in grid.stages.values() if stage.kind == "mix"} == {kinds.COMBINE}
     assert {stage.of for stage in grid.stages.values() if stage.kind == "sample"} == {kinds.GENERATE}
-    place = Place("keep-0", 1, 2)
-    assert (str(place), str(Place("n=5", 1, None))) == ("seed 1, generation 2, keep-0", "seed 1, n=5")
+    place = Where("keep-0", 1, 2)
+    assert (str(place), str(Where("", 1, 0, cell="n=5"))) == ("seed 1, generation 2, keep-0", "seed 1, n=5")

@@ -5,16 +5,17 @@ from typing import Any
 
 import pytest
 
-from collapse_cli.engine.stage import Body, Cost, StageKind
+from collapse_cli.engine.stage import Body, Cost, Product, StageKind
 from collapse_cli.experiment.kinds import KINDS
 
 
-def kind(word: str, version: int = 1, body: Body = lambda stage, inputs, place: {}) -> StageKind:
+def kind(word: str, version: int = 1, body: Body = lambda stage, inputs, place: {}) -> StageKind[Any]:
     """A kind of stage of that word; it costs nothing, and by default does nothing."""
-    return StageKind(
+    return StageKind[Any](
         name=word,
         kind=word,
         version=version,
+        product=Product.ROWS,
         body=body,
         cost=lambda stage, size: Cost(),
         label=lambda stage, place: str(place),

@@ -10,9 +10,11 @@ from typing import Any
 
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment
-from collapse_cli.engine.stage import Body, Finished, Place, Stage, StageKind, Workplace
+from collapse_cli.engine.stage import Body, Finished, Product, Stage, StageKind, Workplace
+from collapse_cli.experiment.costs import Size
 from collapse_cli.families.section import for_key
 from collapse_cli.learners.family import Family
+from collapse_cli.where import Where
 
 CORPUS = "train.safetensors"
 TEST = "test.safetensors"
@@ -22,7 +24,7 @@ SHOWN = "shown.safetensors"  # continuations of the same few rows of the corpus,
 
 
 def stage_of(
-    kind: StageKind,
+    kind: StageKind[Size],
     config: Experiment,
     inputs: Mapping[str, Stage],
     seed: int = 0,
@@ -52,9 +54,12 @@ def learner_of(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -
     return learners.create(stage.params["learner"], stage.params, {**stage.hints, **encoded}, place.tell)
 
 
-def with_history(made: Finished) -> dict[str, Any]:
-    """What a stage hands on: what is known of the corpus and the training behind it, and the seconds each took."""
-    own = {} if made.kind == "data" else made.facts
+def with_history(stage: Stage, inputs: Mapping[str, Finished], name: str) -> dict[str, Any]:
+    """What a stage hands on of one of its inputs: what is known of the corpus and the training behind it, and the seconds
+    each took.
+    """
+    made = inputs[name]
+    own = {} if stage.inputs[name].of.product is Product.DATA else made.facts
     return {**own, "seconds": {**made.facts.get("seconds", {}), made.kind: made.seconds}}
 
 
@@ -76,9 +81,9 @@ def on_one_thread(body: Body) -> Body:
     return limited
 
 
-def at(_: Stage, place: Place) -> str:
+def at(_: Stage, where: Where) -> str:
     """The label of a stage that works for one model."""
-    return str(place)
+    return str(where)
 
 
 def first_measure(stage: Stage, facts: Mapping[str, Any], kind: str = "generational") -> str:

@@ -16,7 +16,7 @@ from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import checkpoint
-from collapse_cli.engine.stage import Cost, Finished, Place, Stage, StageKind, Workplace, seed_for
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment import policies
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.loop import Lineage, Verbs, step
@@ -26,6 +26,7 @@ from collapse_cli.experiment.stages.mix import apart
 from collapse_cli.experiment.stages.sample import continued, which_rows
 from collapse_cli.experiment.stages.train import counted
 from collapse_cli.learners.family import Family, State
+from collapse_cli.where import Where
 
 MODELS = "models.safetensors"  # every generation's, by name "12.mean"
 CARRIED = "carried.safetensors"  # what the next block needs besides the last model
@@ -273,14 +274,24 @@ def cost(stage: Stage, size: Size) -> Cost:
     return Cost(flops=fitted * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35)
 
 
-def label(stage: Stage, place: Place) -> str:
+def label(stage: Stage, where: Where) -> str:
     first, last = stage.params["generations"]
     which = f"generation {first}" if first == last else f"generations {first} to {last}"
-    return f"seed {place.seed}, {which}, {place.policy if first else 'all policies'}"
+    return f"seed {where.seed}, {which}, {where.name if first else 'all policies'}"
 
 
 def note(stage: Stage, made: Finished) -> str:
     return first_measure(stage, made.facts["generations"][-1])
 
 
-BLOCK = StageKind(name="block", kind="block", version=1, body=body, cost=cost, label=label, note=note)
+BLOCK = StageKind[Size](
+    name="block",
+    kind="block",
+    version=1,
+    product=Product.MEASURES,
+    body=body,
+    cost=cost,
+    label=label,
+    note=note,
+    listed=True,
+)

@@ -10,9 +10,10 @@ from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.cell import Cell
 from collapse_cli.engine import checkpoint
-from collapse_cli.engine.stage import Cost, Finished, Place, Stage, StageKind, Workplace
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.stages.base import first_measure, on_one_thread, own
+from collapse_cli.where import Where
 
 
 def cells_stage(config: Experiment, hints: Mapping[str, Any], chosen: Sequence[Cell], seed: int) -> Stage:
@@ -50,12 +51,22 @@ def cost(stage: Stage, size: Size) -> Cost:
     return Cost(flops=rows * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35)
 
 
-def label(stage: Stage, place: Place) -> str:
-    return f"seed {place.seed}, {len(stage.params['cells'])} cells from {place.policy}"
+def label(stage: Stage, where: Where) -> str:
+    return f"seed {where.seed}, {len(stage.params['cells'])} cells from {where.name}"
 
 
 def note(stage: Stage, made: Finished) -> str:
     return first_measure(stage, made.facts["generations"][-1], "mixture")
 
 
-CELLS = StageKind(name="block", kind="block", version=1, body=body, cost=cost, label=label, note=note)
+CELLS = StageKind[Size](
+    name="block",
+    kind="block",
+    version=1,
+    product=Product.MEASURES,
+    body=body,
+    cost=cost,
+    label=label,
+    note=note,
+    listed=True,
+)

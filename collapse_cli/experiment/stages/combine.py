@@ -7,7 +7,7 @@ import numpy as np
 
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace, seed_for
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.policies import seeded_order
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, at, on_one_thread, with_history
@@ -34,7 +34,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
         made = Dataset.load(inputs["made"].file(ROWS))
         parts.append(made.take(np.arange(n1, n1 + which["synthetic"])))
     Dataset.concat(parts).save(place.folder / CORPUS)
-    return with_history(inputs["made"]) if which["synthetic"] else {"sample_tokens": 0}
+    return with_history(stage, inputs, "made") if which["synthetic"] else {"sample_tokens": 0}
 
 
 def cost(stage: Stage, size: Size) -> Cost:
@@ -44,4 +44,4 @@ def cost(stage: Stage, size: Size) -> Cost:
     return Cost(rows=rows, flops=flops, disk=disk, fixed_seconds=0.1)
 
 
-COMBINE = StageKind(name="mix", kind="mix", version=1, body=body, cost=cost, label=at)
+COMBINE = StageKind[Size](name="mix", kind="mix", version=1, product=Product.ROWS, body=body, cost=cost, label=at)

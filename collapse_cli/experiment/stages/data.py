@@ -5,9 +5,10 @@ from typing import Any
 
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment
-from collapse_cli.engine.stage import Cost, Finished, Place, Stage, StageKind, Workplace, seed_for
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.stages.base import learner_of, on_one_thread, stage_of
+from collapse_cli.where import Where
 
 
 def data_stage(config: Experiment, hints: Mapping[str, Any], seed: int = 0) -> Stage:
@@ -28,10 +29,10 @@ def cost(stage: Stage, size: Size) -> Cost:
     return Cost(rows=size.rows, flops=flops, disk=disk, fixed_seconds=2.0)
 
 
-def label(stage: Stage, place: Place) -> str:
+def label(stage: Stage, where: Where) -> str:
     if families.of(stage.params["learner"]).text:
         return "real text to tokens"
     return "real rows" + (f", seed {stage.seed}" if stage.seed else "")
 
 
-DATA = StageKind(name="data", kind="data", version=2, body=body, cost=cost, label=label)
+DATA = StageKind[Size](name="data", kind="data", version=2, product=Product.DATA, body=body, cost=cost, label=label)

@@ -5,7 +5,7 @@ from typing import Any
 
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace
 from collapse_cli.experiment.costs import TWENTIETH, Size
 from collapse_cli.experiment.stages.base import (
     ROWS,
@@ -31,7 +31,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     test = Dataset.load(inputs["data"].file(TEST))
     first = Dataset.load(inputs["first"].file(ROWS)) if "first" in inputs else None
     learner.measure(test, first).save(place.folder / ROWS)
-    return with_history(inputs["model"]) | learner.facts
+    return with_history(stage, inputs, "model") | learner.facts
 
 
 def cost(stage: Stage, size: Size) -> Cost:
@@ -53,6 +53,15 @@ def note(stage: Stage, made: Finished) -> str:
     return first_measure(stage, made.facts)
 
 
-EVAL = StageKind(
-    name="eval", kind="eval", version=3, body=body, cost=cost, label=at, note=note, counts="predicted_tokens"
+EVAL = StageKind[Size](
+    name="eval",
+    kind="eval",
+    version=3,
+    product=Product.MEASURES,
+    body=body,
+    cost=cost,
+    label=at,
+    note=note,
+    listed=True,
+    counts="predicted_tokens",
 )

@@ -6,7 +6,7 @@ from typing import Any
 from collapse_cli import families
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace
 from collapse_cli.experiment.costs import Size, continued, scored
 from collapse_cli.experiment.stages.base import (
     CORPUS,
@@ -63,6 +63,14 @@ def note(stage: Stage, made: Finished) -> str:
     return f"its samples under generation 0: {'empty' if found is None else f'perplexity {perplexity(found)}'}"
 
 
-EXAMINE = StageKind(
-    name="examine", kind="eval", version=3, body=body, cost=cost, label=at, note=note, counts="predicted_tokens"
+EXAMINE = StageKind[Size](
+    name="examine",
+    kind="eval",
+    version=3,
+    product=Product.MEASURES,
+    body=body,
+    cost=cost,
+    label=at,
+    note=note,
+    counts="predicted_tokens",
 )

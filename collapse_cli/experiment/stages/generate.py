@@ -7,7 +7,7 @@ import numpy as np
 
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace, seed_for
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.policies import seeded_order
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, at, learner_of, on_one_thread, stage_of
@@ -39,4 +39,13 @@ def cost(stage: Stage, size: Size) -> Cost:
     return cost_of(stage.params["mixture"]["rows"], size)
 
 
-GENERATE = StageKind(name="sample", kind="sample", version=4, body=body, cost=cost, label=at, counts="sample_tokens")
+GENERATE = StageKind[Size](
+    name="sample",
+    kind="sample",
+    version=4,
+    product=Product.ROWS,
+    body=body,
+    cost=cost,
+    label=at,
+    counts="sample_tokens",
+)

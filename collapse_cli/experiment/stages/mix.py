@@ -6,7 +6,7 @@ from typing import Any
 from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace, seed_for
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment import policies
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.policies import Policy
@@ -51,7 +51,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
         trials=params.get("trials", 1),
     )
     corpus.save(place.folder / CORPUS)
-    return with_history(inputs[names[-1]]) if names else {"sample_tokens": 0}
+    return with_history(stage, inputs, names[-1]) if names else {"sample_tokens": 0}
 
 
 def cost(stage: Stage, size: Size) -> Cost:
@@ -63,4 +63,4 @@ def cost(stage: Stage, size: Size) -> Cost:
     return Cost(rows=rows, flops=flops, disk=disk, fixed_seconds=0.1)
 
 
-MIX = StageKind(name="mix", kind="mix", version=1, body=body, cost=cost, label=at)
+MIX = StageKind[Size](name="mix", kind="mix", version=1, product=Product.ROWS, body=body, cost=cost, label=at)

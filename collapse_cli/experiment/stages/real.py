@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from collapse_cli.config import Experiment
-from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace
 from collapse_cli.experiment.costs import REAL_ROWS, Size, continued, scored
 from collapse_cli.experiment.stages.base import at, learner_of, on_one_thread, stage_of
 
@@ -30,6 +30,14 @@ def note(stage: Stage, made: Finished) -> str:
     return f"{made.facts['rows']:,} real continuations"
 
 
-REAL = StageKind(
-    name="real", kind="eval", version=3, body=body, cost=cost, label=at, note=note, counts="predicted_tokens"
+REAL = StageKind[Size](
+    name="real",
+    kind="eval",
+    version=3,
+    product=Product.MEASURES,
+    body=body,
+    cost=cost,
+    label=at,
+    note=note,
+    counts="predicted_tokens",
 )

@@ -9,7 +9,7 @@ import numpy as np
 from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace, seed_for
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment import policies
 from collapse_cli.experiment.costs import TWENTIETH, Size
 from collapse_cli.experiment.policies import Policy
@@ -115,4 +115,13 @@ def cost_of(rows: int, size: Size) -> Cost:
     )
 
 
-SAMPLE = StageKind(name="sample", kind="sample", version=4, body=body, cost=cost, label=at, counts="sample_tokens")
+SAMPLE = StageKind[Size](
+    name="sample",
+    kind="sample",
+    version=4,
+    product=Product.ROWS,
+    body=body,
+    cost=cost,
+    label=at,
+    counts="sample_tokens",
+)

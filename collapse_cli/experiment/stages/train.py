@@ -5,7 +5,7 @@ from typing import Any
 
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.engine.stage import Cost, Finished, Stage, StageKind, Workplace, seed_for, tokens_a_second
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for, tokens_a_second
 from collapse_cli.experiment.costs import TOKENIZER_BYTES, Size
 from collapse_cli.experiment.stages.base import CORPUS, at, learner_of, on_one_thread, stage_of, with_history
 
@@ -33,7 +33,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     corpus = Dataset.load(inputs["corpus"].file(CORPUS))
     learner.fit(corpus, seed=stage.seed, scratch=place.scratch)
     learner.save(place.folder)
-    return with_history(inputs["corpus"]) | learner.facts | counted(corpus)
+    return with_history(stage, inputs, "corpus") | learner.facts | counted(corpus)
 
 
 def counted(corpus: Dataset) -> dict[str, int]:
@@ -63,6 +63,14 @@ def note(stage: Stage, made: Finished) -> str:
     return ", ".join(part for part in (tokens_a_second(stage, made), loss) if part)
 
 
-TRAIN = StageKind(
-    name="train", kind="train", version=2, body=body, cost=cost, label=at, note=note, counts="train_tokens"
+TRAIN = StageKind[Size](
+    name="train",
+    kind="train",
+    version=2,
+    product=Product.MODEL,
+    body=body,
+    cost=cost,
+    label=at,
+    note=note,
+    counts="train_tokens",
 )

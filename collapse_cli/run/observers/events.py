@@ -33,4 +33,9 @@ class Events(Observer):
         )
 
     def _about(self, stage: Stage) -> dict[str, Any]:
-        return {"kind": stage.kind, "work": stage.work, "key": stage.key, "for": self.plan.serves[stage.key][0]}
+        return {
+            "kind": stage.kind,
+            "work": stage.work,
+            "key": stage.key,
+            "for": self.plan.serves[stage.key][0].record(),
+        }

@@ -26,7 +26,9 @@ class Progress(Observer):
         self._clock.finished(stage, None if cached else made.seconds)
         self.shown.left = self._clock.left()
         note = "" if cached else stage.of.note(stage, made)
-        self.shown.finished(stage.work, self._label(stage), seconds=made.seconds, cached=cached, note=note)
+        self.shown.finished(
+            stage.work, self._label(stage), seconds=made.seconds, cached=cached, note=note, listed=stage.of.listed
+        )
 
     def _label(self, stage: Stage) -> str:
         return stage.of.label(stage, self.plan.place(stage.key))

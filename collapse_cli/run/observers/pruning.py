@@ -2,7 +2,7 @@
 
 from collapse_cli.config import Experiment
 from collapse_cli.engine.observer import Observer
-from collapse_cli.engine.stage import Finished, Plan, Stage
+from collapse_cli.engine.stage import Finished, Plan, Product, Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.records.rundir import RunFolder, all_runs
 
@@ -14,7 +14,7 @@ class Pruning(Observer):
         self.folder, self.store, self.config, self.plan = folder, store, config, plan
 
     def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
-        if not cached and stage.kind in ("eval", "sample", "train"):
+        if not cached and any(made.of.product is Product.MODEL for made in stage.inputs.values()):
             self.prune()
 
     def prune(self) -> None:
@@ -30,7 +30,7 @@ class Pruning(Observer):
     def _mine(self) -> set[str]:
         """The models of this run that are not to be kept."""
         last = self.config.loop.generations
-        ends = {one.train.key for one in self.plan.generations if one.generation in (0, last)}
+        ends = {one.train.key for one in self.plan.generations if one.where.generation in (0, last)}
         models = {one.train.key for one in self.plan.generations}
         return models - (ends if self.config.store.keep_models == "ends" else set())
 

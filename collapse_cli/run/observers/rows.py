@@ -1,6 +1,7 @@
 """`metrics.jsonl`: a row for each generation, as soon as all of its stages that measure are done."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from collapse_cli import families, metrics
@@ -27,7 +28,7 @@ class Rows(Observer):
     ) -> None:
         self.folder, self.store, self.config, self.readers = folder, store, config, readers
         self._there: set[str] = set()
-        self._generations = {(one.policy, one.seed, one.generation): one for one in plan.generations}
+        self._generations = {one.where: one for one in plan.generations}
         self._measured_by: dict[str, list[Generation]] = {}
         for generation in plan.generations:
             for stage in generation.measured:
@@ -60,7 +61,7 @@ class Rows(Observer):
 
     def _before(self, generation: Generation, stages: "ReadOnce") -> Mapping[str, Any] | None:
         """What was measured of the model before: from the store, for its row may be written later than this one."""
-        before = self._generations.get((generation.policy, generation.seed, generation.generation - 1))
+        before = self._generations.get(replace(generation.where, generation=generation.where.generation - 1))
         if before is None or families.of(self.config.learner).may_stand_still:
             return None
         try:
@@ -91,9 +92,9 @@ def metrics_row(generation: Generation, stages: ReadOnce) -> dict[str, Any]:
     if examined:
         seconds["examine"] = examined.seconds
     return {
-        "policy": generation.policy,
-        "seed": generation.seed,
-        "generation": generation.generation,
+        "policy": generation.where.name,
+        "seed": generation.where.seed,
+        "generation": generation.where.generation,
         "model_key": key,
         "eval_keys": [stage.key for stage in generation.measured],
         "model_dir": store.name_of(key),
