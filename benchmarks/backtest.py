@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from collapse_cli.findings.forecast import forecast_rows
-from collapse_cli.findings.forecast.collecting import collect
-from collapse_cli.findings.forecast.fit import Series, fit_all, mixture, paths, weights
+from collapse_cli.findings.forecast.fit import fit_all, mixture, paths, weights
+from collapse_cli.findings.forecast.history import History, collect
 from collapse_cli.findings.forecast.laws import LAWS
 from collapse_cli.findings.forecast.share import from_seeds, smallest_share
 from collapse_cli.records.rundir import RunFolder
@@ -32,9 +32,9 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 NORMAL = np.array([-1.6449, -0.6745, 0, 0.6745, 1.6449])
 
 
-def of(values: np.ndarray) -> Series:
+def of(values: np.ndarray) -> History:
     """A series of (seeds, generations)."""
-    return Series({s: {g: float(v) for g, v in enumerate(row) if not math.isnan(v)} for s, row in enumerate(values)})
+    return History({s: {g: float(v) for g, v in enumerate(row) if not math.isnan(v)} for s, row in enumerate(values)})
 
 
 def ours(values: np.ndarray, ahead: int, *, by: str = "aic", distrusted: float = 0.3, lasting: bool = True) -> Levels:

@@ -17,7 +17,8 @@ import numpy as np
 
 from collapse_cli.findings.diagnosis import diagnose
 from collapse_cli.findings.diagnosis.mixtures import mixture_verdict
-from collapse_cli.findings.forecast.fit import Series, fit_law, steps_of
+from collapse_cli.findings.forecast.fit import fit_law, steps_of
+from collapse_cli.findings.forecast.history import History
 from collapse_cli.findings.forecast.laws import LAWS
 from collapse_cli.findings.forecast.resample import bootstrap
 from collapse_cli.metrics.intervals import LEVEL, Interval, geometric, interval, log_ratio, scattered
@@ -197,7 +198,7 @@ def parameters_table(each: int) -> Iterator[str]:
         for _ in range(each):
             starts = 4 + 0.2 * random.standard_normal(seeds)
             walks = 0.05 * random.standard_normal((seeds, LAST)).cumsum(axis=1) + 0.1 * np.arange(1, LAST + 1)
-            series = Series({s: dict(enumerate([a, *(a + walks[s])])) for s, a in enumerate(starts)})
+            series = History({s: dict(enumerate([a, *(a + walks[s])])) for s, a in enumerate(starts)})
             slope = bootstrap(series, fit_law(line, steps_of(series), LAST), 500, random)["b"]
             low, high = np.quantile(slope, [0.05, 0.95])
             a = interval(list(starts), 0.9)

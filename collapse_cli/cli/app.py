@@ -212,16 +212,16 @@ def report(
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Write a page about a run, or about several side by side; it needs no network and no other file."""
+    """Write a page about a run, or one page about several; it needs no network and no other file."""
     from collapse_cli import report as reports
     from collapse_cli.records.rundir import run_of
-    from collapse_cli.report import places
+    from collapse_cli.report import destination
 
     folders = [run_of(target, runs_dir) for target in targets]
     folders[0].record()
-    place = places.named("--out", out, "file") or folders[0].path / ("report.md" if markdown else "report.html")
-    beside = places.named("--figures", figures, "folder")
-    places.check(folders, place, beside, markdown=markdown)
+    place = destination.named("--out", out, "file") or folders[0].path / ("report.md" if markdown else "report.html")
+    beside = destination.named("--figures", figures, "folder")
+    destination.check_writable(folders, place, beside, markdown=markdown)
     write = reports.write_markdown if markdown else reports.write_report
     written = [write(folders, place), *(reports.write_figures(folders, beside) if beside else [])]
     if as_json:
@@ -238,12 +238,12 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare runs: how far each is from generation 0, and paired differences between policies."""
-    from collapse_cli.findings import compare as side_by_side
+    from collapse_cli.findings.compare import compare as compared
     from collapse_cli.records.rundir import run_of
     from collapse_cli.terminal.comparison import print_comparison
 
     folders = [run_of(target, runs_dir) for target in targets]
-    found = side_by_side.compare(folders)
+    found = compared(folders)
     warn_of_damage(folders)
     if as_json:
         print(json.dumps(found.record()))
@@ -262,12 +262,12 @@ def forecast(
     as_json: Json = False,
 ) -> None:
     """Where a run is heading, and how much real data would stop it."""
-    from collapse_cli.findings import forecast as ahead
+    from collapse_cli.findings.forecast import forecast as worked_out
     from collapse_cli.records.rundir import run_of
     from collapse_cli.terminal.forecast import print_forecast
 
     folder = run_of(target, runs_dir)
-    found = ahead.forecast(folder, factor=factor, generation=generation)
+    found = worked_out(folder, factor=factor, generation=generation)
     warn_of_damage([folder])
     if as_json:
         print(json.dumps(found))

@@ -112,7 +112,7 @@ class RunFolder:
         A line torn by a kill is left out.
         """
         rows, _ = self._lines()
-        # side by side, whichever policy is measured first stands first in the file
+        # where stages are computed at the same time, whichever policy is measured first stands first in the file
         names = (*self._policies(), *(row["policy"] for row in rows))
         order = {name: index for index, name in enumerate(dict.fromkeys(names))}
         return sorted(rows, key=lambda row: (row["seed"], row["generation"], order[row["policy"]]))

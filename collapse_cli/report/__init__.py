@@ -5,13 +5,13 @@ from pathlib import Path
 
 from collapse_cli.files import write_atomically
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.report.reading import read, series_of
+from collapse_cli.report.loading import read, series_of
 
 __all__ = ["write_figures", "write_markdown", "write_report"]
 
 
 def write_report(folders: Sequence[RunFolder], out: Path, *, forecast: bool = True) -> Path:
-    """Write one self-contained HTML page about one run, or several side by side. Replaces `out` whole.
+    """Write one self-contained HTML page about one run, or about several. Replaces `out` whole.
 
     Args:
         forecast: whether to work out the forecast too, which takes a second or two; a run that is at work leaves it out.
@@ -19,7 +19,7 @@ def write_report(folders: Sequence[RunFolder], out: Path, *, forecast: bool = Tr
     Raises:
         ConfigError: for a run that does not exist, or whose run.json is damaged.
     """
-    from collapse_cli.report.ahead import look
+    from collapse_cli.report.forecast import look
     from collapse_cli.report.page import html
 
     runs = read(folders)
@@ -35,7 +35,7 @@ def write_markdown(folders: Sequence[RunFolder], out: Path, *, forecast: bool = 
     Raises:
         ConfigError: as `write_report`.
     """
-    from collapse_cli.report.ahead import look
+    from collapse_cli.report.forecast import look
     from collapse_cli.report.markdown import markdown
     from collapse_cli.report.paper import write
 

@@ -2,20 +2,20 @@
 
 from collections.abc import Sequence
 
-from collapse_cli.findings import sources
+from collapse_cli.findings import causes
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import percent, spread
-from collapse_cli.report.markup import cells, how_to_read, split
-from collapse_cli.report.reading import Run
+from collapse_cli.report.html_elements import cells, how_to_read, split
+from collapse_cli.report.loading import Run
 from collapse_cli.report.text import escaped
 
 
 def causes_table(runs: Sequence[Run]) -> str:
     """HTML; nothing where the runs are no such variants, or the truth is not known."""
-    starts = (run.name.removesuffix(sources.BASELINE) for run in runs if run.name.endswith(f"-{sources.BASELINE}"))
+    starts = (run.name.removesuffix(causes.BASELINE) for run in runs if run.name.endswith(f"-{causes.BASELINE}"))
     prefix = next(starts, "")  # runs are named EXPERIMENT-VARIANT
     variants = {run.name.removeprefix(prefix): run.rows for run in runs if run.name.startswith(prefix)}
-    found = sources.shares(variants) if prefix else None
+    found = causes.shares(variants) if prefix else None
     if found is None:
         return ""
 

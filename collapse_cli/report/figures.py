@@ -12,7 +12,7 @@ from typing import Any
 from collapse_cli.families import SHARE, Measure
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import percent, spread, value
-from collapse_cli.report.reading import Series
+from collapse_cli.report.loading import Series
 from collapse_cli.report.text import label
 
 Trace = dict[str, Any]

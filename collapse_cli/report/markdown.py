@@ -7,19 +7,19 @@ from urllib.parse import quote
 from collapse_cli.families import headline, headline_measure
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import spread
-from collapse_cli.report.ahead import Forecast, outlook
 from collapse_cli.report.figures import bounded, perplexities
-from collapse_cli.report.grids import TITLES as AXES
-from collapse_cli.report.grids import cells_of
+from collapse_cli.report.forecast import Forecast, outlook
+from collapse_cli.report.grid_figures import TITLES as AXES
+from collapse_cli.report.grid_figures import cells_of
+from collapse_cli.report.loading import Run, Series, thinned
 from collapse_cli.report.mixtures import cells_table, laws_table
-from collapse_cli.report.reading import Run, Series, thinned
-from collapse_cli.report.sections import most_frequent
-from collapse_cli.report.tables import (
+from collapse_cli.report.summaries import (
     diagnoses,
     facts,
     family_glance,
     glance_table,
     left_out,
+    most_frequent,
     other_experiments,
     provenance,
     published_table,

@@ -3,35 +3,35 @@
 from collections.abc import Sequence
 
 from collapse_cli.families import SHARE, TEST_LOSS, Measure, headline_measure
-from collapse_cli.findings.diagnosis import laws
-from collapse_cli.findings.diagnosis.grid import WORDS, Point, amount, axes_of, points, words
 from collapse_cli.findings.diagnosis.headline import headline_of
 from collapse_cli.findings.diagnosis.mixtures import laws_of
 from collapse_cli.findings.expectations import theory_of
+from collapse_cli.findings.grid import WORDS, Point, amount, axes_of, points, words
+from collapse_cli.findings.scaling import description
 from collapse_cli.metrics.numbers import spread, value
-from collapse_cli.report.grids import TITLES, Cut, Line, cells_of, cuts_of, figures_of, named
-from collapse_cli.report.markup import cells, folded, how_to_read, plot, split, swatch
-from collapse_cli.report.outline import Page
-from collapse_cli.report.reading import Run
+from collapse_cli.report.contents import Contents
+from collapse_cli.report.grid_figures import TITLES, Cut, Line, cells_of, cuts_of, figures_of, named
+from collapse_cli.report.html_elements import cells, folded, how_to_read, plot, split, swatch
+from collapse_cli.report.loading import Run
 from collapse_cli.report.text import escaped
 
 MOST = 2000  # cells in the table
 LOG = '<button type="button" data-log="mixture" aria-pressed="true">logarithmic axis</button>'
 
 
-def mixtures(page: Page) -> None:
+def mixtures(contents: Contents) -> None:
     """A section for each run that is a mixture."""
-    for index, run in enumerate(page.runs):
+    for index, run in enumerate(contents.runs):
         found = cells_of(run) if run.mixture else []
         if not found:
             continue
-        several = len(page.runs) > 1
+        several = len(contents.runs) > 1
         of = f" · {escaped(run.name)}" if several else ""
         top, measure = headline_of(run.config), headline_measure(run.learner, "mixture", headline_of(run.config).name)
         parts = [how_to_read(f"{measure.reading} {EXPLAINED}", measure.misses)]
         for cut in cuts_of(found, run.config):
             figures = figures_of(run, cut, f"mixture_{index}_{cut.axis}")
-            page.figures += figures
+            contents.figures += figures
             parts.append(f"<h3>Against {escaped(TITLES.get(cut.axis, cut.axis))}</h3>{_key(cut, figures[0].group)}")
             if len(figures) == 1:
                 parts.append(plot(figures[0], "tall", card=False))
@@ -55,7 +55,7 @@ def mixtures(page: Page) -> None:
         table = cells(caption, [escaped(name) for name in names], said, classes=[""] + ["n"] * (len(names) - 1))
         parts.append(folded(f"All cells ({len(rows):,})", table))
         title = f"{top.title[:1].upper()}{top.title[1:]}, over the grid"
-        page.add(f"mixture-{index}", escaped(title) + of, "".join(parts))
+        contents.add(f"mixture-{index}", escaped(title) + of, "".join(parts))
 
 
 EXPLAINED = (
@@ -79,8 +79,8 @@ def laws_table(run: Run, found: Sequence[Point]) -> tuple[list[str], list[list[s
     for law in sorted(laws_of(found, run.config), key=lambda one: tuple(one.where.values())):
         fitted = f"{law.n_points} sizes, {law.sizes[0]:,.0f} to {law.sizes[1]:,.0f}"
         fitted += f"; {law.left_out} smaller left out" if law.left_out else ""
-        rows.append([words(law.where), *laws.said(law), fitted])
-    return ["cells", *laws.HEADS, "fitted to"], rows
+        rows.append([words(law.where), *description.cells_of(law), fitted])
+    return ["cells", *description.HEADS, "fitted to"], rows
 
 
 def cells_table(run: Run, found: Sequence[Point]) -> tuple[list[str], list[list[str]]]:

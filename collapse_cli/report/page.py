@@ -8,12 +8,12 @@ from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
 
-from collapse_cli.report.ahead import Forecast
-from collapse_cli.report.markup import dash, swatch
-from collapse_cli.report.outline import Page
-from collapse_cli.report.reading import Run, Series
+from collapse_cli.report.contents import Contents
+from collapse_cli.report.forecast import Forecast
+from collapse_cli.report.html_elements import dash, swatch
+from collapse_cli.report.loading import Run, Series
 from collapse_cli.report.sections import OLD, SECTIONS, warnings
-from collapse_cli.report.tables import diagnoses, facts
+from collapse_cli.report.summaries import diagnoses, facts
 from collapse_cli.report.text import embedded, escaped
 
 ENDED = {
@@ -26,15 +26,15 @@ ENDED = {
 def html(runs: Sequence[Run], series: Sequence[Series], forecasts: Sequence[Forecast | None]) -> str:
     """The whole page; `forecasts` one for each run, None where there is none."""
     found = diagnoses(runs)
-    page = Page(runs, series, found, forecasts)
+    contents = Contents(runs, series, found, forecasts)
     for fill in SECTIONS:
-        fill(page)
+        fill(contents)
     left_out = ""
-    if page.missing:
-        left_out = f'<p class="reading">Left out, because the run {OLD}: {escaped("; ".join(page.missing))}.</p>'
+    if contents.missing:
+        left_out = f'<p class="reading">Left out, because the run {OLD}: {escaped("; ".join(contents.missing))}.</p>'
     names = ", ".join(run.name for run in runs)
     script = asset("page.js")
-    figures = {one.name: {"traces": one.traces, "layout": one.layout, "group": one.group} for one in page.figures}
+    figures = {one.name: {"traces": one.traces, "layout": one.layout, "group": one.group} for one in contents.figures}
     data = {
         "figures": figures,
         "series": [
@@ -53,9 +53,9 @@ def html(runs: Sequence[Run], series: Sequence[Series], forecasts: Sequence[Fore
             "generator": f"collapse {escaped(metadata.version('collapse-cli'))}",
             "title": f"{escaped(names)} · collapse report",
             "style": asset("style.css"),
-            "header": _header(runs, [one.verdict for one in found], page),
+            "header": _header(runs, [one.verdict for one in found], contents),
             "bar": _bar(runs, series),
-            "main": warnings(runs) + "".join(one for *_, one in page.sections) + left_out,
+            "main": warnings(runs) + "".join(one for *_, one in contents.sections) + left_out,
             "footer": "<footer>Made by <code>collapse report</code> from the run folder alone. Intervals are 95%, t over "
             "seeds; formulas and limits of every measure: docs/metrics.md.</footer>",
             "figures": embedded(data),
@@ -84,17 +84,17 @@ def plotly() -> str:
     return text
 
 
-def _header(runs: Sequence[Run], verdicts: Sequence[str], page: Page) -> str:
+def _header(runs: Sequence[Run], verdicts: Sequence[str], contents: Contents) -> str:
     names = ", ".join(f"<b>{escaped(run.name)}</b>" for run in runs)
     parts = [f"<h1>{'Report on' if len(runs) == 1 else 'Reports on'} {names}</h1>"]
     for run, verdict in zip(runs, verdicts, strict=True):
         whose = f"<small>{escaped(run.name)}</small>" if len(runs) > 1 else ""
         kind = "verdict long" if len(verdict) > 110 else "verdict"
-        if any(name == "causes" for name, *_ in page.sections):  # the variants say it together, first of all
+        if any(name == "causes" for name, *_ in contents.sections):  # the variants say it together, first of all
             kind = "verdict brief"
         parts.append(f'<p class="{kind}">{whose}{escaped(verdict)}</p>')
         parts.append(_facts(run))
-    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title, _ in page.sections)
+    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title, _ in contents.sections)
     return f'<header>{"".join(parts)}<nav aria-label="Contents"><ul class="contents">{links}</ul></nav></header>'
 
 

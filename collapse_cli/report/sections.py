@@ -3,28 +3,30 @@
 from collections.abc import Sequence
 
 from collapse_cli.families import instruments
-from collapse_cli.report.ahead import fan, outlook
 from collapse_cli.report.causes import causes_table
-from collapse_cli.report.families import families, own_of_text, pictures
+from collapse_cli.report.contents import Contents
+from collapse_cli.report.decile_maps import decile_maps
 from collapse_cli.report.figures import curve, perplexity, same_scale
-from collapse_cli.report.markup import cells, folded, heading, how_to_read, leaves, note, plot, split
+from collapse_cli.report.forecast import fan, outlook
+from collapse_cli.report.histograms import histograms
+from collapse_cli.report.html_elements import cells, folded, heading, how_to_read, leaves, note, plot, split
+from collapse_cli.report.loading import Run, pooled
 from collapse_cli.report.mixtures import mixtures
-from collapse_cli.report.outline import Page
-from collapse_cli.report.panels import heat, histograms
-from collapse_cli.report.reading import Row, Run, pooled
-from collapse_cli.report.tables import (
+from collapse_cli.report.other_families import families, own_of_text, pictures
+from collapse_cli.report.summaries import (
     family_glance,
     floored,
     floors,
     glance_table,
     left_out,
+    most_frequent,
     other_experiments,
     provenance,
     published_table,
     stages,
     warned,
 )
-from collapse_cli.report.text import LONGEST, escaped, marked
+from collapse_cli.report.text import escaped, marked
 
 OLD = "was made before this was measured, or with the instrument switched off"
 KEYS = 2000  # hashes of models that are shown
@@ -61,72 +63,73 @@ def warnings(runs: Sequence[Run]) -> str:
     return "".join(parts)
 
 
-def glance(page: Page) -> None:
-    if not page.series and not any(run.mixture and run.rows for run in page.runs):
-        page.add("glance", "At a glance", note("No generation has been measured yet."))
+def glance(contents: Contents) -> None:
+    if not contents.series and not any(run.mixture and run.rows for run in contents.runs):
+        contents.add("glance", "At a glance", note("No generation has been measured yet."))
         return
     inside = ""
-    if page.texts:
-        names, rows = glance_table(page.texts, page.found)
-        said = [[heading(one), *(split(cell) for cell in row[1:])] for one, row in zip(page.texts, rows, strict=True)]
+    if contents.texts:
+        names, rows = glance_table(contents.texts, contents.found)
+        said = [
+            [heading(one), *(split(cell) for cell in row[1:])] for one, row in zip(contents.texts, rows, strict=True)
+        ]
         inside = cells(
             "Each policy at its last generation; means over seeds, with 95% intervals where there are several",
             names,
             said,
             kind="wide glance",
         )
-    for learner in page.learners:
-        names, rows = family_glance(page.of(learner))
+    for learner in contents.learners:
+        names, rows = family_glance(contents.of(learner))
         said = [
-            [heading(one), *(split(cell) for cell in row[1:])] for one, row in zip(page.of(learner), rows, strict=True)
+            [heading(one), *(split(cell) for cell in row[1:])]
+            for one, row in zip(contents.of(learner), rows, strict=True)
         ]
-        caption = (
-            f"{escaped(page.title_of(learner))}: each policy at generation 0 and at its last one, with 95% intervals"
-        )
+        caption = f"{escaped(contents.title_of(learner))}: each policy at generation 0 and at its last one, with 95% intervals"
         inside += cells(caption, [escaped(name) for name in names], said, kind="wide glance")
-    for run, diagnosis in zip(page.runs, page.found, strict=True):
+    for run, diagnosis in zip(contents.runs, contents.found, strict=True):
         lines = "".join(
             f"<li>{escaped(one.policy)}: {escaped(call.text, 400)}</li>"
             for one in diagnosis.policies
             for call in one.calls.values()
             if call.evidence or call.called
         )
-        whose = f"{escaped(run.name)}: " if len(page.runs) > 1 else ""
+        whose = f"{escaped(run.name)}: " if len(contents.runs) > 1 else ""
         notes = "".join(f"<li>{whose}{escaped(one, 400)}</li>" for one in diagnosis.notes)
         if lines:
-            of = f" · {escaped(run.name)}" if len(page.runs) > 1 else ""
+            of = f" · {escaped(run.name)}" if len(contents.runs) > 1 else ""
             inside += folded(f"How the calls are made: rules, statistics, intervals{of}", f"<ul>{lines}</ul>")
         if notes:
             inside += f'<ul class="reading">{notes}</ul>'
     if inside:
-        page.add("glance", "At a glance", inside)
+        contents.add("glance", "At a glance", inside)
 
 
-def causes(page: Page) -> None:
-    if said := causes_table(page.runs):
-        page.add("causes", "Which error it is", said)
+def causes(contents: Contents) -> None:
+    if said := causes_table(contents.runs):
+        contents.add("causes", "Which error it is", said)
 
 
-def perplexities(page: Page) -> None:
-    figure = perplexity(page.texts, floors(page.runs))
+def perplexities(contents: Contents) -> None:
+    figure = perplexity(contents.texts, floors(contents.runs))
     if figure is None:
-        page.add("perplexity", "Perplexity by generation", "")
+        contents.add("perplexity", "Perplexity by generation", "")
         return
     tools = '<div class="tools"><button type="button" data-log="perplexity" aria-pressed="true">logarithmic axis</button></div>'
-    said = [*left_out(page.texts), *floored(page.runs)]
+    said = [*left_out(contents.texts), *floored(contents.runs)]
     lines = "".join(f"<li>{escaped(one, 400)}</li>" for one in said)
     over = f'<ul class="reading">{lines}</ul>' if lines else ""
-    page.figures.append(figure)
-    page.add("perplexity", "Perplexity by generation", tools + plot(figure, "tall", card=False) + over)
+    contents.figures.append(figure)
+    contents.add("perplexity", "Perplexity by generation", tools + plot(figure, "tall", card=False) + over)
 
 
-def samples(page: Page) -> None:
-    figures = histograms(page.texts)
+def samples(contents: Contents) -> None:
+    figures = histograms(contents.texts)
     title = "The samples, seen by generation 0"
     if not figures:
-        page.add("samples", title, page.curves(instruments("samples")))
+        contents.add("samples", title, contents.curves(instruments("samples")))
         return
-    generations = sorted({g for one in page.texts for g in one.generations if pooled(one.at(g)) is not None})
+    generations = sorted({g for one in contents.texts for g in one.generations if pooled(one.at(g)) is not None})
     last = max(generations) or 1
     chosen = generations if len(generations) <= 12 else [generations[round(t * (len(generations) - 1))] for t in STEPS]
     key = "".join(
@@ -146,15 +149,15 @@ def samples(page: Page) -> None:
         f'<div class="tools"><ul class="key" aria-label="colours of generations">{key}</ul>'
         '<button type="button" data-log="histograms" aria-pressed="false">logarithmic shares: show the tails</button></div>'
     )
-    inside = f"{reading}{tools}{page.grid(figures, 'middle')}"
-    page.add("samples", title, inside + page.curves(instruments("samples")))
+    inside = f"{reading}{tools}{contents.grid(figures, 'middle')}"
+    contents.add("samples", title, inside + contents.curves(instruments("samples")))
 
 
-def tails(page: Page) -> None:
+def tails(contents: Contents) -> None:
     title = "What is forgotten first: the tails"
-    maps = heat(page.texts)
-    pairs = same_scale([curve(measure, page.texts) for measure in instruments("tails")[:2]])
-    rest = [curve(measure, page.texts) for measure in instruments("tails")[2:]]
+    maps = decile_maps(contents.texts)
+    pairs = same_scale([curve(measure, contents.texts) for measure in instruments("tails")[:2]])
+    rest = [curve(measure, contents.texts) for measure in instruments("tails")[2:]]
     inside = ""
     if maps:
         reading = how_to_read(
@@ -163,11 +166,11 @@ def tails(page: Page) -> None:
             "interval excludes 0. Early collapse is a warm row of rare tokens over a pale row of frequent ones.",
             "Tokens of the test text that never occur in the real corpus; they are counted apart.",
         )
-        inside += f"{reading}{page.grid(maps, 'middle')}"
-    page.add("tails", title, inside + page.grid([*pairs, *rest], "small"))
+        inside += f"{reading}{contents.grid(maps, 'middle')}"
+    contents.add("tails", title, inside + contents.grid([*pairs, *rest], "small"))
 
 
-def grids(page: Page) -> None:
+def grids(contents: Contents) -> None:
     """Diversity, repetition, the model on real text, and the truth where it is known."""
     for name, title in (
         ("diversity", "Diversity of the samples"),
@@ -175,17 +178,17 @@ def grids(page: Page) -> None:
         ("model", "The model on real text"),
         ("truth", "Against the known truth"),
     ):
-        inside = page.curves(instruments(name))
+        inside = contents.curves(instruments(name))
         if inside or name != "truth":
-            page.add(name, title, inside)
+            contents.add(name, title, inside)
 
 
-def texts(page: Page) -> None:
+def texts(contents: Contents) -> None:
     """The same prompts, continued by every generation."""
     title = "The same prompts, generation after generation"
     found: dict[tuple[object, str], dict[int, dict[int, str]]] = {}
     shown_seeds = set()
-    for one in page.texts:
+    for one in contents.texts:
         for g in one.generations:
             row = next((row for row in one.at(g) if row.get("examples")), None)
             if row is None or row["seed"] != one.seeds[0]:
@@ -195,9 +198,11 @@ def texts(page: Page) -> None:
                 where = (str(example["row"]), example["prompt"])
                 found.setdefault(where, {}).setdefault(g, {})[one.index] = example["text"]
     if not found:
-        page.add("texts", title, "")
+        contents.add("texts", title, "")
         return
-    columns = [one for one in page.texts if any(one.index in texts for at in found.values() for texts in at.values())]
+    columns = [
+        one for one in contents.texts if any(one.index in texts for at in found.values() for texts in at.values())
+    ]
     parts = [
         how_to_read(
             "Down the page one policy grows older, across it policies differ. Words in "
@@ -223,14 +228,14 @@ def texts(page: Page) -> None:
         summary = f"<b>Prompt {index + 1}</b> {begun}{escaped(prompt[-PROMPT:], PROMPT)} …"
         parts.append(folded(summary, inside, opened=index == 0, kind="prompt"))
     parts.append("</div>")
-    page.add("texts", title, "".join(parts))
+    contents.add("texts", title, "".join(parts))
 
 
-def phrases(page: Page) -> None:
+def phrases(contents: Contents) -> None:
     """The most frequent 8-grams, at the beginning and at the end."""
     parts: list[str] = []
     begun: set[int] = set()
-    for one in page.texts:
+    for one in contents.texts:
         there = [g for g in one.generations if any(row.get("top_8grams") for row in one.at(g))]
         if there and there[0] == 0 and one.run_index in begun:
             there = [g for g in there if g > 0][-1:]  # the policies of a run share generation 0
@@ -250,7 +255,7 @@ def phrases(page: Page) -> None:
             whose = (
                 heading(one)
                 if g
-                else escaped(f"{one.run.name}: all policies" if len(page.runs) > 1 else "All policies")
+                else escaped(f"{one.run.name}: all policies" if len(contents.runs) > 1 else "All policies")
             )
             hides = f' data-series="{one.index}"' if g else ""
             parts.append(f'<div class="card"{hides}><h3>{whose}</h3>{table}</div>')
@@ -260,32 +265,19 @@ def phrases(page: Page) -> None:
         "Phrases shorter than eight tokens, and those that vary by a word.",
     )
     inside = f'{reading}<div class="grid pairs">{"".join(parts)}</div>' if parts else ""
-    if not parts and any("top_8grams" in row for one in page.texts for row in one.rows):
+    if not parts and any("top_8grams" in row for one in contents.texts for row in one.rows):
         inside = note("No eight tokens in a row occur twice in the samples of any generation.")
-    page.add("phrases", "The most frequent phrases", inside)
+    contents.add("phrases", "The most frequent phrases", inside)
 
 
-def most_frequent(rows: Sequence[Row]) -> list[tuple[str, float, float | None]]:
-    """8-grams of a generation's seeds together: text, count, in how many samples; the ten most frequent."""
-    found: dict[str, tuple[float, float | None]] = {}
-    for row in rows:
-        for one in row.get("top_8grams") or []:
-            text = one["text"][:LONGEST]
-            count, held = found.get(text, (0.0, 0.0))
-            both = held + one["samples"] if held is not None and one["samples"] is not None else None
-            found[text] = (count + one["count"], both)
-    ranked = sorted(found.items(), key=lambda item: -item[1][0])
-    return [(text, count, held) for text, (count, held) in ranked[:10]]
-
-
-def published(page: Page) -> None:
-    found = published_table(page.runs)
+def published(contents: Contents) -> None:
+    found = published_table(contents.runs)
     if not found:
         return
     signs = {"inside": "✓ ", "outside": "✗ "}
     rows = [
         [
-            escaped(one.what if len(page.runs) == 1 else f"{one.run.name}: {one.what}"),
+            escaped(one.what if len(contents.runs) == 1 else f"{one.run.name}: {one.what}"),
             escaped(one.where),
             escaped(one.published),
             escaped(one.ours),
@@ -298,37 +290,37 @@ def published(page: Page) -> None:
     names = ["what", "where", "published or theory" if theory else "published", "measured here", "verdict", "source"]
     title = "Measured against published numbers and theory" if theory else "Measured against published"
     rule = f"{title}: inside means within the tolerance of the value, or within 4 standard errors of the mean"
-    inside = cells("; ".join([rule, *map(escaped, other_experiments(page.runs))]), names, rows)
-    page.add("published", title, inside)
+    inside = cells("; ".join([rule, *map(escaped, other_experiments(contents.runs))]), names, rows)
+    contents.add("published", title, inside)
 
 
-def forecast(page: Page) -> None:
+def forecast(contents: Contents) -> None:
     """Where it is heading, and how much real data would stop it."""
-    if not any(page.forecasts):
+    if not any(contents.forecasts):
         return
     parts = []
-    for run, found in zip(page.runs, page.forecasts, strict=True):
+    for run, found in zip(contents.runs, contents.forecasts, strict=True):
         if found is None:
             continue
-        if len(page.runs) > 1:
+        if len(contents.runs) > 1:
             parts.append(f"<h3>{escaped(run.name)}</h3>")
         parts.append(f"<ul>{''.join(f'<li>{escaped(one, 600)}</li>' for one in found.sentences)}</ul>")
         head, rows = outlook(found)
         if rows:
             said = [[escaped(row[0]), *(split(one) for one in row[1:])] for row in rows]
             parts.append(cells("What is expected: median and 90% interval", head, said, kind="wide glance"))
-    figure = fan(page.texts, page.forecasts)
+    figure = fan(contents.texts, contents.forecasts)
     if figure is not None:
-        page.figures.append(figure)
+        contents.figures.append(figure)
         parts.insert(0, plot(figure, "tall", card=False))
-    page.add("forecast", "Where this is heading", "".join(parts))
+    contents.add("forecast", "Where this is heading", "".join(parts))
 
 
-def making(page: Page) -> None:
+def making(contents: Contents) -> None:
     """How the numbers were made."""
     parts = []
-    for run in page.runs:
-        several = len(page.runs) > 1
+    for run in contents.runs:
+        several = len(contents.runs) > 1
         if several:
             parts.append(f"<h3>{escaped(run.name)}</h3>")
         rows = [[escaped(name), f"<code>{escaped(said, 1000)}</code>"] for name, said in provenance(run).items()]
@@ -340,14 +332,14 @@ def making(page: Page) -> None:
                 cells("Time by stage, of what this run computed itself", names, said, classes=["", *["n"] * 6])
             )
         parts.append(_keys(run))
-    trees = [leaves(run.config) for run in page.runs]
+    trees = [leaves(run.config) for run in contents.runs]
     every = list(dict.fromkeys(name for tree in trees for name in tree))
     differs = ["differs" if len({tree.get(name) for tree in trees}) > 1 else "" for name in every]
     rows = [[escaped(name), *(f"<code>{escaped(tree.get(name, '–'))}</code>" for tree in trees)] for name in every]
-    columns = ["option", *(escaped(run.name) for run in page.runs)]
+    columns = ["option", *(escaped(run.name) for run in contents.runs)]
     inside = cells("The whole configuration", columns, rows, kind="settings", row_classes=differs)
     parts.append(folded("Configuration" if len(trees) == 1 else "Configurations; what differs is marked", inside))
-    page.add("making", "How it was made", "".join(parts))
+    contents.add("making", "How it was made", "".join(parts))
 
 
 def _keys(run: Run) -> str:

@@ -17,7 +17,7 @@ from collapse_cli.learners import Resolved
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.observers.computed import Computed
 
-# When stages are worked on side by side unasked. Nothing measured has a say: it decides how sums are rounded.
+# When several stages are computed at the same time unasked. Nothing measured has a say: it decides how sums are rounded.
 LARGE = 20_000_000  # parameters; a model of more keeps all cores busy, and two at once need twice the memory
 WORTH = 60.0  # nominal seconds of a whole plan; for less, starting the workers takes longer than they save
 LIGHT_WORTH = 5.0  # the same of workers that need no torch
@@ -31,7 +31,7 @@ class Prepared:
     Attributes:
         notes: what the user should know of the real data.
         computed: keys of the stages that were computed for this: the real data of the first seed.
-        workers: how many stages are computed side by side.
+        workers: how many stages are computed at the same time.
         threads: by key, how many a stage may use.
     """
 

@@ -13,7 +13,7 @@ from collapse_cli import families, report, tracking
 from collapse_cli.config import Experiment, not_as_published, variant_experiments
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
-from collapse_cli.findings import sources
+from collapse_cli.findings import causes
 from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.findings.expectations import judge
 from collapse_cli.process import interruptible, quiet_libraries
@@ -45,8 +45,8 @@ def run_all(
     Arguments and errors as those of `run`.
 
     Returns:
-        `runs`, what `run` returns of each; for variants also `report`, the page that lays them side by side (None
-        where it could not be written), and `sources`, the share of each cause where they are those of `sources.py`
+        `runs`, what `run` returns of each; for variants also `report`, the one page on all of them (None
+        where it could not be written), and `sources`, the share of each cause where they are those of `findings/causes.py`
         and the truth is known, else None.
     """
     variants = variant_experiments(config.model_dump(mode="json"), name)
@@ -63,7 +63,7 @@ def run_all(
         done["runs"].append(run(changed, runs, folder.name, console, jobs=jobs, dry_run=dry_run))
     if not dry_run:
         rows = {variant: folder.rows() for variant, folder in zip(variants, folders, strict=True)}
-        shared = sources.shares(rows)
+        shared = causes.shares(rows)
         done |= {
             "report": _page_of_variants(list(folders), runs / f"{name}.html"),
             "sources": shared.record() if shared else None,
@@ -86,7 +86,7 @@ def run(
     """Run an experiment, or only say what it would cost. Returns what `--json` prints.
 
     Args:
-        jobs: how many stages to compute side by side; 0: as many as pay.
+        jobs: how many stages to compute at the same time; 0: as many as pay.
 
     Raises:
         ConfigError, InputError: for what the user has to mend; nothing has been written into the run folder then.

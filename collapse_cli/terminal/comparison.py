@@ -1,4 +1,4 @@
-"""Runs side by side: what is not comparable, tables, verdicts, and what limits the numbers."""
+"""Runs compared: what is not comparable, tables, verdicts, and what limits the numbers."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from rich.console import Console
 
 from collapse_cli.families import Headline
 from collapse_cli.findings.compare import Comparison, measures, perplexities
-from collapse_cli.findings.compare.perplexities import INSTRUMENTS, Entry
+from collapse_cli.findings.compare.perplexities import INSTRUMENTS, PolicyPerplexity
 from collapse_cli.findings.diagnosis import PolicyDiagnosis, factors
 from collapse_cli.metrics import numbers
 from collapse_cli.metrics.numbers import spread, value
@@ -17,7 +17,7 @@ MOST_PAIRS = 60
 
 
 def print_comparison(console: Console, found: Comparison[Any, Any]) -> None:
-    """Runs side by side: what is not comparable, the tables, each run's verdict, and what limits the numbers."""
+    """Runs compared: what is not comparable, the tables, each run's verdict, and what limits the numbers."""
     for warning in found.warnings or ():
         line(console, warning, mark="[yellow]warning:[/] ")
     for table in of_text(found) if found.measure is None else of_families(found, found.measure):
@@ -28,7 +28,7 @@ def print_comparison(console: Console, found: Comparison[Any, Any]) -> None:
         line(console, f"note: {note}")
 
 
-def of_text(found: Comparison[perplexities.Entry, perplexities.Pair]) -> list[Table]:
+def of_text(found: Comparison[perplexities.PolicyPerplexity, perplexities.PerplexityRatio]) -> list[Table]:
     """A comparison for the terminal: perplexities and calls, instruments, paired differences, differing options."""
     several = len(found.runs) > 1
 
@@ -81,7 +81,9 @@ def of_text(found: Comparison[perplexities.Entry, perplexities.Pair]) -> list[Ta
     return made
 
 
-def of_families(found: Comparison[measures.Entry, measures.Pair], measure: Headline) -> list[Table]:
+def of_families(
+    found: Comparison[measures.MeasuredPolicy, measures.MeasureDifference], measure: Headline
+) -> list[Table]:
     """A comparison for the terminal: the measure by run and policy, and paired differences."""
     where = f", generation {found.generation:,}" if found.generation else ""
     first = Table(f"{measure.title}{where}", keys=2)
@@ -112,7 +114,7 @@ def _said(one: PolicyDiagnosis) -> str:
     return "none" if any(call.evidence for call in one.calls.values()) else "not measured"
 
 
-def _instrument(entry: Entry, name: str) -> str:
+def _instrument(entry: PolicyPerplexity, name: str) -> str:
     if name not in entry.instruments:
         return "[dim]…[/]"
     first, now = entry.instruments[name]

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from collapse_cli.metrics import NO_WORDS, numbers
 from collapse_cli.terminal.run import protocol, protocols
-from collapse_cli.terminal.tables import some
+from collapse_cli.terminal.run_tables import some
 from collapse_cli.terminal.text import Table, facts_table, line, short
 
 

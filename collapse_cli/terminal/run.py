@@ -8,7 +8,13 @@ from rich.console import Console
 from collapse_cli.errors import how_many
 from collapse_cli.findings import expectations
 from collapse_cli.metrics import floored
-from collapse_cli.terminal.tables import expectations_table, generations_table, grid_table, laws_table, perplexity_table
+from collapse_cli.terminal.run_tables import (
+    expectations_table,
+    generations_table,
+    grid_table,
+    laws_table,
+    perplexity_table,
+)
 from collapse_cli.terminal.text import Table, line, safe, short
 
 Row = Mapping[str, Any]
@@ -49,7 +55,7 @@ def print_run(console: Console, result: Mapping[str, Any]) -> None:
 
 
 def print_variants(console: Console, results: Mapping[str, Any]) -> None:
-    """What each cause of error adds, where that is known, and where the variants are laid side by side."""
+    """What each cause of error adds, where that is known, and where the variants are compared."""
     if results["sources"]:
         console.print(_sources_table(results["sources"]))
     names = " ".join(result["run"] for result in results["runs"])

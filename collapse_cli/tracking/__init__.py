@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from collapse_cli.config import Experiment
 from collapse_cli.errors import ConfigError
-from collapse_cli.tracking.rows import About, Row
+from collapse_cli.tracking.mirrored import About, Row
 from collapse_cli.tracking.to_mlflow import MLflow, store_uri
 from collapse_cli.tracking.to_tensorboard import TensorBoard
 from collapse_cli.tracking.to_wandb import WandB

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli.config import Experiment
-from collapse_cli.tracking.rows import About, Row, digest, metrics_of
+from collapse_cli.tracking.mirrored import About, Row, digest, metrics_of
 
 BATCH = 100  # MLflow takes 100 parameters, or 1000 metrics, in one call
 PENDING = "-"

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from collapse_cli.tracking.rows import About, Row, clean, histogram_of, metrics_of
+from collapse_cli.tracking.mirrored import About, Row, clean, histogram_of, metrics_of
 
 
 class TensorBoard:

@@ -5,7 +5,7 @@ import os
 import shutil
 from typing import Any
 
-from collapse_cli.tracking.rows import About, Row, histogram_of, metrics_of
+from collapse_cli.tracking.mirrored import About, Row, histogram_of, metrics_of
 
 
 class WandB:

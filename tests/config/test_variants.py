@@ -7,7 +7,7 @@ import pytest
 from collapse_cli import config
 from collapse_cli.config import load, variant_experiments
 from collapse_cli.errors import ConfigError
-from collapse_cli.findings.sources import BASELINE, TOGETHER
+from collapse_cli.findings.causes import BASELINE, TOGETHER
 
 CAUSES = ("statistical", "expressivity", "approximation")
 

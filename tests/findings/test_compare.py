@@ -19,7 +19,7 @@ from collapse_cli.metrics.numbers import with_factor, with_interval
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.terminal.comparison import of_text, print_comparison
 from collapse_cli.terminal.run import row_warnings
-from collapse_cli.terminal.tables import perplexity_table
+from collapse_cli.terminal.run_tables import perplexity_table
 
 SEEDS = (0, 1, 2)
 THREE = ("keep-0", "keep-10", "keep-20")

@@ -12,11 +12,11 @@ from support.mixed import FAMILIES, cell_error, families_rows, mixture_rows, rid
 
 from collapse_cli.findings import expectations
 from collapse_cli.findings.compare import compare
-from collapse_cli.findings.diagnosis.grid import axes_of, points
 from collapse_cli.findings.diagnosis.headline import family_verdict
 from collapse_cli.findings.diagnosis.mixtures import mixture_verdict
+from collapse_cli.findings.grid import axes_of, points
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.terminal.tables import generations_table
+from collapse_cli.terminal.run_tables import generations_table
 
 LOOP = {"generations": 4, "policies": ["keep-0", "accumulate"], "seeds": [0, 1]}
 

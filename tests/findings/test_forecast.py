@@ -14,8 +14,8 @@ from support.series import BY_NAME, TRUE, folder_of, made, rng_of, rows_of
 
 from collapse_cli.errors import ConfigError
 from collapse_cli.findings.forecast import forecast, forecast_rows, sentences, vocabulary_of
-from collapse_cli.findings.forecast.collecting import collect
-from collapse_cli.findings.forecast.fit import Series, fit_all, fit_law, mixture, paths, steps_of
+from collapse_cli.findings.forecast.fit import fit_all, fit_law, mixture, paths, steps_of
+from collapse_cli.findings.forecast.history import History, collect
 from collapse_cli.findings.forecast.laws import LAWS
 from collapse_cli.findings.forecast.resample import bootstrap
 from collapse_cli.findings.forecast.sentences import to_come, when
@@ -61,10 +61,10 @@ def test_the_fit_is_the_least_squares_that_scipy_finds(name: str) -> None:
 
 def test_a_gap_counts_as_a_longer_step() -> None:
     """Steps over a gap have the variance of all they leave out, and the law's growth over it."""
-    series = Series({0: {0: 4.0, 1: 4.1, 4: 4.4, 5: 4.5}})
+    series = History({0: {0: 4.0, 1: 4.1, 4: 4.4, 5: 4.5}})
     fit = fit_law(BY_NAME["linear"], steps_of(series), 5)
     assert fit.slope[fit.best] == pytest.approx(0.1)
-    noisy = Series({0: {0: 4.0, 1: 4.2, 4: 4.4, 5: 4.5}})  # weighed by 1/gap: b = sum of steps / generations
+    noisy = History({0: {0: 4.0, 1: 4.2, 4: 4.4, 5: 4.5}})  # weighed by 1/gap: b = sum of steps / generations
     fit = fit_law(BY_NAME["linear"], steps_of(noisy), 5)
     assert fit.slope[fit.best] == pytest.approx(0.5 / 5)
 
@@ -96,7 +96,7 @@ def test_aicc_is_that_of_the_formula_and_leaves_out_laws_for_which_it_has_no_val
     fits = {fit.law.name: fit for fit in fit_all(series)}
     assert fits["linear"].aicc == pytest.approx(n * math.log(loss / n) + 2 * k + 2 * k * (k + 1) / (n - k - 1))
     assert fits["power"].parameters == 3
-    short = fit_all(Series({0: {g: values[g] for g in range(5)}}))
+    short = fit_all(History({0: {g: values[g] for g in range(5)}}))
     assert [math.isinf(fit.aicc) for fit in short] == [False, False, True, True, True, True, False]
     assert mixture(short)[2:6].sum() == 0
 
@@ -120,7 +120,7 @@ def test_bootstrap_intervals_hold_the_true_parameter(seeds: int) -> None:
 def test_the_interval_of_generation_0_is_over_its_seeds(seeds: int) -> None:
     """The means of seeds drawn with replacement held the truth in 48, 55 and 78 of 100 runs of 2, 3 and 5 seeds."""
     starts = 4 + 0.2 * np.random.default_rng(seeds).standard_normal(seeds)
-    flat = Series({s: {g: float(a) for g in range(6)} for s, a in enumerate(starts)})
+    flat = History({s: {g: float(a) for g in range(6)} for s, a in enumerate(starts)})
     a = forecast_rows(rows_of({"keep-0": flat}))["policies"][0]["parameters"]["a"]
     low, high = stats.t.interval(0.9, seeds - 1, loc=starts.mean(), scale=stats.sem(starts))
     assert (a["low90"], a["high90"]) == (pytest.approx(low), pytest.approx(high))
@@ -130,7 +130,7 @@ def test_a_generation_0_that_no_seed_moves_has_no_interval() -> None:
     """Of n-grams: a = 6.02 (6.02 – 6.02)."""
     grown = {s: {g: 6.0 + (0.1 + 0.01 * s) * g for g in range(6)} for s in range(3)}
     said = " ".join(
-        "".join(column.cells) for column in tables(forecast_rows(rows_of({"keep-0": Series(grown)})))[2].columns
+        "".join(column.cells) for column in tables(forecast_rows(rows_of({"keep-0": History(grown)})))[2].columns
     )
     assert "a = 6 (same for all seeds), b = 0.11" in said
 
@@ -142,7 +142,7 @@ def test_the_slope_of_a_line_lies_in_its_interval(seeds: int) -> None:
     for _ in range(100):
         walks = 0.05 * random.standard_normal((seeds, 9)).cumsum(axis=1)
         values = {s: dict(enumerate([4.0, *(4 + 0.1 * np.arange(1, 10) + walk)])) for s, walk in enumerate(walks)}
-        series = Series(values)
+        series = History(values)
         drawn = bootstrap(series, fit_law(BY_NAME["linear"], steps_of(series), 9), 200, rng_of(2))["b"]
         low, high = np.quantile(drawn, [0.05, 0.95])
         held += low <= 0.1 <= high
@@ -174,7 +174,7 @@ def test_intervals_cover_what_was_held_out(seeds: int) -> None:
         for seed in range(6):
             rng = rng_of(1000 * seeds + seed)
             full = made(name, seeds, 10, 0.03, rng, chain=seed % 2 == 0)
-            cut = Series({s: {g: v for g, v in by.items() if g < 6} for s, by in full.values.items()})
+            cut = History({s: {g: v for g, v in by.items() if g < 6} for s, by in full.values.items()})
             fits = fit_all(cut)
             levels = np.quantile(paths(cut, fits, mixture(fits), 4, 1000, rng), [0.05, 0.25, 0.75, 0.95], axis=0)
             truth = np.array([full.mean(g) for g in range(6, 10)])
@@ -190,7 +190,7 @@ def test_the_paths_of_a_line_spread_as_they_must() -> None:
     """Linear law alone, nothing distrusted: steps are a mean and noise, so the path is Student's t in closed form."""
     rng = rng_of(5)
     steps = 0.1 + 0.05 * rng.standard_normal(39)
-    series = Series({0: dict(enumerate([4.0, *(4 + steps.cumsum())]))})
+    series = History({0: dict(enumerate([4.0, *(4 + steps.cumsum())]))})
     fits = [fit for fit in fit_all(series) if fit.law.name == "linear"]
     drawn = paths(series, fits, np.ones(1), 25, 20000, rng, distrusted=0.0, lasting=False)
     last = series.values[0][39]
@@ -203,7 +203,7 @@ def test_the_paths_of_a_line_spread_as_they_must() -> None:
 def test_a_law_that_does_not_last_becomes_a_line() -> None:
     """The chance to hold is (n / (n + h))^3; slower and faster growth are equally likely, so the median of a line stays."""
     rng = rng_of(6)
-    series = Series({0: {g: 4 + 0.1 * g for g in range(10)}})
+    series = History({0: {g: 4 + 0.1 * g for g in range(10)}})
     fits = [fit for fit in fit_all(series) if fit.law.name == "linear"]
     drawn = paths(series, fits, np.ones(1), 20, 20000, rng, distrusted=0.0)
     still = np.abs(np.diff(drawn, axis=1) - 0.1) < 1e-5
@@ -293,7 +293,7 @@ def test_a_seed_without_generation_0_is_left_out() -> None:
 
 def test_seeds_that_stopped_early_help_the_fit_but_not_the_start() -> None:
     full = made("linear", 3, 10, 0.01, rng_of(9))
-    cut = Series({s: {g: v for g, v in by.items() if s == 0 or g < 6} for s, by in full.values.items()})
+    cut = History({s: {g: v for g, v in by.items() if s == 0 or g < 6} for s, by in full.values.items()})
     one = forecast_rows(rows_of({"keep-0": cut}))["policies"][0]
     assert one["steps"] == 9 + 5 + 5
     assert one["farthest_seeds"] == [0]
@@ -487,7 +487,7 @@ def test_jumps_overshoots_and_walks_are_covered() -> None:
                 "random walk": np.append(0, 0.1 * rng.standard_normal(9).cumsum()),
             }[name]
             values = 4 + grown + 0.02 * rng.standard_normal(10)
-            series = Series({0: {i: float(value) for i, value in enumerate(values[:6])}})
+            series = History({0: {i: float(value) for i, value in enumerate(values[:6])}})
             fits = fit_all(series)
             low, high = np.quantile(paths(series, fits, mixture(fits), 4, 1000, rng), [0.05, 0.95], axis=0)
             inside.append((low <= values[6:]) & (values[6:] <= high))

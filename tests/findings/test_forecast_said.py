@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from collapse_cli.cli.app import app
 from collapse_cli.findings.forecast import forecast, forecast_rows, sentences
-from collapse_cli.findings.forecast.fit import Series
+from collapse_cli.findings.forecast.history import History
 from collapse_cli.terminal.forecast import tables
 
 
@@ -133,7 +133,7 @@ def test_a_run_with_generation_0_only_says_so(seeds: int) -> None:
     why = "only generation 0 is measured; a forecast needs at least 5 generations, or 6 of a single seed"
     assert said[:2] == [f"{name}: not enough data: {why}" for name in ("keep-0", "keep-20")]
     assert "generations after 0" in said[2]
-    later = forecast_rows(rows_of({"keep-0": Series({0: {1: 4.0, 2: 4.1}})}))
+    later = forecast_rows(rows_of({"keep-0": History({0: {1: 4.0, 2: 4.1}})}))
     assert later["policies"][0]["why"] == "no seed has both generation 0 and a later one"
 
 
@@ -164,6 +164,6 @@ def test_the_table_says_what_its_columns_are_and_which_seeds_are_behind_them() -
         assert word in heads.replace("┃", " ").split()
     assert "means over" not in said, "all policies have the same seeds"
     late = {s: {g: v for g, v in by.items() if s == 1 or g < 6} for s, by in both["keep-20"].values.items()}
-    said = text_of(tables(forecast_rows(rows_of(both | {"keep-20": Series(late)})))[0])
+    said = text_of(tables(forecast_rows(rows_of(both | {"keep-20": History(late)})))[0])
     caption = "means over the seeds with the most generations: keep-0 over 3 (seeds 0, 1, 2); keep-20 over 1 (seed 1)"
     assert caption in " ".join(said.split())

@@ -15,8 +15,8 @@ from support.series import folder_of, ratio, rng_of, rows_of, run_of
 from collapse_cli.cli.app import app
 from collapse_cli.config import Experiment
 from collapse_cli.findings.forecast import forecast, forecast_rows, sentences
-from collapse_cli.findings.forecast.command import FLAGS, name_given, seen_from_here
-from collapse_cli.findings.forecast.fit import Series
+from collapse_cli.findings.forecast.history import History
+from collapse_cli.findings.forecast.next_command import FLAGS, name_given, seen_from_here
 from collapse_cli.findings.forecast.share import Ratios, crossing, curves, falling, from_seeds, smallest_share
 from collapse_cli.terminal.forecast import tables
 
@@ -209,7 +209,7 @@ def test_a_generation_ahead_is_forecast() -> None:
 
 def test_policies_that_got_differently_far_are_compared_where_all_are() -> None:
     run = run_of((0, 20), 3)
-    run["keep-20"] = Series({s: {g: v for g, v in by.items() if g < 7} for s, by in run["keep-20"].values.items()})
+    run["keep-20"] = History({s: {g: v for g, v in by.items() if g < 7} for s, by in run["keep-20"].values.items()})
     assert forecast_rows(rows_of(run))["share"]["generation"] == 6
 
 

@@ -11,7 +11,7 @@ from support.instrumented import write_run
 from collapse_cli.config import load, merge, not_as_published, presets, read_toml, variant_experiments
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_markdown, write_report
-from collapse_cli.terminal.tables import expectations_table
+from collapse_cli.terminal.run_tables import expectations_table
 
 NATURE = "opt125m-wikitext2"
 

@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from collapse_cli.findings import scaling
-from collapse_cli.findings.diagnosis.laws import said
 from collapse_cli.findings.scaling import ScalingError, fit, laws
+from collapse_cli.findings.scaling.description import cells_of
 
 SIZES = (100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 
@@ -193,7 +193,9 @@ def test_words_of_laws_claim_no_more_than_is_known() -> None:
         "far": (lambda n: 0.01 + 5 * n**-0.8, 10, 0.02),
         "wild": (lambda n: (1 + 0.5 * math.sin(n)) / n, 10, 0.01),
     }
-    words = {name: said(fit(drawn(curve, noise, seeds), theory=0.0)) for name, (curve, seeds, noise) in cases.items()}
+    words = {
+        name: cells_of(fit(drawn(curve, noise, seeds), theory=0.0)) for name, (curve, seeds, noise) in cases.items()
+    }
     assert re.fullmatch(r"0\.010\d* \(0\.00\d+ to 0\.01\d*\)", words["seen"][0])
     assert words["seen"][3].startswith("n = ")
     assert words["not"][0].startswith("not seen (at most ")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from collapse_cli.errors import InputError
 from collapse_cli.metrics import duplicate_share, numbers, perplexity, share_with, text_measures, warnings
 from collapse_cli.terminal.evaluation import evaluation_table
-from collapse_cli.terminal.tables import perplexity_table
+from collapse_cli.terminal.run_tables import perplexity_table
 
 
 def test_perplexity_is_the_exponential_and_never_an_error() -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from support.instrumented import write_run
 
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.terminal.tables import perplexity_table
+from collapse_cli.terminal.run_tables import perplexity_table
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "results" / "render.py"
 

@@ -22,8 +22,8 @@ from collapse_cli.metrics.numbers import percent, value
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_figures, write_markdown, write_report
 from collapse_cli.report.figures import log_ticks
-from collapse_cli.report.reading import pooled, read
-from collapse_cli.report.tables import duration, published_table, stages, warned
+from collapse_cli.report.loading import pooled, read
+from collapse_cli.report.summaries import duration, published_table, stages, warned
 
 
 @pytest.fixture(scope="module")

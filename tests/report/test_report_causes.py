@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from support.instrumented import write_run
 
-from collapse_cli.findings.sources import shares
+from collapse_cli.findings.causes import shares
 from collapse_cli.metrics.numbers import value
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_report
 from collapse_cli.report.causes import causes_table
-from collapse_cli.report.reading import read
+from collapse_cli.report.loading import read
 
 VARIANTS = {"baseline": 0.01, "statistical": 0.05, "expressivity": 0.1, "all": 0.2}
 

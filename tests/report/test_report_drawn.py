@@ -13,11 +13,11 @@ from support.pages import Text, figures_of, report, series
 
 from collapse_cli.families import INSTRUMENTS
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.report import markup, write_markdown
+from collapse_cli.report import html_elements, write_markdown
 from collapse_cli.report.figures import apart, bounded, level, log_ticks
+from collapse_cli.report.loading import read, series_of
 from collapse_cli.report.paper import canvas, of_text
-from collapse_cli.report.reading import read, series_of
-from collapse_cli.report.tables import published_table
+from collapse_cli.report.summaries import published_table
 
 MEASURES = {measure.name: measure for measure in INSTRUMENTS}
 VARIANTS = {"baseline": 0.01, "statistical": 0.05, "expressivity": 0.1, "training": 0.15, "all": 0.2}
@@ -50,15 +50,15 @@ def test_runs_of_one_policy_have_a_colour_and_a_dash_each(variants: Path) -> Non
 
 
 def test_there_are_six_dashes_and_more_runs_still_differ() -> None:
-    assert len({markup.dash(run) for run in range(6)}) == 6
-    assert len({(run % markup.COLOURS, markup.dash(run)) for run in range(36)}) == 36
-    assert len(set(map(str, canvas.DASHES))) == len(canvas.DASHES) == markup.DASHES
-    script = (Path(markup.__file__).parent / "page.js").read_text(encoding="utf-8")
+    assert len({html_elements.dash(run) for run in range(6)}) == 6
+    assert len({(run % html_elements.COLOURS, html_elements.dash(run)) for run in range(36)}) == 36
+    assert len(set(map(str, canvas.DASHES))) == len(canvas.DASHES) == html_elements.DASHES
+    script = (Path(html_elements.__file__).parent / "page.js").read_text(encoding="utf-8")
     dashes = re.search(r"const dashes = (\[.*\]);", script)
     assert dashes is not None
-    assert len(set(json.loads(dashes.group(1)))) == markup.DASHES
-    style = (Path(markup.__file__).parent / "style.css").read_text(encoding="utf-8")
-    assert all(f".d{index} {{ stroke-dasharray" in style for index in range(1, markup.DASHES))
+    assert len(set(json.loads(dashes.group(1)))) == html_elements.DASHES
+    style = (Path(html_elements.__file__).parent / "style.css").read_text(encoding="utf-8")
+    assert all(f".d{index} {{ stroke-dasharray" in style for index in range(1, html_elements.DASHES))
 
 
 def test_a_page_of_variants_begins_with_which_error_it_is(variants: Path) -> None:

@@ -20,9 +20,9 @@ from collapse_cli import families
 from collapse_cli.findings import expectations
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_figures, write_markdown, write_report
-from collapse_cli.report.families import POINTS, STRIPS
-from collapse_cli.report.pictures import MOST, SIDE, Pictures, png
-from collapse_cli.report.reading import read, series_of, thinned
+from collapse_cli.report.generated_images import MOST, SIDE, Pictures, png
+from collapse_cli.report.loading import read, series_of, thinned
+from collapse_cli.report.other_families import POINTS, STRIPS
 
 POLICIES = ["keep-0", "accumulate"]
 LOOP: dict[str, Any] = {"generations": 6, "policies": POLICIES, "seeds": [0, 1, 2]}

@@ -16,8 +16,8 @@ from support.pages import BENIGN, HOSTILE, Structure, page_of
 
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_figures
+from collapse_cli.report.loading import read, series_of
 from collapse_cli.report.markdown import markdown
-from collapse_cli.report.reading import read, series_of
 from collapse_cli.report.text import cell, embedded, escaped, label, marked, one_line, visible
 
 

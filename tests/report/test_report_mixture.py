@@ -18,8 +18,8 @@ from collapse_cli.findings.diagnosis.mixtures import laws_of, mixture_verdict
 from collapse_cli.findings.expectations import planned_cells
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_figures, write_markdown
-from collapse_cli.report.grids import LINES, PANELS, Scale, cells_of, cuts_of, few, scale_of, spaced, ticks_of
-from collapse_cli.report.reading import read
+from collapse_cli.report.grid_figures import LINES, PANELS, Scale, cells_of, cuts_of, few, scale_of, spaced, ticks_of
+from collapse_cli.report.loading import read
 
 SIZES, SHARES = [300, 1000, 3000, 10000, 100000], [0.0, 0.001, 0.1, 0.5]
 
@@ -261,7 +261,7 @@ def test_a_scale_is_logarithmic_where_that_suits(values: list[float], zero: bool
 
 
 def _cells(tree: dict[str, Any]) -> list[Any]:
-    from collapse_cli.findings.diagnosis.grid import points
+    from collapse_cli.findings.grid import points
 
     return points(mixture_rows(tree, regression), "error", tree)
 

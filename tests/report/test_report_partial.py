@@ -12,8 +12,8 @@ from collapse_cli.findings.diagnosis import factor
 from collapse_cli.metrics.numbers import value
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_markdown
-from collapse_cli.report.reading import read, series_of
-from collapse_cli.report.tables import diagnoses, duration, glance_table, stages
+from collapse_cli.report.loading import read, series_of
+from collapse_cli.report.summaries import diagnoses, duration, glance_table, stages
 
 
 def test_a_seed_that_has_only_begun_does_not_cut_the_means(tmp_path: Path) -> None:

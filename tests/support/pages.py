@@ -9,7 +9,7 @@ from typing import Any
 
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_report
-from collapse_cli.report.reading import read, series_of
+from collapse_cli.report.loading import read, series_of
 
 POLICIES = ("keep-0", "keep-10")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from collapse_cli.config import Experiment
-from collapse_cli.findings.forecast.fit import Series
+from collapse_cli.findings.forecast.history import History
 from collapse_cli.findings.forecast.laws import LAWS
 from collapse_cli.metrics import perplexity
 from collapse_cli.records.rundir import RunFolder
@@ -36,7 +36,7 @@ def rng_of(seed: int) -> np.random.Generator:
 
 def made(
     law: str, seeds: int, generations: int, noise: float, rng: np.random.Generator, *, chain: bool = False
-) -> Series:
+) -> History:
     """A series of a known law; noise independent, or inherited as in a chain with the law's own memory."""
     b, shape = TRUE[law]
     origin = BY_NAME[law].origin
@@ -50,14 +50,14 @@ def made(
             off[g] = memory * off[g - 1] + noise * rng.standard_normal()
         level = 4 + 0.1 * rng.standard_normal()
         values[seed] = {g: float(level + grown[g] + off[g]) for g in range(generations)}
-    return Series(values)
+    return History(values)
 
 
-def rows_of(policies: Mapping[str, Series | Sequence[float]]) -> list[dict[str, Any]]:
+def rows_of(policies: Mapping[str, History | Sequence[float]]) -> list[dict[str, Any]]:
     """Rows as in metrics.jsonl; a plain list is one seed's log-perplexity."""
     found = []
     for policy, given in policies.items():
-        series = given if isinstance(given, Series) else Series({0: dict(enumerate(given))})
+        series = given if isinstance(given, History) else History({0: dict(enumerate(given))})
         for seed, by in series.values.items():
             for generation, nll in by.items():
                 row = {
@@ -90,11 +90,11 @@ def ratio(percent: float) -> float:
 
 def run_of(
     percents: Sequence[float], seeds: int, *, noise: float = 0.01, generations: int = 10, seed: int = 0
-) -> dict[str, Series]:
+) -> dict[str, History]:
     """A run whose plateau under keep-P is `ratio`."""
     rng, found = rng_of(seed), {}
     for percent in percents:
         grown = ratio(percent) * -np.expm1(-np.arange(generations) / 1.5)
         values = {s: 4 + grown + noise * rng.standard_normal(generations) for s in range(seeds)}
-        found[f"keep-{percent:g}"] = Series({s: dict(enumerate(map(float, one))) for s, one in values.items()})
+        found[f"keep-{percent:g}"] = History({s: dict(enumerate(map(float, one))) for s, one in values.items()})
     return found

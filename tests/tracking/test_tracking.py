@@ -22,7 +22,7 @@ from collapse_cli import tracking
 from collapse_cli.config import Experiment, load
 from collapse_cli.engine import sealed
 from collapse_cli.errors import ConfigError
-from collapse_cli.tracking.rows import clean, histogram_of, metrics_of
+from collapse_cli.tracking.mirrored import clean, histogram_of, metrics_of
 
 # --- rows as numbers --------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
-"""Runs side by side, read from their folders: what each policy or cell came to, and paired differences between them.
+"""Runs compared, read from their folders: what each policy or cell came to, and paired differences between them.
 
-What is laid side by side: perplexities with what was called (`perplexities.py`), or the measure that stands first of any other
+What is compared: perplexities with what was called (`perplexities.py`), or the measure that stands first of any other
 experiment (`measures.py`). Reads run folders only; imports neither torch nor learners.
 """
 
@@ -10,14 +10,14 @@ from typing import Any
 from collapse_cli import families
 from collapse_cli.errors import ConfigError
 from collapse_cli.findings.compare import measures, perplexities
-from collapse_cli.findings.compare.base import Compared, Comparison, Way
+from collapse_cli.findings.compare.base import Compared, Comparer, Comparison
 from collapse_cli.records.rundir import RunFolder
 
 __all__ = ["Comparison", "compare"]
 
 
 def compare(runs: Sequence[RunFolder]) -> Comparison[Any, Any]:
-    """Lay runs side by side; one alone gives the differences between its policies.
+    """Compare runs; one alone gives the differences between its policies.
 
     Raises:
         ConfigError: when there is no such run, one is named twice, has measured nothing, or is of another learner or kind
@@ -35,15 +35,15 @@ def compare(runs: Sequence[RunFolder]) -> Comparison[Any, Any]:
         raise ConfigError(f"runs of different learners have no measure in common: {said}")
     read = [Compared(name, config, run.rows()) for name, config, run in zip(names, configs, runs, strict=True)]
     diagnosed = configs[0].kind == "generational" and families.of(configs[0].learner).diagnosed
-    way: Way = perplexities if diagnosed else measures
-    measured = [way.generations(one) for one in read]
+    comparer: Comparer = perplexities if diagnosed else measures
+    measured = [comparer.generations(one) for one in read]
     for run, found in zip(runs, measured, strict=True):
         if not found:
             raise ConfigError(f"the run {run.name!r} in {run.runs} has measured nothing yet; give its command again")
     common = set.intersection(*measured)
     if not common:
         raise ConfigError(f"the runs {', '.join(names)} have no generation in common; nothing can be compared")
-    return way.lay(read, max(common))
+    return comparer.compared(read, max(common))
 
 
 def _labels(runs: Sequence[RunFolder]) -> list[str]:

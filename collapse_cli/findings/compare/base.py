@@ -33,7 +33,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison(Generic[Entries, Pairs]):
-    """Runs side by side at `generation`, the last that every run has (0 for mixtures).
+    """Runs compared at `generation`, the last that every run has (0 for mixtures).
 
     Attributes:
         entries: one for each policy, or cell, of each run.
@@ -72,13 +72,13 @@ class Comparison(Generic[Entries, Pairs]):
         return {name: value for name, value in said.items() if value is not None}
 
 
-class Way(Protocol):
-    """What is laid side by side of some kinds of runs; a module each."""
+class Comparer(Protocol):
+    """How some kinds of runs are compared; a module each."""
 
     def generations(self, run: Compared) -> set[int]:
         """Those in which a run has measured what is compared."""
 
-    def lay(self, runs: list[Compared], generation: int) -> Comparison[Any, Any]: ...
+    def compared(self, runs: list[Compared], generation: int) -> Comparison[Any, Any]: ...
 
 
 def pairs_of(

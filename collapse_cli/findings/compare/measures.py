@@ -1,4 +1,4 @@
-"""Runs of one family side by side by the measure that stands first: other families than those of perplexities, and mixtures."""
+"""Runs of one family compared by the measure that stands first: other families than those of perplexities, and mixtures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Values = dict[str, dict[int, dict[int, float]]]  # policy (or cell) -> generatio
 
 
 @dataclass(frozen=True)
-class Entry:
+class MeasuredPolicy:
     """One policy, or one cell, of one run: `first` at generation 0 (None for cells), `now` at the compared one."""
 
     run: str
@@ -34,7 +34,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Pair:
+class MeasureDifference:
     """Two policies of a run, or the same policy or cell in two runs; `difference` is the first less the second, by seed."""
 
     first: tuple[str, str]
@@ -51,12 +51,12 @@ def generations(run: Compared) -> set[int]:
     return {generation for by in found.values() for generation in by}
 
 
-def lay(runs: list[Compared], generation: int) -> Comparison[Entry, Pair]:
+def compared(runs: list[Compared], generation: int) -> Comparison[MeasuredPolicy, MeasureDifference]:
     """Each policy's or cell's measure beside generation 0's and what theory says, and differences paired over seeds."""
     trees = {run.name: run.config.model_dump(mode="json") for run in runs}
     tree = trees[runs[0].name]
     measure, mixture = headline_of(tree), expectations.is_mixture(tree)
-    entries: list[Entry] = []
+    entries: list[MeasuredPolicy] = []
     series: dict[tuple[str, str], dict[int, float]] = {}
     for run in runs:
         records = {row["policy"]: row for row in run.rows}
@@ -72,9 +72,9 @@ def lay(runs: list[Compared], generation: int) -> Comparison[Entry, Pair]:
             first = [by[0][seed] for seed in now if seed in by.get(0, {})]  # of the seeds that are there now
             start = over_seeds(measure.name, first) if first and not mixture else None
             end = over_seeds(measure.name, list(now.values()))
-            entries.append(Entry(run.name, policy, tuple(sorted(now)), start, end, theory))
+            entries.append(MeasuredPolicy(run.name, policy, tuple(sorted(now)), start, end, theory))
     pairs = [
-        Pair(one, other, tuple(seeds), difference)
+        MeasureDifference(one, other, tuple(seeds), difference)
         for one, other, seeds in pairs_of(series, within=generation > 0 and not mixture)
         if (difference := paired(series[one], series[other]))
     ]
@@ -97,7 +97,7 @@ def _values(rows: Sequence[Mapping[str, Any]], name: str) -> Values:
     return found
 
 
-def _notes(entries: Sequence[Entry]) -> list[str]:
+def _notes(entries: Sequence[MeasuredPolicy]) -> list[str]:
     counts = sorted({len(entry.seeds) for entry in entries})
     notes = ["where there is one seed there is no interval"] if counts[:1] == [1] else []
     if several := [count for count in counts if count > 1]:

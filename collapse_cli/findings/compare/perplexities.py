@@ -1,4 +1,4 @@
-"""Runs of models of text side by side: perplexities, what was called early and late collapse, and instruments."""
+"""Runs of models of text compared: perplexities, what was called early and late collapse, and instruments."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ INSTRUMENTS = {  # field -> heading, format
 
 
 @dataclass(frozen=True)
-class Entry:
+class PolicyPerplexity:
     """A policy of a run at the generation compared.
 
     Attributes:
@@ -59,7 +59,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PerplexityRatio:
     """Two policies, or one policy in two runs, on the seeds they share.
 
     Attributes:
@@ -97,7 +97,7 @@ def generations(run: Compared) -> set[int]:
     return {row["generation"] for row in run.rows}
 
 
-def lay(runs: list[Compared], generation: int) -> Comparison[Entry, Pair]:
+def compared(runs: list[Compared], generation: int) -> Comparison[PolicyPerplexity, PerplexityRatio]:
     """Each policy's perplexity against generation 0's, and ratios between policies that are comparable."""
     names, rows = [run.name for run in runs], [run.rows for run in runs]
     entries, diagnoses, behind = [], [], []
@@ -133,7 +133,7 @@ def _at(rows: Sequence[Row], policy: str, generation: int) -> dict[int, Row]:
     return {row["seed"]: row for row in rows if (row["policy"], row["generation"]) == (policy, generation)}
 
 
-def _entry(run: str, one: PolicyDiagnosis, rows: Sequence[Row], generation: int) -> Entry | None:
+def _entry(run: str, one: PolicyDiagnosis, rows: Sequence[Row], generation: int) -> PolicyPerplexity | None:
     first, now = _at(rows, one.policy, 0), _at(rows, one.policy, generation)
     seeds = sorted(first.keys() & now.keys())
     if not seeds:
@@ -141,7 +141,7 @@ def _entry(run: str, one: PolicyDiagnosis, rows: Sequence[Row], generation: int)
     instruments = {
         name: (_over(first, seeds, name), over) for name in INSTRUMENTS if (over := _over(now, seeds, name)) is not None
     }
-    return Entry(
+    return PolicyPerplexity(
         run,
         one.policy,
         tuple(seeds),
@@ -161,7 +161,7 @@ def _over(rows: Mapping[int, Row], seeds: Sequence[int], name: str) -> Interval 
 
 def _pairs(
     names: Sequence[str], rows: Sequence[Sequence[Row]], generation: int, mixed: Container[tuple[str, str]]
-) -> list[Pair]:
+) -> list[PerplexityRatio]:
     """Policies of one run, and the same policy in two runs that are comparable."""
     series: dict[tuple[str, str], dict[int, float]] = {}
     for name, found in zip(names, rows, strict=True):
@@ -174,7 +174,7 @@ def _pairs(
         logs = [series[first][seed] - series[second][seed] for seed in seeds]
         ratio, apart = (log_ratio(logs, one).within(perplexity) for one in (LEVEL, level))
         granted = any(takes_noise_for_granted(logs, one) for one in (LEVEL, level))
-        pairs.append(Pair(first, second, tuple(seeds), ratio, apart, granted))
+        pairs.append(PerplexityRatio(first, second, tuple(seeds), ratio, apart, granted))
     return pairs
 
 
@@ -215,7 +215,10 @@ def _guard_rails(names: Sequence[str], rows: Sequence[Sequence[Row]]) -> list[st
 
 
 def _notes(
-    names: Sequence[str], diagnoses: Sequence[Diagnosis], entries: Sequence[Entry], pairs: Sequence[Pair]
+    names: Sequence[str],
+    diagnoses: Sequence[Diagnosis],
+    entries: Sequence[PolicyPerplexity],
+    pairs: Sequence[PerplexityRatio],
 ) -> list[str]:
     """What limits the numbers."""
     notes = []

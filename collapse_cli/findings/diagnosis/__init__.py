@@ -12,7 +12,7 @@ from typing import Any
 
 from collapse_cli.findings.diagnosis.headline import family_verdict
 from collapse_cli.findings.diagnosis.mixtures import mixture_verdict
-from collapse_cli.findings.diagnosis.rules import Call, Evidence, Row, Series, early, late, number
+from collapse_cli.findings.diagnosis.rules import Call, Evidence, Generations, Row, early, late, number
 from collapse_cli.findings.expectations import family_of, is_mixture
 from collapse_cli.findings.expectations import number as finite
 from collapse_cli.metrics import perplexity
@@ -180,7 +180,7 @@ def _policy(name: str, rows: Sequence[Row]) -> PolicyDiagnosis | None:
     if found is None:
         return None
     last, seeds = found
-    kept: Series = {
+    kept: Generations = {
         generation: {seed: series[generation][seed] for seed in seeds if seed in series[generation]}
         for generation in sorted(series)
         if generation <= last

@@ -24,7 +24,7 @@ ENTROPY_SHARE = 0.75  # at 5.5 nats: an effective vocabulary, exp(entropy), of 6
 VARIANCE_SHARE = 0.5
 IN_A_ROW = 2  # generations at which a rule must hold
 Row = Mapping[str, Any]
-Series = Mapping[int, Mapping[int, Row]]  # generation -> seed -> row
+Generations = Mapping[int, Mapping[int, Row]]  # generation -> seed -> row
 Estimate = tuple[float, float | None]  # with its standard error over rows
 
 
@@ -87,7 +87,7 @@ class Call:
         return said | {"level": LEVEL, "evidence": [entry.record() for entry in self.evidence]}
 
 
-def early(series: Series, kind: str) -> Call:
+def early(series: Generations, kind: str) -> Call:
     """Early collapse, or general loss, from the losses of head and tail deciles."""
     tails = _over(series, "tail_change", lambda row: _part(row, "tail"), MARGIN)
     heads = _over(series, "head_change", lambda row: _part(row, "head"), MARGIN)
@@ -104,7 +104,7 @@ def early(series: Series, kind: str) -> Call:
     return _call(kind, names[kind], holds, found, lambda said: f"tail deciles {_nats(said[0])}, head {_nats(said[1])}")
 
 
-def late(series: Series) -> Call:
+def late(series: Generations) -> Call:
     """Late collapse, from the entropy of the samples' tokens and the variance of their log-perplexity."""
     rules = {"unigram_entropy": ENTROPY_SHARE, "sample_log_perplexity_variance": VARIANCE_SHARE}
     each = {}
@@ -156,7 +156,7 @@ def _call(
 
 
 def _over(
-    series: Series,
+    series: Generations,
     name: str,
     read: Callable[[Row], Estimate | None],
     threshold: float,

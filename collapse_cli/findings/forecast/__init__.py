@@ -10,10 +10,10 @@ from collapse_cli import families
 from collapse_cli.errors import ConfigError
 from collapse_cli.experiment.policies import parse
 from collapse_cli.findings.forecast import share as shares
-from collapse_cli.findings.forecast.collecting import HORIZON, collect, log_perplexity
-from collapse_cli.findings.forecast.command import again, check_kind, name_given, seen_from_here
-from collapse_cli.findings.forecast.fit import HIGHEST, Fit, Series, fit_all, mixture, paths, spread_at, weights
+from collapse_cli.findings.forecast.fit import HIGHEST, LawFit, fit_all, mixture, paths, spread_at, weights
+from collapse_cli.findings.forecast.history import HORIZON, History, collect, log_perplexity
 from collapse_cli.findings.forecast.laws import Array
+from collapse_cli.findings.forecast.next_command import again, check_kind, name_given, seen_from_here
 from collapse_cli.findings.forecast.resample import bootstrap
 from collapse_cli.findings.forecast.sentences import sentences
 from collapse_cli.metrics import floored, perplexity
@@ -106,7 +106,7 @@ def forecast_rows(
     for floor in sorted({floor for floor in said if isinstance(floor, float)}):
         notes.append(f"{floored(floor)}; the share of tokens without probability (unseen_share) is not forecast")
     policies: list[dict[str, Any]] = []
-    models: dict[str, list[Fit]] = {}
+    models: dict[str, list[LawFit]] = {}
     for name in dict.fromkeys(row["policy"] for row in rows):
         if name not in measured:
             policies.append({"policy": name, "status": "not enough data", "why": _lacking(name, rows)})
@@ -134,7 +134,7 @@ def _lacking(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     return f"only generation 0 is measured; a forecast needs at least {least}"
 
 
-def _policy(name: str, series: Series, vocabulary: int | None, models: dict[str, list[Fit]]) -> dict[str, Any]:
+def _policy(name: str, series: History, vocabulary: int | None, models: dict[str, list[LawFit]]) -> dict[str, Any]:
     """What is said of a policy; its fits are put into `models`, where there is enough data for them."""
     generations = series.generations()
     steps = sum(len(by) - 1 for by in series.values.values())
@@ -191,19 +191,19 @@ def _policy(name: str, series: Series, vocabulary: int | None, models: dict[str,
     }
 
 
-def _highest(series: Series, vocabulary: int | None) -> float:
+def _highest(series: History, vocabulary: int | None) -> float:
     """Log-perplexity at which forecasts end: that of guessing evenly, or the largest measured, if that is larger."""
     if vocabulary is None:
         return HIGHEST
     return max(math.log(vocabulary), *(value for by in series.values.values() for value in by.values()))
 
 
-def _measured(series: Series, generation: int) -> dict[str, Any]:
+def _measured(series: History, generation: int) -> dict[str, Any]:
     value = series.mean(generation)
     return {"generation": generation, "perplexity": perplexity(value), "log_perplexity": value}
 
 
-def _law(fit: Fit, weight: float, mixed: float) -> dict[str, Any]:
+def _law(fit: LawFit, weight: float, mixed: float) -> dict[str, Any]:
     return {
         "law": fit.law.name,
         "parameters": fit.parameters,
@@ -216,12 +216,12 @@ def _law(fit: Fit, weight: float, mixed: float) -> dict[str, Any]:
     }
 
 
-def _at_edge(fit: Fit) -> bool:
+def _at_edge(fit: LawFit) -> bool:
     ends = np.log(fit.shape[[0, -1]])
     return fit.law.sloped and bool(fit.law.shape) and bool(np.abs(ends - math.log(fit.shape[fit.best])).min() < 1e-4)
 
 
-def _estimates(series: Series, fit: Fit, rng: np.random.Generator) -> dict[str, dict[str, float | None]]:
+def _estimates(series: History, fit: LawFit, rng: np.random.Generator) -> dict[str, dict[str, float | None]]:
     first = interval([by[0] for by in series.values.values()], LEVEL)
     found = {"a": {"value": first.mean, "low90": first.low, "high90": first.high}}
     drawn = bootstrap(series, fit, REPLICATES, rng)
@@ -232,7 +232,7 @@ def _estimates(series: Series, fit: Fit, rng: np.random.Generator) -> dict[str, 
     return found
 
 
-def _expected(series: Series, made: Array, generation: int) -> dict[str, Any]:
+def _expected(series: History, made: Array, generation: int) -> dict[str, Any]:
     """Perplexity at a generation: as measured, or the median of the paths with 50% and 90% intervals."""
     if generation <= series.last:
         value = series.mean(generation)
@@ -252,7 +252,7 @@ def _expected(series: Series, made: Array, generation: int) -> dict[str, Any]:
     return record | {"times_beyond": generation / series.last}
 
 
-def _time(series: Series, made: Array, factor: float, highest: float) -> dict[str, Any]:
+def _time(series: History, made: Array, factor: float, highest: float) -> dict[str, Any]:
     """The generation whose perplexity reaches `factor` times generation 0's: as measured, or from the paths.
 
     From the paths: `low90`, `generation`, `high90` are the first generations at which the chance of being there is 5%, 50%
@@ -274,7 +274,7 @@ def _time(series: Series, made: Array, factor: float, highest: float) -> dict[st
 
 
 def _share(
-    measured: Mapping[str, Series], models: Mapping[str, Sequence[Fit]], factor: float, generation: int | None
+    measured: Mapping[str, History], models: Mapping[str, Sequence[LawFit]], factor: float, generation: int | None
 ) -> dict[str, Any]:
     """The smallest share of real data that keeps a generation within a factor of generation 0."""
     keeps = {percent: name for name in measured if (percent := _percent_kept(name)) is not None}
@@ -323,8 +323,8 @@ def _percent_kept(name: str) -> float | None:
 
 
 def _from_fits(
-    series: Mapping[float, Series],
-    models: Mapping[float, Sequence[Fit]],
+    series: Mapping[float, History],
+    models: Mapping[float, Sequence[LawFit]],
     known: Mapping[float, Mapping[int, float]],
     target: int,
     rng: np.random.Generator,

@@ -6,61 +6,19 @@ y(g+1) - m y(g), whose noise is independent; the seeds share the law's b and sha
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
+from collapse_cli.findings.forecast.history import History
 from collapse_cli.findings.forecast.laws import JUMP_ALONE, LAWS, Array, Law
 
 DISTRUST = 0.3  # of a typical step: how far any law is off in each generation to come; docs/forecast.md says why 0.3
 PASSING = 3  # how soon laws without an end stop to hold: even chance after a quarter of the generations seen
 HIGHEST = 1e6  # nats; where a forecast is cut off
 TINY = 1e-9  # nats; noise is never taken to be less than the rounding of a log-perplexity
-
-
-@dataclass(frozen=True)
-class Series:
-    """What was measured under one policy.
-
-    Attributes:
-        values: seed -> generation -> log-perplexity in nats; each seed has generation 0 and at least one more.
-        errors: seed -> generation -> (10,) standard errors over test rows of the change from generation 0, by
-            independent parts of the test text; missing where they were not measured.
-    """
-
-    values: Mapping[int, Mapping[int, float]]
-    errors: Mapping[int, Mapping[int, Array]] = field(default_factory=dict)
-
-    @property
-    def last(self) -> int:
-        return max(max(by) for by in self.values.values())
-
-    @property
-    def farthest(self) -> list[int]:
-        """The seeds that reached the last generation; the forecast goes on from their mean."""
-        return [seed for seed, by in self.values.items() if self.last in by]
-
-    def mean(self, generation: int) -> float:
-        """Mean log-perplexity of the farthest seeds; NaN where one of them has a gap."""
-        return float(np.mean([self.values[seed].get(generation, math.nan) for seed in self.farthest]))
-
-    def first(self) -> float:
-        return self.mean(0)
-
-    def since(self, origin: int) -> "Series | None":
-        """The series from a generation on, counted from there; None where a seed lacks that generation."""
-        if origin == 0:
-            return self
-        if not all(origin in by and max(by) > origin for by in self.values.values()):
-            return None
-        values = {seed: {g - origin: y for g, y in by.items() if g >= origin} for seed, by in self.values.items()}
-        errors = {seed: {g - origin: e for g, e in by.items() if g >= origin} for seed, by in self.errors.items()}
-        return Series(values, errors)
-
-    def generations(self) -> list[int]:
-        return sorted({generation for by in self.values.values() for generation in by})
 
 
 @dataclass(frozen=True)
@@ -83,7 +41,7 @@ class Steps:
     error_after: Array
 
 
-def steps_of(series: Series) -> Steps:
+def steps_of(series: History) -> Steps:
     """The steps of a series."""
     found = []
     none = np.zeros(10)
@@ -97,7 +55,7 @@ def steps_of(series: Series) -> Steps:
 
 
 @dataclass(frozen=True)
-class Fit:
+class LawFit:
     """A law fitted to steps, at every shape that was tried.
 
     Attributes:
@@ -145,7 +103,7 @@ def design(law: Law, steps: Steps, shapes: Array) -> tuple[Array, Array, Array]:
     return x, kept, np.sqrt(variance)
 
 
-def fit_law(law: Law, steps: Steps, last: float) -> Fit:
+def fit_law(law: Law, steps: Steps, last: float) -> LawFit:
     """Least squares over b and shape.
 
     For each shape of a grid b is the regression of the step noise on h; the best shape of the grid is refined within
@@ -182,12 +140,12 @@ def fit_law(law: Law, steps: Steps, last: float) -> Fit:
     return fit
 
 
-def _rated(law: Law, found: tuple[Array, ...], best: int, counted: int, count: int, last: float) -> Fit:
+def _rated(law: Law, found: tuple[Array, ...], best: int, counted: int, count: int, last: float) -> LawFit:
     shapes, slope, loss, weight, penalty = found
     k = counted + 1
     aic = count * math.log(float(loss[best]) / count) + float(penalty[best]) + 2 * k
     aicc = aic + 2 * k * (k + 1) / (count - k - 1) if count > k + 1 else math.inf
-    return Fit(law, shapes, slope, loss, weight, penalty, best, counted, count, last, aic, aicc)
+    return LawFit(law, shapes, slope, loss, weight, penalty, best, counted, count, last, aic, aicc)
 
 
 def _solve(law: Law, steps: Steps, shapes: Array) -> tuple[Array, Array, Array, Array]:
@@ -206,14 +164,14 @@ def _solve(law: Law, steps: Steps, shapes: Array) -> tuple[Array, Array, Array, 
     return slope, loss, weight, penalty
 
 
-def fit_all(series: Series) -> list[Fit]:
+def fit_all(series: History) -> list[LawFit]:
     """Every law that can be asked of a series, fitted to it."""
     steps = steps_of(series)
     fits = [fit_law(law, steps, series.last) for law in LAWS if law.origin == 0]
     return fits + [fit for law in LAWS if law.origin and (fit := _after_jump(law, series, steps)) is not None]
 
 
-def _after_jump(law: Law, series: Series, steps: Steps) -> Fit | None:
+def _after_jump(law: Law, series: History, steps: Steps) -> LawFit | None:
     """A law that holds from its origin on, or the jump alone, whichever has the lower AICc.
 
     The jump to there is a parameter of its own: it fits the mean jump of the seeds,
@@ -238,7 +196,7 @@ def weights(scores: Sequence[float]) -> Array:
     return np.asarray(found / found.sum())
 
 
-def mixture(fits: Sequence[Fit]) -> Array:
+def mixture(fits: Sequence[LawFit]) -> Array:
     """The weights that a forecast gives the laws: by AIC among those whose AICc is defined.
 
     AICc's correction is made for choosing one law that is true enough. With the five steps of six generations it weighs
@@ -248,7 +206,7 @@ def mixture(fits: Sequence[Fit]) -> Array:
     return weights([fit.aic if math.isfinite(fit.aicc) else math.inf for fit in fits])
 
 
-def typical_step(series: Series) -> float:
+def typical_step(series: History) -> float:
     """Root mean square change of the mean log-perplexity from one generation to the next, in nats."""
     known = [(g, series.mean(g)) for g in series.generations() if not math.isnan(series.mean(g))]
     squares = [(b - a) ** 2 / (h - g) for (g, a), (h, b) in pairwise(known)]
@@ -256,8 +214,8 @@ def typical_step(series: Series) -> float:
 
 
 def paths(
-    series: Series,
-    fits: Sequence[Fit],
+    series: History,
+    fits: Sequence[LawFit],
     share: Array,
     horizon: int,
     draws: int,
@@ -326,7 +284,7 @@ def _breaking(path: Array, last: int, rng: np.random.Generator) -> Array:
     return np.concatenate([path[:, :1], path[:, :1] + steps.cumsum(axis=1)], axis=1)
 
 
-def spread_at(fits: Sequence[Fit], share: Array, generation: int, draws: int, rng: np.random.Generator) -> Array:
+def spread_at(fits: Sequence[LawFit], share: Array, generation: int, draws: int, rng: np.random.Generator) -> Array:
     """By how much one seed's log-perplexity at a generation may differ from the expected one, (draws,)."""
     found = []
     for fit, count in zip(fits, rng.multinomial(draws, share), strict=True):
@@ -338,7 +296,7 @@ def spread_at(fits: Sequence[Fit], share: Array, generation: int, draws: int, rn
     return rng.permutation(np.concatenate(found))
 
 
-def _parameters(fit: Fit, count: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+def _parameters(fit: LawFit, count: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """(count,) draws of the shape's index, the standard deviation of the noise, and b."""
     freedom = max(1, fit.steps - fit.law.sloped - fit.law.origin)
     total = np.ones(len(fit.shape))  # flat in the whole change, b h(last), whatever the shape

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from collapse_cli.findings.forecast.fit import TINY, Fit, Series, Steps, design, steps_of
+from collapse_cli.findings.forecast.fit import TINY, LawFit, Steps, design, steps_of
+from collapse_cli.findings.forecast.history import History
 from collapse_cli.findings.forecast.laws import Array
 
 
-def bootstrap(series: Series, fit: Fit, draws: int, rng: np.random.Generator) -> dict[str, Array]:
+def bootstrap(series: History, fit: LawFit, draws: int, rng: np.random.Generator) -> dict[str, Array]:
     """The law's parameters fitted again to resampled series.
 
     The steps are made anew from the fitted law and its noise, whose size is drawn too. Whole seeds drawn with replacement
@@ -42,7 +43,7 @@ def bootstrap(series: Series, fit: Fit, draws: int, rng: np.random.Generator) ->
     return parameters
 
 
-def _made_anew(fit: Fit, steps: Steps, draws: int, rng: np.random.Generator) -> tuple[Array, Array]:
+def _made_anew(fit: LawFit, steps: Steps, draws: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """`before` and `after` of the steps, (draws, steps), of series that follow the fitted law with new noise."""
     x, kept, spread = (part[fit.best] for part in design(fit.law, steps, fit.shape))
     freedom = max(1, fit.steps - fit.counted)

@@ -19,7 +19,7 @@ import numpy as np
 
 from collapse_cli.config.cell import AXES
 from collapse_cli.errors import UserError
-from collapse_cli.findings.scaling.profile import Fit, knees
+from collapse_cli.findings.scaling.profile import ScalingFit, knees
 
 LEAST_SIZES = 4  # a plateau, an amplitude, an exponent and a shift
 # of the error at the largest size, which a plateau must make up with certainty: the error is then at most twice the plateau
@@ -168,13 +168,13 @@ def fit(
     else:
         skips = list(range(most + 1))
     for skipped in skips:
-        found = Fit(n[skipped:], table[skipped:], threshold)
+        found = ScalingFit(n[skipped:], table[skipped:], threshold)
         if found.fits:
             break
     return _said(found, len(sizes) - len(n) + skipped, theory, dict(where or {}))
 
 
-def _said(found: Fit, left_out: int, theory: float | None, where: dict[str, float]) -> ScalingLaw:
+def _said(found: ScalingFit, left_out: int, theory: float | None, where: dict[str, float]) -> ScalingLaw:
     """What may be said: the simplest law of those that fit, and the intervals of all."""
     n = found.n
     intervals = found.intervals() if found.seeds > 1 and found.fits else {}

@@ -50,7 +50,7 @@ class Noise:
         self.single = self.own + self.shared
 
 
-class Grid:
+class SearchGrid:
     """All laws with an exponent and a shift of a grid, and of each the best plateau and amplitude: a linear problem.
 
     Sums of squares are of relative errors, in units of `weight`; `cost` is the least of each law, plateau and amplitude at
@@ -92,7 +92,7 @@ class Grid:
         return low, np.where(high < self.highest, high, np.maximum(self.constant + alone, self.highest))
 
 
-class Fit:
+class ScalingFit:
     """The best law for means over seeds, and the set of laws that fit as well but for chance."""
 
     def __init__(self, n: Array, values: Array, threshold: float | None) -> None:
@@ -116,7 +116,7 @@ class Fit:
 
     def _narrowed(
         self, limit: float | None, counts: tuple[int, int], *, shifted: bool, level: float | None = None
-    ) -> tuple[Grid, Array]:
+    ) -> tuple[SearchGrid, Array]:
         """A grid about the laws whose sum of squares is at most `limit`, or about the best one alone; and the sums.
 
         Axes are the logarithms of the exponent and of the shift's distance to the smallest size.
@@ -129,7 +129,7 @@ class Fit:
         box = [list(least), list(most)]
         for _ in range(ROUNDS):
             axes = [np.linspace(box[0][i], box[1][i], sizes[i]) for i in (0, 1)]
-            grid = Grid(self.n, self.means, self.weight, np.exp(axes[0]), first - np.exp(axes[1]))
+            grid = SearchGrid(self.n, self.means, self.weight, np.exp(axes[0]), first - np.exp(axes[1]))
             cost = grid.cost if level is None else grid.cost_at(level)
             cut = float(np.partition(cost, FEWEST)[FEWEST])
             inside = np.unravel_index(np.flatnonzero(cost <= (cut if limit is None else max(cut, limit))), sizes)

@@ -5,11 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from collapse_cli.report.grids import TITLES
+from collapse_cli.report.grid_figures import TITLES
+from collapse_cli.report.loading import Run, Series
 from collapse_cli.report.paper import of_families, of_text
 from collapse_cli.report.paper.canvas import STYLE
 from collapse_cli.report.paper.over_grids import mixture
-from collapse_cli.report.reading import Run, Series
 
 # by name what is drawn where there are numbers for it, None where there are none
 DRAWN: Mapping[str, Callable[[Sequence[Run], Sequence[Series]], Any]] = {

@@ -6,8 +6,8 @@ from typing import Any
 from collapse_cli.families import Measure
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.report.figures import bounded, level
-from collapse_cli.report.markup import dash
-from collapse_cli.report.reading import Series
+from collapse_cli.report.html_elements import dash
+from collapse_cli.report.loading import Series
 from collapse_cli.report.text import one_line
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A6D00", "#444444")  # after Okabe and Ito

@@ -5,10 +5,10 @@ from typing import Any
 
 from collapse_cli import families
 from collapse_cli.families import Measure, headline_measure, measures_of
-from collapse_cli.report.families import shown, strips_of, theory_of_series
 from collapse_cli.report.figures import TINY, apart, bounded, level, log_ticks
+from collapse_cli.report.loading import Run, Series, thinned
+from collapse_cli.report.other_families import shown, strips_of, theory_of_series
 from collapse_cli.report.paper.canvas import THEORY, WIDTH, draw_line, legend, log_axis, panels, plain, whole
-from collapse_cli.report.reading import Run, Series, thinned
 
 STRIPS = 8  # generations of which pictures are shown
 

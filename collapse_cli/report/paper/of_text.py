@@ -5,6 +5,7 @@ from typing import Any
 
 from collapse_cli.families import INSTRUMENTS
 from collapse_cli.report.figures import apart, exponential, log_ticks, perplexities
+from collapse_cli.report.loading import Histogram, Run, Series, pooled
 from collapse_cli.report.paper.canvas import (
     WIDTH,
     draw_curve,
@@ -16,7 +17,6 @@ from collapse_cli.report.paper.canvas import (
     plain,
     whole,
 )
-from collapse_cli.report.reading import Histogram, Run, Series, pooled
 
 SHOWN = ("distinct_2", "self_bleu", "unigram_entropy", "rep_4", "near_duplicate_rate", "mauve")
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from collapse_cli.findings.diagnosis.grid import words
 from collapse_cli.findings.diagnosis.headline import headline_of
+from collapse_cli.findings.grid import words
 from collapse_cli.report.figures import TINY, apart, log_ticks
-from collapse_cli.report.grids import (
+from collapse_cli.report.grid_figures import (
     TITLES,
     Cut,
     Panel,
@@ -18,6 +18,7 @@ from collapse_cli.report.grids import (
     theory_points,
     ticks_of,
 )
+from collapse_cli.report.loading import Run, Series
 from collapse_cli.report.paper.canvas import (
     COLOURS,
     DASHES,
@@ -30,7 +31,6 @@ from collapse_cli.report.paper.canvas import (
     panels,
     plain,
 )
-from collapse_cli.report.reading import Run, Series
 
 
 def mixture(axis: str, runs: Sequence[Run], series: Sequence[Series]) -> Any:

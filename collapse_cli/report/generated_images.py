@@ -43,7 +43,7 @@ class Pictures:
         return Pictures(height, width, tuple(images))
 
     def strip(self) -> tuple[int, int, bytes]:
-        """All of them side by side: width, height and grey values, row by row."""
+        """All of them in one row: width, height and grey values, row by row."""
         lines = []
         for y in range(self.height):
             parts = [image[y * self.width : (y + 1) * self.width] for image in self.images]

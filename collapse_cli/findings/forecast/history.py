@@ -1,19 +1,62 @@
-"""From rows of `metrics.jsonl` to the series that laws are fitted to."""
+"""From rows of `metrics.jsonl` to what laws are fitted to: log-perplexity by seed and generation under each policy."""
 
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from collapse_cli.findings.forecast.fit import Series
 from collapse_cli.findings.forecast.laws import Array
 
 HORIZON = 1000  # generations; later than that is "not"
 
 
-def collect(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Series], list[str]]:
+@dataclass(frozen=True)
+class History:
+    """What was measured under one policy.
+
+    Attributes:
+        values: seed -> generation -> log-perplexity in nats; each seed has generation 0 and at least one more.
+        errors: seed -> generation -> (10,) standard errors over test rows of the change from generation 0, by
+            independent parts of the test text; missing where they were not measured.
+    """
+
+    values: Mapping[int, Mapping[int, float]]
+    errors: Mapping[int, Mapping[int, Array]] = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        return max(max(by) for by in self.values.values())
+
+    @property
+    def farthest(self) -> list[int]:
+        """The seeds that reached the last generation; the forecast goes on from their mean."""
+        return [seed for seed, by in self.values.items() if self.last in by]
+
+    def mean(self, generation: int) -> float:
+        """Mean log-perplexity of the farthest seeds; NaN where one of them has a gap."""
+        return float(np.mean([self.values[seed].get(generation, math.nan) for seed in self.farthest]))
+
+    def first(self) -> float:
+        return self.mean(0)
+
+    def since(self, origin: int) -> "History | None":
+        """The series from a generation on, counted from there; None where a seed lacks that generation."""
+        if origin == 0:
+            return self
+        if not all(origin in by and max(by) > origin for by in self.values.values()):
+            return None
+        values = {seed: {g - origin: y for g, y in by.items() if g >= origin} for seed, by in self.values.items()}
+        errors = {seed: {g - origin: e for g, e in by.items() if g >= origin} for seed, by in self.errors.items()}
+        return History(values, errors)
+
+    def generations(self) -> list[int]:
+        return sorted({generation for by in self.values.values() for generation in by})
+
+
+def collect(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, History], list[str]]:
     """The series of each policy, and notes about rows that cannot be used."""
     values: dict[str, dict[int, dict[int, float]]] = {}
     errors: dict[str, dict[int, dict[int, Array]]] = {}
@@ -40,7 +83,7 @@ def collect(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Series], list[
             notes.append(f"{policy}: no generation 0 of seed {', '.join(map(str, lost))}; left out")
         kept = {seed: dict(sorted(one.items())) for seed, one in sorted(by.items()) if 0 in one and len(one) > 1}
         if kept:
-            series[policy] = Series(kept, errors.get(policy, {}))
+            series[policy] = History(kept, errors.get(policy, {}))
     return series, notes
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from collapse_cli.families import FAMILIES, SHARE, Headline, Measure, headline, headline_measure, measures_of
 from collapse_cli.findings.expectations import theory_at
 from collapse_cli.metrics.intervals import Interval
+from collapse_cli.report.contents import Contents
 from collapse_cli.report.figures import (
     TINY,
     Figure,
@@ -22,11 +23,10 @@ from collapse_cli.report.figures import (
     numbers_of,
     rounded,
 )
-from collapse_cli.report.markup import cells, heading, how_to_read, plot
-from collapse_cli.report.outline import Page
-from collapse_cli.report.pictures import Pictures, data_uri
-from collapse_cli.report.reading import Series, thinned
-from collapse_cli.report.tables import left_out
+from collapse_cli.report.generated_images import Pictures, data_uri
+from collapse_cli.report.html_elements import cells, heading, how_to_read, plot
+from collapse_cli.report.loading import Series, thinned
+from collapse_cli.report.summaries import left_out
 from collapse_cli.report.text import escaped, label, one_line
 
 PICTURE = 48  # pixels on the page that a generated image is high, about
@@ -37,16 +37,16 @@ LOWEST = 20.0  # times below a mean that its band may reach on a logarithmic axi
 LOG = '<button type="button" data-log="headline" aria-pressed="true">logarithmic axis</button>'
 
 
-def families(page: Page) -> None:
+def families(contents: Contents) -> None:
     """A section for each family: its headline measure, and the others below it."""
-    for index, learner in enumerate(page.learners):
-        series = page.of(learner)
-        title = page.title_of(learner)
+    for index, learner in enumerate(contents.learners):
+        series = contents.of(learner)
+        title = contents.title_of(learner)
         title = f"{title[:1].upper()}{title[1:]}, by generation"
         figure = headline_figure(series, learner, f"headline_{index}")
         if figure is None:
             continue
-        page.figures.append(figure)
+        contents.figures.append(figure)
         tools = f'<div class="tools">{LOG}</div>' if figure.group else ""
         said = [*left_out(series), *_thinning(series)]
         if any(trace["meta"]["role"] == "theory" for trace in figure.traces):
@@ -61,16 +61,16 @@ def families(page: Page) -> None:
             if measure.name != headline_of(learner).name
         ]
         named = [replace(one, name=f"family_{index}_{one.name}") for one in rest if one is not None]
-        page.add(f"family-{index}", escaped(title), inside + page.grid(named, "small"))
+        contents.add(f"family-{index}", escaped(title), inside + contents.grid(named, "small"))
 
 
-def own_of_text(page: Page) -> None:
+def own_of_text(contents: Contents) -> None:
     """What a family of text has beside the instruments of all of them."""
     for family in FAMILIES.values():
-        series = [one for one in page.texts if one.run.learner == family.name]
+        series = [one for one in contents.texts if one.run.learner == family.name]
         figures = [curve(measure, series) for measure in family.measures]
         if any(figures):
-            page.add(f"{family.name}s", family.own_title, page.grid(figures, "small"))
+            contents.add(f"{family.name}s", family.own_title, contents.grid(figures, "small"))
 
 
 def headline_of(learner: str) -> Headline:
@@ -182,10 +182,10 @@ def shown(one: Series, measure: Measure, *, log: bool) -> dict[int, Interval]:
     }
 
 
-def pictures(page: Page) -> None:
+def pictures(contents: Contents) -> None:
     """What the models generate: a strip of images a generation, a column a policy; the first seed's."""
     parts = []
-    for one in page.series:
+    for one in contents.series:
         strips = strips_of(one)
         if not strips:
             continue
@@ -206,7 +206,7 @@ def pictures(page: Page) -> None:
             "the spread of the latents falls.",
             "All but a few images of the first seed.",
         )
-        page.add("pictures", "What is generated", f'{reading}<div class="grid pairs">{"".join(parts)}</div>')
+        contents.add("pictures", "What is generated", f'{reading}<div class="grid pairs">{"".join(parts)}</div>')
 
 
 def strips_of(one: Series) -> dict[int, Pictures]:

@@ -15,7 +15,7 @@ from collapse_cli.findings.diagnosis import counted
 from collapse_cli.findings.expectations import COORDINATES, is_mixture, learner_of, planned_cells
 from collapse_cli.metrics.intervals import Interval, normal, over_seeds
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.report.pictures import Pictures
+from collapse_cli.report.generated_images import Pictures
 from collapse_cli.report.text import one_line
 
 NUMBERS = families.NUMBERS | set(COORDINATES)  # fields of which anything but a finite number is damage

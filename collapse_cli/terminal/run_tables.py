@@ -8,10 +8,10 @@ from typing import Any
 from collapse_cli.config import not_as_published
 from collapse_cli.config.cell import AXES
 from collapse_cli.findings import expectations
-from collapse_cli.findings.diagnosis import laws
-from collapse_cli.findings.diagnosis.grid import WORDS, Point, axes_of, points
 from collapse_cli.findings.diagnosis.headline import headline_of
 from collapse_cli.findings.diagnosis.mixtures import laws_of
+from collapse_cli.findings.grid import WORDS, Point, axes_of, points
+from collapse_cli.findings.scaling import description
 from collapse_cli.metrics import numbers
 from collapse_cli.metrics.intervals import logarithmic
 from collapse_cli.metrics.numbers import spread, value
@@ -107,11 +107,11 @@ def laws_table(rows: Sequence[Row], tree: Tree) -> Table | None:
         return None
     axes = [axis for axis in ("share", *AXES) if len({law.where.get(axis) for law in found}) > 1]
     table = Table("scaling laws: does more data help?")
-    table.caption = f"{laws.RULE}."
-    for name in (", ".join(WORDS.get(axis, axis) for axis in axes), *laws.HEADS):
+    table.caption = f"{description.RULE}."
+    for name in (", ".join(WORDS.get(axis, axis) for axis in axes), *description.HEADS):
         table.add_column(name, justify="right")
     for law in sorted(found, key=lambda one: tuple(one.where.get(axis, 0.0) for axis in axes))[:MOST_CELLS]:
-        table.add_row(", ".join(_number(law.where.get(axis)) for axis in axes), *laws.said(law))
+        table.add_row(", ".join(_number(law.where.get(axis)) for axis in axes), *description.cells_of(law))
     return table
 
 

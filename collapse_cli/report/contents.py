@@ -1,17 +1,17 @@
-"""The page as it is filled: sections and figures in the order they are made."""
+"""What stands on the page, as it is filled: sections and figures in the order they are made."""
 
 from collections.abc import Sequence
 
 from collapse_cli.families import Measure, headline
 from collapse_cli.findings.diagnosis import Diagnosis
-from collapse_cli.report.ahead import Forecast
 from collapse_cli.report.figures import Figure, curve
-from collapse_cli.report.markup import plot, section
-from collapse_cli.report.reading import Run, Series
+from collapse_cli.report.forecast import Forecast
+from collapse_cli.report.html_elements import plot, section
+from collapse_cli.report.loading import Run, Series
 from collapse_cli.report.text import one_line
 
 
-class Page:
+class Contents:
     """Sections and figures as they are made; a section without data leaves one line instead."""
 
     def __init__(

@@ -39,7 +39,7 @@ class Cause:
 
 
 @dataclass(frozen=True)
-class Sources:
+class Causes:
     """How much of the error each cause makes.
 
     Attributes:
@@ -65,7 +65,7 @@ class Sources:
         }
 
 
-def shares(rows: Mapping[str, Sequence[Mapping[str, Any]]], policy: str = "", field: str = FIELD) -> Sources | None:
+def shares(rows: Mapping[str, Sequence[Mapping[str, Any]]], policy: str = "", field: str = FIELD) -> Causes | None:
     """Each cause's share of the error at the last generation.
 
     Args:
@@ -107,7 +107,7 @@ def shares(rows: Mapping[str, Sequence[Mapping[str, Any]]], policy: str = "", fi
 
     together = [TOGETHER] if TOGETHER in rows else []
     interaction = {seed: excess[TOGETHER][seed] - sums[seed] for seed in seeds} if together else None
-    return Sources(
+    return Causes(
         last,
         tuple(seeds),
         {name: cause(name) for name in (BASELINE, *causes, *together)},

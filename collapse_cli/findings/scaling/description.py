@@ -13,7 +13,7 @@ RULE = (
 )
 
 
-def said(law: ScalingLaw) -> list[str]:
+def cells_of(law: ScalingLaw) -> list[str]:
     """Cells of a law, in the order of `HEADS`."""
     theory = "–" if law.theory is None else "none" if law.theory == 0 else value(law.theory)
     return [_plateau(law), theory, _exponent(law), _knee(law)]

@@ -10,7 +10,7 @@ from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report.paper import DRAWN
 
 
-def check(folders: Sequence[RunFolder], out: Path, figures: Path | None, *, markdown: bool = False) -> None:
+def check_writable(folders: Sequence[RunFolder], out: Path, figures: Path | None, *, markdown: bool = False) -> None:
     """Ask whether a report of these runs can be written there; nothing is changed.
 
     Args:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from collapse_cli.families import headline_measure
-from collapse_cli.findings.diagnosis.grid import WORDS, Point, amount, axes_of, points, words
 from collapse_cli.findings.diagnosis.headline import headline_of
 from collapse_cli.findings.expectations import theory_of
+from collapse_cli.findings.grid import WORDS, Point, amount, axes_of, points, words
 from collapse_cli.metrics.numbers import spread
 from collapse_cli.report.figures import TINY, Figure, Trace, apart, log_ticks, rounded
-from collapse_cli.report.reading import Run
+from collapse_cli.report.loading import Run
 from collapse_cli.report.text import label
 
 GROUPS = (

@@ -9,7 +9,7 @@ from collapse_cli.findings.forecast import forecast_rows, sentences, vocabulary_
 from collapse_cli.findings.forecast.sentences import limit, to_come, when
 from collapse_cli.metrics.numbers import value
 from collapse_cli.report.figures import Figure, Trace, layout_of, log_ticks, perplexities, rounded
-from collapse_cli.report.reading import Run, Series
+from collapse_cli.report.loading import Run, Series
 from collapse_cli.report.text import label
 
 FARTHEST = 20  # generation the fan reaches

@@ -1,4 +1,4 @@
-"""The report's tables as plain cells, for HTML and Markdown alike: at a glance, published numbers, time, provenance."""
+"""A run in lines and cells, for HTML and Markdown alike: at a glance, published numbers, time, provenance."""
 
 import math
 import re
@@ -13,8 +13,8 @@ from collapse_cli.findings.diagnosis import Diagnosis, diagnose_run, factors
 from collapse_cli.findings.expectations import judge, theory_at
 from collapse_cli.metrics.numbers import spread, value
 from collapse_cli.report.figures import bounded, perplexities
-from collapse_cli.report.reading import Run, Series, number, table
-from collapse_cli.report.text import one_line
+from collapse_cli.report.loading import Row, Run, Series, number, table
+from collapse_cli.report.text import LONGEST, one_line
 
 SHARES = {measure.name for measure in INSTRUMENTS if measure.unit == SHARE}
 NO_INTERVAL = "one seed: no interval"
@@ -125,6 +125,19 @@ def warned(runs: Sequence[Run]) -> list[tuple[Run, str, str, int]]:
         where = "; ".join(f"{one_line(name)}, {_generations(sorted(steps))}" for name, steps in there.items())
         said.append((runs[index], max((text for text, _ in rows), key=_first_number), where, len(rows)))
     return said
+
+
+def most_frequent(rows: Sequence[Row]) -> list[tuple[str, float, float | None]]:
+    """8-grams of a generation's seeds together: text, count, in how many samples; the ten most frequent."""
+    found: dict[str, tuple[float, float | None]] = {}
+    for row in rows:
+        for one in row.get("top_8grams") or []:
+            text = one["text"][:LONGEST]
+            count, held = found.get(text, (0.0, 0.0))
+            both = held + one["samples"] if held is not None and one["samples"] is not None else None
+            found[text] = (count + one["count"], both)
+    ranked = sorted(found.items(), key=lambda item: -item[1][0])
+    return [(text, count, held) for text, (count, held) in ranked[:10]]
 
 
 def published_table(runs: Sequence[Run]) -> list[Published]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from collapse_cli.findings.sources import Sources, shares
+from collapse_cli.findings.causes import Causes, shares
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -29,7 +29,7 @@ def made(last: int = 3, seeds: tuple[int, ...] = (0, 1, 2), noise: float = 0.0, 
     return rows
 
 
-def known(rows: Rows, **how: Any) -> Sources:
+def known(rows: Rows, **how: Any) -> Causes:
     found = shares(rows, **how)
     assert found is not None
     return found

@@ -1,0 +1,92 @@
+"""Maps of losses by how frequent tokens are, a map for every policy on one scale of colour."""
+
+from collections.abc import Sequence
+
+from collapse_cli.metrics.intervals import Interval
+from collapse_cli.metrics.numbers import spread
+from collapse_cli.report.figures import Figure, layout_of, rounded
+from collapse_cli.report.loading import Series
+
+
+def decile_maps(series: Sequence[Series]) -> list[Figure]:
+    """Loss by frequency decile against generation 0, a map per series, one scale of colour for all."""
+    found = {}
+    for one in series:
+        cells = {
+            (g, decile): there for decile in range(10) for g, there in one.means("nll_change_by_decile", decile).items()
+        }
+        if cells:
+            found[one.index] = cells
+    if not found:
+        return []
+    largest = max(abs(there.mean) for cells in found.values() for there in cells.values()) or 1.0
+    figures = []
+    for one in series:
+        if one.index not in found:
+            continue
+        cells = found[one.index]
+        generations = sorted({g for g, _ in cells})
+        z: list[list[float | None]] = []
+        marks: list[list[str]] = []
+        said = []
+        for decile in range(10):
+            row = [cells.get((g, decile)) for g in generations]
+            z.append([None if there is None else rounded(there.mean) for there in row])
+            sure = [_beyond_zero(one, g, decile, there) for g, there in zip(generations, row, strict=True)]
+            marks.append(["•" if yes else "" for yes in sure])
+            said.append([f"decile {decile + 1}", *(spread(there) for there in row)])
+        layout = layout_of("", 0)
+        layout["xaxis"] = {"title": {"text": "generation"}, "type": "category", "fixedrange": True}
+        layout["yaxis"] = {
+            "tickvals": [0, 4, 9],
+            "ticktext": ["frequent", "middle", "rare"],
+            "fixedrange": True,
+            "showgrid": False,
+        }
+        layout["hovermode"] = "closest"
+        trace = {
+            "type": "heatmap",
+            "x": [str(g) for g in generations],
+            "y": list(range(10)),
+            "z": z,
+            "zmin": -rounded(largest),
+            "zmax": rounded(largest),
+            "zmid": 0,
+            "text": marks,
+            "texttemplate": "%{text}",
+            "customdata": [[decile + 1] * len(generations) for decile in range(10)],
+            "hovertemplate": "generation %{x}, decile %{customdata}<br>%{z:+.3f} nats/token<extra></extra>",
+            "xgap": 1,
+            "ygap": 1,
+            "colorbar": {"thickness": 10, "title": {"text": "nats", "side": "right"}, "outlinewidth": 0, "len": 1},
+            "meta": {"s": one.index, "role": "heat"},
+        }
+        last = generations[-1]
+        at_last = [cells.get((last, decile)) for decile in (0, 9)]
+        figures.append(
+            Figure(
+                f"deciles_{one.index}",
+                one.label,
+                "",
+                "",
+                f"Change of loss by frequency decile against generation 0, {one.label}. At generation {last}: most "
+                f"frequent {spread(at_last[0])}, rarest {spread(at_last[1])} nats per token.",
+                [trace],
+                layout,
+                height=280,
+                series=one,
+                numbers=(["", *(f"generation {g}" for g in generations)], said),
+            )
+        )
+    return figures
+
+
+def _beyond_zero(one: Series, generation: int, decile: int, there: Interval | None) -> bool:
+    """Whether a change is further from 0 than its interval; over test rows where there is one seed."""
+    if there is None:
+        return False
+    if there.low is not None and there.high is not None:
+        return there.low > 0 or there.high < 0
+    errors = [row.get("nll_change_by_decile_se") for row in one.at(generation) if row["seed"] in one.counted]
+    error = errors[0][decile] if len(errors) == 1 and errors[0] is not None else None
+    return error is not None and abs(there.mean) > 1.96 * error
