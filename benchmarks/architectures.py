@@ -23,6 +23,7 @@ import torch
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from collapse_cli.config.tree import DecodeConfig, TrainConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import fallback
 from collapse_cli.lm.decode import try_out
@@ -259,8 +260,7 @@ def furthest(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:
 
 def continued(model: Any, prompts: Dataset, beams: int) -> torch.Tensor:
     """(rows, NEW) tokens."""
-    decode = {"beams": beams, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
-    decode |= {"length_penalty": 1.0, "min_new_tokens": -1}
+    decode = DecodeConfig(beams=beams)
     with tempfile.TemporaryDirectory() as folder:
         made = continue_rows(
             model, prompts, NEW, decode, dtype="float32", end=None, pad=PAD, seed=0, scratch=Path(folder)
@@ -312,7 +312,7 @@ def training_error(model: Any) -> tuple[float, str]:
         model.eval()
         note = "its training passes are random"
         wanted = slopes_alone(model, data)
-    work = _Work(model, {"clip": 0.0, "dtype": "float32"}, max(ROWS))
+    work = _Work(model, TrainConfig(clip=0.0, dtype="float32"), max(ROWS))
     with work.ready():
         work.gradients(data, 0, work.rows_at_once)
     error = furthest(slopes(model), wanted)

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from collapse_cli.config.tree import DecodeConfig, TrainConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import architecture
 from collapse_cli.lm import model as models
@@ -29,21 +30,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "opt125m": {"vocab_size": OPT_VOCABULARY},
 }
-PLAIN_DECODE: dict[str, Any] = {
-    "beams": 1,
-    "temperature": 0.0,
-    "top_k": 0,
-    "top_p": 1.0,
-    "repetition_penalty": 1.0,
-    "length_penalty": 1.0,
-    "min_new_tokens": -1,
-}
-DECODES: dict[str, dict[str, Any]] = {
-    "beams 5": PLAIN_DECODE | {"beams": 5},
-    "beams 5 penalty 3": PLAIN_DECODE | {"beams": 5, "repetition_penalty": 3.0},
-    "top-k 50": PLAIN_DECODE | {"temperature": 1.0, "top_k": 50},
-    "temperature 1": PLAIN_DECODE | {"temperature": 1.0},
-    "greedy": PLAIN_DECODE,
+DECODES = {
+    "beams 5": DecodeConfig(beams=5),
+    "beams 5 penalty 3": DecodeConfig(beams=5, repetition_penalty=3.0),
+    "top-k 50": DecodeConfig(beams=1, temperature=1.0, top_k=50),
+    "temperature 1": DecodeConfig(beams=1, temperature=1.0),
+    "greedy": DecodeConfig(beams=1),
 }
 END, PAD = 2, 1  # OPT's tokens
 
@@ -82,10 +74,11 @@ def stream_of(windows: int, context: int, stride: int, vocabulary: int) -> np.nd
     return tokens.reshape(-1)
 
 
-def train_settings(batch: int, dtype: str) -> dict[str, Any]:
+def train_settings(batch: int, dtype: str) -> TrainConfig:
     """One epoch in steps of `batch` rows; both sides clip at 1 and decay by 0.01."""
-    settings = {"epochs": 1, "lr": 1e-4, "batch_size": batch, "weight_decay": 0.01, "schedule": "linear", "min_lr": 0.0}
-    return settings | {"warmup": 0.0, "clip": 1.0, "dtype": dtype, "select": "last", "target": "continuation"}
+    return TrainConfig.model_validate(
+        {"epochs": 1, "lr": 1e-4, "batch_size": batch, "schedule": "linear", "dtype": dtype}
+    )
 
 
 def synchronize() -> None:
@@ -152,7 +145,3 @@ class Counts:
         passes = beams * (new_tokens - 1)
         attended = WIDTH * (WIDTH + 1) / 2 + beams * sum(WIDTH + i for i in range(1, new_tokens))
         return self.forward(WIDTH + passes, 1 + passes, attended)
-
-
-def beams_of(decode: Mapping[str, Any]) -> int:
-    return int(decode["beams"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import ours
 import plain
-from common import DECODES, WIDTH, Counts, beams_of, release
+from common import DECODES, WIDTH, Counts, release
 
 from collapse_cli.lm.memory import is_out_of_memory
 
@@ -85,14 +85,14 @@ class Comparison:
         def plainly(rows: int, at_once: int, new_tokens: int = WIDTH) -> float:
             return self.remote(plain.sample, plan.shape, dtype, decode, at_once, rows, new_tokens)
 
-        sizes = plan.sizes if beams_of(wanted) > 1 else plan.large_sizes
+        sizes = plan.sizes if wanted.beams > 1 else plan.large_sizes
         best, tried = self._best(sizes, lambda rows, size: plainly(rows, size, plan.trial_tokens))
         slower = WIDTH / plan.trial_tokens  # a whole sample takes longer than the trial's
         ours.sample(plan.shape, dtype, wanted, min(16, plan.rows), 8)  # warm
         rate = plan.rows / ours.sample(plan.shape, dtype, wanted, plan.rows)
         mine = Side(lambda rows: ours.sample(plan.shape, dtype, wanted, rows), self._units(rate, plan.rows))
         theirs = Side(lambda rows: plainly(rows, best), self._units(tried[best] / slower, best))
-        cost = self.counts.sampled(beams_of(wanted)) / WIDTH
+        cost = self.counts.sampled(wanted.beams) / WIDTH
         found = self._compare(mine, theirs, lambda rows: rows * WIDTH, cost)
         about = {"part": "sample", "what": decode, "dtype": dtype, "against": "generate"}
         return about | {"plain_batch": best, "tried": _per_token(tried, plan.trial_tokens)} | found

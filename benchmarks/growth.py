@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ours
-from common import DECODES, OPT_VOCABULARY, PLAIN_DECODE
+from common import DECODES, OPT_VOCABULARY
+
+from collapse_cli.config.tree import DecodeConfig
 
 BEAMS = (1, 2, 4, 8)
 NEW_TOKENS = (16, 32, 64, 128)
@@ -40,11 +42,11 @@ def measure(shape: str, dtype: str, rows: int, rounds: int) -> list[dict[str, An
 def _entries(shape: str, dtype: str, rows: int) -> dict[str, list[Entry]]:
     beams = DECODES["beams 5"]
 
-    def work(decode: dict[str, Any], count: int = rows, **rest: int) -> Callable[[], float]:
+    def work(decode: DecodeConfig, count: int = rows, **rest: int) -> Callable[[], float]:
         return lambda: ours.sample(shape, dtype, decode, count, **rest)
 
     return {
-        "beams": [(n, rows, work(PLAIN_DECODE | {"beams": n})) for n in BEAMS],
+        "beams": [(n, rows, work(DecodeConfig(beams=n))) for n in BEAMS],
         "new tokens, 5 beams": [(n, rows, work(beams, new_tokens=n)) for n in NEW_TOKENS],
         "rows, 5 beams": [(n * rows, n * rows, work(beams, n * rows)) for n in TIMES_ROWS],
         "vocabulary, 5 beams": [(n, rows, work(beams, vocabulary=n)) for n in VOCABULARIES],

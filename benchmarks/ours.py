@@ -1,12 +1,12 @@
 """Our side of the comparison: the engine's public calls. Every function returns the seconds its work took."""
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from common import END, PAD, SHAPES, WIDTH, fresh_model, rows_of, stream_of, timed, train_settings
 
+from collapse_cli.config.tree import DecodeConfig
 from collapse_cli.lm import sample as sampling
 from collapse_cli.lm import score as scoring
 from collapse_cli.lm.train import fit
@@ -20,7 +20,7 @@ def train(shape: str, dtype: str, batch: int, rows: int) -> float:
 
 
 def sample(
-    shape: str, dtype: str, decode: Mapping[str, Any], rows: int, new_tokens: int = WIDTH, vocabulary: int = 0
+    shape: str, dtype: str, decode: DecodeConfig, rows: int, new_tokens: int = WIDTH, vocabulary: int = 0
 ) -> float:
     """Continue `rows` prompts, as many together as the engine likes; no row ends early."""
     model = fresh_model(shape, dtype, vocabulary=vocabulary)

@@ -80,15 +80,15 @@ def sample(shape: str, dtype: str, decode: str, at_once: int, rows: int, new_tok
     model, wanted = fresh_model(shape, dtype), DECODES[decode]
     prompts = ids_of(rows, SHAPES[shape]["vocab_size"])
     drawn: dict[str, Any] = {"do_sample": False}
-    if wanted["temperature"] > 0:
-        drawn = {"do_sample": True, "temperature": wanted["temperature"], "top_k": wanted["top_k"], "top_p": 1.0}
+    if wanted.temperature > 0:
+        drawn = {"do_sample": True, "temperature": wanted.temperature, "top_k": wanted.top_k, "top_p": 1.0}
     model.generation_config = GenerationConfig()
     settings = GenerationConfig(
         max_new_tokens=new_tokens,
         min_new_tokens=new_tokens,
-        num_beams=wanted["beams"],
-        repetition_penalty=wanted["repetition_penalty"],
-        length_penalty=wanted["length_penalty"],
+        num_beams=wanted.beams,
+        repetition_penalty=wanted.repetition_penalty,
+        length_penalty=wanted.length_penalty,
         eos_token_id=END,
         pad_token_id=PAD,
         **drawn,

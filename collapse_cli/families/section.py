@@ -1,8 +1,9 @@
 """What every section of settings is: the tree of a configuration (`config.tree`) is made of them."""
 
 import types
+from collections.abc import Mapping
 from functools import cache
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -10,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from collapse_cli import files
 from collapse_cli.errors import written
 
+Settings = TypeVar("Settings", bound="Section")
 LARGEST = 2**63  # whole numbers beyond do not fit what they are used for
 
 
@@ -53,9 +55,22 @@ def added(default: Any, **rules: Any) -> Any:
 def for_key(section: BaseModel) -> dict[str, Any]:
     """A section as JSON, as the keys of stages have it: without the options that were added later and stand at their default.
 
-    What reads such parameters reads them as a section again, which puts the defaults back.
+    What reads such parameters reads them with `from_key`, which puts the defaults back.
     """
     return _without_neutral(section, section.model_dump(mode="json"))
+
+
+def from_key(kind: type[Settings], params: Mapping[str, Any]) -> Settings:
+    """The section that parameters of a stage were made from, by `for_key`.
+
+    Options that were added later and are not among them stand at their default, the neutral value. Others that are not
+    among them were left out because the stage does not depend on them: they cannot be read (AttributeError), for what a
+    stage reads has to be in its key.
+    """
+    section, (added_later, _) = kind(**params), _with_added(kind)
+    for name in kind.model_fields.keys() - params.keys() - added_later.keys():
+        del section.__dict__[name]
+    return section
 
 
 def _without_neutral(section: BaseModel, dumped: dict[str, Any]) -> dict[str, Any]:

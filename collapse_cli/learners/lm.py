@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from collapse_cli import metrics
+from collapse_cli.config.tree import DecodeConfig, TrainConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
+from collapse_cli.families.section import from_key
 from collapse_cli.learners import Resolved, text_inputs
 from collapse_cli.learners import text_measures as measures
 from collapse_cli.learners.continuations import cut_prompts
@@ -179,7 +181,7 @@ class LanguageModel:
 
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
         """Train on the rows; `train_loss` and more in `facts`."""
-        settings, width = self.settings["train"], data.arrays["tokens"].shape[1]
+        settings, width = from_key(TrainConfig, self.settings["train"]), data.arrays["tokens"].shape[1]
         valid_file = Path(self.hints["encoded"]) / "valid.safetensors"
         self.facts = training.fit(
             self._model,
@@ -189,7 +191,7 @@ class LanguageModel:
             scratch=scratch,
             valid=Dataset.load(valid_file) if valid_file.exists() else None,
             tell=lambda done, total: self._tell(
-                done * settings["batch_size"] * width, total * settings["batch_size"] * width, "tokens"
+                done * settings.batch_size * width, total * settings.batch_size * width, "tokens"
             ),
         )
 
@@ -212,7 +214,7 @@ class LanguageModel:
             self._model,
             cut,
             settings["new_tokens"],
-            settings["decode"],
+            from_key(DecodeConfig, settings["decode"]),
             dtype=settings["dtype"],
             end=end,
             pad=pad,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from collapse_cli.config.tree import DecodeConfig
 from collapse_cli.lm import pick, trial
 from collapse_cli.lm.memory import is_out_of_memory
 from collapse_cli.lm.search import Rules, Watch
@@ -74,7 +75,7 @@ def _tried(model: "PreTrainedModel", reach: int, beams: int, pad: int) -> tuple[
             seen: list[
                 tuple[torch.Tensor, torch.Tensor]
             ] = []  # a row without padding, and the scores of its next token
-            rules = Rules({"beams": beams, "length_penalty": 1.0, "repetition_penalty": 1.0}, new, new, None, pad)
+            rules = Rules(DecodeConfig(beams=beams), new, new, None, pad)
             try:
                 generate(model, prompts, sizes, None, rules, way, seen)
             except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError) as error:
@@ -190,9 +191,9 @@ def _generate(
         attention_mask=mask.long(),
         generation_config=GenerationConfig(
             max_new_tokens=rules.new_tokens,
-            num_beams=int(decode["beams"]),
+            num_beams=decode.beams,
             do_sample=False,
-            length_penalty=float(decode["length_penalty"]),
+            length_penalty=decode.length_penalty,
             eos_token_id=rules.end,
             pad_token_id=rules.pad,
             use_cache=way.cache,
@@ -275,6 +276,6 @@ class _DrawFromRow:
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (rows, vocabulary) that are 0 at the drawn token and -inf elsewhere."""
-        options = float(self.decode["temperature"]), int(self.decode["top_k"]), float(self.decode["top_p"])
+        options = self.decode.temperature, self.decode.top_k, self.decode.top_p
         drawn = pick.draw(scores.float(), self.uniforms[:, input_ids.shape[1] - self.prompt_width], *options)
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn[:, None], 0.0)

@@ -1,13 +1,14 @@
 """Sampling: continue rows of prompts, a batch at a time, in pieces that survive a kill."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from collapse_cli.config.tree import DecodeConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import checkpoint as checkpoints
 from collapse_cli.errors import InputError
@@ -38,7 +39,7 @@ def continue_rows(
     model: "PreTrainedModel",
     prompts: Dataset,
     new_tokens: int,
-    decode: Mapping[str, Any],
+    decode: DecodeConfig,
     *,
     dtype: str,
     end: int | None,
@@ -54,7 +55,7 @@ def continue_rows(
     Args:
         prompts: `tokens` (rows, width) and `lengths` (rows,); `stream` (rows,) numbers each row's own random
             numbers, so that its sample does not depend on which other rows are sampled, nor in what order.
-        decode: the fields of `config.DecodeConfig`.
+        decode: how the next token is chosen.
         dtype: of the arithmetic.
         end: the end-of-text token, after which a row is over.
         scratch: finished batches are kept here, so that a killed sampling goes on where it was.
@@ -67,11 +68,11 @@ def continue_rows(
         SampleError: when the model's logits are not finite, or there are more beams than tokens to choose from.
     """
     model.eval()
-    least = new_tokens if decode["min_new_tokens"] < 0 else int(decode["min_new_tokens"])
+    least = new_tokens if decode.min_new_tokens < 0 else decode.min_new_tokens
     rules = search.Rules(decode, new_tokens, least, end, pad)
-    if int(decode["beams"]) > vocabulary(model.config):
+    if decode.beams > vocabulary(model.config):
         raise SampleError(
-            f"sample.decode.beams = {decode['beams']} is more than the vocabulary of {vocabulary(model.config)}"
+            f"sample.decode.beams = {decode.beams} is more than the vocabulary of {vocabulary(model.config)}"
         )
     with ExitStack() as stack:
         stack.enter_context(fast_products(model.device))
@@ -79,7 +80,7 @@ def continue_rows(
         way: fallback.Way | None = fallback.WAYS[0]
         if trial.why_not:
             kind, reach = model.config.model_type, prompts.arrays["tokens"].shape[1] + new_tokens
-            way = fallback.find_way(model, reach, int(decode["beams"]), pad)
+            way = fallback.find_way(model, reach, decode.beams, pad)
             if way is None:
                 raise SampleError(
                     f"{kind} models cannot be sampled with rows of {reach} tokens: transformers' generate gives other "
@@ -111,7 +112,7 @@ def continue_rows(
 
 def rows_at_once(model: "PreTrainedModel", trial: Trial, width: int, rules: search.Rules) -> int:
     """How many prompts of `width` tokens are continued together."""
-    beams, kind = int(rules.decode["beams"]), model.device.type
+    beams, kind = rules.decode.beams, model.device.type
     if trial.why_not:
         room = FALLBACK_BYTES.get(kind, FALLBACK_BYTES["cuda"])
         return max(1, min(MOST_SEQUENCES["cpu"], room // (4 * vocabulary(model.config))) // beams)
@@ -129,7 +130,7 @@ class Batches:
     ) -> None:
         """`way`: how `generate` is asked; None: the engine samples."""
         self.model, self.way, self.rules, self.seed, self.dtype = model, way, rules, seed, dtype
-        self.beams = int(rules.decode["beams"])
+        self.beams = rules.decode.beams
         room = LOGITS_BYTES.get(model.device.type, LOGITS_BYTES["cuda"])
         self.at_once = max(2 * LEAST_ROWS, room // (4 * vocabulary(model.config)))
         self.decoder: Decoder | None = None
@@ -142,7 +143,7 @@ class Batches:
         ids = torch.from_numpy(filled.arrays["tokens"].astype(np.int64)).to(device)
         lengths = torch.from_numpy(filled.arrays["lengths"].astype(np.int64)).to(device)
         uniforms = None
-        if self.rules.decode["temperature"] > 0:
+        if self.rules.decode.temperature > 0:
             numbers = [_uniforms(self.seed, int(row), new_tokens) for row in filled.arrays["stream"]]
             uniforms = torch.from_numpy(np.stack(numbers)).to(device)
 

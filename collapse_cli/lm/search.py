@@ -1,11 +1,11 @@
 """From prompts to new tokens: greedy search and sampling token by token, and beam search."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from collapse_cli.config.tree import DecodeConfig
 from collapse_cli.lm import pick
 from collapse_cli.lm.decode import Decoder
 
@@ -17,13 +17,13 @@ class Rules:
     """How rows are continued.
 
     Attributes:
-        decode: the fields of `config.DecodeConfig`.
+        decode: how the next token is chosen.
         new_tokens, least: at most, and before an end-of-text token may come.
         end: the end-of-text token, after which a row is over; None when there is none.
         pad: what stands after it.
     """
 
-    decode: Mapping[str, Any]
+    decode: DecodeConfig
     new_tokens: int
     least: int
     end: int | None
@@ -31,7 +31,7 @@ class Rules:
 
     @property
     def penalty(self) -> float:
-        return float(self.decode["repetition_penalty"])
+        return self.decode.repetition_penalty
 
 
 class History:
@@ -104,7 +104,7 @@ def one_by_one(
             if uniforms is None:
                 tokens[part] = logits.argmax(dim=1)
             else:
-                options = float(decode["temperature"]), int(decode["top_k"]), float(decode["top_p"])
+                options = decode.temperature, decode.top_k, decode.top_p
                 tokens[part] = pick.draw(logits, uniforms[part, step], *options)
         watch.see(step, mass)
         tokens = torch.where(over, rules.pad, tokens)
@@ -186,7 +186,7 @@ class Finished:
     """The best sequences of each row that are over, and whether it can still get better ones."""
 
     def __init__(self, rows: int, beams: int, rules: Rules, device: torch.device) -> None:
-        self.beams, self.power = beams, float(rules.decode["length_penalty"])
+        self.beams, self.power = beams, rules.decode.length_penalty
         self.sequences = torch.full((rows, beams, rules.new_tokens), rules.pad, device=device)
         self.scores = torch.full((rows, beams), NEVER, device=device)
         self.over = torch.zeros(rows, beams, dtype=torch.bool, device=device)

@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from collapse_cli.config.tree import TrainConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import checkpoint as checkpoints
 from collapse_cli.errors import InputError
@@ -42,7 +43,7 @@ class TrainError(InputError):
 def fit(
     model: "PreTrainedModel",
     data: Dataset,
-    settings: Mapping[str, Any],
+    settings: TrainConfig,
     *,
     seed: int,
     scratch: Path,
@@ -52,7 +53,7 @@ def fit(
     """Train `model` in place on the rows of `data`.
 
     Args:
-        settings: the fields of `config.TrainConfig`, with `dtype` resolved.
+        settings: with `dtype` resolved.
         seed: of the order of rows and of dropout.
         scratch: where checkpoints are kept; a checkpoint found there is taken up.
         valid: rows to choose the best epoch by, for `select = "valid"`.
@@ -63,7 +64,7 @@ def fit(
     Raises:
         TrainError: when the loss is not finite, or the weights did not change.
     """
-    rows, batch, epochs = len(data), int(settings["batch_size"]), int(settings["epochs"])
+    rows, batch, epochs = len(data), settings.batch_size, settings.epochs
     if rows == 0:
         raise InputError("there are no rows to train on")
     if data.arrays["lengths"].max() < 2:
@@ -73,9 +74,7 @@ def fit(
         )
     steps_per_epoch = math.ceil(rows / batch)
     total = epochs * steps_per_epoch
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings["lr"], weight_decay=settings["weight_decay"], fused=True
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     before = _fingerprint(model)
     work = _Work(model, settings, int(data.arrays["lengths"].max()))
     checkpoint = Checkpoint(scratch / "checkpoint.safetensors", model, optimizer)
@@ -105,7 +104,7 @@ def fit(
                 )
             losses[epoch] = (losses[epoch][0] + loss, losses[epoch][1] + predicted)
             step += 1
-            if settings["select"] == "valid" and step % steps_per_epoch == 0:
+            if settings.select == "valid" and step % steps_per_epoch == 0:
                 best = _keep_best(model, valid, best, scratch / "best.safetensors")
             checkpoint.save_sometimes({"step": step, "losses": losses, "best": best, "rows_at_once": work.rows_at_once})
             tell(step, total)
@@ -126,22 +125,22 @@ def fit(
     }
 
 
-def learning_rate(settings: Mapping[str, Any], step: int, total: int, steps_per_epoch: int) -> float:
+def learning_rate(settings: TrainConfig, step: int, total: int, steps_per_epoch: int) -> float:
     """The learning rate of step `step` (from 0) of `total`.
 
     `cosine-epoch` is torch's CosineAnnealingLR(T_max=epochs) stepped once an epoch, as in the Nature code.
     """
-    lr, low = float(settings["lr"]), float(settings["min_lr"])
-    warm = int(settings["warmup"] * total)
+    lr, low = settings.lr, settings.min_lr
+    warm = int(settings.warmup * total)
     if step < warm:
         return lr * (step + 1) / (warm + 1)
-    if settings["schedule"] == "constant":
+    if settings.schedule == "constant":
         return lr
-    if settings["schedule"] == "cosine-epoch":
+    if settings.schedule == "cosine-epoch":
         part = (step // steps_per_epoch) / (total // steps_per_epoch)
     else:
         part = (step - warm) / max(1, total - warm)
-    fall = part if settings["schedule"] == "linear" else (1 - math.cos(math.pi * part)) / 2
+    fall = part if settings.schedule == "linear" else (1 - math.cos(math.pi * part)) / 2
     return lr + (low - lr) * fall
 
 
@@ -152,11 +151,11 @@ class _Work:
         rows_at_once: how many rows of full width one forward pass takes; less from where memory ran out.
     """
 
-    def __init__(self, model: "PreTrainedModel", settings: Mapping[str, Any], width: int) -> None:
+    def __init__(self, model: "PreTrainedModel", settings: TrainConfig, width: int) -> None:
         """`width`: the longest row, in tokens."""
-        self.model, self.width, self.clip = model, width, float(settings["clip"])
+        self.model, self.width, self.clip = model, width, settings.clip
         self.weights = list(model.parameters())
-        self.bf16 = settings["dtype"] == "bfloat16"
+        self.bf16 = settings.dtype == "bfloat16"
         self.plain_head, self.able = has_plain_head(model), abilities(model, width, gradients=True)
         tokens = TOKENS_AT_ONCE if model.device.type == "cpu" else _tokens_that_fit(model)
         if not self.plain_head:

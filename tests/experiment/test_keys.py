@@ -12,7 +12,7 @@ from collapse_cli.config.tree import Experiment, TrainConfig
 from collapse_cli.engine.stage import Plan, Stage
 from collapse_cli.experiment import kinds
 from collapse_cli.families.gaussian import GaussianConfig
-from collapse_cli.families.section import added, for_key
+from collapse_cli.families.section import added, for_key, from_key
 
 # by the code before modules moved into rooms (commit be2790c): a digest of the sorted keys of each preset, of its first variant
 BEFORE: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "keys_before.json").read_text())
@@ -104,11 +104,20 @@ def test_within_a_block_too() -> None:
 
 def test_what_is_left_out_is_there_again_when_it_is_read() -> None:
     assert "patience" not in for_key(LaterTrain())
-    assert LaterTrain.model_validate(for_key(LaterTrain(lr=1e-3))) == LaterTrain(lr=1e-3)
-    assert LaterTrain.model_validate(for_key(LaterTrain(patience=2))).patience == 2
+    assert from_key(LaterTrain, for_key(LaterTrain(lr=1e-3))) == LaterTrain(lr=1e-3)
+    assert from_key(LaterTrain, for_key(LaterTrain(patience=2))).patience == 2
     assert "patience" not in for_key(Inner())["both"]
     assert for_key(Inner(both=LaterTrain(patience=1)))["both"]["patience"] == 1
     assert for_key(TrainConfig()) == TrainConfig().model_dump(mode="json")
+
+
+def test_what_a_stage_leaves_out_of_its_key_cannot_be_read_in_it() -> None:
+    params = for_key(LaterTrain(lr=1e-3, target="full"))
+    del params["target"]
+    read = from_key(LaterTrain, params)
+    assert (read.lr, read.patience) == (1e-3, 0)
+    with pytest.raises(AttributeError, match="target"):
+        _ = read.target
 
 
 def test_the_rules_of_an_added_option_hold() -> None:

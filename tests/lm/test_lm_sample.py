@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.sampling import FAMILIES, chi_square, continued, decode, family, warped, wide_model
+from support.sampling import FAMILIES, chi_square, continued, family, warped, wide_model
 from support.tiny import END, KINDS, PAD, VOCABULARY, random_rows, rows_of, tiny_model
 
+from collapse_cli.config.tree import DecodeConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import sample
 from collapse_cli.lm.decode import Trial, try_out
@@ -221,7 +222,7 @@ def test_rows_at_once_are_bounded_by_memory_and_by_what_brings_something(monkeyp
     model, fits, not_ours = tiny_model("opt"), Trial("", 64), Trial("too odd", 0)
 
     def rows(beams: int, trial: Trial) -> int:
-        return rows_at_once(model, trial, 7, Rules(decode(beams=beams), NEW, NEW, END, PAD))
+        return rows_at_once(model, trial, 7, Rules(DecodeConfig(beams=beams), NEW, NEW, END, PAD))
 
     monkeypatch.setattr(sample, "free_bytes", lambda device: 1 << 40)
     assert [rows(beams, fits) for beams in (1, 5, 640, 641)] == [640, 128, 1, 1]

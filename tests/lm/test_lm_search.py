@@ -15,6 +15,7 @@ from support.sampling import FAMILIES, continued, family, generated, grouped
 from support.tiny import END, PAD, VOCABULARY, random_rows, rows_of, tiny_model
 
 from collapse_cli.config import load
+from collapse_cli.config.tree import DecodeConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import memory, sample
 from collapse_cli.lm.decode import try_out
@@ -119,7 +120,7 @@ def test_the_extremes_of_the_length_penalty_that_are_taken_still_rank_beams(new:
         low, high = map(float, re.findall(r"between (\S+) and (\S+) with", str(said.value))[0])
         edge = (low + 0.06 * abs(low)) if power < 0 else high * 0.94  # the message rounds
         load({"sample": {"new_tokens": new, "decode": {"length_penalty": edge, "min_new_tokens": 0}}}, "x")
-        rules = Rules({"length_penalty": edge}, new, 0, END, PAD)
+        rules = Rules(DecodeConfig(length_penalty=edge), new, 0, END, PAD)
         done = Finished(1, 2, rules, torch.device("cpu"))
         totals = torch.tensor([[-25.0 * new, -25.1 * new, -25.2 * new, -25.3 * new]])
         texts = torch.arange(4 * new).view(1, 4, new)

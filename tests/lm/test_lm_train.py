@@ -9,32 +9,31 @@ import numpy as np
 import pytest
 import torch
 from support.tiny import KINDS, VOCABULARY, random_rows, rows_of, tiny_model
-from support.training import SETTINGS, folder, identical, weights
+from support.training import SETTINGS, altered, folder, identical, weights
 from torch.nn import functional
 
+from collapse_cli.config.tree import TrainConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import train
 from collapse_cli.lm.train import TrainError, fit, learning_rate
 
 
-def reference(model: Any, data: Dataset, settings: dict[str, Any], seed: int) -> list[float]:
+def reference(model: Any, data: Dataset, settings: TrainConfig, seed: int) -> list[float]:
     """A plain loop over the same order of rows: one row at a time, torch's loss, AdamW and clipping.
 
     Trains `model` in place; returns the loss of each step, in nats per predicted token.
     """
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings["lr"], weight_decay=settings["weight_decay"], fused=False
-    )
-    size = settings["batch_size"]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=False)
+    size = settings.batch_size
     steps = math.ceil(len(data) / size)
     curve = []
     model.train()
-    for epoch in range(settings["epochs"]):
+    for epoch in range(settings.epochs):
         order = train._generator(seed, "order", epoch).permutation(len(data))
         for within in range(steps):
             for group in optimizer.param_groups:
                 step = epoch * steps + within
-                group["lr"] = learning_rate(settings, step, settings["epochs"] * steps, steps)
+                group["lr"] = learning_rate(settings, step, settings.epochs * steps, steps)
             summed, predicted = torch.zeros(()), 0
             for row in order[within * size : (within + 1) * size]:
                 length = int(data.arrays["lengths"][row])
@@ -44,15 +43,15 @@ def reference(model: Any, data: Dataset, settings: dict[str, Any], seed: int) ->
                 predicted += length - 1
             optimizer.zero_grad()
             (summed / predicted).backward()
-            if settings["clip"]:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip"])
+            if settings.clip:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
             optimizer.step()
             curve.append(summed.item() / predicted)
     return curve
 
 
 def fit_curve(
-    monkeypatch: pytest.MonkeyPatch, model: Any, data: Dataset, settings: dict[str, Any], seed: int, scratch: Path
+    monkeypatch: pytest.MonkeyPatch, model: Any, data: Dataset, settings: TrainConfig, seed: int, scratch: Path
 ) -> tuple[list[float], dict[str, Any]]:
     """The loss of each step of `fit`, and what it returns."""
     curve, step = [], train._step
@@ -74,7 +73,7 @@ def fit_curve(
 @pytest.mark.parametrize("clip", [0.0, 0.5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_equals_a_plain_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, clip: float) -> None:
-    data, settings = random_rows(14, 9, ragged=True), SETTINGS | {"clip": clip}
+    data, settings = random_rows(14, 9, ragged=True), altered(SETTINGS, clip=clip)
     mine, plain = tiny_model(kind, tied=kind != "llama"), tiny_model(kind, tied=kind != "llama")
     wanted = reference(plain, data, settings, seed=5)
     curve, facts = fit_curve(monkeypatch, mine, data, settings, 5, tmp_path)
@@ -128,7 +127,7 @@ def test_padding_is_ignored(tmp_path: Path) -> None:
 def test_accumulated_gradients_equal_those_of_the_large_batch(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plain_head: bool
 ) -> None:
-    data, settings = random_rows(20, 8), SETTINGS | {"batch_size": 10, "lr": 1e-3}
+    data, settings = random_rows(20, 8), altered(SETTINGS, batch_size=10, lr=1e-3)
     calls: list[int] = []
     summed_loss = train.summed_loss
     monkeypatch.setattr(train, "has_plain_head", lambda _: plain_head)
@@ -199,7 +198,7 @@ def test_a_training_is_the_same_for_the_same_seed_and_another_for_another(tmp_pa
 def test_bfloat16_trains_float32_weights_and_comes_near(tmp_path: Path) -> None:
     data = random_rows(8, 8)
     half, full = tiny_model("opt"), tiny_model("opt")
-    rough = fit(half, data, SETTINGS | {"dtype": "bfloat16"}, seed=1, scratch=folder(tmp_path / "half"))
+    rough = fit(half, data, altered(SETTINGS, dtype="bfloat16"), seed=1, scratch=folder(tmp_path / "half"))
     exact = fit(full, data, SETTINGS, seed=1, scratch=folder(tmp_path / "full"))
     assert {weight.dtype for weight in half.parameters()} == {torch.float32}
     assert rough["train_loss"] == pytest.approx(exact["train_loss"], rel=0.02)
@@ -213,13 +212,13 @@ def test_bfloat16_trains_float32_weights_and_comes_near(tmp_path: Path) -> None:
 def test_fifty_steps_follow_a_plain_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str) -> None:
     """In float32 to 1e-5, in bfloat16 to half a percent, with rows of unequal lengths, which are packed."""
     data = random_rows(20, 12, ragged=True)
-    settings = SETTINGS | {"epochs": 10, "lr": 1e-3, "clip": 1.0}
+    settings = altered(SETTINGS, epochs=10, lr=1e-3, clip=1.0)
     plain, mine, half = (tiny_model(kind) for _ in range(3))
     wanted = reference(plain, data, settings, seed=5)
     curve, _ = fit_curve(monkeypatch, mine, data, settings, 5, folder(tmp_path / "full"))
     assert len(curve) == 50
     assert curve == pytest.approx(wanted, rel=1e-5)
-    rough, _ = fit_curve(monkeypatch, half, data, settings | {"dtype": "bfloat16"}, 5, folder(tmp_path / "half"))
+    rough, _ = fit_curve(monkeypatch, half, data, altered(settings, dtype="bfloat16"), 5, folder(tmp_path / "half"))
     assert np.mean(rough[-5:]) == pytest.approx(np.mean(wanted[-5:]), rel=0.005)
     assert np.mean(wanted[-5:]) < 0.9 * np.mean(wanted[:5])
 
@@ -234,7 +233,7 @@ def test_rows_of_unequal_lengths_share_rows(monkeypatch: pytest.MonkeyPatch, tmp
 
     monkeypatch.setattr(train, "summed_loss", spy)
     data = rows_of(random_rows(4, 8).arrays["tokens"], np.array([8, 5, 3, 6]))
-    fit(tiny_model("opt"), data, SETTINGS | {"epochs": 1}, seed=1, scratch=tmp_path)
+    fit(tiny_model("opt"), data, altered(SETTINGS, epochs=1), seed=1, scratch=tmp_path)
     assert shapes == [(3, 8, True)]
 
 
@@ -242,7 +241,7 @@ def test_rows_of_unequal_lengths_share_rows(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def rates(total: int, steps_per_epoch: int, **settings: Any) -> list[float]:
-    return [learning_rate(SETTINGS | settings, step, total, steps_per_epoch) for step in range(total)]
+    return [learning_rate(altered(SETTINGS, **settings), step, total, steps_per_epoch) for step in range(total)]
 
 
 def of_torch(scheduler: Any, steps: int, lr: float = 0.1, **options: Any) -> list[float]:

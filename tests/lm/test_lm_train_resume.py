@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support.tiny import random_rows, rows_of, tiny_model
-from support.training import SETTINGS, folder, identical, weights
+from support.training import SETTINGS, altered, folder, identical, weights
 
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
@@ -37,7 +37,7 @@ def trained(
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Weights and facts of a training with dropout that is killed after these steps and begun again each time."""
     data, valid = random_rows(18, 7, ragged=True), random_rows(6, 7, seed=9)
-    settings = SETTINGS | changes
+    settings = altered(SETTINGS, **changes)
     for number, stop in enumerate((*stops, 0)):
         torch.manual_seed(number)  # the global random numbers are others in each process
         model = tiny_model("opt", dropout=0.2)
@@ -127,7 +127,7 @@ def test_a_checkpoint_holds_a_weight_once_and_is_no_pickle(tmp_path: Path) -> No
 
 def test_select_valid_keeps_the_weights_of_the_best_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the epochs 3.0, 2.0, 2.0 and 2.5 nats the second is the best, and the first that is as good as any."""
-    settings = SETTINGS | {"schedule": "constant", "warmup": 0.0}
+    settings = altered(SETTINGS, schedule="constant", warmup=0.0)
     data, valid, losses = random_rows(8, 8), random_rows(3, 8, seed=1), [3.0, 2.0, 2.0, 2.5]
 
     def score(model: Any, scored: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -137,9 +137,9 @@ def test_select_valid_keeps_the_weights_of_the_best_epoch(tmp_path: Path, monkey
         return np.array([loss * 2, loss * 5, loss * 7]), np.array([2, 5, 7])
 
     two, four = tiny_model("opt", dropout=0.1), tiny_model("opt", dropout=0.1)
-    fit(two, data, settings | {"epochs": 2}, seed=2, scratch=folder(tmp_path / "two"))
+    fit(two, data, altered(settings, epochs=2), seed=2, scratch=folder(tmp_path / "two"))
     monkeypatch.setattr(train, "score_blocks", score)
-    chosen = settings | {"epochs": 4, "select": "valid"}
+    chosen = altered(settings, epochs=4, select="valid")
     facts = fit(four, data, chosen, seed=2, scratch=folder(tmp_path / "four"), valid=valid)
     assert losses == []
     assert identical(weights(four), weights(two))
@@ -152,10 +152,10 @@ def test_the_best_epoch_is_remembered_over_an_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
     """Two epochs of two steps, of which the first is the better."""
-    settings = SETTINGS | {"schedule": "constant", "warmup": 0.0}
+    settings = altered(SETTINGS, schedule="constant", warmup=0.0)
     data, losses = random_rows(8, 8), {2: 2.0, 4: 3.0}
     one, two = tiny_model("opt"), tiny_model("opt")
-    fit(one, data, settings | {"epochs": 1}, seed=2, scratch=folder(tmp_path / "one"))
+    fit(one, data, altered(settings, epochs=1), seed=2, scratch=folder(tmp_path / "one"))
     step = [0]
 
     def tell(done: int, total: int) -> None:
@@ -166,7 +166,7 @@ def test_the_best_epoch_is_remembered_over_an_interruption(
         return np.array([losses[step[0] + 1]]), np.array([1])
 
     monkeypatch.setattr(train, "score_blocks", score)
-    scratch, chosen = folder(tmp_path / "two"), settings | {"select": "valid"}
+    scratch, chosen = folder(tmp_path / "two"), altered(settings, select="valid")
     with pytest.raises(Killed):
         fit(tiny_model("opt"), data, chosen, seed=2, scratch=scratch, valid=data, tell=tell)
     stop = 0
@@ -176,11 +176,11 @@ def test_the_best_epoch_is_remembered_over_an_interruption(
 
 def test_select_valid_scores_the_validation_rows_with_the_weights_of_each_epoch(tmp_path: Path) -> None:
     data, valid = random_rows(8, 8), random_rows(6, 8, seed=1, ragged=True)
-    settings = SETTINGS | {"schedule": "constant", "warmup": 0.0, "lr": 0.1}
+    settings = altered(SETTINGS, schedule="constant", warmup=0.0, lr=0.1)
     found = []
     for changes in ({"epochs": 1}, {"epochs": 2}, {"epochs": 3}, {"epochs": 3, "select": "valid"}):
         model = tiny_model("opt")
-        fit(model, data, settings | changes, seed=2, scratch=folder(tmp_path / str(len(found))), valid=valid)
+        fit(model, data, altered(settings, **changes), seed=2, scratch=folder(tmp_path / str(len(found))), valid=valid)
         nll, predicted = score_blocks(model, valid)
         found.append(nll.sum() / predicted.sum())
     assert len(set(found[:3])) == 3
@@ -189,27 +189,27 @@ def test_select_valid_scores_the_validation_rows_with_the_weights_of_each_epoch(
 
 def test_select_valid_needs_validation_text(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the data have no validation text"):
-        fit(tiny_model("opt"), random_rows(8, 6), SETTINGS | {"select": "valid"}, seed=1, scratch=tmp_path)
+        fit(tiny_model("opt"), random_rows(8, 6), altered(SETTINGS, select="valid"), seed=1, scratch=tmp_path)
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
 def test_a_loss_that_is_not_finite_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    settings = SETTINGS | {"lr": 1e38, "clip": 0.0, "warmup": 0.0, "epochs": 5}
+    settings = altered(SETTINGS, lr=1e38, clip=0.0, warmup=0.0, epochs=5)
     with pytest.raises(TrainError, match=r"the loss is (nan|inf) at step \d+ of 10; lower train\.lr"):
         fit(tiny_model("opt"), random_rows(8, 6), settings, seed=1, scratch=tmp_path)
 
 
 def test_weights_that_are_not_finite_after_the_last_step_are_an_error(tmp_path: Path) -> None:
     """One step only: its loss is finite, the weights after it are not."""
-    settings = SETTINGS | {"lr": 1e39, "epochs": 1, "batch_size": 8, "warmup": 0.0, "schedule": "constant"}
+    settings = altered(SETTINGS, lr=1e39, epochs=1, batch_size=8, warmup=0.0, schedule="constant")
     with pytest.raises(TrainError, match=r"train\.lr"):
         fit(tiny_model("opt"), random_rows(8, 6), settings, seed=1, scratch=tmp_path)
 
 
 def test_weights_that_did_not_change_are_an_error(tmp_path: Path) -> None:
-    settings = SETTINGS | {"lr": 1e-45, "min_lr": 0.0}
+    settings = altered(SETTINGS, lr=1e-45, min_lr=0.0)
     with pytest.raises(TrainError, match="training left every weight as it was"):
         fit(tiny_model("opt"), random_rows(8, 6), settings, seed=1, scratch=tmp_path)
 
@@ -280,7 +280,7 @@ def test_when_memory_runs_out_the_step_is_made_again_in_smaller_parts(
 ) -> None:
     """It runs out in the second of two parts, when there are gradients already, and wherever more than two rows are."""
     memory.warn_once.cache_clear()
-    data, settings = random_rows(12, 8), SETTINGS | {"batch_size": 12}
+    data, settings = random_rows(12, 8), altered(SETTINGS, batch_size=12)
     whole, parts, again = tiny_model("opt"), tiny_model("opt"), tiny_model("opt")
     wanted = fit(whole, data, settings, seed=3, scratch=folder(tmp_path / "whole"))
     calls: list[int] = []
@@ -332,7 +332,7 @@ def test_a_damaged_checkpoint_is_not_taken_up(
         fit(
             tiny_model("opt", dropout=0.2),
             data,
-            SETTINGS | {"select": "valid"},
+            altered(SETTINGS, select="valid"),
             seed=4,
             scratch=tmp_path,
             valid=valid,

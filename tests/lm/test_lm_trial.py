@@ -9,6 +9,7 @@ import torch
 from support.sampling import continued, grouped
 from support.tiny import PAD, VOCABULARY, rows_of
 
+from collapse_cli.config.tree import TrainConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import fallback, score, trial
 from collapse_cli.lm.decode import _written, try_out
@@ -140,7 +141,7 @@ def test_a_window_of_the_mask_alone_is_found_in_scoring_and_training() -> None:
     assert not abilities(model, 40, gradients=True).attends
     nll, _ = score.score_blocks(model, data)
     assert nll == pytest.approx(scored_alone(model, data), rel=1e-4)
-    settings = {"clip": 0.0, "dtype": "float32"}
+    settings = TrainConfig(clip=0.0, dtype="float32")
     _Work(model, settings, 40).gradients(data, 0, 7)
     found = [weight.grad.clone() for weight in model.parameters()]
     model.zero_grad()

@@ -73,7 +73,7 @@ MAY = {
     "theory": "errors",
     "simulate": "theory",
     "metrics": "errors",
-    "lm": "errors files data engine",
+    "lm": "errors files data engine config",
     "learners": "errors data engine config families metrics lm",
     "records": "errors where files engine config families",
     "tracking": "errors where config records",
@@ -90,7 +90,8 @@ MAY = {
 OF_THEM = {
     ("lm", "engine"): "engine.checkpoint",
     ("learners", "engine"): "engine.checkpoint",
-    ("learners", "config"): "config.cell",
+    ("learners", "config"): "config.cell config.tree config.families",
+    ("lm", "config"): "config.tree",
     ("findings", "experiment"): "experiment.policies",
     ("experiment", "engine"): "engine.stage engine.checkpoint",
     ("report", "engine"): "engine.sealed",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from support.tiny import END, KINDS, PAD, VOCABULARY, tiny_model
 
+from collapse_cli.config.tree import DecodeConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm.sample import continue_rows
 
@@ -64,21 +65,6 @@ def wide_model(seed: int = 0) -> Any:
     return OPTForCausalLM(config).eval()
 
 
-def decode(**changes: Any) -> dict[str, Any]:
-    """The fields of `config.DecodeConfig`; five beams and all rows equally long unless said otherwise."""
-    defaults: dict[str, Any] = {
-        "beams": 5,
-        "temperature": 0.0,
-        "top_k": 0,
-        "top_p": 1.0,
-        "repetition_penalty": 1.0,
-        "length_penalty": 1.0,
-        "min_new_tokens": -1,
-    }
-    assert changes.keys() <= defaults.keys()
-    return defaults | changes
-
-
 def continued(
     model: Any,
     prompts: Dataset,
@@ -91,13 +77,13 @@ def continued(
     tell: Any = lambda done, total: None,
     **how: Any,
 ) -> Dataset:
-    """Our sampling; `how` are fields of `decode`."""
+    """Our sampling; `how` are options of `DecodeConfig`."""
     if scratch is None:
         with TemporaryDirectory() as folder:
             return continued(model, prompts, Path(folder), new=new, seed=seed, end=end, dtype=dtype, tell=tell, **how)
     scratch.mkdir(parents=True, exist_ok=True)
     return continue_rows(
-        model, prompts, new, decode(**how), dtype=dtype, end=end, pad=PAD, seed=seed, scratch=scratch, tell=tell
+        model, prompts, new, DecodeConfig(**how), dtype=dtype, end=end, pad=PAD, seed=seed, scratch=scratch, tell=tell
     )
 
 

@@ -5,18 +5,25 @@ from typing import Any
 
 import torch
 
-SETTINGS: dict[str, Any] = {
-    "epochs": 2,
-    "lr": 3e-3,
-    "batch_size": 4,
-    "weight_decay": 0.1,
-    "schedule": "cosine",
-    "min_lr": 1e-4,
-    "warmup": 0.2,
-    "clip": 1.0,
-    "dtype": "float32",
-    "select": "last",
-}
+from collapse_cli.config.tree import TrainConfig
+
+SETTINGS = TrainConfig(
+    epochs=2,
+    lr=3e-3,
+    batch_size=4,
+    weight_decay=0.1,
+    schedule="cosine",
+    min_lr=1e-4,
+    warmup=0.2,
+    clip=1.0,
+    dtype="float32",
+    select="last",
+)
+
+
+def altered(settings: TrainConfig, **changes: Any) -> TrainConfig:
+    """Other settings; values that a user may not ask for, too."""
+    return settings.model_copy(update=changes)
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
