@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from collapse_cli.cli import looking, once, theory
+from collapse_cli.cli import looking, once, theory, viewing
 from collapse_cli.cli.looking import Json, Runs, place, warn_of_damage
 from collapse_cli.errors import how_many
 from collapse_cli.terminal import text as terminal
@@ -275,5 +275,6 @@ def forecast(
     print_forecast(terminal.console(), found)
 
 
+app.command()(viewing.view)
 app.add_typer(theory.app, name="theory")
 looking.add_to(app)

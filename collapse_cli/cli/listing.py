@@ -5,9 +5,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from collapse_cli.records.listing import few, seeds_said
 from collapse_cli.terminal.text import Table, safe, short
-
-MOST_NAMED = 4  # policies or seeds of a run that the table names; of more, how many there are
 
 
 def table(found: Sequence[Mapping[str, Any]], folder: Path) -> Table:
@@ -22,24 +21,12 @@ def table(found: Sequence[Mapping[str, Any]], folder: Path) -> Table:
             short(one["name"]),
             short(one["learner"]),
             f"{one['done']} of {one['planned']} {unit}",
-            _named(one["policies"]) if one["kind"] == "generational" else "",
-            _seeds(one["seeds"]),
+            short(few(one["policies"])) if one["kind"] == "generational" else "",
+            short(seeds_said(one["seeds"])),
             short(one["status"]),
             _local(one["updated"]),
         )
     return made
-
-
-def _named(names: Sequence[str]) -> str:
-    rest = len(names) - MOST_NAMED
-    return short(", ".join(names[:MOST_NAMED])) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    """0-9 for ten in a row."""
-    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
-        return f"{seeds[0]}-{seeds[-1]}"
-    return _named([str(seed) for seed in seeds])
 
 
 def _local(time: str) -> str:

@@ -1,5 +1,6 @@
 """The runs of a folder, as far as their files tell: the state of each, how far it is, its policies and seeds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ from collapse_cli.config.cell import cells
 from collapse_cli.errors import ConfigError
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import names_of_runs
+
+MOST_NAMED = 4  # policies or seeds of a run that its line names; of more, how many there are
 
 
 def runs_in(folder: Path) -> list[dict[str, Any]]:
@@ -51,3 +54,16 @@ def facts_of(folder: Path, name: str) -> dict[str, Any]:
         "updated": str(record["updated"]),
         "error": str(record.get("error", "")),
     }
+
+
+def few(names: Sequence[str]) -> str:
+    """`keep-0, keep-10`; of many the first, and how many more there are."""
+    rest = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def seeds_said(seeds: Sequence[int]) -> str:
+    """As `few`; 0-9 for ten in a row."""
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"{seeds[0]}-{seeds[-1]}"
+    return few([str(seed) for seed in seeds])

@@ -81,8 +81,9 @@ MAY = {
     "findings": "errors where config families metrics theory records experiment",
     "terminal": "errors where config families metrics simulate records findings",
     "report": "errors where files engine config families metrics records findings",
+    "view": "errors metrics records report",
     "run": "errors where files process data engine config families metrics lm learners records tracking experiment findings terminal report",
-    "cli": "errors where files process engine config metrics lm theory simulate records findings terminal report run",
+    "cli": "errors where files process engine config metrics lm theory simulate records findings terminal report view run",
     "__main__": "errors process terminal cli",
     "": "",
 }
@@ -96,6 +97,7 @@ OF_THEM = {
     ("experiment", "engine"): "engine.stage engine.checkpoint",
     ("report", "engine"): "engine.sealed",
     ("cli", "metrics"): "metrics.numbers",
+    ("view", "metrics"): "metrics.numbers",
 }
 
 
@@ -133,6 +135,7 @@ READERS = {
     "records",
     "tracking",
     "simulate",
+    "view",
 }
 
 

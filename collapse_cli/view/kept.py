@@ -1,0 +1,72 @@
+"""What is made of files and kept until they change: at most one is made at a time, and no more often than its making allows."""
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Made = TypeVar("Made")
+REST = 10.0  # times as long as the last making took, until the next one of the same thing may begin
+LONGEST_REST = 30.0  # seconds
+
+
+@dataclass(frozen=True)
+class _Entry(Generic[Made]):
+    stamp: Hashable
+    made: Made
+    rests_until: float
+
+
+class Kept(Generic[Key, Made]):
+    """Values by key, each made anew when the stamp of its files is another one; threads may share it."""
+
+    def __init__(
+        self,
+        make: Callable[[Key], Made],
+        stamp: Callable[[Key], Hashable],
+        most: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nothing is made before it is asked for.
+
+        Args:
+            make: what makes a value; it must not raise.
+            stamp: what says whether the files of a value are still those it was made of.
+            most: how many values are kept; of more, those asked for last.
+        """
+        self._make, self._stamp, self._most, self._clock = make, stamp, most, clock
+        self._entries: OrderedDict[Key, _Entry[Made]] = OrderedDict()
+        self._making = threading.Lock()
+
+    def version(self, key: Key) -> str:
+        """A name for the value that `get` would return now; another value has another one."""
+        stamp = self._stamp(key)
+        entry = self._entries.get(key)
+        return _name(entry.stamp if entry and self._will_do(entry, stamp) else stamp)
+
+    def get(self, key: Key) -> tuple[str, Made]:
+        """The value with its `version`. Whoever asks while it is made waits for the one that is being made."""
+        with self._making:
+            stamp = self._stamp(key)  # before it is made: what is written meanwhile makes it old
+            entry = self._entries.get(key)
+            if entry is None or not self._will_do(entry, stamp):
+                began = self._clock()
+                made = self._make(key)
+                now = self._clock()
+                entry = _Entry(stamp, made, now + min(LONGEST_REST, REST * (now - began)))
+                self._entries[key] = entry
+            self._entries.move_to_end(key)
+            while len(self._entries) > self._most:
+                self._entries.popitem(last=False)
+            return _name(entry.stamp), entry.made
+
+    def _will_do(self, entry: _Entry[Made], stamp: Hashable) -> bool:
+        return entry.stamp == stamp or self._clock() < entry.rests_until
+
+
+def _name(stamp: Hashable) -> str:
+    return hashlib.sha256(repr(stamp).encode()).hexdigest()[:16]

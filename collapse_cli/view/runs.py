@@ -1,0 +1,117 @@
+"""Which runs may be looked at, and in which state each is."""
+
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collapse_cli.records.listing import facts_of
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.records.runs import can_be_named, names_of_runs
+from collapse_cli.view.kept import Kept
+
+SHOWN = ("run.json", "metrics.jsonl")  # a page is made anew when one of these changes
+WRITTEN = (*SHOWN, "events.jsonl")  # by a run at work
+AT_WORK = 60.0  # seconds since a file of it was written for which a run that has not ended is taken to be at work
+MOST_RUNS = 1000  # whose facts are kept
+# status of run.json -> what a reader is told, and how good that is
+STATES = {
+    "success": ("finished", "good"),
+    "error": ("ended with an error", "bad"),
+    "interrupted": ("interrupted", "open"),
+    "damaged": ("damaged", "bad"),
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """A run, as its line in the list says it.
+
+    Attributes:
+        facts: as `records.listing` has them.
+        said: what a reader is told of its state.
+        kind: `good`, `open` or `bad`.
+        changed: when one of its files was last written, in seconds since 1970; 0: unknown.
+        linked: whether there is a page about it.
+    """
+
+    name: str
+    facts: Mapping[str, Any]
+    said: str
+    kind: str
+    changed: float
+    linked: bool
+
+    @property
+    def ended(self) -> bool:
+        return self.facts["status"] in ("success", "error", "interrupted")
+
+
+class Runs:
+    """The runs of a folder, whichever there are at the moment; or those that were named, and no others."""
+
+    def __init__(self, folder: Path, named: Sequence[RunFolder] = ()) -> None:
+        """Runs of one name from several folders are told apart by `~2`, `~3` after it, which no run's name has."""
+        self.folder = folder
+        self._named: dict[str, RunFolder] = {}
+        for one in named:
+            times = sum(other.name == one.name for other in self._named.values())
+            if all(other.path != one.path for other in self._named.values()):
+                self._named[f"{one.name}~{times + 1}" if times else one.name] = one
+        self._facts = Kept(_facts, lambda run: stamp([run], SHOWN), MOST_RUNS)
+
+    @property
+    def chosen(self) -> list[str]:
+        """The names of the runs that were named; none where all of the folder are shown."""
+        return list(self._named)
+
+    def names(self) -> list[str]:
+        """The names of all runs there are now, those that no page can be about too."""
+        return list(self._named) or names_of_runs(self.folder)
+
+    def find(self, names: Sequence[str]) -> list[RunFolder] | None:
+        """The runs of these names; None unless each is one of `names`, once."""
+        there = self.names()
+        if len(set(names)) != len(names) or not names or any(name not in there for name in names):
+            return None
+        if self._named:
+            return [self._named[name] for name in names]
+        return [RunFolder(self.folder, name) for name in names] if all(map(can_be_named, names)) else None
+
+    def state(self, name: str) -> State:
+        """In which state the run of a name is."""
+        run = self._named.get(name)
+        path = run.path if run else self.folder / name
+        _, facts = self._facts.get(path)
+        changed = _changed(path)
+        said, kind = STATES.get(facts["status"], ("at work, or killed", "open"))
+        if facts["status"] == "started" and time.time() - changed < AT_WORK:
+            said = "at work"
+        return State(name, facts, said, kind, changed, bool(run) or can_be_named(name))
+
+    def states(self) -> list[State]:
+        """All runs, the one that changed last first."""
+        return sorted(map(self.state, self.names()), key=lambda one: (-one.changed, one.name))
+
+
+def stamp(paths: Sequence[Path], names: Sequence[str]) -> Hashable:
+    """What tells whether files of run folders are still the same: for each its inode, size and time; None where there is none."""
+    return tuple(_stamp(path / name) for path in paths for name in names)
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        found = file.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _changed(run: Path) -> float:
+    found = [one[2] for name in WRITTEN if (one := _stamp(run / name)) is not None]
+    return max(found, default=0) / 1e9
+
+
+def _facts(run: Path) -> dict[str, Any]:
+    return facts_of(run.parent, run.name)
