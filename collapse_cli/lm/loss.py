@@ -42,21 +42,23 @@ class _Softmax:
         size = max(1, TILE_BYTES.get(states.device.type, TILE_BYTES["cuda"]) // states.dtype.itemsize)
         chosen = torch.empty(len(states), dtype=torch.float32, device=states.device)
         tops, masses = [], []
-        small = len(states) > 0 and _largest_norm(states) * _largest_norm(weight) < LARGEST
+        small = len(states) > 0 and float(_largest_norm(states) * _largest_norm(weight)) < LARGEST
         self.tiles: list[tuple[int, int, torch.Tensor]] = []
         for first in range(0, len(weight), size):
             last = min(first + size, len(weight))
             scores = product(states, weight[first:last].T)
-            here = ((labels >= first) & (labels < last)).nonzero().squeeze(1)
-            column = labels[here] - first
-            chosen[here] = scores[here, column].float()
+            here = (labels >= first) & (labels < last)  # masks, not places: nothing here waits for a GPU
+            column = (labels - first).clamp_(0, last - first - 1)[:, None]
+            chosen = torch.where(here, scores.gather(1, column).squeeze(1).float(), chosen)
             if small:
                 tops.append(torch.zeros_like(chosen))
             else:
                 top = scores.amax(dim=1, keepdim=True)
                 tops.append(top.squeeze(1).float())
                 scores.sub_(top)
-            scores.exp_()[here, column] = 0  # so that a label that is nearly certain drowns no others
+            scores.exp_()
+            # without the label's own, so that one that is nearly certain drowns no others
+            scores.scatter_(1, column, scores.gather(1, column).masked_fill_(here[:, None], 0))
             masses.append(scores.sum(dim=1).float())
             if keep:
                 self.tiles.append((first, last, scores))
@@ -70,8 +72,9 @@ class _Softmax:
         self.missing = (rest / mass)[:, None]
 
 
-def _largest_norm(rows: torch.Tensor) -> float:
-    return float(torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).amax())
+def _largest_norm(rows: torch.Tensor) -> torch.Tensor:
+    norms: torch.Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
+    return norms.amax()
 
 
 def _groups(where: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
@@ -120,7 +123,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     # written the first time, so that nothing has to be zeroed
                     weight_gradient[first:last].copy_(part) if number == 0 else weight_gradient[first:last].add_(part)
             if weight_gradient is not None:
-                weight_gradient.index_add_(0, wanted, exact.mul_(missing))
+                exact.mul_(missing)
+                if rows.device.type == "cpu":
+                    weight_gradient.index_add_(0, wanted, exact)
+                else:  # slower on a CPU, but on a GPU it gives the same bits each time
+                    weight_gradient.index_put_((wanted,), exact, accumulate=True)
             if hidden_gradient is not None:
                 hidden_gradient[group] = slope
         if weight_gradient is not None:

@@ -90,6 +90,8 @@ def continue_rows(
         if dtype == "bfloat16":
             model = model.to(torch.bfloat16)
         step = rows_at_once(model, trial, prompts.arrays["tokens"].shape[1], rules)
+        if model.device.type == "cuda":
+            step = evenly(step, len(prompts))
         batches = Batches(model, None if not trial.why_not else way, rules, seed, dtype)
         done = _Pieces(scratch, len(prompts))
         while (start := done.next_row()) < len(prompts):
@@ -120,6 +122,12 @@ def rows_at_once(model: "PreTrainedModel", trial: Trial, width: int, rules: sear
     size = slots * trial.states * int(next(model.parameters()).element_size())
     fit = int(MEMORY_SHARE * free_bytes(model.device)) // size
     return max(1, min(fit, MOST_SEQUENCES.get(kind, MOST_SEQUENCES["cuda"]) // beams))
+
+
+def evenly(step: int, rows: int) -> int:
+    """Rows of a batch, at most `step`, for batches of one size that are all nearly full: a GPU records steps for that size."""
+    batches = max(1, -(-rows // step))
+    return max(min(step, LEAST_ROWS), -(-rows // batches))
 
 
 class Batches:

@@ -312,7 +312,6 @@ def test_a_prompt_s_padding_is_not_penalized_as_if_it_were_text() -> None:
 def test_a_gpu_gives_the_tokens_of_a_cpu(name: str, beams: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several batches over recorded steps, slots dropped in between, the last batch not full."""
     monkeypatch.setattr(sample, "MOST_SEQUENCES", {"cpu": 640, "cuda": 8 * beams})
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     model, prompts = copy.deepcopy(family(name)), random_rows(21, 7, seed=4, ragged=True)
     wanted = continued(model, prompts, new=40, beams=beams, min_new_tokens=20)
     found = continued(model.to("cuda"), prompts, new=40, beams=beams, min_new_tokens=20)
