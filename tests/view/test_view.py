@@ -233,8 +233,8 @@ TARGETS = (
     *("/page/linked", "/page/store", "/page/quick,linked", "/page/quick,", "/page/,quick", "/page/quick,quick"),
     *(
         "/look/page.html",
-        "/look/../server.py",
-        "/look/%2e%2e/server.py",
+        "/look/../frame.html",
+        "/look/%2e%2e/frame.html",
         "/look/",
         "/look/none.css",
         "/look/view.css/x",
