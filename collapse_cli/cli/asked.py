@@ -47,7 +47,7 @@ def experiment(
     given: dict[str, Any] = {key: value for key, value in loop.items() if value is not None}
     if seeds is not None:
         given["seeds"] = config.parse_seeds(seeds)
-    others = [policy for policy in made.loop.policies if policy not in given.get("policies", made.loop.policies)]
+    own = made.loop.policies
     tree = config.merge(tree, {"loop": given} if given else {})
     config.refuse_options(tree, loop, model)
     if model is not None:
@@ -62,7 +62,10 @@ def experiment(
     flags += [key for key, value in (("model.source", model), ("data.source", data)) if value is not None]
     config.refuse_unread(over, tree, "the command line", flags)
     made = config.load(tree, "the command line")
-    instead = f"only {', '.join(given['policies'])}, without {', '.join(others)} of {where}" if others else ""
+    others = [str(policy) for policy in own if policy not in made.loop.policies] if "policies" in given else []
+    instead = (
+        f"only {', '.join(map(str, made.loop.policies))}, without {', '.join(others)} of {where}" if others else ""
+    )
     return made, path.stem, instead
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli import families
+from collapse_cli.config.policies import Rule
 from collapse_cli.config.tree import DataConfig, Experiment
 from collapse_cli.config.words import leaves
 from collapse_cli.families import FAMILIES
@@ -87,8 +88,8 @@ def makes_tokenizer(one: Experiment) -> bool:
     return bool(one.model.config) or one.model.source.endswith(".json")
 
 
-def _uses(one: Experiment, *rules: str) -> bool:
-    return any(policy.startswith(rules) for policy in one.loop.policies)
+def _uses(one: Experiment, *rules: Rule) -> bool:
+    return any(policy.rule in rules for policy in one.loop.policies)
 
 
 def _grid(one: Experiment) -> families.Grid | None:

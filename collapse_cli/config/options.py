@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from collapse_cli.config.families import Families
 from collapse_cli.config.meaning import READS, within
 from collapse_cli.config.tree import Experiment
-from collapse_cli.families.section import Section
+from collapse_cli.families.section import Parsed, Section
 
 PLAIN = {bool: "true or false", int: "whole number", float: "number", str: "text"}
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -85,6 +85,8 @@ def _option(key: str, field: FieldInfo) -> Option:
 def _type(kind: Any, limits: str) -> str:
     if kind in PLAIN:
         return PLAIN[kind] + (f" {limits}" if limits else "")
+    if isinstance(kind, type) and issubclass(kind, Parsed):
+        return PLAIN[str]
     origin, inner = get_origin(kind), get_args(kind)
     if str(origin) == "typing.Literal":
         return ", ".join(map(str, inner[:-1])) + f" or {inner[-1]}" if len(inner) > 1 else str(inner[0])
@@ -116,7 +118,7 @@ def _number(limit: float) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str):
+    if isinstance(value, str | Parsed):
         return f'"{value}"'
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(_toml, value))}]"

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from collapse_cli import files
 from collapse_cli.config.families import DRAWN, BlobsConfig, Families, RegressionConfig
+from collapse_cli.config.policies import Policy
 from collapse_cli.families import DEFAULT, FAMILIES
 from collapse_cli.families.section import Section
 
@@ -21,7 +22,9 @@ class LoopConfig(Section):
 
     generations: int = Field(default=9, ge=0, le=1_000_000)
     """The last generation: 9 means generations 0..9, ten models, nine of them fitted on a mixed corpus."""
-    policies: tuple[str, ...] = Field(default=("keep-0", "keep-10", "keep-20"), min_length=1, max_length=1000)
+    policies: tuple[Policy, ...] = Field(
+        default=(Policy("keep", 0.0), Policy("keep", 10.0), Policy("keep", 20.0)), min_length=1, max_length=1000
+    )
     """How each generation's corpus is mixed: keep-P, fresh-P, accumulate, accumulate-subsample."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1, max_length=10_000)
     """One complete repetition of the experiment for each seed."""
@@ -284,7 +287,7 @@ class Experiment(Families):
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":
         for name, values in (("policies", self.loop.policies), ("seeds", self.loop.seeds)):
-            if len(set(values)) < len(values):
+            if len(set(map(str, values))) < len(values):
                 raise ValueError(f"loop.{name} names one twice: {', '.join(map(str, values))}")
         if self.model.tokenizer != "words" and self.data.source != "zipf" and self.model.vocab_size < 260:
             raise ValueError(

@@ -6,7 +6,6 @@ from typing import Any
 from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Generation, Plan
-from collapse_cli.experiment import policies
 from collapse_cli.experiment.stages.block import block_stage
 from collapse_cli.experiment.stages.data import data_stage
 from collapse_cli.where import Where
@@ -15,13 +14,12 @@ from collapse_cli.where import Where
 def plan(config: Experiment, hints: Mapping[str, Any], size: int) -> Plan:
     """The stages of an experiment in blocks of `size` generations; generation 0 is a block of its own, of all policies."""
     made, loop = Plan(), config.loop
-    mixers = {name: policies.parse(name) for name in loop.policies}
     summarises = learners.learner_class(config.learner).summarises
     for seed in loop.seeds:
         data = data_stage(config, hints, seed)
         first = block_stage(config, hints, None, {"data": data}, seed, 0, 0)
-        for name, policy in mixers.items():
-            where = Where(name, seed, 0)
+        for policy in loop.policies:
+            where = Where(policy.name, seed, 0)
             made.add(data, where)
             blocks = [made.add(first, where)]
             made.generations.append(Generation(where, first, first, part=0))
@@ -31,9 +29,9 @@ def plan(config: Experiment, hints: Mapping[str, Any], size: int) -> Plan:
                 if policy.accumulates and not (policy.rule == "accumulate" and summarises):
                     inputs |= {f"made-{i:05d}": block for i, block in enumerate(blocks[1:], 1)}
                 block = block_stage(config, hints, policy, inputs, seed, start, last)
-                blocks.append(made.add(block, Where(name, seed, start)))
+                blocks.append(made.add(block, Where(policy.name, seed, start)))
                 made.generations += [
-                    Generation(Where(name, seed, generation), block, block, part=generation - start)
+                    Generation(Where(policy.name, seed, generation), block, block, part=generation - start)
                     for generation in range(start, last + 1)
                 ]
     return made

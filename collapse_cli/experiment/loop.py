@@ -10,9 +10,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from collapse_cli import learners
 from collapse_cli.config import Experiment
+from collapse_cli.config.policies import Policy
 from collapse_cli.engine.stage import Generation, Plan, Stage
-from collapse_cli.experiment import policies
-from collapse_cli.experiment.policies import Policy
 from collapse_cli.experiment.stages.data import data_stage
 from collapse_cli.experiment.stages.eval import eval_stage
 from collapse_cli.experiment.stages.examine import examine_stage
@@ -95,14 +94,13 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
     made, loop = Plan(), config.loop
     for seed in loop.seeds:
         data = data_stage(config, hints, seed)  # one for all seeds, but where the source is a distribution
-        lines = [Lineage[Stage, Stage, Stage](policies.parse(name), loop.init, data) for name in loop.policies]
-        plannings = [
-            Planning(made, config, hints, data, name, line.policy, seed)
-            for name, line in zip(loop.policies, lines, strict=True)
+        lines = [
+            (Lineage[Stage, Stage, Stage](policy, loop.init, data), Planning(made, config, hints, data, policy, seed))
+            for policy in loop.policies
         ]
         for generation in range(loop.generations + 1):
-            for line, planning in zip(lines, plannings, strict=True):
-                step(line, planning, generation)
+            for line, verbs in lines:
+                step(line, verbs, generation)
     return made
 
 
@@ -115,12 +113,11 @@ class Planning(Verbs[Stage, Stage, Stage]):
         config: Experiment,
         hints: Mapping[str, Any],
         data: Stage,
-        name: str,
         policy: Policy,
         seed: int,
     ) -> None:
         self.plan, self.config, self.hints, self.data = plan, config, hints, data
-        self.name, self.policy, self.seed = name, policy, seed
+        self.policy, self.seed = policy, seed
         self.examines = config.eval.samples and learners.learner_class(config.learner).examines
         self.sampled: Stage | None = None  # what the newest model made
         self.first: Generation | None = None
@@ -166,4 +163,4 @@ class Planning(Verbs[Stage, Stage, Stage]):
         return self.plan.add(stage, self._where(generation))
 
     def _where(self, generation: int) -> Where:
-        return Where(self.name, self.seed, generation)
+        return Where(self.policy.name, self.seed, generation)

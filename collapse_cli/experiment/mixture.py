@@ -104,7 +104,7 @@ def at(cell: str, seed: int) -> Where:
     return Where("", seed, 0, cell=cell)
 
 
-def check(config: Experiment, rows: int) -> None:
+def check_real_rows(config: Experiment, rows: int) -> None:
     """Whether there are real rows enough for the grid.
 
     Raises:

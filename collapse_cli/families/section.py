@@ -3,16 +3,43 @@
 import types
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, Self, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationInfo, field_validator
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from collapse_cli import files
 from collapse_cli.errors import written
 
 Settings = TypeVar("Settings", bound="Section")
 LARGEST = 2**63  # whole numbers beyond do not fit what they are used for
+
+
+class Parsed:
+    """A value that is written as text in a configuration, and parsed when that is validated: the code has the value.
+
+    Its kinds can be compared and hashed, and have `parse` and `__str__`, which undo each other.
+    """
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The value that a text stands for.
+
+        Raises:
+            UserError: for a text that stands for none, with what may have been meant.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def read(value: Any, as_text: core_schema.ValidatorFunctionWrapHandler) -> "Parsed":
+            return value if isinstance(value, cls) else cls.parse(as_text(value))
+
+        return core_schema.no_info_wrap_validator_function(
+            read,
+            core_schema.str_schema(),
+            serialization=core_schema.plain_serializer_function_ser_schema(str, return_schema=core_schema.str_schema()),
+        )
 
 
 class Section(BaseModel):
@@ -119,6 +146,8 @@ def _kinds(annotation: Any) -> frozenset[type]:
     """The plain types within an annotation: those of an item, for a list."""
     if annotation in (bool, int, float, str):
         return frozenset({annotation})
+    if isinstance(annotation, type) and issubclass(annotation, Parsed):
+        return frozenset({str})
     if get_origin(annotation) is dict:
         return frozenset()
     if str(get_origin(annotation)) == "typing.Literal":

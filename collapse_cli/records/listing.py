@@ -38,7 +38,7 @@ def facts_of(folder: Path, name: str) -> dict[str, Any]:
         planned = len(cells(config.mixture.model_dump(mode="json"))) * len(loop.seeds)
     else:
         there = {(row["policy"], row["seed"], row["generation"]) for row in rows}
-        wanted = [(policy, seed) for policy in loop.policies for seed in loop.seeds]
+        wanted = [(policy.name, seed) for policy in loop.policies for seed in loop.seeds]
         generations = range(loop.generations + 1)
         done = sum(all((*one, generation) in there for one in wanted) for generation in generations)
         planned = loop.generations + 1
@@ -47,7 +47,7 @@ def facts_of(folder: Path, name: str) -> dict[str, Any]:
         "learner": config.learner,
         "done": done,
         "planned": max(done, planned),
-        "policies": list(loop.policies) if config.kind == "generational" else [],
+        "policies": list(map(str, loop.policies)) if config.kind == "generational" else [],
         "seeds": list(loop.seeds),
         "status": str(record["status"]),
         "created": str(record["created"]),

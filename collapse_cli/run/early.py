@@ -16,7 +16,7 @@ from collapse_cli.data.dataset import HUB_NAMES, SPLITS, HubError, hub_revision,
 from collapse_cli.data.images import load_images
 from collapse_cli.data.textfiles import format_of
 from collapse_cli.errors import ConfigError, InputError
-from collapse_cli.experiment import mixture, policies
+from collapse_cli.experiment import mixture
 from collapse_cli.families import FAMILIES
 from collapse_cli.records.rundir import RunFolder
 
@@ -53,10 +53,10 @@ def check(config: Experiment, folder: RunFolder) -> None:
 
 
 def check_policies(config: Experiment) -> None:
-    """Whether the policies have names, no two are the same, and the plan is one that can be written down."""
-    loop, parsed = config.loop, dict[policies.Policy, str]()
+    """Whether no two policies are the same, and the plan is one that can be written down."""
+    loop = config.loop
     for policy in loop.policies:
-        if (same := parsed.setdefault(policies.parse(policy), policy)) != policy:
+        if (same := loop.policies[loop.policies.index(policy)]).name != policy.name:
             raise ConfigError(f"the policies {same} and {policy} are the same; give one of them")
     models = (loop.generations + 1) * len(loop.policies) * len(loop.seeds)
     if config.kind == "generational" and models > MOST_MODELS:

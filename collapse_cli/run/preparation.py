@@ -10,7 +10,7 @@ from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.executors.processes import workers_for
 from collapse_cli.engine.stage import Plan, Product, Stage
 from collapse_cli.engine.store import Store, store_at
-from collapse_cli.experiment import mixture, policies
+from collapse_cli.experiment import mixing, mixture
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.kinds import plan
 from collapse_cli.learners import Resolved
@@ -60,16 +60,12 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
         data = place.get(stage.key)
         rows, notes = {split: about["rows"] for split, about in data.facts["splits"].items()}, data.facts["notes"]
         if config.kind == "mixture":
-            mixture.check(config, rows["train"])
+            mixture.check_real_rows(config, rows["train"])
     for policy in config.loop.policies if config.kind == "generational" else ():
-        policies.check(
-            policies.parse(policy),
-            rows["train"],
-            rows["reserve"],
-            config.loop.generations,
-            growing=config.mix.size == "growing",
+        mixing.check_real_rows(
+            policy, rows["train"], rows["reserve"], config.loop.generations, growing=config.mix.size == "growing"
         )
-        if config.mix.size == "constant" and (note := policies.rounded(policies.parse(policy), rows["train"])):
+        if config.mix.size == "constant" and (note := mixing.rounding_note(policy, rows["train"])):
             notes = [*notes, note]
     size = Size(
         config,

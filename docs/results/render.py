@@ -99,7 +99,7 @@ def main() -> None:
     path = Path(sys.argv[1])
     run = RunFolder(path.resolve().parent, path.resolve().name)
     rows = run.rows()
-    names = list(run.config().loop.policies)
+    names = list(map(str, run.config().loop.policies))
     generations = max(row["generation"] for row in rows)
     seeds = sorted({row["seed"] for row in rows})
     print(table(rows, names, generations))

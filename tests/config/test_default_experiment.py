@@ -11,6 +11,7 @@ import pytest
 from support import e2e, nature
 
 from collapse_cli import config
+from collapse_cli.config.policies import Policy
 from collapse_cli.findings.expectations import judge
 
 COMMITS = {"model": "27dcfa74d334bc871f3234de431e71c6eeba5dd6", "dataset": "b08601e04326c79dfdd32d625aee71d232d685c3"}
@@ -70,7 +71,9 @@ def test_it_has_the_recipe_of_the_paper() -> None:
     recipe = config.load(config.read_toml(path), path.name)
     assert recipe.model.source == "facebook/opt-125m"
     assert recipe.data.source == "wikitext2"
-    assert recipe.loop == config.tree.LoopConfig(generations=9, policies=("keep-0", "keep-10", "keep-20"), init="base")
+    assert recipe.loop == config.tree.LoopConfig(
+        generations=9, policies=tuple(Policy("keep", share) for share in (0.0, 10.0, 20.0)), init="base"
+    )
     assert (recipe.data.block_size, recipe.data.line_bos, recipe.data.rows) == (64, True, 0)
     assert (recipe.sample.prompts, recipe.sample.prompt_tokens, recipe.sample.new_tokens) == ("real", 64, 64)
     assert recipe.sample.decode == config.tree.DecodeConfig(beams=5)

@@ -10,13 +10,14 @@ import pytest
 from support.kinds import change_bodies
 
 from collapse_cli import config, learners
+from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.record import RECORD
 from collapse_cli.engine.stage import Body, Finished, Plan, Stage, Workplace
 from collapse_cli.engine.store import Store
-from collapse_cli.experiment import policies
+from collapse_cli.experiment import mixing
 from collapse_cli.experiment.loop import plan
 from collapse_cli.experiment.stages.base import CORPUS, ROWS
 
@@ -144,9 +145,9 @@ def test_every_corpus_has_the_rows_that_its_policy_says(tmp_path: Path, size: st
     store = Store(tmp_path)
     run(one, store)
     for name in names:
-        policy = policies.parse(name)
+        policy = Policy.parse(name)
         for generation, corpus in enumerate(corpora(one, store, name)):
-            real, synthetic = policies.rows_in_corpus(policy, REAL, generation, growing=growing)
+            real, synthetic = mixing.rows_in_corpus(policy, REAL, generation, growing=growing)
             if generation == 0:
                 real, synthetic = REAL, 0
             where = f"{name}, generation {generation}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from collapse_cli.experiment import policies
+from collapse_cli.config.policies import Policy
 from collapse_cli.experiment.loop import Lineage, step
 
 
@@ -26,7 +26,7 @@ class Saying:
 
 def lineage(policy: str, init: str = "base", generations: int = 3) -> tuple[list[tuple[str, str]], list[list[str]]]:
     """What each step returned, and the samples that the lineage had after it."""
-    line = Lineage[str, str, str](policies.parse(policy), init, "real")
+    line = Lineage[str, str, str](Policy.parse(policy), init, "real")
     made, samples = [], []
     for generation in range(generations):
         made.append(step(line, Saying(), generation))
@@ -63,7 +63,7 @@ def test_what_a_model_starts_from(init: str, starts: str) -> None:
 
 
 def test_a_model_continues_the_corpus_that_it_was_fitted_on_where_it_is_asked_to() -> None:
-    line, given = Lineage[str, str, str](policies.parse("keep-0"), "base", "real"), []
+    line, given = Lineage[str, str, str](Policy.parse("keep-0"), "base", "real"), []
 
     class Hearing(Saying):
         def sample(self, model: str, corpus: str, generation: int) -> str:

@@ -160,12 +160,12 @@ def test_more_seeds_are_asked_for_where_they_help_most(tmp_path: Path) -> None:
 
 def test_the_command_that_is_proposed_can_be_given() -> None:
     """Its options exist, and the policy it names is one."""
-    from collapse_cli.experiment.policies import parse
+    from collapse_cli.config.policies import percent_kept
 
     found = forecast_rows(rows_of(run_of((0, 20), 2)), factor=2.0)
     for one in found["share"]["next"]:
         if "policy" in one:
-            assert parse(one["policy"]).rule == "keep"
+            assert percent_kept(one["policy"]) is not None
             Experiment.model_validate({"loop": {"policies": [one["policy"]]}})
 
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from collapse_cli.config import Experiment, load, preset_path, read_toml
+from collapse_cli.config.policies import Policy
 from collapse_cli.data import zipf
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-from collapse_cli.experiment import policies
+from collapse_cli.experiment import mixing
 from collapse_cli.learners import learner_class
 from collapse_cli.learners import ngram_counts as tables
 from collapse_cli.learners.ngram import NGram
@@ -254,17 +255,17 @@ def test_what_is_lost_stays_lost_and_accumulating_loses_nothing(order: int, name
     """
     real = some_rows(12, 8, 12, seed, shortest=2)
     real.arrays["lengths"][:] = 8
-    policy, corpus, made = policies.parse(name), real, []
+    policy, corpus, made = Policy.parse(name), real, []
     support: list[set[Gram]] = []
     for generation in range(1, 5):
         model = fitted(corpus, order, new_tokens=8)
         support.append(set(decoded(model._tables, 0)))
-        chosen = policies.prompt_rows(policy, len(real), generation, seed, growing=False)
+        chosen = mixing.prompt_rows(policy, len(real), generation, seed, growing=False)
         new = model.sample(prompts_of(real.take(chosen), stream=chosen), seed=seed + generation, scratch=Path())
         new = Dataset(new.arrays, np.full(len(new), generation, np.int32))
         made.append(new)
         synthetic = made if policy.accumulates else [new]
-        corpus = policies.mix(policy, real, real.take(np.arange(0)), synthetic, generation, seed, growing=False)
+        corpus = mixing.mix(policy, real, real.take(np.arange(0)), synthetic, generation, seed, growing=False)
         if name == "accumulate":
             for n in range(1, order + 1):
                 assert grams_of(real, n).keys() <= grams_of(corpus, n).keys()

@@ -10,9 +10,10 @@ from sklearn.linear_model import Ridge as Reference
 
 from collapse_cli import config, theory
 from collapse_cli.config.cell import Cell
+from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-from collapse_cli.experiment import policies
+from collapse_cli.experiment import mixing
 from collapse_cli.findings import predictions
 from collapse_cli.learners import learner_class
 from collapse_cli.learners import regression_mixture as memory
@@ -236,19 +237,19 @@ def test_the_labellers_risk_is_exact_and_its_direction_even_handed() -> None:
 def looped(tree: dict[str, Any], policy: str, generations: int, seed: int, folder: Path) -> list[float]:
     """`error` by generation."""
     folder.mkdir(exist_ok=True)
-    model, rule = made(tree, {"encoded": folder}), policies.parse(policy)
+    model, rule = made(tree, {"encoded": folder}), Policy.parse(policy)
     model.encode(folder, seed=seed)
     real, test = (Dataset.load(folder / f"{name}.safetensors") for name in ("train", "test"))
     corpus, synthetic, found = real, [], []
     for generation in range(generations + 1):
         if generation:
-            rows = policies.prompt_rows(rule, len(real), generation, generation, growing=False)
+            rows = mixing.prompt_rows(rule, len(real), generation, generation, growing=False)
             prompts = real.take(rows)
             prompts = Dataset({**prompts.arrays, "stream": rows, "extra": np.zeros(len(rows), bool)}, prompts.origin)
             rows_made = model.sample(prompts, seed=1000 * seed + generation, scratch=folder)
             rows_made = Dataset(rows_made.arrays, np.full(len(rows_made), generation, np.int32))
             synthetic = [*synthetic, rows_made] if rule.accumulates else [rows_made]
-            corpus = policies.mix(rule, real, real.take(np.arange(0)), synthetic, generation, generation, growing=False)
+            corpus = mixing.mix(rule, real, real.take(np.arange(0)), synthetic, generation, generation, growing=False)
         model.fit(corpus, seed=generation, scratch=folder)
         model.measure(test)
         found.append(model.facts["error"])

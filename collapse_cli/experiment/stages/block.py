@@ -14,13 +14,13 @@ import numpy as np
 
 from collapse_cli import learners
 from collapse_cli.config import Experiment
+from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import checkpoint
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
-from collapse_cli.experiment import policies
+from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.loop import Lineage, Verbs, step
-from collapse_cli.experiment.policies import Policy
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, first_measure, on_one_thread, own
 from collapse_cli.experiment.stages.mix import apart
 from collapse_cli.experiment.stages.sample import continued, which_rows
@@ -50,7 +50,7 @@ def block_stage(
     """
     params = {
         "verbs": {verb: own(config, verb) for verb in ("train", "sample", "eval")},
-        "policy": vars(policy) if policy else {},
+        "policy": policy.params() if policy else {},
         "growing": config.mix.size == "growing",
         "prompts": config.sample.prompts,
         "init": config.loop.init,
@@ -84,7 +84,7 @@ class Chain(Verbs[State, Dataset, Dataset]):
         self.stage, self.scratch, self.params = stage, scratch, params
         self.first_generation = params["generations"][0]
         # generation 0 has no policy of its own: it is fitted on real rows whatever that is
-        self.policy = Policy(**params["policy"]) if params["policy"] else None
+        self.policy = Policy.of(params["policy"]) if params["policy"] else None
         data = inputs["data"]
         real, self.test, self.reserve = (
             Dataset.load(data.file(f"{name}.safetensors")) for name in ("train", "test", "reserve")
@@ -125,7 +125,7 @@ class Chain(Verbs[State, Dataset, Dataset]):
         if self.sums:
             return samples.pop()  # sums stand for all rows before
         with self._timed("mix"):
-            return policies.mix(
+            return mixing.mix(
                 self.line.policy,
                 self.line.real,
                 self.reserve,
@@ -265,9 +265,9 @@ def cost(stage: Stage, size: Size) -> Cost:
     first, last = params["generations"]
     rows = [size.rows, size.rows]
     if first > 0:
-        policy = Policy(**params["policy"])
+        policy = Policy.of(params["policy"])
         rows = [
-            sum(policies.rows_in_corpus(policy, size.rows, generation, growing=params["growing"]))
+            sum(mixing.rows_in_corpus(policy, size.rows, generation, growing=params["growing"]))
             for generation in (first, last)
         ]
     fitted = sum(rows) // 2 * (last - first + 1)

@@ -9,7 +9,7 @@ from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment.costs import Size
-from collapse_cli.experiment.policies import seeded_order
+from collapse_cli.experiment.mixing import seeded_order
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, at, learner_of, on_one_thread, stage_of
 from collapse_cli.experiment.stages.sample import cost_of
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from collapse_cli import learners
 from collapse_cli.config import Experiment
+from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
-from collapse_cli.experiment import policies
+from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import Size
-from collapse_cli.experiment.policies import Policy
 from collapse_cli.experiment.stages.base import CORPUS, RESERVE, ROWS, at, on_one_thread, with_history
 
 
@@ -19,7 +19,7 @@ def mix_stage(
     """The corpus of a generation, of real rows and of what `samples` made."""
     params = {
         "learner": config.learner,
-        "policy": vars(policy),
+        "policy": policy.params(),
         "growing": config.mix.size == "growing",
         "generation": generation,
         **apart(config, policy),
@@ -40,8 +40,8 @@ def apart(config: Experiment, policy: Policy) -> dict[str, Any]:
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     params, data = stage.params, inputs["data"]
     names = sorted(name for name in inputs if name.startswith("synthetic-"))
-    corpus = policies.mix(
-        Policy(**params["policy"]),
+    corpus = mixing.mix(
+        Policy.of(params["policy"]),
         Dataset.load(data.file(CORPUS)),
         Dataset.load(data.file(RESERVE)),
         [Dataset.load(inputs[name].file(ROWS)) for name in names],
@@ -57,7 +57,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 def cost(stage: Stage, size: Size) -> Cost:
     params = stage.params
     rows = sum(
-        policies.rows_in_corpus(Policy(**params["policy"]), size.rows, params["generation"], growing=params["growing"])
+        mixing.rows_in_corpus(Policy.of(params["policy"]), size.rows, params["generation"], growing=params["growing"])
     )
     disk, flops = size.row_disk(rows, size.config.data.block_size), rows * size.row_flops / 20
     return Cost(rows=rows, flops=flops, disk=disk, fixed_seconds=0.1)

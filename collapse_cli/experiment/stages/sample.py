@@ -8,11 +8,11 @@ import numpy as np
 
 from collapse_cli import learners
 from collapse_cli.config import Experiment
+from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
-from collapse_cli.experiment import policies
+from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import TWENTIETH, Size
-from collapse_cli.experiment.policies import Policy
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, SHOWN, at, learner_of, on_one_thread, stage_of
 
 SHOWN_ROWS = 8
@@ -32,10 +32,10 @@ def which_rows(policy: Policy, seed: int, generation: int, *, growing: bool) -> 
 
     Where the policy takes none, as many are made as for keep-0: they are only measured.
     """
-    policy = policy if policy.needs_samples else Policy("keep")
+    all_rows = policy.accumulates or not policy.needs_samples
     return {
         "generation": generation,
-        "policy": {"rule": "keep", "percent": 0.0} if policy.accumulates else vars(policy),
+        "policy": (Policy("keep") if all_rows else policy).params(),
         "growing": growing and not policy.accumulates,
         "choice": seed_for(seed, "mix", generation),
     }
@@ -71,11 +71,11 @@ def continued(
         corpus: rows to continue: the original corpus, of `rows` rows, or the model's own.
         params: which of them, as `which_rows` says.
     """
-    chosen = policies.prompt_rows(
-        Policy(**params["policy"]), rows, params["generation"], params["choice"], growing=params["growing"]
+    chosen = mixing.prompt_rows(
+        Policy.of(params["policy"]), rows, params["generation"], params["choice"], growing=params["growing"]
     )
     wanted = np.concatenate([chosen, shown[~np.isin(shown, chosen)]]) if len(shown) else chosen
-    row = policies.spread(wanted, rows, len(corpus), params["choice"])
+    row = mixing.spread(wanted, rows, len(corpus), params["choice"])
     prompts = corpus.take(row)
     extra = np.arange(len(wanted)) >= len(chosen)
     prompts = Dataset({**prompts.arrays, "stream": wanted, "extra": extra}, prompts.origin)
@@ -90,8 +90,8 @@ def continued(
 
 def cost(stage: Stage, size: Size) -> Cost:
     params = stage.params
-    _, rows = policies.rows_in_corpus(
-        Policy(**params["policy"]), size.rows, params["generation"], growing=params["growing"]
+    _, rows = mixing.rows_in_corpus(
+        Policy.of(params["policy"]), size.rows, params["generation"], growing=params["growing"]
     )
     return cost_of(rows, size)
 

@@ -103,7 +103,9 @@ def compared(runs: list[Compared], generation: int) -> Comparison[PolicyPerplexi
     entries, diagnoses, behind = [], [], []
     for run in runs:
         loop = run.config.loop
-        diagnosis = diagnose(run.rows, generations=loop.generations, policies=loop.policies, seeds=loop.seeds)
+        diagnosis = diagnose(
+            run.rows, generations=loop.generations, policies=list(map(str, loop.policies)), seeds=loop.seeds
+        )
         diagnoses.append(diagnosis)
         for one in diagnosis.policies:
             if (entry := _entry(run.name, one, run.rows, generation)) is None:

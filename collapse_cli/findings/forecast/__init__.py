@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from collapse_cli import families
+from collapse_cli.config.policies import percent_kept
 from collapse_cli.errors import ConfigError
-from collapse_cli.experiment.policies import parse
 from collapse_cli.findings.forecast import share as shares
 from collapse_cli.findings.forecast.fit import HIGHEST, LawFit, fit_all, mixture, paths, spread_at, weights
 from collapse_cli.findings.forecast.history import HORIZON, History, collect, log_perplexity
@@ -277,7 +277,7 @@ def _share(
     measured: Mapping[str, History], models: Mapping[str, Sequence[LawFit]], factor: float, generation: int | None
 ) -> dict[str, Any]:
     """The smallest share of real data that keeps a generation within a factor of generation 0."""
-    keeps = {percent: name for name in measured if (percent := _percent_kept(name)) is not None}
+    keeps = {percent: name for name in measured if (percent := percent_kept(name)) is not None}
     record: dict[str, Any] = {"factor": factor, "policies": [keeps[p] for p in sorted(keeps)]}
     if len(keeps) < 2:
         why = f"at least two keep-P policies with generations after 0 are needed; this run has {len(keeps)}"
@@ -311,15 +311,6 @@ def _share(
         for i, percent in enumerate(series)
     ]
     return record | {"status": "ok"} | shares.smallest_share(ratios, factor, rng)
-
-
-def _percent_kept(name: str) -> float | None:
-    """P of keep-P; None of any other policy, those of later versions too."""
-    try:
-        policy = parse(name)
-    except ValueError:
-        return None
-    return policy.percent if policy.rule == "keep" else None
 
 
 def _from_fits(

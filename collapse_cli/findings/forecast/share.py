@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from collapse_cli.config.policies import Policy, percent_kept
 from collapse_cli.findings.forecast.laws import Array
 from collapse_cli.metrics.intervals import NOISE, PRIOR
 
@@ -121,7 +122,9 @@ def _farther(ratios: Ratios, bound: str) -> list[dict[str, Any]]:
     if (bound == "below" and first == 0) or (bound == "above" and last == 100):
         return []
     percent = round(percent) if 1 < round(percent) < 100 and round(percent) not in (first, last) else round(percent, 1)
-    return [{"policy": f"keep-{percent:g}", "chains": ratios.seeds, "width": None, "expected_width": None}]
+    return [
+        {"policy": str(Policy("keep", float(percent))), "chains": ratios.seeds, "width": None, "expected_width": None}
+    ]
 
 
 def _quantile(values: Array, q: float) -> float:
@@ -154,7 +157,8 @@ def _candidates(
     luck = rng.standard_normal((TRUTHS, len(ratios.percents)))  # the same for all candidates
     low, high = _quantile(shares, 0.02), _quantile(shares, 0.98)
     options: list[tuple[dict[str, Any], Sequence[int]]] = [
-        ({"policy": f"keep-{percent:g}"}, [round(percent * 10)]) for percent in _nice(low, high, ratios.percents)
+        ({"policy": str(Policy("keep", float(percent)))}, [round(percent * 10)])
+        for percent in _nice(low, high, ratios.percents)
     ]
     measured = [round(percent * 10) for percent in ratios.percents]
     options.append(({"more_seeds": ratios.seeds}, measured))
@@ -172,8 +176,13 @@ def _candidates(
 
     def order(one: dict[str, Any]) -> tuple[float, int, bool, float]:
         """Nearly as narrow counts as equal; then cheap, then a round number."""
-        percent = float(one.get("policy", "keep-1").removeprefix("keep-"))
-        return max(near, one["expected_width"]), one["chains"], percent % 5 != 0, one["expected_width"]
+        percent = percent_kept(one.get("policy"))
+        return (
+            max(near, one["expected_width"]),
+            one["chains"],
+            percent is None or percent % 5 != 0,
+            one["expected_width"],
+        )
 
     return sorted(rated, key=order)[:4]
 

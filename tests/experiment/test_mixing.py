@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import seed_for
 from collapse_cli.errors import InputError
-from collapse_cli.experiment.policies import Policy, check, mix, parse, prompt_rows, rounded, rows_in_corpus
+from collapse_cli.experiment.mixing import check_real_rows, mix, prompt_rows, rounding_note, rows_in_corpus
 
 GENERATIONS = 9
 PERCENTS = st.one_of(st.integers(0, 100), st.floats(0, 100, allow_nan=False))
@@ -70,18 +71,18 @@ def test_keep_holds_exactly_its_share_of_original_rows_in_every_generation(
 
 
 def test_keep_10_of_1000_rows_keeps_100_for_nine_generations() -> None:
-    assert [int((made.origin == 0).sum()) for made, _ in simulate(parse("keep-10"), 1000)] == [100] * GENERATIONS
+    assert [int((made.origin == 0).sum()) for made, _ in simulate(Policy.parse("keep-10"), 1000)] == [100] * GENERATIONS
 
 
 def test_the_kept_rows_are_drawn_anew_in_each_generation() -> None:
-    kept = [frozenset(names(made)[made.origin == 0].tolist()) for made, _ in simulate(parse("keep-20"), 200)]
+    kept = [frozenset(names(made)[made.origin == 0].tolist()) for made, _ in simulate(Policy.parse("keep-20"), 200)]
     assert len(set(kept)) == GENERATIONS
     # nine independent draws of a fifth leave 0.8^9 = 13% of the rows never kept; a decaying draw would leave far more
     assert 0.05 < 1 - len(frozenset.union(*kept)) / 200 < 0.25
 
 
 def test_the_same_seed_keeps_the_same_rows_and_another_seed_others() -> None:
-    first, again, other = (simulate(parse("keep-30"), 50, run_seed=seed) for seed in (3, 3, 4))
+    first, again, other = (simulate(Policy.parse("keep-30"), 50, run_seed=seed) for seed in (3, 3, 4))
     for (a, _), (b, _), (c, _) in zip(first, again, other, strict=True):
         assert np.array_equal(names(a), names(b))
         assert not np.array_equal(names(a), names(c))
@@ -89,15 +90,17 @@ def test_the_same_seed_keeps_the_same_rows_and_another_seed_others() -> None:
 
 def test_kept_rows_are_nested_across_policies() -> None:
     """Differences between policies are paired: what keep-10 keeps, keep-20 keeps too."""
-    for (few, _), (more, _) in zip(simulate(parse("keep-10"), 90), simulate(parse("keep-20"), 90), strict=True):
+    for (few, _), (more, _) in zip(
+        simulate(Policy.parse("keep-10"), 90), simulate(Policy.parse("keep-20"), 90), strict=True
+    ):
         assert set(names(few)[few.origin == 0]) < set(names(more)[more.origin == 0])
 
 
 def test_keep_100_is_the_original_corpus_and_keep_0_holds_none_of_it() -> None:
-    for made, prompts in simulate(parse("keep-100"), 40):
+    for made, prompts in simulate(Policy.parse("keep-100"), 40):
         assert sorted(names(made)) == list(range(40))
         assert len(prompts) == 0
-    for made, prompts in simulate(parse("keep-0"), 40):
+    for made, prompts in simulate(Policy.parse("keep-0"), 40):
         assert (made.origin > 0).all()
         assert sorted(prompts) == list(range(40))
 
@@ -106,17 +109,17 @@ def test_keep_100_is_the_original_corpus_and_keep_0_holds_none_of_it() -> None:
 
 
 def test_accumulate_holds_all_there_ever_was() -> None:
-    for generation, (made, _) in enumerate(simulate(parse("accumulate"), 30), 1):
+    for generation, (made, _) in enumerate(simulate(Policy.parse("accumulate"), 30), 1):
         assert len(made) == 30 * (generation + 1)
         assert np.bincount(made.origin).tolist() == [30] * (generation + 1)
         assert len(set(names(made))) == len(made)
-        assert rows_in_corpus(parse("accumulate"), 30, generation, growing=False) == (30, 30 * generation)
+        assert rows_in_corpus(Policy.parse("accumulate"), 30, generation, growing=False) == (30, 30 * generation)
 
 
 def test_accumulate_subsample_has_a_constant_size_and_draws_evenly() -> None:
     shares = np.zeros(GENERATIONS)
     for run_seed in range(20):
-        for index, (made, _) in enumerate(simulate(parse("accumulate-subsample"), 60, run_seed=run_seed)):
+        for index, (made, _) in enumerate(simulate(Policy.parse("accumulate-subsample"), 60, run_seed=run_seed)):
             assert len(made) == 60
             assert len(set(names(made))) == 60, "drawn without replacement"
             assert made.origin.max() <= index + 1
@@ -149,9 +152,9 @@ def test_fresh_never_uses_a_real_row_twice(percent: float, rows: int, growing: b
 def test_fresh_says_so_when_the_reserve_runs_out(percent: int, rows: int) -> None:
     policy = Policy("fresh", percent)
     needed = GENERATIONS * round(rows * percent / 100)
-    check(policy, rows, needed, GENERATIONS, growing=False)
+    check_real_rows(policy, rows, needed, GENERATIONS, growing=False)
     with pytest.raises(InputError, match=rf"fresh-{percent} needs {needed} never-seen real rows by generation 9"):
-        check(policy, rows, needed - 1, GENERATIONS, growing=False)
+        check_real_rows(policy, rows, needed - 1, GENERATIONS, growing=False)
     with pytest.raises(InputError, match="the reserve has"):
         simulate(policy, rows, needed - 1)
 
@@ -173,67 +176,17 @@ def test_a_growing_corpus_has_g_plus_1_times_the_rows(percent: float, rows: int)
 
 
 def test_a_growing_corpus_cannot_keep_more_rows_than_there_are() -> None:
-    check(parse("keep-10"), 100, 0, 9, growing=True)
+    check_real_rows(Policy.parse("keep-10"), 100, 0, 9, growing=True)
     with pytest.raises(InputError, match="asks for 110 real rows at generation 10"):
-        check(parse("keep-10"), 100, 0, 10, growing=True)
+        check_real_rows(Policy.parse("keep-10"), 100, 0, 10, growing=True)
     with pytest.raises(InputError, match=r"mix\.size = constant"):
-        simulate(parse("keep-50"), 20, growing=True)
-
-
-# --- names ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "policy"),
-    [
-        ("keep-0", Policy("keep", 0.0)),
-        ("keep-100", Policy("keep", 100.0)),
-        ("keep-12.5", Policy("keep", 12.5)),
-        ("fresh-10", Policy("fresh", 10.0)),
-        ("accumulate", Policy("accumulate")),
-        ("accumulate-subsample", Policy("accumulate-subsample")),
-    ],
-)
-def test_names_are_read(name: str, policy: Policy) -> None:
-    assert parse(name) == policy
-    assert isinstance(parse(name).percent, float), "2 and 2.0 would be two keys"
-
-
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("keep-101", r"must be in 0\.\.100"),
-        ("keep--1", r"must be in 0\.\.100"),
-        ("keep-nan", r"must be in 0\.\.100"),
-        ("keep-inf", r"must be in 0\.\.100"),
-        ("fresh-100.01", r"must be in 0\.\.100"),
-        ("keep-", "must be a number"),
-        ("keep-x", "must be a number"),
-        ("fresh-", "must be a number"),
-        ("keep-10%", "must be a number"),
-        ("keep", "there is no policy 'keep'"),
-        ("fresh", "there is no policy"),
-        ("", "there is no policy"),
-        ("accumulate-10", "there is no policy"),
-        ("Keep-10", "there is no policy"),
-        ("replace", "there is no policy 'replace'; known: keep-P"),
-    ],
-)
-def test_names_that_are_none_are_refused(name: str, why: str) -> None:
-    with pytest.raises(InputError, match=why) as caught:
-        parse(name)
-    assert repr(name) in str(caught.value)
-
-
-@given(percent=PERCENTS)
-def test_a_percentage_survives_its_name(percent: float) -> None:
-    assert parse(f"keep-{percent}") == Policy("keep", float(percent))
+        simulate(Policy.parse("keep-50"), 20, growing=True)
 
 
 @pytest.mark.parametrize("name", ["accumulate-subsample", "keep-50"])
 def test_the_error_over_trials_is_that_of_their_mean(name: str) -> None:
     """Trials side by side draw their rows apart. As all drew the same ones, the mean moved 1.25 times as much as it said."""
-    policy, rows, trials, runs = parse(name), 8, 60, 220
+    policy, rows, trials, runs = Policy.parse(name), 8, 60, 220
     random = np.random.default_rng(11)
     means, errors = [], []
     for _ in range(runs):
@@ -260,7 +213,7 @@ def test_the_error_over_trials_is_that_of_their_mean(name: str) -> None:
 
 def test_of_trials_apart_the_first_draws_what_one_alone_draws() -> None:
     real = Dataset({"x": np.arange(60.0).reshape(20, 3), "row": np.arange(20)}, np.zeros(20, np.int32))
-    policy = parse("keep-50")
+    policy = Policy.parse("keep-50")
     alone = mix(policy, real, real, [], 1, 7, growing=False)
     apart = mix(policy, real, real, [], 1, 7, growing=False, trials=3)
     assert np.array_equal(apart.arrays["x"][:, 0], alone.arrays["x"][:, 0])
@@ -286,5 +239,5 @@ def test_of_trials_apart_the_first_draws_what_one_alone_draws() -> None:
 )
 def test_a_share_that_is_no_whole_row_is_said(name: str, rows: int, said: str) -> None:
     """Under the name of a share nothing of it was kept, and nobody was told."""
-    found = rounded(parse(name), rows)
+    found = rounding_note(Policy.parse(name), rows)
     assert found.startswith(said) if said else found == ""

@@ -1,77 +1,12 @@
-"""How generation g's corpus is built from real and synthetic rows. Pure functions of rows and a seed."""
+"""The corpus of a generation from real and synthetic rows, as its policy says. Pure functions of rows and a seed."""
 
-import difflib
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-
-PLAIN = r"(0|[1-9][0-9]*)(\.[0-9]+)?"
-ACCUMULATING = ("accumulate", "accumulate-subsample")
-KNOWN = "keep-P, fresh-P (P in 0..100), accumulate, accumulate-subsample"
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A mixing policy.
-
-    Attributes:
-        rule: keep: P% of the rows are real, drawn anew each generation from the original corpus, the rest is the
-            newest synthetic data. fresh: P% are real rows never used before. accumulate: the original corpus and
-            all synthetic corpora so far. accumulate-subsample: as many rows as the original corpus, drawn evenly
-            from all of these.
-        percent: P of keep and fresh.
-    """
-
-    rule: Literal["keep", "fresh", "accumulate", "accumulate-subsample"]
-    percent: float = 0.0
-
-    @property
-    def accumulates(self) -> bool:
-        return self.rule.startswith("accumulate")
-
-    @property
-    def draws(self) -> bool:
-        """Whether a corpus holds a random part of real rows, or of all rows so far."""
-        return self.rule == "accumulate-subsample" or (self.rule == "keep" and 0 < self.percent < 100)
-
-    @property
-    def needs_samples(self) -> bool:
-        """Whether a generation needs synthetic rows at all; keep-100 and fresh-100 do not."""
-        return self.accumulates or self.percent < 100
-
-
-def parse(name: str) -> Policy:
-    """The policy of a name such as `keep-10`.
-
-    Raises:
-        InputError: for an unknown name, or P outside 0..100.
-    """
-    if name in ACCUMULATING:
-        return Policy(name)  # type: ignore[arg-type]
-    rule, dash, number = name.partition("-")
-    if rule in ("keep", "fresh") and dash:
-        said = f"policy {name[:80]!r}: P must be"
-        try:
-            percent = float(number)
-        except ValueError:
-            each = "; give each policy a --policy of its own" if re.search(r"[\s,;]\S", number) else ""
-            raise InputError(f"{said} a number in 0..100, as in {rule}-10{each}") from None
-        if not 0 <= percent <= 100:
-            raise InputError(f"{said} in 0..100, it is {number[:80]}")
-        if not re.fullmatch(PLAIN, number) and number != repr(percent):  # or one policy has many names
-            raise InputError(f"{said} written plainly, as in {rule}-10 or {rule}-0.5")
-        return Policy(rule, percent)  # type: ignore[arg-type]
-    shares = re.findall(r"(?<![0-9])(?:100|[1-9]?[0-9])(?![0-9])", name[:80])[:1]
-    names = (*(f"{rule}-{share}" for share in shares for rule in ("keep", "fresh")), *ACCUMULATING)
-    near = difflib.get_close_matches(name[:40], names, n=1)
-    meant = f" (did you mean {near[0]!r}?)" if near else ""
-    raise InputError(f"there is no policy {name[:80]!r}{meant}; known: {KNOWN}")
 
 
 def rows_in_corpus(policy: Policy, rows: int, generation: int, *, growing: bool) -> tuple[int, int]:
@@ -138,14 +73,14 @@ def mix(
             would leave out what all draw alike. The origins of the corpus are those of the first.
 
     Raises:
-        InputError: as `check` does.
+        InputError: as `check_real_rows` does.
     """
     if policy.accumulates:
         union = Dataset.concat([real, *synthetic])
         if policy.rule == "accumulate":
             return union
         return _drawn(union, len(real), seed, trials, ordered=True)
-    check(policy, len(real), len(reserve), generation, growing=growing)
+    check_real_rows(policy, len(real), len(reserve), generation, growing=growing)
     wanted, _ = rows_in_corpus(policy, len(real), generation, growing=growing)
     if policy.rule == "fresh":
         used = _fresh_rows(policy, len(real), generation - 1, growing=growing)
@@ -155,7 +90,7 @@ def mix(
     return Dataset.concat([chosen, *synthetic])
 
 
-def check(policy: Policy, rows: int, reserve: int, generation: int, *, growing: bool) -> None:
+def check_real_rows(policy: Policy, rows: int, reserve: int, generation: int, *, growing: bool) -> None:
     """Whether there are real rows enough for all generations up to `generation`.
 
     Args:
@@ -166,18 +101,18 @@ def check(policy: Policy, rows: int, reserve: int, generation: int, *, growing: 
     """
     if policy.rule == "fresh" and (needed := _fresh_rows(policy, rows, generation, growing=growing)) > reserve:
         raise InputError(
-            f"fresh-{policy.percent:g} needs {needed:,} never-seen real rows by generation {generation}, the reserve "
+            f"{policy} needs {needed:,} never-seen real rows by generation {generation}, the reserve "
             f"has {reserve:,}; lower data.rows (rows beyond it are the reserve), P or the generations"
         )
     wanted, _ = rows_in_corpus(policy, rows, generation, growing=growing)
     if policy.rule == "keep" and generation > 0 and wanted > rows:
         raise InputError(
-            f"keep-{policy.percent:g} with a growing corpus asks for {wanted:,} real rows at generation {generation}, "
+            f"{policy} with a growing corpus asks for {wanted:,} real rows at generation {generation}, "
             f"the original corpus has {rows:,}; set mix.size = constant or lower P"
         )
 
 
-def rounded(policy: Policy, rows: int) -> str:
+def rounding_note(policy: Policy, rows: int) -> str:
     """A note where a share of `rows` rows is, in whole rows, none of them or all; "" where it is neither."""
     if policy.accumulates or not 0 < policy.percent < 100:
         return ""
@@ -186,7 +121,7 @@ def rounded(policy: Policy, rows: int) -> str:
         return ""
     lacking, same = ("real", 0) if synthetic else ("synthetic", 100)
     return (
-        f"{policy.rule}-{policy.percent:g} of {rows:,} rows leaves no {lacking} row, so it does what {policy.rule}-{same} does; give "
+        f"{policy} of {rows:,} rows leaves no {lacking} row, so it does what {policy.rule}-{same} does; give "
         "more rows (data.rows) or another share"
     )
 
