@@ -90,7 +90,7 @@ def percent_kept(name: object) -> float | None:
     return policy.percent if policy.rule == "keep" else None
 
 
-def looks_like_one(text: str) -> bool:
+def looks_like_a_policy(text: str) -> bool:
     """Whether a text that stands somewhere else was probably meant as a policy."""
     return any(text.startswith(f"{rule}-") for rule in SHARED) or text.startswith("accumulate")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from collapse_cli.config import policies
 from collapse_cli.config.families import Families
+from collapse_cli.config.policies import looks_like_a_policy
 from collapse_cli.config.tree import Experiment
 from collapse_cli.config.words import TOO_LONG, nearest
 from collapse_cli.errors import ConfigError, written
@@ -65,7 +65,7 @@ def _meant(name: str) -> str:
         return f"; the preset of that name is --preset {name}"
     if "=" in name:
         return f"; an option of the configuration is --set {name}"
-    if policies.looks_like_one(name):
+    if looks_like_a_policy(name):
         return f"; a policy is --policy {name}"
     return nearest(name, presets(), "--preset")
 

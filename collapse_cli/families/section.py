@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationInfo, field_validator
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
 from collapse_cli import files
 from collapse_cli.errors import written
@@ -54,8 +54,14 @@ class Section(BaseModel):
     @classmethod
     def _of_its_type(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None
-        annotation: Any = cls.model_fields[info.field_name].annotation
+        field = cls.model_fields[info.field_name]
+        annotation: Any = field.annotation
         kinds = _kinds(annotation)
+        for limit in field.metadata if isinstance(value, list | tuple) else ():  # before each of a million is read
+            most = getattr(limit, "max_length", None)
+            if most is not None and len(value) > most:
+                long = {"field_type": "Tuple", "max_length": most, "actual_length": len(value)}
+                raise PydanticKnownError("too_long", long)
         for one in value if isinstance(value, list | tuple) else (value,):
             if isinstance(one, str) and not files.is_utf8(one):
                 odd = {"given": written(one), "advice": files.NOT_UTF8}
