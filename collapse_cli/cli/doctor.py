@@ -5,6 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
+from collapse_cli.errors import how_many
 from collapse_cli.metrics import numbers
 from collapse_cli.records.made_with import hardware, versions
 
@@ -12,7 +13,6 @@ from collapse_cli.records.made_with import hardware, versions
 def examine(runs: Path) -> dict[str, str]:
     """Facts about the machine, each with what it means for a run."""
     import huggingface_hub
-    import torch
 
     from collapse_cli.lm.model import device, has_fast_bf16
     from collapse_cli.run.costs import existing, matmul_speed
@@ -24,7 +24,8 @@ def examine(runs: Path) -> dict[str, str]:
         "Python": found.pop("python"),
         **found,
         "system": f"{machine['system']} {machine['machine']}",
-        "processor": f"{machine['cores']} cores, {torch.get_num_threads()} torch threads",
+        "processor": f"{machine['processor']}, {how_many(machine['cores'], 'core')}, {how_many(machine['threads'], 'torch thread')}",
+        "vector instructions": f"{', '.join(machine['vectors']) or 'none that is known'}; torch uses {machine['kernels']}",
         "memory": f"{machine['memory_gib']} GiB",
         "GPU": ", ".join(machine["gpus"]) or "none",
         "work is done on": device().type,

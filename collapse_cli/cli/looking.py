@@ -188,7 +188,7 @@ def gc(
 
 
 def doctor(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
-    """What this machine has: Python, torch, threads, GPU, bfloat16, disk, the Hub."""
+    """What this machine has: Python, torch, processor, threads, GPU, bfloat16, disk, the Hub."""
     from collapse_cli.cli.doctor import examine
     from collapse_cli.terminal.text import facts_table
 

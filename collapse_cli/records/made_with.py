@@ -39,15 +39,60 @@ def git_state() -> dict[str, str | bool] | None:
     return {"commit": commit.stdout.strip(), "dirty": bool(changed.stdout.strip())}
 
 
+# instructions that decide by which routine, and so in which order, numbers are summed: as Linux calls them, as people do
+VECTORS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_bf16": "AVX-512 bfloat16",
+    "amx_bf16": "AMX bfloat16",
+    "asimd": "NEON",
+    "sve": "SVE",
+    "bf16": "NEON bfloat16",
+}
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def processor() -> tuple[str, list[str]]:
+    """The name of the processor, and which of `VECTORS` it has; without Linux none of them are found out."""
+    try:
+        lines = [line.partition(":") for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        return _brand() or platform.processor() or platform.machine(), []
+    said = {name.strip(): value.strip() for name, _, value in reversed(lines)}  # of the first core
+    name = said.get("model name") or said.get("Model") or platform.processor() or platform.machine()
+    flags = (said.get("flags") or said.get("Features") or "").split()
+    return name, [word for flag, word in VECTORS.items() if flag in flags]
+
+
+def _brand() -> str:
+    """What macOS calls its processor; empty elsewhere."""
+    if platform.system() != "Darwin":
+        return ""
+    ask = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+    try:
+        return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
 def hardware() -> dict[str, Any]:
-    """What the numbers of seconds were measured on."""
+    """What the numbers were made on: another processor, or another number of threads, rounds sums differently.
+
+    Returns:
+        `processor` its name, `vectors` which of `VECTORS` it has, `kernels` for which instructions torch chose its routines;
+        `cores`, `threads` of torch in this process, `memory_gib`, `gpus` their names.
+    """
     import psutil
     import torch
 
+    name, vectors = processor()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "system": platform.system(),
         "machine": platform.machine(),
+        "processor": name,
+        "vectors": vectors,
+        "kernels": torch.backends.cpu.get_cpu_capability(),
         "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
