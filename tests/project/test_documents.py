@@ -1,12 +1,21 @@
 """Documents that must keep up with the code: the command reference, the glossary, the index of docs/."""
 
-from typing import Annotated
+import ast
+import re
+from pathlib import Path
+from typing import Annotated, get_args
 
 import typer
 from support.scripts import PROJECT, script
 
+from collapse_cli import families
 from collapse_cli.cli.app import app
 from collapse_cli.cli.once import App
+from collapse_cli.config.policies import ACCUMULATING, SHARED, Rule
+from collapse_cli.families import FAMILIES
+from collapse_cli.findings.diagnosis import TRENDS
+from collapse_cli.findings.forecast.laws import LAWS
+from collapse_cli.view.runs import STATES
 
 DOCS = PROJECT / "docs"
 
@@ -61,3 +70,89 @@ def test_the_reference_says_what_an_option_takes_and_its_default() -> None:
         "| argument or option | meaning | default |\n|---|---|---|\n| `THING` | A \\| thing. |  |\n"
         "| `--often N` | How often. | `3` |\n| `--where TEXT` | Where. |  |\n| `--loud` | Aloud. |  |\n"
     )
+
+
+# --- docs/glossary.md -------------------------------------------------------------------------------------------------
+
+GLOSSARY = (DOCS / "glossary.md").read_text(encoding="utf-8")
+EXPLAINED = re.findall(r"\*\*(.+?)\*\*", GLOSSARY)  # the words, bold
+NAMES = re.findall(r"`(.+?)`", GLOSSARY)  # of fields and settings
+
+
+def words_of_states() -> set[str]:
+    """What the verdict can say of a policy, read from the code that says it."""
+    code = ast.parse((PROJECT / "collapse_cli/findings/diagnosis/__init__.py").read_text(encoding="utf-8"))
+    (state,) = (one for one in ast.walk(code) if isinstance(one, ast.FunctionDef) and one.name == "_state")
+    returned = [one for one in ast.walk(state) if isinstance(one, ast.Return) and one.value is not None]
+    constants = [one for found in returned for one in said_by(found.value)]
+    assert len(constants) > 5
+    return set(constants)
+
+
+def said_by(value: ast.expr | None) -> list[str]:
+    """The texts that an expression can be."""
+    if isinstance(value, ast.IfExp):
+        return said_by(value.body) + said_by(value.orelse)
+    return [value.value] if isinstance(value, ast.Constant) and isinstance(value.value, str) else []
+
+
+def test_every_policy_and_learner_is_explained() -> None:
+    policies = [f"{rule}-P" for rule in SHARED] + list(ACCUMULATING)
+    assert len(policies) == len(get_args(Rule))
+    for name in [*policies, *FAMILIES]:
+        assert f"`{name}`" in EXPLAINED, name
+
+
+def test_every_word_of_a_verdict_is_explained() -> None:
+    for word in (*words_of_states(), *TRENDS.values(), "early collapse", "general loss", "late collapse"):
+        assert word in EXPLAINED, word
+
+
+def test_every_headline_measure_is_explained() -> None:
+    for described in map(families.of, FAMILIES):
+        for headline in (described.headline, described.grid.headline if described.grid else None):
+            assert headline is None or headline.name in NAMES, headline
+
+
+def test_every_growth_law_kind_of_stage_and_status_is_named() -> None:
+    for name in (*(law.name for law in LAWS), *("generational", "mixture"), *STATES, "started"):
+        assert name in NAMES, name
+
+
+def test_every_entry_is_a_sentence_or_two_and_no_word_is_explained_twice() -> None:
+    entries = [line for line in GLOSSARY.splitlines() if line.startswith("- ")]
+    assert len(entries) > 80
+    for entry in entries:
+        assert re.match(r"- \*\*.+\*\*[^:]*: \S", entry), entry
+        assert entry.endswith("."), entry
+        assert len(re.findall(r"[.?!](?= [A-Z`*]|$)", entry)) <= 4, entry
+    assert len(EXPLAINED) == len(set(EXPLAINED))
+
+
+# --- docs/README.md ---------------------------------------------------------------------------------------------------
+
+
+def test_every_document_stands_in_the_index() -> None:
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    linked = {link.partition("#")[0] for link in re.findall(r"\]\((.+?)\)", index)}
+    there = {path.name for path in DOCS.glob("*.md")} - {"README.md"}
+    assert there - linked == set()
+    assert all((DOCS / link).exists() for link in linked), linked
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    """To a file that is there, and to a heading of it where one is named."""
+    broken = []
+    for page in sorted(DOCS.rglob("*.md")):
+        for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            name, _, heading = link.partition("#")
+            target = page.parent / name if name else page
+            if not target.exists() or (heading and target.suffix == ".md" and heading not in anchors(target)):
+                broken.append(f"{page.name}: {link}")
+    assert broken == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The names under which the headings of a page can be linked to, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
