@@ -21,7 +21,7 @@ from collapse_cli import report
 from collapse_cli.config import Experiment, load, preset_path, read_toml, variant_experiments
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
-from collapse_cli.engine.store import Store
+from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.experiment import kinds
 from collapse_cli.experiment.stages import block
 from collapse_cli.learners import learner_class
@@ -32,7 +32,7 @@ from collapse_cli.run.observers.computed import Computed
 def bare(config: Experiment, root: Path) -> float:
     """CPU seconds of the generations alone: the chain of every block, without writing anything but the real data."""
     resolved = learner_class(config.learner).resolve(config.model_dump(mode="json"))
-    planned, store = kinds.plan(Experiment.model_validate(resolved.tree), resolved.hints), Store(root)
+    planned, store = kinds.plan(Experiment.model_validate(resolved.tree), resolved.hints), FolderStore(root)
     root.mkdir(parents=True)
     scheduler.run([one for one in planned.stages.values() if one.kind == "data"], LocalExecutor(store), Computed())
     total = 0.0

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli.__main__ import main as command
+from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.engine.record import RECORD
-from collapse_cli.engine.store import Store
 
 SIZES: dict[str, list[str]] = {
     "smoke": [],
@@ -60,16 +60,16 @@ def forget_measures(runs: Path) -> None:
 
 def measure(runs: Path, settings: list[str], rounds: int) -> dict[str, float]:
     """Seconds with and without the check, those within it, and the megabytes that it read."""
-    check, spent, checked = Store._fault_of_files, [0.0], [0]
+    check, spent, checked = FolderStore._fault_of_files, [0.0], [0]
 
-    def timed(self: Store, key: str) -> str:
+    def timed(self: FolderStore, key: str) -> str:
         start = time.perf_counter()
         fault = check(self, key)
         spent[0] += time.perf_counter() - start
         checked[0] += sum(path.stat().st_size for path in self.folder(key).rglob("*") if path.is_file())
         return fault
 
-    def unchecked(self: Store, key: str) -> str:
+    def unchecked(self: FolderStore, key: str) -> str:
         return ""
 
     run(runs, settings)
@@ -77,12 +77,12 @@ def measure(runs: Path, settings: list[str], rounds: int) -> dict[str, float]:
     for _ in range(rounds):
         for name, way in (("unchecked", unchecked), ("checked", timed)):
             spent[0], checked[0] = 0.0, 0
-            setattr(Store, "_fault_of_files", way)  # noqa: B010 - mypy lets no method be assigned
+            setattr(FolderStore, "_fault_of_files", way)  # noqa: B010 - mypy lets no method be assigned
             forget_measures(runs)
             took[name].append(run(runs, settings))
         took["within"].append(spent[0])
         took["megabytes"].append(checked[0] / 1e6)
-    setattr(Store, "_fault_of_files", check)  # noqa: B010
+    setattr(FolderStore, "_fault_of_files", check)  # noqa: B010
     return {name: statistics.median(values) for name, values in took.items()}
 
 

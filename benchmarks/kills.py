@@ -28,8 +28,8 @@ from typing import Any
 
 import psutil
 
+from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.engine.record import RECORD
-from collapse_cli.engine.store import Store
 from collapse_cli.files import sha256_of
 
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
@@ -93,7 +93,7 @@ def broken(runs: Path) -> list[str]:
         kept = {name: sha256_of(path) for name, path in there.items() if path.is_file() and name != RECORD}
         if kept != said:
             found.append(f"stage {record.parent.name[:8]} is not what its record says")
-    found += [f"left over: {key[:8]}" for key in Store(runs / "store").unfinished()]
+    found += [f"left over: {key[:8]}" for key in FolderStore(runs / "store").unfinished()]
     return found
 
 

@@ -3,12 +3,13 @@
 import errno
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from collapse_cli import files
 from collapse_cli.engine import sealed
-from collapse_cli.engine.stage import digest
+from collapse_cli.engine.stage import Stage, digest
 from collapse_cli.errors import InputError
 
 RECORD = "stage.json"
@@ -19,6 +20,20 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "seconds": (int, float),
 }
 LATER: dict[str, type] = {"pruned": bool, "digest": str}  # records may lack them
+
+
+def record_of(stage: Stage, facts: Mapping[str, Any], seconds: float, files: Mapping[str, str]) -> dict[str, Any]:
+    """What is written of a finished stage; `files`: the SHA-256 of each by name."""
+    return {
+        "kind": stage.kind,
+        "version": stage.version,
+        "params": stage.params,
+        "inputs": {name: made.key for name, made in stage.inputs.items()},
+        "seed": stage.seed,
+        "seconds": round(seconds, 3),
+        "facts": facts,
+        "files": files,
+    }
 
 
 def read_record(path: Path, key: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -14,6 +15,8 @@ from collapse_cli.where import Where
 
 Circumstances = TypeVar("Circumstances", contravariant=True)
 ALL_POLICIES = "all policies"  # in the place of one, where a stage works for a model that they share
+
+KEY = re.compile(r"[0-9a-f]{64}")  # of a stage
 
 
 def canonical(value: object) -> bytes:

@@ -1,339 +1,109 @@
-"""The store: finished stages by key. A visible folder is a complete one; what it holds is checked before it is used."""
+"""What a store is: finished stages by key, the same for all that use one. `folder_store.py` is one, `store_at` chooses."""
 
-import errno
-import hashlib
-import json
-import logging
-import os
-import re
-import shutil
-import uuid
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
-
-from collapse_cli import files
-from collapse_cli.engine import sealed
-from collapse_cli.engine.record import RECORD, read_record
+from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.engine.stage import Finished, Stage
-from collapse_cli.errors import InputError
-
-log = logging.getLogger(__name__)
-
-LEFTOVERS = (".attempts", ".scratch", ".damaged")
-WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")  # of one file, or of shards
-KEY = re.compile(r"[0-9a-f]{64}")
-MOST_AGAIN = 2  # times that one process computes a damaged stage again before it blames the disk
 
 
-@dataclass
-class _Known:
-    """What this process has found out about a stage.
+class Store(Protocol):
+    """Finished stages by key, whole or not there at all; locks; and what stages at work keep.
 
-    Attributes:
-        record: which `stage.json` that was: inode, time, size. Another one is looked at anew.
-        pruned: its weights are gone, and its record says so.
-        fault: what is damaged; empty: nothing that was looked at.
-        checked: its files were compared with their hashes.
+    Stages are written, and models loaded, in folders: a store that is elsewhere brings a stage to a folder of this machine
+    when it is asked for it (`get`), and takes the attempt's folder away when it is published.
     """
-
-    record: tuple[int, int, int]
-    pruned: bool = False
-    fault: str = ""
-    checked: bool = False
-
-
-class Store:
-    """Stages below one folder: `ab/ab12…/` finished, `.attempts/` being made, `.scratch/` checkpoints, `.locks/`, and
-    `.damaged/`, what was set aside because it no longer is what was written.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._known: dict[str, _Known] = {}
-        self._again: Counter[str] = Counter()
 
     @property
     def address(self) -> str:
         """What `store_at` makes this store of, in another process too."""
-        return str(self.root)
 
     def begin(self) -> None:
         """Make it, where it is not there yet."""
-        self.root.mkdir(parents=True, exist_ok=True)
 
-    def folder(self, key: str) -> Path:
-        """Where the files of a finished stage are on this machine."""
-        return self.root / key[:2] / key
-
-    def name_of(self, key: str) -> str:
-        """Where a person finds a stage, beginning with the store's own name."""
-        return self.folder(key).relative_to(self.root.parent).as_posix()
+    # --- finished stages
 
     def has(self, key: str, *, whole: bool = True) -> bool:
         """Whether the stage is finished and its record is right; a pruned one counts only with `whole=False`.
 
         Its files are not read; but a stage that `sound` has found damaged is none.
         """
-        known = self._look(key)
-        return known is not None and not known.fault and not (whole and known.pruned)
 
     def sound(self, key: str) -> bool:
         """Whether the stage can be used as an input: finished, not pruned, every file as it was written.
 
         The files are read once a process.
         """
-        if not self.has(key):
-            return False
-        known = self._known[key]
-        if not known.checked:
-            known.fault, known.checked = self._fault_of_files(key), True
-        return not known.fault
 
     def get(self, key: str) -> Finished:
-        """The finished stage.
+        """The finished stage, its files on this machine.
 
         Raises:
             FileNotFoundError: when the stage is not in the store, or its record is damaged.
         """
-        if not self.has(key, whole=False):
-            raise FileNotFoundError(errno.ENOENT, "this stage is not in the store", str(self.folder(key)))
-        folder = self.folder(key)
-        record = json.loads((folder / RECORD).read_bytes())
-        return Finished(record["kind"], key, folder, record["facts"], record["seconds"])
+
+    def holds(self, key: str) -> bool:
+        """Whether there is a finished stage of that key, a damaged or a pruned one too."""
+
+    def keys(self) -> list[str]:
+        """The keys of all finished stages, the damaged ones too."""
+
+    def size(self, key: str) -> int:
+        """Bytes of a finished stage."""
+
+    def name_of(self, key: str) -> str:
+        """What a stage is called in rows: its place, beginning with the store's own name."""
+
+    def place_of(self, key: str) -> str:
+        """Where a person finds a stage."""
 
     def fault(self, key: str) -> str:
         """What is known to be damaged of a stage; empty: nothing."""
-        known = self._look(key)
-        return known.fault if known is not None else f"{RECORD} is missing"
+
+    # --- stages at work
+
+    def locked(self, key: str) -> AbstractContextManager[bool]:
+        """Try to take the lock of a key at once; false when another process holds it. It is released when its holder dies."""
+
+    def attempt(self, key: str) -> Path:
+        """An empty folder of this machine to write a stage into; what a killed attempt left is wiped."""
+
+    def scratch(self, key: str) -> Path:
+        """The folder for the stage's mid-stage checkpoints: it survives a kill and goes when the stage is published."""
+
+    def publish(self, stage: Stage, facts: Mapping[str, Any], seconds: float) -> Finished:
+        """Make the attempt of `stage` visible, whole and at once. Call under its lock."""
 
     def set_aside(self, stage: Stage) -> None:
-        """Take a damaged stage out of the way, into a hidden folder, and say so. Call under its lock.
+        """Take a damaged stage out of the way, and say so. Call under its lock.
 
         Raises:
             InputError: when it was set aside and computed again before, and is damaged once more.
         """
-        folder, key = self.folder(stage.key), stage.key
-        fault = self.fault(key)
-        if not os.path.lexists(folder) or not fault:
-            return  # nothing there, or a pruned one
-        self._again[key] += 1
-        if self._again[key] > MOST_AGAIN:
-            raise InputError(
-                f"the {stage.kind} stage {folder} was computed again and is damaged again ({fault}); check the disk"
-            )
-        aside = self.root / ".damaged" / f"{key}-{uuid.uuid4().hex[:8]}"
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(aside)
-        self._known.pop(key, None)
-        log.warning(
-            "the %s stage %s in the store is damaged (%s); it is moved to %s and computed again",
-            stage.kind,
-            key[:12],
-            fault,
-            aside.parent,
-        )
 
-    def _look(self, key: str) -> _Known | None:
-        """What is known of a stage, its record read where it is a new one; None where there is no record."""
-        if not KEY.fullmatch(key):  # of a plan or a row that somebody changed: it becomes no path
-            return None
-        path = self.folder(key) / RECORD
-        try:
-            found = path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        which = (found.st_ino, found.st_mtime_ns, found.st_size)
-        known = self._known.get(key)
-        if known is None or known.record != which:
-            known = self._known[key] = _Known(which)
-            try:
-                known.pruned = read_record(path, key).get("pruned", False)
-            except InputError as error:
-                known.fault = str(error)
-        return known
-
-    def _fault_of_files(self, key: str) -> str:
-        """What of a stage's files is not as it was written; empty: nothing."""
-        folder = self.folder(key)
-        try:
-            written: dict[str, str] = read_record(folder / RECORD, key)["files"]
-        except InputError as error:
-            return str(error)
-        there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-        if missing := sorted(written.keys() - there):
-            return f"{missing[0]} is missing"
-        if more := sorted(name for name in there - written.keys() - {RECORD} if PurePosixPath(name).name[0] != "."):
-            return f"{more[0]!a} does not belong to it"
-        for name, value in written.items():
-            path = folder / name
-            if not os.access(path, os.R_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-            try:
-                now = files.sha256_of(path)
-            except InputError:
-                return f"{name} cannot be read"
-            if now != value:
-                return f"{name} is not what was written"
-        return ""
-
-    @contextmanager
-    def locked(self, key: str) -> Iterator[bool]:
-        """Try to take the lock of a key at once. Yields False when another process holds it.
-
-        The lock is the operating system's own: it is released when its holder dies, however it dies.
-        """
-        (self.root / ".locks").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.root / ".locks" / f"{key}.lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            files.check_locks(self.root / ".locks" / f"{key}.lock")
-            yield False
-            return
-        except OSError:
-            files.check_locks(self.root / ".locks" / f"{key}.lock")
-            raise
-        try:
-            yield True
-        finally:
-            lock.release()
-
-    def attempt(self, key: str) -> Path:
-        """An empty hidden folder to write a stage into; what a killed attempt left is wiped."""
-        folder = self.root / ".attempts" / key
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-        return folder
-
-    def scratch(self, key: str) -> Path:
-        """The folder for the stage's mid-stage checkpoints: it survives a kill and goes when the stage is published."""
-        folder = self.root / ".scratch" / key
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def publish(self, stage: Stage, facts: Mapping[str, Any], seconds: float) -> Finished:
-        """Make the attempt of `stage` visible: `stage.json` last, then fsync, then one rename. Call under its lock."""
-        attempt = self.root / ".attempts" / stage.key
-        written = {}
-        for path in sorted(attempt.rglob("*")):
-            if path.is_file():
-                written[path.relative_to(attempt).as_posix()] = _hash_and_sync(path)
-        record = {
-            "kind": stage.kind,
-            "version": stage.version,
-            "params": stage.params,
-            "inputs": {name: made.key for name, made in stage.inputs.items()},
-            "seed": stage.seed,
-            "seconds": round(seconds, 3),
-            "facts": facts,
-            "files": written,
-        }
-        files.write_atomically(attempt / RECORD, sealed.sealed(record))
-        for folder in {path.parent for path in attempt.rglob("*")}:
-            _sync_folder(folder)
-        target = self.folder(stage.key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self.set_aside(stage)
-        if target.exists():  # a pruned one, made again
-            self._discard(target)
-        attempt.rename(target)
-        _sync_folder(target.parent)
-        shutil.rmtree(self.root / ".scratch" / stage.key, ignore_errors=True)
-        made = self.get(stage.key)
-        self._known[stage.key].checked = True  # the hashes are of what this process wrote
-        return made
+    # --- what leaves it; each returns the bytes freed and is called under the lock of the key
 
     def prune(self, key: str) -> int:
-        """Drop the weights of a finished model, keep its record. Returns the bytes freed. Call under its lock.
-
-        The record says so before the weights go: a kill in between leaves a folder that counts as pruned.
-        """
-        folder = self.folder(key)
-        weights = [path for name in WEIGHTS for path in folder.rglob(name)]
-        record = json.loads((folder / RECORD).read_bytes())
-        files.write_atomically(folder / RECORD, sealed.sealed(record | {"pruned": True}))
-        freed = sum(path.stat().st_size for path in weights)
-        for path in weights:
-            path.unlink()
-        return freed
-
-    def holds(self, key: str) -> bool:
-        """Whether there is a finished stage of that key, a damaged or a pruned one too."""
-        return self.folder(key).exists()
-
-    def size(self, key: str) -> int:
-        """Bytes of a finished stage."""
-        return size_of(self.folder(key))
+        """Drop the weights of a finished model, keep its record."""
 
     def remove(self, key: str) -> int:
-        """Remove a finished stage. Returns the bytes freed. Call under its lock."""
-        freed = self.size(key)
-        self._discard(self.folder(key))
-        return freed
-
-    def keys(self) -> list[str]:
-        """The keys of all finished stages, the damaged ones too."""
-        return sorted(path.name for path in self.root.glob("[0-9a-f][0-9a-f]/*") if KEY.fullmatch(path.name))
+        """Remove a finished stage."""
 
     def unfinished(self) -> list[str]:
         """The keys that have an attempt or a checkpoint left over, from a kill or from a stage at work right now."""
-        return sorted({path.name for name in LEFTOVERS for path in self.root.glob(f"{name}/*")})
 
     def leftover_size(self, key: str) -> int:
         """Bytes of the attempt and the checkpoints of an unfinished stage."""
-        return sum(size_of(self.root / name / key) for name in LEFTOVERS)
 
     def clear(self, key: str) -> int:
-        """Remove what an unfinished stage left. Returns the bytes freed. Call under its lock."""
-        freed = self.leftover_size(key)
-        for name in LEFTOVERS:
-            shutil.rmtree(self.root / name / key, ignore_errors=True)
-        return freed
+        """Remove what an unfinished stage left."""
 
     def tidy(self, keys: Iterable[str]) -> None:
-        """Remove what was left of attempts at those of the stages that are finished by now."""
-        for key in sorted(set(self.unfinished()).intersection(keys)):
-            if self.has(key, whole=False):
-                with self.locked(key) as held:
-                    if held and self.has(key, whole=False):
-                        for name in (".attempts", ".scratch"):
-                            shutil.rmtree(self.root / name / key, ignore_errors=True)
-
-    def _discard(self, folder: Path) -> None:
-        """Take a visible folder away whole: rename first, so that no reader sees half of it."""
-        gone = self.root / ".attempts" / f"gone-{uuid.uuid4().hex}"
-        gone.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(gone)
-        shutil.rmtree(gone)
+        """Remove what was left of attempts at those of the stages that are finished by now. Takes their locks itself."""
 
 
 def store_at(address: str | Path) -> Store:
     """The store at an address, which is a folder. A store of another kind would be told by its address, here."""
-    return Store(Path(address))
-
-
-def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _hash_and_sync(path: Path) -> str:
-    with path.open("rb") as file:
-        value = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-    return value
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return FolderStore(Path(address))

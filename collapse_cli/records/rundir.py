@@ -17,7 +17,7 @@ from typing import Any
 from collapse_cli import families, files
 from collapse_cli.config import Experiment, load, nearest
 from collapse_cli.engine import sealed
-from collapse_cli.engine.store import KEY
+from collapse_cli.engine.stage import KEY
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.records.made_with import git_state, hardware, versions
 from collapse_cli.records.runs import RULE_OF_NAMES, STORE, can_be_named, made_by, names_of_runs

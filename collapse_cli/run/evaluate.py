@@ -111,7 +111,7 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
         learner, tree = learners.learner_class(config.learner), changed.model_dump(mode="json")
         if any(getattr(changed.data, name) != getattr(config.data, name) for name in OTHER):
             _check(store, texts[0].key, "the run's text")
-            tree = learner.with_tokenizer_of(tree, store.folder(texts[0].key))
+            tree = learner.with_tokenizer_of(tree, store.get(texts[0].key).folder)
         resolved = learner.resolve(tree)
         planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
@@ -149,7 +149,7 @@ def _check(store: Store, key: str, what: str) -> None:
     """Refuse a stage that is in the store but is not what was written."""
     if store.has(key) and not store.sound(key):
         raise InputError(
-            f"{what} is damaged in the store ({store.folder(key)}: {store.fault(key)}); move that folder away and give "
+            f"{what} is damaged in the store ({store.place_of(key)}: {store.fault(key)}); move that folder away and give "
             "the run's command again"
         )
 

@@ -19,7 +19,7 @@ import pytest
 from support import e2e
 from support.small import EXPERIMENTS, rows_of
 
-from collapse_cli.engine.store import Store
+from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.records.runs import STORE
 
 
@@ -104,7 +104,7 @@ def test_a_run_whose_output_nobody_reads_ends_and_can_go_on(tmp_path: Path, jobs
 def test_what_is_left_of_attempts_at_finished_stages_goes_when_a_run_begins(tmp_path: Path) -> None:
     config, runs = EXPERIMENTS["numbers"](tmp_path), tmp_path / "runs"
     e2e.run(config, runs)
-    store = Store(runs / STORE)
+    store = FolderStore(runs / STORE)
     finished, other = e2e.plan(runs, "numbers")[0]["key"], "f" * 64
     for key in (finished, other):
         (store.scratch(key) / "checkpoint.safetensors").write_text("half")

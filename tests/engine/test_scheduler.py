@@ -14,15 +14,15 @@ from support.kinds import kind
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.base import Executor, Outcome
 from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Finished, Stage, Workplace
-from collapse_cli.engine.store import Store
 
 
 class InThreads:
     """Computes a stage in each of several threads: all that a new executor needs."""
 
-    def __init__(self, store: Store, slots: int) -> None:
+    def __init__(self, store: FolderStore, slots: int) -> None:
         self.store, self.slots = store, slots
         self.threads: list[int] = []
         self._pool, self._at_work = ThreadPoolExecutor(slots), dict[Future[Outcome], Stage]()
@@ -78,8 +78,8 @@ def lattice(width: int, depth: int) -> list[Stage]:
     return [stage for row in rows for stage in row]
 
 
-def store_in(folder: Path) -> Store:
-    store = Store(folder)
+def store_in(folder: Path) -> FolderStore:
+    store = FolderStore(folder)
     store.begin()
     return store
 
@@ -128,7 +128,7 @@ def test_a_stage_that_is_held_is_asked_for_again_and_the_others_go_on(tmp_path: 
     held = threading.Event()
 
     def hold() -> None:
-        with Store(tmp_path).locked(stages[0].key) as ours:
+        with FolderStore(tmp_path).locked(stages[0].key) as ours:
             assert ours
             held.set()
             time.sleep(0.5)

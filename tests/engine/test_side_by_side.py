@@ -19,9 +19,9 @@ from support.kinds import kind
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.executors.processes import ProcessExecutor, WorkerError, workers_for
+from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.engine.scheduler import width
 from collapse_cli.engine.stage import Finished, Plan, Stage
-from collapse_cli.engine.store import Store
 from collapse_cli.where import Where
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -209,7 +209,7 @@ class Heard:
         self.on_waiting()
 
 
-def worker(store: Store, code: str) -> ProcessExecutor:
+def worker(store: FolderStore, code: str) -> ProcessExecutor:
     """An executor of one worker, whose process is a few lines of Python."""
     return ProcessExecutor(store, [sys.executable, "-c", code], {}, 1)
 
@@ -217,22 +217,22 @@ def worker(store: Store, code: str) -> ProcessExecutor:
 TALK = "import json, sys\ndef say(event, **more): print(json.dumps({'event': event, **more}), flush=True)\nnext(sys.stdin)\n"
 
 
-def lone_stage(store: Store) -> Stage:
+def lone_stage(store: FolderStore) -> Stage:
     stage = Stage(kind("train"), {"number": 1})
     store.root.mkdir(parents=True, exist_ok=True)
     return stage
 
 
-def publish(store: Store, stage: Stage) -> None:
+def publish(store: FolderStore, stage: Stage) -> None:
     scheduler.run([stage], LocalExecutor(store), Heard())
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "store")
 
 
-def test_a_stage_that_another_process_holds_is_asked_for_again(store: Store) -> None:
+def test_a_stage_that_another_process_holds_is_asked_for_again(store: FolderStore) -> None:
     stage, heard = lone_stage(store), Heard()
     heard.on_waiting = lambda: threading.Timer(0.3, publish, (store, stage)).start()
     with worker(store, TALK + "for line in sys.stdin: say('held')") as executor:
@@ -248,7 +248,7 @@ def test_a_stage_that_another_process_holds_is_asked_for_again(store: Store) -> 
         ("'failure', text='Traceback: boom'", RuntimeError, "boom"),
     ],
 )
-def test_what_fails_in_a_worker_fails_here(store: Store, said: str, error: type[Exception], words: str) -> None:
+def test_what_fails_in_a_worker_fails_here(store: FolderStore, said: str, error: type[Exception], words: str) -> None:
     stage = lone_stage(store)
     with (
         worker(store, TALK + f"next(sys.stdin)\nsay({said})\nsys.stdin.read()") as executor,
@@ -258,14 +258,14 @@ def test_what_fails_in_a_worker_fails_here(store: Store, said: str, error: type[
     assert not store.has(stage.key)
 
 
-def test_a_worker_that_ends_is_noticed_before_and_after_it_has_a_stage(store: Store) -> None:
+def test_a_worker_that_ends_is_noticed_before_and_after_it_has_a_stage(store: FolderStore) -> None:
     stage = lone_stage(store)
     for code in ("raise SystemExit(3)", TALK + "next(sys.stdin)\nraise SystemExit(3)"):
         with worker(store, code) as executor, pytest.raises(WorkerError, match="ended with code 3"):
             scheduler.run([stage], executor, Heard(), {stage.key: 1})
 
 
-def test_notes_of_workers_are_said_once(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_notes_of_workers_are_said_once(store: FolderStore, caplog: pytest.LogCaptureFixture) -> None:
     stage, heard = lone_stage(store), Heard()
     publish(store, stage)
     other = Stage(kind("train"), {"number": 2})

@@ -15,10 +15,10 @@ from support.kinds import kind as kind_of
 from collapse_cli.config import Experiment
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.folder_store import FolderStore, size_of
 from collapse_cli.engine.record import RECORD
 from collapse_cli.engine.scheduler import missing
 from collapse_cli.engine.stage import Body, Finished, Stage, Workplace
-from collapse_cli.engine.store import Store, size_of
 from collapse_cli.errors import ConfigError
 from collapse_cli.files import write_atomically
 from collapse_cli.records.rundir import RunFolder
@@ -28,23 +28,23 @@ from collapse_cli.run.garbage import collect_garbage
 HOLDER = """
 import sys
 from pathlib import Path
-from collapse_cli.engine.store import Store
-with Store(Path(sys.argv[1])).locked(sys.argv[2]) as mine:
+from collapse_cli.engine.folder_store import FolderStore
+with FolderStore(Path(sys.argv[1])).locked(sys.argv[2]) as mine:
     print(mine, flush=True)
     sys.stdin.read()
 """
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "runs" / STORE)
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "runs" / STORE)
 
 
 def stage(number: int = 0, kind: str = "train", body: Body = lambda *_: {}, **inputs: Stage) -> Stage:
     return Stage(kind_of(kind, body=body), {"number": number}, inputs, seed=3)
 
 
-def publish(store: Store, one: Stage, facts: dict[str, Any] | None = None, **files: str) -> Finished:
+def publish(store: FolderStore, one: Stage, facts: dict[str, Any] | None = None, **files: str) -> Finished:
     """Publish a stage whose files hold these texts; `__` in a name is a folder."""
     folder = store.attempt(one.key)
     for name, text in (files or {"model.safetensors": "weights", "config.json": "{}"}).items():
@@ -55,7 +55,7 @@ def publish(store: Store, one: Stage, facts: dict[str, Any] | None = None, **fil
 
 
 @contextmanager
-def held_elsewhere(store: Store, key: str) -> Iterator[subprocess.Popen[str]]:
+def held_elsewhere(store: FolderStore, key: str) -> Iterator[subprocess.Popen[str]]:
     """Another process holds the lock of a key."""
     command = [sys.executable, "-c", HOLDER, str(store.root), key]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
@@ -71,7 +71,7 @@ def held_elsewhere(store: Store, key: str) -> Iterator[subprocess.Popen[str]]:
 # --- publishing -------------------------------------------------------------------------------------------------------
 
 
-def test_a_published_stage_is_found_with_all_that_is_known_of_it(store: Store) -> None:
+def test_a_published_stage_is_found_with_all_that_is_known_of_it(store: FolderStore) -> None:
     data, trained = stage(1, "data"), stage(2, data=stage(1, "data"))
     assert not store.has(trained.key)
     made = publish(store, trained, {"train_loss": 1.5, "list": [1]}, **{"a.txt": "A", "deep__b.txt": "B"})
@@ -90,7 +90,7 @@ def test_a_published_stage_is_found_with_all_that_is_known_of_it(store: Store) -
     assert made.folder == store.root / trained.key[:2] / trained.key
 
 
-def test_what_is_not_in_the_store_cannot_be_got(store: Store) -> None:
+def test_what_is_not_in_the_store_cannot_be_got(store: FolderStore) -> None:
     with pytest.raises(FileNotFoundError):
         store.get("0" * 64)
     assert not store.has("0" * 64)
@@ -98,7 +98,7 @@ def test_what_is_not_in_the_store_cannot_be_got(store: Store) -> None:
     assert store.keys() == store.unfinished() == []
 
 
-def test_a_stage_is_visible_only_when_it_is_complete(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_is_visible_only_when_it_is_complete(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill at any moment of publishing leaves the stage whole, or not there at all."""
     one, moments = stage(), []
 
@@ -119,7 +119,7 @@ def test_a_stage_is_visible_only_when_it_is_complete(store: Store, monkeypatch: 
 
 @pytest.mark.parametrize("broken", ["rename", "fsync"])
 def test_a_publishing_that_fails_leaves_nothing_visible(
-    store: Store, monkeypatch: pytest.MonkeyPatch, broken: str
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     def fail(*_: Any) -> None:
         raise OSError("disk")
@@ -138,14 +138,14 @@ def test_a_publishing_that_fails_leaves_nothing_visible(
     assert store.has(stage().key)
 
 
-def test_facts_that_are_no_json_are_refused_before_anything_is_visible(store: Store) -> None:
+def test_facts_that_are_no_json_are_refused_before_anything_is_visible(store: FolderStore) -> None:
     for bad in (float("nan"), object()):
         with pytest.raises((TypeError, ValueError)):
             publish(store, stage(), {"loss": bad})
         assert not store.has(stage().key)
 
 
-def test_what_a_killed_attempt_left_is_wiped(store: Store) -> None:
+def test_what_a_killed_attempt_left_is_wiped(store: FolderStore) -> None:
     one = stage()
     (store.attempt(one.key) / "junk").mkdir()
     (store.attempt(one.key) / "junk.bin").write_text("half a file")
@@ -154,7 +154,7 @@ def test_what_a_killed_attempt_left_is_wiped(store: Store) -> None:
     assert sorted(path.name for path in made.folder.iterdir()) == ["config.json", "model.safetensors", RECORD]
 
 
-def test_scratch_survives_a_kill_and_goes_when_the_stage_is_published(store: Store) -> None:
+def test_scratch_survives_a_kill_and_goes_when_the_stage_is_published(store: FolderStore) -> None:
     one = stage()
     (store.scratch(one.key) / "checkpoint").write_text("step 7")
     store.attempt(one.key)
@@ -168,7 +168,7 @@ def test_scratch_survives_a_kill_and_goes_when_the_stage_is_published(store: Sto
 # --- pruning ----------------------------------------------------------------------------------------------------------
 
 
-def test_pruning_drops_the_weights_and_keeps_the_record(store: Store) -> None:
+def test_pruning_drops_the_weights_and_keeps_the_record(store: FolderStore) -> None:
     one = stage()
     made = publish(store, one, {"loss": 2.0}, **{"model.safetensors": "x" * 1000, "config.json": "{}"})
     assert store.prune(one.key) == 1000
@@ -180,7 +180,7 @@ def test_pruning_drops_the_weights_and_keeps_the_record(store: Store) -> None:
     assert store.prune(one.key) == 0
 
 
-def test_pruning_drops_weights_in_shards_too(store: Store) -> None:
+def test_pruning_drops_weights_in_shards_too(store: FolderStore) -> None:
     """As transformers writes models of more than 50 GB: nothing was freed of them, though the record said so."""
     one = stage()
     shards = {f"model-0000{number}-of-00002.safetensors": "x" * 500 for number in (1, 2)}
@@ -191,7 +191,7 @@ def test_pruning_drops_weights_in_shards_too(store: Store) -> None:
 
 
 def test_a_kill_within_pruning_leaves_a_stage_that_counts_as_pruned(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = stage()
     publish(store, one)
@@ -206,7 +206,7 @@ def test_a_kill_within_pruning_leaves_a_stage_that_counts_as_pruned(
     assert not store.has(one.key)
 
 
-def test_a_pruned_stage_can_be_made_again(store: Store) -> None:
+def test_a_pruned_stage_can_be_made_again(store: FolderStore) -> None:
     one = stage()
     publish(store, one)
     store.prune(one.key)
@@ -220,7 +220,7 @@ def test_a_pruned_stage_can_be_made_again(store: Store) -> None:
 # --- locks ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_lock_is_held_by_one_process_and_freed_when_that_dies(store: Store) -> None:
+def test_a_lock_is_held_by_one_process_and_freed_when_that_dies(store: FolderStore) -> None:
     key, other_key = stage(1).key, stage(2).key
     with held_elsewhere(store, key) as other:
         with store.locked(key) as mine:
@@ -235,7 +235,7 @@ def test_a_lock_is_held_by_one_process_and_freed_when_that_dies(store: Store) ->
         assert mine, "it was released after the block"
 
 
-def test_a_lock_is_freed_when_its_block_fails(store: Store) -> None:
+def test_a_lock_is_freed_when_its_block_fails(store: FolderStore) -> None:
     with pytest.raises(RuntimeError), store.locked("a"):
         raise RuntimeError
     with held_elsewhere(store, "a"):
@@ -274,13 +274,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(
 # --- garbage ----------------------------------------------------------------------------------------------------------
 
 
-def make_run(store: Store, name: str, *stages: Stage) -> None:
+def make_run(store: FolderStore, name: str, *stages: Stage) -> None:
     """A run whose plan holds these stages."""
     record = [{"kind": one.kind, "key": one.key, "inputs": {}, "for": []} for one in stages]
     RunFolder(store.root.parent, name).start(Experiment(), record, {})
 
 
-def test_garbage_is_what_no_plan_reaches(store: Store) -> None:
+def test_garbage_is_what_no_plan_reaches(store: FolderStore) -> None:
     mine, shared, theirs, orphan = (stage(number) for number in range(4))
     for one in (mine, shared, theirs, orphan):
         publish(store, one)
@@ -295,7 +295,7 @@ def test_garbage_is_what_no_plan_reaches(store: Store) -> None:
     assert collect_garbage(store.root.parent) == {"stages": 0, "leftovers": 0, "bytes": 0, "kept": 3}
 
 
-def test_leftovers_of_killed_stages_go_unless_a_plan_will_take_them_up(store: Store) -> None:
+def test_leftovers_of_killed_stages_go_unless_a_plan_will_take_them_up(store: FolderStore) -> None:
     planned, orphan = stage(1), stage(2)
     make_run(store, "a", planned)
     for one in (planned, orphan):
@@ -306,7 +306,7 @@ def test_leftovers_of_killed_stages_go_unless_a_plan_will_take_them_up(store: St
     assert (store.scratch(planned.key) / "checkpoint").read_text() == "12345"
 
 
-def test_what_a_kill_within_removing_left_is_garbage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_kill_within_removing_left_is_garbage(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
     one = stage()
     publish(store, one)
 
@@ -322,7 +322,7 @@ def test_what_a_kill_within_removing_left_is_garbage(store: Store, monkeypatch: 
     assert store.unfinished() == []
 
 
-def test_a_stage_at_work_in_another_process_is_never_garbage(store: Store) -> None:
+def test_a_stage_at_work_in_another_process_is_never_garbage(store: FolderStore) -> None:
     finished, working = stage(1), stage(2)
     publish(store, finished)
     (store.attempt(working.key) / "half").write_text("123")
@@ -337,7 +337,7 @@ def test_a_stage_at_work_in_another_process_is_never_garbage(store: Store) -> No
 
 @pytest.mark.parametrize("name", ["run.json", "plan.json"])
 @pytest.mark.parametrize("damage", ["gone", "{}", "[]", "{", '{"stages": []}', '{"stages": [3]}', "\udcff", "folder"])
-def test_garbage_is_not_collected_while_a_run_cannot_be_read(store: Store, name: str, damage: str) -> None:
+def test_garbage_is_not_collected_while_a_run_cannot_be_read(store: FolderStore, name: str, damage: str) -> None:
     mine, orphan = stage(1), stage(2)
     for one in (mine, orphan):
         publish(store, one)
@@ -353,30 +353,32 @@ def test_garbage_is_not_collected_while_a_run_cannot_be_read(store: Store, name:
     assert store.keys() == sorted((mine.key, orphan.key))
 
 
-def test_what_a_run_that_begins_meanwhile_needs_is_no_garbage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_run_that_begins_meanwhile_needs_is_no_garbage(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run takes up stages that no plan held when the plans were read."""
     stages = [stage(number) for number in range(4)]
     for one in stages:
         publish(store, one)
     make_run(store, "a", stages[0])
-    remove = Store.remove
+    remove = FolderStore.remove
 
-    def begins(self: Store, key: str) -> int:
-        monkeypatch.setattr(Store, "remove", remove)
+    def begins(self: FolderStore, key: str) -> int:
+        monkeypatch.setattr(FolderStore, "remove", remove)
         make_run(store, "b", *(one for one in stages if one.key != key))
         return remove(self, key)
 
-    monkeypatch.setattr(Store, "remove", begins)
+    monkeypatch.setattr(FolderStore, "remove", begins)
     assert collect_garbage(store.root.parent)["stages"] == 1
     assert len(store.keys()) == 3
 
 
-def test_scratch_of_finished_stages_and_what_was_set_aside_is_garbage(store: Store) -> None:
+def test_scratch_of_finished_stages_and_what_was_set_aside_is_garbage(store: FolderStore) -> None:
     mine = stage(1)
     publish(store, mine)
     make_run(store, "a", mine)
     (store.folder(mine.key) / "config.json").write_text("damaged")
-    later = Store(store.root)  # another process
+    later = FolderStore(store.root)  # another process
     assert not later.sound(mine.key)
     later.set_aside(mine)
     publish(store, mine)
@@ -421,7 +423,7 @@ def chain(length: int, body: Body = work) -> list[Stage]:
     return stages
 
 
-def test_the_executor_computes_what_is_missing_and_nothing_else(store: Store) -> None:
+def test_the_executor_computes_what_is_missing_and_nothing_else(store: FolderStore) -> None:
     stages, heard = chain(5), Heard()
     executor = LocalExecutor(store)
     scheduler.run(stages[:3], executor, heard)
@@ -432,7 +434,7 @@ def test_the_executor_computes_what_is_missing_and_nothing_else(store: Store) ->
 
 
 @pytest.mark.parametrize("killed_at", range(4))
-def test_killed_within_any_stage_the_same_plan_goes_on_where_it_was(store: Store, killed_at: int) -> None:
+def test_killed_within_any_stage_the_same_plan_goes_on_where_it_was(store: FolderStore, killed_at: int) -> None:
     calls: list[int] = []
 
     def body(one: Stage, inputs: Any, place: Workplace) -> dict[str, Any]:
@@ -452,7 +454,7 @@ def test_killed_within_any_stage_the_same_plan_goes_on_where_it_was(store: Store
 
 
 def test_the_executor_waits_for_a_stage_that_another_process_holds(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages, heard = chain(2), Heard()
     with held_elsewhere(store, stages[0].key) as other:
@@ -462,7 +464,7 @@ def test_the_executor_waits_for_a_stage_that_another_process_holds(
     assert heard.finishes == [(stages[0].key, False), (stages[1].key, False)]
 
 
-def test_a_full_disk_is_named_however_a_library_words_it(store: Store) -> None:
+def test_a_full_disk_is_named_however_a_library_words_it(store: FolderStore) -> None:
     def body(*_: Any) -> dict[str, Any]:
         raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
 
@@ -471,7 +473,7 @@ def test_a_full_disk_is_named_however_a_library_words_it(store: Store) -> None:
     assert caught.value.filename == str(store.root)
 
 
-def test_only_what_leads_to_a_wanted_stage_is_missing(store: Store) -> None:
+def test_only_what_leads_to_a_wanted_stage_is_missing(store: FolderStore) -> None:
     stages = chain(4)
     assert missing(stages, store, lambda one: one is stages[2]) == stages[:3]
     publish(store, stages[1])

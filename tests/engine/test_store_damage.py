@@ -14,10 +14,10 @@ from support.kinds import kind
 
 from collapse_cli.engine import checkpoint, scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.engine.record import RECORD
 from collapse_cli.engine.scheduler import missing
 from collapse_cli.engine.stage import Finished, Stage, Workplace
-from collapse_cli.engine.store import Store
 from collapse_cli.errors import InputError
 from collapse_cli.records.runs import STORE
 
@@ -59,7 +59,7 @@ def chain(length: int = 4) -> list[Stage]:
 def root(tmp_path: Path) -> Path:
     """A store that holds the first three of four stages."""
     root = tmp_path / "runs" / STORE
-    scheduler.run(chain(3), LocalExecutor(Store(root)), Heard())
+    scheduler.run(chain(3), LocalExecutor(FolderStore(root)), Heard())
     return root
 
 
@@ -125,7 +125,7 @@ CASES = [(name, how) for name in ("sum", "deep/other") for how in FILES] + [(REC
 def test_a_damaged_input_is_said_set_aside_and_computed_again(
     root: Path, caplog: pytest.LogCaptureFixture, name: str, how: Callable[[Path], None]
 ) -> None:
-    stages, heard, store = chain(4), Heard(), Store(root)
+    stages, heard, store = chain(4), Heard(), FolderStore(root)
     damaged = stages[2]
     how(store.folder(damaged.key) / name)
     assert missing(stages, store, lambda one: one is stages[3]) == stages[2:], "planned before anything is touched"
@@ -139,7 +139,7 @@ def test_a_damaged_input_is_said_set_aside_and_computed_again(
     assert "\n" not in said
     assert f"the work stage {damaged.key[:12]} in the store is damaged" in said
     assert [path.name[:64] for path in (root / ".damaged").iterdir()] == [damaged.key]
-    assert Store(root).sound(damaged.key), "and it stays so"
+    assert FolderStore(root).sound(damaged.key), "and it stays so"
 
 
 @pytest.mark.parametrize("how", [flip, truncate, Path.unlink])
@@ -147,7 +147,7 @@ def test_what_a_worker_is_told_to_compute_has_its_inputs_checked_too(
     root: Path, caplog: pytest.LogCaptureFixture, how: Callable[[Path], None]
 ) -> None:
     """A worker process gets one stage, and nobody looked at its inputs since they were published."""
-    stages, heard, store = chain(4), Heard(), Store(root)
+    stages, heard, store = chain(4), Heard(), FolderStore(root)
     for number in (0, 2):
         how(store.folder(stages[number].key) / "sum")
     done = LocalExecutor(store).compute(stages[3], heard)
@@ -158,7 +158,7 @@ def test_what_a_worker_is_told_to_compute_has_its_inputs_checked_too(
 
 
 def test_a_chain_of_damaged_inputs_is_computed_from_its_beginning(root: Path) -> None:
-    stages, heard, store = chain(4), Heard(), Store(root)
+    stages, heard, store = chain(4), Heard(), FolderStore(root)
     for one in stages[:3]:
         flip(store.folder(one.key) / "sum")
     done = LocalExecutor(store).compute(stages[3], heard)
@@ -168,7 +168,7 @@ def test_a_chain_of_damaged_inputs_is_computed_from_its_beginning(root: Path) ->
 
 
 def test_a_disk_that_damages_a_stage_again_and_again_ends_the_run(root: Path) -> None:
-    stages, store = chain(4), Store(root)
+    stages, store = chain(4), FolderStore(root)
     for _ in range(2):
         flip(store.folder(stages[2].key) / RECORD)
         scheduler.run(stages[:3], LocalExecutor(store), Heard())
@@ -185,7 +185,7 @@ def test_each_file_is_read_once_a_process_and_none_that_the_process_made(
     read: list[str] = []
     sha256_of = files.sha256_of
     monkeypatch.setattr(files, "sha256_of", lambda path: (read.append(path.name), sha256_of(path))[1])
-    stages, store = chain(6), Store(root)
+    stages, store = chain(6), FolderStore(root)
     executor = LocalExecutor(store)
     scheduler.run(stages, executor, Heard())
     scheduler.run(stages, executor, Heard())
@@ -196,43 +196,43 @@ def test_records_without_a_digest_of_their_own_stay_usable(root: Path) -> None:
     """As they were written before records had one."""
     stages = chain(4)
     for one in stages[:3]:
-        path = Store(root).folder(one.key) / RECORD
+        path = FolderStore(root).folder(one.key) / RECORD
         record = json.loads(path.read_text())
         del record["digest"]
         path.write_text(json.dumps(record, indent=1))
     heard = Heard()
-    scheduler.run(stages, LocalExecutor(Store(root)), heard)
+    scheduler.run(stages, LocalExecutor(FolderStore(root)), heard)
     assert heard.computed == [3]
 
 
 def test_a_pruned_record_keeps_a_digest(root: Path) -> None:
-    store, one = Store(root), chain(3)[1]
+    store, one = FolderStore(root), chain(3)[1]
     store.prune(one.key)
-    assert Store(root).has(one.key, whole=False)
-    assert not Store(root).has(one.key)
+    assert FolderStore(root).has(one.key, whole=False)
+    assert not FolderStore(root).has(one.key)
     path = store.folder(one.key) / RECORD
     path.write_text(path.read_text().replace('"pruned": true', '"pruned": false'))
-    assert not Store(root).has(one.key, whole=False)
-    assert not Store(root).has(one.key)
+    assert not FolderStore(root).has(one.key, whole=False)
+    assert not FolderStore(root).has(one.key)
 
 
 @pytest.mark.parametrize("name", ["../../elsewhere", "/etc/hostname", "a\nb", ""])
 def test_names_of_files_in_a_record_lead_nowhere(root: Path, name: str) -> None:
-    store, one = Store(root), chain(3)[1]
+    store, one = FolderStore(root), chain(3)[1]
     path = store.folder(one.key) / RECORD
     record = json.loads(path.read_text())
     del record["digest"]
     path.write_text(json.dumps(record | {"files": record["files"] | {name: "0" * 64}}))
-    assert not Store(root).has(one.key)
+    assert not FolderStore(root).has(one.key)
 
 
 def test_a_file_that_does_not_belong_to_a_stage_is_a_fault_and_a_hidden_one_is_none(root: Path) -> None:
     one = chain(3)[1]
-    folder = Store(root).folder(one.key)
+    folder = FolderStore(root).folder(one.key)
     (folder / ".nfs0001").write_text("left by the file system")
-    assert Store(root).sound(one.key)
+    assert FolderStore(root).sound(one.key)
     (folder / "deep" / "model.safetensors.index.json").write_text("{}")
-    assert not Store(root).sound(one.key)
+    assert not FolderStore(root).sound(one.key)
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from collapse_cli.config import Experiment, load
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import checkpoint, scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.engine.stage import Finished, Plan, Stage, Workplace
-from collapse_cli.engine.store import Store
 from collapse_cli.errors import InputError
 from collapse_cli.experiment import kinds
 from collapse_cli.experiment.stages import block
@@ -38,15 +38,15 @@ def experiment(learner: str = "gaussian", **loop: Any) -> Experiment:
     return load({"learner": learner, "loop": settings, **FAMILIES[learner]}, "a test")
 
 
-def run(config: Experiment, root: Path) -> tuple[Plan, Store]:
+def run(config: Experiment, root: Path) -> tuple[Plan, FolderStore]:
     """All stages of an experiment in a store of its own."""
-    planned, store = kinds.plan(config, {}), Store(root)
+    planned, store = kinds.plan(config, {}), FolderStore(root)
     root.mkdir(exist_ok=True)
     scheduler.run(list(planned.stages.values()), LocalExecutor(store), Computed())
     return planned, store
 
 
-def rows_of(planned: Plan, store: Store) -> dict[tuple[str, int, int], dict[str, Any]]:
+def rows_of(planned: Plan, store: FolderStore) -> dict[tuple[str, int, int], dict[str, Any]]:
     """The rows of metrics.jsonl as JSON has them, without what is no number."""
     found = {}
     for one in planned.generations:

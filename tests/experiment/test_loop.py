@@ -14,9 +14,9 @@ from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.engine.record import RECORD
 from collapse_cli.engine.stage import Body, Finished, Plan, Stage, Workplace
-from collapse_cli.engine.store import Store
 from collapse_cli.experiment import mixing
 from collapse_cli.experiment.loop import plan
 from collapse_cli.experiment.stages.base import CORPUS, ROWS
@@ -120,14 +120,14 @@ def planned(names: list[str], generations: int = 3, **changes: Any) -> Plan:
     return plan(config.load(config.merge(tree, changes), "the test"), {"text": {}})
 
 
-def run(one: Plan, store: Store) -> list[str]:
+def run(one: Plan, store: FolderStore) -> list[str]:
     """Bring a plan into the store. Returns the keys of what was computed."""
     heard = Counting()
     scheduler.run(list(one.stages.values()), LocalExecutor(store), heard)
     return heard.computed
 
 
-def corpora(one: Plan, store: Store, policy: str) -> list[Dataset]:
+def corpora(one: Plan, store: FolderStore, policy: str) -> list[Dataset]:
     """The corpus that each generation of a policy was fitted on."""
     chosen = [generation for generation in one.generations if generation.where.policy == policy]
     return [Dataset.load(store.folder(generation.train.inputs["corpus"].key) / CORPUS) for generation in chosen]
@@ -142,7 +142,7 @@ def test_every_corpus_has_the_rows_that_its_policy_says(tmp_path: Path, size: st
     growing = size == "growing"
     names = [name for name in NAMES if not (growing and name in ("keep-99", "keep-100"))]
     one = planned(names, mix={"size": size}, sample={"prompts": prompts})
-    store = Store(tmp_path)
+    store = FolderStore(tmp_path)
     run(one, store)
     for name in names:
         policy = Policy.parse(name)
@@ -162,7 +162,7 @@ def test_every_corpus_has_the_rows_that_its_policy_says(tmp_path: Path, size: st
 
 
 def test_the_facts_of_an_evaluation_tell_the_rows_and_all_seconds(tmp_path: Path) -> None:
-    one, store = planned(["keep-25"]), Store(tmp_path)
+    one, store = planned(["keep-25"]), FolderStore(tmp_path)
     run(one, store)
     for generation in one.generations:
         facts = store.get(generation.eval.key).facts
@@ -178,7 +178,7 @@ def test_the_facts_of_an_evaluation_tell_the_rows_and_all_seconds(tmp_path: Path
 def test_synthetic_rows_continue_real_rows_or_those_of_the_corpus_before(tmp_path: Path) -> None:
     """What is real is below 1,000; every continuation adds 1,000 to 2,008."""
     for prompts, least in (("real", 1000), ("previous", 3000)):
-        one, store = planned(["keep-0"], sample={"prompts": prompts}), Store(tmp_path / prompts)
+        one, store = planned(["keep-0"], sample={"prompts": prompts}), FolderStore(tmp_path / prompts)
         run(one, store)
         last = corpora(one, store, "keep-0")[-1].arrays["tokens"]
         assert last.min() >= least
@@ -186,7 +186,7 @@ def test_synthetic_rows_continue_real_rows_or_those_of_the_corpus_before(tmp_pat
 
 
 def test_a_finished_plan_computes_nothing(tmp_path: Path) -> None:
-    one, store = planned(NAMES), Store(tmp_path)
+    one, store = planned(NAMES), FolderStore(tmp_path)
     assert sorted(run(one, store)) == sorted(one.stages)
     assert run(one, store) == []
     assert sorted(run(planned([*NAMES, "keep-50"]), store)) == sorted(
@@ -194,7 +194,7 @@ def test_a_finished_plan_computes_nothing(tmp_path: Path) -> None:
     )
 
 
-def contents(store: Store) -> dict[str, Any]:
+def contents(store: FolderStore) -> dict[str, Any]:
     """The hashes of all files of all stages."""
     return {key: json.loads((store.folder(key) / RECORD).read_text())["files"] for key in store.keys()}  # noqa: SIM118
 
@@ -203,11 +203,11 @@ def test_killed_in_any_stage_the_loop_goes_on_with_what_is_missing_and_ends_the_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = planned(["keep-10", "accumulate"], generations=2)
-    run(one, Store(tmp_path / "whole"))
-    whole = contents(Store(tmp_path / "whole"))
+    run(one, FolderStore(tmp_path / "whole"))
+    whole = contents(FolderStore(tmp_path / "whole"))
     assert any(ROWS in files for files in whole.values())
     for number in range(len(one.stages)):
-        store, begun = Store(tmp_path / str(number)), []
+        store, begun = FolderStore(tmp_path / str(number)), []
 
         def killing(body: Body, n: int = number, begun: Any = begun) -> Body:
             def killed(stage: Stage, inputs: Any, place: Workplace) -> dict[str, Any]:

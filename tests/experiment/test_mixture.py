@@ -13,8 +13,8 @@ from collapse_cli.config.cell import Cell, cells
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.engine.stage import Plan
-from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment import kinds, mixture
 from collapse_cli.experiment.stages.base import CORPUS, ROWS
@@ -45,9 +45,9 @@ def resolved(tree: dict[str, Any]) -> tuple[Experiment, dict[str, Any]]:
     return Experiment.model_validate(found.tree), found.hints
 
 
-def run(tree: dict[str, Any], root: Path) -> tuple[Plan, Store, list[str]]:
+def run(tree: dict[str, Any], root: Path) -> tuple[Plan, FolderStore, list[str]]:
     config, hints = resolved(tree)
-    planned, store, listener = kinds.plan(config, hints), Store(root), Computed()
+    planned, store, listener = kinds.plan(config, hints), FolderStore(root), Computed()
     root.mkdir(parents=True, exist_ok=True)
     scheduler.run(list(planned.stages.values()), LocalExecutor(store), listener)
     return planned, store, listener.keys
@@ -129,11 +129,11 @@ def test_more_real_rows_than_there_are_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store, list[str]]:
+def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, FolderStore, list[str]]:
     return run(DIGITS, tmp_path_factory.mktemp("digits") / "store")
 
 
-def test_a_generator_is_fitted_once_and_its_rows_serve_all_cells(digits: tuple[Plan, Store, list[str]]) -> None:
+def test_a_generator_is_fitted_once_and_its_rows_serve_all_cells(digits: tuple[Plan, FolderStore, list[str]]) -> None:
     planned, _, computed = digits
     kinds_of = [stage.kind for stage in planned.stages.values()]
     assert sorted(computed) == sorted(planned.stages)
@@ -148,7 +148,7 @@ def test_a_generator_is_fitted_once_and_its_rows_serve_all_cells(digits: tuple[P
     assert len(planned.generations) == 2 * 12
 
 
-def test_synthetic_rows_stand_where_real_ones_would_otherwise(digits: tuple[Plan, Store, list[str]]) -> None:
+def test_synthetic_rows_stand_where_real_ones_would_otherwise(digits: tuple[Plan, FolderStore, list[str]]) -> None:
     planned, store, _ = digits
 
     def corpus(label: str) -> Dataset:
@@ -171,7 +171,7 @@ def test_synthetic_rows_stand_where_real_ones_would_otherwise(digits: tuple[Plan
     assert len(labelled) == 60
 
 
-def test_rows_say_the_cell_and_what_was_measured(digits: tuple[Plan, Store, list[str]]) -> None:
+def test_rows_say_the_cell_and_what_was_measured(digits: tuple[Plan, FolderStore, list[str]]) -> None:
     planned, store, _ = digits
     rows = [metrics_row(one, ReadOnce(store)) for one in planned.generations]
     row = next(row for row in rows if row["policy"] == "n=60 p2=0.25 g=30 m=16" and row["seed"] == 1)
@@ -190,22 +190,22 @@ def test_rows_say_the_cell_and_what_was_measured(digits: tuple[Plan, Store, list
 
 
 def test_killed_anywhere_the_chain_does_what_is_missing_and_ends_the_same(
-    digits: tuple[Plan, Store, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits: tuple[Plan, FolderStore, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = [metrics_row(one, ReadOnce(digits[1])) for one in digits[0].generations]
-    publish = Store.publish
+    publish = FolderStore.publish
     left = [0]
 
     class KillError(Exception):
         """Between one stage and the next."""
 
-    def dying(self: Store, *arguments: Any) -> Any:
+    def dying(self: FolderStore, *arguments: Any) -> Any:
         if left[0] == 0:
             raise KillError
         left[0] -= 1
         return publish(self, *arguments)
 
-    monkeypatch.setattr(Store, "publish", dying)
+    monkeypatch.setattr(FolderStore, "publish", dying)
     computed: list[str] = []
     for stages in (1, 3, 10, 20, 1000):
         left[0] = stages
@@ -231,7 +231,7 @@ def test_cells_in_memory_make_few_stages(tmp_path: Path, monkeypatch: pytest.Mon
         (cell.label, 0) for cell in grid(**REGRESSION["mixture"])
     ]
     alone, _, _ = run({**REGRESSION, "mixture": {"rows": [40], "share": [0.5], "quality": [0.5]}}, tmp_path / "alone")
-    again = metrics_row(alone.generations[0], ReadOnce(Store(tmp_path / "alone")))
+    again = metrics_row(alone.generations[0], ReadOnce(FolderStore(tmp_path / "alone")))
     assert again["error"] == rows[3]["error"], "a cell is what it is, whichever others are computed beside it"
 
 

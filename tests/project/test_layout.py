@@ -154,9 +154,7 @@ def test_where_the_store_keeps_its_files_is_known_to_the_store_alone(name: str) 
     """A store that is no local folder would be one class, chosen where an address becomes a store."""
     for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
-            assert ast.unparse(node.func) not in ("Store", "store.Store"), (
-                f"{name}:{node.lineno}: use store_at, store_of"
-            )
+            assert "FolderStore" not in ast.unparse(node.func), f"{name}:{node.lineno}: use store_at, store_of"
         if isinstance(node, ast.Attribute) and node.attr == "root":
             assert "store" not in ast.unparse(node.value).lower(), f"{name}:{node.lineno}: {ast.unparse(node)}"
 

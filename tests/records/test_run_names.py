@@ -15,7 +15,7 @@ import pytest
 
 from collapse_cli import files
 from collapse_cli.config import Experiment, load
-from collapse_cli.engine.store import Store
+from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.process import interruptible
 from collapse_cli.records.rundir import RunFolder
@@ -88,7 +88,7 @@ def test_a_file_system_without_locks_is_refused_and_never_waited_for(
         raise OSError(code, "no locks here")
 
     monkeypatch.setattr("fcntl.flock", none)
-    with pytest.raises(InputError, match="has no locks"), Store(tmp_path / "store").locked("a"):
+    with pytest.raises(InputError, match="has no locks"), FolderStore(tmp_path / "store").locked("a"):
         pass
     with pytest.raises(InputError, match="has no locks"):
         RunFolder(tmp_path, "one").add_event({})

@@ -316,7 +316,7 @@ def _fork(job: Mapping[str, Any]) -> int:
 
 def _arm(job: Mapping[str, Any]) -> None:
     """Make the stage bodies of this process tell how far they come, and strike where the job says."""
-    from collapse_cli.engine.store import Store
+    from collapse_cli.engine.folder_store import FolderStore
     from collapse_cli.experiment.kinds import KINDS
     from collapse_cli.lm import sample
 
@@ -354,7 +354,7 @@ def _arm(job: Mapping[str, Any]) -> None:
 
     for kind in KINDS:
         object.__setattr__(kind, "body", armed(kind.kind, kind.body))
-    publish = Store.publish
+    publish = FolderStore.publish
 
     def publish_and_hit(self: Any, stage: Any, *rest: Any) -> Any:
         made = publish(self, stage, *rest)
@@ -362,7 +362,7 @@ def _arm(job: Mapping[str, Any]) -> None:
             hit()
         return made
 
-    Store.publish = publish_and_hit  # type: ignore[method-assign]
+    FolderStore.publish = publish_and_hit  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support import e2e
 
-from collapse_cli.engine.store import Store
+from collapse_cli.engine.folder_store import FolderStore
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +53,15 @@ def test_a_stage_finished_by_another_before_its_lock_is_free_is_not_computed_aga
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the look into the store and the lock another run does all the work; this one then finds it done."""
-    config, runs, locked, waited = e2e.write_experiment(tmp_path), tmp_path / "runs", Store.locked, []
+    config, runs, locked, waited = e2e.write_experiment(tmp_path), tmp_path / "runs", FolderStore.locked, []
 
-    def locked_late(self: Store, key: str) -> Any:
+    def locked_late(self: FolderStore, key: str) -> Any:
         if not waited:
             waited.append(key)
             e2e.run(config, runs, "--name", "other")
         return locked(self, key)
 
-    monkeypatch.setattr(Store, "locked", locked_late)
+    monkeypatch.setattr(FolderStore, "locked", locked_late)
     assert e2e.run(config, runs)["computed"] == 0
     assert waited
     assert set(e2e.finished_events(runs, "tiny", "other").values()) == {1}
