@@ -152,7 +152,7 @@ def test_synthetic_rows_stand_where_real_ones_would_otherwise(digits: tuple[Plan
     planned, store, _ = digits
 
     def corpus(label: str) -> Dataset:
-        one = next(g for g in planned.generations if g.policy == label and g.seed == 0)
+        one = next(g for g in planned.generations if g.where.name == label and g.where.seed == 0)
         return Dataset.load(store.folder(one.train.inputs["corpus"].key) / CORPUS)
 
     real, mixed, made = (corpus(f"n=60 p2={share} g=30 m=8") for share in ("0", "0.25", "1"))
