@@ -118,11 +118,11 @@ def test_a_learner_or_an_axis_that_a_mixture_does_not_have_is_refused() -> None:
 
 def test_more_real_rows_than_there_are_is_refused() -> None:
     with pytest.raises(InputError, match="needs 60 real rows, but the data have 59"):
-        mixture.check(load(DIGITS, "a test"), 59)
+        mixture.check_real_rows(load(DIGITS, "a test"), 59)
     tree = {**DIGITS, "mixture": {"real_rows": [10], "synthetic_rows": [90]}}
     with pytest.raises(InputError, match="needs 100 inputs to label, but the data have 99"):
-        mixture.check(load(tree, "a test"), 99)
-    mixture.check(load(tree, "a test"), 100)
+        mixture.check_real_rows(load(tree, "a test"), 99)
+    mixture.check_real_rows(load(tree, "a test"), 100)
 
 
 # --- the chain: mlp and lm --------------------------------------------------------------------------------------------

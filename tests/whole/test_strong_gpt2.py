@@ -33,7 +33,7 @@ def small() -> tuple[Experiment, Any]:
 def test_the_small_preset_has_real_rows_enough(small: tuple[Experiment, Any]) -> None:
     config, _ = small
     rows = config.data.zipf.train_tokens // config.data.block_size
-    mixture.check(config, rows)
+    mixture.check_real_rows(config, rows)
     largest = max(cell.real for cell in mixture.grid_of(config))
     assert rows - largest >= config.mixture.generator_rows[0], "the generator would be fitted on rows of the cells"
 
