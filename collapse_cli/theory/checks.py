@@ -34,6 +34,12 @@ def not_negative(name: str, value: float) -> float:
     return float(value)
 
 
+def both_noises(noise: float, noise_synthetic: float | None) -> tuple[float, float]:
+    """Standard deviations of real and of synthetic labels; the second is the first where it is not given."""
+    real = not_negative("noise", noise)
+    return real, real if noise_synthetic is None else not_negative("noise_synthetic", noise_synthetic)
+
+
 def _short(value: float) -> str:
     """A number of any size in few characters, whole numbers beyond a float's range too."""
     try:

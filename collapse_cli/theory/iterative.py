@@ -6,13 +6,14 @@ UNCONFIRMED, so both protocols are here: "fresh" (A) draws n1 real rows in every
 
 import math
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 
-from collapse_cli.theory.checks import Array, TheoryError, diagonal, not_negative, positive, share, whole
+from collapse_cli.theory.checks import Array, TheoryError, both_noises, diagonal, positive, share, whole
 from collapse_cli.theory.fixed_point import bisect, ridge_root
 from collapse_cli.theory.regression import ratio, times
-from collapse_cli.theory.spectra import Problem, problem
+from collapse_cli.theory.spectra import Asked, Problem, problem
 
 MOST = 100_000  # iterations
 NODES = 400  # of the quadrature over the Marchenko-Pastur law
@@ -59,19 +60,7 @@ class FixedRisk:
     iterations: float
 
 
-def iterative_fresh(
-    *,
-    eigenvalues: Array,
-    n: float,
-    p2: float,
-    c2: float | None = None,
-    lam: float,
-    noise: float,
-    noise_synthetic: float | None = None,
-    gamma: Array | None = None,
-    delta: Array | None = None,
-    iterations: int,
-) -> FreshRisk:
+def iterative_fresh(*, iterations: int, **asked: Unpack[Asked]) -> FreshRisk:
     """Protocol A: w_0 = w2; w_t is the ridge fit to p1 n new real rows and p2 n new inputs labelled by w_{t-1}.
 
     Arguments as `ridge`, `iterations` t >= 0. Recursion over eigen-directions; for lam = 0, n > d it is
@@ -80,17 +69,7 @@ def iterative_fresh(
     Raises:
         TheoryError: for an impossible value.
     """
-    given = problem(
-        eigenvalues=eigenvalues,
-        n=n,
-        p2=p2,
-        c2=c2,
-        lam=lam,
-        noise=noise,
-        noise_synthetic=noise_synthetic,
-        gamma=gamma,
-        delta=delta,
-    )
+    given = problem(**asked)
     steps = whole("iterations", iterations, 0)
     if steps > MOST:
         raise TheoryError(f"iterations is {steps}; at most {MOST} are gone through, and the floor is their limit")
@@ -184,8 +163,7 @@ def iterative_fixed(
         TheoryError: for an impossible value; unless p1 n > d.
     """
     size, rows, p = whole("d", d, 1), positive("n", n), share("p2", p2)
-    first = not_negative("noise", noise)
-    second = first if noise_synthetic is None else not_negative("noise_synthetic", noise_synthetic)
+    first, second = both_noises(noise, noise_synthetic)
     n1 = rows * (1 - p)
     if n1 <= size:
         raise TheoryError(

@@ -5,28 +5,17 @@ docs/theory.md: Random projections; the latter equals the paper's Definition 2, 
 """
 
 import math
+from typing import Unpack
 
 import numpy as np
 
 from collapse_cli.theory.checks import Array, TheoryError, positive, symmetric
 from collapse_cli.theory.fixed_point import projection_root, ridge_root
 from collapse_cli.theory.regression import Risk, assembled, ratio
-from collapse_cli.theory.spectra import Problem, problem
+from collapse_cli.theory.spectra import Asked, Problem, problem
 
 
-def projections(
-    *,
-    eigenvalues: Array,
-    n: float,
-    m: float,
-    p2: float,
-    c2: float | None = None,
-    lam: float,
-    noise: float,
-    noise_synthetic: float | None = None,
-    gamma: Array | None = None,
-    delta: Array | None = None,
-) -> Risk:
+def projections(*, m: float, **asked: Unpack[Asked]) -> Risk:
     """Risk of w_hat = S'v, v = argmin (1/n)|XS'v - y|^2 + lam |v|^2, averaged over S. `m` rows of S; others as `ridge`.
 
     lam = 0 is the ridgeless limit. The effective penalty on w is lam d/m, so `ridge` with that penalty is the limit of
@@ -36,17 +25,7 @@ def projections(
     Raises:
         TheoryError: for an impossible value.
     """
-    given = problem(
-        eigenvalues=eigenvalues,
-        n=n,
-        p2=p2,
-        c2=c2,
-        lam=lam,
-        noise=noise,
-        noise_synthetic=noise_synthetic,
-        gamma=gamma,
-        delta=delta,
-    )
+    given = problem(**asked)
     return _averaged(given, given.n, positive("m", m))
 
 

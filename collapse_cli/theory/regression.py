@@ -6,10 +6,11 @@ at fixed d/n (proportionate); at n of some hundreds a simulation lies about 0.1 
 
 import math
 from dataclasses import dataclass
+from typing import Unpack
 
-from collapse_cli.theory.checks import Array, TheoryError, not_negative, positive, share, whole
+from collapse_cli.theory.checks import Array, TheoryError, both_noises, not_negative, positive, share, whole
 from collapse_cli.theory.fixed_point import resolvent, ridge_root
-from collapse_cli.theory.spectra import Problem, problem
+from collapse_cli.theory.spectra import Asked, Problem, problem
 
 
 @dataclass(frozen=True)
@@ -61,32 +62,14 @@ def assembled(
     return Risk(bias + variance + zeta, bias, variance, zeta, kappa, u, *df)
 
 
-def ridge(
-    *,
-    eigenvalues: Array,
-    n: float,
-    p2: float,
-    c2: float | None = None,
-    lam: float,
-    noise: float,
-    noise_synthetic: float | None = None,
-    gamma: Array | None = None,
-    delta: Array | None = None,
-) -> Risk:
+def ridge(**asked: Unpack[Asked]) -> Risk:
     """Risk of w = argmin (1/n)|Xw - y|^2 + lam |w|^2 on n rows, a share p2 of them synthetic.
 
     Source: Theorem 1 of arXiv 2410.04840 (re-derived in docs/theory.md: Ridge on a mixture). `lam` = 0 is the ridgeless
     limit: least squares for n > d, the least-norm interpolator for n < d.
 
     Args:
-        eigenvalues: of Sigma, (d,), above 0.
-        n: rows, above 0.
-        p2: synthetic share, 0..1.
-        c2: tr(Sigma Delta), the synthetic labeller's own risk.
-        lam: penalty per row (scikit-learn's alpha is n lam).
-        noise, noise_synthetic: standard deviations of real and synthetic labels; the second is the first by default.
-        gamma, delta: diagonals, (d,), of the covariances of w1 and w2 - w1 in Sigma's eigenbasis; by default
-            I / tr Sigma and (c2/d) Sigma^-1.
+        asked: the problem, as `spectra.Asked` has it.
 
     Returns:
         Risk; risk is math.inf at lam = 0, n = d unless nothing is noisy or mixed.
@@ -94,17 +77,7 @@ def ridge(
     Raises:
         TheoryError: for an impossible value.
     """
-    given = problem(
-        eigenvalues=eigenvalues,
-        n=n,
-        p2=p2,
-        c2=c2,
-        lam=lam,
-        noise=noise,
-        noise_synthetic=noise_synthetic,
-        gamma=gamma,
-        delta=delta,
-    )
+    given = problem(**asked)
     at, gap = ridge_root(given.eigenvalues, given.n, given.lam)
     u = ratio(at.df2, gap + at.rq)
     seen, apart = given.eigenvalues * given.gamma, given.eigenvalues * given.delta
@@ -148,8 +121,7 @@ def knee(*, d: int, p2: float, c2: float, noise: float, noise_synthetic: float |
     2410.04840 at lam = 0: see docs/theory.md: Ridge on a mixture.
     """
     size, synthetic, quality = whole("d", d, 1), share("p2", p2), not_negative("c2", c2)
-    first = not_negative("noise", noise)
-    second = first if noise_synthetic is None else not_negative("noise_synthetic", noise_synthetic)
+    first, second = both_noises(noise, noise_synthetic)
     mixed = (1 - synthetic) * first**2 + synthetic * second**2
     floor = synthetic**2 * quality
     return size * (1 + (mixed + (1 - synthetic) * synthetic * quality) / floor) if floor else math.inf

@@ -1,10 +1,11 @@
 """Spectra of the input covariance, and the regression problem that all formulas of ridge type are asked about."""
 
 from dataclasses import dataclass
+from typing import Required, TypedDict
 
 import numpy as np
 
-from collapse_cli.theory.checks import Array, TheoryError, diagonal, not_negative, positive, share, whole
+from collapse_cli.theory.checks import Array, TheoryError, both_noises, diagonal, not_negative, positive, share, whole
 
 KINDS = ("iso", "pow")
 LARGEST = 10_000_000  # eigenvalues
@@ -80,6 +81,31 @@ def checked_eigenvalues(eigenvalues: Array) -> Array:
     return found
 
 
+class Asked(TypedDict, total=False):
+    """What `problem` makes a problem of, and what the formulas of ridge type are asked with.
+
+    Attributes:
+        eigenvalues: of Sigma, (d,), above 0.
+        n: rows, above 0.
+        p2: synthetic share, 0..1.
+        c2: tr(Sigma Delta), the synthetic labeller's own risk; or `delta`, or both where they agree.
+        lam: penalty per row (scikit-learn's alpha is n lam).
+        noise, noise_synthetic: standard deviations of real and synthetic labels; the second is the first by default.
+        gamma, delta: diagonals, (d,), of the covariances of w1 and w2 - w1 in Sigma's eigenbasis; by default
+            I / tr Sigma (so that tr Gamma Sigma = 1) and (c2/d) Sigma^-1.
+    """
+
+    eigenvalues: Required[Array]
+    n: Required[float]
+    p2: Required[float]
+    c2: float | None
+    lam: Required[float]
+    noise: Required[float]
+    noise_synthetic: float | None
+    gamma: Array | None
+    delta: Array | None
+
+
 def problem(
     *,
     eigenvalues: Array,
@@ -92,10 +118,7 @@ def problem(
     gamma: Array | None = None,
     delta: Array | None = None,
 ) -> Problem:
-    """The problem with its defaults: Gamma = I / tr Sigma (so that tr Gamma Sigma = 1), Delta = (c2/d) Sigma^-1.
-
-    `noise`, `noise_synthetic` are standard deviations of the labels; the second is the first where it is not given.
-    Either `c2` or `delta` is given, or both where they agree.
+    """The problem with its defaults; arguments as in `Asked`.
 
     Raises:
         TheoryError: for an impossible value.
@@ -111,8 +134,7 @@ def problem(
         found = float(ev @ apart)
         if c2 is not None and abs(found - c2) > AGREEMENT * max(found, abs(c2)):
             raise TheoryError(f"c2 is {c2:g}, but tr(Sigma Delta) of the given delta is {found:g}; give one of them")
-    first = not_negative("noise", noise)
-    second = first if noise_synthetic is None else not_negative("noise_synthetic", noise_synthetic)
+    first, second = both_noises(noise, noise_synthetic)
     synthetic = share("p2", p2)
     return Problem(
         eigenvalues=ev,

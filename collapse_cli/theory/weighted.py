@@ -7,13 +7,14 @@ of the weighted risk only (as recalled); it is not used here.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 
-from collapse_cli.theory.checks import Array, TheoryError, not_negative, positive, share, whole
+from collapse_cli.theory.checks import TheoryError, both_noises, not_negative, positive, share, whole
 from collapse_cli.theory.fixed_point import Resolvent, bisect, resolvent, ridge_root
 from collapse_cli.theory.regression import ratio, times
-from collapse_cli.theory.spectra import Problem, problem
+from collapse_cli.theory.spectra import Asked, Problem, problem
 
 FEW = 1e-9  # rows; fewer are none
 
@@ -56,18 +57,7 @@ class Weighting:
 
 
 def weighted(
-    *,
-    eigenvalues: Array,
-    n: float,
-    p2: float,
-    c2: float | None = None,
-    lam: float,
-    noise: float,
-    noise_synthetic: float | None = None,
-    gamma: Array | None = None,
-    delta: Array | None = None,
-    alpha: float | None = None,
-    weights: tuple[float, float] | None = None,
+    *, alpha: float | None = None, weights: tuple[float, float] | None = None, **asked: Unpack[Asked]
 ) -> WeightedRisk:
     """Risk of argmin (1/n)[a1 sum over real + a2 sum over synthetic rows of squares] + lam |w|^2; others as `ridge`.
 
@@ -79,32 +69,11 @@ def weighted(
     Raises:
         TheoryError: for an impossible value, or mass on rows that there are not.
     """
-    given = problem(
-        eigenvalues=eigenvalues,
-        n=n,
-        p2=p2,
-        c2=c2,
-        lam=lam,
-        noise=noise,
-        noise_synthetic=noise_synthetic,
-        gamma=gamma,
-        delta=delta,
-    )
+    given = problem(**asked)
     return _risk(given, *_weights(given, alpha, weights))
 
 
-def optimal_weight(
-    *,
-    eigenvalues: Array,
-    n: float,
-    p2: float,
-    c2: float | None = None,
-    lam: float,
-    noise: float,
-    noise_synthetic: float | None = None,
-    gamma: Array | None = None,
-    delta: Array | None = None,
-) -> Weighting:
+def optimal_weight(**asked: Unpack[Asked]) -> Weighting:
     """The alpha in [0, 1] of least risk, found numerically to about 1e-6 of its size. Arguments as `ridge`, 0 < p2 < 1.
 
     A grid, logarithmic towards both ends, finds the valley and golden sections its bottom.
@@ -112,19 +81,8 @@ def optimal_weight(
     Raises:
         TheoryError: as `weighted`, and where p2 is 0 or 1: there is nothing to weigh.
     """
-    given = problem(
-        eigenvalues=eigenvalues,
-        n=n,
-        p2=p2,
-        c2=c2,
-        lam=lam,
-        noise=noise,
-        noise_synthetic=noise_synthetic,
-        gamma=gamma,
-        delta=delta,
-    )
-    if not 0 < p2 < 1:
-        raise TheoryError(f"p2 is {p2:g}; there are rows of one kind only, and nothing to weigh")
+    given = problem(**asked)
+    _both_kinds(given.p2)
 
     def at(alpha: float) -> WeightedRisk:
         return _risk(given, *_weights(given, alpha, None))
@@ -141,7 +99,7 @@ def optimal_weight(
         low_dimensional_weight(
             d=given.d,
             n=given.n,
-            p2=p2,
+            p2=given.p2,
             c2=given.c2,
             noise=math.sqrt(given.variances[0]),
             noise_synthetic=math.sqrt(given.variances[1]),
@@ -161,13 +119,16 @@ def low_dimensional_weight(
     Derived from docs/theory.md: Weighted mixing.
     """
     phi, p = whole("d", d, 1) / positive("n", n), share("p2", p2)
-    if not 0 < p < 1:
-        raise TheoryError(f"p2 is {p2:g}; there are rows of one kind only, and nothing to weigh")
-    first = not_negative("noise", noise)
-    second = first if noise_synthetic is None else not_negative("noise_synthetic", noise_synthetic)
+    _both_kinds(p)
+    first, second = both_noises(noise, noise_synthetic)
     real, synthetic = phi * first**2 / (1 - p), phi * second**2 / p
     below = not_negative("c2", c2) * (1 + phi / (1 - p) + phi / p) + real + synthetic
     return real / below if below > 0 else p
+
+
+def _both_kinds(p2: float) -> None:
+    if not 0 < p2 < 1:
+        raise TheoryError(f"p2 is {p2:g}; there are rows of one kind only, and nothing to weigh")
 
 
 def _weights(given: Problem, alpha: float | None, weights: tuple[float, float] | None) -> tuple[float, float]:
