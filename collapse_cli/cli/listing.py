@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from collapse_cli.records.at_work import SAID
 from collapse_cli.records.listing import few, seeds_said
 from collapse_cli.terminal.text import Table, safe, short
 
@@ -23,7 +24,7 @@ def table(found: Sequence[Mapping[str, Any]], folder: Path) -> Table:
             f"{one['done']} of {one['planned']} {unit}",
             short(few(one["policies"])) if one["kind"] == "generational" else "",
             short(seeds_said(one["seeds"])),
-            short(one["status"]),
+            SAID[one["at_work"]] if one["status"] == "started" else short(one["status"]),
             _local(one["updated"]),
         )
     return made

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from collapse_cli.records.rundir import RunFolder
 
-STATUS = {"started": "started: at work, or killed (give the same command again to go on)"}
+GOES_ON = " (give the same command again to go on)"
 
 
 def place(text: str | Path) -> str:
@@ -86,6 +86,7 @@ def status(
     if target is None:
         list_runs(runs_dir, as_json)
         return
+    from collapse_cli.records.at_work import SAID, at_work
     from collapse_cli.records.rundir import run_of
     from collapse_cli.records.runs import store_of
     from collapse_cli.terminal.run import print_rows
@@ -99,13 +100,16 @@ def status(
         entry = stages.setdefault(stage["kind"], [0, 0])
         entry[0] += store.has(stage["key"], whole=False)
         entry[1] += 1
+    working = at_work(folder.path) if record["status"] == "started" else None
     if as_json:
         done = {kind: {"done": entry[0], "planned": entry[1]} for kind, entry in stages.items()}
-        print(json.dumps({"status": record["status"], "error": record.get("error"), "stages": done, "rows": rows}))
+        said = {"status": record["status"], "at_work": working, "error": record.get("error")}
+        print(json.dumps({**said, "stages": done, "rows": rows}))
         return
     console = terminal.console()
+    started = f"started: {SAID[working]}{'' if working else GOES_ON}"
     facts = {
-        "status": STATUS.get(record["status"], record["status"])
+        "status": (started if record["status"] == "started" else record["status"])
         + (f": {record['error']}" if "error" in record else ""),
         "started": record["created"],
         "updated": record["updated"],

@@ -6,6 +6,7 @@ from typing import Any
 
 from collapse_cli.config.cell import cells
 from collapse_cli.errors import ConfigError
+from collapse_cli.records.at_work import at_work
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import names_of_runs
 
@@ -15,7 +16,8 @@ MOST_NAMED = 4  # policies or seeds of a run that its line names; of more, how m
 def runs_in(folder: Path) -> list[dict[str, Any]]:
     """What is known of each run, the one that changed last at the end.
 
-    A run whose record cannot be read has the status `damaged`, and `error` says why.
+    A run whose record cannot be read has the status `damaged`, and `error` says why. Of one that has the status `started`,
+    `at_work` says whether it is, as `records.at_work` does; else it is None.
     """
     found = [facts_of(folder, name) for name in names_of_runs(folder)]
     return sorted(found, key=lambda one: (one["updated"] or "", one["name"]))
@@ -25,7 +27,7 @@ def facts_of(folder: Path, name: str) -> dict[str, Any]:
     """What is known of one run, as in `runs_in`."""
     facts: dict[str, Any] = {
         "name": name, "kind": "", "learner": "", "done": 0, "planned": 0, "policies": [], "seeds": [],
-        "status": "damaged", "created": "", "updated": "", "error": "",
+        "status": "damaged", "at_work": None, "created": "", "updated": "", "error": "",
     }  # fmt: skip
     try:
         run = RunFolder(folder, name)
@@ -50,6 +52,7 @@ def facts_of(folder: Path, name: str) -> dict[str, Any]:
         "policies": list(map(str, loop.policies)) if config.kind == "generational" else [],
         "seeds": list(loop.seeds),
         "status": str(record["status"]),
+        "at_work": at_work(run.path) if record["status"] == "started" else None,
         "created": str(record["created"]),
         "updated": str(record["updated"]),
         "error": str(record.get("error", "")),

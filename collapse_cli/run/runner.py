@@ -11,12 +11,14 @@ from rich.console import Console
 
 from collapse_cli import families, report, tracking
 from collapse_cli.config import Experiment, not_as_published, variant_experiments
+from collapse_cli.engine.stage import Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
 from collapse_cli.findings import causes
 from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.findings.expectations import judge
 from collapse_cli.process import interruptible, quiet_libraries
+from collapse_cli.records.at_work import working
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
 from collapse_cli.run import early
@@ -113,8 +115,23 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
     there = [stage for key, stage in planned.stages.items() if key not in missing and store.has(key)]
     measured = {(made.where.name, made.where.seed, made.where.generation): [stage.key for stage in made.measured]
                 for made in planned.generations}  # fmt: skip
-    folder.start(config, planned.record(), measured)
-    store.tidy(planned.stages)
+    with working(folder.path):
+        folder.start(config, planned.record(), measured)
+        store.tidy(planned.stages)
+        stages = _compute(prepared, folder, store, console, there, needed)
+    return _result(folder, config, stages)
+
+
+def _compute(
+    prepared: Prepared,
+    folder: RunFolder,
+    store: Store,
+    console: Console,
+    there: Sequence[Stage],
+    needed: Sequence[Stage],
+) -> dict[str, int]:
+    """Make what is needed, with all that hears of it, and write how it ended. Returns how many stages that took."""
+    planned, config = prepared.plan, prepared.config
     page, computed, pruning = Page(folder), Computed(), Pruning(folder, store, config, planned)
     with Progressing(console, len(there) + len(needed)) as shown:
         try:
@@ -132,8 +149,7 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
             raise
         folder.finish("success")
         page.write(forecast=True)
-    stages = {"computed": len(computed.keys), "cached": len(there) + len(needed) - len(computed.keys)}
-    return _result(folder, config, stages)
+    return {"computed": len(computed.keys), "cached": len(there) + len(needed) - len(computed.keys)}
 
 
 def _result(folder: RunFolder, config: Experiment, stages: Mapping[str, int]) -> dict[str, Any]:

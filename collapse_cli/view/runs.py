@@ -1,11 +1,11 @@
 """Which runs may be looked at, and in which state each is."""
 
-import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collapse_cli.records.at_work import SAID, at_work
 from collapse_cli.records.listing import facts_of
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import can_be_named, names_of_runs
@@ -13,7 +13,6 @@ from collapse_cli.view.kept import Kept
 
 SHOWN = ("run.json", "metrics.jsonl")  # a page is made anew when one of these changes
 WRITTEN = (*SHOWN, "events.jsonl")  # by a run at work
-AT_WORK = 60.0  # seconds since a file of it was written for which a run that has not ended is taken to be at work
 MOST_RUNS = 1000  # whose facts are kept
 # status of run.json -> what a reader is told, and how good that is
 STATES = {
@@ -85,9 +84,8 @@ class Runs:
         path = run.path if run else self.folder / name
         _, facts = self._facts.get(path)
         changed = _changed(path)
-        said, kind = STATES.get(facts["status"], ("at work, or killed", "open"))
-        if facts["status"] == "started" and time.time() - changed < AT_WORK:
-            said = "at work"
+        working = at_work(path) if facts["status"] == "started" else None
+        said, kind = STATES.get(facts["status"], (SAID[working], "bad" if working is False else "open"))
         return State(name, facts, said, kind, changed, bool(run) or can_be_named(name))
 
     def states(self) -> list[State]:

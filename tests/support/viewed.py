@@ -64,7 +64,7 @@ def ask(made: Server, target: str, method: str = "GET", hosts: Sequence[str] | N
 
 
 class Live:
-    """A run at work: generations 0..2 of 0..4 are measured, and the others can be added."""
+    """A run of which generations 0..2 of 0..4 are measured, and the others can be added."""
 
     def __init__(self, runs: Path, name: str = "live") -> None:
         later = [(policy, 0, generation) for policy in POLICIES for generation in (3, 4)]

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from support.pages import Text
 from support.viewed import POLICIES, Live, ask, serving
 
 from collapse_cli import report
+from collapse_cli.records.at_work import working
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_report
 from collapse_cli.view import kept
@@ -107,7 +109,7 @@ def test_nothing_is_written_among_the_runs(runs: Path) -> None:
 def test_a_row_more_makes_another_page_and_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "REST", 0.0)
     live = Live(tmp_path)
-    with serving(tmp_path) as server:
+    with working(live.path), serving(tmp_path) as server:
         first = ask(server, "/state/live").json
         assert (first["runs"][0]["said"], first["runs"][0]["done"]) == ("at work", "3 of 5 generations")
         assert first["ended"] is False
@@ -126,13 +128,24 @@ def test_a_row_more_makes_another_page_and_another_version(tmp_path: Path, monke
         assert "of 10 models" not in ask(server, "/page/live").text
 
 
-def test_a_run_of_which_nothing_was_heard_for_long_may_be_dead(tmp_path: Path) -> None:
+def test_a_run_that_was_killed_says_so(tmp_path: Path) -> None:
     live = Live(tmp_path)
     for file in live.path.iterdir():
         os.utime(file, (1e9, 1e9))
     with serving(tmp_path) as server:
-        said = ask(server, "/state/live").json["runs"][0]
-    assert (said["said"], said["changed"]) == ("at work, or killed", "2001-09-09 01:46")
+
+        def said() -> str:
+            made = ask(server, "/state/live").json
+            assert made["ended"] is False
+            assert made["runs"][0]["changed"] == time.strftime("%Y-%m-%d %H:%M", time.localtime(1e9))
+            return str(made["runs"][0]["said"])
+
+        assert said() == "at work, or killed", "made by a version that did not say"
+        with working(live.path):
+            assert said() == "at work"
+            os.utime(live.path / ".at-work", (1e9, 1e9))
+        assert said() == "killed"
+        assert "killed" in ask(server, "/lines").text
 
 
 def test_many_browsers_start_one_rendering(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

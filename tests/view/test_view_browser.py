@@ -10,6 +10,7 @@ from support.browser import chromium, resize, screen
 from support.instrumented import write_run
 from support.viewed import Live, serving
 
+from collapse_cli.records.at_work import working
 from collapse_cli.view import kept
 
 pytestmark = pytest.mark.browser
@@ -51,7 +52,7 @@ def reads(words: str) -> str:
 
 def test_a_page_follows_its_run_and_stays_where_the_reader_is(driver: Any, tmp_path: Path) -> None:
     live = Live(tmp_path)
-    with serving(tmp_path) as server:
+    with working(live.path), serving(tmp_path) as server:
         resize(driver, 1280)
         driver.get(f"http://127.0.0.1:{server.server_port}/run/live#texts")
         until(driver, reads("6 of 10 models"))
