@@ -1,9 +1,13 @@
 """One cell of a mixture experiment: how much real and synthetic data, of what quality, for how large a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
+
+from collapse_cli import families
+from collapse_cli.config.families import MixtureConfig
+from collapse_cli.errors import InputError
 
 AXES = (
     "quality",
@@ -61,17 +65,47 @@ class Cell:
         return {"rows": self.rows, "real_rows": self.real, "synthetic_rows": self.synthetic, "share": self.share, **own}
 
 
-def cells(mixture: Mapping[str, Any]) -> list[Cell]:
-    """The grid of a configuration's section `mixture` (as a plain tree), in order; without rows it has none."""
-    if mixture["rows"]:
-        sizes = [_split(n, share) for n, share in product(mixture["rows"], mixture["share"])]
-    elif mixture["share"]:
-        sizes = [(n1, round(n1 * share / (1 - share))) for n1, share in product(mixture["real_rows"], mixture["share"])]
-    else:
-        sizes = list(product(mixture["real_rows"], mixture["synthetic_rows"]))
-    others: Sequence[Sequence[Any]] = [mixture[name] or (None,) for name in AXES]
-    found = [Cell(n1, n2, *rest) for n1, n2 in dict.fromkeys(sizes) if n1 + n2 for rest in product(*others)]
+def cells(mixture: MixtureConfig) -> list[Cell]:
+    """The grid of a mixture, in order; without rows it has none."""
+    others: Sequence[Sequence[Any]] = [getattr(mixture, name) or (None,) for name in AXES]
+    found = [Cell(n1, n2, *rest) for n1, n2 in _sizes(mixture) for rest in product(*others)]
     return list(dict.fromkeys(found))
+
+
+def check_grid(learner: str, mixture: MixtureConfig) -> None:
+    """Whether a family has such a grid, and all of its cells are what they were asked to be.
+
+    Raises:
+        InputError: for an empty grid, an axis that its learner knows nothing of, or a share that comes to no rows.
+    """
+    family = families.of(learner)
+    if family.grid is None:
+        mixed = ", ".join(name for name, one in families.FAMILIES.items() if one.grid)
+        raise InputError(f"kind = mixture has no learner {learner!r}; it has {mixed}")
+    for name in AXES:
+        if getattr(mixture, name) and name not in family.grid.axes:
+            own = ", ".join(family.grid.axes)
+            raise InputError(f"mixture.{name} means nothing to the learner {learner}; it has {own}")
+    for share, n in product(mixture.share, mixture.rows or mixture.real_rows):
+        made = round(n * share) if mixture.rows else round(n * share / (1 - share))
+        if (share > 0 and made == 0) or (share < 1 and mixture.rows and made == n):
+            raise InputError(f"a share of {share:g} of {n:,} rows is {made:,} rows; give more rows or another share")
+    if not _sizes(mixture):
+        raise InputError(
+            "the grid of the mixture is empty: give mixture.rows and mixture.share, real_rows and share, or real_rows and "
+            "synthetic_rows"
+        )
+
+
+def _sizes(mixture: MixtureConfig) -> list[tuple[int, int]]:
+    """How many real and synthetic rows the cells have."""
+    if mixture.rows:
+        sizes = [_split(n, share) for n, share in product(mixture.rows, mixture.share)]
+    elif mixture.share:
+        sizes = [(n1, round(n1 * share / (1 - share))) for n1, share in product(mixture.real_rows, mixture.share)]
+    else:
+        sizes = list(product(mixture.real_rows, mixture.synthetic_rows))
+    return [(n1, n2) for n1, n2 in dict.fromkeys(sizes) if n1 + n2]
 
 
 def _split(rows: int, share: float) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from collapse_cli import files
+from collapse_cli.config.cell import check_grid
 from collapse_cli.config.families import DRAWN, BlobsConfig, Families, RegressionConfig
 from collapse_cli.config.policies import Policy
 from collapse_cli.families import DEFAULT, FAMILIES
@@ -309,6 +310,10 @@ class Experiment(Families):
             raise ValueError(f"eval.stride = {self.eval.stride} must be less than eval.context = {self.eval.context}")
         if self.sample.decode.min_new_tokens > self.sample.new_tokens:
             raise ValueError("sample.decode.min_new_tokens is above sample.new_tokens")
+        if (
+            self.kind == "mixture" and not self.variants and self.learner in FAMILIES
+        ):  # variants have grids of their own
+            check_grid(self.learner, self.mixture)
         return self
 
     def identity(self) -> dict[str, Any]:

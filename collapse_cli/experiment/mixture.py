@@ -11,7 +11,7 @@ from typing import Any
 
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment
-from collapse_cli.config.cell import Cell, cells
+from collapse_cli.config.cell import cells
 from collapse_cli.engine.stage import Generation, Plan, Stage, seed_for
 from collapse_cli.errors import InputError
 from collapse_cli.experiment.stages.cells import cells_stage
@@ -25,40 +25,9 @@ from collapse_cli.where import Where
 TOGETHER = 64  # cells of a stage, where they are done in memory
 
 
-def grid_of(config: Experiment) -> list[Cell]:
-    """The cells of a configuration.
-
-    Raises:
-        InputError: for an empty grid, or an axis that its learner knows nothing of.
-    """
-    family = families.of(config.learner)
-    if family.grid is None:
-        mixed = ", ".join(name for name, one in families.FAMILIES.items() if one.grid)
-        raise InputError(f"kind = mixture has no learner {config.learner!r}; it has {mixed}")
-    tree = config.mixture.model_dump(mode="json")
-    for name in ("quality", "generator_rows", "size", "lam", "weight", "iterations"):
-        if tree[name] and name not in family.grid.axes:
-            own = ", ".join(family.grid.axes)
-            raise InputError(f"mixture.{name} means nothing to the learner {config.learner}; it has {own}")
-    found = cells(tree)
-    for share in tree["share"]:
-        for n in tree["rows"] or tree["real_rows"]:
-            made = round(n * share) if tree["rows"] else round(n * share / (1 - share))
-            if (share > 0 and made == 0) or (share < 1 and tree["rows"] and made == n):
-                raise InputError(
-                    f"a share of {share:g} of {n:,} rows is {made:,} rows; give more rows or another share"
-                )
-    if not found:
-        raise InputError(
-            "the grid of the mixture is empty: give mixture.rows and mixture.share, real_rows and share, or real_rows and "
-            "synthetic_rows"
-        )
-    return found
-
-
 def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
     """The stages of a mixture experiment."""
-    made, grid = Plan(), grid_of(config)
+    made, grid = Plan(), cells(config.mixture)
     learner, tree = learners.learner_class(config.learner), config.model_dump(mode="json")
     family = families.of(config.learner)
     for seed in config.loop.seeds:
@@ -111,7 +80,7 @@ def check_real_rows(config: Experiment, rows: int) -> None:
         InputError: when more are asked for than there are.
     """
     grid = families.of(config.learner).grid
-    for cell in grid_of(config):
+    for cell in cells(config.mixture):
         real = max(cell.real, cell.generator_rows or 0)
         if real > rows:
             raise InputError(

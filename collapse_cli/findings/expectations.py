@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from collapse_cli import families
 from collapse_cli.config.cell import AXES, SHORT, cells
+from collapse_cli.config.families import MixtureConfig
 from collapse_cli.findings import predictions
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import Interval, cut, logarithmic, normal, over_seeds
@@ -179,7 +180,7 @@ def planned_cells(tree: Tree) -> list[dict[str, Any]]:
     if any(number(value) is None or abs(value) > 1e12 for said in lists for value in said):
         return []
     try:
-        return [cell.record() for cell in cells(section)]
+        return [cell.record() for cell in cells(MixtureConfig.model_validate(section))]
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
         return []
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from collapse_cli.config.cell import Cell, cells
+from collapse_cli.config.families import MixtureConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.learners import Resolved
@@ -174,7 +175,7 @@ class Regression(Family):
 
     @classmethod
     def _check_grid(cls, mixture: Mapping[str, Any]) -> None:
-        for cell in cells(mixture):
+        for cell in cells(MixtureConfig.model_validate(mixture)):
             if cell.weight is not None and (cell.real == 0 or (cell.synthetic == 0 and cell.weight > 0)):
                 raise InputError(
                     f"mixture.weight = {cell.weight:g} needs real and synthetic rows in every cell, and {cell.label} has "

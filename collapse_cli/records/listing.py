@@ -37,7 +37,7 @@ def facts_of(folder: Path, name: str) -> dict[str, Any]:
     loop = config.loop
     if config.kind == "mixture":
         done = len({(row["policy"], row["seed"]) for row in rows})
-        planned = len(cells(config.mixture.model_dump(mode="json"))) * len(loop.seeds)
+        planned = len(cells(config.mixture)) * len(loop.seeds)
     else:
         there = {(row["policy"], row["seed"], row["generation"]) for row in rows}
         wanted = [(policy.name, seed) for policy in loop.policies for seed in loop.seeds]

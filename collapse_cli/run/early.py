@@ -16,7 +16,6 @@ from collapse_cli.data.dataset import HUB_NAMES, SPLITS, HubError, hub_revision,
 from collapse_cli.data.images import load_images
 from collapse_cli.data.textfiles import format_of
 from collapse_cli.errors import ConfigError, InputError
-from collapse_cli.experiment import mixture
 from collapse_cli.families import FAMILIES
 from collapse_cli.records.rundir import RunFolder
 
@@ -40,8 +39,6 @@ def check(config: Experiment, folder: RunFolder) -> None:
     check_policies(config)
     if family.text:
         place_of_text(config.data.source)  # before the Hub is asked for anything
-    if config.kind == "mixture":
-        mixture.grid_of(config)
     folder.check_settings(config)
     if family.begins_with_a_model:
         check_model(config.model.model_dump())

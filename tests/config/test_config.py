@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from collapse_cli import config
 from collapse_cli.config import Experiment, load, merge, parse_settings, preset_path, read_toml, variant_experiments
+from collapse_cli.config.cell import cells
 from collapse_cli.config.policies import Policy
 from collapse_cli.errors import ConfigError
 from collapse_cli.experiment.kinds import plan
-from collapse_cli.experiment.mixture import grid_of
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").rglob("*.toml"))
 
@@ -74,7 +74,7 @@ def test_every_shipped_file_loads_plans_and_says_what_it_is(path: Path) -> None:
     for one in variant_experiments(read_toml(path), path.name).values() or [experiment]:
         models = len(one.loop.policies) * (one.loop.generations + 1)
         if one.kind == "mixture":
-            models = len(grid_of(one))
+            models = len(cells(one.mixture))
         assert len(plan(one, {}).generations) == models * len(one.loop.seeds)
     assert load(experiment.model_dump(mode="json"), "again") == experiment
 

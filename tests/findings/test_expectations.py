@@ -190,9 +190,9 @@ def test_a_cell_is_found_by_the_fields_that_are_named(predictions: ModuleType) -
 
 def test_a_share_is_met_where_it_is_rounded_to_whole_rows() -> None:
     tree = mixture_tree(
-        {"what": "error", "cell": {"rows": 300, "share": 0.001}, "value": 1.0}, share=[0.001, 0.1], rows=[300]
+        {"what": "error", "cell": {"rows": 300, "share": 0.011}, "value": 1.0}, share=[0.011, 0.1], rows=[300]
     )
-    assert [record["share"] for record in planned_cells(tree)] == [0.0, 0.1]
+    assert [record["share"] for record in planned_cells(tree)] == [0.01, 0.1]
     (one,) = judge(cell_rows(tree, lambda record, seed: 1.0), tree)
     assert one.verdict == "inside"
 

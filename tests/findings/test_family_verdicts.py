@@ -62,7 +62,7 @@ def test_a_run_that_is_not_finished_says_so() -> None:
     assert "accumulate 1.00 → 4.00 (same for all seeds) at generation 2, over 2 seeds." in said
     assert family_verdict([], tree) == "No generation is measured yet."
     assert family_verdict(rows[:2], tree).startswith("Only generation 0 is measured: test error")
-    assert mixture_verdict([], tree_of("ridge", kind="mixture")) == "No cell is measured yet."
+    assert mixture_verdict([], tree_of("ridge", kind="mixture", mixture={"rows": [10], "share": [0.5]})) == "No cell is measured yet."
 
 
 @pytest.mark.parametrize("learner", FAMILIES)
@@ -82,7 +82,7 @@ def exact(row: Any, random: Any) -> dict[str, float]:
 
 
 def test_the_verdict_on_a_mixture_names_the_smallest_share_that_hurts() -> None:
-    tree = mixture(rows=[1000, 32000], share=[0.0, 0.0001, 0.1, 0.5])
+    tree = mixture(rows=[1000, 32000], share=[0.0, 0.001, 0.1, 0.5])
     rows = mixture_rows(tree, lambda row, random: {"error": cell_error(row) * float(np.exp(0.01 * random.normal()))})
     said = mixture_verdict(rows, tree)
     alone, mixed = (cell_error({"rows": 32000, "share": share}) for share in (0.0, 0.1))

@@ -9,9 +9,8 @@ import pytest
 
 from collapse_cli import config, theory
 from collapse_cli.config import presets, read_toml
-from collapse_cli.config.cell import Cell
+from collapse_cli.config.cell import Cell, cells
 from collapse_cli.config.reading import variant_experiments
-from collapse_cli.experiment.mixture import grid_of
 from collapse_cli.findings import predictions
 from collapse_cli.findings.expectations import at_cell, planned_cells
 from collapse_cli.findings.predictions import predict_cell, predict_loop
@@ -144,7 +143,7 @@ def test_the_presets_expect_what_theory_says_of_cells_they_have(name: str) -> No
         learner_class(experiment.learner).resolve(plain)
         assert experiment.expect
         if experiment.kind == "mixture":
-            assert len({cell.label for cell in grid_of(experiment)}) == len(grid_of(experiment))
+            assert len({cell.label for cell in cells(experiment.mixture)}) == len(cells(experiment.mixture))
         for entry in experiment.expect:
             assert entry.value is None, "theory's value is looked up"
             if experiment.kind == "mixture":

@@ -21,7 +21,7 @@ from collapse_cli.report import write_figures, write_markdown
 from collapse_cli.report.grid_figures import LINES, PANELS, Scale, cells_of, cuts_of, few, scale_of, spaced, ticks_of
 from collapse_cli.report.loading import read
 
-SIZES, SHARES = [300, 1000, 3000, 10000, 100000], [0.0, 0.001, 0.1, 0.5]
+SIZES, SHARES = [600, 1000, 3000, 10000, 100000], [0.0, 0.001, 0.1, 0.5]
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +194,7 @@ def test_a_mixture_that_is_not_finished_says_how_much_is_measured(tmp_path: Path
     rows = mixture_rows(tree, regression)
     write(tmp_path, "part", tree, rows[:10], status="interrupted")
     write(tmp_path, "none", tree, [], status="started")
-    assert "10 of 57 models are measured" in Text(report(tmp_path, "part")).said
+    assert "10 of 60 models are measured" in Text(report(tmp_path, "part")).said
     page = Text(report(tmp_path, "none"))
     assert "No cell is measured yet." in page.said
     assert "Left out, because" not in page.said

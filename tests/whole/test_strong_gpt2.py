@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from collapse_cli.config import Experiment, load, preset_path, read_toml, variant_experiments
+from collapse_cli.config.cell import cells
 from collapse_cli.errors import InputError
 from collapse_cli.experiment import mixture
 from collapse_cli.learners.lm import LanguageModel
@@ -34,7 +35,7 @@ def test_the_small_preset_has_real_rows_enough(small: tuple[Experiment, Any]) ->
     config, _ = small
     rows = config.data.zipf.train_tokens // config.data.block_size
     mixture.check_real_rows(config, rows)
-    largest = max(cell.real for cell in mixture.grid_of(config))
+    largest = max(cell.real for cell in cells(config.mixture))
     assert rows - largest >= config.mixture.generator_rows[0], "the generator would be fitted on rows of the cells"
 
 
@@ -64,7 +65,7 @@ def test_the_full_preset_has_the_settings_of_the_paper() -> None:
     share, size = found["share"], found["size"]
     assert share.mixture.share == (0, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.9, 1)
     assert size.mixture.size == (12, 18, 24)
-    assert [cell.share for cell in mixture.grid_of(size)] == [1] * 12
+    assert [cell.share for cell in cells(size.mixture)] == [1] * 12
     assert [round(rows * 512 / 1e8) for rows in size.mixture.rows] == [6, 12, 24, 40]
     steps = share.train.epochs * -(-share.mixture.rows[0] // share.train.batch_size)
     assert steps == pytest.approx(80_000, rel=0.01)
