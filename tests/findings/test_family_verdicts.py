@@ -62,7 +62,10 @@ def test_a_run_that_is_not_finished_says_so() -> None:
     assert "accumulate 1.00 → 4.00 (same for all seeds) at generation 2, over 2 seeds." in said
     assert family_verdict([], tree) == "No generation is measured yet."
     assert family_verdict(rows[:2], tree).startswith("Only generation 0 is measured: test error")
-    assert mixture_verdict([], tree_of("ridge", kind="mixture", mixture={"rows": [10], "share": [0.5]})) == "No cell is measured yet."
+    assert (
+        mixture_verdict([], tree_of("ridge", kind="mixture", mixture={"rows": [10], "share": [0.5]}))
+        == "No cell is measured yet."
+    )
 
 
 @pytest.mark.parametrize("learner", FAMILIES)
@@ -73,8 +76,8 @@ def test_every_family_has_a_verdict(learner: str) -> None:
     assert "–" not in said
 
 
-def mixture(**mixture: Any) -> dict[str, Any]:
-    return tree_of("ridge", kind="mixture", mixture=mixture, loop={"seeds": [0, 1, 2]})
+def mixture(learner: str = "ridge", **mixture: Any) -> dict[str, Any]:
+    return tree_of(learner, kind="mixture", mixture=mixture, loop={"seeds": [0, 1, 2]})
 
 
 def exact(row: Any, random: Any) -> dict[str, float]:
@@ -165,7 +168,7 @@ def test_real_and_synthetic_rows_are_held_against_the_same_real_rows() -> None:
 
 
 def test_sizes_weights_and_rounds_are_told() -> None:
-    tree = mixture(rows=[500], share=[0.5], size=[50, 100, 200, 400], quality=[0.1, 1.0])
+    tree = mixture("projections", rows=[500], share=[0.5], size=[50, 100, 200, 400], quality=[0.1, 1.0])
     said = mixture_verdict(mixture_rows(tree, exact), tree)
     assert said.startswith("At c² = 1, error is ")
     assert "at m = 50" in said
