@@ -31,8 +31,8 @@ from collapse_cli.run.observers.computed import Computed
 
 def bare(config: Experiment, root: Path) -> float:
     """CPU seconds of the generations alone: the chain of every block, without writing anything but the real data."""
-    resolved = learner_class(config.learner).resolve(config.model_dump(mode="json"))
-    planned, store = kinds.plan(Experiment.model_validate(resolved.tree), resolved.hints), FolderStore(root)
+    resolved = learner_class(config.learner).resolve(config)
+    planned, store = kinds.plan(resolved.config, resolved.hints), FolderStore(root)
     root.mkdir(parents=True)
     scheduler.run([one for one in planned.stages.values() if one.kind == "data"], LocalExecutor(store), Computed())
     total = 0.0
@@ -48,7 +48,7 @@ def bare(config: Experiment, root: Path) -> float:
         first, last = stage.params["generations"]
         with threadpool_limits(limits=1, user_api="blas"):
             start = time.process_time()
-            chain = block.InMemory(stage, inputs, root)
+            chain = block.Chain(stage, inputs, root)
             for generation in range(first, last + 1):
                 chain.step(generation)
             total += time.process_time() - start

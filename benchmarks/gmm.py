@@ -24,12 +24,13 @@ from report import Report, about_machine
 from sklearn.mixture import GaussianMixture as Plain
 
 from collapse_cli.data import blobs
+from collapse_cli.data.blobs import Blobs, Drawn
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.learners import em
+from collapse_cli.learners import Hints, em, silent
 from collapse_cli.learners.gmm import GaussianMixture as Ours
 
 MODEL = {"components": 2, "tol": 1e-5, "max_iter": 2000, "ridge": 1e-6, "engine": "fast"}
-BLOB = {"dimensions": 2, "centers": 1, "separation": 4.0, "spread": 1.0}
+BLOB = Blobs(dimensions=2, centers=1, separation=4.0, spread=1.0)
 WAYS = ("scikit-learn", "scikit-learn, warm", "ours", "ours, from the parent")
 
 
@@ -49,21 +50,20 @@ def plainly(x: np.ndarray, seed: int, parent: em.Mixture | None) -> tuple[em.Mix
 
 def ours(x: np.ndarray, seed: int, parent: em.Mixture | None) -> tuple[em.Mixture, int, np.ndarray]:
     """Our learner; the rows for the next generation besides."""
-    model = Ours({"model": MODEL | {"start": "kmeans" if parent is None else "parent"}}, {}, lambda *_: None)
+    model = Ours({"model": MODEL | {"start": "kmeans" if parent is None else "parent"}}, Hints(), silent)
     if parent is not None:
         model.restore({**vars(parent), "fitted": np.zeros(3)})
     rows = len(x)
     model.fit(Dataset({"x": x}, np.zeros(rows, np.int32)), seed=seed, scratch=Path())
     prompts = Dataset({"stream": np.arange(rows), "extra": np.zeros(rows, bool)}, np.zeros(rows, np.int32))
-    made = model.sample(prompts, seed=seed, scratch=Path()).arrays["x"]
+    made = model.sample(prompts, seed=seed, scratch=Path()).rows.arrays["x"]
     state = model.state()
     return em.Mixture(state["weights"], state["means"], state["covariances"]), int(state["fitted"][0]), made
 
 
 def measure(rows: int, after: int, generations: int, seed: int) -> dict[str, dict[str, float]]:
     """By way: seconds and processor seconds a generation, EM steps, and log-likelihood of a row less that of scikit-learn."""
-    data = {"rows": rows, "eval_rows": 1, "reserve": 0, "blobs": BLOB}
-    x = blobs.draw(data, seed)["train"].arrays["x"]
+    x = blobs.draw(Drawn("blobs", rows, 1, 0, BLOB), seed)["train"].arrays["x"]
     parent: em.Mixture | None = None
     for generation in range(after):
         parent, _, x = ours(x, generation, None)

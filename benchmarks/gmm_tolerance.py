@@ -15,9 +15,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from collapse_cli.data import blobs
+from collapse_cli.data.blobs import Blobs, Drawn
 from collapse_cli.learners import em
 
-BLOB = {"dimensions": 2, "centers": 1, "separation": 4.0, "spread": 1.0}
+BLOB = Blobs(dimensions=2, centers=1, separation=4.0, spread=1.0)
 PRESET = 1e-5
 MOST_STEPS = 200_000
 
@@ -39,7 +40,7 @@ def fitted(x: np.ndarray, tol: float, seed: int) -> tuple[em.Mixture, int]:
 def chain(rows: int, tol: float, seed: int) -> Iterator[em.Mixture]:
     """Generation 0, 1, 2, …"""
     random = np.random.Generator(np.random.Philox(seed))
-    x = blobs.draw({"rows": rows, "eval_rows": 1, "reserve": 0, "blobs": BLOB}, seed)["train"].arrays["x"]
+    x = blobs.draw(Drawn("blobs", rows, 1, 0, BLOB), seed)["train"].arrays["x"]
     while True:
         mixture, _ = fitted(x, tol, int(random.integers(2**31)))
         yield mixture

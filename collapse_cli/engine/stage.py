@@ -154,7 +154,7 @@ class Stage:
     params: Mapping[str, Any]
     inputs: Mapping[str, "Stage"] = field(default_factory=dict, repr=False)
     seed: int = 0
-    hints: Mapping[str, Any] = field(default_factory=dict)
+    hints: object = None
 
     @property
     def kind(self) -> str:
@@ -260,6 +260,10 @@ class Finished:
         return self.folder / name
 
 
+Tell = Callable[[int, int, str], None]
+"""How much is done, of how much, and of what."""
+
+
 @dataclass(frozen=True)
 class Workplace:
     """Where a stage body works.
@@ -267,12 +271,12 @@ class Workplace:
     Attributes:
         folder: an empty folder; what is written there becomes the stage's files.
         scratch: a folder that survives a kill and is never published, for checkpoints.
-        tell: call it with (done, total, unit) to move the progress bar.
+        tell: moves the progress bar.
     """
 
     folder: Path
     scratch: Path
-    tell: Callable[[int, int, str], None]
+    tell: Tell
 
 
 class Body(Protocol):

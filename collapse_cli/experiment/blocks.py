@@ -1,8 +1,5 @@
 """The plan of the loop for families whose generations take milliseconds: a block of generations is one stage."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Generation, Plan
@@ -11,10 +8,10 @@ from collapse_cli.experiment.stages.data import data_stage
 from collapse_cli.where import Where
 
 
-def plan(config: Experiment, hints: Mapping[str, Any], size: int) -> Plan:
+def plan(config: Experiment, hints: learners.Hints, size: int) -> Plan:
     """The stages of an experiment in blocks of `size` generations; generation 0 is a block of its own, of all policies."""
     made, loop = Plan(), config.loop
-    summarises = learners.learner_class(config.learner).summarises
+    summarises = learners.family_class(config.learner).summarises
     for seed in loop.seeds:
         data = data_stage(config, hints, seed)
         first = block_stage(config, hints, None, {"data": data}, seed, 0, 0)

@@ -20,7 +20,6 @@ from collapse_cli.experiment.stages.mix import MIX
 from collapse_cli.experiment.stages.real import REAL
 from collapse_cli.experiment.stages.sample import SAMPLE
 from collapse_cli.experiment.stages.train import TRAIN
-from collapse_cli.learners.family import Family
 
 KINDS: tuple[StageKind[Size], ...] = (
     DATA,
@@ -37,7 +36,7 @@ KINDS: tuple[StageKind[Size], ...] = (
 )
 
 
-def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
+def plan(config: Experiment, hints: learners.Hints) -> Plan:
     """The stages of an experiment. `config` is resolved (hashes filled in); `hints` say where its inputs are.
 
     Raises:
@@ -49,7 +48,7 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
     size = config.loop.block or learner.block
     if size == 1:
         return loop.plan(config, hints)
-    if learner.examines or not issubclass(learner, Family):
+    if learner.examines or not issubclass(learner, learners.Family):
         raise InputError(
             f"loop.block = {size}: a generation of {config.learner} has stages of its own; leave loop.block at 0 or 1"
         )

@@ -4,9 +4,8 @@
 done later by a process of any kind (`stages/`); a block (`stages/block.py`) does them at once, in memory.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from collapse_cli import learners
 from collapse_cli.config import Experiment
@@ -86,7 +85,7 @@ def step(
     return model, measured
 
 
-def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
+def plan(config: Experiment, hints: learners.Hints) -> Plan:
     """The stages of an experiment. `config` is resolved (hashes filled in); `hints` say where its inputs are.
 
     Stages with equal keys are one stage: generation 0 is trained once for all policies of a seed without a special case.
@@ -111,7 +110,7 @@ class Planning(Verbs[Stage, Stage, Stage]):
         self,
         plan: Plan,
         config: Experiment,
-        hints: Mapping[str, Any],
+        hints: learners.Hints,
         data: Stage,
         policy: Policy,
         seed: int,

@@ -6,9 +6,6 @@ in all of them, and synthetic rows stand where real ones would otherwise. Famili
 (`in_memory`) make many cells a stage.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.cell import cells
@@ -25,10 +22,9 @@ from collapse_cli.where import Where
 TOGETHER = 64  # cells of a stage, where they are done in memory
 
 
-def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
+def plan(config: Experiment, hints: learners.Hints) -> Plan:
     """The stages of a mixture experiment."""
     made, grid = Plan(), cells(config.mixture)
-    learner, tree = learners.learner_class(config.learner), config.model_dump(mode="json")
     family = families.of(config.learner)
     for seed in config.loop.seeds:
         if family.grid is not None and family.grid.in_memory:
@@ -41,7 +37,7 @@ def plan(config: Experiment, hints: Mapping[str, Any]) -> Plan:
                 ]
             continue
         sized = {
-            size: config if size is None else type(config).model_validate(learner.sized(tree, size))
+            size: config if size is None else learners.sizable_class(config.learner).sized(config, size)
             for size in {cell.size for cell in grid}
         }
         data = made.add(data_stage(config, hints, seed), at(grid[0].label, seed))

@@ -1,11 +1,10 @@
 """Prompts and what follows them: what of a row a language model continues, what it made of it, and what really comes next."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from collapse_cli.config.tree import SampleConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import text as texts
 
@@ -19,14 +18,14 @@ def following(blocks: Dataset, chosen: np.ndarray) -> Dataset:
     return Dataset({**after.arrays, "lengths": lengths}, after.origin)
 
 
-def cut_prompts(rows: Dataset, settings: Mapping[str, Any], start: int | None) -> Dataset:
+def cut_prompts(rows: Dataset, settings: SampleConfig, start: int | None) -> Dataset:
     """What of each row is continued: its first `prompt_tokens` tokens, or nothing but the BOS token (`start`)."""
-    if settings["prompts"] == "none":
+    if settings.prompts == "none":
         assert start is not None, "sampling has refused this"
         ids, lengths = np.full((len(rows), 1), start, np.int32), np.ones(len(rows), np.int32)
     else:
-        ids = rows.arrays["tokens"][:, : settings["prompt_tokens"]]
-        lengths = np.minimum(rows.arrays["lengths"], settings["prompt_tokens"])
+        ids = rows.arrays["tokens"][:, : settings.prompt_tokens]
+        lengths = np.minimum(rows.arrays["lengths"], settings.prompt_tokens)
     return Dataset({**rows.arrays, "tokens": ids, "lengths": lengths}, rows.origin)
 
 
@@ -40,27 +39,25 @@ def continuations(samples: Dataset) -> Dataset:
     return Dataset({"tokens": tokens, "lengths": lengths.astype(np.int32)}, samples.origin)
 
 
-def real_continuations(
-    encoded: Path, settings: Mapping[str, Any], start: int | None, most: int
-) -> tuple[Dataset, Dataset]:
+def real_continuations(encoded: Path, settings: SampleConfig, start: int | None, most: int) -> tuple[Dataset, Dataset]:
     """Prompts from the original corpus and what really follows them, as long as samples are where there is so much."""
     corpus, after = Dataset.load(encoded / "train.safetensors"), Dataset.load(encoded / FOLLOWING)
     there = np.flatnonzero(after.arrays["lengths"] > 0)
     there = there[spaced(len(there), most)]
     both = texts.join(corpus.take(there), after.take(there))
     prompts = cut_prompts(corpus.take(there), settings, start)
-    begin = 0 if settings["prompts"] == "none" else prompts.arrays["lengths"].astype(np.int64)
-    lengths = np.minimum(both.arrays["lengths"] - begin, settings["new_tokens"])
+    begin = 0 if settings.prompts == "none" else prompts.arrays["lengths"].astype(np.int64)
+    lengths = np.minimum(both.arrays["lengths"] - begin, settings.new_tokens)
     starts = np.broadcast_to(begin, lengths.shape)
     whole = Dataset({**both.arrays, "lengths": starts + lengths, "start": starts}, both.origin)
     return prompts, continuations(whole)
 
 
-def longest_real(corpus: Dataset, settings: Mapping[str, Any]) -> int:
+def longest_real(corpus: Dataset, settings: SampleConfig) -> int:
     """Tokens of the longest real continuation: the rest of a row and the next; samples are looked at no farther."""
     block = corpus.arrays["tokens"].shape[1]
-    rest = block if settings["prompts"] == "none" else block - min(settings["prompt_tokens"], block)
-    return int(min(rest + block, settings["new_tokens"]))
+    rest = block if settings.prompts == "none" else block - min(settings.prompt_tokens, block)
+    return int(min(rest + block, settings.new_tokens))
 
 
 def spaced(count: int, most: int) -> np.ndarray:

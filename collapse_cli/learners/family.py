@@ -9,20 +9,23 @@ from typing import Any, ClassVar
 import numpy as np
 
 from collapse_cli import families
+from collapse_cli.config.families import DRAWN
+from collapse_cli.config.tree import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-from collapse_cli.learners import Resolved
+from collapse_cli.families.section import for_key
+from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell
 
 MODEL = "model.safetensors"
 State = dict[str, np.ndarray]
 
 
 class Family(ABC):
-    """A model family whose state is a few arrays. Implements `learners.Learner`; subclasses say what is their own.
+    """A model family whose state is a few arrays. Implements `Learner`; subclasses say what is their own.
 
     Class attributes:
         section: its section of the configuration, also its name.
-        examines, block: as `learners.Learner` has them. `block` above 1 is for families whose generations take
+        examines, block: as `Learner` has them. `block` above 1 is for families whose generations take
             milliseconds: many make one stage, and `state` and `restore` carry a model from one to the next.
         summarises: whether a fit needs only sums over rows (`summarise`, `merge`, `fit_summary`), so that a corpus that
             accumulates is never held as rows.
@@ -33,51 +36,50 @@ class Family(ABC):
     block: ClassVar[int] = 1
     summarises: ClassVar[bool] = False
 
-    def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
-        self.settings, self.hints, self._tell = settings, hints, tell
-        self.facts: dict[str, Any] = {}
+    def __init__(self, params: Mapping[str, Any], hints: Hints, tell: Tell) -> None:
+        """Subclasses read `params` as settings of their own."""
+        self.hints, self._tell = hints, tell
 
     # --- what is looked up before anything runs -----------------------------------------------------------------------
 
     @classmethod
     @abstractmethod
-    def resolve(cls, tree: Mapping[str, Any]) -> Resolved: ...
+    def resolve(cls, config: Experiment) -> Resolved: ...
 
     @classmethod
-    def params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    def params(cls, config: Experiment, kind: str) -> dict[str, Any]:
         """By default: the data section's part for `data`, the family's own section for all else."""
-        return cls.data_params(tree) if kind == "data" else {"model": tree[cls.section]}
+        return cls.data_params(config) if kind == "data" else {"model": for_key(getattr(config, cls.section))}
 
     @classmethod
     @abstractmethod
-    def data_params(cls, tree: Mapping[str, Any]) -> dict[str, Any]:
+    def data_params(cls, config: Experiment) -> dict[str, Any]:
         """What the rows of real data depend on."""
 
     @classmethod
-    def drawn(cls, tree: Mapping[str, Any]) -> bool:
-        return tree["data"]["source"] in ("blobs", "regression")
+    def drawn(cls, config: Experiment) -> bool:
+        return config.data.source in DRAWN
 
     @classmethod
-    def trials(cls, tree: Mapping[str, Any]) -> int:
+    def trials(cls, config: Experiment) -> int:
         return 1
 
     @classmethod
-    def with_tokenizer_of(cls, tree: Mapping[str, Any], encoded: Path) -> dict[str, Any]:
+    def with_tokenizer_of(cls, config: Experiment, encoded: Path) -> Experiment:
         """Rows of numbers are read as they are."""
-        return dict(tree)
+        return config
 
     @classmethod
-    def about(cls, scored: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    def about(cls, scored: Mapping[str, Any], own: Mapping[str, Any]) -> Facts:
         return dict(scored)
 
     @classmethod
-    def check_source(cls, tree: Mapping[str, Any]) -> None:
+    def check_source(cls, source: str) -> None:
         """Whether the source is one that the family takes, where all have names.
 
         Raises:
             InputError: naming those that are.
         """
-        source = tree["data"]["source"]
         sources = families.of(cls.section).sources
         if source not in sources:
             known = ", ".join(sources)
@@ -85,31 +87,31 @@ class Family(ABC):
 
     # --- verbs --------------------------------------------------------------------------------------------------------
 
-    def encode(self, folder: Path, *, seed: int) -> None:
-        """The real rows, as `real` gives them; how many there are goes to `facts`."""
+    def encode(self, folder: Path, *, seed: int) -> Facts:
+        """The real rows, as `real` gives them, and how many there are."""
         parts, notes = self.real(seed)
         for name, part in parts.items():
             part.save(folder / f"{name}.safetensors")
-        self.facts = {"splits": {name: {"rows": len(part)} for name, part in parts.items()}, "notes": notes}
+        return {"splits": {name: {"rows": len(part)} for name, part in parts.items()}, "notes": notes}
 
     @abstractmethod
     def real(self, seed: int) -> tuple[dict[str, Dataset], list[str]]:
         """`train`, `test` and `reserve` rows, and what the user should know of them."""
 
     @abstractmethod
-    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None: ...
+    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> Facts: ...
 
     @abstractmethod
-    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Dataset: ...
+    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Outcome: ...
 
     @abstractmethod
     def score(self, data: Dataset) -> np.ndarray: ...
 
-    def measure(self, test: Dataset, first: Dataset | None = None) -> Dataset:
-        """Mean loss on the test rows as `test_loss`, and the measures of the family; per-row losses returned."""
+    def measure(self, test: Dataset, first: Dataset | None = None) -> Outcome:
+        """Mean loss on the test rows as `test_loss`, and the measures of the family; losses of the rows."""
         width, own = test.arrays["x"].shape[1:], self.width
         if width != own:
-            there, made = (" x ".join(map(str, one)) for one in (width, own))
+            there, made = (" x ".join(map(str, shape)) for shape in (width, own))
             raise InputError(
                 f"the rows to score hold {there} numbers each, but the model was made of rows of {made}; give it such rows"
             )
@@ -117,19 +119,23 @@ class Family(ABC):
         mean = float(losses.mean(dtype=np.float64))
         if not math.isfinite(mean):
             raise InputError(f"the model's loss on the test rows is {mean}; {self.section} cannot go on from there")
-        self.facts = {"test_loss": mean, **self.own_measures(test, first)}
+        facts = {"test_loss": mean, **self.own_measures(test, first)}
+        return Outcome(self.remembered(test, losses), facts)
+
+    def remembered(self, test: Dataset, losses: np.ndarray) -> Dataset:
+        """What generation 0 is to be remembered by, for later ones to be compared with: its losses on the test rows."""
         return Dataset({"loss": losses}, test.origin)
 
-    def own_measures(self, test: Dataset, first: Dataset | None) -> dict[str, Any]:
+    def own_measures(self, test: Dataset, first: Dataset | None) -> Facts:
         """Measures beside `test_loss`; numbers only."""
         return {}
 
-    def look_at_real(self, folder: Path) -> None:
+    def look_at_real(self, folder: Path) -> Facts:
         raise NotImplementedError
 
     def examine(
         self, samples: Dataset, shown: Dataset, prompts: Dataset, *, real: Path, first: Dataset | None
-    ) -> Dataset:
+    ) -> Outcome:
         raise NotImplementedError
 
     @property
@@ -165,7 +171,7 @@ class Family(ABC):
         """Sufficient statistics of two sets of rows together."""
         raise NotImplementedError
 
-    def fit_summary(self, summary: State) -> None:
+    def fit_summary(self, summary: State) -> Facts:
         """The model of sufficient statistics."""
         raise NotImplementedError
 

@@ -7,16 +7,30 @@ from typing import Any
 
 import numpy as np
 
+from collapse_cli.config.tree import Experiment
 from collapse_cli.data import blobs
+from collapse_cli.data.blobs import Blobs, Drawn
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-from collapse_cli.learners import Resolved
+from collapse_cli.families.gaussian import GaussianConfig
+from collapse_cli.families.section import for_key
 from collapse_cli.learners.family import Family, State, normals
+from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell
+from collapse_cli.learners.settings import Part, Settings
 
 TINY = float(np.finfo(np.float64).tiny)  # what the logarithm of a variance that is gone is taken of
 SCORED = 1e-300  # least variance in scoring: losses of a model that collapsed stay finite, and so does their mean
 COLLAPSED = 0.01  # of the true variance
 NAMES = ("variance", "std", "log_variance", "mean_shift_squared", "w2_squared")
+
+
+class GaussianSettings(Settings):
+    """`data` and `trials` of the stage of real data; of all others `model` and `blobs`."""
+
+    model = Part(GaussianConfig)
+    blobs = Part(Blobs)
+    data = Part(Drawn)
+    trials = Part(int)
 
 
 class Gaussian(Family):
@@ -30,47 +44,49 @@ class Gaussian(Family):
     block = 250
     summarises = True
 
-    def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
-        super().__init__(settings, hints, tell)
+    def __init__(self, params: Mapping[str, Any], hints: Hints, tell: Tell) -> None:
+        super().__init__(params, hints, tell)
+        self.settings = GaussianSettings(params)
         self._mean = np.empty((0, 0))
         self._covariance = np.empty((0, 0, 0))
 
     # --- what is looked up before anything runs -----------------------------------------------------------------------
 
     @classmethod
-    def resolve(cls, tree: Mapping[str, Any]) -> Resolved:
+    def resolve(cls, config: Experiment) -> Resolved:
         """Raises InputError for a source that is not drawn, or for fewer than 2 rows."""
-        cls.check_source(tree)
-        blobs.check(tree["data"], 2)
-        d, trials = tree["data"]["blobs"]["dimensions"], tree["gaussian"]["trials"]
+        cls.check_source(config.data.source)
+        blobs.check(config.data.rows, 2)
+        d, trials = config.data.blobs.dimensions, cls.trials(config)
         # measured: 20 ns a number to draw, to move and to square (d = 1); a product of d x d numbers a row beyond
         flops = trials * (700.0 * d + 4.0 * d * d)
-        return Resolved(dict(tree), {}, d + d * (d + 1) // 2, row_bytes=8 * trials * d, row_flops=flops)
+        return Resolved(config, Hints(), d + d * (d + 1) // 2, row_bytes=8 * trials * d, row_flops=flops)
 
     @classmethod
-    def params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    def params(cls, config: Experiment, kind: str) -> dict[str, Any]:
         """Beside the section, the source: measures are in units of its variance."""
         if kind == "data":
-            return cls.data_params(tree)
-        return {"model": tree["gaussian"], "blobs": tree["data"]["blobs"]}
+            return cls.data_params(config)
+        return {"model": for_key(config.gaussian), "blobs": for_key(config.data.blobs)}
 
     @classmethod
-    def trials(cls, tree: Mapping[str, Any]) -> int:
-        return int(tree["gaussian"]["trials"])
+    def trials(cls, config: Experiment) -> int:
+        own: GaussianConfig = config.gaussian
+        return own.trials
 
     @classmethod
-    def data_params(cls, tree: Mapping[str, Any]) -> dict[str, Any]:
-        return {"data": blobs.params(tree["data"]), "trials": tree["gaussian"]["trials"]}
+    def data_params(cls, config: Experiment) -> dict[str, Any]:
+        return {"data": blobs.params(for_key(config.data)), "trials": cls.trials(config)}
 
     # --- verbs --------------------------------------------------------------------------------------------------------
 
     def real(self, seed: int) -> tuple[dict[str, Dataset], list[str]]:
-        return blobs.draw(self.settings["data"], seed, (self.settings["trials"],)), []
+        return blobs.draw(self.settings.data, seed, (self.settings.trials,)), []
 
-    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
-        self.fit_summary(self.summary_of(data))
+    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> Facts:
+        return self.fit_summary(self.summary_of(data))
 
-    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Dataset:
+    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Outcome:
         trials, d = self._mean.shape
         x = normals(prompts, (trials, d), seed)
         if d == 1:
@@ -80,8 +96,10 @@ class Gaussian(Family):
                 (x.transpose(1, 0, 2) @ _root(self._covariance).transpose(0, 2, 1)).transpose(1, 0, 2)
             )
         x += self._mean
-        self.facts = {"sample_rows": int(len(x) - np.count_nonzero(prompts.arrays["extra"]))}
-        return Dataset({"x": x}, prompts.origin)
+        return Outcome(
+            Dataset({"x": x}, prompts.origin),
+            {"sample_rows": int(len(x) - np.count_nonzero(prompts.arrays["extra"]))},
+        )
 
     def score(self, data: Dataset) -> np.ndarray:
         """(rows,) negative log-density in nats, a mean over trials."""
@@ -98,17 +116,16 @@ class Gaussian(Family):
         losses: np.ndarray = squares / (2 * len(self._mean)) + (logs.mean() + d * math.log(2 * math.pi)) / 2
         return losses
 
-    def measure(self, test: Dataset, first: Dataset | None = None) -> Dataset:
-        """As `Family.measure`; what is returned are the mean and the covariance of each trial."""
-        super().measure(test, first)
+    def remembered(self, test: Dataset, losses: np.ndarray) -> Dataset:
+        """The mean and the covariance of each trial, in place of losses."""
         return Dataset({"mean": self._mean, "covariance": self._covariance}, np.zeros(len(self._mean), np.int32))
 
-    def own_measures(self, test: Dataset, first: Dataset | None) -> dict[str, Any]:
+    def own_measures(self, test: Dataset, first: Dataset | None) -> Facts:
         """Means over trials, and their standard errors; in units of the true variances, dimension by dimension.
 
         `w2_squared` is the squared 2-Wasserstein distance to the truth (in those units N(0, I)).
         """
-        mean, variance = blobs.truth(self.settings["blobs"])
+        mean, variance = blobs.truth(self.settings.blobs)
         scale = np.sqrt(variance)
         moved = np.square((self._mean - mean) / scale).sum(axis=1)
         trials, d = self._mean.shape
@@ -123,10 +140,10 @@ class Gaussian(Family):
             v, s = diagonal.mean(axis=1), np.sqrt(diagonal).mean(axis=1)
             logs = np.log(np.maximum(diagonal, TINY)).mean(axis=1)
             distance = np.square(np.sqrt(values) - 1).sum(axis=1)
-        found = np.stack([v, s, logs, moved, moved + distance])
-        measures = dict(zip(NAMES, found.mean(axis=1).tolist(), strict=True))
+        by_trial = np.stack([v, s, logs, moved, moved + distance])
+        measures = dict(zip(NAMES, by_trial.mean(axis=1).tolist(), strict=True))
         if trials > 1:
-            errors = found.std(axis=1, ddof=1) / math.sqrt(trials)
+            errors = by_trial.std(axis=1, ddof=1) / math.sqrt(trials)
             measures |= {f"{name}_se": error for name, error in zip(NAMES, errors.tolist(), strict=True)}
         if d > 1:
             measures["log_det"] = float(np.log(np.maximum(values, TINY)).sum(axis=1).mean())
@@ -170,13 +187,13 @@ class Gaussian(Family):
             "moments": moments,
         }
 
-    def fit_summary(self, summary: State) -> None:
+    def fit_summary(self, summary: State) -> Facts:
         count = float(summary["count"][0])
         if count < 2:
             raise InputError("a Gaussian needs at least 2 rows to be fitted; raise data.rows")
-        free = count - 1 if self.settings["model"]["unbiased"] else count
+        free = count - 1 if self.settings.model.unbiased else count
         self._mean, self._covariance = summary["mean"], summary["moments"] / free
-        self.facts = {"train_loss": self._loss(free / count)}
+        return {"train_loss": self._loss(free / count)}
 
     def summary_of(self, data: Dataset) -> State:
         if (data.origin == data.origin[0]).all():
@@ -198,7 +215,7 @@ def _root(covariance: np.ndarray) -> np.ndarray:
         return np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
         if len(covariance) > 1:
-            return np.concatenate([_root(one[None]) for one in covariance])
+            return np.concatenate([_root(single[None]) for single in covariance])
         values, vectors = np.linalg.eigh(covariance)
         roots: np.ndarray = vectors * np.sqrt(np.maximum(values, 0))[:, None, :]
         return roots

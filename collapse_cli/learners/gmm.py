@@ -7,14 +7,27 @@ from typing import Any
 
 import numpy as np
 
+from collapse_cli.config.tree import Experiment
 from collapse_cli.data import blobs
+from collapse_cli.data.blobs import Drawn
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-from collapse_cli.learners import Resolved, em
+from collapse_cli.families.gmm import GmmConfig
+from collapse_cli.families.section import for_key
+from collapse_cli.learners import em
 from collapse_cli.learners.family import Family, State, normals
+from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell
+from collapse_cli.learners.settings import Part, Settings
 
 NONE = 1e-16  # squared L2 distances below are rounding
 ENGINES = {"fast": em.fit, "sklearn": em.fit_sklearn}
+
+
+class GmmSettings(Settings):
+    """`data` of the stage of real data; `model` of all others."""
+
+    model = Part(GmmConfig)
+    data = Part(Drawn)
 
 
 class GaussianMixture(Family):
@@ -23,54 +36,56 @@ class GaussianMixture(Family):
     section = "gmm"
     block = 250
 
-    def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
-        super().__init__(settings, hints, tell)
+    def __init__(self, params: Mapping[str, Any], hints: Hints, tell: Tell) -> None:
+        super().__init__(params, hints, tell)
+        self.settings = GmmSettings(params)
         self._mixture: em.Mixture | None = None
         self._fitted = np.zeros(3)  # EM steps, whether they converged, log-likelihood of a row fitted to
 
     # --- what is looked up before anything runs -----------------------------------------------------------------------
 
     @classmethod
-    def resolve(cls, tree: Mapping[str, Any]) -> Resolved:
+    def resolve(cls, config: Experiment) -> Resolved:
         """Raises InputError for a source that is not drawn, too few rows, or a start from a parent that there is not."""
-        cls.check_source(tree)
-        components, d = tree["gmm"]["components"], tree["data"]["blobs"]["dimensions"]
-        blobs.check(tree["data"], max(2, components))
-        if tree["gmm"]["start"] == "parent" and tree["loop"]["init"] != "previous":
+        cls.check_source(config.data.source)
+        own: GmmConfig = config.gmm
+        components, d = own.components, config.data.blobs.dimensions
+        blobs.check(config.data.rows, max(2, components))
+        if own.start == "parent" and config.loop.init != "previous":
             raise InputError(
                 "gmm.start = parent starts EM from the model of the generation before: set loop.init = previous as well, "
                 "or gmm.start = kmeans"
             )
         features = 1 + d + d * (d + 1) // 2
         # measured at two components in 2-D: 12 ns a row and EM step, some 100 steps; scikit-learn's own takes 20 times as long
-        flops = 100 * 400.0 * components * features / 12 * (20 if tree["gmm"]["engine"] == "sklearn" else 1)
-        return Resolved(dict(tree), {}, components * features - 1, row_bytes=8 * d, row_flops=flops)
+        flops = 100 * 400.0 * components * features / 12 * (20 if own.engine == "sklearn" else 1)
+        return Resolved(config, Hints(), components * features - 1, row_bytes=8 * d, row_flops=flops)
 
     @classmethod
-    def data_params(cls, tree: Mapping[str, Any]) -> dict[str, Any]:
-        return {"data": blobs.params(tree["data"])}
+    def data_params(cls, config: Experiment) -> dict[str, Any]:
+        return {"data": blobs.params(for_key(config.data))}
 
     # --- verbs --------------------------------------------------------------------------------------------------------
 
     def real(self, seed: int) -> tuple[dict[str, Dataset], list[str]]:
-        return blobs.draw(self.settings["data"], seed), []
+        return blobs.draw(self.settings.data, seed), []
 
-    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
-        model = self.settings["model"]
-        found = ENGINES[model["engine"]](
+    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> Facts:
+        model = self.settings.model
+        fitted = ENGINES[model.engine](
             data.arrays["x"],
-            components=model["components"],
-            tol=model["tol"],
-            max_iter=model["max_iter"],
-            ridge=model["ridge"],
+            components=model.components,
+            tol=model.tol,
+            max_iter=model.max_iter,
+            ridge=model.ridge,
             seed=seed,
-            start=self._mixture if model["start"] == "parent" else None,
+            start=self._mixture if model.start == "parent" else None,
         )
-        self._mixture = found.mixture
-        self._fitted = np.array([found.iterations, found.converged, found.log_likelihood], np.float64)
-        self.facts = {"train_loss": -found.log_likelihood}
+        self._mixture = fitted.mixture
+        self._fitted = np.array([fitted.iterations, fitted.converged, fitted.log_likelihood], np.float64)
+        return {"train_loss": -fitted.log_likelihood}
 
-    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Dataset:
+    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Outcome:
         """A component and a point of it for each row: the last of its normal numbers, by its cumulative distribution, is
         the uniform one that chooses the component.
         """
@@ -86,20 +101,21 @@ class GaussianMixture(Family):
         for k in range(len(mixture.weights)):
             rows = np.flatnonzero(chosen == k)
             x[rows] = drawn[rows, :d] @ roots[k].T + mixture.means[k]
-        self.facts = {"sample_rows": int(len(x) - np.count_nonzero(prompts.arrays["extra"]))}
-        return Dataset({"x": x}, prompts.origin)
+        return Outcome(
+            Dataset({"x": x}, prompts.origin),
+            {"sample_rows": int(len(x) - np.count_nonzero(prompts.arrays["extra"]))},
+        )
 
     def score(self, data: Dataset) -> np.ndarray:
         """(rows,) negative log-density in nats."""
         return -self._known.log_likelihoods(data.arrays["x"])
 
-    def measure(self, test: Dataset, first: Dataset | None = None) -> Dataset:
-        """As `Family.measure`; what is returned are the components' parameters."""
-        super().measure(test, first)
+    def remembered(self, test: Dataset, losses: np.ndarray) -> Dataset:
+        """The components' parameters, in place of losses."""
         mixture = self._known
         return Dataset(_arrays(mixture), np.zeros(len(mixture.weights), np.int32))
 
-    def own_measures(self, test: Dataset, first: Dataset | None) -> dict[str, Any]:
+    def own_measures(self, test: Dataset, first: Dataset | None) -> Facts:
         """`l2_squared` to generation 0's density, and its `log10_l2_squared`, as runs differ by factors; `component_std`: the
         root of a component's mean variance over dimensions.
         """

@@ -1,19 +1,22 @@
 """The language model as a learner: text becomes rows of tokens, a fitted model continues its prompts."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from collapse_cli import metrics
-from collapse_cli.config.tree import DecodeConfig, TrainConfig
+from collapse_cli.config.tree import EvalConfig, Experiment, SampleConfig, TrainConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-from collapse_cli.families.section import from_key
-from collapse_cli.learners import Resolved, text_inputs
+from collapse_cli.families.section import for_key
+from collapse_cli.learners import text_inputs
 from collapse_cli.learners import text_measures as measures
 from collapse_cli.learners.continuations import cut_prompts
+from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell
+from collapse_cli.learners.settings import Part
 from collapse_cli.lm import architecture, folders, memory, trial
 from collapse_cli.lm import model as models
 from collapse_cli.lm import sample as sampling
@@ -28,162 +31,174 @@ if TYPE_CHECKING:
 WEIGHT_BYTES, TRAINING_BYTES = 4, 16  # float32 weights; with gradients and Adam's two moments
 
 
+@dataclass(frozen=True)
+class Base:
+    """What a model starts from: a config, with so many tokens where its tokenizer is made; or the hash of its weights."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    vocab_size: int = 0
+    sha256: str = ""
+
+
+class LanguageModelSettings(text_inputs.TextSettings):
+    """`data` and `tokenizer` of the stage of real data; the others by the work at hand (`LanguageModel.params`)."""
+
+    model = Part(Base)
+    base = Part(int)  # the seed of its weights
+    train = Part(TrainConfig)
+    sample = Part(SampleConfig)
+    target = Part(str)
+    eval = Part(EvalConfig)
+
+
 class LanguageModel:
-    """Any causal language model of transformers. Implements `learners.Learner`."""
+    """Any causal language model of transformers. Implements `Learner` and `Sizable`."""
 
     examines: ClassVar[bool] = True
     block: ClassVar[int] = 1
 
-    def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
-        self.settings, self.hints, self._tell = settings, hints, tell
-        self.facts: dict[str, Any] = {}
+    def __init__(self, params: Mapping[str, Any], hints: Hints, tell: Tell) -> None:
+        self.settings, self.hints, self._tell = LanguageModelSettings(params), hints, tell
         self._loaded: PreTrainedModel | None = None
 
     # --- what is looked up before anything runs -----------------------------------------------------------------------
 
     @classmethod
-    def resolve(cls, tree: Mapping[str, Any]) -> Resolved:
+    def resolve(cls, config: Experiment) -> Resolved:
         """Find the model, the tokenizer and the text of a configuration, and check that they fit each other.
 
         Raises:
             InputError: for whatever is missing or does not fit.
         """
-        model, data = dict(tree["model"]), dict(tree["data"])
-        hints: dict[str, Any] = {}
-        if not model["config"] and model["source"].endswith(".json"):
-            model["config"] = architecture.read_config(Path(model["source"]))
-        folder = None
-        if model["config"]:
-            model["source"] = ""
+        model, folder = config.model, None
+        fields = model.config
+        if not fields and model.source.endswith(".json"):
+            fields = architecture.read_config(Path(model.source))
+        if fields:
+            model = model.model_copy(update={"config": fields, "source": ""})
         else:
-            folder, commit = folders.find_folder(model["source"], model["revision"], "the model")
-            model["revision"] = commit
-            model["sha256"] = text_inputs.pinned(model, "model.sha256", folders.check_weights(folder, "the model"))
-            hints["model"] = str(folder)
-        tokenizer = text_inputs.find_tokenizer(model, data, folder, hints)
-        size = 0 if tokenizer else model["vocab_size"]
-        config = architecture.config_of(folder) if folder else base_config(model["config"], tokenizer, size)
-        made = architecture.outline(config, fields=model["config"] or None)
-        hints["positions"] = made.positions
+            folder, commit = folders.find_folder(model.source, model.revision, "the model")
+            sha256 = text_inputs.pinned(model.sha256, "model.sha256", folders.check_weights(folder, "the model"))
+            model = model.model_copy(update={"revision": commit, "sha256": sha256})
+        found = text_inputs.find_tokenizer(model, config.data, folder)
+        model, tokenizer = found.model, found.tokenizer
+        size = 0 if tokenizer else model.vocab_size
+        built = architecture.config_of(folder) if folder else base_config(fields, tokenizer, size)
+        made = architecture.outline(built, fields=fields or None)
         notes = _check_memory(made.parameters)
         if folder:
             models.check_complete(folder)
             notes = (
                 *notes,
                 *folders.passed_over(folder),
-                *text_inputs.other_tokens(model["tokenizer"], tokenizer, folder),
+                *text_inputs.other_tokens(model.tokenizer, tokenizer, folder),
             )
             notes = (*notes, *text_inputs.other_ends(folder, tokenizer))
-        _check_fit(
-            tree, config, made.positions, model["vocab_size"] if tokenizer is None else texts.text_range(tokenizer)
-        )
-        model["length_matters"] = _length_matters(tree, config)
+        ids = model.vocab_size if tokenizer is None else texts.text_range(tokenizer)
+        _check_fit(config, built, made.positions, ids)
+        length_matters = _length_matters(config, built)
         if tokenizer is not None:
-            _check_special(tree, config, tokenizer)
+            _check_special(config, built, tokenizer)
 
-        text = text_inputs.find_text(data, hints)
-        if tree["train"]["select"] == "valid" and "valid" not in text.splits:
+        text, where = text_inputs.find_text(config.data)
+        train, sample = config.train, config.sample
+        if train.select == "valid" and "valid" not in text.splits:
             raise InputError(training.NO_VALIDATION)
         filled = {
-            **tree,
-            "model": model,
-            "data": data,
-            "train": {**tree["train"], "dtype": models.resolve_dtype(tree["train"]["dtype"])},
-            "sample": {**tree["sample"], "dtype": models.resolve_dtype(tree["sample"]["dtype"])},
+            "model": model.model_copy(update={"length_matters": length_matters}),
+            "data": config.data.model_copy(update={"sha256": text.sha256}),
+            "train": train.model_copy(update={"dtype": models.resolve_dtype(train.dtype)}),
+            "sample": sample.model_copy(update={"dtype": models.resolve_dtype(sample.dtype)}),
         }
         return Resolved(
-            filled,
-            hints,
+            config.model_copy(update=filled),
+            Hints(model=str(folder or ""), tokenizer=found.folder, text=where),
             made.parameters,
             made.layer_parameters,
             made.head_parameters,
             layers=made.layers,
+            positions=made.positions,
             notes=(*notes, *text.notes),
         )
 
     @classmethod
-    def with_tokenizer_of(cls, tree: Mapping[str, Any], encoded: Path) -> dict[str, Any]:
-        return text_inputs.with_tokenizer_of(tree, encoded)
+    def with_tokenizer_of(cls, config: Experiment, encoded: Path) -> Experiment:
+        return text_inputs.with_tokenizer_of(config, encoded)
 
     @classmethod
-    def about(cls, scored: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    def about(cls, scored: Mapping[str, Any], own: Mapping[str, Any]) -> Facts:
         """No measure refers to the text that the model was trained on."""
         return dict(scored)
 
     @classmethod
-    def sized(cls, tree: Mapping[str, Any], size: int) -> dict[str, Any]:
+    def sized(cls, config: Experiment, size: int) -> Experiment:
         """The configuration with a model of `size` layers.
 
         Raises:
             InputError: for a model that is not from scratch.
         """
-        model = tree["model"]
-        if not model["config"]:
+        model = config.model
+        if not model.config:
             raise InputError(
-                f"mixture.size is the layers of a model from scratch, but {model['source']} has its own; give model.config, "
+                f"mixture.size is the layers of a model from scratch, but {model.source} has its own; give model.config, "
                 "or leave mixture.size out"
             )
-        name = "n_layer" if model["config"].get("model_type") == "gpt2" else "num_hidden_layers"
-        others = _without(model["config"], "n_layer", "num_hidden_layers")
-        return {**tree, "model": {**model, "config": {**others, name: size}}}
+        name = "n_layer" if model.config.get("model_type") == "gpt2" else "num_hidden_layers"
+        others = _without(model.config, "n_layer", "num_hidden_layers")
+        return config.model_copy(update={"model": model.model_copy(update={"config": {**others, name: size}})})
 
     @classmethod
-    def trials(cls, tree: Mapping[str, Any]) -> int:
+    def trials(cls, config: Experiment) -> int:
         return 1
 
     @classmethod
-    def drawn(cls, tree: Mapping[str, Any]) -> bool:
+    def drawn(cls, config: Experiment) -> bool:
         """Text is what it is, for all seeds."""
         return False
 
     @classmethod
-    def params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    def params(cls, config: Experiment, kind: str) -> dict[str, Any]:
         """What a stage of that kind (data, train, sample, eval, examine) depends on."""
         if kind == "data":
-            return cls.data_params(tree)
+            return text_inputs.data_params(config)
         # such models were sampled, trained and scored wrongly before they were tried over the reach of the work
-        tried = {"tried": "over the reach"} if tree["model"]["length_matters"] else {}
-        return cls._work_params(tree, kind) | tried
+        tried = {"tried": "over the reach"} if config.model.length_matters else {}
+        return cls._work_params(config, kind) | tried
 
     @classmethod
-    def _work_params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    def _work_params(cls, config: Experiment, kind: str) -> dict[str, Any]:
         match kind:
             case "train":
-                return {"model": cls.model_params(tree), "train": _without(tree["train"], "target")}
+                return {"model": cls.model_params(config), "train": _without(for_key(config.train), "target")}
             case "sample":
-                return {"sample": _without(tree["sample"], "max_duplicates"), "target": tree["train"]["target"]}
+                return {"sample": _without(for_key(config.sample), "max_duplicates"), "target": config.train.target}
             case "eval":
-                return {"eval": _without(tree["eval"], "block_size", "samples")}
+                return {"eval": _without(for_key(config.eval), "block_size", "samples")}
         # examine: how long prompts and samples are, not how they were drawn
-        return {"sample": _without(tree["sample"], "max_duplicates", "decode")}
+        return {"sample": _without(for_key(config.sample), "max_duplicates", "decode")}
 
     @staticmethod
-    def data_params(tree: Mapping[str, Any]) -> dict[str, Any]:
-        """What the rows of real data depend on."""
-        return text_inputs.data_params(tree)
-
-    @staticmethod
-    def model_params(tree: Mapping[str, Any]) -> dict[str, Any]:
+    def model_params(config: Experiment) -> dict[str, Any]:
         """What the base model depends on."""
-        model = tree["model"]
-        if model["config"]:
+        model = config.model
+        if model.config:
             return {
-                "config": model["config"],
-                "vocab_size": model["vocab_size"] if model["tokenizer"] in text_inputs.MADE else 0,
+                "config": model.config,
+                "vocab_size": model.vocab_size if model.tokenizer in text_inputs.MADE else 0,
             }
-        return {"sha256": model["sha256"]}
+        return {"sha256": model.sha256}
 
     # --- the verbs ----------------------------------------------------------------------------------------------------
 
-    def encode(self, folder: Path, *, seed: int) -> None:
-        """Text to blocks of tokens, with the tokenizer beside them; counts of tokens, words and bytes in `facts`."""
-        self.facts = text_inputs.encode(folder, self.settings, self.hints, self._tell)
+    def encode(self, folder: Path, *, seed: int) -> Facts:
+        """Text to blocks of tokens, with the tokenizer beside them; counts of tokens, words and bytes."""
+        return text_inputs.encode(folder, self.settings, self.hints, self._tell)
 
-    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
-        """Train on the rows; `train_loss` and more in `facts`."""
-        settings, width = from_key(TrainConfig, self.settings["train"]), data.arrays["tokens"].shape[1]
-        valid_file = Path(self.hints["encoded"]) / "valid.safetensors"
-        self.facts = training.fit(
+    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> Facts:
+        """Train on the rows; `train_loss` and more."""
+        settings, width = self.settings.train, data.arrays["tokens"].shape[1]
+        valid_file = self.hints.real("valid.safetensors")
+        return training.fit(
             self._model,
             data,
             settings,
@@ -195,27 +210,27 @@ class LanguageModel:
             ),
         )
 
-    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Dataset:
+    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Outcome:
         """The new tokens of each prompt, or prompt and new tokens (`start` says where these begin).
 
-        Duplicates and special tokens go to `facts`.
+        Beside them the shares of duplicates and of special tokens.
         """
-        settings, tokenizer = self.settings["sample"], self._tokenizer
+        settings, tokenizer = self.settings.sample, self._tokenizer
         end, start = tokenizer.eos_token_id, texts.bos_id(tokenizer)
         pad = tokenizer.pad_token_id
         if pad is None or pad >= architecture.vocabulary(
             self._model.config
         ):  # added to the tokenizer, not to the model
             pad = end or 0
-        if settings["prompts"] == "none" and start is None:
+        if settings.prompts == "none" and start is None:
             raise InputError("sample.prompts = none needs a BOS or end-of-text token, and the tokenizer has neither")
         cut = cut_prompts(prompts, settings, start)
         new = sampling.continue_rows(
             self._model,
             cut,
-            settings["new_tokens"],
-            from_key(DecodeConfig, settings["decode"]),
-            dtype=settings["dtype"],
+            settings.new_tokens,
+            settings.decode,
+            dtype=settings.dtype,
             end=end,
             pad=pad,
             seed=seed,
@@ -227,15 +242,15 @@ class LanguageModel:
         # padding and the like, and ids of the model's that the tokenizer does not have
         unknown = set(range(architecture.vocabulary(self._model.config))) - set(tokenizer.get_vocab().values())
         odd = {*tokenizer.all_special_ids, *unknown} - {start, end}
-        self.facts = {
+        facts = {
             "sample_tokens": int(lengths.sum()),
             "duplicate_share": metrics.duplicate_share(tokens),
             "special_token_share": metrics.share_with(tokens, lengths, odd),
         }
         begin = np.zeros(len(new), np.int32)
-        if self.settings["target"] == "full":
+        if self.settings.target == "full":
             new, begin = texts.join(cut, new), cut.arrays["lengths"]
-        return Dataset({**new.arrays, "start": begin}, new.origin)
+        return Outcome(Dataset({**new.arrays, "start": begin}, new.origin), facts)
 
     def score(self, data: Dataset) -> np.ndarray:
         """(rows,) mean negative log-likelihood per predicted token, in nats."""
@@ -243,37 +258,34 @@ class LanguageModel:
         losses: np.ndarray = nll / np.maximum(predicted, 1)
         return losses
 
-    def measure(self, test: Dataset, first: Dataset | None = None) -> Dataset:
-        """Perplexity and its relatives under the protocol of the settings; per row (block or window) values returned."""
-        encoded, about = Path(self.hints["encoded"]), self.hints["about"]
-        self.facts, rows = measures.measure(self._model, test, first, self.settings["eval"], encoded, about, self._tell)
-        return rows
+    def measure(self, test: Dataset, first: Dataset | None = None) -> Outcome:
+        """Perplexity and its relatives under the protocol of the settings; values of each row (block or window)."""
+        encoded, about = self.hints.real(), self.hints.about
+        return measures.measure(self._model, test, first, self.settings.eval, encoded, about, self._tell)
 
-    def look_at_real(self, folder: Path) -> None:
+    def look_at_real(self, folder: Path) -> Facts:
         """Features of real continuations, by this model."""
-        encoded = Path(self.hints["encoded"])
-        real = measures.real_features(self._model, self._tokenizer, self.settings["sample"], encoded, self._tell)
+        encoded = self.hints.real()
+        real = measures.real_features(self._model, self._tokenizer, self.settings.sample, encoded, self._tell)
         real.save(folder / measures.REAL)
-        self.facts = {"rows": len(real)}
+        return {"rows": len(real)}
 
     def examine(
         self, samples: Dataset, shown: Dataset, prompts: Dataset, *, real: Path, first: Dataset | None
-    ) -> Dataset:
+    ) -> Outcome:
         """Repetition, diversity and more of what another model made, with this one for a reference."""
-        encoded = Path(self.hints["encoded"])
-        self.facts, rows = measures.examine(
+        return measures.examine(
             self._model,
             self._tokenizer,
             samples,
             shown,
             prompts,
-            self.settings["sample"],
-            encoded,
+            self.settings.sample,
+            self.hints.real(),
             Dataset.load(real / measures.REAL),
             first,
             self._tell,
         )
-        return rows
 
     def save(self, folder: Path) -> None:
         """An ordinary transformers folder, tokenizer included."""
@@ -287,17 +299,17 @@ class LanguageModel:
     def _model(self) -> "PreTrainedModel":
         """The loaded model; before any was loaded, the base model."""
         if self._loaded is None:
-            params = self.settings["model"]
-            if "config" in params:
-                config = base_config(params["config"], self._tokenizer, params["vocab_size"])
-                self._loaded = models.build(config, self.settings["base"])
+            start = self.settings.model
+            if start.config:
+                config = base_config(start.config, self._tokenizer, start.vocab_size)
+                self._loaded = models.build(config, self.settings.base)
             else:
-                self._loaded = models.load(Path(self.hints["model"]))
+                self._loaded = models.load(Path(self.hints.model))
         return self._loaded
 
     @property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":
-        return texts.load_tokenizer(Path(self.hints["encoded"]) / text_inputs.TOKENIZER)
+        return texts.load_tokenizer(self.hints.real(text_inputs.TOKENIZER))
 
 
 def _without(section: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -343,11 +355,11 @@ def _check_memory(parameters: int) -> tuple[str, ...]:
     )
 
 
-def _check_special(tree: Mapping[str, Any], config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> None:
+def _check_special(config: Experiment, built: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> None:
     """That the special tokens which are used have rows in the model; others may have been added to a tokenizer alone."""
-    there = architecture.vocabulary(config)
+    there = architecture.vocabulary(built)
     used = {"end-of-text": tokenizer.eos_token_id}
-    if tree["data"]["line_bos"] or tree["sample"]["prompts"] == "none":
+    if config.data.line_bos or config.sample.prompts == "none":
         used["begin-of-text"] = texts.bos_id(tokenizer)
     for name, index in used.items():
         if index is not None and index >= there:
@@ -357,44 +369,48 @@ def _check_special(tree: Mapping[str, Any], config: "PreTrainedConfig", tokenize
             )
 
 
-def _lengths(tree: Mapping[str, Any]) -> dict[str, int]:
+def _lengths(config: Experiment) -> dict[str, int]:
     """How many tokens the model takes at once in each kind of work, by the settings that say so."""
-    sample, data = tree["sample"], tree["data"]
-    prompt = 1 if sample["prompts"] == "none" else sample["prompt_tokens"]
+    sample = config.sample
+    prompt = 1 if sample.prompts == "none" else sample.prompt_tokens
     return {
-        "eval.block_size": tree["eval"]["block_size"],
-        "data.block_size": data["block_size"],
-        "eval.context": tree["eval"]["context"],
-        "sample.prompt_tokens + sample.new_tokens": prompt + sample["new_tokens"],
+        "eval.block_size": config.eval.block_size,
+        "data.block_size": config.data.block_size,
+        "eval.context": config.eval.context,
+        "sample.prompt_tokens + sample.new_tokens": prompt + sample.new_tokens,
     }
 
 
-def _length_matters(tree: Mapping[str, Any], config: "PreTrainedConfig") -> bool:
+def _length_matters(config: Experiment, built: "PreTrainedConfig") -> bool:
     """`ModelConfig.length_matters`.
 
     Raises:
         InputError: when the configuration says that it does, and the model says that it does not.
     """
-    found = trial.length_matters(config, max(_lengths(tree).values()))
-    if tree["model"]["length_matters"] and not found:
+    matters = trial.length_matters(built, max(_lengths(config).values()))
+    if config.model.length_matters and not matters:
         raise InputError(
             "model.length_matters = true, but this model does the same at all lengths; leave the option out"
         )
-    return found
+    return matters
 
 
-def _check_fit(tree: Mapping[str, Any], config: "PreTrainedConfig", limit: int | None, ids: int) -> None:
+def _check_fit(config: Experiment, built: "PreTrainedConfig", limit: int | None, ids: int) -> None:
     """That the tokenizer's ids (below `ids`) and the lengths of rows (`limit` tokens at most) suit the model."""
-    there = architecture.vocabulary(config)
+    there = architecture.vocabulary(built)
     if ids > there:
         raise InputError(
             f"the tokenizer has ids up to {ids - 1:,}, so it needs {ids:,} tokens, but the model has only {there:,}; "
-            + ("lower model.vocab_size" if tree["model"]["config"] else "use the model's own tokenizer")
+            + (
+                "lower model.vocab_size"
+                if config.model.config or config.model.source.endswith(".json")
+                else "use the model's own tokenizer"
+            )
             + ", or name a tokenizer with a smaller vocabulary (model.tokenizer)"
         )
-    stride, context = tree["eval"]["stride"], tree["eval"]["context"] or limit
-    if tree["eval"]["protocol"] == "sliding" and context and stride >= context:
+    stride, context = config.eval.stride, config.eval.context or limit
+    if config.eval.protocol == "sliding" and context and stride >= context:
         raise InputError(f"eval.stride is {stride}, but must be less than the context of {context} tokens")
-    for name, tokens in _lengths(tree).items():
+    for name, tokens in _lengths(config).items():
         if limit is not None and tokens > limit:
             raise InputError(f"{name} is {tokens}, but the model takes {limit} tokens at most; lower it")

@@ -8,22 +8,46 @@ of real test tokens without probability; perplexity and KL take `ngram.floor` fo
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from collapse_cli import metrics
+from collapse_cli.config.tree import Experiment
 from collapse_cli.data import zipf
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-from collapse_cli.learners import Resolved, text_inputs
+from collapse_cli.families.ngram import NgramConfig
+from collapse_cli.families.section import for_key
+from collapse_cli.learners import text_inputs
 from collapse_cli.learners.family import Family, State, generator
 from collapse_cli.learners.ngram_counts import Tables, count
+from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell
+from collapse_cli.learners.settings import Part
 from collapse_cli.lm import text as texts
 
 NANOSECONDS = 450  # to count, draw and score a token, per length of context; measured on one core
 CPU = 35.0  # floating-point operations that costs.py takes for a nanosecond
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What sampling depends on, of the section `sample`."""
+
+    prompts: str
+    prompt_tokens: int
+    new_tokens: int
+    temperature: float
+
+
+class NGramSettings(text_inputs.TextSettings):
+    """`data` and `tokenizer` of the stage of real data; of all others `model`, and of sampling `sample` and `target`."""
+
+    model = Part(NgramConfig)
+    sample = Part(Sampling)
+    target = Part(str)
 
 
 class NGram(Family):
@@ -32,41 +56,43 @@ class NGram(Family):
     section = "ngram"
     block = 25
 
-    def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
-        super().__init__(settings, hints, tell)
+    def __init__(self, params: Mapping[str, Any], hints: Hints, tell: Tell) -> None:
+        super().__init__(params, hints, tell)
+        self.settings = NGramSettings(params)
         self._tables = Tables([], [])
 
     # --- what is looked up before anything runs -----------------------------------------------------------------------
 
     @classmethod
-    def resolve(cls, tree: Mapping[str, Any]) -> Resolved:
+    def resolve(cls, config: Experiment) -> Resolved:
         """Find the text and the tokenizer.
 
         Raises:
             InputError: for whatever is missing, and for ways of decoding or scoring that n-grams do not have.
         """
-        _check(tree)
-        model, data, hints = dict(tree["model"]), dict(tree["data"]), dict[str, Any]()
-        tokenizer = text_inputs.find_tokenizer(model, data, None, hints)
-        text = text_inputs.find_text(data, hints)
-        tokens = data["rows"] * data["block_size"] or _most_tokens(text.splits["train"])
-        vocabulary = model["vocab_size"] if tokenizer is None else texts.id_range(tokenizer)
-        order = tree["ngram"]["order"]
+        _check(config)
+        data = config.data
+        own: NgramConfig = config.ngram
+        found = text_inputs.find_tokenizer(config.model, data, None)
+        text, where = text_inputs.find_text(data)
+        tokens = data.rows * data.block_size or _most_tokens(text.splits["train"])
+        vocabulary = found.model.vocab_size if found.tokenizer is None else texts.id_range(found.tokenizer)
+        filled = {"model": found.model, "data": data.model_copy(update={"sha256": text.sha256})}
         return Resolved(
-            {**tree, "model": model, "data": data},
-            hints,
-            sum(min(vocabulary**n, tokens) for n in range(1, order + 1)),
-            row_bytes=4 * data["block_size"],
-            row_flops=NANOSECONDS * CPU * order * data["block_size"],
+            config.model_copy(update=filled),
+            Hints(tokenizer=found.folder, text=where),
+            sum(min(vocabulary**n, tokens) for n in range(1, own.order + 1)),
+            row_bytes=4 * data.block_size,
+            row_flops=NANOSECONDS * CPU * own.order * data.block_size,
             notes=text.notes,
         )
 
     @classmethod
-    def with_tokenizer_of(cls, tree: Mapping[str, Any], encoded: Path) -> dict[str, Any]:
-        return text_inputs.with_tokenizer_of(tree, encoded)
+    def with_tokenizer_of(cls, config: Experiment, encoded: Path) -> Experiment:
+        return text_inputs.with_tokenizer_of(config, encoded)
 
     @classmethod
-    def about(cls, scored: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    def about(cls, scored: Mapping[str, Any], own: Mapping[str, Any]) -> Facts:
         """Types that are left are a share of those that the run's original corpus had.
 
         Raises:
@@ -80,64 +106,64 @@ class NGram(Family):
         return {**scored, "types": own["types"]}
 
     @classmethod
-    def params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    def params(cls, config: Experiment, kind: str) -> dict[str, Any]:
         if kind == "data":
-            return cls.data_params(tree)
-        own = {"model": tree["ngram"]}
+            return cls.data_params(config)
+        own = {"model": for_key(config.ngram)}
         if kind != "sample":
             return own
-        sample = {name: tree["sample"][name] for name in ("prompts", "prompt_tokens", "new_tokens")}
-        sample["temperature"] = tree["sample"]["decode"]["temperature"]
-        return own | {"sample": sample, "target": tree["train"]["target"]}
+        asked = config.sample
+        sample = Sampling(asked.prompts, asked.prompt_tokens, asked.new_tokens, asked.decode.temperature)
+        return own | {"sample": vars(sample), "target": config.train.target}
 
     @classmethod
-    def data_params(cls, tree: Mapping[str, Any]) -> dict[str, Any]:
-        return text_inputs.data_params(tree)
+    def data_params(cls, config: Experiment) -> dict[str, Any]:
+        return text_inputs.data_params(config)
 
     # --- verbs --------------------------------------------------------------------------------------------------------
 
-    def encode(self, folder: Path, *, seed: int) -> None:
-        """The rows, and the tokenizer, of the language model; `types` in `facts` is how many the original corpus has."""
+    def encode(self, folder: Path, *, seed: int) -> Facts:
+        """The rows, and the tokenizer, of the language model; `types` is how many the original corpus has."""
         about = text_inputs.encode(folder, self.settings, self.hints, self._tell)
         corpus = Dataset.load(folder / "train.safetensors")
         used = np.arange(corpus.arrays["tokens"].shape[1]) < corpus.arrays["lengths"][:, None]
-        self.facts = {**about, "types": len(np.unique(corpus.arrays["tokens"][used]))}
+        return {**about, "types": len(np.unique(corpus.arrays["tokens"][used]))}
 
     def real(self, seed: int) -> tuple[dict[str, Dataset], list[str]]:
         raise NotImplementedError("rows of text come with a tokenizer; `encode` makes both")
 
-    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
+    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> Facts:
         """Count. `train_loss` is the mean NLL of the rows' tokens, the first of each left out, in nats."""
         tokens, lengths = data.arrays["tokens"], data.arrays["lengths"]
         if not (lengths > 0).any():
             raise InputError("the corpus has no tokens to count; give more data.rows")
-        self._tables = count(tokens, lengths, self.settings["model"]["order"])
+        self._tables = count(tokens, lengths, self.settings.model.order)
         nll, predicted = self._nll(data)
-        self.facts = {"train_loss": float(nll.sum() / max(1, predicted.sum()))}
+        return {"train_loss": float(nll.sum() / max(1, predicted.sum()))}
 
-    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Dataset:
+    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Outcome:
         """The new tokens of each prompt, or prompt and new tokens (`start` says where these begin).
 
         No token ends a text: where the corpus has end-of-text tokens, they are drawn like all others.
         """
-        settings = self.settings["sample"]
-        ids = prompts.arrays["tokens"][:, : 0 if settings["prompts"] == "none" else settings["prompt_tokens"]]
+        settings = self.settings.sample
+        ids = prompts.arrays["tokens"][:, : 0 if settings.prompts == "none" else settings.prompt_tokens]
         lengths = np.minimum(prompts.arrays["lengths"], ids.shape[1]).astype(np.int32)
         made = self._tables.continued(
-            ids, lengths, self._uniform(prompts, settings["new_tokens"], seed), settings["temperature"]
+            ids, lengths, self._uniform(prompts, settings.new_tokens, seed), settings.temperature
         )
         new = Dataset({"tokens": made, "lengths": np.full(len(made), made.shape[1], np.int32)}, prompts.origin)
         counted = made[~prompts.arrays["extra"]]
-        self.facts = {
+        facts = {
             "sample_rows": len(counted),
             "sample_tokens": counted.size,
             "duplicate_share": metrics.duplicate_share(counted),
             "sample_entropy": _entropy(np.bincount(counted.ravel())),
         }
         begin = np.zeros(len(made), np.int32)
-        if self.settings["target"] == "full":
+        if self.settings.target == "full":
             new, begin = texts.join(Dataset({"tokens": ids, "lengths": lengths}, prompts.origin), new), lengths
-        return Dataset({**new.arrays, "start": begin}, new.origin)
+        return Outcome(Dataset({**new.arrays, "start": begin}, new.origin), facts)
 
     @staticmethod
     def _uniform(prompts: Dataset, new: int, seed: int) -> np.ndarray:
@@ -151,19 +177,19 @@ class NGram(Family):
         nll, predicted = self._nll(data)
         return np.asarray(nll / np.maximum(predicted, 1))
 
-    def measure(self, test: Dataset, first: Dataset | None = None) -> Dataset:
+    def measure(self, test: Dataset, first: Dataset | None = None) -> Outcome:
         """What has no probability; perplexity and its relatives; types left; where the language is known, the truth's distance.
 
         `seen_nll` and `seen_perplexity` are over the tokens that have a probability, so no floor is in them (None where
         there is none): nll = (1 - unseen_share) seen_nll - unseen_share ln(floor), whatever the floor is. Per-row `nll` and
         `predicted` are returned.
         """
-        about = self.hints["about"]
+        about = self.hints.about
         nll, predicted, (length, context, gram) = self._scored(test)
         if predicted.sum() == 0:
             raise InputError("the test rows have no token to predict; raise data.block_size or eval.block_size")
-        size, floor = about["splits"]["test"], self.settings["model"]["floor"]
-        facts: dict[str, Any] = {**metrics.text_measures(nll, predicted, size["tokens"], size["words"], size["bytes"])}
+        size, floor = about["splits"]["test"], self.settings.model.floor
+        facts: Facts = {**metrics.text_measures(nll, predicted, size["tokens"], size["words"], size["bytes"])}
         unseen, total = int(((gram < 0) & (length >= 0)).sum()), int(predicted.sum())
         seen = max(0.0, float(nll.sum() + unseen * np.log(floor))) / (total - unseen) if unseen < total else None
         facts |= {
@@ -185,8 +211,7 @@ class NGram(Family):
             language, offset = zipf.from_facts(about["zipf"]), int(about["zipf"]["first_word_id"])
             before = test.arrays["tokens"][:, :-1] - offset
             facts |= self._truth(language, offset, before, length, context)
-        self.facts = facts
-        return Dataset({"nll": nll, "predicted": predicted}, test.origin)
+        return Outcome(Dataset({"nll": nll, "predicted": predicted}, test.origin), facts)
 
     def _nll(self, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
         nll, predicted, _ = self._scored(data)
@@ -195,7 +220,7 @@ class NGram(Family):
     def _scored(self, data: Dataset) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(rows,) summed NLL and predicted tokens, and how each token is predicted (`Tables.predict`)."""
         length, context, gram = self._tables.predict(data.arrays["tokens"], data.arrays["lengths"])
-        losses = np.where(length >= 0, -np.log(self.settings["model"]["floor"]), 0.0)
+        losses = np.where(length >= 0, -np.log(self.settings.model.floor), 0.0)
         for n in range(self._tables.order):
             there = (length == n) & (gram >= 0)
             losses[there] = -np.log(self._tables.probabilities(n))[gram[there]]
@@ -203,7 +228,7 @@ class NGram(Family):
 
     def _truth(
         self, language: zipf.Language, offset: int, before: np.ndarray, length: np.ndarray, context: np.ndarray
-    ) -> dict[str, Any]:
+    ) -> Facts:
         """`kl_truth` and `tail_mass_recall` as the language model has them, exactly; and `missing_mass`.
 
         Args:
@@ -212,7 +237,7 @@ class NGram(Family):
 
         KL(P || q) = -H(P) - ln(floor) (1 - P(seen)) - Σ_seen P ln q, summed over the grams of each context.
         """
-        floor = np.log(self.settings["model"]["floor"])
+        floor = np.log(self.settings.model.floor)
         known = (before >= 0) & (before < language.vocabulary) & (length >= 0)
         kl = model_tail = true_tail = seen = 0.0
         for n in range(self._tables.order):
@@ -262,15 +287,15 @@ class NGram(Family):
         self._tables = Tables(keys, counts)
 
 
-def _check(tree: Mapping[str, Any]) -> None:
-    decode = tree["sample"]["decode"]
-    plain = {"beams": 1, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
-    if decode["temperature"] <= 0 or any(decode[name] != value for name, value in plain.items()):
+def _check(config: Experiment) -> None:
+    decode = config.sample.decode
+    plain = (decode.beams, decode.top_k, decode.top_p, decode.repetition_penalty) == (1, 0, 1.0, 1.0)
+    if decode.temperature <= 0 or not plain:
         raise InputError(
             "the learner ngram draws from its probabilities and nothing else: set sample.decode.beams = 1 and "
             "sample.decode.temperature = 1.0, without top_k, top_p or repetition_penalty"
         )
-    if tree["eval"]["protocol"] != "block":
+    if config.eval.protocol != "block":
         raise InputError("the learner ngram scores rows of tokens: set eval.protocol = block")
 
 

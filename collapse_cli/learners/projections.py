@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli.config.cell import Cell
+from collapse_cli.config.tree import Experiment
 from collapse_cli.data.dataset import Dataset
+from collapse_cli.families.projections import ProjectionsConfig
 from collapse_cli.learners import regression_mixture
-from collapse_cli.learners.regression import Regression, fit_sums
+from collapse_cli.learners.protocol import Facts, Hints, Tell
+from collapse_cli.learners.regression import Regression, RegressionSettings, fit_sums
+from collapse_cli.learners.settings import Part
+
+
+class ProjectionsSettings(RegressionSettings):
+    model = Part(ProjectionsConfig)
 
 
 class Projections(Regression):
@@ -21,22 +29,28 @@ class Projections(Regression):
     """
 
     section = "projections"
+    settings: ProjectionsSettings
+
+    def __init__(self, params: Mapping[str, Any], hints: Hints, tell: Tell) -> None:
+        super().__init__(params, hints, tell)
+        self.settings = ProjectionsSettings(params)
 
     @classmethod
-    def _parameters(cls, tree: Mapping[str, Any]) -> int:
-        return int(tree[cls.section]["width"])
+    def _parameters(cls, config: Experiment) -> int:
+        own: ProjectionsConfig = config.projections
+        return own.width
 
-    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
-        model = self.settings["model"]
-        back = regression_mixture.features(self.setting.d, seed, model["width"])
+    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> Facts:
+        model = self.settings.model
+        back = regression_mixture.features(self.setting.d, seed, model.width)
         summary = self.summary_of(data)
-        self._w = fit_sums(summary, model["lam"], back)
-        self.facts = {"train_loss": self._training_loss(summary)}
+        self._w = fit_sums(summary, model.lam, back)
+        return {"train_loss": self._training_loss(summary)}
 
     def cell(self, cell: Cell, *, seed: int, scratch: Path) -> dict[str, float]:
         """A cell of a mixture; its fields are those of `Rounds.after`."""
         mix = regression_mixture.Mix(cell.real, cell.synthetic)
-        model = self.settings["model"]
-        lam = model["lam"] if cell.lam is None else cell.lam
-        width = model["width"] if cell.size is None else cell.size
+        model = self.settings.model
+        lam = model.lam if cell.lam is None else cell.lam
+        width = model.width if cell.size is None else cell.size
         return regression_mixture.rounds(self.setting, seed, mix, cell.quality or 0.0, lam, False, width).after(1)

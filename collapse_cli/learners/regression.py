@@ -19,11 +19,14 @@ from typing import Any
 import numpy as np
 
 from collapse_cli.config.cell import Cell, cells
-from collapse_cli.config.families import MixtureConfig
+from collapse_cli.config.families import MixtureConfig, RegressionConfig
+from collapse_cli.config.tree import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-from collapse_cli.learners import Resolved
+from collapse_cli.families.section import Section, for_key
 from collapse_cli.learners.family import Family, State, normals
+from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell
+from collapse_cli.learners.settings import Part, Settings
 
 Array = np.ndarray
 TRUTH = "truth.safetensors"
@@ -50,23 +53,22 @@ class Setting:
     fresh: bool
 
     @staticmethod
-    def of(section: Mapping[str, Any]) -> "Setting":
-        first, second = section["noise"], section["noise_synthetic"]
+    def of(section: RegressionConfig) -> "Setting":
         return Setting(
-            section["dimensions"],
-            section["spectrum"],
-            section["beta"],
-            first,
-            first if second < 0 else second,
-            section["inputs"] == "fresh",
+            section.dimensions,
+            section.spectrum,
+            section.beta,
+            section.noise,
+            section.noise if section.noise_synthetic < 0 else section.noise_synthetic,
+            section.inputs == "fresh",
         )
 
     @cached_property
     def eigenvalues(self) -> Array:
         """Of Sigma, (d,)."""
         k = np.arange(1, self.d + 1, dtype=np.float64)
-        found: Array = k ** -(self.beta if self.kind == "pow" else 0.0)
-        return found
+        powers: Array = k ** -(self.beta if self.kind == "pow" else 0.0)
+        return powers
 
     def norm_squared(self, w: Array) -> float:
         """|w|²_Sigma."""
@@ -118,8 +120,8 @@ class Solver:
 
     def weights(self, moment: Array, lam: float) -> Array:
         """Argmin (1/n)|Xw - y|² + lam |w|², (d,), of moment = X'y/n."""
-        found: Array = self.factor @ ((self.factor.T @ moment) / (self.values + lam))
-        return found
+        w: Array = self.factor @ ((self.factor.T @ moment) / (self.values + lam))
+        return w
 
 
 def solver(gram: Array, rows: int, back: Array | None = None) -> Solver:
@@ -140,42 +142,68 @@ def solver(gram: Array, rows: int, back: Array | None = None) -> Solver:
     return Solver(vectors if back is None else back @ vectors, values[kept])
 
 
+@dataclass(frozen=True)
+class DrawnRows:
+    """Which rows are drawn: what they depend on of the section `data`.
+
+    Attributes:
+        rows, eval_rows, reserve: of the original corpus, of the test rows (0: `TEST_ROWS`), and beyond the corpus.
+        regression: from which distribution.
+    """
+
+    source: str
+    rows: int
+    eval_rows: int
+    reserve: int
+    regression: RegressionConfig
+
+
+class RegressionSettings(Settings):
+    """`data` of the stage of real data, and of cells in memory; `regression`, and the family's own section, of all others."""
+
+    data = Part(DrawnRows)
+    regression = Part(RegressionConfig)
+    mixture = Part(MixtureConfig)
+
+
 class Regression(Family):
     """A linear model of d weights; subclasses say how they are fitted."""
 
     block = 50
 
-    def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
-        super().__init__(settings, hints, tell)
+    settings: RegressionSettings
+
+    def __init__(self, params: Mapping[str, Any], hints: Hints, tell: Tell) -> None:
+        super().__init__(params, hints, tell)
         self._w: Array | None = None
 
     # --- what is looked up before anything runs -----------------------------------------------------------------------
 
     @classmethod
-    def resolve(cls, tree: Mapping[str, Any]) -> Resolved:
+    def resolve(cls, config: Experiment) -> Resolved:
         """Raises:
         InputError: for another source, no rows, a spectrum that float64 cannot hold, or weights for rows that are not there.
         """
-        cls.check_source(tree)
-        section, rows = tree["data"]["regression"], tree["data"]["rows"]
-        d = section["dimensions"]
-        if section["spectrum"] == "pow" and section["beta"] * np.log10(d) > LARGEST_SLOPE:
+        cls.check_source(config.data.source)
+        section, rows = config.data.regression, config.data.rows
+        d = section.dimensions
+        if section.spectrum == "pow" and section.beta * np.log10(d) > LARGEST_SLOPE:
             raise InputError(
-                f"data.regression.beta = {section['beta']:g} with {d} dimensions: the smallest eigenvalue, {d}^-beta, "
+                f"data.regression.beta = {section.beta:g} with {d} dimensions: the smallest eigenvalue, {d}^-beta, "
                 f"is lost in the rounding of the largest; lower beta to {LARGEST_SLOPE / np.log10(d):.2g} or less"
             )
-        if tree["kind"] == "mixture":
-            cls._check_grid(tree["mixture"])
+        if config.kind == "mixture":
+            cls._check_grid(config.mixture)
         elif rows == 0:
             raise InputError(
                 "data.source = regression is a distribution: say how many rows to draw, --set data.rows=500"
             )
         seconds = 2e-6 + 1e-8 * d + d * d / 1.5e10 + d**3 * 3e-10 / max(rows, 1)  # a row's share of drawing and fitting
-        return Resolved(dict(tree), {}, cls._parameters(tree), row_bytes=8 * (d + 1) + 4, row_flops=seconds * 3.5e10)
+        return Resolved(config, Hints(), cls._parameters(config), row_bytes=8 * (d + 1) + 4, row_flops=seconds * 3.5e10)
 
     @classmethod
-    def _check_grid(cls, mixture: Mapping[str, Any]) -> None:
-        for cell in cells(MixtureConfig.model_validate(mixture)):
+    def _check_grid(cls, mixture: MixtureConfig) -> None:
+        for cell in cells(mixture):
             if cell.weight is not None and (cell.real == 0 or (cell.synthetic == 0 and cell.weight > 0)):
                 raise InputError(
                     f"mixture.weight = {cell.weight:g} needs real and synthetic rows in every cell, and {cell.label} has "
@@ -183,36 +211,44 @@ class Regression(Family):
                 )
 
     @classmethod
-    def _parameters(cls, tree: Mapping[str, Any]) -> int:
-        return int(tree["data"]["regression"]["dimensions"])
+    def _parameters(cls, config: Experiment) -> int:
+        return config.data.regression.dimensions
 
     @classmethod
-    def params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    def params(cls, config: Experiment, kind: str) -> dict[str, Any]:
         if kind == "data":
-            return cls.data_params(tree)
-        return {"model": tree[cls.section], "regression": tree["data"]["regression"]}
+            return cls.data_params(config)
+        return {"model": for_key(cls._own(config)), "regression": for_key(config.data.regression)}
 
     @classmethod
-    def data_params(cls, tree: Mapping[str, Any]) -> dict[str, Any]:
-        return {"data": {name: tree["data"][name] for name in ("source", "rows", "eval_rows", "reserve", "regression")}}
+    def _own(cls, config: Experiment) -> Section:
+        section: Section = getattr(config, cls.section)
+        return section
+
+    @classmethod
+    def data_params(cls, config: Experiment) -> dict[str, Any]:
+        data = for_key(config.data)
+        return {"data": {name: data[name] for name in ("source", "rows", "eval_rows", "reserve", "regression")}}
 
     @cached_property
     def setting(self) -> Setting:
-        data = self.settings.get("data", {})
-        return Setting.of(self.settings["regression"] if "regression" in self.settings else data["regression"])
+        if "regression" in self.settings:
+            return Setting.of(self.settings.regression)
+        return Setting.of(self.settings.data.regression)
 
     # --- verbs --------------------------------------------------------------------------------------------------------
 
-    def encode(self, folder: Path, *, seed: int) -> None:
+    def encode(self, folder: Path, *, seed: int) -> Facts:
         """As families do, and the true weights, in a file of their own."""
         from safetensors.numpy import save_file
 
-        super().encode(folder, seed=seed)
+        facts = super().encode(folder, seed=seed)
         save_file({"w": true_weights(self.setting, seed), "eigenvalues": self.setting.eigenvalues}, folder / TRUTH)
+        return facts
 
     def real(self, seed: int) -> tuple[dict[str, Dataset], list[str]]:
-        data, w = self.settings["data"], true_weights(self.setting, seed)
-        counts = {"train": data["rows"], "test": data["eval_rows"] or TEST_ROWS, "reserve": data["reserve"]}
+        data, w = self.settings.data, true_weights(self.setting, seed)
+        counts = {"train": data.rows, "test": data.eval_rows or TEST_ROWS, "reserve": data.reserve}
         parts = {}
         for stream, (name, rows) in enumerate(counts.items(), 1):
             drawn = generator(seed, stream).standard_normal((rows, self.setting.d + 1))
@@ -226,20 +262,22 @@ class Regression(Family):
         y = np.vecdot(x, w) + noise * drawn[:, -1]  # row by row: a product with x rounds as its number of rows has it
         return Dataset({"x": x, "y": y}, origin)
 
-    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Dataset:
+    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Outcome:
         """Labels for the prompts' inputs, or for new ones (`data.regression.inputs`)."""
         width = self.setting.d + 1 if self.setting.fresh else 1
         x = None if self.setting.fresh else prompts.arrays["x"]
         drawn = normals(prompts, (width,), seed)
-        self.facts = {"sample_rows": int((~prompts.arrays["extra"]).sum())}
-        return self._labelled(drawn, x, self.weights, self.setting.noise_synthetic, prompts.origin)
+        return Outcome(
+            self._labelled(drawn, x, self.weights, self.setting.noise_synthetic, prompts.origin),
+            {"sample_rows": int((~prompts.arrays["extra"]).sum())},
+        )
 
     def score(self, data: Dataset) -> Array:
         """Squared errors, (rows,)."""
-        found: Array = (data.arrays["y"] - data.arrays["x"] @ self.weights) ** 2
-        return found
+        errors: Array = (data.arrays["y"] - data.arrays["x"] @ self.weights) ** 2
+        return errors
 
-    def own_measures(self, test: Dataset, first: Dataset | None) -> dict[str, Any]:
+    def own_measures(self, test: Dataset, first: Dataset | None) -> Facts:
         """`error` = |w_hat - w1|²_Sigma; noise on labels is no part of it."""
         w, eigenvalues = self._truth
         return {"error": float(eigenvalues @ (self.weights - w) ** 2)}
@@ -248,8 +286,8 @@ class Regression(Family):
     def _truth(self) -> tuple[Array, Array]:
         from safetensors.numpy import load_file
 
-        found = load_file(Path(self.hints["encoded"]) / TRUTH)
-        return found["w"], found["eigenvalues"]
+        arrays = load_file(self.hints.real(TRUTH))
+        return arrays["w"], arrays["eigenvalues"]
 
     @property
     def width(self) -> tuple[int, ...]:

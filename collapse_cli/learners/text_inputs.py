@@ -1,17 +1,21 @@
 """What learners of text read: the text and its tokenizer, found and checked, and made into rows of tokens."""
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from collapse_cli.config.tree import DataConfig, Experiment, ModelConfig
 from collapse_cli.data import textfiles, zipf
 from collapse_cli.data.dataset import SPLITS, Dataset, Text, how_many, load_text, unchanged
 from collapse_cli.errors import InputError
+from collapse_cli.families.section import for_key
 from collapse_cli.learners.continuations import FOLLOWING, following
+from collapse_cli.learners.protocol import Facts, Hints, Tell
+from collapse_cli.learners.settings import Part, Settings
 from collapse_cli.lm import architecture, coding, folders
 from collapse_cli.lm import text as texts
 
@@ -23,49 +27,100 @@ MADE = ("bpe", "words")  # tokenizers that the data stage makes
 NUMBERS = ("blobs", "regression", "digits", "mnist")  # sources of learners of numbers
 
 
-def find_text(data: dict[str, Any], hints: dict[str, Any]) -> Text:
-    """The text that `data` names, its hash filled in; where it was found goes to `hints`.
+@dataclass(frozen=True)
+class Rows:
+    """How text becomes rows of tokens.
+
+    Attributes:
+        sha256: of the text.
+        block_size, eval_block_size: tokens of a row to train on, and of one to test on.
+        line_bos, rows, eval_rows: as in the section `data`.
+        test_tail: whether what remains of the test text behind its last block is a row, too.
+        zipf: of a text in a known language, what that is made from.
+    """
+
+    sha256: str
+    block_size: int
+    line_bos: bool
+    rows: int
+    eval_rows: int
+    eval_block_size: int
+    test_tail: bool = False
+    zipf: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer that is made from the text, with so many entries; or the hash of another one's files."""
+
+    bpe: int = 0
+    words: int = 0
+    sha256: str = ""
+
+
+class TextSettings(Settings):
+    """The parameters of the stage of real data."""
+
+    data = Part(Rows)
+    tokenizer = Part(Tokenizer)
+
+
+def find_text(data: DataConfig) -> tuple[Text, dict[str, str]]:
+    """The text that `data` names, and the arguments of `load_text` by which it is found again.
 
     Raises:
         InputError: as `data.load_text` does, for a source that is no text, and when the text is not what it was.
     """
-    if data["source"] in NUMBERS:
+    if data.source in NUMBERS:
         raise InputError(
-            f"data.source = {data['source']} holds numbers, not text: name a text (wikitext2, pydoc, zipf, a file, a folder or "
+            f"data.source = {data.source} holds numbers, not text: name a text (wikitext2, pydoc, zipf, a file, a folder or "
             "a Hub id), or a learner of numbers (--set learner=…)"
         )
-    hints["text"] = {name: data[name] for name in ("source", "train", "valid", "test")} | {"column": data["text"]}
-    if data["source"] == "zipf":
-        hints["text"]["language"] = json.dumps(data["zipf"])
-    text = load_text(**hints["text"])
-    data["sha256"] = pinned(data, "data.sha256", text.sha256)
-    return text
+    where = {name: getattr(data, name) for name in ("source", "train", "valid", "test")} | {"column": data.text}
+    if data.source == "zipf":
+        where["language"] = data.zipf.model_dump_json()
+    text = load_text(**where)
+    pinned(data.sha256, "data.sha256", text.sha256)
+    return text, where
 
 
-def find_tokenizer(
-    model: dict[str, Any], data: Mapping[str, Any], folder: Path | None, hints: dict[str, Any]
-) -> "PreTrainedTokenizerBase | None":
-    """The tokenizer that `model` names, its hash filled in; None for one that the data stage will make."""
-    if not model["tokenizer"] and folder is None:
-        model["tokenizer"] = "words" if data["source"] == "zipf" else "bpe"
-    if model["tokenizer"] == "words" and data["source"] == "zipf":
-        model["vocab_size"] = data["zipf"]["vocabulary"] + 1
-    if model["tokenizer"] in MADE:
-        return None
-    if model["tokenizer"]:
-        folder, _ = folders.find_folder(model["tokenizer"], "", "the tokenizer")
+@dataclass(frozen=True)
+class FoundTokenizer:
+    """A tokenizer.
+
+    Attributes:
+        model: the section that names it, its hash filled in.
+        folder: where it is; "" for one that the data stage will make.
+        tokenizer: None for one that the data stage will make.
+    """
+
+    model: ModelConfig
+    folder: str = ""
+    tokenizer: "PreTrainedTokenizerBase | None" = None
+
+
+def find_tokenizer(model: ModelConfig, data: DataConfig, folder: Path | None) -> FoundTokenizer:
+    """The tokenizer that `model` names; `folder`: of a model that has one of its own."""
+    named = model.tokenizer
+    if not named and folder is None:
+        named = "words" if data.source == "zipf" else "bpe"
+    size = data.zipf.vocabulary + 1 if named == "words" and data.source == "zipf" else model.vocab_size
+    model = model.model_copy(update={"tokenizer": named, "vocab_size": size})
+    if named in MADE:
+        return FoundTokenizer(model)
+    if named:
+        folder, _ = folders.find_folder(named, "", "the tokenizer")
     assert folder is not None
-    hints["tokenizer"] = str(folder)
     folders.check_ordinary(folder, "the tokenizer")
     folders.check_downloaded(
         [file for name in folders.TOKENIZER_FILES if (file := folder / name).is_file()], "the tokenizer"
     )
     tokenizer, as_written = texts.read_tokenizer(folder)
-    found = folders.hash_files(folder, folders.TOKENIZER_FILES)
+    sha256 = folders.hash_files(folder, folders.TOKENIZER_FILES)
     if as_written:  # such tokenizers were read otherwise before
-        found = hashlib.sha256(f"{found} as its tokenizer.json says".encode()).hexdigest()
-    model["tokenizer_sha256"] = pinned({"sha256": model["tokenizer_sha256"]}, "model.tokenizer_sha256", found)
-    return tokenizer
+        sha256 = hashlib.sha256(f"{sha256} as its tokenizer.json says".encode()).hexdigest()
+    pinned(model.tokenizer_sha256, "model.tokenizer_sha256", sha256)
+    return FoundTokenizer(model.model_copy(update={"tokenizer_sha256": sha256}), str(folder), tokenizer)
 
 
 def other_tokens(name: str, tokenizer: "PreTrainedTokenizerBase | None", folder: Path) -> list[str]:
@@ -101,14 +156,14 @@ def other_ends(folder: Path, tokenizer: "PreTrainedTokenizerBase | None") -> lis
     named: set[int] = set()
     for file in ("config.json", "generation_config.json"):
         if (folder / file).is_file():
-            said = architecture.read_json(folder / file).get("eos_token_id")
-            named |= {one for one in (said if isinstance(said, list) else [said]) if type(one) is int}
+            ends = architecture.read_json(folder / file).get("eos_token_id")
+            named |= {end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int}
     special = {index: str(token) for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     # ids of ordinary text are there by default, in configs whose tokenizer was chosen later
     others = sorted((named & special.keys()) - {tokenizer.eos_token_id})
     if not others:
         return []
-    few = architecture.few([f"{special[one]} ({one})" for one in others])
+    few = architecture.few([f"{special[end]} ({end})" for end in others])
     own = "nothing" if tokenizer.eos_token is None else f"{tokenizer.eos_token} ({tokenizer.eos_token_id})"
     return [
         f"the model names other tokens that end a text: {few}; rows of samples end at the tokenizer's own alone, {own}, and "
@@ -116,58 +171,57 @@ def other_ends(folder: Path, tokenizer: "PreTrainedTokenizerBase | None") -> lis
     ]
 
 
-def pinned(section: Mapping[str, Any], name: str, found: str) -> str:
-    """What was found, which a hash that the section gives must match.
+def pinned(given: str, name: str, found: str) -> str:
+    """The hash of what was found, which one that the configuration gives must match.
 
     Raises:
         InputError: when it does not.
     """
-    if section["sha256"] not in ("", found):
+    if given not in ("", found):
         raise InputError(
-            f"{name} is {section['sha256'][:12]}…, but what was found now has {found[:12]}…: it has changed; "
+            f"{name} is {given[:12]}…, but what was found now has {found[:12]}…: it has changed; "
             f"restore it, or leave {name} out and give the run a --name of its own"
         )
     return found
 
 
-def with_tokenizer_of(tree: Mapping[str, Any], encoded: Path) -> dict[str, Any]:
+def with_tokenizer_of(config: Experiment, encoded: Path) -> Experiment:
     """A configuration that reads other text with the tokenizer that was made from the text of a data stage.
 
     Args:
-        tree: whose data are other ones.
+        config: whose data are other ones.
         encoded: the folder of the data stage.
 
     Raises:
         InputError: when that is gone.
     """
-    if tree["model"]["tokenizer"] not in ("bpe", "words"):
-        return dict(tree)
+    if config.model.tokenizer not in MADE:
+        return config
     if not (encoded / TOKENIZER).is_dir():
         raise InputError(
             "the tokenizer that this run made from its text is no longer in the store; give the run's command again, "
             "or evaluate a model folder, which has its own: collapse eval FOLDER --data …"
         )
-    return {**tree, "model": {**tree["model"], "tokenizer": str(encoded / TOKENIZER), "tokenizer_sha256": ""}}
+    made = {"tokenizer": str(encoded / TOKENIZER), "tokenizer_sha256": ""}
+    return config.model_copy(update={"model": config.model.model_copy(update=made)})
 
 
-def data_params(tree: Mapping[str, Any]) -> dict[str, Any]:
+def data_params(config: Experiment) -> dict[str, Any]:
     """What the rows of real data depend on."""
     names = ("sha256", "block_size", "line_bos", "rows", "eval_rows")
-    model, language = tree["model"], tree["data"]["zipf"]
-    made = model["tokenizer"] in MADE
-    known = {"zipf": {name: language[name] for name in zipf.NAMES}} if tree["data"]["source"] == "zipf" else {}
+    model, data = config.model, for_key(config.data)
+    made = model.tokenizer in MADE
+    known = {"zipf": {name: data["zipf"][name] for name in zipf.NAMES}} if config.data.source == "zipf" else {}
     return {
-        "data": {name: tree["data"][name] for name in names}
-        | {"eval_block_size": tree["eval"]["block_size"] or tree["data"]["block_size"]}
-        | ({"test_tail": True} if tree["eval"]["protocol"] == "sliding" else {})
+        "data": {name: data[name] for name in names}
+        | {"eval_block_size": config.eval.block_size or config.data.block_size}
+        | ({"test_tail": True} if config.eval.protocol == "sliding" else {})
         | known,
-        "tokenizer": {model["tokenizer"]: model["vocab_size"]} if made else {"sha256": model["tokenizer_sha256"]},
+        "tokenizer": {model.tokenizer: model.vocab_size} if made else {"sha256": model.tokenizer_sha256},
     }
 
 
-def encode(
-    folder: Path, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Callable[[int, int, str], None]
-) -> dict[str, Any]:
+def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Facts:
     """Text to blocks of tokens, with the tokenizer beside them.
 
     Args:
@@ -177,40 +231,38 @@ def encode(
     Returns:
         Counts of tokens, words and bytes, and what is known of a language.
     """
-    text = load_text(**hints["text"])
-    data, tokenizer_params = settings["data"], settings["tokenizer"]
-    unchanged(data["sha256"], text.sha256, "the text")
-    language = zipf.from_facts(data["zipf"]) if "zipf" in data else None
+    text = load_text(**hints.text)
+    data, wanted = settings.data, settings.tokenizer
+    unchanged(data.sha256, text.sha256, "the text")
+    language = zipf.from_facts(data.zipf) if data.zipf else None
     as_written = False
-    if "bpe" in tokenizer_params:
-        tokenizer = texts.train_bpe(text.splits["train"], tokenizer_params["bpe"])
-    elif "words" in tokenizer_params:
-        common = texts.frequent_words(text.splits["train"], tokenizer_params["words"])
+    if wanted.bpe:
+        tokenizer = texts.train_bpe(text.splits["train"], wanted.bpe)
+    elif wanted.words:
+        common = texts.frequent_words(text.splits["train"], wanted.words)
         tokenizer = texts.word_tokenizer(zipf.words(language.vocabulary) if language else common)
     else:
-        tokenizer, as_written = texts.read_tokenizer(Path(hints["tokenizer"]))
+        tokenizer, as_written = texts.read_tokenizer(Path(hints.tokenizer))
     tokenizer.save_pretrained(folder / TOKENIZER)
-    about: dict[str, Any] = {}
+    about: Facts = {}
     rows: dict[str, Dataset] = {}
     lost: list[str] = []
     for done, split in enumerate(name for name in SPLITS if name in text.splits):
-        stream = texts.encode(tokenizer, text.splits[split], line_bos=data["line_bos"])
-        size = data["block_size"] if split == "train" else data["eval_block_size"]
-        rows[split] = texts.blocks(
-            stream, size, textfiles.WORDS[split], tail=split == "test" and data.get("test_tail", False)
-        )
+        stream = texts.encode(tokenizer, text.splits[split], line_bos=data.line_bos)
+        size = data.block_size if split == "train" else data.eval_block_size
+        rows[split] = texts.blocks(stream, size, textfiles.WORDS[split], tail=split == "test" and data.test_tail)
         if split == "test":
             lost = texts.losses(tokenizer, text.splits[split], stream, apart=language is None)
         joined = "".join(text.splits[split])
         words, bytes_ = len(joined.split()), len(joined.encode())
         about[split] = {"tokens": len(stream), "words": words, "bytes": bytes_, "blocks": len(rows[split])}
         tell(done + 1, len(text.splits), "splits")
-    chosen, rest = _original(len(rows["train"]), data["rows"])
+    chosen, rest = _original(len(rows["train"]), data.rows)
     following(rows["train"], chosen).save(folder / FOLLOWING)
     rows["train"], rows["reserve"] = rows["train"].take(chosen), rows["train"].take(rest)
     for split in ("valid", "test"):
-        if split in rows and 0 < data["eval_rows"] < len(rows[split]):
-            rows[split] = rows[split].take(np.linspace(0, len(rows[split]) - 1, data["eval_rows"]).round().astype(int))
+        if split in rows and 0 < data.eval_rows < len(rows[split]):
+            rows[split] = rows[split].take(np.linspace(0, len(rows[split]) - 1, data.eval_rows).round().astype(int))
     for split, dataset in rows.items():
         dataset.save(folder / f"{split}.safetensors")
         about.setdefault(split, {})["rows"] = len(dataset)
@@ -220,13 +272,13 @@ def encode(
     ]
     fewer = [
         f"the training text gave {'a BPE' if kind == 'bpe' else 'a list'} of {len(tokenizer)} tokens, not {asked}"
-        for kind, asked in tokenizer_params.items()
-        if kind in MADE and len(tokenizer) < asked
+        for kind, asked in (("bpe", wanted.bpe), ("words", wanted.words))
+        if len(tokenizer) < asked
     ]
-    facts = {
+    facts: Facts = {
         "splits": about,
         "vocab_size": texts.id_range(tokenizer),
-        "line_bos": data["line_bos"],
+        "line_bos": data.line_bos,
         # what was said of files stays with them: others can hold the same rows
         "notes": [*spelled, *fewer, *lost, *([coding.AS_WRITTEN] if as_written else [])],
     } | _truth(language, tokenizer)

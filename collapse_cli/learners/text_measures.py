@@ -4,16 +4,18 @@ A new measure is a pure function in `metrics/`; here is what is given to it (`me
 `examine`: the samples, and their states), and where what it returns becomes fields of `metrics.jsonl`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from collapse_cli import metrics
+from collapse_cli.config.tree import EvalConfig, SampleConfig
 from collapse_cli.data import zipf
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.learners.continuations import continuations, cut_prompts, longest_real, real_continuations, spaced
+from collapse_cli.learners.protocol import Facts, Outcome, Tell
 from collapse_cli.lm import architecture
 from collapse_cli.lm import score as scoring
 from collapse_cli.lm import text as texts
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 REAL = "real.safetensors"  # features of real text, in an eval stage of its own
 SHOWN_CHARACTERS = 2000  # of a text in `examples`
-Tell = Callable[[int, int, str], None]
 
 
 def type_counts(encoded: Path, vocabulary: int) -> np.ndarray:
@@ -47,11 +48,11 @@ def measure(
     model: "PreTrainedModel",
     test: Dataset,
     first: Dataset | None,
-    protocol: Mapping[str, Any],
+    settings: EvalConfig,
     encoded: Path,
     about: Mapping[str, Any],
     tell: Tell,
-) -> tuple[dict[str, Any], Dataset]:
+) -> Outcome:
     """Perplexity and its relatives under a protocol, and what needs every token: tails, calibration, known truth.
 
     Args:
@@ -59,35 +60,35 @@ def measure(
         encoded, about: the folder and the facts of the data stage.
 
     Returns:
-        The fields of `metrics.jsonl`, and per row (block or window) `nll`, `predicted`, and both by decile (rows, 10).
+        The fields of `metrics.jsonl`; per row (block or window) `nll`, `predicted`, and both by decile (rows, 10).
     """
     width = test.arrays["tokens"].shape[1]
-    said: dict[str, Any] = {name: protocol[name] for name in ("protocol", "dtype")} | {"line_bos": about["line_bos"]}
+    protocol: Facts = {"protocol": settings.protocol, "dtype": settings.dtype, "line_bos": about["line_bos"]}
     language = zipf.from_facts(about["zipf"]) if about.get("zipf") else None
     details = scoring.Details(_truth(language, about["zipf"]) if language else None)
-    if protocol["protocol"] == "block":
-        said |= {"context": width, "stride": width}
+    if settings.protocol == "block":
+        protocol |= {"context": width, "stride": width}
         nll, predicted = scoring.score_blocks(
             model,
             test,
             lambda done, total: tell(done * width, total * width, "tokens"),
-            dtype=protocol["dtype"],
+            dtype=settings.dtype,
             details=details,
         )
     else:
-        context = protocol["context"] or architecture.positions(model) or width
-        said |= {"context": context, "stride": protocol["stride"] or max(1, context // 2)}
+        context = settings.context or architecture.positions(model) or width
+        protocol |= {"context": context, "stride": settings.stride or max(1, context // 2)}
         nll, predicted = scoring.score_sliding(
             model,
             test.arrays["tokens"][np.arange(width) < test.arrays["lengths"][:, None]],
             context,
-            said["stride"],
+            protocol["stride"],
             lambda done, total: tell(done, total, "tokens"),
-            dtype=protocol["dtype"],
+            dtype=settings.dtype,
             details=details,
         )
     size = about["splits"]["test"]
-    facts: dict[str, Any] = metrics.text_measures(nll, predicted, size["tokens"], size["words"], size["bytes"])
+    facts: Facts = metrics.text_measures(nll, predicted, size["tokens"], size["words"], size["bytes"])
     tokens = details.columns()
     deciles = tails.frequency_deciles(type_counts(encoded, vocabulary(model.config)))
     sums, counts = tails.by_decile(tokens["nll"], deciles[tokens["label"]], tokens["row"], len(nll))
@@ -97,7 +98,7 @@ def measure(
     if language:
         facts |= _truth_measures(tokens, language)
     rows = {"nll": nll, "predicted": predicted, "nll_by_decile": sums, "tokens_by_decile": counts}
-    return {**facts, "protocol": said}, Dataset(rows, np.zeros(len(nll), np.int32))
+    return Outcome(Dataset(rows, np.zeros(len(nll), np.int32)), {**facts, "protocol": protocol})
 
 
 def _truth(language: zipf.Language, about: Mapping[str, Any]) -> "More":
@@ -110,8 +111,8 @@ def _truth(language: zipf.Language, about: Mapping[str, Any]) -> "More":
         known = (words >= 0) & (words < size)
         words = np.where(known, words, 0)
         model_mass, true_mass = language.tail_mass(log_q, words)
-        found = {"kl": language.kl(log_q, words), "model_tail": model_mass, "true_tail": true_mass}
-        return {name: log_odds.new_tensor(np.where(known, values, np.nan)) for name, values in found.items()}
+        by_token = {"kl": language.kl(log_q, words), "model_tail": model_mass, "true_tail": true_mass}
+        return {name: log_odds.new_tensor(np.where(known, values, np.nan)) for name, values in by_token.items()}
 
     return more
 
@@ -131,7 +132,7 @@ def _truth_measures(tokens: Mapping[str, np.ndarray], language: zipf.Language) -
 def real_features(
     reference: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    settings: Mapping[str, Any],
+    settings: SampleConfig,
     encoded: Path,
     tell: Tell,
 ) -> Dataset:
@@ -143,7 +144,7 @@ def real_features(
         real,
         real.arrays["lengths"].astype(np.int64),
         lambda done, total: tell(done, total, "rows"),
-        settings["dtype"],
+        settings.dtype,
     )
     return Dataset({"features": features}, np.zeros(len(features), np.int32))
 
@@ -154,12 +155,12 @@ def examine(
     samples: Dataset,
     shown: Dataset,
     prompts: Dataset,
-    settings: Mapping[str, Any],
+    settings: SampleConfig,
     encoded: Path,
     real: Dataset,
     first: Dataset | None,
     tell: Tell,
-) -> tuple[dict[str, Any], Dataset]:
+) -> Outcome:
     """Measure the continuations that a model made.
 
     Args:
@@ -172,11 +173,13 @@ def examine(
         first: per sample `nll` and `tokens` of generation 0; None for that itself.
 
     Returns:
-        The fields of `metrics.jsonl`, and per sample `nll` and `tokens`.
+        The fields of `metrics.jsonl`; per sample `nll` and `tokens`.
     """
     new = continuations(samples)
     if len(new) == 0:
-        return {"sample_rows": 0}, Dataset({"nll": np.zeros(0), "tokens": np.zeros(0, np.int64)}, samples.origin)
+        return Outcome(
+            Dataset({"nll": np.zeros(0), "tokens": np.zeros(0, np.int64)}, samples.origin), {"sample_rows": 0}
+        )
     cut = cut_prompts(prompts.take(samples.arrays["row"]), settings, texts.bos_id(tokenizer))
     lengths = new.arrays["lengths"].astype(np.int64)
     corpus = Dataset.load(encoded / "train.safetensors")
@@ -185,7 +188,7 @@ def examine(
     some = equal[spaced(len(equal), ROWS)]
     ends[some] = np.minimum(lengths[some], longest_real(corpus, settings))
     nll, features = scoring.score_continuations(
-        reference, cut, new, ends, lambda done, total: tell(done, total, "samples"), settings["dtype"]
+        reference, cut, new, ends, lambda done, total: tell(done, total, "samples"), settings.dtype
     )
     deciles = tails.frequency_deciles(type_counts(encoded, vocabulary(reference.config)))
     before = None if first is None else sampled.per_token(first.arrays["nll"], first.arrays["tokens"])
@@ -195,15 +198,15 @@ def examine(
     for phrase in facts["top_8grams"]:
         phrase["text"] = tokenizer.decode(phrase["tokens"], clean_up_tokenization_spaces=False)
     facts["examples"] = _examples(tokenizer, shown, prompts, settings)
-    return facts, Dataset({"nll": nll, "tokens": lengths}, samples.origin)
+    return Outcome(Dataset({"nll": nll, "tokens": lengths}, samples.origin), facts)
 
 
 def _examples(
-    tokenizer: "PreTrainedTokenizerBase", shown: Dataset, prompts: Dataset, settings: Mapping[str, Any]
+    tokenizer: "PreTrainedTokenizerBase", shown: Dataset, prompts: Dataset, settings: SampleConfig
 ) -> list[dict[str, Any]]:
     new = continuations(shown)
     cut = cut_prompts(prompts.take(shown.arrays["row"]), settings, texts.bos_id(tokenizer))
-    found = []
+    examples = []
     for index, row in enumerate(shown.arrays["row"].tolist()):
         prompt, text = (
             tokenizer.decode(
@@ -212,5 +215,5 @@ def _examples(
             )
             for part in (cut, new)
         )
-        found.append({"row": row, "prompt": prompt[-SHOWN_CHARACTERS:], "text": text[:SHOWN_CHARACTERS]})
-    return found
+        examples.append({"row": row, "prompt": prompt[-SHOWN_CHARACTERS:], "text": text[:SHOWN_CHARACTERS]})
+    return examples

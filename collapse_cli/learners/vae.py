@@ -13,6 +13,7 @@ rows as its corpus has.
 
 import base64
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,11 +22,15 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from collapse_cli.config.tree import Experiment
 from collapse_cli.data.dataset import Dataset, unchanged
 from collapse_cli.data.images import load_images, pinned
 from collapse_cli.errors import InputError
-from collapse_cli.learners import Resolved, nets
+from collapse_cli.families.vae import VaeConfig
+from collapse_cli.learners import nets
 from collapse_cli.learners.family import Family, State, normals
+from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell
+from collapse_cli.learners.settings import Part, Settings
 
 LATENTS = "latents.safetensors"  # encoder means of real images, of generation 0's encoder
 KERNEL = (4, 2, 1)  # size, stride, padding of all convolutions
@@ -66,72 +71,91 @@ def loss_terms(logits: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor) ->
     return error, kl
 
 
+@dataclass(frozen=True)
+class Images:
+    """Which images of a source are used: its hash, and how many to train and to test on."""
+
+    sha256: str
+    rows: int
+    eval_rows: int
+
+
+class VaeSettings(Settings):
+    """`data` of the stage of real data; `model` of all others."""
+
+    model = Part(VaeConfig)
+    data = Part(Images)
+
+
 class Vae(Family):
     """Datasets hold `x`, (rows, height, width) float32 in 0..1; labels are not used."""
 
     section = "vae"
     examines = True
 
-    def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
-        super().__init__(settings, hints, tell)
+    def __init__(self, params: Mapping[str, Any], hints: Hints, tell: Tell) -> None:
+        super().__init__(params, hints, tell)
+        self.settings = VaeSettings(params)
         self._net: Autoencoder | None = None
         self._pixels = (0, 0)
         self._terms = np.empty((0, 2))
 
     @classmethod
-    def resolve(cls, tree: Mapping[str, Any]) -> Resolved:
-        data, model = dict(tree["data"]), tree["vae"]
-        images = load_images(data["source"])
-        data["sha256"] = pinned(data["sha256"], images.sha256)
+    def resolve(cls, config: Experiment) -> Resolved:
+        data = config.data
+        model: VaeConfig = config.vae
+        images = load_images(data.source)
+        found = data.model_copy(update={"sha256": pinned(data.sha256, images.sha256)})
         height, width = images.x.shape[1:]
         if height % 4 or width % 4:
             raise InputError(
-                f"data.source = {data['source']!r} has images of {height} x {width} pixels; the learner vae takes those "
+                f"data.source = {data.source!r} has images of {height} x {width} pixels; the learner vae takes those "
                 "that 4 divides"
             )
-        images.parts(data["rows"], data["eval_rows"])
-        first, second = model["channels"]
+        images.parts(data.rows, data.eval_rows)
+        first, second = model.channels
         with torch.device("meta"):
-            net = Autoencoder(height, width, (first, second), model["latent"])
+            net = Autoencoder(height, width, (first, second), model.latent)
         # encoder and decoder alike: both convolutions at a half and a quarter of the height, and linear layers
         macs = 2 * 16 * first * (height * width // 4 + second * height * width // 16)
-        macs += 3 * second * (height * width // 16) * model["latent"]
+        macs += 3 * second * (height * width // 16) * model.latent
         return Resolved(
-            {**tree, "data": data},
-            {"images": data["source"]},
+            config.model_copy(update={"data": found}),
+            Hints(images=data.source),
             sum(weight.numel() for weight in net.parameters()),
             row_bytes=4 * height * width,
             # by measurement about a third of the 6 that training nominally takes, in units of a nominal 35 GFLOP/s
-            row_flops=2.0 * macs * model["epochs"],
+            row_flops=2.0 * macs * model.epochs,
             notes=images.notes,
         )
 
     @classmethod
-    def data_params(cls, tree: Mapping[str, Any]) -> dict[str, Any]:
-        return {"data": {name: tree["data"][name] for name in ("sha256", "rows", "eval_rows")}}
+    def data_params(cls, config: Experiment) -> dict[str, Any]:
+        data = config.data
+        return {"data": vars(Images(data.sha256, data.rows, data.eval_rows))}
 
     def real(self, seed: int) -> tuple[dict[str, Dataset], list[str]]:
         """Images of the source; nothing is drawn, so `seed` is without meaning."""
-        images, data = load_images(self.hints["images"]), self.settings["data"]
-        unchanged(data["sha256"], images.sha256, "the images")
+        images, data = load_images(self.hints.images), self.settings.data
+        unchanged(data.sha256, images.sha256, "the images")
         parts = {
             name: Dataset({"x": images.x[rows]}, np.zeros(len(rows), np.int32))
-            for name, rows in images.parts(data["rows"], data["eval_rows"]).items()
+            for name, rows in images.parts(data.rows, data.eval_rows).items()
         }
         return parts, []  # what is to be said of the images was said when they were looked up
 
-    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
+    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> Facts:
         """Train with new weights from `seed`, or on from those restored; order, noise and weights are the seed's.
 
         `train_loss` and `epoch_losses` are in nats an image, as met in training (with one draw of the latents).
         """
-        model, (height, width) = self.settings["model"], data.arrays["x"].shape[1:]
+        model, (height, width) = self.settings.model, data.arrays["x"].shape[1:]
         if self._net is None:
             self._pixels = (height, width)
-            self._net = cast(Autoencoder, nets.start(self._make(model["channels"], model["latent"]), seed))
+            self._net = cast(Autoencoder, nets.start(self._make(model.channels, model.latent), seed))
         net = self._net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = torch.from_numpy(data.arrays["x"]).unsqueeze(1).to(nets.device())
-        beta, latent, low = model["beta"], model["latent"], model["dtype"] == "bfloat16"
+        beta, latent, low = model.beta, model.latent, model.dtype == "bfloat16"
 
         def loss(chosen: Tensor, random: torch.Generator) -> Tensor:
             x = images[chosen.to(images.device)].contiguous(memory_format=torch.channels_last)
@@ -145,25 +169,25 @@ class Vae(Family):
 
         training = nets.Training(
             net,
-            torch.optim.Adam(net.parameters(), lr=model["lr"], weight_decay=model["weight_decay"], fused=True),
+            torch.optim.Adam(net.parameters(), lr=model.lr, weight_decay=model.weight_decay, fused=True),
             loss,
             rows=len(data),
-            epochs=model["epochs"],
-            batch_size=model["batch_size"],
+            epochs=model.epochs,
+            batch_size=model.batch_size,
             averaged=False,
             name=self.section,
         )
         losses = training.run(seed, scratch, self._tell)
-        self.facts = {"train_loss": losses[-1], "epoch_losses": losses}
+        return {"train_loss": losses[-1], "epoch_losses": losses}
 
-    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Dataset:
+    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Outcome:
         """The decoder's means for one z ~ N(0, I) a row; of the prompts only `stream` and `extra` are read."""
         net = self._restored
         latent = net.mean.out_features
         z = torch.from_numpy(normals(prompts, (latent,), seed).astype(np.float32))
         x = nets.in_pieces(z, lambda piece: net.decode(piece).sigmoid().squeeze(1))
-        self.facts = {"sample_rows": int((~prompts.arrays["extra"]).sum())}
-        return Dataset({"x": x}, np.zeros(len(x), np.int32))
+        facts = {"sample_rows": int((~prompts.arrays["extra"]).sum())}
+        return Outcome(Dataset({"x": x}, np.zeros(len(x), np.int32)), facts)
 
     def score(self, data: Dataset) -> np.ndarray:
         """(rows,) reconstruction + beta KL in nats, the latents at their means: no draw, so no noise from one.
@@ -177,30 +201,30 @@ class Vae(Family):
             return torch.stack(loss_terms(net.decode(mean), x, mean, log_variance), 1)
 
         self._terms = nets.in_pieces(torch.from_numpy(data.arrays["x"]).unsqueeze(1), terms).astype(np.float64)
-        losses: np.ndarray = self._terms @ np.array([1.0, self.settings["model"]["beta"]])
+        losses: np.ndarray = self._terms @ np.array([1.0, self.settings.model.beta])
         return losses
 
     @property
     def width(self) -> tuple[int, ...]:
         return self._pixels
 
-    def own_measures(self, test: Dataset, first: Dataset | None) -> dict[str, Any]:
+    def own_measures(self, test: Dataset, first: Dataset | None) -> Facts:
         """`reconstruction` and `kl`, the terms of `test_loss`, which `score` was just asked for."""
         reconstruction, kl = self._terms.mean(0)
         return {"reconstruction": float(reconstruction), "kl": float(kl)}
 
-    def look_at_real(self, folder: Path) -> None:
+    def look_at_real(self, folder: Path) -> Facts:
         """Encoder means of `vae.measured` real test images, evenly spaced."""
-        test = Dataset.load(Path(self.hints["encoded"]) / "test.safetensors")
-        count = min(self.settings["model"]["measured"], len(test))
+        test = Dataset.load(self.hints.real("test.safetensors"))
+        count = min(self.settings.model.measured, len(test))
         rows = test.take(np.linspace(0, len(test) - 1, count).round().astype(int))
         latents = self._means(rows)
         Dataset({"latents": latents}, rows.origin).save(folder / LATENTS)
-        self.facts = {"rows": count}
+        return {"rows": count}
 
     def examine(
         self, samples: Dataset, shown: Dataset, prompts: Dataset, *, real: Path, first: Dataset | None
-    ) -> Dataset:
+    ) -> Outcome:
         """How widely the first `vae.measured` images spread in the latents of this model's encoder, generation 0's.
 
         `latent_spread`: standard deviation over images of each latent's encoder mean, averaged over latents;
@@ -209,12 +233,12 @@ class Vae(Family):
         shows is UNCONFIRMED. `latent_spread_real` and `latent_std_all_real`: the same of real test images. `pictures`:
         the rows to show, as base64 of their bytes (0 black, 255 white), row by row from the top.
         """
-        measured = samples.take(np.arange(min(self.settings["model"]["measured"], len(samples))))
+        measured = samples.take(np.arange(min(self.settings.model.measured, len(samples))))
         latents = self._means(measured)
         of_real = Dataset.load(real / LATENTS).arrays["latents"]
         each = latents.std(0, dtype=np.float64)
         pixels = np.rint(shown.arrays["x"].clip(0, 1) * 255).astype(np.uint8)
-        self.facts = {
+        facts = {
             "sample_rows": len(samples),
             "latent_spread": float(each.mean()),
             "latent_spread_scatter": float(np.sqrt((each**2).sum() / (2 * max(1, len(latents) - 1))) / len(each)),
@@ -225,10 +249,10 @@ class Vae(Family):
             "pictures": {
                 "height": pixels.shape[1],
                 "width": pixels.shape[2],
-                "rows": [base64.b64encode(one.tobytes()).decode("ascii") for one in pixels],
+                "rows": [base64.b64encode(picture.tobytes()).decode("ascii") for picture in pixels],
             },
         }
-        return Dataset({"latents": latents}, measured.origin)
+        return Outcome(Dataset({"latents": latents}, measured.origin), facts)
 
     def state(self) -> State:
         return {"pixels": np.array(self._pixels, np.int64), **nets.weights(self._restored)}

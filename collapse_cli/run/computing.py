@@ -1,6 +1,7 @@
 """Which executor computes which stages of a run."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
@@ -22,7 +23,7 @@ def compute(stages: Sequence[Stage], prepared: Prepared, store: Store, observer:
         return
     order = {
         "config": prepared.config.model_dump(mode="json"),
-        "hints": prepared.resolved.hints,
+        "hints": asdict(prepared.resolved.hints),
         "store": store.address,
     }
     with ProcessExecutor(store, worker.command(), order, workers) as elsewhere:

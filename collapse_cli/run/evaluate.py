@@ -8,8 +8,8 @@ from typing import Any
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment, load, merge
 from collapse_cli.config.families import DRAWN
-from collapse_cli.config.names import leaves
-from collapse_cli.config.unread import first_unread, within
+from collapse_cli.config.meaning import first_unread, within
+from collapse_cli.config.words import leaves
 from collapse_cli.data.dataset import Dataset, load_text
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
@@ -22,7 +22,7 @@ from collapse_cli.experiment.stages.block import models_of
 from collapse_cli.learners.family import State
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
-from collapse_cli.run import early_checks
+from collapse_cli.run import early
 from collapse_cli.run.observers.computed import Computed
 
 MEASURE = "perplexity"
@@ -68,10 +68,10 @@ def check(target: str, folder: RunFolder | None, data: str | None, settings: Map
     if (found := first_unread(settings, [config])) is not None:
         raise ConfigError(f"--set {found[0]}=… has no effect on eval: {found[1]}")
     if folder is None:
-        early_checks.check_model(config.model.model_dump())
+        early.check_model(config.model.model_dump())
     if families.of(config.learner).text and (folder is None or data is not None or "data" in settings):
-        early_checks.check_tokenizer(config.model.tokenizer)
-        early_checks.check_text(config.data.model_dump(mode="json"))
+        early.check_tokenizer(config.model.tokenizer)
+        early.check_text(config.data.model_dump(mode="json"))
 
 
 def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any], tell: Any) -> list[dict[str, Any]]:
@@ -88,7 +88,7 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
     config = folder.config()
     changed = _changed(config, None, data, settings)
     same = changed == config
-    original = plan(config, {})
+    original = plan(config, learners.Hints())
     texts = _data_stages(original)
     if not texts:
         raise InputError(
@@ -108,12 +108,12 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
     if same and all(store.sound(stage.key) for stage in texts):
         planned = original  # nothing need be looked up: the data are in the store as the run used them
     else:
-        learner, tree = learners.learner_class(config.learner), changed.model_dump(mode="json")
+        learner = learners.learner_class(config.learner)
         if any(getattr(changed.data, name) != getattr(config.data, name) for name in OTHER):
             _check(store, texts[0].key, "the run's text")
-            tree = learner.with_tokenizer_of(tree, store.get(texts[0].key).folder)
-        resolved = learner.resolve(tree)
-        planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
+            changed = learner.with_tokenizer_of(changed, store.get(texts[0].key).folder)
+        resolved = learner.resolve(changed)
+        planned = plan(resolved.config, resolved.hints)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
         encoded = _data(planned, store if same else store_at(temporary))
         own = store.get(texts[0].key).facts if store.sound(texts[0].key) else {}
@@ -169,18 +169,18 @@ def evaluate_model(target: str, data: str | None, settings: Mapping[str, Any]) -
             "the settings",
         )
     learner = learners.learner_class(config.learner)
-    resolved = learner.resolve(config.model_dump(mode="json"))
-    if config.eval.protocol == "sliding" and not config.eval.context and resolved.hints["positions"] is None:
+    resolved = learner.resolve(config)
+    if config.eval.protocol == "sliding" and not config.eval.context and resolved.positions is None:
         raise ConfigError(
             f"{target} takes any number of tokens at once: say how many the window has, --set eval.context=…"
         )
-    planned = plan(Experiment.model_validate(resolved.tree), resolved.hints)
+    planned = plan(resolved.config, resolved.hints)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
         encoded = _data(planned, store_at(temporary))
         first = planned.generations[0].eval
         text = next(iter(encoded.values()))
-        facts = _score(Path(resolved.hints["model"]), first.params, text, text.facts, None)
-    notes = list(dict.fromkeys([*resolved.notes, *load_text(**resolved.hints["text"]).notes, *text.facts["notes"]]))
+        facts = _score(Path(resolved.hints.model), first.params, text, text.facts, None)
+    notes = list(dict.fromkeys([*resolved.notes, *load_text(**resolved.hints.text).notes, *text.facts["notes"]]))
     return {"model": target, "data": config.data.source, "notes": notes, **facts}
 
 
@@ -239,14 +239,13 @@ def _score(
 ) -> dict[str, Any]:
     """Measures of a model that lies in a folder, or is a state in memory; `own`: facts of the data that it was made of."""
     about = learners.learner_class(params["learner"]).about(data.facts, own)
-    hints = {"encoded": data.folder, "about": about}
+    hints = learners.Hints(encoded=data.folder, about=about)
     if families.of(params["learner"]).by_test_row:
         first = None  # which was of other rows perhaps
-    learner: Any = learners.create(params["learner"], params, hints, lambda done, total, unit: None)
     if isinstance(model, Path):
+        learner = learners.create(params["learner"], params, hints, learners.silent)
         learner.load(model)
     else:
-        learner.restore(model)
-    learner.measure(Dataset.load(data.file("test.safetensors")), first)
-    found: dict[str, Any] = learner.facts
-    return found
+        learner = family = learners.family_class(params["learner"])(params, hints, learners.silent)
+        family.restore(model)
+    return learner.measure(Dataset.load(data.file("test.safetensors")), first).facts

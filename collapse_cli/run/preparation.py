@@ -48,8 +48,8 @@ class Prepared:
 def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path | None, jobs: int) -> Prepared:
     """Look everything up and bring the real data into the store (or, for a dry run, into a temporary one)."""
     learner = learners.learner_class(config.learner)
-    resolved = learner.resolve(config.model_dump(mode="json"))
-    config = folder.check(Experiment.model_validate(resolved.tree))
+    resolved = learner.resolve(config)
+    config = folder.check(resolved.config)
     planned = plan(config, resolved.hints)
     observer, notes, rows = Computed(), [], dict.fromkeys(("train", "test", "reserve"), 0)
     stage = next(iter(planned.stages.values()))

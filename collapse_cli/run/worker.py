@@ -64,10 +64,11 @@ def plan_of(order: Mapping[str, Any]) -> tuple[Mapping[str, Stage], Callable[[in
     from collapse_cli import families
     from collapse_cli.config import load
     from collapse_cli.experiment.kinds import plan
+    from collapse_cli.learners import Hints
     from collapse_cli.process import quiet_libraries
 
     config = load(order["config"], "the run's configuration")
-    stages = plan(config, order["hints"]).stages
+    stages = plan(config, Hints(**order["hints"])).stages
     if families.of(config.learner).light:
         return stages, lambda threads: None  # they have one each
     import torch

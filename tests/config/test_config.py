@@ -12,6 +12,7 @@ from collapse_cli.config.cell import cells
 from collapse_cli.config.policies import Policy
 from collapse_cli.errors import ConfigError
 from collapse_cli.experiment.kinds import plan
+from collapse_cli.learners import Hints
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").rglob("*.toml"))
 
@@ -75,7 +76,7 @@ def test_every_shipped_file_loads_plans_and_says_what_it_is(path: Path) -> None:
         models = len(one.loop.policies) * (one.loop.generations + 1)
         if one.kind == "mixture":
             models = len(cells(one.mixture))
-        assert len(plan(one, {}).generations) == models * len(one.loop.seeds)
+        assert len(plan(one, Hints()).generations) == models * len(one.loop.seeds)
     assert load(experiment.model_dump(mode="json"), "again") == experiment
 
 

@@ -19,7 +19,7 @@ from collapse_cli.data import images
 from collapse_cli.data.dataset import HubError, hub_revision
 from collapse_cli.data.images import HUB_ID, load_images, pinned, read_idx
 from collapse_cli.errors import InputError
-from collapse_cli.learners import learner_class
+from collapse_cli.learners import learner_class, silent
 
 
 @pytest.fixture(autouse=True)
@@ -344,13 +344,13 @@ def test_a_name_that_no_folder_can_have_names_no_images(name: str) -> None:
 def test_images_that_changed_after_the_plan_are_not_stored_under_its_key(tmp_path: Path) -> None:
     """The key of the stage says which images were asked for; those that a worker finds later may be others."""
     write_set(tmp_path / "m", "train", *random_set(50))
-    tree = imagery.tree_of("vae", str(tmp_path / "m"))
+    tree = imagery.experiment_of("vae", str(tmp_path / "m"))
     learner = learner_class("vae")
     resolved = learner.resolve(tree)
     assert any("no t10k images" in note for note in resolved.notes)
     write_set(tmp_path / "m", "train", *random_set(50, seed=1))
     load_images.cache_clear()  # as in another process
-    work = learner(learner.params(resolved.tree, "data"), resolved.hints, lambda *_: None)
+    work = learner(learner.params(resolved.config, "data"), resolved.hints, silent)
     with pytest.raises(InputError, match="the images changed after this run was planned"):
         work.encode(tmp_path, seed=0)
     assert not list(tmp_path.glob("*.safetensors"))

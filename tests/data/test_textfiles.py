@@ -9,7 +9,6 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import e2e
@@ -18,7 +17,7 @@ from collapse_cli import files
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Text, load_text
 from collapse_cli.errors import InputError
-from collapse_cli.learners import Resolved, learner_class
+from collapse_cli.learners import Learner, Resolved, learner_class, silent
 from collapse_cli.lm import text as texts
 
 TRAIN = "".join(f"a line of the training text, and its number is {number}\n" for number in range(20))
@@ -438,7 +437,7 @@ def test_text_of_white_space_only_is_empty(tmp_path: Path, content: str) -> None
         assert "text is empty" in said
 
 
-def planned(folder: Path) -> tuple[type[Any], Resolved]:
+def planned(folder: Path) -> tuple[type[Learner], Resolved]:
     """A word-pair model's plan for the text of a folder, as a new process makes it."""
     load_text.cache_clear()
     learner = learner_class("ngram")
@@ -448,7 +447,7 @@ def planned(folder: Path) -> tuple[type[Any], Resolved]:
         "model": {"vocab_size": 300},
         "sample": {"decode": {"beams": 1, "temperature": 1.0}},
     }
-    return learner, learner.resolve(Experiment.model_validate(tree).model_dump(mode="json"))
+    return learner, learner.resolve(Experiment.model_validate(tree))
 
 
 def test_text_that_changed_after_the_plan_is_not_stored_under_its_key(tmp_path: Path) -> None:
@@ -461,7 +460,7 @@ def test_text_that_changed_after_the_plan_is_not_stored_under_its_key(tmp_path: 
     ):
         change()
         load_text.cache_clear()  # as in another process
-        work = learner(learner.params(resolved.tree, "data"), resolved.hints, lambda *_: None)
+        work = learner(learner.params(resolved.config, "data"), resolved.hints, silent)
         with pytest.raises(InputError, match=words):
             work.encode(tmp_path, seed=0)
     assert not list(tmp_path.glob("*.safetensors"))
@@ -473,11 +472,10 @@ def test_what_is_said_of_files_is_said_of_those_that_are_there(tmp_path: Path) -
     for name, more in (("a", {"extra__txt": "x\n"}), ("b", {})):
         folder = corpus(tmp_path / name, train__txt=TRAIN * 20, test__txt=TEST * 20, **more)
         learner, resolved = planned(folder)
-        work = learner(learner.params(resolved.tree, "data"), resolved.hints, lambda *_: None)
+        work = learner(learner.params(resolved.config, "data"), resolved.hints, silent)
         out = tmp_path / f"{name}-stage"
         out.mkdir()
-        work.encode(out, seed=0)
-        notes.append((resolved.notes, work.facts["notes"]))
+        notes.append((resolved.notes, work.encode(out, seed=0)["notes"]))
     assert any("extra.txt" in note for note in notes[0][0])
     assert not any("extra.txt" in note for note in [*notes[0][1], *notes[1][0], *notes[1][1]])
 

@@ -15,6 +15,7 @@ from collapse_cli.engine.stage import Plan, Stage, canonical, digest, seed_for
 from collapse_cli.experiment import kinds
 from collapse_cli.experiment.kinds import KINDS
 from collapse_cli.experiment.loop import plan
+from collapse_cli.learners import Hints
 from collapse_cli.where import Where
 
 # --- canonical JSON ---------------------------------------------------------------------------------------------------
@@ -255,7 +256,7 @@ GOLDEN_PLAN: dict[str, str] = {
 
 
 def test_the_plan_of_smoke_has_the_golden_keys() -> None:
-    assert keys_of(plan(smoke(), {})) == GOLDEN_PLAN
+    assert keys_of(plan(smoke(), Hints())) == GOLDEN_PLAN
 
 
 def test_a_plan_does_not_depend_on_where_its_inputs_are() -> None:
@@ -265,7 +266,7 @@ def test_a_plan_does_not_depend_on_where_its_inputs_are() -> None:
 
 def test_generation_0_is_one_model_for_all_policies_of_a_seed() -> None:
     policies_ = ["keep-0", "keep-10", "accumulate", "accumulate-subsample", "fresh-5"]
-    planned = plan(smoke(policies=policies_, seeds=[0, 1]), {})
+    planned = plan(smoke(policies=policies_, seeds=[0, 1]), Hints())
     for seed in (0, 1):
         first = [one for one in planned.generations if one.where.generation == 0 and one.where.seed == seed]
         assert len(first) == len(policies_)
@@ -274,12 +275,12 @@ def test_generation_0_is_one_model_for_all_policies_of_a_seed() -> None:
 
 
 def test_the_name_of_a_policy_is_not_in_a_key() -> None:
-    short, long = plan(smoke(policies=["keep-10"]), {}), plan(smoke(policies=["keep-10.0"]), {})
+    short, long = plan(smoke(policies=["keep-10"]), Hints()), plan(smoke(policies=["keep-10.0"]), Hints())
     assert list(short.stages) == list(long.stages)
 
 
 def test_what_the_first_model_makes_is_shared_by_accumulate_and_keep_0() -> None:
-    planned = plan(smoke(policies=["keep-0", "accumulate", "accumulate-subsample"]), {})
+    planned = plan(smoke(policies=["keep-0", "accumulate", "accumulate-subsample"]), Hints())
     first = [stages_of(planned, "sample", name, 0)[0].key for name in ("keep-0", "accumulate", "accumulate-subsample")]
     second = [stages_of(planned, "sample", name, 1)[0].key for name in ("keep-0", "accumulate")]
     assert first[0] == first[1] == first[2]
@@ -287,15 +288,15 @@ def test_what_the_first_model_makes_is_shared_by_accumulate_and_keep_0() -> None
 
 
 def test_more_generations_policies_and_seeds_keep_the_keys_there_are() -> None:
-    small = plan(smoke(), {})
-    large = plan(smoke(generations=4, policies=["accumulate", "keep-10", "keep-0"], seeds=[3, 0]), {})
+    small = plan(smoke(), Hints())
+    large = plan(smoke(generations=4, policies=["accumulate", "keep-10", "keep-0"], seeds=[3, 0]), Hints())
     assert small.stages.keys() < large.stages.keys()
 
 
 def test_what_is_only_shown_or_kept_is_not_in_a_key() -> None:
     tree = smoke().model_dump(mode="json")
     changed = config.merge(tree, {"store": {"keep_models": "none"}, "sample": {"max_duplicates": 0.9}})
-    assert list(plan(config.load(changed, "x"), {}).stages) == list(plan(smoke(), {}).stages)
+    assert list(plan(config.load(changed, "x"), Hints()).stages) == list(plan(smoke(), Hints()).stages)
 
 
 @pytest.mark.parametrize(
@@ -316,21 +317,21 @@ def test_what_is_only_shown_or_kept_is_not_in_a_key() -> None:
     ),  # a set has another order in each process
 )
 def test_a_setting_changes_the_keys_of_the_kinds_it_matters_to(change: dict[str, Any], kinds: set[str]) -> None:
-    before = plan(smoke(), {}).stages
-    after = plan(config.load(config.merge(smoke().model_dump(mode="json"), change), "x"), {}).stages
+    before = plan(smoke(), Hints()).stages
+    after = plan(config.load(config.merge(smoke().model_dump(mode="json"), change), "x"), Hints()).stages
     assert {stage.kind for key, stage in after.items() if key not in before} == kinds
 
 
 def test_every_stage_comes_after_its_inputs() -> None:
     seen: set[str] = set()
-    for key, stage in plan(smoke(policies=["keep-0", "accumulate", "fresh-5", "keep-100"]), {}).stages.items():
+    for key, stage in plan(smoke(policies=["keep-0", "accumulate", "fresh-5", "keep-100"]), Hints()).stages.items():
         assert {made.key for made in stage.inputs.values()} <= seen
         seen.add(key)
 
 
 @pytest.mark.parametrize("init", ["base", "gen0", "previous"])
 def test_training_starts_from_the_weights_that_init_names(init: str) -> None:
-    planned = plan(smoke(init=init, policies=["keep-0"]), {})
+    planned = plan(smoke(init=init, policies=["keep-0"]), Hints())
     trained = [one.train for one in planned.generations]
     starts = [stage.inputs.get("init") for stage in trained]
     wanted = {"base": [None] * 3, "gen0": [None, trained[0], trained[0]], "previous": [None, *trained[:2]]}[init]
@@ -339,7 +340,7 @@ def test_training_starts_from_the_weights_that_init_names(init: str) -> None:
 
 def test_prompts_come_from_the_corpus_that_the_setting_names() -> None:
     tree = config.merge(smoke().model_dump(mode="json"), {"sample": {"prompts": "previous"}})
-    real, previous = plan(smoke(), {}), plan(config.load(tree, "x"), {})
+    real, previous = plan(smoke(), Hints()), plan(config.load(tree, "x"), Hints())
     assert {stage.inputs["prompts"].kind for stage in real.stages.values() if stage.kind == "sample"} == {"data"}
     second = stages_of(previous, "sample", "keep-0", 1)[0]
     assert second.inputs["prompts"] is stages_of(previous, "mix", "keep-0", 1)[0]
@@ -350,12 +351,12 @@ def test_prompts_come_from_the_corpus_that_the_setting_names() -> None:
 
 def test_policies_without_synthetic_rows_sample_nothing() -> None:
     tree = config.merge(smoke(policies=["keep-100", "fresh-100"]).model_dump(mode="json"), {"eval": {"samples": False}})
-    planned = plan(config.load(tree, "x"), {})
+    planned = plan(config.load(tree, "x"), Hints())
     assert "sample" not in {stage.kind for stage in planned.stages.values()}
 
 
 def test_every_generation_is_sampled_and_its_samples_measured_under_generation_0() -> None:
-    planned = plan(smoke(policies=["keep-0", "keep-100", "accumulate"], seeds=[0, 1]), {})
+    planned = plan(smoke(policies=["keep-0", "keep-100", "accumulate"], seeds=[0, 1]), Hints())
     firsts = {(one.where.policy, one.where.seed): one for one in planned.generations if one.where.generation == 0}
     for one in planned.generations:
         first = firsts[one.where.policy, one.where.seed]
@@ -372,7 +373,7 @@ def test_every_generation_is_sampled_and_its_samples_measured_under_generation_0
 
 def test_without_measures_of_samples_the_last_generation_makes_none() -> None:
     tree = config.merge(smoke().model_dump(mode="json"), {"eval": {"samples": False}})
-    planned = plan(config.load(tree, "x"), {})
+    planned = plan(config.load(tree, "x"), Hints())
     made = {
         where.generation
         for key, stage in planned.stages.items()

@@ -17,6 +17,7 @@ from collapse_cli.engine.stage import Finished, Plan, Stage, Workplace
 from collapse_cli.errors import InputError
 from collapse_cli.experiment import kinds
 from collapse_cli.experiment.stages import block
+from collapse_cli.learners import Hints
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.run.observers.rows import ReadOnce, metrics_row
 
@@ -40,7 +41,7 @@ def experiment(learner: str = "gaussian", **loop: Any) -> Experiment:
 
 def run(config: Experiment, root: Path) -> tuple[Plan, FolderStore]:
     """All stages of an experiment in a store of its own."""
-    planned, store = kinds.plan(config, {}), FolderStore(root)
+    planned, store = kinds.plan(config, Hints()), FolderStore(root)
     root.mkdir(exist_ok=True)
     scheduler.run(list(planned.stages.values()), LocalExecutor(store), Computed())
     return planned, store
@@ -115,10 +116,10 @@ def test_killed_in_the_middle_a_block_goes_on_from_its_checkpoint_to_the_same_nu
 ) -> None:
     monkeypatch.setenv("COLLAPSE_CHECKPOINT_SECONDS", "0")
     expected = rows_of(*run(experiment(), tmp_path / "whole"))
-    step, worked = block.InMemory.step, []
+    step, worked = block.Chain.step, []
 
     def until(last: int | None) -> Any:
-        def counted(self: block.InMemory, generation: int) -> None:
+        def counted(self: block.Chain, generation: int) -> None:
             if generation == last:
                 raise KillError
             worked.append((self.policy, generation))
@@ -127,7 +128,7 @@ def test_killed_in_the_middle_a_block_goes_on_from_its_checkpoint_to_the_same_nu
         return counted
 
     for last in (4, 6, 2, 7, None):  # each try dies at some generation of some block
-        monkeypatch.setattr(block.InMemory, "step", until(last))
+        monkeypatch.setattr(block.Chain, "step", until(last))
         try:
             found = rows_of(*run(experiment(), tmp_path / "killed"))
         except KillError:
@@ -195,7 +196,7 @@ def test_a_learner_of_text_or_images_has_no_blocks() -> None:
     for learner in ("lm", "vae"):
         config = load({"learner": learner, "loop": {"block": 10}}, "a test")
         with pytest.raises(InputError, match=r"loop\.block = 10: a generation of .* stages of its own"):
-            kinds.plan(config, {})
+            kinds.plan(config, Hints())
 
 
 def test_a_checkpoint_that_is_not_there_is_none(tmp_path: Path) -> None:

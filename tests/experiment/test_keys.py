@@ -13,6 +13,7 @@ from collapse_cli.engine.stage import Plan, Stage
 from collapse_cli.experiment import kinds
 from collapse_cli.families.gaussian import GaussianConfig
 from collapse_cli.families.section import added, for_key, from_key
+from collapse_cli.learners import Hints
 
 # by the code before modules moved into rooms (commit be2790c): a digest of the sorted keys of each preset, of its first variant
 BEFORE: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "keys_before.json").read_text())
@@ -59,7 +60,7 @@ def tree_of(preset: str) -> dict[str, Any]:
 
 
 def plan(preset: str, kind: type[Experiment] = Experiment, **changes: Any) -> Plan:
-    return kinds.plan(kind.model_validate(config.merge(tree_of(preset), changes)), {})
+    return kinds.plan(kind.model_validate(config.merge(tree_of(preset), changes)), Hints())
 
 
 @pytest.mark.parametrize("preset", sorted(BEFORE))

@@ -10,6 +10,7 @@ import pytest
 from support.kinds import change_bodies
 
 from collapse_cli import config, learners
+from collapse_cli.config import Experiment
 from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import scheduler
@@ -20,6 +21,8 @@ from collapse_cli.engine.stage import Body, Finished, Plan, Stage, Workplace
 from collapse_cli.experiment import mixing
 from collapse_cli.experiment.loop import plan
 from collapse_cli.experiment.stages.base import CORPUS, ROWS
+from collapse_cli.families.section import for_key
+from collapse_cli.learners import Facts, Hints, Outcome, Tell
 
 REAL, RESERVE, WIDTH = 20, 40, 4
 
@@ -27,66 +30,65 @@ REAL, RESERVE, WIDTH = 20, 40, 4
 class Shifter:
     """A learner whose model is one number: what it was fitted on. It continues a row by adding to it."""
 
-    def __init__(self, settings: Mapping[str, Any], hints: Mapping[str, Any], tell: Any) -> None:
-        self.facts: dict[str, Any] = {}
+    def __init__(self, params: Mapping[str, Any], hints: Hints, tell: Tell) -> None:
         self.model = 0
 
     examines = True
     block = 1
 
     @classmethod
-    def trials(cls, tree: Mapping[str, Any]) -> int:
+    def trials(cls, config: Experiment) -> int:
         return 1
 
     @classmethod
-    def drawn(cls, tree: Mapping[str, Any]) -> bool:
+    def drawn(cls, config: Experiment) -> bool:
         return False
 
     @classmethod
-    def params(cls, tree: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    def params(cls, config: Experiment, kind: str) -> dict[str, Any]:
         if kind == "data":
-            return {"data": tree["data"]["sha256"]}
-        return {"kind": kind, "train": tree["train"], "sample": tree["sample"]}
+            return {"data": config.data.sha256}
+        return {"kind": kind, "train": for_key(config.train), "sample": for_key(config.sample)}
 
-    def encode(self, folder: Path, *, seed: int) -> None:
+    def encode(self, folder: Path, *, seed: int) -> Facts:
         tokens = np.arange((REAL + RESERVE) * WIDTH, dtype=np.int32).reshape(-1, WIDTH)
         lengths, origin = np.full(len(tokens), WIDTH, np.int32), np.zeros(len(tokens), np.int32)
         every = Dataset({"tokens": tokens, "lengths": lengths}, origin)
         for name, rows in (("train", (0, REAL)), ("reserve", (REAL, REAL + RESERVE)), ("test", (0, 5))):
             every.take(np.arange(*rows)).save(folder / f"{name}.safetensors")
         rows_of = {"train": REAL, "reserve": RESERVE, "test": 5}
-        self.facts = {"splits": {name: {"rows": rows} for name, rows in rows_of.items()}, "notes": []}
+        return {"splits": {name: {"rows": rows} for name, rows in rows_of.items()}, "notes": []}
 
-    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> None:
+    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> Facts:
         self.model += int(data.arrays["tokens"].sum() + seed) % 1009
-        self.facts = {"train_loss": float(self.model)}
+        return {"train_loss": float(self.model)}
 
-    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Dataset:
+    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Outcome:
         shift = (self.model + seed + prompts.arrays["stream"]) % 1009 + 1000
         tokens = (prompts.arrays["tokens"] + shift[:, None]).astype(np.int32)
-        self.facts = {"sample_tokens": int((~prompts.arrays["extra"]).sum()) * WIDTH}
-        return Dataset({"tokens": tokens, "lengths": np.full(len(tokens), WIDTH, np.int32)}, prompts.origin)
+        facts = {"sample_tokens": int((~prompts.arrays["extra"]).sum()) * WIDTH}
+        rows = Dataset({"tokens": tokens, "lengths": np.full(len(tokens), WIDTH, np.int32)}, prompts.origin)
+        return Outcome(rows, facts)
 
-    def measure(self, test: Dataset, first: Dataset | None = None) -> Dataset:
-        self.facts = {"perplexity": float(self.model), "compared": first is not None}
-        return test
+    def measure(self, test: Dataset, first: Dataset | None = None) -> Outcome:
+        return Outcome(test, {"perplexity": float(self.model), "compared": first is not None})
 
-    def look_at_real(self, folder: Path) -> None:
+    def look_at_real(self, folder: Path) -> Facts:
         (folder / "real.txt").write_text(str(self.model))
-        self.facts = {"rows": REAL}
+        return {"rows": REAL}
 
     def examine(
         self, samples: Dataset, shown: Dataset, prompts: Dataset, *, real: Path, first: Dataset | None
-    ) -> Dataset:
+    ) -> Outcome:
         assert (real / "real.txt").read_text() == str(self.model)
-        self.facts = {
+        facts = {
             "sample_rows": len(samples),
             "shown": shown.arrays["row"].tolist(),
             "reference": self.model,
             "compared_samples": first is not None,
         }
         assert (samples.arrays["tokens"] - prompts.arrays["tokens"][samples.arrays["row"]] >= 1000).all()
-        return samples
+        return Outcome(samples, facts)
 
     def save(self, folder: Path) -> None:
         (folder / "model.safetensors").write_text(str(self.model))
@@ -117,7 +119,7 @@ def shifter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def planned(names: list[str], generations: int = 3, **changes: Any) -> Plan:
     tree: dict[str, Any] = {"learner": "shifter", "loop": {"policies": names, "generations": generations}}
-    return plan(config.load(config.merge(tree, changes), "the test"), {"text": {}})
+    return plan(config.load(config.merge(tree, changes), "the test"), Hints())
 
 
 def run(one: Plan, store: FolderStore) -> list[str]:

@@ -18,7 +18,7 @@ from collapse_cli.engine.stage import Plan
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment import kinds, mixture
 from collapse_cli.experiment.stages.base import CORPUS, ROWS
-from collapse_cli.learners import learner_class
+from collapse_cli.learners import Hints, learner_class
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.run.observers.rows import ReadOnce, metrics_row
 
@@ -39,10 +39,10 @@ REGRESSION = {
 }
 
 
-def resolved(tree: dict[str, Any]) -> tuple[Experiment, dict[str, Any]]:
+def resolved(tree: dict[str, Any]) -> tuple[Experiment, Hints]:
     config = load(tree, "a test")
-    found = learner_class(config.learner).resolve(config.model_dump(mode="json"))
-    return Experiment.model_validate(found.tree), found.hints
+    found = learner_class(config.learner).resolve(config)
+    return found.config, found.hints
 
 
 def run(tree: dict[str, Any], root: Path) -> tuple[Plan, FolderStore, list[str]]:
@@ -238,7 +238,7 @@ def test_cells_in_memory_make_few_stages(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_killed_stage_of_cells_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLLAPSE_CHECKPOINT_SECONDS", "0")
     whole, place, _ = run(REGRESSION, tmp_path / "whole" / "store")
-    ridge = learner_class("ridge")
+    ridge: Any = learner_class("ridge")
     cell, calls = ridge.cell, [0]
 
     def dying(self: Any, *arguments: Any, **named: Any) -> Any:

@@ -13,6 +13,7 @@ from collapse_cli.engine.stage import Cost, Plan, StageKind
 from collapse_cli.experiment import kinds
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.kinds import KINDS
+from collapse_cli.learners import Hints
 from collapse_cli.where import Where
 
 PACKAGE = Path(inspect.getfile(experiment)).parents[1]
@@ -56,7 +57,7 @@ def planned(preset: str, **changes: object) -> tuple[config.Experiment, Plan]:
     tree = config.read_toml(config.preset_path(preset))
     tree.pop("variants", None)
     one = config.load(config.merge(tree, {"data": {"sha256": "0" * 64}, **changes}), preset)
-    return one, kinds.plan(one, {})
+    return one, kinds.plan(one, Hints())
 
 
 def labels(made: Plan, word: str) -> list[str]:

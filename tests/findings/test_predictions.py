@@ -140,7 +140,7 @@ def test_the_presets_expect_what_theory_says_of_cells_they_have(name: str) -> No
     variants = variant_experiments(tree, name) or {"": config.load(tree, name)}
     for experiment in variants.values():
         plain = json.loads(experiment.model_dump_json())
-        learner_class(experiment.learner).resolve(plain)
+        learner_class(experiment.learner).resolve(experiment)
         assert experiment.expect
         if experiment.kind == "mixture":
             assert len({cell.label for cell in cells(experiment.mixture)}) == len(cells(experiment.mixture))

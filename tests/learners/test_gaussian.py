@@ -16,28 +16,28 @@ from collapse_cli.data import blobs
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.findings.predictions import predict_loop
-from collapse_cli.learners import learner_class
+from collapse_cli.learners import Hints, learner_class, silent
 from collapse_cli.learners.gaussian import NAMES, TINY, Gaussian
 from collapse_cli.theory.gaussian import gaussian as theory
 
 NOWHERE = Path("nowhere")
 
 
-def tree(n: int = 50, d: int = 1, trials: int = 3, **more: Any) -> dict[str, Any]:
+def tree(n: int = 50, d: int = 1, trials: int = 3, **more: Any) -> Experiment:
     """A resolved configuration; `more` are options of the sections by their dotted names."""
-    plain: dict[str, Any] = Experiment(
-        learner="gaussian",
-        data={"source": "blobs", "rows": n, "blobs": {"dimensions": d}},
-        gaussian={"trials": trials},
-    ).model_dump(mode="json")
-    return put(plain, more)
+    plain: dict[str, Any] = {
+        "learner": "gaussian",
+        "data": {"source": "blobs", "rows": n, "blobs": {"dimensions": d}},
+        "gaussian": {"trials": trials},
+    }
+    return Experiment.model_validate(put(plain, more))
 
 
-def made(plain: dict[str, Any], kind: str = "train") -> Gaussian:
-    return Gaussian(Gaussian.params(plain, kind), {}, lambda *_: None)
+def made(plain: Experiment, kind: str = "train") -> Gaussian:
+    return Gaussian(Gaussian.params(plain, kind), Hints(), silent)
 
 
-def real(plain: dict[str, Any], seed: int = 0) -> dict[str, Dataset]:
+def real(plain: Experiment, seed: int = 0) -> dict[str, Dataset]:
     return made(plain, "data").real(seed)[0]
 
 
@@ -46,7 +46,7 @@ def prompts(streams: np.ndarray) -> Dataset:
     return Dataset({"stream": streams, "extra": np.zeros(rows, bool)}, np.zeros(rows, np.int32))
 
 
-def chain(plain: dict[str, Any], generations: int, policy: str, seed: int = 0) -> Gaussian:
+def chain(plain: Experiment, generations: int, policy: str, seed: int = 0) -> Gaussian:
     """The model of the last generation: fitted once to real data and then `generations` times to what it made."""
     parts, model = real(plain, seed), made(plain)
     corpus = parts["train"]
@@ -55,7 +55,7 @@ def chain(plain: dict[str, Any], generations: int, policy: str, seed: int = 0) -
         model.fit_summary(summary)
         if generation == generations:
             break
-        new = model.sample(prompts(np.arange(len(corpus))), seed=1000 * seed + generation, scratch=NOWHERE)
+        new = model.sample(prompts(np.arange(len(corpus))), seed=1000 * seed + generation, scratch=NOWHERE).rows
         fresh = model.summarise(new)
         summary = model.merge(summary, fresh) if policy == "accumulate" else fresh
     return model
@@ -69,14 +69,14 @@ def chain(plain: dict[str, Any], generations: int, policy: str, seed: int = 0) -
 def test_a_fit_is_the_mean_and_covariance_of_each_trial(d: int, unbiased: bool) -> None:
     plain = tree(d=d, gaussian__unbiased=unbiased, data__blobs__spread=3.0)
     data, model = real(plain)["train"], made(plain)
-    model.fit(data, seed=0, scratch=NOWHERE)
+    facts = model.fit(data, seed=0, scratch=NOWHERE)
     state = model.state()
     for trial in range(3):
         x = data.arrays["x"][:, trial]
         np.testing.assert_allclose(state["mean"][trial], x.mean(axis=0), rtol=1e-12)
         covariance = np.cov(x.T, ddof=int(unbiased)).reshape(d, d)
         np.testing.assert_allclose(state["covariance"][trial], covariance, rtol=1e-11, atol=1e-13)
-    assert model.facts["train_loss"] == pytest.approx(model.score(data).mean(), rel=1e-12)
+    assert facts["train_loss"] == pytest.approx(model.score(data).mean(), rel=1e-12)
 
 
 @given(parts=st.lists(st.integers(1, 40), min_size=2, max_size=6), d=st.integers(1, 3), far=st.floats(0, 1e6))
@@ -127,14 +127,14 @@ def test_a_row_depends_on_its_stream_and_not_on_its_neighbours(d: int) -> None:
     plain = tree(d=d)
     model = made(plain)
     model.fit(real(plain)["train"], seed=0, scratch=NOWHERE)
-    whole = model.sample(prompts(np.arange(40)), seed=5, scratch=NOWHERE).arrays["x"]
-    few = model.sample(prompts(np.array([30, 2])), seed=5, scratch=NOWHERE).arrays["x"]
+    whole = model.sample(prompts(np.arange(40)), seed=5, scratch=NOWHERE).rows.arrays["x"]
+    few = model.sample(prompts(np.array([30, 2])), seed=5, scratch=NOWHERE).rows.arrays["x"]
     if d == 1:
         assert (few == whole[[30, 2]]).all()
     np.testing.assert_allclose(few, whole[[30, 2]], rtol=1e-13)  # sums of a matrix product may be in another order
-    again = model.sample(prompts(np.arange(40)), seed=5, scratch=NOWHERE).arrays["x"]
+    again = model.sample(prompts(np.arange(40)), seed=5, scratch=NOWHERE).rows.arrays["x"]
     assert (again == whole).all()
-    assert (model.sample(prompts(np.arange(40)), seed=6, scratch=NOWHERE).arrays["x"] != whole).all()
+    assert (model.sample(prompts(np.arange(40)), seed=6, scratch=NOWHERE).rows.arrays["x"] != whole).all()
 
 
 def test_samples_have_the_models_mean_and_covariance() -> None:
@@ -142,7 +142,7 @@ def test_samples_have_the_models_mean_and_covariance() -> None:
     model = made(plain)
     covariance = np.array([[[4, 1, 0], [1, 2, -0.5], [0, -0.5, 1.0]], np.diag([1.0, 0, 9])])
     model.restore({"mean": np.array([[5.0, 0, -5], [0, 1, 2]]), "covariance": covariance})
-    x = model.sample(prompts(np.arange(100_000)), seed=0, scratch=NOWHERE).arrays["x"]
+    x = model.sample(prompts(np.arange(100_000)), seed=0, scratch=NOWHERE).rows.arrays["x"]
     for trial in range(2):
         np.testing.assert_allclose(x[:, trial].mean(axis=0), model.state()["mean"][trial], atol=0.04)
         np.testing.assert_allclose(np.cov(x[:, trial].T), covariance[trial], atol=0.12)
@@ -153,8 +153,9 @@ def test_rows_that_are_only_shown_are_not_counted() -> None:
     model = made(plain)
     model.fit(real(plain)["train"], seed=0, scratch=NOWHERE)
     shown = Dataset({"stream": np.arange(5), "extra": np.arange(5) > 2}, np.zeros(5, np.int32))
-    assert len(model.sample(shown, seed=0, scratch=NOWHERE)) == 5
-    assert model.facts == {"sample_rows": 3}
+    outcome = model.sample(shown, seed=0, scratch=NOWHERE)
+    assert len(outcome.rows) == 5
+    assert outcome.facts == {"sample_rows": 3}
 
 
 # --- against theory ---------------------------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ def test_generations_are_what_theory_says(policy: str, unbiased: bool) -> None:
     n, steps = 10, 10
     plain = tree(n=n, trials=20_000, gaussian__unbiased=unbiased, data__blobs__spread=2.0, data__eval_rows=5)
     model = chain(plain, steps - 1, policy)
-    model.measure(real(plain)["test"])
+    facts = model.measure(real(plain)["test"]).facts
     rule = "accumulate" if policy == "accumulate" else "replace"
     said = theory(n=n, refits=steps, unbiased=unbiased, policy=rule)
     expected = {
@@ -179,21 +180,21 @@ def test_generations_are_what_theory_says(policy: str, unbiased: bool) -> None:
     }
     for name, value in expected.items():
         if value is not None:
-            assert abs(model.facts[name] - value) < 4.5 * model.facts[f"{name}_se"], name
-            assert model.facts[f"{name}_se"] < 0.04 * max(abs(value), 0.5), "the test would pass for anything"
+            assert abs(facts[name] - value) < 4.5 * facts[f"{name}_se"], name
+            assert facts[f"{name}_se"] < 0.04 * max(abs(value), 0.5), "the test would pass for anything"
 
 
 def test_generations_in_three_dimensions_are_what_theory_says() -> None:
     n, steps, d = 20, 8, 3
     plain = tree(n=n, d=d, trials=2_000, gaussian__unbiased=True, data__eval_rows=5)
     model = chain(plain, steps - 1, "keep-0")
-    model.measure(real(plain)["test"])
+    facts = model.measure(real(plain)["test"]).facts
     said = theory(n=n, refits=steps, unbiased=True, d=d)
     assert said.log_determinant is not None
-    assert model.facts["log_det"] == pytest.approx(said.log_determinant, abs=0.15)
-    assert abs(model.facts["mean_shift_squared"] - said.mean_error) < 4 * model.facts["mean_shift_squared_se"]
-    assert abs(model.facts["variance"] - said.variance) < 4 * model.facts["variance_se"]
-    assert model.facts["w2_squared"] > said.wasserstein_lower
+    assert facts["log_det"] == pytest.approx(said.log_determinant, abs=0.15)
+    assert abs(facts["mean_shift_squared"] - said.mean_error) < 4 * facts["mean_shift_squared_se"]
+    assert abs(facts["variance"] - said.variance) < 4 * facts["variance_se"]
+    assert facts["w2_squared"] > said.wasserstein_lower
 
 
 # --- measures ---------------------------------------------------------------------------------------------------------
@@ -205,7 +206,8 @@ def test_measures_against_the_slow_way() -> None:
     model = made(plain)
     parts = real(plain)
     model.fit(parts["train"].take(np.arange(30)), seed=0, scratch=NOWHERE)
-    kept = model.measure(parts["test"])
+    outcome = model.measure(parts["test"])
+    kept, facts = outcome.rows, outcome.facts
     state = model.state()
     truth = np.array([10.0, 1.0])  # 1 + 3², 1
     values = state["covariance"] / np.sqrt(np.outer(truth, truth))
@@ -220,9 +222,9 @@ def test_measures_against_the_slow_way() -> None:
         "w2_squared": np.array(distance),
     }
     for name, found in slow.items():
-        assert model.facts[name] == pytest.approx(found.mean(), rel=1e-9), name
-        assert model.facts[f"{name}_se"] == pytest.approx(found.std(ddof=1) / 2, rel=1e-9), name
-    assert model.facts["log_det"] == pytest.approx(np.mean([math.log(np.linalg.det(v)) for v in values]))
+        assert facts[name] == pytest.approx(found.mean(), rel=1e-9), name
+        assert facts[f"{name}_se"] == pytest.approx(found.std(ddof=1) / 2, rel=1e-9), name
+    assert facts["log_det"] == pytest.approx(np.mean([math.log(np.linalg.det(v)) for v in values]))
     x = parts["test"].arrays["x"]
     losses = np.zeros(len(x))
     for trial in range(4):
@@ -230,7 +232,7 @@ def test_measures_against_the_slow_way() -> None:
         squares = np.einsum("ri,ij,rj->r", off, np.linalg.inv(covariance), off)
         losses += (squares + math.log(np.linalg.det(2 * math.pi * covariance))) / 8
     np.testing.assert_allclose(model.score(parts["test"]), losses, rtol=1e-9)
-    assert model.facts["test_loss"] == pytest.approx(losses.mean())
+    assert facts["test_loss"] == pytest.approx(losses.mean())
     assert (kept.arrays["mean"] == state["mean"]).all()
 
 
@@ -238,9 +240,9 @@ def test_one_trial_has_no_standard_errors() -> None:
     plain = tree(trials=1)
     model = made(plain)
     model.fit(real(plain)["train"], seed=0, scratch=NOWHERE)
-    model.measure(real(plain)["test"])
-    assert not [name for name in model.facts if name.endswith("_se")]
-    assert {*NAMES, "test_loss", "collapsed_share"} == model.facts.keys()
+    facts = model.measure(real(plain)["test"]).facts
+    assert not [name for name in facts if name.endswith("_se")]
+    assert {*NAMES, "test_loss", "collapsed_share"} == facts.keys()
 
 
 # --- where variances are gone -----------------------------------------------------------------------------------------
@@ -254,11 +256,11 @@ def test_a_collapse_to_a_point_stays_finite(n: int, d: int) -> None:
     with np.errstate(all="raise", under="ignore"):
         for generations in (0, 20, 2500):
             model = chain(plain, generations, "keep-0")
-            model.measure(test)
-            assert all(math.isfinite(value) for value in model.facts.values()), generations
-            assert model.facts["log_variance"] > math.log(TINY) - 1e-9
-    assert model.facts["collapsed_share"] == 1
-    assert model.facts["variance"] < 1e-20
+            facts = model.measure(test).facts
+            assert all(math.isfinite(value) for value in facts.values()), generations
+            assert facts["log_variance"] > math.log(TINY) - 1e-9
+    assert facts["collapsed_share"] == 1
+    assert facts["variance"] < 1e-20
 
 
 def test_of_trials_only_the_singular_ones_take_the_other_way() -> None:
@@ -266,9 +268,9 @@ def test_of_trials_only_the_singular_ones_take_the_other_way() -> None:
     healthy, model, other = np.array([[2.0, 0.5], [0.5, 1.0]]), made(plain), made(plain)
     model.restore({"mean": np.zeros((2, 2)), "covariance": np.stack([healthy, np.zeros((2, 2))])})
     other.restore({"mean": np.zeros((2, 2)), "covariance": np.stack([healthy, healthy])})
-    x = model.sample(prompts(np.arange(9)), seed=1, scratch=NOWHERE).arrays["x"]
+    x = model.sample(prompts(np.arange(9)), seed=1, scratch=NOWHERE).rows.arrays["x"]
     assert (x[:, 1] == 0).all()
-    assert (x[:, 0] == other.sample(prompts(np.arange(9)), seed=1, scratch=NOWHERE).arrays["x"][:, 0]).all()
+    assert (x[:, 0] == other.sample(prompts(np.arange(9)), seed=1, scratch=NOWHERE).rows.arrays["x"][:, 0]).all()
 
 
 # --- the source, the state, what is refused ---------------------------------------------------------------------------
@@ -288,7 +290,7 @@ def test_more_real_rows_begin_with_the_same_ones_and_parts_share_nothing() -> No
 @pytest.mark.parametrize(("count", "d"), [(1, 3), (2, 2), (3, 2), (5, 3), (4, 1)])
 def test_the_truth_of_blobs_is_that_of_their_rows(count: int, d: int) -> None:
     plain = tree(n=60_000, d=d, trials=1, data__blobs__centers=count, data__blobs__spread=0.5)
-    mean, variance = blobs.truth(plain["data"]["blobs"])
+    mean, variance = blobs.truth(made(plain).settings.blobs)
     x = real(plain)["train"].arrays["x"][:, 0]
     np.testing.assert_allclose(x.mean(axis=0), mean, atol=0.06)
     np.testing.assert_allclose(np.cov(x.T).reshape(d, d), np.diag(variance), atol=0.1)
@@ -300,7 +302,7 @@ def test_a_saved_model_is_the_same_model(tmp_path: Path) -> None:
     model.fit(real(plain)["train"], seed=0, scratch=NOWHERE)
     model.save(tmp_path)
     other.load(tmp_path)
-    one, two = (m.sample(prompts(np.arange(5)), seed=1, scratch=NOWHERE).arrays["x"] for m in (model, other))
+    one, two = (m.sample(prompts(np.arange(5)), seed=1, scratch=NOWHERE).rows.arrays["x"] for m in (model, other))
     assert (one == two).all()
 
 
@@ -331,10 +333,10 @@ def test_the_preset_is_the_notebook_and_theory_knows_every_value_left_out() -> N
     assert [one.data.rows for one in found.values()] == [10, 100, 500, 1000, 10_000]
     for name, one in found.items():
         plain = one.model_dump(mode="json")
-        Gaussian.resolve(plain)
+        Gaussian.resolve(one)
         assert one.loop.generations == (99 if name == "n10" else 999)
         assert (one.data.blobs.dimensions, one.gaussian.unbiased) == (1, False)
-        assert set(one.loop.policies) == {"keep-0", "accumulate"}
+        assert set(map(str, one.loop.policies)) == {"keep-0", "accumulate"}
         assert one.expect
         for entry in one.expect:
             assert entry.generation <= one.loop.generations

@@ -16,24 +16,23 @@ from support.trees import put
 from collapse_cli.config import Experiment, load, preset_path, read_toml, variant_experiments
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-from collapse_cli.learners import em, learner_class
+from collapse_cli.learners import Hints, em, learner_class, silent
 from collapse_cli.learners.gmm import GaussianMixture
 
 NOWHERE = Path("nowhere")
 EM: dict[str, Any] = {"components": 2, "tol": 1e-5, "max_iter": 300, "ridge": 1e-6, "seed": 0}
 
 
-def tree(n: int = 200, **more: Any) -> dict[str, Any]:
+def tree(n: int = 200, **more: Any) -> Experiment:
     """A resolved configuration; `more` are options of the sections by their dotted names."""
-    plain: dict[str, Any] = Experiment(learner="gmm", data={"source": "blobs", "rows": n}).model_dump(mode="json")
-    return put(plain, more)
+    return Experiment.model_validate(put({"learner": "gmm", "data": {"source": "blobs", "rows": n}}, more))
 
 
-def made(plain: dict[str, Any], kind: str = "train") -> GaussianMixture:
-    return GaussianMixture(GaussianMixture.params(plain, kind), {}, lambda *_: None)
+def made(plain: Experiment, kind: str = "train") -> GaussianMixture:
+    return GaussianMixture(GaussianMixture.params(plain, kind), Hints(), silent)
 
 
-def real(plain: dict[str, Any], seed: int = 0) -> dict[str, Dataset]:
+def real(plain: Experiment, seed: int = 0) -> dict[str, Dataset]:
     return made(plain, "data").real(seed)[0]
 
 
@@ -231,37 +230,39 @@ def test_samples_are_of_the_mixture_and_a_row_is_its_own() -> None:
             "fitted": np.zeros(3),
         }
     )
-    x = model.sample(prompts(np.arange(60_000)), seed=1, scratch=NOWHERE).arrays["x"]
+    x = model.sample(prompts(np.arange(60_000)), seed=1, scratch=NOWHERE).rows.arrays["x"]
     which = np.where(x[:, 1] > 12, 2, np.where(x[:, 0] > 6, 1, 0))
     np.testing.assert_allclose(np.bincount(which) / len(x), [0.2, 0.5, 0.3], atol=0.01)
     for k, covariance in enumerate(covariances):
         np.testing.assert_allclose(np.cov(x[which == k].T), covariance, atol=0.08)
-    few = model.sample(prompts(np.array([700, 3, 12])), seed=1, scratch=NOWHERE)
+    outcome = model.sample(prompts(np.array([700, 3, 12])), seed=1, scratch=NOWHERE)
+    few, facts = outcome.rows, outcome.facts
     np.testing.assert_allclose(few.arrays["x"], x[[700, 3, 12]], rtol=1e-12)
-    assert model.facts == {"sample_rows": 3}
-    assert (model.sample(prompts(np.arange(9)), seed=2, scratch=NOWHERE).arrays["x"] != x[:9]).all()
+    assert facts == {"sample_rows": 3}
+    assert (model.sample(prompts(np.arange(9)), seed=2, scratch=NOWHERE).rows.arrays["x"] != x[:9]).all()
 
 
 # --- the learner ------------------------------------------------------------------------------------------------------
 
 
-def chain(plain: dict[str, Any], generations: int) -> list[dict[str, Any]]:
+def chain(plain: Experiment, generations: int) -> list[dict[str, Any]]:
     """Measures of each generation under full replacement; a new learner for each verb, as stages have them."""
     parts = real(plain)
     corpus, state, first, found = parts["train"], None, None, []
     for generation in range(generations + 1):
         model = made(plain)
-        if state is not None and plain["loop"]["init"] == "previous":
+        if state is not None and plain.loop.init == "previous":
             model.restore(state)
         model.fit(corpus, seed=generation, scratch=NOWHERE)
         state = model.state()
         judge, sampler = made(plain, "eval"), made(plain, "sample")
         judge.restore(state)
         sampler.restore(state)
-        kept = judge.measure(parts["test"], first)
+        outcome = judge.measure(parts["test"], first)
+        kept = outcome.rows
         first = first or kept
-        found.append(judge.facts)
-        corpus = sampler.sample(prompts(np.arange(len(corpus))), seed=generation, scratch=NOWHERE)
+        found.append(outcome.facts)
+        corpus = sampler.sample(prompts(np.arange(len(corpus))), seed=generation, scratch=NOWHERE).rows
     return found
 
 
@@ -305,14 +306,14 @@ def test_a_saved_model_is_the_same_model(tmp_path: Path) -> None:
     plain = tree()
     model, other = made(plain), made(plain, "eval")
     parts = real(plain)
-    model.fit(parts["train"], seed=0, scratch=NOWHERE)
-    assert model.facts["train_loss"] == pytest.approx(model.score(parts["train"]).mean(), rel=1e-12)
+    model_facts = model.fit(parts["train"], seed=0, scratch=NOWHERE)
+    assert model_facts["train_loss"] == pytest.approx(model.score(parts["train"]).mean(), rel=1e-12)
     model.save(tmp_path)
     other.load(tmp_path)
-    model.measure(parts["test"])
-    other.measure(parts["test"])
-    assert model.facts == other.facts
-    assert other.facts["iterations"] > 1
+    model_facts = model.measure(parts["test"]).facts
+    other_facts = other.measure(parts["test"]).facts
+    assert model_facts == other_facts
+    assert other_facts["iterations"] > 1
 
 
 def test_what_is_wrong_is_said() -> None:
@@ -333,8 +334,8 @@ def test_the_presets_are_the_notebook(name: str) -> None:
     written = read_toml(preset_path(name))
     found = variant_experiments(written, name) or {"": load(written, name)}
     for one in found.values():
-        GaussianMixture.resolve(one.model_dump(mode="json"))
-        assert (one.loop.generations, one.loop.policies, one.data.blobs.dimensions) == (2050, ("keep-0",), 2)
+        GaussianMixture.resolve(one)
+        assert (one.loop.generations, *map(str, one.loop.policies), one.data.blobs.dimensions) == (2050, "keep-0", 2)
         assert (one.gmm.components, one.gmm.tol, one.gmm.max_iter, one.gmm.start) == (2, 1e-5, 2000, "kmeans")
         (ridge,) = {one.gmm.ridge, Reference().reg_covar}
         assert ridge == 1e-6

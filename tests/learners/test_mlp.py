@@ -11,7 +11,7 @@ from support.idx import random_set, write_set
 
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-from collapse_cli.learners import nets
+from collapse_cli.learners import Facts, Hints, nets
 from collapse_cli.learners.mlp import Mlp, TwoLayers
 
 SMALL = {"width": 12, "epochs": 3, "batch_size": 32}
@@ -23,11 +23,16 @@ def labelled(count: int, seed: int = 0, pixels: int = 20) -> Dataset:
     return Dataset({"x": x, "y": np.eye(10, dtype=np.float32)[x[:, :10].argmax(1)]}, np.zeros(count, np.int32))
 
 
-def fitted(data: Dataset, scratch: Path, seed: int = 1, hints: Any = None, **settings: Any) -> Any:
+def trained(
+    data: Dataset, scratch: Path, seed: int = 1, encoded: Path | None = None, **settings: Any
+) -> tuple[Any, Facts]:
     scratch.mkdir(exist_ok=True)
-    mlp = imagery.made("mlp", imagery.tree_of("mlp", **(SMALL | settings)), hints)
-    mlp.fit(data, seed=seed, scratch=scratch)
-    return mlp
+    mlp = imagery.made("mlp", imagery.experiment_of("mlp", **(SMALL | settings)), encoded)
+    return mlp, mlp.fit(data, seed=seed, scratch=scratch)
+
+
+def fitted(data: Dataset, scratch: Path, **more: Any) -> Any:
+    return trained(data, scratch, **more)[0]
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +55,18 @@ def test_score_and_measures_are_those_of_numpy(small: Any) -> None:
     found = outputs(small.state(), test.arrays["x"])
     errors = ((found - test.arrays["y"]) ** 2).mean(1)
     np.testing.assert_allclose(small.score(test), errors, rtol=1e-4)
-    rows = small.measure(test)
+    outcome = small.measure(test)
+    rows, facts = outcome.rows, outcome.facts
     np.testing.assert_array_equal(rows.arrays["loss"], small.score(test))
-    assert small.facts["test_loss"] == pytest.approx(errors.mean(), rel=1e-5)
-    assert small.facts["error"] == pytest.approx(errors.mean(), rel=1e-5)
-    assert small.facts["accuracy"] == (found.argmax(1) == test.arrays["y"].argmax(1)).mean()
+    assert facts["test_loss"] == pytest.approx(errors.mean(), rel=1e-5)
+    assert facts["error"] == pytest.approx(errors.mean(), rel=1e-5)
+    assert facts["accuracy"] == (found.argmax(1) == test.arrays["y"].argmax(1)).mean()
 
 
 def test_training_is_adamw_by_hand_on_gradients_by_hand(tmp_path: Path) -> None:
     """Two epochs in NumPy, in float64: backpropagation through two layers, and AdamW as its paper has it."""
     data, lr, decay = labelled(50), 1e-2, 0.1
-    mlp = fitted(data, tmp_path, seed=4, epochs=2, lr=lr, weight_decay=decay)
+    mlp, facts = trained(data, tmp_path, seed=4, epochs=2, lr=lr, weight_decay=decay)
     start: Any = nets.start(lambda: TwoLayers(20, 12), 4)
     w = {name: value.numpy().astype(np.float64) for name, value in start.state_dict().items()}
     first, second, step, losses = dict.fromkeys(w, 0.0), dict.fromkeys(w, 0.0), 0, []
@@ -89,28 +95,29 @@ def test_training_is_adamw_by_hand_on_gradients_by_hand(tmp_path: Path) -> None:
                 change = first[name] / (1 - 0.9**step) / (np.sqrt(second[name] / (1 - 0.999**step)) + 1e-8)
                 w[name] = w[name] * (1 - lr * decay) - lr * change
         losses.append(total / 50)
-    assert mlp.facts["train_loss"] == pytest.approx(losses[-1], rel=1e-4)
+    assert facts["train_loss"] == pytest.approx(losses[-1], rel=1e-4)
     for name, array in mlp.state().items():
         np.testing.assert_allclose(array, w[name], rtol=1e-3, atol=1e-5)
 
 
 def test_it_learns_what_can_be_learned(tmp_path: Path) -> None:
     mlp = fitted(labelled(2000), tmp_path, width=64, epochs=20, lr=5e-3)
-    mlp.measure(labelled(500, seed=1))
-    assert mlp.facts["accuracy"] > 0.7
-    assert mlp.facts["error"] < 0.07  # 0.09 is that of always answering with the shares
+    facts = mlp.measure(labelled(500, seed=1)).facts
+    assert facts["accuracy"] > 0.7
+    assert facts["error"] < 0.07  # 0.09 is that of always answering with the shares
 
 
 def test_synthetic_labels_are_outputs_or_one_hot(small: Any, tmp_path: Path) -> None:
     data = labelled(300, seed=2)
-    soft = small.sample(imagery.prompts(data), seed=0, scratch=tmp_path)
+    outcome = small.sample(imagery.prompts(data), seed=0, scratch=tmp_path)
+    soft, facts = outcome.rows, outcome.facts
     expected = outputs(small.state(), data.arrays["x"])
     np.testing.assert_array_equal(soft.arrays["x"], data.arrays["x"])
     np.testing.assert_allclose(soft.arrays["y"], expected, atol=1e-5)
-    assert small.facts == {"sample_rows": 300}
-    hard = imagery.made("mlp", imagery.tree_of("mlp", **SMALL, labels="hard"))
+    assert facts == {"sample_rows": 300}
+    hard = imagery.made("mlp", imagery.experiment_of("mlp", **SMALL, labels="hard"))
     hard.restore(small.state())
-    made = hard.sample(imagery.prompts(data), seed=0, scratch=tmp_path)
+    made = hard.sample(imagery.prompts(data), seed=0, scratch=tmp_path).rows
     np.testing.assert_array_equal(made.arrays["y"], np.eye(10)[soft.arrays["y"].argmax(1)])
     for one in (soft, made):
         assert one.arrays.keys() == data.arrays.keys()
@@ -120,11 +127,14 @@ def test_synthetic_labels_are_outputs_or_one_hot(small: Any, tmp_path: Path) -> 
 
 def test_a_label_does_not_depend_on_the_rows_beside_it_nor_on_the_seed(small: Any, tmp_path: Path) -> None:
     data = labelled(300, seed=2)
-    whole = small.sample(imagery.prompts(data), seed=0, scratch=tmp_path).arrays["y"]
+    whole = small.sample(imagery.prompts(data), seed=0, scratch=tmp_path).rows.arrays["y"]
     some = np.array([299, 3])
-    few = small.sample(imagery.prompts(data.take(some), some), seed=1, scratch=tmp_path).arrays["y"]
+    few = small.sample(imagery.prompts(data.take(some), some), seed=1, scratch=tmp_path).rows.arrays["y"]
     np.testing.assert_allclose(few, whole[some], atol=1e-6)
-    assert small.sample(imagery.prompts(data.take(some[:0])), seed=1, scratch=tmp_path).arrays["y"].shape == (0, 10)
+    assert small.sample(imagery.prompts(data.take(some[:0])), seed=1, scratch=tmp_path).rows.arrays["y"].shape == (
+        0,
+        10,
+    )
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_others(small: Any, tmp_path: Path) -> None:
@@ -140,18 +150,18 @@ def test_the_same_seed_gives_the_same_bits_and_another_others(small: Any, tmp_pa
 def test_a_killed_training_is_taken_up_to_the_same_bits(tmp_path: Path, select: str) -> None:
     data = labelled(100)
     labelled(30, seed=9).save(tmp_path / "valid.safetensors")
-    hints, tree = {"encoded": tmp_path}, imagery.tree_of("mlp", **(SMALL | {"epochs": 6, "lr": 0.3, "select": select}))
-    through = imagery.made("mlp", tree, hints)
+    tree = imagery.experiment_of("mlp", **(SMALL | {"epochs": 6, "lr": 0.3, "select": select}))
+    through = imagery.made("mlp", tree, tmp_path)
     (tmp_path / "a").mkdir()
-    through.fit(data, seed=1, scratch=tmp_path / "a")
-    killed = Mlp(Mlp.params(tree, "train"), hints, imagery.KilledAfter(4))
+    through_facts = through.fit(data, seed=1, scratch=tmp_path / "a")
+    killed = Mlp(Mlp.params(tree, "train"), Hints(encoded=tmp_path), imagery.KilledAfter(4))
     (tmp_path / "b").mkdir()
     with pytest.raises(imagery.Killed):
         killed.fit(data, seed=1, scratch=tmp_path / "b")
-    resumed = imagery.made("mlp", tree, hints)
-    resumed.fit(data, seed=1, scratch=tmp_path / "b")
+    resumed = imagery.made("mlp", tree, tmp_path)
+    resumed_facts = resumed.fit(data, seed=1, scratch=tmp_path / "b")
     assert same(resumed.state(), through.state())
-    assert resumed.facts == through.facts
+    assert resumed_facts == through_facts
 
 
 def test_selection_keeps_the_epoch_with_the_lowest_validation_error(tmp_path: Path) -> None:
@@ -160,7 +170,7 @@ def test_selection_keeps_the_epoch_with_the_lowest_validation_error(tmp_path: Pa
     valid.save(tmp_path / "valid.safetensors")
     ends = [fitted(data, tmp_path / str(epochs), epochs=epochs, lr=0.3) for epochs in range(1, 8)]
     errors = [float(end.score(valid).mean()) for end in ends]
-    kept = fitted(data, tmp_path / "v", hints={"encoded": tmp_path}, epochs=7, lr=0.3, select="valid")
+    kept = fitted(data, tmp_path / "v", encoded=tmp_path, epochs=7, lr=0.3, select="valid")
     best = int(np.argmin(errors))
     assert best < 6
     assert same(kept.state(), ends[best].state())
@@ -168,31 +178,31 @@ def test_selection_keeps_the_epoch_with_the_lowest_validation_error(tmp_path: Pa
 
 def test_selection_needs_validation_images(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"mlp\.select = valid, but no validation images were put aside"):
-        fitted(labelled(50), tmp_path, hints={"encoded": tmp_path}, select="valid")
-    facts = imagery.encoded("mlp", imagery.tree_of("mlp", select="valid"), tmp_path / "digits")
+        fitted(labelled(50), tmp_path, encoded=tmp_path, select="valid")
+    facts = imagery.encoded("mlp", imagery.experiment_of("mlp", select="valid"), tmp_path / "digits")
     assert facts["splits"]["valid"]["rows"] == 144
     assert facts["splits"]["train"]["rows"] == 1294
-    facts = imagery.encoded("mlp", imagery.tree_of("mlp"), tmp_path / "all")
+    facts = imagery.encoded("mlp", imagery.experiment_of("mlp"), tmp_path / "all")
     assert "valid" not in facts["splits"]
 
 
 def test_steps_stand_in_for_epochs(tmp_path: Path) -> None:
     """64 rows in batches of 32 are two steps an epoch; 9 steps are four epochs, 1 step is one."""
     for rows, steps, epochs in ((64, 9, 4), (64, 1, 1), (20, 9, 9), (64, 0, 3)):
-        mlp = fitted(labelled(rows), tmp_path / f"{rows}-{steps}", steps=steps)
-        assert mlp.facts["epochs"] == epochs
+        _, facts = trained(labelled(rows), tmp_path / f"{rows}-{steps}", steps=steps)
+        assert facts["epochs"] == epochs
 
 
 def test_a_size_is_the_width_and_nothing_else() -> None:
-    tree = imagery.tree_of("mlp")
+    tree = imagery.experiment_of("mlp")
     sized = Mlp.sized(tree, 77)
-    assert sized["mlp"]["width"] == 77
-    assert Mlp.sized(sized, tree["mlp"]["width"]) == tree
-    assert tree["mlp"]["width"] != 77
+    assert sized.mlp.width == 77
+    assert Mlp.sized(sized, tree.mlp.width) == tree
+    assert tree.mlp.width != 77
     for width in (77, 200):
         resolved = Mlp.resolve(Mlp.sized(tree, width))
         assert resolved.parameters == 64 * width + width + width * 10 + 10
-    assert Mlp.resolve(tree).tree["data"]["sha256"]
+    assert Mlp.resolve(tree).config.data.sha256
 
 
 def test_labels_of_more_than_ten_classes_are_refused(tmp_path: Path) -> None:
@@ -200,17 +210,17 @@ def test_labels_of_more_than_ten_classes_are_refused(tmp_path: Path) -> None:
     labels[7] = 10
     write_set(tmp_path / "m", "train", pixels, labels)
     with pytest.raises(InputError, match=r"has a label 10; the learner mlp takes 0\.\.9"):
-        Mlp.resolve(imagery.tree_of("mlp", source=str(tmp_path / "m")))
+        Mlp.resolve(imagery.experiment_of("mlp", source=str(tmp_path / "m")))
 
 
 def test_saved_and_loaded_it_is_the_same_and_is_trained_on(small: Any, tmp_path: Path) -> None:
     small.save(tmp_path)
-    loaded = imagery.made("mlp", imagery.tree_of("mlp", **SMALL))
+    loaded = imagery.made("mlp", imagery.experiment_of("mlp", **SMALL))
     loaded.load(tmp_path)
     assert same(loaded.state(), small.state())
-    loaded.fit(labelled(100), seed=1, scratch=tmp_path)
-    new = fitted(labelled(100), tmp_path / "new")
-    assert loaded.facts["train_loss"] < new.facts["train_loss"]
+    loaded_facts = loaded.fit(labelled(100), seed=1, scratch=tmp_path)
+    _, new_facts = trained(labelled(100), tmp_path / "new")
+    assert loaded_facts["train_loss"] < new_facts["train_loss"]
 
 
 def test_a_loss_that_is_not_finite_ends_training_in_one_line(tmp_path: Path) -> None:
@@ -222,7 +232,7 @@ def test_a_loss_that_is_not_finite_ends_training_in_one_line(tmp_path: Path) -> 
 
 def test_bad_labels_cost_accuracy_on_real_mnist_and_more_of_them_more(shared_data: Path, tmp_path: Path) -> None:
     """A network that learned from 200 images labels others; what is learned from those is worse than from the truth."""
-    tree = imagery.tree_of("mlp", source=str(shared_data / "mnist"), eval_rows=1000, width=100, steps=300)
+    tree = imagery.experiment_of("mlp", source=str(shared_data / "mnist"), eval_rows=1000, width=100, steps=300)
     imagery.encoded("mlp", tree, tmp_path)
     corpus, test = (Dataset.load(tmp_path / f"{name}.safetensors") for name in ("train", "test"))
     errors = {}
@@ -231,13 +241,13 @@ def test_bad_labels_cost_accuracy_on_real_mnist_and_more_of_them_more(shared_dat
         (tmp_path / name).mkdir()
         mlp = imagery.made("mlp", tree)
         mlp.fit(data, seed=0, scratch=tmp_path / name)
-        mlp.measure(test)
-        errors[name] = mlp.facts["error"]
+        facts = mlp.measure(test).facts
+        errors[name] = facts["error"]
         return mlp
 
     generator = error_of(corpus.take(np.arange(200)), "generator")
     real, asked = corpus.take(np.arange(200, 2200)), corpus.take(np.arange(2200, 4200))
-    made = generator.sample(imagery.prompts(asked), seed=0, scratch=tmp_path)
+    made = generator.sample(imagery.prompts(asked), seed=0, scratch=tmp_path).rows
     error_of(real, "none")
     error_of(Dataset.concat([real.take(np.arange(1000)), made.take(np.arange(1000))]), "half")
     error_of(made, "all")

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from collapse_cli.config import Experiment, load, preset_path, read_toml
+from collapse_cli.config import Experiment, load, merge, preset_path, read_toml
 from collapse_cli.config.policies import Policy
 from collapse_cli.data import zipf
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.experiment import mixing
-from collapse_cli.learners import learner_class
+from collapse_cli.learners import Hints, learner_class, silent
 from collapse_cli.learners import ngram_counts as tables
 from collapse_cli.learners.ngram import NGram
 
@@ -57,6 +57,7 @@ def learner(
     temperature: float = 1.0,
     target: str = "continuation",
     about: Any = None,
+    floor: float = FLOOR,
 ) -> NGram:
     sample = {
         "prompts": prompts,
@@ -64,8 +65,8 @@ def learner(
         "new_tokens": new_tokens,
         "temperature": temperature,
     }
-    own = {"model": {"order": order, "floor": FLOOR}, "sample": sample, "target": target}
-    return NGram(own, {"about": about or {}}, lambda *_: None)
+    own = {"model": {"order": order, "floor": floor}, "sample": sample, "target": target}
+    return NGram(own, Hints(about=about or {}), silent)
 
 
 def fitted(corpus: Dataset, order: int = 2, **more: Any) -> NGram:
@@ -159,9 +160,10 @@ def test_losses_are_those_of_the_longest_context_seen(order: int) -> None:
 
 def test_training_loss_is_the_loss_on_the_corpus_and_never_the_floor() -> None:
     corpus = rows(np.random.default_rng(0).integers(0, 5, (30, 10)))
-    made = fitted(corpus, 3)
-    assert made.facts["train_loss"] == pytest.approx(made.score(corpus).mean(), rel=1e-12)
-    assert made.facts["train_loss"] < np.log(5)
+    made = learner(3)
+    facts = made.fit(corpus, seed=0, scratch=Path())
+    assert facts["train_loss"] == pytest.approx(made.score(corpus).mean(), rel=1e-12)
+    assert facts["train_loss"] < np.log(5)
 
 
 # --- draws ------------------------------------------------------------------------------------------------------------
@@ -180,7 +182,7 @@ def test_draws_have_the_exact_distribution(order: int, temperature: float) -> No
 
     made = fitted(corpus, order, prompt_tokens=2, new_tokens=2, temperature=temperature)
     start = prompts_of(rows(np.tile(prompt, (count, 1))))
-    got = Counter(map(tuple, made.sample(start, seed=4, scratch=Path()).arrays["tokens"].tolist()))
+    got = Counter(map(tuple, made.sample(start, seed=4, scratch=Path()).rows.arrays["tokens"].tolist()))
     exact = {(one, two): p * q for one, p in tempered(prompt).items() for two, q in tempered((*prompt, one)).items()}
     assert got.keys() <= exact.keys()
     found = [got[pair] for pair in exact]
@@ -191,19 +193,19 @@ def test_a_context_that_only_ends_rows_is_backed_off_from() -> None:
     """7 stands at row ends only: what follows it is drawn as if nothing were known."""
     corpus = rows([[1, 2, 7]] * 3)
     made = fitted(corpus, 3, prompt_tokens=3, new_tokens=1)
-    new = made.sample(prompts_of(rows([[1, 2, 7]] * 3000)), seed=0, scratch=Path()).arrays["tokens"]
+    new = made.sample(prompts_of(rows([[1, 2, 7]] * 3000)), seed=0, scratch=Path()).rows.arrays["tokens"]
     assert stats.chisquare(np.bincount(new[:, 0], minlength=8)[[1, 2, 7]]).pvalue > 0.001
 
 
 def test_rows_do_not_depend_on_those_beside_them() -> None:
     corpus = some_rows(20, 12, 5, 5, shortest=4)
     made = fitted(corpus, 3, prompt_tokens=4, new_tokens=6)
-    all_at_once = made.sample(prompts_of(corpus), seed=9, scratch=Path()).arrays["tokens"]
+    all_at_once = made.sample(prompts_of(corpus), seed=9, scratch=Path()).rows.arrays["tokens"]
     order = np.random.default_rng(0).permutation(20)
     for part in (order[:7], order[7:]):
-        alone = made.sample(prompts_of(corpus.take(part), stream=part), seed=9, scratch=Path())
+        alone = made.sample(prompts_of(corpus.take(part), stream=part), seed=9, scratch=Path()).rows
         np.testing.assert_array_equal(alone.arrays["tokens"], all_at_once[part])
-    other = made.sample(prompts_of(corpus), seed=10, scratch=Path()).arrays["tokens"]
+    other = made.sample(prompts_of(corpus), seed=10, scratch=Path()).rows.arrays["tokens"]
     assert (other != all_at_once).any()
 
 
@@ -211,7 +213,7 @@ def test_no_prompt_means_no_context() -> None:
     """`none`: the first token is drawn from the frequencies of tokens, whatever the rows hold."""
     corpus = rows([[0, 1]] * 10 + [[1, 0]] * 30)
     made = fitted(corpus, 2, prompts="none", new_tokens=2)
-    new = made.sample(prompts_of(rows([[0, 0]] * 4000)), seed=1, scratch=Path()).arrays["tokens"]
+    new = made.sample(prompts_of(rows([[0, 0]] * 4000)), seed=1, scratch=Path()).rows.arrays["tokens"]
     assert stats.chisquare(np.bincount(new[:, 0])).pvalue > 0.001  # 0 and 1 are equally frequent
     assert (new[:, 1] != new[:, 0]).all()
 
@@ -219,8 +221,8 @@ def test_no_prompt_means_no_context() -> None:
 def test_full_rows_have_their_prompt_before_them() -> None:
     corpus = some_rows(6, 5, 3, 2, shortest=2)
     made = fitted(corpus, 2, prompt_tokens=3, new_tokens=4, target="full")
-    new = made.sample(prompts_of(corpus), seed=1, scratch=Path())
-    plain = fitted(corpus, 2, prompt_tokens=3, new_tokens=4).sample(prompts_of(corpus), seed=1, scratch=Path())
+    new = made.sample(prompts_of(corpus), seed=1, scratch=Path()).rows
+    plain = fitted(corpus, 2, prompt_tokens=3, new_tokens=4).sample(prompts_of(corpus), seed=1, scratch=Path()).rows
     starts = np.minimum(corpus.arrays["lengths"], 3)
     np.testing.assert_array_equal(new.arrays["start"], starts)
     np.testing.assert_array_equal(new.arrays["lengths"], starts + 4)
@@ -234,14 +236,15 @@ def test_full_rows_have_their_prompt_before_them() -> None:
 def test_rows_that_are_only_shown_do_not_count() -> None:
     corpus = some_rows(5, 6, 3, 1, shortest=2)
     made = fitted(corpus)
-    new = made.sample(prompts_of(corpus, extra=[False, True, False, True, True]), seed=0, scratch=Path())
+    outcome = made.sample(prompts_of(corpus, extra=[False, True, False, True, True]), seed=0, scratch=Path())
+    new, facts = outcome.rows, outcome.facts
     counted = new.arrays["tokens"][[0, 2]]
-    assert (made.facts["sample_rows"], made.facts["sample_tokens"]) == (2, 16)
+    assert (facts["sample_rows"], facts["sample_tokens"]) == (2, 16)
     shares = np.bincount(counted.ravel()) / 16
     shares = shares[shares > 0]
-    assert made.facts["sample_entropy"] == pytest.approx(-(shares * np.log(shares)).sum())
-    made.sample(prompts_of(corpus.take(np.arange(0))), seed=0, scratch=Path())
-    assert made.facts["sample_rows"] == made.facts["sample_entropy"] == 0
+    assert facts["sample_entropy"] == pytest.approx(-(shares * np.log(shares)).sum())
+    facts = made.sample(prompts_of(corpus.take(np.arange(0))), seed=0, scratch=Path()).facts
+    assert facts["sample_rows"] == facts["sample_entropy"] == 0
 
 
 # --- generations ------------------------------------------------------------------------------------------------------
@@ -261,7 +264,7 @@ def test_what_is_lost_stays_lost_and_accumulating_loses_nothing(order: int, name
         model = fitted(corpus, order, new_tokens=8)
         support.append(set(decoded(model._tables, 0)))
         chosen = mixing.prompt_rows(policy, len(real), generation, seed, growing=False)
-        new = model.sample(prompts_of(real.take(chosen), stream=chosen), seed=seed + generation, scratch=Path())
+        new = model.sample(prompts_of(real.take(chosen), stream=chosen), seed=seed + generation, scratch=Path()).rows
         new = Dataset(new.arrays, np.full(len(new), generation, np.int32))
         made.append(new)
         synthetic = made if policy.accumulates else [new]
@@ -283,9 +286,9 @@ def test_types_are_lost_under_keep_0() -> None:
     corpus, shares = real, []
     for generation in range(6):
         model = fitted(corpus, 1, prompts="none", new_tokens=8, about=about_of(real))
-        model.measure(real)
-        shares.append(model.facts["vocabulary_share"])
-        corpus = model.sample(prompts_of(real), seed=generation, scratch=Path())
+        facts = model.measure(real).facts
+        shares.append(facts["vocabulary_share"])
+        corpus = model.sample(prompts_of(real), seed=generation, scratch=Path()).rows
     assert shares[0] == 1
     assert all(after <= before for before, after in pairwise(shares))
     assert shares[-1] < 0.6
@@ -308,7 +311,7 @@ def test_the_distance_from_the_truth_is_the_sum_over_contexts(order: int, offset
     corpus = rows(language.sample(240, 0).reshape(20, 12) + offset)
     test = rows(language.sample(96, 1).reshape(8, 12) + offset, [12, 12, 5, 1, 0, 12, 7, 2])
     made = fitted(corpus, order, about=about_of(corpus, language, offset))
-    made.measure(test)
+    facts = made.measure(test).facts
     slow, kls, model, true, missing = Slow(corpus, order), [], 0.0, 0.0, []
     for row, length in zip(test.arrays["tokens"].tolist(), test.arrays["lengths"].tolist(), strict=True):
         for at in range(1, length):
@@ -319,7 +322,6 @@ def test_the_distance_from_the_truth_is_the_sum_over_contexts(order: int, offset
             missing.append(p[dense == 0].sum())
             model += dense[language.tail].sum()
             true += p[language.tail].sum()
-    facts = made.facts
     assert facts["kl_truth"] == pytest.approx(np.mean(kls), rel=1e-9)
     assert facts["missing_mass"] == pytest.approx(np.mean(missing), abs=1e-12)
     assert facts["tail_mass_recall"] == pytest.approx(model / true, rel=1e-9)
@@ -332,21 +334,21 @@ def test_bigrams_of_much_text_are_near_the_truth() -> None:
     language = zipf.Language(vocabulary=8, rank=2, dependence=1.0)
     corpus = rows(language.sample(2**17, 0).reshape(-1, 64))
     made = fitted(corpus, 2, about=about_of(corpus, language))
-    made.measure(rows(language.sample(2**12, 1).reshape(-1, 64)))
-    assert 0 < made.facts["kl_truth"] < 3 * 8 * 7 / 2 / 2**17
-    assert made.facts["missing_mass"] == pytest.approx(0, abs=1e-12)
+    facts = made.measure(rows(language.sample(2**12, 1).reshape(-1, 64))).facts
+    assert 0 < facts["kl_truth"] < 3 * 8 * 7 / 2 / 2**17
+    assert facts["missing_mass"] == pytest.approx(0, abs=1e-12)
 
 
 def test_measures_of_a_text() -> None:
     corpus = rows([[0, 1, 0, 1], [0, 1, 1, 2]])
     made = fitted(corpus, 2, about=about_of(corpus))
     test = rows([[0, 1, 2, 9], [2, 2, 0, 0]], [4, 1])
-    result = made.measure(test, None)
+    outcome = made.measure(test, None)
+    result, facts = outcome.rows, outcome.facts
     # after 0: 1, 1, 1; after 1: 0, 1, 2; after 2 nothing ever followed, so frequencies: 0 is 3 of 8, 1 is 4, 2 once
     losses = np.array([-np.log(1.0), -np.log(1 / 3), -np.log(FLOOR)])
     np.testing.assert_allclose(result.arrays["nll"], [losses.sum(), 0], atol=1e-12)
     np.testing.assert_array_equal(result.arrays["predicted"], [3, 0])
-    facts = made.facts
     assert facts["nll"] == facts["test_loss"] == pytest.approx(losses.mean())
     assert facts["bits_per_byte"] == pytest.approx(losses.mean() * 100 / 400 / np.log(2))
     assert (facts["unseen_share"], facts["vocabulary_share"]) == (pytest.approx(1 / 3), 1)
@@ -363,11 +365,9 @@ def test_what_hangs_on_the_floor_says_so_and_what_does_not_stays(floor: float) -
     test = rows(language.sample(96, 1).reshape(12, 8))
     facts = []
     for one in (FLOOR, floor):
-        made = learner(2, about=about_of(corpus, language))
-        made.settings["model"]["floor"] = one
+        made = learner(2, about=about_of(corpus, language), floor=one)
         made.fit(corpus, seed=0, scratch=Path())
-        made.measure(test)
-        facts.append(made.facts)
+        facts.append(made.measure(test).facts)
     usual, other = facts
     assert 0 < usual["unseen_share"] < 1
     for name in ("unseen_share", "missing_mass", "seen_nll", "seen_perplexity"):
@@ -384,9 +384,9 @@ def test_what_hangs_on_the_floor_says_so_and_what_does_not_stays(floor: float) -
 def test_of_nothing_seen_there_is_no_perplexity_without_a_floor() -> None:
     corpus = rows([[0, 1, 0, 1]])
     made = fitted(corpus, 2, about=about_of(corpus))
-    made.measure(rows([[7, 8, 9]]))
-    assert made.facts["unseen_share"] == 1
-    assert made.facts["seen_nll"] is made.facts["seen_perplexity"] is None
+    facts = made.measure(rows([[7, 8, 9]])).facts
+    assert facts["unseen_share"] == 1
+    assert facts["seen_nll"] is facts["seen_perplexity"] is None
 
 
 def test_the_first_number_of_ngrams_is_what_has_no_probability_and_tables_state_the_floor() -> None:
@@ -423,11 +423,11 @@ def test_a_saved_model_is_the_same_model(tmp_path: Path, order: int) -> None:
     made.save(tmp_path)
     again.load(tmp_path)
     np.testing.assert_array_equal(made.score(test), again.score(test))
-    drawn = [one.sample(prompts_of(corpus), seed=3, scratch=tmp_path).arrays["tokens"] for one in (made, again)]
+    drawn = [one.sample(prompts_of(corpus), seed=3, scratch=tmp_path).rows.arrays["tokens"] for one in (made, again)]
     np.testing.assert_array_equal(*drawn)
 
 
-def resolved(**more: Any) -> dict[str, Any]:
+def experiment(**more: Any) -> Experiment:
     tree: dict[str, Any] = {
         "learner": "ngram",
         "data": {
@@ -437,39 +437,39 @@ def resolved(**more: Any) -> dict[str, Any]:
         },
         "sample": {"prompt_tokens": 1, "new_tokens": 16, "decode": {"beams": 1, "temperature": 1.0}},
     }
-    return Experiment.model_validate({**tree, **more}).model_dump(mode="json")
+    return Experiment.model_validate({**tree, **more})
 
 
 def test_a_text_goes_through_all_verbs(tmp_path: Path) -> None:
-    found = NGram.resolve(resolved())
-    assert found.tree["model"]["tokenizer"] == "words"
-    assert found.tree["data"]["sha256"]
+    found = NGram.resolve(experiment())
+    assert found.config.model.tokenizer == "words"
+    assert found.config.data.sha256
     assert found.parameters == 17 + 17**2
-    reader = NGram(NGram.params(found.tree, "data"), found.hints, lambda *_: None)
-    reader.encode(tmp_path, seed=0)
-    assert reader.facts["types"] == 16
-    hints = {"encoded": tmp_path, "about": reader.facts}
+    reader = NGram(NGram.params(found.config, "data"), found.hints, silent)
+    reader_facts = reader.encode(tmp_path, seed=0)
+    assert reader_facts["types"] == 16
+    hints = Hints(encoded=tmp_path, about=reader_facts)
     train, test = (Dataset.load(tmp_path / f"{name}.safetensors") for name in ("train", "test"))
     assert len(Dataset.load(tmp_path / "reserve.safetensors")) == 0
-    makers = {
-        kind: NGram(NGram.params(found.tree, kind), hints, lambda *_: None) for kind in ("train", "sample", "eval")
-    }
+    makers = {kind: NGram(NGram.params(found.config, kind), hints, silent) for kind in ("train", "sample", "eval")}
     makers["train"].fit(train, seed=0, scratch=tmp_path)
     for kind in ("sample", "eval"):
         makers[kind].restore(makers["train"].state())
-    new = makers["sample"].sample(prompts_of(train), seed=0, scratch=tmp_path)
+    new = makers["sample"].sample(prompts_of(train), seed=0, scratch=tmp_path).rows
     assert Dataset.concat([train, new]).arrays["tokens"].shape == (2 * len(train), 16)
-    makers["eval"].measure(test)
-    assert 0 < makers["eval"].facts["kl_truth"] < 1
+    facts = makers["eval"].measure(test).facts
+    assert 0 < facts["kl_truth"] < 1
 
 
 def test_what_a_stage_depends_on() -> None:
     """Sampling depends on how it is sampled; counting and scoring on the section alone."""
-    tree = NGram.resolve(resolved()).tree
-    other = {**tree, "sample": {**tree["sample"], "new_tokens": 8}, "train": {**tree["train"], "epochs": 99}}
+    config = NGram.resolve(experiment()).config
+    other = load(
+        merge(config.model_dump(mode="json"), {"sample": {"new_tokens": 8}, "train": {"epochs": 99}}), "the test"
+    )
     for kind in ("data", "train", "eval"):
-        assert NGram.params(tree, kind) == NGram.params(other, kind)
-    assert NGram.params(tree, "sample") != NGram.params(other, "sample")
+        assert NGram.params(config, kind) == NGram.params(other, kind)
+    assert NGram.params(config, "sample") != NGram.params(other, "sample")
 
 
 def test_it_is_found_by_its_name() -> None:
@@ -478,9 +478,9 @@ def test_it_is_found_by_its_name() -> None:
 
 def test_the_preset_shows_three_policies_on_a_known_language() -> None:
     config = load(read_toml(preset_path("ngram-zipf")), "ngram-zipf")
-    found = NGram.resolve(config.model_dump(mode="json"))
-    assert config.loop.policies == ("keep-0", "keep-10", "accumulate")
-    assert found.tree["model"]["tokenizer"] == "words"
+    found = NGram.resolve(config)
+    assert [str(policy) for policy in config.loop.policies] == ["keep-0", "keep-10", "accumulate"]
+    assert found.config.model.tokenizer == "words"
     blocks = config.data.zipf.train_tokens // config.data.block_size
     assert config.data.rows < blocks
 
@@ -500,19 +500,18 @@ def test_the_preset_shows_three_policies_on_a_known_language() -> None:
 )
 def test_decoding_that_is_not_drawing_is_refused(decode: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"draws from its probabilities .* sample\.decode\.temperature = 1\.0"):
-        NGram.resolve(resolved(sample={"prompt_tokens": 1, "new_tokens": 16, "decode": decode}))
+        NGram.resolve(experiment(sample={"prompt_tokens": 1, "new_tokens": 16, "decode": decode}))
 
 
 def test_a_sliding_window_is_refused() -> None:
     with pytest.raises(InputError, match=r"eval\.protocol = block"):
-        NGram.resolve(resolved(eval={"protocol": "sliding"}))
+        NGram.resolve(experiment(eval={"protocol": "sliding"}))
 
 
 @pytest.mark.parametrize("source", ["blobs", "regression", "digits", "mnist"])
 def test_numbers_are_no_text(source: str) -> None:
-    tree = resolved()
     with pytest.raises(InputError, match=rf"data\.source = {source} holds numbers, not text"):
-        NGram.resolve({**tree, "data": {**tree["data"], "source": source}})
+        NGram.resolve(experiment(data={"source": source}))
 
 
 def test_a_corpus_without_tokens_is_refused() -> None:

@@ -9,11 +9,12 @@ import pytest
 from sklearn.linear_model import Ridge as Reference
 
 from collapse_cli import config, theory
+from collapse_cli.config import Experiment
 from collapse_cli.config.cell import Cell
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.findings import predictions
-from collapse_cli.learners import learner_class
+from collapse_cli.learners import Hints, learner_class, silent
 from collapse_cli.learners import regression_mixture as memory
 from collapse_cli.learners.projections import Projections
 from collapse_cli.learners.regression import Setting, labeller, true_weights
@@ -35,10 +36,9 @@ def tree_of(lam: float = 1e-6, width: int = 30, mixture: bool = True, **options:
 
 
 def learner(tree: dict[str, Any]) -> Any:
-    made = learner_class("projections")
-    return made(
-        {**made.params(tree, "data"), **made.params(tree, "train"), "mixture": {"real_data": "fresh"}}, {}, None
-    )
+    made, experiment = learner_class("projections"), Experiment.model_validate(tree)
+    params = {**made.params(experiment, "data"), **made.params(experiment, "train")}
+    return made(params, Hints(), silent)
 
 
 def errors(tree: dict[str, Any], cell: Cell, seeds: int) -> np.ndarray:
@@ -89,11 +89,11 @@ def test_a_fit_is_ridge_on_projected_inputs(width: int, rows: int, lam: float) -
     g = np.random.default_rng(2)
     x, y = g.standard_normal((rows, 60)), g.standard_normal(rows)
     model = learner(tree_of(lam, width))
-    model.fit(Dataset({"x": x, "y": y}, np.zeros(rows, np.int32)), seed=8, scratch=HERE)
+    facts = model.fit(Dataset({"x": x, "y": y}, np.zeros(rows, np.int32)), seed=8, scratch=HERE)
     plain = slow_weights(x, y, projection(60, 8, width), lam)
     close = 1e-4 if lam == 0 and width in (rows, 60) else 1e-6  # square matrices are badly conditioned
     np.testing.assert_allclose(model.weights, plain, rtol=close, atol=close * np.abs(plain).max())
-    assert model.facts["train_loss"] == pytest.approx(np.mean((y - x @ model.weights) ** 2), rel=1e-5, abs=1e-8)
+    assert facts["train_loss"] == pytest.approx(np.mean((y - x @ model.weights) ** 2), rel=1e-5, abs=1e-8)
 
 
 def test_each_fit_draws_a_projection_of_its_own() -> None:
@@ -111,7 +111,7 @@ def test_each_fit_draws_a_projection_of_its_own() -> None:
 @pytest.mark.parametrize("spectrum", ["iso", "pow"])
 def test_cells_from_sums_are_those_from_rows(size: int, spectrum: str) -> None:
     tree = tree_of(1e-3, spectrum=spectrum, noise_synthetic=0.4)
-    setting, cell = Setting.of(tree["data"]["regression"]), Cell(30, 20, 0.5, size=size)
+    setting, cell = Setting.of(Experiment.model_validate(tree).data.regression), Cell(30, 20, 0.5, size=size)
     w1, w2 = true_weights(setting, 6), labeller(setting, 0.5, 6)
     parts = []
     for stream, rows, w, noise in (((memory.REAL, 1), 30, w1, 0.1), ((memory.SYNTHETIC, 1), 20, w2, 0.4)):
@@ -194,7 +194,8 @@ def test_the_prediction_is_the_theorems() -> None:
 
 
 def test_other_sources_are_refused_and_the_width_counts_as_parameters() -> None:
-    assert Projections.resolve(tree_of(width=77)).parameters == 77
+    assert Projections.resolve(Experiment.model_validate(tree_of(width=77))).parameters == 77
     tree = tree_of()
+    tree["data"]["source"] = "blobs"
     with pytest.raises(InputError, match="it takes regression"):
-        Projections.resolve({**tree, "data": {**tree["data"], "source": "blobs"}})
+        Projections.resolve(Experiment.model_validate(tree))

@@ -9,13 +9,14 @@ import pytest
 from sklearn.linear_model import Ridge as Reference
 
 from collapse_cli import config, theory
+from collapse_cli.config import Experiment
 from collapse_cli.config.cell import Cell
 from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.experiment import mixing
 from collapse_cli.findings import predictions
-from collapse_cli.learners import learner_class
+from collapse_cli.learners import Hints, learner_class, silent
 from collapse_cli.learners import regression_mixture as memory
 from collapse_cli.learners.regression import Setting, fit_sums, labeller, solver, true_weights
 from collapse_cli.learners.ridge import Ridge
@@ -29,12 +30,12 @@ def tree_of(learner: str = "ridge", **options: Any) -> dict[str, Any]:
     return config.load({"kind": kind, "learner": learner, "data": data, **options}, "test").model_dump(mode="json")
 
 
-def made(tree: dict[str, Any], hints: dict[str, Any] | None = None) -> Any:
+def made(tree: dict[str, Any], encoded: Path | None = None) -> Any:
     """A learner with the settings of all its stages."""
-    learner = learner_class(tree["learner"])
-    mixture = {"mixture": {"real_data": tree["mixture"]["real_data"]}}
-    settings = {**learner.params(tree, "data"), **learner.params(tree, "train"), **mixture}
-    return learner(settings, hints or {}, None)
+    learner, experiment = learner_class(tree["learner"]), Experiment.model_validate(tree)
+    mixture = {"mixture": {"real_data": experiment.mixture.real_data}}
+    params = {**learner.params(experiment, "data"), **learner.params(experiment, "train"), **mixture}
+    return learner(params, Hints(encoded=encoded), silent)
 
 
 def errors(tree: dict[str, Any], cell: Cell, seeds: int) -> np.ndarray:
@@ -67,9 +68,9 @@ def dataset(x: np.ndarray, y: np.ndarray, origin: int = 0) -> Dataset:
 
 def fitted(x: np.ndarray, y: np.ndarray, lam: float) -> np.ndarray:
     model = made(tree_of(ridge={"lam": lam}))
-    model.fit(dataset(x, y), seed=0, scratch=HERE)
+    facts = model.fit(dataset(x, y), seed=0, scratch=HERE)
     loss = np.mean((y - x @ model.weights) ** 2)
-    assert model.facts["train_loss"] == pytest.approx(loss, rel=1e-6, abs=1e-12)
+    assert facts["train_loss"] == pytest.approx(loss, rel=1e-6, abs=1e-12)
     return np.asarray(model.weights)
 
 
@@ -128,13 +129,13 @@ def test_a_direction_without_data_gets_no_weight() -> None:
 def test_a_corpus_summarised_batch_by_batch_gives_the_same_bits(rows: tuple[int, ...]) -> None:
     parts = [dataset(*problem(n, 12, seed), seed) for seed, n in enumerate(rows)]
     whole, running = made(tree_of(ridge={"lam": 0.0})), made(tree_of(ridge={"lam": 0.0}))
-    whole.fit(Dataset.concat(parts), seed=0, scratch=HERE)
+    whole_facts = whole.fit(Dataset.concat(parts), seed=0, scratch=HERE)
     summary = running.summarise(parts[0])
     for part in parts[1:]:
         summary = running.merge(summary, running.summarise(part))
-    running.fit_summary(summary)
+    running_facts = running.fit_summary(summary)
     assert np.array_equal(whole.weights, running.weights)
-    assert whole.facts == running.facts
+    assert whole_facts == running_facts
     x, y = (np.concatenate([part.arrays[name] for part in parts]) for name in "xy")
     np.testing.assert_allclose(whole.weights, np.linalg.pinv(x) @ y, rtol=1e-7, atol=1e-9)
 
@@ -165,7 +166,7 @@ def test_real_rows_are_the_seeds_own_and_a_longer_corpus_begins_with_them(tmp_pa
 @pytest.mark.parametrize("spectrum", ["iso", "pow"])
 def test_the_truth_has_norm_1_and_labels_follow_from_it(spectrum: str, tmp_path: Path) -> None:
     tree = loop_tree(spectrum=spectrum, noise=0.0)
-    model = made(tree, {"encoded": tmp_path})
+    model = made(tree, tmp_path)
     model.encode(tmp_path, seed=1)
     w = true_weights(model.setting, 1)
     assert model.setting.norm_squared(w) == pytest.approx(1)
@@ -174,13 +175,14 @@ def test_the_truth_has_norm_1_and_labels_follow_from_it(spectrum: str, tmp_path:
     np.testing.assert_allclose(train.arrays["y"], train.arrays["x"] @ w, atol=1e-12)
     model.fit(train, seed=0, scratch=HERE)
     test = Dataset.load(tmp_path / "test.safetensors")
-    kept = model.measure(test)
-    assert model.facts["error"] == pytest.approx(0, abs=1e-20)
+    outcome = model.measure(test)
+    kept, facts = outcome.rows, outcome.facts
+    assert facts["error"] == pytest.approx(0, abs=1e-20)
     assert len(kept) == 1000
     model.restore({"w": w + np.eye(20)[4] / np.sqrt(model.setting.eigenvalues[4])})
-    model.measure(test)
-    assert model.facts["error"] == pytest.approx(1), "a unit of Sigma's norm away"
-    assert model.facts["test_loss"] == pytest.approx(1, rel=0.2), "which is what test rows say, within their noise"
+    facts = model.measure(test).facts
+    assert facts["error"] == pytest.approx(1), "a unit of Sigma's norm away"
+    assert facts["test_loss"] == pytest.approx(1, rel=0.2), "which is what test rows say, within their noise"
 
 
 def test_inputs_have_the_covariance_that_was_asked_for() -> None:
@@ -198,8 +200,9 @@ def test_a_synthetic_row_depends_on_its_stream_and_not_on_its_neighbours(inputs:
 
     def sampled(rows: np.ndarray) -> Dataset:
         prompts = Dataset({**train.take(rows).arrays, "stream": rows, "extra": rows == 7}, train.origin[rows])
-        found: Dataset = model.sample(prompts, seed=9, scratch=tmp_path)
-        assert model.facts == {"sample_rows": int((rows != 7).sum())}
+        outcome = model.sample(prompts, seed=9, scratch=tmp_path)
+        found, facts = outcome.rows, outcome.facts
+        assert facts == {"sample_rows": int((rows != 7).sum())}
         return found
 
     every, few = sampled(np.arange(60)), sampled(np.array([7, 40, 3]))
@@ -237,7 +240,7 @@ def test_the_labellers_risk_is_exact_and_its_direction_even_handed() -> None:
 def looped(tree: dict[str, Any], policy: str, generations: int, seed: int, folder: Path) -> list[float]:
     """`error` by generation."""
     folder.mkdir(exist_ok=True)
-    model, rule = made(tree, {"encoded": folder}), Policy.parse(policy)
+    model, rule = made(tree, folder), Policy.parse(policy)
     model.encode(folder, seed=seed)
     real, test = (Dataset.load(folder / f"{name}.safetensors") for name in ("train", "test"))
     corpus, synthetic, found = real, [], []
@@ -246,13 +249,13 @@ def looped(tree: dict[str, Any], policy: str, generations: int, seed: int, folde
             rows = mixing.prompt_rows(rule, len(real), generation, generation, growing=False)
             prompts = real.take(rows)
             prompts = Dataset({**prompts.arrays, "stream": rows, "extra": np.zeros(len(rows), bool)}, prompts.origin)
-            rows_made = model.sample(prompts, seed=1000 * seed + generation, scratch=folder)
+            rows_made = model.sample(prompts, seed=1000 * seed + generation, scratch=folder).rows
             rows_made = Dataset(rows_made.arrays, np.full(len(rows_made), generation, np.int32))
             synthetic = [*synthetic, rows_made] if rule.accumulates else [rows_made]
             corpus = mixing.mix(rule, real, real.take(np.arange(0)), synthetic, generation, generation, growing=False)
         model.fit(corpus, seed=generation, scratch=folder)
-        model.measure(test)
-        found.append(model.facts["error"])
+        facts = model.measure(test).facts
+        found.append(facts["error"])
     return found
 
 
@@ -301,7 +304,7 @@ def mixture(real_data: str = "fresh", lam: float = 1e-6, **regression_options: A
 
 def slow_cell(tree: dict[str, Any], cell: Cell, seed: int) -> float:
     """The same cell with all its rows in memory and scikit-learn's ridge with weights."""
-    setting = Setting.of(tree["data"]["regression"])
+    setting = Setting.of(Experiment.model_validate(tree).data.regression)
     w1, w = true_weights(setting, seed), labeller(setting, cell.quality or 0.0, seed)
     lam = tree["ridge"]["lam"] if cell.lam is None else cell.lam
     for turn in range(1, (cell.iterations or 1) + 1):
@@ -473,14 +476,15 @@ def test_fixed_real_rows_come_to_their_own_limit() -> None:
 )
 def test_what_cannot_be_is_said_in_one_line(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
-        Ridge.resolve(tree_of(**options))
+        Ridge.resolve(Experiment.model_validate(tree_of(**options)))
     assert "\n" not in str(caught.value)
 
 
 def test_resolving_counts_parameters_and_costs() -> None:
-    found = Ridge.resolve(loop_tree())
+    loop, grid = Experiment.model_validate(loop_tree()), Experiment.model_validate(mixture())
+    found = Ridge.resolve(loop)
     assert found.parameters == 20
     assert found.row_bytes == 8 * 21 + 4
     assert found.row_flops > 0
-    assert Ridge.resolve(mixture()).parameters == 100
-    assert Ridge.drawn(loop_tree())
+    assert Ridge.resolve(grid).parameters == 100
+    assert Ridge.drawn(loop)

@@ -8,17 +8,19 @@ import pytest
 import torch
 from support.tiny import VOCABULARY, random_rows, rows_of, tiny_model
 
+from collapse_cli.config.tree import EvalConfig, SampleConfig
 from collapse_cli.data import zipf
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.learners import continuations
 from collapse_cli.learners import text_measures as measures
+from collapse_cli.learners.protocol import Outcome, silent
 from collapse_cli.lm.score import score_blocks, score_continuations
 from collapse_cli.lm.text import join, train_bpe
 from collapse_cli.metrics.features import ROWS
 
 BLOCK, NEW = 6, 8
-SETTINGS = {"prompts": "real", "prompt_tokens": 4, "new_tokens": NEW, "dtype": "float32"}
-PROTOCOL = {"protocol": "block", "context": 0, "stride": 0, "dtype": "float32"}
+SETTINGS = SampleConfig(prompt_tokens=4, new_tokens=NEW, dtype="float32")
+PROTOCOL = EvalConfig()
 ABOUT: dict[str, Any] = {"line_bos": False, "splits": {"test": {"tokens": 240, "words": 100, "bytes": 500}}}
 
 
@@ -48,14 +50,12 @@ def made(encoded: Path, rows: np.ndarray, seed: int, *, full: bool = False) -> t
     return corpus, Dataset({**new.arrays, "start": start, "row": rows.astype(np.int32)}, new.origin)
 
 
-def examine(encoded: Path, samples: Dataset, corpus: Dataset, first: Dataset | None) -> Any:
+def examine(encoded: Path, samples: Dataset, corpus: Dataset, first: Dataset | None) -> Outcome:
     tokenizer = train_bpe(["the old dog sees a red house under the tree\n"] * 20, 300)
     model = tiny_model("opt", seed=3)
-    real = measures.real_features(model, tokenizer, SETTINGS, encoded, lambda *_: None)
+    real = measures.real_features(model, tokenizer, SETTINGS, encoded, silent)
     shown = samples.take(np.arange(min(2, len(samples))))
-    return measures.examine(
-        model, tokenizer, samples, shown, corpus, SETTINGS, encoded, real, first, lambda done, total, unit: None
-    )
+    return measures.examine(model, tokenizer, samples, shown, corpus, SETTINGS, encoded, real, first, silent)
 
 
 # --- real continuations -----------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ def test_the_block_behind_each_row_is_the_one_that_follows_it_in_the_text() -> N
 @pytest.mark.parametrize("prompts", ["real", "none"])
 def test_real_continuations_are_what_really_follows_the_prompt(encoded: Path, prompts: str) -> None:
     text = stream(60).arrays["tokens"].ravel().tolist()
-    cut, real = continuations.real_continuations(encoded, {**SETTINGS, "prompts": prompts}, 2, ROWS)
+    cut, real = continuations.real_continuations(encoded, SETTINGS.model_copy(update={"prompts": prompts}), 2, ROWS)
     assert len(cut) == len(real) >= 39
     for row in range(len(real)):
         before = cut.arrays["tokens"][row, : cut.arrays["lengths"][row]].tolist()
@@ -94,7 +94,8 @@ def test_rows_to_compare_are_spread_evenly_and_none_twice(count: int, most: int)
 
 def test_the_losses_by_decile_and_of_unseen_tokens_make_up_the_whole(encoded: Path) -> None:
     model, test = tiny_model("opt"), random_rows(30, 8, seed=5)
-    facts, rows = measures.measure(model, test, None, PROTOCOL, encoded, ABOUT, lambda *_: None)
+    outcome = measures.measure(model, test, None, PROTOCOL, encoded, ABOUT, silent)
+    facts, rows = outcome.facts, outcome.rows
     nll, predicted = score_blocks(model, test)
     assert facts["nll"] == pytest.approx(nll.sum() / predicted.sum(), rel=1e-5)
     known = sum(
@@ -110,9 +111,10 @@ def test_the_losses_by_decile_and_of_unseen_tokens_make_up_the_whole(encoded: Pa
 def test_a_model_compared_with_itself_has_not_changed_and_with_another_by_its_losses(encoded: Path) -> None:
     test = random_rows(30, 8, seed=5)
     one, two = tiny_model("opt"), tiny_model("opt", seed=1)
-    before, rows = measures.measure(one, test, None, PROTOCOL, encoded, ABOUT, lambda *_: None)
-    same, _ = measures.measure(one, test, rows, PROTOCOL, encoded, ABOUT, lambda *_: None)
-    other, _ = measures.measure(two, test, rows, PROTOCOL, encoded, ABOUT, lambda *_: None)
+    outcome = measures.measure(one, test, None, PROTOCOL, encoded, ABOUT, silent)
+    before, rows = outcome.facts, outcome.rows
+    same = measures.measure(one, test, rows, PROTOCOL, encoded, ABOUT, silent).facts
+    other = measures.measure(two, test, rows, PROTOCOL, encoded, ABOUT, silent).facts
     assert same["head_change"] == same["tail_change"] == same["tail_change_se"] == 0
     for decile in range(10):
         change = other["nll_by_decile"][decile] - before["nll_by_decile"][decile]
@@ -121,8 +123,8 @@ def test_a_model_compared_with_itself_has_not_changed_and_with_another_by_its_lo
 
 def test_a_sliding_window_has_the_same_measures(encoded: Path) -> None:
     model, test = tiny_model("opt"), random_rows(30, 8, seed=5)
-    sliding = {**PROTOCOL, "protocol": "sliding", "context": 16, "stride": 8}
-    facts, _ = measures.measure(model, test, None, sliding, encoded, ABOUT, lambda *_: None)
+    sliding = EvalConfig(protocol="sliding", context=16, stride=8)
+    facts = measures.measure(model, test, None, sliding, encoded, ABOUT, silent).facts
     assert facts["predicted_tokens"] == 239
     assert sum(facts["tokens_by_decile"]) + facts["unseen_tokens"] == 239
     assert facts["protocol"] == {
@@ -161,7 +163,8 @@ def test_where_no_word_is_rare_there_is_no_tail_to_recall() -> None:
 
 def test_samples_are_scored_under_the_reference_and_compared_with_generation_0(encoded: Path) -> None:
     corpus, samples = made(encoded, np.arange(40), seed=7)
-    facts, rows = examine(encoded, samples, corpus, None)
+    outcome = examine(encoded, samples, corpus, None)
+    facts, rows = outcome.facts, outcome.rows
     cut = continuations.cut_prompts(corpus.take(samples.arrays["row"]), SETTINGS, None)
     nll, _ = score_continuations(tiny_model("opt", seed=3), cut, samples, np.zeros(40, np.int64))
     lengths = samples.arrays["lengths"]
@@ -169,11 +172,11 @@ def test_samples_are_scored_under_the_reference_and_compared_with_generation_0(e
     assert facts["sample_perplexity"] == pytest.approx(np.exp(nll.sum() / lengths.sum()), rel=1e-4)
     assert facts["sample_log_perplexity_mean"] == pytest.approx((nll / lengths).mean(), rel=1e-4)
     assert 0 <= facts["low_share"] <= 0.1
-    again, _ = examine(encoded, samples, corpus, rows)
+    again = examine(encoded, samples, corpus, rows).facts
     assert again == facts
     repeated = samples.arrays["tokens"] * 0 + 5
     worse = Dataset({**samples.arrays, "tokens": repeated}, samples.origin)
-    collapsed, _ = examine(encoded, worse, corpus, rows)
+    collapsed = examine(encoded, worse, corpus, rows).facts
     assert collapsed["unigram_entropy"] == pytest.approx(0, abs=1e-9)
     assert collapsed["low_share"] + collapsed["high_share"] != facts["low_share"] + facts["high_share"]
 
@@ -182,7 +185,7 @@ def test_policies_that_make_fewer_samples_are_compared_over_as_many(encoded: Pat
     """20 of 40 rows are always enough for both: entropies and coverage do not grow with the number of samples."""
     corpus, many = made(encoded, np.arange(40), seed=7)
     few = many.take(np.arange(36))
-    one, two = (examine(encoded, samples, corpus, None)[0] for samples in (many, few))
+    one, two = (examine(encoded, samples, corpus, None).facts for samples in (many, few))
     assert (one["sample_rows"], two["sample_rows"]) == (40, 36)
     assert one["compared_rows"] == two["compared_rows"] == 20
 
@@ -191,7 +194,7 @@ def test_prompts_kept_in_the_rows_change_nothing(encoded: Path) -> None:
     corpus, samples = made(encoded, np.arange(30), seed=7)
     _, whole = made(encoded, np.arange(30), seed=7, full=True)
     assert (whole.arrays["start"] == 4).all()
-    assert examine(encoded, whole, corpus, None)[0] == examine(encoded, samples, corpus, None)[0]
+    assert examine(encoded, whole, corpus, None).facts == examine(encoded, samples, corpus, None).facts
 
 
 def test_real_text_given_as_samples_cannot_be_told_apart(tmp_path: Path) -> None:
@@ -202,24 +205,24 @@ def test_real_text_given_as_samples_cannot_be_told_apart(tmp_path: Path) -> None
     zeros = np.zeros(len(real), np.int32)
     samples = Dataset({**real.arrays, "start": zeros, "row": np.arange(len(real), dtype=np.int32)}, zeros)
     _, other = made(tmp_path, np.arange(300), seed=9)
-    same, _ = examine(tmp_path, samples, whole, None)
-    noise, _ = examine(
-        tmp_path, Dataset({**other.arrays, "tokens": other.arrays["tokens"] * 0 + 7}, other.origin), whole, None
-    )
+    same = examine(tmp_path, samples, whole, None).facts
+    repeated = Dataset({**other.arrays, "tokens": other.arrays["tokens"] * 0 + 7}, other.origin)
+    noise = examine(tmp_path, repeated, whole, None).facts
     assert same["mauve"] > 0.9 > noise["mauve"]
 
 
 def test_no_sample_at_all_is_said(encoded: Path) -> None:
     corpus, samples = made(encoded, np.arange(3), seed=7)
-    facts, rows = examine(encoded, samples.take(np.arange(0)), corpus, None)
+    outcome = examine(encoded, samples.take(np.arange(0)), corpus, None)
+    facts, rows = outcome.facts, outcome.rows
     assert facts == {"sample_rows": 0}
     assert len(rows) == 0
-    assert examine(encoded, samples, corpus, rows)[0]["low_share"] is None
+    assert examine(encoded, samples, corpus, rows).facts["low_share"] is None
 
 
 def test_examples_are_the_text_of_the_shown_rows(encoded: Path) -> None:
     corpus, samples = made(encoded, np.array([3, 1, 2]), seed=7)
-    facts, _ = examine(encoded, samples, corpus, None)
+    facts = examine(encoded, samples, corpus, None).facts
     tokenizer = train_bpe(["the old dog sees a red house under the tree\n"] * 20, 300)
     assert [example["row"] for example in facts["examples"]] == [3, 1]
     for example in facts["examples"]:

@@ -9,10 +9,12 @@ import pytest
 import torch
 from support import imagery
 from support.idx import random_set, write_set
+from support.trees import put
 
+from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-from collapse_cli.learners import nets
+from collapse_cli.learners import Facts, Hints, nets
 from collapse_cli.learners.vae import Autoencoder, Vae, loss_terms
 
 SMALL = {"channels": (4, 6), "latent": 3, "epochs": 2, "batch_size": 32}
@@ -23,10 +25,13 @@ def pictures(count: int, seed: int = 0, size: int = 8) -> Dataset:
     return Dataset({"x": x}, np.zeros(count, np.int32))
 
 
+def trained(data: Dataset, scratch: Path, seed: int = 1, **settings: Any) -> tuple[Any, Facts]:
+    vae = imagery.made("vae", imagery.experiment_of("vae", **(SMALL | settings)))
+    return vae, vae.fit(data, seed=seed, scratch=scratch)
+
+
 def fitted(data: Dataset, scratch: Path, seed: int = 1, **settings: Any) -> Any:
-    vae = imagery.made("vae", imagery.tree_of("vae", **(SMALL | settings)))
-    vae.fit(data, seed=seed, scratch=scratch)
-    return vae
+    return trained(data, scratch, seed, **settings)[0]
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +93,10 @@ def test_score_and_its_terms_are_those_of_loops_over_pixels(small: Any) -> None:
         kl = 0.5 * (np.exp(log_variance) + mean**2 - 1 - log_variance).sum()
         expected.append((error, kl))
     np.testing.assert_allclose(small.score(test), np.sum(expected, 1), rtol=1e-5)
-    small.measure(test)
-    found = small.facts["reconstruction"], small.facts["kl"]
+    facts = small.measure(test).facts
+    found = facts["reconstruction"], facts["kl"]
     np.testing.assert_allclose(found, np.mean(expected, 0), rtol=1e-5)
-    assert small.facts["test_loss"] == pytest.approx(sum(found))
+    assert facts["test_loss"] == pytest.approx(sum(found))
 
 
 def test_the_loss_is_torchs_binary_cross_entropy_and_kl_divergence() -> None:
@@ -109,18 +114,17 @@ def test_the_loss_is_torchs_binary_cross_entropy_and_kl_divergence() -> None:
 
 def test_beta_weighs_the_divergence_in_score(small: Any) -> None:
     test = pictures(10, seed=3)
-    heavy = imagery.made("vae", imagery.tree_of("vae", **SMALL, beta=4.0))
+    heavy = imagery.made("vae", imagery.experiment_of("vae", **SMALL, beta=4.0))
     heavy.restore(small.state())
-    heavy.measure(test)
-    facts = heavy.facts
+    facts = heavy.measure(test).facts
     assert facts["test_loss"] == pytest.approx(facts["reconstruction"] + 4 * facts["kl"])
 
 
 def test_training_is_what_a_plain_loop_does(tmp_path: Path) -> None:
     """Adam on the summed loss, batch for batch in the order and with the noise of the seed; torch's own convolutions."""
-    data, tree = pictures(70), imagery.tree_of("vae", **SMALL)
+    data, tree = pictures(70), imagery.experiment_of("vae", **SMALL)
     vae = imagery.made("vae", tree)
-    vae.fit(data, seed=4, scratch=tmp_path)
+    facts = vae.fit(data, seed=4, scratch=tmp_path)
     net: Any = nets.start(lambda: Autoencoder(8, 8, (4, 6), 3), 4)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, weight_decay=1e-5, foreach=False)
     x, epoch_losses = torch.from_numpy(data.arrays["x"])[:, None], []
@@ -139,7 +143,7 @@ def test_training_is_what_a_plain_loop_does(tmp_path: Path) -> None:
             optimizer.step()
             total += float(loss.detach())
         epoch_losses.append(total / 70)
-    np.testing.assert_allclose(vae.facts["epoch_losses"], epoch_losses, rtol=1e-5)
+    np.testing.assert_allclose(facts["epoch_losses"], epoch_losses, rtol=1e-5)
     for name, weight in net.state_dict().items():
         np.testing.assert_allclose(vae.state()[name], weight.numpy(), rtol=1e-3, atol=1e-5)
 
@@ -149,10 +153,10 @@ def test_training_learns(tmp_path: Path) -> None:
     x = np.zeros((64, 8, 8), np.float32)
     x[:32, :4], x[32:, 4:] = 1, 1
     data = Dataset({"x": x}, np.zeros(64, np.int32))
-    vae = fitted(data, tmp_path, epochs=80, lr=2e-2, batch_size=64)
-    assert vae.facts["epoch_losses"][0] > 30
-    assert vae.facts["train_loss"] < 5
-    made = vae.sample(imagery.prompts(data), seed=0, scratch=tmp_path).arrays["x"]
+    vae, facts = trained(data, tmp_path, epochs=80, lr=2e-2, batch_size=64)
+    assert facts["epoch_losses"][0] > 30
+    assert facts["train_loss"] < 5
+    made = vae.sample(imagery.prompts(data), seed=0, scratch=tmp_path).rows.arrays["x"]
     halves = np.stack([made[:, :4].mean((1, 2)), made[:, 4:].mean((1, 2))], 1)
     assert (np.abs(halves[:, 0] - halves[:, 1]) > 0.5).mean() > 0.75
 
@@ -186,34 +190,34 @@ def test_the_same_seed_gives_the_same_bits_and_another_others(small: Any, tmp_pa
 @pytest.mark.usefixtures("every_step_checkpointed")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_killed_training_is_taken_up_to_the_same_bits(tmp_path: Path, dtype: str) -> None:
-    data, tree = pictures(100), imagery.tree_of("vae", **(SMALL | {"epochs": 4, "dtype": dtype}))
+    data, tree = pictures(100), imagery.experiment_of("vae", **(SMALL | {"epochs": 4, "dtype": dtype}))
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     through = imagery.made("vae", tree)
-    through.fit(data, seed=1, scratch=tmp_path / "a")
-    killed = Vae(Vae.params(tree, "train"), {}, imagery.KilledAfter(2))
+    through_facts = through.fit(data, seed=1, scratch=tmp_path / "a")
+    killed = Vae(Vae.params(tree, "train"), Hints(), imagery.KilledAfter(2))
     with pytest.raises(imagery.Killed):
         killed.fit(data, seed=1, scratch=tmp_path / "b")
     done = []
-    resumed = Vae(Vae.params(tree, "train"), {}, lambda *told: done.append(told))
-    resumed.fit(data, seed=1, scratch=tmp_path / "b")
+    resumed = Vae(Vae.params(tree, "train"), Hints(), lambda *told: done.append(told))
+    resumed_facts = resumed.fit(data, seed=1, scratch=tmp_path / "b")
     assert done == [(300, 400, "rows"), (400, 400, "rows")]
     assert same(resumed.state(), through.state())
-    assert resumed.facts == through.facts
+    assert resumed_facts == through_facts
 
 
 def test_a_restored_model_is_trained_on_and_a_new_one_from_scratch(small: Any, tmp_path: Path) -> None:
-    data, tree = pictures(100), imagery.tree_of("vae", **(SMALL | {"epochs": 1}))
+    data, tree = pictures(100), imagery.experiment_of("vae", **(SMALL | {"epochs": 1}))
     new, on = imagery.made("vae", tree), imagery.made("vae", tree)
-    new.fit(data, seed=9, scratch=tmp_path)
+    new_facts = new.fit(data, seed=9, scratch=tmp_path)
     on.restore(small.state())
-    on.fit(data, seed=9, scratch=tmp_path)
-    assert on.facts["train_loss"] < new.facts["train_loss"]
+    on_facts = on.fit(data, seed=9, scratch=tmp_path)
+    assert on_facts["train_loss"] < new_facts["train_loss"]
 
 
 def test_saved_and_loaded_it_is_the_same(small: Any, tmp_path: Path) -> None:
     small.save(tmp_path)
-    loaded = imagery.made("vae", imagery.tree_of("vae", **SMALL))
+    loaded = imagery.made("vae", imagery.experiment_of("vae", **SMALL))
     loaded.load(tmp_path)
     assert same(loaded.state(), small.state())
     test = pictures(20, seed=7)
@@ -225,47 +229,49 @@ def test_saved_and_loaded_it_is_the_same(small: Any, tmp_path: Path) -> None:
 
 def test_samples_are_the_decoders_means_of_their_streams_latents(small: Any, tmp_path: Path) -> None:
     prompts = imagery.prompts(pictures(300), np.arange(300)[::-1].copy())
-    made = small.sample(prompts, seed=5, scratch=tmp_path)
+    outcome = small.sample(prompts, seed=5, scratch=tmp_path)
+    made, facts = outcome.rows, outcome.facts
     assert made.arrays["x"].shape == (300, 8, 8)
     assert made.arrays["x"].dtype == np.float32
     z = np.random.Generator(np.random.Philox(5)).standard_normal((300, 3)).astype(np.float32)[::-1].copy()
     with torch.inference_mode():
         expected = small._net.decode(torch.from_numpy(z)).sigmoid()[:, 0].numpy()
     np.testing.assert_allclose(made.arrays["x"], expected, atol=1e-6)
-    assert small.facts == {"sample_rows": 300}
+    assert facts == {"sample_rows": 300}
 
 
 def test_a_sample_does_not_depend_on_the_rows_beside_it(small: Any, tmp_path: Path) -> None:
-    whole = small.sample(imagery.prompts(pictures(300)), seed=5, scratch=tmp_path)
+    whole = small.sample(imagery.prompts(pictures(300)), seed=5, scratch=tmp_path).rows
     some = np.array([7, 299, 12])
-    few = small.sample(imagery.prompts(pictures(3, seed=8), some), seed=5, scratch=tmp_path)
+    few = small.sample(imagery.prompts(pictures(3, seed=8), some), seed=5, scratch=tmp_path).rows
     np.testing.assert_allclose(few.arrays["x"], whole.arrays["x"][some], atol=1e-6)
-    other = small.sample(imagery.prompts(pictures(300)), seed=6, scratch=tmp_path)
+    other = small.sample(imagery.prompts(pictures(300)), seed=6, scratch=tmp_path).rows
     assert np.abs(other.arrays["x"] - whole.arrays["x"]).max() > 1e-3
-    assert len(small.sample(imagery.prompts(pictures(0)), seed=5, scratch=tmp_path)) == 0
+    assert len(small.sample(imagery.prompts(pictures(0)), seed=5, scratch=tmp_path).rows) == 0
 
 
 def test_rows_that_are_only_shown_do_not_count(small: Any, tmp_path: Path) -> None:
     data = pictures(10)
     prompts = Dataset({**data.arrays, "stream": np.arange(10), "extra": np.arange(10) >= 7}, data.origin)
-    assert len(small.sample(prompts, seed=0, scratch=tmp_path)) == 10
-    assert small.facts["sample_rows"] == 7
+    outcome = small.sample(prompts, seed=0, scratch=tmp_path)
+    assert len(outcome.rows) == 10
+    assert outcome.facts["sample_rows"] == 7
 
 
 def test_latents_of_samples_are_measured_under_the_first_model(small: Any, tmp_path: Path) -> None:
     samples, test = pictures(50, seed=1), pictures(30, seed=2)
     test.save(tmp_path / "test.safetensors")
-    vae = imagery.made("vae", imagery.tree_of("vae", **SMALL, measured=20), {"encoded": tmp_path})
+    vae = imagery.made("vae", imagery.experiment_of("vae", **SMALL, measured=20), tmp_path)
     vae.restore(small.state())
-    vae.look_at_real(tmp_path)
-    assert vae.facts == {"rows": 20}
-    rows = vae.examine(samples, samples.take(np.arange(2)), samples, real=tmp_path, first=None)
+    facts = vae.look_at_real(tmp_path)
+    assert facts == {"rows": 20}
+    outcome = vae.examine(samples, samples.take(np.arange(2)), samples, real=tmp_path, first=None)
+    rows, facts = outcome.rows, outcome.facts
     with torch.inference_mode():
         means = small._net.encode(torch.from_numpy(samples.arrays["x"])[:, None])[0].numpy()[:20]
         evenly = test.arrays["x"][np.linspace(0, 29, 20).round().astype(int)]
         of_real = small._net.encode(torch.from_numpy(evenly)[:, None])[0].numpy()
     np.testing.assert_allclose(rows.arrays["latents"], means, atol=1e-5)
-    facts = vae.facts
     assert facts["latent_spread"] == pytest.approx(means.std(0).mean(), rel=1e-4)
     assert facts["latent_std_all"] == pytest.approx(means.std(), rel=1e-4)
     assert facts["latent_mean"] == pytest.approx(means.mean(), rel=1e-4)
@@ -289,19 +295,19 @@ def test_the_error_given_for_the_spread_is_that_of_repetitions(small: Any, tmp_p
     Dataset({"latents": latents}, np.zeros(100, np.int32)).save(tmp_path / "latents.safetensors")
     small._means = lambda images: latents
     try:
-        small.examine(pictures(100), pictures(1), pictures(100), real=tmp_path, first=None)
+        facts = small.examine(pictures(100), pictures(1), pictures(100), real=tmp_path, first=None).facts
     finally:
         del small._means
-    assert small.facts["latent_spread_scatter"] == pytest.approx(formula[0], rel=1e-5)
+    assert facts["latent_spread_scatter"] == pytest.approx(formula[0], rel=1e-5)
 
 
 # --- what is looked up ------------------------------------------------------------------------------------------------
 
 
 def test_resolving_fills_in_hash_and_costs_and_encoding_gives_the_corpus(tmp_path: Path) -> None:
-    tree = imagery.tree_of("vae", rows=200, eval_rows=50)
+    tree = imagery.experiment_of("vae", rows=200, eval_rows=50)
     resolved = Vae.resolve(tree)
-    assert len(resolved.tree["data"]["sha256"]) == 64
+    assert len(resolved.config.data.sha256) == 64
     assert resolved.parameters == sum(weight.numel() for weight in Autoencoder(8, 8, (64, 128), 20).parameters())
     assert resolved.row_bytes == 256
     assert resolved.row_flops > 0
@@ -319,14 +325,14 @@ def test_resolving_fills_in_hash_and_costs_and_encoding_gives_the_corpus(tmp_pat
 def test_images_that_four_does_not_divide_are_refused(tmp_path: Path) -> None:
     write_set(tmp_path / "m", "train", *random_set(30, size=10))
     with pytest.raises(InputError, match=r"images of 10 x 10 pixels; the learner vae takes those that 4 divides"):
-        Vae.resolve(imagery.tree_of("vae", source=str(tmp_path / "m")))
+        Vae.resolve(imagery.experiment_of("vae", source=str(tmp_path / "m")))
 
 
 def test_more_rows_than_there_are_and_other_images_are_refused() -> None:
     with pytest.raises(InputError, match=r"data\.rows = 9,999"):
-        Vae.resolve(imagery.tree_of("vae", rows=9999))
-    tree = imagery.tree_of("vae")
-    tree["data"]["sha256"] = "0" * 64
+        Vae.resolve(imagery.experiment_of("vae", rows=9999))
+    plain = imagery.experiment_of("vae").model_dump(mode="json")
+    tree = Experiment.model_validate(put(plain, {"data__sha256": "0" * 64}))
     with pytest.raises(InputError, match=r"data\.sha256"):
         Vae.resolve(tree)
 
@@ -342,25 +348,24 @@ def test_a_loss_that_is_not_finite_ends_training_in_one_line(tmp_path: Path) -> 
 
 def test_three_generations_on_real_mnist_lose_spread(shared_data: Path, tmp_path: Path) -> None:
     """The thing itself, smaller: fewer images, channels and epochs than the paper's."""
-    tree = imagery.tree_of(
+    tree = imagery.experiment_of(
         "vae", source=str(shared_data / "mnist"), rows=1000, eval_rows=100, channels=(8, 16), epochs=10, batch_size=32
     )
     imagery.encoded("vae", tree, tmp_path)
     corpus, test = (Dataset.load(tmp_path / f"{name}.safetensors") for name in ("train", "test"))
     reference, spreads, losses = None, [], []
     for generation in range(3):
-        vae = imagery.made("vae", tree, {"encoded": tmp_path})
+        vae = imagery.made("vae", tree, tmp_path)
         scratch = tmp_path / str(generation)
         scratch.mkdir()
         vae.fit(corpus, seed=generation, scratch=scratch)
-        vae.measure(test)
-        losses.append(vae.facts["test_loss"])
+        losses.append(vae.measure(test).facts["test_loss"])
         if reference is None:
             reference = vae
             vae.look_at_real(tmp_path)
-        samples = vae.sample(imagery.prompts(corpus), seed=generation, scratch=scratch)
-        reference.examine(samples, samples.take(np.arange(8)), samples, real=tmp_path, first=None)
-        spreads.append(reference.facts["latent_spread"])
+        samples = vae.sample(imagery.prompts(corpus), seed=generation, scratch=scratch).rows
+        measured = reference.examine(samples, samples.take(np.arange(8)), samples, real=tmp_path, first=None)
+        spreads.append(measured.facts["latent_spread"])
         corpus = samples
     assert spreads[0] > spreads[1] > spreads[2]
     assert spreads[2] < 0.8 * spreads[0]

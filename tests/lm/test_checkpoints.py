@@ -13,6 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from collapse_cli.config.tree import DataConfig, ModelConfig
 from collapse_cli.errors import InputError
 from collapse_cli.learners import text_inputs
 from collapse_cli.lm import architecture, folders
@@ -607,6 +608,6 @@ def test_a_tokenizer_whose_tokens_are_not_there_is_refused(
 ) -> None:
     words_tokenizer("a", "b").save_pretrained(tmp_path)
     change(tmp_path)
-    section = {"tokenizer": str(tmp_path), "tokenizer_sha256": ""}
+    model, data = ModelConfig(tokenizer=str(tmp_path)), DataConfig(source="pydoc")
     with pytest.raises(InputError, match=said):
-        text_inputs.find_tokenizer(section, {"source": "pydoc"}, None, {})
+        text_inputs.find_tokenizer(model, data, None)

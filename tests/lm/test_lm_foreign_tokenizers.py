@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from collapse_cli.learners import text_inputs
+from collapse_cli.config.tree import DataConfig, ModelConfig
+from collapse_cli.learners import Hints, silent, text_inputs
 from collapse_cli.lm.coding import AS_WRITTEN
 from collapse_cli.lm.text import encode, load_tokenizer, read_tokenizer, text_range
 
@@ -76,13 +77,13 @@ def test_a_tokenizer_that_was_read_otherwise_has_a_key_of_its_own_and_is_said(tm
 
     def data_stage(name: str, normalizer: Any) -> tuple[str, str, list[str]]:
         folder = written(tmp_path / name, bpe(normalizer=normalizer), "GPT2Tokenizer")
-        hints: dict[str, Any] = {"text": {"source": str(tmp_path / "text.txt")}}
-        model = {"tokenizer": str(folder), "tokenizer_sha256": ""}
-        text_inputs.find_tokenizer(model, {"source": ""}, None, hints)
+        found = text_inputs.find_tokenizer(ModelConfig(tokenizer=str(folder)), DataConfig(), None)
+        hints = Hints(tokenizer=found.folder, text={"source": str(tmp_path / "text.txt")})
         data = {"sha256": "", "block_size": 8, "line_bos": False, "rows": 0, "eval_rows": 0, "eval_block_size": 8}
-        facts = text_inputs.encode(tmp_path / f"{name}-rows", {"data": data, "tokenizer": {}}, hints, lambda *_: None)
+        settings = text_inputs.TextSettings({"data": data, "tokenizer": {"sha256": found.model.tokenizer_sha256}})
+        facts = text_inputs.encode(tmp_path / f"{name}-rows", settings, hints, silent)
         plain = text_inputs.folders.hash_files(folder, text_inputs.folders.TOKENIZER_FILES)
-        return model["tokenizer_sha256"], plain, facts["notes"]
+        return found.model.tokenizer_sha256, plain, facts["notes"]
 
     found, plain, notes = data_stage("same", None)
     assert (found, AS_WRITTEN in notes) == (plain, False)

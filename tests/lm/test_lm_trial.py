@@ -268,8 +268,7 @@ def test_where_the_length_of_rows_matters_stages_have_keys_of_their_own(
     from collapse_cli.lm.trial import length_matters
 
     assert length_matters(AutoConfig.for_model(kind, **fields), reach) is matters
-    tree = Experiment().model_dump(mode="json")
-    marked = {**tree, "model": {**tree["model"], "length_matters": matters}}
+    plain, marked = Experiment(), Experiment.model_validate({"model": {"length_matters": matters}})
     for work in ("data", "train", "sample", "eval", "examine"):
         other = matters and work != "data"
-        assert (LanguageModel.params(marked, work) != LanguageModel.params(tree, work)) is other
+        assert (LanguageModel.params(marked, work) != LanguageModel.params(plain, work)) is other

@@ -88,7 +88,7 @@ MAY = {
 # Within those rooms, what may be imported from them is these modules alone.
 OF_THEM = {
     ("lm", "engine"): "engine.checkpoint",
-    ("learners", "engine"): "engine.checkpoint",
+    ("learners", "engine"): "engine.checkpoint engine.stage",
     ("learners", "config"): "config.cell config.tree config.families",
     ("lm", "config"): "config.tree",
     ("experiment", "engine"): "engine.stage engine.checkpoint",

@@ -1,6 +1,5 @@
 """Image families in tests: a workplace's worth of stages by hand, without loop and store."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,30 +7,29 @@ import numpy as np
 
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.learners import learner_class
+from collapse_cli.learners import Facts, Hints, learner_class, silent
 
 
-def tree_of(learner: str, source: str = "digits", rows: int = 0, eval_rows: int = 0, **settings: Any) -> dict[str, Any]:
+def experiment_of(
+    learner: str, source: str = "digits", rows: int = 0, eval_rows: int = 0, **settings: Any
+) -> Experiment:
     data = {"source": source, "rows": rows, "eval_rows": eval_rows}
-    experiment = Experiment.model_validate({"learner": learner, "data": data, learner: settings})
-    return experiment.model_dump(mode="json")
+    return Experiment.model_validate({"learner": learner, "data": data, learner: settings})
 
 
-def made(learner: str, tree: Mapping[str, Any], hints: Mapping[str, Any] | None = None) -> Any:
+def made(learner: str, experiment: Experiment, encoded: Path | None = None) -> Any:
     """A learner of a stage that is none of data."""
     kind = learner_class(learner)
-    return kind(kind.params(tree, "train"), hints or {}, lambda *_: None)
+    return kind(kind.params(experiment, "train"), Hints(encoded=encoded), silent)
 
 
-def encoded(learner: str, tree: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def encoded(learner: str, experiment: Experiment, folder: Path) -> Facts:
     """Real data in `folder`; the facts of the stage."""
     kind = learner_class(learner)
-    resolved = kind.resolve(tree)
-    work = kind(kind.params(resolved.tree, "data"), resolved.hints, lambda *_: None)
+    resolved = kind.resolve(experiment)
+    work = kind(kind.params(resolved.config, "data"), resolved.hints, silent)
     folder.mkdir(parents=True, exist_ok=True)
-    work.encode(folder, seed=0)
-    facts: dict[str, Any] = work.facts
-    return facts
+    return work.encode(folder, seed=0)
 
 
 def prompts(data: Dataset, stream: np.ndarray | None = None) -> Dataset:

@@ -10,6 +10,6 @@ def put(tree: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
         *sections, key = name.split("__")
         here = tree
         for section in sections:
-            here = here[section]
+            here = here.setdefault(section, {})
         here[key] = value
     return tree

@@ -17,8 +17,8 @@ def read(name: str) -> dict[str, Any]:
     return read_toml(preset_path(name))
 
 
-def tree_of(**model: Any) -> dict[str, Any]:
-    return Experiment.model_validate({"model": model}).model_dump(mode="json")
+def experiment_of(**model: Any) -> Experiment:
+    return Experiment.model_validate({"model": model})
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def small() -> tuple[Experiment, Any]:
     config = load(read("strong-gpt2"), "strong-gpt2")
     tree = config.model_dump(mode="json")
     tree["data"]["zipf"] |= {"train_tokens": 4096, "test_tokens": 1024}
-    resolved = LanguageModel.resolve(tree)
-    return config, mixture.plan(Experiment.model_validate(resolved.tree), resolved.hints)
+    resolved = LanguageModel.resolve(Experiment.model_validate(tree))
+    return config, mixture.plan(resolved.config, resolved.hints)
 
 
 def test_the_small_preset_has_real_rows_enough(small: tuple[Experiment, Any]) -> None:
@@ -83,15 +83,13 @@ def test_the_full_preset_has_the_settings_of_the_paper() -> None:
     ],
 )
 def test_a_model_from_scratch_comes_in_any_number_of_layers(fields: dict[str, Any], size: int) -> None:
-    tree = tree_of(config=fields)
-    sized = LanguageModel.sized(tree, size)
-    assert architecture.make_config(sized["model"]["config"], vocab_size=300).num_hidden_layers == size
-    assert tree["model"]["config"] == fields, "the tree itself was changed"
-    assert {name: value for name, value in sized.items() if name != "model"} == {
-        name: value for name, value in tree.items() if name != "model"
-    }
+    experiment = experiment_of(config=fields)
+    sized = LanguageModel.sized(experiment, size)
+    assert architecture.make_config(sized.model.config, vocab_size=300).num_hidden_layers == size
+    assert experiment.model.config == fields, "the configuration itself was changed"
+    assert sized.model_copy(update={"model": experiment.model}) == experiment
 
 
 def test_a_model_with_weights_has_its_own_layers() -> None:
     with pytest.raises(InputError, match=r"mixture\.size .* some/model has its own; give model\.config"):
-        LanguageModel.sized(tree_of(source="some/model"), 2)
+        LanguageModel.sized(experiment_of(source="some/model"), 2)

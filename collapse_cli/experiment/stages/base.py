@@ -5,6 +5,7 @@ scoring.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -12,8 +13,6 @@ from collapse_cli import families, learners
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Body, Finished, Product, Stage, StageKind, Workplace
 from collapse_cli.experiment.costs import Size
-from collapse_cli.families.section import for_key
-from collapse_cli.learners.family import Family
 from collapse_cli.where import Where
 
 CORPUS = "train.safetensors"
@@ -28,7 +27,7 @@ def stage_of(
     config: Experiment,
     inputs: Mapping[str, Stage],
     seed: int = 0,
-    hints: Mapping[str, Any] | None = None,
+    hints: learners.Hints | None = None,
     *,
     verb: str,
     **params: Any,
@@ -39,19 +38,25 @@ def stage_of(
         verb: which part of the learner's work it is, as `Learner.params` knows it.
         params: what it depends on besides.
     """
-    return Stage(kind, {"learner": config.learner, **own(config, verb), **params}, inputs, seed, hints or {})
+    return Stage(kind, {"learner": config.learner, **own(config, verb), **params}, inputs, seed, hints)
 
 
 def own(config: Experiment, verb: str) -> dict[str, Any]:
     """What a learner says that a part of its work depends on."""
-    params: dict[str, Any] = learners.learner_class(config.learner).params(for_key(config), verb)
-    return params
+    return learners.learner_class(config.learner).params(config, verb)
 
 
 def learner_of(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> learners.Learner:
     """The learner of a stage, ready to work."""
-    encoded = {"encoded": inputs["data"].folder, "about": inputs["data"].facts} if "data" in inputs else {}
-    return learners.create(stage.params["learner"], stage.params, {**stage.hints, **encoded}, place.tell)
+    return learners.create(stage.params["learner"], stage.params, hints_of(stage, inputs), place.tell)
+
+
+def hints_of(stage: Stage, inputs: Mapping[str, Finished]) -> learners.Hints:
+    """Where a stage finds things on this machine, its real data among them."""
+    hints = stage.hints or learners.Hints()
+    assert isinstance(hints, learners.Hints)
+    data = inputs.get("data")
+    return replace(hints, encoded=data.folder, about=data.facts) if data else hints
 
 
 def with_history(stage: Stage, inputs: Mapping[str, Finished], name: str) -> dict[str, Any]:
@@ -71,7 +76,7 @@ def on_one_thread(body: Body) -> Body:
 
     @wraps(body)
     def limited(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
-        if not issubclass(learners.learner_class(stage.params["learner"]), Family):
+        if not issubclass(learners.learner_class(stage.params["learner"]), learners.Family):
             return body(stage, inputs, place)
         from threadpoolctl import threadpool_limits
 

@@ -7,6 +7,7 @@ functions do the work here too; only what lies between two generations stays in 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind,
 from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.loop import Lineage, Verbs, step
-from collapse_cli.experiment.stages.base import CORPUS, ROWS, first_measure, on_one_thread, own
+from collapse_cli.experiment.stages.base import CORPUS, ROWS, first_measure, hints_of, on_one_thread, own
 from collapse_cli.experiment.stages.mix import apart
 from collapse_cli.experiment.stages.sample import continued, which_rows
 from collapse_cli.experiment.stages.train import counted
-from collapse_cli.learners.family import Family, State
+from collapse_cli.learners.family import State
 from collapse_cli.where import Where
 
 MODELS = "models.safetensors"  # every generation's, by name "12.mean"
@@ -37,7 +38,7 @@ NONE = np.arange(0)
 
 def block_stage(
     config: Experiment,
-    hints: Mapping[str, Any],
+    hints: learners.Hints,
     policy: Policy | None,
     inputs: Mapping[str, Stage],
     seed: int,
@@ -64,19 +65,19 @@ def block_stage(
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     """Generations one after the other. Facts: `generations`, those of each."""
     first, last = stage.params["generations"]
-    block = InMemory(stage, inputs, place.scratch)
+    chain = Chain(stage, inputs, place.scratch)
     written = time.monotonic()
-    for generation in range(block.resume(), last + 1):
-        block.step(generation)
+    for generation in range(chain.resume(), last + 1):
+        chain.step(generation)
         place.tell(generation - first + 1, last - first + 1, "generations")
         if time.monotonic() - written > checkpoint.seconds_between():
-            block.write(place.scratch)
+            chain.write(place.scratch)
             written = time.monotonic()
-    block.save(place.folder)
-    return {"first": first, "generations": block.facts}
+    chain.save(place.folder)
+    return {"first": first, "generations": chain.facts}
 
 
-class InMemory(Verbs[State, Dataset, Dataset]):
+class Chain(Verbs[State, Dataset, Dataset]):
     """One policy's generations, and what is carried from one to the next; and the verbs they are made by, in memory."""
 
     def __init__(self, stage: Stage, inputs: Mapping[str, Finished], scratch: Path) -> None:
@@ -89,10 +90,10 @@ class InMemory(Verbs[State, Dataset, Dataset]):
         real, self.test, self.reserve = (
             Dataset.load(data.file(f"{name}.safetensors")) for name in ("train", "test", "reserve")
         )
-        self.hints = {**stage.hints, "encoded": data.folder, "about": data.facts}
         self.line = Lineage[State, Dataset, Dataset](self.policy or Policy("keep"), params["init"], real)
-        known = learners.learner_class(params["learner"])
-        self.sums = known.summarises and (self.policy is None or self.policy.rule == "accumulate")
+        self.learners = {verb: self._learner(verb, hints_of(stage, inputs)) for verb in params["verbs"]}
+        summarises = learners.family_class(params["learner"]).summarises
+        self.sums = summarises and (self.policy is None or self.policy.rule == "accumulate")
         self.keeps_rows = self.line.policy.accumulates and not self.sums
         self.continues_corpus = params["prompts"] == "previous" and (self.policy is None or not self.sums)
         self.earlier = 0  # how many of the samples are of the blocks before
@@ -114,11 +115,11 @@ class InMemory(Verbs[State, Dataset, Dataset]):
         with self._timed("sample"):
             real = self.line.real
             which = which_rows(self.line.policy, self.stage.seed, generation, growing=self.params["growing"])
-            learner = self._learner("sample")
+            learner = copy(self.learners["sample"])
             learner.restore(model)
             source, seed = corpus if self.continues_corpus else real, seed_for(self.stage.seed, "sample", generation)
-            made, _ = continued(learner, source, len(real), which, seed=seed, scratch=self.scratch, shown=NONE)
-        self._facts |= learner.facts
+            made, _, facts = continued(learner, source, len(real), which, seed=seed, scratch=self.scratch, shown=NONE)
+        self._facts |= facts
         return made
 
     def mix(self, samples: list[Dataset], generation: int) -> Dataset:
@@ -138,30 +139,30 @@ class InMemory(Verbs[State, Dataset, Dataset]):
 
     def fit(self, start: State | None, corpus: Dataset, generation: int) -> State:
         with self._timed("train"):
-            learner = self._learner("train", base=seed_for(self.stage.seed, "base", 0))
+            learner = copy(self.learners["train"])
             if start is not None:
                 learner.restore(start)
             if self.sums and generation > 0:
                 real, synthetic = len(self.line.real), len(self.line.real) * generation
                 self.summary = learner.merge(self.summary, learner.summarise(corpus))
-                learner.fit_summary(self.summary)
+                facts = learner.fit_summary(self.summary)
                 rows = {"train_rows": real + synthetic, "real_rows": real, "synthetic_rows": synthetic}
             else:
-                learner.fit(corpus, seed=seed_for(self.stage.seed, "train", generation), scratch=self.scratch)
+                facts = learner.fit(corpus, seed=seed_for(self.stage.seed, "train", generation), scratch=self.scratch)
                 rows = counted(corpus)
                 if self.sums:
                     self.summary = learner.summary_of(corpus)
             model = learner.state()
-        self._facts |= learner.facts | rows
+        self._facts |= facts | rows
         return model
 
     def measure(self, model: State, corpus: Dataset, first: Dataset | None, generation: int) -> Dataset:
         with self._timed("eval"):
-            learner = self._learner("eval")
+            learner = copy(self.learners["eval"])
             learner.restore(model)
             measured = learner.measure(self.test, first)
-        self._facts |= learner.facts
-        return measured
+        self._facts |= measured.facts
+        return measured.rows
 
     @contextmanager
     def _timed(self, verb: str) -> Iterator[None]:
@@ -169,11 +170,10 @@ class InMemory(Verbs[State, Dataset, Dataset]):
         yield
         self._facts["seconds"][verb] = round(time.perf_counter() - start, 6)
 
-    def _learner(self, verb: str, **more: Any) -> Family:
-        settings = {"learner": self.params["learner"], **self.params["verbs"][verb], **more}
-        made = learners.create(self.params["learner"], settings, self.hints, lambda *_: None)
-        assert isinstance(made, Family)
-        return made
+    def _learner(self, verb: str, hints: learners.Hints) -> learners.Family:
+        """One that has done nothing yet; each generation works with a copy, so that its settings are read once."""
+        params = {"base": seed_for(self.stage.seed, "base", 0), **self.params["verbs"][verb]}
+        return learners.family_class(self.params["learner"])(params, hints, learners.silent)
 
     # --- from block to block, and through a kill ----------------------------------------------------------------------
 

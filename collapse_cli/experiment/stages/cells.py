@@ -12,11 +12,11 @@ from collapse_cli.config.cell import Cell
 from collapse_cli.engine import checkpoint
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace
 from collapse_cli.experiment.costs import Size
-from collapse_cli.experiment.stages.base import first_measure, on_one_thread, own
+from collapse_cli.experiment.stages.base import first_measure, hints_of, on_one_thread, own
 from collapse_cli.where import Where
 
 
-def cells_stage(config: Experiment, hints: Mapping[str, Any], chosen: Sequence[Cell], seed: int) -> Stage:
+def cells_stage(config: Experiment, hints: learners.Hints, chosen: Sequence[Cell], seed: int) -> Stage:
     """Some cells of a run's seed; what each draws follows from that."""
     params = {
         "learner": config.learner,
@@ -31,14 +31,15 @@ def cells_stage(config: Experiment, hints: Mapping[str, Any], chosen: Sequence[C
 @on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     """Cells one after the other. Facts: `generations`, those of each."""
+    hints, learner = hints_of(stage, inputs), stage.params["learner"]
     file, chosen = place.scratch / "cells.safetensors", [Cell(**cell) for cell in stage.params["cells"]]
     _, facts = checkpoint.take_up(file) or ({}, [])
     written = time.monotonic()
     for done, cell in enumerate(chosen[len(facts) :], len(facts) + 1):
         start = time.perf_counter()
-        learner: Any = learners.create(stage.params["learner"], stage.params, stage.hints, place.tell)
-        found = learner.cell(cell, seed=stage.seed, scratch=place.scratch)
-        facts.append({**found, "train_rows": cell.rows, "seconds": {"block": round(time.perf_counter() - start, 6)}})
+        mixing = learners.mixing(learner, stage.params, hints, place.tell)
+        measures = mixing.cell(cell, seed=stage.seed, scratch=place.scratch)
+        facts.append({**measures, "train_rows": cell.rows, "seconds": {"block": round(time.perf_counter() - start, 6)}})
         place.tell(done, len(chosen), "cells")
         if time.monotonic() - written > checkpoint.seconds_between():
             checkpoint.keep(file, {"done": np.array([done])}, facts)

@@ -11,17 +11,15 @@ from collapse_cli.experiment.stages.base import learner_of, on_one_thread, stage
 from collapse_cli.where import Where
 
 
-def data_stage(config: Experiment, hints: Mapping[str, Any], seed: int = 0) -> Stage:
+def data_stage(config: Experiment, hints: learners.Hints, seed: int = 0) -> Stage:
     """Real data; for a run's seed where each draws its own."""
-    drawn = learners.learner_class(config.learner).drawn(config.model_dump(mode="json"))
+    drawn = learners.learner_class(config.learner).drawn(config)
     return stage_of(DATA, config, {}, seed_for(seed, "data", 0) if drawn else 0, hints, verb="data")
 
 
 @on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
-    learner = learner_of(stage, inputs, place)
-    learner.encode(place.folder, seed=stage.seed)
-    return learner.facts
+    return learner_of(stage, inputs, place).encode(place.folder, seed=stage.seed)
 
 
 def cost(stage: Stage, size: Size) -> Cost:

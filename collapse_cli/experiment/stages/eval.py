@@ -30,8 +30,9 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     learner.load(inputs["model"].folder)
     test = Dataset.load(inputs["data"].file(TEST))
     first = Dataset.load(inputs["first"].file(ROWS)) if "first" in inputs else None
-    learner.measure(test, first).save(place.folder / ROWS)
-    return with_history(stage, inputs, "model") | learner.facts
+    measured = learner.measure(test, first)
+    measured.rows.save(place.folder / ROWS)
+    return with_history(stage, inputs, "model") | measured.facts
 
 
 def cost(stage: Stage, size: Size) -> Cost:

@@ -39,14 +39,15 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     learner = learner_of(stage, inputs, place)
     learner.load(inputs["reference"].folder)
     made = inputs["samples"]
-    learner.examine(
+    examined = learner.examine(
         Dataset.load(made.file(ROWS)),
         Dataset.load(made.file(SHOWN)),
         Dataset.load(inputs["prompts"].file(CORPUS)),
         real=inputs["real"].folder,
         first=Dataset.load(inputs["first"].file(ROWS)) if "first" in inputs else None,
-    ).save(place.folder / ROWS)
-    return learner.facts
+    )
+    examined.rows.save(place.folder / ROWS)
+    return examined.facts
 
 
 def cost(stage: Stage, size: Size) -> Cost:

@@ -31,8 +31,8 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     prompts = real.take(seeded_order(len(real), which["order"])[stream % len(real)])
     prompts = Dataset({**prompts.arrays, "stream": stream, "extra": np.zeros(len(stream), bool)}, prompts.origin)
     made = learner.sample(prompts, seed=stage.seed, scratch=place.scratch)
-    Dataset(made.arrays, np.ones(len(made), np.int32)).save(place.folder / ROWS)
-    return learner.facts
+    Dataset(made.rows.arrays, np.ones(len(made.rows), np.int32)).save(place.folder / ROWS)
+    return made.facts
 
 
 def cost(stage: Stage, size: Size) -> Cost:

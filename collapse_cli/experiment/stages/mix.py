@@ -32,7 +32,7 @@ def apart(config: Experiment, policy: Policy) -> dict[str, Any]:
     """How many trials draw their rows apart, where there are several and the policy draws; nothing else has a key for it."""
     if not policy.draws:
         return {}
-    trials = learners.learner_class(config.learner).trials(config.model_dump(mode="json"))
+    trials = learners.learner_class(config.learner).trials(config)
     return {"trials": trials} if trials > 1 else {}
 
 

@@ -18,8 +18,7 @@ def real_stage(config: Experiment, data: Stage, reference: Stage) -> Stage:
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     learner = learner_of(stage, inputs, place)
     learner.load(inputs["reference"].folder)
-    learner.look_at_real(place.folder)
-    return learner.facts
+    return learner.look_at_real(place.folder)
 
 
 def cost(stage: Stage, size: Size) -> Cost:

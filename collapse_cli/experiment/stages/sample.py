@@ -49,10 +49,12 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     rows = inputs["data"].facts["splits"]["train"]["rows"]
     # the same prompts in every generation, for people to read
     shown = np.unique(np.linspace(0, rows - 1, SHOWN_ROWS).round().astype(np.int64))
-    made, seen = continued(learner, corpus, rows, stage.params, seed=stage.seed, scratch=place.scratch, shown=shown)
+    made, seen, facts = continued(
+        learner, corpus, rows, stage.params, seed=stage.seed, scratch=place.scratch, shown=shown
+    )
     made.save(place.folder / ROWS)
     seen.save(place.folder / SHOWN)
-    return learner.facts
+    return facts
 
 
 def continued(
@@ -64,8 +66,8 @@ def continued(
     seed: int,
     scratch: Path,
     shown: np.ndarray,
-) -> tuple[Dataset, Dataset]:
-    """The synthetic rows that a model makes for the next generation, and what it makes of the rows `shown`.
+) -> tuple[Dataset, Dataset, learners.Facts]:
+    """The synthetic rows that a model makes for the next generation, what it makes of the rows `shown`, and the facts.
 
     Args:
         corpus: rows to continue: the original corpus, of `rows` rows, or the model's own.
@@ -79,13 +81,13 @@ def continued(
     prompts = corpus.take(row)
     extra = np.arange(len(wanted)) >= len(chosen)
     prompts = Dataset({**prompts.arrays, "stream": wanted, "extra": extra}, prompts.origin)
-    made = learner.sample(prompts, seed=seed, scratch=scratch)
-    origin = np.full(len(made), params["generation"], np.int32)
-    made = Dataset({**made.arrays, "row": row.astype(np.int32)}, origin)
+    sampled = learner.sample(prompts, seed=seed, scratch=scratch)
+    origin = np.full(len(sampled.rows), params["generation"], np.int32)
+    made = Dataset({**sampled.rows.arrays, "row": row.astype(np.int32)}, origin)
     if not len(shown):
-        return made, made.take(np.arange(0))
+        return made, made.take(np.arange(0)), sampled.facts
     seen = np.array([np.flatnonzero(wanted == index)[0] for index in shown], np.int64)
-    return made.take(np.flatnonzero(~extra)), made.take(seen)
+    return made.take(np.flatnonzero(~extra)), made.take(seen), sampled.facts
 
 
 def cost(stage: Stage, size: Size) -> Cost:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for, tokens_a_second
@@ -12,7 +13,7 @@ from collapse_cli.experiment.stages.base import CORPUS, at, learner_of, on_one_t
 
 def train_stage(
     config: Experiment,
-    hints: Mapping[str, Any],
+    hints: learners.Hints,
     data: Stage,
     corpus: Stage,
     start: Stage | None,
@@ -31,9 +32,9 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     if "init" in inputs:
         learner.load(inputs["init"].folder)
     corpus = Dataset.load(inputs["corpus"].file(CORPUS))
-    learner.fit(corpus, seed=stage.seed, scratch=place.scratch)
+    facts = learner.fit(corpus, seed=stage.seed, scratch=place.scratch)
     learner.save(place.folder)
-    return with_history(stage, inputs, "corpus") | learner.facts | counted(corpus)
+    return with_history(stage, inputs, "corpus") | facts | counted(corpus)
 
 
 def counted(corpus: Dataset) -> dict[str, int]:

@@ -1,0 +1,221 @@
+"""What a learner is: all that others ask of a model family's class and of a learner at work."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from collapse_cli.config.cell import Cell
+from collapse_cli.config.tree import Experiment
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine.stage import Tell as Tell
+
+Facts = dict[str, Any]
+"""What was found out, as JSON; much of it becomes fields of `metrics.jsonl`."""
+
+
+def silent(done: int, total: int, unit: str) -> None:
+    """A progress bar that nobody sees."""
+
+
+@dataclass(frozen=True)
+class Hints:
+    """Where things are on this machine. None of it is in a key: their content is, by its hash.
+
+    Attributes:
+        model, tokenizer: folders; "" where there is none.
+        text: the arguments of `data.dataset.load_text`.
+        images: the name of a source of images.
+        encoded: of a stage that reads real data, the folder of the data stage.
+        about: the facts of the data stage.
+    """
+
+    model: str = ""
+    tokenizer: str = ""
+    text: Mapping[str, str] = field(default_factory=dict)
+    images: str = ""
+    encoded: Path | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def real(self, file: str = "") -> Path:
+        """The folder of the data stage, or a file in it."""
+        assert self.encoded is not None, "a stage without real data among its inputs"
+        return self.encoded / file
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration with all that had to be looked up: hashes, revisions, dtypes; and what it says of the model.
+
+    Attributes:
+        config: the configuration, filled in.
+        hints: where the model, the tokenizer and the data are on this machine.
+        parameters: all weights of the model.
+        layer_parameters, head_parameters: those of the layers, and of the output head, for counting FLOPs.
+        layers: how many layers there are.
+        positions: how many tokens the model takes at once; None where there is no limit.
+        row_bytes, row_flops: of families that are no language models: what a row of data holds, and what fitting one
+            costs, all epochs together; 0 for language models, whose costs follow from their parameters.
+        notes: what the user should know before anything is computed.
+    """
+
+    config: Experiment
+    hints: Hints
+    parameters: int
+    layer_parameters: int = 0
+    head_parameters: int = 0
+    layers: int = 1
+    positions: int | None = None
+    row_bytes: int = 0
+    row_flops: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Rows that were made or measured, and what was found out about them."""
+
+    rows: Dataset
+    facts: Facts
+
+
+class Learner(Protocol):
+    """A model family. Every verb takes its seed, and returns what it made together with what it found out.
+
+    What is asked before anything runs is asked of the class, with a configuration. A learner at work is made from the
+    parameters of its stage: what it depends on must be among them, and nothing else can be read.
+
+    Class attributes: `examines`, whether samples are measured under generation 0's model (`look_at_real`, `examine`);
+    `block`, how many generations make a stage unless the configuration says so. What is asked of a family without its
+    learner stands in `families`.
+    """
+
+    examines: ClassVar[bool]
+    block: ClassVar[int]
+
+    # --- what is looked up before anything runs -----------------------------------------------------------------------
+
+    @classmethod
+    def resolve(cls, config: Experiment) -> Resolved:
+        """Find what a configuration names, and check that it fits together.
+
+        Raises:
+            InputError: for whatever is missing or does not fit.
+        """
+        ...
+
+    @classmethod
+    def params(cls, config: Experiment, kind: str) -> dict[str, Any]:
+        """What a stage of that kind (data, train, sample, eval, examine) depends on, of a resolved configuration."""
+        ...
+
+    @classmethod
+    def drawn(cls, config: Experiment) -> bool:
+        """Whether each seed draws real rows of its own, because the source is a distribution."""
+        ...
+
+    @classmethod
+    def trials(cls, config: Experiment) -> int:
+        """Independent experiments that lie side by side in every row, (rows, trials, ...); 1 where there is one alone."""
+        ...
+
+    @classmethod
+    def with_tokenizer_of(cls, config: Experiment, encoded: Path) -> Experiment:
+        """A configuration whose data are other ones, read as a fitted model of the run reads them.
+
+        Args:
+            encoded: the folder of the run's data stage, with the tokenizer that it made from its text, if it made one.
+
+        Raises:
+            InputError: when that is needed and gone.
+        """
+        ...
+
+    @classmethod
+    def about(cls, scored: Mapping[str, Any], own: Mapping[str, Any]) -> Facts:
+        """Facts of the data that a model is scored on, with those of its `own` data that its measures refer to.
+
+        Raises:
+            InputError: when those are needed and not known.
+        """
+        ...
+
+    # --- the verbs ----------------------------------------------------------------------------------------------------
+
+    def __init__(self, params: Mapping[str, Any], hints: Hints, tell: Tell) -> None:
+        """`params`: of the stage at work, as the class gave them. A model is made or loaded when it is first needed."""
+
+    def encode(self, folder: Path, *, seed: int) -> Facts:
+        """Turn real data into `train`, `test`, `reserve` and perhaps `valid` Datasets in `folder`.
+
+        Returns:
+            `splits`, with the `rows` of each; `notes`, what the user should know; and what else is known of them.
+        """
+        ...
+
+    def fit(self, data: Dataset, *, seed: int, scratch: Path) -> Facts:
+        """Be the model of a corpus, from the model that was loaded or from the base model; `train_loss` and more."""
+        ...
+
+    def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Outcome:
+        """Make rows to train the next generation on: one row out for each row in.
+
+        Args:
+            prompts: the rows, `stream` (a number of its own for each), and `extra`: rows that are only to be shown, and
+                do not count in the facts.
+        """
+        ...
+
+    def score(self, data: Dataset) -> np.ndarray:
+        """(rows,) one loss per row; lower is better."""
+        ...
+
+    def measure(self, test: Dataset, first: Dataset | None = None) -> Outcome:
+        """Score the test data: measures, and what generation 0 is to be remembered by.
+
+        Args:
+            first: the rows that this returned for generation 0, to compare with.
+        """
+        ...
+
+    def look_at_real(self, folder: Path) -> Facts:
+        """Leave in `folder` what samples are to be compared with: real rows as this model sees them."""
+        ...
+
+    def examine(
+        self, samples: Dataset, shown: Dataset, prompts: Dataset, *, real: Path, first: Dataset | None
+    ) -> Outcome:
+        """Measure rows that another model made, with this model for a reference.
+
+        Args:
+            samples, shown: what `sample` made of rows of `prompts` (`row` says which), and of the rows to show.
+            real: where `look_at_real` left what it did.
+            first: the rows that this returned for generation 0; None for that itself.
+        """
+        ...
+
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> None: ...
+
+
+class Sizable(Learner, Protocol):
+    """A learner whose cells of a mixture are stages of the loop, each with a model of its own size."""
+
+    @classmethod
+    def sized(cls, config: Experiment, size: int) -> Experiment:
+        """The configuration with a model of that size.
+
+        Raises:
+            InputError: for a model that has one already.
+        """
+        ...
+
+
+class Mixing(Learner, Protocol):
+    """A learner that does whole cells of a mixture in memory."""
+
+    def cell(self, cell: Cell, *, seed: int, scratch: Path) -> dict[str, float]:
+        """One cell, from its rows to its measures."""
+        ...
