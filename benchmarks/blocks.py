@@ -48,7 +48,7 @@ def bare(config: Experiment, root: Path) -> float:
         first, last = stage.params["generations"]
         with threadpool_limits(limits=1, user_api="blas"):
             start = time.process_time()
-            chain = block.Chain(stage, inputs, root)
+            chain = block.InMemory(stage, inputs, root)
             for generation in range(first, last + 1):
                 chain.step(generation)
             total += time.process_time() - start

@@ -135,7 +135,7 @@ def _end(arguments: list[str] | None) -> int:
     except mistakes as mistake:
         if type(mistake).__name__ == "NoArgsIsHelpError":  # it has printed the help
             return USAGE
-        from collapse_cli.cli import mistakes as said
+        from collapse_cli.cli import usage_errors as said
 
         return _say(said.said(mistake, sys.argv[1:] if arguments is None else arguments), USAGE)
     except (KeyboardInterrupt, typer.Abort):

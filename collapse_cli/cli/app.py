@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from collapse_cli.cli import looking, once, theory, viewing
-from collapse_cli.cli.looking import Json, Runs, place, warn_of_damage
+from collapse_cli.cli import housekeeping, repeated_options, theory, viewing
+from collapse_cli.cli.housekeeping import Json, Runs, place, warn_of_damage
 from collapse_cli.errors import how_many
 from collapse_cli.terminal import text as terminal
 
-app = once.App(
+app = repeated_options.App(
     help="What happens to a generative model when its training data are partly made by earlier models?",
     no_args_is_help=True,
     add_completion=False,
@@ -93,23 +93,23 @@ def run(
 
     Without a configuration: OPT-125m fine-tuned on WikiText-2, the experiment of Shumailov et al., Nature 2024.
     """
-    from collapse_cli.cli import asked
+    from collapse_cli.cli import configuration
     from collapse_cli.records.rundir import RunFolder
-    from collapse_cli.run import early
+    from collapse_cli.run import early_checks
 
     loop = {"generations": generations, "policies": policy}
     file = None if config is None else Path(config)
-    tree, given, instead = asked.experiment(file, preset, loop, seeds, model, data, name, settings or [])
+    tree, given, instead = configuration.experiment(file, preset, loop, seeds, model, data, name, settings or [])
     named = name or given
     if not tree.variants:  # those of variants are checked under their own names
-        early.check(tree, RunFolder(runs_dir, named))
+        early_checks.check_experiment(tree, RunFolder(runs_dir, named))
     console = terminal.console(stderr=as_json)
     with console.status("loading the libraries") if console.is_terminal else nullcontext():
         from collapse_cli.run import runner
         from collapse_cli.terminal.plan import print_plan
         from collapse_cli.terminal.run import print_run, print_variants
 
-    for note in asked.notes(tree, RunFolder(runs_dir, named), instead):
+    for note in configuration.notes(tree, RunFolder(runs_dir, named), instead):
         terminal.line(console, f"note: {note}")
     results = runner.run_all(tree, runs_dir, named, console, jobs=jobs, dry_run=dry_run)
     if as_json:
@@ -277,4 +277,4 @@ def forecast(
 
 app.command()(viewing.view)
 app.add_typer(theory.app, name="theory")
-looking.add_to(app)
+housekeeping.add_to(app)

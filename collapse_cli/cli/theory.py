@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from collapse_cli.cli import once
+from collapse_cli.cli import repeated_options
 from collapse_cli.cli.shared import rank, with_options
 
 if TYPE_CHECKING:
     from collapse_cli.simulate import Estimate
     from collapse_cli.theory import Problem
 
-app = once.App(
+app = repeated_options.App(
     help="Closed-form predictions, no training: what synthetic data do to ridge regression and to Gaussians.",
     no_args_is_help=True,
 )

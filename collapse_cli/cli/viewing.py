@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from collapse_cli.cli.looking import Json, Runs, place
+from collapse_cli.cli.housekeeping import Json, Runs, place
 from collapse_cli.terminal import text as terminal
 
 

@@ -1,7 +1,16 @@
-"""The configuration: the typed tree (`tree.py`), how it is read (`reading.py`, `settings.py`), what of it means something
-(`meaning.py`).
+"""The configuration: the typed tree (`tree.py`), how it is read from files (`reading.py`) and from the command line
+(`command_line.py`), and which options nothing would read (`unread.py`).
 """
 
+from collapse_cli.config.command_line import (
+    given_tree,
+    parse_seeds,
+    parse_settings,
+    refuse_conflicts,
+    refuse_options,
+    refuse_unread,
+)
+from collapse_cli.config.names import nearest
 from collapse_cli.config.published import not_as_published
 from collapse_cli.config.reading import (
     DEFAULT_PRESET,
@@ -12,16 +21,7 @@ from collapse_cli.config.reading import (
     read_toml,
     variant_experiments,
 )
-from collapse_cli.config.settings import (
-    given_tree,
-    parse_seeds,
-    parse_settings,
-    refuse_conflicts,
-    refuse_options,
-    refuse_unread,
-)
 from collapse_cli.config.tree import Expectation, Experiment
-from collapse_cli.config.words import nearest
 from collapse_cli.errors import ConfigError
 from collapse_cli.families.section import Section
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from collapse_cli.config.families import Families
-from collapse_cli.config.meaning import READS, within
 from collapse_cli.config.tree import Experiment
+from collapse_cli.config.unread import READS, within
 from collapse_cli.families.section import Parsed, Section
 
 PLAIN = {bool: "true or false", int: "whole number", float: "number", str: "text"}

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from collapse_cli.config.names import leaves
 from collapse_cli.config.reading import load, presets, read_toml, variant_experiments
-from collapse_cli.config.words import leaves
 
 # what a run chooses without being another experiment, and what is looked up for each machine and copy
 CHOSEN = (

@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from collapse_cli.config.families import Families
+from collapse_cli.config.names import TOO_LONG, nearest
 from collapse_cli.config.policies import looks_like_a_policy
 from collapse_cli.config.tree import Experiment
-from collapse_cli.config.words import TOO_LONG, nearest
 from collapse_cli.errors import ConfigError, written
 from collapse_cli.families.section import Section
 

@@ -8,8 +8,8 @@ from typing import Any
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment, load, merge
 from collapse_cli.config.families import DRAWN
-from collapse_cli.config.meaning import first_unread, within
-from collapse_cli.config.words import leaves
+from collapse_cli.config.names import leaves
+from collapse_cli.config.unread import first_unread, within
 from collapse_cli.data.dataset import Dataset, load_text
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
@@ -22,7 +22,7 @@ from collapse_cli.experiment.stages.block import models_of
 from collapse_cli.learners.family import State
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
-from collapse_cli.run import early
+from collapse_cli.run import early_checks
 from collapse_cli.run.observers.computed import Computed
 
 MEASURE = "perplexity"
@@ -68,10 +68,10 @@ def check(target: str, folder: RunFolder | None, data: str | None, settings: Map
     if (found := first_unread(settings, [config])) is not None:
         raise ConfigError(f"--set {found[0]}=… has no effect on eval: {found[1]}")
     if folder is None:
-        early.check_model(config.model.model_dump())
+        early_checks.check_model(config.model.model_dump())
     if families.of(config.learner).text and (folder is None or data is not None or "data" in settings):
-        early.check_tokenizer(config.model.tokenizer)
-        early.check_text(config.data.model_dump(mode="json"))
+        early_checks.check_tokenizer(config.model.tokenizer)
+        early_checks.check_text(config.data.model_dump(mode="json"))
 
 
 def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any], tell: Any) -> list[dict[str, Any]]:

@@ -21,16 +21,16 @@ from collapse_cli.process import interruptible, quiet_libraries
 from collapse_cli.records.at_work import working
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
-from collapse_cli.run import early
+from collapse_cli.run import early_checks
 from collapse_cli.run.computing import compute
 from collapse_cli.run.costs import check_disk, describe
 from collapse_cli.run.observers import Observers
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.run.observers.events import Events
 from collapse_cli.run.observers.mirroring import Mirroring
-from collapse_cli.run.observers.page import Page
 from collapse_cli.run.observers.progress import Progress
 from collapse_cli.run.observers.pruning import Pruning
+from collapse_cli.run.observers.reporting import Reporting
 from collapse_cli.run.observers.rows import Rows
 from collapse_cli.run.preparation import Prepared, prepare, to_do
 from collapse_cli.terminal.progress import Progressing
@@ -57,7 +57,7 @@ def run_all(
     # a name that is none is said before anything runs
     folders = {RunFolder(runs, f"{name}-{variant}"): changed for variant, changed in variants.items()}
     for folder, changed in folders.items():
-        early.check(changed, folder)
+        early_checks.check_experiment(changed, folder)
     done: dict[str, Any] = {"runs": []}
     for folder, changed in folders.items():
         if not dry_run:
@@ -94,7 +94,7 @@ def run(
         ConfigError, InputError: for what the user has to mend; nothing has been written into the run folder then.
     """
     folder, store = RunFolder(runs, name), store_of(runs)
-    early.check(config, folder)
+    early_checks.check_experiment(config, folder)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary, interruptible():
         with console.status("looking up model and text") if console.is_terminal else nullcontext():
             if not families.of(config.learner).light:
@@ -132,23 +132,23 @@ def _compute(
 ) -> dict[str, int]:
     """Make what is needed, with all that hears of it, and write how it ended. Returns how many stages that took."""
     planned, config = prepared.plan, prepared.config
-    page, computed, pruning = Page(folder), Computed(), Pruning(folder, store, config, planned)
+    reporting, computed, pruning = Reporting(folder), Computed(), Pruning(folder, store, config, planned)
     with Progressing(console, len(there) + len(needed)) as shown:
         try:
             with tracking.open_mirrors(config, folder.path, folder.name, folder.record(), folder.rows) as mirrors:
                 for note in prepared.notes:
                     shown.line(f"note: {note}")
-                rows = Rows(folder, store, config, planned, readers=[Mirroring(mirrors), page])
+                rows = Rows(folder, store, config, planned, readers=[Mirroring(mirrors), reporting])
                 observers = [computed, Events(folder, planned), Progress(shown, prepared), rows, pruning]
                 compute([*there, *needed], prepared, store, Observers(observers, new=prepared.computed))
             pruning.prune()
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt | BrokenPipeError)  # the latter as by `| head -1`
             folder.finish("interrupted" if interrupted else "error", "" if interrupted else str(error))
-            page.write(forecast=False)
+            reporting.write(forecast=False)
             raise
         folder.finish("success")
-        page.write(forecast=True)
+        reporting.write(forecast=True)
     return {"computed": len(computed.keys), "cached": len(there) + len(needed) - len(computed.keys)}
 
 

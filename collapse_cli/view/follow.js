@@ -188,7 +188,7 @@
   };
   const line = (one) => {
     const item = document.createElement("li");
-    const parts = [["b", "", one.name], ["span", `pill ${one.kind}`, one.said], ["span", "quiet", one.done], ["span", "quiet changed", one.changed && `changed ${one.changed}`]];
+    const parts = [["b", "", one.name], ["span", `pill ${one.kind}`, one.said], ["span", "quiet", one.done], ["span", "quiet changed", one.doing || (one.changed && `changed ${one.changed}`)]];
     parts.forEach(([tag, kind, text]) => {
       if (!text) return;
       const part = document.createElement(tag);

@@ -45,7 +45,14 @@ def bar(names: Sequence[str], states: Sequence[State]) -> dict[str, Any]:
     return {
         "title": ", ".join(names),
         "runs": [
-            {"name": one.name, "said": one.said, "kind": one.kind, "done": _done(one), "changed": _changed(one)}
+            {
+                "name": one.name,
+                "said": one.said,
+                "kind": one.kind,
+                "done": _done(one),
+                "changed": _changed(one),
+                "doing": one_line(one.doing),
+            }
             for one in states
         ],
         "ended": all(one.ended for one in states),
@@ -68,7 +75,8 @@ def _line(one: State) -> str:
     name = escaped(one.name, 120)
     link = f'<a href="/run/{name}">{name}</a>' if one.linked else name
     tick = f'<input type="checkbox" value="{name}" aria-label="show {name} beside others">' if one.linked else ""
-    why = f'<p class="why">{escaped(one_line(facts["error"], 300))}</p>' if facts["error"] else ""
+    told = facts["error"] or one.doing
+    why = f'<p class="why">{escaped(one_line(told, 300))}</p>' if told else ""
     cells = (
         f'<span class="pill {one.kind}">{escaped(one.said)}</span>',
         _progress(one),

@@ -9,10 +9,12 @@ from collapse_cli.records.at_work import SAID, at_work
 from collapse_cli.records.listing import facts_of
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import can_be_named, names_of_runs
+from collapse_cli.records.underway import underway
 from collapse_cli.view.kept import Kept
 
 SHOWN = ("run.json", "metrics.jsonl")  # a page is made anew when one of these changes
 WRITTEN = (*SHOWN, "events.jsonl")  # by a run at work
+MOST_DOING = 4  # stages that are said to be underway
 MOST_RUNS = 1000  # whose facts are kept
 # status of run.json -> what a reader is told, and how good that is
 STATES = {
@@ -32,6 +34,7 @@ class State:
         said: what a reader is told of its state.
         kind: `good`, `open` or `bad`.
         changed: when one of its files was last written, in seconds since 1970; 0: unknown.
+        doing: what it is doing at the moment, where that is known.
         linked: whether there is a page about it.
     """
 
@@ -40,6 +43,7 @@ class State:
     said: str
     kind: str
     changed: float
+    doing: str
     linked: bool
 
     @property
@@ -86,7 +90,8 @@ class Runs:
         changed = _changed(path)
         working = at_work(path) if facts["status"] == "started" else None
         said, kind = STATES.get(facts["status"], (SAID[working], "bad" if working is False else "open"))
-        return State(name, facts, said, kind, changed, bool(run) or can_be_named(name))
+        stages = underway(path, mixture=facts["kind"] == "mixture") if working else []
+        return State(name, facts, said, kind, changed, "; ".join(stages[:MOST_DOING]), bool(run) or can_be_named(name))
 
     def states(self) -> list[State]:
         """All runs, the one that changed last first."""

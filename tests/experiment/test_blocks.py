@@ -116,10 +116,10 @@ def test_killed_in_the_middle_a_block_goes_on_from_its_checkpoint_to_the_same_nu
 ) -> None:
     monkeypatch.setenv("COLLAPSE_CHECKPOINT_SECONDS", "0")
     expected = rows_of(*run(experiment(), tmp_path / "whole"))
-    step, worked = block.Chain.step, []
+    step, worked = block.InMemory.step, []
 
     def until(last: int | None) -> Any:
-        def counted(self: block.Chain, generation: int) -> None:
+        def counted(self: block.InMemory, generation: int) -> None:
             if generation == last:
                 raise KillError
             worked.append((self.policy, generation))
@@ -128,7 +128,7 @@ def test_killed_in_the_middle_a_block_goes_on_from_its_checkpoint_to_the_same_nu
         return counted
 
     for last in (4, 6, 2, 7, None):  # each try dies at some generation of some block
-        monkeypatch.setattr(block.Chain, "step", until(last))
+        monkeypatch.setattr(block.InMemory, "step", until(last))
         try:
             found = rows_of(*run(experiment(), tmp_path / "killed"))
         except KillError:

@@ -10,7 +10,7 @@ from support.scripts import PROJECT, script
 
 from collapse_cli import families
 from collapse_cli.cli.app import app
-from collapse_cli.cli.once import App
+from collapse_cli.cli.repeated_options import App
 from collapse_cli.config.policies import ACCUMULATING, SHARED, Rule
 from collapse_cli.families import FAMILIES
 from collapse_cli.findings.diagnosis import TRENDS

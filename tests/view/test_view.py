@@ -19,6 +19,7 @@ from support.pages import Text
 from support.viewed import POLICIES, Live, ask, serving
 
 from collapse_cli import report
+from collapse_cli.engine import sealed
 from collapse_cli.records.at_work import working
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_report
@@ -115,6 +116,11 @@ def test_a_row_more_makes_another_page_and_another_version(tmp_path: Path, monke
         assert first["ended"] is False
         assert "6 of 10 models" in ask(server, "/page/live").text
         assert ask(server, "/state/live").json["version"] == first["version"]
+        assert first["runs"][0]["doing"] == "", "all that was started was finished"
+        started = {"event": "started", "work": "train", "key": "k" * 64, "for": ["keep-0", 0, 3]}
+        sealed.append(live.path / "events.jsonl", started)
+        assert ask(server, "/state/live").json["runs"][0]["doing"] == "train seed 0, generation 3, keep-0"
+        assert "train seed 0, generation 3, keep-0" in ask(server, "/lines").text
         live.measure()
         second = ask(server, "/state/live").json
         assert second["version"] != first["version"]

@@ -65,19 +65,19 @@ def block_stage(
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     """Generations one after the other. Facts: `generations`, those of each."""
     first, last = stage.params["generations"]
-    chain = Chain(stage, inputs, place.scratch)
+    block = InMemory(stage, inputs, place.scratch)
     written = time.monotonic()
-    for generation in range(chain.resume(), last + 1):
-        chain.step(generation)
+    for generation in range(block.resume(), last + 1):
+        block.step(generation)
         place.tell(generation - first + 1, last - first + 1, "generations")
         if time.monotonic() - written > checkpoint.seconds_between():
-            chain.write(place.scratch)
+            block.write(place.scratch)
             written = time.monotonic()
-    chain.save(place.folder)
-    return {"first": first, "generations": chain.facts}
+    block.save(place.folder)
+    return {"first": first, "generations": block.facts}
 
 
-class Chain(Verbs[State, Dataset, Dataset]):
+class InMemory(Verbs[State, Dataset, Dataset]):
     """One policy's generations, and what is carried from one to the next; and the verbs they are made by, in memory."""
 
     def __init__(self, stage: Stage, inputs: Mapping[str, Finished], scratch: Path) -> None:

@@ -1,6 +1,6 @@
 """What hears of a run's stages: each observer does one thing with what it hears, and knows no other.
 
-`Events`, `Progress`, `Rows` and `Pruning` hear of stages; `Mirroring` and `Page` hear of the rows that `Rows` wrote.
+`Events`, `Progress`, `Rows` and `Pruning` hear of stages; `Mirroring` and `Reporting` hear of the rows that `Rows` wrote.
 """
 
 from collections.abc import Collection, Sequence

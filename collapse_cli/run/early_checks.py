@@ -25,7 +25,7 @@ WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*")
 MOST_MODELS = 5_000_000  # of a plan: one of more is a slip of the finger, and takes minutes to write down
 
 
-def check(config: Experiment, folder: RunFolder) -> None:
+def check_experiment(config: Experiment, folder: RunFolder) -> None:
     """Check an experiment, and the run folder it is to go into, as far as that goes without the libraries of a learner.
 
     Raises:

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from collapse_cli import families
-from collapse_cli.config.meaning import Sort, first_foreign, first_unread
+from collapse_cli.config.names import leaves
 from collapse_cli.config.reading import DEEPEST, LARGEST_FILE, load, merge, tree_of, variant_experiments
-from collapse_cli.config.words import leaves
+from collapse_cli.config.unread import Sort, first_foreign, first_unread
 from collapse_cli.errors import ConfigError, written
 
 MOST_SEEDS = 10_000

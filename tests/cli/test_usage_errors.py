@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support import e2e
 
-from collapse_cli.run.early import _cached_dataset
+from collapse_cli.run.early_checks import _cached_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("run", "--preset", "quick")

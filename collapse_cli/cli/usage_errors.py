@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from collapse_cli.config import presets
+from collapse_cli.config.names import nearest
 from collapse_cli.config.options import options
-from collapse_cli.config.words import nearest
 from collapse_cli.errors import written
 
 MOST_SAID = 300  # characters of what the parser says

@@ -13,7 +13,7 @@ FIRST_REPORT = 0.15  # seconds that one is taken to take before any was written
 REPORT_SHARE = 0.02  # of a run's time that refreshing its report may take
 
 
-class Page:
+class Reporting:
     """The run's report as the run now is; whatever goes wrong with it, the run goes on."""
 
     def __init__(self, folder: RunFolder) -> None:

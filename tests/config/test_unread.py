@@ -8,9 +8,9 @@ from support import e2e
 
 from collapse_cli import config
 from collapse_cli.config import Experiment, load, merge, parse_settings, presets, read_toml, refuse_unread
-from collapse_cli.config.meaning import CONDITIONS, unread, within
+from collapse_cli.config.names import leaves
 from collapse_cli.config.options import options
-from collapse_cli.config.words import leaves
+from collapse_cli.config.unread import CONDITIONS, unread, within
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment.kinds import plan
 from collapse_cli.learners import Hints
@@ -258,10 +258,8 @@ def test_the_rules_name_options_that_there_are() -> None:
         for key in keys:
             assert within(key, known) or any(within(one, (key,)) for one in known), key
         assert why[0].islower()
-    rules = [*config.meaning.ALWAYS, *(key for group in config.meaning.KINDS.values() for key in group)]
-    rules += [
-        key for table in (config.meaning.READS, config.meaning.SOURCES) for keys in table.values() for key in keys
-    ]
+    rules = [*config.unread.ALWAYS, *(key for group in config.unread.KINDS.values() for key in group)]
+    rules += [key for table in (config.unread.READS, config.unread.SOURCES) for keys in table.values() for key in keys]
     for rule in rules:
         assert any(within(one, (rule,)) for one in known), rule
     assert dict(leaves({"a": {"b": 1}, "c": {}})) == {"a.b": 1, "c": {}}

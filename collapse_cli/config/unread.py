@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli import families
+from collapse_cli.config.names import leaves
 from collapse_cli.config.policies import Rule
 from collapse_cli.config.tree import DataConfig, Experiment
-from collapse_cli.config.words import leaves
 from collapse_cli.families import FAMILIES
 
 MADE = ("bpe", "words")  # tokenizers that are made from the training text
