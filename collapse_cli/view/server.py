@@ -1,8 +1,10 @@
 """The server: it answers this machine alone, only reads, and knows a handful of addresses (`addresses.py`)."""
 
+import gzip
 import json
 import logging
 import os
+import re
 import socketserver
 import sys
 import tempfile
@@ -22,6 +24,7 @@ from collapse_cli.view.runs import Runs
 
 log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
+GZIP = b"\x1f\x8b"  # how what gzip packs begins, and no text
 PATIENCE = 20.0  # seconds that one request may take to arrive
 # of everything that is sent: nobody else's page may show it, read it, or learn where a reader came from
 ALWAYS = {
@@ -122,9 +125,14 @@ class _Handler(BaseHTTPRequestHandler):
         if what.kind == "run":
             return "text/html", frames.frame(what.names), OWN
         if what.kind == "page":
-            return "text/html", pages.page(found), REPORT
+            page = pages.page(found)
+            return "text/html", page if self._takes_gzip() else gzip.decompress(page), REPORT
         said = frames.bar(what.names, [runs.state(name) for name in what.names])
         return "application/json", json.dumps(said | {"version": pages.version(found)}), OWN
+
+    def _takes_gzip(self) -> bool:
+        """Whether the browser unpacks; over `ssh -L` a page is then there three times as soon."""
+        return re.search(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", self.headers.get("Accept-Encoding", "")) is not None
 
     def _send(
         self, status: HTTPStatus, content: str | bytes, kind: str = "text/plain", policy: str = OWN, allow: str = ""
@@ -133,6 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
+        if body.startswith(GZIP):
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Security-Policy", policy)
         for name, value in ALWAYS.items():
             self.send_header(name, value)

@@ -1,5 +1,6 @@
 """The server of `collapse view`: what it shows, how it follows, and what it refuses."""
 
+import gzip
 import json
 import os
 import signal
@@ -74,6 +75,18 @@ def test_a_page_is_that_of_the_report(made: Server, runs: Path, tmp_path: Path) 
         wanted = write_report([RunFolder(runs, name) for name in names], tmp_path / "report.html").read_bytes()
         assert ask(made, target).body == wanted
     assert b'http-equiv="Content-Security-Policy"' in wanted
+
+
+def test_a_page_is_packed_for_who_takes_it(made: Server) -> None:
+    plain = ask(made, "/page/quick")
+    assert "content-encoding" not in plain.headers
+    for takes in ("gzip", "br, gzip;q=0.5", "deflate, gzip, br, zstd"):
+        packed = ask(made, "/page/quick", takes=takes)
+        assert packed.headers["content-encoding"] == "gzip"
+        assert int(packed.headers["content-length"]) == len(packed.body) < len(plain.body) / 2
+        assert gzip.decompress(packed.body) == plain.body
+    for takes in ("br", "gzip;q=0", "xgzip", "gzip; q=0.000, br"):
+        assert ask(made, "/page/quick", takes=takes).body == plain.body, takes
 
 
 def test_a_damaged_run_shows_its_one_line(made: Server, runs: Path) -> None:
