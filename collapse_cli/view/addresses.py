@@ -46,3 +46,14 @@ def is_ours(hosts: list[str] | None) -> bool:
     The port may be another one, as through `ssh -L`.
     """
     return hosts is not None and len(hosts) == 1 and _HOST.fullmatch(hosts[0].strip()) is not None
+
+
+def of_another_page(site: str | None, mode: str | None, destination: str | None) -> bool:
+    """Whether a page of somebody else's asks, as a picture, script or frame of its own; a link that is followed is no such thing.
+
+    Args:
+        site, mode, destination: the headers Sec-Fetch-Site, -Mode and -Dest, which browsers send and pages cannot change.
+    """
+    if site in (None, "same-origin", "none"):
+        return False
+    return (mode, destination) != ("navigate", "document")

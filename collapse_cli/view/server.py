@@ -18,7 +18,7 @@ from typing import Any
 from collapse_cli.errors import ConfigError
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.view import frames
-from collapse_cli.view.addresses import Asked, asked, is_ours
+from collapse_cli.view.addresses import Asked, asked, is_ours, of_another_page
 from collapse_cli.view.pages import Pages
 from collapse_cli.view.runs import Runs
 
@@ -88,6 +88,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if not is_ours(self.headers.get_all("Host")):
             self._send(HTTPStatus.MISDIRECTED_REQUEST, "ask for 127.0.0.1 or localhost\n")
+            return
+        if of_another_page(*(self.headers.get(f"Sec-Fetch-{name}") for name in ("Site", "Mode", "Dest"))):
+            self._send(HTTPStatus.FORBIDDEN, "this is not for pages of others\n")
             return
         what = asked(self.path)
         answer = self._answer(what) if what else None

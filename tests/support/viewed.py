@@ -47,11 +47,11 @@ def serving(folder: Path, named: Sequence[RunFolder] = ()) -> Iterator[Server]:
             thread.join()
 
 
-def ask(made: Server, target: str, method: str = "GET", hosts: Sequence[str] | None = None, takes: str = "") -> Answer:
+def ask(made: Server, target: str, method: str = "GET", hosts: Sequence[str] | None = None, **headers: str) -> Answer:
     """A request whose target is sent as it stands, with these Host headers; by default the one of its address.
 
     Args:
-        takes: of the header Accept-Encoding.
+        headers: others, with _ for -.
     """
     connection = http.client.HTTPConnection(HOST, made.server_port, timeout=60)
     # the server has to look at it, not the client
@@ -60,8 +60,8 @@ def ask(made: Server, target: str, method: str = "GET", hosts: Sequence[str] | N
     connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
     for host in [f"{HOST}:{made.server_port}"] if hosts is None else hosts:
         connection.putheader("Host", host)
-    if takes:
-        connection.putheader("Accept-Encoding", takes)
+    for name, value in headers.items():
+        connection.putheader(name.replace("_", "-"), value)
     connection.endheaders()
     said = connection.getresponse()
     found = Answer(said.status, {name.lower(): value for name, value in said.getheaders()}, said.read())

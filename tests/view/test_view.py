@@ -81,12 +81,12 @@ def test_a_page_is_packed_for_who_takes_it(made: Server) -> None:
     plain = ask(made, "/page/quick")
     assert "content-encoding" not in plain.headers
     for takes in ("gzip", "br, gzip;q=0.5", "deflate, gzip, br, zstd"):
-        packed = ask(made, "/page/quick", takes=takes)
+        packed = ask(made, "/page/quick", accept_encoding=takes)
         assert packed.headers["content-encoding"] == "gzip"
         assert int(packed.headers["content-length"]) == len(packed.body) < len(plain.body) / 2
         assert gzip.decompress(packed.body) == plain.body
     for takes in ("br", "gzip;q=0", "xgzip", "gzip; q=0.000, br"):
-        assert ask(made, "/page/quick", takes=takes).body == plain.body, takes
+        assert ask(made, "/page/quick", accept_encoding=takes).body == plain.body, takes
 
 
 def test_a_damaged_run_shows_its_one_line(made: Server, runs: Path) -> None:
@@ -330,6 +330,19 @@ def test_another_name_for_this_machine_is_refused(made: Server) -> None:
             assert ask(made, target, hosts=hosts).code == 421, hosts
     for host in (f"127.0.0.1:{port}", f"localhost:{port}", "localhost:8080", "LOCALHOST", "127.0.0.1"):
         assert ask(made, "/state/quick", hosts=[host]).code == 200, host
+
+
+def test_a_page_of_somebody_else_cannot_have_pages_made(made: Server) -> None:
+    for site in ("cross-site", "same-site"):  # the latter: another server of this machine
+        for mode, to in (("no-cors", "image"), ("no-cors", "script"), ("cors", "empty"), ("navigate", "iframe")):
+            refused = ask(made, "/page/quick", sec_fetch_site=site, sec_fetch_mode=mode, sec_fetch_dest=to)
+            assert refused.code == 403, (site, mode)
+        assert ask(made, "/", sec_fetch_site=site, sec_fetch_mode="navigate", sec_fetch_dest="document").code == 200
+    for site in ("none", "same-origin"):
+        assert (
+            ask(made, "/page/quick", sec_fetch_site=site, sec_fetch_mode="navigate", sec_fetch_dest="iframe").code
+            == 200
+        )
 
 
 def test_it_answers_this_machine_alone(made: Server) -> None:
