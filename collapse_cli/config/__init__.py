@@ -20,6 +20,8 @@ from collapse_cli.config.reading import (
     presets,
     read_toml,
     variant_experiments,
+    variants_of,
+    with_options,
 )
 from collapse_cli.config.tree import Expectation, Experiment
 from collapse_cli.errors import ConfigError
@@ -45,4 +47,6 @@ __all__ = [
     "refuse_options",
     "refuse_unread",
     "variant_experiments",
+    "variants_of",
+    "with_options",
 ]

@@ -144,6 +144,24 @@ def load(tree: Mapping[str, Any], where: str) -> Experiment:
     return experiment
 
 
+def with_options(experiment: Experiment, options: Mapping[str, Any], where: str) -> Experiment:
+    """An experiment with some options other than they are, given as a tree.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    return load(merge(experiment.model_dump(mode="json"), options), where)
+
+
+def variants_of(experiment: Experiment, where: str) -> dict[str, Experiment]:
+    """The experiment of each of its variants, by name; none where it has none.
+
+    Raises:
+        ConfigError: as `variant_experiments`.
+    """
+    return variant_experiments(experiment.model_dump(mode="json"), where) if experiment.variants else {}
+
+
 def variant_experiments(tree: Mapping[str, Any], where: str) -> dict[str, Experiment]:
     """The experiment of each variant of a configuration tree, by name in the order given; none where it has none.
 

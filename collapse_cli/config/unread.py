@@ -14,6 +14,7 @@ from collapse_cli.config.names import leaves
 from collapse_cli.config.policies import Rule
 from collapse_cli.config.tree import DataConfig, Experiment
 from collapse_cli.families import FAMILIES
+from collapse_cli.families.section import Parsed
 
 MADE = ("bpe", "words")  # tokenizers that are made from the training text
 
@@ -249,11 +250,11 @@ def unread(key: str, one: Experiment, *, value_given: bool = True) -> str:
 
 def first_unread(given: Mapping[str, Any], experiments: Iterable[Experiment]) -> tuple[str, str] | None:
     """The first option of a tree that means nothing to any of the experiments it is given for, and why; None without one."""
-    chosen, plain = list(experiments), Experiment().model_dump(mode="python")
+    chosen = list(experiments)
     for key, value in leaves(given):
         if value == {} or within(key, ("variants", "expect")):
             continue
-        other = value != _at(plain, key)
+        other = value != _default(key)
         why = [unread(key, one, value_given=other) for one in chosen]
         if why and all(why):
             return key, why[0]
@@ -288,8 +289,9 @@ def _listed(names: list[str]) -> str:
     return " or ".join(names) if names else "no learner"
 
 
-def _at(tree: Mapping[str, Any], key: str) -> Any:
-    found: Any = tree
+def _default(key: str) -> Any:
+    """The default of an option, as a configuration file would have it."""
+    found: Any = Experiment()
     for part in key.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return list(found) if isinstance(found, tuple) else found
+        found = found.get(part) if isinstance(found, Mapping) else getattr(found, part, None)
+    return [str(item) if isinstance(item, Parsed) else item for item in found] if isinstance(found, tuple) else found

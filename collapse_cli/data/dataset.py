@@ -21,6 +21,7 @@ from collapse_cli.errors import how_many as how_many
 log = logging.getLogger(__name__)
 
 HUB_NAMES = {"wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1"}
+NUMBERS = ("blobs", "regression", "digits", "mnist")  # sources that hold no text
 TELLING = 40  # characters of a row that hardly stands in two texts by chance
 HELD_OUT = 0.1  # share of a corpus without a test split that becomes one (and as much again for validation)
 
@@ -156,7 +157,7 @@ def load_text(
     elif source in HUB_NAMES or _may_be_hub_id(source):
         splits = _hub(HUB_NAMES.get(source, source), column, chosen)
     else:
-        raise InputError(f"there is no file or folder {source!r} to take text from (data.source, --data)")
+        raise no_text(source)
     splits = {name: tuple(row if row.endswith("\n") else row + "\n" for row in rows) for name, rows in splits.items()}
     for name, rows in splits.items():
         if not any(row.strip() for row in rows):
@@ -262,6 +263,24 @@ def _column(table: "datasets.Dataset", column: str, where: str) -> Sequence[str]
     if wrong := [type(row).__name__ for row in rows if not (row is None or isinstance(row, str))]:
         raise InputError(f"{where}: the column {column!r} holds {wrong[0]}, not text")
     return [row or "" for row in rows]
+
+
+def no_text(source: str) -> InputError:
+    """What to say of a source that is nothing here, and cannot be on the Hub."""
+    return InputError(f"there is no file or folder {source!r} to take text from (data.source, --data)")
+
+
+def refuse_numbers(source: str) -> None:
+    """Whether a source can be text by its name.
+
+    Raises:
+        InputError: when it is that of numbers or images.
+    """
+    if source in NUMBERS:
+        raise InputError(
+            f"data.source = {source} holds numbers, not text: name a text (wikitext2, pydoc, zipf, a file, a folder or "
+            "a Hub id), or a learner of numbers (--set learner=…)"
+        )
 
 
 def _may_be_hub_id(source: str) -> bool:

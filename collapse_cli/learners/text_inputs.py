@@ -10,7 +10,7 @@ import numpy as np
 
 from collapse_cli.config.tree import DataConfig, Experiment, ModelConfig
 from collapse_cli.data import textfiles, zipf
-from collapse_cli.data.dataset import SPLITS, Dataset, Text, how_many, load_text, unchanged
+from collapse_cli.data.dataset import SPLITS, Dataset, Text, how_many, load_text, refuse_numbers, unchanged
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import for_key
 from collapse_cli.learners.continuations import FOLLOWING, following
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer"
 MADE = ("bpe", "words")  # tokenizers that the data stage makes
-NUMBERS = ("blobs", "regression", "digits", "mnist")  # sources of learners of numbers
 
 
 @dataclass(frozen=True)
@@ -71,11 +70,7 @@ def find_text(data: DataConfig) -> tuple[Text, dict[str, str]]:
     Raises:
         InputError: as `data.load_text` does, for a source that is no text, and when the text is not what it was.
     """
-    if data.source in NUMBERS:
-        raise InputError(
-            f"data.source = {data.source} holds numbers, not text: name a text (wikitext2, pydoc, zipf, a file, a folder or "
-            "a Hub id), or a learner of numbers (--set learner=…)"
-        )
+    refuse_numbers(data.source)
     where = {name: getattr(data, name) for name in ("source", "train", "valid", "test")} | {"column": data.text}
     if data.source == "zipf":
         where["language"] = data.zipf.model_dump_json()

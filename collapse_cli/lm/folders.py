@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from collapse_cli import files
 from collapse_cli.data.dataset import HubError, hub_revision
 from collapse_cli.errors import InputError
+from collapse_cli.lm import places
 from collapse_cli.lm.architecture import config_of, few, first_line, outline, read_json
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -50,11 +51,8 @@ def find_folder(source: str, revision: str, what: str) -> tuple[Path, str]:
         InputError: when there is neither a folder nor a public Hub repository of that name.
         HubError: when the Hub is out of reach and nothing is cached.
     """
-    path = Path(source)
-    if path.is_dir():
-        return path, ""
-    if path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise InputError(f"{what}: {source!r} is not a folder; give a folder or a Hub id")
+    if places.is_folder(source, what):
+        return Path(source), ""
     import huggingface_hub
 
     wanted = hub_revision(source, "model", f"{what} {source!r}", revision)
@@ -101,7 +99,7 @@ def check_weights(folder: Path, what: str) -> str:
             "(peft: model.merge_and_unload()), save that, and give its folder"
         )
     if not (folder / "config.json").is_file():
-        raise InputError(f"{what}: {folder} has no config.json, so it is not a transformers model folder")
+        raise places.without("config.json", folder, what)
     check_ordinary(folder, what)
     weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*")]
     settings = [file for name in ("config.json", "generation_config.json") if (file := folder / name).is_file()]

@@ -6,20 +6,20 @@ What is found here is not all that can be wrong; what is looked up later is chec
 import json
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from collapse_cli import files, tracking
 from collapse_cli.config import Experiment, nearest
-from collapse_cli.data.dataset import HUB_NAMES, SPLITS, HubError, hub_revision, load_text
+from collapse_cli.config.tree import DataConfig, ModelConfig
+from collapse_cli.data.dataset import HUB_NAMES, HubError, hub_revision, load_text, no_text, refuse_numbers
 from collapse_cli.data.images import load_images
 from collapse_cli.data.textfiles import format_of
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.families import FAMILIES
+from collapse_cli.lm import places
 from collapse_cli.records.rundir import RunFolder
 
-IMAGES, NUMBERS = ("digits", "mnist"), ("blobs", "regression", "digits", "mnist")
+IMAGES = ("digits", "mnist")  # which no folder need be given for
 MADE, MADE_TEXTS = ("bpe", "words"), ("pydoc", "zipf")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*")
 MOST_MODELS = 5_000_000  # of a plan: one of more is a slip of the finger, and takes minutes to write down
@@ -41,10 +41,10 @@ def check_experiment(config: Experiment, folder: RunFolder) -> None:
         place_of_text(config.data.source)  # before the Hub is asked for anything
     folder.check_settings(config)
     if family.begins_with_a_model:
-        check_model(config.model.model_dump())
+        check_model(config.model)
     if family.text:
         check_tokenizer(config.model.tokenizer)
-        check_text(config.data.model_dump(mode="json"))
+        check_text(config.data)
     else:
         check_source(config)
 
@@ -63,10 +63,10 @@ def check_policies(config: Experiment) -> None:
         )
 
 
-def check_model(model: Mapping[str, Any]) -> None:
+def check_model(model: ModelConfig) -> None:
     """Whether what `model.source` names can be a model: a config file, a folder with weights, or a public Hub id."""
-    source = model["source"]
-    if model["config"]:
+    source = model.source
+    if model.config:
         return
     if not source.strip():
         raise InputError("model.source is empty; give a model folder, a Hub id or a config .json file (--model)")
@@ -74,7 +74,7 @@ def check_model(model: Mapping[str, Any]) -> None:
     if source.endswith(".json"):
         _check_config(path)
         return
-    if not check_folder(source, "the model", "config.json", model["revision"]):
+    if not check_folder(source, "the model", "config.json", model.revision):
         return
     if not any(any(path.glob(pattern)) for pattern in (*WEIGHTS, "adapter_*", "*.gguf", "*.onnx", "*.h5", "*.pt*")):
         raise InputError(
@@ -96,15 +96,13 @@ def check_folder(source: str, what: str, needed: str, revision: str) -> bool:
         InputError: when it is neither, or the file is not there; HubError when the Hub is out of reach and nothing cached.
     """
     path = _path(source, what)
-    if path.is_dir():
+    if places.is_folder(source, what):
         adapted = any(path.glob("adapter_*"))  # refused by its own name, later
         if needed and not (path / needed).is_file() and not adapted:
             inside = [file.parent.name for file in sorted(path.glob(f"*/{needed}"))][:3]
             there = f"; folders in it have one: {', '.join(inside)}" if inside else ""
-            raise InputError(f"{what}: {path} has no {needed}, so it is not a transformers model folder{there}")
+            raise places.without(needed, path, what, there)
         return True
-    if path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise InputError(f"{what}: {source!r} is not a folder; give a folder or a Hub id")
     if hub_revision(source, "model", f"{what} {source!r}", revision) is None:
         import huggingface_hub
 
@@ -134,33 +132,29 @@ def place_of_text(source: str) -> tuple[Path, str]:
     Raises:
         InputError: when it cannot be text.
     """
-    if source in NUMBERS:
-        raise InputError(
-            f"data.source = {source} holds numbers, not text: name a text (wikitext2, pydoc, zipf, a file, a folder or "
-            "a Hub id), or a learner of numbers (--set learner=…)"
-        )
+    refuse_numbers(source)
     path = _path(source, "data.source")
     kind = files.what_is(path)
     if kind == "other":
         raise InputError(f"data.source = {source!r} is a pipe or a device; give a file or a folder")
     away = not kind and source not in (*MADE_TEXTS, *HUB_NAMES)
     if away and (source.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", source)):
-        raise InputError(f"there is no file or folder {source!r} to take text from (data.source, --data)")
+        raise no_text(source)
     return path, kind
 
 
-def check_text(data: Mapping[str, Any]) -> None:
+def check_text(data: DataConfig) -> None:
     """Whether `data.source` is text: what is here is read; else it is a public Hub id.
 
     Raises:
         InputError: when it is not; HubError when the Hub is out of reach and nothing cached.
     """
-    source = data["source"]
+    source = data.source
     if source in MADE_TEXTS:
         return  # checked when it is made
     path, kind = place_of_text(source)
     if kind:  # read as it will be read again, which costs nothing then: it is kept
-        load_text(**{name: data[name] for name in ("source", *SPLITS)}, column=data["text"])
+        load_text(source=source, train=data.train, valid=data.valid, test=data.test, column=data.text)
         return
     named = HUB_NAMES.get(source, source)
     repo = named.partition(":")[0]
@@ -192,13 +186,8 @@ def check_source(config: Experiment) -> None:
             raise InputError(
                 f"the learner {config.learner} cannot take data.source = {source!r}; it takes {', '.join(takes)}"
             )
-    elif source not in IMAGES and (kind := files.what_is(_path(source, "data.source"))) != "folder":
-        raise InputError(
-            f"data.source = {source!r} is a file; give the folder of MNIST's IDX files"
-            if kind
-            else f"data.source = {source!r} names no images; give digits, mnist, or a folder of MNIST's IDX files (--data FOLDER)"
-        )
     elif source not in IMAGES:  # read as it will be read again, which costs nothing then: it is kept
+        _path(source, "data.source")
         load_images(source)
 
 

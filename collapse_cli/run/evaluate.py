@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli import families, learners
-from collapse_cli.config import Experiment, load, merge
+from collapse_cli.config import Experiment, merge, with_options
 from collapse_cli.config.families import DRAWN
 from collapse_cli.config.names import leaves
 from collapse_cli.config.unread import first_unread, within
@@ -68,10 +68,10 @@ def check(target: str, folder: RunFolder | None, data: str | None, settings: Map
     if (found := first_unread(settings, [config])) is not None:
         raise ConfigError(f"--set {found[0]}=… has no effect on eval: {found[1]}")
     if folder is None:
-        early_checks.check_model(config.model.model_dump())
+        early_checks.check_model(config.model)
     if families.of(config.learner).text and (folder is None or data is not None or "data" in settings):
         early_checks.check_tokenizer(config.model.tokenizer)
-        early_checks.check_text(config.data.model_dump(mode="json"))
+        early_checks.check_text(config.data)
 
 
 def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any], tell: Any) -> list[dict[str, Any]]:
@@ -158,16 +158,10 @@ def evaluate_model(target: str, data: str | None, settings: Mapping[str, Any]) -
     """Score a model folder or Hub id on a text's test split; `wikitext2` unless another is named."""
     config = _changed(Experiment(), target, data, settings)
     if config.eval.protocol == "sliding":  # which knows no blocks; the shortest ones leave the least text out of counts
-        config = load(
-            merge(config.model_dump(mode="json"), {"data": {"block_size": 2}, "eval": {"block_size": 0}}),
-            "the settings",
-        )
+        config = with_options(config, {"data": {"block_size": 2}, "eval": {"block_size": 0}}, "the settings")
     else:  # the blocks that are scored decide, and need not be those of a corpus to train on
         size = config.eval.block_size or config.data.block_size
-        config = load(
-            merge(config.model_dump(mode="json"), {"data": {"block_size": size}, "eval": {"block_size": size}}),
-            "the settings",
-        )
+        config = with_options(config, {"data": {"block_size": size}, "eval": {"block_size": size}}, "the settings")
     learner = learners.learner_class(config.learner)
     resolved = learner.resolve(config)
     if config.eval.protocol == "sliding" and not config.eval.context and resolved.positions is None:
@@ -190,19 +184,19 @@ def disagreements(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _changed(config: Experiment, model: str | None, data: str | None, settings: Mapping[str, Any]) -> Experiment:
-    tree = config.model_dump(mode="json")
-    if model is not None:
-        tree["model"] = {"source": model}
-        tree["sample"] |= {"prompt_tokens": 1, "new_tokens": 1}  # nothing is sampled
-    asked = settings.get("data", {})
-    source = asked.get("source", data) if isinstance(asked, Mapping) else data
-    if source is not None and source in DRAWN and source == tree["data"]["source"]:
+    """The experiment whose plan has the stages that score what is asked for."""
+    other: dict[str, Any] = {}
+    if model is not None:  # nothing is sampled
+        other = {"model": {"source": model}, "sample": {"prompt_tokens": 1, "new_tokens": 1}}
+    wanted = settings.get("data", {})
+    source = wanted.get("source", data) if isinstance(wanted, Mapping) else data
+    if source is not None and source in DRAWN and source == config.data.source:
         pass  # drawn as the run drew it
     elif source is not None:
-        tree["data"] |= {"source": source, "train": "", "valid": "", "test": "", "sha256": "", "rows": 0}
-    elif isinstance(asked, Mapping) and asked.keys() & set(OTHER):
-        tree["data"] |= {"sha256": "", "rows": tree["data"]["rows"] if tree["data"]["source"] in DRAWN else 0}
-    return load(merge(tree, settings), "the settings")
+        other["data"] = {"source": source, "train": "", "valid": "", "test": "", "sha256": "", "rows": 0}
+    elif isinstance(wanted, Mapping) and wanted.keys() & set(OTHER):
+        other["data"] = {"sha256": "", "rows": config.data.rows if config.data.source in DRAWN else 0}
+    return with_options(config, merge(other, settings), "the settings")
 
 
 def _data_stages(planned: Plan) -> list[Stage]:

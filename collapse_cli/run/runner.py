@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from collapse_cli import families, report, tracking
-from collapse_cli.config import Experiment, not_as_published, variant_experiments
+from collapse_cli.config import Experiment, not_as_published, variants_of
 from collapse_cli.engine.stage import Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
@@ -51,7 +51,7 @@ def run_all(
         where it could not be written), and `sources`, the share of each cause where they are those of `findings/causes.py`
         and the truth is known, else None.
     """
-    variants = variant_experiments(config.model_dump(mode="json"), name)
+    variants = variants_of(config, name)
     if not variants:
         return {"runs": [run(config, runs, name, console, jobs=jobs, dry_run=dry_run)]}
     # a name that is none is said before anything runs
