@@ -65,7 +65,7 @@ class Family(ABC):
         return 1
 
     @classmethod
-    def with_tokenizer_of(cls, config: Experiment, encoded: Path) -> Experiment:
+    def with_tokenizer_of(cls, config: Experiment, encoded: Path | None) -> Experiment:
         """Rows of numbers are read as they are."""
         return config
 

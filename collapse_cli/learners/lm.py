@@ -122,7 +122,7 @@ class LanguageModel:
         )
 
     @classmethod
-    def with_tokenizer_of(cls, config: Experiment, encoded: Path) -> Experiment:
+    def with_tokenizer_of(cls, config: Experiment, encoded: Path | None) -> Experiment:
         return text_inputs.with_tokenizer_of(config, encoded)
 
     @classmethod

@@ -88,7 +88,7 @@ class NGram(Family):
         )
 
     @classmethod
-    def with_tokenizer_of(cls, config: Experiment, encoded: Path) -> Experiment:
+    def with_tokenizer_of(cls, config: Experiment, encoded: Path | None) -> Experiment:
         return text_inputs.with_tokenizer_of(config, encoded)
 
     @classmethod

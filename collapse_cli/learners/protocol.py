@@ -122,11 +122,12 @@ class Learner(Protocol):
         ...
 
     @classmethod
-    def with_tokenizer_of(cls, config: Experiment, encoded: Path) -> Experiment:
+    def with_tokenizer_of(cls, config: Experiment, encoded: Path | None) -> Experiment:
         """A configuration whose data are other ones, read as a fitted model of the run reads them.
 
         Args:
-            encoded: the folder of the run's data stage, with the tokenizer that it made from its text, if it made one.
+            encoded: the folder of the run's data stage, with the tokenizer that it made from its text, if it
+                made one; None where the store has that no longer.
 
         Raises:
             InputError: when that is needed and gone.

@@ -180,19 +180,19 @@ def pinned(given: str, name: str, found: str) -> str:
     return found
 
 
-def with_tokenizer_of(config: Experiment, encoded: Path) -> Experiment:
+def with_tokenizer_of(config: Experiment, encoded: Path | None) -> Experiment:
     """A configuration that reads other text with the tokenizer that was made from the text of a data stage.
 
     Args:
         config: whose data are other ones.
-        encoded: the folder of the data stage.
+        encoded: the folder of the data stage; None where the store has it no longer.
 
     Raises:
         InputError: when that is gone.
     """
     if config.model.tokenizer not in MADE:
         return config
-    if not (encoded / TOKENIZER).is_dir():
+    if encoded is None or not (encoded / TOKENIZER).is_dir():
         raise InputError(
             "the tokenizer that this run made from its text is no longer in the store; give the run's command again, "
             "or evaluate a model folder, which has its own: collapse eval FOLDER --data …"

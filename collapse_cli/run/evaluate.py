@@ -111,7 +111,8 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
         learner = learners.learner_class(config.learner)
         if any(getattr(changed.data, name) != getattr(config.data, name) for name in OTHER):
             _check(store, texts[0].key, "the run's text")
-            changed = learner.with_tokenizer_of(changed, store.get(texts[0].key).folder)
+            encoded_before = store.get(texts[0].key).folder if store.has(texts[0].key) else None
+            changed = learner.with_tokenizer_of(changed, encoded_before)
         resolved = learner.resolve(changed)
         planned = plan(resolved.config, resolved.hints)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
