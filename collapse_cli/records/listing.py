@@ -25,10 +25,7 @@ def runs_in(folder: Path) -> list[dict[str, Any]]:
 
 def facts_of(folder: Path, name: str) -> dict[str, Any]:
     """What is known of one run, as in `runs_in`."""
-    facts: dict[str, Any] = {
-        "name": name, "kind": "", "learner": "", "done": 0, "planned": 0, "policies": [], "seeds": [],
-        "status": "damaged", "at_work": None, "created": "", "updated": "", "error": "",
-    }  # fmt: skip
+    facts = nothing_of(name)
     try:
         run = RunFolder(folder, name)
         record, config, rows = run.record(), run.config(), run.rows()
@@ -41,8 +38,8 @@ def facts_of(folder: Path, name: str) -> dict[str, Any]:
     else:
         there = {(row["policy"], row["seed"], row["generation"]) for row in rows}
         wanted = [(policy.name, seed) for policy in loop.policies for seed in loop.seeds]
-        generations = range(loop.generations + 1)
-        done = sum(all((*one, generation) in there for one in wanted) for generation in generations)
+        begun = {row["generation"] for row in rows if 0 <= row["generation"] <= loop.generations}
+        done = sum(all((*one, generation) in there for one in wanted) for generation in begun)
         planned = loop.generations + 1
     return facts | {
         "kind": config.kind,
@@ -57,6 +54,14 @@ def facts_of(folder: Path, name: str) -> dict[str, Any]:
         "updated": str(record["updated"]),
         "error": str(record.get("error", "")),
     }
+
+
+def nothing_of(name: str) -> dict[str, Any]:
+    """What is said of a run that cannot be read, but for its `error`."""
+    return {
+        "name": name, "kind": "", "learner": "", "done": 0, "planned": 0, "policies": [], "seeds": [],
+        "status": "damaged", "at_work": None, "created": "", "updated": "", "error": "",
+    }  # fmt: skip
 
 
 def few(names: Sequence[str]) -> str:

@@ -1,17 +1,19 @@
 """Which runs may be looked at, and in which state each is."""
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from collapse_cli.records.at_work import SAID, at_work
-from collapse_cli.records.listing import facts_of
+from collapse_cli.records.listing import facts_of, nothing_of
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import can_be_named, names_of_runs
 from collapse_cli.records.underway import underway
 from collapse_cli.view.kept import Kept
 
+log = logging.getLogger(__name__)
 SHOWN = ("run.json", "metrics.jsonl")  # a page is made anew when one of these changes
 WRITTEN = (*SHOWN, "events.jsonl")  # by a run at work
 MOST_DOING = 4  # stages that are said to be underway
@@ -117,4 +119,8 @@ def _changed(run: Path) -> float:
 
 
 def _facts(run: Path) -> dict[str, Any]:
-    return facts_of(run.parent, run.name)
+    try:
+        return facts_of(run.parent, run.name)
+    except Exception as error:  # a mistake of ours, which must not take the other runs out of the list
+        log.exception("what is known of %s could not be found out", run)
+        return nothing_of(run.name) | {"error": f"{type(error).__name__}: {error}"}

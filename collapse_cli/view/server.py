@@ -93,7 +93,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.FORBIDDEN, "this is not for pages of others\n")
             return
         what = asked(self.path)
-        answer = self._answer(what) if what else None
+        try:
+            answer = self._answer(what) if what else None
+        except Exception:  # a mistake of ours: said here, so that it is mended, and the others are answered further
+            log.exception("%s could not be answered", self.path)
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, "this could not be answered; the terminal says why\n")
+            return
         if answer is None:
             self._send(HTTPStatus.NOT_FOUND, "there is no such page\n")
             return

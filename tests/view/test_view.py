@@ -25,6 +25,7 @@ from collapse_cli.records.at_work import working
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_report
 from collapse_cli.view import kept
+from collapse_cli.view import runs as view_runs
 from collapse_cli.view.addresses import asked
 from collapse_cli.view.kept import LONGEST_REST, REST, Kept
 from collapse_cli.view.server import HOST, Server
@@ -104,6 +105,22 @@ def test_a_mistake_of_ours_is_said_on_the_page_and_the_others_are_shown(
         assert "ZeroDivisionError" in Text(ask(server, "/page/quick").text).said
         monkeypatch.undo()
         assert "Report on other" in Text(ask(server, "/page/other").text).said
+
+
+def test_a_run_that_trips_us_takes_no_other_out_of_the_list(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = view_runs.facts_of
+
+    def tripping(folder: Path, name: str) -> dict[str, object]:
+        return {"none": 1 / 0} if name == "other" else plain(folder, name)
+
+    monkeypatch.setattr(view_runs, "facts_of", tripping)
+    with serving(runs) as server:
+        said = Text(ask(server, "/").text).said
+        assert "ZeroDivisionError" in said
+        assert "3 of 3 generations" in said
+        monkeypatch.setattr(server.runs, "states", lambda: 1 / 0)
+        assert ask(server, "/").code == 500
+        assert ask(server, "/state/quick").code == 200
 
 
 def test_nothing_is_written_among_the_runs(runs: Path) -> None:
