@@ -35,7 +35,7 @@ OPT = {"model_type": "opt", "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_d
 OPT |= {"num_attention_heads": 2, "max_position_embeddings": 128, "dropout": 0.1}
 FOREIGN: dict[str, Any] = {  # a preset whose model comes from the Hub, with a small one of its own instead
     "loop": {"generations": 2},
-    "model": {"source": "", "tokenizer": "bpe", "vocab_size": 320, "config": OPT},
+    "model": {"source": "MODEL", "tokenizer": "bpe", "vocab_size": 320},
     "data": {"source": "pydoc", "rows": 64, "eval_rows": 32},
     "train": {"epochs": 1, "batch_size": 16},
 }
@@ -63,13 +63,19 @@ MORE: dict[str, dict[str, Any]] = {  # of the presets that no test runs cut down
 }
 
 
-def options(preset: str, *, whole: bool) -> list[str]:
-    """The arguments of `collapse run` for a preset; of one with variants its options are those of each variant."""
+def options(preset: str, model: Path, *, whole: bool) -> list[str]:
+    """The arguments of `collapse run` for a preset; of one with variants its options are those of each variant.
+
+    Args:
+        model: the file of a config, for presets whose model comes from the Hub.
+    """
     cut = {} if whole else (CUT | MORE)[preset]
     if whole and preset == "wikitext2-small":
         cut = {"data": {"source": str(SHARED / "wikitext-2")}, "model": {"tokenizer": str(SHARED / "opt-tokenizer")}}
     prefixes = [f"variants.{name}." for name in read_toml(presets()[preset]).get("variants", {})] or [""]
-    sets = [f"--set={prefix}{name}={value}" for prefix in prefixes for name, value in flat(cut)]
+    sets = [
+        f"--set={prefix}{name}={value.replace('MODEL', str(model))}" for prefix in prefixes for name, value in flat(cut)
+    ]
     return ["--preset", preset, *sets]
 
 
@@ -181,13 +187,16 @@ def main() -> None:
     table, faults = [], {}
     with tempfile.TemporaryDirectory(prefix="collapse-same-") as temporary:
         kept = (asked.keep or Path(temporary) / "kept").resolve()
+        kept.mkdir(parents=True, exist_ok=True)
+        model = kept / "opt.json"
+        model.write_text(json.dumps(OPT), encoding="utf-8")
         with (
             checked_out(asked.commits[0], Path(temporary)) as first,
             checked_out(asked.commits[1], Path(temporary)) as second,
         ):
             for preset in asked.only.split(","):
                 whole = preset in asked.whole.split(",")
-                arguments = options(preset, whole=whole)
+                arguments = options(preset, model, whole=whole)
                 name = f"{preset}-{'whole' if whole else 'cut'}"
                 old, new, both = (kept / side / name for side in (asked.commits[0], "second", "both"))
                 if not (old / "seconds").exists():
