@@ -25,7 +25,6 @@ COMMANDS = {
     "--help": ["--help"],
     "status RUN": ["status", "made"],
     "run, finished": ["run"],
-    "list": ["list"],
 }
 
 
@@ -62,7 +61,7 @@ def main() -> None:
         folder = Path(name)
         with checked_out(asked.commits[0], folder) as first, checked_out(asked.commits[1], folder) as second:
             runs = folder / "runs-first", folder / "runs-second"
-            arguments = [[*("--runs-dir", str(path))] for path in runs]
+            arguments = [["--runs-dir", str(path)] for path in runs]
             again = ["run", "--preset", asked.preset, "--name", "made"]
             for checkout, where in zip((first, second), arguments, strict=True):
                 measured(checkout, [*again, *where])

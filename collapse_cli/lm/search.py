@@ -34,7 +34,7 @@ class Rules:
         return self.decode.repetition_penalty
 
 
-class History:
+class SeenTokens:
     """The tokens a repetition penalty is for: the prompt, and what was written so far."""
 
     def __init__(self, ids: torch.Tensor, lengths: torch.Tensor) -> None:
@@ -88,7 +88,7 @@ def one_by_one(
     """
     rows, device, decode = len(ids), ids.device, rules.decode
     new = torch.full((rows, rules.new_tokens), rules.pad, device=device)
-    history, watch = History(ids, lengths), Watch(rows, device)
+    history, watch = SeenTokens(ids, lengths), Watch(rows, device)
     over = torch.zeros(rows, dtype=torch.bool, device=device)
     states = decoder.read(ids, lengths)
     for step in range(rules.new_tokens):
@@ -129,10 +129,10 @@ def beam_search(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Beam search as transformers' `generate` does it, with early_stopping = False; arguments as `one_by_one`."""
     rows, beams, device = len(ids), decoder.beams, ids.device
-    history, watch = History(ids, lengths), Watch(rows, device)
+    history, watch = SeenTokens(ids, lengths), Watch(rows, device)
     written = torch.full((rows, beams, rules.new_tokens), rules.pad, device=device)
     scores = torch.zeros(rows, 1, device=device)
-    done = Finished(rows, beams, rules, device)
+    done = FinishedBeams(rows, beams, rules, device)
     states = decoder.read(ids, lengths)
     for step in range(rules.new_tokens):
         now = scores.shape[1]  # one beam at first
@@ -182,7 +182,7 @@ def _candidates(
     return torch.cat(gains), torch.cat(columns)
 
 
-class Finished:
+class FinishedBeams:
     """The best sequences of each row that are over, and whether it can still get better ones."""
 
     def __init__(self, rows: int, beams: int, rules: Rules, device: torch.device) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from collapse_cli.theory.checks import Array, TheoryError, both_noises, diagonal, positive, share, whole
 from collapse_cli.theory.fixed_point import bisect, ridge_root
 from collapse_cli.theory.regression import ratio, times
-from collapse_cli.theory.spectra import Asked, Problem, problem
+from collapse_cli.theory.spectra import Problem, ProblemArguments, problem
 
 MOST = 100_000  # iterations
 NODES = 400  # of the quadrature over the Marchenko-Pastur law
@@ -60,7 +60,7 @@ class FixedRisk:
     iterations: float
 
 
-def iterative_fresh(*, iterations: int, **asked: Unpack[Asked]) -> FreshRisk:
+def iterative_fresh(*, iterations: int, **asked: Unpack[ProblemArguments]) -> FreshRisk:
     """Protocol A: w_0 = w2; w_t is the ridge fit to p1 n new real rows and p2 n new inputs labelled by w_{t-1}.
 
     Arguments as `ridge`, `iterations` t >= 0. Recursion over eigen-directions; for lam = 0, n > d it is

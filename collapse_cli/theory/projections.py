@@ -12,10 +12,10 @@ import numpy as np
 from collapse_cli.theory.checks import Array, TheoryError, positive, symmetric
 from collapse_cli.theory.fixed_point import projection_root, ridge_root
 from collapse_cli.theory.regression import Risk, assembled, ratio
-from collapse_cli.theory.spectra import Asked, Problem, problem
+from collapse_cli.theory.spectra import Problem, ProblemArguments, problem
 
 
-def projections(*, m: float, **asked: Unpack[Asked]) -> Risk:
+def projections(*, m: float, **asked: Unpack[ProblemArguments]) -> Risk:
     """Risk of w_hat = S'v, v = argmin (1/n)|XS'v - y|^2 + lam |v|^2, averaged over S. `m` rows of S; others as `ridge`.
 
     lam = 0 is the ridgeless limit. The effective penalty on w is lam d/m, so `ridge` with that penalty is the limit of

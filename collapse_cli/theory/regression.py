@@ -10,7 +10,7 @@ from typing import Unpack
 
 from collapse_cli.theory.checks import Array, TheoryError, both_noises, not_negative, positive, share, whole
 from collapse_cli.theory.fixed_point import resolvent, ridge_root
-from collapse_cli.theory.spectra import Asked, Problem, problem
+from collapse_cli.theory.spectra import Problem, ProblemArguments, problem
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ def assembled(
     return Risk(bias + variance + zeta, bias, variance, zeta, kappa, u, *df)
 
 
-def ridge(**asked: Unpack[Asked]) -> Risk:
+def ridge(**asked: Unpack[ProblemArguments]) -> Risk:
     """Risk of w = argmin (1/n)|Xw - y|^2 + lam |w|^2 on n rows, a share p2 of them synthetic.
 
     Source: Theorem 1 of arXiv 2410.04840 (re-derived in docs/theory.md: Ridge on a mixture). `lam` = 0 is the ridgeless
     limit: least squares for n > d, the least-norm interpolator for n < d.
 
     Args:
-        asked: the problem, as `spectra.Asked` has it.
+        asked: the problem, as `spectra.ProblemArguments` has it.
 
     Returns:
         Risk; risk is math.inf at lam = 0, n = d unless nothing is noisy or mixed.

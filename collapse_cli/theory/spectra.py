@@ -81,7 +81,7 @@ def checked_eigenvalues(eigenvalues: Array) -> Array:
     return found
 
 
-class Asked(TypedDict, total=False):
+class ProblemArguments(TypedDict, total=False):
     """What `problem` makes a problem of, and what the formulas of ridge type are asked with.
 
     Attributes:
@@ -118,7 +118,7 @@ def problem(
     gamma: Array | None = None,
     delta: Array | None = None,
 ) -> Problem:
-    """The problem with its defaults; arguments as in `Asked`.
+    """The problem with its defaults; arguments as in `ProblemArguments`.
 
     Raises:
         TheoryError: for an impossible value.

@@ -14,7 +14,7 @@ import numpy as np
 from collapse_cli.theory.checks import TheoryError, both_noises, not_negative, positive, share, whole
 from collapse_cli.theory.fixed_point import Resolvent, bisect, resolvent, ridge_root
 from collapse_cli.theory.regression import ratio, times
-from collapse_cli.theory.spectra import Asked, Problem, problem
+from collapse_cli.theory.spectra import Problem, ProblemArguments, problem
 
 FEW = 1e-9  # rows; fewer are none
 
@@ -57,7 +57,7 @@ class Weighting:
 
 
 def weighted(
-    *, alpha: float | None = None, weights: tuple[float, float] | None = None, **asked: Unpack[Asked]
+    *, alpha: float | None = None, weights: tuple[float, float] | None = None, **asked: Unpack[ProblemArguments]
 ) -> WeightedRisk:
     """Risk of argmin (1/n)[a1 sum over real + a2 sum over synthetic rows of squares] + lam |w|^2; others as `ridge`.
 
@@ -73,7 +73,7 @@ def weighted(
     return _risk(given, *_weights(given, alpha, weights))
 
 
-def optimal_weight(**asked: Unpack[Asked]) -> Weighting:
+def optimal_weight(**asked: Unpack[ProblemArguments]) -> Weighting:
     """The alpha in [0, 1] of least risk, found numerically to about 1e-6 of its size. Arguments as `ridge`, 0 < p2 < 1.
 
     A grid, logarithmic towards both ends, finds the valley and golden sections its bottom.

@@ -12,7 +12,7 @@ import pytest
 from support.kinds import kind
 
 from collapse_cli.engine import scheduler
-from collapse_cli.engine.executors.base import Executor, Outcome
+from collapse_cli.engine.executors.base import Ended, Executor
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.engine.observer import Observer
@@ -25,7 +25,7 @@ class InThreads:
     def __init__(self, store: FolderStore, slots: int) -> None:
         self.store, self.slots = store, slots
         self.threads: list[int] = []
-        self._pool, self._at_work = ThreadPoolExecutor(slots), dict[Future[Outcome], Stage]()
+        self._pool, self._at_work = ThreadPoolExecutor(slots), dict[Future[Ended], Stage]()
 
     def submit(self, stage: Stage, threads: int) -> None:
         self.threads.append(threads)
@@ -33,7 +33,7 @@ class InThreads:
         self._at_work[self._pool.submit(executor.compute, stage, Nobody())] = stage
         assert len(self._at_work) <= self.slots
 
-    def poll(self, observer: Observer, wait: float | None) -> Iterator[Outcome]:
+    def poll(self, observer: Observer, wait: float | None) -> Iterator[Ended]:
         for ended in first_of(self._at_work, wait, FIRST_COMPLETED).done:
             del self._at_work[ended]
             yield ended.result()

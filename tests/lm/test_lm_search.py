@@ -20,7 +20,7 @@ from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import memory, sample
 from collapse_cli.lm.decode import try_out
 from collapse_cli.lm.sample import SampleError
-from collapse_cli.lm.search import Finished, History, Rules, Watch
+from collapse_cli.lm.search import FinishedBeams, Rules, SeenTokens, Watch
 
 # --- against transformers ---------------------------------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ def test_the_extremes_of_the_length_penalty_that_are_taken_still_rank_beams(new:
         edge = (low + 0.06 * abs(low)) if power < 0 else high * 0.94  # the message rounds
         load({"sample": {"new_tokens": new, "decode": {"length_penalty": edge, "min_new_tokens": 0}}}, "x")
         rules = Rules(DecodeConfig(length_penalty=edge), new, 0, END, PAD)
-        done = Finished(1, 2, rules, torch.device("cpu"))
+        done = FinishedBeams(1, 2, rules, torch.device("cpu"))
         totals = torch.tensor([[-25.0 * new, -25.1 * new, -25.2 * new, -25.3 * new]])
         texts = torch.arange(4 * new).view(1, 4, new)
         done.add(new - 1, texts, totals, torch.ones(1, 4, dtype=torch.bool))
@@ -161,7 +161,7 @@ def test_what_a_model_folder_suggests_does_not_change_the_settings() -> None:
 
 
 def test_a_history_holds_the_prompt_without_its_padding_and_what_was_written() -> None:
-    history = History(torch.tensor([[5, 6, 7], [8, 9, 9]]), torch.tensor([3, 1]))
+    history = SeenTokens(torch.tensor([[5, 6, 7], [8, 9, 9]]), torch.tensor([3, 1]))
     seen = history.of(torch.tensor([[[11], [12]], [[13], [14]]]))
     assert [set(row) for row in seen.tolist()] == [{5, 6, 7, 11}, {5, 6, 7, 12}, {8, 13}, {8, 14}]
 

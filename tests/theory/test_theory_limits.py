@@ -17,7 +17,7 @@ from collapse_cli import theory
 from collapse_cli.theory import Risk, TheoryError, spectrum
 from collapse_cli.theory.fixed_point import projection_root, ridge_root
 from collapse_cli.theory.gaussian import digamma_less_log, log_c4
-from collapse_cli.theory.spectra import Asked
+from collapse_cli.theory.spectra import ProblemArguments
 
 POW = spectrum("pow", 60)
 BASE: dict[str, Any] = {"eigenvalues": POW, "n": 100, "p2": 0.3, "c2": 0.7, "lam": 0.01, "noise": 0.3}
@@ -42,10 +42,12 @@ def test_kappa_solves_its_equation(n: float, lam: float) -> None:
 
 
 def test_what_a_problem_is_made_of_is_said_once_and_the_same() -> None:
-    """`Asked` types what the formulas pass on to `problem`."""
+    """`ProblemArguments` types what the formulas pass on to `problem`."""
     made_of = inspect.signature(theory.problem).parameters
-    assert list(Asked.__annotations__) == list(made_of)
-    assert Asked.__required_keys__ == {name for name, one in made_of.items() if one.default is inspect.Parameter.empty}
+    assert list(ProblemArguments.__annotations__) == list(made_of)
+    assert ProblemArguments.__required_keys__ == {
+        name for name, one in made_of.items() if one.default is inspect.Parameter.empty
+    }
     with pytest.raises(TypeError, match="penalty"):
         theory.ridge(**BASE, penalty=1.0)
 

@@ -10,7 +10,7 @@ from collapse_cli.engine.store import Store
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Ended:
     """How a submitted stage ended, other than by an error.
 
     Attributes:
@@ -43,7 +43,7 @@ class Executor(Protocol):
             threads: how many it may use; 0: all that there are.
         """
 
-    def poll(self, observer: Observer, wait: float | None) -> Iterable[Outcome]:
+    def poll(self, observer: Observer, wait: float | None) -> Iterable[Ended]:
         """The stages that have ended since the last time. Called when at least one is at work.
 
         The observer hears at once when a stage begins, how far it is, and when an input of it was damaged and is made

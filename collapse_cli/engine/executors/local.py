@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from collapse_cli.engine.disk import disk_errors
-from collapse_cli.engine.executors.base import Outcome
+from collapse_cli.engine.executors.base import Ended
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Finished, Stage, Workplace
 from collapse_cli.engine.store import Store
@@ -24,11 +24,11 @@ class LocalExecutor:
         """Whatever `threads` says, a stage has those of this process."""
         self._next.append(stage)
 
-    def poll(self, observer: Observer, wait: float | None) -> Iterator[Outcome]:
+    def poll(self, observer: Observer, wait: float | None) -> Iterator[Ended]:
         """Computes what was submitted, however long it takes."""
         yield self.compute(self._next.pop(), observer)
 
-    def compute(self, stage: Stage, observer: Observer) -> Outcome:
+    def compute(self, stage: Stage, observer: Observer) -> Ended:
         """Compute a stage whose inputs are in the store, under its lock.
 
         Inputs that turn out to be damaged are set aside and computed again first, and what those are made from.
@@ -46,22 +46,22 @@ class LocalExecutor:
                     continue
             done = self._compute_locked(last, observer)
             if done.made is None:
-                return Outcome(stage, None)
+                return Ended(stage, None)
             if last is stage:
                 return done
             if not done.cached:
                 observer.finished(last, done.made, cached=False, memory_mb=done.memory_mb)
             needed.pop()
 
-    def _compute_locked(self, stage: Stage, observer: Observer) -> Outcome:
+    def _compute_locked(self, stage: Stage, observer: Observer) -> Ended:
         with self.store.locked(stage.key) as mine:
             if not mine:
-                return Outcome(stage, None)
+                return Ended(stage, None)
             if self.store.sound(stage.key):
-                return Outcome(stage, self.store.get(stage.key), cached=True, memory_mb=peak_memory_mb())
+                return Ended(stage, self.store.get(stage.key), cached=True, memory_mb=peak_memory_mb())
             self.store.set_aside(stage)
             made = self._compute(stage, observer)
-            return Outcome(stage, made, memory_mb=peak_memory_mb())
+            return Ended(stage, made, memory_mb=peak_memory_mb())
 
     def _compute(self, stage: Stage, observer: Observer) -> Finished:
         observer.started(stage)

@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from functools import lru_cache
 from typing import Any
 
-from collapse_cli.engine.executors.base import Outcome
+from collapse_cli.engine.executors.base import Ended
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.scheduler import width
 from collapse_cli.engine.stage import Plan, Stage
@@ -66,7 +66,7 @@ class ProcessExecutor:
     def submit(self, stage: Stage, threads: int) -> None:
         next(worker for worker in self._workers if worker.stage is None).begin(stage, threads)
 
-    def poll(self, observer: Observer, wait: float | None) -> Iterator[Outcome]:
+    def poll(self, observer: Observer, wait: float | None) -> Iterator[Ended]:
         with selectors.DefaultSelector() as selector:
             for worker in self._workers:  # the idle ones too: they may end
                 selector.register(worker, selectors.EVENT_READ, worker)
@@ -75,7 +75,7 @@ class ProcessExecutor:
                     if (outcome := self._take(chosen.data, message, observer)) is not None:
                         yield outcome
 
-    def _take(self, worker: "Worker", message: Mapping[str, Any], observer: Observer) -> Outcome | None:
+    def _take(self, worker: "Worker", message: Mapping[str, Any], observer: Observer) -> Ended | None:
         """One message of a worker."""
         stage = worker.stage
         assert stage is not None
@@ -92,10 +92,10 @@ class ProcessExecutor:
                 observer.finished(made, self.store.get(made.key), cached=False, memory_mb=message["memory_mb"])
             case "held":
                 worker.stage = None
-                return Outcome(stage, None)
+                return Ended(stage, None)
             case "finished":
                 worker.stage = None
-                return Outcome(stage, self.store.get(stage.key), message["cached"], message["memory_mb"])
+                return Ended(stage, self.store.get(stage.key), message["cached"], message["memory_mb"])
             case "mistake":
                 raise WorkerError(message["text"])
             case "system":

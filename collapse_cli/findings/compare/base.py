@@ -12,14 +12,14 @@ Row = dict[str, Any]
 Side = tuple[str, str]  # run, policy or cell
 
 
-class Recorded(Protocol):
+class HasRecord(Protocol):
     """A part of a comparison that can be written as JSON."""
 
     def record(self) -> dict[str, Any]: ...
 
 
-Entries = TypeVar("Entries", bound=Recorded)
-Pairs = TypeVar("Pairs", bound=Recorded)
+Entries = TypeVar("Entries", bound=HasRecord)
+Pairs = TypeVar("Pairs", bound=HasRecord)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,63 @@
+"""One word, one thing: no two classes of the package have one name, and modules of one name say why."""
+
+import ast
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[2] / "collapse_cli"
+FILES = sorted(PACKAGE.rglob("*.py"))
+# Rooms in which a module is named for what it is about, which another room is about as well: a family, a theorem's model, a
+# verb of the loop, what a command or a page shows.
+SAME = {
+    **dict.fromkeys(
+        ("gaussian", "gmm", "lm", "mlp", "ngram", "projections", "ridge", "vae"),
+        "a family is described in families/, fitted in learners/, and may have theorems in theory/",
+    ),
+    "regression": "the source of learners, and theorems about it",
+    "sample": "the kind of stage, and how a language model does it",
+    "train": "the kind of stage, and how a language model does it",
+    "theory": "the command, and what it prints",
+    "forecast": "the page's section, and what is printed",
+    "progress": "the observer, and what it draws",
+    "causes": "causes of error as a finding, and the page's section on them",
+    "base": "what the files of a folder share: executors, kinds of stages, comparisons",
+    "costs": "of one stage, and of a whole run",
+    "text": "where text from outside is made harmless: for the page, for the terminal; and text as language models read it",
+}
+
+
+def classes(files: Sequence[Path]) -> Mapping[str, list[str]]:
+    """Where each class is defined that another module could import."""
+    found = defaultdict(list)
+    for path in files:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found[node.name].append(f"{path.name}:{node.lineno}")
+    return found
+
+
+def modules(files: Sequence[Path]) -> Mapping[str, list[Path]]:
+    found = defaultdict(list)
+    for path in files:
+        if path.stem not in ("__init__", "__main__"):
+            found[path.stem].append(path.relative_to(PACKAGE))
+    return found
+
+
+def test_no_two_classes_have_one_name() -> None:
+    there = classes(FILES)
+    assert len(there) > 150
+    assert {name: places for name, places in there.items() if len(places) > 1} == {}
+
+
+def test_modules_of_one_name_stand_in_different_rooms_and_there_is_a_reason() -> None:
+    twice = {name: places for name, places in modules(FILES).items() if len(places) > 1}
+    assert sorted(twice.keys() - SAME.keys()) == []
+    assert sorted(SAME.keys() - twice.keys()) == [], "no longer so"
+
+
+def test_a_second_class_of_a_name_would_be_found(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"m{number}.py").write_text("class Page:\n    pass\n", encoding="utf-8")
+    assert classes(sorted(tmp_path.glob("*.py"))) == {"Page": ["m1.py:1", "m2.py:1"]}
