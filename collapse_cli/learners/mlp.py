@@ -44,7 +44,7 @@ class TwoLayers(nn.Module):
 
 
 @dataclass(frozen=True)
-class Images:
+class MlpImages:
     """Which images of a source are used: its hash, rows to train and to test on, and the share put aside to choose by."""
 
     sha256: str
@@ -57,7 +57,7 @@ class MlpSettings(Settings):
     """`data` of the stage of real data; `model` of all others."""
 
     model = Part(MlpConfig)
-    data = Part(Images)
+    data = Part(MlpImages)
 
 
 class Mlp(Family):
@@ -105,7 +105,7 @@ class Mlp(Family):
     @classmethod
     def data_params(cls, config: Experiment) -> dict[str, Any]:
         data = config.data
-        images = Images(data.sha256, data.rows, data.eval_rows, _aside(cls._own(config)))
+        images = MlpImages(data.sha256, data.rows, data.eval_rows, _aside(cls._own(config)))
         return {"data": vars(images)}
 
     def real(self, seed: int) -> tuple[dict[str, Dataset], list[str]]:

@@ -27,7 +27,7 @@ MADE = ("bpe", "words")  # tokenizers that the data stage makes
 
 
 @dataclass(frozen=True)
-class Rows:
+class TextRows:
     """How text becomes rows of tokens.
 
     Attributes:
@@ -60,7 +60,7 @@ class Tokenizer:
 class TextSettings(Settings):
     """The parameters of the stage of real data."""
 
-    data = Part(Rows)
+    data = Part(TextRows)
     tokenizer = Part(Tokenizer)
 
 

@@ -72,7 +72,7 @@ def loss_terms(logits: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor) ->
 
 
 @dataclass(frozen=True)
-class Images:
+class VaeImages:
     """Which images of a source are used: its hash, and how many to train and to test on."""
 
     sha256: str
@@ -84,7 +84,7 @@ class VaeSettings(Settings):
     """`data` of the stage of real data; `model` of all others."""
 
     model = Part(VaeConfig)
-    data = Part(Images)
+    data = Part(VaeImages)
 
 
 class Vae(Family):
@@ -132,7 +132,7 @@ class Vae(Family):
     @classmethod
     def data_params(cls, config: Experiment) -> dict[str, Any]:
         data = config.data
-        return {"data": vars(Images(data.sha256, data.rows, data.eval_rows))}
+        return {"data": vars(VaeImages(data.sha256, data.rows, data.eval_rows))}
 
     def real(self, seed: int) -> tuple[dict[str, Dataset], list[str]]:
         """Images of the source; nothing is drawn, so `seed` is without meaning."""

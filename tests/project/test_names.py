@@ -22,6 +22,10 @@ SAME = {
     "progress": "the observer, and what it draws",
     "causes": "causes of error as a finding, and the page's section on them",
     "base": "what the files of a folder share: executors, kinds of stages, comparisons",
+    "description": "of a family, and of how a fitted law is told",
+    "listing": "the command, and what is known of each run",
+    "mixtures": "what is found in a mixture, and the page's section on it",
+    "runs": "a folder of runs, and which of them may be looked at",
     "costs": "of one stage, and of a whole run",
     "text": "where text from outside is made harmless: for the page, for the terminal; and text as language models read it",
 }
