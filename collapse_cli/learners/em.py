@@ -38,17 +38,17 @@ class Mixture:
         roots = np.linalg.cholesky(self.covariances)
         off = (x - self.means[:, None, :]) @ np.linalg.inv(roots).transpose(0, 2, 1)
         logs = np.log(self.weights) - np.log(np.diagonal(roots, axis1=1, axis2=2)).sum(axis=1)
-        found: np.ndarray = (
+        densities: np.ndarray = (
             logs[:, None] - (np.einsum("krd,krd->kr", off, off) + x.shape[1] * math.log(2 * math.pi)) / 2
         )
-        return found
+        return densities
 
     def log_likelihoods(self, x: np.ndarray) -> np.ndarray:
         """(rows,) log-density of each row."""
         logs = self.log_densities(x)
         most = logs.max(axis=0)
-        found: np.ndarray = most + np.log(np.exp(logs - most).sum(axis=0))
-        return found
+        likelihoods: np.ndarray = most + np.log(np.exp(logs - most).sum(axis=0))
+        return likelihoods
 
     def scaled(self, centre: np.ndarray, scale: float) -> "Mixture":
         """The mixture of (x - centre) / scale."""
@@ -60,7 +60,7 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Estimate:
     """What EM ended with: the mixture, its steps, whether it stopped by itself, and the mean log-likelihood of a row."""
 
     mixture: Mixture
@@ -69,11 +69,11 @@ class Fit:
     log_likelihood: float
 
 
-def l2_squared(one: Mixture, other: Mixture) -> float:
+def l2_squared(first: Mixture, second: Mixture) -> float:
     """The squared L2 distance of two densities, in closed form: the integral of two Gaussians' product is a Gaussian."""
-    signed = np.concatenate([one.weights, -other.weights])
-    means = np.concatenate([one.means, other.means])
-    covariances = np.concatenate([one.covariances, other.covariances])
+    signed = np.concatenate([first.weights, -second.weights])
+    means = np.concatenate([first.means, second.means])
+    covariances = np.concatenate([first.covariances, second.covariances])
     off = means[:, None] - means
     both = covariances[:, None] + covariances
     squares = np.einsum("ijd,ijd->ij", off, np.linalg.solve(both, off[..., None])[..., 0])
@@ -110,8 +110,8 @@ def kmeans_labels(x: np.ndarray, clusters: int, state: np.random.RandomState) ->
             state.set_state(drawn)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # fewer distinct rows than clusters
-                found: np.ndarray = KMeans(clusters, n_init=1, random_state=state).fit(x).labels_
-            return found
+                by_sklearn: np.ndarray = KMeans(clusters, n_init=1, random_state=state).fit(x).labels_
+            return by_sklearn
         moved = shares @ off / counts[:, None]
         step, centres = float(np.square(moved - centres).sum()), moved
         if step <= still:
@@ -145,13 +145,13 @@ def _nearest(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
     if len(centres) == 2:
         second: np.ndarray = x @ (2 * (centres[1] - centres[0])) > squares[1] - squares[0]
         return second.astype(np.int64)
-    found: np.ndarray = (squares[:, None] - 2 * centres @ x.T).argmin(axis=0)
-    return found
+    nearest: np.ndarray = (squares[:, None] - 2 * centres @ x.T).argmin(axis=0)
+    return nearest
 
 
 def fit(
     x: np.ndarray, *, components: int, tol: float, max_iter: int, ridge: float, seed: int, start: Mixture | None = None
-) -> Fit:
+) -> Estimate:
     """EM on the rows of x (rows, d).
 
     Args:
@@ -172,15 +172,15 @@ def fit(
         while done < max_iter and not converged:
             now, mixture = steps.step(mixture)
             converged, before, done = abs(now - before) < tol, now, done + 1
-        found = mixture.unscaled(centre, scale)
-        return Fit(found, done, converged, float(found.log_likelihoods(x).mean()))
+        fitted = mixture.unscaled(centre, scale)
+        return Estimate(fitted, done, converged, float(fitted.log_likelihoods(x).mean()))
     except np.linalg.LinAlgError:
         raise _ill_defined() from None
 
 
 def fit_sklearn(
     x: np.ndarray, *, components: int, tol: float, max_iter: int, ridge: float, seed: int, start: Mixture | None = None
-) -> Fit:
+) -> Estimate:
     """As `fit`, by scikit-learn itself."""
     from sklearn.mixture import GaussianMixture
 
@@ -209,8 +209,8 @@ def fit_sklearn(
             if "ill-defined" not in str(error):
                 raise
             raise _ill_defined() from None
-    found = Mixture(model.weights_, model.means_, model.covariances_)
-    return Fit(found, model.n_iter_, model.converged_, float(found.log_likelihoods(x).mean()))
+    fitted = Mixture(model.weights_, model.means_, model.covariances_)
+    return Estimate(fitted, model.n_iter_, model.converged_, float(fitted.log_likelihoods(x).mean()))
 
 
 class _Steps:
@@ -242,9 +242,9 @@ class _Steps:
             return self._plain(mixture)
         eta = self._natural(mixture, pivots)
         total, sums = self._two(eta) if len(eta) == 2 else self._many(eta)
-        found = self._maximum(sums)
-        self._known = found, self._safe(found)
-        return (total / len(self._x), found) if self._known[1] is not None else self._plain(mixture)
+        after = self._maximum(sums)
+        self._known = after, self._safe(after)
+        return (total / len(self._x), after) if self._known[1] is not None else self._plain(mixture)
 
     def _pivots(self, mixture: Mixture) -> np.ndarray | None:
         """What `_safe` says, kept from the step before."""

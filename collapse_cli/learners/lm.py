@@ -80,8 +80,8 @@ class LanguageModel:
             folder, commit = folders.find_folder(model.source, model.revision, "the model")
             sha256 = text_inputs.pinned(model.sha256, "model.sha256", folders.check_weights(folder, "the model"))
             model = model.model_copy(update={"revision": commit, "sha256": sha256})
-        found = text_inputs.find_tokenizer(model, config.data, folder)
-        model, tokenizer = found.model, found.tokenizer
+        reader = text_inputs.find_tokenizer(model, config.data, folder)
+        model, tokenizer = reader.model, reader.tokenizer
         size = 0 if tokenizer else model.vocab_size
         built = architecture.config_of(folder) if folder else base_config(fields, tokenizer, size)
         made = architecture.outline(built, fields=fields or None)
@@ -112,7 +112,7 @@ class LanguageModel:
         }
         return Resolved(
             config.model_copy(update=filled),
-            Hints(model=str(folder or ""), tokenizer=found.folder, text=where),
+            Hints(model=str(folder or ""), tokenizer=reader.folder, text=where),
             made.parameters,
             made.layer_parameters,
             made.head_parameters,

@@ -84,7 +84,7 @@ class Mlp(Family):
     def resolve(cls, config: Experiment) -> Resolved:
         data, model = config.data, cls._own(config)
         images = load_images(data.source)
-        found = data.model_copy(update={"sha256": pinned(data.sha256, images.sha256)})
+        filled = data.model_copy(update={"sha256": pinned(data.sha256, images.sha256)})
         if images.labels.max() >= CLASSES:
             raise InputError(
                 f"data.source = {data.source!r} has a label {images.labels.max()}; the learner mlp takes 0..{CLASSES - 1}"
@@ -93,7 +93,7 @@ class Mlp(Family):
         pixels, epochs = images.x[0].size, _epochs(model, len(rows))
         weights = model.width * (pixels + 1) + CLASSES * (model.width + 1)
         return Resolved(
-            config.model_copy(update={"data": found}),
+            config.model_copy(update={"data": filled}),
             Hints(images=data.source),
             weights,
             row_bytes=4 * (pixels + CLASSES),

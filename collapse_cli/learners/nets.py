@@ -64,15 +64,15 @@ def steady() -> Iterator[None]:
 
 def in_pieces(rows: Tensor, work: Callable[[Tensor], Tensor]) -> np.ndarray:
     """`work` on (rows, ...) a piece at a time, all of one size: what comes out for a row hardly depends on its company."""
-    found = []
+    pieces = []
     with torch.inference_mode(), steady():
         for begin in range(0, len(rows), ROWS_AT_ONCE):
             piece = rows[begin : begin + ROWS_AT_ONCE]
             fill = piece.new_zeros((ROWS_AT_ONCE - len(piece), *piece.shape[1:]))
-            found.append(work(torch.cat([piece, fill]).to(device()))[: len(piece)].cpu())
-    if not found:
+            pieces.append(work(torch.cat([piece, fill]).to(device()))[: len(piece)].cpu())
+    if not pieces:
         return work(rows.new_zeros((1, *rows.shape[1:])).to(device()))[:0].detach().cpu().numpy()
-    joined: np.ndarray = torch.cat(found).numpy()
+    joined: np.ndarray = torch.cat(pieces).numpy()
     return joined
 
 

@@ -73,14 +73,14 @@ class NGram(Family):
         _check(config)
         data = config.data
         own: NgramConfig = config.ngram
-        found = text_inputs.find_tokenizer(config.model, data, None)
+        reader = text_inputs.find_tokenizer(config.model, data, None)
         text, where = text_inputs.find_text(data)
         tokens = data.rows * data.block_size or _most_tokens(text.splits["train"])
-        vocabulary = found.model.vocab_size if found.tokenizer is None else texts.id_range(found.tokenizer)
-        filled = {"model": found.model, "data": data.model_copy(update={"sha256": text.sha256})}
+        vocabulary = reader.model.vocab_size if reader.tokenizer is None else texts.id_range(reader.tokenizer)
+        filled = {"model": reader.model, "data": data.model_copy(update={"sha256": text.sha256})}
         return Resolved(
             config.model_copy(update=filled),
-            Hints(tokenizer=found.folder, text=where),
+            Hints(tokenizer=reader.folder, text=where),
             sum(min(vocabulary**n, tokens) for n in range(1, own.order + 1)),
             row_bytes=4 * data.block_size,
             row_flops=NANOSECONDS * CPU * own.order * data.block_size,

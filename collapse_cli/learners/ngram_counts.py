@@ -63,12 +63,12 @@ class Tables:
         width = tokens.shape[1]
         used = np.arange(width) < np.asarray(lengths)[:, None]
         before = np.zeros(tokens.shape, np.int64)
-        found = []
+        numbers = []
         for context in range(min(self.order, width)):
             number = self._number(context, before[:, : width - context], tokens[:, context:])
             before = np.where(used[:, context:], number, -1)
-            found.append(before)
-        return found
+            numbers.append(before)
+        return numbers
 
     def predict(self, tokens: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """How each token but the first of its row is predicted: from the longest context that was seen with a follower.
@@ -159,7 +159,7 @@ def count(tokens: np.ndarray, lengths: np.ndarray, order: int) -> Tables:
     counts: list[np.ndarray] = []
     for context in range(order):
         inside = used[:, context:]
-        found, number, times = _distinct(
+        grams, number, times = _distinct(
             before[:, : max(width - context, 0)][inside],
             tokens[:, context:][inside],
             len(keys[-1]) if keys else 1,
@@ -167,7 +167,7 @@ def count(tokens: np.ndarray, lengths: np.ndarray, order: int) -> Tables:
         )
         before = np.full(inside.shape, -1, np.int64)
         before[inside] = number
-        keys.append(found)
+        keys.append(grams)
         counts.append(times)
     return Tables(keys, counts)
 

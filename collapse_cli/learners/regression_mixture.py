@@ -84,8 +84,8 @@ class Sums:
 
     def moment(self, w: Array, noise: float) -> Array:
         """X'y of labels y = Xw + noise·e."""
-        found: Array = self.gram @ w + noise * self.noise
-        return found
+        moment: Array = self.gram @ w + noise * self.noise
+        return moment
 
     def loss(self, w: Array, noise: float, fitted: Array) -> float:
         """|y - X fitted|² of labels y = Xw + noise·e."""
@@ -133,9 +133,9 @@ def _stream(width: int, seed: int, stream: tuple[int, ...]) -> Stream:
 @lru_cache(maxsize=4)
 def sums(setting: Setting, seed: int, stream: tuple[int, ...], rows: int) -> Sums:
     """Of the first rows of a stream."""
-    found = _stream(setting.d + 1, seed, stream).products(rows)
+    products = _stream(setting.d + 1, seed, stream).products(rows)
     root = np.sqrt(setting.eigenvalues)
-    return Sums(root[:, None] * found[:-1, :-1] * root, root * found[:-1, -1], float(found[-1, -1]))
+    return Sums(root[:, None] * products[:-1, :-1] * root, root * products[:-1, -1], float(products[-1, -1]))
 
 
 def _bytes_of_array(kept: Array) -> int:
@@ -228,9 +228,9 @@ class Rounds:
         moment = np.zeros(setting.d)
         for factor, (part, w, noise) in zip(mix.factors, parts, strict=True):
             moment += factor * part.moment(w, noise)
-        found = _solver(setting, self.seed, mix, streams, self.width).weights(moment, self.lam)
-        loss = sum(part.loss(w, noise, found) for part, w, noise in parts) / (mix.real + mix.synthetic)
-        return Fitted(found, max(0.0, loss))
+        w_hat = _solver(setting, self.seed, mix, streams, self.width).weights(moment, self.lam)
+        loss = sum(part.loss(w, noise, w_hat) for part, w, noise in parts) / (mix.real + mix.synthetic)
+        return Fitted(w_hat, max(0.0, loss))
 
 
 @lru_cache(maxsize=8)

@@ -105,7 +105,7 @@ class Vae(Family):
         data = config.data
         model: VaeConfig = config.vae
         images = load_images(data.source)
-        found = data.model_copy(update={"sha256": pinned(data.sha256, images.sha256)})
+        filled = data.model_copy(update={"sha256": pinned(data.sha256, images.sha256)})
         height, width = images.x.shape[1:]
         if height % 4 or width % 4:
             raise InputError(
@@ -120,7 +120,7 @@ class Vae(Family):
         macs = 2 * 16 * first * (height * width // 4 + second * height * width // 16)
         macs += 3 * second * (height * width // 16) * model.latent
         return Resolved(
-            config.model_copy(update={"data": found}),
+            config.model_copy(update={"data": filled}),
             Hints(images=data.source),
             sum(weight.numel() for weight in net.parameters()),
             row_bytes=4 * height * width,

@@ -121,8 +121,8 @@ def make_config(fields: Mapping[str, Any], **tokens: int | None) -> "PreTrainedC
             f"model.config: transformers has no model_type {kind[:80]!r}{hint}; known are opt, gpt2, llama …"
         )
     _check_sizes({**tokens, **fields}, "model.config")
-    if said := unknown_type(fields):
-        raise InputError(f"model.config: {said}")
+    if unknown := unknown_type(fields):
+        raise InputError(f"model.config: {unknown}")
     rest = {name: value for name, value in fields.items() if name != "model_type"}
     if not from_file:
         known = AutoConfig.for_model(kind)
@@ -147,8 +147,8 @@ def config_of(folder: Path) -> "PreTrainedConfig":
 
     fields = read_json(folder / "config.json")
     _check_sizes(fields, f"{folder}/config.json")
-    if said := unknown_type(fields):
-        raise InputError(f"{folder}/config.json: {said}")
+    if unknown := unknown_type(fields):
+        raise InputError(f"{folder}/config.json: {unknown}")
     for part in (fields, *(value for value in fields.values() if isinstance(value, dict))):
         for name in ("quantization_config", "compression_config"):
             if isinstance(quantised := part.get(name), dict):
@@ -214,13 +214,13 @@ def first_line(error: BaseException) -> str:
     """What an error of a library says, in one line of bounded length; the kind of error where it says nothing."""
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     heading = 1 + (len(lines) > 1 and lines[0].endswith(":"))  # a heading says nothing without what is below it
-    said = " ".join(lines[:heading])
+    message = " ".join(lines[:heading])
     sentence = isinstance(error, KeyError) and error.args and " " in str(error.args[0])
     if sentence:  # which Python puts in quotes
-        said = str(error.args[0])
-    elif isinstance(error, KeyError) or not said:  # which say a name, or nothing
-        said = f"{type(error).__name__} {said}".strip()
-    return said[:300]
+        message = str(error.args[0])
+    elif isinstance(error, KeyError) or not message:  # which say a name, or nothing
+        message = f"{type(error).__name__} {message}".strip()
+    return message[:300]
 
 
 def why(error: BaseException, fields: Mapping[str, Any]) -> str:
@@ -319,8 +319,8 @@ def positions(model: "PreTrainedModel") -> int | None:
     None when it has no limit of its own.
     """
     config = model.config.get_text_config()
-    said = (getattr(config, name, None) for name in POSITION_FIELDS)
-    limits = [next((int(value) for value in said if isinstance(value, int) and value > 0), None)]
+    named = (getattr(config, name, None) for name in POSITION_FIELDS)
+    limits = [next((int(value) for value in named if isinstance(value, int) and value > 0), None)]
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
             # RoBERTa's and OPT's kinds keep the first rows for padding

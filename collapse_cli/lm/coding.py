@@ -60,7 +60,7 @@ def _plain(tree: Any) -> Any:
     """A part's settings, without those that change no ids; an empty text is none."""
     if isinstance(tree, dict):
         return {name: _plain(value) for name, value in tree.items() if name not in ("trim_offsets", "vocab", "merges")}
-    return [_plain(one) for one in tree] if isinstance(tree, list) else None if tree == "" else tree
+    return [_plain(item) for item in tree] if isinstance(tree, list) else None if tree == "" else tree
 
 
 def _ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:

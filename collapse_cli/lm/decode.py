@@ -172,11 +172,11 @@ def _tried(model: "PreTrainedModel", reach: int) -> tuple[Trial, bool]:
         with attending(model, decoder.slots):
             read = decoder.read(ids[:, :width], lengths)
             decoder.step(first)
-            found = decoder.step(second, parents).view(rows, 2, -1)
+            logits = decoder.step(second, parents).view(rows, 2, -1)
         for row in range(rows):
             prompt = ids[row, : lengths[row]]
             pairs = [(read[row], prompt)] + [
-                (found[row, beam], torch.cat([prompt, first[row, parents[row, beam], None], second[row, beam, None]]))
+                (logits[row, beam], torch.cat([prompt, first[row, parents[row, beam], None], second[row, beam, None]]))
                 for beam in range(2)
             ]
             for states, whole in pairs:

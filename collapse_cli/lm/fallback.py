@@ -100,7 +100,7 @@ def _as_alone(model: "PreTrainedModel", seen: list[tuple[torch.Tensor, torch.Ten
     """
     finite = True
     passes: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for row, scores in sorted(seen, key=lambda one: -len(one[0])):
+    for row, scores in sorted(seen, key=lambda pair: -len(pair[0])):
         known = next((odds for whole, odds in passes if torch.equal(whole[: len(row)], row)), None)
         if known is None:
             passes.append((row, _odds(model, row)))
@@ -123,10 +123,10 @@ def _odds(model: "PreTrainedModel", row: torch.Tensor) -> torch.Tensor:
 
 def _near(scores: torch.Tensor, wanted: torch.Tensor) -> bool:
     """Whether scores of the next token are log-probabilities that are `wanted`, but for rounding."""
-    found, wanted = scores.float().log_softmax(0).nan_to_num(), wanted.nan_to_num()
+    scored, wanted = scores.float().log_softmax(0).nan_to_num(), wanted.nan_to_num()
     likely = wanted > wanted.max() - LIKELY
     most = NEAR * max(1.0, float(wanted[likely].abs().max()))
-    return bool((found - wanted)[likely].abs().max() <= most)
+    return bool((scored - wanted)[likely].abs().max() <= most)
 
 
 def generate(
@@ -237,7 +237,7 @@ class _Show:
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         unused = (~self.mask).sum(dim=1).repeat_interleave(len(input_ids) // len(self.mask)).tolist()
         self.seen.extend(
-            (row[first:].clone(), said.clone()) for row, first, said in zip(input_ids, unused, scores, strict=True)
+            (row[first:].clone(), own.clone()) for row, first, own in zip(input_ids, unused, scores, strict=True)
         )
         return scores
 

@@ -189,7 +189,7 @@ def _check_shards(folder: Path, what: str) -> set[str]:
     Raises:
         InputError: when one is not, or the index cannot be read.
     """
-    found: set[str] = set()
+    shards_named: set[str] = set()
     for name in WEIGHTS[1::2]:
         path = folder / name
         if not path.is_file() or (folder / name.removesuffix(".index.json")).is_file():  # a whole file goes first
@@ -204,8 +204,8 @@ def _check_shards(folder: Path, what: str) -> set[str]:
         gone = sorted(shard for shard in shards if not (folder / shard).is_file())
         if gone:
             raise InputError(f"{what}: {path.name} in {folder} names files that are not there: {few(gone)}; fetch them")
-        found |= shards
-    return found
+        shards_named |= shards
+    return shards_named
 
 
 def _check_once(inside: Mapping[str, Iterable[str]], what: str) -> None:

@@ -272,12 +272,12 @@ def _losses_of(model: "PreTrainedModel", states: torch.Tensor, labels: torch.Ten
     dtype = _head_dtype(states)
     with torch.autocast(states.device.type, enabled=False):
         head, wanted = model.get_output_embeddings().weight.to(dtype), labels.flatten()
-        found = torch.zeros(len(wanted), dtype=torch.float32, device=states.device)
+        losses = torch.zeros(len(wanted), dtype=torch.float32, device=states.device)
         where = (wanted != IGNORED).nonzero().squeeze(1)
         flat = states[:, :-1].flatten(0, 1)
         for group in _groups(where, head, dtype):
-            found[group] = _Softmax(flat[group].to(dtype), head, wanted[group], keep=False).losses
-    return found.view(labels.shape)
+            losses[group] = _Softmax(flat[group].to(dtype), head, wanted[group], keep=False).losses
+    return losses.view(labels.shape)
 
 
 @torch.no_grad()
@@ -331,7 +331,7 @@ def token_details(
         dtype = _head_dtype(states)
     else:
         states, dtype = model(**inputs).logits[:, :-1].flatten(0, 1), torch.float32
-    found: list[dict[str, torch.Tensor]] = []
+    details: list[dict[str, torch.Tensor]] = []
     with torch.autocast(ids.device.type, enabled=False):
         head = weight.to(dtype)
         for group in _groups(where, head, torch.float32):
@@ -345,5 +345,5 @@ def token_details(
                 "hit": (best == wanted[group]).float(),
                 "entropy": -(log_odds.exp() * log_odds.clamp_min(torch.finfo(torch.float32).min)).sum(dim=1),
             }
-            found.append(values | (more(log_odds, before[group]) if more else {}))
-    return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+            details.append(values | (more(log_odds, before[group]) if more else {}))
+    return {name: torch.cat([part[name] for part in details]) for name in details[0]}

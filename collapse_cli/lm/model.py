@@ -85,7 +85,7 @@ def _read(folder: Path, dtype: "torch.dtype | str") -> "PreTrainedModel":
 
     config_of(folder)  # says what is wrong with it in plainer words
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             local_files_only=True,
@@ -103,7 +103,7 @@ def _read(folder: Path, dtype: "torch.dtype | str") -> "PreTrainedModel":
             ) from None
         fields = read_json(folder / "config.json")
         raise InputError(f"{folder}: the model cannot be loaded: {why(error, fields)}") from None
-    _check_complete(model, found, str(folder))
+    _check_complete(model, loading, str(folder))
     try:
         model.generation_config.validate(strict=True)
     except ValueError:  # transformers would not save the model with it; collapse's own settings say how to sample
@@ -111,29 +111,29 @@ def _read(folder: Path, dtype: "torch.dtype | str") -> "PreTrainedModel":
     return model
 
 
-def _check_complete(model: "PreTrainedModel", found: Mapping[str, Any], what: str) -> None:
+def _check_complete(model: "PreTrainedModel", loading: Mapping[str, Any], what: str) -> None:
     """That the weights of a file were exactly those of the model: transformers itself fills gaps with random numbers.
 
     Args:
-        found: transformers' loading info.
+        loading: what transformers says of it.
 
     Raises:
         InputError: when weights are missing, left over or of another shape.
     """
-    shaped = [f"{name} {tuple(file)} for {tuple(own)}" for name, file, own in sorted(found["mismatched_keys"])]
+    shaped = [f"{name} {tuple(file)} for {tuple(own)}" for name, file, own in sorted(loading["mismatched_keys"])]
     wrong = {
-        "missing": sorted(found["missing_keys"]),
-        "left over": sorted(name for name in found["unexpected_keys"] if not name.endswith(BUFFERS)),
+        "missing": sorted(loading["missing_keys"]),
+        "left over": sorted(name for name in loading["unexpected_keys"] if not name.endswith(BUFFERS)),
         "of another shape": shaped,
-        "not converted": sorted(map(str, found["error_msgs"])),
+        "not converted": sorted(map(str, loading["error_msgs"])),
     }
-    said = "; ".join(f"{kind}: {few(names)}" for kind, names in wrong.items() if names)
-    if said:
+    kinds = "; ".join(f"{kind}: {few(names)}" for kind, names in wrong.items() if names)
+    if kinds:
         made_as = getattr(model.config, "architectures", None) or []
         kind = type(model).__name__
         other = f", which config.json calls {made_as[0]}," if made_as and made_as[0] != kind else ""
         raise InputError(
-            f"{what}: the weights are not those of this model{other} read as {kind}: {said}; give the whole checkpoint of a "
+            f"{what}: the weights are not those of this model{other} read as {kind}: {kinds}; give the whole checkpoint of a "
             "causal language model, with the config.json it was saved with"
         )
 

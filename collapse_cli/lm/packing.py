@@ -175,18 +175,18 @@ def abilities(model: "PreTrainedModel", reach: int, *, gradients: bool = False) 
         reach: the longest row that will be asked for, in tokens.
         gradients: whether the gradients of the loss must be the model's own, too.
     """
-    found, why = remembered(model, ("abilities", reach, gradients), lambda: _tried(model, reach, gradients))
+    able, why = remembered(model, ("abilities", reach, gradients), lambda: _tried(model, reach, gradients))
     kind = model.config.model_type
-    if not found.attends:
+    if not able.attends:
         warn_once(f"{kind} models keep their own attention, which is slower: {why}")
-    if not found.together:
+    if not able.together:
         warn_once(f"{kind} models are given one row at a time, which is slower: rows of one batch change each other")
-    elif not found.mixes:
+    elif not able.mixes:
         warn_once(
             f"{kind} models are given rows of one length at a time, which is slower: in one batch with a longer row, "
             "a row has other results"
         )
-    return found
+    return able
 
 
 def _tried(model: "PreTrainedModel", reach: int, gradients: bool) -> tuple[tuple[Abilities, str], bool]:
@@ -257,21 +257,21 @@ class _Rows:
         return self.slopes is None or self._slopes_agree(able, self.slopes)
 
     def _slopes_agree(self, able: Abilities, wanted: list[torch.Tensor]) -> bool:
-        found: list[torch.Tensor] | None = None
+        total: list[torch.Tensor] | None = None
         for batch in lay_out(self.tokens, self.lengths, len(self.lengths) * self.reach, self.model.device, able):
             with attention_for(self.model, able, batch):
                 loss = summed_loss(
                     self.model, batch.ids, batch.labels, plain_head=self.plain_head, positions=batch.positions
                 )
                 part = _slopes(self.model, loss)
-            found = part if found is None else [one + other for one, other in zip(found, part, strict=True)]
-        if found is None:
+            total = part if total is None else [mine + other for mine, other in zip(total, part, strict=True)]
+        if total is None:
             return True
         whole = torch.stack([slope.double().norm() for slope in wanted]).norm()
         return all(
-            torch.allclose(one.norm(), other.norm(), equal_nan=True, rtol=0.05, atol=float(whole.nan_to_num()) * 1e-3)
-            and not (one - other).double().norm() > 0.01 * other.double().norm() + 1e-3 * whole
-            for one, other in zip(found, wanted, strict=True)
+            torch.allclose(mine.norm(), other.norm(), equal_nan=True, rtol=0.05, atol=float(whole.nan_to_num()) * 1e-3)
+            and not (mine - other).double().norm() > 0.01 * other.double().norm() + 1e-3 * whole
+            for mine, other in zip(total, wanted, strict=True)
         )
 
 
@@ -285,9 +285,9 @@ def _slopes(model: "PreTrainedModel", loss: torch.Tensor) -> list[torch.Tensor]:
     ]
 
 
-def _close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
-    error = min(0.05, 1000 * torch.finfo(found.dtype).eps) * wanted.abs().max()
-    return torch.allclose(found, wanted, rtol=0, atol=float(error.nan_to_num()), equal_nan=True)
+def _close(given: torch.Tensor, wanted: torch.Tensor) -> bool:
+    error = min(0.05, 1000 * torch.finfo(given.dtype).eps) * wanted.abs().max()
+    return torch.allclose(given, wanted, rtol=0, atol=float(error.nan_to_num()), equal_nan=True)
 
 
 def _try(model: "PreTrainedModel", reach: int, gradients: bool) -> tuple[tuple[Abilities, str], bool]:

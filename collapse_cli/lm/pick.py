@@ -17,10 +17,10 @@ def penalize(scores: torch.Tensor, seen: torch.Tensor, penalty: float) -> None:
 
     Of logits, and in beam search of log-probabilities, as in transformers.
     """
-    found = scores.gather(1, seen)
+    raw = scores.gather(1, seen)
     most = torch.finfo(scores.dtype).max  # extreme penalties must not make infinite what was finite
-    penalized = torch.where(found < 0, found * penalty, found / penalty)
-    scores.scatter_(1, seen, torch.where(found.isfinite(), penalized.nan_to_num(0.0).clamp(-most, most), found))
+    penalized = torch.where(raw < 0, raw * penalty, raw / penalty)
+    scores.scatter_(1, seen, torch.where(raw.isfinite(), penalized.nan_to_num(0.0).clamp(-most, most), raw))
 
 
 def log_softmax_(logits: torch.Tensor) -> torch.Tensor:
@@ -43,8 +43,8 @@ def best(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     columns = (chosen[:, :, None] * BLOCK + torch.arange(BLOCK, device=scores.device)).flatten(1)
     rest = torch.arange(whole, width, device=scores.device).expand(rows, -1)
     columns = torch.cat([columns, rest], dim=1)
-    found = torch.topk(scores.gather(1, columns), count, dim=1)
-    return found.values, columns.gather(1, found.indices)
+    top = torch.topk(scores.gather(1, columns), count, dim=1)
+    return top.values, columns.gather(1, top.indices)
 
 
 def log_mass(logits: torch.Tensor) -> torch.Tensor:
@@ -85,10 +85,10 @@ def _nucleus(mass: torch.Tensor, total: torch.Tensor, top_p: float) -> torch.Ten
 def _among(mass: torch.Tensor, columns: torch.Tensor, kept: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """One of `columns`, with the probabilities of `mass` where `kept`."""
     ends = (mass * kept).cumsum(dim=1, dtype=torch.float64)
-    found = torch.searchsorted(ends, uniform[:, None] * ends[:, -1:], right=True)
+    place = torch.searchsorted(ends, uniform[:, None] * ends[:, -1:], right=True)
     # rounding must not draw what has no probability: stay at or before the last token that has some
     last = (kept & (mass > 0)).to(torch.int8).cumsum(dim=1, dtype=torch.int64).amax(dim=1, keepdim=True) - 1
-    return columns.gather(1, torch.minimum(found, last.clamp_(min=0))).squeeze(1)
+    return columns.gather(1, torch.minimum(place, last.clamp_(min=0))).squeeze(1)
 
 
 def invert(mass: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:

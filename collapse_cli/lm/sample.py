@@ -155,7 +155,7 @@ class Batches:
             numbers = [_uniforms(self.seed, int(row), new_tokens) for row in filled.arrays["stream"]]
             uniforms = torch.from_numpy(np.stack(numbers)).to(device)
 
-        def said(step: int) -> None:
+        def tell_tokens(step: int) -> None:
             tell(step * count)
 
         if self.way is not None:
@@ -166,9 +166,11 @@ class Batches:
                 self.decoder = Decoder(self.model, size, self.beams, ids.shape[1], new_tokens)
             with attending(self.model, self.decoder.slots):
                 if self.beams > 1:
-                    made, bad = search.beam_search(self.decoder, ids, lengths, self.rules, self.at_once, said)
+                    made, bad = search.beam_search(self.decoder, ids, lengths, self.rules, self.at_once, tell_tokens)
                 else:
-                    made, bad = search.one_by_one(self.decoder, ids, lengths, uniforms, self.rules, self.at_once, said)
+                    made, bad = search.one_by_one(
+                        self.decoder, ids, lengths, uniforms, self.rules, self.at_once, tell_tokens
+                    )
         bad_steps = bad[:count].cpu().numpy()
         if (bad_steps >= 0).any():
             row = int(np.flatnonzero(bad_steps >= 0)[0])
@@ -195,11 +197,11 @@ class _Pieces:
 
     def __init__(self, scratch: Path, rows: int) -> None:
         self.scratch, self.rows = scratch, rows
-        found = [
+        spans = [
             path.stem.split("-")[1:]
             for path in scratch.glob("rows-" + "[0-9]" * 9 + "-" + "[0-9]" * 9 + ".safetensors")
         ]
-        self.ends = {int(first): int(end) for first, end in found}
+        self.ends = {int(first): int(end) for first, end in spans}
         self.ends = {first: end for first, end in self.ends.items() if checkpoints.is_sound(self._path(first, end))}
 
     def _path(self, start: int, end: int) -> Path:

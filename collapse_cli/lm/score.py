@@ -69,12 +69,12 @@ class _Scorer:
     def details(self, batch: Batch, rows: np.ndarray, more: More | None) -> Columns:
         """Of each predicted token: `row`, `label`, and what `token_details` gives. `rows` (rows, width-1) on the host."""
         with attention_for(self.model, self.able, batch):
-            found = token_details(
+            by_token = token_details(
                 self.model, batch.ids, batch.labels, plain_head=self.plain_head, positions=batch.positions, more=more
             )
         labels = batch.labels.cpu().numpy()
         predicted = labels != IGNORED
-        columns = {name: values.cpu().numpy().astype(np.float64) for name, values in found.items()}
+        columns = {name: values.cpu().numpy().astype(np.float64) for name, values in by_token.items()}
         return {"row": rows[predicted], "label": labels[predicted], **columns}
 
     def ends(self, batch: Batch, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -132,24 +132,24 @@ def score_blocks(
 
         def chunk(rows: int) -> tuple[np.ndarray, list[Columns]]:
             part = slice(done, done + size)
-            found, noted = np.zeros(len(lengths[part])), []
+            sums, noted = np.zeros(len(lengths[part])), []
             at_once = rows * scorer.width
             for batch in lay_out(tokens[part], lengths[part], at_once, model.device, scorer.able):
                 owners = batch.owners[:, 1:]
                 if details is None:
                     losses = scorer(batch)
-                    found += np.bincount(owners[owners >= 0], losses[owners >= 0], minlength=len(found))
+                    sums += np.bincount(owners[owners >= 0], losses[owners >= 0], minlength=len(sums))
                 else:
                     columns = scorer.details(batch, owners, details.more)
-                    found += np.bincount(columns["row"], columns["nll"], minlength=len(found))
+                    sums += np.bincount(columns["row"], columns["nll"], minlength=len(sums))
                     noted.append({**columns, "row": columns["row"] + done})
-            return found, noted
+            return sums, noted
 
         while done < len(data):
             full = lengths[done : done + scorer.rows_at_once].min() == scorer.width
             size = scorer.rows_at_once * (1 if full else CHUNK)
-            (found, noted), scorer.rows_at_once = halving(chunk, scorer.rows_at_once, "scoring")
-            nll[done : done + size] = found
+            (sums, noted), scorer.rows_at_once = halving(chunk, scorer.rows_at_once, "scoring")
+            nll[done : done + size] = sums
             if details is not None:
                 details.parts.extend(noted)
             done = min(done + size, len(data))
@@ -186,7 +186,7 @@ def score_continuations(
 
         def chunk(rows: int) -> tuple[np.ndarray, np.ndarray]:
             part = slice(done, done + size)
-            found, at = np.zeros(len(lengths[part])), wanted[part]
+            sums, at = np.zeros(len(lengths[part])), wanted[part]
             kept: dict[int, np.ndarray] = {}
             at_once = rows * scorer.width
             for batch in lay_out(tokens[part], lengths[part], at_once, model.device, scorer.able):
@@ -195,18 +195,16 @@ def score_continuations(
                 batch.labels[to_device((places[:, 1:] < starts[part][owners[:, 1:]]), model.device)] = IGNORED
                 here = np.flatnonzero((inside & (places == at[owners])).ravel())
                 losses, last = scorer.ends(batch, here)
-                found += np.bincount(owners[:, 1:][inside[:, 1:]], losses[inside[:, 1:]], minlength=len(found))
+                sums += np.bincount(owners[:, 1:][inside[:, 1:]], losses[inside[:, 1:]], minlength=len(sums))
                 kept |= dict(zip(owners.ravel()[here].tolist(), last, strict=True))
             order = np.flatnonzero(at >= 0)
-            return found, np.stack([kept[row] for row in order.tolist()]) if len(order) else np.zeros(
-                (0, 0), np.float32
-            )
+            return sums, np.stack([kept[row] for row in order.tolist()]) if len(order) else np.zeros((0, 0), np.float32)
 
         while done < len(new):
             full = lengths[done : done + scorer.rows_at_once].min() == scorer.width
             size = scorer.rows_at_once * (1 if full else CHUNK)
-            (found, some), scorer.rows_at_once = halving(chunk, scorer.rows_at_once, "scoring samples")
-            nll[done : done + size] = found
+            (sums, some), scorer.rows_at_once = halving(chunk, scorer.rows_at_once, "scoring samples")
+            nll[done : done + size] = sums
             if len(some):
                 states.append(some)
             done = min(done + size, len(new))
@@ -266,10 +264,10 @@ def score_sliding(
             return summed, [{**columns, "row": columns["row"] + done}]
 
         while done < len(ends):
-            (found, noted), scorer.rows_at_once = halving(some, scorer.rows_at_once, "scoring")
-            nll[done : done + len(found)] = found
+            (sums, noted), scorer.rows_at_once = halving(some, scorer.rows_at_once, "scoring")
+            nll[done : done + len(sums)] = sums
             if details is not None:
                 details.parts.extend(noted)
-            done += len(found)
+            done += len(sums)
             tell(int(ends[done - 1]), len(stream))
     return nll, predicted.astype(np.int64)

@@ -150,8 +150,8 @@ def text_range(tokenizer: "PreTrainedTokenizerBase") -> int:
 
 def unknown_id(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     """The token that stands for what the tokenizer does not know; also where it is not declared as such, as in ours."""
-    found: int | None = tokenizer.unk_token_id
-    return tokenizer.get_vocab().get(UNKNOWN) if found is None else found
+    declared: int | None = tokenizer.unk_token_id
+    return tokenizer.get_vocab().get(UNKNOWN) if declared is None else declared
 
 
 def losses(
@@ -177,13 +177,13 @@ def losses(
     # by rows, as it is read: what a tokenizer strips is at their ends
     back = tokenizer.decode(encode(tokenizer, some, line_bos=False), clean_up_tokenization_spaces=False)
     spaces = _spaces_lost(text, back) if apart else []
-    wanted, found = ("".join(part.split()) for part in (text, back))  # where blanks go differs from kind to kind
-    if wanted == found or share:
+    wanted, decoded = ("".join(part.split()) for part in (text, back))  # where blanks go differs from kind to kind
+    if wanted == decoded or share:
         return spaces
     first = next(
-        (i for i, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b), min(len(wanted), len(found))
+        (i for i, (a, b) in enumerate(zip(wanted, decoded, strict=False)) if a != b), min(len(wanted), len(decoded))
     )
-    here, there = wanted[max(0, first - 8) : first + 8], found[max(0, first - 8) : first + 8]
+    here, there = wanted[max(0, first - 8) : first + 8], decoded[max(0, first - 8) : first + 8]
     return [
         f"the tokenizer does not keep the text as it is ({here!r} becomes {there!r}): perplexity by word and bits per byte "
         "are those of the changed text",
@@ -210,8 +210,8 @@ def id_range(tokenizer: "PreTrainedTokenizerBase") -> int:
 
 def bos_id(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     """The token that stands before a text; models without one use their end-of-text token."""
-    found: int | None = tokenizer.bos_token_id
-    return tokenizer.eos_token_id if found is None else found
+    own: int | None = tokenizer.bos_token_id
+    return tokenizer.eos_token_id if own is None else own
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bos: bool) -> np.ndarray:
@@ -226,7 +226,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bo
         raise InputError(
             "data.line_bos = true, but the tokenizer has neither a BOS nor an end-of-text token; set data.line_bos = false"
         )
-    found: list[np.ndarray] = []
+    coded_rows: list[np.ndarray] = []
     for some in _portions(rows, blank=not line_bos, own_blank=_prepends(tokenizer)):
         try:
             coded = plain_ids(tokenizer, [piece for piece, _ in some])
@@ -234,11 +234,11 @@ def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bo
             raise InputError(
                 f"the tokenizer cannot read the text: {first_line(error)}; use the text it was made for"
             ) from None
-        found.extend(
+        coded_rows.extend(
             np.asarray([start, *ids] if first and start is not None else ids, dtype=np.int32)
             for ids, (_, first) in zip(coded, some, strict=True)
         )
-    return np.concatenate(found) if found else np.empty(0, np.int32)
+    return np.concatenate(coded_rows) if coded_rows else np.empty(0, np.int32)
 
 
 def pieces(row: str) -> list[str]:
@@ -250,13 +250,13 @@ def pieces(row: str) -> list[str]:
     """
     if len(row) <= LONGEST_WORD:
         return [row]
-    found, start = [], 0
+    parts, start = [], 0
     while len(row) - start > LONGEST_WORD:
         spaces = [cut.start() for cut in BEFORE_WORD.finditer(row, start + 1, start + LONGEST_WORD)]
         end = spaces[-1] if spaces else start + LONGEST_WORD
-        found.append(row[start:end])
+        parts.append(row[start:end])
         start = end
-    return [*found, row[start:]]
+    return [*parts, row[start:]]
 
 
 def _prepends(tokenizer: "PreTrainedTokenizerBase") -> bool:

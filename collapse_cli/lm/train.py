@@ -229,8 +229,8 @@ class _Work:
         lengths, bad = chosen.arrays["lengths"], []
         with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             for row, number in enumerate(numbers):
-                one = chosen.arrays["tokens"][row : row + 1], lengths[row : row + 1]
-                for batch in lay_out(*one, 1, self.model.device, replace(self.able, packs=False)):
+                row_alone = chosen.arrays["tokens"][row : row + 1], lengths[row : row + 1]
+                for batch in lay_out(*row_alone, 1, self.model.device, replace(self.able, packs=False)):
                     with attention_for(self.model, self.able, batch):
                         losses = token_losses(self.model, batch.ids, batch.labels, plain_head=self.plain_head)
                     if not losses.isfinite().all():

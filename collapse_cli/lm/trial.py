@@ -23,11 +23,11 @@ _verdicts: dict[tuple[Any, ...], Any] = {}
 
 def lengths(model: "PreTrainedModel", reach: int) -> list[int]:
     """Lengths of rows for a trial, the longest first: `reach`, short ones, and those around switches between."""
-    found = {reach, min(SHORT, reach), max(1, reach // 2)}
+    tried = {reach, min(SHORT, reach), max(1, reach // 2)}
     for switch in sorted(set(_numbers(model.config.get_text_config().to_dict())), reverse=True):
-        if SHORT < switch < reach and len(found) + 2 <= MOST_LENGTHS:
-            found |= {switch, switch + 1}
-    return sorted(found, reverse=True)
+        if SHORT < switch < reach and len(tried) + 2 <= MOST_LENGTHS:
+            tried |= {switch, switch + 1}
+    return sorted(tried, reverse=True)
 
 
 def length_matters(config: "PreTrainedConfig", reach: int) -> bool:

@@ -90,23 +90,27 @@ def warnings(
         max_duplicates: the share of duplicated synthetic rows from which on to warn.
         selects: whether real validation text chose the weights.
     """
-    found = []
+    messages = []
     if row.get("duplicate_share", 0.0) > max_duplicates:
-        found.append(f"{row['duplicate_share']:.0%} of the synthetic rows repeat another one")
+        messages.append(f"{row['duplicate_share']:.0%} of the synthetic rows repeat another one")
     if row.get("special_token_share", 0.0) > 0:
-        found.append(f"{row['special_token_share']:.1%} of the synthetic rows hold special tokens such as padding")
+        messages.append(f"{row['special_token_share']:.1%} of the synthetic rows hold special tokens such as padding")
     both = before is not None and "perplexity" in before and "perplexity" in row
     loss = row.get("nll")
     beyond = isinstance(loss, float) and loss >= LARGEST
     if beyond:
-        found.append(
+        messages.append(
             f"the perplexity is larger than any number (a mean loss of {loss:,.0f} nats a token): the largest stands in its place, "
             "and changes from it mean nothing; where the model was trained here, lower train.lr"
         )
     if both and not beyond and before is not None and f"{before['perplexity']:.4g}" == f"{row['perplexity']:.4g}":
-        found.append("the perplexity equals that of the generation before to 4 digits; was the model trained at all?")
+        messages.append(
+            "the perplexity equals that of the generation before to 4 digits; was the model trained at all?"
+        )
     if row.get("variance") == 0.0:
-        found.append("the variance is 0: less than float64 resolves beside the mean, so that logarithms stop falling")
+        messages.append(
+            "the variance is 0: less than float64 resolves beside the mean, so that logarithms stop falling"
+        )
     if selects and row["real_rows"] == 0:
-        found.append("real validation text chose the weights of a model trained on synthetic rows only")
-    return found
+        messages.append("real validation text chose the weights of a model trained on synthetic rows only")
+    return messages

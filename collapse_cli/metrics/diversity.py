@@ -34,11 +34,11 @@ def distinct(grams: Grams, budget: int = BUDGET, seed: int = 0) -> dict[str, Any
     """
     rows, lengths = draw(grams.lengths, budget, seed)
     drawn = grams.take(rows, lengths)
-    found: dict[str, Any] = {}
+    shares: dict[str, Any] = {}
     for n in range(1, 5):
         ids = drawn.all(n)
-        found[f"distinct_{n}"] = len(np.unique(ids)) / len(ids) if len(ids) else None
-    return {**found, "type_token_ratio": found["distinct_1"], "distinct_tokens": int(lengths.sum())}
+        shares[f"distinct_{n}"] = len(np.unique(ids)) / len(ids) if len(ids) else None
+    return {**shares, "type_token_ratio": shares["distinct_1"], "distinct_tokens": int(lengths.sum())}
 
 
 def self_bleu(grams: Grams, rows: int = SELF_BLEU_ROWS, seed: int = 0) -> dict[str, Any]:
@@ -89,9 +89,9 @@ def _matches(ids: np.ndarray) -> np.ndarray:
     most = counts[last][group]
     alone = np.diff(np.concatenate([[-1], last])) == 1
     most[last] = np.where(alone, 0, counts[last - 1])  # for that row the second most counts
-    found = np.zeros(rows, np.int64)
-    np.add.at(found, holder, np.minimum(counts, most))
-    return found
+    matches = np.zeros(rows, np.int64)
+    np.add.at(matches, holder, np.minimum(counts, most))
+    return matches
 
 
 def entropy(counts: np.ndarray) -> float | None:

@@ -34,7 +34,7 @@ def mauve(real: np.ndarray, samples: np.ndarray, seed: int = 0) -> float | None:
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        found = compute_mauve(
+        outcome = compute_mauve(
             p_features=real,
             q_features=samples,
             num_buckets=max(2, (len(real) + len(samples)) // ROWS_A_BUCKET),
@@ -43,7 +43,7 @@ def mauve(real: np.ndarray, samples: np.ndarray, seed: int = 0) -> float | None:
             seed=seed + 25,  # mauve-text's own default at 0
             verbose=False,
         )
-    return float(found.mauve) if np.isfinite(found.mauve) else None
+    return float(outcome.mauve) if np.isfinite(outcome.mauve) else None
 
 
 def _some(rows: np.ndarray, seed: int) -> np.ndarray:

@@ -45,5 +45,5 @@ class Grams:
     def all(self, n: int) -> np.ndarray:
         """(n-grams,) the numbers of all n-grams, row by row."""
         ids = self.ids(n)
-        found: np.ndarray = ids[ids >= 0]
-        return found
+        kept: np.ndarray = ids[ids >= 0]
+        return kept

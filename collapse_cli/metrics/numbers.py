@@ -21,26 +21,26 @@ MOST_DIGITS = 6  # of numbers whose intervals are narrow: 0.500 (0.500 to 0.500)
 SAME = "same for all seeds"  # of a number that chance has no part in, as generation 0 of a model by counting
 
 
-def spread(one: Interval | None, *, share: bool = False) -> str:
+def spread(interval: Interval | None, *, share: bool = False) -> str:
     """A mean with its interval: 46.9 (45.1 to 48.8); the mean alone where one seed gives none; 0.174 (same for all seeds).
 
     Args:
         share: a share, in percent; a t interval's ends that no share can have are cut at 0% and 100%.
     """
-    if one is None:
+    if interval is None:
         return "–"
-    said = percent if share else value
-    if one.low is None or one.high is None:
-        return said(one.mean)
-    if one.exact:
-        return f"{said(one.mean)} ({SAME})"
-    low, high = (max(0.0, one.low), min(1.0, one.high)) if share else (one.low, one.high)
+    written = percent if share else value
+    if interval.low is None or interval.high is None:
+        return written(interval.mean)
+    if interval.exact:
+        return f"{written(interval.mean)} ({SAME})"
+    low, high = (max(0.0, interval.low), min(1.0, interval.high)) if share else (interval.low, interval.high)
     if share:
-        return f"{percent(one.mean)} ({percent(low)} to {percent(high)})"
+        return f"{percent(interval.mean)} ({percent(low)} to {percent(high)})"
     digits = next(
         (digits for digits in range(3, MOST_DIGITS) if value(low, digits) != value(high, digits)), MOST_DIGITS
     )
-    return f"{value(one.mean, digits)} ({value(low, digits)} to {value(high, digits)})"
+    return f"{value(interval.mean, digits)} ({value(low, digits)} to {value(high, digits)})"
 
 
 def percent(share: float) -> str:

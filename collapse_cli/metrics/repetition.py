@@ -65,13 +65,13 @@ def frequent_phrases(grams: Grams, n: int = PHRASE, most: int = PHRASES) -> list
     ids = grams.ids(n)
     counts = np.bincount(grams.all(n))
     chosen = np.argsort(-counts, kind="stable")[:most]
-    found = []
+    phrases = []
     for number in chosen[counts[chosen] > 1]:
         places = ids == number
         row, column = np.unravel_index(places.argmax(), ids.shape)
         tokens = grams.tokens[row, column : column + n].tolist()
-        found.append({"tokens": tokens, "count": int(counts[number]), "samples": int(places.any(axis=1).sum())})
-    return found
+        phrases.append({"tokens": tokens, "count": int(counts[number]), "samples": int(places.any(axis=1).sum())})
+    return phrases
 
 
 def exact_duplicates(grams: Grams) -> np.ndarray:
@@ -120,10 +120,10 @@ def minhash(shingles: np.ndarray, seed: int) -> np.ndarray:
 
     lists = (row[row >= 0].tolist() for row in shingles)
     made = MinHash.generator(lists, num_perm=SLOTS, seed=seed + 1, hashfunc=int, scheme="affine32")
-    found = np.empty((len(shingles), SLOTS), np.uint32)
+    signatures = np.empty((len(shingles), SLOTS), np.uint32)
     for row, sketch in enumerate(made):
-        found[row] = sketch.hashvalues
-    return found
+        signatures[row] = sketch.hashvalues
+    return signatures
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -157,7 +157,7 @@ def _candidates(signatures: np.ndarray, open_: np.ndarray) -> Iterator[np.ndarra
             for order, place in zip(orders, places, strict=True):
                 here = np.flatnonzero((place >= back) & open_[order])
                 pairs.append(order[here] * count + order[here - back])
-            found = np.unique(np.concatenate(pairs))
-            if len(found) == 0:
+            candidates = np.unique(np.concatenate(pairs))
+            if len(candidates) == 0:
                 break
-            yield found
+            yield candidates

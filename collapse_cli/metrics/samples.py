@@ -47,19 +47,19 @@ def sample_measures(
     """
     grams = Grams(tokens, lengths)
     few = grams if equal is None or len(equal) == len(grams) else Grams(tokens[equal], lengths[equal])
-    found: dict[str, Any] = {"sample_rows": len(grams), "compared_rows": len(few)}
+    measures: dict[str, Any] = {"sample_rows": len(grams), "compared_rows": len(few)}
     for n in (2, 3, 4):
-        found[f"rep_{n}"] = _mean(repetition.repetition(grams, n))
+        measures[f"rep_{n}"] = _mean(repetition.repetition(grams, n))
     repeats = repetition.longest_repeat(grams)
-    found["longest_repeat"] = _mean(repeats)
-    found["longest_repeat_max"] = int(repeats.max()) if len(grams) else None
-    found["top_8grams"] = repetition.frequent_phrases(grams)
-    found["exact_duplicate_rate"] = _mean(repetition.exact_duplicates(grams))
-    found["near_duplicate_rate"] = _mean(repetition.near_duplicates(grams))
-    found |= diversity.distinct(few) | diversity.self_bleu(few)
-    found["unigram_entropy"], found["unigram_entropy_se"] = diversity.unigram_entropy(few)
-    found["next_token_entropy"] = diversity.next_token_entropy(few)
-    return found | diversity.coverage(few, deciles)
+    measures["longest_repeat"] = _mean(repeats)
+    measures["longest_repeat_max"] = int(repeats.max()) if len(grams) else None
+    measures["top_8grams"] = repetition.frequent_phrases(grams)
+    measures["exact_duplicate_rate"] = _mean(repetition.exact_duplicates(grams))
+    measures["near_duplicate_rate"] = _mean(repetition.near_duplicates(grams))
+    measures |= diversity.distinct(few) | diversity.self_bleu(few)
+    measures["unigram_entropy"], measures["unigram_entropy_se"] = diversity.unigram_entropy(few)
+    measures["next_token_entropy"] = diversity.next_token_entropy(few)
+    return measures | diversity.coverage(few, deciles)
 
 
 def per_token(nll: np.ndarray, tokens: np.ndarray) -> np.ndarray:
@@ -69,13 +69,13 @@ def per_token(nll: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         InputError: when one is not finite.
     """
     filled = tokens > 0
-    found: np.ndarray = nll[filled].astype(np.float64) / tokens[filled]
-    if not np.isfinite(found).all():
+    losses: np.ndarray = nll[filled].astype(np.float64) / tokens[filled]
+    if not np.isfinite(losses).all():
         raise InputError(
             "the loss of samples under the model of generation 0 is not finite; set sample.dtype = float32, or lower train.lr where "
             "its weights were trained here"
         )
-    return found
+    return losses
 
 
 def score_measures(nll: np.ndarray, tokens: np.ndarray, first: np.ndarray | None = None) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def score_measures(nll: np.ndarray, tokens: np.ndarray, first: np.ndarray | None
         return {"sample_perplexity": None, **empty, "low_share": None, "high_share": None, "sample_histogram": None}
     quantiles = np.quantile(values, np.arange(1, 100) / 100)
     variance, error = _variance(values)
-    found: dict[str, Any] = {
+    measures: dict[str, Any] = {
         "sample_perplexity": perplexity(float(nll[tokens > 0].sum(dtype=np.float64) / tokens.sum())),
         "sample_log_perplexity_mean": float(values.mean()),
         "sample_log_perplexity_median": float(quantiles[49]),
@@ -115,8 +115,8 @@ def score_measures(nll: np.ndarray, tokens: np.ndarray, first: np.ndarray | None
     }
     if len(first):
         low, high = np.quantile(first, [LOW, HIGH])
-        found |= {"low_share": float((values < low).mean()), "high_share": float((values > high).mean())}
-    return found
+        measures |= {"low_share": float((values < low).mean()), "high_share": float((values > high).mean())}
+    return measures
 
 
 def histogram(values: np.ndarray) -> dict[str, Any]:

@@ -26,9 +26,9 @@ def frequency_deciles(counts: np.ndarray) -> np.ndarray:
     ranked = counts[order].astype(np.float64)
     total = ranked.sum()
     middle = (np.cumsum(ranked) - ranked / 2) / total if total else ranked
-    found = np.full(len(counts), -1, np.int64)
-    found[order] = np.where(ranked > 0, np.minimum((middle * DECILES).astype(np.int64), DECILES - 1), -1)
-    return found
+    deciles = np.full(len(counts), -1, np.int64)
+    deciles[order] = np.where(ranked > 0, np.minimum((middle * DECILES).astype(np.int64), DECILES - 1), -1)
+    return deciles
 
 
 def by_decile(nll: np.ndarray, deciles: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -71,14 +71,14 @@ def decile_changes(now: np.ndarray, first: np.ndarray, counts: np.ndarray) -> di
     """
     difference = now - first
     each = [ratio(difference[:, decile], counts[:, decile]) for decile in range(DECILES)]
-    found: dict[str, Any] = {
+    changes: dict[str, Any] = {
         "nll_change_by_decile": [change for change, _ in each],
         "nll_change_by_decile_se": [error for _, error in each],
     }
     for name, part in (("head", HEAD), ("tail", TAIL)):
         change, error = ratio(difference[:, part].sum(axis=1), counts[:, part].sum(axis=1))
-        found |= {f"{name}_change": change, f"{name}_change_se": error}
-    return found
+        changes |= {f"{name}_change": change, f"{name}_change_se": error}
+    return changes
 
 
 def ratio(sums: np.ndarray, counts: np.ndarray) -> tuple[float | None, float | None]:
