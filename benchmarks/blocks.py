@@ -45,7 +45,7 @@ def bare(config: Experiment, root: Path) -> float:
             Computed(),
         )
         inputs = {name: store.get(made.key) for name, made in stage.inputs.items()}
-        first, last = stage.params["generations"]
+        first, last = block.Block.of(stage).generations
         with threadpool_limits(limits=1, user_api="blas"):
             start = time.process_time()
             chain = block.InMemory(stage, inputs, root)

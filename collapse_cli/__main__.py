@@ -135,9 +135,9 @@ def _end(arguments: list[str] | None) -> int:
     except mistakes as mistake:
         if type(mistake).__name__ == "NoArgsIsHelpError":  # it has printed the help
             return USAGE
-        from collapse_cli.cli import usage_errors as said
+        from collapse_cli.cli import usage_errors
 
-        return _say(said.said(mistake, sys.argv[1:] if arguments is None else arguments), USAGE)
+        return _say(usage_errors.sentence(mistake, sys.argv[1:] if arguments is None else arguments), USAGE)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except SystemExit as stop:  # as of `| head -1`, which typer makes an exit of its own of

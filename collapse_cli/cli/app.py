@@ -243,12 +243,12 @@ def compare(
     from collapse_cli.terminal.comparison import print_comparison
 
     folders = [run_of(target, runs_dir) for target in targets]
-    found = compared(folders)
+    comparison = compared(folders)
     warn_of_damage(folders)
     if as_json:
-        print(json.dumps(found.record()))
+        print(json.dumps(comparison.record()))
         return
-    print_comparison(terminal.console(), found)
+    print_comparison(terminal.console(), comparison)
 
 
 @app.command()
@@ -267,12 +267,12 @@ def forecast(
     from collapse_cli.terminal.forecast import print_forecast
 
     folder = run_of(target, runs_dir)
-    found = worked_out(folder, factor=factor, generation=generation)
+    record = worked_out(folder, factor=factor, generation=generation)
     warn_of_damage([folder])
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(record))
         return
-    print_forecast(terminal.console(), found)
+    print_forecast(terminal.console(), record)
 
 
 app.command()(viewing.view)

@@ -80,10 +80,10 @@ def notes(tree: config.Experiment, folder: RunFolder, instead: str) -> list[str]
     if not folder.exists():
         return [f"policies: {instead}; to run all, give each a --policy"] if instead else []
     old, new = folder.config().loop, tree.loop
-    found = []
+    lines = []
     for what, before, now in (("policies", old.policies, new.policies), ("seeds", old.seeds, new.seeds)):
-        kept = [str(one) for one in before if one not in now]
-        added = [str(one) for one in now if one not in before]
+        kept = [str(value) for value in before if value not in now]
+        added = [str(value) for value in now if value not in before]
         if kept and added:
-            found.append(f"the run {folder.name} keeps its {what} {', '.join(kept)}; {', '.join(added)} will be added")
-    return found
+            lines.append(f"the run {folder.name} keeps its {what} {', '.join(kept)}; {', '.join(added)} will be added")
+    return lines

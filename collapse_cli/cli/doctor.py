@@ -17,12 +17,12 @@ def examine(runs: Path) -> dict[str, str]:
     from collapse_cli.lm.model import device, has_fast_bf16
     from collapse_cli.run.costs import existing, matmul_speed
 
-    found, machine = versions(), hardware()
+    installed, machine = versions(), hardware()
     place = existing(runs)
     fast = has_fast_bf16()
     return {
-        "Python": found.pop("python"),
-        **found,
+        "Python": installed.pop("python"),
+        **installed,
         "system": f"{machine['system']} {machine['machine']}",
         "processor": f"{machine['processor']}, {how_many(machine['cores'], 'core')}, {how_many(machine['threads'], 'torch thread')}",
         "vector instructions": f"{', '.join(machine['vectors']) or 'none that is known'}; torch uses {machine['kernels']}",

@@ -56,20 +56,20 @@ def list_runs(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
     from collapse_cli.cli import listing
     from collapse_cli.records.listing import runs_in
 
-    found = runs_in(runs_dir)
+    runs = runs_in(runs_dir)
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(runs))
         return
     console = terminal.console()
-    if not found:
+    if not runs:
         missing = "" if runs_dir.is_dir() else ", a folder that does not exist"
         where = f"{terminal.plain(runs_dir)}{missing}"
         console.print(f"no runs in {where}; `collapse run --preset smoke` makes one", markup=False)
         return
-    console.print(listing.table(found, runs_dir))
-    for one in found:
-        if one["error"]:
-            terminal.line(console, f"{one['name']}: {terminal.plain(one['error'], 300)}")
+    console.print(listing.table(runs, runs_dir))
+    for entry in runs:
+        if entry["error"]:
+            terminal.line(console, f"{entry['name']}: {terminal.plain(entry['error'], 300)}")
 
 
 def status(
@@ -103,8 +103,8 @@ def status(
     working = at_work(folder.path) if record["status"] == "started" else None
     if as_json:
         done = {kind: {"done": entry[0], "planned": entry[1]} for kind, entry in stages.items()}
-        said = {"status": record["status"], "at_work": working, "error": record.get("error")}
-        print(json.dumps({**said, "stages": done, "rows": rows}))
+        state = {"status": record["status"], "at_work": working, "error": record.get("error")}
+        print(json.dumps({**state, "stages": done, "rows": rows}))
         return
     console = terminal.console()
     started = f"started: {SAID[working]}{'' if working else GOES_ON}"
@@ -126,11 +126,11 @@ def presets(as_json: Json = False) -> None:
     from collapse_cli import config
     from collapse_cli.terminal.text import facts_table
 
-    found = {name: _first_comment(path) for name, path in config.presets().items()}
+    described = {name: _first_comment(path) for name, path in config.presets().items()}
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(described))
     else:
-        terminal.console().print(facts_table(found, "presets, for --preset NAME"))
+        terminal.console().print(facts_table(described, "presets, for --preset NAME"))
 
 
 def options(
@@ -150,19 +150,21 @@ def options(
     from collapse_cli.config import options as known
     from collapse_cli.errors import ConfigError
 
-    found = known.options() if word is None else known.matching(word)
-    if not found:
+    chosen = known.options() if word is None else known.matching(word)
+    if not chosen:
         near = known.near(word or "")
-        said = f"; the nearest: {', '.join(near)}" if near else "; `collapse options` lists all"
-        raise ConfigError(f"no option has {word!r} in its name or meaning{said}")
+        hint = f"; the nearest: {', '.join(near)}" if near else "; `collapse options` lists all"
+        raise ConfigError(f"no option has {word!r} in its name or meaning{hint}")
     if as_json:
-        print(json.dumps([asdict(one) for one in found]))
+        print(json.dumps([asdict(option) for option in chosen]))
         return
     table = terminal.Table("options, for --set KEY=VALUE", "option", "default", "what it is")
-    for one in found:
-        of = f" [dim](learners: {', '.join(one.learners)})[/]" if one.learners else ""
+    for option in chosen:
+        of = f" [dim](learners: {', '.join(option.learners)})[/]" if option.learners else ""
         table.add_row(
-            terminal.safe(one.key), terminal.safe(one.default), f"{terminal.safe(one.meaning)} [dim]{one.type}.[/]{of}"
+            terminal.safe(option.key),
+            terminal.safe(option.default),
+            f"{terminal.safe(option.meaning)} [dim]{option.type}.[/]{of}",
         )
     terminal.console().print(table)
 
@@ -206,9 +208,9 @@ def doctor(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
 def warn_of_damage(folders: "Sequence[RunFolder]") -> None:
     for folder in folders:
         if lines := folder.damaged():
-            said = "line is" if lines == 1 else "lines are"
+            what = "line is" if lines == 1 else "lines are"
             file = folder.path / "metrics.jsonl"
-            terminal.say(f"{file}: {lines} {said} damaged and left out; the run's command writes them again")
+            terminal.say(f"{file}: {lines} {what} damaged and left out; the run's command writes them again")
 
 
 def _first_comment(path: Path) -> str:

@@ -10,22 +10,22 @@ from collapse_cli.records.listing import few, seeds_said
 from collapse_cli.terminal.text import Table, safe, short
 
 
-def table(found: Sequence[Mapping[str, Any]], folder: Path) -> Table:
+def table(runs: Sequence[Mapping[str, Any]], folder: Path) -> Table:
     """The runs for the terminal."""
     made = Table(f"runs in {safe(folder)}", "run", "learner", "done", "policies", "seeds", "status", "updated")
-    for one in found:
-        if one["status"] == "damaged":
-            made.add_row(short(one["name"]), "", "", "", "", "damaged", "")
+    for entry in runs:
+        if entry["status"] == "damaged":
+            made.add_row(short(entry["name"]), "", "", "", "", "damaged", "")
             continue
-        unit = "cells" if one["kind"] == "mixture" else "generations"
+        unit = "cells" if entry["kind"] == "mixture" else "generations"
         made.add_row(
-            short(one["name"]),
-            short(one["learner"]),
-            f"{one['done']} of {one['planned']} {unit}",
-            short(few(one["policies"])) if one["kind"] == "generational" else "",
-            short(seeds_said(one["seeds"])),
-            SAID[one["at_work"]] if one["status"] == "started" else short(one["status"]),
-            _local(one["updated"]),
+            short(entry["name"]),
+            short(entry["learner"]),
+            f"{entry['done']} of {entry['planned']} {unit}",
+            short(few(entry["policies"])) if entry["kind"] == "generational" else "",
+            short(seeds_said(entry["seeds"])),
+            SAID[entry["at_work"]] if entry["status"] == "started" else short(entry["status"]),
+            _local(entry["updated"]),
         )
     return made
 

@@ -24,7 +24,7 @@ def with_options(function: Callable[..., None], first: Sequence[str] = (), **def
             own.replace(name=field.name, annotation=field.type, default=defaults.get(field.name, field.default))
             for field in fields(own.annotation)
         ]
-    options.sort(key=lambda one: rank(one.name, first))
+    options.sort(key=lambda option: rank(option.name, first))
 
     def asked(**given: Any) -> None:
         whole = {
@@ -34,9 +34,9 @@ def with_options(function: Callable[..., None], first: Sequence[str] = (), **def
         function(**whole, **given)
 
     asked.__name__, asked.__doc__ = function.__name__, function.__doc__
-    by_name = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in options]
+    by_name = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
     asked.__signature__ = inspect.Signature(by_name)  # type: ignore[attr-defined]
-    asked.__annotations__ = {one.name: one.annotation for one in by_name}
+    asked.__annotations__ = {option.name: option.annotation for option in by_name}
     return asked
 
 

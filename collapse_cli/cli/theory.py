@@ -99,10 +99,10 @@ def ridge(
 
     inputs = _inputs(mixed)
     given, arguments = _problem(inputs)
-    found = theory.ridge(**arguments)
+    exact = theory.ridge(**arguments)
     floor = theory.plateau_ridge(eigenvalues=given.eigenvalues, p2=mixed.p2, c2=mixed.c2, lam=mixed.lam)
     knee = theory.knee(d=mixed.d, p2=mixed.p2, c2=mixed.c2, noise=mixed.noise, noise_synthetic=mixed.noise_synthetic)
-    values = _fields(found, "risk", "bias", "variance", "zeta", "kappa", "u") | {"plateau": floor.risk, "knee": knee}
+    values = _fields(exact, "risk", "bias", "variance", "zeta", "kappa", "u") | {"plateau": floor.risk, "knee": knee}
     measured: dict[str, Estimate] = {}
     if output.simulate is not None:
         from collapse_cli import simulate as drawn
@@ -124,9 +124,9 @@ def projections(
 
     inputs = _inputs(mixed, m=m)
     given, arguments = _problem(inputs)
-    found = theory.projections(**arguments, m=m)
+    exact = theory.projections(**arguments, m=m)
     floor = theory.plateau_projections(eigenvalues=given.eigenvalues, m=m, p2=mixed.p2, c2=mixed.c2, lam=mixed.lam)
-    values = _fields(found, "risk", "bias", "variance", "zeta", "kappa", "u") | {"plateau": floor.risk}
+    values = _fields(exact, "risk", "bias", "variance", "zeta", "kappa", "u") | {"plateau": floor.risk}
     measured: dict[str, Estimate] = {}
     if output.simulate is not None:
         from collapse_cli import simulate as drawn
@@ -165,14 +165,14 @@ def weighted(
             "clean_risk": best.clean.risk,
             "unweighted_risk": best.unweighted.risk,
         }
-    found = theory.weighted(**arguments, alpha=alpha)
-    inputs["alpha"] = found.alpha
-    values = _fields(found, "risk", "bias", "variance", "zeta", "kappa", "share") | extra
+    exact = theory.weighted(**arguments, alpha=alpha)
+    inputs["alpha"] = exact.alpha
+    values = _fields(exact, "risk", "bias", "variance", "zeta", "kappa", "share") | extra
     measured: dict[str, Estimate] = {}
     if output.simulate is not None:
         from collapse_cli import simulate as drawn
 
-        measured["risk"] = drawn.weighted(given, weights=found.weights, trials=output.simulate, seed=output.seed)
+        measured["risk"] = drawn.weighted(given, weights=exact.weights, trials=output.simulate, seed=output.seed)
     show("weighted", inputs, values, measured, f"Derived, docs/theory.md. {MIXED}", output.seed, output.as_json)
 
 
@@ -216,8 +216,8 @@ def iterative(
         note = f"Real rows fixed, iterations without end; c2 and Sigma do not matter then. {protocol}"
         show("iterative", inputs, values, measured, note, output.seed, output.as_json)
         return
-    found = theory.iterative_fresh(**arguments, iterations=iterations)
-    values = _fields(found, "risk", "bias", "variance", "floor", "rate", "clean", "clean_real", "kappa", "risks")
+    exact = theory.iterative_fresh(**arguments, iterations=iterations)
+    values = _fields(exact, "risk", "bias", "variance", "floor", "rate", "clean", "clean_real", "kappa", "risks")
     if output.simulate is not None:
         from collapse_cli import simulate as drawn
 
@@ -279,7 +279,7 @@ def generational(
         "noise_generator": own,
         "same_inputs": same_inputs,
     }
-    found = theory.generational(eigenvalues=eigenvalues, n=n, lam=lam, noise=noise, **arguments)
+    exact = theory.generational(eigenvalues=eigenvalues, n=n, lam=lam, noise=noise, **arguments)
     measured: dict[str, Estimate] = {}
     if output.simulate is not None:
         from collapse_cli import simulate as drawn
@@ -290,7 +290,7 @@ def generational(
         "Theorems 4.1 to 4.6 of arXiv 2402.07712, with exact means of inverse Wishart matrices; w0 ~ N(0, I/tr Sigma). "
         "zeta is what the label makers' noise adds."
     )
-    values = _fields(found, "risk", "bias", "variance", "zeta", "kappa")
+    values = _fields(exact, "risk", "bias", "variance", "zeta", "kappa")
     show("generational", inputs, values, measured, note, output.seed, output.as_json)
 
 
@@ -309,7 +309,7 @@ def accumulate(
     from collapse_cli.terminal.theory import show
 
     inputs: dict[str, Any] = {"d": d, "n": n, "noise": noise, "generations": generations, "same_inputs": same_inputs}
-    found = theory.accumulate_regression(**inputs)
+    exact = theory.accumulate_regression(**inputs)
     measured: dict[str, Estimate] = {}
     if output.simulate is not None:
         from collapse_cli import simulate as drawn
@@ -319,7 +319,7 @@ def accumulate(
     show(
         "accumulate",
         inputs,
-        _fields(found, "risk", "bound", "replaced", "risks"),
+        _fields(exact, "risk", "bound", "replaced", "risks"),
         measured,
         note,
         output.seed,
@@ -387,8 +387,8 @@ def _problem(inputs: dict[str, Any]) -> tuple["Problem", dict[str, Any]]:
     return theory.problem(**arguments), arguments
 
 
-def _fields(found: object, *names: str) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in names}
+def _fields(prediction: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(prediction, name) for name in names}
 
 
 def _whole_generation(generations: int) -> int:

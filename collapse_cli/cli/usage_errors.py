@@ -19,7 +19,7 @@ LIMITS = {
 }
 
 
-def said(mistake: Any, arguments: Sequence[str]) -> str:
+def sentence(mistake: Any, arguments: Sequence[str]) -> str:
     """What the user reads.
 
     Args:
@@ -33,22 +33,22 @@ def said(mistake: Any, arguments: Sequence[str]) -> str:
 
 def _plainly(message: str, mistake: Any, command: Any, name: str, arguments: Sequence[str]) -> str:
     """The message of the parser in this project's words; as it is where it is none of those known here."""
-    if found := re.match(r"No such command '(.*?)'(\.|$)", message, re.DOTALL):
-        return f"there is no command {written(found[1])}{_meant_command(found[1], getattr(command, 'commands', {}))}"
-    if found := re.match(r"No such option:? '?(-[^ '(]*)", message, re.DOTALL):
-        return f"there is no option {found[1][:80]}{_meant_option(found[1], command)}"
-    if found := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message, re.DOTALL):
+    if match := re.match(r"No such command '(.*?)'(\.|$)", message, re.DOTALL):
+        return f"there is no command {written(match[1])}{_meant_command(match[1], getattr(command, 'commands', {}))}"
+    if match := re.match(r"No such option:? '?(-[^ '(]*)", message, re.DOTALL):
+        return f"there is no option {match[1][:80]}{_meant_option(match[1], command)}"
+    if match := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message, re.DOTALL):
         spaced = "; write KEY=VALUE without spaces" if "=" in arguments else ""
-        return f"`{name}` does not take {written(found[1])}{spaced}"
-    if found := re.match(r"Option '?(-[\w-]+)'? requires an argument", message):
-        return f"{found[1]} needs a value after it"
-    if found := re.match(r"Missing argument '?(RUN[^']*?)[.']*$", message):
-        return f"{found[1]} is missing: the name of a run, or its folder; `collapse list` shows the runs"
-    if found := re.match(r"Missing argument '?(\w+)", message):
+        return f"`{name}` does not take {written(match[1])}{spaced}"
+    if match := re.match(r"Option '?(-[\w-]+)'? requires an argument", message):
+        return f"{match[1]} needs a value after it"
+    if match := re.match(r"Missing argument '?(RUN[^']*?)[.']*$", message):
+        return f"{match[1]} is missing: the name of a run, or its folder; `collapse list` shows the runs"
+    if match := re.match(r"Missing argument '?(\w+)", message):
         meaning = (getattr(getattr(mistake, "param", None), "help", None) or "").rstrip(".")
-        return f"{found[1].upper()} is missing{': ' if meaning else ''}{meaning}"
-    if found := re.match(r"Invalid value for '?(--?[\w-]+).*?: (.*)", message, re.DOTALL):
-        return _wrong_value(found[1], found[2].rstrip("."), arguments)
+        return f"{match[1].upper()} is missing{': ' if meaning else ''}{meaning}"
+    if match := re.match(r"Invalid value for '?(--?[\w-]+).*?: (.*)", message, re.DOTALL):
+        return _wrong_value(match[1], match[2].rstrip("."), arguments)
     return f"{message[:MOST_SAID]}…" if len(message) > MOST_SAID else message
 
 
@@ -79,8 +79,8 @@ def _wrong_value(option: str, why: str, arguments: Sequence[str]) -> str:
         if re.search(pattern, why):
             return f"{option} must be {kind}{it_is}"
     for pattern, kind in LIMITS.items():
-        if found := re.search(pattern, why):
-            return f"{option} must be {kind} {found[1] or found[2]}{it_is}"
+        if match := re.search(pattern, why):
+            return f"{option} must be {kind} {match[1] or match[2]}{it_is}"
     return f"{option}: {why}"
 
 
@@ -95,8 +95,8 @@ def _meant_command(word: str, known: Mapping[str, Any]) -> str:
 
 def _meant_option(option: str, command: Any) -> str:
     """Which option of the command, or of a configuration, an unknown one is near."""
-    known = [one for parameter in getattr(command, "params", []) for one in getattr(parameter, "opts", [])]
-    flags = [one for one in known if one.startswith("--")]
+    known = [flag for parameter in getattr(command, "params", []) for flag in getattr(parameter, "opts", [])]
+    flags = [flag for flag in known if flag.startswith("--")]
     near = difflib.get_close_matches(option[:40], flags, n=1, cutoff=0.7) if len(option) > 3 else []
     if near:
         return f" (did you mean {near[0]}?)"
@@ -105,14 +105,16 @@ def _meant_option(option: str, command: Any) -> str:
             return f" (did you mean {ROOT_FLAGS[option]}?)"
         of = [
             name
-            for name, one in getattr(command, "commands", {}).items()
-            if any(option in getattr(parameter, "opts", []) for parameter in getattr(one, "params", []))
+            for name, other in getattr(command, "commands", {}).items()
+            if any(option in getattr(parameter, "opts", []) for parameter in getattr(other, "params", []))
         ]
         return f"; it belongs after a command: `collapse {of[0]} {option} …`" if of else ""
     if "--set" not in flags:
         return ""
     last = option.lstrip("-").replace("-", "_").rpartition(".")[2]
-    keys = [one.key for one in options() if one.key.rpartition(".")[2] == last or one.key == option.lstrip("-")]
+    keys = [
+        key for key in (known.key for known in options()) if last == key.rpartition(".")[2] or key == option.lstrip("-")
+    ]
     of_all = "any option of an experiment is --set KEY=VALUE"
     few = f"{of_all}: {' or '.join(f'--set {key}=…' for key in keys[:3])}"
     return f"; {few}" if keys else f"; {of_all}; `collapse options` lists them"

@@ -68,8 +68,8 @@ class Cell:
 def cells(mixture: MixtureConfig) -> list[Cell]:
     """The grid of a mixture, in order; without rows it has none."""
     others: Sequence[Sequence[Any]] = [getattr(mixture, name) or (None,) for name in AXES]
-    found = [Cell(n1, n2, *rest) for n1, n2 in _sizes(mixture) for rest in product(*others)]
-    return list(dict.fromkeys(found))
+    grid = [Cell(n1, n2, *rest) for n1, n2 in _sizes(mixture) for rest in product(*others)]
+    return list(dict.fromkeys(grid))
 
 
 def check_grid(learner: str, mixture: MixtureConfig) -> None:
@@ -80,7 +80,7 @@ def check_grid(learner: str, mixture: MixtureConfig) -> None:
     """
     family = families.of(learner)
     if family.grid is None:
-        mixed = ", ".join(name for name, one in families.FAMILIES.items() if one.grid)
+        mixed = ", ".join(name for name, other in families.FAMILIES.items() if other.grid)
         raise InputError(f"kind = mixture has no learner {learner!r}; it has {mixed}")
     for name in AXES:
         if getattr(mixture, name) and name not in family.grid.axes:

@@ -58,7 +58,7 @@ def _value(text: str, name: str) -> Any:
     if "\n" in text or "\r" in text:
         raise ConfigError(f"{name} holds a line break; give each option a --set of its own")
     try:
-        found = tomllib.loads(f"value = {text}")
+        parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         plain = text.strip()
         return float(plain) if SHORT_NUMBER.fullmatch(plain) else plain
@@ -72,7 +72,7 @@ def _value(text: str, name: str) -> Any:
             f"{name}: what follows the # would not be read; write text that holds a # in quotes"
         ) from None
     tree_of_value(text, name)
-    return found["value"]
+    return parsed["value"]
 
 
 def tree_of_value(text: str, name: str) -> None:
@@ -89,7 +89,7 @@ def parse_seeds(text: str) -> list[int]:
     Raises:
         ConfigError: for anything else.
     """
-    found: list[int] = []
+    seeds: list[int] = []
     for part in text.split(","):
         ends = re.fullmatch(r"\s*([0-9]{1,19})\s*(?:-\s*([0-9]{1,19})\s*)?", part)
         if re.fullmatch(r"\s*-[0-9]+\s*", part):
@@ -100,10 +100,10 @@ def parse_seeds(text: str) -> list[int]:
         last = first if ends[2] is None else int(ends[2])
         if last < first:
             raise ConfigError(f"--seeds {written(text)}: {part.strip()} counts down; write {last}-{first}")
-        if last - first >= MOST_SEEDS or len(found) > MOST_SEEDS:
+        if last - first >= MOST_SEEDS or len(seeds) > MOST_SEEDS:
             raise ConfigError(f"--seeds {written(text)}: these are more than {MOST_SEEDS:,} seeds")
-        found += range(first, last + 1)
-    return found
+        seeds += range(first, last + 1)
+    return seeds
 
 
 def refuse_conflicts(variants: Mapping[str, Any], over: Mapping[str, Any]) -> None:
@@ -165,22 +165,22 @@ def refuse_unread(given: Mapping[str, Any], tree: Mapping[str, Any], where: str,
         ConfigError: naming the option and why nothing reads it.
     """
     # what another learner reads is said before what is wrong with its value
-    found = None if tree.get("variants") else first_foreign(given, Sort.of(tree))
-    if found is None:
-        one = load(tree, where)
+    unread = None if tree.get("variants") else first_foreign(given, Sort.of(tree))
+    if unread is None:
+        experiment = load(tree, where)
         variants = variant_experiments(tree, where)
-        found = first_unread(given, variants.values() or [one])
+        unread = first_unread(given, variants.values() or [experiment])
         for name, changed in (given.get("variants", {}) if variants else {}).items():
-            found = found or first_unread(changed, [variants[name]])
-    if found is not None:
-        key, why = found
+            unread = unread or first_unread(changed, [variants[name]])
+    if unread is not None:
+        key, why = unread
         named = f"{FLAGS[key]} ({key})" if key in flags else key
         raise ConfigError(f"{where}: {named} means nothing here: {why}")
 
 
-def _same(one: str, other: str) -> bool:
+def _same(key: str, other: str) -> bool:
     """Whether two dotted keys are equal, or one is a table that holds the other."""
-    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+    return key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.")
 
 
 def given_tree(

@@ -116,5 +116,7 @@ if TYPE_CHECKING:
         def __getattr__(self, name: str) -> Any: ...
 
 else:
-    OWN = {one.name: (one.settings, one.settings()) for one in FAMILIES.values() if one.settings is not None}
+    OWN = {
+        family.name: (family.settings, family.settings()) for family in FAMILIES.values() if family.settings is not None
+    }
     Families = create_model("Families", __base__=Section, **OWN, mixture=(MixtureConfig, MixtureConfig()))

@@ -38,36 +38,38 @@ class Option:
 
 def options() -> list[Option]:
     """All options, section by section."""
-    found = [_option(key, field) for key, field in _fields(Experiment, "")]
-    return sorted(found, key=lambda one: one.key.partition(".")[0] in Families.model_fields)  # those of all runs first
+    listed = [_option(key, field) for key, field in _fields(Experiment, "")]
+    return sorted(
+        listed, key=lambda option: option.key.partition(".")[0] in Families.model_fields
+    )  # those of all runs first
 
 
 def matching(word: str) -> list[Option]:
     """The options of a section, else those whose key holds a word, else those whose meaning does; none where none does."""
     word, known = word.strip().lower(), options()
-    inside = [one for one in known if within(one.key, (word,))]
-    named = inside or [one for one in known if word in one.key]
-    return named or [one for one in known if word in one.meaning.lower()]
+    inside = [option for option in known if within(option.key, (word,))]
+    named = inside or [option for option in known if word in option.key]
+    return named or [option for option in known if word in option.meaning.lower()]
 
 
 def near(word: str) -> list[str]:
     """Keys, or last parts of them, that are spelt nearly like a word; three at most."""
-    keys = [one.key for one in options()]
+    keys = [option.key for option in options()]
     last: Mapping[str, str] = {key.rpartition(".")[2]: key for key in keys}
-    found = difflib.get_close_matches(word[:64], [*keys, *last], n=3, cutoff=0.6)
-    return list(dict.fromkeys(last.get(name, name) for name in found))
+    names = difflib.get_close_matches(word[:64], [*keys, *last], n=3, cutoff=0.6)
+    return list(dict.fromkeys(last.get(name, name) for name in names))
 
 
 def _fields(section: type[BaseModel], prefix: str) -> list[tuple[str, FieldInfo]]:
-    found: list[tuple[str, FieldInfo]] = []
+    plain: list[tuple[str, FieldInfo]] = []
     inner: list[tuple[str, FieldInfo]] = []
     for name, field in section.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
             inner += _fields(kind, f"{prefix}{name}.")
         else:
-            found.append((prefix + name, field))
-    return found + inner
+            plain.append((prefix + name, field))
+    return plain + inner
 
 
 def _option(key: str, field: FieldInfo) -> Option:
@@ -97,18 +99,18 @@ def _type(kind: Any, limits: str) -> str:
             return f"{len(inner)} {_type(inner[0], '')}s"
         return f"list of: {_type(getattr(inner[0], '__origin__', inner[0]), '')}"
     if isinstance(kind, types.UnionType):
-        return _type(next(one for one in inner if one is not type(None)), limits)
+        return _type(next(part for part in inner if part is not type(None)), limits)
     return "table"
 
 
 def _limits(field: FieldInfo) -> str:
-    found = [
-        f"{sign} {_number(getattr(one, name))}"
-        for one in field.metadata
+    limits = [
+        f"{sign} {_number(getattr(limit, name))}"
+        for limit in field.metadata
         for name, sign in SIGNS.items()
-        if getattr(one, name, None) is not None
+        if getattr(limit, name, None) is not None
     ]
-    return ", ".join(found)
+    return ", ".join(limits)
 
 
 def _number(limit: float) -> str:

@@ -41,10 +41,10 @@ def not_as_published(tree: Mapping[str, Any]) -> str:
     wanted = _published(tree.get("expect"))
     if not wanted:
         return ""
-    found = [(name, _differences(own, tree)) for name, own, there in _shipped() if there == wanted]
-    if not found:
+    candidates = [(name, _differences(own, tree)) for name, own, there in _shipped() if there == wanted]
+    if not candidates:
         return ""
-    name, changed = min(found, key=lambda one: len(one[1]))
+    name, changed = min(candidates, key=lambda candidate: len(candidate[1]))
     if not changed:
         return ""
     rest = len(changed) - MOST
@@ -56,14 +56,14 @@ def not_as_published(tree: Mapping[str, Any]) -> str:
 @lru_cache(maxsize=1)
 def _shipped() -> list[tuple[str, dict[str, Any], str]]:
     """Each experiment of each preset that holds published values: the preset's name, its leaves, and those values."""
-    found = []
+    shipped = []
     for name, path in presets().items():
         tree = read_toml(path)
         for experiment in variant_experiments(tree, name).values() or [load(tree, name)]:
             plain = experiment.model_dump(mode="json")
             if there := _published(plain["expect"]):
-                found.append((name, dict(leaves(plain)), there))
-    return found
+                shipped.append((name, dict(leaves(plain)), there))
+    return shipped
 
 
 def _published(entries: object) -> str:
@@ -79,7 +79,7 @@ def _published(entries: object) -> str:
 
 def _differences(own: Mapping[str, Any], tree: Mapping[str, Any]) -> list[str]:
     """The options of a preset that have other values in `tree`; those that it does not have are no differences."""
-    found = []
+    different = []
     for key, value in own.items():
         if any(key == name or key.startswith(f"{name}.") for name in (*CHOSEN, *LOOKED_UP)):
             continue
@@ -87,5 +87,5 @@ def _differences(own: Mapping[str, Any], tree: Mapping[str, Any]) -> list[str]:
         for part in key.split("."):
             there = there.get(part, MISSING) if isinstance(there, Mapping) else MISSING
         if there is not MISSING and there != value and not (key == "model.source" and there == ""):
-            found.append(key)
-    return sorted(found, key=lambda key: (key not in NAMES, key))
+            different.append(key)
+    return sorted(different, key=lambda key: (key not in NAMES, key))

@@ -79,8 +79,8 @@ def _read(path: Path) -> bytes:
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder, not a TOML file") from None
     except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"the configuration file {str(path)!r} cannot be read: {said}") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"the configuration file {str(path)!r} cannot be read: {why}") from None
     if stat.S_ISDIR(os.fstat(number).st_mode):
         os.close(number)
         raise ConfigError(f"{path} is a folder, not a TOML file")
@@ -169,15 +169,15 @@ def variant_experiments(tree: Mapping[str, Any], where: str) -> dict[str, Experi
         ConfigError: for a variant that is no experiment, or whose name cannot be part of a run's name.
     """
     rest = {key: value for key, value in tree.items() if key != "variants"}
-    found = {}
+    experiments = {}
     for name, over in tree.get("variants", {}).items():
         here = f"{where}: variants.{name}"
         if not re.fullmatch(VARIANT, name):
             raise ConfigError(f"{here}: a variant's name is lower-case letters, digits and '-', at most 40 of them")
         if "variants" in over:
             raise ConfigError(f"{here}: a variant has no variants of its own")
-        found[name] = load(merge(rest, over), here)
-    return found
+        experiments[name] = load(merge(rest, over), here)
+    return experiments
 
 
 def _first_fault(error: ValidationError) -> str:
@@ -210,9 +210,9 @@ def _first_fault(error: ValidationError) -> str:
     kind = fault["type"]
     if kind == "another_type":
         return f"{key} {fault['msg']}"
-    said = words.get(kind) or words.get(kind.split("_")[0])
-    if said is not None:
-        return f"{key} {said}{given}"
+    must = words.get(kind) or words.get(kind.split("_")[0])
+    if must is not None:
+        return f"{key} {must}{given}"
     message = fault["msg"].removeprefix("Value error, ")
     return f"{key}: {message}" if key else message
 

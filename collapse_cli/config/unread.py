@@ -80,32 +80,32 @@ class Sort:
         return f"it belongs to the learner {_listed(learners)}; this one is {self.learner}, whose options are in {sections}"
 
 
-def makes_tokenizer(one: Experiment) -> bool:
+def makes_tokenizer(experiment: Experiment) -> bool:
     """Whether the tokenizer is made from the training text, rather than given or the model's own."""
-    if one.model.tokenizer:
-        return one.model.tokenizer in MADE
-    if not families.of(one.learner).begins_with_a_model:
+    if experiment.model.tokenizer:
+        return experiment.model.tokenizer in MADE
+    if not families.of(experiment.learner).begins_with_a_model:
         return True
-    return bool(one.model.config) or one.model.source.endswith(".json")
+    return bool(experiment.model.config) or experiment.model.source.endswith(".json")
 
 
-def _uses(one: Experiment, *rules: Rule) -> bool:
-    return any(policy.rule in rules for policy in one.loop.policies)
+def _uses(experiment: Experiment, *rules: Rule) -> bool:
+    return any(policy.rule in rules for policy in experiment.loop.policies)
 
 
-def _grid(one: Experiment) -> families.Grid | None:
+def _grid(experiment: Experiment) -> families.Grid | None:
     """What the family of a mixture has; None of what is no mixture."""
-    return families.of(one.learner).grid if one.kind == "mixture" else None
+    return families.of(experiment.learner).grid if experiment.kind == "mixture" else None
 
 
-def _in_memory(one: Experiment) -> bool:
+def _in_memory(experiment: Experiment) -> bool:
     """Whether the cells of a mixture draw rows of their own, and leave no models."""
-    grid = _grid(one)
+    grid = _grid(experiment)
     return grid is not None and grid.in_memory
 
 
-def _labels_real(one: Experiment) -> bool:
-    grid = _grid(one)
+def _labels_real(experiment: Experiment) -> bool:
+    grid = _grid(experiment)
     return grid is not None and grid.labels_real
 
 
@@ -114,22 +114,22 @@ Condition = Callable[[Experiment], bool]
 CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
     (
         ("model.source", "model.revision", "model.sha256"),
-        lambda one: bool(one.model.config),
+        lambda experiment: bool(experiment.model.config),
         "model.config is given, so the model starts from scratch; to start from that model, say --model",
     ),
     (
         ("model.revision",),
-        lambda one: Path(one.model.source).is_dir() or one.model.source.endswith(".json"),
+        lambda experiment: Path(experiment.model.source).is_dir() or experiment.model.source.endswith(".json"),
         "only models of the Hub have revisions, and model.source is here",
     ),
     (
         ("model.vocab_size",),
-        lambda one: not makes_tokenizer(one),
+        lambda experiment: not makes_tokenizer(experiment),
         "the tokenizer is not made from the training text, so it has its own size; --set model.tokenizer=bpe makes one",
     ),
     (
         ("model.vocab_size",),
-        lambda one: one.data.source == "zipf" and one.model.tokenizer in ("", "words"),
+        lambda experiment: experiment.data.source == "zipf" and experiment.model.tokenizer in ("", "words"),
         "the tokens are the words of the language: --set data.zipf.vocabulary=…",
     ),
     (
@@ -139,14 +139,16 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
     ),
     (
         ("sample.prompt_tokens",),
-        lambda one: one.sample.prompts == "none",
+        lambda experiment: experiment.sample.prompts == "none",
         "sample.prompts = none: nothing is continued",
     ),
     (
         ("sample.prompts",),
-        lambda one: (
-            _in_memory(one)
-            or ("regression" in families.of(one.learner).sources and one.data.regression.inputs == "fresh")
+        lambda experiment: (
+            _in_memory(experiment)
+            or (
+                "regression" in families.of(experiment.learner).sources and experiment.data.regression.inputs == "fresh"
+            )
         ),
         "each generation labels new inputs; --set data.regression.inputs=same labels those of a corpus again",
     ),
@@ -157,37 +159,37 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
     ),
     (
         ("sample.decode.length_penalty",),
-        lambda one: one.sample.decode.beams == 1,
+        lambda experiment: experiment.sample.decode.beams == 1,
         "sample.decode.beams = 1: there are no beams to rank",
     ),
     (
         ("train.min_lr",),
-        lambda one: one.train.schedule == "constant",
+        lambda experiment: experiment.train.schedule == "constant",
         "train.schedule = constant: the learning rate does not fall",
     ),
     (
         ("eval.context", "eval.stride"),
-        lambda one: one.eval.protocol == "block",
+        lambda experiment: experiment.eval.protocol == "block",
         "eval.protocol = block; blocks are eval.block_size tokens, and --set eval.protocol=sliding has a context and a stride",
     ),
     (
         ("eval.block_size",),
-        lambda one: one.eval.protocol == "sliding" and one.train.select == "last",
+        lambda experiment: experiment.eval.protocol == "sliding" and experiment.train.select == "last",
         "eval.protocol = sliding has no blocks: --set eval.context=…",
     ),
     (
         ("eval.samples",),
-        lambda one: one.kind == "mixture",
+        lambda experiment: experiment.kind == "mixture",
         "a mixture does not measure samples",
     ),
     (
         ("mix.size",),
-        lambda one: not _uses(one, "keep", "fresh"),
+        lambda experiment: not _uses(experiment, "keep", "fresh"),
         "of the policies only keep-P and fresh-P have a size to choose",
     ),
     (
         ("data.reserve",),
-        lambda one: one.kind == "mixture" or not _uses(one, "fresh"),
+        lambda experiment: experiment.kind == "mixture" or not _uses(experiment, "fresh"),
         "only the policy fresh-P takes rows of the reserve",
     ),
     (
@@ -197,22 +199,22 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
     ),
     (
         ("data.blobs.separation",),
-        lambda one: one.data.blobs.centers == 1,
+        lambda experiment: experiment.data.blobs.centers == 1,
         "data.blobs.centers = 1: there is nothing to separate",
     ),
     (
         ("data.regression.beta",),
-        lambda one: one.data.regression.spectrum == "iso",
+        lambda experiment: experiment.data.regression.spectrum == "iso",
         "data.regression.spectrum = iso has no slope; --set data.regression.spectrum=pow has",
     ),
     (
         ("loop.init",),
-        lambda one: families.of(one.learner).starts_anew(one),
+        lambda experiment: families.of(experiment.learner).starts_anew(experiment),
         "this learner is fitted anew each time, wherever it starts",
     ),
     (
         ("mixture.real_data",),
-        lambda one: not one.mixture.iterations,
+        lambda experiment: not experiment.mixture.iterations,
         "only iterative mixing reads it, and mixture.iterations is empty",
     ),
     (
@@ -222,29 +224,31 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
     ),
     (
         ("tracking.uri",),
-        lambda one: "mlflow" not in one.tracking.to,
+        lambda experiment: "mlflow" not in experiment.tracking.to,
         "only MLflow reads it: --set tracking.to=mlflow",
     ),
     (
         ("tracking.project",),
-        lambda one: not {"mlflow", "wandb"} & set(one.tracking.to),
+        lambda experiment: not {"mlflow", "wandb"} & set(experiment.tracking.to),
         "only MLflow and W&B read it: --set tracking.to=mlflow or wandb",
     ),
     *(condition for family in FAMILIES.values() for condition in family.unread),
 )
 
 
-def unread(key: str, one: Experiment, *, value_given: bool = True) -> str:
+def unread(key: str, experiment: Experiment, *, value_given: bool = True) -> str:
     """Why nothing reads an option in an experiment; empty where something does.
 
     Args:
         key: dotted, of a leaf of the tree.
         value_given: whether its value is another than the default: what is switched off may be written down as off.
     """
-    if why := Sort(one.kind, one.learner, one.data.source).foreign(key):
+    if why := Sort(experiment.kind, experiment.learner, experiment.data.source).foreign(key):
         return why
     if value_given:
-        return next((why for keys, switched_off, why in CONDITIONS if within(key, keys) and switched_off(one)), "")
+        return next(
+            (why for keys, switched_off, why in CONDITIONS if within(key, keys) and switched_off(experiment)), ""
+        )
     return ""
 
 
@@ -255,7 +259,7 @@ def first_unread(given: Mapping[str, Any], experiments: Iterable[Experiment]) ->
         if value == {} or within(key, ("variants", "expect")):
             continue
         other = value != _default(key)
-        why = [unread(key, one, value_given=other) for one in chosen]
+        why = [unread(key, experiment, value_given=other) for experiment in chosen]
         if why and all(why):
             return key, why[0]
     return None
@@ -291,7 +295,7 @@ def _listed(names: list[str]) -> str:
 
 def _default(key: str) -> Any:
     """The default of an option, as a configuration file would have it."""
-    found: Any = Experiment()
+    value: Any = Experiment()
     for part in key.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else getattr(found, part, None)
-    return [str(item) if isinstance(item, Parsed) else item for item in found] if isinstance(found, tuple) else found
+        value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
+    return [str(item) if isinstance(item, Parsed) else item for item in value] if isinstance(value, tuple) else value

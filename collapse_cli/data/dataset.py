@@ -188,8 +188,8 @@ def _also_in_training(splits: Mapping[str, Sequence[str]]) -> list[str]:
     for split, word in (("test", "test"), ("valid", "validation")):
         long = [row.strip() for row in splits.get(split, ()) if len(row.strip()) >= TELLING]
         wanted = set(long)
-        found = {plain for row in splits["train"] if (plain := row.strip()) in wanted}
-        count = sum(row in found for row in long)
+        repeated = {plain for row in splits["train"] if (plain := row.strip()) in wanted}
+        count = sum(row in repeated for row in long)
         if count:
             notes.append(
                 f"{word} rows of {TELLING} characters or more that also stand in the training text: {count:,} of {len(long):,}; "
@@ -198,7 +198,7 @@ def _also_in_training(splits: Mapping[str, Sequence[str]]) -> list[str]:
     return notes
 
 
-def unchanged(planned: str, found: str, what: str) -> None:
+def unchanged(planned: str, now: str, what: str) -> None:
     """Whether data still are what the plan, and so the key of their stage, was made for.
 
     Args:
@@ -208,9 +208,9 @@ def unchanged(planned: str, found: str, what: str) -> None:
     Raises:
         InputError: when they are not.
     """
-    if planned not in ("", found):
+    if planned not in ("", now):
         raise InputError(
-            f"{what} changed after this run was planned ({planned[:12]}… then, {found[:12]}… now); restore what was there, "
+            f"{what} changed after this run was planned ({planned[:12]}… then, {now[:12]}… now); restore what was there, "
             "or give the new data a run of their own with --name"
         )
 

@@ -66,12 +66,12 @@ class Images:
         if 0 < eval_rows < len(test):
             test = test[np.linspace(0, len(test) - 1, eval_rows).round().astype(int)]
         chosen = order[: rows or len(order)]
-        found = {
+        splits = {
             "train": training[np.sort(chosen)],
             "test": test,
             "reserve": training[order[len(chosen) :]],
         }
-        return found | ({"valid": training[np.sort(aside)]} if held else {})
+        return splits | ({"valid": training[np.sort(aside)]} if held else {})
 
 
 @lru_cache(maxsize=1)
@@ -89,10 +89,10 @@ def load_images(source: str) -> Images:
         HubError: when the Hub is out of reach and MNIST not cached.
     """
     if source in ("digits", "mnist"):
-        found = _digits() if source == "digits" else _hub()
+        images = _digits() if source == "digits" else _hub()
         if files.what_is(Path(source)) == "folder":
-            found = replace(found, notes=(*found.notes, _not_the_folder(source)))
-        return found
+            images = replace(images, notes=(*images.notes, _not_the_folder(source)))
+        return images
     kind = files.what_is(Path(source))
     if kind == "folder":
         return _folder(Path(source))
@@ -109,26 +109,26 @@ def _not_the_folder(source: str) -> str:
     return f"data.source = {source} is {whose}, not the folder of that name here, which is ./{source}"
 
 
-def pinned(asked: str, found: str) -> str:
+def pinned(asked: str, now: str) -> str:
     """The hash of what was found.
 
     Raises:
         InputError: when the configuration asks for other data.
     """
-    if asked not in ("", found):
+    if asked not in ("", now):
         raise InputError(
-            f"data.sha256 is {asked[:12]}…, but the images found now have {found[:12]}…: they have changed; "
+            f"data.sha256 is {asked[:12]}…, but the images found now have {now[:12]}…: they have changed; "
             "restore them, or leave data.sha256 out and give the run a --name of its own"
         )
-    return found
+    return now
 
 
 def _digits() -> Images:
     from sklearn.datasets import load_digits
 
-    found = load_digits()
+    digits = load_digits()
     note = f"the digits have no test set: {HELD_OUT:.0%} of them, drawn with a fixed seed, are held out as one"
-    return _images(found.images.astype(np.uint8), found.target.astype(np.uint8), 16, {}, (note,))
+    return _images(digits.images.astype(np.uint8), digits.target.astype(np.uint8), 16, {}, (note,))
 
 
 def _images(
@@ -222,9 +222,9 @@ def _find(inside: Sequence[Path], stem: str, dimensions: int) -> Path | None:
         f"{stem}{point}idx{dimensions}-ubyte{packed}"
         for point, packed in (("-", ""), ("-", ".gz"), (".", ""), (".", ".gz"))
     ]
-    found = [file for file in inside if file.name.lower() in names and not file.is_dir()]
+    there = [file for file in inside if file.name.lower() in names and not file.is_dir()]
     return min(
-        found,
+        there,
         key=lambda file: (
             not file.is_file(),
             names.index(file.name.lower()),
@@ -237,14 +237,14 @@ def _find(inside: Sequence[Path], stem: str, dimensions: int) -> Path | None:
 
 def _passed_over(folder: Path, rest: Sequence[Path]) -> tuple[str, ...]:
     """Notes on what of a folder is not read though it looks like images."""
-    said = {
+    reasons = {
         "links to files that are not there": [file for file in rest if file.is_symlink() and not file.exists()],
         "folders with images in them (only the folder itself is read)": [file for file in rest if _holds_images(file)],
         "files that are not the first choice, or no part of MNIST": [
             file for file in rest if file.is_file() and _looks_like_images(file)
         ],
     }
-    return tuple(f"not read in {folder}: {what}: {_names(found)}" for what, found in said.items() if found)
+    return tuple(f"not read in {folder}: {what}: {_names(paths)}" for what, paths in reasons.items() if paths)
 
 
 def _looks_like_images(file: Path) -> bool:
@@ -260,9 +260,9 @@ def _holds_images(folder: Path) -> bool:
         return False
 
 
-def _names(found: Sequence[Path]) -> str:
-    rest = len(found) - NAMED
-    return ", ".join(file.name for file in found[:NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
+def _names(paths: Sequence[Path]) -> str:
+    rest = len(paths) - NAMED
+    return ", ".join(file.name for file in paths[:NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _pair(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -297,16 +297,16 @@ def _array(path: Path, file: io.BufferedIOBase, dimensions: int) -> np.ndarray:
     if len(header) < 4 + 4 * dimensions:
         raise InputError(f"{path} ends within its header; get it again")
     shape = tuple(int(size) for size in np.frombuffer(header, ">u4", offset=4))
-    said = math.prod(shape)
-    if said == 0:
+    size = math.prod(shape)
+    if size == 0:
         raise InputError(f"{path} is empty: its header says {' x '.join(map(str, shape))}")
-    if said > MOST_BYTES:
-        raise InputError(f"{path} says it holds {said:,} bytes, which is more than {MOST_BYTES:,}")
+    if size > MOST_BYTES:
+        raise InputError(f"{path} says it holds {size:,} bytes, which is more than {MOST_BYTES:,}")
     body = bytearray()
-    while len(body) <= said and (piece := file.read(min(AT_ONCE, said + 1 - len(body)))):
+    while len(body) <= size and (piece := file.read(min(AT_ONCE, size + 1 - len(body)))):
         body += piece
-    if len(body) != said:
-        how = "longer than" if len(body) > said else f"{said - len(body):,} bytes shorter than"
+    if len(body) != size:
+        how = "longer than" if len(body) > size else f"{size - len(body):,} bytes shorter than"
         raise InputError(f"{path} is {how} its header says ({' x '.join(map(str, shape))} bytes); get it again")
     return np.frombuffer(body, np.uint8).reshape(shape)
 
@@ -326,9 +326,9 @@ def _hub() -> Images:
         raise HubError(what, "the Hub cannot be reached and they are not cached") from None
     except ValueError as error:
         raise InputError(f"{what}: {str(error).splitlines()[0]}") from None
-    found = {split: _table(tables[split], what) for split in ("train", "test")}
-    pixels, labels = (np.concatenate(arrays) for arrays in zip(*found.values(), strict=True))
-    return _images(pixels, labels, 255, {split: len(images) for split, (images, _) in found.items()}, ())
+    read = {split: _table(tables[split], what) for split in ("train", "test")}
+    pixels, labels = (np.concatenate(arrays) for arrays in zip(*read.values(), strict=True))
+    return _images(pixels, labels, 255, {split: len(images) for split, (images, _) in read.items()}, ())
 
 
 def _table(table: Any, what: str) -> tuple[np.ndarray, np.ndarray]:

@@ -43,10 +43,10 @@ def read_source(path: Path, column: str, chosen: Mapping[str, str]) -> tuple[dic
         raise InputError(f"data.source = {str(path)!r} is a file; to name files by split, give their folder")
     else:
         groups, notes = {"train": [path]}, []
-    found = {split: _read(group, column, notes) for split, group in groups.items()}
+    splits = {split: _read(group, column, notes) for split, group in groups.items()}
     if column != COLUMN and all(FORMATS[format_of(file) or ""] is PLAIN for group in groups.values() for file in group):
         notes.append(f"data.text = {column} is not used: it names a column, and files of plain text have none")
-    return found, notes
+    return splits, notes
 
 
 def in_natural_order(names: Iterable[Path]) -> list[Path]:
@@ -76,14 +76,14 @@ def _groups(folder: Path, chosen: Mapping[str, str]) -> tuple[dict[str, list[Pat
                 outside.append(f"the {WORDS[split]} text is {folder / name}, which is outside the folder {folder}")
     taken = {file for group in groups.values() for file in group}
     for split in SPLITS:
-        found = [file for file in there if file not in taken and _split_of(file) == split]
-        if split not in groups and found:
-            shards = {re.sub(r"\d+", "", file.name) for file in found}
+        fitting = [file for file in there if file not in taken and _split_of(file) == split]
+        if split not in groups and fitting:
+            shards = {re.sub(r"\d+", "", file.name) for file in fitting}
             if len(shards) > 1:
                 raise InputError(
-                    f"{folder}: which file is the {WORDS[split]} text? ({_names(found)}) Say --set data.{split}=FILE"
+                    f"{folder}: which file is the {WORDS[split]} text? ({_names(fitting)}) Say --set data.{split}=FILE"
                 )
-            groups[split] = found
+            groups[split] = fitting
     if "train" not in groups:
         if len(there) == 1 and not groups:
             groups["train"] = there
@@ -97,23 +97,23 @@ def _groups(folder: Path, chosen: Mapping[str, str]) -> tuple[dict[str, list[Pat
     return groups, [*shared, *outside, *parts, *_passed_over(folder, rest, bool(any(chosen.values())))]
 
 
-def _parts(found: Sequence[Path]) -> list[str]:
+def _parts(parts: Sequence[Path]) -> list[str]:
     """Notes on files called `train-00001-of-00003` and the like that are not there: 0 to 2, or 1 to 3.
 
     Raises:
         InputError: when they are parts of two sets, which would be read one behind the other.
     """
     sets: dict[int, set[int]] = {}
-    for file in found:
+    for file in parts:
         if match := SHARD.search(file.name):
             sets.setdefault(int(match[2]), set()).add(int(match[1]))
     if len(sets) > 1:
         raise InputError(
-            f"{found[0].parent} holds parts of {len(sets)} sets, of {' and of '.join(map(str, sorted(sets)))} files "
-            f"({_names(found)}); keep those of one"
+            f"{parts[0].parent} holds parts of {len(sets)} sets, of {' and of '.join(map(str, sorted(sets)))} files "
+            f"({_names(parts)}); keep those of one"
         )
     return [
-        f"not all parts of a text are there: {len(numbers)} of {count} ({_names(found)}); only these are read"
+        f"not all parts of a text are there: {len(numbers)} of {count} ({_names(parts)}); only these are read"
         for count, numbers in sets.items()
         if numbers not in ({*range(count)}, {*range(1, count + 1)})
     ]
@@ -127,14 +127,14 @@ def _shared(groups: Mapping[str, Sequence[Path]]) -> list[str]:
     """
     real = {split: {os.path.realpath(path): path for path in group} for split, group in groups.items()}
     notes = []
-    for one, other in (("train", "test"), ("train", "valid"), ("valid", "test")):
-        for place in real.get(one, {}).keys() & real.get(other, {}).keys():
-            path, again = real[one][place], real[other][place]
+    for split, other in (("train", "test"), ("train", "valid"), ("valid", "test")):
+        for place in real.get(split, {}).keys() & real.get(other, {}).keys():
+            path, again = real[split][place], real[other][place]
             also = "" if path == again else f" (as {again})"
-            said = f"{path} is named as {WORDS[one]} and as {WORDS[other]} text{also}"
-            if {one, other} == {"train", "test"}:
-                raise InputError(f"{said}; test text must be other text")
-            notes.append(said)
+            both = f"{path} is named as {WORDS[split]} and as {WORDS[other]} text{also}"
+            if {split, other} == {"train", "test"}:
+                raise InputError(f"{both}; test text must be other text")
+            notes.append(both)
     return notes
 
 
@@ -152,14 +152,14 @@ def _passed_over(folder: Path, rest: Sequence[Path], named: bool) -> list[str]:
     pipes = [path for path in rest if format_of(path) and files.is_special(path)]
     odd = [path for path in rest if path.is_file() and not format_of(path) and _split_of(path)
            and not path.name.startswith(".")]  # fmt: skip
-    said = {
+    reasons = {
         "links to files that are not there": links,
         "named pipes, sockets or devices": pipes,
         "folders with text in them (only the folder itself is read)": nested,
         "files whose names do not say training, validation or test": texts,
         f"files of formats that are not read ({' '.join(FORMATS)} are)": odd,
     }
-    return [f"not read in {folder}: {what}: {_names(paths)}" for what, paths in said.items() if paths]
+    return [f"not read in {folder}: {what}: {_names(paths)}" for what, paths in reasons.items() if paths]
 
 
 def _inside(folder: Path) -> list[Path]:

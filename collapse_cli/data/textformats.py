@@ -93,8 +93,8 @@ def _json_lines(path: Path, content: bytes, column: str) -> list[str | None]:
     """A row an object: one a line, or all in one list."""
     text = _decoded(path, content)
     if text.lstrip()[:1] == "[":
-        found = _parsed(path, text, 1)
-        return [_cell(path, item, column, f"item {number}") for number, item in enumerate(found, 1)]
+        items = _parsed(path, text, 1)
+        return [_cell(path, item, column, f"item {number}") for number, item in enumerate(items, 1)]
     return [
         _cell(path, _parsed(path, line, number), column, f"line {number}")
         for number, line in enumerate(text.split("\n"), 1)
@@ -123,7 +123,7 @@ class _Object(dict[str, Any]):
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
         self.twice = (
-            {name for name, _ in pairs if [one for one, _ in pairs].count(name) > 1} if len(self) < len(pairs) else ()
+            {name for name, _ in pairs if [key for key, _ in pairs].count(name) > 1} if len(self) < len(pairs) else ()
         )
 
 
@@ -185,7 +185,7 @@ def _no_csv_column(path: Path, column: str, there: Sequence[str]) -> str:
 
 def _csv(path: Path, content: bytes, column: str) -> list[str | None]:
     """A row a record; cells are the strings that stand there. Text is never cut at a comma that should have been quoted."""
-    found: list[str | None] = []
+    cells: list[str | None] = []
     with _cells_of_any_length():
         records = csv.reader(io.StringIO(_decoded(path, content), newline=""), strict=True)
         try:
@@ -204,13 +204,13 @@ def _csv(path: Path, content: bytes, column: str) -> list[str | None]:
                         'put text with commas or line ends between quotes, and write a quote inside it twice: "a ""b"", c"'
                     )
                 if record or len(names) == 1:  # where there is one column, an empty line is an empty cell
-                    found.append(record[place] if record else "")
+                    cells.append(record[place] if record else "")
         except csv.Error as error:
             raise InputError(
                 f"{path} cannot be read as csv: line {records.line_num}: {str(error)[:200]}; put text with commas or line ends "
                 'between quotes, and write a quote inside it twice: "a ""b"", c"'
             ) from None
-    return found
+    return cells
 
 
 @contextmanager
@@ -235,17 +235,17 @@ def _parquet(path: Path, content: bytes, column: str) -> list[str | None]:
             raise InputError(f"{path} has {names.count(column)} columns called {column!r}; give each a name of its own")
         if column not in names:
             raise InputError(_no_column(str(path), column, names))
-        found = file.read(columns=[column]).column(column)
+        values = file.read(columns=[column]).column(column)
     except InputError:
         raise
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} cannot be read as parquet: {str(error).splitlines()[0][:200]}") from None
-    kind = found.type.value_type if pa.types.is_dictionary(found.type) else found.type
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     if not any(test(kind) for test in tests):
-        raise InputError(f"{path}: the column {column!r} holds {found.type}, not text; write it as strings")
+        raise InputError(f"{path}: the column {column!r} holds {values.type}, not text; write it as strings")
     try:
-        cells: list[str | None] = found.to_pylist()
+        cells: list[str | None] = values.to_pylist()
     except UnicodeDecodeError:
         raise InputError(f"{path}: the column {column!r} holds bytes that are not UTF-8; write it as strings") from None
     return cells

@@ -57,5 +57,5 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
 
 def facts_of(generation: Any, made: Finished) -> Mapping[str, Any]:
     """The facts of one generation (or cell) in those of its stage."""
-    found: Mapping[str, Any] = made.facts if generation.part is None else made.facts["generations"][generation.part]
-    return found
+    facts: Mapping[str, Any] = made.facts if generation.part is None else made.facts["generations"][generation.part]
+    return facts

@@ -47,8 +47,8 @@ def spread(chosen: np.ndarray, rows: int, size: int, seed: int) -> np.ndarray:
     in a seeded order, so that the prompts are spread over all of it and not only over its first, real rows.
     """
     order = np.arange(size) if size == rows else seeded_order(size, seed)
-    found: np.ndarray = order[chosen % size]
-    return found
+    rows_there: np.ndarray = order[chosen % size]
+    return rows_there
 
 
 def mix(
@@ -69,7 +69,7 @@ def mix(
         reserve: real rows that are not in the original corpus, for fresh-P.
         synthetic: the rows made by the previous model; for accumulating policies those of all models so far.
         seed: the same that `prompt_rows` was given.
-        trials: independent experiments side by side in every row. Each draws its own rows, or the error of their mean
+        trials: independent experiments that are computed together, in every row. Each draws its own rows, or the error of their mean
             would leave out what all draw alike. The origins of the corpus are those of the first.
 
     Raises:

@@ -40,13 +40,13 @@ FAMILIES: Mapping[str, Description] = {
 DEFAULT = LM.name  # of an experiment that names none; older ones could not
 
 INSTRUMENTS = tuple(
-    dict.fromkeys(one for family in FAMILIES.values() for group in family.instruments.values() for one in group)
+    dict.fromkeys(measure for family in FAMILIES.values() for group in family.instruments.values() for measure in group)
 )
-OWN = frozenset(one for family in FAMILIES.values() for one in family.measures)
+OWN = frozenset(measure for family in FAMILIES.values() for measure in family.measures)
 # fields of rows of which anything but a finite number is damage
 NUMBERS = frozenset().union(
-    (one.name for one in INSTRUMENTS if one.part is None),
-    (name for one in OWN for name in (one.name, f"{one.name}_se")),
+    (measure.name for measure in INSTRUMENTS if measure.part is None),
+    (name for measure in OWN for name in (measure.name, f"{measure.name}_se")),
     *(family.numbers for family in FAMILIES.values()),
 )
 
@@ -61,7 +61,9 @@ def of(learner: str) -> Description:
 
 def instruments(group: str) -> tuple[Measure, ...]:
     """The measures of text that stand in a section of the page, of all families."""
-    return tuple(dict.fromkeys(one for family in FAMILIES.values() for one in family.instruments.get(group, ())))
+    return tuple(
+        dict.fromkeys(measure for family in FAMILIES.values() for measure in family.instruments.get(group, ()))
+    )
 
 
 def headline(learner: str, kind: str, source: str = "") -> Headline:

@@ -62,13 +62,13 @@ class Section(BaseModel):
             if most is not None and len(value) > most:
                 long = {"field_type": "Tuple", "max_length": most, "actual_length": len(value)}
                 raise PydanticKnownError("too_long", long)
-        for one in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(one, str) and not files.is_utf8(one):
-                odd = {"given": written(one), "advice": files.NOT_UTF8}
+        for item in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(item, str) and not files.is_utf8(item):
+                odd = {"given": written(item), "advice": files.NOT_UTF8}
                 raise PydanticCustomError("another_type", "is not UTF-8: {given}; {advice}", odd)
-            if said := _wrong(one, kinds):
+            if must := _wrong(item, kinds):
                 raise PydanticCustomError(
-                    "another_type", "must be {said}, it is {given}", {"said": said, "given": written(one)}
+                    "another_type", "must be {said}, it is {given}", {"said": must, "given": written(item)}
                 )
         return value
 
@@ -157,6 +157,8 @@ def _kinds(annotation: Any) -> frozenset[type]:
     if get_origin(annotation) is dict:
         return frozenset()
     if str(get_origin(annotation)) == "typing.Literal":
-        return frozenset(type(one) for one in get_args(annotation))
-    inner = [_kinds(one) for one in get_args(annotation) if isinstance(one, type | types.UnionType) or get_origin(one)]
+        return frozenset(type(part) for part in get_args(annotation))
+    inner = [
+        _kinds(part) for part in get_args(annotation) if isinstance(part, type | types.UnionType) or get_origin(part)
+    ]
     return frozenset().union(*inner) if inner else frozenset()

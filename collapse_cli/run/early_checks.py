@@ -175,7 +175,7 @@ def _cached_dataset(repo: str) -> bool:
     made = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets").expanduser()
     name = plain(repo.replace("/", "___"))
     downloaded = Path(constants.HF_HUB_CACHE) / f"datasets--{repo.replace('/', '--')}"
-    return downloaded.is_dir() or any(plain(one.name) == name for one in made.glob("*/"))
+    return downloaded.is_dir() or any(plain(folder.name) == name for folder in made.glob("*/"))
 
 
 def check_source(config: Experiment) -> None:

@@ -64,11 +64,11 @@ def planned_keys(runs: Path) -> set[str]:
 
 def _plans(runs: Path) -> dict[str, tuple[int, int, int]]:
     """Which plans there are: another run, or another plan of one, makes it another."""
-    found = {}
+    plans = {}
     for path in runs.glob("*/plan.json"):
         try:
             now = path.stat()
         except FileNotFoundError:
             continue
-        found[path.parent.name] = (now.st_ino, now.st_mtime_ns, now.st_size)
-    return found
+        plans[path.parent.name] = (now.st_ino, now.st_mtime_ns, now.st_size)
+    return plans

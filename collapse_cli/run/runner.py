@@ -161,7 +161,10 @@ def _result(folder: RunFolder, config: Experiment, stages: Mapping[str, int]) ->
         **stages,
         "report": str(folder.path / "report.html"),
         "verdict": diagnose_run(rows, tree).verdict,
-        "expect": [vars(one) | {"ours": one.ours.record() if one.ours else None} for one in judge(rows, tree)],
+        "expect": [
+            vars(expectation) | {"ours": expectation.ours.record() if expectation.ours else None}
+            for expectation in judge(rows, tree)
+        ],
         "expect_of_another": not_as_published(tree),
         "config": tree,
         "rows": rows,

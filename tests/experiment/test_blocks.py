@@ -122,7 +122,7 @@ def test_killed_in_the_middle_a_block_goes_on_from_its_checkpoint_to_the_same_nu
         def counted(self: block.InMemory, generation: int) -> None:
             if generation == last:
                 raise KillError
-            worked.append((self.policy, generation))
+            worked.append((self.block.policy, generation))
             step(self, generation)
 
         return counted

@@ -98,5 +98,5 @@ def first_measure(stage: Stage, facts: Mapping[str, Any], kind: str = "generatio
     name = families.headline(stage.params["learner"], kind).name
     if name not in facts:
         return f"loss {facts['test_loss']:.4g}" if "test_loss" in facts else ""
-    said = perplexity(facts[name]) if name == "perplexity" else f"{facts[name]:.4g}"
-    return f"{name.replace('_', ' ')} {said}"
+    value = perplexity(facts[name]) if name == "perplexity" else f"{facts[name]:.4g}"
+    return f"{name.replace('_', ' ')} {value}"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from collapse_cli.config import Experiment
 from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import checkpoint
-from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
+from collapse_cli.engine.stage import ALL_POLICIES, Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.loop import Lineage, Verbs, step
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, first_measure, hints_of, on_one_thread, own
-from collapse_cli.experiment.stages.mix import apart
-from collapse_cli.experiment.stages.sample import continued, which_rows
+from collapse_cli.experiment.stages.mix import trials_apart
+from collapse_cli.experiment.stages.sample import Continued, continued
 from collapse_cli.experiment.stages.train import counted
 from collapse_cli.learners.family import State
 from collapse_cli.where import Where
@@ -49,53 +50,88 @@ def block_stage(
 
     The run's seed itself is part of it: each generation's own follow from it.
     """
-    params = {
-        "verbs": {verb: own(config, verb) for verb in ("train", "sample", "eval")},
-        "policy": policy.params() if policy else {},
-        "growing": config.mix.size == "growing",
-        "prompts": config.sample.prompts,
-        "init": config.loop.init,
-        "generations": [first, last],
-        "learner": config.learner,
-    } | (apart(config, policy) if policy else {})
-    return Stage(BLOCK, params, inputs, seed, hints)
+    block = Block(
+        {verb: own(config, verb) for verb in ("train", "sample", "eval")},
+        policy,
+        config.mix.size == "growing",
+        config.sample.prompts,
+        config.loop.init,
+        (first, last),
+        config.learner,
+        trials_apart(config, policy) if policy else 1,
+    )
+    return Stage(BLOCK, block.params(), inputs, seed, hints)
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a block is made from.
+
+    Attributes:
+        verbs: the parameters of the learner for each verb that it does.
+        policy: None of generation 0, which is fitted on real rows whatever that is.
+        growing: whether a corpus grows with the generations.
+        prompts: as `sample.prompts`.
+        init: as `loop.init`.
+        generations: the first and the last.
+        trials: how many draw their rows apart.
+    """
+
+    verbs: Mapping[str, Mapping[str, Any]]
+    policy: Policy | None
+    growing: bool
+    prompts: str
+    init: str
+    generations: tuple[int, int]
+    learner: str
+    trials: int = 1
+
+    def params(self) -> dict[str, Any]:
+        """As a stage's parameters have it; a key has trials only where there are several."""
+        params = vars(self) | {"policy": self.policy.params() if self.policy else {}}
+        return params if self.trials > 1 else {name: value for name, value in params.items() if name != "trials"}
+
+    @classmethod
+    def of(cls, stage: Stage) -> "Block":
+        """What a stage's parameters say."""
+        first, last = stage.params["generations"]
+        policy = Policy.of(stage.params["policy"]) if stage.params["policy"] else None
+        return cls(**{**stage.params, "policy": policy, "generations": (first, last)})
 
 
 @on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     """Generations one after the other. Facts: `generations`, those of each."""
-    first, last = stage.params["generations"]
-    block = InMemory(stage, inputs, place.scratch)
+    first, last = Block.of(stage).generations
+    made = InMemory(stage, inputs, place.scratch)
     written = time.monotonic()
-    for generation in range(block.resume(), last + 1):
-        block.step(generation)
+    for generation in range(made.resume(), last + 1):
+        made.step(generation)
         place.tell(generation - first + 1, last - first + 1, "generations")
         if time.monotonic() - written > checkpoint.seconds_between():
-            block.write(place.scratch)
+            made.write(place.scratch)
             written = time.monotonic()
-    block.save(place.folder)
-    return {"first": first, "generations": block.facts}
+    made.save(place.folder)
+    return {"first": first, "generations": made.facts}
 
 
 class InMemory(Verbs[State, Dataset, Dataset]):
     """One policy's generations, and what is carried from one to the next; and the verbs they are made by, in memory."""
 
     def __init__(self, stage: Stage, inputs: Mapping[str, Finished], scratch: Path) -> None:
-        params = stage.params
-        self.stage, self.scratch, self.params = stage, scratch, params
-        self.first_generation = params["generations"][0]
-        # generation 0 has no policy of its own: it is fitted on real rows whatever that is
-        self.policy = Policy.of(params["policy"]) if params["policy"] else None
+        self.stage, self.scratch, self.block = stage, scratch, Block.of(stage)
+        block, policy = self.block, self.block.policy
+        self.first_generation = block.generations[0]
         data = inputs["data"]
         real, self.test, self.reserve = (
             Dataset.load(data.file(f"{name}.safetensors")) for name in ("train", "test", "reserve")
         )
-        self.line = Lineage[State, Dataset, Dataset](self.policy or Policy("keep"), params["init"], real)
-        self.learners = {verb: self._learner(verb, hints_of(stage, inputs)) for verb in params["verbs"]}
-        summarises = learners.family_class(params["learner"]).summarises
-        self.sums = summarises and (self.policy is None or self.policy.rule == "accumulate")
+        self.line = Lineage[State, Dataset, Dataset](policy or Policy("keep"), block.init, real)
+        self.learners = {verb: self._learner(verb, hints_of(stage, inputs)) for verb in block.verbs}
+        summarises = learners.family_class(block.learner).summarises
+        self.sums = summarises and (policy is None or policy.rule == "accumulate")
         self.keeps_rows = self.line.policy.accumulates and not self.sums
-        self.continues_corpus = params["prompts"] == "previous" and (self.policy is None or not self.sums)
+        self.continues_corpus = block.prompts == "previous" and (policy is None or not self.sums)
         self.earlier = 0  # how many of the samples are of the blocks before
         self.summary: State = {}  # sums over the corpus that accumulates
         self.facts: list[dict[str, Any]] = []
@@ -114,7 +150,7 @@ class InMemory(Verbs[State, Dataset, Dataset]):
     def sample(self, model: State, corpus: Dataset, generation: int) -> Dataset:
         with self._timed("sample"):
             real = self.line.real
-            which = which_rows(self.line.policy, self.stage.seed, generation, growing=self.params["growing"])
+            which = Continued.by(self.line.policy, self.stage.seed, generation, growing=self.block.growing)
             learner = copy(self.learners["sample"])
             learner.restore(model)
             source, seed = corpus if self.continues_corpus else real, seed_for(self.stage.seed, "sample", generation)
@@ -133,8 +169,8 @@ class InMemory(Verbs[State, Dataset, Dataset]):
                 samples,
                 generation,
                 seed_for(self.stage.seed, "mix", generation),
-                growing=self.params["growing"],
-                trials=self.params.get("trials", 1),
+                growing=self.block.growing,
+                trials=self.block.trials,
             )
 
     def fit(self, start: State | None, corpus: Dataset, generation: int) -> State:
@@ -172,8 +208,8 @@ class InMemory(Verbs[State, Dataset, Dataset]):
 
     def _learner(self, verb: str, hints: learners.Hints) -> learners.Family:
         """One that has done nothing yet; each generation works with a copy, so that its settings are read once."""
-        params = {"base": seed_for(self.stage.seed, "base", 0), **self.params["verbs"][verb]}
-        return learners.family_class(self.params["learner"])(params, hints, learners.silent)
+        params = {"base": seed_for(self.stage.seed, "base", 0), **self.block.verbs[verb]}
+        return learners.family_class(self.block.learner)(params, hints, learners.silent)
 
     # --- from block to block, and through a kill ----------------------------------------------------------------------
 
@@ -184,11 +220,13 @@ class InMemory(Verbs[State, Dataset, Dataset]):
         line.model = models[max(models)]
         carried, _ = checkpoint.read(before.file(CARRIED)) or ({}, None)
         self.summary = carried if self.sums else {}
-        if self.params["prompts"] == "previous":
+        if self.block.prompts == "previous":
             line.corpus = Dataset.load(before.file(CORPUS))
         for name in sorted(name for name in inputs if name.startswith("made-")):
             rows = Dataset.load(inputs[name].file(MADE))
-            line.samples += [rows.take(np.flatnonzero(rows.origin == one)) for one in np.unique(rows.origin)]
+            line.samples += [
+                rows.take(np.flatnonzero(rows.origin == generation)) for generation in np.unique(rows.origin)
+            ]
         self.earlier = len(line.samples)
 
     def save(self, folder: Path) -> None:
@@ -203,7 +241,7 @@ class InMemory(Verbs[State, Dataset, Dataset]):
             line.measured.save(folder / ROWS)
         if self.summary:
             checkpoint.write(folder / CARRIED, self.summary, None)
-        if self.params["prompts"] == "previous":
+        if self.block.prompts == "previous":
             (line.corpus if self.continues_corpus else line.real).save(folder / CORPUS)
         if self.keeps_rows:
             Dataset.concat(line.samples[self.earlier :]).save(folder / MADE)
@@ -225,16 +263,16 @@ class InMemory(Verbs[State, Dataset, Dataset]):
 
     def resume(self) -> int:
         """Take up the checkpoint, if there is one. Returns the generation to go on with."""
-        found = checkpoint.take_up(self.scratch / "block.safetensors")
-        if found is None:
+        checkpointed = checkpoint.take_up(self.scratch / "block.safetensors")
+        if checkpointed is None:
             return int(self.first_generation)
-        arrays, said = found
-        self.facts = said["facts"]
+        arrays, beside = checkpointed
+        self.facts = beside["facts"]
         self.models = [_part(arrays, f"model.{i}.") for i in range(len(self.facts))]
         line = self.line
         line.model = self.models[-1]
         self.summary = _part(arrays, "summary.")
-        for key in said["parts"]:
+        for key in beside["parts"]:
             part = _part(arrays, f"{key}.")
             rows = Dataset(part, part.pop("origin"))
             if key == "corpus.":
@@ -249,11 +287,11 @@ class InMemory(Verbs[State, Dataset, Dataset]):
 def models_of(block: Finished) -> dict[int, State]:
     """The models that a block keeps, by generation."""
     arrays, _ = checkpoint.read(block.file(MODELS)) or ({}, None)
-    found: dict[int, State] = {}
+    models: dict[int, State] = {}
     for name, array in arrays.items():
         generation, _, own = name.partition(".")
-        found.setdefault(int(generation), {})[own] = array
-    return found
+        models.setdefault(int(generation), {})[own] = array
+    return models
 
 
 def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> State:
@@ -261,23 +299,22 @@ def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> State:
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    params = stage.params
-    first, last = params["generations"]
+    block = Block.of(stage)
+    first, last = block.generations
     rows = [size.rows, size.rows]
-    if first > 0:
-        policy = Policy.of(params["policy"])
+    if block.policy:
         rows = [
-            sum(mixing.rows_in_corpus(policy, size.rows, generation, growing=params["growing"]))
-            for generation in (first, last)
+            sum(mixing.rows_in_corpus(block.policy, size.rows, generation, growing=block.growing))
+            for generation in block.generations
         ]
     fitted = sum(rows) // 2 * (last - first + 1)
     return Cost(flops=fitted * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35)
 
 
 def label(stage: Stage, where: Where) -> str:
-    first, last = stage.params["generations"]
+    first, last = Block.of(stage).generations
     which = f"generation {first}" if first == last else f"generations {first} to {last}"
-    return f"seed {where.seed}, {which}, {where.name if first else 'all policies'}"
+    return f"seed {where.seed}, {which}, {where.name if first else ALL_POLICIES}"
 
 
 def note(stage: Stage, made: Finished) -> str:

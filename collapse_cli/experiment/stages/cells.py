@@ -28,11 +28,16 @@ def cells_stage(config: Experiment, hints: learners.Hints, chosen: Sequence[Cell
     return Stage(CELLS, params, {}, seed, hints)
 
 
+def cells_of(stage: Stage) -> list[Cell]:
+    """The cells that a stage makes."""
+    return [Cell(**cell) for cell in stage.params["cells"]]
+
+
 @on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     """Cells one after the other. Facts: `generations`, those of each."""
     hints, learner = hints_of(stage, inputs), stage.params["learner"]
-    file, chosen = place.scratch / "cells.safetensors", [Cell(**cell) for cell in stage.params["cells"]]
+    file, chosen = place.scratch / "cells.safetensors", cells_of(stage)
     _, facts = checkpoint.take_up(file) or ({}, [])
     written = time.monotonic()
     for done, cell in enumerate(chosen[len(facts) :], len(facts) + 1):
@@ -48,12 +53,12 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    rows = sum((cell["real"] + cell["synthetic"]) * (cell["iterations"] or 1) for cell in stage.params["cells"])
+    rows = sum(cell.rows * (cell.iterations or 1) for cell in cells_of(stage))
     return Cost(flops=rows * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35)
 
 
 def label(stage: Stage, where: Where) -> str:
-    return f"seed {where.seed}, {len(stage.params['cells'])} cells from {where.name}"
+    return f"seed {where.seed}, {len(cells_of(stage))} cells from {where.name}"
 
 
 def note(stage: Stage, made: Finished) -> str:

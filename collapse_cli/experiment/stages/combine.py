@@ -1,6 +1,7 @@
 """The corpus of a mixture's cell, or of its generator."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,29 +18,54 @@ def combine_stage(
     config: Experiment, data: Stage, made: Stage | None, real: int, synthetic: int, seed: int, *, end: bool = False
 ) -> Stage:
     """The first `real` real rows, then as many synthetic ones; `end`: the last real rows, for a generator (0: all)."""
-    which = {"real": real, "synthetic": synthetic, "order": seed_for(seed, "mix", 0), "end": end}
+    which = Combined(real, synthetic, seed_for(seed, "mix", 0), end)
     inputs = {"data": data} | ({"made": made} if made else {})
-    return Stage(COMBINE, {"learner": config.learner, "mixture": which}, inputs)
+    return Stage(COMBINE, {"learner": config.learner, "mixture": vars(which)}, inputs)
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Which rows a corpus has.
+
+    Attributes:
+        real: so many real rows; 0 with `end`: all.
+        synthetic: so many of the generator's, which stand where the next real ones would.
+        order: the seed of the order of real rows.
+        end: whether real rows are taken from the end of that order.
+    """
+
+    real: int
+    synthetic: int
+    order: int
+    end: bool
+
+    @classmethod
+    def of(cls, stage: Stage) -> "Combined":
+        return cls(**stage.params["mixture"])
+
+    def real_of(self, rows: int) -> int:
+        """How many real rows it has, of so many that there are."""
+        return self.real or (rows if self.end else 0)
 
 
 @on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
-    which, real = stage.params["mixture"], Dataset.load(inputs["data"].file(CORPUS))
-    order = seeded_order(len(real), which["order"])
-    if which["end"]:
+    which, real = Combined.of(stage), Dataset.load(inputs["data"].file(CORPUS))
+    order = seeded_order(len(real), which.order)
+    if which.end:
         order = order[::-1]
-    n1 = which["real"] or (len(real) if which["end"] else 0)
+    n1 = which.real_of(len(real))
     parts = [real.take(order[:n1])]
-    if which["synthetic"]:
+    if which.synthetic:
         made = Dataset.load(inputs["made"].file(ROWS))
-        parts.append(made.take(np.arange(n1, n1 + which["synthetic"])))
+        parts.append(made.take(np.arange(n1, n1 + which.synthetic)))
     Dataset.concat(parts).save(place.folder / CORPUS)
-    return with_history(stage, inputs, "made") if which["synthetic"] else {"sample_tokens": 0}
+    return with_history(stage, inputs, "made") if which.synthetic else {"sample_tokens": 0}
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    which = stage.params["mixture"]
-    rows = (which["real"] or (size.rows if which["end"] else 0)) + which["synthetic"]
+    which = Combined.of(stage)
+    rows = which.real_of(size.rows) + which.synthetic
     disk, flops = size.row_disk(rows, size.config.data.block_size), rows * size.row_flops / 20
     return Cost(rows=rows, flops=flops, disk=disk, fixed_seconds=0.1)
 

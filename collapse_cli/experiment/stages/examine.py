@@ -60,8 +60,8 @@ def note(stage: Stage, made: Finished) -> str:
 
     if not families.of(stage.params["learner"]).text:
         return first_measure(stage, made.facts)
-    found = made.facts.get("sample_perplexity")  # null, or absent, where the samples hold no token
-    return f"its samples under generation 0: {'empty' if found is None else f'perplexity {perplexity(found)}'}"
+    value = made.facts.get("sample_perplexity")  # null, or absent, where the samples hold no token
+    return f"its samples under generation 0: {'empty' if value is None else f'perplexity {perplexity(value)}'}"
 
 
 EXAMINE = StageKind[Size](

@@ -16,9 +16,15 @@ from collapse_cli.experiment.stages.sample import cost_of
 
 def generate_stage(config: Experiment, model: Stage, data: Stage, rows: int, seed: int) -> Stage:
     """The first `rows` rows that a mixture's generator makes, in the order of the real rows that they continue."""
-    which = {"rows": rows, "order": seed_for(seed, "mix", 0)}
+    which = {"rows": rows, "order": seed_for(seed, "mix", 0)}  # read back by `rows_and_order`
     inputs, own_seed = {"model": model, "data": data}, seed_for(seed, "sample", 0)
     return stage_of(GENERATE, config, inputs, own_seed, verb="sample", mixture=which)
+
+
+def rows_and_order(stage: Stage) -> tuple[int, int]:
+    """How many rows are made, and the seed of the order of the real rows that they continue."""
+    which = stage.params["mixture"]
+    return which["rows"], which["order"]
 
 
 @on_one_thread
@@ -26,9 +32,9 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     learner = learner_of(stage, inputs, place)
     learner.load(inputs["model"].folder)
     real = Dataset.load(inputs["data"].file(CORPUS))
-    which = stage.params["mixture"]
-    stream = np.arange(which["rows"])
-    prompts = real.take(seeded_order(len(real), which["order"])[stream % len(real)])
+    rows, order = rows_and_order(stage)
+    stream = np.arange(rows)
+    prompts = real.take(seeded_order(len(real), order)[stream % len(real)])
     prompts = Dataset({**prompts.arrays, "stream": stream, "extra": np.zeros(len(stream), bool)}, prompts.origin)
     made = learner.sample(prompts, seed=stage.seed, scratch=place.scratch)
     Dataset(made.rows.arrays, np.ones(len(made.rows), np.int32)).save(place.folder / ROWS)
@@ -36,7 +42,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    return cost_of(stage.params["mixture"]["rows"], size)
+    return cost_of(rows_and_order(stage)[0], size)
 
 
 GENERATE = StageKind[Size](

@@ -1,6 +1,7 @@
 """The next corpus: real rows and synthetic rows, as the policy says."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from collapse_cli import learners
@@ -17,48 +18,64 @@ def mix_stage(
     config: Experiment, policy: Policy, data: Stage, samples: Sequence[Stage], seed: int, generation: int
 ) -> Stage:
     """The corpus of a generation, of real rows and of what `samples` made."""
-    params = {
-        "learner": config.learner,
-        "policy": policy.params(),
-        "growing": config.mix.size == "growing",
-        "generation": generation,
-        **apart(config, policy),
-    }
+    mixed = Mixed(policy, config.mix.size == "growing", generation, trials_apart(config, policy))
+    params = {"learner": config.learner, **mixed.params()}
     inputs = {"data": data, **{f"synthetic-{i:05d}": stage for i, stage in enumerate(samples, 1)}}
     return Stage(MIX, params, inputs, seed_for(seed, "mix", generation))
 
 
-def apart(config: Experiment, policy: Policy) -> dict[str, Any]:
-    """How many trials draw their rows apart, where there are several and the policy draws; nothing else has a key for it."""
-    if not policy.draws:
-        return {}
-    trials = learners.learner_class(config.learner).trials(config)
-    return {"trials": trials} if trials > 1 else {}
+@dataclass(frozen=True)
+class Mixed:
+    """How a corpus is put together.
+
+    Attributes:
+        growing: whether it grows with the generations.
+        generation: whose corpus it is.
+        trials: how many draw their rows apart.
+    """
+
+    policy: Policy
+    growing: bool
+    generation: int
+    trials: int = 1
+
+    def params(self) -> dict[str, Any]:
+        """As a stage's parameters have it; a key has trials only where there are several."""
+        params = vars(self) | {"policy": self.policy.params()}
+        return params if self.trials > 1 else {name: value for name, value in params.items() if name != "trials"}
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> "Mixed":
+        """What a stage's parameters say."""
+        return cls(Policy.of(params["policy"]), params["growing"], params["generation"], params.get("trials", 1))
+
+
+def trials_apart(config: Experiment, policy: Policy) -> int:
+    """How many trials draw their rows apart: 1 where the policy draws none."""
+    return learners.learner_class(config.learner).trials(config) if policy.draws else 1
 
 
 @on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
-    params, data = stage.params, inputs["data"]
+    mixed, data = Mixed.of(stage.params), inputs["data"]
     names = sorted(name for name in inputs if name.startswith("synthetic-"))
     corpus = mixing.mix(
-        Policy.of(params["policy"]),
+        mixed.policy,
         Dataset.load(data.file(CORPUS)),
         Dataset.load(data.file(RESERVE)),
         [Dataset.load(inputs[name].file(ROWS)) for name in names],
-        params["generation"],
+        mixed.generation,
         stage.seed,
-        growing=params["growing"],
-        trials=params.get("trials", 1),
+        growing=mixed.growing,
+        trials=mixed.trials,
     )
     corpus.save(place.folder / CORPUS)
     return with_history(stage, inputs, names[-1]) if names else {"sample_tokens": 0}
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    params = stage.params
-    rows = sum(
-        mixing.rows_in_corpus(Policy.of(params["policy"]), size.rows, params["generation"], growing=params["growing"])
-    )
+    mixed = Mixed.of(stage.params)
+    rows = sum(mixing.rows_in_corpus(mixed.policy, size.rows, mixed.generation, growing=mixed.growing))
     disk, flops = size.row_disk(rows, size.config.data.block_size), rows * size.row_flops / 20
     return Cost(rows=rows, flops=flops, disk=disk, fixed_seconds=0.1)
 

@@ -1,6 +1,7 @@
 """Rows made by a model: it continues rows of the original corpus, or of the one it was fitted on."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,43 @@ def sample_stage(
     config: Experiment, policy: Policy, model: Stage, data: Stage, corpus: Stage, seed: int, generation: int
 ) -> Stage:
     """The rows that generation `generation - 1` makes for the corpus of generation `generation`."""
-    params = which_rows(policy, seed, generation, growing=config.mix.size == "growing")
+    params = Continued.by(policy, seed, generation, growing=config.mix.size == "growing").params()
     inputs = {"model": model, "data": data, "prompts": corpus if config.sample.prompts == "previous" else data}
     return stage_of(SAMPLE, config, inputs, seed_for(seed, "sample", generation), verb="sample", **params)
 
 
-def which_rows(policy: Policy, seed: int, generation: int, *, growing: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Continued:
     """Which rows are continued for the corpus of a generation.
 
-    Where the policy takes none, as many are made as for keep-0: they are only measured.
+    Attributes:
+        generation: whose corpus it is.
+        policy: which of the rows it takes; keep-0 where it is all of them.
+        growing: whether the corpus grows with the generations.
+        choice: the seed of the order of the rows.
     """
-    all_rows = policy.accumulates or not policy.needs_samples
-    return {
-        "generation": generation,
-        "policy": (Policy("keep") if all_rows else policy).params(),
-        "growing": growing and not policy.accumulates,
-        "choice": seed_for(seed, "mix", generation),
-    }
+
+    generation: int
+    policy: Policy
+    growing: bool
+    choice: int
+
+    @classmethod
+    def by(cls, policy: Policy, seed: int, generation: int, *, growing: bool) -> "Continued":
+        """Those of a policy. Where it takes none, as many are made as for keep-0: they are only measured."""
+        all_rows = policy.accumulates or not policy.needs_samples
+        taken = Policy("keep") if all_rows else policy
+        return cls(generation, taken, growing and not policy.accumulates, seed_for(seed, "mix", generation))
+
+    def params(self) -> dict[str, Any]:
+        """As a stage's parameters have it."""
+        return vars(self) | {"policy": self.policy.params()}
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> "Continued":
+        """What a stage's parameters say."""
+        own = {field.name: params[field.name] for field in fields(cls)}
+        return cls(**own | {"policy": Policy.of(own["policy"])})
 
 
 @on_one_thread
@@ -50,7 +71,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     # the same prompts in every generation, for people to read
     shown = np.unique(np.linspace(0, rows - 1, SHOWN_ROWS).round().astype(np.int64))
     made, seen, facts = continued(
-        learner, corpus, rows, stage.params, seed=stage.seed, scratch=place.scratch, shown=shown
+        learner, corpus, rows, Continued.of(stage.params), seed=stage.seed, scratch=place.scratch, shown=shown
     )
     made.save(place.folder / ROWS)
     seen.save(place.folder / SHOWN)
@@ -61,7 +82,7 @@ def continued(
     learner: learners.Learner,
     corpus: Dataset,
     rows: int,
-    params: Mapping[str, Any],
+    which: Continued,
     *,
     seed: int,
     scratch: Path,
@@ -71,18 +92,16 @@ def continued(
 
     Args:
         corpus: rows to continue: the original corpus, of `rows` rows, or the model's own.
-        params: which of them, as `which_rows` says.
+        which: of them.
     """
-    chosen = mixing.prompt_rows(
-        Policy.of(params["policy"]), rows, params["generation"], params["choice"], growing=params["growing"]
-    )
+    chosen = mixing.prompt_rows(which.policy, rows, which.generation, which.choice, growing=which.growing)
     wanted = np.concatenate([chosen, shown[~np.isin(shown, chosen)]]) if len(shown) else chosen
-    row = mixing.spread(wanted, rows, len(corpus), params["choice"])
+    row = mixing.spread(wanted, rows, len(corpus), which.choice)
     prompts = corpus.take(row)
     extra = np.arange(len(wanted)) >= len(chosen)
     prompts = Dataset({**prompts.arrays, "stream": wanted, "extra": extra}, prompts.origin)
     sampled = learner.sample(prompts, seed=seed, scratch=scratch)
-    origin = np.full(len(sampled.rows), params["generation"], np.int32)
+    origin = np.full(len(sampled.rows), which.generation, np.int32)
     made = Dataset({**sampled.rows.arrays, "row": row.astype(np.int32)}, origin)
     if not len(shown):
         return made, made.take(np.arange(0)), sampled.facts
@@ -91,10 +110,8 @@ def continued(
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    params = stage.params
-    _, rows = mixing.rows_in_corpus(
-        Policy.of(params["policy"]), size.rows, params["generation"], growing=params["growing"]
-    )
+    which = Continued.of(stage.params)
+    _, rows = mixing.rows_in_corpus(which.policy, size.rows, which.generation, growing=which.growing)
     return cost_of(rows, size)
 
 

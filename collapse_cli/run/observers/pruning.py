@@ -30,8 +30,10 @@ class Pruning(Observer):
     def _mine(self) -> set[str]:
         """The models of this run that are not to be kept."""
         last = self.config.loop.generations
-        ends = {one.train.key for one in self.plan.generations if one.where.generation in (0, last)}
-        models = {one.train.key for one in self.plan.generations}
+        ends = {
+            generation.train.key for generation in self.plan.generations if generation.where.generation in (0, last)
+        }
+        models = {generation.train.key for generation in self.plan.generations}
         return models - (ends if self.config.store.keep_models == "ends" else set())
 
     def _wanted(self) -> set[str]:

@@ -28,7 +28,7 @@ class Rows(Observer):
     ) -> None:
         self.folder, self.store, self.config, self.readers = folder, store, config, readers
         self._there: set[str] = set()
-        self._generations = {one.where: one for one in plan.generations}
+        self._generations = {generation.where: generation for generation in plan.generations}
         self._measured_by: dict[str, list[Generation]] = {}
         for generation in plan.generations:
             for stage in generation.measured:
