@@ -23,7 +23,9 @@ from collapse_cli.findings.forecast.fit import fit_all, mixture, paths, weights
 from collapse_cli.findings.forecast.history import History, collect
 from collapse_cli.findings.forecast.laws import LAWS
 from collapse_cli.findings.forecast.share import from_seeds, smallest_share
+from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
+from collapse_cli.where import Where
 
 FITTED, MEASURED = 6, 10
 DRAWS = 2000
@@ -222,10 +224,7 @@ def print_slowing(each: int) -> None:
                     for seed in range(seeds):
                         off = noise * rng.standard_normal(last + 1)
                         values = 4 + b * np.log1p(np.arange(last + 1)) + off
-                        rows += [
-                            {"policy": "keep-0", "seed": seed, "generation": g, "nll": float(y)}
-                            for g, y in enumerate(values)
-                        ]
+                        rows += [Row.at(Where("keep-0", seed, g), {"nll": float(y)}) for g, y in enumerate(values)]
                     ahead = forecast_rows(rows)["policies"][0]["expected"]
                     truth = [4 + b * math.log1p(at["generation"]) for at in ahead]
                     held += [
@@ -270,7 +269,7 @@ def one_seed_case(between: float, rng: np.random.Generator) -> tuple[float, ...]
         for g in range(MEASURED):
             grown = 1 - math.exp(-g / 2)
             nll = 4 + (top * offset / (p + offset) + seed) * grown + (noise * rng.standard_normal() if g else 0.0)
-            rows.append({"policy": f"keep-{p}", "seed": 0, "generation": g, "nll": nll})
+            rows.append(Row.at(Where(f"keep-{p}", 0, g), {"nll": nll}))
     factor = math.exp(top * offset / (truth + offset) * (1 - math.exp(-(MEASURED - 1) / 2)))
     said = forecast_rows(rows, factor=factor)["share"]
     return _judged_share(said, truth, percents)

@@ -22,13 +22,14 @@ from collapse_cli.findings.forecast.history import History
 from collapse_cli.findings.forecast.laws import LAWS
 from collapse_cli.findings.forecast.resample import bootstrap
 from collapse_cli.metrics.intervals import LEVEL, Interval, geometric, interval, log_ratio, scattered
+from collapse_cli.records.row import Row
+from collapse_cli.where import Where
 
 RATIOS = (1.0, 1.1, 1.3, 2.0, 5.0, 20.0)
 NOISES = (0.02, 0.1, 0.3)
 SEEDS = (1, 2, 3, 5, 10)
 LAST = 9
 COLLAPSES, LOSES, HOLDS = "collapses", "loses quality", "holds"
-Row = dict[str, Any]
 
 
 def false_word(state: str, ratio: float) -> bool:
@@ -61,16 +62,18 @@ def made(
         parts = random.standard_normal((LAST + 1, 2)) * 0.01
         shares = 1 + 0.05 * random.standard_normal((LAST + 1, 2))
         for g in range(LAST + 1):
-            row: Row = {"policy": policy, "seed": seed, "generation": g}
-            row["nll"] = float(5 + math.log(ratio) * grown[g] + noise * off[g])
+            measured = {"nll": float(5 + math.log(ratio) * grown[g] + noise * off[g])}
             if instruments:
-                row |= {"unigram_entropy": 5.5 * shares[g, 0], "sample_log_perplexity_variance": 1.0 * shares[g, 1]}
-                row |= {"unigram_entropy_se": 0.02, "sample_log_perplexity_variance_se": 0.07}
+                measured |= {
+                    "unigram_entropy": 5.5 * shares[g, 0],
+                    "sample_log_perplexity_variance": 1.0 * shares[g, 1],
+                }
+                measured |= {"unigram_entropy_se": 0.02, "sample_log_perplexity_variance_se": 0.07}
                 if g:
                     change = noise * (off[g] - off[0])
-                    row |= {"tail_change": change + parts[g, 0], "tail_change_se": 0.01}
-                    row |= {"head_change": change + parts[g, 1], "head_change_se": 0.01}
-            rows.append(row)
+                    measured |= {"tail_change": change + parts[g, 0], "tail_change_se": 0.01}
+                    measured |= {"head_change": change + parts[g, 1], "head_change_se": 0.01}
+            rows.append(Row.at(Where(policy, seed, g), measured))
     return rows
 
 
@@ -146,8 +149,9 @@ def _false(runs: Sequence[list[Row]]) -> tuple[bool, bool, bool, bool]:
 
 def told_apart(first: Sequence[Row], second: Sequence[Row], pairs: int) -> bool:
     """As `collapse compare` tells two policies apart at the last generation."""
-    last = [(a["nll"], b["nll"]) for a, b in zip(first, second, strict=True) if a["generation"] == LAST]
-    over = log_ratio([a - b for a, b in last], 1 - (1 - LEVEL) / pairs)
+    last = [(a.nll, b.nll) for a, b in zip(first, second, strict=True) if a.where.generation == LAST]
+    logs = [a - b for a, b in last if a is not None and b is not None]
+    over = log_ratio(logs, 1 - (1 - LEVEL) / pairs)
     return over.low is not None and over.high is not None and not over.low <= 0 <= over.high
 
 
@@ -223,9 +227,16 @@ def shares_table(each: int) -> Iterator[str]:
             for _ in range(each):
                 common = np.exp(shared * random.standard_normal(seeds))
                 rows = [
-                    {"policy": f"p2={p}", "seed": s, "generation": 0, "rows": 1000, "share": p}
-                    | {"real_rows": round(1000 * (1 - p)), "synthetic_rows": round(1000 * p)}
-                    | {"error": float(common[s] * (ratio if p else 1.0) * np.exp(own * random.standard_normal()))}
+                    Row.at(
+                        Where("", s, 0, cell=f"p2={p}"),
+                        {
+                            "rows": 1000,
+                            "share": p,
+                            "real_rows": round(1000 * (1 - p)),
+                            "synthetic_rows": round(1000 * p),
+                        }
+                        | {"error": float(common[s] * (ratio if p else 1.0) * np.exp(own * random.standard_normal()))},
+                    )
                     for s in range(seeds)
                     for p in shares
                 ]
@@ -233,6 +244,12 @@ def shares_table(each: int) -> Iterator[str]:
                 named += "p2 = 0.5 " not in said
                 apart += seeds > 1 and "not told apart" not in said
             yield f"| ×{ratio:g} | {own:g} | {shared:g} | {seeds} | {named / each:.1%} | {apart / each:.1%} |"
+
+
+def _lowered(row: Row, by: float) -> Row:
+    """A row whose losses are lower; that of generation 0 as it is."""
+    names = ("nll", "tail_change", "head_change") if row.where.generation else ()
+    return Row(row.where, {**row.fields, **{name: row.fields[name] - by for name in names}})
 
 
 def first_table(each: int) -> Iterator[str]:
@@ -246,12 +263,9 @@ def first_table(each: int) -> Iterator[str]:
             for seeds in SEEDS:
                 wrong = 0
                 for _ in range(each):
-                    rows = [row for row in made(random, seeds, 1.0, 0.0, instruments=True) if row["generation"] <= last]
+                    rows = made(random, seeds, 1.0, 0.0, instruments=True)
                     off = noise * random.standard_normal(seeds)
-                    for row in rows:
-                        if row["generation"]:
-                            for name in ("nll", "tail_change", "head_change"):
-                                row[name] -= off[row["seed"]]
+                    rows = [_lowered(row, off[row.where.seed]) for row in rows if row.where.generation <= last]
                     wrong += false_word(diagnose(rows).policies[0].state, 1.0)
                 cells.append(f"{wrong / each:.1%}")
             yield f"| {noise:g} | {last} | " + " | ".join(cells) + " |"

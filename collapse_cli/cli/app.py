@@ -113,7 +113,8 @@ def run(
         terminal.line(console, f"note: {note}")
     results = runner.run_all(tree, runs_dir, named, console, jobs=jobs, dry_run=dry_run)
     if as_json:
-        print(json.dumps(results if tree.variants else results["runs"][0]))
+        said = results if tree.variants else results["runs"][0]
+        print(json.dumps(said, default=lambda row: row.record()))
         return
     for result in results["runs"]:
         (print_plan if dry_run else print_run)(console, result)
@@ -147,6 +148,7 @@ def evaluate(
     """
     from collapse_cli.config import nearest, parse_settings
     from collapse_cli.errors import InputError
+    from collapse_cli.findings.evaluation import disagreements
     from collapse_cli.process import quiet_libraries
     from collapse_cli.records.runs import made_by, names_of_runs
     from collapse_cli.run import evaluate as again
@@ -175,16 +177,16 @@ def evaluate(
         return
     with Progressing(console, 1) as bar:
         bar.started("eval", folder.name)
-        rows = again.evaluate_run(
+        evaluated = again.evaluate_run(
             folder, data, tree, lambda done, total: bar.progress("eval", folder.name, done, total, "models")
         )
     if as_json:
-        print(json.dumps(rows))
+        print(json.dumps([model.record() for model in evaluated]))
     else:
-        print_evaluation(console, rows, folder.name)
-    if wrong := again.disagreements(rows):
+        print_evaluation(console, evaluated, folder.name)
+    if wrong := disagreements(evaluated):
         console.print(
-            f"[red]of {how_many(len(rows), 'model')}, {len(wrong)} gave another perplexity than was logged[/]"
+            f"[red]of {how_many(len(evaluated), 'model')}, {len(wrong)} gave another perplexity than was logged[/]"
         )
         raise typer.Exit(1)
 

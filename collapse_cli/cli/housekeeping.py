@@ -104,7 +104,7 @@ def status(
     if as_json:
         done = {kind: {"done": entry[0], "planned": entry[1]} for kind, entry in stages.items()}
         state = {"status": record["status"], "at_work": working, "error": record.get("error")}
-        print(json.dumps({**state, "stages": done, "rows": rows}))
+        print(json.dumps({**state, "stages": done, "rows": [row.record() for row in rows]}))
         return
     console = terminal.console()
     started = f"started: {SAID[working]}{'' if working else GOES_ON}"

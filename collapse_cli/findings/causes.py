@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from collapse_cli.metrics.intervals import Interval, interval, over_seeds
+from collapse_cli.records.row import Row
 
 BASELINE, TOGETHER = "baseline", "all"  # names of variants; every other is a cause
 FIELD = "kl_truth"
@@ -65,7 +66,7 @@ class Causes:
         }
 
 
-def shares(rows: Mapping[str, Sequence[Mapping[str, Any]]], policy: str = "", field: str = FIELD) -> Causes | None:
+def shares(rows: Mapping[str, Sequence[Row]], policy: str = "", field: str = FIELD) -> Causes | None:
     """Each cause's share of the error at the last generation.
 
     Args:
@@ -80,7 +81,7 @@ def shares(rows: Mapping[str, Sequence[Mapping[str, Any]]], policy: str = "", fi
     causes = [name for name in rows if name not in (BASELINE, TOGETHER)]
     if BASELINE not in rows or not causes or not all(rows.values()):
         return None
-    policy = policy or str(rows[BASELINE][0]["policy"])
+    policy = policy or rows[BASELINE][0].where.policy
     found = {name: _by_seed(some, policy, field) for name, some in rows.items()}
     seeds = sorted(set.intersection(*(set(by_seed) for by_seed in found.values())))
     whole = [set(by_seed[seed]) for by_seed in found.values() for seed in seeds]
@@ -115,10 +116,10 @@ def shares(rows: Mapping[str, Sequence[Mapping[str, Any]]], policy: str = "", fi
     )
 
 
-def _by_seed(rows: Sequence[Mapping[str, Any]], policy: str, field: str) -> dict[int, dict[int, float]]:
+def _by_seed(rows: Sequence[Row], policy: str, field: str) -> dict[int, dict[int, float]]:
     """The measure by seed and generation, of the rows that have it."""
     found: dict[int, dict[int, float]] = {}
     for row in rows:
-        if row["policy"] == policy and row.get(field) is not None:
-            found.setdefault(int(row["seed"]), {})[int(row["generation"])] = float(row[field])
+        if row.where.policy == policy and (value := row.measure(field)) is not None:
+            found.setdefault(row.where.seed, {})[row.where.generation] = value
     return found

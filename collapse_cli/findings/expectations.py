@@ -11,18 +11,19 @@ from functools import partial
 from typing import Any, Literal
 
 from collapse_cli import families
-from collapse_cli.config.cell import AXES, SHORT, cells
+from collapse_cli.config.cell import SHORT, cells
 from collapse_cli.config.families import MixtureConfig
 from collapse_cli.findings import predictions
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import Interval, cut, logarithmic, normal, over_seeds
+from collapse_cli.records.fields import COORDINATES, finite
+from collapse_cli.records.row import Row
 
-Row = Mapping[str, Any]
 Tree = Mapping[str, Any]
+Coordinates = Mapping[str, Any]  # of a cell, by the names in `COORDINATES`
 ERRORS = 4.0  # standard errors over seeds that a mean may be off by chance
 MOST = 500  # entries that are looked at
 LARGEST = 100_000  # points of a grid, dimensions and generations up to which theory is asked; more is damage
-COORDINATES = ("rows", "real_rows", "synthetic_rows", "share", *AXES)
 NOT_YET, NO_PART, NO_THEORY = "not yet measured", "not part of this run", "no theory says it"
 
 
@@ -89,11 +90,11 @@ def judge(rows: Sequence[Row], tree: Tree) -> list[Judged]:
     for entry in entries[:MOST] if isinstance(entries, list | tuple) else []:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("what"), str) or not entry["what"]:
             continue
-        tolerance = number(entry.get("tolerance", 0.1))
-        wrong = entry.get("value") is not None and number(entry["value"]) is None
+        tolerance = finite(entry.get("tolerance", 0.1))
+        wrong = entry.get("value") is not None and finite(entry["value"]) is None
         odd = [entry.get("factor"), entry.get("within")]
         wrong = (
-            wrong or any(one is not None and (number(one) or 0.0) <= 0 for one in odd) or (number(odd[0]) or 2.0) <= 1
+            wrong or any(one is not None and (finite(one) or 0.0) <= 0 for one in odd) or (finite(odd[0]) or 2.0) <= 1
         )
         if tolerance is None or tolerance < 0 or wrong:
             continue
@@ -105,12 +106,12 @@ def judge(rows: Sequence[Row], tree: Tree) -> list[Judged]:
 
 def theory_at(tree: Tree, what: str, policy: str, generation: int) -> float | None:
     """What theory says of a field at a generation: `predictions.predict_loop`, where the configuration makes sense."""
-    return number(_asked("predict_loop", tree, what, policy, generation)[0]) if generation <= LARGEST else None
+    return finite(_asked("predict_loop", tree, what, policy, generation)[0]) if generation <= LARGEST else None
 
 
-def theory_of(tree: Tree, record: Row) -> float | None:
+def theory_of(tree: Tree, record: Coordinates) -> float | None:
     """What theory says of a cell's headline measure: `predictions.predict_cell`; `record` has the cell's coordinates."""
-    return number(_asked("predict_cell", tree, {name: record[name] for name in COORDINATES if name in record})[0])
+    return finite(_asked("predict_cell", tree, {name: record[name] for name in COORDINATES if name in record})[0])
 
 
 def law_of(tree: Tree, where: Mapping[str, float]) -> tuple[float | None, float | None]:
@@ -143,24 +144,17 @@ def family_of(tree: Tree) -> families.Description:
     return families.of(learner_of(tree))
 
 
-def number(value: object) -> float | None:
-    """A finite number, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
-        return None
-    return float(value)
-
-
 def mean_of(rows: Sequence[Row], what: str) -> tuple[Interval, float | None] | None:
     """Mean over rows, one a seed, with its interval and standard error; None where none has the field.
 
     Perplexities are means of log-perplexities; ends are cut at what the field cannot be. A single row's error is that over
     trials, where it has one.
     """
-    values = [value for row in rows if (value := number(row.get(what))) is not None]
+    values = [value for row in rows if (value := row.measure(what)) is not None]
     if not values:
         return None
     if len(values) == 1:
-        error = number(rows[0].get(f"{what}_se")) if len(rows) == 1 else None
+        error = rows[0].measure(f"{what}_se") if len(rows) == 1 else None
         error = None if error is None or error < 0 else error
         return cut(what, normal(values[0], error), values), error
     mean = over_seeds(what, values)
@@ -177,7 +171,7 @@ def planned_cells(tree: Tree) -> list[dict[str, Any]]:
     lists = [said for said in section.values() if isinstance(said, list | tuple)]
     if math.prod(max(1, len(said)) for said in lists) > LARGEST:
         return []
-    if any(number(value) is None or abs(value) > 1e12 for said in lists for value in said):
+    if any(finite(value) is None or abs(value) > 1e12 for said in lists for value in said):
         return []
     try:
         return [cell.record() for cell in cells(MixtureConfig.model_validate(section))]
@@ -185,42 +179,47 @@ def planned_cells(tree: Tree) -> list[dict[str, Any]]:
         return []
 
 
-def at_cell(said: Mapping[str, Any], record: Row) -> bool:
+def at_cell(said: Mapping[str, Any], record: Coordinates) -> bool:
     """Whether a row, or a cell's coordinates, are of the cell that an expectation names.
 
     A share is met where it is rounded to whole rows.
     """
     for name, value in said.items():
-        there, wanted = number(record.get(str(name))), number(value)
+        there, wanted = finite(record.get(str(name))), finite(value)
         if there is None or wanted is None:
             return False
-        room = 0.5 / max(number(record.get("rows")) or 1.0, 1.0) if name == "share" else 0.0
+        room = 0.5 / max(finite(record.get("rows")) or 1.0, 1.0) if name == "share" else 0.0
         if abs(there - wanted) > room * (1 + 1e-9) + 1e-9 * abs(wanted):
             return False
     return True
 
 
 def _loop(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree: Tree) -> Judged | None:
-    what, policy, generation = entry["what"], entry.get("policy") or "", number(entry.get("generation", 0))
+    what, policy, generation = entry["what"], entry.get("policy") or "", finite(entry.get("generation", 0))
     if generation is None or generation < 0 or not isinstance(policy, str):
         return None
     loop = tree.get("loop")
     planned = loop.get("policies") if isinstance(loop, Mapping) else None
     policies = [name for name in planned if isinstance(name, str)] if isinstance(planned, list | tuple) else []
-    policy = policy or next(iter(policies), "") or next((str(row.get("policy")) for row in rows), "")
+    policy = policy or next(iter(policies), "") or next((row.where.policy for row in rows), "")
     g = int(generation)
-    own = [row for row in rows if row.get("policy") == policy]
-    there = [row for row in own if row.get("generation") == g]
+    own = [row for row in rows if row.where.policy == policy]
+    there = [row for row in own if row.where.generation == g]
     having: dict[int, set[int]] = {}
     for row in own:
-        if what in row:
-            having.setdefault(row["generation"], set()).add(row["seed"])
+        if row.measure(what) is not None:
+            having.setdefault(row.where.generation, set()).add(row.where.seed)
     seeds = counted(having)
-    among = [row for row in there if what in row and (seeds is None or row["seed"] in seeds[1])]
+    among = [row for row in there if row.measure(what) is not None and (seeds is None or row.where.seed in seeds[1])]
     if seeds is not None and len(among) < len(seeds[1]):
         among = []  # some of the seeds that means are over lack it
-    last = number(loop.get("generations")) if isinstance(loop, Mapping) else None
-    awaited = policy in policies and last is not None and g <= last and (not there or any(what in row for row in there))
+    last = finite(loop.get("generations")) if isinstance(loop, Mapping) else None
+    awaited = (
+        policy in policies
+        and last is not None
+        and g <= last
+        and (not there or any(row.measure(what) is not None for row in there))
+    )
     theory = partial(theory_at, tree, what, policy, g)
     return _judged(entry, f"{policy}, generation {g}", tolerance, among, theory, NOT_YET if awaited else NO_PART, tree)
 
@@ -228,11 +227,11 @@ def _loop(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree:
 def _cell(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree: Tree) -> Judged:
     what, named = entry["what"], entry.get("cell")
     said = dict(named) if isinstance(named, Mapping) else {}
-    there = [row for row in rows if at_cell(said, row)]
-    records = [{name: row[name] for name in COORDINATES if name in row} for row in there]
+    there = [row for row in rows if at_cell(said, row.coordinates)]
+    records = [row.coordinates for row in there]
     ahead = [record for record in planned_cells(tree) if at_cell(said, record)]
     distinct = {tuple(record.items()): record for record in (*records, *ahead)}
-    where = ", ".join(f"{_short(str(name))}={value:g}" for name, value in said.items() if number(value) is not None)
+    where = ", ".join(f"{_short(str(name))}={value:g}" for name, value in said.items() if finite(value) is not None)
     where = where or "the only cell"
     if len(distinct) > 1:
         return _judged(
@@ -257,13 +256,13 @@ def _judged(
     without: str,
     tree: Tree,
 ) -> Judged:
-    published = number(entry.get("value"))
+    published = finite(entry.get("value"))
     value = theory() if published is None else published
     found = mean_of(rows, entry["what"])
     ours, error = found if found is not None else (None, None)
     kind: Literal["published", "theory"] = "theory" if published is None else "published"
     source, note = (str(entry.get(name) or "") for name in ("source", "note"))
-    more = {name: number(entry.get(name)) for name in ("factor", "within")}
+    more = {name: finite(entry.get(name)) for name in ("factor", "within")}
     made = Judged(entry["what"], where, value, kind, ours, error, tolerance, "not run", "", source, note, **more)
     if ours is None or value is None:
         return replace(made, why=without if ours is None else theory_trouble(tree) or NO_THEORY)
@@ -294,7 +293,7 @@ def _bounded(tree: Tree) -> bool:
     data = tree.get("data")
     sources = [data.get(name) for name in ("blobs", "regression")] if isinstance(data, Mapping) else []
     sizes = [source.get("dimensions", 1) for source in sources if isinstance(source, Mapping)]
-    return all(number(size) is not None and size <= LARGEST for size in sizes)
+    return all(finite(size) is not None and size <= LARGEST for size in sizes)
 
 
 def _error(values: Sequence[float]) -> float:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from collapse_cli.config.cell import AXES, SHORT
-from collapse_cli.findings.expectations import COORDINATES, mean_of, number
+from collapse_cli.findings.expectations import mean_of
 from collapse_cli.metrics.intervals import Interval
+from collapse_cli.records.fields import finite
+from collapse_cli.records.row import Row
 
-Row = Mapping[str, Any]
 Tree = Mapping[str, Any]
 WORDS = {
     **SHORT,
@@ -56,18 +57,24 @@ def points(rows: Sequence[Row], what: str, tree: Tree) -> list[Point]:
     """Cells that have the measure, in order of their first row."""
     section = tree.get("mixture")
     said = section.get("share") if isinstance(section, Mapping) else None
-    named = [share for one in said if (share := number(one)) is not None] if isinstance(said, list | tuple) else []
+    named = [share for one in said if (share := finite(one)) is not None] if isinstance(said, list | tuple) else []
     found: dict[tuple[tuple[str, float], ...], list[Row]] = {}
     for row in rows:
-        if number(row.get("rows")) is not None and number(row.get(what)) is not None:
-            place = tuple((name, value) for name in COORDINATES if (value := number(row.get(name))) is not None)
-            found.setdefault(place, []).append(row)
+        if row.measure("rows") is not None and row.measure(what) is not None:
+            found.setdefault(tuple(row.coordinates.items()), []).append(row)
     made = []
     for place, own in found.items():
         if (mean := mean_of(own, what)) is not None:
             record = dict(place)
             share = _nominal(record.get("share", 0.0), record["rows"], named)
-            made.append(Point(record, share, *mean, {row["seed"]: float(row[what]) for row in own}))
+            made.append(
+                Point(
+                    record,
+                    share,
+                    *mean,
+                    {row.where.seed: value for row in own if (value := row.measure(what)) is not None},
+                )
+            )
     return made
 
 

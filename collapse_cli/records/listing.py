@@ -9,6 +9,7 @@ from collapse_cli.errors import ConfigError
 from collapse_cli.records.at_work import at_work
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import names_of_runs
+from collapse_cli.where import Where
 
 MOST_NAMED = 4  # policies or seeds of a run that its line names; of more, how many there are
 
@@ -33,13 +34,13 @@ def facts_of(folder: Path, name: str) -> dict[str, Any]:
         return facts | {"error": str(error)}
     loop = config.loop
     if config.kind == "mixture":
-        done = len({(row["policy"], row["seed"]) for row in rows})
+        done = len({row.where for row in rows})
         planned = len(cells(config.mixture)) * len(loop.seeds)
     else:
-        there = {(row["policy"], row["seed"], row["generation"]) for row in rows}
-        wanted = [(policy.name, seed) for policy in loop.policies for seed in loop.seeds]
-        begun = {row["generation"] for row in rows if 0 <= row["generation"] <= loop.generations}
-        done = sum(all((*one, generation) in there for one in wanted) for generation in begun)
+        there = {row.where for row in rows}
+        lines = [(policy.name, seed) for policy in loop.policies for seed in loop.seeds]
+        begun = {row.where.generation for row in rows if 0 <= row.where.generation <= loop.generations}
+        done = sum(all(Where(*line, generation) in there for line in lines) for generation in begun)
         planned = loop.generations + 1
     return facts | {
         "kind": config.kind,

@@ -19,14 +19,16 @@ from collapse_cli.config import Experiment, load, nearest
 from collapse_cli.engine import sealed
 from collapse_cli.engine.stage import KEY
 from collapse_cli.errors import ConfigError, InputError
+from collapse_cli.records.fields import makes_sense
 from collapse_cli.records.made_with import git_state, hardware, versions
+from collapse_cli.records.row import Row
 from collapse_cli.records.runs import RULE_OF_NAMES, STORE, can_be_named, made_by, names_of_runs
+from collapse_cli.where import Where
 
 log = logging.getLogger(__name__)
 OF_A_RUN = ("run.json", "plan.json", "metrics.jsonl", "events.jsonl")
 HALF_WRITTEN = re.compile(r"\.(run\.json|plan\.json|metrics\.jsonl)\.[0-9a-f]{8}")  # left by a kill
-NEEDED: Set[str] = {"policy", "seed", "generation", "model_key", "warnings"}
-Where = tuple[str, int, int]  # policy, seed, generation
+NEEDED: Set[str] = {"model_key", "warnings"}  # of a row, besides what says of which model it is
 
 
 class RunFolder:
@@ -106,33 +108,43 @@ class RunFolder:
             raise ConfigError(f"{path} is damaged (it is not a plan); give the run's command again")
         return stages
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """The rows of `metrics.jsonl`, by seed, generation and the configuration's order of policies.
 
         A line torn by a kill is left out.
         """
-        rows, _ = self._lines()
+        rows, _ = self._whole_rows()
         # where stages are computed at the same time, whichever policy is measured first stands first in the file
-        names = (*self._policies(), *(row["policy"] for row in rows))
+        names = (*self._policies(), *(row.where.name for row in rows))
         order = {name: index for index, name in enumerate(dict.fromkeys(names))}
-        return sorted(rows, key=lambda row: (row["seed"], row["generation"], order[row["policy"]]))
+        return sorted(rows, key=lambda row: (row.where.seed, row.where.generation, order[row.where.name]))
 
     def damaged(self) -> int:
         """How many lines of `metrics.jsonl` are no rows, and are left out of `rows`."""
-        return self._lines()[1]
+        return self._whole_rows()[1]
 
-    def _lines(self, needed: Set[str] | None = None) -> tuple[list[dict[str, Any]], int]:
-        """The rows of `metrics.jsonl`, and how many lines are none.
+    def lines(self) -> tuple[list[Row], int, int]:
+        """All rows that say of which model they are, in the file's order, though they may lack what a row should have.
+
+        Returns:
+            The rows; how many lines are torn, or not what was written; how many are of no model.
 
         Raises:
-            ConfigError: when it cannot be read, or is something else than a file.
+            ConfigError: when the file cannot be read, or is something else than a file.
         """
         try:
-            found, damaged = sealed.of_file(self.path / "metrics.jsonl")
+            records, torn = sealed.of_file(self.path / "metrics.jsonl")
         except InputError as error:
             raise ConfigError(f"{error}; move it away and give the run's command again") from None
-        rows = _rows(found, needed or self._needed())
-        return rows, damaged + len(found) - len(rows)
+        rows = [row for record in records if (row := Row.of(record)) is not None]
+        return rows, torn, len(records) - len(rows)
+
+    def _whole_rows(self, needed: Set[str] | None = None) -> tuple[list[Row], int]:
+        """The rows that lack nothing, and how many lines are none of those."""
+        rows, torn, of_none = self.lines()
+        needed = needed or self._needed()
+        whole = [row for row in rows if _is_whole(row, needed)]
+        return whole, torn + of_none + len(rows) - len(whole)
 
     def _needed(self) -> Set[str]:
         """What a line must have to be a row."""
@@ -249,17 +261,19 @@ class RunFolder:
             }
             files.write_atomically(self.path / "run.json", sealed.sealed(record, allow_nan=True))
             file = self.path / "metrics.jsonl"
-            rows, damaged = self._lines(NEEDED | families.of(config.learner).needed)
+            rows, damaged = self._whole_rows(NEEDED | families.of(config.learner).needed)
             if damaged:
                 log.warning("%s: %d lines were torn or changed; what they said is written again", file, damaged)
-            times = Counter(map(_where, rows))  # what is there twice says two things perhaps: it is written again
-            once = [row for row in rows if times[_where(row)] == 1]
-            kept = [row for row in once if measured.get(_where(row)) == row.get("eval_keys", ())]
-            clean = "".join(map(sealed.line, kept))
+            times = Counter(
+                row.where for row in rows
+            )  # what is there twice says two things perhaps: it is written again
+            once = [row for row in rows if times[row.where] == 1]
+            kept = [row for row in once if measured.get(row.where) == row.eval_keys]
+            clean = "".join(sealed.line(row.fields) for row in kept)
             if clean.encode() != (file.read_bytes() if file.exists() else b""):
                 files.write_atomically(file, clean)
 
-    def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+    def add_rows(self, rows: Sequence[Row]) -> bool:
         """Append rows to `metrics.jsonl`, flushed, but those of generations that have theirs. False when all had.
 
         A row that is there and says something else, of other stages perhaps, is replaced, and that is said.
@@ -268,14 +282,14 @@ class RunFolder:
             return False
         with self.locked():
             self._look_again()
-            new = [row for row in rows if _where(row) not in self._there]
-            other = {_where(row): row for row in rows if self._there.get(_where(row), _said(row)) != _said(row)}
+            new = [row for row in rows if row.where not in self._there]
+            other = {row.where: row for row in rows if self._there.get(row.where, _digest(row)) != _digest(row)}
             if other:
                 file = self.path / "metrics.jsonl"
-                kept = [row for row in self._lines()[0] if _where(row) not in other]
-                files.write_atomically(file, "".join(map(sealed.line, [*kept, *other.values()])))
+                kept = [row for row in self._whole_rows()[0] if row.where not in other]
+                files.write_atomically(file, "".join(sealed.line(row.fields) for row in (*kept, *other.values())))
                 log.warning("%s: rows that differed from the store: %d; they are written again", file, len(other))
-            sealed.append(self.path / "metrics.jsonl", *new)
+            sealed.append(self.path / "metrics.jsonl", *(row.fields for row in new))
             return bool(new or other)
 
     def _look_again(self) -> None:
@@ -295,8 +309,9 @@ class RunFolder:
                 added = lines.read()
             whole = added[: added.rfind(b"\n") + 1]  # a line torn by a kill is looked at again
             self._read += len(whole)
-            found, _ = sealed.in_lines(whole)
-            self._there |= {_where(row): _said(row) for row in _rows(found, self._needed())}
+            records, _ = sealed.in_lines(whole)
+            rows, needed = [row for record in records if (row := Row.of(record)) is not None], self._needed()
+            self._there |= {row.where: _digest(row) for row in rows if _is_whole(row, needed)}
 
     def add_event(self, event: Mapping[str, Any]) -> None:
         with self.locked():
@@ -330,13 +345,9 @@ def all_runs(runs: Path) -> list[RunFolder]:
     return [RunFolder(runs, path.parent.name) for path in sorted(runs.glob("*/run.json")) if path.parent.name != STORE]
 
 
-def _where(row: Mapping[str, Any]) -> Where:
-    return row["policy"], row["seed"], row["generation"]
-
-
-def _said(row: Mapping[str, Any]) -> bytes:
-    """A digest of what a row says; its warnings depend on when it was written."""
-    plain = json.loads(json.dumps({name: value for name, value in row.items() if name != "warnings"}))
+def _digest(row: Row) -> bytes:
+    """Of what a row says; its warnings depend on when it was written."""
+    plain = json.loads(json.dumps({name: value for name, value in row.fields.items() if name != "warnings"}))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).digest()[:16]
 
 
@@ -347,21 +358,20 @@ def _is_planned(stage: Mapping[str, Any]) -> bool:
     return whole and all(isinstance(key, str) and KEY.fullmatch(key) for key in keys)
 
 
-def _rows(found: Sequence[dict[str, Any]], needed: Set[str]) -> list[dict[str, Any]]:
-    """Those that can be rows of a run; a policy's name is printed, so control characters in it are damage."""
-    rows = []
-    for row in found:
-        if not row.keys() >= needed:
-            continue
-        whole = all(type(row[name]) is int for name in ("seed", "generation"))
-        whole = whole and all(isinstance(row[name], str) for name in ("policy", "model_key"))
-        whole = whole and isinstance(row["warnings"], list) and all(isinstance(one, str) for one in row["warnings"])
-        if "perplexity" in needed:
-            numbers = (row["perplexity"], row.get("nll", 0.0), row["predicted_tokens"])
-            whole = whole and all(type(one) in (int, float) for one in numbers)
-        if whole and row["policy"].isprintable():
-            rows.append(row)
-    return rows
+def _is_whole(row: Row, needed: Set[str]) -> bool:
+    """Whether it has what a row of a run must have; a policy's name is printed, so control characters in it are damage."""
+    if (
+        not row.fields.keys() >= needed
+        or not row.where.name.isprintable()
+        or not isinstance(row.fields["model_key"], str)
+    ):
+        return False
+    if not makes_sense("warnings", row.fields["warnings"]):
+        return False
+    if "perplexity" not in needed:
+        return True
+    numbers = (row.fields["perplexity"], row.fields.get("nll", 0.0), row.fields["predicted_tokens"])
+    return all(type(number) in (int, float) for number in numbers)
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:

@@ -87,6 +87,6 @@ def _beyond_zero(one: Series, generation: int, decile: int, there: Interval | No
         return False
     if there.low is not None and there.high is not None:
         return there.low > 0 or there.high < 0
-    errors = [row.get("nll_change_by_decile_se") for row in one.at(generation) if row["seed"] in one.counted]
-    error = errors[0][decile] if len(errors) == 1 and errors[0] is not None else None
+    rows = [row for row in one.at(generation) if row.where.seed in one.counted]
+    error = rows[0].measure("nll_change_by_decile_se", decile) if len(rows) == 1 else None
     return error is not None and abs(there.mean) > 1.96 * error

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from collapse_cli.metrics.numbers import value
+from collapse_cli.records.fields import Histogram
 from collapse_cli.report.figures import EXPONENT, Figure, exponential, layout_of, log_ticks, rounded
-from collapse_cli.report.loading import Histogram, Series, pooled
+from collapse_cli.report.loading import Series, pooled
 
 
 def histograms(series: Sequence[Series]) -> list[Figure]:

@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from collapse_cli.records.fields import table
 from collapse_cli.report.figures import Figure
-from collapse_cli.report.loading import Series, table
+from collapse_cli.report.loading import Series
 from collapse_cli.report.text import LONGEST, escaped
 
 COLOURS, DASHES = 6, 6

@@ -94,7 +94,7 @@ def markdown(
             ]
             parts += [_table(head, rows)] if rows else []
     for one in texts:
-        there = [g for g in one.generations if any(row.get("top_8grams") for row in one.at(g))]
+        there = [g for g in one.generations if any(row.phrases for row in one.at(g))]
         if there:
             rows = [
                 [text, f"{count:,.0f}", "–" if held is None else f"{held:,.0f}"]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from collapse_cli.families import FAMILIES, SHARE, Headline, Measure, headline, headline_measure, measures_of
 from collapse_cli.findings.expectations import theory_at
 from collapse_cli.metrics.intervals import Interval
+from collapse_cli.records.fields import Images
 from collapse_cli.report.contents import Contents
 from collapse_cli.report.figures import (
     TINY,
@@ -23,7 +24,7 @@ from collapse_cli.report.figures import (
     numbers_of,
     rounded,
 )
-from collapse_cli.report.generated_images import Pictures, data_uri
+from collapse_cli.report.generated_images import data_uri, strip
 from collapse_cli.report.html_elements import cells, heading, how_to_read, plot
 from collapse_cli.report.loading import Series, thinned
 from collapse_cli.report.summaries import left_out
@@ -191,7 +192,7 @@ def pictures(contents: Contents) -> None:
             continue
         rows = []
         for g, images in strips.items():
-            width, height, grey = images.strip()
+            width, height, grey = strip(images)
             larger = max(2, round(PICTURE / images.height))  # small ones are blown up, their pixels to be seen
             said = f"{len(images.images)} images generated at generation {g}, {one.label}"
             rows.append(
@@ -209,9 +210,10 @@ def pictures(contents: Contents) -> None:
         contents.add("pictures", "What is generated", f'{reading}<div class="grid pairs">{"".join(parts)}</div>')
 
 
-def strips_of(one: Series) -> dict[int, Pictures]:
+def strips_of(one: Series) -> dict[int, Images]:
     """Generation -> pictures of the first seed; at most `STRIPS` generations."""
-    held = {row["generation"]: row["pictures"] for row in one.rows if row["seed"] == one.seeds[0] and "pictures" in row}
+    of_first = [row for row in one.rows if row.where.seed == one.seeds[0]]
+    held = {row.where.generation: images for row in of_first if (images := row.images) is not None}
     return {g: held[g] for g in thinned(sorted(held), STRIPS)}
 
 

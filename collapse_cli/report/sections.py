@@ -186,17 +186,16 @@ def grids(contents: Contents) -> None:
 def texts(contents: Contents) -> None:
     """The same prompts, continued by every generation."""
     title = "The same prompts, generation after generation"
-    found: dict[tuple[object, str], dict[int, dict[int, str]]] = {}
+    found: dict[tuple[str, str], dict[int, dict[int, str]]] = {}
     shown_seeds = set()
     for one in contents.texts:
         for g in one.generations:
-            row = next((row for row in one.at(g) if row.get("examples")), None)
-            if row is None or row["seed"] != one.seeds[0]:
+            row = next((row for row in one.at(g) if row.examples), None)
+            if row is None or row.where.seed != one.seeds[0]:
                 continue
-            shown_seeds.add(row["seed"])
-            for example in row["examples"][:16]:
-                where = (str(example["row"]), example["prompt"])
-                found.setdefault(where, {}).setdefault(g, {})[one.index] = example["text"]
+            shown_seeds.add(row.where.seed)
+            for example in row.examples[:16]:
+                found.setdefault((example.row, example.prompt), {}).setdefault(g, {})[one.index] = example.text
     if not found:
         contents.add("texts", title, "")
         return
@@ -236,7 +235,7 @@ def phrases(contents: Contents) -> None:
     parts: list[str] = []
     begun: set[int] = set()
     for one in contents.texts:
-        there = [g for g in one.generations if any(row.get("top_8grams") for row in one.at(g))]
+        there = [g for g in one.generations if any(row.phrases for row in one.at(g))]
         if there and there[0] == 0 and one.run_index in begun:
             there = [g for g in there if g > 0][-1:]  # the policies of a run share generation 0
         begun.add(one.run_index)
@@ -265,7 +264,7 @@ def phrases(contents: Contents) -> None:
         "Phrases shorter than eight tokens, and those that vary by a word.",
     )
     inside = f'{reading}<div class="grid pairs">{"".join(parts)}</div>' if parts else ""
-    if not parts and any("top_8grams" in row for one in contents.texts for row in one.rows):
+    if not parts and any(isinstance(row.fields.get("top_8grams"), list) for one in contents.texts for row in one.rows):
         inside = note("No eight tokens in a row occur twice in the samples of any generation.")
     contents.add("phrases", "The most frequent phrases", inside)
 
@@ -346,8 +345,8 @@ def _keys(run: Run) -> str:
     """Keys of models; those of a block of generations, or of cells, are one."""
     found: dict[tuple[str, int, str], list[int]] = {}
     for row in run.rows:
-        if "model_key" in row:
-            found.setdefault((row["policy"], row["seed"], row["model_key"]), []).append(row["generation"])
+        if row.model_key:
+            found.setdefault((row.where.name, row.where.seed, row.model_key), []).append(row.where.generation)
     rows = [
         [
             escaped(policy),

@@ -12,8 +12,10 @@ from collapse_cli.families import INSTRUMENTS, SHARE, headline, headline_measure
 from collapse_cli.findings.diagnosis import Diagnosis, diagnose_run, factors
 from collapse_cli.findings.expectations import judge, theory_at
 from collapse_cli.metrics.numbers import spread, value
+from collapse_cli.records.fields import finite, table
+from collapse_cli.records.row import Row
 from collapse_cli.report.figures import bounded, perplexities
-from collapse_cli.report.loading import Row, Run, Series, number, table
+from collapse_cli.report.loading import Run, Series
 from collapse_cli.report.text import LONGEST, one_line
 
 SHARES = {measure.name for measure in INSTRUMENTS if measure.unit == SHARE}
@@ -111,17 +113,17 @@ def left_out(series: Sequence[Series]) -> list[str]:
 
 def warned(runs: Sequence[Run]) -> list[tuple[Run, str, str, int]]:
     """Guard rails of all rows: (run, the worst wording, where, in how many rows); alike but for numbers is one."""
-    found: dict[tuple[int, str], list[tuple[str, Mapping[str, Any]]]] = {}
+    found: dict[tuple[int, str], list[tuple[str, Row]]] = {}
     for index, run in enumerate(runs):
         for row in run.rows:
-            for text in row.get("warnings", []):
+            for text in row.warnings:
                 pattern = re.sub(r"\d+(\.\d+)?", "#", text[:500])
                 found.setdefault((index, pattern), []).append((text, row))
     said = []
     for (index, _), rows in found.items():
         there: dict[str, set[int]] = {}
         for _, held in rows:
-            there.setdefault(held["policy"], set()).add(held["generation"])
+            there.setdefault(held.where.name, set()).add(held.where.generation)
         where = "; ".join(f"{one_line(name)}, {_generations(sorted(steps))}" for name, steps in there.items())
         said.append((runs[index], max((text for text, _ in rows), key=_first_number), where, len(rows)))
     return said
@@ -131,11 +133,11 @@ def most_frequent(rows: Sequence[Row]) -> list[tuple[str, float, float | None]]:
     """8-grams of a generation's seeds together: text, count, in how many samples; the ten most frequent."""
     found: dict[str, tuple[float, float | None]] = {}
     for row in rows:
-        for one in row.get("top_8grams") or []:
-            text = one["text"][:LONGEST]
+        for phrase in row.phrases:
+            text = phrase.text[:LONGEST]
             count, held = found.get(text, (0.0, 0.0))
-            both = held + one["samples"] if held is not None and one["samples"] is not None else None
-            found[text] = (count + one["count"], both)
+            both = held + phrase.samples if held is not None and phrase.samples is not None else None
+            found[text] = (count + phrase.count, both)
     ranked = sorted(found.items(), key=lambda item: -item[1][0])
     return [(text, count, held) for text, (count, held) in ranked[:10]]
 
@@ -170,7 +172,7 @@ def stages(run: Run) -> tuple[list[str], list[list[str]]]:
     cached: dict[str, int] = {}
     for event in run.events:
         kind = one_line(event.get("work") or event.get("kind", "?"), 30)  # one kind of stage may do several works
-        if event.get("event") == "finished" and number(event.get("seconds")) is not None:
+        if event.get("event") == "finished" and finite(event.get("seconds")) is not None:
             made.setdefault(kind, []).append(event)
         elif event.get("event") == "cached":
             cached[kind] = cached.get(kind, 0) + 1
@@ -178,12 +180,12 @@ def stages(run: Run) -> tuple[list[str], list[list[str]]]:
     total = 0.0
     for kind in dict.fromkeys([*made, *cached]):
         events = made.get(kind, [])
-        seconds = math.fsum(number(event["seconds"]) or 0.0 for event in events)
+        seconds = math.fsum(finite(event["seconds"]) or 0.0 for event in events)
         total += seconds
-        timed = [event for event in events if number(event.get("tokens"))]
-        tokens = math.fsum(number(event["tokens"]) or 0.0 for event in timed)
-        speed = tokens / max(math.fsum(number(event["seconds"]) or 0.0 for event in timed), 1e-9)
-        memory = max((number(event.get("peak_memory_mb")) or 0.0 for event in events), default=0.0)
+        timed = [event for event in events if finite(event.get("tokens"))]
+        tokens = math.fsum(finite(event["tokens"]) or 0.0 for event in timed)
+        speed = tokens / max(math.fsum(finite(event["seconds"]) or 0.0 for event in timed), 1e-9)
+        memory = max((finite(event.get("peak_memory_mb")) or 0.0 for event in events), default=0.0)
         rows.append(
             [
                 kind,
@@ -219,9 +221,9 @@ def provenance(run: Run) -> dict[str, str]:
         *(map(str, hardware["gpus"]) if isinstance(hardware.get("gpus"), list) else []),
     ]
     protocols = {
-        ", ".join(f"{name} {said}" for name, said in row["protocol"].items())
+        ", ".join(f"{name} {said}" for name, said in row.protocol.items())
         for row in run.rows
-        if isinstance(row.get("protocol"), dict)
+        if isinstance(row.fields.get("protocol"), dict)
     }
     said = {
         "command": " ".join(map(str, command)) if isinstance(command, list) else "not recorded",
@@ -250,7 +252,7 @@ def facts(run: Run) -> dict[str, str]:
     """A run in a few words, not yet escaped."""
     model, data = table(run.config.get("model")), table(run.config.get("data"))
     scratch = table(model.get("config")).get("model_type")
-    seeds = sorted({row["seed"] for row in run.rows})
+    seeds = sorted({row.where.seed for row in run.rows})
     said = _some(seeds)
     known = str(model.get("source") or (f"{scratch} from scratch" if scratch else "unknown"))
     return {
@@ -274,7 +276,7 @@ def floors(runs: Sequence[Run]) -> dict[int, float]:
     """By run, the entropy rate of its data where that is known, in nats per token."""
     found = {}
     for index, run in enumerate(runs):
-        rates = [row["entropy_rate"] for row in run.rows if "entropy_rate" in row]
+        rates = [rate for row in run.rows if (rate := row.measure("entropy_rate")) is not None]
         if rates:
             found[index] = rates[0]
     return found
@@ -286,7 +288,7 @@ def floored(runs: Sequence[Run]) -> list[str]:
         f"{run.name}: a token that the model gives no probability counts as {floor:g} ({run.learner}.{run.family.floor}); perplexity, losses "
         "and KL depend on that number, the share without probability does not"
         for run in runs
-        if run.family.floor and (floor := number(table(run.config.get(run.learner)).get(run.family.floor))) is not None
+        if run.family.floor and (floor := finite(table(run.config.get(run.learner)).get(run.family.floor))) is not None
     ]
 
 

@@ -35,7 +35,7 @@ def check_experiment(config: Experiment, folder: RunFolder) -> None:
         known = ", ".join(FAMILIES)
         raise InputError(f"there is no learner {config.learner!r}{nearest(config.learner, FAMILIES)}; known: {known}")
     family = FAMILIES[config.learner]
-    tracking.check(config)
+    tracking.check_installed(config)
     check_policies(config)
     if family.text:
         place_of_text(config.data.source)  # before the Hub is asked for anything

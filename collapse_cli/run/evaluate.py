@@ -1,7 +1,7 @@
 """`collapse eval`: measure again the models of a run, or any causal language model."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,13 @@ from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment.kinds import plan
 from collapse_cli.experiment.stages.base import ROWS
 from collapse_cli.experiment.stages.block import models_of
+from collapse_cli.findings.evaluation import Evaluated, value_of
 from collapse_cli.learners.family import State
+from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
 from collapse_cli.run import early_checks
 from collapse_cli.run.observers.computed import Computed
-
-MEASURE = "perplexity"
-AGREEMENT = 1e-4  # relative; a larger difference from what was logged is one
 
 
 def find_run(target: str, runs: Path) -> RunFolder | None:
@@ -74,15 +73,14 @@ def check(target: str, folder: RunFolder | None, data: str | None, settings: Map
         early_checks.check_text(config.data)
 
 
-def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any], tell: Any) -> list[dict[str, Any]]:
+def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any], tell: Any) -> list[Evaluated]:
     """Score every generation's model of a run again.
 
     Args:
         data: other text to score; None: the run's own test text, under which the result must agree with the log.
 
     Returns:
-        A row per generation: `logged` and `again` perplexity and their relative `difference` (None on other text or
-        under another protocol), the other measures, and `pruned` where the weights are gone.
+        Each generation's model, beside what was logged (nothing of other text, or under another protocol).
     """
     store = store_of(folder.runs)
     config = folder.config()
@@ -95,9 +93,8 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
             f"the run {folder.name!r} keeps no models: a mixture of {config.learner} is computed in memory; give the run's command "
             "with another --runs-dir to compute it again"
         )
-    logged = {(row["policy"], row["seed"], row["generation"]): row for row in folder.rows()}
-    models = {logged.get((one.where.name, one.where.seed, one.where.generation), {}).get("model_key", one.train.key)
-              for one in original.generations}  # fmt: skip
+    logged = {row.where: row for row in folder.rows()}
+    models = {logged[made.where].model_key if made.where in logged else made.train.key for made in original.generations}
     if not any(store.has(key) for key in models):
         if config.store.keep_models == "none" and any(store.has(key, whole=False) for key in models):
             raise InputError(f"the run {folder.name!r} keeps no models: store.keep_models = none")
@@ -118,32 +115,22 @@ def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
         encoded = _data(planned, store if same else store_at(temporary))
         own = store.get(texts[0].key).facts if store.sound(texts[0].key) else {}
-        found: dict[tuple[str, int | None], dict[str, Any] | None] = {}
-        rows = []
-        for done, (one, new) in enumerate(zip(original.generations, planned.generations, strict=True), 1):
-            old = logged.get((one.where.name, one.where.seed, one.where.generation))
-            key = old["model_key"] if old else one.train.key
-            where = (key, one.part)
-            if where not in found:
-                for used in (key, *(made.key for name, made in one.eval.inputs.items() if name == "first")):
-                    _check(
-                        store,
-                        used,
-                        f"what the model of {one.where.name}, seed {one.where.seed}, generation {one.where.generation} needs",
-                    )
-                found[where] = _again(store, key, one, new, encoded, own) if store.has(key) else None
-            again = found[where]
-            row = {"policy": one.where.name, "seed": one.where.seed, "generation": one.where.generation}
-            row |= {"model_key": key}
-            name = MEASURE if families.of(config.learner).text else "test_loss"
-            row |= {"measure": name, "logged": old.get(name) if old and same else None, "pruned": again is None}
-            row |= again or {}
-            row["difference"] = None
-            if again and old and same and name in old:
-                row["difference"] = abs(again[name] - old[name]) / (abs(old[name]) or 1.0)
-            rows.append(row)
+        again: dict[tuple[str, int | None], dict[str, Any] | None] = {}
+        name = "perplexity" if families.of(config.learner).text else "test_loss"
+        evaluated = []
+        for done, (made, new) in enumerate(zip(original.generations, planned.generations, strict=True), 1):
+            row = logged.get(made.where)
+            key = row.model_key if row else made.train.key
+            if (key, made.part) not in again:
+                for used in (key, *(stage.key for what, stage in made.eval.inputs.items() if what == "first")):
+                    at = f"{made.where.name}, seed {made.where.seed}, generation {made.where.generation}"
+                    _check(store, used, f"what the model of {at} needs")
+                again[key, made.part] = _again(store, key, made, new, encoded, own) if store.has(key) else None
+            measured = again[key, made.part]
+            now = None if measured is None else Row.at(made.where, measured)
+            evaluated.append(Evaluated(made.where, key, name, value_of(row, name) if row and same else None, now))
             tell(done, len(planned.generations))
-    return rows
+    return evaluated
 
 
 def _check(store: Store, key: str, what: str) -> None:
@@ -177,11 +164,6 @@ def evaluate_model(target: str, data: str | None, settings: Mapping[str, Any]) -
         facts = _score(Path(resolved.hints.model), first.params, text, text.facts, None)
     notes = list(dict.fromkeys([*resolved.notes, *load_text(**resolved.hints.text).notes, *text.facts["notes"]]))
     return {"model": target, "data": config.data.source, "notes": notes, **facts}
-
-
-def disagreements(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rows whose perplexity (or loss) is not what was logged."""
-    return [row for row in rows if row["difference"] is not None and not row["difference"] <= AGREEMENT]
 
 
 def _changed(config: Experiment, model: str | None, data: str | None, settings: Mapping[str, Any]) -> Experiment:

@@ -85,7 +85,7 @@ def _page_of_variants(folders: Sequence[RunFolder], page: Path) -> str | None:
 def run(
     config: Experiment, runs: Path, name: str, console: Console, *, jobs: int = 0, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Run an experiment, or only say what it would cost. Returns what `--json` prints.
+    """Run an experiment, or only say what it would cost. Returns what `--json` prints; its `rows` are of type `Row`.
 
     Args:
         jobs: how many stages to compute at the same time; 0: as many as pay.
@@ -113,8 +113,7 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
     check_disk(prepared, needed, folder.runs)
     missing = {stage.key for stage in needed}
     there = [stage for key, stage in planned.stages.items() if key not in missing and store.has(key)]
-    measured = {(made.where.name, made.where.seed, made.where.generation): [stage.key for stage in made.measured]
-                for made in planned.generations}  # fmt: skip
+    measured = {made.where: [stage.key for stage in made.measured] for made in planned.generations}
     with working(folder.path):
         folder.start(config, planned.record(), measured)
         store.tidy(planned.stages)

@@ -8,6 +8,7 @@ from rich.console import Console
 from collapse_cli.errors import how_many
 from collapse_cli.findings import expectations
 from collapse_cli.metrics import floored
+from collapse_cli.records.row import Row
 from collapse_cli.terminal.run_tables import (
     expectations_table,
     generations_table,
@@ -17,11 +18,10 @@ from collapse_cli.terminal.run_tables import (
 )
 from collapse_cli.terminal.text import Table, line, safe, short
 
-Row = Mapping[str, Any]
 Tree = Mapping[str, Any]
 
 
-def print_rows(console: Console, rows: Sequence[Mapping[str, Any]], tree: Mapping[str, Any]) -> None:
+def print_rows(console: Console, rows: Sequence[Row], tree: Tree) -> None:
     """The table of what was measured first, what it was measured by, and the rows' warnings."""
     family = expectations.family_of(tree)
     if expectations.is_mixture(tree):
@@ -91,18 +91,19 @@ def _ends(interval: Mapping[str, Any]) -> tuple[float, float | None, float | Non
     return interval["mean"], interval["low"], interval["high"]
 
 
-def row_warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def row_warnings(rows: Sequence[Row]) -> list[str]:
     """The warnings that rows of `metrics.jsonl` carry, each with where."""
     return [
-        f"{row['policy']}, seed {row['seed']}, generation {row['generation']}: {warning}"
+        f"{row.where.name}, seed {row.where.seed}, generation {row.where.generation}: {warning}"
         for row in rows
-        for warning in row["warnings"]
+        for warning in row.warnings
     ]
 
 
-def protocols(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def protocols(rows: Sequence[Row]) -> list[str]:
     """The protocols behind rows of `metrics.jsonl`, each in a line."""
-    return list(dict.fromkeys(protocol(row["protocol"], row["predicted_tokens"]) for row in rows if "protocol" in row))
+    behind = ((row.protocol, row.measure("predicted_tokens")) for row in rows if "protocol" in row.fields)
+    return list(dict.fromkeys(protocol(said, int(tokens or 0)) for said, tokens in behind))
 
 
 def protocol(said: Mapping[str, Any], predicted: int) -> str:

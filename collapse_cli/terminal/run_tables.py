@@ -15,10 +15,10 @@ from collapse_cli.findings.scaling import description
 from collapse_cli.metrics import numbers
 from collapse_cli.metrics.intervals import logarithmic
 from collapse_cli.metrics.numbers import spread, value
+from collapse_cli.records.row import Row
 from collapse_cli.terminal.text import Table, safe, short
 
 MOST_ROWS = 25  # generations of a table; of more, some
-Row = Mapping[str, Any]
 Tree = Mapping[str, Any]
 MOST_CELLS = 48
 MOST_COLUMNS = 6
@@ -28,10 +28,10 @@ SIGNS = {"inside": "[green]inside[/]", "outside": "[red]outside[/]", "not run": 
 def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
     """The first measure of a family by generation and policy: mean over seeds with its interval, and the theory's value."""
     measure = headline_of(tree)
-    policies = list(dict.fromkeys(row["policy"] for row in rows))
-    seeds = sorted({row["seed"] for row in rows})
+    policies = list(dict.fromkeys(row.where.policy for row in rows))
+    seeds = sorted({row.where.seed for row in rows})
     mean = "geometric mean" if logarithmic(measure.name) else "mean"
-    trials = any(row.get(f"{measure.name}_se") is not None for row in rows)
+    trials = any(row.measure(f"{measure.name}_se") is not None for row in rows)
     alone = "95% interval over its trials" if trials else "no interval"
     over = f"{mean} of {len(seeds)} seeds, 95% interval" if len(seeds) > 1 else f"seed {seeds[0]}: {alone}"
     table = Table(f"{measure.title} ({over})")
@@ -39,7 +39,7 @@ def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
     proved = [
         name
         for name in policies
-        if expectations.theory_at(tree, measure.name, name, rows[-1]["generation"]) is not None
+        if expectations.theory_at(tree, measure.name, name, rows[-1].where.generation) is not None
     ]
     beside = len(policies) + len(proved) <= 5  # else below, or a terminal is too narrow
     for name in policies:
@@ -48,8 +48,8 @@ def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
             table.add_column("theory", justify="right", style="dim")
     found: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
-        if expectations.number(row.get(measure.name)) is not None:
-            found.setdefault((row["policy"], row["generation"]), []).append(row)
+        if row.measure(measure.name) is not None:
+            found.setdefault((row.where.policy, row.where.generation), []).append(row)
     for generation in some(sorted({generation for _, generation in found})):
         cells = []
         for name in policies:
@@ -143,7 +143,7 @@ def expectations_table(rows: Sequence[Row], tree: Tree) -> Table | None:
     return table
 
 
-def perplexity_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+def perplexity_table(rows: Sequence[Row], title: str) -> Table:
     """Perplexity by generation and policy with the change from generation 0.
 
     Of several seeds the geometric mean with the 95% t interval of the mean logarithm, and the geometric mean of their
@@ -151,8 +151,8 @@ def perplexity_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """
     from collapse_cli.metrics.intervals import over_seeds
 
-    policies = list(dict.fromkeys(row["policy"] for row in rows))
-    seeds = sorted({row["seed"] for row in rows})
+    policies = list(dict.fromkeys(row.where.policy for row in rows))
+    seeds = sorted({row.where.seed for row in rows})
     said = f"seed {seeds[0]}; one seed: no interval"
     if len(seeds) > 1:
         said = f"seeds {', '.join(map(str, seeds))}: geometric means"
@@ -163,11 +163,13 @@ def perplexity_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     found: dict[tuple[str, int], dict[int, float]] = {}
     doubtful: set[tuple[str, int]] = set()
     for row in rows:
-        found.setdefault((row["policy"], row["generation"]), {})[row["seed"]] = row["perplexity"]
-        if row["warnings"]:
-            doubtful.add((row["policy"], row["generation"]))
+        where = row.where
+        if (perplexity := row.perplexity) is not None:
+            found.setdefault((where.policy, where.generation), {})[where.seed] = perplexity
+        if row.warnings:
+            doubtful.add((where.policy, where.generation))
     whole = {where: values for where, values in found.items() if len(values) == len(seeds)}
-    for generation in sorted({row["generation"] for row in rows}):
+    for generation in sorted({row.where.generation for row in rows}):
         cells = []
         for policy in policies:
             values, first = whole.get((policy, generation)), whole.get((policy, 0))

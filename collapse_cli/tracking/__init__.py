@@ -12,21 +12,22 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
 from collapse_cli.config import Experiment
 from collapse_cli.errors import ConfigError
-from collapse_cli.tracking.mirrored import About, Row
+from collapse_cli.records.row import Row
+from collapse_cli.tracking.mirrored import About
 from collapse_cli.tracking.to_mlflow import MLflow, store_uri
 from collapse_cli.tracking.to_tensorboard import TensorBoard
 from collapse_cli.tracking.to_wandb import WandB
+from collapse_cli.where import Where
 
 LOG = logging.getLogger("collapse_cli")
 NEEDS = {"mlflow": ["mlflow"], "tensorboard": ["tensorboard"], "wandb": ["wandb"]}  # modules that an extra brings
 NEEDS_SQL = ["sqlalchemy", "alembic"]  # brought by the extra, not by mlflow-skinny alone
-Where = tuple[str, int, int]  # policy, seed, generation
 
 
 class Mirror(Protocol):
@@ -71,10 +72,9 @@ class Mirrors:
 
     def add(self, row: Row) -> None:
         """Mirror a row of `metrics.jsonl`, just appended to it; one mirrored before is passed over."""
-        where = (str(row["policy"]), int(row["seed"]), int(row["generation"]))
-        if where in self._seen:
+        if row.where in self._seen:
             return
-        self._seen.add(where)
+        self._seen.add(row.where)
         for name, mirror in list(self._mirrors.items()):
             with self._dropping(name):
                 mirror.add(row)
@@ -129,7 +129,7 @@ class Mirrors:
             )
 
 
-def check(config: Experiment) -> None:
+def check_installed(config: Experiment) -> None:
     """Whether all trackers that are asked for are installed. To be asked before anything is computed; imports nothing.
 
     Raises:
@@ -154,7 +154,7 @@ def check(config: Experiment) -> None:
 
 
 def open_mirrors(
-    config: Experiment, folder: Path, name: str, record: Row, rows: Callable[[], Iterable[Row]] = tuple
+    config: Experiment, folder: Path, name: str, record: Mapping[str, Any], rows: Callable[[], Iterable[Row]] = tuple
 ) -> Mirrors:
     """The mirrors that `config.tracking` asks for, with the rows that the run has already.
 
@@ -164,9 +164,9 @@ def open_mirrors(
         rows: reads the rows of `metrics.jsonl`; asked now and at the end.
 
     Raises:
-        ConfigError: as `check`.
+        ConfigError: as `check_installed`.
     """
-    check(config)
+    check_installed(config)
     mirrors = Mirrors(rows)
     # A run made anew under an old name is another one; one that is resumed, or lies elsewhere now, is the same.
     identity = hashlib.sha256(f"{name}\n{record.get('created', '')}".encode()).hexdigest()[:16]

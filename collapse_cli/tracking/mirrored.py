@@ -2,18 +2,17 @@
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from collapse_cli.config import Experiment
+from collapse_cli.records.row import Row
 
 NO_METRICS = {"policy", "seed", "generation", "model_key", "model_dir", "protocol", "warnings", "sample_histogram"}
 LONGEST = 100  # entries of a list that is mirrored; a longer one is no set of curves that someone looks at
 MUTABLE = ("loop.generations", "loop.policies", "loop.seeds")  # what the same run may be given more of later
-Row = Mapping[str, Any]
 
 
 class About:
@@ -25,7 +24,7 @@ class About:
         folder: Path,
         name: str,
         identity: str,
-        record: Row,
+        record: Mapping[str, Any],
         rows: Callable[[], Iterable[Row]],
     ) -> None:
         self.config, self.folder, self.name, self.identity, self.rows = config, folder, name, identity, rows
@@ -38,7 +37,7 @@ class About:
 def metrics_of(row: Row) -> dict[str, float]:
     """The numbers of a row by name: a list's as `name/01`, `name/02` …, a mapping's as `name/key`; null is left out."""
     found: dict[str, float] = {}
-    for name, value in row.items():
+    for name, value in row.fields.items():
         if name in NO_METRICS:
             continue
         parts: Iterable[tuple[str, Any]] = [(clean(name), value)]
@@ -54,13 +53,11 @@ def metrics_of(row: Row) -> dict[str, float]:
 
 def histogram_of(row: Row) -> tuple[list[float], list[int]] | None:
     """Edges [bins + 1] and counts [bins] of a row's `sample_histogram`; None when it has none, or an empty one."""
-    histogram = row.get("sample_histogram")
-    if not isinstance(histogram, Mapping) or not histogram.get("counts"):
+    histogram = row.histogram
+    if histogram is None:
         return None
-    low, width, counts = float(histogram["low"]), float(histogram["width"]), [int(n) for n in histogram["counts"]]
-    if not (math.isfinite(low) and math.isfinite(width)):
-        return None
-    return [low + width * place for place in range(len(counts) + 1)], counts
+    counts = [int(count) for count in histogram.counts]
+    return [histogram.low + histogram.width * place for place in range(len(counts) + 1)], counts
 
 
 def clean(name: object) -> str:

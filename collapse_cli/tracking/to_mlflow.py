@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli.config import Experiment
-from collapse_cli.tracking.mirrored import About, Row, digest, metrics_of
+from collapse_cli.records.row import Row
+from collapse_cli.tracking.mirrored import About, digest, metrics_of
 
 BATCH = 100  # MLflow takes 100 parameters, or 1000 metrics, in one call
 PENDING = "-"
@@ -54,7 +55,7 @@ class MLflow:
     def add(self, row: Row) -> None:
         from mlflow.entities import Metric
 
-        where, generation, values = (row["policy"], str(row["seed"])), int(row["generation"]), metrics_of(row)
+        where, generation, values = (row.where.name, str(row.where.seed)), row.where.generation, metrics_of(row)
         run = self._run(*where)
         if self._done[where].get(generation) == digest(values):
             return
@@ -74,8 +75,8 @@ class MLflow:
         """The runs of MLflow that mirror this run already; what they hold must be what `metrics.jsonl` says."""
         truth: dict[tuple[str, str], dict[int, str]] = {}
         for row in self._about.rows():
-            hashes = truth.setdefault((str(row["policy"]), str(row["seed"])), {})
-            hashes[int(row["generation"])] = digest(metrics_of(row))
+            hashes = truth.setdefault((row.where.name, str(row.where.seed)), {})
+            hashes[row.where.generation] = digest(metrics_of(row))
         for run in self._search():
             tags = run.data.tags
             where = (tags.get("collapse.policy", ""), tags.get("collapse.seed", ""))

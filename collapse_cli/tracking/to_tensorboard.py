@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from collapse_cli.tracking.mirrored import About, Row, clean, histogram_of, metrics_of
+from collapse_cli.records.row import Row
+from collapse_cli.tracking.mirrored import About, clean, histogram_of, metrics_of
 
 
 class TensorBoard:
@@ -41,8 +42,8 @@ class TensorBoard:
                 bucket=[0, *counts],
             )
             values.append(Summary.Value(tag="sample_histogram", histo=histogram))
-        folder = self._root / clean(f"{row['policy']}-seed-{row['seed']}")
-        self._write(folder, Summary(value=values), int(row["generation"]))
+        folder = self._root / clean(f"{row.where.name}-seed-{row.where.seed}")
+        self._write(folder, Summary(value=values), row.where.generation)
 
     def close(self, status: str) -> None:
         for file in self._files.values():

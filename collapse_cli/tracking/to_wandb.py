@@ -5,7 +5,8 @@ import os
 import shutil
 from typing import Any
 
-from collapse_cli.tracking.mirrored import About, Row, histogram_of, metrics_of
+from collapse_cli.records.row import Row
+from collapse_cli.tracking.mirrored import About, histogram_of, metrics_of
 
 
 class WandB:
@@ -27,10 +28,10 @@ class WandB:
         self._runs: dict[tuple[str, int], Any] = {}
 
     def add(self, row: Row) -> None:
-        where = (str(row["policy"]), int(row["seed"]))
+        where = (row.where.name, row.where.seed)
         if where not in self._runs:
             self._runs[where] = self._begin(*where)
-        run, generation = self._runs[where], int(row["generation"])
+        run, generation = self._runs[where], row.where.generation
         there = list(run.summary.get("collapse_rows") or [])  # of a run online that was begun before
         if generation in there:
             return

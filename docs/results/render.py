@@ -5,9 +5,8 @@ Reads `metrics.jsonl` and `run.json` alone. The table goes to standard output.
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 
@@ -18,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from collapse_cli.findings.diagnosis import diagnose
 from collapse_cli.metrics.intervals import Interval, interval
 from collapse_cli.metrics.numbers import change, perplexity
+from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.terminal.run import protocols
 
@@ -25,11 +25,12 @@ COLOURS = ("#c0392b", "#d68910", "#1f618d", "#1e8449", "#6c3483")
 Series = dict[tuple[str, int], list[float]]
 
 
-def collect(rows: Sequence[Mapping[str, Any]]) -> Series:
+def collect(rows: Sequence[Row]) -> Series:
     """Perplexities by (policy, generation), one for each seed."""
     found: Series = {}
     for row in rows:
-        found.setdefault((row["policy"], row["generation"]), []).append(row["perplexity"])
+        if (value := row.perplexity) is not None:
+            found.setdefault((row.where.policy, row.where.generation), []).append(value)
     return found
 
 
@@ -38,7 +39,7 @@ def geometric(values: Sequence[float]) -> Interval:
     return interval([math.log(value) for value in values]).within(math.exp)
 
 
-def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], generations: int) -> str:
+def table(rows: Sequence[Row], names: Sequence[str], generations: int) -> str:
     """Perplexity by generation and policy and its change from generation 0: of several seeds geometric means.
 
     With them the 95% t interval of the mean logarithm: seeds differ by factors, and no end of it can be below 0.
@@ -100,8 +101,8 @@ def main() -> None:
     run = RunFolder(path.resolve().parent, path.resolve().name)
     rows = run.rows()
     names = list(map(str, run.config().loop.policies))
-    generations = max(row["generation"] for row in rows)
-    seeds = sorted({row["seed"] for row in rows})
+    generations = max(row.where.generation for row in rows)
+    seeds = sorted({row.where.seed for row in rows})
     print(table(rows, names, generations))
     print()
     said = f"geometric mean of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"

@@ -51,7 +51,7 @@ def rows_of(planned: Plan, store: FolderStore) -> dict[tuple[str, int, int], dic
     """The rows of metrics.jsonl as JSON has them, without what is no number."""
     found = {}
     for one in planned.generations:
-        row = json.loads(json.dumps(metrics_row(one, ReadOnce(store))))
+        row = json.loads(json.dumps(metrics_row(one, ReadOnce(store)).record()))
         found[one.where.policy, one.where.seed, one.where.generation] = {
             name: value for name, value in row.items() if name not in NOT_NUMBERS
         }
@@ -170,7 +170,7 @@ def test_thousands_of_generations_are_few_files(tmp_path: Path) -> None:
     files = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
     assert len(planned.generations) == 2 * 2051
     assert len(files) < 200
-    last = metrics_row(planned.generations[-1], ReadOnce(store))
+    last = metrics_row(planned.generations[-1], ReadOnce(store)).record()
     assert (last["policy"], last["generation"], last["train_rows"]) == ("accumulate", 2050, 30 * 2051)
     assert 0.3 < last["variance"] < 2
 
@@ -183,7 +183,7 @@ def test_models_of_a_block_can_be_read_again(tmp_path: Path) -> None:
     middle = planned.generations[5]
     assert sorted(block.models_of(store.get(middle.train.key))) == [4, 5, 6]
     variances = np.diagonal(models[7]["covariance"], axis1=1, axis2=2)
-    assert np.isclose(variances.mean(), metrics_row(last, ReadOnce(store))["variance"])
+    assert np.isclose(variances.mean(), metrics_row(last, ReadOnce(store)).record()["variance"])
 
 
 def test_large_models_are_not_kept_for_every_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,7 @@ def test_synthetic_rows_stand_where_real_ones_would_otherwise(digits: tuple[Plan
 
 def test_rows_say_the_cell_and_what_was_measured(digits: tuple[Plan, FolderStore, list[str]]) -> None:
     planned, store, _ = digits
-    rows = [metrics_row(one, ReadOnce(store)) for one in planned.generations]
+    rows = [metrics_row(one, ReadOnce(store)).record() for one in planned.generations]
     row = next(row for row in rows if row["policy"] == "n=60 p2=0.25 g=30 m=16" and row["seed"] == 1)
     assert {name: row[name] for name in ("rows", "real_rows", "synthetic_rows", "share", "size", "generation")} == {
         "rows": 60,
@@ -192,7 +192,7 @@ def test_rows_say_the_cell_and_what_was_measured(digits: tuple[Plan, FolderStore
 def test_killed_anywhere_the_chain_does_what_is_missing_and_ends_the_same(
     digits: tuple[Plan, FolderStore, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = [metrics_row(one, ReadOnce(digits[1])) for one in digits[0].generations]
+    expected = [metrics_row(one, ReadOnce(digits[1])).record() for one in digits[0].generations]
     publish = FolderStore.publish
     left = [0]
 
@@ -215,7 +215,7 @@ def test_killed_anywhere_the_chain_does_what_is_missing_and_ends_the_same(
             continue
         computed += done
     assert len(computed) == len(digits[2]) - 1 - 3 - 10 - 20
-    found = [metrics_row(one, ReadOnce(store)) for one in planned.generations]
+    found = [metrics_row(one, ReadOnce(store)).record() for one in planned.generations]
     assert [{**row, "seconds": 0} for row in found] == [{**row, "seconds": 0} for row in expected]
 
 
@@ -226,12 +226,12 @@ def test_cells_in_memory_make_few_stages(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(mixture, "TOGETHER", 3)
     planned, store, _ = run(REGRESSION, tmp_path / "store")
     assert [stage.kind for stage in planned.stages.values()] == ["block"] * 3 * 2
-    rows = [metrics_row(one, ReadOnce(store)) for one in planned.generations]
+    rows = [metrics_row(one, ReadOnce(store)).record() for one in planned.generations]
     assert [(row["policy"], row["seed"]) for row in rows[:4]] == [
         (cell.label, 0) for cell in grid(**REGRESSION["mixture"])
     ]
     alone, _, _ = run({**REGRESSION, "mixture": {"rows": [40], "share": [0.5], "quality": [0.5]}}, tmp_path / "alone")
-    again = metrics_row(alone.generations[0], ReadOnce(FolderStore(tmp_path / "alone")))
+    again = metrics_row(alone.generations[0], ReadOnce(FolderStore(tmp_path / "alone"))).record()
     assert again["error"] == rows[3]["error"], "a cell is what it is, whichever others are computed beside it"
 
 
@@ -253,7 +253,7 @@ def test_a_killed_stage_of_cells_goes_on_from_its_checkpoint(tmp_path: Path, mon
     planned, store, _ = run(REGRESSION, tmp_path / "killed" / "store")
     assert calls[0] == 1 + 4 * 3, "cells that were done are not done again"
     for one, other in zip(planned.generations, whole.generations, strict=True):
-        first, second = metrics_row(one, ReadOnce(store)), metrics_row(other, ReadOnce(place))
+        first, second = metrics_row(one, ReadOnce(store)).record(), metrics_row(other, ReadOnce(place)).record()
         assert {**first, "seconds": 0} == {**second, "seconds": 0}
 
 

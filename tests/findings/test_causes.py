@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.rows import changed, row_of
 
 from collapse_cli.findings.causes import Causes, shares
+from collapse_cli.records.row import Row
 
-Rows = dict[str, list[dict[str, Any]]]
+Rows = dict[str, list[Row]]
 
 
 def made(last: int = 3, seeds: tuple[int, ...] = (0, 1, 2), noise: float = 0.0, **added: float) -> Rows:
@@ -17,12 +19,9 @@ def made(last: int = 3, seeds: tuple[int, ...] = (0, 1, 2), noise: float = 0.0, 
     rows: Rows = {}
     for name, extra in {"baseline": 0.0, **added}.items():
         rows[name] = [
-            {
-                "policy": "keep-0",
-                "seed": seed,
-                "generation": g,
-                "kl_truth": 0.1 + 0.05 * seed + (0.01 + extra) * g / last + float(draw.normal(0, noise)),
-            }
+            row_of(
+                "keep-0", seed, g, kl_truth=0.1 + 0.05 * seed + (0.01 + extra) * g / last + float(draw.normal(0, noise))
+            )
             for seed in seeds
             for g in range(last + 1)
         ]
@@ -88,7 +87,7 @@ def test_one_seed_has_no_interval() -> None:
 
 def test_only_what_all_variants_have_counts() -> None:
     rows = made(last=4, statistical=0.4, expressivity=0.4)
-    rows["expressivity"] = [row for row in rows["expressivity"] if row["generation"] < 3 and row["seed"] != 1]
+    rows["expressivity"] = [row for row in rows["expressivity"] if row.where.generation < 3 and row.where.seed != 1]
     found = known(rows)
     assert (found.generation, found.seeds) == (2, (0, 2))
     excess = found.variants["statistical"].excess
@@ -99,7 +98,9 @@ def test_only_what_all_variants_have_counts() -> None:
 def test_another_policy_has_shares_of_its_own() -> None:
     rows = made(statistical=0.1, expressivity=0.3)
     for name, some in made(statistical=0.3, expressivity=0.1).items():
-        rows[name] += [{**row, "policy": "keep-50"} for row in some]
+        rows[name] += [
+            row_of("keep-50", row.where.seed, row.where.generation, kl_truth=row.measure("kl_truth")) for row in some
+        ]
     for policy, share in (("", 0.25), ("keep-0", 0.25), ("keep-50", 0.75)):
         found = known(rows, policy=policy).variants["statistical"].share
         assert found is not None
@@ -119,8 +120,8 @@ def test_causes_that_add_nothing_have_no_shares() -> None:
         made(),
         {name: rows for name, rows in made(statistical=0.1).items() if name != "baseline"},
         {**made(statistical=0.1), "expressivity": []},
-        {name: [row for row in rows if row["generation"] == 0] for name, rows in made(statistical=0.1).items()},
-        {name: [{**row, "kl_truth": None} for row in rows] for name, rows in made(statistical=0.1).items()},
+        {name: [row for row in rows if row.where.generation == 0] for name, rows in made(statistical=0.1).items()},
+        {name: [changed(row, kl_truth=None) for row in rows] for name, rows in made(statistical=0.1).items()},
         {**made(statistical=0.1), "expressivity": made(seeds=(5,))["baseline"]},
     ],
     ids=["nothing", "no cause", "no baseline", "no rows", "one generation", "no truth", "no common seed"],

@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 from support.instrumented import write_run
+from support.rows import row_of
 
 from collapse_cli.errors import ConfigError
 from collapse_cli.findings.compare import Comparison, compare
 from collapse_cli.metrics.intervals import Interval, over_seeds
 from collapse_cli.metrics.numbers import with_factor, with_interval
+from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.terminal.comparison import of_text, print_comparison
 from collapse_cli.terminal.run import row_warnings
@@ -39,7 +41,11 @@ def shown(*found: Table, width: int = 80) -> str:
 
 
 def nll(run: RunFolder, policy: str, generation: int) -> dict[int, float]:
-    return {row["seed"]: row["nll"] for row in run.rows() if (row["policy"], row["generation"]) == (policy, generation)}
+    return {
+        row.where.seed: row.nll
+        for row in run.rows()
+        if (row.where.policy, row.where.generation) == (policy, generation)
+    }
 
 
 # --- what is compared -------------------------------------------------------------------------------------------------
@@ -78,14 +84,14 @@ def test_the_same_policy_in_two_runs_is_compared_over_their_common_seeds(tmp_pat
 def test_entries_hold_perplexities_ratio_instruments_and_calls(tmp_path: Path) -> None:
     run = made(tmp_path, "a")
     entry = compare([run]).entries[0]
-    rows = [row for row in run.rows() if row["policy"] == "keep-0" and row["generation"] == 5]
-    expected = math.exp(sum(row["nll"] for row in rows) / 3)
+    rows = [row for row in run.rows() if row.where.policy == "keep-0" and row.where.generation == 5]
+    expected = math.exp(sum(row.nll for row in rows) / 3)
     assert (entry.run, entry.policy, entry.seeds) == ("a", "keep-0", SEEDS)
     assert entry.now.mean == pytest.approx(expected)
     assert entry.ratio == entry.diagnosis.ratio, "the last generation: as in the verdict"
     first, now = entry.instruments["mauve"]
     assert first is not None
-    assert now.mean == pytest.approx(sum(row["mauve"] for row in rows) / 3)
+    assert now.mean == pytest.approx(sum(row.measure("mauve") for row in rows) / 3)
     assert first.mean > now.mean
     assert entry.instruments["tail_change"][0] is None, "generation 0 is not compared with itself"
     assert entry.diagnosis.calls["early"].generation == 1
@@ -221,9 +227,8 @@ def test_a_pair_that_is_not_told_apart_says_so(tmp_path: Path) -> None:
     assert "one seed: none" in one
 
 
-def row(policy: str, seed: int, generation: int, perplexity: float, *warnings: str) -> dict[str, Any]:
-    where = {"policy": policy, "seed": seed, "generation": generation}
-    return where | {"perplexity": perplexity, "nll": math.log(perplexity), "warnings": list(warnings)}
+def row(policy: str, seed: int, generation: int, perplexity: float, *warnings: str) -> Row:
+    return row_of(policy, seed, generation, perplexity=perplexity, nll=math.log(perplexity), warnings=list(warnings))
 
 
 def test_a_table_over_seeds_shows_geometric_means_with_intervals_on_the_log_scale() -> None:

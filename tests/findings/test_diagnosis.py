@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from support import nature
 from support.instrumented import write_run
+from support.rows import changed, row_of
 
 from collapse_cli.findings.diagnosis import Diagnosis, diagnose, factor, factors, rules
 from collapse_cli.findings.diagnosis.rules import ENTROPY_SHARE, MARGIN, VARIANCE_SHARE, Call
 from collapse_cli.metrics.intervals import Interval, t_quantile
+from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 
 QUICK = {  # log-perplexities in proportion to the table of the README's run
@@ -21,15 +23,15 @@ QUICK = {  # log-perplexities in proportion to the table of the README's run
 }
 
 
-def row(generation: int, *, seed: int = 0, policy: str = "keep-0", nll: float = 4.0, **fields: Any) -> dict[str, Any]:
-    return {"policy": policy, "seed": seed, "generation": generation, "nll": nll, **fields}
+def row(generation: int, *, seed: int = 0, policy: str = "keep-0", nll: float = 4.0, **fields: Any) -> Row:
+    return row_of(policy, seed, generation, nll=nll, **fields)
 
 
 def losses(tail: float, head: float, error: float | None = 0.001) -> dict[str, Any]:
     return {"tail_change": tail, "tail_change_se": error, "head_change": head, "head_change_se": error}
 
 
-def calls(rows: list[dict[str, Any]]) -> dict[str, Call]:
+def calls(rows: list[Row]) -> dict[str, Call]:
     return dict(diagnose(rows).policies[0].calls)
 
 
@@ -119,9 +121,7 @@ def test_null_and_missing_fields_are_not_measured() -> None:
     assert calls([row(0)])["late"].text == "late collapse was not measured: generation 0 is all there is"
 
 
-def made(
-    random: np.random.Generator, *, seeds: int, training: float, shared: bool, tail: float
-) -> list[dict[str, Any]]:
+def made(random: np.random.Generator, *, seeds: int, training: float, shared: bool, tail: float) -> list[Row]:
     """Ten generations in which every model is off by the chance of its training, and nothing else changes but `tail`."""
     rows = []
     for seed in range(seeds):
@@ -219,7 +219,7 @@ def test_samples_all_of_one_token_are_no_error() -> None:
 # --- verdicts ---------------------------------------------------------------------------------------------------------
 
 
-def quick() -> list[dict[str, Any]]:
+def quick() -> list[Row]:
     return [
         row(step, seed=seed, policy=policy, nll=math.log(values[step]))
         for policy, seeds in QUICK.items()
@@ -246,7 +246,7 @@ def test_a_verdict_over_seeds() -> None:
 
 
 def test_a_verdict_on_one_seed_says_so() -> None:
-    found = diagnose([entry for entry in quick() if entry["seed"] == 0])
+    found = diagnose([entry for entry in quick() if entry.where.seed == 0])
     assert found.verdict == (
         "By generation 2, one seed and so without an interval: keep-0 collapses (whether it still rises is not "
         "shown), perplexity ×15.9; keep-20 cannot be judged from one seed, perplexity +8%; early and late collapse were not measured."
@@ -262,7 +262,12 @@ def test_a_verdict_of_a_run_with_instruments(tmp_path: Path) -> None:
     write_run(tmp_path, "made", seeds=(0, 1, 2), generations=9, policies=("keep-0", "keep-10", "keep-100"))
     folder = RunFolder(tmp_path, "made")
     loop = folder.config().loop
-    found = diagnose(folder.rows(), generations=loop.generations, policies=loop.policies, seeds=loop.seeds)
+    found = diagnose(
+        folder.rows(),
+        generations=loop.generations,
+        policies=[policy.name for policy in loop.policies],
+        seeds=loop.seeds,
+    )
     assert found.verdict == (
         "By generation 9, over 3 seeds: keep-0 collapses and still rises, perplexity ×3.86 (95% interval ×3.81 to ×3.91), "
         "with early collapse from generation 1, general loss from generation 4 and late collapse from generation 8; "
@@ -275,7 +280,9 @@ def test_a_verdict_of_a_run_with_instruments(tmp_path: Path) -> None:
 
 def test_a_run_that_is_not_finished() -> None:
     """Seed 0 has come to generation 2, seed 1 to 0: what is compared is seed 0."""
-    rows = [entry for entry in quick() if entry["seed"] == 0 or (entry["seed"] == 1 and entry["generation"] == 0)]
+    rows = [
+        entry for entry in quick() if entry.where.seed == 0 or (entry.where.seed == 1 and entry.where.generation == 0)
+    ]
     found = diagnose(rows, generations=9, policies=("keep-0", "keep-20", "keep-5"), seeds=(0, 1))
     assert found.verdict.startswith(
         "So far, by generation 2 of 9, one seed and so without an interval: keep-0 collapses (whether"
@@ -290,14 +297,16 @@ def test_a_run_that_is_not_finished() -> None:
 def test_seeds_that_are_one_generation_apart_are_looked_at_together() -> None:
     """Two seeds at generation 1 are more than one at generation 2 (and as many seed-generations: 2 and 2 would tie)."""
     rows = [
-        entry for entry in quick() if entry["policy"] == "keep-0" and not (entry["seed"] and entry["generation"] > 1)
+        entry
+        for entry in quick()
+        if entry.where.policy == "keep-0" and not (entry.where.seed and entry.where.generation > 1)
     ]
     found = diagnose(rows).policies[0]
     assert (found.last, found.seeds) == (1, (0, 1, 2))
 
 
 def test_policies_that_have_come_to_different_generations() -> None:
-    rows = [entry for entry in quick() if entry["policy"] == "keep-0" or entry["generation"] < 2]
+    rows = [entry for entry in quick() if entry.where.policy == "keep-0" or entry.where.generation < 2]
     rows += [row(0, policy="keep-50", nll=4.0)]
     assert diagnose(rows).verdict == (
         "keep-0 collapses (whether it still rises is not shown) by generation 2, over 3 seeds, perplexity ×19.3 (95% "
@@ -337,7 +346,7 @@ def test_the_word_for_a_policy_comes_from_the_ends_of_its_interval(ends: tuple[f
     assert found.state == state
 
 
-def seeded(*values: float, generations: int = 9, **fields: Any) -> list[dict[str, Any]]:
+def seeded(*values: float, generations: int = 9, **fields: Any) -> list[Row]:
     """Seeds whose log-perplexity grows by these in all, straight."""
     return [
         row(step, seed=seed, nll=4 + value * step / generations, **(fields if step else {}))
@@ -367,10 +376,10 @@ def test_one_seed_s_word_does_not_flip_on_its_noise(ratio: float, state: str) ->
 def test_no_sentence_says_two_things_at_once(seeds: int, ratio: float, lost: tuple[float, float]) -> None:
     """Once "holds … with general loss" stood in one sentence."""
     rows = seeded(*(math.log(ratio) + 0.001 * seed for seed in range(seeds)), **losses(*lost))
-    for entry in rows:  # seeds that agree exactly have no interval wider than a point
-        if "tail_change" in entry:
-            entry["tail_change"] += 1e-4 * entry["seed"]
-            entry["head_change"] += 1e-4 * entry["seed"]
+    for at, entry in enumerate(rows):  # seeds that agree exactly have no interval wider than a point
+        shift = 1e-4 * entry.where.seed
+        changes = {name: entry.measure(name) for name in ("tail_change", "head_change")}
+        rows[at] = changed(entry, **{name: value + shift for name, value in changes.items() if value is not None})
     found = diagnose(rows)
     called = any(call.called for call in found.policies[0].calls.values())
     assert called == any(change > 0 for change in lost)

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from support.rows import cell_of, row_of, without
 
 from collapse_cli.config import load
 from collapse_cli.findings import expectations
 from collapse_cli.findings.expectations import NO_PART, NO_THEORY, NOT_YET, judge, planned_cells, theory_trouble
+from collapse_cli.records.row import Row
 
 
 def loop_tree(*expect: dict[str, Any], learner: str = "gaussian", **loop: Any) -> dict[str, Any]:
@@ -27,17 +29,17 @@ def mixture_tree(*expect: dict[str, Any], **mixture: Any) -> dict[str, Any]:
     return load(tree, "here").model_dump(mode="json")
 
 
-def rows_of(values: dict[int, list[float]], policy: str = "keep-0", name: str = "variance") -> list[dict[str, Any]]:
+def rows_of(values: dict[int, list[float]], policy: str = "keep-0", name: str = "variance") -> list[Row]:
     return [
-        {"policy": policy, "seed": seed, "generation": generation, name: value}
+        row_of(policy, seed, generation, **{name: value})
         for generation, found in values.items()
         for seed, value in enumerate(found)
     ]
 
 
-def cell_rows(tree: dict[str, Any], error: Any, seeds: int = 3) -> list[dict[str, Any]]:
+def cell_rows(tree: dict[str, Any], error: Any, seeds: int = 3) -> list[Row]:
     return [
-        {"policy": str(record), "seed": seed, "generation": 0, **record, "error": error(record, seed)}
+        cell_of(str(record), seed, **record, error=error(record, seed))
         for record in planned_cells(tree)
         for seed in range(seeds)
     ]
@@ -79,14 +81,13 @@ def test_chance_is_allowed_four_standard_errors_over_seeds() -> None:
 
 
 def test_one_seed_of_many_trials_has_the_error_over_trials() -> None:
-    rows = [{"policy": "keep-0", "seed": 0, "generation": 0, "variance": 0.9, "variance_se": 0.03}]
+    rows = [row_of("keep-0", 0, 0, variance=0.9, variance_se=0.03)]
     (one,) = judge(rows, loop_tree({"what": "variance", "value": 1.0, "tolerance": 0.01}))
     assert one.verdict == "inside"
     assert one.error == 0.03
     assert one.ours is not None
     assert one.ours.high == pytest.approx(0.9 + 1.96 * 0.03, abs=1e-3)
-    del rows[0]["variance_se"]
-    (one,) = judge(rows, loop_tree({"what": "variance", "value": 1.0, "tolerance": 0.01}))
+    (one,) = judge([without(rows[0], "variance_se")], loop_tree({"what": "variance", "value": 1.0, "tolerance": 0.01}))
     assert (one.verdict, one.error) == ("outside", None)
 
 

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from scipy import stats
 from support.mixed import FAMILIES, cell_error, families_rows, mixture_rows, ridge, tree_of, write
+from support.rows import cell_of, changed
 
 from collapse_cli.findings import expectations
 from collapse_cli.findings.compare import compare
 from collapse_cli.findings.diagnosis.headline import family_verdict
 from collapse_cli.findings.diagnosis.mixtures import mixture_verdict
 from collapse_cli.findings.grid import axes_of, points
+from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.terminal.run_tables import generations_table
 
@@ -31,7 +33,7 @@ def no_theory(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def exactly(value: float) -> Any:
-    return lambda row, random: {"variance": value ** row["generation"], "error": value ** row["generation"]}
+    return lambda row, random: {"variance": value**row.where.generation, "error": value**row.where.generation}
 
 
 def test_a_family_is_told_by_its_headline_measure(no_theory: ModuleType) -> None:
@@ -48,7 +50,7 @@ def test_a_family_is_told_by_its_headline_measure(no_theory: ModuleType) -> None
 
 def test_one_seed_of_many_trials_has_the_interval_over_trials() -> None:
     tree = tree_of("gaussian", loop={**LOOP, "seeds": [0], "policies": ["keep-0"]})
-    rows = [row | {"variance_se": 0.01} for row in families_rows(tree, exactly(0.5))]
+    rows = [changed(row, variance_se=0.01) for row in families_rows(tree, exactly(0.5))]
     assert family_verdict(rows, tree).endswith(
         "one seed (95% intervals over its trials): keep-0 1.00 → 0.0625 (0.0429 to 0.0821)."
     )
@@ -80,13 +82,15 @@ def mixture(learner: str = "ridge", **mixture: Any) -> dict[str, Any]:
     return tree_of(learner, kind="mixture", mixture=mixture, loop={"seeds": [0, 1, 2]})
 
 
-def exact(row: Any, random: Any) -> dict[str, float]:
-    return {"error": cell_error(row)}
+def exact(row: Row, random: Any) -> dict[str, float]:
+    return {"error": cell_error(row.coordinates)}
 
 
 def test_the_verdict_on_a_mixture_names_the_smallest_share_that_hurts() -> None:
     tree = mixture(rows=[1000, 32000], share=[0.0, 0.001, 0.1, 0.5])
-    rows = mixture_rows(tree, lambda row, random: {"error": cell_error(row) * float(np.exp(0.01 * random.normal()))})
+    rows = mixture_rows(
+        tree, lambda row, random: {"error": cell_error(row.coordinates) * float(np.exp(0.01 * random.normal()))}
+    )
     said = mixture_verdict(rows, tree)
     alone, mixed = (cell_error({"rows": 32000, "share": share}) for share in (0.0, 0.1))
     assert said.startswith("At n = 32,000, error with p2 = 0.1 is 0.0")
@@ -99,14 +103,20 @@ def test_the_verdict_on_a_mixture_names_the_smallest_share_that_hurts() -> None:
     assert ends[0] == pytest.approx(mixed / alone, rel=0.05)
 
 
-def null(random: np.random.Generator, seeds: int, ratio: float, own: float, shared: float) -> list[dict[str, Any]]:
+def null(random: np.random.Generator, seeds: int, ratio: float, own: float, shared: float) -> list[Row]:
     """Cells of five shares of which none is other than the rest but by chance, or all by a ratio from real rows alone."""
     common = np.exp(shared * random.standard_normal(seeds))
     shares = (0.0, 0.01, 0.05, 0.1, 0.5)
     return [
-        {"policy": f"p2={share}", "seed": seed, "generation": 0, "rows": 1000, "share": share}
-        | {"real_rows": round(1000 * (1 - share)), "synthetic_rows": round(1000 * share)}
-        | {"error": float(common[seed] * (ratio if share else 1) * np.exp(own * random.standard_normal()))}
+        cell_of(
+            f"p2={share}",
+            seed,
+            rows=1000,
+            share=share,
+            real_rows=round(1000 * (1 - share)),
+            synthetic_rows=round(1000 * share),
+            error=float(common[seed] * (ratio if share else 1) * np.exp(own * random.standard_normal())),
+        )
         for seed in range(seeds)
         for share in shares
     ]
@@ -160,7 +170,7 @@ def test_without_a_share_that_hurts_the_largest_is_named() -> None:
 
 def test_real_and_synthetic_rows_are_held_against_the_same_real_rows() -> None:
     tree = mixture(real_rows=[100], synthetic_rows=[0, 100, 900])
-    rows = mixture_rows(tree, lambda row, random: {"error": 1.0 + row["synthetic_rows"] / 100})
+    rows = mixture_rows(tree, lambda row, random: {"error": 1.0 + row.fields["synthetic_rows"] / 100})
     assert mixture_verdict(rows, tree) == (
         "At n = 1,000, error with p2 = 0.9 is 10.0 (same for all seeds), 10.0 times that of the same real data alone."
     )
@@ -175,19 +185,26 @@ def test_sizes_weights_and_rounds_are_told() -> None:
     assert "at m = 400." in said
     peak = {50: 1.0, 100: 9.0, 200: 0.5}
     said = mixture_verdict(
-        [row | {"error": peak[row["size"]]} for row in mixture_rows(tree, exact) if row["size"] in peak], tree
+        [
+            changed(row, error=peak[row.fields["size"]])
+            for row in mixture_rows(tree, exact)
+            if row.fields["size"] in peak
+        ],
+        tree,
     )
     assert said == "At c² = 1, error is 1.00 at m = 50, up to 9.00 at m = 100, and 0.500 at m = 200."
     tree = mixture(rows=[300, 3000], share=[0.5], weight=[0.0, 0.03, 0.5])
-    said = mixture_verdict(mixture_rows(tree, lambda row, _: {"error": (row["weight"] - 0.03) ** 2 + 0.1}), tree)
+    said = mixture_verdict(mixture_rows(tree, lambda row, _: {"error": (row.fields["weight"] - 0.03) ** 2 + 0.1}), tree)
     assert said == "At n = 3,000, error is 0.101 at α = 0, least at α = 0.03: 0.100, and 0.321 at α = 0.5."
-    rows = mixture_rows(tree, lambda row, _: {"error": (row["weight"] - 0.03) ** 2 + 0.1})
-    for one in rows:  # seeds 0, 1, 2 differ by more than the least lies below the first
-        one["error"] += 0.003 * (one["seed"] - 1) * (one["weight"] == 0.03)
+    rows = mixture_rows(tree, lambda row, _: {"error": (row.fields["weight"] - 0.03) ** 2 + 0.1})
+    rows = [  # seeds 0, 1, 2 differ by more than the least lies below the first
+        changed(row, error=row.fields["error"] + 0.003 * (row.where.seed - 1) * (row.fields["weight"] == 0.03))
+        for row in rows
+    ]
     assert mixture_verdict(rows, tree) == (
         "At n = 3,000, error is 0.101 at α = 0, least at α = 0.03: 0.100 (not told apart from α = 0), and 0.321 at α = 0.5."
     )
-    alone = [one for one in rows if one["seed"] == 1]
+    alone = [row for row in rows if row.where.seed == 1]
     assert "least at α = 0.03: 0.100 (which may be chance: one seed), and" in mixture_verdict(alone, tree)
     tree = mixture(rows=[1000], share=[0.5], iterations=[1, 3])
     said = mixture_verdict(mixture_rows(tree, exact), tree)
@@ -215,8 +232,8 @@ def test_shares_rounded_to_whole_rows_are_one_value_of_the_axis() -> None:
 def test_a_configuration_that_is_damage_still_has_a_verdict(bad: dict[str, Any]) -> None:
     tree = mixture(rows=[100, 1000], share=[0.0, 0.5])
     rows = mixture_rows(tree, exact)
-    assert mixture_verdict([row | {"nll": 1.0, "test_loss": 1.0} for row in rows], {"kind": "mixture"} | bad)
-    assert family_verdict([row | {"perplexity": 3.0, "test_loss": 1.0} for row in rows], bad)
+    assert mixture_verdict([changed(row, nll=1.0, test_loss=1.0) for row in rows], {"kind": "mixture"} | bad)
+    assert family_verdict([changed(row, perplexity=3.0, test_loss=1.0) for row in rows], bad)
 
 
 def column(table: Any, number: int) -> list[str]:
@@ -236,7 +253,7 @@ def test_a_generation_that_not_all_seeds_have_is_no_mean_over_them() -> None:
 def test_the_table_has_the_interval_that_the_verdict_has() -> None:
     """One seed of many trials: the table said that there was no interval, and the sentence below it had one."""
     tree = tree_of("gaussian", loop={**LOOP, "seeds": [0], "policies": ["keep-0"]})
-    rows = [row | {"variance_se": 0.01} for row in families_rows(tree, exactly(0.5))]
+    rows = [changed(row, variance_se=0.01) for row in families_rows(tree, exactly(0.5))]
     table = generations_table(rows, tree)
     assert "seed 0: 95% interval over its trials" in str(table.title)
     assert column(table, 1)[-1] == "0.0625 (0.0429 to 0.0821)"
@@ -249,7 +266,7 @@ def test_a_comparison_is_of_the_same_seeds_at_both_ends_and_says_of_how_many(tmp
     """Generation 0 was the mean of three seeds and the last of one, under a note that there was no interval."""
     tree = tree_of("ridge", loop={"generations": 2, "policies": ["keep-0", "accumulate"], "seeds": [0, 1, 2]})
     missing = [("keep-0", 2, 2), ("accumulate", 1, 2), ("accumulate", 2, 2)]
-    rows = families_rows(tree, lambda row, _: {"error": row["seed"] + row["generation"] + 1.0}, missing=missing)
+    rows = families_rows(tree, lambda row, _: {"error": row.where.seed + row.where.generation + 1.0}, missing=missing)
     write(tmp_path, "half", tree, rows, status="started")
     found = compare([RunFolder(tmp_path, "half")])
     first, second = found.entries
@@ -264,7 +281,7 @@ def test_a_comparison_is_of_the_same_seeds_at_both_ends_and_says_of_how_many(tmp
 def test_runs_of_one_name_in_two_folders_are_compared_whatever_their_family(tmp_path: Path) -> None:
     """They were taken for one that is named twice."""
     tree = tree_of("ridge", loop={"generations": 1, "policies": ["keep-0"], "seeds": [0, 1]})
-    rows = families_rows(tree, lambda row, _: {"error": row["seed"] + row["generation"] + 1.0})
+    rows = families_rows(tree, lambda row, _: {"error": row.where.seed + row.where.generation + 1.0})
     for folder in ("here", "there"):
         write(tmp_path / folder, "same", tree, rows)
     found = compare([RunFolder(tmp_path / "here", "same"), RunFolder(tmp_path / "there", "same")])

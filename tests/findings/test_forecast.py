@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from support import nature
+from support.rows import changed, row_of
 from support.series import BY_NAME, TRUE, folder_of, made, rng_of, rows_of
 
 from collapse_cli.errors import ConfigError
@@ -152,9 +153,13 @@ def test_the_slope_of_a_line_lies_in_its_interval(seeds: int) -> None:
 def test_errors_over_test_rows_widen_the_intervals() -> None:
     rows = rows_of({"keep-0": made("linear", 3, 8, 0.001, rng_of(4))})
     bare = forecast_rows(rows)["policies"][0]
-    for row in rows:
-        if row["generation"] > 0:
-            row |= {"nll_change_by_decile_se": [0.1 * row["generation"]] * 10, "tokens_by_decile": [100] * 10}
+    errors = {g: [0.1 * g] * 10 for g in range(1, 8)}
+    rows = [
+        changed(row, nll_change_by_decile_se=errors[row.where.generation], tokens_by_decile=[100] * 10)
+        if row.where.generation
+        else row
+        for row in rows
+    ]
     with_rows = forecast_rows(rows)["policies"][0]
     width = [one["parameters"]["b"]["high90"] - one["parameters"]["b"]["low90"] for one in (bare, with_rows)]
     # ten independent parts, each a tenth of the text: 0.1 / sqrt(10) a generation, so 2 * 1.645 times that
@@ -258,10 +263,10 @@ def test_a_series_that_is_flat_to_the_digit() -> None:
 
 def test_a_perplexity_that_overflowed_is_known_by_its_nll() -> None:
     rows = rows_of({"keep-0": [4.0, 5.0, 7.0, 11.0, 19.0, 35.0, 67.0]})
-    rows += [rows[-1] | {"generation": 7, "nll": 1000.0, "perplexity": sys.float_info.max}]
+    rows += [row_of("keep-0", 0, 7, nll=1000.0, perplexity=sys.float_info.max)]
     found = forecast_rows(rows)
     assert found["policies"][0]["generations"][-1] == 7
-    rows[-1]["nll"] = None  # without it there is no saying how large it was
+    rows[-1] = changed(rows[-1], nll=None)  # without it there is no saying how large it was
     found = forecast_rows(rows)
     assert found["policies"][0]["generations"][-1] == 6
     assert any("generation 7" in note for note in found["notes"])
@@ -271,7 +276,7 @@ def test_a_perplexity_that_overflowed_is_known_by_its_nll() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, None, "much"])
 def test_rows_without_a_number_are_left_out_and_named(bad: Any) -> None:
     rows = rows_of({"keep-0": [4 + 0.1 * g for g in range(9)]})
-    rows[4] |= {"nll": bad, "perplexity": bad}
+    rows[4] = changed(rows[4], nll=bad, perplexity=bad)
     found = forecast_rows(rows)
     one = found["policies"][0]
     assert one["generations"] == [0, 1, 2, 3, 5, 6, 7, 8]
@@ -283,11 +288,11 @@ def test_rows_without_a_number_are_left_out_and_named(bad: Any) -> None:
 
 def test_a_seed_without_generation_0_is_left_out() -> None:
     rows = rows_of({"keep-0": made("linear", 2, 8, 0.01, rng_of(8))})
-    rows = [row for row in rows if (row["seed"], row["generation"]) != (1, 0)]
+    rows = [row for row in rows if (row.where.seed, row.where.generation) != (1, 0)]
     series, notes = collect(rows)
     assert list(series["keep-0"].values) == [0]
     assert any("no generation 0 of seed 1" in note for note in notes)
-    none = forecast_rows([row for row in rows if row["generation"] > 0])
+    none = forecast_rows([row for row in rows if row.where.generation > 0])
     assert none["policies"][0]["status"] == "not enough data"
 
 
@@ -349,7 +354,7 @@ def test_policies_of_any_name_are_shown_as_text() -> None:
 def test_generations_that_cannot_be_are_left_out_and_said(generation: int) -> None:
     """A damaged row neither moves the forecast nor keeps it at work for ever."""
     whole = rows_of({name: made("linear", 1, 8, 0.02, rng_of(7)) for name in ("keep-0", "keep-20")})
-    found = forecast_rows([*whole, whole[-1] | {"generation": generation}])
+    found = forecast_rows([*whole, row_of("keep-20", 0, generation, nll=4.0)])
     note = "keep-20: generations outside 0..1000 left out (1 row)"
     assert found == forecast_rows(whole) | {"notes": [note]}
 
@@ -428,11 +433,11 @@ def test_no_ratio_of_a_share_is_printed_above_guessing_evenly() -> None:
 def test_a_perplexity_that_hangs_on_a_floor_says_so() -> None:
     rows = rows_of({"keep-0": [math.log(400 + 100 * g) for g in range(8)]})
     assert not any("floor" in note for note in forecast_rows(rows)["notes"])
-    with_floor = [row | {"protocol": {"protocol": "block", "floor": 1e-9}} for row in rows]
+    with_floor = [changed(row, protocol={"protocol": "block", "floor": 1e-9}) for row in rows]
     said = sentences(forecast_rows(with_floor))[0]
     assert said.startswith("note: a token that the model gives no probability counts as 1e-09 (ngram.floor)")
     assert said.endswith("(unseen_share) is not forecast")
-    assert forecast_rows([row | {"protocol": {"floor": ["1"]}} for row in rows])["notes"] == []
+    assert forecast_rows([changed(row, protocol={"floor": ["1"]}) for row in rows])["notes"] == []
 
 
 def test_the_vocabulary_is_known_of_models_made_from_scratch_only() -> None:

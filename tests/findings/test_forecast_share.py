@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import typer
 from sklearn.isotonic import IsotonicRegression
+from support.rows import row_of
 from support.series import folder_of, ratio, rng_of, rows_of, run_of
 
 from collapse_cli.cli.app import app
@@ -290,10 +291,7 @@ def test_the_interval_of_one_seed_holds_the_share_that_the_recipe_needs() -> Non
         rows = []
         for percent in (0, 10, 20):
             end = 1.5 * offset / (percent + offset) + 0.3 * rng.standard_normal()
-            rows += [
-                {"policy": f"keep-{percent}", "seed": 0, "generation": g, "nll": 4 + end * (1 - math.exp(-g / 2))}
-                for g in range(10)
-            ]
+            rows += [row_of(f"keep-{percent}", 0, g, nll=4 + end * (1 - math.exp(-g / 2))) for g in range(10)]
         factor = math.exp(1.5 * offset / (truth + offset) * (1 - math.exp(-4.5)))
         found = forecast_rows(rows, factor=factor)
         low, high = (found["share"][name] for name in ("low90", "high90"))

@@ -9,8 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from scipy import stats
+from support.rows import cell_of
 
 from collapse_cli.findings import scaling
+from collapse_cli.findings.grid import points
 from collapse_cli.findings.scaling import ScalingError, fit, laws
 from collapse_cli.findings.scaling.description import cells_of
 
@@ -220,13 +222,13 @@ def test_rows_are_grouped_by_share_and_the_other_axes() -> None:
                 synthetic = round(n * share)
                 for seed in range(3):
                     value = share**2 * c2 * 1000 + 10 / n
-                    place = {"rows": n, "share": synthetic / n, "quality": c2, "seed": seed}
-                    rows.append({"policy": "p", "error": value, **place})
+                    place = {"rows": n, "share": synthetic / n, "quality": c2}
+                    rows.append(cell_of("p", seed, error=value, **place))
     rows += [
-        {"rows": 5, "share": 0.7, "seed": 0, "error": 1.0},
-        {"rows": 10, "share": 0.0, "quality": 1.0, "error": None},
+        cell_of("p", 0, rows=5, share=0.7, error=1.0),
+        cell_of("p", 0, rows=10, share=0.0, quality=1.0, error=None),
     ]
-    found = {(law.where["share"], law.where["quality"]): law for law in laws(rows, "error", (0.0, 0.013))}
+    found = {(law.where["share"], law.where["quality"]): law for law in laws(points(rows, "error", {}), (0.0, 0.013))}
     assert found.keys() == {(0.0, 0.5), (0.0, 1.0), (0.013, 0.5), (0.013, 1.0)}
     for (share, c2), law in found.items():
         assert law.plateau == pytest.approx(1000 * share**2 * c2, abs=1e-6)
@@ -234,4 +236,4 @@ def test_rows_are_grouped_by_share_and_the_other_axes() -> None:
         record = json.loads(json.dumps(law.record(), allow_nan=False))
         assert (record["share"], record["quality"]) == (share, c2)
     assert laws([]) == []
-    assert scaling.laws([row for row in rows if row["rows"] < 1000]) == [], "three sizes"
+    assert scaling.laws(points([row for row in rows if row.fields["rows"] < 1000], "error", {})) == [], "three sizes"

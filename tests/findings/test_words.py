@@ -33,7 +33,7 @@ def test_a_loss_of_one_seed_that_chance_made_and_passed_on_is_rarely_called(
     random, wrong = np.random.Generator(np.random.Philox(23)), 0
     for _ in range(200):
         made = words.made(random, 1, 1.0, noise, inherited=True, instruments=True)
-        found = diagnose([row for row in made if row["generation"] <= generations]).policies[0]
+        found = diagnose([row for row in made if row.where.generation <= generations]).policies[0]
         wrong += any(call.called for call in found.calls.values())
     assert wrong <= 8  # at a rate of 1%: more in fewer than 1 of 1,000 cases
 

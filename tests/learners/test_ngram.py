@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from support.rows import row_of
 
 from collapse_cli.config import Experiment, load, merge, preset_path, read_toml
 from collapse_cli.config.policies import Policy
@@ -396,11 +397,9 @@ def test_the_first_number_of_ngrams_is_what_has_no_probability_and_tables_state_
     from collapse_cli.terminal.run import print_rows
 
     experiment = Experiment(learner="ngram")
-    row = {
-        "policy": "keep-0", "seed": 0, "warnings": [], "predicted_tokens": 90,
-        "protocol": {"protocol": "block", "dtype": "float64", "line_bos": False, "context": 64, "floor": 1e-7},
-    }  # fmt: skip
-    measured = [{**row, "generation": g, "perplexity": 50.0 + g, "unseen_share": 0.1 * g} for g in (0, 1)]
+    protocol = {"protocol": "block", "dtype": "float64", "line_bos": False, "context": 64, "floor": 1e-7}
+    same = {"warnings": [], "predicted_tokens": 90, "protocol": protocol}
+    measured = [row_of("keep-0", 0, g, perplexity=50.0 + g, unseen_share=0.1 * g, **same) for g in (0, 1)]
     tree = experiment.model_dump(mode="json")
     assert diagnose_run(measured, tree).verdict == (
         "So far, share of real test tokens that the model gives no probability, from generation 0 to 1, one seed: "

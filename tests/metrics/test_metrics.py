@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.rows import changed, row_of
 
 from collapse_cli.errors import InputError
+from collapse_cli.findings.evaluation import Evaluated
 from collapse_cli.metrics import duplicate_share, numbers, perplexity, share_with, text_measures, warnings
 from collapse_cli.terminal.evaluation import evaluation_table
 from collapse_cli.terminal.run_tables import perplexity_table
@@ -49,12 +51,12 @@ def test_where_no_word_ends_there_is_no_word_perplexity(words: int) -> None:
     )  # beyond all floats
     assert text_measures(np.array([8.0]), np.array([2]), 40, 2, 100)["word_perplexity"] == pytest.approx(math.exp(80))
     assert "not defined" in numbers.word_perplexity(None)
-    row = {"policy": "keep-0", "seed": 0, "generation": 0, "measure": "perplexity", "logged": 54.0, "pruned": False}
-    row |= {"perplexity": 54.0, "difference": 0.0, "word_perplexity": None, "bits_per_byte": 2.3}
-    table = evaluation_table([row], "run")
+    row = row_of("keep-0", 0, 0, perplexity=54.0, word_perplexity=None, bits_per_byte=2.3)
+    table = evaluation_table([Evaluated(row.where, "key", "perplexity", 54.0, row)], "run")
     assert list(table.columns[6].cells) == ["–"]
     assert "not defined: no white space" in str(table.caption)
-    assert evaluation_table([row | {"word_perplexity": 90.0}], "run").caption is None
+    worded = Evaluated(row.where, "key", "perplexity", 54.0, changed(row, word_perplexity=90.0))
+    assert evaluation_table([worded], "run").caption is None
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
@@ -129,11 +131,10 @@ def test_a_change_in_the_fourth_digit_is_a_change() -> None:
 def test_a_perplexity_beyond_all_numbers_is_no_number_and_no_change() -> None:
     """Of weights that training blew up: 1.8e308 stood there as if measured, unchanged by +0%, "was it trained at all?"."""
     before, row = (
-        FINE
-        | {"policy": "keep-0", "seed": 0, "generation": g, "perplexity": perplexity(loss), "nll": loss, "warnings": []}
+        row_of("keep-0", 0, g, **(FINE | {"perplexity": perplexity(loss), "nll": loss, "warnings": []}))
         for g, loss in enumerate((9e5, 8e5))
     )
-    (said,) = warned(row, before)
+    (said,) = warned(row.record(), before.record())
     assert said.startswith("the perplexity is larger than any number (a mean loss of 800,000 nats a token)")
     table = perplexity_table([before, row], "perplexity")
     shown = [str(cell) for column in table.columns for cell in column.cells]

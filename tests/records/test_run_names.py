@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.rows import row_of, write_rows
 
 from collapse_cli import files
 from collapse_cli.config import Experiment, load
 from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.process import interruptible
+from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 
 
@@ -25,10 +27,10 @@ def config(**train: Any) -> Experiment:
     return load({"train": train}, "a test")
 
 
-def row(generation: int, **fields: Any) -> dict[str, Any]:
+def row(generation: int, **fields: Any) -> Row:
     lm = {"perplexity": 10.0 + generation, "predicted_tokens": 5, "protocol": "blocks"}
-    about = {"policy": "keep-0", "seed": 0, "generation": generation, "model_key": "ab", "warnings": []}
-    return about | lm | {"eval_keys": [f"key-{generation}"]} | fields
+    about = {"model_key": "ab", "warnings": [], **lm, "eval_keys": [f"key-{generation}"]}
+    return row_of("keep-0", 0, generation, **(about | fields))
 
 
 def test_two_configurations_that_begin_at_once_do_not_share_a_name(tmp_path: Path) -> None:
@@ -57,8 +59,9 @@ def test_rows_that_differ_from_the_store_are_written_again(tmp_path: Path, caplo
     assert not folder.add_rows([row(0), row(1, warnings=["later"]), row(2)])
     assert caplog.records == []
     file = folder.path / "metrics.jsonl"
-    changed = [row(0), row(1, perplexity=12.5), row(2)]  # without digests, as earlier versions wrote them
-    file.write_text("".join(json.dumps(one) + "\n" for one in changed))
+    write_rows(
+        folder.path, [row(0), row(1, perplexity=12.5), row(2)]
+    )  # without digests, as earlier versions wrote them
     with caplog.at_level(logging.WARNING):
         assert RunFolder(tmp_path, "one").add_rows([row(0), row(1), row(2)])
     assert [record.getMessage() for record in caplog.records] == [

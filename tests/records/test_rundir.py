@@ -36,7 +36,7 @@ def test_a_row_that_cannot_be_one_is_left_out(tmp_path: Path, damage: dict[str, 
     folder = write_run(tmp_path, "run", policies=("keep-0", "keep-10"), generations=2)
     run, file = RunFolder(tmp_path, "run"), folder / "metrics.jsonl"
     rows = run.rows()
-    file.write_text(json.dumps(rows[0] | damage) + "\n" + file.read_text())
+    file.write_text(json.dumps(rows[0].record() | damage) + "\n" + file.read_text())
     assert run.rows() == rows
 
 

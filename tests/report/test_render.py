@@ -33,6 +33,6 @@ def test_changes_are_the_geometric_means_that_the_console_shows(tmp_path: Path) 
     numbers = [[float(one.replace(",", "")) for one in row] for row in ends]
     assert all(0 < low < mean < high for mean, low, high in numbers), "on the logarithmic scale no end is below 0"
     assert any(high / mean > 1.5 * (2 - low / mean) for mean, low, high in numbers), "and none is symmetric"
-    values = {(row["policy"], row["seed"], row["generation"]): row["perplexity"] for row in rows}
+    values = {(row.where.policy, row.where.seed, row.where.generation): row.perplexity for row in rows}
     of_means = sum(values["keep-0", seed, 4] for seed in range(3)) / sum(values["keep-0", seed, 0] for seed in range(3))
     assert ours[-1][0] not in (f"{of_means - 1:+.0%}", f"×{of_means:.3g}")

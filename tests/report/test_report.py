@@ -97,7 +97,7 @@ def test_the_line_of_perplexity_is_the_mean_over_seeds_with_its_t_interval(runs:
     assert [len(found) for found in by_role.values()] == [2, 2, 6, 2]
     for index, policy in enumerate(POLICIES):
         for g in range(5):
-            logs = [row["nll"] for row in rows if (row["policy"], row["generation"]) == (policy, g)]
+            logs = [row.nll for row in rows if (row.where.policy, row.where.generation) == (policy, g)]
             low, high = stats.t.interval(0.95, 2, np.mean(logs), stats.sem(logs))
             expected = {"edge": low, "band": high, "mean": np.mean(logs)}
             for role, log in expected.items():
@@ -109,10 +109,10 @@ def test_histograms_hold_all_samples_of_all_seeds(runs: Path) -> None:
     rows = first.at(2)
     whole = pooled(rows)
     assert whole is not None
-    assert sum(whole.counts) == sum(row["sample_rows"] for row in rows)
+    assert sum(whole.counts) == sum(row.fields["sample_rows"] for row in rows)
     mean = sum(
         (one.low + (i + 0.5) * one.width) * n
-        for one in (r["sample_histogram"] for r in rows)
+        for one in (row.histogram for row in rows)
         for i, n in enumerate(one.counts)
     )
     pooled_mean = sum((whole.low + (i + 0.5) * whole.width) * n for i, n in enumerate(whole.counts))
@@ -129,9 +129,9 @@ def test_the_map_of_deciles_holds_the_means_and_marks_what_is_sure(runs: Path) -
     for decile in (0, 9):
         for column, g in enumerate(range(1, 5)):
             changes = [
-                row["nll_change_by_decile"][decile]
+                row.measure("nll_change_by_decile", decile)
                 for row in rows
-                if (row["policy"], row["generation"]) == ("keep-0", g)
+                if (row.where.policy, row.where.generation) == ("keep-0", g)
             ]
             assert trace["z"][decile][column] == pytest.approx(np.mean(changes), rel=1e-4)
             low, high = stats.t.interval(0.95, 2, np.mean(changes), stats.sem(changes))
@@ -321,8 +321,8 @@ def test_the_order_of_policies_is_the_configurations_whoever_was_measured_first(
     rows, page = folder.rows(), write_report([folder], tmp_path / "a.html", forecast=False).read_text(encoding="utf-8")
     file.write_text("".join(reversed(lines)), encoding="utf-8")
     assert folder.rows() == rows
-    assert [row["policy"] for row in rows[:2]] == list(POLICIES)
-    assert [(row["policy"], row["generation"]) for row in read([folder])[0].rows[:2]] == [
+    assert [row.where.policy for row in rows[:2]] == list(POLICIES)
+    assert [(row.where.policy, row.where.generation) for row in read([folder])[0].rows[:2]] == [
         (name, 0) for name in POLICIES
     ]
     again = write_report([folder], tmp_path / "b.html", forecast=False).read_text(encoding="utf-8")

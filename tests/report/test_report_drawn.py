@@ -10,6 +10,7 @@ import matplotlib
 import pytest
 from support.instrumented import write_run
 from support.pages import Text, figures_of, report, series
+from support.rows import changed, read_rows, write_rows
 
 from collapse_cli.families import INSTRUMENTS
 from collapse_cli.records.rundir import RunFolder
@@ -73,10 +74,10 @@ def test_a_page_of_variants_begins_with_which_error_it_is(variants: Path) -> Non
 def test_bands_end_where_a_measure_does(tmp_path: Path) -> None:
     """Two seeds with MAUVE 0.9 and 0.6 have a t interval from -1.2 to 2.7."""
     folder = write_run(tmp_path, "run", policies=("keep-0",), seeds=(0, 1), generations=1)
-    file = folder / "metrics.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
-    rows = [row | {"mauve": 0.9 - 0.3 * row["seed"], "self_bleu": 90 - 30 * row["seed"]} for row in rows]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [
+        changed(row, mauve=0.9 - 0.3 * row.where.seed, self_bleu=90 - 30 * row.where.seed) for row in read_rows(folder)
+    ]
+    write_rows(folder, rows)
     (one,) = series(tmp_path, "run")
     for name, most in (("mauve", 1.0), ("self_bleu", 100.0)):
         ends = bounded(one, MEASURES[name])[1]

@@ -15,12 +15,15 @@ from PIL import Image
 from scipy import stats
 from support.mixed import FAMILIES, families_rows, pictures, tree_of, write
 from support.pages import HOSTILE, Structure, Text, figures_of, page_of, report
+from support.rows import changed, read_rows
 
 from collapse_cli import families
 from collapse_cli.findings import expectations
+from collapse_cli.records import fields
+from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_figures, write_markdown, write_report
-from collapse_cli.report.generated_images import MOST, SIDE, Pictures, png
+from collapse_cli.report.generated_images import png, strip
 from collapse_cli.report.loading import read, series_of, thinned
 from collapse_cli.report.other_families import POINTS, STRIPS
 
@@ -45,9 +48,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         {"what": "error", "generation": 60, "value": 0.05, "source": "figure 2"},
     ]
-    for learner, fields in FAMILIES.items():
+    for learner, measured in FAMILIES.items():
         tree = tree_of(learner, loop=LOOP, expect=expect if learner == "ridge" else [])
-        write(folder, learner, tree, families_rows(tree, fields))
+        write(folder, learner, tree, families_rows(tree, measured))
     return folder
 
 
@@ -80,7 +83,11 @@ def test_every_family_has_its_headline_and_measures_and_nothing_of_text(runs: Pa
     assert "tokenizer" not in page.said.split("The whole configuration")[0]
     figures = figures_of(text)["figures"]
     rows = RunFolder(runs, learner).rows()
-    there = {measure.name for measure in families.of(learner).measures if any(measure.name in row for row in rows)}
+    there = {
+        measure.name
+        for measure in families.of(learner).measures
+        if any(row.measure(measure.name) is not None for row in rows)
+    }
     assert set(figures) == {
         "headline_0" if name == families.of(learner).headline.name else f"family_0_{name}" for name in there
     }
@@ -95,7 +102,9 @@ def test_the_headline_is_the_mean_over_seeds_with_its_t_interval(runs: Path) -> 
     assert [len(found) for found in by_role.values()] == [2, 2, 6, 2]
     for index, policy in enumerate(POLICIES):
         for g in range(7):
-            values = [row["variance"] for row in rows if (row["policy"], row["generation"]) == (policy, g)]
+            values = [
+                row.measure("variance") for row in rows if (row.where.policy, row.where.generation) == (policy, g)
+            ]
             low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
             for role, expected in {"edge": low, "band": high, "mean": np.mean(values)}.items():
                 assert by_role[role][index]["y"][g] == pytest.approx(expected, rel=1e-5)
@@ -166,22 +175,22 @@ def test_pictures_are_a_strip_a_generation(runs: Path) -> None:
         {"height": 2, "width": 2, "rows": ["AAAA"]},  # three bytes
         {"height": 2, "width": 2, "rows": ["AAAAAA=="], "x": 1} | {"height": True},
         {"height": 2, "width": 2, "rows": [1]}, {"height": 2, "width": 2, "rows": ["!!!!!!=="]},
-        {"height": SIDE + 1, "width": 1, "rows": [base64.b64encode(bytes(SIDE + 1)).decode()]},
+        {"height": fields.SIDE + 1, "width": 1, "rows": [base64.b64encode(bytes(fields.SIDE + 1)).decode()]},
         {"height": 2.0, "width": 2, "rows": ["AAAAAA=="]}, {"height": -1, "width": -4, "rows": ["AAAAAA=="]},
         {"height": 2, "width": 2, "rows": ["<script>alert(1)</script>"]}, {"height": 2, "width": 2, "rows": ["é" * 8]},
         {"height": 2, "width": 2, "rows": ["A" * 10_000_000]},
     ],
 )  # fmt: skip
 def test_pictures_that_are_damage_are_none(bad: Any) -> None:
-    assert Pictures.read(bad) is None
+    assert fields.images(bad) is None
 
 
 def test_of_many_pictures_the_first_are_kept() -> None:
-    found = Pictures.read({"height": 2, "width": 2, "rows": ["AAECAw=="] * 1000})
+    found = fields.images({"height": 2, "width": 2, "rows": ["AAECAw=="] * 1000})
     assert found is not None
-    assert len(found.images) == MOST
-    width, height, grey = found.strip()
-    assert (width, height) == (MOST * 2 + (MOST - 1) * 2, 2)
+    assert len(found.images) == fields.MOST_IMAGES
+    width, height, grey = strip(found)
+    assert (width, height) == (fields.MOST_IMAGES * 2 + (fields.MOST_IMAGES - 1) * 2, 2)
     made = png(width, height, grey)
     assert np.asarray(Image.open(io.BytesIO(made)))[:, :4].tolist() == [[0, 1, 0, 0], [2, 3, 0, 0]]
     assert zlib.decompress(made[41:-16])[0] == 0
@@ -246,10 +255,10 @@ def test_variants_with_one_policy_have_a_colour_each(tmp_path: Path) -> None:
 
 
 def test_ngrams_appear_as_language_models_do_as_far_as_they_have_fields(tmp_path: Path) -> None:
-    def ngram(row: Any, random: Any) -> dict[str, float]:
-        nll = 3.0 + 0.1 * row["generation"]
+    def ngram(row: Row, random: Any) -> dict[str, float]:
+        nll = 3.0 + 0.1 * row.where.generation
         own = {
-            "vocabulary_share": 0.9 ** row["generation"],
+            "vocabulary_share": 0.9**row.where.generation,
             "sample_entropy": 4.0,
             "kl_truth": 0.1,
             "entropy_rate": 2.9,
@@ -299,7 +308,7 @@ def test_damaged_fields_of_families_are_left_out(tmp_path: Path, learner: str, k
     tree = tree_of(learner, loop={**LOOP, "generations": 2})
     names = [measure.name for measure in families.of(learner).measures]
     rows = [
-        row | (dict.fromkeys([*names, f"{names[0]}_se"], VALUES[kind]) if row["generation"] == 1 else {})
+        changed(row, **(dict.fromkeys([*names, f"{names[0]}_se"], VALUES[kind]) if row.where.generation == 1 else {}))
         for row in families_rows(tree, FAMILIES[learner])
     ]
     write(tmp_path, "run", tree, rows)
@@ -321,17 +330,17 @@ def test_names_and_texts_of_a_hostile_family_change_nothing_but_words(
     tree["expect"] = [
         {"what": "test_loss", "value": 1.0, "tolerance": 0.1, "source": "s", "note": "n", "generation": 1}
     ]
-    rows = [json.loads(line) for line in (runs / name / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(runs / name)
     write(tmp_path, "tame", tree, rows)
     tree["data"]["source"] = tree["data"]["sha256"] = bad
     tree["expect"][0] |= {"source": bad, "note": bad}
-    write(tmp_path, "wild", tree, [row | {"model_key": bad, "protocol": {bad: bad}} for row in rows])
+    write(tmp_path, "wild", tree, [changed(row, model_key=bad, protocol={bad: bad}) for row in rows])
     assert Structure(page_of(tmp_path, "wild")).tags == Structure(page_of(tmp_path, "tame")).tags
 
 
 def test_an_unknown_learner_is_shown_by_its_loss(runs: Path, tmp_path: Path) -> None:
     tree = json.loads((runs / "mlp" / "run.json").read_text())["config"]
-    rows = [json.loads(line) for line in (runs / "mlp" / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(runs / "mlp")
     for name, learner in (("tame", "newer"), ("wild", HOSTILE["script end"] + HOSTILE["image"] + "%{x}")):
         write(tmp_path, name, tree | {"learner": learner}, rows)
     assert "Loss on real test rows, by generation" in page_of(tmp_path, "tame")
@@ -349,11 +358,11 @@ def test_pictures_of_a_long_run_are_few(tmp_path: Path) -> None:
 
 
 def test_intervals_end_where_values_must_and_what_explodes_is_logarithmic(tmp_path: Path) -> None:
-    def explodes(row: Any, random: Any) -> dict[str, float]:
-        last = row["generation"] == 2
+    def explodes(row: Row, random: Any) -> dict[str, float]:
+        last = row.where.generation == 2
         return {
-            "variance": (1e-6, 1e-6, 9e-6)[row["seed"]] if last else 1.0,
-            "test_loss": 1e12 if last else 1.0 + row["seed"],
+            "variance": (1e-6, 1e-6, 9e-6)[row.where.seed] if last else 1.0,
+            "test_loss": 1e12 if last else 1.0 + row.where.seed,
         }
 
     tree = tree_of("gaussian", loop={**LOOP, "generations": 2, "policies": ["keep-0"]})

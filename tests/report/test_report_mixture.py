@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 from support.mixed import KEY, cell_error, mixture_rows, regression, tree_of, write
 from support.pages import HOSTILE, Structure, Text, figures_of, page_of, report
+from support.rows import cell_of, changed, read_rows
 
 from collapse_cli.findings import expectations
 from collapse_cli.findings.diagnosis.mixtures import laws_of, mixture_verdict
@@ -110,7 +111,9 @@ def test_points_are_means_over_seeds_with_their_t_interval(runs: Path) -> None:
     (line,) = [trace for trace in measured if trace["name"] == "p2 = 0.1"]
     assert line["x"] == SIZES
     for index, n in enumerate(SIZES):
-        values = [row["error"] for row in rows if row["rows"] == n and abs(row["share"] - 0.1) < 1e-3]
+        values = [
+            row.measure("error") for row in rows if row.measure("rows") == n and abs(row.fields["share"] - 0.1) < 1e-3
+        ]
         low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
         assert line["y"][index] == pytest.approx(np.mean(values), rel=1e-5)
         assert line["error_y"]["array"][index] == pytest.approx(high - np.mean(values), rel=1e-3)
@@ -219,7 +222,7 @@ def test_mixtures_stand_beside_each_other_and_beside_generations(runs: Path, tmp
 def test_a_language_model_has_its_loss_on_a_linear_axis(tmp_path: Path) -> None:
     tree = tree_for("lm", real_rows=[100, 1000], share=[0.0, 0.5], size=[1, 2])
     rows = mixture_rows(
-        tree, lambda row, random: {"nll": 4.0 + row["share"], "perplexity": math.exp(4.0 + row["share"])}
+        tree, lambda row, random: {"nll": 4.0 + row.fields["share"], "perplexity": math.exp(4.0 + row.fields["share"])}
     )
     write(tmp_path, "lm", tree, rows)
     text = report(tmp_path, "lm", forecast=True)
@@ -296,7 +299,7 @@ def test_damaged_cells_break_nothing(tmp_path: Path, kind: str, every: bool, pre
     predictions.predict_cell = lambda tree, record: 1.0 / record["rows"] / (record["share"] - record["share"])  # type: ignore[attr-defined]
     tree = tree_for(rows=SIZES, share=SHARES)
     rows = [
-        row | (DAMAGE[kind] if every or index % 3 == 1 else {})
+        changed(row, **(DAMAGE[kind] if every or index % 3 == 1 else {}))
         for index, row in enumerate(mixture_rows(tree, regression))
     ]
     write(tmp_path, "run", tree, rows)
@@ -310,9 +313,9 @@ def test_damaged_cells_break_nothing(tmp_path: Path, kind: str, every: bool, pre
 def test_hostile_labels_and_words_change_nothing_but_words(runs: Path, tmp_path: Path, kind: str) -> None:
     bad = HOSTILE[kind]
     tree = json.loads((runs / "strong" / "run.json").read_text())["config"]
-    rows = [json.loads(line) for line in (runs / "strong" / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(runs / "strong")
     write(tmp_path, "tame", tree, rows)
-    wild = [row | {"policy": row["policy"] + bad[:100], "model_key": bad} for row in rows]
+    wild = [changed(row, policy=row.where.name + bad[:100], model_key=bad) for row in rows]
     for entry in tree["expect"]:
         entry |= {"source": bad, "note": bad, "cell": {**entry["cell"], bad: 1.0}}
     write(tmp_path, "wild", tree, wild)
@@ -323,16 +326,17 @@ def test_hostile_labels_and_words_change_nothing_but_words(runs: Path, tmp_path:
 def test_a_grid_beyond_all_bounds_is_not_drawn_whole(tmp_path: Path) -> None:
     tree = tree_for(rows=[100], share=[0.1])
     rows = [
-        {
-            "policy": f"c{i}",
-            "seed": 0,
-            "generation": 0,
-            "rows": 100 + i,
-            "share": i / 3000,
-            "quality": float(i),
-            "error": 1.0 + i,
-        }
-        | {"warnings": [], "model_key": KEY, "seconds": {}}
+        cell_of(
+            f"c{i}",
+            0,
+            rows=100 + i,
+            share=i / 3000,
+            quality=float(i),
+            error=1.0 + i,
+            warnings=[],
+            model_key=KEY,
+            seconds={},
+        )
         for i in range(3000)
     ]
     tree["mixture"]["rows"] = [10**9] * 10**5

@@ -23,13 +23,13 @@ def test_a_seed_that_has_only_begun_does_not_cut_the_means(tmp_path: Path) -> No
     run = read([RunFolder(tmp_path, "run")])
     first, second = series_of(run)
     assert (first.counted, second.counted) == ([0], [0, 1, 2])
-    rows = {(row["seed"], row["generation"]): row for row in run[0].rows if row["policy"] == "keep-0"}
+    rows = {(row.where.seed, row.where.generation): row for row in run[0].rows if row.where.policy == "keep-0"}
     names, lines = glance_table([first, second], diagnoses(run))
     line = dict(zip(names, lines[0], strict=True))
-    start, end = rows[0, 0]["perplexity"], rows[0, 4]["perplexity"]
+    start, end = rows[0, 0].fields["perplexity"], rows[0, 4].fields["perplexity"]
     assert (line["first perplexity"], line["last"], line["generations"]) == (value(start), value(end), "0–4")
     assert line["change"] == factor(end / start), "of the same generation and seed as the numbers beside it"
-    assert line["rare tokens, nats"] == value(rows[0, 4]["tail_change"])
+    assert line["rare tokens, nats"] == value(rows[0, 4].measure("tail_change"))
     text = report(tmp_path, "run")
     said = "keep-0: means are over seed 0; left out, for not measured as far: seeds 1, 2"
     assert said in Text(text).said
@@ -39,8 +39,8 @@ def test_a_seed_that_has_only_begun_does_not_cut_the_means(tmp_path: Path) -> No
         mean = next(t for t in figures[name]["traces"] if t["meta"] == {"s": 0, "role": "mean"})
         assert mean["x"][-1] == 4, name
     (trace,) = figures["deciles_0"]["traces"]
-    changes = np.array([rows[0, g]["nll_change_by_decile"] for g in range(1, 5)])
-    errors = np.array([rows[0, g]["nll_change_by_decile_se"] for g in range(1, 5)])
+    changes = np.array([rows[0, g].parts("nll_change_by_decile") for g in range(1, 5)])
+    errors = np.array([rows[0, g].parts("nll_change_by_decile_se") for g in range(1, 5)])
     sure = (np.abs(changes) > 1.96 * errors).T
     assert [[bool(mark) for mark in row] for row in trace["text"]] == sure.tolist()
     assert sure[:, 0].any(), "at generation 1 seed 2 has a row too, which does not count"
@@ -54,7 +54,7 @@ def test_where_two_seeds_are_nearly_as_far_both_count_at_the_generation_they_sha
     names, (cells,) = glance_table([one], diagnoses(run))
     line = dict(zip(names, cells, strict=True))
     assert line["generations"] == "0–3"
-    assert line["last"].startswith(value(math.exp(np.mean([row["nll"] for row in one.at(3)]))))
+    assert line["last"].startswith(value(math.exp(np.mean([row.nll for row in one.at(3)]))))
 
 
 def test_markdown_of_two_runs_says_which_seeds_each_mean_is_over(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_rows_of_generations_that_cannot_be_are_left_out(tmp_path: Path) -> None
     damaged = [row | {"generation": 2**52}, row | {"generation": 100_001}, row | {"seed": -1}]
     file.write_text(file.read_text() + "".join(json.dumps(one) + "\n" for one in damaged))
     (run,) = read([RunFolder(tmp_path, "run")])
-    assert max(row["generation"] for row in run.rows) == 6
+    assert max(row.where.generation for row in run.rows) == 6
     assert any(
         note.startswith("metrics.jsonl: rows without a possible policy, seed and generation: 3") for note in run.notes
     )

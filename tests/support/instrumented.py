@@ -27,7 +27,7 @@ WORDS = (  # noqa: SIM905
     "one you were all her she there would their we him been has when who will no more if out so up said what its about "
     "than into them can only other time new some could these two may first then do any like my now over such our man"
 ).split()
-Where = tuple[str, int, int]
+Where = tuple[str, int, int]  # policy, seed, generation, as callers name a row
 
 
 def write_run(

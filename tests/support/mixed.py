@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from support.rows import cell_of, changed, row_of, write_rows
 
 from collapse_cli.config import load
 from collapse_cli.findings.expectations import planned_cells
+from collapse_cli.records.row import Row
 
 KEY = "ab" * 32
 Tree = dict[str, Any]
-Fields = Callable[[Mapping[str, Any], np.random.Generator], Mapping[str, Any]]
+Fields = Callable[[Row, np.random.Generator], Mapping[str, Any]]
 
 
 def tree_of(learner: str, **sections: Any) -> Tree:
@@ -26,8 +28,8 @@ def tree_of(learner: str, **sections: Any) -> Tree:
     return load(said, "tests/support/mixed.py").model_dump(mode="json")
 
 
-def families_rows(tree: Tree, fields: Fields, *, missing: Sequence[tuple[str, int, int]] = ()) -> list[dict[str, Any]]:
-    """Rows of a generational run: `fields` of a row's policy, seed and generation (as a mapping) and random numbers."""
+def families_rows(tree: Tree, fields: Fields, *, missing: Sequence[tuple[str, int, int]] = ()) -> list[Row]:
+    """Rows of a generational run: `fields` of a row that says so far of which model it is, and random numbers."""
     rows = []
     for seed in tree["loop"]["seeds"]:
         for generation in range(tree["loop"]["generations"] + 1):
@@ -36,25 +38,25 @@ def families_rows(tree: Tree, fields: Fields, *, missing: Sequence[tuple[str, in
                     continue
                 lineage = (seed, generation, index if generation else 0)
                 random = np.random.Generator(np.random.Philox(np.random.SeedSequence(lineage)))
-                row: dict[str, Any] = {"policy": policy, "seed": seed, "generation": generation, "model_key": KEY}
-                row |= {"train_rows": 100, "real_rows": 100 if generation == 0 else 0, "warnings": []}
-                rows.append(row | {"seconds": {"train": 0.01}} | dict(fields(row, random)))
+                real = 100 if generation == 0 else 0
+                row = row_of(policy, seed, generation, model_key=KEY, train_rows=100, real_rows=real, warnings=[])
+                rows.append(changed(row, seconds={"train": 0.01}, **fields(row, random)))
     return rows
 
 
-def mixture_rows(tree: Tree, fields: Fields) -> list[dict[str, Any]]:
+def mixture_rows(tree: Tree, fields: Fields) -> list[Row]:
     """Rows of a mixture: every cell of its grid, every seed."""
     rows = []
     for index, record in enumerate(planned_cells(tree)):
         label = f"n={record['rows']} p2={record['share']:.6g}" + f" #{index}"
         for seed in tree["loop"]["seeds"]:
             random = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, index))))
-            row = {"policy": label, "seed": seed, "generation": 0, **record, "warnings": [], "model_key": KEY}
-            rows.append(row | {"seconds": {"cell": 0.1}} | dict(fields(row, random)))
+            row = cell_of(label, seed, **record, warnings=[], model_key=KEY)
+            rows.append(changed(row, seconds={"cell": 0.1}, **fields(row, random)))
     return rows
 
 
-def write(runs: Path, name: str, tree: Tree, rows: Sequence[Mapping[str, Any]], *, status: str = "success") -> Path:
+def write(runs: Path, name: str, tree: Tree, rows: Sequence[Row], *, status: str = "success") -> Path:
     """The run's folder, written."""
     folder = runs / name
     folder.mkdir(parents=True)
@@ -73,16 +75,16 @@ def write(runs: Path, name: str, tree: Tree, rows: Sequence[Mapping[str, Any]], 
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
     (folder / "plan.json").write_text(json.dumps({"stages": []}), encoding="utf-8")
     (folder / "events.jsonl").write_text(json.dumps(event) + "\n", encoding="utf-8")
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_rows(folder, rows)
     return folder
 
 
 # --- what rows of each family may look like ---------------------------------------------------------------------------
 
 
-def gaussian(row: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
+def gaussian(row: Row, random: np.random.Generator) -> dict[str, Any]:
     """A fitted variance that shrinks by 1% a generation under replacement, with 400 trials' noise."""
-    g, replaced = row["generation"], row["policy"].startswith("keep")
+    g, replaced = row.where.generation, row.where.policy.startswith("keep")
     variance = (0.99**g if replaced else 0.9 + 0.1 * 0.9**g) * float(np.exp(0.01 * random.normal()))
     found = {"variance": variance, "std": variance**0.5 * 0.99, "log_variance": float(np.log(variance)) - 0.005 * g}
     found |= {"mean_shift_squared": 0.01 * g, "w2_squared": 0.012 * g, "collapsed_share": min(1.0, 0.0005 * g)}
@@ -90,17 +92,17 @@ def gaussian(row: Mapping[str, Any], random: np.random.Generator) -> dict[str, A
     return found | errors | {"test_loss": 1.4 + 0.01 * g, "train_loss": 1.4}
 
 
-def gmm(row: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
-    g = row["generation"]
+def gmm(row: Row, random: np.random.Generator) -> dict[str, Any]:
+    g = row.where.generation
     shrunk = 0.97**g * float(np.exp(0.02 * random.normal()))
     l2 = {"l2_squared": 1e-4 * g * float(np.exp(0.2 * random.normal()))}  # 0 at generation 0
     return l2 | {"component_std_min": 0.9 * shrunk, "component_std_max": shrunk, "iterations": 40.0 + g} | {
         "log_likelihood": -1.9 + 0.02 * g, "test_loss": 1.9 + 0.03 * g, "train_loss": 1.9}  # fmt: skip
 
 
-def vae(row: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
+def vae(row: Row, random: np.random.Generator) -> dict[str, Any]:
     """Latents that spread less and less; eight pictures, of rings that become one."""
-    g = row["generation"]
+    g = row.where.generation
     spread = 0.9 * 0.93**g * float(np.exp(0.01 * random.normal()))
     found = {"latent_spread": spread, "latent_spread_scatter": 0.01, "reconstruction": 90.0 + 2 * g, "kl": 25.0 - g}
     return found | {"test_loss": 115.0 + g, "train_loss": 114.0, "pictures": pictures(g, 28)}
@@ -115,16 +117,16 @@ def pictures(generation: int, size: int, count: int = 8) -> dict[str, Any]:
     return {"height": size, "width": size, "rows": rows}
 
 
-def ridge(row: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
+def ridge(row: Row, random: np.random.Generator) -> dict[str, Any]:
     """An error that grows by a fixed amount a generation under replacement, and is bounded when data accumulate."""
-    g = row["generation"]
-    grown = 1 + g if row["policy"].startswith("keep") else sum(1 / (j * j) for j in range(1, g + 2))
+    g = row.where.generation
+    grown = 1 + g if row.where.policy.startswith("keep") else sum(1 / (j * j) for j in range(1, g + 2))
     error = 0.05 * grown * float(np.exp(0.05 * random.normal()))
     return {"error": error, "test_loss": error + 0.25, "train_loss": 0.2}
 
 
-def mlp(row: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
-    g = row["generation"]
+def mlp(row: Row, random: np.random.Generator) -> dict[str, Any]:
+    g = row.where.generation
     return {"error": 0.05 * 1.2**g + 0.002 * random.normal(), "accuracy": 0.97 - 0.02 * g, "test_loss": 0.05 * 1.2**g}
 
 
@@ -149,6 +151,6 @@ def cell_error(record: Mapping[str, Any]) -> float:
     return noise + floor + (0 if size is None else 0.3 * np.exp(-size / 100))
 
 
-def regression(row: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
-    error = cell_error(row) * float(np.exp(0.03 * random.normal()))
+def regression(row: Row, random: np.random.Generator) -> dict[str, Any]:
+    error = cell_error(row.coordinates) * float(np.exp(0.03 * random.normal()))
     return {"error": error, "test_loss": error + 0.25, "train_loss": 0.2}

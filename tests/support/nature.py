@@ -4,9 +4,11 @@ Read off the figure's vector paths; the smallest and largest of the five runs fr
 """
 
 import math
-from typing import Any
 
 import numpy as np
+from support.rows import row_of
+
+from collapse_cli.records.row import Row
 
 NO_REAL = (33.83, 60.73, 53.95, 53.62, 53.78, 53.30, 52.97, 52.85, 52.76, 52.25)  # 5 epochs
 NO_REAL_RUNS = (
@@ -20,17 +22,12 @@ TENTH_REAL_RUNS = (
 )
 
 
-def rows(means: tuple[float, ...], policy: str, last: int = 9) -> list[dict[str, Any]]:
+def rows(means: tuple[float, ...], policy: str, last: int = 9) -> list[Row]:
     """The means as one seed's rows of `metrics.jsonl`, up to generation `last`."""
-    return [
-        {"policy": policy, "seed": 0, "generation": g, "nll": math.log(value), "perplexity": value}
-        for g, value in enumerate(means[: last + 1])
-    ]
+    return [row_of(policy, 0, g, nll=math.log(value), perplexity=value) for g, value in enumerate(means[: last + 1])]
 
 
-def five(
-    means: tuple[float, ...], runs: tuple[tuple[float, float], ...], policy: str, last: int = 9
-) -> list[dict[str, Any]]:
+def five(means: tuple[float, ...], runs: tuple[tuple[float, float], ...], policy: str, last: int = 9) -> list[Row]:
     """Five seeds with the published mean and as wide as the published runs; their order by size changes at random."""
     random = np.random.Generator(np.random.Philox(10))
     spread = (runs[0], *runs)  # of generation 0 none was drawn
@@ -39,5 +36,5 @@ def five(
         width = (spread[g][1] - spread[g][0]) / mean
         for seed, off in enumerate(random.permutation([-0.5, -0.25, 0.0, 0.25, 0.5])):
             nll = math.log(mean) + width * float(off)
-            found.append({"policy": policy, "seed": seed, "generation": g, "nll": nll, "perplexity": math.exp(nll)})
+            found.append(row_of(policy, seed, g, nll=nll, perplexity=math.exp(nll)))
     return found

@@ -3,14 +3,15 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from support.rows import row_of, write_rows
 
 from collapse_cli.config import Experiment
 from collapse_cli.findings.forecast.history import History
 from collapse_cli.findings.forecast.laws import LAWS
 from collapse_cli.metrics import perplexity
+from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 
 BY_NAME = {law.name: law for law in LAWS}
@@ -53,33 +54,24 @@ def made(
     return History(values)
 
 
-def rows_of(policies: Mapping[str, History | Sequence[float]]) -> list[dict[str, Any]]:
+def rows_of(policies: Mapping[str, History | Sequence[float]]) -> list[Row]:
     """Rows as in metrics.jsonl; a plain list is one seed's log-perplexity."""
-    found = []
-    for policy, given in policies.items():
-        series = given if isinstance(given, History) else History({0: dict(enumerate(given))})
-        for seed, by in series.values.items():
-            for generation, nll in by.items():
-                row = {
-                    "policy": policy,
-                    "seed": seed,
-                    "generation": generation,
-                    "nll": nll,
-                    "perplexity": perplexity(nll),
-                }
-                found.append(row | {"model_key": "k", "predicted_tokens": 10, "protocol": {}, "warnings": []})
-    return found
+    same = {"model_key": "k", "predicted_tokens": 10, "protocol": {}, "warnings": []}
+    return [
+        row_of(policy, seed, generation, nll=nll, perplexity=perplexity(nll), **same)
+        for policy, given in policies.items()
+        for seed, by in (given if isinstance(given, History) else History({0: dict(enumerate(given))})).values.items()
+        for generation, nll in by.items()
+    ]
 
 
-def folder_of(
-    runs: Path, rows: Sequence[Mapping[str, Any]], status: str = "success", command: Sequence[str] = ()
-) -> RunFolder:
+def folder_of(runs: Path, rows: Sequence[Row], status: str = "success", command: Sequence[str] = ()) -> RunFolder:
     path = runs / "one"
     path.mkdir(parents=True)
     config = Experiment().model_dump(mode="json")
     record = {"config": config, "status": status, "created": "", "updated": "", "command": list(command)}
     (path / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_rows(path, rows)
     return RunFolder(runs, "one")
 
 

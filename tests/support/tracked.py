@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from support.rows import row_of
+
 from collapse_cli import tracking
 from collapse_cli.config import Experiment, load
+from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 
 HOSTILE = "<script>alert(1)</script></style>\x1b[31m\ud800 generated text"
@@ -17,13 +20,10 @@ RECORD = {
 }
 
 
-def a_row(policy: str, seed: int, generation: int) -> dict[str, Any]:
+def a_row(policy: str, seed: int, generation: int) -> Row:
     """A row with a field of each shape; all numbers differ from row to row."""
     x = generation + seed / 10 + len(policy) / 1000
-    return {
-        "policy": policy,
-        "seed": seed,
-        "generation": generation,
+    measured: dict[str, Any] = {
         "model_key": "0" * 64,
         "model_dir": "store/00",
         "perplexity": 30 + x,
@@ -38,9 +38,10 @@ def a_row(policy: str, seed: int, generation: int) -> dict[str, Any]:
         "top_8grams": [{"tokens": [1] * 8, "text": HOSTILE, "count": 9, "samples": 3}],
         "examples": [{"row": 1, "prompt": HOSTILE, "text": HOSTILE}],
     }
+    return row_of(policy, seed, generation, **measured)
 
 
-def rows_of(generations: int = 3) -> list[dict[str, Any]]:
+def rows_of(generations: int = 3) -> list[Row]:
     return [
         a_row(policy, seed, generation)
         for seed in (0, 1)
@@ -61,7 +62,7 @@ class Run:
         self.folder, self.config = RunFolder(runs, name), config
         self.folder.path.mkdir(parents=True, exist_ok=True)
 
-    def go(self, rows: list[dict[str, Any]], record: dict[str, Any] = RECORD) -> None:
+    def go(self, rows: list[Row], record: dict[str, Any] = RECORD) -> None:
         with tracking.open_mirrors(
             self.config, self.folder.path, self.folder.name, record, self.folder.rows
         ) as mirrors:

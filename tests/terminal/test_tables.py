@@ -45,7 +45,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(folder, f"{learner}-{LONG[:60]}", tree, families_rows(tree, fields))
     grid = {"rows": [200, 500, 100_000], "share": [0.0, 0.01, 0.1, 0.5, 0.9], "quality": [0.0, 0.5, 1.0]}
     tree = tree_of("ridge", kind="mixture", mixture=grid, loop={"seeds": [0, 1, 2]})
-    rows = mixture_rows(tree, lambda row, random: {"error": cell_error(row) * float(np.exp(0.01 * random.normal()))})
+    rows = mixture_rows(
+        tree, lambda row, random: {"error": cell_error(row.coordinates) * float(np.exp(0.01 * random.normal()))}
+    )
     write(folder, f"grid-{LONG[:60]}", tree, rows)
     return folder
 

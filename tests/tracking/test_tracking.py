@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.rows import changed, row_of
 from support.tracked import HOSTILE, RECORD, Run, a_row, config_of, rows_of
 
 from collapse_cli import tracking
 from collapse_cli.config import Experiment, load
 from collapse_cli.engine import sealed
 from collapse_cli.errors import ConfigError
+from collapse_cli.records.row import Row
 from collapse_cli.tracking.mirrored import clean, histogram_of, metrics_of
 
 # --- rows as numbers --------------------------------------------------------------------------------------------------
@@ -41,8 +43,8 @@ def test_a_rows_numbers_have_flat_names_and_text_is_left_out() -> None:
     assert all(type(value) is float for value in found.values())
     edges, counts = histogram_of(a_row("keep-0", 0, 1)) or ([], [])
     assert (edges, counts) == ([1.5, 1.75, 2.0, 2.25], [3, 0, 6])
-    assert histogram_of({"sample_histogram": {"low": 0.0, "width": 1.0, "counts": []}}) is None
-    assert metrics_of({"many": [1.0] * 101, "hundred": [1.0] * 100}).keys() == {
+    assert histogram_of(row_of("keep-0", 0, 0, sample_histogram={"low": 0.0, "width": 1.0, "counts": []})) is None
+    assert metrics_of(row_of("keep-0", 0, 0, many=[1.0] * 101, hundred=[1.0] * 100)).keys() == {
         f"hundred/{i:02d}" for i in range(1, 101)
     }
 
@@ -74,7 +76,7 @@ def test_tracking_is_off_by_default_and_no_part_of_what_a_run_is() -> None:
 
 def test_a_password_in_the_address_is_refused_before_it_is_written_anywhere() -> None:
     with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI") as caught:
-        tracking.check(config_of("mlflow", uri="https://me:secret@example.org"))
+        tracking.check_installed(config_of("mlflow", uri="https://me:secret@example.org"))
     assert "secret" not in str(caught.value)
 
 
@@ -100,7 +102,7 @@ def test_a_folder_of_a_trackers_name_in_the_working_directory_is_no_tracker(
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *[p for p in sys.path if "site-packages" not in p]])
     with pytest.raises(ConfigError, match="wandb is not installed"):
-        tracking.check(config_of("wandb"))
+        tracking.check_installed(config_of("wandb"))
 
 
 def test_off_imports_no_tracker_and_writes_nothing(tmp_path: Path) -> None:
@@ -110,8 +112,10 @@ from pathlib import Path
 from collapse_cli import tracking
 from collapse_cli.engine import sealed
 from collapse_cli.config import Experiment
+from collapse_cli.records.row import Row
+from collapse_cli.where import Where
 with tracking.open_mirrors(Experiment(), Path({str(tmp_path)!r}), "x", {{}}) as mirrors:
-    mirrors.add({{"policy": "keep-0", "seed": 0, "generation": 0, "perplexity": 1.0}})
+    mirrors.add(Row.at(Where("keep-0", 0, 0), {{"perplexity": 1.0}}))
 print(sorted({{"mlflow", "wandb", "tensorboard", "sqlalchemy", "torch"}} & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -164,7 +168,7 @@ def store(runs: Path) -> tuple[Any, list[Any]]:
     return client, list(client.search_runs([experiment.experiment_id])) if experiment else []
 
 
-def assert_mlflow_holds(runs: Path, rows: list[dict[str, Any]], name: str = "a-run") -> None:
+def assert_mlflow_holds(runs: Path, rows: list[Row], name: str = "a-run") -> None:
     """Every number of every row once, and nothing else."""
     client, found = store(runs)
     children = {
@@ -172,10 +176,10 @@ def assert_mlflow_holds(runs: Path, rows: list[dict[str, Any]], name: str = "a-r
         for run in found
         if "collapse.policy" in run.data.tags and run.data.tags["collapse.run"] == name
     }
-    assert children.keys() == {(row["policy"], row["seed"]) for row in rows}
+    assert children.keys() == {(row.where.policy, row.where.seed) for row in rows}
     for where, run in children.items():
-        mine = [row for row in rows if (row["policy"], row["seed"]) == where]
-        expected = {(key, row["generation"], value) for row in mine for key, value in metrics_of(row).items()}
+        mine = [row for row in rows if (row.where.policy, row.where.seed) == where]
+        expected = {(key, row.where.generation, value) for row in mine for key, value in metrics_of(row).items()}
         got = [
             (key, point.step, point.value)
             for key in run.data.metrics
@@ -233,7 +237,7 @@ def test_mlflow_follows_the_truth_when_rows_were_made_anew_and_keeps_runs_apart(
     run.go(rows_of())
     other.go(rows_of(2))
     (run.folder.path / "metrics.jsonl").unlink()
-    anew = [{**row, "perplexity": row["perplexity"] + 1} for row in rows_of()]
+    anew = [changed(row, perplexity=row.fields["perplexity"] + 1) for row in rows_of()]
     run.go(anew)
     assert_mlflow_holds(runs, anew)
     assert_mlflow_holds(runs, rows_of(2), "another")
@@ -260,7 +264,7 @@ def test_mlflow_broken_in_the_middle_of_a_row_loses_nothing_and_is_mended_by_the
             mirrors.add(row)
     (message,) = said(caplog)
     assert message.startswith("mlflow failed, and this run goes on without it (")
-    assert sealed.of_file(run.folder.path / "metrics.jsonl") == (rows, 0)
+    assert sealed.of_file(run.folder.path / "metrics.jsonl") == ([row.record() for row in rows], 0)
     with sqlite3.connect(database) as data:
         data.execute("ALTER TABLE metrics_gone RENAME TO metrics")
     run.go([])
@@ -301,27 +305,27 @@ def test_a_server_that_is_not_there_costs_a_warning(runs: Path, caplog: pytest.L
 # --- TensorBoard ------------------------------------------------------------------------------------------------------
 
 
-def assert_tensorboard_holds(folder: Path, rows: list[dict[str, Any]]) -> None:
+def assert_tensorboard_holds(folder: Path, rows: list[Row]) -> None:
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    assert len(list(folder.rglob("events*"))) == 1 + len({(row["policy"], row["seed"]) for row in rows})
-    for where in {(row["policy"], row["seed"]) for row in rows}:
-        mine = [row for row in rows if (row["policy"], row["seed"]) == where]
+    assert len(list(folder.rglob("events*"))) == 1 + len({(row.where.policy, row.where.seed) for row in rows})
+    for where in {(row.where.policy, row.where.seed) for row in rows}:
+        mine = [row for row in rows if (row.where.policy, row.where.seed) == where]
         events = accumulators.EventAccumulator(
             str(folder / f"{where[0]}-seed-{where[1]}"), {"scalars": 0, "histograms": 0}
         )
         events.Reload()
         assert set(events.Tags()["scalars"]) == {key for row in mine for key in metrics_of(row)}
         for tag in events.Tags()["scalars"]:
-            expected = [(row["generation"], metrics_of(row)[tag]) for row in mine if tag in metrics_of(row)]
+            expected = [(row.where.generation, metrics_of(row)[tag]) for row in mine if tag in metrics_of(row)]
             got = [(event.step, event.value) for event in events.Scalars(tag)]
             assert [step for step, _ in got] == [step for step, _ in expected]
             assert [value for _, value in got] == pytest.approx([value for _, value in expected], rel=1e-6)
         histograms = events.Histograms("sample_histogram")
-        assert [event.step for event in histograms] == [row["generation"] for row in mine]
+        assert [event.step for event in histograms] == [row.where.generation for row in mine]
         for event, row in zip(histograms, mine, strict=True):
-            assert list(event.histogram_value.bucket)[1:] == row["sample_histogram"]["counts"]
+            assert list(event.histogram_value.bucket)[1:] == row.fields["sample_histogram"]["counts"]
             assert list(event.histogram_value.bucket_limit) == [1.5, 1.75, 2.0, 2.25]
-            assert event.histogram_value.sum == pytest.approx(3 * 1.625 + (5 + row["generation"]) * 2.125)
+            assert event.histogram_value.sum == pytest.approx(3 * 1.625 + (5 + row.where.generation) * 2.125)
 
 
 def test_tensorboards_event_files_hold_every_number_and_again_no_point_twice(tmp_path: Path) -> None:
@@ -350,7 +354,7 @@ def test_tensorboard_shows_the_configuration_as_text(tmp_path: Path) -> None:
 def test_numbers_at_the_ends_of_floats_are_mirrored(tmp_path: Path) -> None:
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     values = {"huge": 1e300, "none": float("nan"), "endless": float("inf"), "tiny": 1e-300}
-    row = {"policy": "../../out", "seed": 0, "generation": 0, **values}
+    row = row_of("../../out", 0, 0, **values)
     with tracking.open_mirrors(config_of("tensorboard"), tmp_path, "x", {}) as mirrors:
         mirrors.add(row)
     assert {path.parent.parent for path in tmp_path.parent.rglob("*out-seed-0*/events*")} == {tmp_path / "tensorboard"}
@@ -368,9 +372,10 @@ def test_a_full_disk_ends_the_mirror_not_the_run(tmp_path: Path) -> None:
 import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from support.rows import changed
 from support.tracked import Run, config_of, rows_of
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-rows = [{{**row, "examples": [], "top_8grams": []}} for row in rows_of(4)]
+rows = [changed(row, examples=[], top_8grams=[]) for row in rows_of(4)]
 run = Run(Path({str(tmp_path)!r}), config_of("tensorboard"))
 add = run.folder.add_rows
 def full(row):
@@ -412,7 +417,7 @@ def records_of(file: Path) -> Iterator[bytes]:
             record = b""
 
 
-def assert_wandb_holds(folder: Path, rows: list[dict[str, Any]]) -> None:
+def assert_wandb_holds(folder: Path, rows: list[Row]) -> None:
     """Every number of every row once, in one folder for each policy and seed."""
     proto = pytest.importorskip("wandb.proto.wandb_internal_pb2")
     got: dict[tuple[str, int], list[dict[str, Any]]] = {}
@@ -440,8 +445,8 @@ def assert_wandb_holds(folder: Path, rows: list[dict[str, Any]]) -> None:
         got[settings["policy"], settings["seed"]] = points
     expected: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
-        point = {"generation": row["generation"], **metrics_of(row)}
-        expected.setdefault((row["policy"], row["seed"]), []).append(point)
+        point = {"generation": row.where.generation, **metrics_of(row)}
+        expected.setdefault((row.where.policy, row.where.seed), []).append(point)
     assert got == expected
 
 
@@ -532,7 +537,7 @@ class Fake:
     """A tracker that remembers, and fails when told to."""
 
     def __init__(self, fails: str = "") -> None:
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[Row] = []
         self.fails, self.status = fails, ""
 
     def add(self, row: Any) -> None:

@@ -7,8 +7,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from collapse_cli.config import Experiment
 from collapse_cli.families import Headline
+from collapse_cli.records.row import Row
 
-Row = dict[str, Any]
 Side = tuple[str, str]  # run, policy or cell
 
 

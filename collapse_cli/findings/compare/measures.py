@@ -1,6 +1,6 @@
 """Runs of one family compared by the measure that stands first: other families than those of perplexities, and mixtures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from collapse_cli.findings.compare.base import Compared, Comparison, pairs_of
 from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.findings.diagnosis.headline import headline_of
 from collapse_cli.metrics.intervals import Interval, over_seeds, paired
+from collapse_cli.records.row import Row
 
 Values = dict[str, dict[int, dict[int, float]]]  # policy (or cell) -> generation -> seed -> value
 
@@ -59,13 +60,13 @@ def compared(runs: list[Compared], generation: int) -> Comparison[MeasuredPolicy
     entries: list[MeasuredPolicy] = []
     series: dict[tuple[str, str], dict[int, float]] = {}
     for run in runs:
-        records = {row["policy"]: row for row in run.rows}
+        cells = {row.where.name: row.coordinates for row in run.rows} if mixture else {}
         for policy, by in _values(run.rows, measure.name).items():
             if generation not in by:
                 continue
             now = series[run.name, policy] = by[generation]
             theory = (
-                expectations.theory_of(trees[run.name], records[policy])
+                expectations.theory_of(trees[run.name], cells[policy])
                 if mixture
                 else expectations.theory_at(trees[run.name], measure.name, policy, generation)
             )
@@ -89,11 +90,11 @@ def compared(runs: list[Compared], generation: int) -> Comparison[MeasuredPolicy
     )
 
 
-def _values(rows: Sequence[Mapping[str, Any]], name: str) -> Values:
+def _values(rows: Sequence[Row], name: str) -> Values:
     found: Values = {}
     for row in rows:
-        if (number := expectations.number(row.get(name))) is not None:
-            found.setdefault(row["policy"], {}).setdefault(row["generation"], {})[row["seed"]] = number
+        if (value := row.measure(name)) is not None:
+            found.setdefault(row.where.name, {}).setdefault(row.where.generation, {})[row.where.seed] = value
     return found
 
 

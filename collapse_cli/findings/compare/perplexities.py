@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from collapse_cli.findings.compare.base import Compared, Comparison, Row, pairs_of
+from collapse_cli.findings.compare.base import Compared, Comparison, pairs_of
 from collapse_cli.findings.diagnosis import Diagnosis, PolicyDiagnosis, diagnose
-from collapse_cli.findings.expectations import number
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.intervals import LEVEL, NOISE, Interval, log_ratio, over_seeds, takes_noise_for_granted
+from collapse_cli.records.row import Row
 
 INSTRUMENTS = {  # field -> heading, format
     "unigram_entropy": ("entropy", "{:.2f}"),
@@ -94,7 +94,7 @@ class PerplexityRatio:
 
 
 def generations(run: Compared) -> set[int]:
-    return {row["generation"] for row in run.rows}
+    return {row.where.generation for row in run.rows}
 
 
 def compared(runs: list[Compared], generation: int) -> Comparison[PolicyPerplexity, PerplexityRatio]:
@@ -132,11 +132,14 @@ def compared(runs: list[Compared], generation: int) -> Comparison[PolicyPerplexi
 
 
 def _at(rows: Sequence[Row], policy: str, generation: int) -> dict[int, Row]:
-    return {row["seed"]: row for row in rows if (row["policy"], row["generation"]) == (policy, generation)}
+    """The rows of a policy's generation that have a loss, by seed."""
+    there = [row for row in rows if (row.where.policy, row.where.generation) == (policy, generation)]
+    return {row.where.seed: row for row in there if row.nll is not None}
 
 
 def _entry(run: str, one: PolicyDiagnosis, rows: Sequence[Row], generation: int) -> PolicyPerplexity | None:
     first, now = _at(rows, one.policy, 0), _at(rows, one.policy, generation)
+    before, after = _losses(first), _losses(now)
     seeds = sorted(first.keys() & now.keys())
     if not seeds:
         return None
@@ -147,18 +150,21 @@ def _entry(run: str, one: PolicyDiagnosis, rows: Sequence[Row], generation: int)
         run,
         one.policy,
         tuple(seeds),
-        over_seeds("perplexity", [first[seed]["perplexity"] for seed in seeds]),
-        over_seeds("perplexity", [now[seed]["perplexity"] for seed in seeds]),
-        log_ratio([now[seed]["nll"] - first[seed]["nll"] for seed in seeds]).within(perplexity),
+        over_seeds("perplexity", [first[seed].perplexity or perplexity(before[seed]) for seed in seeds]),
+        over_seeds("perplexity", [now[seed].perplexity or perplexity(after[seed]) for seed in seeds]),
+        log_ratio([after[seed] - before[seed] for seed in seeds]).within(perplexity),
         instruments,
         one,
     )
 
 
 def _over(rows: Mapping[int, Row], seeds: Sequence[int], name: str) -> Interval | None:
-    values = [number(rows[seed].get(name)) for seed in seeds]
-    numbers = [value for value in values if value is not None]
-    return over_seeds(name, numbers) if numbers else None
+    values = [value for seed in seeds if (value := rows[seed].measure(name)) is not None]
+    return over_seeds(name, values) if values else None
+
+
+def _losses(rows: Mapping[int, Row]) -> dict[int, float]:
+    return {seed: loss for seed, row in rows.items() if (loss := row.nll) is not None}
 
 
 def _pairs(
@@ -167,8 +173,8 @@ def _pairs(
     """Policies of one run, and the same policy in two runs that are comparable."""
     series: dict[tuple[str, str], dict[int, float]] = {}
     for name, found in zip(names, rows, strict=True):
-        for policy in dict.fromkeys(row["policy"] for row in found):
-            series[name, policy] = {seed: row["nll"] for seed, row in _at(found, policy, generation).items()}
+        for policy in dict.fromkeys(row.where.policy for row in found):
+            series[name, policy] = _losses(_at(found, policy, generation))
     sides = list(pairs_of(series, within=generation > 0, apart=mixed))
     level = 1 - (1 - LEVEL) / max(1, sum(len(seeds) > 1 for _, _, seeds in sides))
     pairs = []
@@ -188,8 +194,8 @@ def _incomparable(
     for name, found, config in zip(names, rows, configs, strict=True):
         model = config["model"]
         facts[name] = {
-            "the evaluation protocol": found[0]["protocol"],
-            "the number of predicted tokens": found[0]["predicted_tokens"],
+            "the evaluation protocol": found[0].protocol,
+            "the number of predicted tokens": found[0].measure("predicted_tokens"),
             "the text (data.sha256)": config["data"]["sha256"] or None,  # None: not known, as before a first stage
             "the tokenizer": model["tokenizer_sha256"] or (model["tokenizer"], model["vocab_size"], model["source"]),
         }
@@ -206,13 +212,11 @@ def _guard_rails(names: Sequence[str], rows: Sequence[Sequence[Row]]) -> list[st
     """How many rows of each run are doubtful, with the first reason."""
     warnings = []
     for name, found in zip(names, rows, strict=True):
-        doubtful = [row for row in found if row["warnings"]]
+        doubtful = [row for row in found if row.warnings]
         if doubtful:
             row = doubtful[0]
-            where = f"{row['policy']}, seed {row['seed']}, generation {row['generation']}"
-            warnings.append(
-                f"{name}: rows with warnings: {len(doubtful)} of {len(found)}; {where}: {row['warnings'][0]}"
-            )
+            where = f"{row.where.name}, seed {row.where.seed}, generation {row.where.generation}"
+            warnings.append(f"{name}: rows with warnings: {len(doubtful)} of {len(found)}; {where}: {row.warnings[0]}")
     return warnings
 
 

@@ -12,13 +12,14 @@ from typing import Any
 
 from collapse_cli.findings.diagnosis.headline import family_verdict
 from collapse_cli.findings.diagnosis.mixtures import mixture_verdict
-from collapse_cli.findings.diagnosis.rules import Call, Evidence, Generations, Row, early, late, number
+from collapse_cli.findings.diagnosis.rules import Call, Evidence, Generations, early, late
 from collapse_cli.findings.expectations import family_of, is_mixture
-from collapse_cli.findings.expectations import number as finite
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import NOISE, Interval, allowed, interval, log_ratio, takes_noise_for_granted
 from collapse_cli.metrics.numbers import SAME
+from collapse_cli.records.fields import finite
+from collapse_cli.records.row import Row
 
 __all__ = [
     "Call",
@@ -115,7 +116,7 @@ def diagnose(
         rows: of one run; those of an old run may lack the instruments.
         generations, policies, seeds: what the run was to have (its `loop` section), to say what is still missing.
     """
-    names = list(dict.fromkeys(row["policy"] for row in rows))
+    names = list(dict.fromkeys(row.where.policy for row in rows))
     found = [one for one in (_policy(name, rows) for name in names) if one is not None]
     return Diagnosis(tuple(found), _verdict(found, generations), tuple(_notes(found, generations, policies, seeds)))
 
@@ -173,9 +174,11 @@ def factors(ratio: Interval) -> tuple[str, str]:
 
 def _policy(name: str, rows: Sequence[Row]) -> PolicyDiagnosis | None:
     series: dict[int, dict[int, Row]] = {}
+    losses: dict[tuple[int, int], float] = {}
     for row in rows:
-        if row["policy"] == name and number(row, "nll") is not None:
-            series.setdefault(row["generation"], {})[row["seed"]] = row
+        if row.where.policy == name and (nll := row.nll) is not None:
+            series.setdefault(row.where.generation, {})[row.where.seed] = row
+            losses[row.where.generation, row.where.seed] = nll
     found = counted(series)
     if found is None:
         return None
@@ -186,7 +189,7 @@ def _policy(name: str, rows: Sequence[Row]) -> PolicyDiagnosis | None:
         if generation <= last
     }
     changes = {
-        generation: [row["nll"] - kept[0][seed]["nll"] for seed, row in there.items()]
+        generation: [losses[generation, seed] - losses[0, seed] for seed in there]
         for generation, there in kept.items()
         if there
     }

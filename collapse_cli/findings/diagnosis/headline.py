@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from collapse_cli.families import Headline, headline
-from collapse_cli.findings.expectations import is_mixture, learner_of, mean_of, number, theory_at
+from collapse_cli.findings.expectations import is_mixture, learner_of, mean_of, theory_at
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import spread, value
+from collapse_cli.records.fields import finite
+from collapse_cli.records.row import Row
 
-Row = Mapping[str, Any]
 Tree = Mapping[str, Any]
 NOTHING = "No generation is measured yet."
 
@@ -29,8 +30,8 @@ def means_of(rows: Sequence[Row], what: str) -> tuple[dict[int, Interval], list[
     """
     there: dict[int, dict[int, Row]] = {}
     for row in rows:
-        if number(row.get(what)) is not None:
-            there.setdefault(row["generation"], {})[row["seed"]] = row
+        if row.measure(what) is not None:
+            there.setdefault(row.where.generation, {})[row.where.seed] = row
     found = counted({g: held.keys() for g, held in there.items()})
     seeds = found[1] if found is not None else sorted({seed for held in there.values() for seed in held})
     means = {}
@@ -53,8 +54,8 @@ def family_verdict(rows: Sequence[Row], tree: Tree) -> str:
         tree: its configuration.
     """
     measure = headline_of(tree)
-    policies = list(dict.fromkeys(row["policy"] for row in rows))
-    found = {policy: means_of([row for row in rows if row["policy"] == policy], measure.name) for policy in policies}
+    policies = list(dict.fromkeys(row.where.policy for row in rows))
+    found = {policy: means_of([row for row in rows if row.where.policy == policy], measure.name) for policy in policies}
     found = {policy: (means, seeds) for policy, (means, seeds) in found.items() if means}
     if not found:
         return NOTHING
@@ -65,7 +66,7 @@ def family_verdict(rows: Sequence[Row], tree: Tree) -> str:
         return f"Only generation 0 is measured: {measure.title} {spread(first)}, {seeds_said(len(seeds))}{intervals_said([first])}."
     together = len(set(lasts.values())) == 1 and len({tuple(seeds) for _, seeds in found.values()}) == 1
     loop = tree.get("loop")
-    planned = number(loop.get("generations")) if isinstance(loop, Mapping) else None
+    planned = finite(loop.get("generations")) if isinstance(loop, Mapping) else None
     head = "So far, " if planned is not None and min(lasts.values()) < planned else ""
     head += f"{measure.title}, from generation 0 to {last:,}" if together else measure.title
     kind = intervals_said(means[lasts[policy]] for policy, (means, _) in found.items())

@@ -3,16 +3,18 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from collapse_cli.config.cell import AXES
 from collapse_cli.families import Headline
-from collapse_cli.findings.diagnosis.headline import Row, Tree, headline_of, intervals_said, seeds_said, sentence
+from collapse_cli.findings.diagnosis.headline import Tree, headline_of, intervals_said, seeds_said, sentence
 from collapse_cli.findings.expectations import law_of
 from collapse_cli.findings.grid import Point, axes_of, points, words
 from collapse_cli.findings.scaling import ScalingLaw, laws
 from collapse_cli.metrics.intervals import LEVEL, Interval, interval, paired
 from collapse_cli.metrics.numbers import spread, value
+from collapse_cli.records.row import Row
 
 LAWS = 32  # scaling laws that are fitted for one run
 
@@ -54,18 +56,16 @@ def mixture_verdict(rows: Sequence[Row], tree: Tree) -> str:
 
 def laws_of(cells: Sequence[Point], tree: Tree) -> list[ScalingLaw]:
     """Scaling laws over rows, one for each share and place along the other axes with enough sizes; `LAWS` at most."""
-    rows = [
-        {**cell.record, "share": cell.share, "seed": seed, "error": value}
+    there = [
+        replace(cell, by_seed={seed: value for seed, value in cell.by_seed.items() if 1e-100 < value < 1e100})
         for cell in cells
-        if 1 <= cell.record["rows"] <= 1e15
-        for seed, value in cell.by_seed.items()
-        if 1e-100 < value < 1e100  # numbers that a run makes
+        if 1 <= cell.record["rows"] <= 1e15  # numbers that a run makes
     ]
-    places = list(dict.fromkeys((row["share"], *(row.get(axis) for axis in AXES)) for row in rows))
-    kept = set(places[:LAWS])
-    rows = [row for row in rows if (row["share"], *(row.get(axis) for axis in AXES)) in kept]
+    there = [cell for cell in there if cell.by_seed]
+    kept = list(dict.fromkeys(cell.place(("share", *AXES)) for cell in there))[:LAWS]
+    there = [cell for cell in there if cell.place(("share", *AXES)) in kept]
     try:
-        return laws(rows, "error", sorted({row["share"] for row in rows}), partial(law_of, tree))
+        return laws(there, sorted({cell.share for cell in there}), partial(law_of, tree))
     except (ArithmeticError, ValueError):  # numbers that no run makes
         return []
 

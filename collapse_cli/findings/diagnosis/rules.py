@@ -18,12 +18,12 @@ from statistics import median
 from typing import Any
 
 from collapse_cli.metrics.intervals import LEVEL, Interval, interval, scattered
+from collapse_cli.records.row import Row
 
 MARGIN = 0.05  # nats/token, 5% of perplexity: models trained on the same real text differ by as much by chance
 ENTROPY_SHARE = 0.75  # at 5.5 nats: an effective vocabulary, exp(entropy), of 62 words instead of 245
 VARIANCE_SHARE = 0.5
 IN_A_ROW = 2  # generations at which a rule must hold
-Row = Mapping[str, Any]
 Generations = Mapping[int, Mapping[int, Row]]  # generation -> seed -> row
 Estimate = tuple[float, float | None]  # with its standard error over rows
 
@@ -210,8 +210,8 @@ def _scatter(values: Sequence[float]) -> tuple[float, int]:
 
 
 def _part(row: Row, part: str) -> Estimate | None:
-    change = number(row, f"{part}_change")
-    return None if change is None else (change, number(row, f"{part}_change_se"))
+    change = row.measure(f"{part}_change")
+    return None if change is None else (change, row.measure(f"{part}_change_se"))
 
 
 def _gap(row: Row) -> Estimate | None:
@@ -229,21 +229,15 @@ def _gap(row: Row) -> Estimate | None:
 
 def _share(row: Row, first: Mapping[int, Row], name: str) -> Estimate | None:
     """A measure as a share of generation 0's, and its standard error (delta method, independent samples)."""
-    start = first[row["seed"]]
-    now, before = number(row, name), number(start, name)
+    start = first[row.where.seed]
+    now, before = row.measure(name), start.measure(name)
     if now is None or before is None or before <= 0:
         return None
-    errors = number(row, f"{name}_se"), number(start, f"{name}_se")
+    errors = row.measure(f"{name}_se"), start.measure(f"{name}_se")
     share = now / before
     if errors[0] is None or errors[1] is None:
         return share, None
     return share, math.hypot(errors[0], share * errors[1]) / before
-
-
-def number(row: Row, name: str) -> float | None:
-    """A field of a row, None where it is absent, null or not finite."""
-    value = row.get(name)
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

@@ -11,13 +11,14 @@ from collapse_cli.config.policies import percent_kept
 from collapse_cli.errors import ConfigError
 from collapse_cli.findings.forecast import share as shares
 from collapse_cli.findings.forecast.fit import HIGHEST, LawFit, fit_all, mixture, paths, spread_at, weights
-from collapse_cli.findings.forecast.history import HORIZON, History, collect, log_perplexity
+from collapse_cli.findings.forecast.history import HORIZON, History, collect
 from collapse_cli.findings.forecast.laws import Array
 from collapse_cli.findings.forecast.next_command import again, check_kind, name_given, seen_from_here
 from collapse_cli.findings.forecast.resample import bootstrap
 from collapse_cli.findings.forecast.sentences import sentences
 from collapse_cli.metrics import floored, perplexity
 from collapse_cli.metrics.intervals import NOISE, interval
+from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 
 __all__ = ["forecast", "forecast_rows", "sentences", "vocabulary_of"]
@@ -85,13 +86,13 @@ def vocabulary_of(config: Mapping[str, Any]) -> int | None:
 
 
 def forecast_rows(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
     *,
     factor: float = 1.5,
     generation: int | None = None,
     vocabulary: int | None = None,
 ) -> dict[str, Any]:
-    """As `forecast`, from rows of `metrics.jsonl`: `policy`, `seed`, `generation`, and `nll` or `perplexity`.
+    """As `forecast`, from rows of `metrics.jsonl`: their loss alone is looked at.
 
     Args:
         vocabulary: tokens that the model chooses among. Guessing evenly has this perplexity; no more is forecast, unless
@@ -102,12 +103,12 @@ def forecast_rows(
     if generation is not None and not 1 <= generation <= HORIZON:
         raise ConfigError(f"--generation {generation}: give a generation from 1 to {HORIZON}")
     measured, notes = collect(rows)
-    said = [row["protocol"].get("floor") for row in rows if isinstance(row.get("protocol"), Mapping)]
-    for floor in sorted({floor for floor in said if isinstance(floor, float)}):
+    floors = {floor for row in rows if isinstance(floor := row.protocol.get("floor"), float)}
+    for floor in sorted(floors):
         notes.append(f"{floored(floor)}; the share of tokens without probability (unseen_share) is not forecast")
     policies: list[dict[str, Any]] = []
     models: dict[str, list[LawFit]] = {}
-    for name in dict.fromkeys(row["policy"] for row in rows):
+    for name in dict.fromkeys(row.where.policy for row in rows):
         if name not in measured:
             policies.append({"policy": name, "status": "not enough data", "why": _lacking(name, rows)})
             continue
@@ -125,9 +126,9 @@ def forecast_rows(
     }
 
 
-def _lacking(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def _lacking(name: str, rows: Sequence[Row]) -> str:
     """What a policy without a series has too little of."""
-    found = {row["generation"] for row in rows if row["policy"] == name and log_perplexity(row) is not None}
+    found = {row.where.generation for row in rows if row.where.policy == name and row.nll is not None}
     if found != {0}:
         return "no seed has both generation 0 and a later one"
     least = f"{LEAST_GENERATIONS} generations, or {LEAST_STEPS + 1} of a single seed"

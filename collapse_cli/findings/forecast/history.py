@@ -1,14 +1,13 @@
 """From rows of `metrics.jsonl` to what laws are fitted to: log-perplexity by seed and generation under each policy."""
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from collapse_cli.findings.forecast.laws import Array
+from collapse_cli.records.row import Row
 
 HORIZON = 1000  # generations; later than that is "not"
 
@@ -56,18 +55,18 @@ class History:
         return sorted({generation for by in self.values.values() for generation in by})
 
 
-def collect(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, History], list[str]]:
+def collect(rows: Sequence[Row]) -> tuple[dict[str, History], list[str]]:
     """The series of each policy, and notes about rows that cannot be used."""
     values: dict[str, dict[int, dict[int, float]]] = {}
     errors: dict[str, dict[int, dict[int, Array]]] = {}
     bad: dict[str, list[str]] = {}
     late: dict[str, int] = {}
     for row in rows:
-        policy, seed, generation = row["policy"], row["seed"], row["generation"]
+        policy, seed, generation = row.where.policy, row.where.seed, row.where.generation
         if not 0 <= generation <= HORIZON:
             late[policy] = late.get(policy, 0) + 1
             continue
-        value = log_perplexity(row)
+        value = row.nll
         if value is None:
             bad.setdefault(policy, []).append(f"{generation} (seed {seed})")
             continue
@@ -87,22 +86,11 @@ def collect(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, History], list
     return series, notes
 
 
-def log_perplexity(row: Mapping[str, Any]) -> float | None:
-    """In nats: `nll`, or the logarithm of `perplexity`; None where neither is a finite number."""
-    nll = row.get("nll")
-    if isinstance(nll, (int, float)) and math.isfinite(nll):
-        return float(nll)
-    value = row.get("perplexity")
-    if isinstance(value, (int, float)) and 0 < value < sys.float_info.max:
-        return math.log(value)
-    return None
-
-
-def _text_errors(row: Mapping[str, Any]) -> Array | None:
+def _text_errors(row: Row) -> Array | None:
     """Standard errors over test rows of parts of the change from generation 0: by decile, weighted by its tokens."""
-    error, tokens = row.get("nll_change_by_decile_se"), row.get("tokens_by_decile")
-    if not (isinstance(error, list) and isinstance(tokens, list) and len(error) == len(tokens) == 10):
+    errors, tokens = row.parts("nll_change_by_decile_se"), row.parts("tokens_by_decile")
+    if errors is None or tokens is None:
         return None
-    total = sum(tokens) + (row.get("unseen_tokens") or 0)
-    parts = np.array([(e or 0.0) * t / max(total, 1) for e, t in zip(error, tokens, strict=True)], dtype=float)
-    return parts if bool(np.isfinite(parts).all()) else None
+    counts = [count or 0.0 for count in tokens]
+    total = sum(counts) + (row.measure("unseen_tokens") or 0.0)
+    return np.array([(error or 0.0) * count / max(total, 1) for error, count in zip(errors, counts, strict=True)])

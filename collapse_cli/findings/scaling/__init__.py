@@ -1,6 +1,6 @@
 """Does more data stop helping? error(n) = E_inf + A (n - n0)^-b fitted to the cells of a mixture, a law for each share.
 
-Pure functions of rows of `metrics.jsonl`. The shift n0 keeps two things apart that look alike: a curve that is steep because
+Pure functions of a grid's cells. The shift n0 keeps two things apart that look alike: a curve that is steep because
 it begins near an interpolation threshold (least squares with d dimensions: d/(n - d)), and one that flattens towards a
 plateau. Sizes to which no such law extends, as those around a peak, are left out, the smallest first.
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from collapse_cli.config.cell import AXES
 from collapse_cli.errors import UserError
+from collapse_cli.findings.grid import Point
 from collapse_cli.findings.scaling.profile import ScalingFit, knees
 
 LEAST_SIZES = 4  # a plateau, an amplitude, an exponent and a shift
@@ -104,27 +105,24 @@ def _plain(value: float) -> float | None:
 
 
 def laws(
-    rows: Iterable[Mapping[str, Any]],
-    what: str = "error",
+    cells: Iterable[Point],
     shares: Sequence[float] = (),
     known: Callable[[Mapping[str, float]], tuple[float | None, float | None]] = lambda where: (None, None),
 ) -> list[ScalingLaw]:
     """A law for each share and each combination of the other axes with at least 4 sizes; others are left out.
 
     Args:
-        rows: of `metrics.jsonl`: `rows`, `share`, `seed`, `what` and perhaps other axes.
+        cells: with their measure by seed.
         shares: nominal ones, to which shares that were rounded to whole rows belong; empty: to three decimals.
         known: what theory knows of a place: its interpolation threshold and its plateau, either may be None.
     """
-    groups: dict[tuple[tuple[str, float], ...], dict[float, dict[Any, float]]] = {}
-    for row in rows:
-        value = row.get(what)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-            continue
-        n, share = float(row["rows"]), float(row["share"])
+    groups: dict[tuple[tuple[str, float], ...], dict[float, dict[int, float]]] = {}
+    for cell in cells:
+        n, share = cell.record["rows"], cell.share
         nominal = next((one for one in shares if abs(one - share) <= 0.5 / n * (1 + 1e-9)), round(share, 3))
-        where = {"share": nominal, **{axis: float(row[axis]) for axis in AXES if row.get(axis) is not None}}
-        groups.setdefault(tuple(where.items()), {}).setdefault(n, {})[row.get("seed", 0)] = float(value)
+        where = {"share": nominal, **{axis: cell.record[axis] for axis in AXES if axis in cell.record}}
+        if errors := {seed: value for seed, value in cell.by_seed.items() if 0 < value < math.inf}:
+            groups.setdefault(tuple(where.items()), {}).setdefault(n, {}).update(errors)
     found = []
     for items, sizes in groups.items():
         if len(sizes) >= LEAST_SIZES:

@@ -6,6 +6,7 @@ from typing import Any
 from collapse_cli import families
 from collapse_cli.families import Measure, headline_measure, measures_of
 from collapse_cli.report.figures import TINY, apart, bounded, level, log_ticks
+from collapse_cli.report.generated_images import strip
 from collapse_cli.report.loading import Run, Series, thinned
 from collapse_cli.report.other_families import shown, strips_of, theory_of_series
 from collapse_cli.report.paper.canvas import THEORY, WIDTH, draw_line, legend, log_axis, panels, plain, whole
@@ -98,7 +99,7 @@ def pictures(runs: Sequence[Run], series: Sequence[Series]) -> Any:
     for axes, (one, strips) in zip(grid, found, strict=False):
         images = []
         for held in strips.values():
-            width, height, grey = held.strip()
+            width, height, grey = strip(held)
             images.append(np.frombuffer(grey, np.uint8).reshape(height, width))
         widest = max(image.shape[1] for image in images)
         whole_image = np.concatenate([np.pad(image, ((0, 2), (0, widest - image.shape[1]))) for image in images])

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from collapse_cli.families import INSTRUMENTS
+from collapse_cli.records.fields import Histogram
 from collapse_cli.report.figures import apart, exponential, log_ticks, perplexities
-from collapse_cli.report.loading import Histogram, Run, Series, pooled
+from collapse_cli.report.loading import Run, Series, pooled
 from collapse_cli.report.paper.canvas import (
     WIDTH,
     draw_curve,

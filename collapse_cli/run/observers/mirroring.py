@@ -1,9 +1,9 @@
 """The trackers that a run is mirrored to: TensorBoard, MLflow, Weights & Biases."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from collapse_cli import tracking
+from collapse_cli.records.row import Row
 
 
 class Mirroring:
@@ -12,6 +12,6 @@ class Mirroring:
     def __init__(self, mirrors: tracking.Mirrors) -> None:
         self.mirrors = mirrors
 
-    def written(self, rows: Sequence[Mapping[str, Any]], *, new: bool) -> None:
+    def written(self, rows: Sequence[Row], *, new: bool) -> None:
         for row in rows:
             self.mirrors.add(row)

@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from collapse_cli import report
+from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ class Reporting:
         self.folder = folder
         self._spent, self._last, self._began = 0.0, FIRST_REPORT, time.monotonic()
 
-    def written(self, rows: Sequence[Mapping[str, Any]], *, new: bool) -> None:
+    def written(self, rows: Sequence[Row], *, new: bool) -> None:
         """After a generation, unless reports take much of the run's time: the next one costs what the last one did."""
         if new and self._spent + self._last <= REPORT_SHARE * (time.monotonic() - self._began):
             self.write(forecast=False)

@@ -10,13 +10,14 @@ from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Finished, Generation, Plan, Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.experiment.kinds import facts_of
+from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 
 
 class Reader(Protocol):
     """Hears of the rows of generations that are measured."""
 
-    def written(self, rows: Sequence[Mapping[str, Any]], *, new: bool) -> None:
+    def written(self, rows: Sequence[Row], *, new: bool) -> None:
         """`new`: whether any of them was not in `metrics.jsonl` before, or said something else."""
 
 
@@ -49,15 +50,15 @@ class Rows(Observer):
         for reader in self.readers:
             reader.written(rows, new=new)
 
-    def _row(self, generation: Generation, stages: "ReadOnce") -> dict[str, Any]:
+    def _row(self, generation: Generation, stages: "ReadOnce") -> Row:
         row, before = metrics_row(generation, stages), self._before(generation, stages)
-        row["warnings"] = metrics.warnings(
-            row,
+        warnings = metrics.warnings(
+            row.fields,
             before,
             max_duplicates=self.config.sample.max_duplicates,
             selects=self.config.train.select == "valid",
         )
-        return row
+        return Row(row.where, {**row.fields, "warnings": warnings})
 
     def _before(self, generation: Generation, stages: "ReadOnce") -> Mapping[str, Any] | None:
         """What was measured of the model before: from the store, for its row may be written later than this one."""
@@ -83,18 +84,15 @@ class ReadOnce:
         return self._read[key]
 
 
-def metrics_row(generation: Generation, stages: ReadOnce) -> dict[str, Any]:
-    """A row of `metrics.jsonl`, all of it from the eval stages: that of its model may be pruned by now."""
+def metrics_row(generation: Generation, stages: ReadOnce) -> Row:
+    """A row but for its warnings, all of it from the eval stages: that of its model may be pruned by now."""
     key, made, store = generation.train.key, stages.of(generation.eval.key), stages.store
     facts = facts_of(generation, made)
     examined = stages.of(generation.samples.key) if generation.samples else None
     seconds = facts["seconds"] if generation.part is not None else {**facts["seconds"], "eval": made.seconds}
     if examined:
         seconds["examine"] = examined.seconds
-    return {
-        "policy": generation.where.name,
-        "seed": generation.where.seed,
-        "generation": generation.where.generation,
+    measured = {
         "model_key": key,
         "eval_keys": [stage.key for stage in generation.measured],
         "model_dir": store.name_of(key),
@@ -104,3 +102,4 @@ def metrics_row(generation: Generation, stages: ReadOnce) -> dict[str, Any]:
         **generation.about,
         "seconds": seconds,
     }
+    return Row.at(generation.where, measured)

@@ -1,0 +1,184 @@
+"""What the fields of a row of `metrics.jsonl` may hold, by name: the one place that says so.
+
+A row may come from a folder that nobody vouches for: a value that a field cannot have is damage, and reads as None.
+"""
+
+import base64
+import binascii
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from collapse_cli import families
+from collapse_cli.config.cell import AXES
+
+COORDINATES = ("rows", "real_rows", "synthetic_rows", "share", *AXES)  # of a cell of a mixture
+NUMBERS = families.NUMBERS | set(COORDINATES)  # of which anything but a finite number is damage
+PARTS = {  # numbers by part of the text or of the samples, and how many
+    "nll_by_decile": 10,
+    "tokens_by_decile": 10,
+    "nll_change_by_decile": 10,
+    "nll_change_by_decile_se": 10,
+    "recall_by_decile": 10,
+    "sample_log_perplexity_quantiles": 99,
+}
+WORDS = {"model_key", "model_dir"}
+LARGEST = 1e300  # the largest float stands for a perplexity beyond all floats: it is no figure, and no plot can hold it
+BINS = 20_000  # of one histogram; more is damage
+SIDE = 64  # pixels; larger images are damage
+MOST_IMAGES = 16  # of a row
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and what the model made of it, for people.
+
+    Attributes:
+        row: which row of the corpus the prompt is of, in digits.
+    """
+
+    row: str
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """Tokens in a row that come again in the samples: how often, and in how many samples (None: not known)."""
+
+    text: str
+    count: float
+    samples: float | None
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of per-sample log-perplexity; bin i spans low + i * width to low + (i + 1) * width, in nats/token."""
+
+    low: float
+    width: float
+    counts: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Images:
+    """A few generated grey images of one size: `height` × `width` bytes each, 0 black."""
+
+    height: int
+    width: int
+    images: Sequence[bytes]
+
+
+def finite(value: object) -> float | None:
+    """A finite number, or None: the one rule for what is absent, null, or not finite, in rows and in configurations."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
+        return None
+    return float(value)
+
+
+def table(value: object) -> Mapping[str, Any]:
+    """A JSON object, or an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def strings(value: object) -> list[str]:
+    """The texts of a list."""
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list | tuple) else []
+
+
+def parts(name: str, value: object) -> tuple[float | None, ...] | None:
+    """A field of `PARTS`: its numbers, None where there is nothing to measure (a decile without tokens)."""
+    if not isinstance(value, list | tuple) or len(value) != PARTS.get(name):
+        return None
+    numbers = tuple(map(finite, value))
+    if any(number is None and given is not None for number, given in zip(numbers, value, strict=True)):
+        return None
+    return numbers
+
+
+def histogram(value: object) -> Histogram | None:
+    """The field `sample_histogram`."""
+    given = table(value)
+    low, width, counts = finite(given.get("low")), finite(given.get("width")), given.get("counts")
+    if low is None or width is None or width <= 0 or not isinstance(counts, list) or len(counts) > BINS:
+        return None
+    numbers = [number for count in counts if (number := finite(count)) is not None and number >= 0]
+    return Histogram(low, width, numbers) if len(numbers) == len(counts) and any(numbers) else None
+
+
+def examples(value: object) -> list[Example]:
+    """The field `examples`: those that have a text."""
+    return [
+        Example(str(given.get("row")), prompt if isinstance(prompt := given.get("prompt"), str) else "", given["text"])
+        for given in _with_text(value)
+    ]
+
+
+def phrases(value: object) -> list[Phrase]:
+    """The field `top_8grams`: those that have a text and a count."""
+    return [
+        Phrase(given["text"], count, finite(given.get("samples")))
+        for given in _with_text(value)
+        if (count := finite(given.get("count"))) is not None
+    ]
+
+
+def images(value: object) -> Images | None:
+    """The field `pictures`; of more than `MOST_IMAGES` the first."""
+    given = table(value)
+    height, width, rows = given.get("height"), given.get("width"), given.get("rows")
+    if not _side(height) or not _side(width) or not isinstance(rows, list) or not rows:
+        return None
+    found = []
+    for row in rows[:MOST_IMAGES]:
+        if not isinstance(row, str) or len(row) > 4 * (SIDE * SIDE // 3 + 2):
+            return None
+        try:
+            image = base64.b64decode(row, validate=True)
+        except (binascii.Error, ValueError):
+            return None
+        if len(image) != height * width:
+            return None
+        found.append(image)
+    return Images(height, width, tuple(found))
+
+
+def makes_sense(name: str, value: object) -> bool:
+    """Whether a field holds what it should; True of fields that this version does not know."""
+    match name:
+        case _ if name in NUMBERS:
+            return finite(value) is not None
+        case _ if name in PARTS:
+            return parts(name, value) is not None
+        case _ if name in WORDS:
+            return isinstance(value, str)
+        case "warnings":
+            return isinstance(value, list) and all(isinstance(text, str) for text in value)
+        case "sample_histogram":
+            return histogram(value) is not None
+        case "examples" | "top_8grams":
+            return isinstance(value, list)
+        case "pictures":
+            return images(value) is not None
+        case "seconds":
+            return any(finite(taken) is not None for taken in table(value).values())
+        case "protocol" | "epoch_losses":
+            return isinstance(value, dict | list)
+    return True
+
+
+def log_perplexity(perplexity: object) -> float | None:
+    """Nats per token, of rows older than the field `nll`; None where the perplexity is none, or beyond all floats."""
+    number = finite(perplexity)
+    return math.log(number) if number is not None and number > 0 else None
+
+
+def _with_text(value: object) -> Iterator[Mapping[str, Any]]:
+    for given in value if isinstance(value, list) else ():
+        if isinstance(table(given).get("text"), str):
+            yield given
+
+
+def _side(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= SIDE
