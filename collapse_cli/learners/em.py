@@ -60,7 +60,7 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class FittedMixture:
     """What EM ended with: the mixture, its steps, whether it stopped by itself, and the mean log-likelihood of a row."""
 
     mixture: Mixture
@@ -151,7 +151,7 @@ def _nearest(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 def fit(
     x: np.ndarray, *, components: int, tol: float, max_iter: int, ridge: float, seed: int, start: Mixture | None = None
-) -> Estimate:
+) -> FittedMixture:
     """EM on the rows of x (rows, d).
 
     Args:
@@ -173,14 +173,14 @@ def fit(
             now, mixture = steps.step(mixture)
             converged, before, done = abs(now - before) < tol, now, done + 1
         fitted = mixture.unscaled(centre, scale)
-        return Estimate(fitted, done, converged, float(fitted.log_likelihoods(x).mean()))
+        return FittedMixture(fitted, done, converged, float(fitted.log_likelihoods(x).mean()))
     except np.linalg.LinAlgError:
         raise _ill_defined() from None
 
 
 def fit_sklearn(
     x: np.ndarray, *, components: int, tol: float, max_iter: int, ridge: float, seed: int, start: Mixture | None = None
-) -> Estimate:
+) -> FittedMixture:
     """As `fit`, by scikit-learn itself."""
     from sklearn.mixture import GaussianMixture
 
@@ -210,7 +210,7 @@ def fit_sklearn(
                 raise
             raise _ill_defined() from None
     fitted = Mixture(model.weights_, model.means_, model.covariances_)
-    return Estimate(fitted, model.n_iter_, model.converged_, float(fitted.log_likelihoods(x).mean()))
+    return FittedMixture(fitted, model.n_iter_, model.converged_, float(fitted.log_likelihoods(x).mean()))
 
 
 class _Steps:

@@ -52,7 +52,7 @@ def drawn(seed: int, rows: int, d: int, centers: int, apart: float) -> np.ndarra
     return x * random.uniform(0.1, 10) + random.uniform(-50, 50, d)
 
 
-def same(one: em.Estimate, other: em.Estimate, tolerance: float = 1e-6) -> None:
+def same(one: em.FittedMixture, other: em.FittedMixture, tolerance: float = 1e-6) -> None:
     """Equal steps, likelihoods and parameters."""
     assert one.iterations == other.iterations
     assert one.converged == other.converged
