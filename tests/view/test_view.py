@@ -288,7 +288,17 @@ TARGETS = (
         "/look/none.css",
         "/look/view.css/x",
     ),
-    *("/secret.txt", "/quick/secret.txt", "/runs/quick", "/page/quick~2", "/page/QUICK", "/list", "/favicon.ico", "*"),
+    *(
+        "/secret.txt",
+        "/quick/secret.txt",
+        "/runs/quick",
+        "/page/quick~2",
+        "/page/QUICK",
+        "/page/qu%69ck",
+        "/list",
+        "/favicon.ico",
+        "*",
+    ),
     *("http://127.0.0.1/page/quick", "https://evil.example/", "file:///etc/passwd", "page/quick", "/page/caf\xe9"),
     *("/page/" + "a" * 101, "/page/" + ",".join(["quick"] * 2000), "/page/quick;x", "/page/quick#x", "/page/<b>"),
 )

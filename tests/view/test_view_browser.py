@@ -116,8 +116,11 @@ def test_a_plot_that_was_zoomed_stays_so_and_text_that_is_marked_is_waited_for(d
         live.measure()
         time.sleep(3)
         assert of_page(driver, f"return {reads('6 of 10 models')}"), "a page is not taken away from under the mouse"
+        where = "return page.document.getElementById('plot-perplexity').getBoundingClientRect().top"
+        before = of_page(driver, f"page.scrollBy({{ top: 77, behavior: 'instant' }}); {where}")
         of_page(driver, "page.getSelection().removeAllRanges()")
         until(driver, f"{reads('8 of 10 models')} && JSON.stringify({range_of}) === '[0.5,1.5]'")
+        assert abs(of_page(driver, where) - before) <= 2, "where the reader has come to since the next page was loaded"
         assert driver.get_log("browser") == []
 
 
