@@ -42,7 +42,9 @@ class _Softmax:
         size = max(1, TILE_BYTES.get(states.device.type, TILE_BYTES["cuda"]) // states.dtype.itemsize)
         chosen = torch.empty(len(states), dtype=torch.float32, device=states.device)
         tops, masses = [], []
-        small = len(states) > 0 and float(_largest_norm(states) * _largest_norm(weight)) < LARGEST
+        # not asked on a GPU, which would have to be waited for, and which passes over them faster than that
+        small = weight.device.type == "cpu" and len(states) > 0
+        small = small and _largest_norm(states) * _largest_norm(weight) < LARGEST
         self.tiles: list[tuple[int, int, torch.Tensor]] = []
         for first in range(0, len(weight), size):
             last = min(first + size, len(weight))
@@ -72,9 +74,8 @@ class _Softmax:
         self.missing = (rest / mass)[:, None]
 
 
-def _largest_norm(rows: torch.Tensor) -> torch.Tensor:
-    norms: torch.Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
-    return norms.amax()
+def _largest_norm(rows: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).amax())
 
 
 def _groups(where: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
@@ -155,6 +156,7 @@ def linear_cross_entropy(
     *,
     dtype: torch.dtype | None = None,
     scale: float = 1.0,
+    where: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`scale` times the cross-entropy in nats of softmax(hidden @ weight.T), summed; float64, with gradients.
 
@@ -163,8 +165,10 @@ def linear_cross_entropy(
         weight: (vocabulary, d).
         labels: (tokens,), `IGNORED` where nothing is predicted.
         dtype: of the matrix products; that of `hidden` when None. Sums and gradients are float32 in any case.
+        where: (predicted tokens,) the places of labels that are not `IGNORED`; looked for when None.
     """
-    where = (labels != IGNORED).nonzero().squeeze(1)
+    if where is None:
+        where = (labels != IGNORED).nonzero().squeeze(1)
     loss = _LinearCrossEntropy.apply(hidden, weight, labels, where, dtype or hidden.dtype, scale)  # type: ignore[no-untyped-call]
     return cast(torch.Tensor, loss)
 
@@ -219,6 +223,7 @@ def summed_loss(
     plain_head: bool,
     positions: torch.Tensor | None = None,
     scale: float = 1.0,
+    where: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`scale` times the cross-entropy in nats, summed over all predicted tokens, with gradients.
 
@@ -227,6 +232,7 @@ def summed_loss(
         labels: (rows, width-1) what follows each token; `IGNORED` where nothing is predicted.
         plain_head: what `has_plain_head` said of the model.
         positions: (rows, width) position of each token in its text; when None, in its row.
+        where: (predicted tokens,) their places in the flattened rows; looked for when None.
     """
     if not plain_head:
         logits = model(**_inputs(ids, positions)).logits[:, :-1].float()
@@ -236,7 +242,7 @@ def summed_loss(
     dtype, weight = _head_dtype(states), model.get_output_embeddings().weight
     every = functional.pad(labels, (0, 1), value=IGNORED).flatten()  # a slice of the states would have to be undone
     with torch.autocast(ids.device.type, enabled=False):
-        return linear_cross_entropy(states.flatten(0, 1), weight, every, dtype=dtype, scale=scale)
+        return linear_cross_entropy(states.flatten(0, 1), weight, every, dtype=dtype, scale=scale, where=where)
 
 
 @torch.no_grad()

@@ -32,6 +32,9 @@ class Slots:
         self.keys: dict[torch.nn.Module, torch.Tensor] = {}
         self.values: dict[torch.nn.Module, torch.Tensor] = {}
         self.spare: torch.Tensor | None = None
+        # made once: recorded steps of earlier batches look for them where they were
+        self.each_row = torch.arange(rows, device=device)[:, None]
+        self.each_beam = torch.arange(beams, device=device)
         self.places: dict[torch.Size, torch.Tensor] = {}
         self.capacity = 0
         self.read: slice | None = None
@@ -47,8 +50,6 @@ class Slots:
         here = torch.arange(self.capacity, device=self.device) < lengths[:, None]
         self.own = here[:, None].repeat(1, self.beams, 1)  # (rows, beams, capacity): the slots of a beam's past
         self.causal = Causal(None, width)
-        self.each_row = torch.arange(self.rows, device=self.device)[:, None]
-        self.each_beam = torch.arange(self.beams, device=self.device)
 
     def reading(self, part: slice) -> None:
         """The next call of the model reads the prompts of these rows."""

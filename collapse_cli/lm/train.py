@@ -18,12 +18,14 @@ from collapse_cli.config.tree import TrainConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import checkpoint as checkpoints
 from collapse_cli.errors import InputError
+from collapse_cli.lm import recorded
 from collapse_cli.lm.architecture import vocabulary
 from collapse_cli.lm.arithmetic import fast_products
 from collapse_cli.lm.attention import Causal, attending
 from collapse_cli.lm.loss import has_plain_head, summed_loss, token_losses
 from collapse_cli.lm.memory import free_bytes, halving
-from collapse_cli.lm.packing import abilities, attention_for, lay_out
+from collapse_cli.lm.packing import Batch, abilities, attention_for, lay_out
+from collapse_cli.lm.recorded import Recorded, can_record, record
 from collapse_cli.lm.score import score_blocks
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ def fit(
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     before = _fingerprint(model)
     work = _Work(model, settings, int(data.arrays["lengths"].max()))
+    if epochs * (rows // batch) >= recorded.WORTH and work.plain_head and work.able.together and can_record(model):
+        work.rows_recorded = batch
     checkpoint = Checkpoint(scratch / "checkpoint.safetensors", model, optimizer)
     state = checkpoint.load() or {"step": 0, "losses": [[0.0, 0]] * epochs, "best": None}
     step, losses, best = state["step"], [tuple(loss) for loss in state["losses"]], state["best"]
@@ -149,6 +153,7 @@ class _Work:
 
     Attributes:
         rows_at_once: how many rows of full width one forward pass takes; less from where memory ran out.
+        rows_recorded: steps of so many rows, all of full width, are recorded on a GPU; 0: none are.
     """
 
     def __init__(self, model: "PreTrainedModel", settings: TrainConfig, width: int) -> None:
@@ -160,7 +165,8 @@ class _Work:
         tokens = TOKENS_AT_ONCE if model.device.type == "cpu" else _tokens_that_fit(model)
         if not self.plain_head:
             tokens = min(tokens, LOGITS_BYTES // (4 * vocabulary(model.config)))
-        self.rows_at_once = max(1, tokens // width)
+        self.rows_at_once, self.rows_recorded = max(1, tokens // width), 0
+        self._recorded: Recorded | None = None
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -171,8 +177,8 @@ class _Work:
                 stack.enter_context(attending(self.model, Causal(None, self.width)))
             yield
 
-    def gradients(self, chosen: Dataset, seed: int, rows_at_once: int) -> tuple[float, int]:
-        """Gradients of the mean loss per predicted token. Returns the summed loss in nats and the predicted tokens.
+    def gradients(self, chosen: Dataset, seed: int, rows_at_once: int) -> tuple[list[torch.Tensor], int]:
+        """Gradients of the mean loss per predicted token. Returns the losses whose sum that is, and the predicted tokens.
 
         Args:
             seed: of dropout.
@@ -180,26 +186,42 @@ class _Work:
         device = self.model.device
         for weight in self.weights:
             weight.grad = None  # of a try for which memory did not suffice
-        _seed_dropout(device, seed)
         lengths = chosen.arrays["lengths"]
         predicted = int(np.maximum(lengths.astype(np.int64) - 1, 0).sum())
         batches = lay_out(chosen.arrays["tokens"], lengths, rows_at_once * self.width, device, self.able)
-        losses = []
+        if len(chosen) == self.rows_recorded <= rows_at_once and lengths.min() == self.width:
+            (batch,) = batches
+            if self._recorded is None:
+                self._recorded = record(self.weights, self._pass, batch, self.model.config.model_type)
+            if self._recorded is not None:
+                _seed_dropout(device, seed)
+                return [self._recorded.play(batch)], predicted
+            self.rows_recorded, batches = 0, iter([batch])
+        _seed_dropout(device, seed)
         # one context for all batches, so that the weights are cast once
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            for batch in batches:
-                with attention_for(self.model, self.able, batch), fast_products(device):
-                    loss = summed_loss(
-                        self.model,
-                        batch.ids,
-                        batch.labels,
-                        plain_head=self.plain_head,
-                        positions=batch.positions,
-                        scale=1 / max(1, predicted),
-                    )
-                loss.backward()  # type: ignore[no-untyped-call]
-                losses.append(loss.detach())
-        return sum(map(float, losses)) * predicted, predicted
+            losses = [self._backward(batch, 1 / max(1, predicted)) for batch in batches]
+        return losses, predicted
+
+    def _backward(self, batch: Batch, scale: float, where: torch.Tensor | None = None) -> torch.Tensor:
+        """Adds the gradients of `scale` times the summed loss, which it returns."""
+        with attention_for(self.model, self.able, batch), fast_products(self.model.device):
+            loss = summed_loss(
+                self.model,
+                batch.ids,
+                batch.labels,
+                plain_head=self.plain_head,
+                positions=batch.positions,
+                scale=scale,
+                where=where,
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _pass(self, ids: torch.Tensor, labels: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        """What is recorded: a whole step."""
+        with torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            return self._backward(Batch(ids, labels, np.zeros(0)), 1 / len(where), where)
 
     def bad_rows(self, chosen: Dataset, numbers: np.ndarray) -> str:
         """Which of the rows has a loss of its own that is not finite, in words; `numbers` are theirs in the corpus, from 0."""
@@ -234,20 +256,26 @@ def _step(work: _Work, optimizer: torch.optim.Optimizer, chosen: Dataset, seed: 
     Returns:
         The summed loss in nats, and the predicted tokens.
     """
-    (summed, predicted), work.rows_at_once = halving(
+    (losses, predicted), work.rows_at_once = halving(
         lambda rows: work.gradients(chosen, seed, rows), work.rows_at_once, "training"
     )
-    if not math.isfinite(summed):
-        return summed, predicted
+    ahead = work.model.device.type == "cuda"
+    if ahead:  # what comes next is handed over before the loss is waited for, and does nothing when it is not finite
+        mean = torch.stack(losses).sum()
+        optimizer.found_inf = (~mean.isfinite()).float()  # type: ignore[attr-defined]
+    else:
+        summed = sum(map(float, losses)) * predicted
+        if not math.isfinite(summed):
+            return summed, predicted
     if work.clip > 0:
         weights = [weight for weight in work.weights if weight.grad is not None]
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights], foreach=True)
-        if norm > work.clip:  # otherwise it would be a multiplication of everything by one
+        if ahead or norm > work.clip:  # otherwise it would be a multiplication of everything by one
             torch.nn.utils.clip_grads_with_norm_(weights, work.clip, norm, foreach=True)
     optimizer.step()
     for weight in work.weights:
         weight.grad = None
-    return summed, predicted
+    return float(mean) * predicted if ahead else summed, predicted
 
 
 def _seed_dropout(device: torch.device, seed: int) -> None:

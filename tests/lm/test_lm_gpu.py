@@ -11,9 +11,9 @@ import pytest
 import torch
 from support.sampling import FAMILIES, continued, family, wide_model
 from support.tiny import KINDS, random_rows, tiny_model
-from support.training import SETTINGS, folder, identical, weights
+from support.training import SETTINGS, altered, folder, identical, weights
 
-from collapse_cli.lm import sample, score, train
+from collapse_cli.lm import recorded, sample, score, train
 from collapse_cli.lm.memory import free_bytes, total_bytes, warn_once
 from collapse_cli.lm.score import Details, score_blocks, score_continuations, score_sliding
 from collapse_cli.lm.train import fit
@@ -60,10 +60,10 @@ def test_training_gives_the_weights_of_a_cpu(tmp_path: Path, kind: str, ragged: 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_trains_float32_weights_and_comes_near(tmp_path: Path, kind: str) -> None:
     data = random_rows(20, 12, ragged=True)
-    settings = SETTINGS | {"epochs": 10, "lr": 1e-3}
+    settings = altered(SETTINGS, epochs=10, lr=1e-3)
     full, half = tiny_model(kind), tiny_model(kind).to(GPU)
     wanted = fit(full, data, settings, seed=5, scratch=folder(tmp_path / "full"))
-    found = fit(half, data, settings | {"dtype": "bfloat16"}, seed=5, scratch=folder(tmp_path / "half"))
+    found = fit(half, data, altered(settings, dtype="bfloat16"), seed=5, scratch=folder(tmp_path / "half"))
     assert {weight.dtype for weight in half.parameters()} == {torch.float32}
     assert found["epoch_losses"] == pytest.approx(wanted["epoch_losses"], rel=0.01)
     assert found["train_loss"] < 0.9 * found["epoch_losses"][0]
@@ -81,7 +81,7 @@ def test_an_interrupted_training_ends_bit_for_bit_as_an_uninterrupted_one(tmp_pa
         if done == 7:
             raise KilledError
 
-    data, settings = random_rows(64, 16, ragged=True), SETTINGS | {"batch_size": 16, "dtype": dtype}
+    data, settings = random_rows(64, 16, ragged=True), altered(SETTINGS, batch_size=16, dtype=dtype)
     whole, again, part, rest = (tiny_model("opt", dropout=0.2).to(GPU) for _ in range(4))
     facts = fit(whole, data, settings, seed=4, scratch=folder(tmp_path / "whole"))
     fit(again, data, settings, seed=4, scratch=folder(tmp_path / "again"))
@@ -95,18 +95,67 @@ def test_an_interrupted_training_ends_bit_for_bit_as_an_uninterrupted_one(tmp_pa
 def test_large_steps_come_out_in_the_same_bits_each_time(tmp_path: Path) -> None:
     """Products that are split, thousands of tokens with few labels: sums whose order a GPU may choose."""
     data = random_rows(256, 64, vocabulary=40)
-    settings = SETTINGS | {"batch_size": 128, "epochs": 1, "dtype": "bfloat16"}
+    settings = altered(SETTINGS, batch_size=128, epochs=1, dtype="bfloat16")
     first, second = wide_model().to(GPU), wide_model().to(GPU)
     for model, name in ((first, "first"), (second, "second")):
         fit(model, data, settings, seed=1, scratch=folder(tmp_path / name))
     assert identical(weights(first), weights(second))
 
 
+@pytest.mark.usefixtures("every_step_checkpointed")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_recorded_steps_are_those_that_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str, dtype: str
+) -> None:
+    """With dropout, which is other in each step; an epoch ends with a step of fewer rows; interrupted, the same bits."""
+
+    class KilledError(Exception):
+        pass
+
+    def killed(done: int, total: int) -> None:
+        if done == 6:
+            raise KilledError
+
+    warn_once.cache_clear()
+    data, settings = random_rows(4 * 16 + 5, 12), altered(SETTINGS, batch_size=16, epochs=3, dtype=dtype)
+    made = []
+    for worth in (10**9, 1, 1):
+        monkeypatch.setattr(recorded, "WORTH", worth)
+        made.append(tiny_model(kind, dropout=0.2).to(GPU))
+        fit(made[-1], data, settings, seed=4, scratch=folder(tmp_path / str(len(made))))
+    plain, first, second = map(weights, made)
+    moved = max((plain[name] - weight.to(GPU)).abs().max().item() for name, weight in weights(tiny_model(kind)).items())
+    for name, weight in plain.items():
+        if not name.endswith(("k_proj.bias", "c_attn.bias")):
+            torch.testing.assert_close(first[name], weight, rtol=0, atol=0.02 * moved, msg=name)
+    assert identical(first, second)
+    rest = tiny_model(kind, dropout=0.2).to(GPU)
+    with pytest.raises(KilledError):
+        fit(tiny_model(kind, dropout=0.2).to(GPU), data, settings, seed=4, scratch=tmp_path / "3", tell=killed)
+    fit(rest, data, settings, seed=4, scratch=tmp_path / "3")
+    assert identical(first, weights(rest))
+    assert "cannot be recorded" not in caplog.text
+
+
+def test_a_recorded_loss_that_is_not_finite_leaves_the_weights_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorded, "WORTH", 1)
+    model = tiny_model("opt").to(GPU)
+    bad = "model.decoder.final_layer_norm.bias"
+    model.get_parameter(bad).data.fill_(torch.nan)
+    before = weights(model)
+    with pytest.raises(train.TrainError, match="no weight was changed before"):
+        fit(model, random_rows(16, 8), SETTINGS, seed=1, scratch=tmp_path)
+    assert all(torch.equal(before[name], weight) for name, weight in weights(model).items() if name != bad)
+
+
 def test_a_step_for_which_memory_runs_out_is_made_in_smaller_parts(
     tmp_path: Path, little_memory: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = random_rows(512, 64, vocabulary=1000)
-    settings = SETTINGS | {"batch_size": 512, "epochs": 1}
+    settings = altered(SETTINGS, batch_size=512, epochs=1)
     wanted, found = wide_model().to(GPU), wide_model().to(GPU)
     facts = fit(wanted, data, settings, seed=1, scratch=folder(tmp_path / "whole"))
     little_memory(256 << 20)
@@ -224,3 +273,21 @@ def test_what_is_planned_fits(caplog: pytest.LogCaptureFixture) -> None:
     assert torch.cuda.max_memory_allocated() - before < sample.MEMORY_SHARE * total_bytes(GPU)
     score_blocks(wide_model().to(GPU), random_rows(score.TOKENS_AT_ONCE, 64, vocabulary=1000))
     assert "memory ran out" not in caplog.text
+
+
+# --- last, since a recording that fails may leave the device in a bad state -----------------------------------------------
+
+
+def test_a_model_that_waits_for_the_gpu_is_trained_without_a_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_once.cache_clear()
+    data, found = random_rows(16, 8), []
+    for waits in (False, True):
+        model = tiny_model("opt", dropout=0.2).to(GPU)
+        if waits:
+            monkeypatch.setattr(recorded, "WORTH", 1)
+            model.model.decoder.register_forward_hook(lambda *made: made[2].last_hidden_state.sum().item() and None)
+        found.append(fit(model, data, SETTINGS, seed=1, scratch=folder(tmp_path / str(waits))))
+    assert "cannot be recorded" in caplog.text
+    assert found[1]["epoch_losses"] == pytest.approx(found[0]["epoch_losses"], rel=1e-4)

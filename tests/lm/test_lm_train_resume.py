@@ -266,7 +266,7 @@ def test_when_every_row_is_bad_the_first_of_the_step_is_named(tmp_path: Path) ->
 
 def test_when_no_row_alone_is_bad_that_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     gradients = train._Work.gradients
-    monkeypatch.setattr(train._Work, "gradients", lambda *given: (math.inf, gradients(*given)[1]))
+    monkeypatch.setattr(train._Work, "gradients", lambda *given: ([torch.tensor(math.inf)], gradients(*given)[1]))
     with pytest.raises(TrainError, match=r"the loss is inf at step 1 of 4; .*no single row has such a loss"):
         fit(tiny_model("opt"), random_rows(8, 6), SETTINGS, seed=1, scratch=tmp_path)
 
