@@ -1,7 +1,8 @@
-"""THE LOOP. Generation 0 is fitted on real data; each later one on a mix of real rows and rows that its parent made.
+"""THE LOOP, top to bottom: `plan` goes through seeds, generations and policies; `step` does one generation of one of them.
 
-`step` does one generation of one lineage, in whatever way its verbs are done: `plan` has each verb add a stage, which is
-done later by a process of any kind (`stages/`); a block (`stages/block.py`) does them at once, in memory.
+Generation 0 is fitted on real data; each later one on a mix of real rows and rows that the model before it made. How the four
+verbs of a step are done is not the loop's affair: `Planning` has each add a stage, which a process of any kind does later
+(`stages/`); a block (`stages/block.py`) does them at once, in memory.
 """
 
 from dataclasses import dataclass, field
@@ -25,20 +26,35 @@ Rows = TypeVar("Rows")
 Measured = TypeVar("Measured")
 
 
-class Verbs(Protocol[Model, Rows, Measured]):
-    """What a generation is made by; `generation` is always the one that is being made."""
+def plan(config: Experiment, hints: learners.Hints) -> Plan:
+    """The stages of an experiment. `config` is resolved (hashes filled in); `hints` say where its inputs are.
 
-    def sample(self, model: Model, corpus: Rows, generation: int) -> Rows:
-        """The rows that the model of the generation before makes; it was fitted on `corpus`."""
+    Stages with equal keys are one stage: generation 0 is trained once for all policies of a seed without a special case.
+    """
+    made, loop = Plan(), config.loop
+    for seed in loop.seeds:
+        real = data_stage(config, hints, seed)  # one for all seeds, but where the source is a distribution
+        lines = [Lineage[Stage, Stage, Stage](policy, loop.init, real) for policy in loop.policies]
+        verbs = [Planning(made, config, hints, real, policy, seed) for policy in loop.policies]
+        for generation in range(loop.generations + 1):
+            for line, do in zip(lines, verbs, strict=True):
+                step(line, do, generation)
+    return made
 
-    def mix(self, samples: list[Rows], generation: int) -> Rows:
-        """Real rows and these, as the policy says."""
 
-    def fit(self, start: Model | None, corpus: Rows, generation: int) -> Model:
-        """A model fitted on a corpus, from another or from the base model."""
-
-    def measure(self, model: Model, corpus: Rows, first: Measured | None, generation: int) -> Measured:
-        """A model, fitted on `corpus`, on real test data, beside what was measured of generation 0."""
+def step(
+    line: "Lineage[Model, Rows, Measured]", do: "Verbs[Model, Rows, Measured]", generation: int
+) -> tuple[Model, Measured]:
+    """One generation of one lineage: sample from its model, mix, fit the next model, measure it."""
+    corpus = line.real
+    if line.model is not None:
+        if line.policy.needs_samples:
+            line.keep(do.sample(line.model, line.corpus, generation))
+        corpus = do.mix(line.samples, generation)
+    model = do.fit(line.start, corpus, generation)
+    measured = do.measure(model, corpus, line.measured, generation)
+    line.go_on(model, corpus, measured)
+    return model, measured
 
 
 @dataclass
@@ -65,42 +81,36 @@ class Lineage(Generic[Model, Rows, Measured]):
     def __post_init__(self) -> None:
         self.corpus = self.real
 
+    @property
+    def start(self) -> Model | None:
+        """The model that the next one starts from; None: the base model."""
+        return {"base": None, "gen0": self.first, "previous": self.model}[self.init]
 
-def step(
-    line: Lineage[Model, Rows, Measured], do: Verbs[Model, Rows, Measured], generation: int
-) -> tuple[Model, Measured]:
-    """One generation of one lineage: sample from its model, mix, fit the next model, measure it."""
-    corpus = line.real
-    if line.model is not None:
-        if line.policy.needs_samples:
-            made = do.sample(line.model, line.corpus, generation)
-            line.samples = [*line.samples, made] if line.policy.accumulates else [made]
-        corpus = do.mix(line.samples, generation)
-    start = {"base": None, "gen0": line.first, "previous": line.model}[line.init]
-    model = do.fit(start, corpus, generation)
-    measured = do.measure(model, corpus, line.measured, generation)
-    if line.model is None:
-        line.first, line.measured = model, measured
-    line.model, line.corpus = model, corpus
-    return model, measured
+    def keep(self, samples: Rows) -> None:
+        """The rows that the newest model made: beside those of all before it where the policy accumulates."""
+        self.samples = [*self.samples, samples] if self.policy.accumulates else [samples]
+
+    def go_on(self, model: Model, corpus: Rows, measured: Measured) -> None:
+        """The next generation: a model, what it was fitted on, and what was measured of it."""
+        if self.model is None:
+            self.first, self.measured = model, measured
+        self.model, self.corpus = model, corpus
 
 
-def plan(config: Experiment, hints: learners.Hints) -> Plan:
-    """The stages of an experiment. `config` is resolved (hashes filled in); `hints` say where its inputs are.
+class Verbs(Protocol[Model, Rows, Measured]):
+    """What a generation is made by; `generation` is always the one that is being made."""
 
-    Stages with equal keys are one stage: generation 0 is trained once for all policies of a seed without a special case.
-    """
-    made, loop = Plan(), config.loop
-    for seed in loop.seeds:
-        data = data_stage(config, hints, seed)  # one for all seeds, but where the source is a distribution
-        lines = [
-            (Lineage[Stage, Stage, Stage](policy, loop.init, data), Planning(made, config, hints, data, policy, seed))
-            for policy in loop.policies
-        ]
-        for generation in range(loop.generations + 1):
-            for line, verbs in lines:
-                step(line, verbs, generation)
-    return made
+    def sample(self, model: Model, corpus: Rows, generation: int) -> Rows:
+        """The rows that the model of the generation before makes; it was fitted on `corpus`."""
+
+    def mix(self, samples: list[Rows], generation: int) -> Rows:
+        """Real rows and these, as the policy says."""
+
+    def fit(self, start: Model | None, corpus: Rows, generation: int) -> Model:
+        """A model fitted on a corpus, from another or from the base model."""
+
+    def measure(self, model: Model, corpus: Rows, first: Measured | None, generation: int) -> Measured:
+        """A model, fitted on `corpus`, on real test data, beside what was measured of generation 0."""
 
 
 class Planning(Verbs[Stage, Stage, Stage]):
