@@ -40,7 +40,7 @@ class Kept(Generic[Key, Made]):
         """
         self._make, self._stamp, self._most, self._clock = make, stamp, most, clock
         self._entries: OrderedDict[Key, _Entry[Made]] = OrderedDict()
-        self._making = threading.Lock()
+        self._making, self._changing = threading.Lock(), threading.Lock()
 
     def version(self, key: Key) -> str:
         """A name for the value that `get` would return now; another value has another one."""
@@ -49,20 +49,34 @@ class Kept(Generic[Key, Made]):
         return _name(entry.stamp if entry and self._will_do(entry, stamp) else stamp)
 
     def get(self, key: Key) -> tuple[str, Made]:
-        """The value with its `version`. Whoever asks while it is made waits for the one that is being made."""
-        with self._making:
-            stamp = self._stamp(key)  # before it is made: what is written meanwhile makes it old
+        """The value with its `version`. Whoever asks for one while it is made waits for it."""
+        entry = self._there(key)
+        if entry is None:
+            with self._making:
+                entry = self._there(key) or self._make_anew(key)
+        return _name(entry.stamp), entry.made
+
+    def _there(self, key: Key) -> _Entry[Made] | None:
+        """What is kept and will do."""
+        stamp = self._stamp(key)
+        with self._changing:
             entry = self._entries.get(key)
             if entry is None or not self._will_do(entry, stamp):
-                began = self._clock()
-                made = self._make(key)
-                now = self._clock()
-                entry = _Entry(stamp, made, now + min(LONGEST_REST, REST * (now - began)))
-                self._entries[key] = entry
+                return None
+            self._entries.move_to_end(key)
+            return entry
+
+    def _make_anew(self, key: Key) -> _Entry[Made]:
+        stamp, began = self._stamp(key), self._clock()  # before it is made: what is written meanwhile makes it old
+        made = self._make(key)
+        now = self._clock()
+        entry = _Entry(stamp, made, now + min(LONGEST_REST, REST * (now - began)))
+        with self._changing:
+            self._entries[key] = entry
             self._entries.move_to_end(key)
             while len(self._entries) > self._most:
                 self._entries.popitem(last=False)
-            return _name(entry.stamp), entry.made
+        return entry
 
     def _will_do(self, entry: _Entry[Made], stamp: Hashable) -> bool:
         return entry.stamp == stamp or self._clock() < entry.rests_until

@@ -233,6 +233,27 @@ def test_what_is_kept_is_made_anew_when_it_changed_and_has_rested() -> None:
     assert values.get("b")[1] == "b2"
 
 
+def test_what_is_there_is_had_while_something_else_is_made() -> None:
+    going, let_go = threading.Event(), threading.Event()
+
+    def make(key: str) -> str:
+        if key == "slow":
+            going.set()
+            let_go.wait(20)
+        return key
+
+    values = Kept(make, lambda key: 1, 5)
+    values.get("quick")
+    slow = threading.Thread(target=values.get, args=("slow",))
+    slow.start()
+    assert going.wait(20)
+    assert values.get("quick")[1] == "quick"
+    assert values.version("slow")
+    let_go.set()
+    slow.join()
+    assert values.get("slow")[1] == "slow"
+
+
 # --- which runs -------------------------------------------------------------------------------------------------------
 
 
@@ -419,7 +440,8 @@ def test_every_answer_is_for_this_page_alone(made: Server) -> None:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def test_it_prints_its_address_serves_and_ends_with_ctrl_c(runs: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_prints_its_address_serves_and_ends_when_told_to(runs: Path, number: signal.Signals) -> None:
     code = (  # Ctrl-C is ignored where a shell started us in the background
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from collapse_cli.__main__ import main; sys.exit(main())"
@@ -432,7 +454,7 @@ def test_it_prints_its_address_serves_and_ends_with_ctrl_c(runs: Path) -> None:
         assert (address.rpartition("/")[2], rest) == ("quick", "(Ctrl-C ends it)\n")
         with urllib.request.urlopen(address, timeout=60) as page:
             assert b'data-runs="quick"' in page.read()
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         out, err = child.communicate(timeout=60)
     assert (child.returncode, out, err) == (0, "", "collapse: ended\n")
 
