@@ -61,7 +61,7 @@ def section(name: str, command: Any) -> str:
     options = ["[OPTIONS]"] if len(given) > len(arguments) else []
     lines = [f"## {name}\n", f"    {' '.join([name, *typed, *options])}\n", f"{paragraphs(command.help)}\n"]
     if given:
-        rows = [f"| {one} | {cell(meaning)} | {default} |" for one, meaning, default in map(described(command), given)]
+        rows = [f"| {one} | {cell(what)} | {default} |" for one, what, default in map(described(command), given)]
         lines.append("| argument or option | meaning | default |\n|---|---|---|\n" + "\n".join(rows) + "\n")
     return "\n".join(lines)
 
@@ -71,13 +71,19 @@ def described(command: Any) -> Any:
 
     def describe(one: Any) -> tuple[str, str, str]:
         if not one.opts[0].startswith("-"):
-            return f"`{placeholder(one, command)}`", one.help, ""
+            return f"`{placeholder(one, command)}`", meaning(one, command), ""
         flag = getattr(one, "is_flag", False)
         typed = one.opts[0] if flag else f"{one.opts[0]} {placeholder(one, command)}"
         said = one.default if not (flag or one.show_default is False or many(one)) else None
-        return f"`{typed}`", one.help, "" if said is None else f"`{said}`"
+        return f"`{typed}`", meaning(one, command), "" if said is None else f"`{said}`"
 
     return describe
+
+
+def meaning(one: Any, command: Any) -> str:
+    """What a parameter's help says, from where it was written: some versions of click and typer lose an argument's together."""
+    written = inspect.signature(command.callback).parameters[one.name].annotation
+    return str(written.__metadata__[0].help)
 
 
 def placeholder(one: Any, command: Any) -> str:
