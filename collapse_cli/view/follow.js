@@ -33,14 +33,14 @@
     return true;
   };
   const anchor = (view) => {
-    const near = [...view.document.querySelectorAll("[id]")]
+    const near = [...view.document.querySelectorAll("[id]:not(svg *)")]
       .map((one) => [one, one.getBoundingClientRect()])
-      .filter(([one, box]) => box.height > 0 && box.top <= BELOW && !one.closest("svg"))
+      .filter(([one, box]) => box.height > 0 && box.top <= BELOW)
       .sort(([, a], [, b]) => b.top - a.top);
     const found = near.find(([one]) => moves(view, one));
     return found ? { id: found[0].id, top: found[1].top } : null;
   };
-  const scrolled = "main *";
+  const scrolled = "main :is(div, section, ul, ol, pre, table, textarea):not(.plot *)";
   const zoomed = (view) => {
     const found = [];
     view.document.querySelectorAll(".js-plotly-plot").forEach((plot) => {
