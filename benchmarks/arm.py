@@ -11,7 +11,6 @@ from common import WIDTH
 GENERATIONS = 10
 ROWS, TEST_ROWS = 37354, 4600  # blocks of 64 tokens of WikiText-2's training and test text under OPT's tokenizer
 EPOCHS = 5
-KINDS = {"train": "train", "sample": "sample", "score": "eval"}  # the stages that the parts are called in a run
 PARTS = {"train": "", "sample": "beams 5", "score": f"blocks of {WIDTH}"}  # and what of each part an arm is made of
 TOKENS = {
     "train": GENERATIONS * EPOCHS * ROWS * WIDTH,
@@ -22,7 +21,6 @@ TOKENS = {
 MADE_UP = (
     'model.config={ model_type = "opt", vocab_size = 50272 }',
     'model.tokenizer="bpe"',
-    f"data.rows={ROWS}",
     f"data.eval_rows={TEST_ROWS}",
     "data.line_bos=false",
 )
@@ -48,20 +46,27 @@ def estimate(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def run(*, made_up: bool) -> dict[str, Any]:
-    """Run the preset `opt125m-wikitext2` under keep-0 in a fresh folder: minutes in all and by kind of stage."""
+def run(*, made_up: bool, rows: int = ROWS, generations: int = GENERATIONS - 1) -> dict[str, Any]:
+    """Run the preset `opt125m-wikitext2` under keep-0 in a fresh folder: minutes in all and by kind of stage.
+
+    Args:
+        rows: of training; fewer make a shorter run.
+        generations: the last one.
+    """
     from loop import collapse_run
 
-    arguments = ["--preset", "opt125m-wikitext2", "--policy", "keep-0", "--seeds", "0"]
+    arguments = ["--preset", "opt125m-wikitext2", "--policy", "keep-0", "--seeds", "0", "--set", f"data.rows={rows}"]
+    arguments += ["--generations", str(generations)]
     with tempfile.TemporaryDirectory(prefix="collapse-arm-") as name:
         folder = Path(name)
         if made_up:
             _write_text(folder / "text")
             arguments += ["--data", str(folder / "text"), *(word for each in MADE_UP for word in ("--set", each))]
         made = collapse_run(Path(__file__).parent.parent, folder / "runs", arguments)
-    speeds = {kind: round(TOKENS[part] / made["seconds"][kind], 1) for part, kind in KINDS.items()}
     minutes = {kind: round(seconds / 60, 2) for kind, seconds in made["seconds"].items()}
-    return {"made_up": made_up, "minutes": round(made["wall"] / 60, 2), "by_kind": minutes, "tokens_per_s": speeds}
+    speeds = {work: round(rate, 1) for work, rate in made["tokens_per_s"].items()}
+    about = {"made_up": made_up, "rows": rows, "generations": generations}
+    return about | {"minutes": round(made["wall"] / 60, 2), "by_kind": minutes, "tokens_per_s": speeds}
 
 
 def lines(whole: Mapping[str, Any]) -> list[list[str]]:

@@ -71,6 +71,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rates", type=Path, action="append", default=[], help="earlier JSON, for the part arm")
     parser.add_argument("--whole-arm", action="store_true", help="really run one arm of the Nature experiment")
     parser.add_argument("--made-up", action="store_true", help="the arm without the Hub: random weights, made-up text")
+    parser.add_argument("--arm-rows", type=int, default=arm.ROWS, help="rows of that arm, to make it shorter")
+    parser.add_argument("--arm-generations", type=int, default=arm.GENERATIONS - 1, help="its last generation")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON there instead of printing it")
     given = parser.parse_args()
     for name, value in DEFAULTS[given.model].items():
@@ -216,7 +218,7 @@ def main() -> None:
         show_arm(given.model, minutes, report)
         report.keep({"arm": minutes})
     if given.whole_arm:
-        whole = arm.run(made_up=given.made_up)
+        whole = arm.run(made_up=given.made_up, rows=given.arm_rows, generations=given.arm_generations)
         report.table("One Nature arm, run", ["what", "minutes"], arm.lines(whole))
         report.keep({"whole_arm": whole})
     report.finish({})

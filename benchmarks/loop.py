@@ -39,7 +39,8 @@ def settings(preset: str, shared: Path) -> list[str]:
 
 
 def collapse_run(checkout: Path, runs: Path, arguments: Sequence[str]) -> dict[str, Any]:
-    """Run `collapse run` of a checkout in its own process; wall seconds, seconds by kind of stage, perplexities.
+    """Run `collapse run` of a checkout in its own process; wall seconds, seconds by kind of stage, perplexities,
+    and the tokens/s of training, sampling and scoring.
 
     Raises:
         SystemExit: when it fails, with its last words.
@@ -49,7 +50,8 @@ def collapse_run(checkout: Path, runs: Path, arguments: Sequence[str]) -> dict[s
     done = subprocess.run(
         command,
         cwd=checkout,
-        env=os.environ | {"PYTHONPATH": str(checkout)},
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join([str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])])},
         capture_output=True,
         text=True,
         check=False,
@@ -60,13 +62,18 @@ def collapse_run(checkout: Path, runs: Path, arguments: Sequence[str]) -> dict[s
             f"{' '.join(command)}\nin {checkout} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}"
         )
     seconds: dict[str, float] = {}
+    spent: dict[str, tuple[float, int]] = {}  # by work: seconds and tokens
     for line in (runs / "bench" / "events.jsonl").read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
         if event["event"] == "finished":
             seconds[event["kind"]] = seconds.get(event["kind"], 0.0) + event["seconds"]
+            work = event.get("work", event["kind"])
+            before = spent.get(work, (0.0, 0))
+            spent[work] = (before[0] + event["seconds"], before[1] + event.get("tokens", 0))
     rows = [json.loads(line) for line in (runs / "bench" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     perplexities = {f"{row['policy']}, generation {row['generation']}": row["perplexity"] for row in rows}
-    return {"wall": wall, "seconds": seconds, "perplexities": perplexities}
+    rates = {work: tokens / took for work, (took, tokens) in spent.items() if tokens and took}
+    return {"wall": wall, "seconds": seconds, "perplexities": perplexities, "tokens_per_s": rates}
 
 
 @contextmanager

@@ -4,7 +4,9 @@ A step of a model like OPT-125m is over a thousand small kernels. A processor ha
 longer than the GPU works on them; a recorded graph is handed over at once.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,17 +45,22 @@ class Recorded:
         self.where = (every != IGNORED).flatten().nonzero().squeeze(1)
         assert len(self.where) == len(batch.ids) * (width - 1)
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        # a first run outside of the recording sets up what libraries set up once
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            work(self.ids, self.labels, self.where)
+            work(self.ids, self.labels, self.where)  # sets up what libraries set up once
+            self._forget()
+            with _no_waiting():
+                work(self.ids, self.labels, self.where)
         torch.cuda.current_stream().wait_stream(side)
-        for weight in weights:
-            weight.grad = None  # made anew while recording, where the recording finds them again
+        self._forget()  # they are made anew while recording, where the recording finds them again
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.loss = work(self.ids, self.labels, self.where)
         self.gradients = [weight.grad for weight in weights]
+
+    def _forget(self) -> None:
+        for weight in self.weights:
+            weight.grad = None
 
     def play(self, batch: Batch) -> torch.Tensor:
         """The loss of a batch; its gradients are in the weights, until the next is played."""
@@ -63,6 +70,22 @@ class Recorded:
         for weight, gradient in zip(self.weights, self.gradients, strict=True):
             weight.grad = gradient
         return self.loss
+
+
+@contextmanager
+def _no_waiting() -> Iterator[None]:
+    """Inside, work that waits for the GPU is an error.
+
+    In a recording it would be one as well, but after that torch draws no random numbers any more.
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # says that this way of finding it out is experimental
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def record(weights: list[torch.nn.Parameter], work: Pass, batch: Batch, kind: str) -> Recorded | None:
