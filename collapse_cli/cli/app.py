@@ -159,7 +159,7 @@ def evaluate(
     tree = parse_settings(settings or [])
     folder = again.find_run(target, runs_dir)
     try:
-        again.check(target, folder, data, tree)
+        again.check_target(target, folder, data, tree)
         quiet_libraries()
         measured = again.evaluate_model(target, data, tree) if folder is None else None
     except InputError as error:

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +18,48 @@ from collapse_cli.run.preparation import NOMINAL_SPEED, Prepared, to_do
 RECENT = 24  # finished stages that the estimate of the time left is made from
 
 
+@dataclass
+class OfAKind:
+    """What the stages of one kind need together: those that are not there yet, but for the counts of `stages` and `cached`."""
+
+    stages: int = 0
+    cached: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    disk: int = 0
+    seconds: float = 0.0
+
+
 def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, Any]:
     """The plan in numbers, for `--dry-run`."""
     planned, needed = prepared.plan, {stage.key: stage for stage in to_do(prepared.plan, store)}
-    kinds: dict[str, dict[str, float]] = {}
+    kinds: dict[str, OfAKind] = {}
     clock = Clock(prepared)
     for key, stage in planned.stages.items():
         if store.has(key):
             clock.finished(stage, store.get(key).seconds)
     for stage in planned.stages.values():
-        entry = kinds.setdefault(
-            stage.kind, {"stages": 0, "cached": 0, "tokens": 0, "flops": 0.0, "disk": 0, "seconds": 0.0}
-        )
-        entry["stages"] += 1
+        entry = kinds.setdefault(stage.kind, OfAKind())
+        entry.stages += 1
         if stage.key not in needed:
-            entry["cached"] += 1
+            entry.cached += 1
             continue
         cost = prepared.size.cost_of(stage)
-        entry["tokens"] += cost.tokens
-        entry["flops"] += cost.flops
-        entry["disk"] += cost.disk
-        entry["seconds"] += clock.left({stage.key: 0})
+        entry.tokens += cost.tokens
+        entry.flops += cost.flops
+        entry.disk += cost.disk
+        entry.seconds += clock.left({stage.key: 0})
     disk = disk_needed([(stage.of.product, prepared.size.cost_of(stage)) for stage in needed.values()], prepared.size)
     return {
         "run": folder.name,
         "stages": len(planned.stages),
         "cached": len(planned.stages) - len(needed),
-        "kinds": kinds,
+        "kinds": {kind: vars(entry) for kind, entry in kinds.items()},
         "parameters": prepared.size.parameters,
         "rows": prepared.size.rows,
         "disk_needed": disk,
         "disk_free": shutil.disk_usage(existing(folder.runs)).free,
-        "seconds": sum(entry["seconds"] for entry in kinds.values()),
+        "seconds": sum(entry.seconds for entry in kinds.values()),
         "measured": bool(clock.observed),
         "notes": prepared.notes,
     }

@@ -18,7 +18,7 @@ from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment.kinds import plan
 from collapse_cli.experiment.stages.base import ROWS
-from collapse_cli.experiment.stages.block import models_of
+from collapse_cli.experiment.stages.block import Block, models_of
 from collapse_cli.findings.evaluation import Evaluated, value_of
 from collapse_cli.learners.family import State
 from collapse_cli.records.row import Row
@@ -46,7 +46,7 @@ OF_MODEL = (*OF_TEXT, "model.revision", "model.sha256", "model.tokenizer", "mode
 NOT_SCORED = {"data.rows": "only the test text is scored", "eval.samples": "only models are scored, not samples"}
 
 
-def check(target: str, folder: RunFolder | None, data: str | None, settings: Mapping[str, Any]) -> None:
+def check_target(target: str, folder: RunFolder | None, data: str | None, settings: Mapping[str, Any]) -> None:
     """Check what is to be evaluated, as far as that goes before torch is imported.
 
     Args:
@@ -64,8 +64,9 @@ def check(target: str, folder: RunFolder | None, data: str | None, settings: Map
     if folder is None and target.endswith(".json"):
         raise ConfigError(f"{target} is a config file without weights; give a model folder or a Hub id")
     config = _changed(folder.config() if folder else Experiment(), None if folder else target, data, settings)
-    if (found := first_unread(settings, [config])) is not None:
-        raise ConfigError(f"--set {found[0]}=… has no effect on eval: {found[1]}")
+    if (unread := first_unread(settings, [config])) is not None:
+        key, why = unread
+        raise ConfigError(f"--set {key}=… has no effect on eval: {why}")
     if folder is None:
         early_checks.check_model(config.model)
     if families.of(config.learner).text and (folder is None or data is not None or "data" in settings):
@@ -206,7 +207,8 @@ def _again(
     first = Dataset.load(rows) if rows is not None and rows.exists() else None
     if old.part is None:
         return _score(store.get(key).folder, new.eval.params, encoded, own, first)
-    params = {"learner": new.eval.params["learner"], **new.eval.params["verbs"]["eval"]}
+    block = Block.of(new.eval)
+    params = {"learner": block.learner, **block.verbs["eval"]}
     models, generation = models_of(store.get(key)), old.where.generation
     return _score(models[generation], params, encoded, own, first) if generation in models else None
 

@@ -20,7 +20,7 @@ def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:
     store = store_of(runs)
     keys, unfinished = store.keys(), store.unfinished()  # before the plans: what comes later is not looked at
     seen, planned = _plans(runs), planned_keys(runs)
-    gone = {"stages": 0, "leftovers": 0, "bytes": 0, "kept": len(planned.intersection(keys))}
+    stages, leftovers, freed, kept = 0, 0, 0, len(planned.intersection(keys))
     for key in sorted({*keys, *unfinished}):
         with store.locked(key) as free:
             if not free:
@@ -28,12 +28,12 @@ def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:
             if (now := _plans(runs)) != seen:
                 seen, planned = now, planned_keys(runs)
             if key in keys and key not in planned and store.holds(key):
-                gone["stages"] += 1
-                gone["bytes"] += store.size(key) if dry_run else store.remove(key)
+                stages += 1
+                freed += store.size(key) if dry_run else store.remove(key)
             if key in store.unfinished() and (key not in planned or store.has(key)):
-                gone["leftovers"] += 1
-                gone["bytes"] += store.leftover_size(key) if dry_run else store.clear(key)
-    return gone
+                leftovers += 1
+                freed += store.leftover_size(key) if dry_run else store.clear(key)
+    return {"stages": stages, "leftovers": leftovers, "bytes": freed, "kept": kept}
 
 
 def planned_keys(runs: Path) -> set[str]:
