@@ -1,7 +1,6 @@
 """Local files, read as bytes: whole, once, and only where they are files."""
 
 import errno
-import hashlib
 import io
 import logging
 import os
@@ -10,8 +9,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from collapse_cli.errors import InputError
 
@@ -100,6 +97,8 @@ def sha256_of(path: Path) -> str:
     Raises:
         InputError: as `opened` does.
     """
+    import hashlib  # not loaded for the help pages
+
     with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -176,6 +175,8 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         InputError: as `check_locks`.
     """
+    from filelock import FileLock, Timeout  # which takes longer to load than many a command to be done
+
     check_locks(path)
     lock = FileLock(path)
     try:
