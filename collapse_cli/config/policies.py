@@ -81,13 +81,18 @@ class Policy(Parsed):
         return cls(params["rule"], params["percent"])
 
 
-def percent_kept(name: object) -> float | None:
-    """P of keep-P; None of any other policy, and of what is none: a row's, which a later version may have written."""
+def of_row(name: object) -> Policy | None:
+    """The policy that a row of `metrics.jsonl` names; None where it is none that is known: a later version may have written it."""
     try:
-        policy = Policy.parse(str(name))
+        return Policy.parse(str(name))
     except InputError:
         return None
-    return policy.percent if policy.rule == "keep" else None
+
+
+def percent_kept(name: object) -> float | None:
+    """P of keep-P; None of any other policy that a row names."""
+    policy = of_row(name)
+    return policy.percent if policy is not None and policy.rule == "keep" else None
 
 
 def looks_like_a_policy(text: str) -> bool:

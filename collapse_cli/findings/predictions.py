@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from collapse_cli import families, theory
+from collapse_cli.config.policies import Policy, of_row
 from collapse_cli.families import Theory
 from collapse_cli.theory import TheoryError
 
@@ -88,6 +89,12 @@ def predict_cell(tree: Tree, record: Mapping[str, Any]) -> float | None:
     )
 
 
+RULES: dict[Policy | None, str] = {
+    Policy("keep", 0.0): "replace",
+    Policy("accumulate"): "accumulate",
+}  # as formulas name them
+
+
 def predict_loop(tree: Tree, what: str, policy: str, generation: int) -> float | None:
     """The expected value of a field of `metrics.jsonl` at a generation; None where no formula is known.
 
@@ -95,9 +102,10 @@ def predict_loop(tree: Tree, what: str, policy: str, generation: int) -> float |
     the same policies. Generation g has been fitted g + 1 times. Sources: Refitted Gaussians and Regression across
     generations in docs/theory.md.
     """
-    if tree["loop"]["init"] != "base" or policy not in ("keep-0", "accumulate"):
+    rule = RULES.get(of_row(policy))
+    if tree["loop"]["init"] != "base" or rule is None:
         return None
-    if policy == "keep-0" and tree["mix"]["size"] != "constant":
+    if rule == "replace" and tree["mix"]["size"] != "constant":
         return None
     learner, rows, source = tree["learner"], int(tree["data"]["rows"]), tree["data"]["source"]
     known = families.of(learner).theory
@@ -106,9 +114,9 @@ def predict_loop(tree: Tree, what: str, policy: str, generation: int) -> float |
         if int(blobs["centers"]) != 1:
             return None
         unbiased, d = bool(tree[learner]["unbiased"]), int(blobs["dimensions"])
-        return _finite(_gaussian, what, rows, generation + 1, unbiased, policy, d)
+        return _finite(_gaussian, what, rows, generation + 1, unbiased, rule, d)
     if Theory.GENERATIONS in known and source == "regression" and what == "error":
-        return _finite(_generation, _Regression.of(tree), rows, float(tree[learner]["lam"]), policy, generation)
+        return _finite(_generation, _Regression.of(tree), rows, float(tree[learner]["lam"]), rule, generation)
     return None
 
 
@@ -191,9 +199,9 @@ def _cell(
 
 
 @lru_cache(maxsize=4096)
-def _generation(given: _Regression, rows: int, lam: float, policy: str, generation: int) -> float | None:
+def _generation(given: _Regression, rows: int, lam: float, rule: str, generation: int) -> float | None:
     d, first, later = given.d, given.noise**2, given.noise_synthetic**2
-    if policy == "accumulate":
+    if rule == "accumulate":
         if not given.least_squares(rows, lam):
             return None
         # the first batch's labels have the noise s1, all later ones s2: two sums of the formula, which is linear in s^2
@@ -228,8 +236,7 @@ def _relabelled(given: _Regression, rows: int, lam: float, generation: int) -> f
 
 
 @lru_cache(maxsize=4096)
-def _gaussian(what: str, rows: int, refits: int, unbiased: bool, policy: str, d: int) -> float | None:
-    rule = "replace" if policy == "keep-0" else policy
+def _gaussian(what: str, rows: int, refits: int, unbiased: bool, rule: str, d: int) -> float | None:
     found = theory.gaussian(n=rows, refits=refits, unbiased=unbiased, policy=rule, d=d)
     return {
         "variance": found.variance,

@@ -97,6 +97,7 @@ def test_a_loop_without_theory_has_none() -> None:
     for policy in ("keep-10", "fresh-50", "accumulate-subsample"):
         assert predict_loop(tree, "error", policy, 1) is None
     assert predict_loop(tree, "test_loss", "keep-0", 1) is None
+    assert predict_loop(tree, "error", "keep-0.0", 1) == predict_loop(tree, "error", "keep-0", 1) is not None
     assert predict_loop({**tree, "learner": "projections"}, "error", "keep-0", 1) is None
     assert predict_loop({**tree, "mix": {"size": "growing"}}, "error", "keep-0", 1) is None
     assert predict_loop({**tree, "loop": {**tree["loop"], "init": "previous"}}, "error", "keep-0", 1) is None
