@@ -7,7 +7,7 @@ from typing import Any, cast
 from collapse_cli.errors import InputError
 from collapse_cli.families import FAMILIES
 from collapse_cli.learners.family import Family
-from collapse_cli.learners.protocol import Facts, Hints, Learner, Mixing, Outcome, Resolved, Sizable, Tell, silent
+from collapse_cli.learners.protocol import Facts, Hints, Learner, Mixing, Outcome, Resolved, Sizable, Tell, Verb, silent
 
 __all__ = [
     "Facts",
@@ -19,6 +19,7 @@ __all__ = [
     "Resolved",
     "Sizable",
     "Tell",
+    "Verb",
     "create",
     "family_class",
     "learner_class",

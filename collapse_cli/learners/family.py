@@ -14,7 +14,7 @@ from collapse_cli.config.tree import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import for_key
-from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell
+from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell, Verb
 
 MODEL = "model.safetensors"
 State = dict[str, np.ndarray]
@@ -47,9 +47,9 @@ class Family(ABC):
     def resolve(cls, config: Experiment) -> Resolved: ...
 
     @classmethod
-    def params(cls, config: Experiment, kind: str) -> dict[str, Any]:
+    def params(cls, config: Experiment, verb: Verb) -> dict[str, Any]:
         """By default: the data section's part for `data`, the family's own section for all else."""
-        return cls.data_params(config) if kind == "data" else {"model": for_key(getattr(config, cls.section))}
+        return cls.data_params(config) if verb == "data" else {"model": for_key(getattr(config, cls.section))}
 
     @classmethod
     @abstractmethod

@@ -15,7 +15,7 @@ from collapse_cli.errors import InputError
 from collapse_cli.families.gaussian import GaussianConfig
 from collapse_cli.families.section import for_key
 from collapse_cli.learners.family import Family, State, normals
-from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell
+from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell, Verb
 from collapse_cli.learners.settings import Part, Settings
 
 TINY = float(np.finfo(np.float64).tiny)  # what the logarithm of a variance that is gone is taken of
@@ -63,9 +63,9 @@ class Gaussian(Family):
         return Resolved(config, Hints(), d + d * (d + 1) // 2, row_bytes=8 * trials * d, row_flops=flops)
 
     @classmethod
-    def params(cls, config: Experiment, kind: str) -> dict[str, Any]:
+    def params(cls, config: Experiment, verb: Verb) -> dict[str, Any]:
         """Beside the section, the source: measures are in units of its variance."""
-        if kind == "data":
+        if verb == "data":
             return cls.data_params(config)
         return {"model": for_key(config.gaussian), "blobs": for_key(config.data.blobs)}
 

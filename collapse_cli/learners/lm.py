@@ -15,7 +15,7 @@ from collapse_cli.families.section import for_key
 from collapse_cli.learners import text_inputs
 from collapse_cli.learners import text_measures as measures
 from collapse_cli.learners.continuations import cut_prompts
-from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell
+from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell, Verb
 from collapse_cli.learners.settings import Part
 from collapse_cli.lm import architecture, folders, memory, trial
 from collapse_cli.lm import model as models
@@ -157,17 +157,17 @@ class LanguageModel:
         return False
 
     @classmethod
-    def params(cls, config: Experiment, kind: str) -> dict[str, Any]:
-        """What a stage of that kind (data, train, sample, eval, examine) depends on."""
-        if kind == "data":
+    def params(cls, config: Experiment, verb: Verb) -> dict[str, Any]:
+        """What a stage depends on that does this part of the work."""
+        if verb == "data":
             return text_inputs.data_params(config)
         # such models were sampled, trained and scored wrongly before they were tried over the reach of the work
         tried = {"tried": "over the reach"} if config.model.length_matters else {}
-        return cls._work_params(config, kind) | tried
+        return cls._work_params(config, verb) | tried
 
     @classmethod
-    def _work_params(cls, config: Experiment, kind: str) -> dict[str, Any]:
-        match kind:
+    def _work_params(cls, config: Experiment, verb: Verb) -> dict[str, Any]:
+        match verb:
             case "train":
                 return {"model": cls.model_params(config), "train": _without(for_key(config.train), "target")}
             case "sample":

@@ -24,7 +24,7 @@ from collapse_cli.families.section import for_key
 from collapse_cli.learners import text_inputs
 from collapse_cli.learners.family import Family, State, generator
 from collapse_cli.learners.ngram_counts import Tables, count
-from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell
+from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell, Verb
 from collapse_cli.learners.settings import Part
 from collapse_cli.lm import text as texts
 
@@ -106,11 +106,11 @@ class NGram(Family):
         return {**scored, "types": own["types"]}
 
     @classmethod
-    def params(cls, config: Experiment, kind: str) -> dict[str, Any]:
-        if kind == "data":
+    def params(cls, config: Experiment, verb: Verb) -> dict[str, Any]:
+        if verb == "data":
             return cls.data_params(config)
         own = {"model": for_key(config.ngram)}
-        if kind != "sample":
+        if verb != "sample":
             return own
         asked = config.sample
         sample = Sampling(asked.prompts, asked.prompt_tokens, asked.new_tokens, asked.decode.temperature)

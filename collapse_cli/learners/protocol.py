@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from collapse_cli.engine.stage import Tell as Tell
 
 Facts = dict[str, Any]
 """What was found out, as JSON; much of it becomes fields of `metrics.jsonl`."""
+
+Verb = Literal["data", "train", "sample", "eval", "examine"]
+"""A part of a learner's work, by the name that keys of blocks have for it."""
 
 
 def silent(done: int, total: int, unit: str) -> None:
@@ -107,8 +110,8 @@ class Learner(Protocol):
         ...
 
     @classmethod
-    def params(cls, config: Experiment, kind: str) -> dict[str, Any]:
-        """What a stage of that kind (data, train, sample, eval, examine) depends on, of a resolved configuration."""
+    def params(cls, config: Experiment, verb: Verb) -> dict[str, Any]:
+        """What a stage depends on that does this part of the work, of a resolved configuration."""
         ...
 
     @classmethod

@@ -25,7 +25,7 @@ from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import Section, for_key
 from collapse_cli.learners.family import Family, State, normals
-from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell
+from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell, Verb
 from collapse_cli.learners.settings import Part, Settings
 
 Array = np.ndarray
@@ -215,8 +215,8 @@ class Regression(Family):
         return config.data.regression.dimensions
 
     @classmethod
-    def params(cls, config: Experiment, kind: str) -> dict[str, Any]:
-        if kind == "data":
+    def params(cls, config: Experiment, verb: Verb) -> dict[str, Any]:
+        if verb == "data":
             return cls.data_params(config)
         return {"model": for_key(cls._own(config)), "regression": for_key(config.data.regression)}
 

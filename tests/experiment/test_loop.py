@@ -22,7 +22,7 @@ from collapse_cli.experiment import mixing
 from collapse_cli.experiment.loop import plan
 from collapse_cli.experiment.stages.base import CORPUS, ROWS
 from collapse_cli.families.section import for_key
-from collapse_cli.learners import Facts, Hints, Outcome, Tell
+from collapse_cli.learners import Facts, Hints, Outcome, Tell, Verb
 
 REAL, RESERVE, WIDTH = 20, 40, 4
 
@@ -45,10 +45,10 @@ class Shifter:
         return False
 
     @classmethod
-    def params(cls, config: Experiment, kind: str) -> dict[str, Any]:
-        if kind == "data":
+    def params(cls, config: Experiment, verb: Verb) -> dict[str, Any]:
+        if verb == "data":
             return {"data": config.data.sha256}
-        return {"kind": kind, "train": for_key(config.train), "sample": for_key(config.sample)}
+        return {"kind": verb, "train": for_key(config.train), "sample": for_key(config.sample)}
 
     def encode(self, folder: Path, *, seed: int) -> Facts:
         tokens = np.arange((REAL + RESERVE) * WIDTH, dtype=np.int32).reshape(-1, WIDTH)

@@ -29,19 +29,19 @@ def stage_of(
     seed: int = 0,
     hints: learners.Hints | None = None,
     *,
-    verb: str,
+    verb: learners.Verb,
     **params: Any,
 ) -> Stage:
     """A stage with what its learner says that its work depends on.
 
     Args:
-        verb: which part of the learner's work it is, as `Learner.params` knows it.
+        verb: which part of the learner's work it is.
         params: what it depends on besides.
     """
     return Stage(kind, {"learner": config.learner, **own(config, verb), **params}, inputs, seed, hints)
 
 
-def own(config: Experiment, verb: str) -> dict[str, Any]:
+def own(config: Experiment, verb: learners.Verb) -> dict[str, Any]:
     """What a learner says that a part of its work depends on."""
     return learners.learner_class(config.learner).params(config, verb)
 

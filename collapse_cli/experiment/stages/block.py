@@ -33,6 +33,7 @@ from collapse_cli.where import Where
 MODELS = "models.safetensors"  # every generation's, by name "12.mean"
 CARRIED = "carried.safetensors"  # what the next block needs besides the last model
 MADE = "made.safetensors"  # the synthetic rows of the block, where a corpus accumulates as rows
+VERBS: tuple[learners.Verb, ...] = ("train", "sample", "eval")  # of which a block has parameters
 LARGEST = 64_000_000  # bytes of models that a block keeps; of larger ones only the last
 NONE = np.arange(0)
 
@@ -51,7 +52,7 @@ def block_stage(
     The run's seed itself is part of it: each generation's own follow from it.
     """
     block = Block(
-        {verb: own(config, verb) for verb in ("train", "sample", "eval")},
+        {verb: own(config, verb) for verb in VERBS},
         policy,
         config.mix.size == "growing",
         config.sample.prompts,
