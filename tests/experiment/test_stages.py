@@ -9,7 +9,7 @@ import pytest
 from support.kinds import kind
 
 from collapse_cli import config, experiment
-from collapse_cli.engine.stage import Cost, Plan, StageKind
+from collapse_cli.engine.stage import Cost, Plan, Product, StageKind
 from collapse_cli.experiment import kinds
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.kinds import KINDS
@@ -41,8 +41,13 @@ def test_the_body_of_every_kind_keeps_numpy_on_one_thread(one: StageKind) -> Non
     assert one.body.__code__.co_name == "limited"  # type: ignore[attr-defined]
 
 
+WORDS_OF_KINDS = [
+    f"{name}.{word}" for name in ("stage", "made", "stage.of", "made.of") for word in ("kind", "work", "name")
+]
+
+
 def test_nothing_finds_out_from_parameters_or_names_what_a_stage_is() -> None:
-    """No `"cells" in stage.params`, no `"n=" in policy`."""
+    """No `"cells" in stage.params`, no `"n=" in policy`, no `stage.kind in ("eval", "block")`."""
     sniffed = []
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -50,7 +55,20 @@ def test_nothing_finds_out_from_parameters_or_names_what_a_stage_is() -> None:
                 where = ast.unparse(node.comparators[0])
                 if where.endswith(".params") or (isinstance(node.left, ast.Constant) and node.left.value == "n="):
                     sniffed.append(f"{path.name}:{node.lineno}: {ast.unparse(node)}")
+            if isinstance(node, ast.Compare) and ast.unparse(node.left) in WORDS_OF_KINDS:
+                sniffed.append(f"{path.name}:{node.lineno}: {ast.unparse(node)}")
     assert sniffed == []
+
+
+def test_a_kind_says_what_it_leaves_and_which_lines_a_user_sees() -> None:
+    leaves = {(one.name, one.product) for one in KINDS}
+    assert leaves == {
+        ("data", Product.DATA),
+        ("train", Product.MODEL),
+        *((name, Product.ROWS) for name in ("sample", "mix")),
+        *((name, Product.MEASURES) for name in ("eval", "real", "examine", "block")),
+    }
+    assert {one.name for one in KINDS if one.listed} == {"eval", "block"}
 
 
 def planned(preset: str, **changes: object) -> tuple[config.Experiment, Plan]:
