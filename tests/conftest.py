@@ -20,6 +20,10 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     given = os.environ.get(name, "")
     os.environ[name] = str(min(THREADS, int(given)) if given.isdigit() and given != "0" else THREADS)
 os.environ.pop("COLLAPSE_CHECKPOINT_SECONDS", None)
+# Tests of a GPU are asked for by `pytest -m gpu`. All others are of the CPU, on a machine with a GPU, too: some lay what
+# models give beside plain tensors, or fork. The workers of xdist have what the first process decided.
+if "PYTEST_XDIST_WORKER" not in os.environ and "gpu" not in " ".join(sys.argv).replace("not gpu", ""):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # A shell's background jobs ignore SIGINT, and `nohup` SIGHUP, and what is ignored stays so in subprocesses: the tests send both.
 for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
     if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:

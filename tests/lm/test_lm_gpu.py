@@ -18,7 +18,10 @@ from collapse_cli.lm.memory import free_bytes, total_bytes, warn_once
 from collapse_cli.lm.score import Details, score_blocks, score_continuations, score_sliding
 from collapse_cli.lm.train import fit
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device, or none asked for by -m gpu"),
+]
 GPU = torch.device("cuda")
 
 

@@ -306,7 +306,7 @@ def test_a_prompt_s_padding_is_not_penalized_as_if_it_were_text() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device, or none asked for by -m gpu")
 @pytest.mark.parametrize("beams", [1, 5])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_gpu_gives_the_tokens_of_a_cpu(name: str, beams: int, monkeypatch: pytest.MonkeyPatch) -> None:

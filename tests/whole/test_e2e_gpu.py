@@ -11,7 +11,10 @@ import pytest
 import torch
 from support import e2e
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device, or none asked for by -m gpu"),
+]
 MORE = ["--policy", "keep-0", "--set=train.epochs=12", "--set=train.dtype=bfloat16", "--set=sample.dtype=bfloat16"]
 
 
