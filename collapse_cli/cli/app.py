@@ -72,7 +72,7 @@ def run(
     data: Annotated[
         str | None,
         typer.Option(
-            help="wikitext2, pydoc, zipf, a Hub id, a file or a folder; for numbers and images: `collapse options data`."
+            help="wikitext2, pydoc, zipf, world, a Hub id, a file or a folder; for numbers and images: `collapse options data`."
         ),
     ] = None,
     name: Annotated[
@@ -128,7 +128,7 @@ def evaluate(
         str, typer.Argument(help="A run (name or folder), a model folder, or a Hub id.", metavar="TARGET", parser=place)
     ],
     data: Annotated[
-        str | None, typer.Option(help="Other text: wikitext2, pydoc, zipf, a Hub id, a file or a folder.")
+        str | None, typer.Option(help="Other text: wikitext2, pydoc, zipf, world, a Hub id, a file or a folder.")
     ] = None,
     settings: Annotated[
         list[str] | None,

@@ -9,7 +9,7 @@ from collapse_cli import files
 from collapse_cli.config.cell import check_grid
 from collapse_cli.config.families import DRAWN, BlobsConfig, Families, RegressionConfig
 from collapse_cli.config.policies import Policy
-from collapse_cli.families import DEFAULT, FAMILIES
+from collapse_cli.families import DEFAULT, FAMILIES, KNOWN
 from collapse_cli.families.section import Section
 
 LOWEST_RANK = 1e9  # of beams that ended: one that must not win has this below 0
@@ -46,9 +46,9 @@ class ModelConfig(Section):
     """A transformers config (`model_type` and its fields) to start from scratch; replaces `source`."""
     tokenizer: UserPath = ""
     """A folder or Hub id; `bpe` trains one on the training text, `words` takes its most frequent words as tokens. Empty:
-    the model's own; from scratch `bpe`, or `words` where `data.source` is zipf."""
+    the model's own; from scratch `bpe`, or `words` where `data.source` is zipf or world."""
     vocab_size: int = Field(default=512, ge=3)
-    """Entries of the byte-level BPE or the list of words that is made. With the source zipf, its words and one more."""
+    """Entries of the byte-level BPE or the list of words that is made. With zipf and world, their words and one more."""
     sha256: str = ""
     """Hash of the weights and config that are started from. Filled in when found; if given, it must match."""
     tokenizer_sha256: str = ""
@@ -77,12 +77,41 @@ class ZipfConfig(Section):
     """Words of test text, and as many of validation text."""
 
 
+class WorldConfig(Section):
+    """The documents of the source `world`: plain English about invented things, with all frequencies and facts known exactly."""
+
+    breeds: int = Field(default=80, ge=2, le=100)
+    """Breeds of dogs, from the golden retriever on."""
+    breed_exponent: float = Field(default=1.3, ge=0, le=3)
+    """The k-th breed makes up a share proportional to 1 / k ** exponent of all that are mentioned."""
+    people: int = Field(default=40, ge=2, le=1000)
+    """People. Each was born somewhere on some day and has a trade: three facts."""
+    people_exponent: float = Field(default=1.0, ge=0, le=3)
+    """The same of people."""
+    towns: int = Field(default=16, ge=2, le=200)
+    """Towns. Each lies on some river and was founded in some year: two facts."""
+    town_exponent: float = Field(default=0.8, ge=0, le=3)
+    """The same of towns."""
+    rivers: int = Field(default=8, ge=1, le=20)
+    """Rivers, through one town or several."""
+    trades: int = Field(default=6, ge=1, le=20)
+    """Trades."""
+    association: float = Field(default=0.7, ge=0.5, lt=1)
+    """Probability that who practises a trade is of the sex that is usual for it: `himself` behind one half of them, `herself` behind the other."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Of the world and its text; that of a run (`loop.seeds`) does not touch them."""
+    train_documents: int = Field(default=1500, ge=1)
+    """Documents of training text."""
+    test_documents: int = Field(default=400, ge=1)
+    """Documents of test text, and as many of validation text."""
+
+
 class DataConfig(Section):
     """The original, real corpus."""
 
     source: UserPath = Field(default="wikitext2", min_length=1)
-    """`wikitext2`, `pydoc`, `zipf`, a Hub dataset id (`id:config` where it has configs), a file, or a folder. Of learners
-    of numbers: `blobs`, `regression`, `digits`, `mnist` (the Hub's), or a folder of MNIST's IDX files."""
+    """`wikitext2`, `pydoc`, `zipf`, `world`, a Hub dataset id (`id:config` where it has configs), a file, or a folder. Of
+    learners of numbers: `blobs`, `regression`, `digits`, `mnist` (the Hub's), or a folder of MNIST's IDX files."""
     train: UserPath = ""
     """The file (or Hub split) that serves as training text. Empty: the one whose name says so."""
     valid: UserPath = ""
@@ -92,7 +121,7 @@ class DataConfig(Section):
     text: str = "text"
     """The column that holds the text, for formats with columns."""
     block_size: int = Field(default=64, ge=2)
-    """Tokens in a row of the corpus."""
+    """Tokens in a row of the corpus; of `world`, whose rows are whole documents, at most."""
     line_bos: bool = False
     """Put the BOS token before every line, as OPT's tokenizer does when lines are tokenized one by one."""
     rows: int = Field(default=0, ge=0)
@@ -105,6 +134,8 @@ class DataConfig(Section):
     """Of sources that are drawn (`blobs`, `regression`): real rows beyond `rows`, for fresh-P."""
     zipf: ZipfConfig = ZipfConfig()
     """Of the source `zipf`; without meaning for others."""
+    world: WorldConfig = WorldConfig()
+    """Of the source `world`; without meaning for others."""
     blobs: BlobsConfig = BlobsConfig()
     """Of the source `blobs`."""
     regression: RegressionConfig = RegressionConfig()
@@ -290,12 +321,18 @@ class Experiment(Families):
         for name, values in (("policies", self.loop.policies), ("seeds", self.loop.seeds)):
             if len(set(map(str, values))) < len(values):
                 raise ValueError(f"loop.{name} names one twice: {', '.join(map(str, values))}")
-        if self.model.tokenizer != "words" and self.data.source != "zipf" and self.model.vocab_size < 260:
+        if self.model.tokenizer != "words" and self.data.source not in KNOWN and self.model.vocab_size < 260:
             raise ValueError(
                 f"model.vocab_size must be at least 260 for a byte-level BPE, it is {self.model.vocab_size}"
             )
         if self.data.source == "zipf" and self.data.line_bos:
             raise ValueError("data.line_bos = true does not go with data.source = zipf, whose lines are one chain")
+        if self.data.source == "world" and self.data.line_bos:
+            raise ValueError(
+                "data.line_bos = true does not go with data.source = world, whose documents have it already"
+            )
+        if self.data.source == "world" and self.eval.protocol != "block":
+            raise ValueError("data.source = world is scored document by document: set eval.protocol = block")
         if self.sample.prompts != "none" and self.sample.prompt_tokens > self.data.block_size:
             raise ValueError(
                 f"sample.prompt_tokens = {self.sample.prompt_tokens} is more than a row holds "
@@ -335,7 +372,7 @@ class Experiment(Families):
                 del tree[section][key]
         for section in ("store", "tracking", "expect", "variants"):
             del tree[section]
-        for source in ("zipf", *DRAWN):
+        for source in (*KNOWN, *DRAWN):
             if self.data.source != source:
                 del tree["data"][source]
         for section in Families.model_fields:

@@ -13,7 +13,7 @@ from collapse_cli import families
 from collapse_cli.config.names import leaves
 from collapse_cli.config.policies import Rule
 from collapse_cli.config.tree import DataConfig, Experiment
-from collapse_cli.families import FAMILIES
+from collapse_cli.families import FAMILIES, KNOWN
 from collapse_cli.families.section import Parsed
 
 MADE = ("bpe", "words")  # tokenizers that are made from the training text
@@ -32,6 +32,7 @@ SOURCES = {
     ),
     "pydoc": (*ROWS, "data.block_size", "data.line_bos", "data.sha256"),
     "zipf": (*ROWS, "data.block_size", "data.line_bos", "data.sha256", "data.zipf"),
+    "world": (*ROWS, "data.block_size", "data.sha256", "data.world"),
     "images": (*ROWS, "data.sha256"),
     "blobs": (*ROWS, "data.reserve", "data.blobs"),
     "regression": (*ROWS, "data.reserve", "data.regression"),
@@ -57,7 +58,7 @@ class Sort:
     @property
     def data(self) -> str:
         """Which entry of `SOURCES` the data are."""
-        if self.source in ("pydoc", "zipf", "blobs", "regression"):
+        if self.source in ("pydoc", *KNOWN, "blobs", "regression"):
             return self.source
         return "images" if families.of(self.learner).rows == "images" else "text"
 
@@ -131,6 +132,16 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         ("model.vocab_size",),
         lambda experiment: experiment.data.source == "zipf" and experiment.model.tokenizer in ("", "words"),
         "the tokens are the words of the language: --set data.zipf.vocabulary=…",
+    ),
+    (
+        ("model.vocab_size",),
+        lambda experiment: experiment.data.source == "world" and experiment.model.tokenizer in ("", "words"),
+        "the tokens are the words of the world",
+    ),
+    (
+        ("eval.block_size",),
+        lambda experiment: experiment.data.source == "world",
+        "the rows of data.source = world are whole documents, of data.block_size tokens at most",
     ),
     (
         ("model.tokenizer_sha256",),

@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from collapse_cli import files
-from collapse_cli.data import textfiles, zipf
+from collapse_cli.data import textfiles
+from collapse_cli.data.known import KNOWN
 from collapse_cli.data.textfiles import SPLITS as SPLITS
 from collapse_cli.errors import InputError as InputError
 from collapse_cli.errors import how_many as how_many
 
 log = logging.getLogger(__name__)
 
+OWN = ("pydoc", *KNOWN)  # texts that need no file
 HUB_NAMES = {"wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1"}
 NUMBERS = ("blobs", "regression", "digits", "mnist")  # sources that hold no text
 TELLING = 40  # characters of a row that hardly stands in two texts by chance
@@ -126,10 +128,10 @@ def load_text(
     """Load real text.
 
     Args:
-        source: `pydoc`, `zipf`, `wikitext2`, a file, a folder, or a Hub dataset id (`id:config` where it has configs).
+        source: `pydoc`, `zipf`, `world`, `wikitext2`, a file, a folder, or a Hub dataset id (`id:config` where it has configs).
         column: where formats have columns, the one that holds the text.
         train, valid, test: files in the folder (or splits on the Hub) to use; empty: found by name.
-        language: of `zipf`: what `zipf.text` makes the text from, as JSON.
+        language: of a source whose truth is known: the options that its text is made from, as JSON.
 
     Raises:
         InputError: for anything that is missing, empty, unreadable or ambiguous.
@@ -137,7 +139,7 @@ def load_text(
     chosen = {"train": train, "valid": valid, "test": test}
     notes: list[str] = []
     kind = files.what_is(Path(source))
-    if kind and source in ("pydoc", "zipf"):
+    if kind and source in OWN:
         notes.append(
             f"data.source = {source} is collapse's own text, not the {kind} of that name here; for that, say ./{source}"
         )
@@ -145,12 +147,12 @@ def load_text(
         notes.append(
             f"data.source = {source} is the {kind} of that name here, not the Hub's text; for that, say {HUB_NAMES[source]}"
         )
-    if source in ("pydoc", "zipf"):
+    if source in OWN:
         if any(chosen.values()):
             raise InputError(
                 f"data.source = {source} has no files to choose from; leave data.train, data.valid and data.test out"
             )
-        splits = _pydoc() if source == "pydoc" else _zipf(language)
+        splits = _pydoc() if source == "pydoc" else _known(source, language)
     elif kind:
         splits, passed_over = textfiles.read_source(Path(source), column, chosen)
         notes.extend(passed_over)
@@ -174,7 +176,8 @@ def load_text(
         notes.append(
             f"{source} has no test text: its last {HELD_OUT:.0%} is put aside for it, and the {HELD_OUT:.0%} before for validation"
         )
-    notes.extend(_also_in_training(splits))
+    if source not in KNOWN:  # whose rows are drawn apart, and are alike by chance alone
+        notes.extend(_also_in_training(splits))
     value = hashlib.sha256()
     for name in SPLITS:
         for row in splits.get(name, ()):
@@ -247,9 +250,9 @@ def _pydoc() -> dict[str, Sequence[str]]:
     return {split: [line for name in sorted(names) for line in kept[name]] for split, names in parts.items()}
 
 
-def _zipf(language: str) -> dict[str, Sequence[str]]:
+def _known(source: str, language: str) -> dict[str, Sequence[str]]:
     try:
-        return dict(zipf.text(json.loads(language)))
+        return dict(KNOWN[source].text(json.loads(language)))
     except ValueError as error:
         raise InputError(str(error)) from None
 
@@ -278,7 +281,7 @@ def refuse_numbers(source: str) -> None:
     """
     if source in NUMBERS:
         raise InputError(
-            f"data.source = {source} holds numbers, not text: name a text (wikitext2, pydoc, zipf, a file, a folder or "
+            f"data.source = {source} holds numbers, not text: name a text (wikitext2, pydoc, zipf, world, a file, a folder or "
             "a Hub id), or a learner of numbers (--set learner=…)"
         )
 

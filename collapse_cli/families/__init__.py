@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from collapse_cli.families.description import SHARE, TEST_LOSS, Description, Grid, Headline, Measure, Theory
+from collapse_cli.families.description import KNOWN, SHARE, TEST_LOSS, Description, Grid, Headline, Measure, Theory
 from collapse_cli.families.gaussian import GAUSSIAN
 from collapse_cli.families.gmm import GMM
 from collapse_cli.families.lm import LM
@@ -17,6 +17,7 @@ __all__ = [
     "DEFAULT",
     "FAMILIES",
     "INSTRUMENTS",
+    "KNOWN",
     "NUMBERS",
     "OWN",
     "SHARE",
@@ -70,12 +71,12 @@ def headline(learner: str, kind: str, source: str = "") -> Headline:
     """The first measure of an experiment.
 
     Args:
-        source: `data.source`. Of a language whose truth is known, a mixture may be judged by its distance from it.
+        source: `data.source`. Of a text whose truth is known, a mixture may be judged by its distance from it.
     """
     family = of(learner)
     if kind != "mixture" or family.grid is None:
         return family.headline
-    return family.grid.truth or family.grid.headline if source == "zipf" else family.grid.headline
+    return family.grid.truth or family.grid.headline if source in KNOWN else family.grid.headline
 
 
 def measures_of(learner: str) -> tuple[Measure, ...]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from collapse_cli.families.section import Section
 
+KNOWN = ("zipf", "world")  # values of data.source whose truth is known (data/known.py)
 SHARE = "share"
 LIMITS = {SHARE: (0.0, 1.0), "0–1": (0.0, 1.0), "0–100": (0.0, 100.0)} | dict.fromkeys(
     ("of the truth's", "std", "v₀", "W₂², v₀", "L2², squared", "|ŵ − w|²", "squared"), (0.0, math.inf)
@@ -87,7 +88,7 @@ class Grid:
     Attributes:
         axes: of the grid, besides rows and shares, those that mean something.
         headline: the measure that stands first.
-        truth: the one that stands first in its place where the truth is known (data.source = zipf); None: the same.
+        truth: the one that stands first in its place where the truth is known (data.source in `KNOWN`); None: the same.
         measures: that are shown, with how to read them.
         in_memory: whether whole cells are computed in memory, each from rows of its own.
         labels_real: whether the generator labels real rows, so that a cell needs as many inputs as it has rows.

@@ -230,6 +230,85 @@ TRUTH = (
     ),
 )
 
+STATEMENTS = (
+    Measure(
+        "breeds_left",
+        "Breeds still mentioned",
+        "breeds",
+        "Of the breeds of dogs of the real text, how many the samples mention at all; the rare ones go first.",
+        "One mention counts as much as a hundred; grows with the number of samples, which is equal for all policies.",
+        zero=True,
+    ),
+    Measure(
+        "breeds_tv",
+        "Breeds away from their true shares",
+        SHARE,
+        "Share of mentions that would have to be of another breed for the distribution to be the true one.",
+        "Not 0 for few samples of the truth itself.",
+        zero=True,
+    ),
+    Measure(
+        "facts_left",
+        "Facts still stated rightly",
+        "facts",
+        "How many of the facts of the real text the samples state rightly at least once.",
+        "One right statement among many wrong ones counts.",
+        zero=True,
+    ),
+    Measure(
+        "facts_true",
+        "Stated facts that are true",
+        SHARE,
+        "Of all statements of fact about people and towns that there are, the share that is true.",
+        "A model that says little that is rare is right more often.",
+    ),
+    Measure(
+        "facts_true_by_band",
+        "True among the rarest fifth of facts",
+        SHARE,
+        "The same of the facts that real text states least often.",
+        "Few statements, so it is noisy.",
+        part=4,
+    ),
+    Measure(
+        "sentences_accepted",
+        "Sentences of the grammar",
+        SHARE,
+        "Share of sentences that real text could hold, be they true or not.",
+        "A model that repeats one good sentence is at 1.",
+    ),
+    Measure(
+        "documents_possible",
+        "Texts that could be real",
+        SHARE,
+        "Share of samples that have a probability above 0 under the truth: all well formed, all true, in a right order.",
+        "One wrong word counts as much as a text of nonsense.",
+    ),
+    Measure(
+        "association",
+        "Trades with their usual sex",
+        SHARE,
+        "How often a trade goes with the sex that is usual for it; above the true share a bias is amplified.",
+        "All trades together: some may go up and others down.",
+    ),
+    Measure(
+        "dates_unknown",
+        "Dates that do not exist",
+        SHARE,
+        "Of dates in sentences of a known form, the share that is no day of the calendar.",
+        "A wrong day that exists is a fact that is not true.",
+        zero=True,
+    ),
+    Measure(
+        "places_unknown",
+        "Places that do not exist",
+        SHARE,
+        "Of towns and rivers named in sentences of a known form, the share that there is not.",
+        "A wrong town that exists is a fact that is not true.",
+        zero=True,
+    ),
+)
+
 LOSS = Measure(
     "nll",
     "Loss on real test text",
@@ -256,6 +335,7 @@ LM = Description(
         "repetition": REPETITION,
         "model": MODEL,
         "truth": TRUTH,
+        "statements": STATEMENTS,
     },
     numbers=frozenset(
         (
@@ -283,6 +363,17 @@ LM = Description(
             "duplicate_share",
             "special_token_share",
             "entropy_rate",
+            "kl_truth_se",
+            "sentences",
+            "possible_nll",
+            "breeds_expected",
+            "breeds_kl",
+            "breeds_unknown",
+            "people_unknown",
+            "facts_stated",
+            "facts_expected",
+            "associations",
+            "association_truth",
         )
     ),
     needed=frozenset({"perplexity", "predicted_tokens", "protocol"}),

@@ -18,6 +18,12 @@ def following(blocks: Dataset, chosen: np.ndarray) -> Dataset:
     return Dataset({**after.arrays, "lengths": lengths}, after.origin)
 
 
+def nothing(rows: int) -> Dataset:
+    """What is behind rows that are whole documents: nothing."""
+    empty = np.zeros(rows, np.int32)
+    return Dataset({"tokens": np.zeros((rows, 1), np.int32), "lengths": empty}, empty)
+
+
 def cut_prompts(rows: Dataset, settings: SampleConfig, start: int | None) -> Dataset:
     """What of each row is continued: its first `prompt_tokens` tokens, or nothing but the BOS token (`start`)."""
     if settings.prompts == "none":
@@ -43,6 +49,9 @@ def real_continuations(encoded: Path, settings: SampleConfig, start: int | None,
     """Prompts from the original corpus and what really follows them, as long as samples are where there is so much."""
     corpus, after = Dataset.load(encoded / "train.safetensors"), Dataset.load(encoded / FOLLOWING)
     there = np.flatnonzero(after.arrays["lengths"] > 0)
+    if not len(there):  # rows are whole documents
+        least = 0 if settings.prompts == "none" else settings.prompt_tokens
+        there = np.flatnonzero(corpus.arrays["lengths"] > least)
     there = there[spaced(len(there), most)]
     both = texts.join(corpus.take(there), after.take(there))
     prompts = cut_prompts(corpus.take(there), settings, start)

@@ -281,7 +281,7 @@ class LanguageModel:
             shown,
             prompts,
             self.settings.sample,
-            self.hints.real(),
+            self.hints,
             Dataset.load(real / measures.REAL),
             first,
             self._tell,

@@ -1,7 +1,7 @@
 """What learners of text read: the text and its tokenizer, found and checked, and made into rows of tokens."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from collapse_cli.config.tree import DataConfig, Experiment, ModelConfig
-from collapse_cli.data import textfiles, zipf
+from collapse_cli.data import textfiles
 from collapse_cli.data.dataset import SPLITS, Dataset, Text, how_many, load_text, refuse_numbers, unchanged
+from collapse_cli.data.known import KNOWN, Options, Source
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import for_key
-from collapse_cli.learners.continuations import FOLLOWING, following
+from collapse_cli.learners.continuations import FOLLOWING, following, nothing
 from collapse_cli.learners.protocol import Facts, Hints, Tell
 from collapse_cli.learners.settings import Part, Settings
+from collapse_cli.learners.truths import LOG_TRUTH
 from collapse_cli.lm import architecture, coding, folders
 from collapse_cli.lm import text as texts
 
@@ -35,7 +37,7 @@ class TextRows:
         block_size, eval_block_size: tokens of a row to train on, and of one to test on.
         line_bos, rows, eval_rows: as in the section `data`.
         test_tail: whether what remains of the test text behind its last block is a row, too.
-        zipf: of a text in a known language, what that is made from.
+        zipf, world: of a text whose truth is known, what that is made from, under the name of its source.
     """
 
     sha256: str
@@ -46,6 +48,12 @@ class TextRows:
     eval_block_size: int
     test_tail: bool = False
     zipf: Mapping[str, Any] | None = None
+    world: Mapping[str, Any] | None = None
+
+    @property
+    def known(self) -> tuple[str, Source, Options] | None:
+        """The source whose truth is known and its options; None where it is of no such source."""
+        return next(((name, KNOWN[name], given) for name in KNOWN if (given := getattr(self, name))), None)
 
 
 @dataclass(frozen=True)
@@ -72,8 +80,8 @@ def find_text(data: DataConfig) -> tuple[Text, dict[str, str]]:
     """
     refuse_numbers(data.source)
     where = {name: getattr(data, name) for name in ("source", "train", "valid", "test")} | {"column": data.text}
-    if data.source == "zipf":
-        where["language"] = data.zipf.model_dump_json()
+    if data.source in KNOWN:
+        where["language"] = getattr(data, data.source).model_dump_json()
     text = load_text(**where)
     pinned(data.sha256, "data.sha256", text.sha256)
     return text, where
@@ -98,8 +106,10 @@ def find_tokenizer(model: ModelConfig, data: DataConfig, folder: Path | None) ->
     """The tokenizer that `model` names; `folder`: of a model that has one of its own."""
     named = model.tokenizer
     if not named and folder is None:
-        named = "words" if data.source == "zipf" else "bpe"
-    size = data.zipf.vocabulary + 1 if named == "words" and data.source == "zipf" else model.vocab_size
+        named = "words" if data.source in KNOWN else "bpe"
+    size = model.vocab_size
+    if named == "words" and data.source in KNOWN:
+        size = len(KNOWN[data.source].words(getattr(data, data.source).model_dump())) + 1
     model = model.model_copy(update={"tokenizer": named, "vocab_size": size})
     if named in MADE:
         return FoundTokenizer(model)
@@ -206,7 +216,8 @@ def data_params(config: Experiment) -> dict[str, Any]:
     names = ("sha256", "block_size", "line_bos", "rows", "eval_rows")
     model, data = config.model, for_key(config.data)
     made = model.tokenizer in MADE
-    known = {"zipf": {name: data["zipf"][name] for name in zipf.NAMES}} if config.data.source == "zipf" else {}
+    source = config.data.source
+    known = {source: {name: data[source][name] for name in KNOWN[source].options}} if source in KNOWN else {}
     return {
         "data": {name: data[name] for name in names}
         | {"eval_block_size": config.eval.block_size or config.data.block_size}
@@ -229,13 +240,15 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
     text = load_text(**hints.text)
     data, wanted = settings.data, settings.tokenizer
     unchanged(data.sha256, text.sha256, "the text")
-    language = zipf.from_facts(data.zipf) if data.zipf else None
+    known, source, options = data.known or ("", None, {})
     as_written = False
     if wanted.bpe:
         tokenizer = texts.train_bpe(text.splits["train"], wanted.bpe)
     elif wanted.words:
         common = texts.frequent_words(text.splits["train"], wanted.words)
-        tokenizer = texts.word_tokenizer(zipf.words(language.vocabulary) if language else common)
+        tokenizer = texts.word_tokenizer(
+            source.words(options) if source else common, marks=bool(source and source.marks)
+        )
     else:
         tokenizer, as_written = texts.read_tokenizer(Path(hints.tokenizer))
     tokenizer.save_pretrained(folder / TOKENIZER)
@@ -245,16 +258,23 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
     for done, split in enumerate(name for name in SPLITS if name in text.splits):
         stream = texts.encode(tokenizer, text.splits[split], line_bos=data.line_bos)
         size = data.block_size if split == "train" else data.eval_block_size
-        rows[split] = texts.blocks(stream, size, textfiles.WORDS[split], tail=split == "test" and data.test_tail)
+        if source and source.documents:
+            rows[split] = texts.documents(tokenizer, text.splits[split], data.block_size, textfiles.WORDS[split])
+        else:
+            rows[split] = texts.blocks(stream, size, textfiles.WORDS[split], tail=split == "test" and data.test_tail)
         if split == "test":
-            lost = texts.losses(tokenizer, text.splits[split], stream, apart=language is None)
+            lost = texts.losses(tokenizer, text.splits[split], stream, apart=source is None)
         joined = "".join(text.splits[split])
         words, bytes_ = len(joined.split()), len(joined.encode())
-        about[split] = {"tokens": len(stream), "words": words, "bytes": bytes_, "blocks": len(rows[split])}
+        ends = len(rows[split]) if source and source.documents else 0  # of documents are tokens, too
+        about[split] = {"tokens": len(stream) + ends, "words": words, "bytes": bytes_, "blocks": len(rows[split])}
         tell(done + 1, len(text.splits), "splits")
     chosen, rest = _original(len(rows["train"]), data.rows)
-    following(rows["train"], chosen).save(folder / FOLLOWING)
+    behind = nothing(len(chosen)) if source and source.documents else following(rows["train"], chosen)
+    behind.save(folder / FOLLOWING)
     rows["train"], rows["reserve"] = rows["train"].take(chosen), rows["train"].take(rest)
+    if source and source.log_probability:
+        rows["test"] = _with_truth(rows["test"], source.log_probability(options), text.splits["test"])
     for split in ("valid", "test"):
         if split in rows and 0 < data.eval_rows < len(rows[split]):
             rows[split] = rows[split].take(np.linspace(0, len(rows[split]) - 1, data.eval_rows).round().astype(int))
@@ -276,22 +296,32 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
         "line_bos": data.line_bos,
         # what was said of files stays with them: others can hold the same rows
         "notes": [*spelled, *fewer, *lost, *([coding.AS_WRITTEN] if as_written else [])],
-    } | _truth(language, tokenizer)
-    if language and "zipf" not in facts:
-        facts["notes"].append(
-            "a word of the language is not a token, so there will be no kl_truth; --set model.tokenizer=words makes it one"
-        )
+    }
+    if source is None:
+        return facts
+    if truth := _truth(source, options, tokenizer):
+        return facts | {known: truth}
+    facts["notes"].append(
+        "a word of the language is not a token, so there will be no kl_truth; --set model.tokenizer=words makes it one"
+    )
     return facts
 
 
-def _truth(language: zipf.Language | None, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
-    """Where the text is that of a known language and each of its words one token, in order: the language's facts."""
-    if language is None:
+def _truth(source: Source, options: Options, tokenizer: "PreTrainedTokenizerBase") -> Facts:
+    """What is known of the text: of whole documents in any tokens, else where each word is one token, in order."""
+    if source.documents:
+        return source.facts(options)
+    words = source.words(options)
+    ids = texts.encode(tokenizer, [" ".join(words)], line_bos=False)
+    if len(ids) != len(words) or (np.diff(ids) != 1).any():
         return {}
-    ids = texts.encode(tokenizer, [" ".join(zipf.words(language.vocabulary))], line_bos=False)
-    if len(ids) != language.vocabulary or (np.diff(ids) != 1).any():
-        return {}
-    return {"zipf": {**language.facts(), "first_word_id": int(ids[0])}}
+    return {**source.facts(options), "first_word_id": int(ids[0])}
+
+
+def _with_truth(rows: Dataset, log_probability: Callable[[str], float], text: Sequence[str]) -> Dataset:
+    """The rows with `log_truth` (rows,) float64: ln of the true probability of each document."""
+    logs = np.array([log_probability(one) for one in text], np.float64)
+    return Dataset({**rows.arrays, LOG_TRUTH: logs}, rows.origin)
 
 
 def _original(there: int, rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ A new measure is a pure function in `metrics/`; here is what is given to it (`me
 `examine`: the samples, and their states), and where what it returns becomes fields of `metrics.jsonl`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from collapse_cli import metrics
 from collapse_cli.config.tree import EvalConfig, SampleConfig
-from collapse_cli.data import zipf
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.learners.continuations import continuations, cut_prompts, longest_real, real_continuations, spaced
-from collapse_cli.learners.protocol import Facts, Outcome, Tell
+from collapse_cli.learners.protocol import Facts, Hints, Outcome, Tell
+from collapse_cli.learners.truths import Truth, truth_of
 from collapse_cli.lm import architecture
 from collapse_cli.lm import score as scoring
 from collapse_cli.lm import text as texts
@@ -25,10 +25,7 @@ from collapse_cli.metrics import tails
 from collapse_cli.metrics.features import ROWS
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from collapse_cli.lm.loss import More
 
 REAL = "real.safetensors"  # features of real text, in an eval stage of its own
 SHOWN_CHARACTERS = 2000  # of a text in `examples`
@@ -64,8 +61,8 @@ def measure(
     """
     width = test.arrays["tokens"].shape[1]
     protocol: Facts = {"protocol": settings.protocol, "dtype": settings.dtype, "line_bos": about["line_bos"]}
-    language = zipf.from_facts(about["zipf"]) if about.get("zipf") else None
-    details = scoring.Details(_truth(language, about["zipf"]) if language else None)
+    truth = truth_of(about)
+    details = scoring.Details(truth.more if truth else None)
     if settings.protocol == "block":
         protocol |= {"context": width, "stride": width}
         nll, predicted = scoring.score_blocks(
@@ -95,35 +92,10 @@ def measure(
     facts |= tails.decile_measures(sums, counts) | tails.token_measures(tokens, deciles)
     if first is not None:
         facts |= tails.decile_changes(sums, first.arrays["nll_by_decile"], counts)
-    if language:
-        facts |= _truth_measures(tokens, language)
+    if truth:
+        facts |= truth.of_model(tokens, nll, predicted, test)
     rows = {"nll": nll, "predicted": predicted, "nll_by_decile": sums, "tokens_by_decile": counts}
     return Outcome(Dataset(rows, np.zeros(len(nll), np.int32)), {**facts, "protocol": protocol})
-
-
-def _truth(language: zipf.Language, about: Mapping[str, Any]) -> "More":
-    """At every token, how far the model is from what the language really says."""
-    offset, size = int(about["first_word_id"]), language.vocabulary
-
-    def more(log_odds: "torch.Tensor", before: "torch.Tensor") -> dict[str, "torch.Tensor"]:
-        log_q = log_odds[:, offset : offset + size].double().cpu().numpy()
-        words = before.cpu().numpy() - offset
-        known = (words >= 0) & (words < size)
-        words = np.where(known, words, 0)
-        model_mass, true_mass = language.tail_mass(log_q, words)
-        by_token = {"kl": language.kl(log_q, words), "model_tail": model_mass, "true_tail": true_mass}
-        return {name: log_odds.new_tensor(np.where(known, values, np.nan)) for name, values in by_token.items()}
-
-    return more
-
-
-def _truth_measures(tokens: Mapping[str, np.ndarray], language: zipf.Language) -> dict[str, Any]:
-    tail = float(np.nansum(tokens["true_tail"]))  # 0 where no word is rare enough to be one of the tail
-    return {
-        "entropy_rate": language.entropy_rate,
-        "kl_truth": float(np.nanmean(tokens["kl"])),
-        "tail_mass_recall": float(np.nansum(tokens["model_tail"])) / tail if tail else None,
-    }
 
 
 # --- the samples of a model -------------------------------------------------------------------------------------------
@@ -156,7 +128,7 @@ def examine(
     shown: Dataset,
     prompts: Dataset,
     settings: SampleConfig,
-    encoded: Path,
+    hints: Hints,
     real: Dataset,
     first: Dataset | None,
     tell: Tell,
@@ -168,14 +140,14 @@ def examine(
         samples, shown: `tokens`, `lengths`, `start` (where the continuation begins) and `row` (that it continues).
         prompts: the corpus whose rows were continued.
         settings: the `sample` section of the configuration.
-        encoded: the folder of the data stage.
+        hints: where the data stage is, and its facts.
         real: what `real_features` found.
         first: per sample `nll` and `tokens` of generation 0; None for that itself.
 
     Returns:
         The fields of `metrics.jsonl`; per sample `nll` and `tokens`.
     """
-    new = continuations(samples)
+    encoded, about, new = hints.real(), hints.about, continuations(samples)
     if len(new) == 0:
         return Outcome(
             Dataset({"nll": np.zeros(0), "tokens": np.zeros(0, np.int64)}, samples.origin), {"sample_rows": 0}
@@ -197,23 +169,45 @@ def examine(
     facts["mauve"] = sampled.mauve(real.arrays["features"], features)
     for phrase in facts["top_8grams"]:
         phrase["text"] = tokenizer.decode(phrase["tokens"], clean_up_tokenization_spaces=False)
-    facts["examples"] = _examples(tokenizer, shown, prompts, settings)
+    truth = truth_of(about)
+    if truth is not None and truth.documents:
+        rows, end = _used(texts.join(cut.take(equal), new.take(equal))), tokenizer.eos_token_id
+        facts |= truth.of_samples(_spoken(tokenizer, rows), [bool(len(ids)) and ids[-1] == end for ids in rows])
+    facts["examples"] = _examples(tokenizer, shown, prompts, settings, truth)
     return Outcome(Dataset({"nll": nll, "tokens": lengths}, samples.origin), facts)
 
 
+def _spoken(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[np.ndarray]) -> list[str]:
+    """Rows of tokens as text, without the tokens that begin and end one."""
+    spoken: list[str] = tokenizer.batch_decode(
+        [ids.tolist() for ids in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return spoken
+
+
+def _used(rows: Dataset) -> list[np.ndarray]:
+    """The tokens of each row."""
+    return [ids[:length] for ids, length in zip(rows.arrays["tokens"], rows.arrays["lengths"], strict=True)]
+
+
 def _examples(
-    tokenizer: "PreTrainedTokenizerBase", shown: Dataset, prompts: Dataset, settings: SampleConfig
+    tokenizer: "PreTrainedTokenizerBase", shown: Dataset, prompts: Dataset, settings: SampleConfig, truth: Truth | None
 ) -> list[dict[str, Any]]:
+    """`row`, `prompt`, `text` that continues it; where it is known, the `sentences` of both and whether they are right."""
     new = continuations(shown)
     cut = cut_prompts(prompts.take(shown.arrays["row"]), settings, texts.bos_id(tokenizer))
-    examples = []
-    for index, row in enumerate(shown.arrays["row"].tolist()):
-        prompt, text = (
-            tokenizer.decode(
-                part.arrays["tokens"][index, : part.arrays["lengths"][index]].tolist(),
-                clean_up_tokenization_spaces=False,
-            )
-            for part in (cut, new)
+    if truth is not None and truth.documents:
+        before, whole = (_spoken(tokenizer, _used(rows)) for rows in (cut, texts.join(cut, new)))
+        # a tokenizer of words puts blanks between them, but not before the first
+        after = [both.removeprefix(prompt) for prompt, both in zip(before, whole, strict=True)]
+        judged = [{"sentences": truth.judged(both[:SHOWN_CHARACTERS])} for both in whole]
+    else:
+        before, after = (
+            [tokenizer.decode(ids.tolist(), clean_up_tokenization_spaces=False) for ids in _used(rows)]
+            for rows in (cut, new)
         )
-        examples.append({"row": row, "prompt": prompt[-SHOWN_CHARACTERS:], "text": text[:SHOWN_CHARACTERS]})
-    return examples
+        judged = [{} for _ in before]
+    return [
+        {"row": row, "prompt": prompt[-SHOWN_CHARACTERS:], "text": text[:SHOWN_CHARACTERS], **more}
+        for row, prompt, text, more in zip(shown.arrays["row"].tolist(), before, after, judged, strict=True)
+    ]

@@ -51,18 +51,22 @@ def frequent_words(lines: Sequence[str], vocab_size: int) -> list[str]:
     return [UNKNOWN, *sorted(counts, key=lambda word: (-counts[word], word))[: vocab_size - 2]]
 
 
-def word_tokenizer(words: Sequence[str]) -> "PreTrainedTokenizerBase":
+def word_tokenizer(words: Sequence[str], *, marks: bool = False) -> "PreTrainedTokenizerBase":
     """Words between white space are tokens, with the index in `words` for an id; END comes last.
+
+    With `marks` punctuation marks are words of their own, and no blank stands before them in text that is made of tokens.
 
     Line ends are white space, so they leave no trace. Words that are not listed become `<unk>`, which must be listed if
     there are any; it is an ordinary token, as one that says nothing of where a text ends.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     unknown = {"unk_token": UNKNOWN} if UNKNOWN in words else {}
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, **unknown))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace() if marks else pre_tokenizers.WhitespaceSplit()
+    if marks:
+        tokenizer.decoder = decoders.WordPiece(cleanup=True)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, bos_token=END, eos_token=END
     )
@@ -311,6 +315,29 @@ def blocks(stream: np.ndarray, block_size: int, what: str, *, tail: bool = False
         )
     tokens = stream[: rows * block_size].reshape(rows, block_size)
     return Dataset({"tokens": tokens, "lengths": np.full(rows, block_size, np.int32)}, np.zeros(rows, np.int32))
+
+
+def documents(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], most: int, what: str) -> Dataset:
+    """A row of text as a row of tokens, between the tokens that begin and end a text.
+
+    Raises:
+        InputError: when a document has more than `most` tokens with these, or the tokenizer does not have them.
+    """
+    start, end = bos_id(tokenizer), tokenizer.eos_token_id
+    if start is None or end is None:
+        raise InputError("rows that are whole documents need an end-of-text token, and the tokenizer has none")
+    coded = plain_ids(tokenizer, [row.strip() for row in rows])
+    lengths = np.array([len(ids) + 2 for ids in coded], np.int32)
+    longest = int(lengths.max(initial=0))
+    if longest > most:
+        raise InputError(
+            f"a document of the {what} text has {longest} tokens with those that begin and end it, more than data.block_size = "
+            f"{most}; raise it to {longest} at least"
+        )
+    tokens = np.zeros((len(rows), longest), np.int32)
+    for row, ids in zip(tokens, coded, strict=True):
+        row[: len(ids) + 2] = [start, *ids, end]
+    return Dataset({"tokens": tokens, "lengths": lengths}, np.zeros(len(rows), np.int32))
 
 
 def join(first: Dataset, second: Dataset) -> Dataset:

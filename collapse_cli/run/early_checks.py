@@ -11,16 +11,18 @@ from pathlib import Path
 from collapse_cli import files, tracking
 from collapse_cli.config import Experiment, nearest
 from collapse_cli.config.tree import DataConfig, ModelConfig
-from collapse_cli.data.dataset import HUB_NAMES, HubError, hub_revision, load_text, no_text, refuse_numbers
+from collapse_cli.data.dataset import HUB_NAMES, OWN, HubError, hub_revision, load_text, no_text, refuse_numbers
 from collapse_cli.data.images import load_images
+from collapse_cli.data.known import KNOWN
 from collapse_cli.data.textfiles import format_of
+from collapse_cli.data.world.world import SHORTEST
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.families import FAMILIES
 from collapse_cli.lm import places
 from collapse_cli.records.rundir import RunFolder
 
 IMAGES = ("digits", "mnist")  # which no folder need be given for
-MADE, MADE_TEXTS = ("bpe", "words"), ("pydoc", "zipf")
+MADE = ("bpe", "words")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*")
 MOST_MODELS = 5_000_000  # of a plan: one of more is a slip of the finger, and takes minutes to write down
 
@@ -39,6 +41,7 @@ def check_experiment(config: Experiment, folder: RunFolder) -> None:
     check_policies(config)
     if family.text:
         place_of_text(config.data.source)  # before the Hub is asked for anything
+        check_documents(config)
     folder.check_settings(config)
     if family.begins_with_a_model:
         check_model(config.model)
@@ -137,10 +140,31 @@ def place_of_text(source: str) -> tuple[Path, str]:
     kind = files.what_is(path)
     if kind == "other":
         raise InputError(f"data.source = {source!r} is a pipe or a device; give a file or a folder")
-    away = not kind and source not in (*MADE_TEXTS, *HUB_NAMES)
+    away = not kind and source not in (*OWN, *HUB_NAMES)
     if away and (source.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", source)):
         raise no_text(source)
     return path, kind
+
+
+def check_documents(config: Experiment) -> None:
+    """Whether a model of whole documents is sampled as one: from their beginning, to an end that it finds itself.
+
+    Raises:
+        ConfigError: when it is not.
+    """
+    source, sample = config.data.source, config.sample
+    if source not in KNOWN or not KNOWN[source].documents:
+        return
+    for wrong, instead in (
+        (config.train.target != "full", "train.target = full"),
+        (sample.decode.min_new_tokens < 0, "sample.decode.min_new_tokens = 0"),
+        (
+            sample.prompts != "none" and sample.prompt_tokens >= SHORTEST,
+            f"sample.prompt_tokens < {SHORTEST}",
+        ),
+    ):
+        if wrong:
+            raise ConfigError(f"data.source = {source} has whole documents for rows: set {instead} (--set)")
 
 
 def check_text(data: DataConfig) -> None:
@@ -150,7 +174,7 @@ def check_text(data: DataConfig) -> None:
         InputError: when it is not; HubError when the Hub is out of reach and nothing cached.
     """
     source = data.source
-    if source in MADE_TEXTS:
+    if source in OWN:
         return  # checked when it is made
     path, kind = place_of_text(source)
     if kind:  # read as it will be read again, which costs nothing then: it is kept

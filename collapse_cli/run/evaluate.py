@@ -38,7 +38,7 @@ def find_run(target: str, runs: Path) -> RunFolder | None:
     return None
 
 
-OTHER = ("source", "train", "valid", "test", "text", "zipf")  # options of data that make it other text
+OTHER = ("source", "train", "valid", "test", "text", *families.KNOWN)  # options of data that make it other text
 OF_TEXT = ("data", "eval")  # sections that decide how models of a run are scored
 OF_MODEL = (*OF_TEXT, "model.revision", "model.sha256", "model.tokenizer", "model.tokenizer_sha256")
 

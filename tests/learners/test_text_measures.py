@@ -1,5 +1,6 @@
 """What is measured of a language model: the way from rows and folders to the fields of metrics.jsonl."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from collapse_cli.data import zipf
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.learners import continuations
 from collapse_cli.learners import text_measures as measures
-from collapse_cli.learners.protocol import Outcome, silent
+from collapse_cli.learners.protocol import Hints, Outcome, silent
+from collapse_cli.learners.truths import NextWords
 from collapse_cli.lm.score import score_blocks, score_continuations
 from collapse_cli.lm.text import join, train_bpe
 from collapse_cli.metrics.features import ROWS
@@ -55,7 +57,9 @@ def examine(encoded: Path, samples: Dataset, corpus: Dataset, first: Dataset | N
     model = tiny_model("opt", seed=3)
     real = measures.real_features(model, tokenizer, SETTINGS, encoded, silent)
     shown = samples.take(np.arange(min(2, len(samples))))
-    return measures.examine(model, tokenizer, samples, shown, corpus, SETTINGS, encoded, real, first, silent)
+    return measures.examine(
+        model, tokenizer, samples, shown, corpus, SETTINGS, Hints(encoded=encoded), real, first, silent
+    )
 
 
 # --- real continuations -----------------------------------------------------------------------------------------------
@@ -136,16 +140,21 @@ def test_a_sliding_window_has_the_same_measures(encoded: Path) -> None:
     }
 
 
+def of_tokens(language: zipf.Language, tokens: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    nothing = np.zeros(0)
+    return NextWords(language, 1).of_model(tokens, nothing, nothing, Dataset({}, np.zeros(0, np.int32)))
+
+
 def test_the_truth_is_no_way_from_itself() -> None:
     language = zipf.Language(vocabulary=20)
-    more = measures._truth(language, {"first_word_id": 1})
+    more = NextWords(language, 1).more
     contexts = torch.tensor([1, 5, 20, 0])  # the last is no word
     odds = torch.full((4, 21), -torch.inf, dtype=torch.float64)
     odds[:, 1:] = torch.from_numpy(language.logs[[0, 4, 19, 0]])
     found = {name: values.numpy() for name, values in more(odds, contexts).items()}
     assert found["kl"][:3] == pytest.approx(0, abs=1e-6)
     assert np.isnan(found["kl"][3])
-    measured = measures._truth_measures(found, language)
+    measured = of_tokens(language, found)
     assert measured["kl_truth"] == pytest.approx(0, abs=1e-6)
     assert measured["tail_mass_recall"] == pytest.approx(1)
     assert measured["entropy_rate"] == language.entropy_rate
@@ -155,7 +164,7 @@ def test_where_no_word_is_rare_there_is_no_tail_to_recall() -> None:
     language = zipf.Language(vocabulary=8, exponent=0.0)
     assert not language.tail.any()
     tokens = {"kl": np.ones(3), "model_tail": np.zeros(3), "true_tail": np.zeros(3)}
-    assert measures._truth_measures(tokens, language)["tail_mass_recall"] is None
+    assert of_tokens(language, tokens)["tail_mass_recall"] is None
 
 
 # --- samples ----------------------------------------------------------------------------------------------------------
