@@ -99,26 +99,26 @@ def run(
 
     loop = {"generations": generations, "policies": policy}
     file = None if config is None else Path(config)
-    tree, given, instead = configuration.experiment(file, preset, loop, seeds, model, data, name, settings or [])
-    named = name or given
-    if not tree.variants:  # those of variants are checked under their own names
-        early_checks.check_experiment(tree, RunFolder(runs_dir, named))
+    asked = configuration.requested(file, preset, loop, seeds, model, data, name, settings or [])
+    experiment, folder = asked.experiment, RunFolder(runs_dir, asked.name)
+    if not experiment.variants:  # those of variants are checked under their own names
+        early_checks.check_experiment(experiment, folder)
     console = terminal.console(stderr=as_json)
     with console.status("loading the libraries") if console.is_terminal else nullcontext():
         from collapse_cli.run import runner
         from collapse_cli.terminal.plan import print_plan
         from collapse_cli.terminal.run import print_run, print_variants
 
-    for note in configuration.notes(tree, RunFolder(runs_dir, named), instead):
+    for note in configuration.notes(asked, folder):
         terminal.line(console, f"note: {note}")
-    results = runner.run_all(tree, runs_dir, named, console, jobs=jobs, dry_run=dry_run)
+    results = runner.run_all(experiment, runs_dir, asked.name, console, jobs=jobs, dry_run=dry_run)
     if as_json:
-        said = results if tree.variants else results["runs"][0]
-        print(json.dumps(said, default=lambda row: row.record()))
+        shown = results if experiment.variants else results["runs"][0]
+        print(json.dumps(shown, default=lambda row: row.record()))
         return
     for result in results["runs"]:
         (print_plan if dry_run else print_run)(console, result)
-    if tree.variants and not dry_run:
+    if experiment.variants and not dry_run:
         print_variants(console, results)
 
 

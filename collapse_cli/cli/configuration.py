@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,21 @@ from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import RULE_OF_NAMES, can_be_named
 
 
-def experiment(
+@dataclass(frozen=True)
+class Requested:
+    """What a command line asks for.
+
+    Attributes:
+        name: of the run; where none is given, that of the file or preset.
+        replaced: a note on policies of the configuration that the command line's replace; "" where it replaces none.
+    """
+
+    experiment: config.Experiment
+    name: str
+    replaced: str
+
+
+def requested(
     file: Path | None,
     preset: str | None,
     loop: Mapping[str, Any],
@@ -19,8 +34,8 @@ def experiment(
     data: str | None,
     name: str | None,
     settings: Sequence[str],
-) -> tuple[config.Experiment, str, str]:
-    """The configuration of a command line, the name it gives a run, and a note on policies that were replaced, or "".
+) -> Requested:
+    """The experiment of a command line.
 
     Raises:
         ConfigError: for the first thing that is wrong.
@@ -63,23 +78,17 @@ def experiment(
     config.refuse_unread(over, tree, "the command line", flags)
     made = config.load(tree, "the command line")
     others = [str(policy) for policy in own if policy not in made.loop.policies] if "policies" in given else []
-    instead = (
-        f"only {', '.join(map(str, made.loop.policies))}, without {', '.join(others)} of {where}" if others else ""
-    )
-    return made, path.stem, instead
+    now = ", ".join(map(str, made.loop.policies))
+    return Requested(made, name or path.stem, f"only {now}, without {', '.join(others)} of {where}" if others else "")
 
 
-def notes(tree: config.Experiment, folder: RunFolder, instead: str) -> list[str]:
-    """What a run will hold, where that is not just what the command line names.
-
-    Args:
-        instead: the note of `experiment`.
-    """
-    if tree.variants:
+def notes(asked: Requested, folder: RunFolder) -> list[str]:
+    """What a run will hold, where that is not just what the command line names."""
+    if asked.experiment.variants:
         return []
     if not folder.exists():
-        return [f"policies: {instead}; to run all, give each a --policy"] if instead else []
-    old, new = folder.config().loop, tree.loop
+        return [f"policies: {asked.replaced}; to run all, give each a --policy"] if asked.replaced else []
+    old, new = folder.config().loop, asked.experiment.loop
     lines = []
     for what, before, now in (("policies", old.policies, new.policies), ("seeds", old.seeds, new.seeds)):
         kept = [str(value) for value in before if value not in now]

@@ -62,11 +62,11 @@ class Policy(Parsed):
         Raises:
             InputError: for an unknown name, or P outside 0..100.
         """
-        rule, dash, number = text.partition("-")
+        rule, dash, share = text.partition("-")
         if rule == "keep" and dash:
-            return cls("keep", _percent(text, rule, number), text)
+            return cls("keep", _percent(text, rule, share), text)
         if rule == "fresh" and dash:
-            return cls("fresh", _percent(text, rule, number), text)
+            return cls("fresh", _percent(text, rule, share), text)
         if text in ACCUMULATING:
             return cls(ACCUMULATING[text])
         raise InputError(f"there is no policy {text[:80]!r}{_meant(text)}; known: {KNOWN}")
@@ -100,16 +100,16 @@ def looks_like_a_policy(text: str) -> bool:
     return any(text.startswith(f"{rule}-") for rule in SHARED) or text.startswith("accumulate")
 
 
-def _percent(text: str, rule: str, number: str) -> float:
+def _percent(text: str, rule: str, share: str) -> float:
     wrong = f"policy {text[:80]!r}: P must be"
     try:
-        percent = float(number)
+        percent = float(share)
     except ValueError:
-        each = "; give each policy a --policy of its own" if re.search(r"[\s,;]\S", number) else ""
+        each = "; give each policy a --policy of its own" if re.search(r"[\s,;]\S", share) else ""
         raise InputError(f"{wrong} a number in 0..100, as in {rule}-10{each}") from None
     if not 0 <= percent <= 100:
-        raise InputError(f"{wrong} in 0..100, it is {number[:80]}")
-    if not re.fullmatch(PLAIN, number) and number != repr(percent):  # or one policy has many names
+        raise InputError(f"{wrong} in 0..100, it is {share[:80]}")
+    if not re.fullmatch(PLAIN, share) and share != repr(percent):  # or one policy has many names
         raise InputError(f"{wrong} written plainly, as in {rule}-10 or {rule}-0.5")
     return percent
 

@@ -73,7 +73,7 @@ def _meant(name: str) -> str:
 def _read(path: Path) -> bytes:
     """The bytes of an ordinary file, all of one time; a pipe or a device is not waited for."""
     try:
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration file {str(path)!r}{_meant(str(path))}") from None
     except IsADirectoryError:
@@ -81,15 +81,15 @@ def _read(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"the configuration file {str(path)!r} cannot be read: {why}") from None
-    if stat.S_ISDIR(os.fstat(number).st_mode):
-        os.close(number)
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise ConfigError(f"{path} is a folder, not a TOML file")
-    with os.fdopen(number, "rb") as file:
-        before = os.fstat(number)
+    with os.fdopen(descriptor, "rb") as file:
+        before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
             raise ConfigError(f"{path} is a pipe or a device; a configuration must be an ordinary file")
         content = file.read(LARGEST_FILE + 1)
-        after = os.fstat(number)
+        after = os.fstat(descriptor)
     if len(content) > LARGEST_FILE or before.st_size > LARGEST_FILE:
         raise ConfigError(
             f"{path} has {max(before.st_size, len(content)):,} bytes; a configuration has at most {LARGEST_FILE:,}; is it a data file? (--data)"

@@ -438,7 +438,7 @@ def test_what_the_system_lacks_is_one_line(
     def lacks(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number), str(tmp_path))
 
-    monkeypatch.setattr("collapse_cli.cli.configuration.experiment", lacks)
+    monkeypatch.setattr("collapse_cli.cli.configuration.requested", lacks)
     assert main(["run", "--preset", "smoke", "--runs-dir", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert (said.count("\n"), os.strerror(number) in said, "again" in said) == (1, True, True)
@@ -452,7 +452,7 @@ def test_a_machine_without_a_temporary_folder_is_told_to_name_one(
     def none(*_: object, **__: object) -> None:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
 
-    monkeypatch.setattr("collapse_cli.cli.configuration.experiment", none)
+    monkeypatch.setattr("collapse_cli.cli.configuration.requested", none)
     assert main(["run", "--preset", "smoke"]) == 2
     assert capsys.readouterr().err.strip().endswith("name a folder that can be written to with TMPDIR=FOLDER")
 
