@@ -82,14 +82,14 @@ def shares(rows: Mapping[str, Sequence[Row]], policy: str = "", field: str = FIE
     if BASELINE not in rows or not causes or not all(rows.values()):
         return None
     policy = policy or rows[BASELINE][0].where.policy
-    found = {name: _by_seed(some, policy, field) for name, some in rows.items()}
-    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in found.values())))
-    whole = [set(by_seed[seed]) for by_seed in found.values() for seed in seeds]
+    errors_of = {name: _by_seed(some, policy, field) for name, some in rows.items()}
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in errors_of.values())))
+    whole = [set(by_seed[seed]) for by_seed in errors_of.values() for seed in seeds]
     common = set.intersection(*whole) if whole else set()
     if not {0} < common:
         return None
     last = max(common)
-    errors = {name: {seed: by_seed[seed][last] for seed in seeds} for name, by_seed in found.items()}
+    errors = {name: {seed: by_seed[seed][last] for seed in seeds} for name, by_seed in errors_of.items()}
     excess = {name: {seed: errors[name][seed] - errors[BASELINE][seed] for seed in seeds} for name in rows}
     sums = {seed: sum(excess[name][seed] for name in causes) for seed in seeds}
 
@@ -97,7 +97,7 @@ def shares(rows: Mapping[str, Sequence[Row]], policy: str = "", field: str = FIE
         return interval([values[seed] for seed in seeds])
 
     def cause(name: str) -> Cause:
-        growth = {seed: errors[name][seed] - found[name][seed][0] for seed in seeds}
+        growth = {seed: errors[name][seed] - errors_of[name][seed][0] for seed in seeds}
         shared = name in causes and all(total > 0 for total in sums.values())
         return Cause(
             over_seeds(field, [errors[name][seed] for seed in seeds]),
@@ -118,8 +118,8 @@ def shares(rows: Mapping[str, Sequence[Row]], policy: str = "", field: str = FIE
 
 def _by_seed(rows: Sequence[Row], policy: str, field: str) -> dict[int, dict[int, float]]:
     """The measure by seed and generation, of the rows that have it."""
-    found: dict[int, dict[int, float]] = {}
+    values: dict[int, dict[int, float]] = {}
     for row in rows:
         if row.where.policy == policy and (value := row.measure(field)) is not None:
-            found.setdefault(row.where.seed, {})[row.where.generation] = value
-    return found
+            values.setdefault(row.where.seed, {})[row.where.generation] = value
+    return values

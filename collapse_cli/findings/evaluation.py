@@ -45,13 +45,13 @@ class Evaluated:
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        said = {
+        place = {
             "model_key": self.model_key,
             "measure": self.measure,
             "logged": self.logged,
             "pruned": self.again is None,
         }
-        measured = Row.at(self.where, said).record() | (self.again.record() if self.again else {})
+        measured = Row.at(self.where, place).record() | (self.again.record() if self.again else {})
         return measured | {"difference": self.difference}
 
 

@@ -69,13 +69,13 @@ class Judged:
     @property
     def limits(self) -> str:
         """The room in words: `± 10%`, `× or ÷ 3`, `± 10% or 4 standard errors`, where those are the wider."""
-        said = f"± {self.tolerance:.2g}" if self.tolerance < 0.001 else f"± {self.tolerance * 100:.3g}%"
+        text = f"± {self.tolerance:.2g}" if self.tolerance < 0.001 else f"± {self.tolerance * 100:.3g}%"
         if self.factor is not None:
-            said = f"× or ÷ {self.factor:.3g}"
+            text = f"× or ÷ {self.factor:.3g}"
         elif self.within is not None:
-            said = f"± {self.within:.3g}"
+            text = f"± {self.within:.3g}"
         wider = self.value is not None and self.error and ERRORS * self.error > min(self.room)
-        return f"{said} or {ERRORS:g} standard errors" if wider else said
+        return f"{text} or {ERRORS:g} standard errors" if wider else text
 
 
 def judge(rows: Sequence[Row], tree: Tree) -> list[Judged]:
@@ -86,7 +86,7 @@ def judge(rows: Sequence[Row], tree: Tree) -> list[Judged]:
         tree: its configuration.
     """
     entries = tree.get("expect")
-    found = []
+    judged_entries = []
     for entry in entries[:MOST] if isinstance(entries, list | tuple) else []:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("what"), str) or not entry["what"]:
             continue
@@ -94,14 +94,16 @@ def judge(rows: Sequence[Row], tree: Tree) -> list[Judged]:
         wrong = entry.get("value") is not None and finite(entry["value"]) is None
         odd = [entry.get("factor"), entry.get("within")]
         wrong = (
-            wrong or any(one is not None and (finite(one) or 0.0) <= 0 for one in odd) or (finite(odd[0]) or 2.0) <= 1
+            wrong
+            or any(limit is not None and (finite(limit) or 0.0) <= 0 for limit in odd)
+            or (finite(odd[0]) or 2.0) <= 1
         )
         if tolerance is None or tolerance < 0 or wrong:
             continue
         judged = _cell(entry, tolerance, rows, tree) if is_mixture(tree) else _loop(entry, tolerance, rows, tree)
         if judged is not None:
-            found.append(judged)
-    return found
+            judged_entries.append(judged)
+    return judged_entries
 
 
 def theory_at(tree: Tree, what: str, policy: str, generation: int) -> float | None:
@@ -116,8 +118,8 @@ def theory_of(tree: Tree, record: Coordinates) -> float | None:
 
 def law_of(tree: Tree, where: Mapping[str, float]) -> tuple[float | None, float | None]:
     """What theory says of the law of a mixture's error against rows: `predictions.known_law`."""
-    found = _asked("known_law", tree, where)[0]
-    return found if isinstance(found, tuple) else (None, None)
+    known = _asked("known_law", tree, where)[0]
+    return known if isinstance(known, tuple) else (None, None)
 
 
 def theory_trouble(tree: Tree) -> str:
@@ -135,8 +137,8 @@ def is_mixture(tree: Tree) -> bool:
 
 def learner_of(tree: Tree) -> str:
     """The learner's name; runs older than the choice are of language models."""
-    said = tree.get("learner", families.DEFAULT)
-    return said if isinstance(said, str) else families.DEFAULT
+    name = tree.get("learner", families.DEFAULT)
+    return name if isinstance(name, str) else families.DEFAULT
 
 
 def family_of(tree: Tree) -> families.Description:
@@ -168,10 +170,10 @@ def planned_cells(tree: Tree) -> list[dict[str, Any]]:
     section = tree.get("mixture")
     if not isinstance(section, Mapping):
         return []
-    lists = [said for said in section.values() if isinstance(said, list | tuple)]
-    if math.prod(max(1, len(said)) for said in lists) > LARGEST:
+    lists = [entry for entry in section.values() if isinstance(entry, list | tuple)]
+    if math.prod(max(1, len(values)) for values in lists) > LARGEST:
         return []
-    if any(finite(value) is None or abs(value) > 1e12 for said in lists for value in said):
+    if any(finite(value) is None or abs(value) > 1e12 for values in lists for value in values):
         return []
     try:
         return [cell.record() for cell in cells(MixtureConfig.model_validate(section))]
@@ -179,12 +181,12 @@ def planned_cells(tree: Tree) -> list[dict[str, Any]]:
         return []
 
 
-def at_cell(said: Mapping[str, Any], record: Coordinates) -> bool:
+def at_cell(named: Mapping[str, Any], record: Coordinates) -> bool:
     """Whether a row, or a cell's coordinates, are of the cell that an expectation names.
 
     A share is met where it is rounded to whole rows.
     """
-    for name, value in said.items():
+    for name, value in named.items():
         there, wanted = finite(record.get(str(name))), finite(value)
         if there is None or wanted is None:
             return False
@@ -226,12 +228,14 @@ def _loop(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree:
 
 def _cell(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree: Tree) -> Judged:
     what, named = entry["what"], entry.get("cell")
-    said = dict(named) if isinstance(named, Mapping) else {}
-    there = [row for row in rows if at_cell(said, row.coordinates)]
+    coordinates = dict(named) if isinstance(named, Mapping) else {}
+    there = [row for row in rows if at_cell(coordinates, row.coordinates)]
     records = [row.coordinates for row in there]
-    ahead = [record for record in planned_cells(tree) if at_cell(said, record)]
+    ahead = [record for record in planned_cells(tree) if at_cell(coordinates, record)]
     distinct = {tuple(record.items()): record for record in (*records, *ahead)}
-    where = ", ".join(f"{_short(str(name))}={value:g}" for name, value in said.items() if finite(value) is not None)
+    where = ", ".join(
+        f"{_short(str(name))}={value:g}" for name, value in coordinates.items() if finite(value) is not None
+    )
     where = where or "the only cell"
     if len(distinct) > 1:
         return _judged(
@@ -258,8 +262,8 @@ def _judged(
 ) -> Judged:
     published = finite(entry.get("value"))
     value = theory() if published is None else published
-    found = mean_of(rows, entry["what"])
-    ours, error = found if found is not None else (None, None)
+    over = mean_of(rows, entry["what"])
+    ours, error = over if over is not None else (None, None)
     kind: Literal["published", "theory"] = "theory" if published is None else "published"
     source, note = (str(entry.get(name) or "") for name in ("source", "note"))
     more = {name: finite(entry.get(name)) for name in ("factor", "within")}

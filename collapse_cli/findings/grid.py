@@ -56,14 +56,18 @@ class Point:
 def points(rows: Sequence[Row], what: str, tree: Tree) -> list[Point]:
     """Cells that have the measure, in order of their first row."""
     section = tree.get("mixture")
-    said = section.get("share") if isinstance(section, Mapping) else None
-    named = [share for one in said if (share := finite(one)) is not None] if isinstance(said, list | tuple) else []
-    found: dict[tuple[tuple[str, float], ...], list[Row]] = {}
+    shares = section.get("share") if isinstance(section, Mapping) else None
+    named = (
+        [share for named_share in shares if (share := finite(named_share)) is not None]
+        if isinstance(shares, list | tuple)
+        else []
+    )
+    rows_at: dict[tuple[tuple[str, float], ...], list[Row]] = {}
     for row in rows:
         if row.measure("rows") is not None and row.measure(what) is not None:
-            found.setdefault(tuple(row.coordinates.items()), []).append(row)
+            rows_at.setdefault(tuple(row.coordinates.items()), []).append(row)
     made = []
-    for place, own in found.items():
+    for place, own in rows_at.items():
         if (mean := mean_of(own, what)) is not None:
             record = dict(place)
             share = _nominal(record.get("share", 0.0), record["rows"], named)
@@ -86,12 +90,12 @@ def axes_of(cells: Sequence[Point], tree: Tree) -> dict[str, list[float]]:
         for name in ("rows", "real_rows", "share", "synthetic_rows")
         if isinstance(section, Mapping) and isinstance(section.get(name), list | tuple) and section[name]
     ]
-    found = {}
+    axes = {}
     for axis in (*(given if len(given) == 2 else ("rows", "share")), *AXES):
         values = sorted({value for cell in cells if (value := cell.at(axis)) is not None})
         if len(values) > 1:
-            found[axis] = values
-    return found
+            axes[axis] = values
+    return axes
 
 
 def words(place: Mapping[str, float | None]) -> str:
@@ -106,5 +110,5 @@ def amount(axis: str, value: float) -> str:
 
 def _nominal(share: float, rows: float, named: Sequence[float]) -> float:
     """Of the shares that are named the nearest, where it is rounded to whole rows of this one."""
-    nearest = min(named, key=lambda one: abs(one - share), default=share)
+    nearest = min(named, key=lambda named_share: abs(named_share - share), default=share)
     return nearest if abs(nearest - share) <= 0.51 / max(rows, 1.0) else share

@@ -156,10 +156,10 @@ def _grid(tree: Tree) -> families.Grid | None:
 def _finite(formula: Any, *arguments: Any) -> float | None:
     """What a formula says, unless that is that it cannot, or infinity."""
     try:
-        found = formula(*arguments)
+        value = formula(*arguments)
     except TheoryError:
         return None
-    return None if found is None or not math.isfinite(found) else float(found)
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 @lru_cache(maxsize=4096)
@@ -194,8 +194,8 @@ def _cell(
         return theory.iterative_fresh(**same, iterations=iterations).risk
     if not given.least_squares(rows * (1 - p2), lam):
         return None
-    found = theory.iterative_fixed(d=given.d, n=rows, p2=p2, noise=given.noise, noise_synthetic=given.noise_synthetic)
-    return found.risk if iterations >= SETTLED * found.iterations else None
+    end = theory.iterative_fixed(d=given.d, n=rows, p2=p2, noise=given.noise, noise_synthetic=given.noise_synthetic)
+    return end.risk if iterations >= SETTLED * end.iterations else None
 
 
 @lru_cache(maxsize=4096)
@@ -205,10 +205,10 @@ def _generation(given: _Regression, rows: int, lam: float, rule: str, generation
         if not given.least_squares(rows, lam):
             return None
         # the first batch's labels have the noise s1, all later ones s2: two sums of the formula, which is linear in s^2
-        one = theory.accumulate_regression(
+        unit = theory.accumulate_regression(
             d=d, n=rows, noise=1.0, generations=generation, same_inputs=given.same_inputs
         ).risks
-        return first * one[0] + later * (one[-1] - one[0])
+        return first * unit[0] + later * (unit[-1] - unit[0])
     if given.least_squares(rows, lam):
         one_fit = theory.replace_regression(d=d, n=rows, noise=1.0, generations=0)
         return (first + generation * later) * one_fit
@@ -237,12 +237,12 @@ def _relabelled(given: _Regression, rows: int, lam: float, generation: int) -> f
 
 @lru_cache(maxsize=4096)
 def _gaussian(what: str, rows: int, refits: int, unbiased: bool, rule: str, d: int) -> float | None:
-    found = theory.gaussian(n=rows, refits=refits, unbiased=unbiased, policy=rule, d=d)
+    prediction = theory.gaussian(n=rows, refits=refits, unbiased=unbiased, policy=rule, d=d)
     return {
-        "variance": found.variance,
-        "mean_shift_squared": found.mean_error,
-        "std": found.std,
-        "log_variance": found.log_variance,
-        "w2_squared": found.wasserstein if d == 1 else None,
-        "log_det": found.log_determinant,
+        "variance": prediction.variance,
+        "mean_shift_squared": prediction.mean_error,
+        "std": prediction.std,
+        "log_variance": prediction.log_variance,
+        "w2_squared": prediction.wasserstein if d == 1 else None,
+        "log_det": prediction.log_determinant,
     }[what]

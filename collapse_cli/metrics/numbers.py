@@ -17,6 +17,7 @@ def value(number: float | None, digits: int = 3) -> str:
     return f"{number:#.{digits}g}".rstrip(".") if number else "0"
 
 
+AS_FACTOR = 2.0  # times; from which on a change is told as a factor, not in percent
 MOST_DIGITS = 6  # of numbers whose intervals are narrow: 0.500 (0.500 to 0.500) would look as if there were none
 SAME = "same for all seeds"  # of a number that chance has no part in, as generation 0 of a model by counting
 
@@ -63,6 +64,29 @@ def change(value: float, first: float) -> str:
     return f"×{ratio:.3g}" if ratio >= 10 else f"{ratio - 1:+.0%}".replace("-0%", "+0%")
 
 
+def factor(ratio: float) -> str:
+    """A multiple of generation 0 in words: +15%, from 2 on ×2.44."""
+    return factors(Interval(ratio, None, None, 1))[0]
+
+
+def factors(ratio: Interval) -> tuple[str, str]:
+    """A multiple of generation 0 and its interval in the same words: ("+15%", "+9% to +21%"); "" without one."""
+
+    def in_words(number: float, digits: int = 0) -> str:
+        if ratio.mean < AS_FACTOR:
+            text = f"{number - 1:+.{digits}%}"
+            return text if text.strip("-0.%") else text.replace("-", "+")
+        return f"×{number:,.0f}" if 1000 <= number < 1e6 else f"×{number:#.{3 + digits}g}".rstrip(".")
+
+    if ratio.low is None or ratio.high is None:
+        return in_words(ratio.mean), ""
+    if ratio.exact:
+        return in_words(ratio.mean), SAME
+    low, high = ratio.low, ratio.high  # narrow ones in as many digits as show a width
+    digits = next((more for more in range(3) if in_words(low, more) != in_words(high, more)), 3)
+    return in_words(ratio.mean, digits), f"{in_words(low, digits)} to {in_words(high, digits)}"
+
+
 def with_interval(value: Interval) -> str:
     """A perplexity with its interval, where it has one: 871 (264–3,870); 413 (same for all seeds)."""
     if value.low is None or value.high is None:
@@ -87,13 +111,18 @@ def word_perplexity(value: float | None) -> str:
     return NO_WORDS if value is None else perplexity(value)
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 0.4 s, 35 s, 12 min, 3.5 h."""
+def duration(seconds: float, *, fine: bool = False) -> str:
+    """Seconds as people say them: 0.4 s, 35 s, 12 min, 3.5 h; `fine`: two digits of few seconds, 0.035 s."""
     if seconds < 9.95:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.2g} s" if fine else f"{seconds:.1f} s"
     if seconds < 119.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+
+
+def about(count: float) -> str:
+    """An estimate of a count, to two digits: 4,100."""
+    return f"{float(f'{count:.2g}'):,.0f}" if math.isfinite(count) else "∞"
 
 
 def size(count: float) -> str:

@@ -130,7 +130,7 @@ def images(value: object) -> Images | None:
     height, width, rows = given.get("height"), given.get("width"), given.get("rows")
     if not _side(height) or not _side(width) or not isinstance(rows, list) or not rows:
         return None
-    found = []
+    decoded = []
     for row in rows[:MOST_IMAGES]:
         if not isinstance(row, str) or len(row) > 4 * (SIDE * SIDE // 3 + 2):
             return None
@@ -140,8 +140,8 @@ def images(value: object) -> Images | None:
             return None
         if len(image) != height * width:
             return None
-        found.append(image)
-    return Images(height, width, tuple(found))
+        decoded.append(image)
+    return Images(height, width, tuple(decoded))
 
 
 def makes_sense(name: str, value: object) -> bool:

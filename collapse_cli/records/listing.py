@@ -20,8 +20,8 @@ def runs_in(folder: Path) -> list[dict[str, Any]]:
     A run whose record cannot be read has the status `damaged`, and `error` says why. Of one that has the status `started`,
     `at_work` says whether it is, as `records.at_work` does; else it is None.
     """
-    found = [facts_of(folder, name) for name in names_of_runs(folder)]
-    return sorted(found, key=lambda one: (one["updated"] or "", one["name"]))
+    runs = [facts_of(folder, name) for name in names_of_runs(folder)]
+    return sorted(runs, key=lambda run: (run["updated"] or "", run["name"]))
 
 
 def facts_of(folder: Path, name: str) -> dict[str, Any]:

@@ -21,8 +21,8 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python, this package and the libraries whose numbers it shows."""
-    found = {"python": platform.python_version(), "collapse": metadata.version("collapse-cli")}
-    return found | {name: metadata.version(name) for name in PACKAGES}
+    known = {"python": platform.python_version(), "collapse": metadata.version("collapse-cli")}
+    return known | {name: metadata.version(name) for name in PACKAGES}
 
 
 def git_state() -> dict[str, str | bool] | None:
@@ -58,9 +58,9 @@ def processor() -> tuple[str, list[str]]:
         lines = [line.partition(":") for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError:
         return _brand() or platform.processor() or platform.machine(), []
-    said = {name.strip(): value.strip() for name, _, value in reversed(lines)}  # of the first core
-    name = said.get("model name") or said.get("Model") or platform.processor() or platform.machine()
-    flags = (said.get("flags") or said.get("Features") or "").split()
+    processor = {name.strip(): value.strip() for name, _, value in reversed(lines)}  # of the first core
+    name = processor.get("model name") or processor.get("Model") or platform.processor() or platform.machine()
+    flags = (processor.get("flags") or processor.get("Features") or "").split()
     return name, [word for flag, word in VECTORS.items() if flag in flags]
 
 

@@ -58,8 +58,8 @@ class Row:
             part: which entry of a field that has several.
         """
         if part is not None:
-            found = self.parts(name)
-            return None if found is None else found[part]
+            values = self.parts(name)
+            return None if values is None else values[part]
         value = self.fields.get(name)
         if type(value) is float and -LARGEST < value < LARGEST:
             return value

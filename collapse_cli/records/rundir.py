@@ -185,7 +185,7 @@ class RunFolder:
             key, before, now = difference
             if key in (f"{section}.sha256" for section in ("model", "data")):
                 section = key.partition(".")[0]
-                before, now = (getattr(one, section).source for one in (old, config))
+                before, now = (getattr(experiment, section).source for experiment in (old, config))
                 if before == now:
                     raise ConfigError(
                         f"the content of {section}.source = {now!r} has changed since the run {self.name!r} was made; restore "
@@ -378,8 +378,8 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     for key in dict.fromkeys(("kind", "learner", *old, *new)):  # what decides which other keys there are comes first
         before, now = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(now, dict):
-            if (found := _difference(before, now, f"{prefix}{key}.")) is not None:
-                return found
+            if (difference := _difference(before, now, f"{prefix}{key}.")) is not None:
+                return difference
         elif before != now:
             return prefix + key, before, now
     return None

@@ -15,27 +15,27 @@ def causes_table(runs: Sequence[Run]) -> str:
     starts = (run.name.removesuffix(causes.BASELINE) for run in runs if run.name.endswith(f"-{causes.BASELINE}"))
     prefix = next(starts, "")  # runs are named EXPERIMENT-VARIANT
     variants = {run.name.removeprefix(prefix): run.rows for run in runs if run.name.startswith(prefix)}
-    found = causes.shares(variants) if prefix else None
-    if found is None:
+    shared_out = causes.shares(variants) if prefix else None
+    if shared_out is None:
         return ""
 
-    def said(one: Interval | None) -> str:
-        return "" if one is None else split(spread(one))
+    def said(interval: Interval | None) -> str:
+        return "" if interval is None else split(spread(interval))
 
-    def shared(one: Interval | None) -> str:  # below 0 where a cause does good
-        if one is None or one.low is None or one.high is None:
-            return "" if one is None else percent(one.mean)
-        return split(f"{percent(one.mean)} ({percent(one.low)} to {percent(one.high)})")
+    def shared(interval: Interval | None) -> str:  # below 0 where a cause does good
+        if interval is None or interval.low is None or interval.high is None:
+            return "" if interval is None else percent(interval.mean)
+        return split(f"{percent(interval.mean)} ({percent(interval.low)} to {percent(interval.high)})")
 
     rows = [
         [escaped(name), said(cause.error), said(cause.growth), said(cause.excess), shared(cause.share)]
-        for name, cause in found.variants.items()
+        for name, cause in shared_out.variants.items()
     ]
-    if found.interaction:
-        rows.append(["all, beyond the sum", "", "", said(found.interaction), ""])
-    seeds = f"{len(found.seeds)} seeds, 95% intervals" if len(found.seeds) > 1 else "one seed: no intervals"
+    if shared_out.interaction:
+        rows.append(["all, beyond the sum", "", "", said(shared_out.interaction), ""])
+    seeds = f"{len(shared_out.seeds)} seeds, 95% intervals" if len(shared_out.seeds) > 1 else "one seed: no intervals"
     head = ["variant", "error", "of that, after generation 0", "above the baseline", "share of the causes"]
-    caption = f"KL divergence from the truth at generation {found.generation}, nats per token; {seeds}"
+    caption = f"KL divergence from the truth at generation {shared_out.generation}, nats per token; {seeds}"
     reading = how_to_read(
         "Each variant turns one cause up: a finite sample, a model that cannot be the truth, training that stops early.",
         "How far each was turned up is the configuration's choice, so shares say nothing about other settings.",

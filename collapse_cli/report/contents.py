@@ -18,13 +18,13 @@ class Contents:
         self,
         runs: Sequence[Run],
         series: Sequence[Series],
-        found: Sequence[Diagnosis],
+        diagnoses: Sequence[Diagnosis],
         forecasts: Sequence[Forecast | None],
     ) -> None:
-        self.runs, self.series, self.found, self.forecasts = runs, series, found, forecasts
-        self.texts = [one for one in series if one.run.text]
+        self.runs, self.series, self.found, self.forecasts = runs, series, diagnoses, forecasts
+        self.texts = [line for line in series if line.run.text]
         """The policies of language models: what sections on text are about."""
-        self.learners = list(dict.fromkeys(one.run.learner for one in series if not one.run.text))
+        self.learners = list(dict.fromkeys(line.run.learner for line in series if not line.run.text))
         """Other model families that have policies."""
         self.figures: list[Figure] = []
         self.sections: list[tuple[str, str, str]] = []
@@ -32,12 +32,12 @@ class Contents:
 
     def of(self, learner: str) -> list[Series]:
         """The policies of another family."""
-        return [one for one in self.series if one.run.learner == learner and not one.run.text]
+        return [line for line in self.series if line.run.learner == learner and not line.run.text]
 
     def title_of(self, learner: str) -> str:
         """What its headline measure is called."""
-        said = headline(learner, "generational").title
-        return said if len(self.learners) + bool(self.texts) == 1 else f"{one_line(learner, 30)}: {said}"
+        title = headline(learner, "generational").title
+        return title if len(self.learners) + bool(self.texts) == 1 else f"{one_line(learner, 30)}: {title}"
 
     def add(self, name: str, title: str, inside: str) -> None:
         if inside:
@@ -46,15 +46,15 @@ class Contents:
             self.missing.append(title)
 
     def plots(self, figures: Sequence[Figure | None], size: str) -> str:
-        there = [one for one in figures if one is not None]
+        there = [figure for figure in figures if figure is not None]
         self.figures += there
-        return "".join(plot(one, size) for one in there)
+        return "".join(plot(figure, size) for figure in there)
 
     def curves(self, measures: Sequence[Measure]) -> str:
         return self.grid([curve(measure, self.texts) for measure in measures], "small")
 
     def grid(self, figures: Sequence[Figure | None], size: str) -> str:
         """Plots in rows of three, or of two where that leaves none alone."""
-        there = [one for one in figures if one is not None]
+        there = [figure for figure in figures if figure is not None]
         kind = "grid pairs" if len(there) in (1, 2, 4) else "grid"
         return f'<div class="{kind}">{self.plots(there, size)}</div>' if there else ""

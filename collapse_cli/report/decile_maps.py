@@ -10,31 +10,33 @@ from collapse_cli.report.loading import Series
 
 def decile_maps(series: Sequence[Series]) -> list[Figure]:
     """Loss by frequency decile against generation 0, a map per series, one scale of colour for all."""
-    found = {}
-    for one in series:
+    changes = {}
+    for line in series:
         cells = {
-            (g, decile): there for decile in range(10) for g, there in one.means("nll_change_by_decile", decile).items()
+            (g, decile): there
+            for decile in range(10)
+            for g, there in line.means("nll_change_by_decile", decile).items()
         }
         if cells:
-            found[one.index] = cells
-    if not found:
+            changes[line.index] = cells
+    if not changes:
         return []
-    largest = max(abs(there.mean) for cells in found.values() for there in cells.values()) or 1.0
+    largest = max(abs(there.mean) for cells in changes.values() for there in cells.values()) or 1.0
     figures = []
-    for one in series:
-        if one.index not in found:
+    for line in series:
+        if line.index not in changes:
             continue
-        cells = found[one.index]
+        cells = changes[line.index]
         generations = sorted({g for g, _ in cells})
         z: list[list[float | None]] = []
         marks: list[list[str]] = []
-        said = []
+        lines_said = []
         for decile in range(10):
             row = [cells.get((g, decile)) for g in generations]
             z.append([None if there is None else rounded(there.mean) for there in row])
-            sure = [_beyond_zero(one, g, decile, there) for g, there in zip(generations, row, strict=True)]
+            sure = [_beyond_zero(line, g, decile, there) for g, there in zip(generations, row, strict=True)]
             marks.append(["•" if yes else "" for yes in sure])
-            said.append([f"decile {decile + 1}", *(spread(there) for there in row)])
+            lines_said.append([f"decile {decile + 1}", *(spread(there) for there in row)])
         layout = layout_of("", 0)
         layout["xaxis"] = {"title": {"text": "generation"}, "type": "category", "fixedrange": True}
         layout["yaxis"] = {
@@ -59,34 +61,34 @@ def decile_maps(series: Sequence[Series]) -> list[Figure]:
             "xgap": 1,
             "ygap": 1,
             "colorbar": {"thickness": 10, "title": {"text": "nats", "side": "right"}, "outlinewidth": 0, "len": 1},
-            "meta": {"s": one.index, "role": "heat"},
+            "meta": {"s": line.index, "role": "heat"},
         }
         last = generations[-1]
         at_last = [cells.get((last, decile)) for decile in (0, 9)]
         figures.append(
             Figure(
-                f"deciles_{one.index}",
-                one.label,
+                f"deciles_{line.index}",
+                line.label,
                 "",
                 "",
-                f"Change of loss by frequency decile against generation 0, {one.label}. At generation {last}: most "
+                f"Change of loss by frequency decile against generation 0, {line.label}. At generation {last}: most "
                 f"frequent {spread(at_last[0])}, rarest {spread(at_last[1])} nats per token.",
                 [trace],
                 layout,
                 height=280,
-                series=one,
-                numbers=(["", *(f"generation {g}" for g in generations)], said),
+                series=line,
+                numbers=(["", *(f"generation {g}" for g in generations)], lines_said),
             )
         )
     return figures
 
 
-def _beyond_zero(one: Series, generation: int, decile: int, there: Interval | None) -> bool:
+def _beyond_zero(line: Series, generation: int, decile: int, there: Interval | None) -> bool:
     """Whether a change is further from 0 than its interval; over test rows where there is one seed."""
     if there is None:
         return False
     if there.low is not None and there.high is not None:
         return there.low > 0 or there.high < 0
-    rows = [row for row in one.at(generation) if row.where.seed in one.counted]
+    rows = [row for row in line.at(generation) if row.where.seed in line.counted]
     error = rows[0].measure("nll_change_by_decile_se", decile) if len(rows) == 1 else None
     return error is not None and abs(there.mean) > 1.96 * error

@@ -39,15 +39,15 @@ def check_writable(folders: Sequence[RunFolder], out: Path, figures: Path | None
     _pictures("--figures", figures, "", ("png", "svg"))
 
 
-def named(option: str, said: str | None, what: str) -> Path | None:
+def named(option: str, given: str | None, what: str) -> Path | None:
     """The path that an option names, None where it is not given.
 
     Raises:
         ConfigError: for an empty one, which `Path` would take for the folder one is in.
     """
-    if said == "":
+    if given == "":
         raise ConfigError(f"{option} is empty; name a {what}, or do without {option}")
-    return None if said is None else Path(said)
+    return None if given is None else Path(given)
 
 
 def _file(option: str, path: Path) -> None:
@@ -68,12 +68,12 @@ def _pictures(option: str, folder: Path, prefix: str, formats: Sequence[str]) ->
 def _probe(option: str, folder: Path, name: str, advice: str) -> None:
     """Make the folder and a file in it, and remove both again: permissions alone do not tell (/proc, quotas, root)."""
     folder = folder.absolute()
-    lacking = [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
+    lacking = [parent for parent in (folder, *folder.parents) if not os.path.lexists(parent)]
     made: list[Path] = []
     try:
-        for one in reversed(lacking):
-            one.mkdir()
-            made.append(one)
+        for parent in reversed(lacking):
+            parent.mkdir()
+            made.append(parent)
         with (folder / name).open("x"):
             pass
         (folder / name).unlink()
@@ -82,5 +82,5 @@ def _probe(option: str, folder: Path, name: str, advice: str) -> None:
         failed = "cannot be made" if lacking and not folder.is_dir() else "cannot be written to"
         raise ConfigError(f"{option}: the folder {folder} {failed} ({why}); {advice}") from None
     finally:
-        for one in reversed(made):
-            one.rmdir()
+        for parent in reversed(made):
+            parent.rmdir()

@@ -62,13 +62,13 @@ def perplexity(series: Sequence[Series], floors: Mapping[int, float]) -> Figure 
     Args:
         floors: by run, the entropy rate of the data in nats per token, where it is known.
     """
-    found = {one.index: perplexities(one) for one in series}
+    means_of = {line.index: perplexities(line) for line in series}
     traces: list[Trace] = []
-    for one in series:
-        traces += lines(one, found[one.index], one.by_seed("nll"), exponential, legend=True)
+    for line in series:
+        traces += lines(line, means_of[line.index], line.by_seed("nll"), exponential, legend=True)
     if not traces:
         return None
-    last = max(max(one.generations) for one in series)
+    last = max(max(line.generations) for line in series)
     for run_index, floor in floors.items():
         traces.append(
             {
@@ -93,30 +93,32 @@ def perplexity(series: Sequence[Series], floors: Mapping[int, float]) -> Figure 
         "Lower is better; a level line means that nothing is lost. The line is the mean over seeds, the band its 95% "
         "interval, faint lines are single seeds.",
         "One number for all tokens: it can stand still while rare tokens are forgotten, and it says nothing about samples.",
-        in_words("Perplexity", series, found),
+        in_words("Perplexity", series, means_of),
         traces,
         layout,
         height=430,
         group="perplexity",
-        numbers=numbers_of(series, found),
+        numbers=numbers_of(series, means_of),
         columns=series,
     )
 
 
-def perplexities(one: Series) -> dict[int, Interval]:
+def perplexities(line: Series) -> dict[int, Interval]:
     """Generation -> perplexity over seeds: mean and interval of log-perplexities, exponentiated."""
-    return {g: there.within(exponential) for g, there in one.means("nll").items()}
+    return {g: there.within(exponential) for g, there in line.means("nll").items()}
 
 
 def curve(measure: Measure, series: Sequence[Series]) -> Figure | None:
     """A field by generation, every series a line; None where no row has it."""
-    found = {one.index: bounded(one, measure) for one in series}
+    means_of = {line.index: bounded(line, measure) for line in series}
     traces: list[Trace] = []
-    for one in series:
-        traces += lines(one, found[one.index], one.by_seed(measure.name, measure.part), share=measure.unit == SHARE)
+    for line in series:
+        traces += lines(
+            line, means_of[line.index], line.by_seed(measure.name, measure.part), share=measure.unit == SHARE
+        )
     if not traces:
         return None
-    layout = layout_of(measure.unit, max(max(one.generations) for one in series))
+    layout = layout_of(measure.unit, max(max(line.generations) for line in series))
     if measure.zero:
         layout["yaxis"] |= {"rangemode": "tozero", "autorangeoptions": {"minallowed": 0}}
     if measure.name in ("head_change", "tail_change"):
@@ -129,20 +131,20 @@ def curve(measure: Measure, series: Sequence[Series]) -> Figure | None:
         measure.title,
         measure.reading,
         measure.misses,
-        in_words(measure.title, series, found, measure.unit == SHARE),
+        in_words(measure.title, series, means_of, measure.unit == SHARE),
         traces,
         layout,
-        numbers=numbers_of(series, found, measure.unit == SHARE),
+        numbers=numbers_of(series, means_of, measure.unit == SHARE),
         columns=series,
     )
 
 
-def bounded(one: Series, measure: Measure) -> dict[int, Interval]:
+def bounded(line: Series, measure: Measure) -> dict[int, Interval]:
     """Generation -> mean over seeds; the interval cut at what the measure's values cannot be outside of."""
     low, high = measure.bounds
     return {
         g: there.within(lambda end: min(high, max(low, end)))
-        for g, there in one.means(measure.name, measure.part).items()
+        for g, there in line.means(measure.name, measure.part).items()
     }
 
 
@@ -158,13 +160,13 @@ def level(seen: Sequence[float], measure: Measure) -> list[float] | None:
 
 def same_scale(figures: Sequence[Figure | None]) -> list[Figure]:
     """The figures with one vertical scale, so that they compare at a glance."""
-    there = [one for one in figures if one is not None]
-    seen = [y for one in there for trace in one.traces for y in trace["y"]]
+    there = [figure for figure in figures if figure is not None]
+    seen = [y for figure in there for trace in figure.traces for y in trace["y"]]
     if seen:
         low, high = min(0.0, *seen), max(0.0, *seen)
         room = (high - low) * 0.06 or 0.1
-        for one in there:
-            one.layout["yaxis"]["range"] = [rounded(low - room), rounded(high + room)]
+        for figure in there:
+            figure.layout["yaxis"]["range"] = [rounded(low - room), rounded(high + room)]
     return there
 
 
@@ -201,7 +203,7 @@ def _tick(number: float) -> str:
 
 
 def lines(
-    one: Series,
+    line: Series,
     means: Mapping[int, Interval],
     by_seed: Mapping[int, Mapping[int, float]],
     scale: Callable[[float], float] = float,
@@ -211,7 +213,7 @@ def lines(
 ) -> list[Trace]:
     """A series in a plot over generations: band, faint seeds, mean."""
     traces: list[Trace] = []
-    name = label(one.label)
+    name = label(line.label)
     banded = {g: there for g, there in means.items() if there.low is not None and there.high is not None}
     if len(banded) > 1:
         for role, ends in (("edge", [t.low for t in banded.values()]), ("band", [t.high for t in banded.values()])):
@@ -223,7 +225,7 @@ def lines(
                     "name": name,
                     "hoverinfo": "skip",
                     "showlegend": False,
-                    "meta": {"s": one.index, "role": role},
+                    "meta": {"s": line.index, "role": role},
                 }
             )
         traces[-1]["fill"] = "tonexty"
@@ -237,7 +239,7 @@ def lines(
                     "name": f"{name}, seed {seed}",
                     "hoverinfo": "skip",
                     "showlegend": False,
-                    "meta": {"s": one.index, "role": "seed"},
+                    "meta": {"s": line.index, "role": "seed"},
                 }
             )
     if means:
@@ -251,7 +253,7 @@ def lines(
                 "customdata": [_hover(there, share) for there in means.values()],
                 "hovertemplate": f"{name}: %{{customdata}}<extra></extra>",
                 "showlegend": legend,
-                "meta": {"s": one.index, "role": "mean"},
+                "meta": {"s": line.index, "role": "mean"},
             }
         )
     return traces
@@ -282,26 +284,26 @@ def _step(last: int) -> int:
 
 
 def in_words(
-    title: str, series: Sequence[Series], found: Mapping[int, Mapping[int, Interval]], share: bool = False
+    title: str, series: Sequence[Series], means_of: Mapping[int, Mapping[int, Interval]], share: bool = False
 ) -> str:
     """A plot in words: where each line starts and ends."""
-    parts, said = [], percent if share else value
-    for one in series:
-        if means := found[one.index]:
+    parts, written = [], percent if share else value
+    for line in series:
+        if means := means_of[line.index]:
             first, last = min(means), max(means)
             parts.append(
-                f"{one.label}: {said(means[first].mean)} at generation {first}, "
-                f"{said(means[last].mean)} at generation {last}"
+                f"{line.label}: {written(means[first].mean)} at generation {first}, "
+                f"{written(means[last].mean)} at generation {last}"
             )
     return f"{title} by generation. {'; '.join(parts)}."
 
 
 def numbers_of(
-    series: Sequence[Series], found: Mapping[int, Mapping[int, Interval]], share: bool = False
+    series: Sequence[Series], means_of: Mapping[int, Mapping[int, Interval]], share: bool = False
 ) -> tuple[list[str], list[list[str]]]:
-    generations = sorted({g for means in found.values() for g in means})
-    rows = [[str(g), *(spread(found[one.index].get(g), share=share) for one in series)] for g in generations]
-    return ["generation", *(one.label for one in series)], rows
+    generations = sorted({g for means in means_of.values() for g in means})
+    rows = [[str(g), *(spread(means_of[line.index].get(g), share=share) for line in series)] for g in generations]
+    return ["generation", *(line.label for line in series)], rows
 
 
 def rounded(number: float) -> float:

@@ -40,20 +40,20 @@ def look(run: Run) -> Forecast | None:
 
 def outlook(forecast: Forecast) -> tuple[list[str], list[list[str]]]:
     """Perplexity to come, and when it passes what: a line per policy."""
-    known = [one for one in forecast.record["policies"] if one["status"] == "ok"]
+    known = [policy for policy in forecast.record["policies"] if policy["status"] == "ok"]
     if not known:
         return [], []
     head = ["policy", "law", *(f"generation {at['generation']}" for at in known[0]["expected"])]
     head += [f"{time['factor']:g}× at generation" for time in known[0]["times"]]
     rows = []
-    for one in known:
-        row = [one["policy"], one["best"]]
-        for at in one["expected"]:
+    for policy in known:
+        row = [policy["policy"], policy["best"]]
+        for at in policy["expected"]:
             if at["measured"]:
                 row.append(f"{value(at['perplexity'])}, measured" if at["perplexity"] is not None else "–")
             else:
-                row.append(" ".join(to_come(at, one["ceiling"], _far, "to")).rstrip())
-        row += [when(time, one["generations"][-1]) for time in one["times"]]
+                row.append(" ".join(to_come(at, policy["ceiling"], _far, "to")).rstrip())
+        row += [when(time, policy["generations"][-1]) for time in policy["times"]]
         rows.append(row)
     return head, rows
 
@@ -61,13 +61,13 @@ def outlook(forecast: Forecast) -> tuple[list[str], list[list[str]]]:
 def fan(series: Sequence[Series], forecasts: Sequence[Forecast | None]) -> Figure | None:
     """Perplexity measured, and its 90% interval to come; straight between the generations that were worked out."""
     traces: list[Trace] = []
-    said = []
+    ends_said = []
     measured: list[float] = []
-    for one in series:
-        forecast = forecasts[one.run_index]
+    for line in series:
+        forecast = forecasts[line.run_index]
         policies = forecast.record["policies"] if forecast is not None else []
-        there = next((p for p in policies if p["policy"] == one.policy and p["status"] == "ok"), None)
-        means = perplexities(one)
+        there = next((p for p in policies if p["policy"] == line.policy and p["status"] == "ok"), None)
+        means = perplexities(line)
         if there is None or not means:
             continue
         most = limit(there["ceiling"])  # beyond guessing evenly there is no figure, and so no line
@@ -76,11 +76,11 @@ def fan(series: Sequence[Series], forecasts: Sequence[Forecast | None]) -> Figur
             for at in there["expected"]
             if not at["measured"] and at["generation"] <= FARTHEST and at["perplexity_low90"] < most
         ]
-        name = label(one.label)
+        name = label(line.label)
         if ahead:
-            traces += _band(one, name, there["measured"][-1], ahead, most)
+            traces += _band(line, name, there["measured"][-1], ahead, most)
             far = to_come(ahead[-1], there["ceiling"], _far)[0]
-            said.append(f"{one.label}: {far} expected at generation {ahead[-1]['generation']}")
+            ends_said.append(f"{line.label}: {far} expected at generation {ahead[-1]['generation']}")
         shown = {g: there.mean for g, there in means.items()}
         measured += shown.values()
         traces.append(
@@ -91,7 +91,7 @@ def fan(series: Sequence[Series], forecasts: Sequence[Forecast | None]) -> Figur
                 "name": name,
                 "hovertemplate": f"{name}: %{{y:.3g}} measured<extra></extra>",
                 "showlegend": True,
-                "meta": {"s": one.index, "role": "mean"},
+                "meta": {"s": line.index, "role": "mean"},
             }
         )
     if not traces:
@@ -107,7 +107,7 @@ def fan(series: Sequence[Series], forecasts: Sequence[Forecast | None]) -> Figur
         "Perplexity to come",
         "Solid is measured; dotted is what is expected, with a band that holds 90% of the paths the fitted laws allow.",
         "Whatever changes after the last measured generation: it is the same recipe, continued.",
-        f"Perplexity measured and expected by generation. {'; '.join(said)}.",
+        f"Perplexity measured and expected by generation. {'; '.join(ends_said)}.",
         traces,
         layout,
         height=430,
@@ -117,7 +117,7 @@ def fan(series: Sequence[Series], forecasts: Sequence[Forecast | None]) -> Figur
 
 
 def _band(
-    one: Series, name: str, last: Mapping[str, Any], ahead: Sequence[Mapping[str, Any]], most: float
+    line: Series, name: str, last: Mapping[str, Any], ahead: Sequence[Mapping[str, Any]], most: float
 ) -> list[Trace]:
     """What is expected behind the last generation measured, and its 90% interval."""
     begin = {f"perplexity{end}": last["perplexity"] for end in ("", "_low90", "_high90")} | {
@@ -128,7 +128,7 @@ def _band(
     traces: list[Trace] = []
     for role, end in (("edge", "_low90"), ("band", "_high90"), ("ahead", "")):
         y = [rounded(min(at[f"perplexity{end}"], most, 1e290)) for at in points]
-        traces.append(common | {"y": y, "name": name, "meta": {"s": one.index, "role": role}})
+        traces.append(common | {"y": y, "name": name, "meta": {"s": line.index, "role": role}})
     traces[1]["fill"] = "tonexty"
     traces[2] |= {"hoverinfo": "all", "hovertemplate": f"{name}: %{{y:.3g}} expected<extra></extra>"}
     return traces

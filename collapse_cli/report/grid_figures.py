@@ -117,7 +117,7 @@ def cells_of(run: Run) -> list[Point]:
 def cuts_of(cells: Sequence[Point], tree: Mapping[str, Any]) -> list[Cut]:
     """The grid along each axis that it has."""
     axes = axes_of(cells, tree)
-    found = []
+    cuts = []
     for axis in axes:
         by = next((name for name in GROUPS if name in axes and name != axis), "")
         rest = [name for name in axes if name not in (axis, by)]
@@ -125,20 +125,24 @@ def cuts_of(cells: Sequence[Point], tree: Mapping[str, Any]) -> list[Cut]:
         places: dict[tuple[float | None, ...], list[Point]] = {}
         for cell in cells:
             places.setdefault(cell.place(rest), []).append(cell)
-        ordered = sorted(places, key=lambda place: [-math.inf if one is None else one for one in place])
+        ordered = sorted(
+            places, key=lambda place: [-math.inf if coordinate is None else coordinate for coordinate in place]
+        )
         kept = few(rest, axes)
         chosen = [
             place
             for place in ordered
-            if all(one is None or one in kept[name] for name, one in zip(rest, place, strict=True))
+            if all(coordinate is None or coordinate in kept[name] for name, coordinate in zip(rest, place, strict=True))
         ][:PANELS]
         panels = []
         for place in chosen:
             lines = []
-            for order, one in enumerate(values or [None]):
-                own = [cell for cell in places[place] if (not by or cell.at(by) == one) and cell.at(axis) is not None]
+            for order, told_by in enumerate(values or [None]):
+                own = [
+                    cell for cell in places[place] if (not by or cell.at(by) == told_by) and cell.at(axis) is not None
+                ]
                 if own:
-                    lines.append(Line(one, order, sorted(own, key=lambda cell: cell.at(axis) or 0.0)))
+                    lines.append(Line(told_by, order, sorted(own, key=lambda cell: cell.at(axis) or 0.0)))
             panels.append(Panel(dict(zip(rest, place, strict=True)), lines))
         panels = [panel for panel in panels if any(len(line.cells) > 1 for line in panel.lines)]
         notes = []
@@ -149,8 +153,8 @@ def cuts_of(cells: Sequence[Point], tree: Mapping[str, Any]) -> list[Cut]:
         if panels:
             if notes:
                 notes.append("the table of cells has all")
-            found.append(Cut(axis, by, values, panels, notes))
-    return found
+            cuts.append(Cut(axis, by, values, panels, notes))
+    return cuts
 
 
 def figures_of(run: Run, cut: Cut, name: str) -> list[Figure]:
@@ -205,24 +209,24 @@ def scale_of(cut: Cut, cells: Sequence[Point]) -> Scale:
 
 def theory_points(run: Run, line: Line, axis: str) -> list[tuple[float, float]]:
     """Along a line what theory says: at the cells' own places, and between them where no rows are rounded."""
-    found = []
+    points_known = []
     for cell in line.cells:
-        said = theory_of(run.config, cell.record)
-        if said is None:
+        value = theory_of(run.config, cell.record)
+        if value is None:
             continue
-        found.append((cell.at(axis) or 0.0, said))
-    if len(found) < 2 or axis not in ("size", "lam", "weight", "quality"):
-        return found
-    positive = [x for x, _ in found if x > 0]
+        points_known.append((cell.at(axis) or 0.0, value))
+    if len(points_known) < 2 or axis not in ("size", "lam", "weight", "quality"):
+        return points_known
+    positive = [x for x, _ in points_known if x > 0]
     low, high = positive[0], positive[-1]
     record = line.cells[0].record
     for index in range(1, BETWEEN):
         x = low * (high / low) ** (index / BETWEEN)
         x = float(round(x)) if axis == "size" else x
-        said = theory_of(run.config, {**record, axis: x})
-        if said is not None:
-            found.append((x, said))
-    return sorted(dict(found).items())
+        value = theory_of(run.config, {**record, axis: x})
+        if value is not None:
+            points_known.append((x, value))
+    return sorted(dict(points_known).items())
 
 
 def few(names: Sequence[str], axes: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
@@ -292,19 +296,19 @@ def _traces(run: Run, panel: Panel, cut: Cut, scale: Scale, log: bool) -> list[T
     traces: list[Trace] = []
     for line in panel.lines:
         bars = [bar(cell, log) for cell in line.cells]
-        said = named(line, cut)
+        name = named(line, cut)
         traces.append(
             {
                 "x": [rounded(scale.at(cell.at(cut.axis) or 0.0)) for cell in line.cells],
                 "y": [rounded(cell.mean.mean) for cell in line.cells],
                 "mode": "lines+markers",
                 "cliponaxis": False,
-                "name": label(said or "measured"),
+                "name": label(name or "measured"),
                 "customdata": [
                     f"{cut_words(cut.axis, cell)}: {spread(cell.mean)}{'' if cell.mean.n > 1 else ', one seed'}"
                     for cell in line.cells
                 ],
-                "hovertemplate": f"{label(said)}<br>%{{customdata}}<extra></extra>",
+                "hovertemplate": f"{label(name)}<br>%{{customdata}}<extra></extra>",
                 "error_y": {
                     "type": "data",
                     "symmetric": False,

@@ -12,24 +12,24 @@ from collapse_cli.report.loading import Series, pooled
 
 def histograms(series: Sequence[Series]) -> list[Figure]:
     """Log-perplexity of samples under generation 0, generations overlaid, a plot per series on common axes."""
-    found: dict[int, dict[int, Histogram]] = {}
-    for one in series:
-        for g in one.generations:
-            if (histogram := pooled(one.at(g))) is not None:
-                found.setdefault(one.index, {})[g] = histogram
-    if not found:
+    pooled_of: dict[int, dict[int, Histogram]] = {}
+    for line in series:
+        for g in line.generations:
+            if (histogram := pooled(line.at(g))) is not None:
+                pooled_of.setdefault(line.index, {})[g] = histogram
+    if not pooled_of:
         return []
-    lows = [h.low for there in found.values() for h in there.values()]
-    highs = [h.low + len(h.counts) * h.width for there in found.values() for h in there.values()]
+    lows = [h.low for there in pooled_of.values() for h in there.values()]
+    highs = [h.low + len(h.counts) * h.width for there in pooled_of.values() for h in there.values()]
     low, high = min(lows), max(highs)
-    peak = max(max(h.counts) / sum(h.counts) for there in found.values() for h in there.values())
-    least = min(1 / sum(h.counts) for there in found.values() for h in there.values())
-    latest = max(max(there) for there in found.values())  # of all plots: the key of colours is common to them
+    peak = max(max(h.counts) / sum(h.counts) for there in pooled_of.values() for h in there.values())
+    least = min(1 / sum(h.counts) for there in pooled_of.values() for h in there.values())
+    latest = max(max(there) for there in pooled_of.values())  # of all plots: the key of colours is common to them
     figures = []
-    for one in series:
-        if one.index not in found:
+    for line in series:
+        if line.index not in pooled_of:
             continue
-        there = found[one.index]
+        there = pooled_of[line.index]
         last = max(there)
         traces = []
         for g, h in there.items():
@@ -46,7 +46,7 @@ def histograms(series: Sequence[Series]) -> list[Figure]:
                     "customdata": [rounded(exponential(x)) for x in centres],
                     "hovertemplate": f"generation {g}: %{{y:.2%}} of samples<br>perplexity %{{customdata:.3g}}<extra></extra>",
                     "meta": {
-                        "s": one.index,
+                        "s": line.index,
                         "role": "wave",
                         "t": g / latest if latest else 0.0,
                         "g": g,
@@ -66,15 +66,15 @@ def histograms(series: Sequence[Series]) -> list[Figure]:
         medians = ", ".join(f"generation {g} {value(exponential(_median(h)))}" for g, h in there.items())
         figures.append(
             Figure(
-                f"histogram_{one.index}",
-                one.label,
+                f"histogram_{line.index}",
+                line.label,
                 "",
                 "",
-                f"Histograms of the perplexity of samples under generation 0, {one.label}. Medians: {medians}.",
+                f"Histograms of the perplexity of samples under generation 0, {line.label}. Medians: {medians}.",
                 traces,
                 layout,
                 height=300,
-                series=one,
+                series=line,
                 group="histograms",
             )
         )

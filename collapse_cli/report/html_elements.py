@@ -26,8 +26,8 @@ def dash(run: int) -> int:
     return (run + run // COLOURS) % DASHES
 
 
-def heading(one: Series) -> str:
-    return f"{swatch(one.colour, one.run_index)} {escaped(one.label)}"
+def heading(line: Series) -> str:
+    return f"{swatch(line.colour, line.run_index)} {escaped(line.label)}"
 
 
 def cells(
@@ -50,34 +50,34 @@ def cells(
 
     def attributes(column: int) -> str:
         name = classes[column] if column < len(classes) else ""
-        said = f' class="{name}"' if name else ""
+        css = f' class="{name}"' if name else ""
         shown = series[column] if column < len(series) else None
-        return said + (f' data-series="{shown}"' if shown is not None else "")
+        return css + (f' data-series="{shown}"' if shown is not None else "")
 
-    tops = "".join(f'<th scope="col"{attributes(i)}>{one}</th>' for i, one in enumerate(head))
+    tops = "".join(f'<th scope="col"{attributes(i)}>{text}</th>' for i, text in enumerate(head))
     top = f"<thead><tr>{tops}</tr></thead>" if any(head) else ""
     body = []
     for index, row in enumerate(rows):
         name = row_classes[index] if index < len(row_classes) else ""
         first = f'<th scope="row"{attributes(0)}>{row[0]}</th>' if row else ""
-        rest = "".join(f"<td{attributes(i)}>{one}</td>" for i, one in enumerate(row) if i > 0)
+        rest = "".join(f"<td{attributes(i)}>{text}</td>" for i, text in enumerate(row) if i > 0)
         body.append(f'<tr class="{name}">{first}{rest}</tr>' if name else f"<tr>{first}{rest}</tr>")
-    said = f' class="{kind}"' if kind else ""
+    css = f' class="{kind}"' if kind else ""
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table{said}>'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table{css}>'
         f"<caption>{caption}</caption>{top}<tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
 def folded(summary: str, inside: str, *, opened: bool = False, kind: str = "") -> str:
-    said = f' class="{kind}"' if kind else ""
-    return f"<details{said}{' open' if opened else ''}><summary>{summary}</summary>{inside}</details>"
+    css = f' class="{kind}"' if kind else ""
+    return f"<details{css}{' open' if opened else ''}><summary>{summary}</summary>{inside}</details>"
 
 
 def how_to_read(reading: str, misses: str) -> str:
     """The line under a plot."""
-    said = f"<b>How to read it.</b> {escaped(reading)}" if reading else ""
-    return f'<p class="reading">{said} <b>What it misses.</b> {escaped(misses)}</p>' if misses else ""
+    text = f"<b>How to read it.</b> {escaped(reading)}" if reading else ""
+    return f'<p class="reading">{text} <b>What it misses.</b> {escaped(misses)}</p>' if misses else ""
 
 
 def plot(figure: Figure, size: str, *, card: bool = True) -> str:
@@ -87,12 +87,12 @@ def plot(figure: Figure, size: str, *, card: bool = True) -> str:
     names, rows = figure.numbers
     numbers = ""
     if names:
-        said = [[split(cell) for cell in row] for row in rows]
-        columns = [None, *(one.index for one in figure.columns)]
+        cells_split = [[split(cell) for cell in row] for row in rows]
+        columns = [None, *(line.index for line in figure.columns)]
         inside = cells(
             f"{escaped(figure.title)}: mean over seeds and 95% interval",
             [escaped(name) for name in names],
-            said,
+            cells_split,
             series=columns,
             classes=["", *["n"] * (len(names) - 1)],
         )
@@ -122,11 +122,11 @@ def note(text: str) -> str:
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """A configuration's leaves by dotted name, as text that is not yet escaped."""
-    found: dict[str, str] = {}
+    flat: dict[str, str] = {}
     for name, inside in tree.items():
         if table(inside) and len(prefix) < 200:
-            found |= leaves(inside, f"{prefix}{name}.")
+            flat |= leaves(inside, f"{prefix}{name}.")
         else:
-            said = inside if isinstance(inside, str) else json.dumps(inside, default=str)
-            found[f"{prefix}{name}"] = said[: LONGEST * 2]
-    return found
+            text = inside if isinstance(inside, str) else json.dumps(inside, default=str)
+            flat[f"{prefix}{name}"] = text[: LONGEST * 2]
+    return flat

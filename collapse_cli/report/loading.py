@@ -113,8 +113,8 @@ class Series:
         for row in self.rows:
             if row.measure(name) is not None:
                 having.setdefault(row.where.generation, set()).add(row.where.seed)
-        found = counted(dict(sorted(having.items())))
-        return self.seeds if found is None else found[1]
+        end = counted(dict(sorted(having.items())))
+        return self.seeds if end is None else end[1]
 
     @cached_property
     def shown(self) -> set[int]:
@@ -132,23 +132,23 @@ class Series:
 
     def by_seed(self, name: str, part: int | None = None) -> dict[int, dict[int, float]]:
         """Values of a field: seed -> generation (of those `shown`) -> value; `part` picks one of a field that is a list."""
-        found: dict[int, dict[int, float]] = {}
+        values: dict[int, dict[int, float]] = {}
         for row in self._drawn:
             if (value := row.measure(name, part)) is not None:
-                found.setdefault(row.where.seed, {})[row.where.generation] = value
-        return {seed: dict(sorted(found[seed].items())) for seed in sorted(found)}
+                values.setdefault(row.where.seed, {})[row.where.generation] = value
+        return {seed: dict(sorted(values[seed].items())) for seed in sorted(values)}
 
     def means(self, name: str, part: int | None = None) -> dict[int, Interval]:
         """Generation -> mean over the `counted` seeds with its interval, where all that have the field at all have it."""
-        found = {seed: values for seed, values in self.by_seed(name, part).items() if seed in self.counted}
-        shared = [set(values) for values in found.values()]
+        values_of = {seed: values for seed, values in self.by_seed(name, part).items() if seed in self.counted}
+        shared = [set(values) for values in values_of.values()]
         there = sorted(set.intersection(*shared)) if shared else []
-        if len(found) == 1 and part is None:  # one seed: what its trials say, where it has several
-            (seed,) = found
+        if len(values_of) == 1 and part is None:  # one seed: what its trials say, where it has several
+            (seed,) = values_of
             errors = {row.where.generation: row.measure(f"{name}_se") for row in self._drawn if row.where.seed == seed}
             if not self.run.text and any(errors.get(g) is not None for g in there):
-                return {g: normal(found[seed][g], errors.get(g)) for g in there}
-        return {g: over_seeds(name, [values[g] for values in found.values()]) for g in there}
+                return {g: normal(values_of[seed][g], errors.get(g)) for g in there}
+        return {g: over_seeds(name, [values[g] for values in values_of.values()]) for g in there}
 
 
 def read(folders: Sequence[RunFolder]) -> list[Run]:
@@ -182,19 +182,19 @@ def series_of(runs: Sequence[Run]) -> list[Series]:
     """Every policy of every run; a policy has one colour in all of them, or a run has where there is one policy."""
     single = len(runs) > 1 and len({row.where.policy for run in runs if not run.mixture for row in run.rows}) == 1
     policies: dict[str, int] = {}
-    found: list[Series] = []
+    series: list[Series] = []
     for run_index, run in enumerate(runs):
         if run.mixture:
             continue
         there = {row.where.policy for row in run.rows}
         for name in _policies(run):
             if name in there:
-                said = name if len(runs) == 1 else f"{run.name} · {name}"
+                label = name if len(runs) == 1 else f"{run.name} · {name}"
                 rows = [row for row in run.rows if row.where.policy == name]
                 index = policies.setdefault(name, len(policies))
                 colour = run_index if single else index
-                found.append(Series(len(found), run, name, run_index, index, one_line(said), rows, colour))
-    return found
+                series.append(Series(len(series), run, name, run_index, index, one_line(label), rows, colour))
+    return series
 
 
 def thinned(generations: Sequence[int], most: int = GENERATIONS) -> list[int]:
@@ -240,19 +240,21 @@ def _as_shown(row: Row) -> Row:
 
 def pooled(rows: Sequence[Row]) -> Histogram | None:
     """The histograms of several seeds as one; those with another bin width than the first are left out."""
-    found = [histogram for row in rows if (histogram := row.histogram) is not None]
-    found = [one for one in found if math.isclose(one.width, found[0].width, rel_tol=1e-6)]
-    if not found:
+    histograms = [histogram for row in rows if (histogram := row.histogram) is not None]
+    histograms = [
+        histogram for histogram in histograms if math.isclose(histogram.width, histograms[0].width, rel_tol=1e-6)
+    ]
+    if not histograms:
         return None
-    width = found[0].width
-    low = min(one.low for one in found)
-    shifts = [round((one.low - low) / width) for one in found]
-    size = max(shift + len(one.counts) for shift, one in zip(shifts, found, strict=True))
+    width = histograms[0].width
+    low = min(histogram.low for histogram in histograms)
+    shifts = [round((histogram.low - low) / width) for histogram in histograms]
+    size = max(shift + len(histogram.counts) for shift, histogram in zip(shifts, histograms, strict=True))
     if size > BINS:
         return None
     counts = [0.0] * size
-    for shift, one in zip(shifts, found, strict=True):
-        for index, count in enumerate(one.counts):
+    for shift, part in zip(shifts, histograms, strict=True):
+        for index, count in enumerate(part.counts):
             counts[shift + index] += count
     return Histogram(low, width, counts)
 

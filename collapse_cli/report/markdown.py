@@ -37,8 +37,8 @@ TITLES = {
     "measures": "The family's other measures by generation; dashed is theory",
     "pictures": "Images that are generated, a row a generation; the first seed's",
     **{
-        f"mixture_{axis}": f"Over the grid, against {said}; bars are 95% intervals, dashed is theory"
-        for axis, said in AXES.items()
+        f"mixture_{axis}": f"Over the grid, against {title}; bars are 95% intervals, dashed is theory"
+        for axis, title in AXES.items()
     },
 }
 LINES = 30  # generations of a table
@@ -49,58 +49,62 @@ def markdown(
     runs: Sequence[Run], series: Sequence[Series], forecasts: Sequence[Forecast | None], pictures: Sequence[Path]
 ) -> str:
     """The whole report; `pictures` lie in the folder it is written to."""
-    found = diagnoses(runs)
+    diagnosed = diagnoses(runs)
     parts = [f"# Report on {', '.join(cell(run.name) for run in runs)}"]
-    for run, diagnosis in zip(runs, found, strict=True):
+    for run, diagnosis in zip(runs, diagnosed, strict=True):
         parts.append(f"**{cell(diagnosis.verdict, 2000)}**")
         if not run.finished:
-            said = (
+            why = (
                 f"Rows are missing: {run.lacking}" if run.lacking else f"This run is not finished ({cell(run.status)})"
             )
-            parts.append(f"{said}: all below is of what it measured so far.")
-        parts.append("\n".join(f"- {name}: {cell(said)}" for name, said in facts(run).items()))
+            parts.append(f"{why}: all below is of what it measured so far.")
+        parts.append("\n".join(f"- {name}: {cell(fact)}" for name, fact in facts(run).items()))
         if diagnosis.notes:
             parts.append("\n".join(f"- {cell(note, 400)}" for note in diagnosis.notes))
     lines = [f"- {cell(run.name)}: {cell(text, 300)} ({cell(where, 300)})" for run, text, where, _ in warned(runs)]
-    lines += [f"- {cell(run.name)}: {cell(one, 300)}" for run in runs for one in run.notes]
+    lines += [f"- {cell(run.name)}: {cell(run_note, 300)}" for run in runs for run_note in run.notes]
     if lines:
         parts += ["## Warnings", "\n".join(lines)]
-    texts = [one for one in series if one.run.text]
+    texts = [line for line in series if line.run.text]
     if texts:
-        parts += ["## At a glance", _table(*glance_table(texts, found))]
-        means = {one.index: perplexities(one) for one in texts}
+        parts += ["## At a glance", _table(*glance_table(texts, diagnosed))]
+        means = {line.index: perplexities(line) for line in texts}
         parts += ["## Perplexity by generation", _generations(texts, means)]
-    for learner in dict.fromkeys(one.run.learner for one in series if not one.run.text):
-        parts += _family(learner, [one for one in series if one.run.learner == learner and not one.run.text])
-    if lines := [f"- {cell(one, 400)}" for one in left_out(series)]:
+    for learner in dict.fromkeys(line.run.learner for line in series if not line.run.text):
+        parts += _family(learner, [line for line in series if line.run.learner == learner and not line.run.text])
+    if lines := [f"- {cell(left, 400)}" for left in left_out(series)]:
         parts.append("\n".join(lines))
     for run in runs:
         parts += _mixture(run, several=len(runs) > 1) if run.mixture else []
-    parts += [f"![{TITLES[_name(one)]}]({quote(one.name)})\n\n{TITLES[_name(one)]}." for one in pictures]
+    parts += [
+        f"![{TITLES[_name(picture)]}]({quote(picture.name)})\n\n{TITLES[_name(picture)]}." for picture in pictures
+    ]
     if published := published_table(runs):
-        theory = any(one.theory for one in published)
-        rows = [[one.what, one.where, one.published, one.ours, one.said, one.source] for one in published]
+        theory = any(entry.theory for entry in published)
+        rows = [[entry.what, entry.where, entry.published, entry.ours, entry.said, entry.source] for entry in published]
         value = "published or theory" if theory else "published"
         names = ["what", "where", value, "measured here", "verdict", "source"]
         parts += [f"## Measured against published{' numbers and theory' if theory else ''}"]
-        parts += [f"{cell(said, 600)[:1].upper()}{cell(said, 600)[1:]}." for said in other_experiments(runs)]
+        parts += [
+            f"{cell(difference, 600)[:1].upper()}{cell(difference, 600)[1:]}." for difference in other_experiments(runs)
+        ]
         parts += [_table(names, rows)]
     for run, forecast in zip(runs, forecasts, strict=True):
         if forecast is not None:
             head, rows = outlook(forecast)
             parts += [
                 f"## Forecast of {cell(run.name)}",
-                "\n".join(f"- {cell(one, 600)}" for one in forecast.sentences),
+                "\n".join(f"- {cell(sentence, 600)}" for sentence in forecast.sentences),
             ]
             parts += [_table(head, rows)] if rows else []
-    for one in texts:
-        there = [g for g in one.generations if any(row.phrases for row in one.at(g))]
+    for line in texts:
+        there = [g for g in line.generations if any(row.phrases for row in line.at(g))]
         if there:
             rows = [
                 [text, f"{count:,.0f}", "–" if held is None else f"{held:,.0f}"]
-                for text, count, held in most_frequent(one.at(there[-1]))
+                for text, count, held in most_frequent(line.at(there[-1]))
             ]
-            parts += [f"## Most frequent 8-grams: {cell(one.label)}, generation {there[-1]}"]
+            parts += [f"## Most frequent 8-grams: {cell(line.label)}, generation {there[-1]}"]
             parts += [_table(["phrase", "times", "samples"], rows)]
     for run in runs:
         parts += [
@@ -115,12 +119,12 @@ def markdown(
 def _family(learner: str, series: Sequence[Series]) -> list[str]:
     """Glance and headline measure of another family."""
     top, measure = headline(learner, "generational"), headline_measure(learner, "generational")
-    means = {one.index: bounded(one, measure) for one in series}
-    said = cell(f"{top.title[:1].upper()}{top.title[1:]}")
+    means = {line.index: bounded(line, measure) for line in series}
+    title = cell(f"{top.title[:1].upper()}{top.title[1:]}")
     return [
         f"## At a glance: {cell(learner)}",
         _table(*family_glance(series)),
-        f"## {said}, by generation",
+        f"## {title}, by generation",
         _generations(series, means),
     ]
 
@@ -129,8 +133,8 @@ def _generations(series: Sequence[Series], means: Mapping[int, Mapping[int, Inte
     """A line a generation, at most `LINES` of them."""
     every = sorted({g for there in means.values() for g in there})
     steps = thinned(every, LINES)
-    rows = [[f"{g:,}", *(spread(means[one.index].get(g)) for one in series)] for g in steps]
-    made = _table(["generation", *(one.label for one in series)], rows)
+    rows = [[f"{g:,}", *(spread(means[line.index].get(g)) for line in series)] for g in steps]
+    made = _table(["generation", *(line.label for line in series)], rows)
     return (
         made
         if len(steps) == len(every)
@@ -140,21 +144,21 @@ def _generations(series: Sequence[Series], means: Mapping[int, Mapping[int, Inte
 
 def _mixture(run: Run, *, several: bool) -> list[str]:
     """Scaling laws and cells of a mixture."""
-    found = cells_of(run)
-    if not found:
+    measured = cells_of(run)
+    if not measured:
         return []
     of = f" of {cell(run.name)}" if several else ""
     parts = []
-    head, rows = laws_table(run, found)
+    head, rows = laws_table(run, measured)
     if rows:
         parts += [f"## Where more data stops helping{of}", _table(head, rows)]
-    head, rows = cells_table(run, found)
+    head, rows = cells_table(run, measured)
     parts += [f"## Cells{of}", _table(head, rows[:CELLS])]
     return parts + ([f"The first {CELLS} of {len(rows):,} cells."] if len(rows) > CELLS else [])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [[cell(one, 300) for one in row] for row in (head, *rows)]
+    lines = [[cell(text, 300) for text in row] for row in (head, *rows)]
     rule = ["---"] * len(head)
     return "\n".join(f"| {' | '.join(row)} |" for row in (lines[0], rule, *lines[1:]))
 

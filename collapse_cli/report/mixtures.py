@@ -22,14 +22,14 @@ LOG = '<button type="button" data-log="mixture" aria-pressed="true">logarithmic 
 def mixtures(contents: Contents) -> None:
     """A section for each run that is a mixture."""
     for index, run in enumerate(contents.runs):
-        found = cells_of(run) if run.mixture else []
-        if not found:
+        measured = cells_of(run) if run.mixture else []
+        if not measured:
             continue
         several = len(contents.runs) > 1
         of = f" · {escaped(run.name)}" if several else ""
         top, measure = headline_of(run.config), headline_measure(run.learner, "mixture", headline_of(run.config).name)
         parts = [how_to_read(f"{measure.reading} {EXPLAINED}", measure.misses)]
-        for cut in cuts_of(found, run.config):
+        for cut in cuts_of(measured, run.config):
             figures = figures_of(run, cut, f"mixture_{index}_{cut.axis}")
             contents.figures += figures
             parts.append(f"<h3>Against {escaped(TITLES.get(cut.axis, cut.axis))}</h3>{_key(cut, figures[0].group)}")
@@ -37,22 +37,24 @@ def mixtures(contents: Contents) -> None:
                 parts.append(plot(figures[0], "tall", card=False))
             else:
                 kind = "grid pairs" if len(figures) in (2, 4) else "grid"
-                parts.append(f'<div class="{kind}">{"".join(plot(one, "middle") for one in figures)}</div>')
+                parts.append(f'<div class="{kind}">{"".join(plot(figure, "middle") for figure in figures)}</div>')
             if cut.notes:
                 parts.append(f'<p class="reading">{escaped("; ".join(cut.notes), 400)}.</p>')
-        names, rows = laws_table(run, found)
+        names, rows = laws_table(run, measured)
         if rows:
-            said = [[escaped(row[0]), *(split(one) for one in row[1:])] for row in rows]
+            cells_split = [[escaped(row[0]), *(split(text) for text in row[1:])] for row in rows]
             caption = (
                 f"Scaling laws: {escaped(measure.name)} = plateau + A · (n - n0)^-b, with 95% intervals over seeds"
             )
-            parts.append(f"<h3>Where more data stops helping</h3>{cells(caption, names, said, kind='wide glance')}")
+            parts.append(
+                f"<h3>Where more data stops helping</h3>{cells(caption, names, cells_split, kind='wide glance')}"
+            )
             parts.append(how_to_read(LAW, LAW_MISSES))
-        names, rows = cells_table(run, found)
-        said = [[escaped(row[0]), *(split(one) for one in row[1:])] for row in rows[:MOST]]
+        names, rows = cells_table(run, measured)
+        cells_split = [[escaped(row[0]), *(split(text) for text in row[1:])] for row in rows[:MOST]]
         cut_off = f"; the first {MOST:,} of {len(rows):,}" if len(rows) > MOST else ""
         caption = f"Cells: means over seeds, with 95% intervals where there are several{cut_off}"
-        table = cells(caption, [escaped(name) for name in names], said, classes=[""] + ["n"] * (len(names) - 1))
+        table = cells(caption, [escaped(name) for name in names], cells_split, classes=[""] + ["n"] * (len(names) - 1))
         parts.append(folded(f"All cells ({len(rows):,})", table))
         title = f"{top.title[:1].upper()}{top.title[1:]}, over the grid"
         contents.add(f"mixture-{index}", escaped(title) + of, "".join(parts))
@@ -73,31 +75,31 @@ LAW_MISSES = (
 )
 
 
-def laws_table(run: Run, found: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
+def laws_table(run: Run, measured: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
     """A line for each share (and place along the other axes) with sizes enough for a law."""
     rows = []
-    for law in sorted(laws_of(found, run.config), key=lambda one: tuple(one.where.values())):
+    for law in sorted(laws_of(measured, run.config), key=lambda law: tuple(law.where.values())):
         fitted = f"{law.n_points} sizes, {law.sizes[0]:,.0f} to {law.sizes[1]:,.0f}"
         fitted += f"; {law.left_out} smaller left out" if law.left_out else ""
         rows.append([words(law.where), *description.cells_of(law), fitted])
     return ["cells", *description.HEADS, "fitted to"], rows
 
 
-def cells_table(run: Run, found: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
+def cells_table(run: Run, measured: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
     """Every cell: where it stands, its headline measure, what theory says, its other measures."""
-    axes = list(axes_of(found, run.config)) or ["rows", "share"]
+    axes = list(axes_of(measured, run.config)) or ["rows", "share"]
     top = headline_of(run.config)
     others = [
-        one
-        for one in (*(run.family.grid.measures if run.family.grid else run.family.measures), TEST_LOSS)
-        if one.name != top.name
+        measure
+        for measure in (*(run.family.grid.measures if run.family.grid else run.family.measures), TEST_LOSS)
+        if measure.name != top.name
     ]
-    more = {one.name: (one, _by_record(run, one)) for one in others}
+    more = {measure.name: (measure, _by_record(run, measure)) for measure in others}
     more = {name: held for name, held in more.items() if held[1]}
-    theory = [theory_of(run.config, cell.record) for cell in found[:MOST]]
-    known = any(said is not None for said in theory)
+    theory = [theory_of(run.config, cell.record) for cell in measured[:MOST]]
+    known = any(value is not None for value in theory)
     rows = []
-    for index, cell in enumerate(found):
+    for index, cell in enumerate(measured):
         place = [value(None) if (at := cell.at(axis)) is None else amount(axis, at) for axis in axes]
         row = [*place, spread(cell.mean)]
         if known:
@@ -121,8 +123,8 @@ def _by_record(run: Run, measure: Measure) -> dict[tuple[tuple[str, float], ...]
 def _key(cut: Cut, group: str) -> str:
     """What the colours of a cut mean, and the switch of its axis."""
     items = ""
-    for order, one in enumerate(cut.values):
-        line = Line(one, order, ())
+    for order, told_by in enumerate(cut.values):
+        line = Line(told_by, order, ())
         items += f"<li>{swatch(line.colour, line.dash)} {escaped(named(line, cut))}</li>"
     key = f'<ul class="key" aria-label="colours of lines">{items}</ul>' if items else ""
     button = LOG if group else ""

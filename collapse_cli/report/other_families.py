@@ -49,26 +49,26 @@ def families(contents: Contents) -> None:
             continue
         contents.figures.append(figure)
         tools = f'<div class="tools">{LOG}</div>' if figure.group else ""
-        said = [*left_out(series), *_thinning(series)]
+        notes_said = [*left_out(series), *_thinning(series)]
         if any(trace["meta"]["role"] == "theory" for trace in figure.traces):
-            said.append(
+            notes_said.append(
                 "theory: the closed form for this very protocol (docs/theory.md), an expectation over all seeds"
             )
-        notes = "".join(f"<li>{escaped(one, 400)}</li>" for one in said)
+        notes = "".join(f"<li>{escaped(note, 400)}</li>" for note in notes_said)
         inside = tools + plot(figure, "tall", card=False) + (f'<ul class="reading">{notes}</ul>' if notes else "")
         rest = [
             with_theory(measure, series)
             for measure in measures_of(learner)
             if measure.name != headline_of(learner).name
         ]
-        named = [replace(one, name=f"family_{index}_{one.name}") for one in rest if one is not None]
+        named = [replace(figure, name=f"family_{index}_{figure.name}") for figure in rest if figure is not None]
         contents.add(f"family-{index}", escaped(title), inside + contents.grid(named, "small"))
 
 
 def own_of_text(contents: Contents) -> None:
     """What a family of text has beside the instruments of all of them."""
     for family in FAMILIES.values():
-        series = [one for one in contents.texts if one.run.learner == family.name]
+        series = [line for line in contents.texts if line.run.learner == family.name]
         figures = [curve(measure, series) for measure in family.measures]
         if any(figures):
             contents.add(f"{family.name}s", family.own_title, contents.grid(figures, "small"))
@@ -81,22 +81,22 @@ def headline_of(learner: str) -> Headline:
 def headline_figure(series: Sequence[Series], learner: str, name: str) -> Figure | None:
     """The headline measure by generation: bands over seeds, single seeds, theory; logarithmic where it changes by factors."""
     top, measure = headline_of(learner), headline_measure(learner, "generational")
-    found = {one.index: shown(one, measure, log=top.log) for one in series}
+    means_of = {line.index: shown(line, measure, log=top.log) for line in series}
     share = measure.unit == SHARE
     traces: list[Trace] = []
-    for one in series:
+    for line in series:
         seeds = {
             seed: {g: y for g, y in values.items() if y > TINY or not top.log}
-            for seed, values in one.by_seed(measure.name).items()
+            for seed, values in line.by_seed(measure.name).items()
         }
-        traces += lines(one, found[one.index], seeds, legend=True, share=share)
+        traces += lines(line, means_of[line.index], seeds, legend=True, share=share)
     if not traces:
         return None
-    for one in series:
+    for line in series:
         traces += theory_lines(
-            one, measure.name, log=top.log, legend=not any(t["meta"]["role"] == "theory" for t in traces)
+            line, measure.name, log=top.log, legend=not any(t["meta"]["role"] == "theory" for t in traces)
         )
-    layout = layout_of(measure.unit, max(max(one.generations) for one in series)) | {"showlegend": True}
+    layout = layout_of(measure.unit, max(max(line.generations) for line in series)) | {"showlegend": True}
     seen = [y for trace in traces for y in trace["y"]]
     if top.log:
         low, high = apart(min(seen), max(seen))
@@ -113,12 +113,12 @@ def headline_figure(series: Sequence[Series], learner: str, name: str) -> Figure
         top.title,
         f"{measure.reading} The line is the mean over seeds, the band its 95% interval{faint}.",
         measure.misses,
-        in_words(top.title, series, found, share),
+        in_words(top.title, series, means_of, share),
         traces,
         layout,
         height=430,
         group="headline" if top.log else "",
-        numbers=numbers_of(series, _few(found), share),
+        numbers=numbers_of(series, _few(means_of), share),
         columns=series,
     )
 
@@ -128,8 +128,8 @@ def with_theory(measure: Measure, series: Sequence[Series]) -> Figure | None:
     figure = curve(measure, series)
     if figure is None:
         return None
-    ahead = [trace for one in series for trace in theory_lines(one, measure.name)]
-    found = _few({one.index: bounded(one, measure) for one in series})
+    ahead = [trace for line in series for trace in theory_lines(line, measure.name)]
+    means_of = _few({line.index: bounded(line, measure) for line in series})
     seen = [y for trace in (*figure.traces, *ahead) if trace["meta"]["role"] != "edge" for y in trace["y"]]
     if min(seen) > TINY and max(seen) > FACTORS * min(seen):  # on a linear axis all but the largest would be 0
         figure.layout["yaxis"].pop("rangemode", None)
@@ -139,41 +139,41 @@ def with_theory(measure: Measure, series: Sequence[Series]) -> Figure | None:
             trace["y"] = [max(y, min(seen)) for y in trace["y"]]  # bands that end below 0
         room = 0.03 * math.log10(max(seen) / min(seen))
         figure.layout["yaxis"]["logrange"] = [math.log10(min(seen)) - room, math.log10(max(seen)) + room]
-    return replace(figure, traces=[*figure.traces, *ahead], numbers=numbers_of(series, found, measure.unit == SHARE))
+    return replace(figure, traces=[*figure.traces, *ahead], numbers=numbers_of(series, means_of, measure.unit == SHARE))
 
 
-def theory_lines(one: Series, what: str, *, log: bool = False, legend: bool = False) -> list[Trace]:
+def theory_lines(line: Series, what: str, *, log: bool = False, legend: bool = False) -> list[Trace]:
     """What theory says of a field along a series; at most `POINTS` generations, none where it says nothing."""
-    found = theory_of_series(one, what)
-    found = {g: y for g, y in found.items() if y > TINY or not log}
-    if not found:
+    known = theory_of_series(line, what)
+    known = {g: y for g, y in known.items() if y > TINY or not log}
+    if not known:
         return []
-    name = label(one.label)
+    name = label(line.label)
     return [
         {
-            "x": list(found),
-            "y": [rounded(y) for y in found.values()],
+            "x": list(known),
+            "y": [rounded(y) for y in known.values()],
             "mode": "lines",
             "name": "theory",
             "showlegend": legend,
             "hovertemplate": f"theory, {name}: %{{y:.4g}}<extra></extra>",
-            "meta": {"s": one.index, "role": "theory"},
+            "meta": {"s": line.index, "role": "theory"},
         }
     ]
 
 
-def theory_of_series(one: Series, what: str) -> dict[int, float]:
+def theory_of_series(line: Series, what: str) -> dict[int, float]:
     """Generation -> what theory says; empty unless it says something at the last one."""
-    steps = thinned(one.generations, POINTS)
-    if not steps or theory_at(one.run.config, what, one.policy, steps[-1]) is None:
+    steps = thinned(line.generations, POINTS)
+    if not steps or theory_at(line.run.config, what, line.policy, steps[-1]) is None:
         return {}
-    said = {g: theory_at(one.run.config, what, one.policy, g) for g in steps}
-    return {g: y for g, y in said.items() if y is not None}
+    known = {g: theory_at(line.run.config, what, line.policy, g) for g in steps}
+    return {g: y for g, y in known.items() if y is not None}
 
 
-def shown(one: Series, measure: Measure, *, log: bool) -> dict[int, Interval]:
+def shown(line: Series, measure: Measure, *, log: bool) -> dict[int, Interval]:
     """Generation -> mean; on a logarithmic axis those above 0, with bands that end above it."""
-    means = bounded(one, measure)
+    means = bounded(line, measure)
     if not log:
         return means
     return {
@@ -186,21 +186,21 @@ def shown(one: Series, measure: Measure, *, log: bool) -> dict[int, Interval]:
 def pictures(contents: Contents) -> None:
     """What the models generate: a strip of images a generation, a column a policy; the first seed's."""
     parts = []
-    for one in contents.series:
-        strips = strips_of(one)
+    for line in contents.series:
+        strips = strips_of(line)
         if not strips:
             continue
         rows = []
         for g, images in strips.items():
             width, height, grey = strip(images)
             larger = max(2, round(PICTURE / images.height))  # small ones are blown up, their pixels to be seen
-            said = f"{len(images.images)} images generated at generation {g}, {one.label}"
+            alt = f"{len(images.images)} images generated at generation {g}, {line.label}"
             rows.append(
-                [f"{g:,}", f'<img class="strip" src="{data_uri(width, height, grey)}" alt="{escaped(said)}" '
+                [f"{g:,}", f'<img class="strip" src="{data_uri(width, height, grey)}" alt="{escaped(alt)}" '
                            f'width="{larger * width}" height="{larger * height}">']
             )  # fmt: skip
-        table = cells(f"Images by generation, seed {one.seeds[0]}", ["gen.", "generated"], rows, kind="strips")
-        parts.append(f'<div class="card" data-series="{one.index}"><h3>{heading(one)}</h3>{table}</div>')
+        table = cells(f"Images by generation, seed {line.seeds[0]}", ["gen.", "generated"], rows, kind="strips")
+        parts.append(f'<div class="card" data-series="{line.index}"><h3>{heading(line)}</h3>{table}</div>')
     if parts:
         reading = how_to_read(
             "Down the page a policy grows older; the images of a row are drawn at random. They become alike, and blurred, as "
@@ -210,16 +210,16 @@ def pictures(contents: Contents) -> None:
         contents.add("pictures", "What is generated", f'{reading}<div class="grid pairs">{"".join(parts)}</div>')
 
 
-def strips_of(one: Series) -> dict[int, Images]:
+def strips_of(line: Series) -> dict[int, Images]:
     """Generation -> pictures of the first seed; at most `STRIPS` generations."""
-    of_first = [row for row in one.rows if row.where.seed == one.seeds[0]]
+    of_first = [row for row in line.rows if row.where.seed == line.seeds[0]]
     held = {row.where.generation: images for row in of_first if (images := row.images) is not None}
     return {g: held[g] for g in thinned(sorted(held), STRIPS)}
 
 
 def _thinning(series: Sequence[Series]) -> list[str]:
     """That lines leave generations out, where they do."""
-    most = max((one for one in series), key=lambda one: len(one.generations))
+    most = max((line for line in series), key=lambda line: len(line.generations))
     if len(most.generations) <= len(most.shown):
         return []
     return [
@@ -228,7 +228,7 @@ def _thinning(series: Sequence[Series]) -> list[str]:
     ]
 
 
-def _few(found: Mapping[int, Mapping[int, Interval]]) -> dict[int, dict[int, Interval]]:
+def _few(means_of: Mapping[int, Mapping[int, Interval]]) -> dict[int, dict[int, Interval]]:
     """Of a table of numbers at most `POINTS` lines."""
-    chosen = set(thinned(sorted({g for means in found.values() for g in means}), POINTS))
-    return {index: {g: there for g, there in means.items() if g in chosen} for index, means in found.items()}
+    chosen = set(thinned(sorted({g for means in means_of.values() for g in means}), POINTS))
+    return {index: {g: there for g, there in means.items() if g in chosen} for index, means in means_of.items()}

@@ -25,8 +25,8 @@ ENDED = {
 
 def html(runs: Sequence[Run], series: Sequence[Series], forecasts: Sequence[Forecast | None]) -> str:
     """The whole page; `forecasts` one for each run, None where there is none."""
-    found = diagnoses(runs)
-    contents = Contents(runs, series, found, forecasts)
+    diagnosed = diagnoses(runs)
+    contents = Contents(runs, series, diagnosed, forecasts)
     for fill in SECTIONS:
         fill(contents)
     left_out = ""
@@ -34,12 +34,15 @@ def html(runs: Sequence[Run], series: Sequence[Series], forecasts: Sequence[Fore
         left_out = f'<p class="reading">Left out, because the run {OLD}: {escaped("; ".join(contents.missing))}.</p>'
     names = ", ".join(run.name for run in runs)
     script = asset("page.js")
-    figures = {one.name: {"traces": one.traces, "layout": one.layout, "group": one.group} for one in contents.figures}
+    figures = {
+        figure.name: {"traces": figure.traces, "layout": figure.layout, "group": figure.group}
+        for figure in contents.figures
+    }
     data = {
         "figures": figures,
         "series": [
-            {"policy": one.policy_index, "run": one.run_index, "colour": one.colour, "dash": dash(one.run_index)}
-            for one in series
+            {"policy": line.policy_index, "run": line.run_index, "colour": line.colour, "dash": dash(line.run_index)}
+            for line in series
         ],
         "log": {"perplexity": True, "histograms": False, "headline": True, "mixture": True},
     }
@@ -53,9 +56,9 @@ def html(runs: Sequence[Run], series: Sequence[Series], forecasts: Sequence[Fore
             "generator": f"collapse {escaped(metadata.version('collapse-cli'))}",
             "title": f"{escaped(names)} · collapse report",
             "style": asset("style.css"),
-            "header": _header(runs, [one.verdict for one in found], contents),
+            "header": _header(runs, [diagnosis.verdict for diagnosis in diagnosed], contents),
             "bar": _bar(runs, series),
-            "main": warnings(runs) + "".join(one for *_, one in contents.sections) + left_out,
+            "main": warnings(runs) + "".join(section for *_, section in contents.sections) + left_out,
             "footer": "<footer>Made by <code>collapse report</code> from the run folder alone. Intervals are 95%, t over "
             "seeds; formulas and limits of every measure: docs/metrics.md.</footer>",
             "figures": embedded(data),
@@ -99,10 +102,10 @@ def _header(runs: Sequence[Run], verdicts: Sequence[str], contents: Contents) ->
 
 
 def _facts(run: Run) -> str:
-    said, kind = ENDED.get(run.status, ("not finished", "open"))
+    state, kind = ENDED.get(run.status, ("not finished", "open"))
     if run.status == "success" and not run.finished:
-        said, kind = "rows are missing", "open"
-    items = [f'<li><span class="pill {kind}">{said}</span></li>']
+        state, kind = "rows are missing", "open"
+    items = [f'<li><span class="pill {kind}">{state}</span></li>']
     items += [f"<li>{name}: {escaped(text, 200)}</li>" for name, text in facts(run).items()]
     lines = f'<ul class="facts">{"".join(items)}</ul>'
     if not run.finished:
@@ -120,8 +123,10 @@ def _facts(run: Run) -> str:
 
 
 def _bar(runs: Sequence[Run], series: Sequence[Series]) -> str:
-    policies = {one.policy_index: one.policy for one in series}
-    own = {one.run_index: one.colour for one in series if one.colour != one.policy_index}  # runs with a colour each
+    policies = {line.policy_index: line.policy for line in series}
+    own = {
+        line.run_index: line.colour for line in series if line.colour != line.policy_index
+    }  # runs with a colour each
     signs = {index: swatch(None if own else index, 0) for index in policies}
     chips = [_chip("policy", index, signs[index], name) for index, name in sorted(policies.items())]
     for index, run in enumerate(runs if len(runs) > 1 else ()):
@@ -144,7 +149,7 @@ def _chip(kind: str, key: int, sign: str, name: str) -> str:
 
 def _filled(template: str, parts: dict[str, str]) -> str:
     """The template with its `{{names}}` replaced in one pass: what is put in is not looked at again."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found.group(1)], template)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match.group(1)], template)
 
 
 def _hash(script: str) -> str:

@@ -37,25 +37,25 @@ STEPS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 def warnings(runs: Sequence[Run]) -> str:
     """Guard rails, first of all things; and what could not be read."""
-    found = warned(runs)
+    kinds = warned(runs)
     several = len(runs) > 1
     items = [
         f"<li>{f'{escaped(run.name)}: ' if several else ''}{escaped(text, 300)} "
         f"<span>({escaped(where)}; {count} row{'s' if count > 1 else ''})</span></li>"
-        for run, text, where, count in found
+        for run, text, where, count in kinds
     ]
-    said = "".join(items[:8])
+    shown = "".join(items[:8])
     if len(items) > 8:
-        said += f"<li>and {len(items) - 8} more kinds of warnings, in metrics.jsonl</li>"
+        shown += f"<li>and {len(items) - 8} more kinds of warnings, in metrics.jsonl</li>"
     parts = []
-    if said:
+    if shown:
         parts.append(
             '<aside class="warnings" aria-labelledby="warnings-title"><h2 id="warnings-title">'
-            f"Read with care: {len(items)} guard rail{'s' if len(items) > 1 else ''} gave warnings</h2><ul>{said}</ul></aside>"
+            f"Read with care: {len(items)} guard rail{'s' if len(items) > 1 else ''} gave warnings</h2><ul>{shown}</ul></aside>"
         )
     for run in runs:
         if run.notes:
-            lines = "".join(f"<li>{escaped(one, 300)}</li>" for one in run.notes[:20])
+            lines = "".join(f"<li>{escaped(trouble, 300)}</li>" for trouble in run.notes[:20])
             parts.append(
                 '<aside class="warnings"><h2>Some of the run folder could not be read</h2>'
                 f"<ul>{lines}</ul><span>{escaped(run.name)}; the rest is shown.</span></aside>"
@@ -70,32 +70,32 @@ def glance(contents: Contents) -> None:
     inside = ""
     if contents.texts:
         names, rows = glance_table(contents.texts, contents.found)
-        said = [
-            [heading(one), *(split(cell) for cell in row[1:])] for one, row in zip(contents.texts, rows, strict=True)
+        table = [
+            [heading(line), *(split(cell) for cell in row[1:])] for line, row in zip(contents.texts, rows, strict=True)
         ]
         inside = cells(
             "Each policy at its last generation; means over seeds, with 95% intervals where there are several",
             names,
-            said,
+            table,
             kind="wide glance",
         )
     for learner in contents.learners:
         names, rows = family_glance(contents.of(learner))
-        said = [
-            [heading(one), *(split(cell) for cell in row[1:])]
-            for one, row in zip(contents.of(learner), rows, strict=True)
+        table = [
+            [heading(line), *(split(cell) for cell in row[1:])]
+            for line, row in zip(contents.of(learner), rows, strict=True)
         ]
         caption = f"{escaped(contents.title_of(learner))}: each policy at generation 0 and at its last one, with 95% intervals"
-        inside += cells(caption, [escaped(name) for name in names], said, kind="wide glance")
+        inside += cells(caption, [escaped(name) for name in names], table, kind="wide glance")
     for run, diagnosis in zip(contents.runs, contents.found, strict=True):
         lines = "".join(
-            f"<li>{escaped(one.policy)}: {escaped(call.text, 400)}</li>"
-            for one in diagnosis.policies
-            for call in one.calls.values()
+            f"<li>{escaped(policy.policy)}: {escaped(call.text, 400)}</li>"
+            for policy in diagnosis.policies
+            for call in policy.calls.values()
             if call.evidence or call.called
         )
         whose = f"{escaped(run.name)}: " if len(contents.runs) > 1 else ""
-        notes = "".join(f"<li>{whose}{escaped(one, 400)}</li>" for one in diagnosis.notes)
+        notes = "".join(f"<li>{whose}{escaped(remark, 400)}</li>" for remark in diagnosis.notes)
         if lines:
             of = f" · {escaped(run.name)}" if len(contents.runs) > 1 else ""
             inside += folded(f"How the calls are made: rules, statistics, intervals{of}", f"<ul>{lines}</ul>")
@@ -106,8 +106,8 @@ def glance(contents: Contents) -> None:
 
 
 def causes(contents: Contents) -> None:
-    if said := causes_table(contents.runs):
-        contents.add("causes", "Which error it is", said)
+    if table := causes_table(contents.runs):
+        contents.add("causes", "Which error it is", table)
 
 
 def perplexities(contents: Contents) -> None:
@@ -116,8 +116,8 @@ def perplexities(contents: Contents) -> None:
         contents.add("perplexity", "Perplexity by generation", "")
         return
     tools = '<div class="tools"><button type="button" data-log="perplexity" aria-pressed="true">logarithmic axis</button></div>'
-    said = [*left_out(contents.texts), *floored(contents.runs)]
-    lines = "".join(f"<li>{escaped(one, 400)}</li>" for one in said)
+    remarks = [*left_out(contents.texts), *floored(contents.runs)]
+    lines = "".join(f"<li>{escaped(remark, 400)}</li>" for remark in remarks)
     over = f'<ul class="reading">{lines}</ul>' if lines else ""
     contents.figures.append(figure)
     contents.add("perplexity", "Perplexity by generation", tools + plot(figure, "tall", card=False) + over)
@@ -129,7 +129,7 @@ def samples(contents: Contents) -> None:
     if not figures:
         contents.add("samples", title, contents.curves(instruments("samples")))
         return
-    generations = sorted({g for one in contents.texts for g in one.generations if pooled(one.at(g)) is not None})
+    generations = sorted({g for line in contents.texts for g in line.generations if pooled(line.at(g)) is not None})
     last = max(generations) or 1
     chosen = generations if len(generations) <= 12 else [generations[round(t * (len(generations) - 1))] for t in STEPS]
     key = "".join(
@@ -186,21 +186,21 @@ def grids(contents: Contents) -> None:
 def texts(contents: Contents) -> None:
     """The same prompts, continued by every generation."""
     title = "The same prompts, generation after generation"
-    found: dict[tuple[str, str], dict[int, dict[int, str]]] = {}
+    texts_of: dict[tuple[str, str], dict[int, dict[int, str]]] = {}
     shown_seeds = set()
-    for one in contents.texts:
-        for g in one.generations:
-            row = next((row for row in one.at(g) if row.examples), None)
-            if row is None or row.where.seed != one.seeds[0]:
+    for line in contents.texts:
+        for g in line.generations:
+            row = next((row for row in line.at(g) if row.examples), None)
+            if row is None or row.where.seed != line.seeds[0]:
                 continue
             shown_seeds.add(row.where.seed)
             for example in row.examples[:16]:
-                found.setdefault((example.row, example.prompt), {}).setdefault(g, {})[one.index] = example.text
-    if not found:
+                texts_of.setdefault((example.row, example.prompt), {}).setdefault(g, {})[line.index] = example.text
+    if not texts_of:
         contents.add("texts", title, "")
         return
     columns = [
-        one for one in contents.texts if any(one.index in texts for at in found.values() for texts in at.values())
+        line for line in contents.texts if any(line.index in texts for at in texts_of.values() for texts in at.values())
     ]
     parts = [
         how_to_read(
@@ -211,16 +211,16 @@ def texts(contents: Contents) -> None:
         '<div class="tools"><button type="button" data-all="prompts" aria-pressed="false">all generations</button></div>'
         f'<div id="prompts" class="few columns-{min(len(columns), 8)}">',
     ]
-    for index, ((_, prompt), by_generation) in enumerate(list(found.items())[:16]):
+    for index, ((_, prompt), by_generation) in enumerate(list(texts_of.items())[:16]):
         there = sorted(by_generation)
         few = {there[round(t * (len(there) - 1))] for t in (0.0, 0.12, 0.3, 0.6, 1.0)}
-        rows = [[str(g), *(_sample(by_generation[g].get(one.index)) for one in columns)] for g in there]
+        rows = [[str(g), *(_sample(by_generation[g].get(line.index)) for line in columns)] for g in there]
         inside = cells(
             f"Continuations of prompt {index + 1} by generation and policy",
-            ["gen.", *(heading(one) for one in columns)],
+            ["gen.", *(heading(line) for line in columns)],
             rows,
             kind="texts",
-            series=[None, *(one.index for one in columns)],
+            series=[None, *(line.index for line in columns)],
             row_classes=["" if g in few else "more" for g in there],
         )
         begun = "…" if len(prompt) > PROMPT else ""
@@ -234,15 +234,15 @@ def phrases(contents: Contents) -> None:
     """The most frequent 8-grams, at the beginning and at the end."""
     parts: list[str] = []
     begun: set[int] = set()
-    for one in contents.texts:
-        there = [g for g in one.generations if any(row.phrases for row in one.at(g))]
-        if there and there[0] == 0 and one.run_index in begun:
+    for line in contents.texts:
+        there = [g for g in line.generations if any(row.phrases for row in line.at(g))]
+        if there and there[0] == 0 and line.run_index in begun:
             there = [g for g in there if g > 0][-1:]  # the policies of a run share generation 0
-        begun.add(one.run_index)
+        begun.add(line.run_index)
         for g in dict.fromkeys([there[0], there[-1]]) if there else []:
             rows = [
                 [escaped(text, 300), f"{count:,.0f}", "–" if held is None else f"{held:,.0f}"]
-                for text, count, held in most_frequent(one.at(g))
+                for text, count, held in most_frequent(line.at(g))
             ]
             table = cells(
                 f"The most frequent 8-grams of generation {g}",
@@ -252,11 +252,11 @@ def phrases(contents: Contents) -> None:
                 classes=["", "n", "n"],
             )
             whose = (
-                heading(one)
+                heading(line)
                 if g
-                else escaped(f"{one.run.name}: all policies" if len(contents.runs) > 1 else "All policies")
+                else escaped(f"{line.run.name}: all policies" if len(contents.runs) > 1 else "All policies")
             )
-            hides = f' data-series="{one.index}"' if g else ""
+            hides = f' data-series="{line.index}"' if g else ""
             parts.append(f'<div class="card"{hides}><h3>{whose}</h3>{table}</div>')
     reading = how_to_read(
         "Phrases that many samples share; counts over all seeds. Their growth from the first generation to the last is "
@@ -264,28 +264,30 @@ def phrases(contents: Contents) -> None:
         "Phrases shorter than eight tokens, and those that vary by a word.",
     )
     inside = f'{reading}<div class="grid pairs">{"".join(parts)}</div>' if parts else ""
-    if not parts and any(isinstance(row.fields.get("top_8grams"), list) for one in contents.texts for row in one.rows):
+    if not parts and any(
+        isinstance(row.fields.get("top_8grams"), list) for line in contents.texts for row in line.rows
+    ):
         inside = note("No eight tokens in a row occur twice in the samples of any generation.")
     contents.add("phrases", "The most frequent phrases", inside)
 
 
 def published(contents: Contents) -> None:
-    found = published_table(contents.runs)
-    if not found:
+    entries = published_table(contents.runs)
+    if not entries:
         return
     signs = {"inside": "✓ ", "outside": "✗ "}
     rows = [
         [
-            escaped(one.what if len(contents.runs) == 1 else f"{one.run.name}: {one.what}"),
-            escaped(one.where),
-            escaped(one.published),
-            escaped(one.ours),
-            f'<span class="{_CLASSES.get(one.verdict, "not-run")}">{signs.get(one.verdict, "")}{escaped(one.said)}</span>',
-            escaped(one.source, 400),
+            escaped(entry.what if len(contents.runs) == 1 else f"{entry.run.name}: {entry.what}"),
+            escaped(entry.where),
+            escaped(entry.published),
+            escaped(entry.ours),
+            f'<span class="{_CLASSES.get(entry.verdict, "not-run")}">{signs.get(entry.verdict, "")}{escaped(entry.said)}</span>',
+            escaped(entry.source, 400),
         ]
-        for one in found
+        for entry in entries
     ]
-    theory = any(one.theory for one in found)
+    theory = any(entry.theory for entry in entries)
     names = ["what", "where", "published or theory" if theory else "published", "measured here", "verdict", "source"]
     title = "Measured against published numbers and theory" if theory else "Measured against published"
     rule = f"{title}: inside means within the tolerance of the value, or within 4 standard errors of the mean"
@@ -298,16 +300,16 @@ def forecast(contents: Contents) -> None:
     if not any(contents.forecasts):
         return
     parts = []
-    for run, found in zip(contents.runs, contents.forecasts, strict=True):
-        if found is None:
+    for run, outcome in zip(contents.runs, contents.forecasts, strict=True):
+        if outcome is None:
             continue
         if len(contents.runs) > 1:
             parts.append(f"<h3>{escaped(run.name)}</h3>")
-        parts.append(f"<ul>{''.join(f'<li>{escaped(one, 600)}</li>' for one in found.sentences)}</ul>")
-        head, rows = outlook(found)
+        parts.append(f"<ul>{''.join(f'<li>{escaped(sentence, 600)}</li>' for sentence in outcome.sentences)}</ul>")
+        head, rows = outlook(outcome)
         if rows:
-            said = [[escaped(row[0]), *(split(one) for one in row[1:])] for row in rows]
-            parts.append(cells("What is expected: median and 90% interval", head, said, kind="wide glance"))
+            table = [[escaped(row[0]), *(split(text) for text in row[1:])] for row in rows]
+            parts.append(cells("What is expected: median and 90% interval", head, table, kind="wide glance"))
     figure = fan(contents.texts, contents.forecasts)
     if figure is not None:
         contents.figures.append(figure)
@@ -322,13 +324,13 @@ def making(contents: Contents) -> None:
         several = len(contents.runs) > 1
         if several:
             parts.append(f"<h3>{escaped(run.name)}</h3>")
-        rows = [[escaped(name), f"<code>{escaped(said, 1000)}</code>"] for name, said in provenance(run).items()]
+        rows = [[escaped(name), f"<code>{escaped(value, 1000)}</code>"] for name, value in provenance(run).items()]
         parts.append(cells("Provenance", ["", ""], rows, kind="settings"))
         names, timed = stages(run)
         if timed:
-            said = [[escaped(cell) for cell in row] for row in timed]
+            table = [[escaped(cell) for cell in row] for row in timed]
             parts.append(
-                cells("Time by stage, of what this run computed itself", names, said, classes=["", *["n"] * 6])
+                cells("Time by stage, of what this run computed itself", names, table, classes=["", *["n"] * 6])
             )
         parts.append(_keys(run))
     trees = [leaves(run.config) for run in contents.runs]
@@ -343,10 +345,10 @@ def making(contents: Contents) -> None:
 
 def _keys(run: Run) -> str:
     """Keys of models; those of a block of generations, or of cells, are one."""
-    found: dict[tuple[str, int, str], list[int]] = {}
+    generations_of: dict[tuple[str, int, str], list[int]] = {}
     for row in run.rows:
         if row.model_key:
-            found.setdefault((row.where.name, row.where.seed, row.model_key), []).append(row.where.generation)
+            generations_of.setdefault((row.where.name, row.where.seed, row.model_key), []).append(row.where.generation)
     rows = [
         [
             escaped(policy),
@@ -354,7 +356,7 @@ def _keys(run: Run) -> str:
             f"{min(at)}–{max(at)}" if len(at) > 1 else str(at[0]),
             f"<code>{escaped(key)}</code>",
         ]
-        for (policy, seed, key), at in found.items()
+        for (policy, seed, key), at in generations_of.items()
     ]
     if not rows:
         return ""

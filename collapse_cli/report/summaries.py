@@ -9,9 +9,9 @@ from typing import Any
 from collapse_cli.config import not_as_published
 from collapse_cli.config.families import DRAWN
 from collapse_cli.families import INSTRUMENTS, SHARE, headline, headline_measure
-from collapse_cli.findings.diagnosis import Diagnosis, diagnose_run, factors
+from collapse_cli.findings.diagnosis import Diagnosis, diagnose_run
 from collapse_cli.findings.expectations import judge, theory_at
-from collapse_cli.metrics.numbers import spread, value
+from collapse_cli.metrics.numbers import duration, factors, spread, value
 from collapse_cli.records.fields import finite, table
 from collapse_cli.records.row import Row
 from collapse_cli.report.figures import bounded, perplexities
@@ -46,7 +46,7 @@ def diagnoses(runs: Sequence[Run]) -> list[Diagnosis]:
     return [diagnose_run(run.rows, run.config, lambda policy: one_line(policy, 60)) for run in runs]
 
 
-def glance_table(series: Sequence[Series], found: Sequence[Diagnosis]) -> tuple[list[str], list[list[str]]]:
+def glance_table(series: Sequence[Series], diagnosed: Sequence[Diagnosis]) -> tuple[list[str], list[list[str]]]:
     """A line per policy: where it began, where it is, and what the instruments say at its last generation."""
     names = ["policy", "generations", "first perplexity", "last", "change", "calls"]
     fields = {
@@ -56,12 +56,12 @@ def glance_table(series: Sequence[Series], found: Sequence[Diagnosis]) -> tuple[
         "distinct_2": "distinct 2-grams",
         "rep_4": "repeated 4-grams",
     }
-    shown = {name: said for name, said in fields.items() if any(one.by_seed(name) for one in series)}
+    shown = {name: title for name, title in fields.items() if any(line.by_seed(name) for line in series)}
     rows = []
-    for one in series:
-        means = perplexities(one)
-        policy = next((there for there in found[one.run_index].policies if there.policy == one.policy), None)
-        last, change, calls = one.generations[-1], "–", "–"
+    for line in series:
+        means = perplexities(line)
+        policy = next((there for there in diagnosed[line.run_index].policies if there.policy == line.policy), None)
+        last, change, calls = line.generations[-1], "–", "–"
         if policy is not None:
             last = policy.last
             mean, ends = factors(policy.ratio)
@@ -70,14 +70,14 @@ def glance_table(series: Sequence[Series], found: Sequence[Diagnosis]) -> tuple[
             looked = any(call.evidence for call in policy.calls.values())
             calls = ", ".join(called) or ("none" if looked else "not measured")
         row = [
-            one.label,
+            line.label,
             f"0–{last}" if last else "0",
             spread(means.get(0)),
             spread(means.get(last)),
             change,
             calls,
         ]
-        row += [spread(one.means(name).get(last), share=name in SHARES) for name in shown]
+        row += [spread(line.means(name).get(last), share=name in SHARES) for name in shown]
         rows.append(row)
     return [*names, *shown.values()], rows
 
@@ -86,16 +86,16 @@ def family_glance(series: Sequence[Series]) -> tuple[list[str], list[list[str]]]
     """A line per policy of another family: its headline measure at generation 0 and at the last one, and theory's word."""
     measure = headline(series[0].run.learner, "generational")
     rows, known = [], False
-    for one in series:
-        means = bounded(one, headline_measure(one.run.learner, "generational"))
-        last = max(means, default=one.generations[-1])
+    for line in series:
+        means = bounded(line, headline_measure(line.run.learner, "generational"))
+        last = max(means, default=line.generations[-1])
         first, end = means.get(0), means.get(last)
-        theory = theory_at(one.run.config, measure.name, one.policy, last)
+        theory = theory_at(line.run.config, measure.name, line.policy, last)
         known = known or theory is not None
         change = "–"
         if first is not None and end is not None and last and first.mean > 0 and end.mean > 0:
             change = f"×{value(end.mean / first.mean)}"
-        row = [one.label, f"0–{last:,}" if last else "0", spread(first), spread(end), change]
+        row = [line.label, f"0–{last:,}" if last else "0", spread(first), spread(end), change]
         rows.append([*row, value(theory)])
     names = ["policy", "generations", f"{measure.title}: first", "last", "change", "theory, last"]
     return (names, rows) if known else (names[:-1], [row[:-1] for row in rows])
@@ -103,67 +103,69 @@ def family_glance(series: Sequence[Series]) -> tuple[list[str], list[list[str]]]
 
 def left_out(series: Sequence[Series]) -> list[str]:
     """Which seeds means are over, a line for each policy of which some are not measured as far as the others."""
-    said = []
-    for one in series:
-        if others := [seed for seed in one.seeds if seed not in one.counted]:
-            over, rest = (f"seed{'s' if len(some) > 1 else ''} {_some(some)}" for some in (one.counted, others))
-            said.append(f"{one.label}: means are over {over}; left out, for not measured as far: {rest}")
-    return said
+    remarks = []
+    for line in series:
+        if others := [seed for seed in line.seeds if seed not in line.counted]:
+            over, rest = (f"seed{'s' if len(some) > 1 else ''} {_some(some)}" for some in (line.counted, others))
+            remarks.append(f"{line.label}: means are over {over}; left out, for not measured as far: {rest}")
+    return remarks
 
 
 def warned(runs: Sequence[Run]) -> list[tuple[Run, str, str, int]]:
     """Guard rails of all rows: (run, the worst wording, where, in how many rows); alike but for numbers is one."""
-    found: dict[tuple[int, str], list[tuple[str, Row]]] = {}
+    rows_of: dict[tuple[int, str], list[tuple[str, Row]]] = {}
     for index, run in enumerate(runs):
         for row in run.rows:
             for text in row.warnings:
                 pattern = re.sub(r"\d+(\.\d+)?", "#", text[:500])
-                found.setdefault((index, pattern), []).append((text, row))
-    said = []
-    for (index, _), rows in found.items():
+                rows_of.setdefault((index, pattern), []).append((text, row))
+    kinds = []
+    for (index, _), rows in rows_of.items():
         there: dict[str, set[int]] = {}
         for _, held in rows:
             there.setdefault(held.where.name, set()).add(held.where.generation)
         where = "; ".join(f"{one_line(name)}, {_generations(sorted(steps))}" for name, steps in there.items())
-        said.append((runs[index], max((text for text, _ in rows), key=_first_number), where, len(rows)))
-    return said
+        kinds.append((runs[index], max((text for text, _ in rows), key=_first_number), where, len(rows)))
+    return kinds
 
 
 def most_frequent(rows: Sequence[Row]) -> list[tuple[str, float, float | None]]:
     """8-grams of a generation's seeds together: text, count, in how many samples; the ten most frequent."""
-    found: dict[str, tuple[float, float | None]] = {}
+    phrases: dict[str, tuple[float, float | None]] = {}
     for row in rows:
         for phrase in row.phrases:
             text = phrase.text[:LONGEST]
-            count, held = found.get(text, (0.0, 0.0))
+            count, held = phrases.get(text, (0.0, 0.0))
             both = held + phrase.samples if held is not None and phrase.samples is not None else None
-            found[text] = (count + phrase.count, both)
-    ranked = sorted(found.items(), key=lambda item: -item[1][0])
+            phrases[text] = (count + phrase.count, both)
+    ranked = sorted(phrases.items(), key=lambda item: -item[1][0])
     return [(text, count, held) for text, (count, held) in ranked[:10]]
 
 
 def published_table(runs: Sequence[Run]) -> list[Published]:
     """`config.expect` beside what was measured, as `collapse_cli.findings.expectations` judges it."""
-    found = []
+    entries = []
     for run in runs:
-        for one in judge(run.rows, run.config):
-            theory = one.kind == "theory"
+        for entry in judge(run.rows, run.config):
+            theory = entry.kind == "theory"
             limits = (
-                f"{value(one.value, 4)} {one.limits}{' (theory)' if theory else ''}" if one.value is not None else "–"
+                f"{value(entry.value, 4)} {entry.limits}{' (theory)' if theory else ''}"
+                if entry.value is not None
+                else "–"
             )
-            mine = "–" if one.ours is None else spread(one.ours)
-            if one.ours is not None and one.ours.low is None:
+            mine = "–" if entry.ours is None else spread(entry.ours)
+            if entry.ours is not None and entry.ours.low is None:
                 mine += f", {NO_INTERVAL}"
-            source = "; ".join(said for said in (one.source, one.note) if said)
-            verdict = one.why if one.verdict == "not run" else one.verdict
-            found.append(Published(run, one.what, one.where, limits, mine, verdict, source, theory))
-    return found
+            source = "; ".join(part for part in (entry.source, entry.note) if part)
+            verdict = entry.why if entry.verdict == "not run" else entry.verdict
+            entries.append(Published(run, entry.what, entry.where, limits, mine, verdict, source, theory))
+    return entries
 
 
 def other_experiments(runs: Sequence[Run]) -> list[str]:
     """Which runs are not the experiment whose published values they hold, and in what."""
-    said = [(run, not_as_published(run.config)) for run in runs]
-    return [text if len(runs) == 1 else f"{run.name}: {text}" for run, text in said if text]
+    differences = [(run, not_as_published(run.config)) for run in runs]
+    return [text if len(runs) == 1 else f"{run.name}: {text}" for run, text in differences if text]
 
 
 def stages(run: Run) -> tuple[list[str], list[list[str]]]:
@@ -191,14 +193,16 @@ def stages(run: Run) -> tuple[list[str], list[list[str]]]:
                 kind,
                 str(len(events)),
                 str(cached.get(kind, 0)),
-                duration(seconds),
+                duration(seconds, fine=True),
                 f"{tokens:,.0f}" if timed else "–",
                 f"{speed:,.0f}" if timed else "–",
                 f"{memory:,.0f} MB" if memory else "–",
             ]
         )
     if rows:
-        rows.append(["all", *(str(sum(int(row[i]) for row in rows)) for i in (1, 2)), duration(total), "", "", ""])
+        rows.append(
+            ["all", *(str(sum(int(row[i]) for row in rows)) for i in (1, 2)), duration(total, fine=True), "", "", ""]
+        )
     names = ["stage", "computed", "found in the store", "time", "tokens", "tokens/s", "peak memory"]
     if not run.text and all(row[4] in ("", "–") for row in rows):
         names, rows = names[:4] + names[6:], [row[:4] + row[6:] for row in rows]
@@ -221,15 +225,15 @@ def provenance(run: Run) -> dict[str, str]:
         *(map(str, hardware["gpus"]) if isinstance(hardware.get("gpus"), list) else []),
     ]
     protocols = {
-        ", ".join(f"{name} {said}" for name, said in row.protocol.items())
+        ", ".join(f"{name} {setting}" for name, setting in row.protocol.items())
         for row in run.rows
         if isinstance(row.fields.get("protocol"), dict)
     }
-    said = {
+    facts = {
         "command": " ".join(map(str, command)) if isinstance(command, list) else "not recorded",
         "begun, last written": f"{record.get('created', '?')}, {record.get('updated', '?')}",
         "code": f"{git.get('commit', '?')}{changed}" if git else "an installed package, no checkout",
-        "versions": ", ".join(f"{name} {said}" for name, said in table(record.get("versions")).items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in table(record.get("versions")).items()),
         "hardware": ", ".join(machine) if hardware else "not recorded",
         "perplexity protocol": "; ".join(sorted(protocols)) or "not recorded",
         "SHA-256 of the text": str(data.get("sha256") or "not recorded"),
@@ -237,13 +241,13 @@ def provenance(run: Run) -> dict[str, str]:
         "SHA-256 of the tokenizer": str(model.get("tokenizer_sha256") or "trained in the run"),
     }
     if run.family.begins_with_a_model:
-        return said
+        return facts
     drawn = str(data.get("source")) in DRAWN
-    said["SHA-256 of the data"] = str(data.get("sha256") or ("drawn anew for each seed" if drawn else "not recorded"))
-    language = {name for name in said if name.startswith("SHA-256 of the") and name != "SHA-256 of the data"}
+    facts["SHA-256 of the data"] = str(data.get("sha256") or ("drawn anew for each seed" if drawn else "not recorded"))
+    language = {name for name in facts if name.startswith("SHA-256 of the") and name != "SHA-256 of the data"}
     return {
         name: text
-        for name, text in said.items()
+        for name, text in facts.items()
         if name not in language and (run.text or name != "perplexity protocol")
     }
 
@@ -253,33 +257,28 @@ def facts(run: Run) -> dict[str, str]:
     model, data = table(run.config.get("model")), table(run.config.get("data"))
     scratch = table(model.get("config")).get("model_type")
     seeds = sorted({row.where.seed for row in run.rows})
-    said = _some(seeds)
+    seeds_said = _some(seeds)
     known = str(model.get("source") or (f"{scratch} from scratch" if scratch else "unknown"))
     return {
         "model": known if run.family.begins_with_a_model else run.learner,
         "data": str(data.get("source") or "unknown"),
-        "seeds": f"{said}; intervals are 95% over seeds" if len(seeds) > 1 else f"{said or 'none'} ({NO_INTERVAL})",
+        "seeds": f"{seeds_said}; intervals are 95% over seeds"
+        if len(seeds) > 1
+        else f"{seeds_said or 'none'} ({NO_INTERVAL})",
         "cells × seeds"
         if run.mixture
         else "models": f"{len(run.rows):,} of {max(run.planned, len(run.rows)):,} measured",
     }
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 119.5:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def floors(runs: Sequence[Run]) -> dict[int, float]:
     """By run, the entropy rate of its data where that is known, in nats per token."""
-    found = {}
+    rates_of = {}
     for index, run in enumerate(runs):
         rates = [rate for row in run.rows if (rate := row.measure("entropy_rate")) is not None]
         if rates:
-            found[index] = rates[0]
-    return found
+            rates_of[index] = rates[0]
+    return rates_of
 
 
 def floored(runs: Sequence[Run]) -> list[str]:
@@ -303,10 +302,10 @@ def _first_number(text: str) -> float:
 
 def _generations(numbers: Sequence[int]) -> str:
     parts: list[list[int]] = []
-    for one in numbers:
-        if parts and parts[-1][-1] == one - 1:
-            parts[-1].append(one)
+    for number in numbers:
+        if parts and parts[-1][-1] == number - 1:
+            parts[-1].append(number)
         else:
-            parts.append([one])
-    said = ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}–{part[-1]}" for part in parts)
-    return f"generation{'s' if len(numbers) > 1 else ''} {said}"
+            parts.append([number])
+    spans = ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}–{part[-1]}" for part in parts)
+    return f"generation{'s' if len(numbers) > 1 else ''} {spans}"

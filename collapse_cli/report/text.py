@@ -97,8 +97,8 @@ def marked(text: object, longest: int = LONGEST) -> tuple[str, float]:
     return "".join(parts), len(inside) / len(words) if words else 0.0
 
 
-def _picture(found: re.Match[str]) -> str:
-    code = ord(found.group())
+def _picture(match: re.Match[str]) -> str:
+    code = ord(match.group())
     if 0xD800 <= code <= 0xDFFF:
         return "\ufffd"
     return PICTURES.get(code) or f"⟨U+{code:04X}⟩"

@@ -7,30 +7,30 @@ from rich.console import Console
 from collapse_cli.families import Headline
 from collapse_cli.findings.compare import Comparison, measures, perplexities
 from collapse_cli.findings.compare.perplexities import INSTRUMENTS, PolicyPerplexity
-from collapse_cli.findings.diagnosis import PolicyDiagnosis, factors
+from collapse_cli.findings.diagnosis import PolicyDiagnosis
 from collapse_cli.metrics import numbers
-from collapse_cli.metrics.numbers import spread, value
+from collapse_cli.metrics.numbers import factors, spread, value
 from collapse_cli.terminal.text import Table, line, safe, short
 
 LONGEST_VALUE = 200  # characters of an option's value in a table
 MOST_PAIRS = 60
 
 
-def print_comparison(console: Console, found: Comparison[Any, Any]) -> None:
+def print_comparison(console: Console, comparison: Comparison[Any, Any]) -> None:
     """Runs compared: what is not comparable, the tables, each run's verdict, and what limits the numbers."""
-    for warning in found.warnings or ():
+    for warning in comparison.warnings or ():
         line(console, warning, mark="[yellow]warning:[/] ")
-    for table in of_text(found) if found.measure is None else of_families(found, found.measure):
+    for table in of_text(comparison) if comparison.measure is None else of_families(comparison, comparison.measure):
         console.print(table)
-    for run, verdict in found.verdicts.items():
+    for run, verdict in comparison.verdicts.items():
         line(console, f"{run}: {verdict}", "bold")
-    for note in found.notes:
+    for note in comparison.notes:
         line(console, f"note: {note}")
 
 
-def of_text(found: Comparison[perplexities.PolicyPerplexity, perplexities.PerplexityRatio]) -> list[Table]:
+def of_text(comparison: Comparison[perplexities.PolicyPerplexity, perplexities.PerplexityRatio]) -> list[Table]:
     """A comparison for the terminal: perplexities and calls, instruments, paired differences, differing options."""
-    several = len(found.runs) > 1
+    several = len(comparison.runs) > 1
 
     def table(title: str, *columns: str) -> Table:
         made = Table(title, keys=2 if columns[:2] in (("run", "policy"), ("first", "second")) else 1)
@@ -42,21 +42,21 @@ def of_text(found: Comparison[perplexities.PolicyPerplexity, perplexities.Perple
     def who(run: str, policy: str) -> list[str]:
         return [short(run), short(policy)] if several else [short(policy)]
 
-    step = found.generation
+    step = comparison.generation
     heads = ["run", "policy"] if several else ["policy"]
     first = table(f"perplexity on real test text, generation {step}", *heads, "gen 0", f"gen {step}", "change", "calls")
-    measured = [name for name in INSTRUMENTS if any(name in entry.instruments for entry in found.entries)]
+    measured = [name for name in INSTRUMENTS if any(name in entry.instruments for entry in comparison.entries)]
     second = table(
         f"samples and tail deciles, generation 0 → {step}", *heads, *(INSTRUMENTS[name][0] for name in measured)
     )
-    for entry in found.entries:
+    for entry in comparison.entries:
         mean, ends = factors(entry.ratio)
         change = f"{mean}\n[dim]{ends}[/]" if ends else mean
         both = (numbers.with_interval(entry.start), numbers.with_interval(entry.now))
         first.add_row(*who(entry.run, entry.policy), *both, change, _said(entry.diagnosis))
         second.add_row(*who(entry.run, entry.policy), *(_instrument(entry, name) for name in measured))
     made = [first, second] if measured else [first]
-    if found.pairs:
+    if comparison.pairs:
         third = table(
             "perplexity of the first over the second, paired over seeds",
             "first",
@@ -65,53 +65,55 @@ def of_text(found: Comparison[perplexities.PolicyPerplexity, perplexities.Perple
             "95% interval",
             "seeds",
         )
-        for pair in found.pairs:
+        for pair in comparison.pairs:
             ends = "one seed: none"
             if pair.ratio.low is not None and pair.ratio.high is not None:
                 ends = f"{pair.ratio.low:#.3g} to {pair.ratio.high:#.3g}{'' if pair.told_apart else ' [dim]not told apart[/]'}"
             sides = [" ".join(who(*side)) for side in (pair.first, pair.second)]
             third.add_row(*sides, f"{pair.ratio.mean:#.3g}", ends, ", ".join(map(str, pair.seeds)))
         made.append(third)
-    if found.differences:
-        last = table("options in which they differ", "option", *map(short, found.runs))
+    if comparison.differences:
+        last = table("options in which they differ", "option", *map(short, comparison.runs))
         last.columns[0].justify = "left"
-        for key, values in found.differences.items():
+        for key, values in comparison.differences.items():
             last.add_row(short(key), *("" if value is None else safe(value, LONGEST_VALUE) for value in values))
         made.append(last)
     return made
 
 
 def of_families(
-    found: Comparison[measures.MeasuredPolicy, measures.MeasureDifference], measure: Headline
+    comparison: Comparison[measures.MeasuredPolicy, measures.MeasureDifference], measure: Headline
 ) -> list[Table]:
     """A comparison for the terminal: the measure by run and policy, and paired differences."""
-    where = f", generation {found.generation:,}" if found.generation else ""
+    where = f", generation {comparison.generation:,}" if comparison.generation else ""
     first = Table(f"{measure.title}{where}", keys=2)
     second = Table("first minus second, paired over seeds", keys=2)
-    starts, theories = (any(getattr(one, name) is not None for one in found.entries) for name in ("first", "theory"))
+    starts, theories = (
+        any(getattr(entry, name) is not None for entry in comparison.entries) for name in ("first", "theory")
+    )
     for column in ("run", "policy", *(("gen. 0",) if starts else ()), "now", *(("theory",) if theories else ())):
         first.add_column(column, justify="left" if column in ("run", "policy") else "right")
-    for entry in found.entries:
+    for entry in comparison.entries:
         start = [spread(entry.first) if entry.first else ""] if starts else []
         theory = ["" if entry.theory is None else value(entry.theory)] if theories else []
         first.add_row(short(entry.run), short(entry.policy), *start, spread(entry.now), *theory)
     for column in ("first", "second", "difference", "seeds"):
         second.add_column(column, justify="right" if column in ("difference", "seeds") else "left")
-    for pair in found.pairs[:MOST_PAIRS]:
+    for pair in comparison.pairs[:MOST_PAIRS]:
         sides = [short(" ".join(side)) for side in (pair.first, pair.second)]
         second.add_row(*sides, spread(pair.difference), str(len(pair.seeds)))
-    if len(found.pairs) > MOST_PAIRS:
-        second.caption = f"the first {MOST_PAIRS} of {len(found.pairs)} pairs; all are in --json"
-    return [first, second] if found.pairs else [first]
+    if len(comparison.pairs) > MOST_PAIRS:
+        second.caption = f"the first {MOST_PAIRS} of {len(comparison.pairs)} pairs; all are in --json"
+    return [first, second] if comparison.pairs else [first]
 
 
-def _said(one: PolicyDiagnosis) -> str:
+def _said(diagnosis: PolicyDiagnosis) -> str:
     """Calls in short, a line each: `early 1`, `late 7`; `none`; `not measured`."""
-    called = [call for call in one.calls.values() if call.generation is not None]
+    called = [call for call in diagnosis.calls.values() if call.generation is not None]
     if called:
         called.sort(key=lambda call: call.generation or 0)
         return "\n".join(f"{call.kind} {call.generation}" for call in called)
-    return "none" if any(call.evidence for call in one.calls.values()) else "not measured"
+    return "none" if any(call.evidence for call in diagnosis.calls.values()) else "not measured"
 
 
 def _instrument(entry: PolicyPerplexity, name: str) -> str:

@@ -15,8 +15,8 @@ from collapse_cli.terminal.text import Table, facts_table, line, short
 def print_evaluation(console: Console, evaluated: Sequence[Evaluated], run: str) -> None:
     """Every generation of a run as logged and as evaluated again, and by which protocols."""
     console.print(evaluation_table(evaluated, run))
-    for said in protocols([model.again for model in evaluated if model.again is not None]):
-        line(console, said, "dim")
+    for protocol_line in protocols([model.again for model in evaluated if model.again is not None]):
+        line(console, protocol_line, "dim")
 
 
 def print_model(console: Console, measured: Mapping[str, Any]) -> None:

@@ -12,12 +12,12 @@ from collapse_cli.terminal.text import Table, short
 UNREADABLE = 1e12  # a perplexity beyond this says no more than that it is beyond
 
 
-def print_forecast(console: Console, found: Record) -> None:
+def print_forecast(console: Console, record: Record) -> None:
     """The tables, then what they come to in sentences; a command stays on one line, to be pasted."""
-    for table in tables(found):
+    for table in tables(record):
         console.print(table)
-    commands = {option.get("command") for option in found["share"].get("next", [])}
-    for sentence in sentences(found):
+    commands = {option.get("command") for option in record["share"].get("next", [])}
+    for sentence in sentences(record):
         console.print(sentence, highlight=False, markup=False, emoji=False, soft_wrap=sentence in commands)
 
 
@@ -27,9 +27,9 @@ def tables(record: Record) -> list[Table]:
     Args:
         record: what `forecast` returned. Policies without enough data appear in `sentences` only.
     """
-    known = [one for one in record["policies"] if one["status"] == "ok"]
-    found = [_expected(known), _times(known), _laws(known)] if known else []
-    return [*found, _ratios(record["share"])] if "ratios" in record["share"] else found
+    known = [policy for policy in record["policies"] if policy["status"] == "ok"]
+    tables_made = [_expected(known), _times(known), _laws(known)] if known else []
+    return [*tables_made, _ratios(record["share"])] if "ratios" in record["share"] else tables_made
 
 
 def _perplexity(value: float | None) -> str:
@@ -45,28 +45,28 @@ def _expected(known: list[Record]) -> Table:
     table.add_column("last measured (its generation)", justify="right")
     for entry in known[0]["expected"]:
         table.add_column(f"generation {entry['generation']}", justify="right")
-    if len({tuple(one["farthest_seeds"]) for one in known}) > 1:  # so their generations 0 are not the same
+    if len({tuple(policy["farthest_seeds"]) for policy in known}) > 1:  # so their generations 0 are not the same
         table.caption = f"means over the seeds with the most generations: {'; '.join(map(_seeds, known))}"
-    for one in known:
-        last = one["measured"][-1]
+    for policy in known:
+        last = policy["measured"][-1]
         cells = [
-            _perplexity(one["measured"][0]["perplexity"]),
+            _perplexity(policy["measured"][0]["perplexity"]),
             f"{_perplexity(last['perplexity'])} ({last['generation']})",
         ]
-        for entry in one["expected"]:
+        for entry in policy["expected"]:
             if entry["measured"]:
                 cells.append(f"{_perplexity(entry['perplexity'])} [dim]measured[/]")
             else:
-                said, ends = to_come(entry, one["ceiling"], _perplexity)
-                cells.append(f"{said} [dim]{ends}[/]" if ends else said)
-        table.add_row(short(one["policy"]), *cells)
+                middle, ends = to_come(entry, policy["ceiling"], _perplexity)
+                cells.append(f"{middle} [dim]{ends}[/]" if ends else middle)
+        table.add_row(short(policy["policy"]), *cells)
     return table
 
 
-def _seeds(one: Record) -> str:
-    seeds = one["farthest_seeds"]
+def _seeds(policy: Record) -> str:
+    seeds = policy["farthest_seeds"]
     named = ", ".join(map(str, seeds))
-    return f"{short(one['policy'])} over {len(seeds)} (seed{'s' if len(seeds) > 1 else ''} {named})"
+    return f"{short(policy['policy'])} over {len(seeds)} (seed{'s' if len(seeds) > 1 else ''} {named})"
 
 
 def _times(known: list[Record]) -> Table:
@@ -74,8 +74,8 @@ def _times(known: list[Record]) -> Table:
     table.add_column("policy")
     for time in known[0]["times"]:
         table.add_column(f"{time['factor']:g}×", justify="right")
-    for one in known:
-        table.add_row(short(one["policy"]), *(when(time, one["generations"][-1]) for time in one["times"]))
+    for policy in known:
+        table.add_row(short(policy["policy"]), *(when(time, policy["generations"][-1]) for time in policy["times"]))
     return table
 
 
@@ -83,23 +83,23 @@ def _laws(known: list[Record]) -> Table:
     table = Table("growth laws of the log-perplexity, best by AICc first", keys=2)
     for column in ("policy", "law", "AICc", "weight", "in forecast", "parameters (90% interval)"):
         table.add_column(column, justify="right" if column in ("AICc", "weight", "in forecast") else "left")
-    for one in known:
-        least = min(law["aicc"] for law in one["laws"] if law["aicc"] is not None)
-        for law in sorted(one["laws"], key=lambda law: -law["weight"]):
-            best = law["law"] == one["best"]
+    for policy in known:
+        least = min(law["aicc"] for law in policy["laws"] if law["aicc"] is not None)
+        for law in sorted(policy["laws"], key=lambda law: -law["weight"]):
+            best = law["law"] == policy["best"]
             aicc = "[dim]too few steps[/]" if law["aicc"] is None else f"+{law['aicc'] - least:.1f}"
-            said = ", ".join(_parameter(*item) for item in one["parameters"].items()) if best else ""
+            parameters = ", ".join(_parameter(*item) for item in policy["parameters"].items()) if best else ""
             weight, mixed = f"{law['weight']:.2f}", f"{law['forecast_weight']:.2f}"
-            table.add_row(short(one["policy"]) if best else "", law["law"], aicc, weight, mixed, said)
+            table.add_row(short(policy["policy"]) if best else "", law["law"], aicc, weight, mixed, parameters)
     return table
 
 
-def _parameter(name: str, found: Record) -> str:
-    if found["low90"] is None:
-        return f"{name} = {found['value']:.3g}"
-    if found["low90"] == found["high90"]:
-        return f"{name} = {found['value']:.3g} ({SAME})" if name == "a" else f"{name} = {found['value']:.3g}"
-    return f"{name} = {found['value']:.3g} ({found['low90']:.3g} – {found['high90']:.3g})"
+def _parameter(name: str, record: Record) -> str:
+    if record["low90"] is None:
+        return f"{name} = {record['value']:.3g}"
+    if record["low90"] == record["high90"]:
+        return f"{name} = {record['value']:.3g} ({SAME})" if name == "a" else f"{name} = {record['value']:.3g}"
+    return f"{name} = {record['value']:.3g} ({record['low90']:.3g} – {record['high90']:.3g})"
 
 
 def _ratios(share: Record) -> Table:
@@ -108,17 +108,17 @@ def _ratios(share: Record) -> Table:
     table.add_column("ratio", justify="right")
     table.add_column("90% interval", justify="right")
     table.add_column(f"within {share['factor']:g}×", justify="right")
-    for one in share["ratios"]:
-        sure = [end <= share["factor"] for end in (one["low90"], one["high90"])]
+    for entry in share["ratios"]:
+        sure = [end <= share["factor"] for end in (entry["low90"], entry["high90"])]
         within = "yes" if all(sure) else "perhaps" if any(sure) else "no"
-        ceiling = one["ceiling"]
-        ratio = _ratio(one["ratio"], None if one["measured"] else ceiling) + (
-            "" if one["measured"] else " [dim]expected[/]"
+        ceiling = entry["ceiling"]
+        ratio = _ratio(entry["ratio"], None if entry["measured"] else ceiling) + (
+            "" if entry["measured"] else " [dim]expected[/]"
         )
-        ends = f"{_ratio(one['low90'], ceiling)} – {_ratio(one['high90'], ceiling)}"
-        if limit(ceiling) <= one["low90"]:
-            ends = f"{_ratio(one['low90'], ceiling)} (guessing evenly)"
-        table.add_row(short(one["policy"]), ratio, ends, within)
+        ends = f"{_ratio(entry['low90'], ceiling)} – {_ratio(entry['high90'], ceiling)}"
+        if limit(ceiling) <= entry["low90"]:
+            ends = f"{_ratio(entry['low90'], ceiling)} (guessing evenly)"
+        table.add_row(short(entry["policy"]), ratio, ends, within)
     return table
 
 

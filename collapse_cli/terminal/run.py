@@ -33,8 +33,8 @@ def print_rows(console: Console, rows: Sequence[Row], tree: Tree) -> None:
             console.print(generations_table(rows, tree))
         if family.perplexity:
             console.print(perplexity_table(rows, family.perplexity))
-    for said in protocols(rows):
-        line(console, said, "dim")
+    for protocol_line in protocols(rows):
+        line(console, protocol_line, "dim")
     for warning in row_warnings(rows):
         line(console, warning, mark="[yellow]warning:[/] ")
 
@@ -64,10 +64,10 @@ def print_variants(console: Console, results: Mapping[str, Any]) -> None:
     console.print(f"in the terminal: collapse compare {safe(names)}", highlight=False, soft_wrap=True)
 
 
-def _sources_table(found: Mapping[str, Any]) -> Table:
-    seeds = ", ".join(map(str, found["seeds"]))
-    over = f"seeds {seeds}; 95% intervals" if len(found["seeds"]) > 1 else f"seed {seeds}: no intervals"
-    title = f"KL from the truth at generation {found['generation']}, nats/token ({over})"
+def _sources_table(shared: Mapping[str, Any]) -> Table:
+    seeds = ", ".join(map(str, shared["seeds"]))
+    over = f"seeds {seeds}; 95% intervals" if len(shared["seeds"]) > 1 else f"seed {seeds}: no intervals"
+    title = f"KL from the truth at generation {shared['generation']}, nats/token ({over})"
     table = Table(title)
     table.add_column("variant")
     for name in ("error", "of that, after generation 0", "above the baseline", "share of the causes"):
@@ -79,11 +79,11 @@ def _sources_table(found: Mapping[str, Any]) -> Table:
         mean, low, high = (None if each is None else form.format(each) for each in _ends(interval))
         return f"{mean}" if low is None else f"{mean}\n[dim]{low} to {high}[/]"
 
-    for name, cause in found["variants"].items():
+    for name, cause in shared["variants"].items():
         row = (said(cause["error"]), said(cause["growth"]), said(cause["excess"]), said(cause["share"], "{:.0%}"))
         table.add_row(short(name), *row)
-    if found["interaction"]:
-        table.add_row("all, beyond the sum", "", "", said(found["interaction"], "{:+.3f}"), "")
+    if shared["interaction"]:
+        table.add_row("all, beyond the sum", "", "", said(shared["interaction"], "{:+.3f}"), "")
     return table
 
 
@@ -103,17 +103,17 @@ def row_warnings(rows: Sequence[Row]) -> list[str]:
 def protocols(rows: Sequence[Row]) -> list[str]:
     """The protocols behind rows of `metrics.jsonl`, each in a line."""
     behind = ((row.protocol, row.measure("predicted_tokens")) for row in rows if "protocol" in row.fields)
-    return list(dict.fromkeys(protocol(said, int(tokens or 0)) for said, tokens in behind))
+    return list(dict.fromkeys(protocol(how, int(tokens or 0)) for how, tokens in behind))
 
 
-def protocol(said: Mapping[str, Any], predicted: int) -> str:
+def protocol(given: Mapping[str, Any], predicted: int) -> str:
     """What a perplexity means: protocol, context, stride, tokens, BOS policy; and what an unseen token counts as."""
-    lines = "a BOS token before every line" if said.get("line_bos") else "no BOS tokens"
-    if said.get("protocol") != "sliding":
-        how = f"blocks of {said.get('context', '?')} tokens, the first of each not predicted"
+    lines = "a BOS token before every line" if given.get("line_bos") else "no BOS tokens"
+    if given.get("protocol") != "sliding":
+        how = f"blocks of {given.get('context', '?')} tokens, the first of each not predicted"
     else:
-        how = f"a sliding window of {said.get('context', '?')} tokens moved by {said.get('stride', '?')}"
-    dtype = said.get("dtype", "float32")
+        how = f"a sliding window of {given.get('context', '?')} tokens moved by {given.get('stride', '?')}"
+    dtype = given.get("dtype", "float32")
     arithmetic = "" if dtype in ("float32", "float64") else f"; in {short(dtype)}"
-    floor = f"; {floored(said['floor'])}" if "floor" in said else ""
+    floor = f"; {floored(given['floor'])}" if "floor" in given else ""
     return f"token-weighted over {predicted:,} predicted tokens; {how}; {lines}{arithmetic}{floor}"

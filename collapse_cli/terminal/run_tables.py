@@ -46,14 +46,14 @@ def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
         table.add_column(short(name), justify="right")
         if name in proved and beside:
             table.add_column("theory", justify="right", style="dim")
-    found: dict[tuple[str, int], list[Row]] = {}
+    measured: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
         if row.measure(measure.name) is not None:
-            found.setdefault((row.where.policy, row.where.generation), []).append(row)
-    for generation in some(sorted({generation for _, generation in found})):
+            measured.setdefault((row.where.policy, row.where.generation), []).append(row)
+    for generation in some(sorted({generation for _, generation in measured})):
         cells = []
         for name in policies:
-            own = found.get((name, generation), [])
+            own = measured.get((name, generation), [])
             mean_over = (
                 expectations.mean_of(own, measure.name) if len(own) == len(seeds) else None
             )  # of some seeds: none
@@ -102,15 +102,15 @@ def grid_table(rows: Sequence[Row], tree: Tree) -> Table:
 def laws_table(rows: Sequence[Row], tree: Tree) -> Table | None:
     """The scaling law of each share: where its error is heading, and where more data stops helping. None without one."""
     cells = points(rows, headline_of(tree).name, tree)
-    found = laws_of(cells, tree)
-    if not found:
+    fitted = laws_of(cells, tree)
+    if not fitted:
         return None
-    axes = [axis for axis in ("share", *AXES) if len({law.where.get(axis) for law in found}) > 1]
+    axes = [axis for axis in ("share", *AXES) if len({law.where.get(axis) for law in fitted}) > 1]
     table = Table("scaling laws: does more data help?")
     table.caption = f"{description.RULE}."
     for name in (", ".join(WORDS.get(axis, axis) for axis in axes), *description.HEADS):
         table.add_column(name, justify="right")
-    for law in sorted(found, key=lambda one: tuple(one.where.get(axis, 0.0) for axis in axes))[:MOST_CELLS]:
+    for law in sorted(fitted, key=lambda law: tuple(law.where.get(axis, 0.0) for axis in axes))[:MOST_CELLS]:
         table.add_row(", ".join(_number(law.where.get(axis)) for axis in axes), *description.cells_of(law))
     return table
 
@@ -125,20 +125,20 @@ def expectations_table(rows: Sequence[Row], tree: Tree) -> Table | None:
         right = name in ("value", "ours", "from")
         table.add_column(name, justify="right" if right else "left")
     sources: list[str] = []
-    for one in judged:
-        said = f"{one.source}: {one.note}" if one.note else one.source
-        if said not in sources:
-            sources.append(said)
-        limits = "" if one.value is None else f"{value(one.value)} [dim]{one.limits}[/]"
-        ours = "" if one.ours is None else spread(one.ours)
-        sign = SIGNS[one.verdict] + (f"\n[dim]{safe(one.why)}[/]" if one.why else "")
-        where = safe(one.where)
-        table.add_row(short(one.what.replace("_", " ")), where, limits, ours, sign, f"({sources.index(said) + 1})")
-    counts = {name: sum(one.verdict == name for one in judged) for name in SIGNS}
+    for entry in judged:
+        source = f"{entry.source}: {entry.note}" if entry.note else entry.source
+        if source not in sources:
+            sources.append(source)
+        limits = "" if entry.value is None else f"{value(entry.value)} [dim]{entry.limits}[/]"
+        ours = "" if entry.ours is None else spread(entry.ours)
+        sign = SIGNS[entry.verdict] + (f"\n[dim]{safe(entry.why)}[/]" if entry.why else "")
+        where = safe(entry.where)
+        table.add_row(short(entry.what.replace("_", " ")), where, limits, ours, sign, f"({sources.index(source) + 1})")
+    counts = {name: sum(entry.verdict == name for entry in judged) for name in SIGNS}
     head = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     other = not_as_published(tree)
     table.caption = "\n".join(
-        [head, *([other] if other else []), *(f"({index}) {safe(said)}" for index, said in enumerate(sources, 1))]
+        [head, *([other] if other else []), *(f"({index}) {safe(source)}" for index, source in enumerate(sources, 1))]
     )
     return table
 
@@ -153,22 +153,22 @@ def perplexity_table(rows: Sequence[Row], title: str) -> Table:
 
     policies = list(dict.fromkeys(row.where.policy for row in rows))
     seeds = sorted({row.where.seed for row in rows})
-    said = f"seed {seeds[0]}; one seed: no interval"
+    over = f"seed {seeds[0]}; one seed: no interval"
     if len(seeds) > 1:
-        said = f"seeds {', '.join(map(str, seeds))}: geometric means"
-    table = Table(f"{title} ({said})")
+        over = f"seeds {', '.join(map(str, seeds))}: geometric means"
+    table = Table(f"{title} ({over})")
     table.add_column("gen.", justify="right")
     for policy in policies:
         table.add_column(short(policy), justify="right")
-    found: dict[tuple[str, int], dict[int, float]] = {}
+    measured: dict[tuple[str, int], dict[int, float]] = {}
     doubtful: set[tuple[str, int]] = set()
     for row in rows:
         where = row.where
         if (perplexity := row.perplexity) is not None:
-            found.setdefault((where.policy, where.generation), {})[where.seed] = perplexity
+            measured.setdefault((where.policy, where.generation), {})[where.seed] = perplexity
         if row.warnings:
             doubtful.add((where.policy, where.generation))
-    whole = {where: values for where, values in found.items() if len(values) == len(seeds)}
+    whole = {where: values for where, values in measured.items() if len(values) == len(seeds)}
     for generation in sorted({row.where.generation for row in rows}):
         cells = []
         for policy in policies:

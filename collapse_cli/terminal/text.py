@@ -31,8 +31,8 @@ def plain(text: object, most: int = LONGEST) -> str:
     Line breaks and tabs become a space. Characters that would command the terminal or hide become `\x1b`, `\u202e`.
     Of more than `most` characters the middle is left out, and how many.
     """
-    said = HIDDEN.sub(_shown, BREAKS.sub(" ", _cut(str(text), most))).strip()
-    return said if len(said) <= 2 * most else _cut(said, most)
+    shown = HIDDEN.sub(_shown, BREAKS.sub(" ", _cut(str(text), most))).strip()
+    return shown if len(shown) <= 2 * most else _cut(shown, most)
 
 
 def safe(text: object, most: int = LONGEST) -> str:
@@ -144,13 +144,13 @@ class Table(RichTable):
         head += [column.footer] if self.show_footer else []
         measured = [console.measure(cell, options=options) for cell in column.cells]
         heads = [console.measure(cell, options=options) for cell in head]
-        natural = max((one.maximum for one in (*measured, *heads)), default=1)
+        natural = max((width.maximum for width in (*measured, *heads)), default=1)
         numbers = column.justify == "right"
-        narrow = numbers and not wrapped and max((one.maximum for one in measured), default=0) <= LONGEST_NUMBER
-        least = max((one.maximum if narrow else one.minimum for one in measured), default=1)
+        narrow = numbers and not wrapped and max((width.maximum for width in measured), default=0) <= LONGEST_NUMBER
+        least = max((width.maximum if narrow else width.minimum for width in measured), default=1)
         if numbers and not narrow and not wrapped:
             least = max(least, min(natural, FOLDED))
-        least = max(least, *(one.minimum for one in heads)) if heads else least
+        least = max(least, *(head.minimum for head in heads)) if heads else least
         if column.overflow == "fold" and not numbers:
             least = min(least, FOLDED)
         return max(1, min(least, natural)), max(1, natural)
@@ -163,8 +163,8 @@ class Table(RichTable):
         for number in range(len(self.rows)):
             for header, cells in columns:
                 if cells[number] not in ("", None):
-                    said = ", ".join(str(cells[number]).splitlines())
-                    yield f"{header}: {said}" if header else said
+                    text = ", ".join(str(cells[number]).splitlines())
+                    yield f"{header}: {text}" if header else text
             yield ""
         if self.caption:
             yield f"[dim]{self.caption}[/]"
@@ -187,8 +187,8 @@ def _groups(least: Sequence[int], keys: int, width: int) -> list[list[int]] | No
         return None
     groups = [list(first)]
     for index in rest:
-        if _total([least[one] for one in (*groups[-1], index)]) > width:
-            if _total([least[one] for one in (*first, index)]) > width:
+        if _total([least[column] for column in (*groups[-1], index)]) > width:
+            if _total([least[column] for column in (*first, index)]) > width:
                 return None
             groups.append([*first, index])
         else:
@@ -198,13 +198,13 @@ def _groups(least: Sequence[int], keys: int, width: int) -> list[list[int]] | No
 
 def _widths(sizes: Sequence[tuple[int, int]], width: int) -> list[int]:
     """Columns as wide as their content, the widest made narrower, never below the least, until all fit."""
-    found = [natural for _, natural in sizes]
-    while _total(found) > width:
-        able = [index for index, (least, _) in enumerate(sizes) if found[index] > least]
+    widths = [natural for _, natural in sizes]
+    while _total(widths) > width:
+        able = [index for index, (least, _) in enumerate(sizes) if widths[index] > least]
         if not able:
             break
-        found[max(able, key=lambda index: found[index])] -= 1
-    return found
+        widths[max(able, key=lambda index: widths[index])] -= 1
+    return widths
 
 
 def _total(widths: Sequence[int]) -> int:
@@ -212,8 +212,8 @@ def _total(widths: Sequence[int]) -> int:
     return sum(width + 3 for width in widths) + 1
 
 
-def _shown(found: "re.Match[str]") -> str:
-    code = ord(found.group())
+def _shown(match: "re.Match[str]") -> str:
+    code = ord(match.group())
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 

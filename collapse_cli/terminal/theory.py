@@ -64,12 +64,12 @@ def show(
         if measured:
             answer["simulated"] = {"seed": seed} | {
                 name: {
-                    "mean": _finite(found.mean),
-                    "standard_error": _finite(found.error),
-                    "trials": found.trials,
-                    "relative": None if (to := values.get(name)) is None else _finite(found.relative(to)),
+                    "mean": _finite(value_measured.mean),
+                    "standard_error": _finite(value_measured.error),
+                    "trials": value_measured.trials,
+                    "relative": None if (to := values.get(name)) is None else _finite(value_measured.relative(to)),
                 }
-                for name, found in measured.items()
+                for name, value_measured in measured.items()
             }
         print(json.dumps(answer, allow_nan=False))
         return
@@ -81,13 +81,16 @@ def show(
         table.add_column(head, justify="right")
     table.add_column("what it is")
     for name, value in values.items():
-        found = measured.get(name)
-        if isinstance(value, tuple) or (value is None and found is None):
+        simulated = measured.get(name)
+        if isinstance(value, tuple) or (value is None and simulated is None):
             continue
         drawn = ["", ""] if measured else []
-        if found is not None:
-            drawn = [_said(found.mean) + (f" ± {found.error:.2g}" if math.isfinite(found.error) else ""), ""]
-            off = math.nan if value is None else found.relative(value)
+        if simulated is not None:
+            drawn = [
+                _said(simulated.mean) + (f" ± {simulated.error:.2g}" if math.isfinite(simulated.error) else ""),
+                "",
+            ]
+            off = math.nan if value is None else simulated.relative(value)
             if math.isfinite(off):
                 drawn[1] = f"{off:+.2%}" if abs(off) < 10 else f"{off:+.0e}"
         table.add_row(name, "" if value is None else _said(value), *drawn, says.get(name, ""))

@@ -36,19 +36,19 @@ class About:
 
 def metrics_of(row: Row) -> dict[str, float]:
     """The numbers of a row by name: a list's as `name/01`, `name/02` …, a mapping's as `name/key`; null is left out."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for name, value in row.fields.items():
         if name in NO_METRICS:
             continue
         parts: Iterable[tuple[str, Any]] = [(clean(name), value)]
         if isinstance(value, Mapping):
-            parts = [(f"{clean(name)}/{clean(key)}", one) for key, one in value.items()]
+            parts = [(f"{clean(name)}/{clean(key)}", number) for key, number in value.items()]
         elif isinstance(value, list | tuple):
             if len(value) > LONGEST:
                 continue
-            parts = [(f"{clean(name)}/{place:02d}", one) for place, one in enumerate(value, start=1)]
-        found |= {key: float(one) for key, one in parts if isinstance(one, int | float)}
-    return found
+            parts = [(f"{clean(name)}/{place:02d}", number) for place, number in enumerate(value, start=1)]
+        numbers |= {key: float(number) for key, number in parts if isinstance(number, int | float)}
+    return numbers
 
 
 def histogram_of(row: Row) -> tuple[list[float], list[int]] | None:

@@ -83,7 +83,10 @@ class MLflow:
             done: dict[int, str] = {}
             for key, text in tags.items():
                 if key.startswith("collapse.rows."):
-                    done |= {int(one): said for one, _, said in (part.partition(":") for part in text.split())}
+                    done |= {
+                        int(generation_said): state
+                        for generation_said, _, state in (part.partition(":") for part in text.split())
+                    }
             if not done.items() <= truth.get(where, {}).items():
                 self._client.delete_run(run.info.run_id)
             elif where not in self._runs:
@@ -95,9 +98,9 @@ class MLflow:
         token: str | None = None
         wanted = f"tags.`collapse.id` = '{self._about.identity}'"
         while True:
-            found = self._client.search_runs([self._experiment], wanted, page_token=token)
-            yield from list(found)
-            token = found.token
+            page = self._client.search_runs([self._experiment], wanted, page_token=token)
+            yield from list(page)
+            token = page.token
             if not token:
                 return
 
@@ -128,7 +131,9 @@ class MLflow:
     def _mark(self, where: tuple[str, str], generation: int, said: str) -> None:
         done, first = self._done[where], generation // 250 * 250  # a tag holds 5000 characters
         done[generation] = said
-        text = " ".join(f"{one}:{done[one]}" for one in sorted(done) if first <= one < first + 250)
+        text = " ".join(
+            f"{generation}:{done[generation]}" for generation in sorted(done) if first <= generation < first + 250
+        )
         self._client.set_tag(self._runs[where], f"collapse.rows.{first // 250}", text)
 
 

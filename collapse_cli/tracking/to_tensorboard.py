@@ -28,8 +28,8 @@ class TensorBoard:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         values = [Summary.Value(tag=key, simple_value=value) for key, value in metrics_of(row).items()]
-        if (found := histogram_of(row)) is not None:
-            edges, counts = found
+        if (binned := histogram_of(row)) is not None:
+            edges, counts = binned
             middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
             sums = [sum(n * x**power for n, x in zip(counts, middles, strict=True)) for power in (0, 1, 2)]
             histogram = HistogramProto(

@@ -36,8 +36,8 @@ class WandB:
         if generation in there:
             return
         logged: dict[str, Any] = {"generation": generation, **metrics_of(row)}
-        if (found := histogram_of(row)) is not None and len(found[1]) <= 512:
-            logged["sample_histogram"] = self._wandb.Histogram(np_histogram=(found[1], found[0]))
+        if (histogram := histogram_of(row)) is not None and len(histogram[1]) <= 512:
+            logged["sample_histogram"] = self._wandb.Histogram(np_histogram=(histogram[1], histogram[0]))
         run.log(logged)
         run.summary["collapse_rows"] = sorted([*there, generation])
 

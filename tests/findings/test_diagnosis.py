@@ -11,9 +11,10 @@ from support import nature
 from support.instrumented import write_run
 from support.rows import changed, row_of
 
-from collapse_cli.findings.diagnosis import Diagnosis, diagnose, factor, factors, rules
+from collapse_cli.findings.diagnosis import Diagnosis, diagnose, rules
 from collapse_cli.findings.diagnosis.rules import ENTROPY_SHARE, MARGIN, VARIANCE_SHARE, Call
 from collapse_cli.metrics.intervals import Interval, t_quantile
+from collapse_cli.metrics.numbers import factor, factors
 from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from collapse_cli.families import INSTRUMENTS, OWN, SHARE, Measure
-from collapse_cli.findings.diagnosis import factors
 from collapse_cli.metrics import intervals, numbers
 from collapse_cli.metrics.intervals import Interval, interval, normal, paired, scattered, t_quantile
-from collapse_cli.metrics.numbers import perplexity, with_factor, with_interval
+from collapse_cli.metrics.numbers import factors, perplexity, with_factor, with_interval
 
 VALUES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12)
 

@@ -18,12 +18,12 @@ from support.pages import POLICIES, Text, figures_of, report, series
 
 from collapse_cli.errors import ConfigError
 from collapse_cli.findings.diagnosis import diagnose
-from collapse_cli.metrics.numbers import percent, value
+from collapse_cli.metrics.numbers import duration, percent, value
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_figures, write_markdown, write_report
 from collapse_cli.report.figures import log_ticks
 from collapse_cli.report.loading import pooled, read
-from collapse_cli.report.summaries import duration, published_table, stages, warned
+from collapse_cli.report.summaries import published_table, stages, warned
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_time_by_stage_adds_up(runs: Path) -> None:
     assert names[:2] == ["stage", "computed"]
     train = next(row for row in rows if row[0] == "train")
     assert train[1] == "9"  # generation 0 is shared
-    assert train[3] == duration(9 * 4.0)
+    assert train[3] == duration(9 * 4.0, fine=True)
     assert train[5] == f"{393216 / 4:,.0f}"
 
 

@@ -8,12 +8,11 @@ import numpy as np
 from support.instrumented import write_run
 from support.pages import POLICIES, Text, figures_of, report
 
-from collapse_cli.findings.diagnosis import factor
-from collapse_cli.metrics.numbers import value
+from collapse_cli.metrics.numbers import duration, factor, value
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_markdown
 from collapse_cli.report.loading import read, series_of
-from collapse_cli.report.summaries import diagnoses, duration, glance_table, stages
+from collapse_cli.report.summaries import diagnoses, glance_table, stages
 
 
 def test_a_seed_that_has_only_begun_does_not_cut_the_means(tmp_path: Path) -> None:
@@ -78,8 +77,8 @@ def test_time_is_told_by_the_work_of_a_stage(tmp_path: Path) -> None:
     file.write_text(file.read_text() + json.dumps(more) + "\n" + json.dumps(more | {"event": "cached"}) + "\n")
     (run,) = read([RunFolder(tmp_path, "run")])
     told = {row[0]: row[1:4] for row in stages(run)[1]}
-    assert told["eval"] == ["2", "0", duration(0.8)]
-    assert told["examine"] == ["1", "1", duration(3.0)]
+    assert told["eval"] == ["2", "0", duration(0.8, fine=True)]
+    assert told["examine"] == ["1", "1", duration(3.0, fine=True)]
 
 
 def test_rows_of_generations_that_cannot_be_are_left_out(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support import e2e
 
-from collapse_cli.run.observers import page
+from collapse_cli.run.observers import reporting
 from collapse_cli.run.observers import rows as written
 
 INSTRUMENTS = {
@@ -112,14 +112,14 @@ def test_the_report_is_there_after_the_first_generation(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    write = page.report.write_report
+    write = reporting.report.write_report
 
     def counted(folders: Any, out: Path, **how: Any) -> Path:
         seen.append(len(folders[0].rows()))
         return write(folders, out, **how)
 
-    monkeypatch.setattr(page.report, "write_report", counted)
-    monkeypatch.setattr(page, "REPORT_SHARE", 1e9)
+    monkeypatch.setattr(reporting.report, "write_report", counted)
+    monkeypatch.setattr(reporting, "REPORT_SHARE", 1e9)
     e2e.run(tiny, tmp_path)
     assert seen == [1, 2, 3, 4, 4]
 
@@ -128,8 +128,10 @@ def test_reports_that_take_long_are_written_at_the_end_only(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(page, "REPORT_SHARE", -1.0)
-    monkeypatch.setattr(page.report, "write_report", lambda folders, out, **how: seen.append(len(folders[0].rows())))
+    monkeypatch.setattr(reporting, "REPORT_SHARE", -1.0)
+    monkeypatch.setattr(
+        reporting.report, "write_report", lambda folders, out, **how: seen.append(len(folders[0].rows()))
+    )
     e2e.run(tiny, tmp_path)
     assert seen == [4]
 
@@ -140,7 +142,7 @@ def test_a_report_that_fails_costs_a_note_and_nothing_else(
     def fail(*_: object, **__: object) -> None:
         raise OSError("no room")
 
-    monkeypatch.setattr(page.report, "write_report", fail)
+    monkeypatch.setattr(reporting.report, "write_report", fail)
     result = e2e.collapse("run", tiny, "--runs-dir", runs)
     assert result.code == 0
     assert "report could not be written" in result.out + result.err

@@ -31,14 +31,14 @@ def compare(runs: Sequence[RunFolder]) -> Comparison[Any, Any]:
     configs = [run.config() for run in runs]
     kinds = [f"{config.learner} ({config.kind})" for config in configs]
     if len(set(kinds)) > 1:
-        said = ", ".join(f"{name} is of {kind}" for name, kind in zip(names, kinds, strict=True))
-        raise ConfigError(f"runs of different learners have no measure in common: {said}")
+        whose = ", ".join(f"{name} is of {kind}" for name, kind in zip(names, kinds, strict=True))
+        raise ConfigError(f"runs of different learners have no measure in common: {whose}")
     read = [Compared(name, config, run.rows()) for name, config, run in zip(names, configs, runs, strict=True)]
     diagnosed = configs[0].kind == "generational" and families.of(configs[0].learner).diagnosed
     comparer: Comparer = perplexities if diagnosed else measures
-    measured = [comparer.generations(one) for one in read]
-    for run, found in zip(runs, measured, strict=True):
-        if not found:
+    measured = [comparer.generations(run) for run in read]
+    for run, generations in zip(runs, measured, strict=True):
+        if not generations:
             raise ConfigError(f"the run {run.name!r} in {run.runs} has measured nothing yet; give its command again")
     common = set.intersection(*measured)
     if not common:

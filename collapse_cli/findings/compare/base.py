@@ -58,7 +58,7 @@ class Comparison(Generic[Entries, Pairs]):
     def record(self) -> dict[str, Any]:
         """As JSON, for `--json`; what was not looked for is left out."""
         changed = self.differences
-        said = {
+        record = {
             "runs": list(self.runs),
             "measure": None if self.measure is None else self.measure.name,
             "generation": self.generation,
@@ -69,7 +69,7 @@ class Comparison(Generic[Entries, Pairs]):
             "warnings": None if self.warnings is None else list(self.warnings),
             "notes": list(self.notes),
         }
-        return {name: value for name, value in said.items() if value is not None}
+        return {name: value for name, value in record.items() if value is not None}
 
 
 class Comparer(Protocol):

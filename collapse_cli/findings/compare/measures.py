@@ -48,8 +48,8 @@ class MeasureDifference:
 
 
 def generations(run: Compared) -> set[int]:
-    found = _values(run.rows, headline_of(run.config.model_dump(mode="json")).name)
-    return {generation for by in found.values() for generation in by}
+    values = _values(run.rows, headline_of(run.config.model_dump(mode="json")).name)
+    return {generation for by in values.values() for generation in by}
 
 
 def compared(runs: list[Compared], generation: int) -> Comparison[MeasuredPolicy, MeasureDifference]:
@@ -75,9 +75,9 @@ def compared(runs: list[Compared], generation: int) -> Comparison[MeasuredPolicy
             end = over_seeds(measure.name, list(now.values()))
             entries.append(MeasuredPolicy(run.name, policy, tuple(sorted(now)), start, end, theory))
     pairs = [
-        MeasureDifference(one, other, tuple(seeds), difference)
-        for one, other, seeds in pairs_of(series, within=generation > 0 and not mixture)
-        if (difference := paired(series[one], series[other]))
+        MeasureDifference(first_side, second_side, tuple(seeds), difference)
+        for first_side, second_side, seeds in pairs_of(series, within=generation > 0 and not mixture)
+        if (difference := paired(series[first_side], series[second_side]))
     ]
     return Comparison(
         tuple(run.name for run in runs),
@@ -91,17 +91,19 @@ def compared(runs: list[Compared], generation: int) -> Comparison[MeasuredPolicy
 
 
 def _values(rows: Sequence[Row], name: str) -> Values:
-    found: Values = {}
+    values: Values = {}
     for row in rows:
         if (value := row.measure(name)) is not None:
-            found.setdefault(row.where.name, {}).setdefault(row.where.generation, {})[row.where.seed] = value
-    return found
+            values.setdefault(row.where.name, {}).setdefault(row.where.generation, {})[row.where.seed] = value
+    return values
 
 
 def _notes(entries: Sequence[MeasuredPolicy]) -> list[str]:
     counts = sorted({len(entry.seeds) for entry in entries})
     notes = ["where there is one seed there is no interval"] if counts[:1] == [1] else []
     if several := [count for count in counts if count > 1]:
-        said = " or ".join(map(str, several))
-        notes.append(f"intervals are 95% t intervals over {said} seeds, not corrected for the number of comparisons")
+        counts_said = " or ".join(map(str, several))
+        notes.append(
+            f"intervals are 95% t intervals over {counts_said} seeds, not corrected for the number of comparisons"
+        )
     return notes

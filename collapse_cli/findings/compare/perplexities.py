@@ -107,9 +107,9 @@ def compared(runs: list[Compared], generation: int) -> Comparison[PolicyPerplexi
             run.rows, generations=loop.generations, policies=list(map(str, loop.policies)), seeds=loop.seeds
         )
         diagnoses.append(diagnosis)
-        for one in diagnosis.policies:
-            if (entry := _entry(run.name, one, run.rows, generation)) is None:
-                behind.append(f"{run.name}: {one.policy} has no generation {generation} and is left out")
+        for policy in diagnosis.policies:
+            if (entry := _entry(run.name, policy, run.rows, generation)) is None:
+                behind.append(f"{run.name}: {policy.policy} has no generation {generation} and is left out")
             else:
                 entries.append(entry)
     mixed = _incomparable(names, rows, [run.config.model_dump(mode="json") for run in runs])
@@ -137,8 +137,8 @@ def _at(rows: Sequence[Row], policy: str, generation: int) -> dict[int, Row]:
     return {row.where.seed: row for row in there if row.nll is not None}
 
 
-def _entry(run: str, one: PolicyDiagnosis, rows: Sequence[Row], generation: int) -> PolicyPerplexity | None:
-    first, now = _at(rows, one.policy, 0), _at(rows, one.policy, generation)
+def _entry(run: str, policy: PolicyDiagnosis, rows: Sequence[Row], generation: int) -> PolicyPerplexity | None:
+    first, now = _at(rows, policy.policy, 0), _at(rows, policy.policy, generation)
     before, after = _losses(first), _losses(now)
     seeds = sorted(first.keys() & now.keys())
     if not seeds:
@@ -148,13 +148,13 @@ def _entry(run: str, one: PolicyDiagnosis, rows: Sequence[Row], generation: int)
     }
     return PolicyPerplexity(
         run,
-        one.policy,
+        policy.policy,
         tuple(seeds),
         over_seeds("perplexity", [first[seed].perplexity or perplexity(before[seed]) for seed in seeds]),
         over_seeds("perplexity", [now[seed].perplexity or perplexity(after[seed]) for seed in seeds]),
         log_ratio([after[seed] - before[seed] for seed in seeds]).within(perplexity),
         instruments,
-        one,
+        policy,
     )
 
 
@@ -172,16 +172,16 @@ def _pairs(
 ) -> list[PerplexityRatio]:
     """Policies of one run, and the same policy in two runs that are comparable."""
     series: dict[tuple[str, str], dict[int, float]] = {}
-    for name, found in zip(names, rows, strict=True):
-        for policy in dict.fromkeys(row.where.policy for row in found):
-            series[name, policy] = _losses(_at(found, policy, generation))
+    for name, own in zip(names, rows, strict=True):
+        for policy in dict.fromkeys(row.where.policy for row in own):
+            series[name, policy] = _losses(_at(own, policy, generation))
     sides = list(pairs_of(series, within=generation > 0, apart=mixed))
     level = 1 - (1 - LEVEL) / max(1, sum(len(seeds) > 1 for _, _, seeds in sides))
     pairs = []
     for first, second, seeds in sides:
         logs = [series[first][seed] - series[second][seed] for seed in seeds]
-        ratio, apart = (log_ratio(logs, one).within(perplexity) for one in (LEVEL, level))
-        granted = any(takes_noise_for_granted(logs, one) for one in (LEVEL, level))
+        ratio, apart = (log_ratio(logs, wanted).within(perplexity) for wanted in (LEVEL, level))
+        granted = any(takes_noise_for_granted(logs, wanted) for wanted in (LEVEL, level))
         pairs.append(PerplexityRatio(first, second, tuple(seeds), ratio, apart, granted))
     return pairs
 
@@ -191,11 +191,11 @@ def _incomparable(
 ) -> dict[tuple[str, str], list[str]]:
     """Pairs of runs whose perplexities are not of the same tokens, and why."""
     facts: dict[str, dict[str, Any]] = {}
-    for name, found, config in zip(names, rows, configs, strict=True):
+    for name, own, config in zip(names, rows, configs, strict=True):
         model = config["model"]
         facts[name] = {
-            "the evaluation protocol": found[0].protocol,
-            "the number of predicted tokens": found[0].measure("predicted_tokens"),
+            "the evaluation protocol": own[0].protocol,
+            "the number of predicted tokens": own[0].measure("predicted_tokens"),
             "the text (data.sha256)": config["data"]["sha256"] or None,  # None: not known, as before a first stage
             "the tokenizer": model["tokenizer_sha256"] or (model["tokenizer"], model["vocab_size"], model["source"]),
         }
@@ -211,12 +211,12 @@ def _incomparable(
 def _guard_rails(names: Sequence[str], rows: Sequence[Sequence[Row]]) -> list[str]:
     """How many rows of each run are doubtful, with the first reason."""
     warnings = []
-    for name, found in zip(names, rows, strict=True):
-        doubtful = [row for row in found if row.warnings]
+    for name, own in zip(names, rows, strict=True):
+        doubtful = [row for row in own if row.warnings]
         if doubtful:
             row = doubtful[0]
             where = f"{row.where.name}, seed {row.where.seed}, generation {row.where.generation}"
-            warnings.append(f"{name}: rows with warnings: {len(doubtful)} of {len(found)}; {where}: {row.warnings[0]}")
+            warnings.append(f"{name}: rows with warnings: {len(doubtful)} of {len(own)}; {where}: {row.warnings[0]}")
     return warnings
 
 
@@ -240,15 +240,17 @@ def _notes(
             f"where few seeds differ much, the intervals between policies take for granted that noise between seeds is no larger "
             f"than {NOISE:g} nats (standard deviation); the seeds alone would make them wider"
         )
-    return notes + [f"{name}: {note}" for name, found in zip(names, diagnoses, strict=True) for note in found.notes]
+    return notes + [
+        f"{name}: {note}" for name, diagnosis in zip(names, diagnoses, strict=True) for note in diagnosis.notes
+    ]
 
 
 def _differences(trees: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
     """Leaves of the configurations that are not the same in all, but hashes of what has a name."""
     flat = [dict(_leaves(tree)) for tree in trees]
     keys = dict.fromkeys(key for leaves in flat for key in leaves)
-    found = {key: tuple(leaves.get(key) for leaves in flat) for key in keys}
-    return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
+    values_of = {key: tuple(leaves.get(key) for leaves in flat) for key in keys}
+    return {key: values for key, values in values_of.items() if any(value != values[0] for value in values)}
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

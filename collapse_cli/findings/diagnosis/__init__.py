@@ -17,7 +17,7 @@ from collapse_cli.findings.expectations import family_of, is_mixture
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import NOISE, Interval, allowed, interval, log_ratio, takes_noise_for_granted
-from collapse_cli.metrics.numbers import SAME
+from collapse_cli.metrics.numbers import factors
 from collapse_cli.records.fields import finite
 from collapse_cli.records.row import Row
 
@@ -29,8 +29,6 @@ __all__ = [
     "counted",
     "diagnose",
     "diagnose_run",
-    "factor",
-    "factors",
 ]
 
 COLLAPSED = 2.0  # times generation 0's perplexity
@@ -85,7 +83,7 @@ class PolicyDiagnosis:
             "last": self.last,
             "state": self.state,
             "trend": self.trend or None,
-            "perplexity_ratio": [{"generation": step, **found.record()} for step, found in self.ratios.items()],
+            "perplexity_ratio": [{"generation": step, **ratio.record()} for step, ratio in self.ratios.items()],
             "calls": {kind: call.record() for kind, call in self.calls.items()},
         }
 
@@ -117,8 +115,10 @@ def diagnose(
         generations, policies, seeds: what the run was to have (its `loop` section), to say what is still missing.
     """
     names = list(dict.fromkeys(row.where.policy for row in rows))
-    found = [one for one in (_policy(name, rows) for name in names) if one is not None]
-    return Diagnosis(tuple(found), _verdict(found, generations), tuple(_notes(found, generations, policies, seeds)))
+    diagnosed = [policy for policy in (_policy(name, rows) for name in names) if policy is not None]
+    return Diagnosis(
+        tuple(diagnosed), _verdict(diagnosed, generations), tuple(_notes(diagnosed, generations, policies, seeds))
+    )
 
 
 def diagnose_run(rows: Sequence[Row], tree: Mapping[str, Any], named: Callable[[str], str] = str) -> Diagnosis:
@@ -134,42 +134,19 @@ def diagnose_run(rows: Sequence[Row], tree: Mapping[str, Any], named: Callable[[
         return Diagnosis((), mixture_verdict(rows, tree), ())
     if not family.text:
         return Diagnosis((), family_verdict(rows, tree), ())
-    said = tree.get("loop")
-    loop: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
+    section = tree.get("loop")
+    loop: Mapping[str, Any] = section if isinstance(section, Mapping) else {}
     policies, seeds = (
         there if isinstance(there := loop.get(name), list | tuple) else () for name in ("policies", "seeds")
     )
     generations = finite(loop.get("generations"))
-    found = diagnose(
+    diagnosis = diagnose(
         rows,
         generations=None if generations is None else int(generations),
         policies=[named(policy) for policy in policies if isinstance(policy, str)],
         seeds=[seed for seed in seeds if isinstance(seed, int)],
     )
-    return found if family.diagnosed else replace(found, verdict=family_verdict(rows, tree))
-
-
-def factor(ratio: float) -> str:
-    """A multiple of generation 0 in words: +15%, from 2 on ×2.44."""
-    return factors(Interval(ratio, None, None, 1))[0]
-
-
-def factors(ratio: Interval) -> tuple[str, str]:
-    """A multiple of generation 0 and its interval in the same words: ("+15%", "+9% to +21%"); "" without one."""
-
-    def said(value: float, digits: int = 0) -> str:
-        if ratio.mean < COLLAPSED:
-            text = f"{value - 1:+.{digits}%}"
-            return text if text.strip("-0.%") else text.replace("-", "+")
-        return f"×{value:,.0f}" if 1000 <= value < 1e6 else f"×{value:#.{3 + digits}g}".rstrip(".")
-
-    if ratio.low is None or ratio.high is None:
-        return said(ratio.mean), ""
-    if ratio.exact:
-        return said(ratio.mean), SAME
-    low, high = ratio.low, ratio.high  # narrow ones in as many digits as show a width
-    digits = next((more for more in range(3) if said(low, more) != said(high, more)), 3)
-    return said(ratio.mean, digits), f"{said(low, digits)} to {said(high, digits)}"
+    return diagnosis if family.diagnosed else replace(diagnosis, verdict=family_verdict(rows, tree))
 
 
 def _policy(name: str, rows: Sequence[Row]) -> PolicyDiagnosis | None:
@@ -179,10 +156,10 @@ def _policy(name: str, rows: Sequence[Row]) -> PolicyDiagnosis | None:
         if row.where.policy == name and (nll := row.nll) is not None:
             series.setdefault(row.where.generation, {})[row.where.seed] = row
             losses[row.where.generation, row.where.seed] = nll
-    found = counted(series)
-    if found is None:
+    end = counted(series)
+    if end is None:
         return None
-    last, seeds = found
+    last, seeds = end
     kept: Generations = {
         generation: {seed: series[generation][seed] for seed in seeds if seed in series[generation]}
         for generation in sorted(series)
@@ -250,23 +227,23 @@ def _over_seeds(policy: PolicyDiagnosis) -> str:
     return f"over {len(policy.seeds)} seeds" if len(policy.seeds) > 1 else "one seed and so without an interval"
 
 
-def _verdict(found: Sequence[PolicyDiagnosis], generations: int | None) -> str:
+def _verdict(policies: Sequence[PolicyDiagnosis], generations: int | None) -> str:
     """One sentence on a run."""
-    if not found:
+    if not policies:
         return "No generation is measured yet."
-    if all(policy.last == 0 for policy in found):
+    if all(policy.last == 0 for policy in policies):
         return "Only generation 0 is measured, so nothing can be said about collapse yet."
-    last, seeds = found[0].last, found[0].seeds
-    together = all((policy.last, policy.seeds) == (last, seeds) for policy in found)
-    unfinished = generations is not None and min(policy.last for policy in found) < generations
+    last, seeds = policies[0].last, policies[0].seeds
+    together = all((policy.last, policy.seeds) == (last, seeds) for policy in policies)
+    unfinished = generations is not None and min(policy.last for policy in policies) < generations
     head = "So far, " if unfinished else ""
     if together:
-        head += f"by generation {last}{f' of {generations}' if unfinished else ''}, {_over_seeds(found[0])}: "
-    said = head + "; ".join(_policy_verdict(policy, together) for policy in found)
-    measured = [policy for policy in found if policy.last and any(call.evidence for call in policy.calls.values())]
+        head += f"by generation {last}{f' of {generations}' if unfinished else ''}, {_over_seeds(policies[0])}: "
+    sentence = head + "; ".join(_policy_verdict(policy, together) for policy in policies)
+    measured = [policy for policy in policies if policy.last and any(call.evidence for call in policy.calls.values())]
     if not measured:
-        said += "; early and late collapse were not measured"
-    return said[0].upper() + said[1:] + "." if head else said + "."
+        sentence += "; early and late collapse were not measured"
+    return sentence[0].upper() + sentence[1:] + "." if head else sentence + "."
 
 
 def _going(policy: PolicyDiagnosis) -> str:
@@ -293,36 +270,39 @@ def _policy_verdict(policy: PolicyDiagnosis, together: bool) -> str:
     elif policy.state == "loses quality" and policy.trend:
         state += f" and {_going(policy)}"
     kind = "" if policy.ratio.exact else "95% interval "
-    said = f"{state}{when}, perplexity {mean}{f' ({kind}{ends})' if ends else ''}"
+    clause = f"{state}{when}, perplexity {mean}{f' ({kind}{ends})' if ends else ''}"
     names = {"early": "early collapse", "general": "general loss", "late": "late collapse"}
     calls = [call for call in policy.calls.values() if call.generation is not None]
     calls.sort(key=lambda call: call.generation or 0)
     if not calls:
-        return said
+        return clause
     *others, final = (f"{names[call.kind]} from generation {call.generation}" for call in calls)
-    return f"{said}, with {', '.join(others)}{' and ' if others else ''}{final}"
+    return f"{clause}, with {', '.join(others)}{' and ' if others else ''}{final}"
 
 
 def _notes(
-    found: Sequence[PolicyDiagnosis], generations: int | None, policies: Sequence[str], seeds: Sequence[int]
+    policies_diagnosed: Sequence[PolicyDiagnosis],
+    generations: int | None,
+    policies: Sequence[str],
+    seeds: Sequence[int],
 ) -> list[str]:
     """What limits a diagnosis, a line each, with the policies it is true of."""
     notes: dict[str, list[str]] = {}
     for name in policies:
-        if name not in {policy.policy for policy in found}:
+        if name not in {policy.policy for policy in policies_diagnosed}:
             notes.setdefault("not measured yet", []).append(name)
-    for policy in found:
-        said = []
+    for policy in policies_diagnosed:
+        limits = []
         if generations is not None and policy.last < generations:
-            said.append(f"generation {policy.last} of {generations} is the last looked at")
+            limits.append(f"generation {policy.last} of {generations} is the last looked at")
         if left := sorted(set(seeds) - set(policy.seeds)):
-            said.append(f"not counted, for not measured as far: {_seeds(left)}")
+            limits.append(f"not counted, for not measured as far: {_seeds(left)}")
         if policy.last and len(policy.seeds) == 1:
-            said.append(ONE_SEED)
+            limits.append(ONE_SEED)
         if policy.last and policy.granted:
-            said.append(GRANTED)
-        said += [call.text for call in policy.calls.values() if call.suspected is not None]
-        for text in said:
+            limits.append(GRANTED)
+        limits += [call.text for call in policy.calls.values() if call.suspected is not None]
+        for text in limits:
             notes.setdefault(text, []).append(policy.policy)
     return [f"{', '.join(names)}: {text}" for text, names in notes.items()]
 

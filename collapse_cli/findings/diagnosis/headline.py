@@ -32,8 +32,8 @@ def means_of(rows: Sequence[Row], what: str) -> tuple[dict[int, Interval], list[
     for row in rows:
         if row.measure(what) is not None:
             there.setdefault(row.where.generation, {})[row.where.seed] = row
-    found = counted({g: held.keys() for g, held in there.items()})
-    seeds = found[1] if found is not None else sorted({seed for held in there.values() for seed in held})
+    end = counted({g: held.keys() for g, held in there.items()})
+    seeds = end[1] if end is not None else sorted({seed for held in there.values() for seed in held})
     means = {}
     steps = sorted(there, reverse=True)
     ends = [next((g for g in steps if set(seeds) <= there[g].keys()), 0), 0]
@@ -55,29 +55,31 @@ def family_verdict(rows: Sequence[Row], tree: Tree) -> str:
     """
     measure = headline_of(tree)
     policies = list(dict.fromkeys(row.where.policy for row in rows))
-    found = {policy: means_of([row for row in rows if row.where.policy == policy], measure.name) for policy in policies}
-    found = {policy: (means, seeds) for policy, (means, seeds) in found.items() if means}
-    if not found:
+    means_by_policy = {
+        policy: means_of([row for row in rows if row.where.policy == policy], measure.name) for policy in policies
+    }
+    means_by_policy = {policy: (means, seeds) for policy, (means, seeds) in means_by_policy.items() if means}
+    if not means_by_policy:
         return NOTHING
-    lasts = {policy: max(means) for policy, (means, _) in found.items()}
-    last, seeds = max(lasts.values()), next(iter(found.values()))[1]
+    lasts = {policy: max(means) for policy, (means, _) in means_by_policy.items()}
+    last, seeds = max(lasts.values()), next(iter(means_by_policy.values()))[1]
     if last == 0:
-        first = next(iter(found.values()))[0][0]
+        first = next(iter(means_by_policy.values()))[0][0]
         return f"Only generation 0 is measured: {measure.title} {spread(first)}, {seeds_said(len(seeds))}{intervals_said([first])}."
-    together = len(set(lasts.values())) == 1 and len({tuple(seeds) for _, seeds in found.values()}) == 1
+    together = len(set(lasts.values())) == 1 and len({tuple(seeds) for _, seeds in means_by_policy.values()}) == 1
     loop = tree.get("loop")
     planned = finite(loop.get("generations")) if isinstance(loop, Mapping) else None
     head = "So far, " if planned is not None and min(lasts.values()) < planned else ""
     head += f"{measure.title}, from generation 0 to {last:,}" if together else measure.title
-    kind = intervals_said(means[lasts[policy]] for policy, (means, _) in found.items())
+    kind = intervals_said(means[lasts[policy]] for policy, (means, _) in means_by_policy.items())
     head += f", {seeds_said(len(seeds))}{kind}: " if together else f"{kind}: "
     parts = []
-    for policy, (means, own) in found.items():
+    for policy, (means, own) in means_by_policy.items():
         end = lasts[policy]
         when = "" if together else f" at generation {end:,}, {seeds_said(len(own))}"
-        said = f"{policy} {value(means[0].mean) if 0 in means else '–'} → {spread(means[end])}{when}"
+        clause = f"{policy} {value(means[0].mean) if 0 in means else '–'} → {spread(means[end])}{when}"
         theory = theory_at(tree, measure.name, policy, end) if end else None
-        parts.append(said if theory is None else f"{said}, theory {value(theory)}")
+        parts.append(clause if theory is None else f"{clause}, theory {value(theory)}")
     return sentence(head + "; ".join(parts))
 
 
@@ -87,11 +89,11 @@ def seeds_said(seeds: int) -> str:
 
 def intervals_said(shown: Iterable[Interval]) -> str:
     """What the intervals in a sentence are, in brackets; "" where it has none."""
-    widths = [one for one in shown if one.low is not None and not one.exact]
+    widths = [interval for interval in shown if interval.low is not None and not interval.exact]
     if not widths:
         return ""
-    return " (95% intervals)" if max(one.n for one in widths) > 1 else " (95% intervals over its trials)"
+    return " (95% intervals)" if max(width.n for width in widths) > 1 else " (95% intervals over its trials)"
 
 
-def sentence(said: str) -> str:
-    return f"{said[0].upper()}{said[1:]}."
+def sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

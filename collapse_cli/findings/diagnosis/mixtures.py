@@ -13,7 +13,7 @@ from collapse_cli.findings.expectations import law_of
 from collapse_cli.findings.grid import Point, axes_of, points, words
 from collapse_cli.findings.scaling import ScalingLaw, laws
 from collapse_cli.metrics.intervals import LEVEL, Interval, interval, paired
-from collapse_cli.metrics.numbers import spread, value
+from collapse_cli.metrics.numbers import about, spread, value
 from collapse_cli.records.row import Row
 
 LAWS = 32  # scaling laws that are fitted for one run
@@ -39,7 +39,7 @@ def mixture_verdict(rows: Sequence[Row], tree: Tree) -> str:
     others = [axis for axis in axes if axis not in ("rows", "real_rows", "synthetic_rows", "share")]
     most = _last(cells, others, axes)  # of the other axes their last value: the extreme of a grid
     there = [cell for cell in cells if all(cell.at(axis) == most[axis] for axis in others)] or list(cells)
-    parts = [said for said in (_shares(there, others, measure, tree), *_others(cells, axes, most, measure)) if said]
+    parts = [part for part in (_shares(there, others, measure, tree), *_others(cells, axes, most, measure)) if part]
     if not parts:
         best, worst = (pick(cells, key=lambda cell: cell.mean.mean) for pick in (min, max))
         parts = [
@@ -94,25 +94,25 @@ def _shares(cells: Sequence[Point], others: Sequence[str], measure: Headline, tr
         )
         if ratio is not None and ratio.n > 1 and not _told(_ratio(chosen, alone, level)):
             times += ", not told apart"
-        said = f"at {words(place)}, {_short(measure)} with p2 = {chosen.share:.4g} is {spread(chosen.mean)}{times}"
-        found = laws_of([cell for cell in cells if cell.share == chosen.share], tree)
-        if len(found) == 1 and found[0].claimed and not found[0].extrapolated:
-            knee, first = found[0].knee, found[0].sizes[0]
-            said += f"; {'more data does not help from' if knee <= first else 'more data stops helping near'} n = {_round(knee)}"
-        return said
+        clause = f"at {words(place)}, {_short(measure)} with p2 = {chosen.share:.4g} is {spread(chosen.mean)}{times}"
+        fitted = laws_of([cell for cell in cells if cell.share == chosen.share], tree)
+        if len(fitted) == 1 and fitted[0].claimed and not fitted[0].extrapolated:
+            knee, first = fitted[0].knee, fitted[0].sizes[0]
+            clause += f"; {'more data does not help from' if knee <= first else 'more data stops helping near'} n = {about(knee)}"
+        return clause
     return ""
 
 
 def _alone(cells: Sequence[Point], rows: float, beside: Point) -> tuple[Point | None, str]:
     """The cell without synthetic rows to compare with: as many rows in all, else as many real ones."""
     real = [cell for cell in cells if cell.share == 0]
-    for name, wanted, said in (
+    for name, wanted, comparison in (
         ("rows", rows, "real data alone"),
         ("real_rows", beside.record.get("real_rows"), "the same real data alone"),
     ):
-        found = next((cell for cell in real if cell.record.get(name) == wanted), None)
-        if found is not None:
-            return found, said
+        same = next((cell for cell in real if cell.record.get(name) == wanted), None)
+        if same is not None:
+            return same, comparison
     return None, ""
 
 
@@ -131,14 +131,14 @@ def _others(
             continue
         first, last = line[0], line[-1]
         best, worst = (pick(line, key=lambda cell: cell.mean.mean) for pick in (min, max))
-        said = f"at {words(rest)}, " if any(v is not None for v in rest.values()) else ""
-        said += f"{_short(measure)} is {value(first.mean.mean)} at {words({axis: first.at(axis)})}"
+        clause = f"at {words(rest)}, " if any(v is not None for v in rest.values()) else ""
+        clause += f"{_short(measure)} is {value(first.mean.mean)} at {words({axis: first.at(axis)})}"
         if best is not first and best is not last:
             chance = _by_chance(best, min(first, last, key=lambda cell: cell.mean.mean), axis, len(line) - 1)
-            said += f", least at {words({axis: best.at(axis)})}: {value(best.mean.mean)}{chance},"
+            clause += f", least at {words({axis: best.at(axis)})}: {value(best.mean.mean)}{chance},"
         elif worst.mean.mean > 1.5 * max(first.mean.mean, last.mean.mean):  # an interpolation peak
-            said += f", up to {value(worst.mean.mean)} at {words({axis: worst.at(axis)})},"
-        parts.append(f"{said} and {value(last.mean.mean)} at {words({axis: last.at(axis)})}")
+            clause += f", up to {value(worst.mean.mean)} at {words({axis: worst.at(axis)})},"
+        parts.append(f"{clause} and {value(last.mean.mean)} at {words({axis: last.at(axis)})}")
     return parts
 
 
@@ -192,8 +192,3 @@ def _place(cell: Point, axes: Mapping[str, Sequence[float]]) -> dict[str, float 
 def _short(measure: Headline) -> str:
     """A measure in as few words as a sentence can do with: `error`, `loss`."""
     return {"nll": "loss", "test_loss": "loss"}.get(measure.name, measure.name.replace("_", " "))
-
-
-def _round(number: float) -> str:
-    """An estimate to two digits: 4,100."""
-    return f"{float(f'{number:.2g}'):,.0f}"

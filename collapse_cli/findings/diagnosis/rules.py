@@ -56,8 +56,8 @@ class Evidence:
         return self.interval.high is not None and self.interval.high < self.threshold
 
     def record(self) -> dict[str, Any]:
-        said = {"generation": self.generation, "statistic": self.statistic, "units": self.units}
-        return said | self.interval.record() | {"threshold": self.threshold}
+        record = {"generation": self.generation, "statistic": self.statistic, "units": self.units}
+        return record | self.interval.record() | {"threshold": self.threshold}
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Call:
         return self.generation is not None
 
     def record(self) -> dict[str, Any]:
-        said = {"called": self.called, "generation": self.generation, "suspected": self.suspected, "text": self.text}
-        return said | {"level": LEVEL, "evidence": [entry.record() for entry in self.evidence]}
+        record = {"called": self.called, "generation": self.generation, "suspected": self.suspected, "text": self.text}
+        return record | {"level": LEVEL, "evidence": [entry.record() for entry in self.evidence]}
 
 
 def early(series: Generations, kind: str) -> Call:
@@ -92,16 +92,22 @@ def early(series: Generations, kind: str) -> Call:
     tails = _over(series, "tail_change", lambda row: _part(row, "tail"), MARGIN)
     heads = _over(series, "head_change", lambda row: _part(row, "head"), MARGIN)
     gaps = _over(series, "tail_minus_head", _gap, 0.0)
-    found = {step: (tails[step], heads[step], gaps[step]) for step in gaps}
+    evidence = {step: (tails[step], heads[step], gaps[step]) for step in gaps}
     names = {"early": "early collapse", "general": "general loss"}
-    if not found:
+    if not evidence:
         why = "the rows hold no losses by decile" if max(series) else "generation 0 is all there is"
         return Call(kind, None, None, (), f"{names[kind]} was not measured: {why}")
     holds = {
         step: tail.above and (head.above if kind == "general" else gap.above and not head.above)
-        for step, (tail, head, gap) in found.items()
+        for step, (tail, head, gap) in evidence.items()
     }
-    return _call(kind, names[kind], holds, found, lambda said: f"tail deciles {_nats(said[0])}, head {_nats(said[1])}")
+    return _call(
+        kind,
+        names[kind],
+        holds,
+        evidence,
+        lambda entries: f"tail deciles {_nats(entries[0])}, head {_nats(entries[1])}",
+    )
 
 
 def late(series: Generations) -> Call:
@@ -111,17 +117,17 @@ def late(series: Generations) -> Call:
     for name, threshold in rules.items():
         read = partial(_share, first=series[0], name=name)
         each[name] = _over(series, name, read, threshold, start=1.0, rows="samples")
-    found = {
+    evidence = {
         step: tuple(entries[step] for entries in each.values() if step in entries)
         for step in sorted(set().union(*each.values()))
     }
-    if not found:
+    if not evidence:
         why = "the rows hold no measures of samples" if max(series) else "generation 0 is all there is"
         return Call("late", None, None, (), f"late collapse was not measured: {why}")
     calls = []
     for entries in each.values():  # the same statistic must hold in a row, not one and then the other
-        holds = {step: step in entries and entries[step].below for step in found}
-        calls.append(_call("late", "late collapse", holds, found, lambda said: ", ".join(map(_shares, said))))
+        holds = {step: step in entries and entries[step].below for step in evidence}
+        calls.append(_call("late", "late collapse", holds, evidence, lambda entries: ", ".join(map(_shares, entries))))
     called = [call for call in calls if call.generation is not None]
     if called:
         return min(called, key=lambda call: call.generation or 0)
@@ -132,7 +138,7 @@ def _call(
     kind: str,
     name: str,
     holds: Mapping[int, bool],
-    found: Mapping[int, tuple[Evidence, ...]],
+    evidence: Mapping[int, tuple[Evidence, ...]],
     say: Callable[[tuple[Evidence, ...]], str],
 ) -> Call:
     """A rule over generations: called at the first from which it holds `IN_A_ROW` times."""
@@ -140,7 +146,7 @@ def _call(
     last = steps[-1]
     runs = zip(*(steps[offset:] for offset in range(IN_A_ROW)), strict=False)
     first = next((run[0] for run in runs if all(holds[step] for step in run)), None)
-    shown = found[last if first is None else first]
+    shown = evidence[last if first is None else first]
     over = f"over {shown[0].units}"
     if first is not None:
         return Call(kind, first, None, shown, f"{name} from generation {first}: {say(shown)}, {over}")
@@ -174,19 +180,19 @@ def _over(
         start: the statistic's value at generation 0, where it compares a model with itself.
     """
     values = {
-        step: [value for value in map(read, found.values()) if value is not None]
-        for step, found in series.items()
+        step: [value for value in map(read, by_seed.values()) if value is not None]
+        for step, by_seed in series.items()
         if step > 0
     }
-    single = {step: found[0] for step, found in values.items() if len(found) == 1}
+    single = {step: estimates[0] for step, estimates in values.items() if len(estimates) == 1}
     scatter, freedom = _scatter([start, *(single[step][0] for step in sorted(single))])
     evidence = {}
-    for step, found in values.items():
-        if len(found) > 1:
-            over, units = interval([value for value, _ in found]), f"{len(found)} seeds"
-        elif found:
+    for step, estimates in values.items():
+        if len(estimates) > 1:
+            over, units = interval([value for value, _ in estimates]), f"{len(estimates)} seeds"
+        elif estimates:
             over, units = (
-                scattered(*found[0], scatter * math.sqrt(step), freedom),
+                scattered(*estimates[0], scatter * math.sqrt(step), freedom),
                 f"{rows} and generations of one seed",
             )
         else:
@@ -251,11 +257,11 @@ def _nats(entry: Evidence) -> str:
 def _shares(entry: Evidence) -> str:
     """`entropy of samples ×0.72 of generation 0's (95% interval ×0.70 to ×0.74; rule: below ×0.75)`."""
     names = {"unigram_entropy": "entropy", "sample_log_perplexity_variance": "variance of log-perplexity"}
-    said = f"{names[entry.statistic]} of samples ×{entry.interval.mean:.2f}"
-    return _with_ends(said, entry.interval, "×{:.2f}", f"; rule: below ×{entry.threshold:g}")
+    text = f"{names[entry.statistic]} of samples ×{entry.interval.mean:.2f}"
+    return _with_ends(text, entry.interval, "×{:.2f}", f"; rule: below ×{entry.threshold:g}")
 
 
-def _with_ends(said: str, over: Interval, form: str, rule: str = "") -> str:
+def _with_ends(text: str, over: Interval, form: str, rule: str = "") -> str:
     if over.low is None or over.high is None:
-        return f"{said} (no interval{rule})"
-    return f"{said} ({LEVEL:.0%} interval {form.format(over.low)} to {form.format(over.high)}{rule})"
+        return f"{text} (no interval{rule})"
+    return f"{text} ({LEVEL:.0%} interval {form.format(over.low)} to {form.format(over.high)}{rule})"

@@ -51,18 +51,18 @@ def forecast(folder: RunFolder, *, factor: float = 1.5, generation: int | None =
         raise ConfigError(
             f"the run {folder.name!r} has no rows in metrics.jsonl; let it measure some generations first"
         )
-    found = forecast_rows(rows, factor=factor, generation=generation, vocabulary=vocabulary_of(record["config"]))
-    share = found["share"]
+    outcome = forecast_rows(rows, factor=factor, generation=generation, vocabulary=vocabulary_of(record["config"]))
+    share = outcome["share"]
     command = record.get("command")
     words = [str(word) for word in command] if isinstance(command, list) else []
     if name_given(words) == folder.name:  # else it is a variant, or was renamed: the command would run something else
         words = seen_from_here(words, folder.runs)
         for option in share.get("next", []):
             option["command"] = again(words, option, [int(s) for s in share["seeds"]])
-    notes = found["notes"]
+    notes = outcome["notes"]
     if record["status"] != "success":
         notes = [f"the run is not finished (status: {record['status']}); this is a forecast from what there is", *notes]
-    return {"run": folder.name, "status": record["status"]} | found | {"notes": notes}
+    return {"run": folder.name, "status": record["status"]} | outcome | {"notes": notes}
 
 
 def vocabulary_of(config: Mapping[str, Any]) -> int | None:
@@ -114,10 +114,12 @@ def forecast_rows(
             continue
         policies.append(_policy(name, measured[name], vocabulary, models))
     share = _share(measured, models, factor, generation)
-    for one in share.get("ratios", []):
-        one["ceiling"] = None
+    for ratio_at in share.get("ratios", []):
+        ratio_at["ceiling"] = None
         if vocabulary is not None:
-            one["ceiling"] = math.exp(_highest(measured[one["policy"]], vocabulary) - measured[one["policy"]].first())
+            ratio_at["ceiling"] = math.exp(
+                _highest(measured[ratio_at["policy"]], vocabulary) - measured[ratio_at["policy"]].first()
+            )
     return {
         "policies": policies,
         "share": share,
@@ -128,8 +130,8 @@ def forecast_rows(
 
 def _lacking(name: str, rows: Sequence[Row]) -> str:
     """What a policy without a series has too little of."""
-    found = {row.where.generation for row in rows if row.where.policy == name and row.nll is not None}
-    if found != {0}:
+    measured = {row.where.generation for row in rows if row.where.policy == name and row.nll is not None}
+    if measured != {0}:
         return "no seed has both generation 0 and a later one"
     least = f"{LEAST_GENERATIONS} generations, or {LEAST_STEPS + 1} of a single seed"
     return f"only generation 0 is measured; a forecast needs at least {least}"
@@ -224,13 +226,13 @@ def _at_edge(fit: LawFit) -> bool:
 
 def _estimates(series: History, fit: LawFit, rng: np.random.Generator) -> dict[str, dict[str, float | None]]:
     first = interval([by[0] for by in series.values.values()], LEVEL)
-    found = {"a": {"value": first.mean, "low90": first.low, "high90": first.high}}
+    estimates = {"a": {"value": first.mean, "low90": first.low, "high90": first.high}}
     drawn = bootstrap(series, fit, REPLICATES, rng)
     values = {"b": float(fit.slope[fit.best]), fit.law.shape: float(fit.shape[fit.best])}
     for name, ends in drawn.items():
         low, high = (float(q) for q in np.quantile(ends, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-        found[name] = {"value": values[name], "low90": low, "high90": high}
-    return found
+        estimates[name] = {"value": values[name], "low90": low, "high90": high}
+    return estimates
 
 
 def _expected(series: History, made: Array, generation: int) -> dict[str, Any]:
@@ -284,14 +286,14 @@ def _share(
         why = f"at least two keep-P policies with generations after 0 are needed; this run has {len(keeps)}"
         return record | {"status": "not enough data", "why": why, "generation": generation}
     series = {percent: measured[keeps[percent]] for percent in sorted(keeps)}
-    reached = min(one.last for one in series.values())
+    reached = min(history.last for history in series.values())
     target = reached if generation is None else generation
     record |= {"generation": target, "measured": target <= reached}
     rng = np.random.Generator(np.random.Philox(SEED + 1))
     lacking = [keeps[p] for p in series if keeps[p] not in models]
     known = {
-        percent: {seed: by[target] - by[0] for seed, by in one.values.items() if target in by}
-        for percent, one in series.items()
+        percent: {seed: by[target] - by[0] for seed, by in history.values.items() if target in by}
+        for percent, history in series.items()
     }
     ratios = shares.from_seeds(known, DRAWS, rng) if target <= reached else None
     if ratios is None:
@@ -300,7 +302,7 @@ def _share(
             why = f"for {of} the forecast of each policy is needed, and {lacking[0]} has too few generations"
             return record | {"status": "not enough data", "why": why}
         ratios = _from_fits(series, {p: models[keeps[p]] for p in series}, known, target, rng)
-    record["seeds"] = sorted(set.intersection(*(set(one.values) for one in series.values())))
+    record["seeds"] = sorted(set.intersection(*(set(history.values) for history in series.values())))
     record["ratios"] = [
         {
             "policy": keeps[percent],
@@ -326,23 +328,23 @@ def _from_fits(
     Both with the variance between seeds in it, since what is asked is how much real data the recipe needs, and not this seed.
     """
     columns, middle, noises = [], [], []
-    for percent, one in series.items():
+    for percent, history in series.items():
         fits = models[percent]
         mixed = mixture(fits)
         off = spread_at(fits, mixed, target, DRAWS, rng)
-        count = len(known[percent]) or len(one.farthest)
+        count = len(known[percent]) or len(history.farthest)
         if known[percent]:
             at = float(np.mean(list(known[percent].values())))
             drawn = at + off / math.sqrt(count) + shares.between_seeds(list(known[percent].values()), DRAWS, rng)
         else:
-            made = paths(one, fits, mixed, target - one.last, DRAWS, rng)
-            drawn = rng.permutation(made[:, -1]) - one.first()
+            made = paths(history, fits, mixed, target - history.last, DRAWS, rng)
+            drawn = rng.permutation(made[:, -1]) - history.first()
             at = float(np.median(drawn))
-            seen = [one.values[seed][one.last] - one.values[seed][0] for seed in one.farthest]
+            seen = [history.values[seed][history.last] - history.values[seed][0] for seed in history.farthest]
             drawn = drawn + shares.between_seeds(seen, DRAWS, rng)
         columns.append(drawn)
         middle.append(at)
         noises.append(math.hypot(float(np.subtract(*np.quantile(off, [0.84, 0.16])) / 2), NOISE if count == 1 else 0.0))
-    seeds = min(len(one.values) for one in series.values())
+    seeds = min(len(history.values) for history in series.values())
     percents = np.array(list(series))
     return shares.Ratios(percents, np.stack(columns, axis=1), np.array(middle), float(np.median(noises)), seeds)

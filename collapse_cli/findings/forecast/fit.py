@@ -43,14 +43,14 @@ class Steps:
 
 def steps_of(series: History) -> Steps:
     """The steps of a series."""
-    found = []
+    steps = []
     none = np.zeros(10)
     for index, (seed, by) in enumerate(series.values.items()):
         errors = series.errors.get(seed, {})
         order = sorted(by)
         for a, b in pairwise(order):
-            found.append((a, b, by[a] - by[0], by[b] - by[0], index, errors.get(a, none), errors.get(b, none)))
-    columns = zip(*found, strict=True)
+            steps.append((a, b, by[a] - by[0], by[b] - by[0], index, errors.get(a, none), errors.get(b, none)))
+    columns = zip(*steps, strict=True)
     return Steps(*(np.array(column, dtype=float) for column in columns))
 
 
@@ -127,21 +127,21 @@ def fit_law(law: Law, steps: Steps, last: float) -> LawFit:
             _, here, _, extra = _solve(law, steps, np.exp([log_shape]))
             return float(count * np.log(here[0]) + extra[0])
 
-        found = minimize_scalar(at, bounds=tuple(around), method="bounded", options={"xatol": 1e-9})
-        if found.fun < objective[best]:
+        best_fit = minimize_scalar(at, bounds=tuple(around), method="bounded", options={"xatol": 1e-9})
+        if best_fit.fun < objective[best]:
             shapes = shapes.copy()
-            shapes[best] = math.exp(found.x)
+            shapes[best] = math.exp(best_fit.x)
             slope, loss, weight, penalty = _solve(law, steps, shapes)
     found_at = (shapes, slope, loss, weight, penalty)
     fit = _rated(law, found_at, best, law.counted, count, last)
     if not law.sloped:  # a plain random walk has no memory to fit
         walk = _rated(law, (np.ones(1), *_solve(law, steps, np.ones(1))), 0, 0, count, last)
-        fit = min(walk, fit, key=lambda one: one.aicc)
+        fit = min(walk, fit, key=lambda fit: fit.aicc)
     return fit
 
 
-def _rated(law: Law, found: tuple[Array, ...], best: int, counted: int, count: int, last: float) -> LawFit:
-    shapes, slope, loss, weight, penalty = found
+def _rated(law: Law, columns: tuple[Array, ...], best: int, counted: int, count: int, last: float) -> LawFit:
+    shapes, slope, loss, weight, penalty = columns
     k = counted + 1
     aic = count * math.log(float(loss[best]) / count) + float(penalty[best]) + 2 * k
     aicc = aic + 2 * k * (k + 1) / (count - k - 1) if count > k + 1 else math.inf
@@ -181,19 +181,19 @@ def _after_jump(law: Law, series: History, steps: Steps) -> LawFit | None:
     if later is None or later.last < 3:
         return None
     jumps = np.array([by[law.origin] - by[0] for by in series.values.values()])
-    apart, found = float(((jumps - jumps.mean()) ** 2).sum()), []
-    for one in (law, JUMP_ALONE):
-        fit = fit_law(one, steps_of(later), later.last)
+    apart, candidates = float(((jumps - jumps.mean()) ** 2).sum()), []
+    for law_tried in (law, JUMP_ALONE):
+        fit = fit_law(law_tried, steps_of(later), later.last)
         parts = (fit.shape, fit.slope, fit.loss + apart, fit.weight, fit.penalty)
-        found.append(_rated(one, parts, fit.best, one.counted, len(steps.end), later.last))
-    return min(found, key=lambda fit: fit.aicc)
+        candidates.append(_rated(law_tried, parts, fit.best, law_tried.counted, len(steps.end), later.last))
+    return min(candidates, key=lambda fit: fit.aicc)
 
 
 def weights(scores: Sequence[float]) -> Array:
     """Akaike weights: exp(-score/2), normalised (Burnham and Anderson 2002, section 2.9); inf weighs nothing."""
     values = np.array(scores)
-    found = np.exp(-(values - values.min()) / 2)
-    return np.asarray(found / found.sum())
+    relative = np.exp(-(values - values.min()) / 2)
+    return np.asarray(relative / relative.sum())
 
 
 def mixture(fits: Sequence[LawFit]) -> Array:
@@ -242,7 +242,7 @@ def paths(
     """
     counts = rng.multinomial(draws, share)
     ahead = series.last + 1 + np.arange(horizon)
-    found = []
+    parts = []
     for fit, count in zip(fits, counts, strict=True):
         if count == 0:
             continue
@@ -264,8 +264,8 @@ def paths(
             departure = memory * departure + spread * luck
             made[i] = courses[i + 1] + departure
         made = made.T
-        found.append(np.clip(start + made, 0, highest))
-    return np.concatenate(found)
+        parts.append(np.clip(start + made, 0, highest))
+    return np.concatenate(parts)
 
 
 def _breaking(path: Array, last: int, rng: np.random.Generator) -> Array:
@@ -286,14 +286,14 @@ def _breaking(path: Array, last: int, rng: np.random.Generator) -> Array:
 
 def spread_at(fits: Sequence[LawFit], share: Array, generation: int, draws: int, rng: np.random.Generator) -> Array:
     """By how much one seed's log-perplexity at a generation may differ from the expected one, (draws,)."""
-    found = []
+    departures = []
     for fit, count in zip(fits, rng.multinomial(draws, share), strict=True):
         at, noise, _ = _parameters(fit, int(count), rng)
         memory, departure = fit.law.memory(fit.shape)[at], np.zeros(int(count))
         for _ in range(generation):
             departure = memory * departure + noise * rng.standard_normal(int(count))
-        found.append(departure)
-    return rng.permutation(np.concatenate(found))
+        departures.append(departure)
+    return rng.permutation(np.concatenate(departures))
 
 
 def _parameters(fit: LawFit, count: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:

@@ -78,9 +78,11 @@ def collect(rows: Sequence[Row]) -> tuple[dict[str, History], list[str]]:
         notes.append(f"{name}: generations outside 0..{HORIZON} left out ({n} row{'s' if n > 1 else ''})")
     series = {}
     for policy, by in values.items():
-        if lost := sorted(seed for seed, one in by.items() if 0 not in one):
+        if lost := sorted(seed for seed, course in by.items() if 0 not in course):
             notes.append(f"{policy}: no generation 0 of seed {', '.join(map(str, lost))}; left out")
-        kept = {seed: dict(sorted(one.items())) for seed, one in sorted(by.items()) if 0 in one and len(one) > 1}
+        kept = {
+            seed: dict(sorted(course.items())) for seed, course in sorted(by.items()) if 0 in course and len(course) > 1
+        }
         if kept:
             series[policy] = History(kept, errors.get(policy, {}))
     return series, notes

@@ -63,16 +63,16 @@ class Law:
     def grows(self, generation: Array, shape: Array) -> Array:
         """h: (shapes, generations) for (generations,) and (shapes,)."""
         g, s = np.asarray(generation, float)[None, :], np.asarray(shape, float)[:, None]
-        found: Array = (g if self.name == "linear" else 0 * g) + 0 * s
+        growth: Array = (g if self.name == "linear" else 0 * g) + 0 * s
         if self.name in ("saturating", "jump") and self.shape:
-            found = -np.expm1(-g / s)
+            growth = -np.expm1(-g / s)
         elif self.name == "overshoot":
-            found = g / s * np.exp(1 - g / s)
+            growth = g / s * np.exp(1 - g / s)
         elif self.name == "power":
-            found = g**s
+            growth = g**s
         elif self.name == "exponential":
-            found = np.expm1(np.minimum(g / s, LARGEST_EXPONENT))
-        return found
+            growth = np.expm1(np.minimum(g / s, LARGEST_EXPONENT))
+        return growth
 
     def memory(self, shape: Array) -> Array:
         """Which part of a departure from the law the next generation inherits, (shapes,).

@@ -26,7 +26,7 @@ def bootstrap(series: History, fit: LawFit, draws: int, rng: np.random.Generator
     before, after = before + text @ steps.error_before.T, after + text @ steps.error_after.T
     x, kept, spread = design(law, steps, fit.shape)
     x, penalty = x / spread, 2 * np.log(spread)
-    found = np.empty((draws, 2))
+    estimates = np.empty((draws, 2))
     for i in range(draws):
         z = (after[i] - kept * before[i]) / spread
         weight = (x**2).sum(1)
@@ -34,12 +34,12 @@ def bootstrap(series: History, fit: LawFit, draws: int, rng: np.random.Generator
         slope = np.maximum(slope, 0) if law.only_up else slope
         loss = np.maximum(((z - slope[:, None] * x) ** 2).sum(1), TINY**2)
         best = int((count * np.log(loss) + penalty.sum(1)).argmin())
-        found[i] = slope[best], fit.shape[best]
+        estimates[i] = slope[best], fit.shape[best]
     parameters: dict[str, Array] = {}
     if law.sloped:
-        parameters["b"] = found[:, 0]
+        parameters["b"] = estimates[:, 0]
     if law.shape:
-        parameters[law.shape] = found[:, 1]
+        parameters[law.shape] = estimates[:, 1]
     return parameters
 
 

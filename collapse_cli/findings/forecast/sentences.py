@@ -22,35 +22,35 @@ UNSEEN = (
 
 def sentences(record: Record) -> list[str]:
     """What it comes to, in plain text (not markup)."""
-    found = [f"note: {note}" for note in record["notes"]]
-    for one in record["policies"]:
-        if one["status"] != "ok":
-            found.append(f"{one['policy']}: not enough data: {one['why']}")
+    lines = [f"note: {note}" for note in record["notes"]]
+    for policy in record["policies"]:
+        if policy["status"] != "ok":
+            lines.append(f"{policy['policy']}: not enough data: {policy['why']}")
             continue
-        found.append(f"{one['policy']}: {_heading(one)}")
-        found += [f"{one['policy']}: note: {note}" for note in one["notes"]]
-    known = [one for one in record["policies"] if one["status"] == "ok"]
-    if any(len(one["farthest_seeds"]) == 1 for one in known):
-        found.append(f"note: {ONE_SEED}")
+        lines.append(f"{policy['policy']}: {_heading(policy)}")
+        lines += [f"{policy['policy']}: note: {note}" for note in policy["notes"]]
+    known = [policy for policy in record["policies"] if policy["status"] == "ok"]
+    if any(len(policy["farthest_seeds"]) == 1 for policy in known):
+        lines.append(f"note: {ONE_SEED}")
     if known:
-        found.append(f"note: {UNSEEN}")
-    return [*found, *_share_said(record["share"])]
+        lines.append(f"note: {UNSEEN}")
+    return [*lines, *_share_said(record["share"])]
 
 
-def _heading(one: Record) -> str:
-    law = max(one["laws"], key=lambda law: law["weight"])
-    if one["best"] == "constant":  # a random walk as well: whatever it does, no growth is shown
-        said = "level within noise: no law of growth fits better than a constant"
-    elif one["best"] == "jump" and law["shape"] is None:
-        said = "a jump at generation 1, then level within noise"
+def _heading(policy: Record) -> str:
+    law = max(policy["laws"], key=lambda law: law["weight"])
+    if policy["best"] == "constant":  # a random walk as well: whatever it does, no growth is shown
+        law_said = "level within noise: no law of growth fits better than a constant"
+    elif policy["best"] == "jump" and law["shape"] is None:
+        law_said = "a jump at generation 1, then level within noise"
     else:
-        words = "jump at generation 1 and then relaxing" if one["best"] == "jump" else one["best"]
-        said = f"the {words} law fits best (weight {law['weight']:.2f} by AICc)"
-    leading = max(one["laws"], key=lambda law: law["forecast_weight"])
-    if leading["law"] != one["best"]:
-        said += f"; most of the forecast is from the {leading['law']} law (weight {leading['forecast_weight']:.2f})"
-    double = next(time for time in one["times"] if time["factor"] == 2.0)
-    return f"{said}; twice the perplexity of generation 0: {when(double, one['generations'][-1])}"
+        words = "jump at generation 1 and then relaxing" if policy["best"] == "jump" else policy["best"]
+        law_said = f"the {words} law fits best (weight {law['weight']:.2f} by AICc)"
+    leading = max(policy["laws"], key=lambda law: law["forecast_weight"])
+    if leading["law"] != policy["best"]:
+        law_said += f"; most of the forecast is from the {leading['law']} law (weight {leading['forecast_weight']:.2f})"
+    double = next(time for time in policy["times"] if time["factor"] == 2.0)
+    return f"{law_said}; twice the perplexity of generation 0: {when(double, policy['generations'][-1])}"
 
 
 def when(time: Record, last: int) -> str:
@@ -79,27 +79,27 @@ def when(time: Record, last: int) -> str:
 def _share_said(share: Record) -> list[str]:
     if share["status"] != "ok":
         return [f"smallest share of real data: not enough data: {share['why']}"]
-    found = [_needed(share)]
+    lines = [_needed(share)]
     if len(share.get("seeds", (0, 1))) < 2:
-        found.append(
+        lines.append(
             "the share of real data is from one seed, which cannot show how far seeds differ: its interval allows for "
             f"{NOISE:g} nats between seeds (standard deviation)"
         )
     if not share["next"]:
-        return found
+        return lines
     first = share["next"][0]
     if first["width"] == 0:
-        return [*found, "no further run would narrow the share of real data that is needed"]
+        return [*lines, "no further run would narrow the share of real data that is needed"]
     end = ":" if "command" in first else ""
     what = first.get("policy") or f"{first['more_seeds']} more seeds"
-    said = f"what would narrow the share of real data most: {what}"
+    wish = f"what would narrow the share of real data most: {what}"
     if first["width"] is None:
-        found.append(f"{said}, since no share that was run is near{end}")
+        lines.append(f"{wish}, since no share that was run is near{end}")
     else:
-        found.append(
-            f"{said}, to an expected {first['expected_width']:.2g} percentage points, from {first['width']:.2g}{end}"
+        lines.append(
+            f"{wish}, to an expected {first['expected_width']:.2g} percentage points, from {first['width']:.2g}{end}"
         )
-    return [*found, first["command"]] if "command" in first else found
+    return [*lines, first["command"]] if "command" in first else lines
 
 
 def _needed(share: Record) -> str:

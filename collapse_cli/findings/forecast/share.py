@@ -49,10 +49,10 @@ def falling(values: Array) -> Array:
         for j in range(n):
             a, b = min(i, j), max(i, j)
             mean[:, i, j] = (total[:, b + 1] - total[:, a]) / (b + 1 - a)
-    found = np.empty_like(values)
+    fitted = np.empty_like(values)
     for k in range(n):
-        found[:, k] = np.min(np.stack([mean[:, i, k:].max(1) for i in range(k + 1)]), axis=0)
-    return found
+        fitted[:, k] = np.min(np.stack([mean[:, i, k:].max(1) for i in range(k + 1)]), axis=0)
+    return fitted
 
 
 def curves(percents: Array, values: Array, between: Array) -> Array:
@@ -63,7 +63,7 @@ def curves(percents: Array, values: Array, between: Array) -> Array:
         between: (draws,) 0: the lowest convex curve, 1: the chords.
     """
     grid = np.linspace(0, 100, POINTS)
-    found = np.full((len(values), POINTS), np.nan)
+    ratios_at = np.full((len(values), POINTS), np.nan)
     n = len(percents)
     slopes = np.diff(values, axis=1) / np.diff(percents)
     for i in range(n - 1):
@@ -77,14 +77,14 @@ def curves(percents: Array, values: Array, between: Array) -> Array:
             low = np.maximum(low, values[:, i + 1, None] + slopes[:, i + 1, None] * (x - percents[i + 1]))
         low = np.minimum(low, chord)
         low[:, np.isclose(x, percents[i])] = values[:, i, None]
-        found[:, at] = between[:, None] * chord + (1 - between[:, None]) * low
-    return found
+        ratios_at[:, at] = between[:, None] * chord + (1 - between[:, None]) * low
+    return ratios_at
 
 
-def crossing(percents: Array, found: Array, threshold: float) -> Array:
+def crossing(percents: Array, ratios_at: Array, threshold: float) -> Array:
     """The smallest share with R <= threshold, (draws,): -inf when the smallest measured one has it, inf when none has."""
     first, last = round(percents[0] * 10), round(percents[-1] * 10)
-    under = found[:, first : last + 1] <= threshold + 1e-12
+    under = ratios_at[:, first : last + 1] <= threshold + 1e-12
     at = np.where(under.any(1), (first + under.argmax(1)) / 10, math.inf)
     return np.where(under[:, 0], -math.inf, at)
 
@@ -102,8 +102,8 @@ def smallest_share(
     """
     values = falling(ratios.draws)
     between = rng.random(len(values))
-    found = curves(ratios.percents, values, between)
-    shares = crossing(ratios.percents, found, math.log(factor))
+    ratios_at = curves(ratios.percents, values, between)
+    shares = crossing(ratios.percents, ratios_at, math.log(factor))
     names = {"low90": 0.05, "low50": 0.25, "share": 0.5, "high50": 0.75, "high90": 0.95}
     record: dict[str, Any] = {name: _bounded(_quantile(shares, q), ratios) for name, q in names.items()}
     record["chance_below"] = float((shares == -math.inf).mean())
@@ -150,8 +150,8 @@ def _candidates(
     as it may: to twice the slope of the first chord.
     """
     percents, all_values = _beyond(ratios.percents, values[:CURVES])
-    found = curves(percents, all_values, between[:CURVES])
-    shares = np.clip(crossing(percents, found, threshold), percents[0], percents[-1])
+    ratios_at = curves(percents, all_values, between[:CURVES])
+    shares = np.clip(crossing(percents, ratios_at, threshold), percents[0], percents[-1])
     before = _width(shares, np.ones(len(shares)))
     noise = ratios.noise / math.sqrt(ratios.seeds)
     luck = rng.standard_normal((TRUTHS, len(ratios.percents)))  # the same for all candidates
@@ -165,23 +165,23 @@ def _candidates(
     rated = []
     for what, at in options:
         widths = []
-        for truth in range(min(TRUTHS, len(found))):
-            seen = found[truth, at] + noise * luck[truth, : len(at)]
-            away = ((found[:, at] - seen) / max(noise, 1e-6)) ** 2
+        for truth in range(min(TRUTHS, len(ratios_at))):
+            seen = ratios_at[truth, at] + noise * luck[truth, : len(at)]
+            away = ((ratios_at[:, at] - seen) / max(noise, 1e-6)) ** 2
             log = -away.sum(1) / 2
             widths.append(_width(shares, np.exp(log - log.max())))
         chains = ratios.seeds * (1 if "policy" in what else len(measured))
         rated.append(what | {"chains": chains, "width": before, "expected_width": float(np.mean(widths))})
-    near = 1.1 * min(one["expected_width"] for one in rated)
+    near = 1.1 * min(option_rated["expected_width"] for option_rated in rated)
 
-    def order(one: dict[str, Any]) -> tuple[float, int, bool, float]:
+    def order(option: dict[str, Any]) -> tuple[float, int, bool, float]:
         """Nearly as narrow counts as equal; then cheap, then a round number."""
-        percent = percent_kept(one.get("policy"))
+        percent = percent_kept(option.get("policy"))
         return (
-            max(near, one["expected_width"]),
-            one["chains"],
+            max(near, option["expected_width"]),
+            option["chains"],
             percent is None or percent % 5 != 0,
-            one["expected_width"],
+            option["expected_width"],
         )
 
     return sorted(rated, key=order)[:4]

@@ -119,18 +119,20 @@ def laws(
     groups: dict[tuple[tuple[str, float], ...], dict[float, dict[int, float]]] = {}
     for cell in cells:
         n, share = cell.record["rows"], cell.share
-        nominal = next((one for one in shares if abs(one - share) <= 0.5 / n * (1 + 1e-9)), round(share, 3))
+        nominal = next(
+            (named_share for named_share in shares if abs(named_share - share) <= 0.5 / n * (1 + 1e-9)), round(share, 3)
+        )
         where = {"share": nominal, **{axis: cell.record[axis] for axis in AXES if axis in cell.record}}
         if errors := {seed: value for seed, value in cell.by_seed.items() if 0 < value < math.inf}:
             groups.setdefault(tuple(where.items()), {}).setdefault(n, {}).update(errors)
-    found = []
+    fitted = []
     for items, sizes in groups.items():
         if len(sizes) >= LEAST_SIZES:
             threshold, plateau = known(where := dict(items))
             beyond = [n for n in sizes if threshold is None or n > threshold]
             threshold = threshold if len(beyond) >= LEAST_SIZES else None
-            found.append(fit(sizes, where, threshold=threshold, theory=plateau))
-    return found
+            fitted.append(fit(sizes, where, threshold=threshold, theory=plateau))
+    return fitted
 
 
 def fit(
@@ -151,14 +153,14 @@ def fit(
     Raises:
         ScalingError: for fewer than 4 sizes (above the threshold).
     """
-    n = np.array(sorted(one for one in sizes if threshold is None or one > threshold), dtype=np.float64)
+    n = np.array(sorted(size for size in sizes if threshold is None or size > threshold), dtype=np.float64)
     if len(n) < LEAST_SIZES:
         raise ScalingError(f"a scaling law needs {LEAST_SIZES} sizes, there are {len(n)}")
-    common = sorted(set.intersection(*(set(sizes[one]) for one in n)), key=str)
+    common = sorted(set.intersection(*(set(sizes[size]) for size in n)), key=str)
     if common:
-        table = np.array([[sizes[one][seed] for seed in common] for one in n])
+        table = np.array([[sizes[size][seed] for seed in common] for size in n])
     else:  # seeds differ from size to size: means only
-        table = np.array([[float(np.mean(list(sizes[one].values())))] for one in n])
+        table = np.array([[float(np.mean(list(sizes[size].values())))] for size in n])
     most = len(n) - LEAST_SIZES
     if table.shape[1] == 1:
         peak = int(table[:, 0].argmax())  # what comes before it, and the peak itself, is not the law's
@@ -166,22 +168,22 @@ def fit(
     else:
         skips = list(range(most + 1))
     for skipped in skips:
-        found = ScalingFit(n[skipped:], table[skipped:], threshold)
-        if found.fits:
+        fitted = ScalingFit(n[skipped:], table[skipped:], threshold)
+        if fitted.fits:
             break
-    return _said(found, len(sizes) - len(n) + skipped, theory, dict(where or {}))
+    return _said(fitted, len(sizes) - len(n) + skipped, theory, dict(where or {}))
 
 
-def _said(found: ScalingFit, left_out: int, theory: float | None, where: dict[str, float]) -> ScalingLaw:
+def _said(fitted: ScalingFit, left_out: int, theory: float | None, where: dict[str, float]) -> ScalingLaw:
     """What may be said: the simplest law of those that fit, and the intervals of all."""
-    n = found.n
-    intervals = found.intervals() if found.seeds > 1 and found.fits else {}
-    claimed = bool(intervals) and intervals["plateau"][0] >= VISIBLE * found.last
+    n = fitted.n
+    intervals = fitted.intervals() if fitted.seeds > 1 and fitted.fits else {}
+    claimed = bool(intervals) and intervals["plateau"][0] >= VISIBLE * fitted.last
     if intervals and not claimed:
         del intervals["knee"]
         intervals["plateau"] = (0.0, intervals["plateau"][1])
-    level, top, b, shift = found.simplest(claimed)
-    knee = float(knees(float(n[0]), *(np.array([one]) for one in (level, top, b, shift)))[0])
+    level, top, b, shift = fitted.simplest(claimed)
+    knee = float(knees(float(n[0]), *(np.array([parameter]) for parameter in (level, top, b, shift)))[0])
     for name, value in (("plateau", level if claimed else 0.0), ("exponent", b), ("knee", knee)):
         if name in intervals:
             low, high = intervals[name]
@@ -200,8 +202,8 @@ def _said(found: ScalingFit, left_out: int, theory: float | None, where: dict[st
         len(n),
         (float(n[0]), float(n[-1])),
         left_out,
-        found.seeds,
-        bool(found.fits),
+        fitted.seeds,
+        bool(fitted.fits),
         theory,
         where,
     )

@@ -3,7 +3,7 @@
 import math
 
 from collapse_cli.findings.scaling import ScalingLaw
-from collapse_cli.metrics.numbers import value
+from collapse_cli.metrics.numbers import about, value
 
 HEADS = ("plateau", "plateau in theory", "exponent b", "more data stops helping at")
 ONE_SEED, NO_LAW, NOT_SEEN = "not told by one seed", "no law fits", "not seen"
@@ -45,8 +45,4 @@ def _knee(law: ScalingLaw) -> str:
         return "n = the smallest"
     low, high = law.intervals["knee"]
     beyond = "extrapolated: " if law.extrapolated else ""
-    return f"{beyond}n = {_rows(law.knee)} ({_rows(low)} to {_rows(high)})"
-
-
-def _rows(number: float) -> str:
-    return f"{float(f'{number:.2g}'):,.0f}" if math.isfinite(number) else "∞"
+    return f"{beyond}n = {about(law.knee)} ({about(low)} to {about(high)})"

@@ -193,9 +193,11 @@ class ScalingFit:
         if claimed and float(np.sum(((self.means - constant) / self.weight) ** 2)) <= limit:
             return constant, 0.0, FLATTEST, 0.0
         for level, shifted in ((None, False), (None, True)) if claimed else ((0.0, False), (0.0, True), (None, False)):
-            found = self.best(shifted=shifted, level=level)
-            if float(np.sum(((found[0] + found[1] * found[4] - self.means) / self.weight) ** 2)) <= limit * (1 + 1e-9):
-                return found[:4]
+            fitted = self.best(shifted=shifted, level=level)
+            if float(np.sum(((fitted[0] + fitted[1] * fitted[4] - self.means) / self.weight) ** 2)) <= limit * (
+                1 + 1e-9
+            ):
+                return fitted[:4]
         return self.plateau, self.top, self.b, self.shift
 
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -204,11 +206,13 @@ class ScalingFit:
         grid, cost = self._narrowed(limit, FINE, shifted=True)
         chosen = cost <= max(limit, float(cost.min()))
         lows, highs = grid.ends(limit)
-        found = [
-            knees(float(self.n[0]), *(one[chosen] for one in (level, grid.amplitude_at(level), grid.b, grid.shift)))
+        knees_there = [
+            knees(
+                float(self.n[0]), *(values[chosen] for values in (level, grid.amplitude_at(level), grid.b, grid.shift))
+            )
             for level in (lows, grid.plateau, highs)
         ]
-        every = np.concatenate(found)
+        every = np.concatenate(knees_there)
         return {
             "plateau": (float(lows[chosen].min()), float(highs[chosen].max())),
             "exponent": (float(grid.b[chosen].min()), float(grid.b[chosen].max())),

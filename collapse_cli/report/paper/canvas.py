@@ -61,9 +61,9 @@ def legend(figure: Any, axes: Any, width: float) -> None:
 
 def draw_curve(axes: Any, series: Sequence[Series], measure: Measure) -> None:
     seen: list[float] = []
-    for one in series:
-        if means := bounded(one, measure):
-            draw_line(axes, one, means)
+    for line in series:
+        if means := bounded(line, measure):
+            draw_line(axes, line, means)
             seen += [end for there in means.values() for end in (there.mean, there.low, there.high) if end is not None]
     axes.set(title=measure.title, xlabel="generation", ylabel=measure.unit)
     whole(axes)
@@ -73,16 +73,16 @@ def draw_curve(axes: Any, series: Sequence[Series], measure: Measure) -> None:
         axes.set_ylim(bottom=0)
 
 
-def draw_line(axes: Any, one: Series, means: dict[int, Interval]) -> None:
-    colour, marker = COLOURS[one.colour % len(COLOURS)], MARKERS[one.colour % len(MARKERS)]
+def draw_line(axes: Any, line: Series, means: dict[int, Interval]) -> None:
+    colour, marker = COLOURS[line.colour % len(COLOURS)], MARKERS[line.colour % len(MARKERS)]
     steps = list(means)
     axes.plot(
         steps,
         [means[g].mean for g in steps],
-        linestyle=DASHES[dash(one.run_index)],
+        linestyle=DASHES[dash(line.run_index)],
         color=colour,
         marker=marker if len(steps) <= MARKED else "",
-        label=plain(one.label),
+        label=plain(line.label),
         clip_on=False,
     )
     ends = [(g, means[g].low, means[g].high) for g in steps]

@@ -15,19 +15,19 @@ STRIPS = 8  # generations of which pictures are shown
 
 
 def _learners(series: Sequence[Series]) -> dict[str, list[Series]]:
-    found: dict[str, list[Series]] = {}
-    for one in series:
-        if not one.run.text:
-            found.setdefault(one.run.learner, []).append(one)
-    return found
+    by_learner: dict[str, list[Series]] = {}
+    for line in series:
+        if not line.run.text:
+            by_learner.setdefault(line.run.learner, []).append(line)
+    return by_learner
 
 
 def headline(runs: Sequence[Run], series: Sequence[Series]) -> Any:
-    found = _learners(series)
+    by_learner = _learners(series)
     drawn = {
         learner: own
-        for learner, own in found.items()
-        if any(one.by_seed(families.headline(learner, "generational").name) for one in own)
+        for learner, own in by_learner.items()
+        if any(line.by_seed(families.headline(learner, "generational").name) for line in own)
     }
     if not drawn:
         return None
@@ -46,7 +46,7 @@ def measures(runs: Sequence[Run], series: Sequence[Series]) -> Any:
         for learner, own in _learners(series).items()
         for measure in measures_of(learner)
         if measure.name != families.headline(learner, "generational").name
-        and any(one.by_seed(measure.name) for one in own)
+        and any(line.by_seed(measure.name) for line in own)
     ]
     if not wanted:
         return None
@@ -61,18 +61,18 @@ def measures(runs: Sequence[Run], series: Sequence[Series]) -> Any:
 def _measured(axes: Any, series: Sequence[Series], measure: Measure, *, log: bool) -> None:
     """A field by generation, and theory through it."""
     seen: list[float] = []
-    said = False
-    for one in series:
-        means = shown(one, measure, log=log) if log else bounded(one, measure)
+    named = False
+    for line in series:
+        means = shown(line, measure, log=log) if log else bounded(line, measure)
         if not means:
             continue
-        draw_line(axes, one, means)
+        draw_line(axes, line, means)
         seen += [end for there in means.values() for end in (there.mean, there.low, there.high) if end is not None]
-    for one in series:
-        theory = {g: y for g, y in theory_of_series(one, measure.name).items() if y > TINY or not log}
+    for line in series:
+        theory = {g: y for g, y in theory_of_series(line, measure.name).items() if y > TINY or not log}
         if theory:
-            axes.plot(list(theory), list(theory.values()), label=None if said else "theory", **THEORY)
-            said = True
+            axes.plot(list(theory), list(theory.values()), label=None if named else "theory", **THEORY)
+            named = True
     axes.set(xlabel="generation")
     whole(axes)
     if log and seen:
@@ -90,13 +90,15 @@ def _measured(axes: Any, series: Sequence[Series], measure: Measure, *, log: boo
 def pictures(runs: Sequence[Run], series: Sequence[Series]) -> Any:
     import numpy as np
 
-    found = [(one, strips_of(one)) for one in series]
-    found = [(one, {g: strips[g] for g in thinned(sorted(strips), STRIPS)}) for one, strips in found if strips]
-    if not found:
+    strips_of_lines = [(line, strips_of(line)) for line in series]
+    strips_of_lines = [
+        (line, {g: strips[g] for g in thinned(sorted(strips), STRIPS)}) for line, strips in strips_of_lines if strips
+    ]
+    if not strips_of_lines:
         return None
-    rows = max(len(strips) for _, strips in found)
-    figure, grid = panels(min(len(found), 6), 0.32 * rows + 0.4)
-    for axes, (one, strips) in zip(grid, found, strict=False):
+    rows = max(len(strips) for _, strips in strips_of_lines)
+    figure, grid = panels(min(len(strips_of_lines), 6), 0.32 * rows + 0.4)
+    for axes, (line, strips) in zip(grid, strips_of_lines, strict=False):
         images = []
         for held in strips.values():
             width, height, grey = strip(held)
@@ -107,7 +109,7 @@ def pictures(runs: Sequence[Run], series: Sequence[Series]) -> Any:
         middles = np.cumsum([image.shape[0] + 2 for image in images]) - images[0].shape[0] / 2
         axes.set_yticks(middles, [str(g) for g in strips])
         axes.set_xticks([])
-        axes.set_title(plain(one.label))
+        axes.set_title(plain(line.label))
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
     grid[0].set_ylabel("generation")

@@ -23,17 +23,17 @@ SHOWN = ("distinct_2", "self_bleu", "unigram_entropy", "rep_4", "near_duplicate_
 
 
 def _texts(series: Sequence[Series]) -> list[Series]:
-    return [one for one in series if one.run.text]
+    return [line for line in series if line.run.text]
 
 
 def perplexity(runs: Sequence[Run], series: Sequence[Series]) -> Any:
-    found = [(one, there) for one in _texts(series) if (there := perplexities(one))]
-    if not found:
+    drawn = [(line, there) for line in _texts(series) if (there := perplexities(line))]
+    if not drawn:
         return None
     figure, (axes,) = new_axes(1, 1, 3.5, 2.7)
-    for one, means in found:
-        draw_line(axes, one, means)
-    seen = [y for _, means in found for m in means.values() for y in (m.mean, m.low, m.high) if y is not None]
+    for line, means in drawn:
+        draw_line(axes, line, means)
+    seen = [y for _, means in drawn for m in means.values() for y in (m.mean, m.low, m.high) if y is not None]
     axes.set(xlabel="generation", ylabel="perplexity on real test text", yscale="log")
     whole(axes)
     low, high = apart(min(seen), max(seen))
@@ -45,17 +45,17 @@ def perplexity(runs: Sequence[Run], series: Sequence[Series]) -> Any:
 
 
 def histograms(runs: Sequence[Run], series: Sequence[Series]) -> Any:
-    found: list[tuple[Series, dict[int, Histogram]]] = []
-    for one in _texts(series):
-        there = {g: histogram for g in one.generations if (histogram := pooled(one.at(g))) is not None}
+    drawn: list[tuple[Series, dict[int, Histogram]]] = []
+    for line in _texts(series):
+        there = {g: histogram for g in line.generations if (histogram := pooled(line.at(g))) is not None}
         if there:
-            found.append((one, there))
-    if not found:
+            drawn.append((line, there))
+    if not drawn:
         return None
-    figure, grid = panels(len(found), 2.1)
-    last = max(max(there) for _, there in found) or 1
-    highest = max(max(h.counts) / sum(h.counts) for _, there in found for h in there.values())
-    for axes, (one, there) in zip(grid, found, strict=False):
+    figure, grid = panels(len(drawn), 2.1)
+    last = max(max(there) for _, there in drawn) or 1
+    highest = max(max(h.counts) / sum(h.counts) for _, there in drawn for h in there.values())
+    for axes, (line, there) in zip(grid, drawn, strict=False):
         for g, h in there.items():
             shares = [count / sum(h.counts) for count in h.counts]
             edges = [exponential(h.low + index * h.width) for index in range(len(h.counts) + 1)]
@@ -68,30 +68,32 @@ def histograms(runs: Sequence[Run], series: Sequence[Series]) -> Any:
                 linestyle="--" if g == min(there) else "-",
                 label=f"generation {g}" if g == min(there) else None,
             )
-        axes.set(title=plain(one.label), xscale="log", xlabel="perplexity under generation 0", ylim=(0, highest * 1.05))
+        axes.set(
+            title=plain(line.label), xscale="log", xlabel="perplexity under generation 0", ylim=(0, highest * 1.05)
+        )
         low, high = axes.get_xlim()
         ticks = log_ticks(low, high)
         step = -(-len(ticks["tickvals"]) // 4)  # words as wide as 10,000 four times in a third of a page
         log_axis(axes.xaxis, {name: some[::step] for name, some in ticks.items()})
         axes.set_xlim(low, high)
-    _generations(figure, grid[0], sorted({g for _, there in found for g in there}), last)
+    _generations(figure, grid[0], sorted({g for _, there in drawn for g in there}), last)
     grid[0].set_ylabel("share of samples")
     return figure
 
 
 def deciles(runs: Sequence[Run], series: Sequence[Series]) -> Any:
-    found = []
-    for one in _texts(series):
-        rows = [one.means("nll_change_by_decile", decile) for decile in range(10)]
+    drawn = []
+    for line in _texts(series):
+        rows = [line.means("nll_change_by_decile", decile) for decile in range(10)]
         if steps := sorted({g for row in rows for g in row}):
-            found.append((one, steps, [[row[g].mean if g in row else float("nan") for g in steps] for row in rows]))
-    if not found:
+            drawn.append((line, steps, [[row[g].mean if g in row else float("nan") for g in steps] for row in rows]))
+    if not drawn:
         return None
-    figure, grid = panels(len(found), 2.2)
-    seen = [z for _, _, rows in found for row in rows for z in row if z == z]
+    figure, grid = panels(len(drawn), 2.2)
+    seen = [z for _, _, rows in drawn for row in rows for z in row if z == z]
     highest = max(*seen, 1e-3)
     image = None
-    for axes, (one, steps, changes) in zip(grid, found, strict=False):
+    for axes, (line, steps, changes) in zip(grid, drawn, strict=False):
         image = axes.imshow(
             changes, aspect="auto", origin="lower", cmap="cividis_r", vmin=min(0.0, *seen), vmax=highest
         )
@@ -102,7 +104,7 @@ def deciles(runs: Sequence[Run], series: Sequence[Series]) -> Any:
         shown = range(0, len(steps), max(1, len(steps) // 8))
         axes.set_xticks(list(shown), [str(steps[index]) for index in shown])
         axes.set_yticks([0, 9], ["frequent", "rare"])
-        axes.set(title=plain(one.label), xlabel="generation")
+        axes.set(title=plain(line.label), xlabel="generation")
     bar = figure.colorbar(image, ax=grid)
     bar.set_label("nats/token above generation 0")
     return figure
@@ -111,7 +113,9 @@ def deciles(runs: Sequence[Run], series: Sequence[Series]) -> Any:
 def diversity(runs: Sequence[Run], series: Sequence[Series]) -> Any:
     texts = _texts(series)
     measures = [
-        measure for measure in INSTRUMENTS if measure.name in SHOWN and any(one.by_seed(measure.name) for one in texts)
+        measure
+        for measure in INSTRUMENTS
+        if measure.name in SHOWN and any(line.by_seed(measure.name) for line in texts)
     ]
     if not measures:
         return None

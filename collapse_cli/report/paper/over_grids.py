@@ -50,7 +50,7 @@ def mixture(axis: str, runs: Sequence[Run], series: Sequence[Series]) -> Any:
     for axes, (run, cut, panel) in zip(grid, drawn, strict=False):
         theory = _panel(axes, run, cut, panel, many=len(drawn) > 1, theory=theory)
         title = words(panel.place)
-        if sum(one.mixture for one in runs) > 1:
+        if sum(run_compared.mixture for run_compared in runs) > 1:
             title = f"{plain(run.name)} {title}"
         axes.set_title(title)
     legend(figure, grid[0], WIDTH if len(grid) > 1 else 3.5)
