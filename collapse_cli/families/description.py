@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, Literal
 
 from collapse_cli.families.section import Section
@@ -59,12 +58,21 @@ class Headline:
     better: str = "less"
 
 
-class Theory(Enum):
-    """The closed forms that say what a family's measures will be (`findings.predictions`)."""
+@dataclass(frozen=True)
+class Theory:
+    """Where the closed forms of a family's measures are: functions, `module:function`, imported when they are asked.
 
-    REFITTED = "a Gaussian refitted to its own samples"
-    MIXED = "regression on a mixture of real and synthetic rows"
-    GENERATIONS = "regression across generations"
+    Each takes the configuration as a plain tree first, and says None where no formula is known for that very protocol.
+
+    Attributes:
+        loop: of the tree, a field of `metrics.jsonl`, a policy's name and a generation: the field's expected value.
+        cell: of the tree and the coordinates of a cell of a mixture: the expected headline measure.
+        law: of the tree and a place of the grid: the threshold and the plateau of error against rows, either may be None.
+    """
+
+    loop: str = ""
+    cell: str = ""
+    law: str = ""
 
 
 # options that another one switches off: their keys, whether it does in an experiment, and why nothing reads them
@@ -130,7 +138,7 @@ class Description:
         by_test_row: whether generation 0 is compared with row by row of the test data.
         starts_anew: whether it does not matter in an experiment which model a fit starts from.
         unread: options of its own that another one switches off.
-        theory: the closed forms that there are.
+        theory: where the closed forms are; None where there are none.
         own_title: of the section of the page on its own measures, where it stands among other families of text.
     """
 
@@ -155,7 +163,7 @@ class Description:
     by_test_row: bool = False
     starts_anew: Callable[[Any], bool] = never
     unread: tuple[Unread, ...] = ()
-    theory: frozenset[Theory] = frozenset()
+    theory: Theory | None = None
     own_title: str = ""
 
     @property

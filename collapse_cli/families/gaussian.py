@@ -82,5 +82,5 @@ GAUSSIAN = Description(
     headline=Headline("variance", "fitted variance, truth 1", better="more"),
     measures=MEASURES,
     starts_anew=always,
-    theory=frozenset({Theory.REFITTED}),
+    theory=Theory(loop="collapse_cli.findings.predictions:refitted_gaussian"),
 )

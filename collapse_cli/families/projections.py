@@ -41,5 +41,7 @@ PROJECTIONS = Description(
         ),
         (("projections.lam",), lam_is_an_axis, "mixture.lam is given in its place"),
     ),
-    theory=frozenset({Theory.MIXED}),
+    theory=Theory(
+        cell="collapse_cli.findings.predictions:regression_cell", law="collapse_cli.findings.predictions:regression_law"
+    ),
 )

@@ -47,5 +47,9 @@ RIDGE = Description(
     ),
     starts_anew=always,
     unread=((("ridge.lam",), lam_is_an_axis, "mixture.lam is given in its place"),),
-    theory=frozenset({Theory.MIXED, Theory.GENERATIONS}),
+    theory=Theory(
+        loop="collapse_cli.findings.predictions:regression_generations",
+        cell="collapse_cli.findings.predictions:regression_cell",
+        law="collapse_cli.findings.predictions:regression_law",
+    ),
 )

@@ -6,14 +6,14 @@ another protocol; the exception is a penalty too small to matter, which counts a
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 from collapse_cli import families, theory
 from collapse_cli.config.policies import Policy, of_row
-from collapse_cli.families import Theory
 from collapse_cli.theory import TheoryError
 
 Tree = Mapping[str, Any]
@@ -21,6 +21,10 @@ SMALL = 1e-3  # a penalty below this share of the smallest eigenvalue of X'X/n m
 SETTLED = 5  # times its own time of relaxation, after which a chain with fixed real rows is at its end
 FAR = (10**9, 10**12)  # rows, at which a closed form is at its plateau, or is not
 GAUSSIAN = ("variance", "mean_shift_squared", "std", "log_variance", "w2_squared", "log_det")
+RULES: dict[Policy | None, str] = {
+    Policy("keep", 0.0): "replace",
+    Policy("accumulate"): "accumulate",
+}  # as formulas name them
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,76 @@ class _Regression:
 
 
 def predict_cell(tree: Tree, record: Mapping[str, Any]) -> float | None:
-    """The expected headline measure of a cell of a mixture; None where no formula is known (mlp, lm).
+    """The expected headline measure of a cell of a mixture; None where no formula is known.
 
     Args:
         tree: of the experiment.
         record: the cell's coordinates, as `Cell.record` names them.
+    """
+    formula = _formula(tree, "cell")
+    return None if formula is None else _finite(formula, tree, record)
+
+
+def predict_loop(tree: Tree, what: str, policy: str, generation: int) -> float | None:
+    """The expected value of a field of `metrics.jsonl` at a generation; None where no formula is known."""
+    formula = _formula(tree, "loop")
+    return None if formula is None else _finite(formula, tree, what, policy, generation)
+
+
+def known_law(tree: Tree, where: Mapping[str, float]) -> tuple[float | None, float | None]:
+    """What theory knows of error against rows at a place of a mixture's grid: its threshold, its plateau; None where it does not.
+
+    Args:
+        tree: of the experiment.
+        where: `share` and the axes of its cells.
+    """
+    formula = _formula(tree, "law")
+    threshold, plateau = (None, None) if formula is None else formula(tree, where)
+    return threshold, plateau
+
+
+def _formula(tree: Tree, which: str) -> Callable[..., Any] | None:
+    """The closed form that the description of an experiment's family names; None where it names none."""
+    known = families.of(tree["learner"]).theory
+    return _imported(address) if known is not None and (address := getattr(known, which)) else None
+
+
+@lru_cache
+def _imported(address: str) -> Callable[..., Any]:
+    module, _, name = address.partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function
+
+
+# --- the closed forms of families, as their descriptions name them -----------------------------------------------------
+
+
+def refitted_gaussian(tree: Tree, what: str, policy: str, generation: int) -> float | None:
+    """`GAUSSIAN` under keep-0 and accumulate, in units of the true variance, of a single blob.
+
+    Generation g has been fitted g + 1 times. Source: Refitted Gaussians in docs/theory.md.
+    """
+    rule = _rule(tree, policy)
+    if not rule or tree["data"]["source"] != "blobs" or what not in GAUSSIAN:
+        return None
+    blobs = tree["data"]["blobs"]
+    if int(blobs["centers"]) != 1:
+        return None
+    rows, unbiased, d = int(tree["data"]["rows"]), bool(tree[tree["learner"]]["unbiased"]), int(blobs["dimensions"])
+    return _gaussian(what, rows, generation + 1, unbiased, rule, d)
+
+
+def regression_generations(tree: Tree, what: str, policy: str, generation: int) -> float | None:
+    """`error` of ridge under keep-0 and accumulate. Source: Regression across generations in docs/theory.md."""
+    rule = _rule(tree, policy)
+    if not rule or tree["data"]["source"] != "regression" or what != "error":
+        return None
+    lam = float(tree[tree["learner"]]["lam"])
+    return _generation(_Regression.of(tree), int(tree["data"]["rows"]), lam, rule, generation)
+
+
+def regression_cell(tree: Tree, record: Mapping[str, Any]) -> float | None:
+    """The error of ridge or projections on a mixture of real and synthetic rows.
 
     Sources: Ridge on a mixture, Random projections, Weighted mixing and Iterative mixing in docs/theory.md. Fixed real
     rows (Algorithm B) are known in their first round and at the end of many. Where the risk is infinite (an interpolation peak without penalty) there is None.
@@ -75,8 +144,7 @@ def predict_cell(tree: Tree, record: Mapping[str, Any]) -> float | None:
     section = tree[learner]
     lam = record.get("lam")
     size = record.get("size")
-    return _finite(
-        _cell,
+    return _cell(
         _Regression.of(tree),
         rows,
         synthetic / rows,
@@ -89,47 +157,11 @@ def predict_cell(tree: Tree, record: Mapping[str, Any]) -> float | None:
     )
 
 
-RULES: dict[Policy | None, str] = {
-    Policy("keep", 0.0): "replace",
-    Policy("accumulate"): "accumulate",
-}  # as formulas name them
+def regression_law(tree: Tree, where: Mapping[str, float]) -> tuple[float | None, float | None]:
+    """The threshold are rows that are used up before the error falls like a power of the rest; the plateau is that of ever more rows.
 
-
-def predict_loop(tree: Tree, what: str, policy: str, generation: int) -> float | None:
-    """The expected value of a field of `metrics.jsonl` at a generation; None where no formula is known.
-
-    gaussian: `GAUSSIAN` under keep-0 and accumulate, in units of the true variance, of a single blob. ridge: `error` under
-    the same policies. Generation g has been fitted g + 1 times. Sources: Refitted Gaussians and Regression across
-    generations in docs/theory.md.
-    """
-    rule = RULES.get(of_row(policy))
-    if tree["loop"]["init"] != "base" or rule is None:
-        return None
-    if rule == "replace" and tree["mix"]["size"] != "constant":
-        return None
-    learner, rows, source = tree["learner"], int(tree["data"]["rows"]), tree["data"]["source"]
-    known = families.of(learner).theory
-    if Theory.REFITTED in known and source == "blobs" and what in GAUSSIAN:
-        blobs = tree["data"]["blobs"]
-        if int(blobs["centers"]) != 1:
-            return None
-        unbiased, d = bool(tree[learner]["unbiased"]), int(blobs["dimensions"])
-        return _finite(_gaussian, what, rows, generation + 1, unbiased, rule, d)
-    if Theory.GENERATIONS in known and source == "regression" and what == "error":
-        return _finite(_generation, _Regression.of(tree), rows, float(tree[learner]["lam"]), rule, generation)
-    return None
-
-
-def known_law(tree: Tree, where: Mapping[str, float]) -> tuple[float | None, float | None]:
-    """What theory knows of error against rows at a place of a mixture's grid: its threshold, its plateau; None where it does not.
-
-    The threshold are rows that are used up before the error falls like a power of the rest: least squares with d
-    dimensions has d/(n - d - 1), projections on m < d the same with m; with weight 0 real rows alone count. The plateau is
-    the closed form with ever more rows, 0 where it goes on falling.
-
-    Args:
-        tree: of the experiment.
-        where: `share` and the axes of its cells.
+    Least squares with d dimensions has d/(n - d - 1), projections on m < d the same with m; with weight 0 real rows alone
+    count. The plateau is 0 where the closed form goes on falling.
     """
     learner, grid = tree["learner"], _grid(tree)
     if grid is None:
@@ -147,10 +179,19 @@ def known_law(tree: Tree, where: Mapping[str, float]) -> tuple[float | None, flo
     return ((min(size, given.d) + 1) / counted if counted > 0 else None), plateau
 
 
+def _rule(tree: Tree, policy: str) -> str:
+    """How each generation is fitted anew, as formulas name it: to the rows of the generation before alone, or to all so far.
+
+    "" of any other policy, and where fits do not start anew.
+    """
+    rule = RULES.get(of_row(policy), "")
+    grows = rule == "replace" and tree["mix"]["size"] != "constant"
+    return "" if tree["loop"]["init"] != "base" or grows else rule
+
+
 def _grid(tree: Tree) -> families.Grid | None:
-    """What the family of an experiment has in mixtures, where there is a closed form of it."""
-    family = families.of(tree["learner"])
-    return family.grid if Theory.MIXED in family.theory and tree["data"]["source"] == "regression" else None
+    """What the family of an experiment has in mixtures, where its rows are those that the formulas are of."""
+    return families.of(tree["learner"]).grid if tree["data"]["source"] == "regression" else None
 
 
 def _finite(formula: Any, *arguments: Any) -> float | None:

@@ -2,17 +2,18 @@
 
 import json
 import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from collapse_cli import config, theory
+from collapse_cli import config, families, theory
 from collapse_cli.config import presets, read_toml
 from collapse_cli.config.cell import Cell, cells
 from collapse_cli.config.reading import variant_experiments
 from collapse_cli.findings import predictions
-from collapse_cli.findings.expectations import at_cell, planned_cells
+from collapse_cli.findings.expectations import at_cell, planned_cells, theory_at, theory_of
 from collapse_cli.findings.predictions import predict_cell, predict_loop
 from collapse_cli.learners import learner_class
 
@@ -174,3 +175,13 @@ def test_what_theory_knows_of_the_law_of_a_place() -> None:
     threshold, plateau = of("strong-projections", "much-data", share=0.5, quality=2.0, size=50)
     assert (threshold, plateau) == (51, pytest.approx(0.5 + 0.25 * 2 * 0.5, rel=1e-3))
     assert of("strong-mlp", "rows", share=0.1) == (None, None)
+
+
+def test_a_new_family_brings_its_closed_form_in_its_description_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No module of findings has to know of it."""
+    new = replace(families.of("gaussian"), name="newer", theory=families.Theory(loop="support.new_family:halves"))
+    monkeypatch.setitem(cast(dict[str, families.Description], families.FAMILIES), "newer", new)
+    tree = {"learner": "newer"}
+    assert [theory_at(tree, "size", "keep-0", g) for g in range(3)] == [1.0, 0.5, 0.25]
+    assert theory_at(tree, "size", "accumulate", 1) is None
+    assert theory_of(tree | {"kind": "mixture"}, {"rows": 10}) is None, "it names none for cells"
