@@ -64,11 +64,6 @@ lr = 1e-2
 batch_size = 8
 dtype = "float32"
 """
-FIELDS = {  # of metrics.jsonl, as docs/design.md names them
-    *("policy", "seed", "generation", "model_key", "model_dir", "seconds"),
-    *("perplexity", "nll", "predicted_tokens", "bits_per_byte", "word_perplexity"),
-    *("train_loss", "train_rows", "real_rows", "synthetic_rows", "sample_tokens"),
-}
 WORDS = ("the", "a", "cat", "dog", "bird", "runs", "sees", "likes", "old", "new", "red", "house", "tree", "of", "under")
 
 

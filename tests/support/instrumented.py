@@ -170,6 +170,7 @@ def _model(
         "seed": seed,
         "generation": generation,
         "model_key": key,
+        "eval_keys": [dict(stages)["eval"]],
         "model_dir": f"store/{key[:2]}/{key}",
         "sample_tokens": (1024 - real) * WIDTH,
     }
@@ -246,6 +247,8 @@ def _samples(rise: float, first: Mapping[str, Any], random: np.random.Generator)
     row: dict[str, Any] = {
         "sample_rows": SAMPLES,
         "compared_rows": SAMPLES // 2,
+        "distinct_tokens": SAMPLES * WIDTH // 2,
+        "self_bleu_rows": SAMPLES // 2,
         "sample_perplexity": math.exp(float(nll.mean())),
         "sample_log_perplexity_mean": float(nll.mean()),
         "sample_log_perplexity_median": float(np.median(nll)),
