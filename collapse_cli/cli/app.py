@@ -148,7 +148,7 @@ def evaluate(
     """
     from collapse_cli.config import nearest, parse_settings
     from collapse_cli.errors import InputError
-    from collapse_cli.findings.evaluation import disagreements
+    from collapse_cli.findings.evaluated import disagreements
     from collapse_cli.process import quiet_libraries
     from collapse_cli.records.runs import made_by, names_of_runs
     from collapse_cli.run import evaluate as again

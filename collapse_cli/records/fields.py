@@ -62,7 +62,7 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Images:
+class GeneratedImages:
     """A few generated grey images of one size: `height` × `width` bytes each, 0 black."""
 
     height: int
@@ -124,7 +124,7 @@ def phrases(value: object) -> list[Phrase]:
     ]
 
 
-def images(value: object) -> Images | None:
+def images(value: object) -> GeneratedImages | None:
     """The field `pictures`; of more than `MOST_IMAGES` the first."""
     given = table(value)
     height, width, rows = given.get("height"), given.get("width"), given.get("rows")
@@ -141,7 +141,7 @@ def images(value: object) -> Images | None:
         if len(image) != height * width:
             return None
         decoded.append(image)
-    return Images(height, width, tuple(decoded))
+    return GeneratedImages(height, width, tuple(decoded))
 
 
 def makes_sense(name: str, value: object) -> bool:

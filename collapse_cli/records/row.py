@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from collapse_cli.records import fields
-from collapse_cli.records.fields import COORDINATES, LARGEST, NUMBERS, Example, Histogram, Images, Phrase, finite
+from collapse_cli.records.fields import (
+    COORDINATES,
+    LARGEST,
+    NUMBERS,
+    Example,
+    GeneratedImages,
+    Histogram,
+    Phrase,
+    finite,
+)
 from collapse_cli.where import Where
 
 PLACE = ("policy", "seed", "generation", "lineage")  # the fields that say which model it is of
@@ -128,7 +137,7 @@ class Row:
         return fields.phrases(self.fields.get("top_8grams"))
 
     @property
-    def images(self) -> Images | None:
+    def images(self) -> GeneratedImages | None:
         """A few that it generated."""
         return fields.images(self.fields.get("pictures"))
 

@@ -4,12 +4,12 @@ import base64
 import struct
 import zlib
 
-from collapse_cli.records.fields import Images
+from collapse_cli.records.fields import GeneratedImages
 
 GAP = 2  # pixels between pictures in a strip
 
 
-def strip(images: Images) -> tuple[int, int, bytes]:
+def strip(images: GeneratedImages) -> tuple[int, int, bytes]:
     """All of them in one row: width, height and grey values, row by row."""
     lines = []
     for y in range(images.height):

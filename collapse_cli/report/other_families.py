@@ -7,7 +7,7 @@ from dataclasses import replace
 from collapse_cli.families import FAMILIES, SHARE, Headline, Measure, headline, headline_measure, measures_of
 from collapse_cli.findings.expectations import theory_at
 from collapse_cli.metrics.intervals import Interval
-from collapse_cli.records.fields import Images
+from collapse_cli.records.fields import GeneratedImages
 from collapse_cli.report.contents import Contents
 from collapse_cli.report.figures import (
     TINY,
@@ -199,7 +199,9 @@ def pictures(contents: Contents) -> None:
                 [f"{g:,}", f'<img class="strip" src="{data_uri(width, height, grey)}" alt="{escaped(alt)}" '
                            f'width="{larger * width}" height="{larger * height}">']
             )  # fmt: skip
-        table = cells(f"Images by generation, seed {line.seeds[0]}", ["gen.", "generated"], rows, kind="strips")
+        table = cells(
+            f"Images by generation, seed {line.seeds[0]}", ["gen.", "generated"], rows, kind="strips"
+        )
         parts.append(f'<div class="card" data-series="{line.index}"><h3>{heading(line)}</h3>{table}</div>')
     if parts:
         reading = how_to_read(
@@ -210,7 +212,7 @@ def pictures(contents: Contents) -> None:
         contents.add("pictures", "What is generated", f'{reading}<div class="grid pairs">{"".join(parts)}</div>')
 
 
-def strips_of(line: Series) -> dict[int, Images]:
+def strips_of(line: Series) -> dict[int, GeneratedImages]:
     """Generation -> pictures of the first seed; at most `STRIPS` generations."""
     of_first = [row for row in line.rows if row.where.seed == line.seeds[0]]
     held = {row.where.generation: images for row in of_first if (images := row.images) is not None}

@@ -19,7 +19,7 @@ from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment.kinds import plan
 from collapse_cli.experiment.stages.base import ROWS
 from collapse_cli.experiment.stages.block import Block, models_of
-from collapse_cli.findings.evaluation import Evaluated, value_of
+from collapse_cli.findings.evaluated import Evaluated, value_of
 from collapse_cli.learners.family import State
 from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from collapse_cli.findings.evaluation import Evaluated
+from collapse_cli.findings.evaluated import Evaluated
 from collapse_cli.metrics import NO_WORDS, numbers
 from collapse_cli.terminal.run import protocol, protocols
 from collapse_cli.terminal.run_tables import some

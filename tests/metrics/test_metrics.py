@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.rows import changed, row_of
 
 from collapse_cli.errors import InputError
-from collapse_cli.findings.evaluation import Evaluated
+from collapse_cli.findings.evaluated import Evaluated
 from collapse_cli.metrics import duplicate_share, numbers, perplexity, share_with, text_measures, warnings
 from collapse_cli.terminal.evaluation import evaluation_table
 from collapse_cli.terminal.run_tables import perplexity_table

@@ -170,7 +170,7 @@ def _model(
         "seed": seed,
         "generation": generation,
         "model_key": key,
-        "eval_keys": [dict(stages)["eval"]],
+        "eval_keys": [dict(stages)["eval"], _key(key, "examine")],
         "model_dir": f"store/{key[:2]}/{key}",
         "sample_tokens": (1024 - real) * WIDTH,
     }
