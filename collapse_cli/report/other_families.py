@@ -199,9 +199,7 @@ def pictures(contents: Contents) -> None:
                 [f"{g:,}", f'<img class="strip" src="{data_uri(width, height, grey)}" alt="{escaped(alt)}" '
                            f'width="{larger * width}" height="{larger * height}">']
             )  # fmt: skip
-        table = cells(
-            f"Images by generation, seed {line.seeds[0]}", ["gen.", "generated"], rows, kind="strips"
-        )
+        table = cells(f"Images by generation, seed {line.seeds[0]}", ["gen.", "generated"], rows, kind="strips")
         parts.append(f'<div class="card" data-series="{line.index}"><h3>{heading(line)}</h3>{table}</div>')
     if parts:
         reading = how_to_read(
