@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from collapse_cli.engine import checkpoint as checkpoints
 from collapse_cli.errors import InputError
+from collapse_cli.learners.protocol import Tell
 
 ROWS_AT_ONCE = 256  # of a forward pass without training; shorter ones are filled up, so that all are alike
 
@@ -99,7 +100,7 @@ class Training:
     select: Callable[[], float] | None = None
     best: dict[str, Tensor] = field(default_factory=dict, init=False)
 
-    def run(self, seed: int, scratch: Path, tell: Callable[[int, int, str], None]) -> list[float]:
+    def run(self, seed: int, scratch: Path, tell: Tell) -> list[float]:
         """Train in place. Returns the mean loss per row of each epoch, as it was met.
 
         A checkpoint in `scratch` is taken up at the epoch where it was left, to the same bits.

@@ -221,10 +221,11 @@ def _score(
     hints = learners.Hints(encoded=data.folder, about=about)
     if families.of(params["learner"]).by_test_row:
         first = None  # which was of other rows perhaps
+    test = Dataset.load(data.file("test.safetensors"))
     if isinstance(model, Path):
         learner = learners.create(params["learner"], params, hints, learners.silent)
         learner.load(model)
-    else:
-        learner = family = learners.family_class(params["learner"])(params, hints, learners.silent)
-        family.restore(model)
-    return learner.measure(Dataset.load(data.file("test.safetensors")), first).facts
+        return learner.measure(test, first).facts
+    family = learners.family_class(params["learner"])(params, hints, learners.silent)
+    family.restore(model)
+    return family.measure(test, first).facts
