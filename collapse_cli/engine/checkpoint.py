@@ -39,11 +39,11 @@ def put(attempt: Path, path: Path) -> None:
     """Seal a safetensors file, saved with the metadata `UNSEALED`, bring it to the disk, and put it in the place of `path`."""
     with attempt.open("r+b") as file:
         header = _header(file)
-        found = _DIGEST.search(header)
-        if found is None:
+        own = _DIGEST.search(header)
+        if own is None:
             raise ValueError(f"{attempt} has no place for a digest")
         value = _digest(path, header, file)
-        file.seek(found.start(1))
+        file.seek(own.start(1))
         file.write(value.encode())
         file.flush()
         os.fsync(file.fileno())
@@ -57,10 +57,10 @@ def is_sound(path: Path) -> bool:
     try:
         with files.opened(path) as file:
             header = _header(file)
-            found = _DIGEST.search(header)
-            if found is not None:
-                header = header[: found.start(1)] + b"0" * 64 + header[found.end(1) :]
-                if _digest(path, header, file) == found[1].decode():
+            own = _DIGEST.search(header)
+            if own is not None:
+                header = header[: own.start(1)] + b"0" * 64 + header[own.end(1) :]
+                if _digest(path, header, file) == own[1].decode():
                     return True
     except InputError:  # a folder, say
         pass
@@ -109,7 +109,7 @@ def take_up(path: Path) -> tuple[dict[str, np.ndarray], Any] | None:
 def _save(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
     from safetensors.numpy import save_file
 
-    save_file({name: np.ascontiguousarray(one) for name, one in arrays.items()}, path, metadata)
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path, metadata)
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], facts: Any) -> None:

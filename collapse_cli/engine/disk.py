@@ -23,8 +23,8 @@ class disk_errors:  # noqa: N801 - reads as a verb at its use
         if error is None:
             return
         # safetensors and pyarrow raise errors of their own, with the system's words or number inside
-        numbers = [int(found) for found in IN_WORDS.findall(str(error))]
-        numbers += [one for one in FULL if os.strerror(one) in str(error)]
+        numbers = [int(number) for number in IN_WORDS.findall(str(error))]
+        numbers += [number for number in FULL if os.strerror(number) in str(error)]
         if isinstance(error, OSError) and error.errno is not None:
             if error.filename == OUTPUT:  # which is written while a stage tells how far it is
                 return

@@ -125,10 +125,10 @@ class FolderStore:
             return None
         path = self.folder(key) / RECORD
         try:
-            found = path.stat()
+            now = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        which = (found.st_ino, found.st_mtime_ns, found.st_size)
+        which = (now.st_ino, now.st_mtime_ns, now.st_size)
         known = self._known.get(key)
         if known is None or known.record != which:
             known = self._known[key] = _Known(which)

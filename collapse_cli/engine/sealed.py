@@ -65,7 +65,7 @@ def line(record: Mapping[str, Any]) -> str:
 
 def in_lines(content: bytes) -> tuple[list[dict[str, Any]], int]:
     """The records in lines, without their digests, and how many lines hold none: torn by a kill, or changed since."""
-    found, damaged = [], 0
+    records, damaged = [], 0
     for text in content.split(b"\n"):  # not splitlines: U+2028 and others end no line of JSON
         if not text.strip():
             continue
@@ -79,10 +79,10 @@ def in_lines(content: bytes) -> tuple[list[dict[str, Any]], int]:
             record = record if whole else None
         if isinstance(record, dict):
             record.pop("digest", None)
-            found.append(record)
+            records.append(record)
         else:
             damaged += 1
-    return found, damaged
+    return records, damaged
 
 
 def of_file(path: Path) -> tuple[list[dict[str, Any]], int]:

@@ -74,8 +74,8 @@ def _inverse(gram: Array, penalty: float, lam: float) -> Array:
     if lam >= TINY:
         gram = gram.copy()
         gram[np.diag_indices_from(gram)] += penalty
-        found: Array = np.linalg.inv(gram)
-        return found
+        inverse: Array = np.linalg.inv(gram)
+        return inverse
     values, vectors = np.linalg.eigh(gram)
     cut = values[-1] * len(values) * np.finfo(np.float64).eps * 8
     scale = np.where(values > cut, 1 / np.where(values > cut, values + penalty, 1.0), 0.0)

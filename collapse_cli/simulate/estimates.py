@@ -58,12 +58,12 @@ def whole_rows(name: str, value: float) -> int:
 
 def synthetic_rows(rows: int, p2: float) -> int:
     """Synthetic rows: p2 n to the nearest whole row, refused where that changes the share by more than 1%."""
-    found = round(rows * p2)
-    if abs(found - rows * p2) > 0.01 * rows * p2:
+    synthetic = round(rows * p2)
+    if abs(synthetic - rows * p2) > 0.01 * rows * p2:
         raise TheoryError(
             f"p2 is {p2:g}: of {rows} rows that is {rows * p2:g}, no whole number; choose another n or p2"
         )
-    return found
+    return synthetic
 
 
 def least_squares(z: Array, y: Array, lam: float, d: int) -> Array:

@@ -96,8 +96,8 @@ def iterative_fresh(given: Problem, *, iterations: int, trials: int, seed: int) 
             w = least_squares(x, y, given.lam, given.d)
             yield _risk(w - w1, given.eigenvalues)
 
-    found = np.array([list(trial(random)) for random in streams(trials, seed)])
-    return [estimate(column) for column in found.T]
+    risks = np.array([list(trial(random)) for random in streams(trials, seed)])
+    return [estimate(column) for column in risks.T]
 
 
 def iterative_fixed(
@@ -186,8 +186,8 @@ def accumulate_regression(
             w = np.linalg.solve(gram, right)
             yield float(w @ w)
 
-    found = np.array([list(trial(random)) for random in streams(trials, seed)])
-    return [estimate(column) for column in found.T]
+    risks = np.array([list(trial(random)) for random in streams(trials, seed)])
+    return [estimate(column) for column in risks.T]
 
 
 def _risk(wrong: Array, eigenvalues: Array) -> float:

@@ -66,19 +66,23 @@ def whole(name: str, value: float, least: int) -> int:
 
 def diagonal(name: str, values: Array, d: int) -> Array:
     """The diagonal, (d,), of a covariance: finite numbers of at least 0."""
-    found = np.asarray(values, dtype=np.float64)
-    if found.shape != (d,):
-        raise TheoryError(f"{name} has shape {found.shape}; it must hold one number for each of the {d} eigenvalues")
-    if not (np.isfinite(found).all() and (found >= 0).all()):
+    variances = np.asarray(values, dtype=np.float64)
+    if variances.shape != (d,):
+        raise TheoryError(
+            f"{name} has shape {variances.shape}; it must hold one number for each of the {d} eigenvalues"
+        )
+    if not (np.isfinite(variances).all() and (variances >= 0).all()):
         raise TheoryError(f"{name} must hold numbers of 0 or more: it is the diagonal of a covariance")
-    return found
+    return variances
 
 
 def symmetric(name: str, values: Array, d: int) -> Array:
     """A covariance, (d, d): finite and symmetric."""
-    found = np.asarray(values, dtype=np.float64)
-    if found.shape != (d, d):
-        raise TheoryError(f"{name} has shape {found.shape}; it must be a {d} by {d} matrix")
-    if not np.isfinite(found).all() or not np.allclose(found, found.T, rtol=1e-9, atol=1e-12 * np.abs(found).max()):
+    covariance = np.asarray(values, dtype=np.float64)
+    if covariance.shape != (d, d):
+        raise TheoryError(f"{name} has shape {covariance.shape}; it must be a {d} by {d} matrix")
+    if not np.isfinite(covariance).all() or not np.allclose(
+        covariance, covariance.T, rtol=1e-9, atol=1e-12 * np.abs(covariance).max()
+    ):
         raise TheoryError(f"{name} must be a symmetric matrix of finite numbers: it is a covariance")
-    return found
+    return covariance

@@ -75,10 +75,10 @@ def checked_eigenvalues(eigenvalues: Array) -> Array:
     Raises:
         TheoryError: unless they are a vector of numbers above 0.
     """
-    found = np.asarray(eigenvalues, dtype=np.float64)
-    if found.ndim != 1 or not len(found) or not (np.isfinite(found).all() and (found > 0).all()):
+    values = np.asarray(eigenvalues, dtype=np.float64)
+    if values.ndim != 1 or not len(values) or not (np.isfinite(values).all() and (values > 0).all()):
         raise TheoryError("eigenvalues must be a vector of numbers above 0, one for each dimension")
-    return found
+    return values
 
 
 class ProblemArguments(TypedDict, total=False):
@@ -131,9 +131,9 @@ def problem(
         apart = not_negative("c2", c2) / d / ev
     else:
         apart = diagonal("delta", delta, d)
-        found = float(ev @ apart)
-        if c2 is not None and abs(found - c2) > AGREEMENT * max(found, abs(c2)):
-            raise TheoryError(f"c2 is {c2:g}, but tr(Sigma Delta) of the given delta is {found:g}; give one of them")
+        own = float(ev @ apart)
+        if c2 is not None and abs(own - c2) > AGREEMENT * max(own, abs(c2)):
+            raise TheoryError(f"c2 is {c2:g}, but tr(Sigma Delta) of the given delta is {own:g}; give one of them")
     first, second = both_noises(noise, noise_synthetic)
     synthetic = share("p2", p2)
     return Problem(

@@ -92,10 +92,10 @@ def optimal_weight(**asked: Unpack[ProblemArguments]) -> Weighting:
     risks = [at(alpha).risk for alpha in grid]
     least = int(np.argmin(risks))
     low, high = grid[max(least - 1, 0)], grid[min(least + 1, len(grid) - 1)]
-    found = _golden(lambda alpha: at(alpha).risk, low, high)
-    found = min((given.p2, grid[least], found), key=lambda alpha: at(alpha).risk)
+    best = _golden(lambda alpha: at(alpha).risk, low, high)
+    best = min((given.p2, grid[least], best), key=lambda alpha: at(alpha).risk)
     return Weighting(
-        found,
+        best,
         low_dimensional_weight(
             d=given.d,
             n=given.n,
@@ -104,7 +104,7 @@ def optimal_weight(**asked: Unpack[ProblemArguments]) -> Weighting:
             noise=math.sqrt(given.variances[0]),
             noise_synthetic=math.sqrt(given.variances[1]),
         ),
-        at(found),
+        at(best),
         at(0.0),
         at(given.p2),
     )
