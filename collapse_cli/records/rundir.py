@@ -161,7 +161,7 @@ class RunFolder:
             return ()
         return [name for name in named if isinstance(name, str)] if isinstance(named, list) else ()
 
-    def check(self, config: Experiment) -> Experiment:
+    def joined_with(self, config: Experiment) -> Experiment:
         """What this run will hold when `config` is run under its name: with what it holds already.
 
         Raises:
@@ -195,14 +195,14 @@ class RunFolder:
             raise self._other(key, before, now)
         return config.extended(old)
 
-    def check_settings(self, config: Experiment) -> None:
-        """As `check`, for what can be compared before model and data are looked up.
+    def check_same_settings(self, config: Experiment) -> None:
+        """As `joined_with`, for what can be compared before model and data are looked up.
 
         Raises:
             ConfigError: when the run was made by a different configuration, or the folder is no run's.
         """
         if not self.exists():
-            self.check(config)
+            self.joined_with(config)
             return
         old, new = self.config().identity(), config.identity()
         for tree in (old, new):
@@ -236,10 +236,10 @@ class RunFolder:
             measured: the keys of the eval stages behind the row of each generation of the plan.
 
         Raises:
-            ConfigError: when another process began, or extended, a run of this name since `check`.
+            ConfigError: when another process began, or extended, a run of this name since `joined_with`.
         """
         with self.locked():
-            if self.check(config) != config:
+            if self.joined_with(config) != config:
                 raise ConfigError(
                     f"another process extended the run {self.name!r} just now; give the command again to go on with both"
                 )

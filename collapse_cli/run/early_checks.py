@@ -42,7 +42,7 @@ def check_experiment(config: Experiment, folder: RunFolder) -> None:
     if family.text:
         place_of_text(config.data.source)  # before the Hub is asked for anything
         check_documents(config)
-    folder.check_settings(config)
+    folder.check_same_settings(config)
     if family.begins_with_a_model:
         check_model(config.model)
     if family.text:

@@ -49,7 +49,7 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     """Look everything up and bring the real data into the store (or, for a dry run, into a temporary one)."""
     learner = learners.learner_class(config.learner)
     resolved = learner.resolve(config)
-    config = folder.check(resolved.config)
+    config = folder.joined_with(resolved.config)
     planned = plan(config, resolved.hints)
     observer, notes, rows = Computed(), [], dict.fromkeys(("train", "test", "reserve"), 0)
     stage = next(iter(planned.stages.values()))

@@ -36,8 +36,8 @@ def row(generation: int, **fields: Any) -> Row:
 def test_two_configurations_that_begin_at_once_do_not_share_a_name(tmp_path: Path) -> None:
     """Both were checked before either wrote its run.json."""
     first, second = (RunFolder(tmp_path, "one") for _ in range(2))
-    first.check(config(lr=1e-3))
-    second.check(config(lr=2e-3))
+    first.joined_with(config(lr=1e-3))
+    second.joined_with(config(lr=2e-3))
     first.start(config(lr=1e-3), [], {})
     with pytest.raises(ConfigError, match=r"was made with train.lr = 0.001, this one has 0.002"):
         second.start(config(lr=2e-3), [], {})

@@ -40,7 +40,7 @@ def test_a_run_folder_that_is_being_written_is_not_a_strangers(tmp_path: Path, m
         nonlocal looks
         for step in (lambda: self, lambda: replace(self, target)):
             path = step()
-            rundir.RunFolder(tmp_path / "runs", "tiny").check(config)
+            rundir.RunFolder(tmp_path / "runs", "tiny").joined_with(config)
             looks += 1
         return path
 

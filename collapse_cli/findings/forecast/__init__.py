@@ -13,7 +13,7 @@ from collapse_cli.findings.forecast import share as shares
 from collapse_cli.findings.forecast.fit import HIGHEST, LawFit, fit_all, mixture, paths, spread_at, weights
 from collapse_cli.findings.forecast.history import HORIZON, History, collect
 from collapse_cli.findings.forecast.laws import Array
-from collapse_cli.findings.forecast.next_command import again, check_kind, name_given, seen_from_here
+from collapse_cli.findings.forecast.next_command import continued, name_given, seen_from_here
 from collapse_cli.findings.forecast.resample import bootstrap
 from collapse_cli.findings.forecast.sentences import sentences
 from collapse_cli.metrics import floored, perplexity
@@ -45,7 +45,7 @@ def forecast(folder: RunFolder, *, factor: float = 1.5, generation: int | None =
         ConfigError: when there is no such run, nothing was measured in it, or an argument is out of range.
     """
     record = folder.record()
-    check_kind(folder.name, folder.tree())
+    _check_kind(folder.name, folder.tree())
     rows = folder.rows()
     if not rows:
         raise ConfigError(
@@ -58,11 +58,25 @@ def forecast(folder: RunFolder, *, factor: float = 1.5, generation: int | None =
     if name_given(words) == folder.name:  # else it is a variant, or was renamed: the command would run something else
         words = seen_from_here(words, folder.runs)
         for option in share.get("next", []):
-            option["command"] = again(words, option, [int(s) for s in share["seeds"]])
+            option["command"] = continued(words, option, [int(s) for s in share["seeds"]])
     notes = outcome["notes"]
     if record["status"] != "success":
         notes = [f"the run is not finished (status: {record['status']}); this is a forecast from what there is", *notes]
     return {"run": folder.name, "status": record["status"]} | outcome | {"notes": notes}
+
+
+def _check_kind(name: str, config: Mapping[str, Any]) -> None:
+    """Whether a run has a perplexity by generation.
+
+    Raises:
+        ConfigError: where it is a mixture, or of a learner of numbers.
+    """
+    learner, kind = str(config.get("learner", families.DEFAULT)), config.get("kind", "generational")
+    if not families.of(learner).text or kind != "generational":
+        raise ConfigError(
+            f"the run {name!r} ({learner}, {kind}) has no perplexity by generation to forecast; what theory says of it "
+            "stands in its report and in `collapse theory`"
+        )
 
 
 def vocabulary_of(config: Mapping[str, Any]) -> int | None:

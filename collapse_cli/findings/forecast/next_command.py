@@ -1,31 +1,15 @@
-"""Of which runs there is a forecast, and the command that continues one, as it can be given from the current folder."""
+"""The command that continues a run, as it can be given from the current folder."""
 
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from collapse_cli import families
 from collapse_cli.config import DEFAULT_PRESET
-from collapse_cli.errors import ConfigError
 
 FLAGS = ("--dry-run", "--json")  # options of `collapse run` that take no value
 RUNS_DIR = "--runs-dir"
 DEFAULT_RUNS = Path("runs")  # where `collapse run` looks without the option
-
-
-def check_kind(name: str, config: Mapping[str, Any]) -> None:
-    """Whether a run has a perplexity by generation.
-
-    Raises:
-        ConfigError: where it is a mixture, or of a learner of numbers.
-    """
-    learner, kind = str(config.get("learner", families.DEFAULT)), config.get("kind", "generational")
-    if not families.of(learner).text or kind != "generational":
-        raise ConfigError(
-            f"the run {name!r} ({learner}, {kind}) has no perplexity by generation to forecast; what theory says of it "
-            "stands in its report and in `collapse theory`"
-        )
 
 
 def with_options(words: Sequence[str], *options: str) -> list[str]:
@@ -75,7 +59,7 @@ def name_given(command: Sequence[str]) -> str | None:
     return given.get("--name") or (Path(file).stem if file else given.get("--preset", DEFAULT_PRESET))
 
 
-def again(words: Sequence[str], option: Mapping[str, Any], seeds: Sequence[int]) -> str:
+def continued(words: Sequence[str], option: Mapping[str, Any], seeds: Sequence[int]) -> str:
     """The run's own command with one more policy, or twice the seeds; what is in the store is not computed again."""
     kept = [word for word in words[words.index("run") :] if word not in FLAGS]
     if "policy" in option:
