@@ -15,7 +15,7 @@ from collapse_cli.config.cell import AXES
 
 COORDINATES = ("rows", "real_rows", "synthetic_rows", "share", *AXES)  # of a cell of a mixture
 NUMBERS = families.NUMBERS | set(COORDINATES)  # of which anything but a finite number is damage
-PARTS = {  # numbers by part of the text or of the samples, and how many
+SIZES = {  # of numbers by part of the text or of the samples: how many there are; others may have any number
     "nll_by_decile": 10,
     "tokens_by_decile": 10,
     "nll_change_by_decile": 10,
@@ -23,6 +23,7 @@ PARTS = {  # numbers by part of the text or of the samples, and how many
     "recall_by_decile": 10,
     "sample_log_perplexity_quantiles": 99,
 }
+PARTS = SIZES.keys() | {measure.name for measure in (*families.INSTRUMENTS, *families.OWN) if measure.part is not None}
 WORDS = {"model_key", "model_dir"}
 LARGEST = 1e300  # the largest float stands for a perplexity beyond all floats: it is no figure, and no plot can hold it
 BINS = 20_000  # of one histogram; more is damage
@@ -88,8 +89,8 @@ def strings(value: object) -> list[str]:
 
 
 def parts(name: str, value: object) -> tuple[float | None, ...] | None:
-    """A field of `PARTS`: its numbers, None where there is nothing to measure (a decile without tokens)."""
-    if not isinstance(value, list | tuple) or len(value) != PARTS.get(name):
+    """The numbers of a field that has several, None where there is nothing to measure (a decile without tokens)."""
+    if not isinstance(value, list | tuple) or len(value) != SIZES.get(name, len(value)):
         return None
     numbers = tuple(map(finite, value))
     if any(number is None and given is not None for number, given in zip(numbers, value, strict=True)):

@@ -68,7 +68,7 @@ class Row:
         """
         if part is not None:
             values = self.parts(name)
-            return None if values is None else values[part]
+            return None if values is None or part >= len(values) else values[part]
         value = self.fields.get(name)
         if type(value) is float and -LARGEST < value < LARGEST:
             return value

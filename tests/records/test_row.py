@@ -108,3 +108,11 @@ def test_every_measure_that_a_family_shows_is_known_as_a_number_or_as_parts() ->
     assert len(shown) > 50
     for measure in shown:
         assert measure.name in (fields.NUMBERS if measure.part is None else fields.PARTS), measure.name
+
+
+def test_a_new_measure_by_part_needs_no_place_in_records() -> None:
+    """How many parts it has is its own affair; one that it does not have is None."""
+    row = row_of("keep-0", 0, 1, facts_true_by_band=[0.9, 0.8, None])
+    assert [row.measure("facts_true_by_band", part) for part in (0, 2, 4)] == [0.9, None, None]
+    assert list(row.malformed()) == []
+    assert list(changed(row, facts_true_by_band=[0.9, "most"]).malformed()) == ["facts_true_by_band"]
