@@ -48,7 +48,7 @@ SIZES = ("d", "n", "m")  # which come first
 
 
 @dataclass(frozen=True)
-class Mixed:
+class MixtureOptions:
     """What the commands about real and synthetic labels ask alike."""
 
     d: D = 100
@@ -89,7 +89,7 @@ MIXED = (
 
 @command()
 def ridge(
-    mixed: Mixed,
+    mixed: MixtureOptions,
     *,
     output: Output,
 ) -> None:
@@ -113,7 +113,7 @@ def ridge(
 
 @command(*SIZES, lam=1e-3)
 def projections(
-    mixed: Mixed,
+    mixed: MixtureOptions,
     m: M = 50,
     *,
     output: Output,
@@ -138,7 +138,7 @@ def projections(
 
 @command(p2=0.5)
 def weighted(
-    mixed: Mixed,
+    mixed: MixtureOptions,
     alpha: Annotated[
         float | None,
         typer.Option(
@@ -178,7 +178,7 @@ def weighted(
 
 @command(p2=0.5, c2=2.0)
 def iterative(
-    mixed: Mixed,
+    mixed: MixtureOptions,
     iterations: Annotated[
         int, typer.Option(help="How often real and synthetic rows are mixed; the first model's risk is c2.")
     ] = 8,
@@ -369,7 +369,7 @@ def gaussian(
     show("gaussian", inputs, values, measured, note, output.seed, output.as_json)
 
 
-def _inputs(mixed: Mixed, **own: Any) -> dict[str, Any]:
+def _inputs(mixed: MixtureOptions, **own: Any) -> dict[str, Any]:
     """What was asked, in the order of the options."""
     given = asdict(mixed) | own
     return {name: given[name] for name in sorted(given, key=lambda name: rank(name, SIZES))}

@@ -22,6 +22,7 @@ SAME = {
     "progress": "the observer, and what it draws",
     "causes": "causes of error as a finding, and the page's section on them",
     "base": "what the files of a folder share: executors, kinds of stages, comparisons",
+    "names": "of options, in messages; and what the things of the world are called",
     "description": "of a family, and of how a fitted law is told",
     "listing": "the command, and what is known of each run",
     "mixtures": "what is found in a mixture, and the page's section on it",

@@ -36,7 +36,7 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Expectation:
+class DocumentExpectations:
     """Of the documents of a grammar."""
 
     grammar: Grammar

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from collapse_cli.data.world.expectation import Expectation
+from collapse_cli.data.world.expectation import DocumentExpectations
 from collapse_cli.data.world.grammar import BY_KIND, Grammar
 from collapse_cli.data.world.parser import PRONOUNS, Parser, Sentence
 from collapse_cli.data.world.probability import Probability
@@ -27,8 +27,8 @@ class World:
         return Grammar(self.things)
 
     @cached_property
-    def expectation(self) -> Expectation:
-        return Expectation(self.grammar)
+    def expectation(self) -> DocumentExpectations:
+        return DocumentExpectations(self.grammar)
 
     @cached_property
     def parser(self) -> Parser:
