@@ -14,12 +14,12 @@ from collapse_cli import families
 from collapse_cli.config.cell import SHORT, cells
 from collapse_cli.config.families import MixtureConfig
 from collapse_cli.findings import predictions
+from collapse_cli.findings.predictions import Tree
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import Interval, cut, logarithmic, normal, over_seeds
 from collapse_cli.records.fields import COORDINATES, finite
 from collapse_cli.records.row import Row
 
-Tree = Mapping[str, Any]
 Coordinates = Mapping[str, Any]  # of a cell, by the names in `COORDINATES`
 ERRORS = 4.0  # standard errors over seeds that a mean may be off by chance
 MOST = 500  # entries that are looked at

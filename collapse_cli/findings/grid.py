@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from collapse_cli.config.cell import AXES, SHORT
 from collapse_cli.findings.expectations import mean_of
+from collapse_cli.findings.predictions import Tree
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.records.fields import finite
 from collapse_cli.records.row import Row
 
-Tree = Mapping[str, Any]
 WORDS = {
     **SHORT,
     "rows": "n",

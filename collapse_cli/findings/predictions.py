@@ -16,7 +16,7 @@ from collapse_cli import families, theory
 from collapse_cli.config.policies import Policy, of_row
 from collapse_cli.theory import TheoryError
 
-Tree = Mapping[str, Any]
+Tree = Mapping[str, Any]  # a configuration as run.json has it
 SMALL = 1e-3  # a penalty below this share of the smallest eigenvalue of X'X/n moves a risk by at most twice that share
 SETTLED = 5  # times its own time of relaxation, after which a chain with fixed real rows is at its end
 FAR = (10**9, 10**12)  # rows, at which a closed form is at its plateau, or is not

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from collapse_cli.errors import how_many
 from collapse_cli.findings import expectations
+from collapse_cli.findings.predictions import Tree
 from collapse_cli.metrics import floored
 from collapse_cli.records.row import Row
 from collapse_cli.terminal.run_tables import (
@@ -17,8 +18,6 @@ from collapse_cli.terminal.run_tables import (
     perplexity_table,
 )
 from collapse_cli.terminal.text import Table, line, safe, short
-
-Tree = Mapping[str, Any]
 
 
 def print_rows(console: Console, rows: Sequence[Row], tree: Tree) -> None:

@@ -2,8 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from collapse_cli.config import not_as_published
 from collapse_cli.config.cell import AXES
@@ -11,6 +10,7 @@ from collapse_cli.findings import expectations
 from collapse_cli.findings.diagnosis.headline import headline_of
 from collapse_cli.findings.diagnosis.mixtures import laws_of
 from collapse_cli.findings.grid import WORDS, Point, axes_of, points
+from collapse_cli.findings.predictions import Tree
 from collapse_cli.findings.scaling import description
 from collapse_cli.metrics import numbers
 from collapse_cli.metrics.intervals import logarithmic
@@ -19,7 +19,6 @@ from collapse_cli.records.row import Row
 from collapse_cli.terminal.text import Table, safe, short
 
 MOST_ROWS = 25  # generations of a table; of more, some
-Tree = Mapping[str, Any]
 MOST_CELLS = 48
 MOST_COLUMNS = 6
 SIGNS = {"inside": "[green]inside[/]", "outside": "[red]outside[/]", "not run": "[dim]not run[/]"}

@@ -1,17 +1,16 @@
 """What the first measure of a family came to, by generation, in a sentence; pure functions."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from collapse_cli.families import Headline, headline
 from collapse_cli.findings.expectations import is_mixture, learner_of, mean_of, theory_at
+from collapse_cli.findings.predictions import Tree
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import spread, value
 from collapse_cli.records.fields import finite
 from collapse_cli.records.row import Row
 
-Tree = Mapping[str, Any]
 NOTHING = "No generation is measured yet."
 
 

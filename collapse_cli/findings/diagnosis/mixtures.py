@@ -8,9 +8,10 @@ from functools import partial
 
 from collapse_cli.config.cell import AXES
 from collapse_cli.families import Headline
-from collapse_cli.findings.diagnosis.headline import Tree, headline_of, intervals_said, seeds_said, sentence
+from collapse_cli.findings.diagnosis.headline import headline_of, intervals_said, seeds_said, sentence
 from collapse_cli.findings.expectations import law_of
 from collapse_cli.findings.grid import Point, axes_of, points, words
+from collapse_cli.findings.predictions import Tree
 from collapse_cli.findings.scaling import ScalingLaw, laws
 from collapse_cli.metrics.intervals import LEVEL, Interval, interval, paired
 from collapse_cli.metrics.numbers import about, spread, value
