@@ -14,7 +14,7 @@ def view(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Runs, by name or folder, side by side; without one, a list of all runs.",
+            help="Runs, by name or folder, on one page; without one, a list of all runs.",
             metavar="RUN",
             show_default=False,
             parser=place,

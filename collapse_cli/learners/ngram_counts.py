@@ -1,7 +1,7 @@
 """Counts of n-grams within rows of tokens: exact maximum likelihood for every length of context, found, scored and drawn from.
 
 `keys[c]` numbers the (c+1)-grams of a corpus. A gram's key is the number of its first c tokens in `keys[c - 1]` (0 for
-c = 0), shifted, and its last token; keys ascend, so the grams of one context stand side by side, by token.
+c = 0), shifted, and its last token; keys ascend, so the grams of one context are neighbours, by token.
 """
 
 from collections.abc import Sequence

@@ -121,7 +121,7 @@ class Learner(Protocol):
 
     @classmethod
     def trials(cls, config: Experiment) -> int:
-        """Independent experiments that lie side by side in every row, (rows, trials, ...); 1 where there is one alone."""
+        """Independent experiments that lie beside each other in every row, (rows, trials, ...); 1 where there is one alone."""
         ...
 
     @classmethod
