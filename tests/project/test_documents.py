@@ -12,7 +12,9 @@ from collapse_cli import families
 from collapse_cli.cli.app import app
 from collapse_cli.cli.repeated_options import App
 from collapse_cli.config.policies import ACCUMULATING, SHARED, Rule
+from collapse_cli.data.dataset import NUMBERS, OWN
 from collapse_cli.families import FAMILIES
+from collapse_cli.families.lm import STATEMENTS, TRUTH
 from collapse_cli.findings.diagnosis import TRENDS
 from collapse_cli.findings.forecast.laws import LAWS
 from collapse_cli.view.runs import STATES
@@ -112,6 +114,13 @@ def test_every_headline_measure_is_explained() -> None:
     for described in map(families.of, FAMILIES):
         for headline in (described.headline, described.grid.headline if described.grid else None):
             assert headline is None or headline.name in NAMES, headline
+
+
+def test_every_source_of_data_and_measure_of_a_known_truth_is_explained() -> None:
+    for source in (*OWN, *NUMBERS, "wikitext2"):
+        assert f"`{source}`" in EXPLAINED, source
+    for measure in (*TRUTH, *STATEMENTS):
+        assert measure.name in NAMES, measure.name
 
 
 def test_every_growth_law_kind_of_stage_and_status_is_named() -> None:
