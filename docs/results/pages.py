@@ -15,10 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import statements
 from rich.console import Console
 
 from collapse_cli import report
-from collapse_cli.config import load, preset_path, read_toml, variant_experiments
+from collapse_cli.config import load, merge, preset_path, read_toml, variant_experiments
 from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.findings.expectations import judge
 from collapse_cli.metrics.numbers import spread, value
@@ -69,9 +70,15 @@ def main() -> None:
     parser.add_argument("preset")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     parser.add_argument("--picture", default="", help="which figure of the report; the first by default")
+    parser.add_argument("--seeds", default="", help="with commas, in place of the preset's")
     options = parser.parse_args()
     preset, runs = options.preset, options.runs_dir
     tree = load(read_toml(preset_path(preset)), preset)
+    if options.seeds:
+        tree = load(
+            merge(tree.model_dump(mode="json"), {"loop": {"seeds": [int(seed) for seed in options.seeds.split(",")]}}),
+            preset,
+        )
     start = time.monotonic()
     results = runner.run_all(tree, runs, preset, Console())
     took = time.monotonic() - start
@@ -88,7 +95,8 @@ def main() -> None:
         picture = HERE / f"{preset}.png"
         shutil.copy(chosen[0], picture)
     variants = variant_experiments(tree.model_dump(mode="json"), preset)
-    parts = [f"# {preset}", "", first_sentence(preset), "", f"    collapse run --preset {preset}", ""]
+    seeded = f" --seeds {options.seeds}" if options.seeds else ""
+    parts = [f"# {preset}", "", first_sentence(preset), "", f"    collapse run --preset {preset}{seeded}", ""]
     hardware = records[0]["hardware"]
     when = records[0]["updated"][:10]
     many = f"{len(variants)} variants, " if variants else ""
@@ -105,10 +113,13 @@ def main() -> None:
         parts += [f"> {f'**{folder.name}**: ' if len(folders) > 1 else ''}{said}", ""]
     if lines := judged_table(folders):
         parts += ["## Measured against published numbers and theory", "", *lines, ""]
+    for folder in folders:
+        if folder.config().data.source == "world":
+            parts += statements.sections(folder, HERE / f"{preset}-breeds.png")
     prose = HERE / "prose" / f"{preset}.md"
     if prose.exists():
         parts += [prose.read_text(encoding="utf-8").strip(), ""]
-    parts += [f"Made by `docs/results/pages.py {preset}` from the run folder; nothing in it was typed."]
+    parts += [f"Made by `docs/results/pages.py {preset}{seeded}` from the run folder; nothing in it was typed."]
     (HERE / f"{preset}.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
     print(HERE / f"{preset}.md")
 

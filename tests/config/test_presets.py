@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from support.cut import CUT
+from support.cut import CUT, LATER
 
 from collapse_cli.config import load, merge, preset_path, read_toml, variant_experiments
 from collapse_cli.families import headline
@@ -17,9 +17,10 @@ from collapse_cli.run import runner
 from collapse_cli.terminal.run import print_run
 
 PROVED = {"strong-ridge", "strong-weighted", "strong-iterative", "generational-regression"}
+ALL = CUT | LATER
 RUNS = [
     (preset, variant)
-    for preset in CUT
+    for preset in ALL
     for variant in (list(read_toml(preset_path(preset)).get("variants", {})) or [""])
 ]
 
@@ -28,7 +29,7 @@ RUNS = [
 def test_a_preset_runs_cut_down(preset: str, variant: str, tmp_path: Path) -> None:
     tree = read_toml(preset_path(preset))
     whole = variant_experiments(tree, preset)[variant] if variant else load(tree, preset)
-    config = load(merge(whole.model_dump(mode="json"), CUT[preset]), "a test")
+    config = load(merge(whole.model_dump(mode="json"), ALL[preset]), "a test")
     out = io.StringIO()
     result = runner.run(config, tmp_path / "runs", "small", Console(file=out, width=120))
     print_run(Console(file=out, width=120), result)

@@ -41,3 +41,10 @@ CUT: dict[str, dict[str, Any]] = {
     "generational-regression": {"loop": {"generations": 5, "seeds": [0, 1, 2, 3]}},
     "ngram-zipf": {"loop": {"generations": 2, "seeds": [0]}},
 }
+LATER: dict[str, dict[str, Any]] = {  # presets that commits before 2026-11-26 do not have
+    "world": {
+        "loop": {"generations": 1},
+        "data": {"world": {"train_documents": 60, "test_documents": 20}},
+        "train": {"epochs": 1},
+    },
+}
