@@ -177,9 +177,10 @@ def grids(contents: Contents) -> None:
         ("repetition", "Repetition"),
         ("model", "The model on real text"),
         ("truth", "Against the known truth"),
+        ("statements", "What the samples state, and what is true"),
     ):
         inside = contents.curves(instruments(name))
-        if inside or name != "truth":
+        if inside or name not in ("truth", "statements"):
             contents.add(name, title, inside)
 
 
