@@ -120,13 +120,6 @@ DIVERSITY = (
         "Too low for few samples (plug-in estimate).",
     ),
     Measure(
-        "type_token_ratio",
-        "Types per token",
-        SHARE,
-        "Distinct tokens over tokens, at an equal number of tokens.",
-        "Blind to order.",
-    ),
-    Measure(
         "mauve",
         "MAUVE against real text",
         "0–1",
@@ -340,6 +333,7 @@ LM = Description(
     numbers=frozenset(
         (
             "perplexity",
+            "type_token_ratio",  # the same number as `distinct_1`, which has the plot
             "nll",
             "predicted_tokens",
             "bits_per_byte",

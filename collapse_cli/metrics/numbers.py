@@ -19,6 +19,8 @@ def value(number: float | None, digits: int = 3) -> str:
 
 AS_FACTOR = 2.0  # times; from which on a change is told as a factor, not in percent
 MOST_DIGITS = 6  # of numbers whose intervals are narrow: 0.500 (0.500 to 0.500) would look as if there were none
+LARGEST = 1e300  # ratios from here on are of perplexities beyond all floats: they are no figures
+BEYOND = "above ×1e300"
 SAME = "same for all seeds"  # of a number that chance has no part in, as generation 0 of a model by counting
 
 
@@ -61,6 +63,8 @@ def perplexity(value: float) -> str:
 def change(value: float, first: float) -> str:
     """Relative to generation 0: +12%, or ×20.8 where percent grow unwieldy."""
     ratio = value / first
+    if value >= LARGEST or ratio >= LARGEST:
+        return BEYOND
     return f"×{ratio:.3g}" if ratio >= 10 else f"{ratio - 1:+.0%}".replace("-0%", "+0%")
 
 
@@ -73,6 +77,8 @@ def factors(ratio: Interval) -> tuple[str, str]:
     """A multiple of generation 0 and its interval in the same words: ("+15%", "+9% to +21%"); "" without one."""
 
     def in_words(number: float, digits: int = 0) -> str:
+        if number >= LARGEST:
+            return BEYOND
         if ratio.mean < AS_FACTOR:
             text = f"{number - 1:+.{digits}%}"
             return text if text.strip("-0.%") else text.replace("-", "+")

@@ -27,7 +27,7 @@ from collapse_cli.where import Where
 
 log = logging.getLogger(__name__)
 OF_A_RUN = ("run.json", "plan.json", "metrics.jsonl", "events.jsonl")
-HALF_WRITTEN = re.compile(r"\.(run\.json|plan\.json|metrics\.jsonl)\.[0-9a-f]{8}")  # left by a kill
+HALF_WRITTEN = re.compile(r"\.(run\.json|plan\.json|metrics\.jsonl|samples\.jsonl)\.[0-9a-f]{8}")  # left by a kill
 NEEDED: Set[str] = {"model_key", "warnings"}  # of a row, besides what says of which model it is
 
 

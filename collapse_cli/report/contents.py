@@ -1,14 +1,27 @@
 """What stands on the page, as it is filled: sections and figures in the order they are made."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from collapse_cli.families import Measure, headline
 from collapse_cli.findings.diagnosis import Diagnosis
 from collapse_cli.report.figures import Figure, curve
 from collapse_cli.report.forecast import Forecast
-from collapse_cli.report.html_elements import plot, section
+from collapse_cli.report.html_elements import folded, plot, section
 from collapse_cli.report.loading import Run, Series
-from collapse_cli.report.text import one_line
+from collapse_cli.report.text import escaped, one_line
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The section about the figure that opens the page; all but the figure and its title is HTML."""
+
+    name: str
+    title: str
+    figure: Figure
+    tools: str
+    below: str
 
 
 class Contents:
@@ -29,10 +42,18 @@ class Contents:
         self.figures: list[Figure] = []
         self.sections: list[tuple[str, str, str]] = []
         self.missing: list[str] = []
+        self.kept: dict[str, Any] = {}
+        """Texts for the browser of samples, as its script reads them."""
+        self.opening: Opening | None = None
+        """The chart of the first screen, which stands nowhere else."""
 
     def of(self, learner: str) -> list[Series]:
         """The policies of another family."""
         return [line for line in self.series if line.run.learner == learner and not line.run.text]
+
+    def of_run(self, index: int) -> list[Series]:
+        """The policies of one run."""
+        return [one for one in self.series if one.run_index == index]
 
     def title_of(self, learner: str) -> str:
         """What its headline measure is called."""
@@ -45,6 +66,18 @@ class Contents:
         elif any(run.family.diagnosed and not run.mixture for run in self.runs):
             self.missing.append(title)
 
+    def lead(self, name: str, title: str, figure: Figure, tools: str, below: str) -> None:
+        """A section about one large figure: the first of them opens the page.
+
+        Args:
+            title, tools, below: HTML; `tools` stand above the figure.
+        """
+        self.figures.append(figure)
+        if self.opening is None:
+            self.opening = Opening(name, title, figure, tools, below)
+        else:
+            self.add(name, title, tools + plot(figure, "tall", card=False) + below)
+
     def plots(self, figures: Sequence[Figure | None], size: str) -> str:
         there = [figure for figure in figures if figure is not None]
         self.figures += there
@@ -54,7 +87,13 @@ class Contents:
         return self.grid([curve(measure, self.texts) for measure in measures], "small")
 
     def grid(self, figures: Sequence[Figure | None], size: str) -> str:
-        """Plots in rows of three, or of two where that leaves none alone."""
-        there = [figure for figure in figures if figure is not None]
+        """Plots in rows of three, or of two where that leaves none alone; those in which nothing moves are folded away."""
+        there = [one for one in figures if one is not None]
+        still = [one for one in there if one.still]
+        there = [one for one in there if not one.still]
         kind = "grid pairs" if len(there) in (1, 2, 4) else "grid"
-        return f'<div class="{kind}">{self.plots(there, size)}</div>' if there else ""
+        shown = f'<div class="{kind}">{self.plots(there, size)}</div>' if there else ""
+        if not still:
+            return shown
+        titles = escaped(", ".join(f"{one.title} ({one.still})" for one in still), 1000)
+        return shown + folded(f"Nothing moves in: {titles}", f'<div class="grid">{self.plots(still, size)}</div>')

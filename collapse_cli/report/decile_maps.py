@@ -1,5 +1,6 @@
 """Maps of losses by how frequent tokens are, a map for every policy on one scale of colour."""
 
+import math
 from collections.abc import Sequence
 
 from collapse_cli.metrics.intervals import Interval
@@ -21,7 +22,11 @@ def decile_maps(series: Sequence[Series]) -> list[Figure]:
             changes[line.index] = cells
     if not changes:
         return []
-    largest = max(abs(there.mean) for cells in changes.values() for there in cells.values()) or 1.0
+    every = [there.mean for cells in changes.values() for there in cells.values()]
+    lowest, highest = min(0.0, *every), max(0.0, *every)
+    if highest - lowest == 0:
+        highest = 1.0
+    ticks = _ticks(lowest, highest)
     figures = []
     for line in series:
         if line.index not in changes:
@@ -35,7 +40,7 @@ def decile_maps(series: Sequence[Series]) -> list[Figure]:
             row = [cells.get((g, decile)) for g in generations]
             z.append([None if there is None else rounded(there.mean) for there in row])
             sure = [_beyond_zero(line, g, decile, there) for g, there in zip(generations, row, strict=True)]
-            marks.append(["•" if yes else "" for yes in sure])
+            marks.append(["" if yes or there is None else "·" for yes, there in zip(sure, row, strict=True)])
             lines_said.append([f"decile {decile + 1}", *(spread(there) for there in row)])
         layout = layout_of("", 0)
         layout["xaxis"] = {"title": {"text": "generation"}, "type": "category", "fixedrange": True}
@@ -50,17 +55,23 @@ def decile_maps(series: Sequence[Series]) -> list[Figure]:
             "type": "heatmap",
             "x": [str(g) for g in generations],
             "y": list(range(10)),
-            "z": z,
-            "zmin": -rounded(largest),
-            "zmax": rounded(largest),
-            "zmid": 0,
+            "z": [[None if value is None else rounded(root(value)) for value in row] for row in z],
+            "zmin": rounded(root(lowest)),
+            "zmax": rounded(root(highest)),
             "text": marks,
             "texttemplate": "%{text}",
-            "customdata": [[decile + 1] * len(generations) for decile in range(10)],
-            "hovertemplate": "generation %{x}, decile %{customdata}<br>%{z:+.3f} nats/token<extra></extra>",
+            "customdata": [[[decile + 1, value] for value in z[decile]] for decile in range(10)],
+            "hovertemplate": "generation %{x}, decile %{customdata[0]}<br>%{customdata[1]:+.3f} nats/token<extra></extra>",
             "xgap": 1,
             "ygap": 1,
-            "colorbar": {"thickness": 10, "title": {"text": "nats", "side": "right"}, "outlinewidth": 0, "len": 1},
+            "colorbar": {
+                "thickness": 10,
+                "title": {"text": "nats", "side": "right"},
+                "outlinewidth": 0,
+                "len": 1,
+                "tickvals": [rounded(root(tick)) for tick in ticks],
+                "ticktext": [f"{tick:+g}" if tick else "0" for tick in ticks],
+            },
             "meta": {"s": line.index, "role": "heat"},
         }
         last = generations[-1]
@@ -81,6 +92,22 @@ def decile_maps(series: Sequence[Series]) -> list[Figure]:
             )
         )
     return figures
+
+
+def root(change: float) -> float:
+    """The signed square root: colours tell small changes apart beside large ones, and 0 stays 0."""
+    return math.copysign(math.sqrt(abs(change)), change)
+
+
+def _ticks(lowest: float, highest: float) -> list[float]:
+    """Round numbers of a scale of colours, at most six, so far apart that they do not touch."""
+    found = [0.0]
+    width = root(highest) - root(lowest)
+    for tick in sorted((sign * digit * 10.0**power for sign in (1, -1) for power in range(-3, 3) for digit in (1, 2, 5)),
+                       key=abs, reverse=True):  # fmt: skip
+        if lowest <= tick <= highest and all(abs(root(tick) - root(other)) >= width / 7 for other in found):
+            found.append(tick)
+    return sorted(found)
 
 
 def _beyond_zero(line: Series, generation: int, decile: int, there: Interval | None) -> bool:

@@ -20,6 +20,7 @@ SEEDS = 12  # up to which each is drawn, faintly
 MARKED = 60  # generations up to which each has a marker
 EXPONENT = 690.0  # the largest whose exponential is a float with room to spare
 TINY = 1e-250  # no logarithmic axis goes below
+NEAR = 20.0  # times the largest perplexity: a ceiling beyond that is named, and not on the axis
 TICKS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 
 
@@ -35,6 +36,7 @@ class Figure:
         series: the one series it is about, where it is about one.
         group: plots with a common switch of the axis.
         numbers: the same as a table: names of columns, and rows of cells.
+        still: the one value that all of it has, in words; "" where something moves.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Figure:
     group: str = ""
     numbers: tuple[Sequence[str], Sequence[Sequence[str]]] = ((), ())
     columns: Sequence[Series] = field(default=())
+    still: str = ""
 
 
 def exponential(nats: float) -> float:
@@ -56,11 +59,12 @@ def exponential(nats: float) -> float:
     return math.exp(min(nats, EXPONENT))
 
 
-def perplexity(series: Sequence[Series], floors: Mapping[int, float]) -> Figure | None:
+def perplexity(series: Sequence[Series], floors: Mapping[int, float], ceilings: Mapping[int, int]) -> Figure | None:
     """Perplexity on real test text by generation; the mean over seeds is one of log-perplexities.
 
     Args:
         floors: by run, the entropy rate of the data in nats per token, where it is known.
+        ceilings: by run, how many tokens its models choose among, where that is known.
     """
     means_of = {line.index: perplexities(line) for line in series}
     traces: list[Trace] = []
@@ -69,24 +73,16 @@ def perplexity(series: Sequence[Series], floors: Mapping[int, float]) -> Figure 
     if not traces:
         return None
     last = max(max(line.generations) for line in series)
-    for run_index, floor in floors.items():
-        traces.append(
-            {
-                "x": [0, last],
-                "y": [rounded(exponential(floor))] * 2,
-                "mode": "lines",
-                "name": "no model can be below: exp(entropy rate)",
-                "showlegend": run_index == min(floors),
-                "hovertemplate": "floor %{y:.4g}<extra></extra>",
-                "meta": {"role": "floor", "r": run_index},
-            }
-        )
+    traces += [level_line(exponential(floor), last, FLOOR, "floor") for floor in sorted(set(floors.values()))]
     seen = [y for trace in traces for y in trace["y"]]
+    ceiling = [level_line(there, last, CEILING, "ceiling") for there in sorted(set(ceilings.values()))]
+    near = [trace["y"][0] for trace in ceiling if trace["y"][0] <= NEAR * max(seen)]
     layout = layout_of("perplexity", last) | {"showlegend": True}
-    low, high = apart(min(seen), max(seen))
+    low, high = apart(min(seen), max(*seen, *near))
     layout["yaxis"] |= {"type": "log"} | log_ticks(low, high)
-    if low < min(seen):
-        layout["yaxis"]["logrange"] = [math.log10(low), math.log10(high)]
+    room = 0.02 * math.log10(high / low)
+    layout["yaxis"]["logrange"] = [math.log10(low) - room, math.log10(high) + room]
+    traces += ceiling
     return Figure(
         "perplexity",
         "Perplexity on real test text",
@@ -103,6 +99,23 @@ def perplexity(series: Sequence[Series], floors: Mapping[int, float]) -> Figure 
     )
 
 
+FLOOR = "no model can be below: exp(entropy rate)"
+CEILING = "guessing evenly among all tokens"
+
+
+def level_line(y: float, last: int, name: str, role: str) -> Trace:
+    """A line that all policies are to be held against; its value is in its name, for it may lie beyond the axis."""
+    return {
+        "x": [0, max(last, 1)],
+        "y": [rounded(y)] * 2,
+        "mode": "lines",
+        "name": f"{name}: {value(y)}",
+        "showlegend": True,
+        "hovertemplate": f"{name}: %{{y:.4g}}<extra></extra>",
+        "meta": {"role": role},
+    }
+
+
 def perplexities(line: Series) -> dict[int, Interval]:
     """Generation -> perplexity over seeds: mean and interval of log-perplexities, exponentiated."""
     return {g: there.within(exponential) for g, there in line.means("nll").items()}
@@ -114,7 +127,11 @@ def curve(measure: Measure, series: Sequence[Series]) -> Figure | None:
     traces: list[Trace] = []
     for line in series:
         traces += lines(
-            line, means_of[line.index], line.by_seed(measure.name, measure.part), share=measure.unit == SHARE
+            line,
+            means_of[line.index],
+            line.by_seed(measure.name, measure.part),
+            share=measure.unit == SHARE,
+            bounds=measure.bounds,
         )
     if not traces:
         return None
@@ -126,6 +143,8 @@ def curve(measure: Measure, series: Sequence[Series]) -> Figure | None:
     if ends := level([y for trace in traces for y in trace["y"]], measure):
         layout["yaxis"]["range"] = ends
     name = measure.name if measure.part is None else f"{measure.name}_{measure.part + 1}"
+    seen = {there.mean for means in means_of.values() for there in means.values()}
+    said = percent if measure.unit == SHARE else value
     return Figure(
         name,
         measure.title,
@@ -136,6 +155,9 @@ def curve(measure: Measure, series: Sequence[Series]) -> Figure | None:
         layout,
         numbers=numbers_of(series, means_of, measure.unit == SHARE),
         columns=series,
+        still=f"{said(seen.pop())} throughout"
+        if len(seen) == 1 and any(len(means) > 1 for means in means_of.values())
+        else "",
     )
 
 
@@ -210,8 +232,15 @@ def lines(
     *,
     legend: bool = False,
     share: bool = False,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> list[Trace]:
-    """A series in a plot over generations: band, faint seeds, mean."""
+    """A series in a plot over generations: band, faint seeds, mean.
+
+    Args:
+        means: those of all seeds; the page works them out again for seeds that are chosen.
+        scale: what is shown of a value; means of what `exponential` shows are means of logarithms.
+        bounds: what no value is outside of.
+    """
     traces: list[Trace] = []
     name = label(line.label)
     banded = {g: there for g, there in means.items() if there.low is not None and there.high is not None}
@@ -239,7 +268,7 @@ def lines(
                     "name": f"{name}, seed {seed}",
                     "hoverinfo": "skip",
                     "showlegend": False,
-                    "meta": {"s": line.index, "role": "seed"},
+                    "meta": {"s": line.index, "role": "seed", "seed": seed},
                 }
             )
     if means:
@@ -253,10 +282,15 @@ def lines(
                 "customdata": [_hover(there, share) for there in means.values()],
                 "hovertemplate": f"{name}: %{{customdata}}<extra></extra>",
                 "showlegend": legend,
-                "meta": {"s": line.index, "role": "mean"},
+                "meta": {"s": line.index, "role": "mean", "log": scale is exponential, "bounds": ends_of(bounds)},
             }
         )
     return traces
+
+
+def ends_of(bounds: tuple[float, float]) -> list[float | None]:
+    """Bounds as JSON: None where there is none."""
+    return [end if math.isfinite(end) else None for end in bounds]
 
 
 def _hover(there: Interval, share: bool) -> str:

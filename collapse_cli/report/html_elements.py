@@ -81,33 +81,46 @@ def how_to_read(reading: str, misses: str) -> str:
 
 
 def plot(figure: Figure, size: str, *, card: bool = True) -> str:
-    """A place for a plot, the words around it, and its numbers as a table, folded."""
+    """A place for a plot, the words around it, and its numbers: as a table, folded, and to take away."""
     hides = f' data-series="{figure.series.index}"' if figure.series is not None else ""
     title = heading(figure.series) if figure.series is not None else escaped(figure.title)
-    names, rows = figure.numbers
-    numbers = ""
-    if names:
-        cells_split = [[split(cell) for cell in row] for row in rows]
-        columns = [None, *(line.index for line in figure.columns)]
-        inside = cells(
-            f"{escaped(figure.title)}: mean over seeds and 95% interval",
-            [escaped(name) for name in names],
-            cells_split,
-            series=columns,
-            classes=["", *["n"] * (len(names) - 1)],
-        )
-        numbers = folded("the numbers", inside)
     top = f"<h3>{title}</h3>" if card else ""
     kind = ' class="card"' if card else ""
     return (
-        f'<figure{kind} id="plot-{figure.name}"{hides}>{top}'
-        f'<div class="plot {size}" data-figure="{figure.name}" role="img" aria-label="{escaped(figure.alt)}"></div>'
-        f"<figcaption>{how_to_read(figure.reading, figure.misses)}</figcaption>{numbers}</figure>"
+        f'<figure{kind} id="plot-{figure.name}"{hides}>{top}{place(figure, size)}'
+        f"<figcaption>{how_to_read(figure.reading, figure.misses)}</figcaption>{numbers(figure)}</figure>"
     )
 
 
+def place(figure: Figure, size: str) -> str:
+    """Where the script draws a plot."""
+    return f'<div class="plot {size}" data-figure="{figure.name}" role="img" aria-label="{escaped(figure.alt)}"></div>'
+
+
+def numbers(figure: Figure) -> str:
+    """The numbers of a plot: a table, folded, and buttons that copy or save them."""
+    take = (
+        f'<span class="take"><button type="button" data-copy="{figure.name}">copy</button>'
+        f'<button type="button" data-csv="{figure.name}">CSV</button></span>'
+    )
+    names, rows = figure.numbers
+    if not names:
+        return f'<div class="taken">{take}</div>'
+    said = [[split(cell) for cell in row] for row in rows]
+    inside = cells(
+        f"{escaped(figure.title)}: mean over all seeds and 95% interval",
+        [escaped(name) for name in names],
+        said,
+        series=[None, *(one.index for one in figure.columns)],
+        classes=["", *["n"] * (len(names) - 1)],
+    )
+    return f'<div class="taken">{folded("the numbers", inside)}{take}</div>'
+
+
 def section(name: str, title: str, inside: str) -> str:
-    return f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{title}</h2>{inside}</section>'
+    """A section of the page, with a link to itself."""
+    link = f'<a class="anchor" href="#{name}" aria-label="link to this section"></a>'
+    return f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{title}{link}</h2>{inside}</section>'
 
 
 def split(cell: str) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -13,9 +13,12 @@ from collapse_cli.families import Description, headline
 from collapse_cli.findings.diagnosis import counted
 from collapse_cli.findings.expectations import is_mixture, learner_of, planned_cells
 from collapse_cli.metrics.intervals import Interval, normal, over_seeds
+from collapse_cli.records import kept_texts
 from collapse_cli.records.fields import BINS, Histogram, finite, strings, table
+from collapse_cli.records.kept_texts import KeptText
 from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
+from collapse_cli.report.palette import assigned
 from collapse_cli.report.text import one_line
 from collapse_cli.where import Where
 
@@ -32,6 +35,8 @@ class Run:
     rows: Sequence[Row]
     events: Sequence[Mapping[str, Any]]
     notes: Sequence[str]
+    kept: Mapping[Where, Sequence[KeptText]] = field(default_factory=dict)
+    """Texts that were kept for people to read, by model; older runs have none."""
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -96,6 +101,8 @@ class Series:
     rows: Sequence[Row]
     colour: int
     """Its policy's, in all runs; its run's, where all runs have one policy and it the same."""
+    run_coloured: bool = False
+    """Whether the colour is its run's."""
 
     @cached_property
     def generations(self) -> list[int]:
@@ -164,8 +171,11 @@ def read(folders: Sequence[RunFolder]) -> list[Run]:
         events, torn = sealed.of_file(folder.path / "events.jsonl")
         if torn:
             notes.append(f"events.jsonl: lines that could not be read: {torn}")
+        kept, unread = kept_texts.read(folder.path)
+        if unread:
+            notes.append(f"{kept_texts.FILE}: lines that could not be read: {unread}")
         name = f"{folder.name} #{same + 1}" if same else folder.name
-        run = Run(name, folder.record(), rows, events, notes)
+        run = Run(name, folder.record(), rows, events, notes, kept)
         order = {name: index for index, name in enumerate(_policies(run))}
         rows.sort(key=lambda row: (row.where.seed, row.where.generation, order[row.where.name]))
         runs.append(run)
@@ -182,7 +192,9 @@ def series_of(runs: Sequence[Run]) -> list[Series]:
     """Every policy of every run; a policy has one colour in all of them, or a run has where there is one policy."""
     single = len(runs) > 1 and len({row.where.policy for run in runs if not run.mixture for row in run.rows}) == 1
     policies: dict[str, int] = {}
-    series: list[Series] = []
+    named = [name for run in runs if not run.mixture for name in _policies(run)]
+    colours = assigned(list(dict.fromkeys(named)))
+    found: list[Series] = []
     for run_index, run in enumerate(runs):
         if run.mixture:
             continue
@@ -192,9 +204,10 @@ def series_of(runs: Sequence[Run]) -> list[Series]:
                 label = name if len(runs) == 1 else f"{run.name} · {name}"
                 rows = [row for row in run.rows if row.where.policy == name]
                 index = policies.setdefault(name, len(policies))
-                colour = run_index if single else index
-                series.append(Series(len(series), run, name, run_index, index, one_line(label), rows, colour))
-    return series
+                colour = run_index if single else colours[name]
+                series = Series(len(found), run, name, run_index, index, one_line(label), rows, colour, single)
+                found.append(series)
+    return found
 
 
 def thinned(generations: Sequence[int], most: int = GENERATIONS) -> list[int]:

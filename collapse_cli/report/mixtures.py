@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
-from collapse_cli.families import SHARE, TEST_LOSS, Measure, headline_measure
+from collapse_cli.families import SHARE, TEST_LOSS, Headline, Measure, headline_measure
 from collapse_cli.findings.diagnosis.headline import headline_of
 from collapse_cli.findings.diagnosis.mixtures import laws_of
 from collapse_cli.findings.expectations import theory_of
 from collapse_cli.findings.grid import WORDS, Point, amount, axes_of, points, words
 from collapse_cli.findings.scaling import description
 from collapse_cli.metrics.numbers import spread, value
-from collapse_cli.report.contents import Contents
+from collapse_cli.report.contents import Contents, Opening
+from collapse_cli.report.figures import Figure
 from collapse_cli.report.grid_figures import TITLES, Cut, Line, cells_of, cuts_of, figures_of, named
 from collapse_cli.report.html_elements import cells, folded, how_to_read, plot, split, swatch
 from collapse_cli.report.loading import Run
@@ -32,6 +33,13 @@ def mixtures(contents: Contents) -> None:
         for cut in cuts_of(measured, run.config):
             figures = figures_of(run, cut, f"mixture_{index}_{cut.axis}")
             contents.figures += figures
+            if contents.opening is None:  # the largest of the other axes: where most data stand
+                first = figures.pop()
+                contents.opening = Opening(
+                    f"opening-{index}", escaped(headed(top, first, cut)), first, _key(cut, first.group), ""
+                )
+                if not figures:
+                    continue
             parts.append(f"<h3>Against {escaped(TITLES.get(cut.axis, cut.axis))}</h3>{_key(cut, figures[0].group)}")
             if len(figures) == 1:
                 parts.append(plot(figures[0], "tall", card=False))
@@ -114,6 +122,12 @@ def cells_table(run: Run, measured: Sequence[Point]) -> tuple[list[str], list[li
     ]
     names += ["theory"] if known else []
     return [*names, *(measure.title for measure, _ in more.values())], rows
+
+
+def headed(top: Headline, figure: Figure, cut: Cut) -> str:
+    """The title of a plot that stands alone."""
+    place = "" if figure.title == top.title else f", {figure.title}"
+    return f"{top.title[:1].upper()}{top.title[1:]}, by {TITLES.get(cut.axis, cut.axis)}{place}"
 
 
 def _by_record(run: Run, measure: Measure) -> dict[tuple[tuple[str, float], ...], Point]:

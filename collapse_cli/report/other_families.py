@@ -25,7 +25,7 @@ from collapse_cli.report.figures import (
     rounded,
 )
 from collapse_cli.report.generated_images import data_uri, strip
-from collapse_cli.report.html_elements import cells, heading, how_to_read, plot
+from collapse_cli.report.html_elements import cells, heading, how_to_read
 from collapse_cli.report.loading import Series, thinned
 from collapse_cli.report.summaries import left_out
 from collapse_cli.report.text import escaped, label, one_line
@@ -47,22 +47,21 @@ def families(contents: Contents) -> None:
         figure = headline_figure(series, learner, f"headline_{index}")
         if figure is None:
             continue
-        contents.figures.append(figure)
-        tools = f'<div class="tools">{LOG}</div>' if figure.group else ""
+        tools = LOG if figure.group else ""
         notes_said = [*left_out(series), *_thinning(series)]
         if any(trace["meta"]["role"] == "theory" for trace in figure.traces):
             notes_said.append(
                 "theory: the closed form for this very protocol (docs/theory.md), an expectation over all seeds"
             )
-        notes = "".join(f"<li>{escaped(note, 400)}</li>" for note in notes_said)
-        inside = tools + plot(figure, "tall", card=False) + (f'<ul class="reading">{notes}</ul>' if notes else "")
+        notes = "".join(f"<li>{escaped(one, 400)}</li>" for one in notes_said)
+        below = f'<ul class="reading">{notes}</ul>' if notes else ""
         rest = [
             with_theory(measure, series)
             for measure in measures_of(learner)
             if measure.name != headline_of(learner).name
         ]
-        named = [replace(figure, name=f"family_{index}_{figure.name}") for figure in rest if figure is not None]
-        contents.add(f"family-{index}", escaped(title), inside + contents.grid(named, "small"))
+        named = [replace(one, name=f"family_{index}_{one.name}") for one in rest if one is not None]
+        contents.lead(f"family-{index}", escaped(title), figure, tools, below + contents.grid(named, "small"))
 
 
 def own_of_text(contents: Contents) -> None:

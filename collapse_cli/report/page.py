@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
+from typing import Any
 
+from collapse_cli.findings.diagnosis.brief import Brief
+from collapse_cli.metrics.intervals import t_quantile
 from collapse_cli.report.contents import Contents
+from collapse_cli.report.figures import SEEDS
 from collapse_cli.report.forecast import Forecast
 from collapse_cli.report.html_elements import dash, swatch
 from collapse_cli.report.loading import Run, Series
+from collapse_cli.report.opening import briefs, numbers, opening, tiles
 from collapse_cli.report.sections import OLD, SECTIONS, warnings
-from collapse_cli.report.summaries import diagnoses, facts
+from collapse_cli.report.summaries import diagnoses, facts, warned
 from collapse_cli.report.text import embedded, escaped
 
 ENDED = {
@@ -32,40 +37,62 @@ def html(runs: Sequence[Run], series: Sequence[Series], forecasts: Sequence[Fore
     left_out = ""
     if contents.missing:
         left_out = f'<p class="reading">Left out, because the run {OLD}: {escaped("; ".join(contents.missing))}.</p>'
-    names = ", ".join(run.name for run in runs)
-    script = asset("page.js")
-    figures = {
-        figure.name: {"traces": figure.traces, "layout": figure.layout, "group": figure.group}
-        for figure in contents.figures
-    }
-    data = {
-        "figures": figures,
-        "series": [
-            {"policy": line.policy_index, "run": line.run_index, "colour": line.colour, "dash": dash(line.run_index)}
-            for line in series
-        ],
-        "log": {"perplexity": True, "histograms": False, "headline": True, "mixture": True},
-    }
+    script, browser = asset("page.js"), asset("samples.js")
+    short = briefs(runs, diagnosed, forecasts)
+    first = opening(contents, tiles(numbers(contents.of_run(0), short[0], diagnosed[0])) if len(runs) == 1 else "")
+    scripts = " ".join(map(_hash, (plotly(), script, browser)))
     return _filled(
         asset("page.html"),
         {
             "policy": (
                 "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; "
-                f"script-src {_hash(plotly())} {_hash(script)}; base-uri 'none'; form-action 'none'"
+                f"script-src {scripts}; base-uri 'none'; form-action 'none'"
             ),
             "generator": f"collapse {escaped(metadata.version('collapse-cli'))}",
-            "title": f"{escaped(names)} · collapse report",
+            "title": f"{escaped(', '.join(run.name for run in runs))} · collapse report",
             "style": asset("style.css"),
-            "header": _header(runs, [diagnosis.verdict for diagnosis in diagnosed], contents),
+            "header": _header(runs, short),
             "bar": _bar(runs, series),
-            "main": warnings(runs) + "".join(section for *_, section in contents.sections) + left_out,
+            "main": first
+            + _links(contents)
+            + warnings(runs)
+            + "".join(inside for *_, inside in contents.sections)
+            + left_out,
             "footer": "<footer>Made by <code>collapse report</code> from the run folder alone. Intervals are 95%, t over "
             "seeds; formulas and limits of every measure: docs/metrics.md.</footer>",
-            "figures": embedded(data),
+            "figures": embedded(_data(runs, series, contents)),
+            "samples": embedded(contents.kept),
             "plotly": plotly(),
             "script": script,
+            "browser": browser,
         },
     )
+
+
+def _data(runs: Sequence[Run], series: Sequence[Series], contents: Contents) -> dict[str, Any]:
+    """What the script draws from."""
+    return {
+        "figures": {
+            figure.name: {"traces": figure.traces, "layout": figure.layout, "group": figure.group}
+            for figure in contents.figures
+        },
+        "series": [
+            {
+                "policy": line.policy_index,
+                "run": line.run_index,
+                "colour": line.colour,
+                "dash": dash(line.run_index),
+                "label": line.label,
+                "counted": line.counted,
+            }
+            for line in series
+        ],
+        "policies": [name for _, name in sorted({line.policy_index: line.policy for line in series}.items())],
+        "runs": [run.name for run in runs],
+        "seeds": seeds_of(series),
+        "t": [t_quantile(freedom, 0.975) for freedom in range(1, SEEDS)],
+        "log": {"perplexity": True, "histograms": False, "headline": True, "mixture": True},
+    }
 
 
 def asset(name: str) -> str:
@@ -87,57 +114,88 @@ def plotly() -> str:
     return text
 
 
-def _header(runs: Sequence[Run], verdicts: Sequence[str], contents: Contents) -> str:
-    names = ", ".join(f"<b>{escaped(run.name)}</b>" for run in runs)
-    parts = [f"<h1>{'Report on' if len(runs) == 1 else 'Reports on'} {names}</h1>"]
-    for run, verdict in zip(runs, verdicts, strict=True):
-        whose = f"<small>{escaped(run.name)}</small>" if len(runs) > 1 else ""
-        kind = "verdict long" if len(verdict) > 110 else "verdict"
-        if any(name == "causes" for name, *_ in contents.sections):  # the variants say it together, first of all
-            kind = "verdict brief"
-        parts.append(f'<p class="{kind}">{whose}{escaped(verdict)}</p>')
-        parts.append(_facts(run))
+def _header(runs: Sequence[Run], short: Sequence[Brief]) -> str:
+    """What happened, in a sentence for each run."""
+    parts = []
+    for run, brief in zip(runs, short, strict=True):
+        if len(runs) == 1:
+            parts.append(f'<p class="verdict">{escaped(brief.sentence)}</p>')
+            others = f'<p class="others">{escaped(brief.others)}</p>' if brief.others else ""
+            parts.append(others + _facts(run))
+        else:
+            parts.append(
+                f'<p class="verdict brief"><b>{escaped(run.name)}</b> {_pill(run)} {escaped(brief.sentence)}</p>'
+            )
+            parts.append(_unfinished(run))
+    return f"<header>{''.join(parts)}</header>"
+
+
+def _links(contents: Contents) -> str:
+    """The sections, by name."""
     links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title, _ in contents.sections)
-    return f'<header>{"".join(parts)}<nav aria-label="Contents"><ul class="contents">{links}</ul></nav></header>'
+    return f'<nav aria-label="Contents"><ul class="contents">{links}</ul></nav>'
 
 
 def _facts(run: Run) -> str:
-    state, kind = ENDED.get(run.status, ("not finished", "open"))
-    if run.status == "success" and not run.finished:
-        state, kind = "rows are missing", "open"
-    items = [f'<li><span class="pill {kind}">{state}</span></li>']
+    items = [f"<li>{_pill(run)}</li>"]
     items += [f"<li>{name}: {escaped(text, 200)}</li>" for name, text in facts(run).items()]
-    lines = f'<ul class="facts">{"".join(items)}</ul>'
-    if not run.finished:
-        last = run.events[-1].get("time") if run.events else None
-        seen = f", as of {escaped(last, 40)}" if isinstance(last, str) else ""
-        error = run.record.get("error")
-        why = f" It stopped with: {escaped(error, 500)}" if error else ""
-        lines += (
-            f'<p class="note"><b>This run is not finished</b>: {len(run.rows)} of {max(run.planned, len(run.rows))} models '
-            f"are measured{seen}. All below is of those.{why}</p>"
-            if not run.lacking
-            else f'<p class="note"><b>Rows are missing</b>: {escaped(run.lacking)}. All below is of those measured.</p>'
-        )
-    return lines
+    if kinds := len(warned([run])):
+        items.append(f'<li><a href="#warnings">{kinds} guard rail{"s" if kinds > 1 else ""} gave warnings</a></li>')
+    return f'<ul class="facts">{"".join(items)}</ul>{_unfinished(run)}'
+
+
+def _pill(run: Run) -> str:
+    said, kind = ENDED.get(run.status, ("not finished", "open"))
+    if run.status == "success" and not run.finished:
+        said, kind = "rows are missing", "open"
+    return f'<span class="pill {kind}">{said}</span>'
+
+
+def _unfinished(run: Run) -> str:
+    """What is still to come, of a run that is not finished."""
+    if run.finished:
+        return ""
+    if run.lacking:
+        return f'<p class="note"><b>Rows are missing</b>: {escaped(run.lacking)}. All below is of those measured.</p>'
+    last = run.events[-1].get("time") if run.events else None
+    seen = f", as of {escaped(last, 40)}" if isinstance(last, str) else ""
+    error = run.record.get("error")
+    why = f" It stopped with: {escaped(error, 500)}" if error else ""
+    return (
+        f'<p class="note"><b>This run is not finished</b>: {len(run.rows)} of {max(run.planned, len(run.rows))} models '
+        f"are measured{seen}. All below is of those.{why}</p>"
+    )
 
 
 def _bar(runs: Sequence[Run], series: Sequence[Series]) -> str:
+    """What the page is about, and what all plots show."""
+    names = ", ".join(escaped(run.name) for run in runs)
     policies = {line.policy_index: line.policy for line in series}
-    own = {
-        line.run_index: line.colour for line in series if line.colour != line.policy_index
-    }  # runs with a colour each
-    signs = {index: swatch(None if own else index, 0) for index in policies}
+    own = {line.run_index: line.colour for line in series if line.run_coloured}
+    colours = {line.policy_index: line.colour for line in series}
+    signs = {index: swatch(None if own else colours[index], 0) for index in policies}
     chips = [_chip("policy", index, signs[index], name) for index, name in sorted(policies.items())]
     for index, run in enumerate(runs if len(runs) > 1 else ()):
         if run.mixture:
             continue
-        chips.append(_chip("run", index, swatch(index if own else None, index), run.name))
-    return (
-        f'<div class="bar"><div role="toolbar" aria-label="What all plots show">{"".join(chips)}'
-        '<button type="button" id="theme" class="push" aria-label="switch between light and dark">light / dark</button>'
-        "</div></div>"
+        chips.append(_chip("run", index, swatch(own.get(index), index), run.name))
+    seeds = [_chip("seed", seed, "", f"seed {seed}") for seed in seeds_of(series)]
+    some = '<span id="some" role="status"></span>' if seeds else ""
+    tools = (
+        '<span class="push"><button type="button" id="link" title="copy the address of what is shown now">link</button>'
+        '<button type="button" id="theme" aria-label="switch between light and dark">light / dark</button></span>'
     )
+    return (
+        f'<div class="bar"><div role="toolbar" aria-label="What all plots show"><h1 title="{names}">'
+        f'<span class="unseen">Report{"s" if len(runs) > 1 else ""} on </span>{names}</h1>'
+        f"{''.join(chips)}{f'<span class=seeds>{chr(32).join(seeds)}</span>' if seeds else ''}{some}{tools}</div></div>"
+    )
+
+
+def seeds_of(series: Sequence[Series]) -> list[int]:
+    """The seeds that can be chosen: where there are several, and each has a line."""
+    seeds = sorted({seed for line in series for seed in line.seeds})
+    return seeds if 1 < len(seeds) <= SEEDS else []
 
 
 def _chip(kind: str, key: int, sign: str, name: str) -> str:

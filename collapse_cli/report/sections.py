@@ -8,35 +8,34 @@ from collapse_cli.report.contents import Contents
 from collapse_cli.report.decile_maps import decile_maps
 from collapse_cli.report.figures import curve, perplexity, same_scale
 from collapse_cli.report.forecast import fan, outlook
-from collapse_cli.report.histograms import histograms
+from collapse_cli.report.histograms import chosen, histograms
 from collapse_cli.report.html_elements import cells, folded, heading, how_to_read, leaves, note, plot, split
 from collapse_cli.report.loading import Run, pooled
 from collapse_cli.report.mixtures import mixtures
 from collapse_cli.report.other_families import families, own_of_text, pictures
+from collapse_cli.report.reading import browse, phrases, texts
 from collapse_cli.report.summaries import (
+    ceilings,
     family_glance,
     floored,
     floors,
     glance_table,
     left_out,
-    most_frequent,
     other_experiments,
     provenance,
     published_table,
     stages,
     warned,
 )
-from collapse_cli.report.text import escaped, marked
+from collapse_cli.report.text import escaped
 
 OLD = "was made before this was measured, or with the instrument switched off"
 KEYS = 2000  # hashes of models that are shown
-PROMPT = 400  # characters of a prompt that are shown
 _CLASSES = {"inside": "inside", "outside": "outside"}
-STEPS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 def warnings(runs: Sequence[Run]) -> str:
-    """Guard rails, first of all things; and what could not be read."""
+    """Guard rails, before all that is read from the numbers; and what could not be read."""
     kinds = warned(runs)
     several = len(runs) > 1
     items = [
@@ -50,7 +49,7 @@ def warnings(runs: Sequence[Run]) -> str:
     parts = []
     if shown:
         parts.append(
-            '<aside class="warnings" aria-labelledby="warnings-title"><h2 id="warnings-title">'
+            '<aside class="warnings" id="warnings" aria-labelledby="warnings-title"><h2 id="warnings-title">'
             f"Read with care: {len(items)} guard rail{'s' if len(items) > 1 else ''} gave warnings</h2><ul>{shown}</ul></aside>"
         )
     for run in runs:
@@ -88,6 +87,9 @@ def glance(contents: Contents) -> None:
         caption = f"{escaped(contents.title_of(learner))}: each policy at generation 0 and at its last one, with 95% intervals"
         inside += cells(caption, [escaped(name) for name in names], table, kind="wide glance")
     for run, diagnosis in zip(contents.runs, contents.found, strict=True):
+        if inside or len(contents.runs) > 1:
+            name = f"<b>{escaped(run.name)}.</b> " if len(contents.runs) > 1 else ""
+            inside += f'<p class="whole">{name}{escaped(diagnosis.verdict)}</p>'
         lines = "".join(
             f"<li>{escaped(policy.policy)}: {escaped(call.text, 400)}</li>"
             for policy in diagnosis.policies
@@ -111,16 +113,15 @@ def causes(contents: Contents) -> None:
 
 
 def perplexities(contents: Contents) -> None:
-    figure = perplexity(contents.texts, floors(contents.runs))
+    figure = perplexity(contents.texts, floors(contents.runs), ceilings(contents.runs))
     if figure is None:
         contents.add("perplexity", "Perplexity by generation", "")
         return
-    tools = '<div class="tools"><button type="button" data-log="perplexity" aria-pressed="true">logarithmic axis</button></div>'
-    remarks = [*left_out(contents.texts), *floored(contents.runs)]
-    lines = "".join(f"<li>{escaped(remark, 400)}</li>" for remark in remarks)
+    tools = '<button type="button" data-log="perplexity" aria-pressed="true">logarithmic axis</button>'
+    notes = [*left_out(contents.texts), *floored(contents.runs)]
+    lines = "".join(f"<li>{escaped(text, 400)}</li>" for text in notes)
     over = f'<ul class="reading">{lines}</ul>' if lines else ""
-    contents.figures.append(figure)
-    contents.add("perplexity", "Perplexity by generation", tools + plot(figure, "tall", card=False) + over)
+    contents.lead("perplexity", "Perplexity by generation", figure, tools, over)
 
 
 def samples(contents: Contents) -> None:
@@ -129,27 +130,19 @@ def samples(contents: Contents) -> None:
     if not figures:
         contents.add("samples", title, contents.curves(instruments("samples")))
         return
-    generations = sorted({g for line in contents.texts for g in line.generations if pooled(line.at(g)) is not None})
-    last = max(generations) or 1
-    chosen = generations if len(generations) <= 12 else [generations[round(t * (len(generations) - 1))] for t in STEPS]
-    key = "".join(
-        f'<li><svg viewBox="0 0 24 5" aria-hidden="true"><rect width="24" height="5" data-wave="{g / last:.4f}"/></svg>'
-        f"generation {g}</li>"
-        for g in chosen
-    )
-    if len(chosen) < len(generations):
-        key += f"<li>those between, {len(generations)} in all, have the colours between</li>"
+    there = sorted({g for line in contents.texts for g in line.generations if pooled(line.at(g)) is not None})
+    few = f" Of {len(there)} generations {len(chosen(there))} are drawn." if len(chosen(there)) < len(there) else ""
     reading = how_to_read(
-        "Each curve is one generation's samples, by how surprising the first model finds them. A peak that moves left "
-        "is text piling up where that model was sure already; a foot that grows to the right is text it would not have "
-        "written. Both at once leave the mean where it was.",
-        "Whether a sample is true, or sensible. All seeds are pooled; the filled curve is generation 0.",
+        "Each ridge is one generation's samples, the first at the top, by how surprising the first model finds them; the "
+        "dotted line is generation 0's median. A peak that moves left is text piling up where that model was sure already; "
+        "a foot that grows to the right is text it would not have written. Both at once leave the mean where it was.",
+        f"Whether a sample is true, or sensible. All seeds are pooled.{few}",
     )
     tools = (
-        f'<div class="tools"><ul class="key" aria-label="colours of generations">{key}</ul>'
-        '<button type="button" data-log="histograms" aria-pressed="false">logarithmic shares: show the tails</button></div>'
+        '<div class="tools"><button type="button" data-log="histograms" aria-pressed="false">'
+        "logarithmic shares: show the tails</button></div>"
     )
-    inside = f"{reading}{tools}{contents.grid(figures, 'middle')}"
+    inside = f"{reading}{tools}{contents.grid(figures, 'tall')}"
     contents.add("samples", title, inside + contents.curves(instruments("samples")))
 
 
@@ -162,8 +155,9 @@ def tails(contents: Contents) -> None:
     if maps:
         reading = how_to_read(
             "Loss on real test text against generation 0, by how frequent a token is in the real corpus: each decile "
-            "holds a tenth of its tokens. Warm is worse than generation 0, cold better; a dot means that the 95% "
-            "interval excludes 0. Early collapse is a warm row of rare tokens over a pale row of frequent ones.",
+            "holds a tenth of its tokens. Warm is worse than generation 0, cold better; a dot means that no change is shown: "
+            "the 95% interval holds 0. Colours grow with the square root, so that small changes are seen beside large "
+            "ones. Early collapse is a warm row of rare tokens over a pale row of frequent ones.",
             "Tokens of the test text that never occur in the real corpus; they are counted apart.",
         )
         inside += f"{reading}{contents.grid(maps, 'middle')}"
@@ -182,94 +176,6 @@ def grids(contents: Contents) -> None:
         inside = contents.curves(instruments(name))
         if inside or name not in ("truth", "statements"):
             contents.add(name, title, inside)
-
-
-def texts(contents: Contents) -> None:
-    """The same prompts, continued by every generation."""
-    title = "The same prompts, generation after generation"
-    texts_of: dict[tuple[str, str], dict[int, dict[int, str]]] = {}
-    shown_seeds = set()
-    for line in contents.texts:
-        for g in line.generations:
-            row = next((row for row in line.at(g) if row.examples), None)
-            if row is None or row.where.seed != line.seeds[0]:
-                continue
-            shown_seeds.add(row.where.seed)
-            for example in row.examples[:16]:
-                texts_of.setdefault((example.row, example.prompt), {}).setdefault(g, {})[line.index] = example.text
-    if not texts_of:
-        contents.add("texts", title, "")
-        return
-    columns = [
-        line for line in contents.texts if any(line.index in texts for at in texts_of.values() for texts in at.values())
-    ]
-    parts = [
-        how_to_read(
-            "Down the page one policy grows older, across it policies differ. Words in "
-            "colour belong to a phrase of three or more words that comes again within the same text.",
-            f"All but these prompts, and all seeds but {', '.join(map(str, sorted(shown_seeds)))}.",
-        ),
-        '<div class="tools"><button type="button" data-all="prompts" aria-pressed="false">all generations</button></div>'
-        f'<div id="prompts" class="few columns-{min(len(columns), 8)}">',
-    ]
-    for index, ((_, prompt), by_generation) in enumerate(list(texts_of.items())[:16]):
-        there = sorted(by_generation)
-        few = {there[round(t * (len(there) - 1))] for t in (0.0, 0.12, 0.3, 0.6, 1.0)}
-        rows = [[str(g), *(_sample(by_generation[g].get(line.index)) for line in columns)] for g in there]
-        inside = cells(
-            f"Continuations of prompt {index + 1} by generation and policy",
-            ["gen.", *(heading(line) for line in columns)],
-            rows,
-            kind="texts",
-            series=[None, *(line.index for line in columns)],
-            row_classes=["" if g in few else "more" for g in there],
-        )
-        begun = "…" if len(prompt) > PROMPT else ""
-        summary = f"<b>Prompt {index + 1}</b> {begun}{escaped(prompt[-PROMPT:], PROMPT)} …"
-        parts.append(folded(summary, inside, opened=index == 0, kind="prompt"))
-    parts.append("</div>")
-    contents.add("texts", title, "".join(parts))
-
-
-def phrases(contents: Contents) -> None:
-    """The most frequent 8-grams, at the beginning and at the end."""
-    parts: list[str] = []
-    begun: set[int] = set()
-    for line in contents.texts:
-        there = [g for g in line.generations if any(row.phrases for row in line.at(g))]
-        if there and there[0] == 0 and line.run_index in begun:
-            there = [g for g in there if g > 0][-1:]  # the policies of a run share generation 0
-        begun.add(line.run_index)
-        for g in dict.fromkeys([there[0], there[-1]]) if there else []:
-            rows = [
-                [escaped(text, 300), f"{count:,.0f}", "–" if held is None else f"{held:,.0f}"]
-                for text, count, held in most_frequent(line.at(g))
-            ]
-            table = cells(
-                f"The most frequent 8-grams of generation {g}",
-                ["phrase of 8 tokens", "times", "samples"],
-                rows,
-                kind="phrases wide",
-                classes=["", "n", "n"],
-            )
-            whose = (
-                heading(line)
-                if g
-                else escaped(f"{line.run.name}: all policies" if len(contents.runs) > 1 else "All policies")
-            )
-            hides = f' data-series="{line.index}"' if g else ""
-            parts.append(f'<div class="card"{hides}><h3>{whose}</h3>{table}</div>')
-    reading = how_to_read(
-        "Phrases that many samples share; counts over all seeds. Their growth from the first generation to the last is "
-        "the text becoming one.",
-        "Phrases shorter than eight tokens, and those that vary by a word.",
-    )
-    inside = f'{reading}<div class="grid pairs">{"".join(parts)}</div>' if parts else ""
-    if not parts and any(
-        isinstance(row.fields.get("top_8grams"), list) for line in contents.texts for row in line.rows
-    ):
-        inside = note("No eight tokens in a row occur twice in the samples of any generation.")
-    contents.add("phrases", "The most frequent phrases", inside)
 
 
 def published(contents: Contents) -> None:
@@ -379,14 +285,8 @@ SECTIONS = (
     tails,
     grids,
     texts,
+    browse,
     phrases,
     published,
     making,
 )
-
-
-def _sample(text: str | None) -> str:
-    if text is None:
-        return "–"
-    shown, share = marked(text.lstrip(" \n"))
-    return f"{shown}<small>{share:.0%} of words in repeated phrases</small>" if share >= 0.1 else shown

@@ -4,13 +4,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from collapse_cli.config import not_as_published
 from collapse_cli.config.families import DRAWN
 from collapse_cli.families import INSTRUMENTS, SHARE, headline, headline_measure
-from collapse_cli.findings.diagnosis import Diagnosis, diagnose_run
+from collapse_cli.findings.diagnosis import Diagnosis, diagnose_run, said_of
 from collapse_cli.findings.expectations import judge, theory_at
+from collapse_cli.findings.forecast import vocabulary_of
 from collapse_cli.metrics.numbers import duration, factors, spread, value
 from collapse_cli.records.fields import finite, table
 from collapse_cli.records.row import Row
@@ -48,7 +50,7 @@ def diagnoses(runs: Sequence[Run]) -> list[Diagnosis]:
 
 def glance_table(series: Sequence[Series], diagnosed: Sequence[Diagnosis]) -> tuple[list[str], list[list[str]]]:
     """A line per policy: where it began, where it is, and what the instruments say at its last generation."""
-    names = ["policy", "generations", "first perplexity", "last", "change", "calls"]
+    names = ["policy", "generations", "first perplexity", "last", "change", "verdict"]
     fields = {
         "tail_change": "rare tokens, nats",
         "low_share": "pile-up",
@@ -61,21 +63,19 @@ def glance_table(series: Sequence[Series], diagnosed: Sequence[Diagnosis]) -> tu
     for line in series:
         means = perplexities(line)
         policy = next((there for there in diagnosed[line.run_index].policies if there.policy == line.policy), None)
-        last, change, calls = line.generations[-1], "–", "–"
+        last, change, verdict = line.generations[-1], "–", "–"
         if policy is not None:
             last = policy.last
             mean, ends = factors(policy.ratio)
             change = f"{mean} ({ends})" if ends else mean
-            called = [f"{call.kind} at {call.generation}" for call in policy.calls.values() if call.called]
-            looked = any(call.evidence for call in policy.calls.values())
-            calls = ", ".join(called) or ("none" if looked else "not measured")
+            verdict = said_of(policy)
         row = [
             line.label,
             f"0–{last}" if last else "0",
             spread(means.get(0)),
             spread(means.get(last)),
             change,
-            calls,
+            verdict,
         ]
         row += [spread(line.means(name).get(last), share=name in SHARES) for name in shown]
         rows.append(row)
@@ -169,13 +169,19 @@ def other_experiments(runs: Sequence[Run]) -> list[str]:
 
 
 def stages(run: Run) -> tuple[list[str], list[list[str]]]:
-    """Seconds and tokens per second by what a stage does, of what this run computed itself."""
+    """Seconds and tokens per second by what a stage does, of what this run computed itself.
+
+    Stages are computed side by side: the summed time is what all took together, the wall time what passed while any was at work.
+    """
     made: dict[str, list[Mapping[str, Any]]] = {}
     cached: dict[str, int] = {}
+    spans: dict[str, list[tuple[float, float]]] = {}
     for event in run.events:
         kind = one_line(event.get("work") or event.get("kind", "?"), 30)  # one kind of stage may do several works
         if event.get("event") == "finished" and finite(event.get("seconds")) is not None:
             made.setdefault(kind, []).append(event)
+            if (end := _moment(event.get("time"))) is not None:
+                spans.setdefault(kind, []).append((end - (finite(event["seconds"]) or 0.0), end))
         elif event.get("event") == "cached":
             cached[kind] = cached.get(kind, 0) + 1
     rows = []
@@ -194,18 +200,19 @@ def stages(run: Run) -> tuple[list[str], list[list[str]]]:
                 str(len(events)),
                 str(cached.get(kind, 0)),
                 duration(seconds, fine=True),
+                duration(_covered(spans[kind]), fine=True) if kind in spans else "–",
                 f"{tokens:,.0f}" if timed else "–",
                 f"{speed:,.0f}" if timed else "–",
                 f"{memory:,.0f} MB" if memory else "–",
             ]
         )
     if rows:
-        rows.append(
-            ["all", *(str(sum(int(row[i]) for row in rows)) for i in (1, 2)), duration(total, fine=True), "", "", ""]
-        )
-    names = ["stage", "computed", "found in the store", "time", "tokens", "tokens/s", "peak memory"]
-    if not run.text and all(row[4] in ("", "–") for row in rows):
-        names, rows = names[:4] + names[6:], [row[:4] + row[6:] for row in rows]
+        wall = duration(_covered([span for there in spans.values() for span in there]), fine=True) if spans else "–"
+        counts = (str(sum(int(row[i]) for row in rows)) for i in (1, 2))
+        rows.append(["all", *counts, duration(total, fine=True), wall, "", "", ""])
+    names = ["stage", "computed", "found in the store", "summed time", "wall time", "tokens", "tokens/s", "peak memory"]
+    if not run.text and all(row[5] in ("", "–") for row in rows):
+        names, rows = names[:5] + names[7:], [row[:5] + row[7:] for row in rows]
     return names, rows
 
 
@@ -281,6 +288,12 @@ def floors(runs: Sequence[Run]) -> dict[int, float]:
     return rates_of
 
 
+def ceilings(runs: Sequence[Run]) -> dict[int, int]:
+    """By run, how many tokens its models choose among, where its configuration says so: guessing evenly has this perplexity."""
+    found = {index: vocabulary_of(run.config) for index, run in enumerate(runs) if run.text}
+    return {index: size for index, size in found.items() if size is not None}
+
+
 def floored(runs: Sequence[Run]) -> list[str]:
     """Of runs of n-grams, what their perplexity and KL hang on beside the text."""
     return [
@@ -289,6 +302,23 @@ def floored(runs: Sequence[Run]) -> list[str]:
         for run in runs
         if run.family.floor and (floor := finite(table(run.config.get(run.learner)).get(run.family.floor))) is not None
     ]
+
+
+def _moment(time: object) -> float | None:
+    """Seconds of a time in `events.jsonl`; None for what is no time."""
+    try:
+        return datetime.fromisoformat(time).timestamp() if isinstance(time, str) else None
+    except ValueError:
+        return None
+
+
+def _covered(spans: Sequence[tuple[float, float]]) -> float:
+    """How much time lies within any of the spans."""
+    total, until = 0.0, -math.inf
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total
 
 
 def _some(seeds: Sequence[int]) -> str:

@@ -19,6 +19,8 @@ HIDDEN = re.compile(
     "\ufe00-\ufe0f\ufeff\ufff0-\ufffb\U000e0000-\U000e0fff\ud800-\udfff]"
 )
 WORD = re.compile(r"\S+")
+SPACES = 2  # in a row, from which on they are to be seen
+BLANKS = re.compile(rf"\n+|\t| {{{SPACES},}}")
 
 
 def visible(text: object, longest: int = LONGEST) -> str:
@@ -97,8 +99,29 @@ def marked(text: object, longest: int = LONGEST) -> tuple[str, float]:
     return "".join(parts), len(inside) / len(words) if words else 0.0
 
 
-def _picture(match: re.Match[str]) -> str:
-    code = ord(match.group())
+def white(markup: str, *, ends: bool = False) -> str:
+    """Text as HTML with its line breaks, tabs and runs of spaces to be seen: ⏎, ⇥, ␣; a run of empty lines is one.
+
+    Args:
+        ends: whether a single space at either end is to be seen too, as in a phrase.
+    """
+    if ends and markup[:1] == " ":
+        markup = f" {markup}"
+    if ends and markup[-1:] == " ":
+        markup = f"{markup} "
+    return BLANKS.sub(_blank, markup)
+
+
+def _blank(found: re.Match[str]) -> str:
+    many, kind = len(found.group()), found.group()[0]
+    if kind == "\n":
+        return f'<span class="ws">⏎{f"×{many}" if many > 2 else "⏎" * (many - 1)}</span>\n'
+    sign = "⇥" if kind == "\t" else "␣"
+    return f'<span class="ws">{sign * many if many <= 8 else f"{sign}×{many}"}</span>'
+
+
+def _picture(found: re.Match[str]) -> str:
+    code = ord(found.group())
     if 0xD800 <= code <= 0xDFFF:
         return "\ufffd"
     return PICTURES.get(code) or f"⟨U+{code:04X}⟩"

@@ -422,7 +422,7 @@ def test_late_collapse_is_collapse_whatever_the_perplexity() -> None:
 
 def test_perplexities_beyond_floats_are_said_and_are_json() -> None:
     found = diagnose([row(0), row(1, nll=2000.0)])
-    assert "perplexity ×1.80e+308" in found.verdict
+    assert "perplexity above ×1e300" in found.verdict, "no figure"
     json.dumps(found.record(), allow_nan=False)
 
 

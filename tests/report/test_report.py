@@ -23,7 +23,7 @@ from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_figures, write_markdown, write_report
 from collapse_cli.report.figures import log_ticks
 from collapse_cli.report.loading import pooled, read
-from collapse_cli.report.summaries import published_table, stages, warned
+from collapse_cli.report.summaries import diagnoses, published_table, stages, warned
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +69,13 @@ def test_every_plot_has_a_place_and_every_id_is_one(runs: Path) -> None:
     figures = figures_of(text)["figures"]
     assert {f"plot-{name}" for name in figures} == {one for one in page.ids if one.startswith("plot-")}
     # the histograms and deciles of each policy, all curves of the catalogue but those of a known truth, the fan
-    assert len(figures) == 1 + 1 + 2 * len(POLICIES) + 26
+    assert len(figures) == 1 + 1 + 2 * len(POLICIES) + 25
     for name in re.findall(r'aria-label="([^"]*)"', text):
         assert name.strip()
 
 
 def test_nothing_is_asked_of_a_network(runs: Path) -> None:
-    """No address in any attribute that loads; the policy allows two scripts, by their hashes."""
+    """No address in any attribute that loads; the policy allows three scripts, by their hashes."""
     text = report(runs, "seeds")
     head = text[: text.index("<script")]
     assert not re.search(r"""(?:src|href|action|data|poster)\s*=\s*["'](?!#|data:,)""", head)
@@ -84,7 +84,7 @@ def test_nothing_is_asked_of_a_network(runs: Path) -> None:
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
     assert policy is not None
     assert "default-src 'none'" in policy.group(1)
-    assert len(re.findall(r"'sha256-[A-Za-z0-9+/]{43}='", policy.group(1))) == 2
+    assert len(re.findall(r"'sha256-[A-Za-z0-9+/]{43}='", policy.group(1))) == 3
     assert "unsafe-eval" not in policy.group(1)
     assert not re.search(r"script-src[^;]*unsafe-inline", policy.group(1))
 
@@ -133,16 +133,18 @@ def test_the_map_of_deciles_holds_the_means_and_marks_what_is_sure(runs: Path) -
                 for row in rows
                 if (row.where.policy, row.where.generation) == ("keep-0", g)
             ]
-            assert trace["z"][decile][column] == pytest.approx(np.mean(changes), rel=1e-4)
+            mean = np.mean(changes)
+            assert trace["customdata"][decile][column] == [decile + 1, pytest.approx(mean, rel=1e-4)]
+            assert trace["z"][decile][column] == pytest.approx(np.sign(mean) * np.sqrt(abs(mean)), rel=1e-4)
             low, high = stats.t.interval(0.95, 2, np.mean(changes), stats.sem(changes))
-            assert bool(trace["text"][decile][column]) == bool(low > 0 or high < 0)
+            assert bool(trace["text"][decile][column]) == bool(low <= 0 <= high)
 
 
 def test_one_seed_has_no_interval_and_the_page_says_so(runs: Path) -> None:
     text = report(runs, "one")
     assert "one seed: no interval" in Text(text).said
     roles = {t["meta"]["role"] for one in figures_of(text)["figures"].values() for t in one["traces"]}
-    assert roles == {"mean", "wave", "heat"}
+    assert roles == {"mean", "ridge", "heat", "ceiling"}
 
 
 def test_an_old_run_without_instruments_gets_the_sections_it_can_have(runs: Path) -> None:
@@ -210,14 +212,18 @@ def test_time_by_stage_adds_up(runs: Path) -> None:
     assert names[:2] == ["stage", "computed"]
     train = next(row for row in rows if row[0] == "train")
     assert train[1] == "9"  # generation 0 is shared
-    assert train[3] == duration(9 * 4.0, fine=True)
-    assert train[5] == f"{393216 / 4:,.0f}"
+    assert train[3] == duration(9 * 4.0)
+    assert train[6] == f"{393216 / 4:,.0f}"
 
 
 def test_several_runs_stand_side_by_side(runs: Path) -> None:
     text = report(runs, "seeds", "one")
     page, tree = Text(text), figures_of(text)
-    assert tree["series"] == [{"policy": p, "run": r, "colour": p, "dash": r} for r in (0, 1) for p in (0, 1)]
+    seen = [(one["policy"], one["run"], one["colour"], one["dash"]) for one in tree["series"]]
+    assert seen == [(p, r, p, r) for r in (0, 1) for p in (0, 1)]
+    assert [one["counted"] for one in tree["series"]] == [[0, 1, 2]] * 2 + [[0]] * 2
+    for diagnosis in diagnoses(read([RunFolder(runs, name) for name in ("seeds", "one")])):
+        assert diagnosis.verdict in page.said, "whole, below the short sentences"
     assert {"seeds · keep-0", "one · keep-10"} <= {t["name"] for t in tree["figures"]["perplexity"]["traces"]}
     assert text.count('data-toggle="run"') == 2
     assert page.said.count("How the calls are made") == 2

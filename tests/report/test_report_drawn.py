@@ -64,10 +64,10 @@ def test_there_are_six_dashes_and_more_runs_still_differ() -> None:
 
 def test_a_page_of_variants_begins_with_which_error_it_is(variants: Path) -> None:
     text = report(variants, *(f"x-{name}" for name in VARIANTS))
-    assert Text(text).headings[0] == "Which error it is"
+    assert Text(text).headings[1] == "Which error it is", "behind the one chart"
     assert text.count('class="verdict brief"') == 5
     alone = report(variants, "x-all")
-    assert "At a glance" in Text(alone).headings[0]
+    assert Text(alone).headings[:2] == ["Perplexity by generation", "At a glance"]
     assert 'class="verdict brief"' not in alone
 
 
@@ -115,17 +115,20 @@ def test_histograms_of_papers_name_perplexities_as_people_do(variants: Path) -> 
 
 
 @pytest.mark.parametrize("generations", [6, 11, 20])
-def test_the_key_of_histograms_names_every_generation_or_says_that_it_does_not(
+def test_every_generation_has_a_ridge_with_its_name_or_the_page_says_how_many_have(
     tmp_path: Path, generations: int
 ) -> None:
     write_run(tmp_path, "run", policies=("keep-0",), generations=generations)
     text = report(tmp_path, "run")
-    key = re.search(r'<ul class="key".*?</ul>', text, re.DOTALL)
-    assert key is not None
-    named = [int(one) for one in re.findall(r"</svg>generation (\d+)<", key.group())]
+    figure = figures_of(text)["figures"]["histogram_0"]
+    axis = figure["layout"]["yaxis"]
+    named = [int(one) for one in axis["ticktext"]]
     every = list(range(generations + 1))
-    assert (named == every) != (f"those between, {len(every)} in all" in key.group())
+    assert (named == every) != (f"Of {len(every)} generations {len(named)} are drawn." in Text(text).said)
     assert (named[0], named[-1]) == (0, generations)
+    assert [trace["meta"]["base"] for trace in figure["traces"]] == axis["tickvals"]
+    assert axis["tickvals"] == sorted(axis["tickvals"], reverse=True), "the first at the top"
+    assert all(sum(trace["y"]) == pytest.approx(1, abs=1e-4) for trace in figure["traces"]), "shares"
     (legend,) = of_text.histograms([], series(tmp_path, "run")).legends
     between = f"each between (1 to {generations - 1})"
     assert [one.get_text() for one in legend.get_texts()] == ["generation 0", between, f"generation {generations}"]
@@ -135,7 +138,7 @@ def test_generation_0_alone_has_ticks(tmp_path: Path) -> None:
     write_run(tmp_path, "run", policies=("keep-0",), generations=0)
     figures = figures_of(report(tmp_path, "run"))["figures"]
     axis = figures["perplexity"]["layout"]["yaxis"]
-    (mean,) = [t["y"][0] for t in figures["perplexity"]["traces"]]
+    (mean,) = [t["y"][0] for t in figures["perplexity"]["traces"] if t["meta"]["role"] == "mean"]
     low, high = (10**end for end in axis["logrange"])
     assert low < mean < high
     assert len(axis["tickvals"]) >= 3

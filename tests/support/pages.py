@@ -91,7 +91,7 @@ HOSTILE = {
 
 
 class Structure(HTMLParser):
-    """The elements of a page with their attributes' names, in order; `<mark>` and notes of a cut do not count."""
+    """The elements of a page with their attributes' names, in order; `<mark>`, signs of white space and notes of a cut do not count."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -104,7 +104,7 @@ class Structure(HTMLParser):
         for name, said in attrs:
             assert not name.startswith("on"), f"<{tag} {name}={said}>"
             assert name != "href" or (said or "").startswith(("#", "data:,")), said
-        if tag != "mark" and ("class", "cut") not in attrs and tag != "small":
+        if tag != "mark" and not {("class", "cut"), ("class", "ws")} & set(attrs) and tag != "small":
             self.tags.append((tag, *(name for name, _ in attrs)))
 
     def handle_endtag(self, tag: str) -> None:

@@ -91,7 +91,8 @@ def test_a_page_follows_its_run_and_stays_where_the_reader_is(driver: Any, tmp_p
         assert state.pop("open")[:3] == [False, True, False]
         assert state.pop("said") == "live · at work"
         assert state == {
-            "pressed": "false", "theme": "dark", "around": "dark", "hash": "#texts", "frames": 1, "drawn": 0,
+            "pressed": "false", "theme": "dark", "around": "dark", "frames": 1, "drawn": 0,
+            "hash": "#texts&no-policy=keep-0&theme=dark",
         }  # fmt: skip
         live.measure()
         live.finish()

@@ -29,6 +29,7 @@ __all__ = [
     "counted",
     "diagnose",
     "diagnose_run",
+    "said_of",
 ]
 
 COLLAPSED = 2.0  # times generation 0's perplexity
@@ -259,6 +260,13 @@ def _half(last: int) -> int:
     return max(1, last // 2)
 
 
+def said_of(policy: PolicyDiagnosis) -> str:
+    """The words for a policy without its numbers: its state, where it is going, what was called."""
+    going = f" and {TRENDS[policy.trend]}" if policy.state in ("collapses", "loses quality") and policy.trend else ""
+    calls = _called(policy)
+    return f"{policy.state}{going}{f', with {calls}' if calls else ''}"
+
+
 def _policy_verdict(policy: PolicyDiagnosis, together: bool) -> str:
     if policy.last == 0:
         return f"{policy.policy} {policy.state}"
@@ -270,14 +278,20 @@ def _policy_verdict(policy: PolicyDiagnosis, together: bool) -> str:
     elif policy.state == "loses quality" and policy.trend:
         state += f" and {_going(policy)}"
     kind = "" if policy.ratio.exact else "95% interval "
-    clause = f"{state}{when}, perplexity {mean}{f' ({kind}{ends})' if ends else ''}"
+    said = f"{state}{when}, perplexity {mean}{f' ({kind}{ends})' if ends else ''}"
+    calls = _called(policy)
+    return f"{said}, with {calls}" if calls else said
+
+
+def _called(policy: PolicyDiagnosis) -> str:
+    """The losses that the rules call, each with its first generation; "" where there is none."""
     names = {"early": "early collapse", "general": "general loss", "late": "late collapse"}
     calls = [call for call in policy.calls.values() if call.generation is not None]
     calls.sort(key=lambda call: call.generation or 0)
     if not calls:
-        return clause
+        return ""
     *others, final = (f"{names[call.kind]} from generation {call.generation}" for call in calls)
-    return f"{clause}, with {', '.join(others)}{' and ' if others else ''}{final}"
+    return f"{', '.join(others)}{' and ' if others else ''}{final}"
 
 
 def _notes(

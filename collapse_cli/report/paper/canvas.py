@@ -8,9 +8,10 @@ from collapse_cli.metrics.intervals import Interval
 from collapse_cli.report.figures import bounded, level
 from collapse_cli.report.html_elements import dash
 from collapse_cli.report.loading import Series
+from collapse_cli.report.palette import colours
 from collapse_cli.report.text import one_line
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A6D00", "#444444")  # after Okabe and Ito
+COLOURS = colours()
 MARKERS = ("o", "s", "D", "^", "X", "P")
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (4, 1, 1, 1, 1, 1)))
 MARKED = 30  # points of a line up to which each has a marker

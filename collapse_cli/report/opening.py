@@ -1,0 +1,127 @@
+"""The first screen: a short sentence, the chart that shows it, and a few numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from collapse_cli.families import INSTRUMENTS, SHARE, Measure, headline, headline_measure, measures_of
+from collapse_cli.findings.diagnosis import Diagnosis
+from collapse_cli.findings.diagnosis.brief import Brief, brief, levelling
+from collapse_cli.metrics.intervals import Interval
+from collapse_cli.metrics.numbers import factors, percent, spread, value
+from collapse_cli.report.contents import Contents
+from collapse_cli.report.figures import bounded, perplexities
+from collapse_cli.report.forecast import Forecast
+from collapse_cli.report.html_elements import how_to_read, place, swatch
+from collapse_cli.report.html_elements import numbers as figure_numbers
+from collapse_cli.report.loading import Run, Series
+from collapse_cli.report.text import escaped
+
+MOST = 4  # numbers
+TOLD = (
+    "facts_true",
+    "breeds_left",
+    "tail_change",
+    "distinct_2",
+    "vocabulary_coverage",
+    "low_share",
+)  # the first come first
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of the first screen.
+
+    Attributes:
+        big: the number.
+        what: of what, and what it was; plain text.
+        series: whose it is.
+    """
+
+    big: str
+    what: str
+    series: Series
+
+
+def briefs(runs: Sequence[Run], found: Sequence[Diagnosis], forecasts: Sequence[Forecast | None]) -> list[Brief]:
+    """The short sentence of each run."""
+    return [
+        brief(diagnosis, levelling(forecast.record["policies"]) if forecast else {})
+        for run, diagnosis, forecast in zip(runs, found, forecasts, strict=True)
+    ]
+
+
+def numbers(series: Sequence[Series], said: Brief, found: Diagnosis) -> list[Number]:
+    """The few numbers of one run: of the policy that its sentence is about, else of the first."""
+    own = [one for one in series if one.policy == said.policy] or list(series)
+    if not own:
+        return []
+    one = own[0]
+    there = [_perplexity(one, found), *_measures(one)] if one.run.text else _measures(one)
+    return [number for number in there if number is not None][:MOST]
+
+
+def opening(contents: Contents, beside: str) -> str:
+    """HTML of the chart that opens the page, with what stands beside it; "" where nothing is measured."""
+    first = contents.opening
+    if first is None:
+        return ""
+    figure = first.figure
+    return (
+        f'<section id="{first.name}" class="opening" aria-labelledby="{first.name}-title"><div class="screen">'
+        f'<figure id="plot-{figure.name}"><div class="tools"><h2 id="{first.name}-title">{first.title}</h2>{first.tools}</div>'
+        f"{place(figure, 'first')}</figure>{beside}</div>"
+        f"{how_to_read(figure.reading, figure.misses)}{first.below}{figure_numbers(figure)}</section>"
+    )
+
+
+def tiles(chosen: Sequence[Number]) -> str:
+    """Their HTML."""
+    items = "".join(
+        f'<li data-series="{one.series.index}"><b>{escaped(one.big, 40)}</b><span>{escaped(one.what, 300)}</span></li>'
+        for one in chosen
+    )
+    if not items:
+        return ""
+    whose = f'<p class="whose">{swatch(chosen[0].series.colour, chosen[0].series.run_index)} {escaped(chosen[0].series.label)}</p>'
+    return f'<div class="numbers" data-series="{chosen[0].series.index}">{whose}<ul>{items}</ul></div>'
+
+
+def _perplexity(one: Series, found: Diagnosis) -> Number | None:
+    policy = next((there for there in found.policies if there.policy == one.policy and there.last), None)
+    means = perplexities(one)
+    if policy is None or 0 not in means or policy.last not in means:
+        return None
+    mean, ends = factors(policy.ratio)
+    return Number(
+        mean,
+        f"perplexity on real text: {value(means[0].mean)} → {value(means[policy.last].mean)}"
+        f"{f' (change {ends})' if ends else ''}",
+        one,
+    )
+
+
+def _measures(one: Series) -> list[Number | None]:
+    if not one.run.text:
+        top = headline(one.run.learner, "generational").name
+        first = headline_measure(one.run.learner, "generational")
+        rest = [measure for measure in measures_of(one.run.learner) if measure.name != top]
+        return [_measure(one, measure) for measure in (first, *rest)]
+    every = {measure.name: measure for measure in (*one.run.family.measures, *INSTRUMENTS) if measure.part is None}
+    return [_measure(one, every[name]) for name in TOLD if name in every]
+
+
+def _measure(one: Series, measure: Measure) -> Number | None:
+    """Where a measure began and where it is; None where it is not measured, or has not moved."""
+    means: Mapping[int, Interval] = bounded(one, measure)
+    last = max(means, default=0)
+    change = measure.name.endswith("_change")  # against generation 0, of which there is none
+    if not last or (not change and (0 not in means or means[0].mean == means[last].mean)):
+        return None
+    share = measure.unit == SHARE
+    said = percent if share else value
+    big = f"{means[last].mean:+.2f}" if change else said(means[last].mean)
+    _, _, ends = spread(means[last], share=share).partition(" (")
+    unit = "" if share else f", {measure.unit}"
+    began = "" if change else f": {said(means[0].mean)} → {said(means[last].mean)}"
+    title = measure.title[:1].lower() + measure.title[1:]
+    return Number(big, f"{title}{unit}{began}{f' ({ends}' if ends else ''}", one)

@@ -1,0 +1,113 @@
+"""Texts of models for people: the same prompts side by side, and a browser of all that were kept, bounded in number and bytes."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from collapse_cli.records.kept_texts import KeptText
+from collapse_cli.records.row import Row
+from collapse_cli.report.loading import Series
+from collapse_cli.report.text import SPACES, escaped, marked, visible, white
+
+MOST, BYTES = 6_000, 3_000_000  # texts in a page, and their characters
+LONGEST = 1_200  # characters of a text in the browser
+PROMPT = 400  # characters of a prompt that are shown
+REPEATS = 0.1  # share of words in repeated phrases from which a text is said to repeat itself
+START = re.compile(r"(?:[.!?][\"')\]]*\s+|\n\s*)(?=\S)")  # of a sentence, or of a line
+LATEST_START = 0.7  # of a prompt: what comes before its first start is left out where that leaves enough to read
+
+
+def begun(prompt: str) -> str:
+    """A prompt from its first start of a sentence or line on; one that has none is shown whole."""
+    shown = prompt[-PROMPT:]
+    cut = len(shown) < len(prompt)
+    if not cut and (not shown or shown[0].isupper() or not shown[0].isalnum()):
+        return shown
+    there = START.search(shown)
+    if there is None or there.end() > LATEST_START * len(shown):
+        return f"…{shown}"
+    return f"… {shown[there.end() :]}"
+
+
+def continued(text: str, spans: Sequence[tuple[int, int, str]] = ()) -> tuple[str, float]:
+    """A continuation as HTML with white space to be seen and what is wrong marked, and its share of repeated phrases.
+
+    Args:
+        spans: statements of the text, with what is to be said of them; () where nothing is known.
+    """
+    shown, share = marked(text)
+    if spans and visible(text) == text:
+        parts, end = [], 0
+        for start, stop, kind in spans:
+            parts.append(escaped(text[end:start]))
+            parts.append(f'<span class="{kind}">{escaped(text[start:stop])}</span>')
+            end = stop
+        shown = "".join([*parts, escaped(text[end:])])
+    return white(shown), share
+
+
+def browsed(series: Sequence[Series]) -> dict[str, Any]:
+    """What the browser of samples reads: texts with their prompts once each, thinned evenly where they are too many."""
+    found = [(one, row, text) for one in series for row in one.rows for text in texts_of(one, row)]
+    size = sum(min(len(text.text), LONGEST) for *_, text in found)
+    step = max(1.0, len(found) / MOST, size / BYTES)
+    chosen = [found[int(index * step)] for index in range(int(len(found) / step))]
+    prompts: dict[str, int] = {}
+    limits = {one.index: _limits(one) for one in series}
+    texts = []
+    for one, row, text in chosen:
+        prompt = visible(begun(text.prompt), PROMPT)
+        shown = visible(text.text, LONGEST)
+        spans = text.spans if text.text == shown else ()
+        texts.append(
+            [
+                one.index,
+                row.where.seed,
+                row.where.generation,
+                prompts.setdefault(prompt, len(prompts)),
+                shown,
+                None if text.nll is None else float(f"{text.nll:.4g}"),
+                [list(span) for span in spans],
+                list(_flags(text, row, limits[one.index])),
+            ]
+        )
+    return {"texts": texts, "prompts": list(prompts), "of": len(found), "spaces": SPACES} if texts else {}
+
+
+def texts_of(one: Series, row: Row) -> Sequence[KeptText]:
+    """The texts that were kept of a model; of older runs those of its row."""
+    kept = one.run.kept.get(row.where, ())
+    return kept or [KeptText(example.row, example.prompt, example.text) for example in row.examples]
+
+
+def shown_texts(one: Series, row: Row) -> list[KeptText]:
+    """What a model made of the prompts that every model continues, with what was kept of them beside."""
+    kept = {text.row: text for text in one.run.kept.get(row.where, ()) if text.shown}
+    own = [KeptText(example.row, example.prompt, example.text) for example in row.examples]
+    return [kept.get(text.row, text) for text in own] or list(kept.values())
+
+
+def _limits(one: Series) -> Mapping[int, tuple[float, float]]:
+    """By seed, the 5% and 99% quantiles of generation 0's samples, in nats per token."""
+    found = {}
+    for row in one.at(0):
+        quantiles = row.parts("sample_log_perplexity_quantiles")
+        if quantiles is not None and quantiles[4] is not None and quantiles[98] is not None:
+            found[row.where.seed] = (quantiles[4], quantiles[98])
+    return found
+
+
+def _flags(text: KeptText, row: Row, limits: Mapping[int, tuple[float, float]]) -> Iterator[str]:
+    """What is to be said of a text."""
+    if any(kind == "wrong" for *_, kind in text.spans):
+        yield "says what is not true"
+    if marked(text.text, LONGEST)[1] >= REPEATS:
+        yield "repeats itself"
+    low, high = limits.get(row.where.seed, (None, None))
+    if text.nll is not None and low is not None and high is not None:
+        if text.nll < low:
+            yield "piled up: below 95% of generation 0"
+        elif text.nll > high:
+            yield "long tail: above 99% of generation 0"
+    if row.warnings:
+        yield "its model has a guard-rail warning"
