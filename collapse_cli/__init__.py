@@ -1,6 +1,6 @@
 """What happens to a model when its training data are partly made by earlier models, and what stops it?
 
-Start reading in `loop.py`: it holds the generational loop and the bodies of its stages.
+Start reading in `experiment/loop.py`: the generational loop, top to bottom. What each of its stages does is in `experiment/stages/`.
 """
 
 import os  # and nothing that takes time to load: Ctrl-C cannot be answered yet

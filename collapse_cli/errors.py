@@ -15,11 +15,11 @@ def written(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > 1000:
         return f"a whole number of {value.bit_length() * 301 // 1000 + 1:,} digits"
     if isinstance(value, list | tuple):
-        few = ", ".join(written(one) for one in value[:6])
-        said = f"[{few}{', …' if len(value) > 6 else ''}]"
+        few = ", ".join(map(written, value[:6]))
+        text = f"[{few}{', …' if len(value) > 6 else ''}]"
     else:
-        said = repr(value[: 2 * LONGEST_VALUE]) if isinstance(value, str) else str(value)
-    return said if len(said) <= LONGEST_VALUE else f"{said[: LONGEST_VALUE - 1]}…"
+        text = repr(value[: 2 * LONGEST_VALUE]) if isinstance(value, str) else str(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
 class UserError(ValueError):

@@ -158,7 +158,7 @@ def holder_of(path: Path) -> str:
     """Which process holds the lock of a file, in words, as far as the system tells."""
     try:
         inode = path.stat().st_ino
-        held = [one.split() for one in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+        held = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
     except (OSError, ValueError):  # no Linux
         return "another process"
     # 1: FLOCK  ADVISORY  WRITE 4711 08:01:1835020 0 EOF; with -> before it where a process waits

@@ -153,7 +153,7 @@ def evaluate(
     from collapse_cli.records.runs import made_by, names_of_runs
     from collapse_cli.run import evaluate as again
     from collapse_cli.terminal.evaluation import print_evaluation, print_model
-    from collapse_cli.terminal.progress import Progressing
+    from collapse_cli.terminal.progress import ProgressBars
 
     console = terminal.console(stderr=as_json)
     tree = parse_settings(settings or [])
@@ -175,7 +175,7 @@ def evaluate(
             return
         print_model(console, measured)
         return
-    with Progressing(console, 1) as bar:
+    with ProgressBars(console, 1) as bar:
         bar.started("eval", folder.name)
         evaluated = again.evaluate_run(
             folder, data, tree, lambda done, total: bar.progress("eval", folder.name, done, total, "models")

@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 
-def with_options(function: Callable[..., None], first: Sequence[str] = (), **defaults: Any) -> Callable[..., None]:
+def fields_as_options(function: Callable[..., None], first: Sequence[str] = (), **defaults: Any) -> Callable[..., None]:
     """A function for typer: each parameter that is a dataclass is replaced by its fields, in its place, an option each.
 
     Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from collapse_cli.cli import repeated_options
-from collapse_cli.cli.shared import rank, with_options
+from collapse_cli.cli.shared import fields_as_options, rank
 
 if TYPE_CHECKING:
     from collapse_cli.simulate import Estimate
@@ -72,10 +72,10 @@ class Output:
 
 
 def command(*first: str, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command of `collapse theory`; see `shared.with_options`."""
+    """A command of `collapse theory`; see `shared.fields_as_options`."""
 
     def made(function: Callable[..., None]) -> Callable[..., None]:
-        asked: Callable[..., None] = app.command()(with_options(function, first, **defaults))
+        asked: Callable[..., None] = app.command()(fields_as_options(function, first, **defaults))
         return asked
 
     return made

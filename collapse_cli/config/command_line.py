@@ -8,7 +8,7 @@ from typing import Any
 from collapse_cli import families
 from collapse_cli.config.names import leaves
 from collapse_cli.config.reading import DEEPEST, LARGEST_FILE, load, merge, tree_of, variant_experiments
-from collapse_cli.config.unread import Sort, first_foreign, first_unread
+from collapse_cli.config.unread import Scope, first_foreign, first_unread
 from collapse_cli.errors import ConfigError, written
 
 MOST_SEEDS = 10_000
@@ -165,7 +165,7 @@ def refuse_unread(given: Mapping[str, Any], tree: Mapping[str, Any], where: str,
         ConfigError: naming the option and why nothing reads it.
     """
     # what another learner reads is said before what is wrong with its value
-    unread = None if tree.get("variants") else first_foreign(given, Sort.of(tree))
+    unread = None if tree.get("variants") else first_foreign(given, Scope.of(tree))
     if unread is None:
         experiment = load(tree, where)
         variants = variant_experiments(tree, where)

@@ -15,6 +15,7 @@ from collapse_cli.families.section import Section
 LOWEST_RANK = 1e9  # of beams that ended: one that must not win has this below 0
 NATS_A_TOKEN = 30.0  # of a very unlikely text
 SMALLEST_RANK = 1e30  # what a log-probability can be divided by in single precision
+MADE_TOKENIZERS = ("bpe", "words")  # values of model.tokenizer for which one is made from the training text
 UserPath = Annotated[str, AfterValidator(files.at_home)]  # it may be a path
 
 

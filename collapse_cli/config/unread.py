@@ -12,11 +12,9 @@ from typing import Any
 from collapse_cli import families
 from collapse_cli.config.names import leaves
 from collapse_cli.config.policies import Rule
-from collapse_cli.config.tree import DataConfig, Experiment
+from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, Experiment
 from collapse_cli.families import FAMILIES, KNOWN
 from collapse_cli.families.section import Parsed
-
-MADE = ("bpe", "words")  # tokenizers that are made from the training text
 
 ALWAYS = ("kind", "learner", "loop.seeds", "data.source", "store", "tracking", "expect", "variants")
 KINDS = {
@@ -40,7 +38,7 @@ SOURCES = {
 
 
 @dataclass(frozen=True)
-class Sort:
+class Scope:
     """What decides which options there are: the kind of an experiment, its learner and the source of its data."""
 
     kind: str
@@ -48,7 +46,7 @@ class Sort:
     source: str
 
     @classmethod
-    def of(cls, tree: Mapping[str, Any]) -> "Sort":
+    def of(cls, tree: Mapping[str, Any]) -> "Scope":
         """That of a tree, read or not yet checked."""
         data = tree.get("data")
         source = data.get("source") if isinstance(data, Mapping) else None
@@ -84,7 +82,7 @@ class Sort:
 def makes_tokenizer(experiment: Experiment) -> bool:
     """Whether the tokenizer is made from the training text, rather than given or the model's own."""
     if experiment.model.tokenizer:
-        return experiment.model.tokenizer in MADE
+        return experiment.model.tokenizer in MADE_TOKENIZERS
     if not families.of(experiment.learner).begins_with_a_model:
         return True
     return bool(experiment.model.config) or experiment.model.source.endswith(".json")
@@ -254,7 +252,7 @@ def unread(key: str, experiment: Experiment, *, value_given: bool = True) -> str
         key: dotted, of a leaf of the tree.
         value_given: whether its value is another than the default: what is switched off may be written down as off.
     """
-    if why := Sort(experiment.kind, experiment.learner, experiment.data.source).foreign(key):
+    if why := Scope(experiment.kind, experiment.learner, experiment.data.source).foreign(key):
         return why
     if value_given:
         return next(
@@ -281,10 +279,10 @@ def within(key: str, names: Iterable[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
-def first_foreign(given: Mapping[str, Any], sort: Sort) -> tuple[str, str] | None:
-    """The first option of a tree that an experiment of that sort does not have, and why; None without one."""
+def first_foreign(given: Mapping[str, Any], scope: Scope) -> tuple[str, str] | None:
+    """The first option of a tree that an experiment of that scope does not have, and why; None without one."""
     keys = [key for key, value in leaves(given) if value != {} and not within(key, ("variants", "expect"))]
-    return next(((key, why) for key in keys if (why := sort.foreign(key))), None)
+    return next(((key, why) for key in keys if (why := scope.foreign(key))), None)
 
 
 def _known(key: str) -> bool:

@@ -201,6 +201,20 @@ def _also_in_training(splits: Mapping[str, Sequence[str]]) -> list[str]:
     return notes
 
 
+def pinned(given: str, name: str, found: str) -> str:
+    """The hash of what was found, which one that the configuration gives must match.
+
+    Raises:
+        InputError: when it does not.
+    """
+    if given not in ("", found):
+        raise InputError(
+            f"{name} is {given[:12]}…, but what was found now has {found[:12]}…: it has changed; "
+            f"restore it, or leave {name} out and give the run a --name of its own"
+        )
+    return found
+
+
 def unchanged(planned: str, now: str, what: str) -> None:
     """Whether data still are what the plan, and so the key of their stage, was made for.
 

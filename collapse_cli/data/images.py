@@ -109,20 +109,6 @@ def _not_the_folder(source: str) -> str:
     return f"data.source = {source} is {whose}, not the folder of that name here, which is ./{source}"
 
 
-def pinned(asked: str, now: str) -> str:
-    """The hash of what was found.
-
-    Raises:
-        InputError: when the configuration asks for other data.
-    """
-    if asked not in ("", now):
-        raise InputError(
-            f"data.sha256 is {asked[:12]}…, but the images found now have {now[:12]}…: they have changed; "
-            "restore them, or leave data.sha256 out and give the run a --name of its own"
-        )
-    return now
-
-
 def _digits() -> Images:
     from sklearn.datasets import load_digits
 

@@ -49,6 +49,12 @@ class Size:
         return rows * self.row_bytes if self.row_flops else ROW_BYTES * rows * tokens
 
 
+def put_together(size: Size, rows: int, seconds: float) -> Cost:
+    """The cost of rows that are read or chosen, and left for others."""
+    disk, flops = size.row_disk(rows, size.config.data.block_size), rows * size.row_flops * TWENTIETH
+    return Cost(rows=rows, flops=flops, disk=disk, fixed_seconds=seconds)
+
+
 def scored(size: Size, rows: int, efficiency: float = 0.4) -> Cost:
     """The cost of a family of numbers that looks at so many rows, and keeps something of each."""
     return Cost(flops=rows * size.row_flops * TWENTIETH, disk=rows * size.row_bytes, efficiency=efficiency)

@@ -5,7 +5,7 @@ from typing import Any
 
 from collapse_cli import learners
 from collapse_cli.config import Experiment
-from collapse_cli.engine.stage import Finished, Plan, StageKind
+from collapse_cli.engine.stage import Finished, Generation, Plan, StageKind
 from collapse_cli.errors import InputError
 from collapse_cli.experiment import blocks, loop, mixture
 from collapse_cli.experiment.costs import Size
@@ -55,7 +55,7 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
     return blocks.plan(config, hints, size)
 
 
-def facts_of(generation: Any, made: Finished) -> Mapping[str, Any]:
+def facts_of(generation: Generation, made: Finished) -> Mapping[str, Any]:
     """The facts of one generation (or cell) in those of its stage."""
     facts: Mapping[str, Any] = made.facts if generation.part is None else made.facts["generations"][generation.part]
     return facts

@@ -6,6 +6,7 @@ import numpy as np
 
 from collapse_cli.config.tree import SampleConfig
 from collapse_cli.data.dataset import Dataset
+from collapse_cli.learners.protocol import CORPUS
 from collapse_cli.lm import text as texts
 
 FOLLOWING = "following.safetensors"  # in the data stage: the block that follows each row of the original corpus
@@ -47,7 +48,7 @@ def continuations(samples: Dataset) -> Dataset:
 
 def real_continuations(encoded: Path, settings: SampleConfig, start: int | None, most: int) -> tuple[Dataset, Dataset]:
     """Prompts from the original corpus and what really follows them, as long as samples are where there is so much."""
-    corpus, after = Dataset.load(encoded / "train.safetensors"), Dataset.load(encoded / FOLLOWING)
+    corpus, after = Dataset.load(encoded / CORPUS), Dataset.load(encoded / FOLLOWING)
     there = np.flatnonzero(after.arrays["lengths"] > 0)
     if not len(there):  # rows are whole documents
         least = 0 if settings.prompts == "none" else settings.prompt_tokens

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from collapse_cli import metrics
-from collapse_cli.config.tree import EvalConfig, Experiment, SampleConfig, TrainConfig
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.config.tree import MADE_TOKENIZERS, EvalConfig, Experiment, SampleConfig, TrainConfig
+from collapse_cli.data.dataset import Dataset, pinned
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import for_key
 from collapse_cli.learners import text_inputs
 from collapse_cli.learners import text_measures as measures
 from collapse_cli.learners.continuations import cut_prompts
-from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell, Verb
+from collapse_cli.learners.protocol import VALID, Facts, Hints, Outcome, Resolved, Tell, Verb
 from collapse_cli.learners.settings import Part
 from collapse_cli.lm import architecture, folders, memory, trial
 from collapse_cli.lm import model as models
@@ -78,7 +78,7 @@ class LanguageModel:
             model = model.model_copy(update={"config": fields, "source": ""})
         else:
             folder, commit = folders.find_folder(model.source, model.revision, "the model")
-            sha256 = text_inputs.pinned(model.sha256, "model.sha256", folders.check_weights(folder, "the model"))
+            sha256 = pinned(model.sha256, "model.sha256", folders.check_weights(folder, "the model"))
             model = model.model_copy(update={"revision": commit, "sha256": sha256})
         reader = text_inputs.find_tokenizer(model, config.data, folder)
         model, tokenizer = reader.model, reader.tokenizer
@@ -184,7 +184,7 @@ class LanguageModel:
         if model.config:
             return {
                 "config": model.config,
-                "vocab_size": model.vocab_size if model.tokenizer in text_inputs.MADE else 0,
+                "vocab_size": model.vocab_size if model.tokenizer in MADE_TOKENIZERS else 0,
             }
         return {"sha256": model.sha256}
 
@@ -197,7 +197,7 @@ class LanguageModel:
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> Facts:
         """Train on the rows; `train_loss` and more."""
         settings, width = self.settings.train, data.arrays["tokens"].shape[1]
-        valid_file = self.hints.real("valid.safetensors")
+        valid_file = self.hints.real(VALID)
         return training.fit(
             self._model,
             data,

@@ -9,24 +9,23 @@ how long is trained. Loss and error are squared, and averaged over rows and the 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from collapse_cli.config.tree import Experiment
-from collapse_cli.data.dataset import Dataset, unchanged
-from collapse_cli.data.images import load_images, pinned
+from collapse_cli.data.dataset import Dataset, pinned, unchanged
+from collapse_cli.data.images import load_images
 from collapse_cli.errors import InputError
 from collapse_cli.families.mlp import MlpConfig
 from collapse_cli.learners import nets
 from collapse_cli.learners.family import Family, State
-from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell
+from collapse_cli.learners.protocol import VALID, Facts, Hints, Outcome, Resolved, Tell
 from collapse_cli.learners.settings import Part, Settings
 
 CLASSES = 10
-VALID = "valid.safetensors"
 VALID_SHARE = 0.1  # of the training images, for `select = "valid"`
 
 
@@ -84,7 +83,7 @@ class Mlp(Family):
     def resolve(cls, config: Experiment) -> Resolved:
         data, model = config.data, cls._own(config)
         images = load_images(data.source)
-        filled = data.model_copy(update={"sha256": pinned(data.sha256, images.sha256)})
+        filled = data.model_copy(update={"sha256": pinned(data.sha256, "data.sha256", images.sha256)})
         if images.labels.max() >= CLASSES:
             raise InputError(
                 f"data.source = {data.source!r} has a label {images.labels.max()}; the learner mlp takes 0..{CLASSES - 1}"
@@ -129,7 +128,7 @@ class Mlp(Family):
         """
         model, pixels = self.settings.model, data.arrays["x"].shape[1]
         if self._net is None:
-            self._net = cast(TwoLayers, nets.start(lambda: TwoLayers(pixels, model.width), seed))
+            self._net = nets.start(lambda: TwoLayers(pixels, model.width), seed)
         net = self._net
         x, y = (torch.from_numpy(data.arrays[name]).to(nets.device()) for name in ("x", "y"))
 
@@ -182,7 +181,7 @@ class Mlp(Family):
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         width, pixels = state["hidden.weight"].shape
-        self._net = cast(TwoLayers, nets.with_weights(lambda: TwoLayers(pixels, width), state)).eval()
+        self._net = nets.with_weights(lambda: TwoLayers(pixels, width), state).eval()
 
     def _valid_error(self) -> Callable[[], float]:
         path = self.hints.encoded and self.hints.encoded / VALID

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from collapse_cli.engine import checkpoint as checkpoints
 from collapse_cli.errors import InputError
 from collapse_cli.learners.protocol import Tell
 
+Net = TypeVar("Net", bound=nn.Module)
 ROWS_AT_ONCE = 256  # of a forward pass without training; shorter ones are filled up, so that all are alike
 
 
@@ -26,7 +28,7 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def start(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+def start(make: Callable[[], Net], seed: int) -> Net:
     """A module with weights as torch's own layers begin: uniform in ±1/sqrt(fan in), biases too; from `seed` alone."""
     with torch.device("meta"):
         module = make()
@@ -47,7 +49,7 @@ def weights(module: nn.Module) -> dict[str, np.ndarray]:
     return {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
 
 
-def with_weights(make: Callable[[], nn.Module], state: Mapping[str, np.ndarray]) -> nn.Module:
+def with_weights(make: Callable[[], Net], state: Mapping[str, np.ndarray]) -> Net:
     """A module with these parameters."""
     with torch.device("meta"):
         module = make()

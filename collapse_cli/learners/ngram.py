@@ -24,12 +24,12 @@ from collapse_cli.families.section import for_key
 from collapse_cli.learners import text_inputs
 from collapse_cli.learners.family import Family, State, generator
 from collapse_cli.learners.ngram_counts import Tables, count
-from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell, Verb
+from collapse_cli.learners.protocol import CORPUS, Facts, Hints, Outcome, Resolved, Tell, Verb
 from collapse_cli.learners.settings import Part
 from collapse_cli.lm import text as texts
 
 NANOSECONDS = 450  # to count, draw and score a token, per length of context; measured on one core
-CPU = 35.0  # floating-point operations that costs.py takes for a nanosecond
+CPU = 35.0  # floating-point operations that a nanosecond is taken for: `run.preparation.NOMINAL_SPEED` times a train stage's efficiency
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class NGram(Family):
     def encode(self, folder: Path, *, seed: int) -> Facts:
         """The rows, and the tokenizer, of the language model; `types` is how many the original corpus has."""
         about = text_inputs.encode(folder, self.settings, self.hints, self._tell)
-        corpus = Dataset.load(folder / "train.safetensors")
+        corpus = Dataset.load(folder / CORPUS)
         used = np.arange(corpus.arrays["tokens"].shape[1]) < corpus.arrays["lengths"][:, None]
         return {**about, "types": len(np.unique(corpus.arrays["tokens"][used]))}
 

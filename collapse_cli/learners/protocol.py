@@ -15,6 +15,10 @@ from collapse_cli.engine.stage import Tell as Tell
 Facts = dict[str, Any]
 """What was found out, as JSON; much of it becomes fields of `metrics.jsonl`."""
 
+# what `Learner.encode` leaves in the folder of the data stage: the original corpus, real rows beyond it, and others to measure
+# and to choose by
+CORPUS, RESERVE, TEST, VALID = "train.safetensors", "reserve.safetensors", "test.safetensors", "valid.safetensors"
+
 Verb = Literal["data", "train", "sample", "eval", "examine"]
 """A part of a learner's work, by the name that keys of blocks have for it."""
 
@@ -152,7 +156,7 @@ class Learner(Protocol):
         """`params`: of the stage at work, as the class gave them. A model is made or loaded when it is first needed."""
 
     def encode(self, folder: Path, *, seed: int) -> Facts:
-        """Turn real data into `train`, `test`, `reserve` and perhaps `valid` Datasets in `folder`.
+        """Turn real data into Datasets in `folder`: `CORPUS`, `TEST`, `RESERVE` and perhaps `VALID`.
 
         Returns:
             `splits`, with the `rows` of each; `notes`, what the user should know; and what else is known of them.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from collapse_cli.config.tree import DataConfig, Experiment, ModelConfig
+from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, Experiment, ModelConfig
 from collapse_cli.data import textfiles
-from collapse_cli.data.dataset import SPLITS, Dataset, Text, how_many, load_text, refuse_numbers, unchanged
+from collapse_cli.data.dataset import SPLITS, Dataset, Text, how_many, load_text, pinned, refuse_numbers, unchanged
 from collapse_cli.data.known import KNOWN, Options, Source
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import for_key
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TOKENIZER = "tokenizer"
-MADE = ("bpe", "words")  # tokenizers that the data stage makes
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def find_tokenizer(model: ModelConfig, data: DataConfig, folder: Path | None) ->
     if named == "words" and data.source in KNOWN:
         size = len(KNOWN[data.source].words(getattr(data, data.source).model_dump())) + 1
     model = model.model_copy(update={"tokenizer": named, "vocab_size": size})
-    if named in MADE:
+    if named in MADE_TOKENIZERS:
         return FoundTokenizer(model)
     if named:
         folder, _ = folders.find_folder(named, "", "the tokenizer")
@@ -176,20 +175,6 @@ def other_ends(folder: Path, tokenizer: "PreTrainedTokenizerBase | None") -> lis
     ]
 
 
-def pinned(given: str, name: str, found: str) -> str:
-    """The hash of what was found, which one that the configuration gives must match.
-
-    Raises:
-        InputError: when it does not.
-    """
-    if given not in ("", found):
-        raise InputError(
-            f"{name} is {given[:12]}…, but what was found now has {found[:12]}…: it has changed; "
-            f"restore it, or leave {name} out and give the run a --name of its own"
-        )
-    return found
-
-
 def with_tokenizer_of(config: Experiment, encoded: Path | None) -> Experiment:
     """A configuration that reads other text with the tokenizer that was made from the text of a data stage.
 
@@ -200,7 +185,7 @@ def with_tokenizer_of(config: Experiment, encoded: Path | None) -> Experiment:
     Raises:
         InputError: when that is gone.
     """
-    if config.model.tokenizer not in MADE:
+    if config.model.tokenizer not in MADE_TOKENIZERS:
         return config
     if encoded is None or not (encoded / TOKENIZER).is_dir():
         raise InputError(
@@ -215,7 +200,7 @@ def data_params(config: Experiment) -> dict[str, Any]:
     """What the rows of real data depend on."""
     names = ("sha256", "block_size", "line_bos", "rows", "eval_rows")
     model, data = config.model, for_key(config.data)
-    made = model.tokenizer in MADE
+    made = model.tokenizer in MADE_TOKENIZERS
     source = config.data.source
     known = {source: {name: data[source][name] for name in KNOWN[source].options}} if source in KNOWN else {}
     return {
@@ -320,7 +305,7 @@ def _truth(source: Source, options: Options, tokenizer: "PreTrainedTokenizerBase
 
 def _with_truth(rows: Dataset, log_probability: Callable[[str], float], text: Sequence[str]) -> Dataset:
     """The rows with `log_truth` (rows,) float64: ln of the true probability of each document."""
-    logs = np.array([log_probability(one) for one in text], np.float64)
+    logs = np.array([log_probability(document) for document in text], np.float64)
     return Dataset({**rows.arrays, LOG_TRUTH: logs}, rows.origin)
 
 

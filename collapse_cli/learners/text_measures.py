@@ -14,7 +14,7 @@ from collapse_cli import metrics
 from collapse_cli.config.tree import EvalConfig, SampleConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.learners.continuations import continuations, cut_prompts, longest_real, real_continuations, spaced
-from collapse_cli.learners.protocol import Facts, Hints, Outcome, Tell
+from collapse_cli.learners.protocol import CORPUS, Facts, Hints, Outcome, Tell
 from collapse_cli.learners.truths import Truth, truth_of
 from collapse_cli.lm import architecture
 from collapse_cli.lm import score as scoring
@@ -33,7 +33,7 @@ SHOWN_CHARACTERS = 2000  # of a text in `examples`
 
 def type_counts(encoded: Path, vocabulary: int) -> np.ndarray:
     """(vocabulary,) how often each token occurs in the original corpus."""
-    corpus = Dataset.load(encoded / "train.safetensors").arrays
+    corpus = Dataset.load(encoded / CORPUS).arrays
     used = np.arange(corpus["tokens"].shape[1]) < corpus["lengths"][:, None]
     return np.bincount(corpus["tokens"][used], minlength=vocabulary)
 
@@ -154,7 +154,7 @@ def examine(
         )
     cut = cut_prompts(prompts.take(samples.arrays["row"]), settings, texts.bos_id(tokenizer))
     lengths = new.arrays["lengths"].astype(np.int64)
-    corpus = Dataset.load(encoded / "train.safetensors")
+    corpus = Dataset.load(encoded / CORPUS)
     equal = sampled.equal_rows(len(new), len(corpus) // 2)
     ends = np.zeros(len(new), np.int64)
     some = equal[spaced(len(equal), ROWS)]

@@ -1,4 +1,4 @@
-"""The learner `vae`: the convolutional variational autoencoder of the Nature paper's notebook (its section 3.3 in field.md).
+"""The learner `vae`: the convolutional variational autoencoder of the Nature paper's notebook.
 
 Encoder: two convolutions (kernel 4, stride 2, padding 1; 64 and 128 channels) with ReLU, then two linear layers for the
 mean and the log-variance of 20 latents. Decoder: a linear layer, two transposed convolutions with a ReLU between them, a
@@ -12,10 +12,10 @@ rows as its corpus has.
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +23,13 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from collapse_cli.config.tree import Experiment
-from collapse_cli.data.dataset import Dataset, unchanged
-from collapse_cli.data.images import load_images, pinned
+from collapse_cli.data.dataset import Dataset, pinned, unchanged
+from collapse_cli.data.images import load_images
 from collapse_cli.errors import InputError
 from collapse_cli.families.vae import VaeConfig
 from collapse_cli.learners import nets
 from collapse_cli.learners.family import Family, State, normals
-from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell
+from collapse_cli.learners.protocol import TEST, Facts, Hints, Outcome, Resolved, Tell
 from collapse_cli.learners.settings import Part, Settings
 
 LATENTS = "latents.safetensors"  # encoder means of real images, of generation 0's encoder
@@ -105,7 +105,7 @@ class Vae(Family):
         data = config.data
         model: VaeConfig = config.vae
         images = load_images(data.source)
-        filled = data.model_copy(update={"sha256": pinned(data.sha256, images.sha256)})
+        filled = data.model_copy(update={"sha256": pinned(data.sha256, "data.sha256", images.sha256)})
         height, width = images.x.shape[1:]
         if height % 4 or width % 4:
             raise InputError(
@@ -152,7 +152,7 @@ class Vae(Family):
         model, (height, width) = self.settings.model, data.arrays["x"].shape[1:]
         if self._net is None:
             self._pixels = (height, width)
-            self._net = cast(Autoencoder, nets.start(self._make(model.channels, model.latent), seed))
+            self._net = nets.start(self._make(model.channels, model.latent), seed)
         net = self._net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = torch.from_numpy(data.arrays["x"]).unsqueeze(1).to(nets.device())
         beta, latent, low = model.beta, model.latent, model.dtype == "bfloat16"
@@ -215,7 +215,7 @@ class Vae(Family):
 
     def look_at_real(self, folder: Path) -> Facts:
         """Encoder means of `vae.measured` real test images, evenly spaced."""
-        test = Dataset.load(self.hints.real("test.safetensors"))
+        test = Dataset.load(self.hints.real(TEST))
         count = min(self.settings.model.measured, len(test))
         rows = test.take(np.linspace(0, len(test) - 1, count).round().astype(int))
         latents = self._means(rows)
@@ -263,11 +263,11 @@ class Vae(Family):
         latent, second = len(state["mean.bias"]), len(state["encode_2.bias"])
         make = self._make((len(state["encode_1.bias"]), second), latent)
         arrays = {name: array for name, array in state.items() if name != "pixels"}
-        self._net = cast(Autoencoder, nets.with_weights(make, arrays)).eval()
+        self._net = nets.with_weights(make, arrays).eval()
 
-    def _make(self, channels: Any, latent: int) -> Any:
-        (first, second), (height, width) = channels, self._pixels
-        return lambda: Autoencoder(height, width, (first, second), latent)
+    def _make(self, channels: tuple[int, int], latent: int) -> Callable[[], Autoencoder]:
+        height, width = self._pixels
+        return lambda: Autoencoder(height, width, channels, latent)
 
     @property
     def _restored(self) -> Autoencoder:

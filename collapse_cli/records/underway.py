@@ -30,10 +30,10 @@ def underway(folder: Path, *, mixture: bool = False) -> list[str]:
             started.pop(key, None)
             if event.get("event") == "started":
                 started[key] = event
-    return [said for event in reversed(started.values()) if (said := _said(event, mixture))]
+    return [words for event in reversed(started.values()) if (words := _in_words(event, mixture))]
 
 
-def _said(event: dict[str, Any], mixture: bool) -> str:
+def _in_words(event: dict[str, Any], mixture: bool) -> str:
     """A stage in words; empty where the event is not one of ours."""
     match event:
         case {"work": str(work), "for": [str(name), int(seed), int(generation), *_]}:

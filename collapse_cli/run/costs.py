@@ -2,12 +2,12 @@
 
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collapse_cli.engine.stage import Cost, Product, Stage
+from collapse_cli.engine.stage import Product, Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
 from collapse_cli.experiment.costs import Size
@@ -48,8 +48,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, A
         entry.tokens += cost.tokens
         entry.flops += cost.flops
         entry.disk += cost.disk
-        entry.seconds += clock.left({stage.key: 0})
-    disk = disk_needed([(stage.of.product, prepared.size.cost_of(stage)) for stage in needed.values()], prepared.size)
+        entry.seconds += clock.left([stage.key])
     return {
         "run": folder.name,
         "stages": len(planned.stages),
@@ -57,7 +56,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, A
         "kinds": {kind: vars(entry) for kind, entry in kinds.items()},
         "parameters": prepared.size.parameters,
         "rows": prepared.size.rows,
-        "disk_needed": disk,
+        "disk_needed": disk_needed(needed.values(), prepared.size),
         "disk_free": shutil.disk_usage(existing(folder.runs)).free,
         "seconds": sum(entry.seconds for entry in kinds.values()),
         "measured": bool(clock.observed),
@@ -65,10 +64,9 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, A
     }
 
 
-def check_disk(prepared: Prepared, needed: Sequence[Stage], runs: Path) -> None:
+def check_disk(prepared: Prepared, needed: Collection[Stage], runs: Path) -> None:
     """Stop before starting when the plan will not fit on the disk."""
-    pairs = [(stage.of.product, prepared.size.cost_of(stage)) for stage in needed]
-    wanted = disk_needed(pairs, prepared.size) if needed else 0
+    wanted = disk_needed(needed, prepared.size) if needed else 0
     free = shutil.disk_usage(existing(runs)).free
     if wanted > free:
         raise ConfigError(
@@ -97,7 +95,7 @@ class Clock:
         if seconds is not None:
             self.observed.append((stage.work, self.guesses[stage.key], seconds))
 
-    def left(self, among: Mapping[str, Any] | None = None) -> float:
+    def left(self, among: Collection[str] | None = None) -> float:
         """Seconds, for all stages still to do, or for some of them."""
         factors = correction(self.observed[-RECENT:])
         keys = self.todo if among is None else {key: self.todo[key] for key in among if key in self.todo}
@@ -130,14 +128,18 @@ def matmul_speed(dtype: str) -> float:
     return best
 
 
-def disk_needed(costs: Iterable[tuple[Product, Cost]], size: Size) -> int:
+def disk_needed(stages: Iterable[Stage], size: Size) -> int:
     """Bytes that stages still to be made need at most, with one training checkpoint (weights and optimizer)."""
-    costs, config = list(costs), size.config
-    models = [cost.disk for product, cost in costs if product is Product.MODEL]
+    config, models, rest = size.config, list[int](), 0
+    for stage in stages:
+        disk = size.cost_of(stage).disk
+        if stage.of.product is Product.MODEL:
+            models.append(disk)
+        else:
+            rest += disk
     if config.store.keep_models != "all" and models:
         kept = 2 * len(config.loop.policies) * len(config.loop.seeds)  # at work at once, or the ends
         models = models[:kept]
-    rest = sum(cost.disk for product, cost in costs if product is not Product.MODEL)
     return sum(models) + rest + 12 * size.parameters
 
 

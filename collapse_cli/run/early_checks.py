@@ -10,7 +10,7 @@ from pathlib import Path
 
 from collapse_cli import files, tracking
 from collapse_cli.config import Experiment, nearest
-from collapse_cli.config.tree import DataConfig, ModelConfig
+from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, ModelConfig
 from collapse_cli.data.dataset import HUB_NAMES, OWN, HubError, hub_revision, load_text, no_text, refuse_numbers
 from collapse_cli.data.images import load_images
 from collapse_cli.data.known import KNOWN
@@ -22,7 +22,6 @@ from collapse_cli.lm import places
 from collapse_cli.records.rundir import RunFolder
 
 IMAGES = ("digits", "mnist")  # which no folder need be given for
-MADE = ("bpe", "words")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*")
 MOST_MODELS = 5_000_000  # of a plan: one of more is a slip of the finger, and takes minutes to write down
 
@@ -88,7 +87,7 @@ def check_model(model: ModelConfig) -> None:
 
 def check_tokenizer(tokenizer: str) -> None:
     """Whether `model.tokenizer` is empty, one that is made, a folder or a public Hub id."""
-    if tokenizer and tokenizer not in MADE:
+    if tokenizer and tokenizer not in MADE_TOKENIZERS:
         check_folder(tokenizer, "the tokenizer", "", "")
 
 

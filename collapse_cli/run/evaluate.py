@@ -1,7 +1,7 @@
 """`collapse eval`: measure again the models of a run, or any causal language model."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from collapse_cli.engine.stage import Finished, Generation, Plan, Product, Stage
 from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment.kinds import plan
-from collapse_cli.experiment.stages.base import ROWS
+from collapse_cli.experiment.stages.base import ROWS, TEST
 from collapse_cli.experiment.stages.block import Block, models_of
 from collapse_cli.findings.evaluated import Evaluated, value_of
 from collapse_cli.learners.family import State
@@ -26,6 +26,11 @@ from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
 from collapse_cli.run import early_checks
 from collapse_cli.run.observers.computed import Computed
+
+OTHER = ("source", "train", "valid", "test", "text", *families.KNOWN)  # options of data that make it other text
+OF_TEXT = ("data", "eval")  # sections that decide how models of a run are scored
+OF_MODEL = (*OF_TEXT, "model.revision", "model.sha256", "model.tokenizer", "model.tokenizer_sha256")
+NOT_SCORED = {"data.rows": "only the test text is scored", "eval.samples": "only models are scored, not samples"}
 
 
 def find_run(target: str, runs: Path) -> RunFolder | None:
@@ -36,14 +41,6 @@ def find_run(target: str, runs: Path) -> RunFolder | None:
     if "/" not in target and (runs / target / "run.json").is_file():
         return RunFolder(runs, target)
     return None
-
-
-OTHER = ("source", "train", "valid", "test", "text", *families.KNOWN)  # options of data that make it other text
-OF_TEXT = ("data", "eval")  # sections that decide how models of a run are scored
-OF_MODEL = (*OF_TEXT, "model.revision", "model.sha256", "model.tokenizer", "model.tokenizer_sha256")
-
-
-NOT_SCORED = {"data.rows": "only the test text is scored", "eval.samples": "only models are scored, not samples"}
 
 
 def check_target(target: str, folder: RunFolder | None, data: str | None, settings: Mapping[str, Any]) -> None:
@@ -74,11 +71,14 @@ def check_target(target: str, folder: RunFolder | None, data: str | None, settin
         early_checks.check_text(config.data)
 
 
-def evaluate_run(folder: RunFolder, data: str | None, settings: Mapping[str, Any], tell: Any) -> list[Evaluated]:
+def evaluate_run(
+    folder: RunFolder, data: str | None, settings: Mapping[str, Any], tell: Callable[[int, int], None]
+) -> list[Evaluated]:
     """Score every generation's model of a run again.
 
     Args:
         data: other text to score; None: the run's own test text, under which the result must agree with the log.
+        tell: how many models are done, and of how many.
 
     Returns:
         Each generation's model, beside what was logged (nothing of other text, or under another protocol).
@@ -221,7 +221,7 @@ def _score(
     hints = learners.Hints(encoded=data.folder, about=about)
     if families.of(params["learner"]).by_test_row:
         first = None  # which was of other rows perhaps
-    test = Dataset.load(data.file("test.safetensors"))
+    test = Dataset.load(data.file(TEST))
     if isinstance(model, Path):
         learner = learners.create(params["learner"], params, hints, learners.silent)
         learner.load(model)

@@ -1,4 +1,4 @@
-"""`collapse run`: from a configuration to a run folder. What the loop itself does stands in `loop.py`."""
+"""`collapse run`: from a configuration to a run folder. What the loop itself does stands in `experiment/loop.py`."""
 
 import logging
 import tempfile
@@ -33,7 +33,7 @@ from collapse_cli.run.observers.pruning import Pruning
 from collapse_cli.run.observers.reporting import Reporting
 from collapse_cli.run.observers.rows import Rows
 from collapse_cli.run.preparation import Prepared, prepare, to_do
-from collapse_cli.terminal.progress import Progressing
+from collapse_cli.terminal.progress import ProgressBars
 from collapse_cli.terminal.run import row_warnings
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def _compute(
     """Make what is needed, with all that hears of it, and write how it ended. Returns how many stages that took."""
     planned, config = prepared.plan, prepared.config
     reporting, computed, pruning = Reporting(folder), Computed(), Pruning(folder, store, config, planned)
-    with Progressing(console, len(there) + len(needed)) as shown:
+    with ProgressBars(console, len(there) + len(needed)) as shown:
         try:
             with tracking.open_mirrors(config, folder.path, folder.name, folder.record(), folder.rows) as mirrors:
                 for note in prepared.notes:

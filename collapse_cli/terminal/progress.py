@@ -14,7 +14,7 @@ PACKAGE = "collapse_cli"  # the name its loggers begin with
 QUIET_SECONDS = 60.0  # between two lines about the same stage where there is no terminal
 
 
-class Progressing:
+class ProgressBars:
     """Shows a plan at work: a bar for each stage at work, one for the plan, and a line for each generation measured."""
 
     def __init__(self, console: Console, total: int) -> None:
@@ -35,7 +35,7 @@ class Progressing:
         )
         self._plan_bar = self._bars.add_task("plan", total=max(1, total), speed=f"0/{total} stages", left="")
 
-    def __enter__(self) -> "Progressing":
+    def __enter__(self) -> "ProgressBars":
         logging.getLogger(PACKAGE).addHandler(self._notes)
         if self._live:
             self._bars.start()
@@ -62,8 +62,8 @@ class Progressing:
         speed = f"{done / took:,.0f} {unit}/s" if took > 0.2 else ""
         left = f"{numbers.duration(took / done * (total - done))} left" if done and took > 0.2 else ""
         self._bars.update(stage.bar, completed=done, total=total, speed=speed, left=left)
-        if not self._live and time.monotonic() - stage.said > QUIET_SECONDS:
-            stage.said = time.monotonic()
+        if not self._live and time.monotonic() - stage.told > QUIET_SECONDS:
+            stage.told = time.monotonic()
             self.line(f"{self._count()} {label}: {done / total:.0%}, {speed}, {left}")
 
     def finished(self, kind: str, where: str, *, seconds: float, cached: bool, note: str, listed: bool) -> None:
@@ -90,13 +90,13 @@ class _AtWork:
 
     bar: TaskID
     began: float
-    said: float
+    told: float
 
 
 class _Notes(logging.Handler):
     """What the engine has to say in the middle of a stage becomes a line of its own."""
 
-    def __init__(self, shown: Progressing) -> None:
+    def __init__(self, shown: ProgressBars) -> None:
         super().__init__(logging.WARNING)
         self.shown = shown
 

@@ -72,17 +72,17 @@ def _sources_table(shared: Mapping[str, Any]) -> Table:
     for name in ("error", "of that, after generation 0", "above the baseline", "share of the causes"):
         table.add_column(name, justify="right")
 
-    def said(interval: Mapping[str, Any] | None, form: str = "{:.3f}") -> str:
+    def shown(interval: Mapping[str, Any] | None, form: str = "{:.3f}") -> str:
         if interval is None:
             return ""
         mean, low, high = (None if each is None else form.format(each) for each in _ends(interval))
         return f"{mean}" if low is None else f"{mean}\n[dim]{low} to {high}[/]"
 
     for name, cause in shared["variants"].items():
-        row = (said(cause["error"]), said(cause["growth"]), said(cause["excess"]), said(cause["share"], "{:.0%}"))
+        row = (shown(cause["error"]), shown(cause["growth"]), shown(cause["excess"]), shown(cause["share"], "{:.0%}"))
         table.add_row(short(name), *row)
     if shared["interaction"]:
-        table.add_row("all, beyond the sum", "", "", said(shared["interaction"], "{:+.3f}"), "")
+        table.add_row("all, beyond the sum", "", "", shown(shared["interaction"], "{:+.3f}"), "")
     return table
 
 

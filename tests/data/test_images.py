@@ -16,8 +16,8 @@ from support import imagery
 from support.idx import idx, random_set, write_set
 
 from collapse_cli.data import images
-from collapse_cli.data.dataset import HubError, hub_revision
-from collapse_cli.data.images import HUB_ID, load_images, pinned, read_idx
+from collapse_cli.data.dataset import HubError, hub_revision, pinned
+from collapse_cli.data.images import HUB_ID, load_images, read_idx
 from collapse_cli.errors import InputError
 from collapse_cli.learners import learner_class, silent
 
@@ -181,9 +181,9 @@ def test_what_names_no_images_is_said(tmp_path: Path) -> None:
 
 def test_a_hash_that_was_asked_for_must_be_found() -> None:
     found = load_images("digits").sha256
-    assert pinned("", found) == pinned(found, found) == found
-    with pytest.raises(InputError, match="they have changed"):
-        pinned("0" * 64, found)
+    assert pinned("", "data.sha256", found) == pinned(found, "data.sha256", found) == found
+    with pytest.raises(InputError, match=r"data\.sha256 is 0{12}….*it has changed"):
+        pinned("0" * 64, "data.sha256", found)
 
 
 def test_mnist_without_hub_and_cache_is_a_hub_error() -> None:

@@ -16,7 +16,7 @@ from support import e2e
 
 from collapse_cli.engine import sealed
 from collapse_cli.terminal import text as terminal
-from collapse_cli.terminal.progress import Progressing
+from collapse_cli.terminal.progress import ProgressBars
 from collapse_cli.terminal.text import facts_table
 
 HOSTILE = (
@@ -113,7 +113,7 @@ def test_a_run_folder_cannot_command_the_terminal(tmp_path: Path) -> None:
 def test_a_note_of_the_engine_is_one_tame_line(capsys: pytest.CaptureFixture[str]) -> None:
     out = io.StringIO()
     screen = terminal.Terminal(file=out, width=80)
-    with Progressing(screen, 1):
+    with ProgressBars(screen, 1):
         logging.getLogger("collapse_cli.x").warning("a file \x1b[31m%s", "n\u202e\nn")
     assert tame(out.getvalue())
     assert out.getvalue() == "note: a file \\x1b[31mn\\u202e n\n"

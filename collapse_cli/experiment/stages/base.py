@@ -13,11 +13,11 @@ from collapse_cli import families, learners
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Body, Finished, Product, Stage, StageKind, Workplace
 from collapse_cli.experiment.costs import Size
+from collapse_cli.learners.protocol import CORPUS as CORPUS
+from collapse_cli.learners.protocol import RESERVE as RESERVE
+from collapse_cli.learners.protocol import TEST as TEST
 from collapse_cli.where import Where
 
-CORPUS = "train.safetensors"
-TEST = "test.safetensors"
-RESERVE = "reserve.safetensors"
 ROWS = "rows.safetensors"
 SHOWN = "shown.safetensors"  # continuations of the same few rows of the corpus, whatever the policy keeps real
 

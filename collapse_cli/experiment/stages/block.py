@@ -22,7 +22,16 @@ from collapse_cli.engine.stage import ALL_POLICIES, Cost, Finished, Product, Sta
 from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.loop import Lineage, Verbs, step
-from collapse_cli.experiment.stages.base import CORPUS, ROWS, first_measure, hints_of, on_one_thread, own
+from collapse_cli.experiment.stages.base import (
+    CORPUS,
+    RESERVE,
+    ROWS,
+    TEST,
+    first_measure,
+    hints_of,
+    on_one_thread,
+    own,
+)
 from collapse_cli.experiment.stages.mix import trials_apart
 from collapse_cli.experiment.stages.sample import Continued, continued
 from collapse_cli.experiment.stages.train import counted
@@ -138,9 +147,7 @@ class InMemory(Verbs[State, Dataset, Dataset]):
         block, policy = self.block, self.block.policy
         self.first_generation = block.generations[0]
         data = inputs["data"]
-        real, self.test, self.reserve = (
-            Dataset.load(data.file(f"{name}.safetensors")) for name in ("train", "test", "reserve")
-        )
+        real, self.test, self.reserve = (Dataset.load(data.file(name)) for name in (CORPUS, TEST, RESERVE))
         self.line = Lineage[State, Dataset, Dataset](policy or Policy("keep"), block.init, real)
         self.learners = {verb: self._learner(verb, hints_of(stage, inputs)) for verb in block.verbs}
         summarises = learners.family_class(block.learner).summarises

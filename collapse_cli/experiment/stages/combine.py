@@ -9,7 +9,7 @@ import numpy as np
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
-from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.costs import Size, put_together
 from collapse_cli.experiment.mixing import seeded_order
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, at, on_one_thread, with_history
 
@@ -65,9 +65,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 
 def cost(stage: Stage, size: Size) -> Cost:
     which = Combined.of(stage)
-    rows = which.real_of(size.rows) + which.synthetic
-    disk, flops = size.row_disk(rows, size.config.data.block_size), rows * size.row_flops / 20
-    return Cost(rows=rows, flops=flops, disk=disk, fixed_seconds=0.1)
+    return put_together(size, which.real_of(size.rows) + which.synthetic, 0.1)
 
 
 COMBINE = StageKind[Size](name="mix", kind="mix", version=1, product=Product.ROWS, body=body, cost=cost, label=at)

@@ -6,7 +6,7 @@ from typing import Any
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
-from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.costs import Size, put_together
 from collapse_cli.experiment.stages.base import learner_of, on_one_thread, stage_of
 from collapse_cli.where import Where
 
@@ -23,8 +23,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    disk, flops = size.row_disk(size.rows, size.config.data.block_size), size.rows * size.row_flops / 20
-    return Cost(rows=size.rows, flops=flops, disk=disk, fixed_seconds=2.0)
+    return put_together(size, size.rows, 2.0)
 
 
 def label(stage: Stage, where: Where) -> str:

@@ -10,7 +10,7 @@ from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment import mixing
-from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.costs import Size, put_together
 from collapse_cli.experiment.stages.base import CORPUS, RESERVE, ROWS, at, on_one_thread, with_history
 
 
@@ -76,8 +76,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 def cost(stage: Stage, size: Size) -> Cost:
     mixed = Mixed.of(stage.params)
     rows = sum(mixing.rows_in_corpus(mixed.policy, size.rows, mixed.generation, growing=mixed.growing))
-    disk, flops = size.row_disk(rows, size.config.data.block_size), rows * size.row_flops / 20
-    return Cost(rows=rows, flops=flops, disk=disk, fixed_seconds=0.1)
+    return put_together(size, rows, 0.1)
 
 
 MIX = StageKind[Size](name="mix", kind="mix", version=1, product=Product.ROWS, body=body, cost=cost, label=at)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from collapse_cli.config.names import leaves
 from collapse_cli.findings.compare.base import Compared, Comparison, pairs_of
 from collapse_cli.findings.diagnosis import Diagnosis, PolicyDiagnosis, diagnose
 from collapse_cli.metrics import perplexity
@@ -247,15 +248,7 @@ def _notes(
 
 def _differences(trees: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
     """Leaves of the configurations that are not the same in all, but hashes of what has a name."""
-    flat = [dict(_leaves(tree)) for tree in trees]
-    keys = dict.fromkeys(key for leaves in flat for key in leaves)
-    values_of = {key: tuple(leaves.get(key) for leaves in flat) for key in keys}
+    flat = [dict(leaves(tree)) for tree in trees]
+    keys = dict.fromkeys(key for values in flat for key in values)
+    values_of = {key: tuple(values.get(key) for values in flat) for key in keys}
     return {key: values for key, values in values_of.items() if any(value != values[0] for value in values)}
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    leaves: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        nested = isinstance(value, Mapping) and value
-        leaves += _leaves(value, f"{prefix}{key}.") if nested else [(prefix + key, value)]
-    return leaves

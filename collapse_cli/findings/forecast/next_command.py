@@ -12,7 +12,7 @@ RUNS_DIR = "--runs-dir"
 DEFAULT_RUNS = Path("runs")  # where `collapse run` looks without the option
 
 
-def with_options(words: Sequence[str], *options: str) -> list[str]:
+def with_more_options(words: Sequence[str], *options: str) -> list[str]:
     """The words of a command with more options: before a `--`, after which no word is an option."""
     at = list(words).index("--") if "--" in words else len(words)
     return [*words[:at], *options, *words[at:]]
@@ -33,7 +33,7 @@ def seen_from_here(words: Sequence[str], runs: Path) -> list[str]:
         elif not word.startswith(f"{RUNS_DIR}="):
             kept.append(word)
     here = runs.resolve()
-    return kept if here == DEFAULT_RUNS.resolve() else with_options(kept, RUNS_DIR, str(here))
+    return kept if here == DEFAULT_RUNS.resolve() else with_more_options(kept, RUNS_DIR, str(here))
 
 
 def name_given(command: Sequence[str]) -> str | None:
@@ -63,11 +63,11 @@ def continued(words: Sequence[str], option: Mapping[str, Any], seeds: Sequence[i
     """The run's own command with one more policy, or twice the seeds; what is in the store is not computed again."""
     kept = [word for word in words[words.index("run") :] if word not in FLAGS]
     if "policy" in option:
-        return shlex.join(["collapse", *with_options(kept, "--policy", option["policy"])])
+        return shlex.join(["collapse", *with_more_options(kept, "--policy", option["policy"])])
     new = [max(seeds, default=-1) + 1 + i for i in range(len(seeds))]
     bare, skip = [], False
     for word in kept:
         if not skip and word != "--seeds" and not word.startswith("--seeds="):
             bare.append(word)
         skip = word == "--seeds"
-    return shlex.join(["collapse", *with_options(bare, "--seeds", ",".join(map(str, [*seeds, *new])))])
+    return shlex.join(["collapse", *with_more_options(bare, "--seeds", ",".join(map(str, [*seeds, *new])))])

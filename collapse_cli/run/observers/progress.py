@@ -4,13 +4,13 @@ from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Finished, Stage
 from collapse_cli.run.costs import Clock
 from collapse_cli.run.preparation import Prepared
-from collapse_cli.terminal.progress import Progressing
+from collapse_cli.terminal.progress import ProgressBars
 
 
 class Progress(Observer):
     """Moves the bars, and says how long the rest will take."""
 
-    def __init__(self, shown: Progressing, prepared: Prepared) -> None:
+    def __init__(self, shown: ProgressBars, prepared: Prepared) -> None:
         self.shown, self.plan, self._clock = shown, prepared.plan, Clock(prepared)
 
     def started(self, stage: Stage) -> None:
