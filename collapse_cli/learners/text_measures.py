@@ -5,6 +5,7 @@ A new measure is a pure function in `metrics/`; here is what is given to it (`me
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from collapse_cli.config.tree import EvalConfig, SampleConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.learners.continuations import continuations, cut_prompts, longest_real, real_continuations, spaced
 from collapse_cli.learners.protocol import CORPUS, Facts, Hints, Outcome, Tell
+from collapse_cli.learners.text_inputs import TOKENIZER
 from collapse_cli.learners.truths import Truth, truth_of
 from collapse_cli.lm import architecture
 from collapse_cli.lm import score as scoring
@@ -175,6 +177,23 @@ def examine(
         facts |= truth.of_samples(_spoken(tokenizer, rows), [bool(len(ids)) and ids[-1] == end for ids in rows])
     facts["examples"] = _examples(tokenizer, shown, prompts, settings, truth)
     return Outcome(Dataset({"nll": nll, "tokens": lengths}, samples.origin), facts)
+
+
+def told(
+    samples: Dataset, prompts: Dataset, settings: SampleConfig, encoded: Path, about: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Samples as text: `row`, `prompt`, `text`, and `sentences` where the truth is known.
+
+    Args:
+        samples, prompts, settings: as `examine` has them.
+        encoded, about: the folder of the data stage, and its facts.
+    """
+    return _examples(_tokenizer(encoded), samples, prompts, settings, truth_of(about))
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(encoded: Path) -> "PreTrainedTokenizerBase":
+    return texts.load_tokenizer(encoded / TOKENIZER)
 
 
 def _spoken(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[np.ndarray]) -> list[str]:

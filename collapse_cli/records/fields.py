@@ -39,11 +39,13 @@ class Example:
 
     Attributes:
         row: which row of the corpus the prompt is of, in digits.
+        sentences: of prompt and text, tables with what is to be said of each where the truth is known; for nobody vouched.
     """
 
     row: str
     prompt: str
     text: str
+    sentences: Sequence[object] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,12 @@ def histogram(value: object) -> Histogram | None:
 def examples(value: object) -> list[Example]:
     """The field `examples`: those that have a text."""
     return [
-        Example(str(given.get("row")), prompt if isinstance(prompt := given.get("prompt"), str) else "", given["text"])
+        Example(
+            str(given.get("row")),
+            prompt if isinstance(prompt := given.get("prompt"), str) else "",
+            given["text"],
+            sentences if isinstance(sentences := given.get("sentences"), list) else (),
+        )
         for given in _with_text(value)
     ]
 

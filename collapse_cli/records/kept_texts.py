@@ -53,6 +53,28 @@ class KeptText:
         }
 
 
+VERDICTS = {"right": "right", "false": "wrong", "unknown": "wrong", "odd": "odd"}  # what is said of a sentence
+
+
+def spans_of(prompt: str, text: str, sentences: object) -> tuple[Span, ...]:
+    """Where the sentences of a prompt and its continuation that are judged stand in the continuation.
+
+    Args:
+        sentences: tables with `text` and `verdict`, in order; what is none, or cannot be found, is left out.
+    """
+    whole, end = prompt + text, 0
+    found: list[Span] = []
+    for given in sentences if isinstance(sentences, list | tuple) else ():
+        told, kind = table(given).get("text"), VERDICTS.get(str(table(given).get("verdict")))
+        start = whole.find(told, end) if isinstance(told, str) and told else -1
+        if start < 0 or kind is None:
+            continue
+        end = start + len(str(told))
+        if end > len(prompt):
+            found.append((max(0, start - len(prompt)), end - len(prompt), kind))
+    return tuple(found)
+
+
 def write(folder: Path, found: Mapping[Where, Sequence[KeptText]]) -> None:
     """The file anew, whole or not at all; models beyond `MOST_BYTES` are left out."""
     lines, size = [], 0

@@ -84,7 +84,10 @@ class Contents:
         return "".join(plot(figure, size) for figure in there)
 
     def curves(self, measures: Sequence[Measure]) -> str:
-        return self.grid([curve(measure, self.texts) for measure in measures], "small")
+        """Small plots of measures; none that stands on the page already."""
+        there = {figure.name for figure in self.figures}
+        figures = [curve(measure, self.texts) for measure in measures]
+        return self.grid([figure for figure in figures if figure is not None and figure.name not in there], "small")
 
     def grid(self, figures: Sequence[Figure | None], size: str) -> str:
         """Plots in rows of three, or of two where that leaves none alone; those in which nothing moves are folded away."""

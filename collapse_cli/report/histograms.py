@@ -84,7 +84,7 @@ def chosen(steps: Sequence[int]) -> list[int]:
 
 
 def _ridge(line: Series, h: Histogram, g: int, steps: Sequence[int]) -> dict[str, Any]:
-    """The shares of line generation; the first stands at the top, the later ones before it."""
+    """The shares of one generation; the first stands at the top, the later ones before it."""
     total = sum(h.counts)
     centres = [h.low + (index - 0.5) * h.width for index in range(len(h.counts) + 2)]
     shares = [0.0, *(count / total for count in h.counts), 0.0]

@@ -25,6 +25,7 @@ TOLD = (
     "vocabulary_coverage",
     "low_share",
 )  # the first come first
+COUNTED = ("breeds", "facts")  # units that are things to be counted
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,15 @@ def _measure(one: Series, measure: Measure) -> Number | None:
     if not last or (not change and (0 not in means or means[0].mean == means[last].mean)):
         return None
     share = measure.unit == SHARE
-    said = percent if share else value
+    said = percent if share else _count if measure.unit in COUNTED else value
     big = f"{means[last].mean:+.2f}" if change else said(means[last].mean)
     _, _, ends = spread(means[last], share=share).partition(" (")
-    unit = "" if share else f", {measure.unit}"
+    unit = "" if share or measure.unit in COUNTED else f", {measure.unit}"
     began = "" if change else f": {said(means[0].mean)} → {said(means[last].mean)}"
     title = measure.title[:1].lower() + measure.title[1:]
     return Number(big, f"{title}{unit}{began}{f' ({ends}' if ends else ''}", one)
+
+
+def _count(mean: float) -> str:
+    """A number of things: 43, of a mean 43.3."""
+    return f"{mean:,.0f}" if mean == round(mean) else f"{mean:,.1f}"

@@ -71,9 +71,9 @@
     } else if (role === "seed") {
       trace.line = { color: alpha(colour, 0.42), width: 1, dash };
     } else if (role === "floor" || role === "ceiling") {
-      trace.line = { color: look.muted, width: 1.5, dash: role === "floor" ? "longdash" : "dot" };
+      trace.line = { color: look.muted, width: 1.5, dash: role === "floor" ? "8px,5px" : "dot" };
     } else if (role === "part") {
-      Object.assign(trace, { fillcolor: between(look.wave, t), line: { color: look.card, width: 0.8 } });
+      trace.marker = { color: between(look.wave, t), line: { color: look.card, width: 0.8 } };
     } else if (role === "tone") {
       const tone = between(look.wave, t);
       Object.assign(trace, { line: { color: tone, width: 2 }, marker: { color: tone, size: 6 } });
@@ -187,7 +187,11 @@
     drawn.add(name);
     Plotly.react(place, ...build(name), options);
   };
-  const again = () => drawn.forEach(draw);
+  const again = () => {
+    const look = theme();
+    document.querySelectorAll("[data-tone]").forEach((one) => one.setAttribute("fill", between(look.wave, Number(one.dataset.tone))));
+    drawn.forEach(draw);
+  };
   const near = () => places.forEach((place, name) => {
     /* hidden while it came into sight, it was not drawn */
     const box = place.getBoundingClientRect();

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from collapse_cli.records.kept_texts import KeptText
+from collapse_cli.records.kept_texts import KeptText, spans_of
 from collapse_cli.records.row import Row
 from collapse_cli.report.loading import Series
 from collapse_cli.report.text import SPACES, escaped, marked, visible, white
@@ -76,15 +76,24 @@ def browsed(series: Sequence[Series]) -> dict[str, Any]:
 
 def texts_of(one: Series, row: Row) -> Sequence[KeptText]:
     """The texts that were kept of a model; of older runs those of its row."""
-    kept = one.run.kept.get(row.where, ())
-    return kept or [KeptText(example.row, example.prompt, example.text) for example in row.examples]
+    return one.run.kept.get(row.where) or _examples(row)
 
 
 def shown_texts(one: Series, row: Row) -> list[KeptText]:
     """What a model made of the prompts that every model continues, with what was kept of them beside."""
     kept = {text.row: text for text in one.run.kept.get(row.where, ()) if text.shown}
-    own = [KeptText(example.row, example.prompt, example.text) for example in row.examples]
-    return [kept.get(text.row, text) for text in own] or list(kept.values())
+    return [kept.get(text.row, text) for text in _examples(row)] or list(kept.values())
+
+
+def _examples(row: Row) -> list[KeptText]:
+    """Those that stand in the row itself."""
+    return [
+        KeptText(
+            example.row, example.prompt, example.text, None,
+            spans_of(example.prompt, example.text, example.sentences), shown=True,
+        )
+        for example in row.examples
+    ]  # fmt: skip
 
 
 def _limits(one: Series) -> Mapping[int, tuple[float, float]]:

@@ -28,6 +28,7 @@ from collapse_cli.report.summaries import (
     warned,
 )
 from collapse_cli.report.text import escaped
+from collapse_cli.report.world import world
 
 OLD = "was made before this was measured, or with the instrument switched off"
 KEYS = 2000  # hashes of models that are shown
@@ -275,6 +276,7 @@ def _keys(run: Run) -> str:
 SECTIONS = (
     causes,
     glance,
+    world,
     families,
     pictures,
     mixtures,

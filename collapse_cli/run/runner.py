@@ -27,6 +27,7 @@ from collapse_cli.run.costs import check_disk, describe
 from collapse_cli.run.observers import Observers
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.run.observers.events import Events
+from collapse_cli.run.observers.kept_texts import KeepingTexts
 from collapse_cli.run.observers.mirroring import Mirroring
 from collapse_cli.run.observers.progress import Progress
 from collapse_cli.run.observers.pruning import Pruning
@@ -140,6 +141,7 @@ def _compute(
                 rows = Rows(folder, store, config, planned, readers=[Mirroring(mirrors), reporting])
                 observers = [computed, Events(folder, planned), Progress(shown, prepared), rows, pruning]
                 compute([*there, *needed], prepared, store, Observers(observers, new=prepared.computed))
+            KeepingTexts(folder, store, config, planned).keep(new=bool(computed.keys))
             pruning.prune()
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt | BrokenPipeError)  # the latter as by `| head -1`

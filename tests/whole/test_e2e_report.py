@@ -9,6 +9,7 @@ from support import e2e
 from support.instrumented import write_run
 
 from collapse_cli.families.lm import LM
+from collapse_cli.records import kept_texts
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.observers import reporting
 from collapse_cli.run.observers import rows as written
@@ -321,3 +322,25 @@ def test_a_seed_below_0_is_refused(tiny: Path, tmp_path: Path) -> None:
     result = e2e.collapse("run", tiny, "--runs-dir", tmp_path / "runs", "--seeds", "-1")
     assert result.code == 2
     assert "must be at least 0" in result.err
+
+
+def test_texts_of_each_model_are_kept_for_people_and_a_finished_run_leaves_them(runs: Path, tiny: Path) -> None:
+    """Of all that were made the likeliest and the most surprising are among them; no key and no row knows of the file."""
+    folder = RunFolder(runs, "tiny")
+    kept, torn = kept_texts.read(folder.path)
+    assert torn == 0
+    assert set(kept) == {row.where for row in folder.rows()}
+    for row in folder.rows():
+        texts = kept[row.where]
+        assert [text.text for text in texts if text.shown] == [example.text for example in row.examples]
+        losses = [text.nll for text in texts if not text.shown]
+        assert 2 <= len(losses) <= kept_texts.EACH
+        assert None not in losses
+        assert losses == sorted(losses)
+        histogram = row.histogram
+        assert histogram is not None
+        ends = histogram.low, histogram.low + histogram.width * len(histogram.counts)
+        assert ends[0] - histogram.width <= losses[0] <= losses[-1] <= ends[1] + histogram.width
+    before = e2e.snapshot(folder.path)[kept_texts.FILE]
+    e2e.run(tiny, runs, "--seeds", "0,1", "--set=tracking.to=tensorboard")
+    assert e2e.snapshot(folder.path)[kept_texts.FILE] == before
