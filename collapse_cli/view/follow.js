@@ -131,7 +131,20 @@
     event.preventDefault(); /* the page, not the window that it is shown in */
     shown.contentWindow.print();
   };
+  const link = (view) => { /* to what is followed, where the page would copy an address of its own */
+    view.document.getElementById("link")?.addEventListener("click", async (event) => {
+      event.stopImmediatePropagation();
+      event.preventDefault();
+      const button = event.currentTarget, said = button.textContent;
+      try {
+        await view.navigator.clipboard.writeText(location.origin + location.pathname + view.location.hash);
+        button.textContent = "copied";
+        setTimeout(() => { button.textContent = said; }, 1500);
+      } catch { /* it stands in the browser's own address line, too */ }
+    }, { capture: true });
+  };
   const listen = (view) => {
+    link(view);
     const root = view.document.documentElement;
     const theme = () => {
       if (root.dataset.theme) document.documentElement.dataset.theme = root.dataset.theme;

@@ -36,7 +36,7 @@ def until(driver: Any, script: str, *, most: float = 40.0) -> Any:
     """Wait for a script to give something; `page` in it is the window of the report that is shown."""
     end = time.monotonic() + most
     while time.monotonic() < end:
-        if found := driver.execute_script(f"{PAGE} return page && ({script})"):
+        if found := driver.execute_script(f"{PAGE} return Boolean(page && ({script}))"):
             return found
         time.sleep(0.1)
     raise AssertionError(f"after {most:.0f} s: {script}")
@@ -122,6 +122,44 @@ def test_a_plot_that_was_zoomed_stays_so_and_text_that_is_marked_is_waited_for(d
         of_page(driver, "page.getSelection().removeAllRanges()")
         until(driver, f"{reads('8 of 10 models')} && JSON.stringify({range_of}) === '[0.5,1.5]'")
         assert abs(of_page(driver, where) - before) <= 2, "where the reader has come to since the next page was loaded"
+        assert driver.get_log("browser") == []
+
+
+def test_what_was_searched_for_stays_and_a_link_leads_to_what_is_followed(driver: Any, tmp_path: Path) -> None:
+    live = Live(tmp_path)
+    with working(live.path), serving(tmp_path) as server:
+        resize(driver, 1280)
+        address = f"http://127.0.0.1:{server.server_port}/run/live"
+        driver.get(address)
+        field = "page.document.querySelector('input[type=search]')"
+        until(driver, f"{reads('6 of 10 models')} && {field}")
+        origin = {
+            "origin": address.rpartition("/run")[0],
+            "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"],
+        }
+        driver.execute_cdp_cmd("Browser.grantPermissions", origin)
+        of_page(
+            driver,
+            f"""
+            {field}.value = "the";
+            {field}.dispatchEvent(new page.Event("input", {{ bubbles: true }}));
+            {field}.focus();
+            page.was = true;
+            """,
+        )
+        live.measure()
+        until(driver, f"!page.was && {reads('8 of 10 models')}")
+        assert of_page(driver, f"return [{field}.value, page.document.activeElement === {field}]") == ["the", True]
+        of_page(
+            driver,
+            "page.document.querySelector('button[data-toggle=policy]').click(); page.document.getElementById('link').click()",
+        )
+        until(driver, "page.document.getElementById('link').textContent === 'copied'")
+        copied = driver.execute_async_script(
+            "navigator.clipboard.readText().then(arguments[0], (why) => arguments[0](String(why)))"
+        )
+        assert copied.startswith(f"{address}#"), copied
+        assert "no-policy=keep-0" in copied
         assert driver.get_log("browser") == []
 
 
