@@ -14,7 +14,7 @@ from collapse_cli.findings.diagnosis import Diagnosis, diagnose_run, said_of
 from collapse_cli.findings.expectations import judge, theory_at
 from collapse_cli.findings.forecast import vocabulary_of
 from collapse_cli.metrics.numbers import duration, factors, spread, value
-from collapse_cli.records.fields import finite, table
+from collapse_cli.records.fields import finite, strings, table
 from collapse_cli.records.row import Row
 from collapse_cli.report.figures import bounded, perplexities
 from collapse_cli.report.loading import Run, Series
@@ -227,6 +227,8 @@ def provenance(run: Run) -> dict[str, str]:
     changed = ", changed since" if git.get("dirty") else ""
     machine = [
         f"{hardware.get('system', '')} {hardware.get('machine', '')}".strip(),
+        *([one_line(hardware["processor"])] if isinstance(hardware.get("processor"), str) else []),
+        *([f"with {' and '.join(vectors)}"] if (vectors := strings(hardware.get("vectors"))) else []),
         f"{hardware.get('cores', '?')} cores, {hardware.get('threads', '?')} threads",
         f"{hardware.get('memory_gib', '?')} GiB",
         *(map(str, hardware["gpus"]) if isinstance(hardware.get("gpus"), list) else []),

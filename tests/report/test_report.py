@@ -333,3 +333,17 @@ def test_the_order_of_policies_is_the_configurations_whoever_was_measured_first(
     ]
     again = write_report([folder], tmp_path / "b.html", forecast=False).read_text(encoding="utf-8")
     assert again.replace("b.html", "a.html") == page
+
+
+def test_the_page_says_on_which_processor_it_was_made(tmp_path: Path) -> None:
+    """Others round sums differently; a run of before it was recorded, or a record that was changed, shows the rest."""
+    folder = write_run(tmp_path, "run", generations=1)
+    record = json.loads((folder / "run.json").read_text())
+    for processor, vectors, said in (
+        ("AMD EPYC", ["AVX2", "AVX-512"], "Linux x86_64, AMD EPYC, with AVX2 and AVX-512, 2 cores"),
+        ("Odd", [], "Linux x86_64, Odd, 2 cores"),
+        (7, "AVX2", "Linux x86_64, 2 cores"),
+    ):
+        record["hardware"] |= {"processor": processor, "vectors": vectors}
+        (folder / "run.json").write_text(json.dumps(record))
+        assert said in Text(report(tmp_path, "run")).said
