@@ -156,6 +156,8 @@ def test_a_row_more_makes_another_page_and_another_version(tmp_path: Path, monke
         assert second["version"] != first["version"]
         assert second["runs"][0]["done"] == "4 of 5 generations"
         assert "8 of 10 models" in ask(server, "/page/live").text
+        (live.path / "samples.jsonl").touch()
+        assert ask(server, "/state/live").json["version"] != second["version"], "texts to be read on the page"
         live.measure()
         live.finish()
         third = ask(server, "/state/live").json
