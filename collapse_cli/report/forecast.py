@@ -8,7 +8,17 @@ from typing import Any
 from collapse_cli.findings.forecast import forecast_rows, sentences, vocabulary_of
 from collapse_cli.findings.forecast.sentences import limit, to_come, when
 from collapse_cli.metrics.numbers import value
-from collapse_cli.report.figures import Figure, Trace, layout_of, log_ticks, perplexities, rounded
+from collapse_cli.report.figures import (
+    CEILING,
+    NEAR,
+    Figure,
+    Trace,
+    layout_of,
+    level_line,
+    log_ticks,
+    perplexities,
+    rounded,
+)
 from collapse_cli.report.loading import Run, Series
 from collapse_cli.report.text import label
 
@@ -97,10 +107,19 @@ def fan(series: Sequence[Series], forecasts: Sequence[Forecast | None]) -> Figur
     if not traces:
         return None
     seen = [y for trace in traces for y in trace["y"]]
+    known = {
+        entry["ceiling"]
+        for one in forecasts
+        if one is not None
+        for entry in one.record["policies"]
+        if entry.get("ceiling")
+    }
+    traces += [level_line(ceiling, FARTHEST, CEILING, "ceiling") for ceiling in sorted(known)]
+    seen += [ceiling for ceiling in known if ceiling <= NEAR * max(seen)]
     top = min(max(seen), max(measured) * HIGHEST)
     layout = layout_of("perplexity", FARTHEST) | {"showlegend": True}
     layout["yaxis"] |= {"type": "log"} | log_ticks(min(seen), top)
-    if top < max(seen):
+    if top < max(seen) or any(ceiling > top for ceiling in known):
         layout["yaxis"]["logrange"] = log_range(min(seen), top)
     return Figure(
         "forecast",

@@ -5,7 +5,8 @@ from typing import Any
 
 from collapse_cli.families import INSTRUMENTS
 from collapse_cli.records.fields import Histogram
-from collapse_cli.report.figures import apart, exponential, log_ticks, perplexities
+from collapse_cli.report.figures import NEAR, apart, exponential, log_ticks, perplexities
+from collapse_cli.report.histograms import OVERLAP, chosen
 from collapse_cli.report.loading import Run, Series, pooled
 from collapse_cli.report.paper.canvas import (
     WIDTH,
@@ -18,6 +19,7 @@ from collapse_cli.report.paper.canvas import (
     plain,
     whole,
 )
+from collapse_cli.report.summaries import ceilings
 
 SHOWN = ("distinct_2", "self_bleu", "unigram_entropy", "rep_4", "near_duplicate_rate", "mauve")
 
@@ -36,7 +38,10 @@ def perplexity(runs: Sequence[Run], series: Sequence[Series]) -> Any:
     seen = [y for _, means in drawn for m in means.values() for y in (m.mean, m.low, m.high) if y is not None]
     axes.set(xlabel="generation", ylabel="perplexity on real test text", yscale="log")
     whole(axes)
-    low, high = apart(min(seen), max(seen))
+    near = sorted({size for size in ceilings(runs).values() if size <= NEAR * max(seen)})
+    for size in near:
+        axes.axhline(size, color="0.45", linewidth=0.8, linestyle=":", label=f"guessing evenly: {size:,}")
+    low, high = apart(min(seen), max([*seen, *near]))
     if low < min(seen):
         axes.set_ylim(low, high)
     log_axis(axes.yaxis, log_ticks(low, high))
@@ -52,33 +57,32 @@ def histograms(runs: Sequence[Run], series: Sequence[Series]) -> Any:
             drawn.append((line, there))
     if not drawn:
         return None
-    figure, grid = panels(len(drawn), 2.1)
-    last = max(max(there) for _, there in drawn) or 1
+    steps = chosen(sorted({g for _, there in drawn for g in there}))
+    figure, grid = panels(len(drawn), 0.9 + 0.16 * len(steps))
     highest = max(max(h.counts) / sum(h.counts) for _, there in drawn for h in there.values())
     for axes, (line, there) in zip(grid, drawn, strict=False):
-        for g, h in there.items():
-            shares = [count / sum(h.counts) for count in h.counts]
-            edges = [exponential(h.low + index * h.width) for index in range(len(h.counts) + 1)]
-            ends = g in (min(there), max(there))
-            axes.stairs(
-                shares,
-                edges,
-                color=_tone(g / last),
-                linewidth=1.3 if ends else 0.6,
-                linestyle="--" if g == min(there) else "-",
-                label=f"generation {g}" if g == min(there) else None,
-            )
-        axes.set(
-            title=plain(line.label), xscale="log", xlabel="perplexity under generation 0", ylim=(0, highest * 1.05)
-        )
+        for row, g in enumerate(steps):
+            if g in there:
+                _ridge(axes, there[g], len(steps) - 1 - row, highest, row / max(1, len(steps) - 1))
+        axes.set(title=plain(line.label), xscale="log", xlabel="perplexity under generation 0")
+        axes.set_yticks(range(len(steps)), [f"{g:,}" for g in reversed(steps)])
+        axes.set_ylim(-0.15, len(steps) - 1 + OVERLAP + 0.1)
         low, high = axes.get_xlim()
         ticks = log_ticks(low, high)
         step = -(-len(ticks["tickvals"]) // 4)  # words as wide as 10,000 four times in a third of a page
         log_axis(axes.xaxis, {name: some[::step] for name, some in ticks.items()})
         axes.set_xlim(low, high)
-    _generations(figure, grid[0], sorted({g for _, there in drawn for g in there}), last)
-    grid[0].set_ylabel("share of samples")
+    grid[0].set_ylabel("generation")
     return figure
+
+
+def _ridge(axes: Any, h: Histogram, base: int, highest: float, t: float) -> None:
+    """Shares of one generation above its base; those of later generations lie before it."""
+    total = sum(h.counts)
+    centres = [exponential(h.low + (index - 0.5) * h.width) for index in range(len(h.counts) + 2)]
+    tops = [base + OVERLAP * share / highest for share in (0.0, *(count / total for count in h.counts), 0.0)]
+    axes.fill_between(centres, tops, base, color=_tone(t), alpha=0.6, linewidth=0, zorder=20 - base)
+    axes.plot(centres, tops, color=_tone(t), linewidth=0.8, zorder=20.5 - base)
 
 
 def deciles(runs: Sequence[Run], series: Sequence[Series]) -> Any:
@@ -124,23 +128,6 @@ def diversity(runs: Sequence[Run], series: Sequence[Series]) -> Any:
         draw_curve(axes, texts, measure)
     legend(figure, grid[0], WIDTH if len(grid) > 1 else 3.5)
     return figure
-
-
-def _generations(figure: Any, axes: Any, steps: Sequence[int], last: int) -> None:
-    """First and last generation, and what is drawn between."""
-    from matplotlib.lines import Line2D
-
-    first, *between = steps
-    lines = [Line2D([], [], color=_tone(first / last), linestyle="--", linewidth=1.3)]
-    names = [f"generation {first}"]
-    if len(between) > 1:
-        lines.append(Line2D([], [], color=_tone(between[(len(between) - 1) // 2] / last), linewidth=0.6))
-        told = between[:-1]
-        names.append(f"generation {told[0]}" if len(told) == 1 else f"each between ({told[0]} to {told[-1]})")
-    if between:
-        lines.append(Line2D([], [], color=_tone(between[-1] / last), linewidth=1.3))
-        names.append(f"generation {between[-1]}")
-    figure.legend(lines, names, loc="outside upper center", ncols=1 if axes.figure.get_figwidth() < WIDTH else 3)
 
 
 def _tone(t: float) -> Any:
