@@ -24,6 +24,13 @@ BASES: dict[str, dict[str, Any]] = {
     "lm of a folder": {"model": {"source": "some/model"}, "data": {"source": "some.txt"}, **LOOP, **DRAWS},
     "lm that slides": {"model": {"source": "some/model"}, "eval": {"protocol": "sliding"}, **LOOP},
     "lm on zipf": {"model": {"config": SCRATCH, "tokenizer": "words"}, "data": {"source": "zipf"}, **LOOP, **DRAWS},
+    "lm on world": {
+        "model": {"config": SCRATCH, "tokenizer": "words"},
+        "data": {"source": "world"},
+        "train": {"target": "full"},
+        "sample": {"prompt_tokens": 2, "decode": {"beams": 1, "temperature": 1.0, "min_new_tokens": 0}},
+        **LOOP,
+    },
     "ngram": {"learner": "ngram", "model": {"tokenizer": "bpe"}, "data": {"source": "pydoc"}, **LOOP, **DRAWS},
     "ngram on zipf": {"learner": "ngram", "model": {"tokenizer": "words"}, "data": {"source": "zipf"}, **LOOP, **DRAWS},
     "gaussian": {"learner": "gaussian", "data": {"source": "blobs", "rows": 50}, **LOOP},
@@ -54,6 +61,7 @@ READ_ELSEWHERE = (  # than in a stage's parameters
     *("model.source", "model.revision", "model.tokenizer", "model.tokenizer_sha256"),  # found by content
     *("data.train", "data.valid", "data.test", "data.text"),
     *("data.zipf.seed", "data.zipf.train_tokens", "data.zipf.test_tokens"),  # the text they make is known by its hash
+    *("data.world.train_documents", "data.world.test_documents"),
     "loop.block",  # of learners whose generations have stages of their own it is an error of its own
     "mlp.select",  # of learners that put rows aside for it
     "gmm.start",
