@@ -63,9 +63,12 @@ def main() -> None:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     parser.add_argument("--picture", default="", help="which figure of the report; the first by default")
     parser.add_argument("--seeds", default="", help="with commas, in place of the preset's")
+    parser.add_argument("--generations", type=int, default=-1, help="the last one, in place of the preset's")
     options = parser.parse_args()
     preset, runs = options.preset, options.runs_dir
     tree = load(read_toml(preset_path(preset)), preset)
+    if options.generations >= 0:
+        tree = load(merge(tree.model_dump(mode="json"), {"loop": {"generations": options.generations}}), preset)
     if options.seeds:
         tree = load(
             merge(tree.model_dump(mode="json"), {"loop": {"seeds": [int(seed) for seed in options.seeds.split(",")]}}),
@@ -87,8 +90,9 @@ def main() -> None:
         picture = HERE / f"{preset}.png"
         shutil.copy(chosen[0], picture)
     variants = variant_experiments(tree.model_dump(mode="json"), preset)
-    seeded = f" --seeds {options.seeds}" if options.seeds else ""
-    parts = [f"# {preset}", "", first_sentence(preset), "", f"    collapse run --preset {preset}{seeded}", ""]
+    asked = f" --seeds {options.seeds}" if options.seeds else ""
+    asked += f" --generations {options.generations}" if options.generations >= 0 else ""
+    parts = [f"# {preset}", "", first_sentence(preset), "", f"    collapse run --preset {preset}{asked}", ""]
     hardware = records[0]["hardware"]
     when = records[0]["updated"][:10]
     # a run whose stages other runs made says nothing of the time that they took
@@ -113,7 +117,7 @@ def main() -> None:
     prose = HERE / "prose" / f"{preset}.md"
     if prose.exists():
         parts += [prose.read_text(encoding="utf-8").strip(), ""]
-    parts += [f"Made by `docs/results/pages.py {preset}{seeded}` from the run folder; nothing in it was typed."]
+    parts += [f"Made by `docs/results/pages.py {preset}{asked}` from the run folder; nothing in it was typed."]
     (HERE / f"{preset}.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
     print(HERE / f"{preset}.md")
 
