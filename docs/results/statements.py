@@ -1,7 +1,7 @@
 """What runs on `data.source = world` say in words: tables of breeds and facts by generation, and the picture of who is crowded out."""
 
+import math
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -39,13 +39,12 @@ def breeds(rows: Sequence[Row], known: World) -> list[str]:
     generations = sorted({row.where.generation for row in rows})
     names = list(known.things.shares["breed"])
     counts = {g: counted([row for row in rows if row.where.generation == g], names) for g in generations}
-    groups = [[i] for i in range(SHOWN)]
-    groups += [list(part) for part in np.array_split(np.arange(SHOWN, len(names)), 3)]
+    groups = grouped(len(names))
     lines = ["| breed | truth | " + " | ".join(map(str, generations)) + " |"]
     lines += ["|---|---:|" + "---:|" * len(generations)]
     shares = np.array(list(known.things.shares["breed"].values()))
     for group in groups:
-        name = names[group[0]] if len(group) == 1 else f"ranks {group[0] + 1} to {group[-1] + 1}"
+        name = named(group, names)
         told = [f"{100 * counts[g][group].sum() / max(1, counts[g].sum()):.1f}%" for g in generations]
         lines.append(f"| {name} | {100 * shares[group].sum():.1f}% | " + " | ".join(told) + " |")
     left = [str(int((counts[g] > 0).sum())) for g in generations]
@@ -68,6 +67,17 @@ def breeds(rows: Sequence[Row], known: World) -> list[str]:
         "",
         f"Mentioned for the last time (in no later generation of any seed): {'; '.join(told) or 'none'}. Never mentioned: {never}.",
     ]
+
+
+def grouped(breeds: int) -> list[list[int]]:
+    """The ranks of breeds, from 0, that are shown together: the first `SHOWN` alone, all others in thirds."""
+    alone = [[rank] for rank in range(min(SHOWN, breeds))]
+    return alone + [part.tolist() for part in np.array_split(np.arange(len(alone), breeds), 3) if len(part)]
+
+
+def named(group: Sequence[int], names: Sequence[str]) -> str:
+    """What such a group is called."""
+    return names[group[0]] if len(group) == 1 else f"ranks {group[0] + 1} to {group[-1] + 1}"
 
 
 def counted(rows: Sequence[Row], names: Sequence[str]) -> np.ndarray:
@@ -139,7 +149,8 @@ def told(rows: Sequence[Row], policy: str, generation: int, name: str, part: int
     values = [value for row in some if (value := row.measure(name, part)) is not None]
     if part is not None:
         return f"{np.mean(values):.2f}" if values else "–"
-    return spread(interval(values)) if values else "–"
+    most = 1.0 if max(values, default=2.0) <= 1 else math.inf  # of shares; none of these measures is below 0
+    return spread(interval(values).within(lambda value: min(max(value, 0.0), most))) if values else "–"
 
 
 def words(rows: Sequence[Row], policies: Sequence[str]) -> list[str]:
@@ -169,8 +180,7 @@ def draw(rows: Sequence[Row], policies: Sequence[str], known: World, target: Pat
     names = list(known.things.shares["breed"])
     shares = np.array(list(known.things.shares["breed"].values()))
     generations = sorted({row.where.generation for row in rows})
-    edges = [*range(SHOWN), *np.linspace(SHOWN, len(names), 4).round().astype(int)[:-1], len(names)]
-    groups = [slice(a, b) for a, b in pairwise(edges)]
+    groups = grouped(len(names))
     colours = [
         *plt.get_cmap("viridis")(np.linspace(0.95, 0.25, SHOWN)),
         *plt.get_cmap("Reds")(np.linspace(0.35, 0.85, 3)),
@@ -185,10 +195,10 @@ def draw(rows: Sequence[Row], policies: Sequence[str], known: World, target: Pat
         ]
         columns = [shares, *(each / max(1, each.sum()) for each in counts)]
         places = [-1.5, *generations]
-        for group, colour in zip(groups, colours, strict=True):
-            label = names[group.start] if group.stop - group.start == 1 else f"ranks {group.start + 1}–{group.stop}"
-            bottoms = [column[: group.start].sum() for column in columns]
-            panel.bar(places, [column[group].sum() for column in columns], 0.92, bottoms, color=colour, label=label)
+        for group, colour in zip(groups, colours, strict=False):
+            bottoms = [column[: group[0]].sum() for column in columns]
+            tops = [column[group].sum() for column in columns]
+            panel.bar(places, tops, 0.92, bottoms, color=colour, label=named(group, names))
         panel.set_xticks(places, ["truth", *map(str, generations)], fontsize=8)
         panel.set_title(policy, loc="left", fontsize=11)
         panel.spines[["top", "right"]].set_visible(False)

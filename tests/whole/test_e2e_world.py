@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from support import e2e
+from support.scripts import script
 
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.data.world.things import Things
 from collapse_cli.data.world.world import World
 from collapse_cli.metrics.truth import BANDS
+from collapse_cli.records.rundir import RunFolder
 
 WORLD = World(Things(breeds=6, people=4, towns=3, rivers=2, trades=2))
 SETTINGS: dict[str, Any] = {
@@ -148,3 +150,20 @@ def test_what_does_not_go_with_it_is_refused(tmp_path: Path, made: tuple[Path, P
     assert said in result.err
     assert "Traceback" not in result.err
     assert len(result.err.strip().splitlines()) == 1
+
+
+def test_the_tables_of_its_page_are_of_its_rows(made: tuple[Path, Path], tmp_path: Path) -> None:
+    statements = script("docs/results/statements.py")
+    lines = statements.sections(RunFolder(made[1], "tiny"), tmp_path / "breeds.png")
+    assert (tmp_path / "breeds.png").stat().st_size > 5000
+    row = e2e.metrics(made[1])["keep-0", 0, 0]
+    counts = row["breed_counts"]
+    (first,) = (line for line in lines if line.startswith("| golden retriever |"))
+    cells = [cell.strip() for cell in first.split("|")[2:-1]]
+    share = 100 * counts["golden retriever"] / max(1, sum(counts.values()))
+    assert cells[0] == f"{100 * WORLD.things.shares['breed']['golden retriever']:.1f}%"
+    assert cells[1] == f"{share:.1f}%"
+    (left,) = (line for line in lines if line.startswith("| breeds left"))
+    assert f"| {row['breeds_left']} |" in left
+    assert any("`kl_truth`" in line for line in lines)
+    assert sum(line.startswith("- ") for line in lines) == 5 * 2
