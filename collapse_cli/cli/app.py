@@ -111,14 +111,22 @@ def run(
 
     for note in configuration.notes(asked, folder):
         terminal.line(console, f"note: {note}")
-    results = runner.run_all(experiment, runs_dir, asked.name, console, jobs=jobs, dry_run=dry_run)
-    if as_json:
-        shown = results if experiment.variants else results["runs"][0]
-        print(json.dumps(shown, default=lambda row: row.record()))
+    if dry_run:
+        plans = runner.plan_all(experiment, runs_dir, asked.name, console, jobs=jobs)
+        if as_json:
+            records = [plan.record() for plan in plans]
+            print(json.dumps({"runs": records} if experiment.variants else records[0]))
+            return
+        for plan in plans:
+            print_plan(console, plan)
         return
-    for result in results["runs"]:
-        (print_plan if dry_run else print_run)(console, result)
-    if experiment.variants and not dry_run:
+    results = runner.run_all(experiment, runs_dir, asked.name, console, jobs=jobs)
+    if as_json:
+        print(json.dumps(results.record() if experiment.variants else results.runs[0].record()))
+        return
+    for result in results.runs:
+        print_run(console, result)
+    if experiment.variants:
         print_variants(console, results)
 
 

@@ -97,8 +97,8 @@ def status(
     warn_of_damage([folder])
     stages: dict[str, list[int]] = {}
     for stage in folder.plan():
-        entry = stages.setdefault(stage["kind"], [0, 0])
-        entry[0] += store.has(stage["key"], whole=False)
+        entry = stages.setdefault(stage.kind, [0, 0])
+        entry[0] += store.has(stage.key, whole=False)
         entry[1] += 1
     working = at_work(folder.path) if record["status"] == "started" else None
     if as_json:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from collapse_cli import families
 from collapse_cli.config.cell import SHORT, cells
@@ -20,6 +20,8 @@ from collapse_cli.metrics.intervals import Interval, cut, logarithmic, normal, o
 from collapse_cli.records.fields import COORDINATES, finite
 from collapse_cli.records.row import Row
 
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
 Coordinates = Mapping[str, Any]  # of a cell, by the names in `COORDINATES`
 ERRORS = 4.0  # standard errors over seeds that a mean may be off by chance
 MOST = 500  # entries that are looked at
@@ -77,6 +79,10 @@ class Judged:
         wider = self.value is not None and self.error and ERRORS * self.error > min(self.room)
         return f"{text} or {ERRORS:g} standard errors" if wider else text
 
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return vars(self) | {"ours": None if self.ours is None else self.ours.record()}
+
 
 def judge(rows: Sequence[Row], tree: Tree) -> list[Judged]:
     """Every entry of `expect` that says what, how near and from where; others are left out.
@@ -108,27 +114,31 @@ def judge(rows: Sequence[Row], tree: Tree) -> list[Judged]:
 
 def theory_at(tree: Tree, what: str, policy: str, generation: int) -> float | None:
     """What theory says of a field at a generation: `predictions.predict_loop`, where the configuration makes sense."""
-    return finite(_asked("predict_loop", tree, what, policy, generation)[0]) if generation <= LARGEST else None
+    return (
+        finite(_asked(predictions.predict_loop, tree, what, policy, generation)[0]) if generation <= LARGEST else None
+    )
 
 
 def theory_of(tree: Tree, record: Coordinates) -> float | None:
     """What theory says of a cell's headline measure: `predictions.predict_cell`; `record` has the cell's coordinates."""
-    return finite(_asked("predict_cell", tree, {name: record[name] for name in COORDINATES if name in record})[0])
+    return finite(
+        _asked(predictions.predict_cell, tree, {name: record[name] for name in COORDINATES if name in record})[0]
+    )
 
 
 def law_of(tree: Tree, where: Mapping[str, float]) -> tuple[float | None, float | None]:
     """What theory says of the law of a mixture's error against rows: `predictions.known_law`."""
-    known = _asked("known_law", tree, where)[0]
-    return known if isinstance(known, tuple) else (None, None)
+    known = _asked(predictions.known_law, tree, where)[0]
+    return known or (None, None)
 
 
 def theory_trouble(tree: Tree) -> str:
     """Why theory cannot be asked of an experiment that it has formulas for; "" where it can, or has none."""
     if is_mixture(tree):
         record = next(iter(planned_cells(tree)), None)
-        return _asked("predict_cell", tree, record)[1] if record is not None else ""
+        return _asked(predictions.predict_cell, tree, record)[1] if record is not None else ""
     measure = families.headline(learner_of(tree), "generational", "blobs")
-    return _asked("predict_loop", tree, measure.name, "keep-0", 0)[1]
+    return _asked(predictions.predict_loop, tree, measure.name, "keep-0", 0)[1]
 
 
 def is_mixture(tree: Tree) -> bool:
@@ -274,7 +284,12 @@ def _judged(
     return replace(made, verdict="inside" if abs(ours.mean - value) <= room * (1 + 1e-12) else "outside")
 
 
-def _asked(function: str, tree: Tree, *arguments: Any) -> tuple[Any, str]:
+def _asked(
+    formula: Callable[Concatenate[Tree, Arguments], Answer],
+    tree: Tree,
+    *arguments: Arguments.args,
+    **named: Arguments.kwargs,
+) -> tuple[Answer | None, str]:
     """What theory says, and why it could not be asked: "" where it could, or where no learner of this kind has formulas.
 
     A configuration of another version, or a damaged one, is no reason to fail; but that is said, for it is something else
@@ -283,7 +298,7 @@ def _asked(function: str, tree: Tree, *arguments: Any) -> tuple[Any, str]:
     trouble = ""
     try:
         if _bounded(tree):
-            return getattr(predictions, function)(tree, *arguments), ""
+            return formula(tree, *arguments, **named), ""
         trouble = f"theory was not asked: data has dimensions beyond {LARGEST:,}"
     except LookupError as error:
         trouble = f"theory cannot read this configuration: it has no {str(error)[:60]}"

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,15 @@ log = logging.getLogger(__name__)
 OF_A_RUN = ("run.json", "plan.json", "metrics.jsonl", "events.jsonl")
 HALF_WRITTEN = re.compile(r"\.(run\.json|plan\.json|metrics\.jsonl|samples\.jsonl)\.[0-9a-f]{8}")  # left by a kill
 NEEDED: Set[str] = {"model_key", "warnings"}  # of a row, besides what says of which model it is
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a plan; `inputs`: by name, the keys of those that it is made from."""
+
+    kind: str
+    key: str
+    inputs: Mapping[str, str]
 
 
 class RunFolder:
@@ -92,13 +102,17 @@ class RunFolder:
     def config(self) -> Experiment:
         return load(self.tree(), str(self.path / "run.json"))
 
-    def plan(self) -> list[dict[str, Any]]:
-        """The planned stages: kind, key, inputs (name -> key), for ([[policy, seed, generation], …])."""
+    def plan(self) -> list[PlannedStage]:
+        """The planned stages, as `plan.json` has them.
+
+        Raises:
+            ConfigError: when it cannot be read, or is no plan.
+        """
         path = self.path / "plan.json"
         if not os.path.lexists(path):
             return []
         try:
-            stages: list[dict[str, Any]] = sealed.read(path)["stages"]
+            stages = sealed.read(path)["stages"]
             whole = all(_is_planned(stage) for stage in stages)
         except InputError as error:
             raise ConfigError(f"{error}; give the run's command again") from None
@@ -106,7 +120,7 @@ class RunFolder:
             whole = False
         if not whole:
             raise ConfigError(f"{path} is damaged (it is not a plan); give the run's command again")
-        return stages
+        return [PlannedStage(stage["kind"], stage["key"], stage["inputs"]) for stage in stages]
 
     def rows(self) -> list[Row]:
         """The rows of `metrics.jsonl`, by seed, generation and the configuration's order of policies.

@@ -3,7 +3,6 @@
 import shutil
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +13,21 @@ from collapse_cli.experiment.costs import Size
 from collapse_cli.metrics import numbers
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.preparation import NOMINAL_SPEED, Prepared, to_do
+from collapse_cli.terminal.plan import KindCosts, PlanCosts
 
 RECENT = 24  # finished stages that the estimate of the time left is made from
 
 
-@dataclass
-class OfAKind:
-    """What the stages of one kind need together: those that are not there yet, but for the counts of `stages` and `cached`."""
-
-    stages: int = 0
-    cached: int = 0
-    tokens: int = 0
-    flops: float = 0.0
-    disk: int = 0
-    seconds: float = 0.0
-
-
-def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, Any]:
+def describe(prepared: Prepared, store: Store, folder: RunFolder) -> PlanCosts:
     """The plan in numbers, for `--dry-run`."""
     planned, needed = prepared.plan, {stage.key: stage for stage in to_do(prepared.plan, store)}
-    kinds: dict[str, OfAKind] = {}
+    kinds: dict[str, KindCosts] = {}
     clock = Clock(prepared)
     for key, stage in planned.stages.items():
         if store.has(key):
             clock.finished(stage, store.get(key).seconds)
     for stage in planned.stages.values():
-        entry = kinds.setdefault(stage.kind, OfAKind())
+        entry = kinds.setdefault(stage.kind, KindCosts())
         entry.stages += 1
         if stage.key not in needed:
             entry.cached += 1
@@ -49,19 +37,19 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder) -> dict[str, A
         entry.flops += cost.flops
         entry.disk += cost.disk
         entry.seconds += clock.left([stage.key])
-    return {
-        "run": folder.name,
-        "stages": len(planned.stages),
-        "cached": len(planned.stages) - len(needed),
-        "kinds": {kind: vars(entry) for kind, entry in kinds.items()},
-        "parameters": prepared.size.parameters,
-        "rows": prepared.size.rows,
-        "disk_needed": disk_needed(needed.values(), prepared.size),
-        "disk_free": shutil.disk_usage(existing(folder.runs)).free,
-        "seconds": sum(entry.seconds for entry in kinds.values()),
-        "measured": bool(clock.observed),
-        "notes": prepared.notes,
-    }
+    return PlanCosts(
+        run=folder.name,
+        stages=len(planned.stages),
+        cached=len(planned.stages) - len(needed),
+        kinds=kinds,
+        parameters=prepared.size.parameters,
+        rows=prepared.size.rows,
+        disk_needed=disk_needed(needed.values(), prepared.size),
+        disk_free=shutil.disk_usage(existing(folder.runs)).free,
+        seconds=sum(kind.seconds for kind in kinds.values()),
+        measured=bool(clock.observed),
+        notes=prepared.notes,
+    )
 
 
 def check_disk(prepared: Prepared, needed: Collection[Stage], runs: Path) -> None:

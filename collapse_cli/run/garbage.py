@@ -58,7 +58,7 @@ def planned_keys(runs: Path) -> set[str]:
                 f"{lacks.partition(';')[0]}, so it is not known which stages the run {path.name!r} needs; nothing was "
                 "removed: give the run's command again, or move its folder away, and then collapse gc"
             ) from None
-        planned.update(stage["key"] for stage in stages)
+        planned.update(stage.key for stage in stages)
     return planned
 
 

@@ -2,21 +2,19 @@
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from collapse_cli import families, report, tracking
-from collapse_cli.config import Experiment, not_as_published, variants_of
+from collapse_cli.config import Experiment, variants_of
 from collapse_cli.engine.stage import Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
 from collapse_cli.findings import causes
-from collapse_cli.findings.diagnosis import diagnose_run
-from collapse_cli.findings.expectations import judge
+from collapse_cli.findings.run_result import Results, RunResult
 from collapse_cli.process import interruptible, quiet_libraries
 from collapse_cli.records.at_work import working
 from collapse_cli.records.rundir import RunFolder
@@ -34,59 +32,55 @@ from collapse_cli.run.observers.pruning import Pruning
 from collapse_cli.run.observers.reporting import Reporting
 from collapse_cli.run.observers.rows import Rows
 from collapse_cli.run.preparation import Prepared, prepare, to_do
+from collapse_cli.terminal.plan import PlanCosts
 from collapse_cli.terminal.progress import ProgressBars
-from collapse_cli.terminal.run import row_warnings
 
 log = logging.getLogger(__name__)
 
 
-def run_all(
-    config: Experiment, runs: Path, name: str, console: Console, *, jobs: int = 0, dry_run: bool = False
-) -> dict[str, Any]:
+def run_all(config: Experiment, runs: Path, name: str, console: Console, *, jobs: int = 0) -> Results:
     """Run an experiment, or each of its variants as a run of its own, `NAME-VARIANT`, and one report on all of them.
 
     Arguments and errors as those of `run`.
-
-    Returns:
-        `runs`, what `run` returns of each; for variants also `report`, the one page on all of them (None
-        where it could not be written), and `sources`, the share of each cause where they are those of `findings/causes.py`
-        and the truth is known, else None.
     """
     variants = variants_of(config, name)
     if not variants:
-        return {"runs": [run(config, runs, name, console, jobs=jobs, dry_run=dry_run)]}
-    # a name that is none is said before anything runs
+        return Results([run(config, runs, name, console, jobs=jobs)])
+    folders = _folders_of_variants(variants, runs, name)
+    done = []
+    for folder, changed in folders.items():
+        console.print(f"{folder.name}:", style="bold", highlight=False, markup=False)
+        done.append(run(changed, runs, folder.name, console, jobs=jobs))
+    rows = {variant: folder.rows() for variant, folder in zip(variants, folders, strict=True)}
+    return Results(done, _page_of_variants(list(folders), runs / f"{name}.html"), causes.shares(rows))
+
+
+def plan_all(config: Experiment, runs: Path, name: str, console: Console, *, jobs: int = 0) -> list[PlanCosts]:
+    """What `run_all` would cost, of each run; nothing is run."""
+    variants = variants_of(config, name)
+    folders = _folders_of_variants(variants, runs, name) if variants else {RunFolder(runs, name): config}
+    return [_plan(changed, folder, console, jobs) for folder, changed in folders.items()]
+
+
+def _folders_of_variants(variants: Mapping[str, Experiment], runs: Path, name: str) -> dict[RunFolder, Experiment]:
+    """Where each variant is run; a name that is none, or a variant that cannot be, is said before anything runs."""
     folders = {RunFolder(runs, f"{name}-{variant}"): changed for variant, changed in variants.items()}
     for folder, changed in folders.items():
         early_checks.check_experiment(changed, folder)
-    done: dict[str, Any] = {"runs": []}
-    for folder, changed in folders.items():
-        if not dry_run:
-            console.print(f"{folder.name}:", style="bold", highlight=False, markup=False)
-        done["runs"].append(run(changed, runs, folder.name, console, jobs=jobs, dry_run=dry_run))
-    if not dry_run:
-        rows = {variant: folder.rows() for variant, folder in zip(variants, folders, strict=True)}
-        shared = causes.shares(rows)
-        done |= {
-            "report": _page_of_variants(list(folders), runs / f"{name}.html"),
-            "sources": shared.record() if shared else None,
-        }
-    return done
+    return folders
 
 
-def _page_of_variants(folders: Sequence[RunFolder], page: Path) -> str | None:
+def _page_of_variants(folders: Sequence[RunFolder], page: Path) -> Path | None:
     """One report on all of them; None where it could not be written."""
     try:
-        return str(report.write_report(folders, page))
+        return report.write_report(folders, page)
     except Exception as error:  # the runs are done, and it can be made again
         log.warning("%s could not be written (%s: %s); the runs are not affected", page, type(error).__name__, error)
         return None
 
 
-def run(
-    config: Experiment, runs: Path, name: str, console: Console, *, jobs: int = 0, dry_run: bool = False
-) -> dict[str, Any]:
-    """Run an experiment, or only say what it would cost. Returns what `--json` prints; its `rows` are of type `Row`.
+def run(config: Experiment, runs: Path, name: str, console: Console, *, jobs: int = 0) -> RunResult:
+    """Run an experiment.
 
     Args:
         jobs: how many stages to compute at the same time; 0: as many as pay.
@@ -96,19 +90,33 @@ def run(
     """
     folder, store = RunFolder(runs, name), store_of(runs)
     early_checks.check_experiment(config, folder)
-    with tempfile.TemporaryDirectory(prefix="collapse-") as temporary, interruptible():
-        with console.status("looking up model and text") if console.is_terminal else nullcontext():
-            if not families.of(config.learner).light:
-                quiet_libraries()
-            if not dry_run:
-                _begin(store)
-            prepared = prepare(config, folder, store, Path(temporary) if dry_run else None, jobs)
-        if dry_run:
-            return describe(prepared, store, folder)
+    with interruptible():
+        with _looking_up(config, console):
+            _begin(store)
+            prepared = prepare(config, folder, store, None, jobs)
         return _run(prepared, folder, store, console)
 
 
-def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) -> dict[str, Any]:
+def _plan(config: Experiment, folder: RunFolder, console: Console, jobs: int) -> PlanCosts:
+    """What one run would cost."""
+    store = store_of(folder.runs)
+    early_checks.check_experiment(config, folder)
+    with interruptible(), tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
+        with _looking_up(config, console):
+            prepared = prepare(config, folder, store, Path(temporary), jobs)
+        return describe(prepared, store, folder)
+
+
+@contextmanager
+def _looking_up(config: Experiment, console: Console) -> Iterator[None]:
+    """While model and text are looked up: that is said, and nothing of what libraries would say of it."""
+    with console.status("looking up model and text") if console.is_terminal else nullcontext():
+        if not families.of(config.learner).light:
+            quiet_libraries()
+        yield
+
+
+def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) -> RunResult:
     planned, config = prepared.plan, prepared.config
     needed = to_do(planned, store)
     check_disk(prepared, needed, folder.runs)
@@ -118,8 +126,9 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
     with working(folder.path):
         folder.start(config, planned.record(), measured)
         store.tidy(planned.stages)
-        stages = _compute(prepared, folder, store, console, there, needed)
-    return _result(folder, config, stages)
+        computed = _compute(prepared, folder, store, console, there, needed)
+    cached = len(there) + len(needed) - computed
+    return RunResult.of(folder.path, config, folder.rows(), computed=computed, cached=cached)
 
 
 def _compute(
@@ -129,8 +138,8 @@ def _compute(
     console: Console,
     there: Sequence[Stage],
     needed: Sequence[Stage],
-) -> dict[str, int]:
-    """Make what is needed, with all that hears of it, and write how it ended. Returns how many stages that took."""
+) -> int:
+    """Make what is needed, with all that hears of it, and write how it ended. Returns how many stages were computed."""
     planned, config = prepared.plan, prepared.config
     reporting, computed, pruning = Reporting(folder), Computed(), Pruning(folder, store, config, planned)
     with ProgressBars(console, len(there) + len(needed)) as shown:
@@ -150,27 +159,7 @@ def _compute(
             raise
         folder.finish("success")
         reporting.write(forecast=True)
-    return {"computed": len(computed.keys), "cached": len(there) + len(needed) - len(computed.keys)}
-
-
-def _result(folder: RunFolder, config: Experiment, stages: Mapping[str, int]) -> dict[str, Any]:
-    """What a run found, and how many `stages` that took."""
-    rows, tree = folder.rows(), config.model_dump(mode="json")
-    return {
-        "run": folder.name,
-        "folder": str(folder.path),
-        **stages,
-        "report": str(folder.path / "report.html"),
-        "verdict": diagnose_run(rows, tree).verdict,
-        "expect": [
-            vars(expectation) | {"ours": expectation.ours.record() if expectation.ours else None}
-            for expectation in judge(rows, tree)
-        ],
-        "expect_of_another": not_as_published(tree),
-        "config": tree,
-        "rows": rows,
-        "warnings": row_warnings(rows),
-    }
+    return len(computed.keys)
 
 
 def _begin(store: Store) -> None:

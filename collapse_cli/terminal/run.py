@@ -7,8 +7,11 @@ from rich.console import Console
 
 from collapse_cli.errors import how_many
 from collapse_cli.findings import expectations
+from collapse_cli.findings.causes import Causes
 from collapse_cli.findings.predictions import Tree
+from collapse_cli.findings.run_result import Results, RunResult, row_warnings
 from collapse_cli.metrics import floored
+from collapse_cli.metrics.intervals import Interval
 from collapse_cli.records.row import Row
 from collapse_cli.terminal.run_tables import (
     expectations_table,
@@ -38,65 +41,54 @@ def print_rows(console: Console, rows: Sequence[Row], tree: Tree) -> None:
         line(console, warning, mark="[yellow]warning:[/] ")
 
 
-def print_run(console: Console, result: Mapping[str, Any]) -> None:
+def print_run(console: Console, result: RunResult) -> None:
     """How a run ended: what it measured, beside what was published or proved, what was computed, and where it is."""
-    print_rows(console, result["rows"], result["config"])
-    if (expected := expectations_table(result["rows"], result["config"])) is not None:
+    print_rows(console, result.rows, result.tree)
+    if (expected := expectations_table(result.rows, result.tree)) is not None:
         console.print(expected)
-    if result["computed"] == 0:
+    if result.computed == 0:
         console.print("nothing to compute: all stages are in the store", highlight=False)
     else:
-        computed = how_many(result["computed"], "stage")
-        console.print(f"{computed} computed, {result['cached']:,} from the store", highlight=False)
-    line(console, result["verdict"], "bold")
-    line(console, f"{result['folder']}: run.json plan.json metrics.jsonl events.jsonl")
-    console.print(f"report: {safe(result['report'])}", highlight=False, soft_wrap=True)
+        computed = how_many(result.computed, "stage")
+        console.print(f"{computed} computed, {result.cached:,} from the store", highlight=False)
+    line(console, result.verdict, "bold")
+    line(console, f"{result.folder}: run.json plan.json metrics.jsonl events.jsonl")
+    console.print(f"report: {safe(result.report)}", highlight=False, soft_wrap=True)
 
 
-def print_variants(console: Console, results: Mapping[str, Any]) -> None:
+def print_variants(console: Console, results: Results) -> None:
     """What each cause of error adds, where that is known, and where the variants are compared."""
-    if results["sources"]:
-        console.print(_sources_table(results["sources"]))
-    names = " ".join(result["run"] for result in results["runs"])
-    if results["report"]:
-        console.print(f"all variants in one report: {safe(results['report'])}", highlight=False, soft_wrap=True)
+    if results.causes is not None:
+        console.print(_causes_table(results.causes))
+    names = " ".join(result.run for result in results.runs)
+    if results.report is not None:
+        console.print(f"all variants in one report: {safe(results.report)}", highlight=False, soft_wrap=True)
     console.print(f"in the terminal: collapse compare {safe(names)}", highlight=False, soft_wrap=True)
 
 
-def _sources_table(shared: Mapping[str, Any]) -> Table:
-    seeds = ", ".join(map(str, shared["seeds"]))
-    over = f"seeds {seeds}; 95% intervals" if len(shared["seeds"]) > 1 else f"seed {seeds}: no intervals"
-    title = f"KL from the truth at generation {shared['generation']}, nats/token ({over})"
+def _causes_table(shared: Causes) -> Table:
+    seeds = ", ".join(map(str, shared.seeds))
+    over = f"seeds {seeds}; 95% intervals" if len(shared.seeds) > 1 else f"seed {seeds}: no intervals"
+    title = f"KL from the truth at generation {shared.generation}, nats/token ({over})"
     table = Table(title)
     table.add_column("variant")
     for name in ("error", "of that, after generation 0", "above the baseline", "share of the causes"):
         table.add_column(name, justify="right")
 
-    def shown(interval: Mapping[str, Any] | None, form: str = "{:.3f}") -> str:
+    def shown(interval: Interval | None, form: str = "{:.3f}") -> str:
         if interval is None:
             return ""
-        mean, low, high = (None if each is None else form.format(each) for each in _ends(interval))
-        return f"{mean}" if low is None else f"{mean}\n[dim]{low} to {high}[/]"
+        mean = form.format(interval.mean)
+        if interval.low is None or interval.high is None:
+            return mean
+        return f"{mean}\n[dim]{form.format(interval.low)} to {form.format(interval.high)}[/]"
 
-    for name, cause in shared["variants"].items():
-        row = (shown(cause["error"]), shown(cause["growth"]), shown(cause["excess"]), shown(cause["share"], "{:.0%}"))
+    for name, cause in shared.variants.items():
+        row = (shown(cause.error), shown(cause.growth), shown(cause.excess), shown(cause.share, "{:.0%}"))
         table.add_row(short(name), *row)
-    if shared["interaction"]:
-        table.add_row("all, beyond the sum", "", "", shown(shared["interaction"], "{:+.3f}"), "")
+    if shared.interaction is not None:
+        table.add_row("all, beyond the sum", "", "", shown(shared.interaction, "{:+.3f}"), "")
     return table
-
-
-def _ends(interval: Mapping[str, Any]) -> tuple[float, float | None, float | None]:
-    return interval["mean"], interval["low"], interval["high"]
-
-
-def row_warnings(rows: Sequence[Row]) -> list[str]:
-    """The warnings that rows of `metrics.jsonl` carry, each with where."""
-    return [
-        f"{row.where.name}, seed {row.where.seed}, generation {row.where.generation}: {warning}"
-        for row in rows
-        for warning in row.warnings
-    ]
 
 
 def protocols(rows: Sequence[Row]) -> list[str]:

@@ -77,11 +77,11 @@ def main() -> None:
     start = time.monotonic()
     results = runner.run_all(tree, runs, preset, Console())
     took = time.monotonic() - start
-    folders = [RunFolder(runs, one["run"]) for one in results["runs"]]
+    folders = [RunFolder(runs, result.run) for result in results.runs]
     records = [folder.record() for folder in folders]
     clock = HERE / "times.json"
     times = json.loads(clock.read_text(encoding="utf-8")) if clock.exists() else {}
-    if any(one["computed"] for one in results["runs"]):
+    if any(result.computed for result in results.runs):
         times[preset] = round(took)
         clock.write_text(json.dumps(times, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     with tempfile.TemporaryDirectory() as temporary:

@@ -34,7 +34,7 @@ def test_a_preset_runs_cut_down(preset: str, variant: str, tmp_path: Path) -> No
     result = runner.run(config, tmp_path / "runs", "small", Console(file=out, width=120))
     print_run(Console(file=out, width=120), result)
     measure = headline(config.learner, config.kind).name
-    rows = result["rows"]
+    rows = result.rows
     models = len(config.loop.policies) * (config.loop.generations + 1)
     if is_mixture(tree):
         models = len({row.where.name for row in rows})
@@ -43,17 +43,17 @@ def test_a_preset_runs_cut_down(preset: str, variant: str, tmp_path: Path) -> No
     assert all(row.measure(measure) is not None for row in rows)
     assert (tmp_path / "runs" / "small" / "report.html").stat().st_size > 100_000
     assert "could not be written" not in out.getvalue()
-    judged = result["expect"]
+    judged = result.judged
     assert len(judged) == len(config.expect)
     if judged:
         assert "measured against published numbers and theory" in out.getvalue()
-    measured = [one for one in judged if one["verdict"] != "not run"]
-    assert all(one["value"] is not None and one["ours"] for one in measured)
+    measured = [one for one in judged if one.verdict != "not run"]
+    assert all(one.value is not None and one.ours for one in measured)
     if preset in PROVED or variant in ("n10", "ridgeless", "ridge"):  # of others what is cut away is what is proved
-        assert any(one["kind"] == "theory" for one in measured), "theory stands beside some of what was measured"
+        assert any(one.kind == "theory" for one in measured), "theory stands beside some of what was measured"
     again = runner.run(config, tmp_path / "runs", "small", Console(file=io.StringIO()))
-    assert again["computed"] == 0
-    assert again["rows"] == rows
+    assert again.computed == 0
+    assert again.rows == rows
 
 
 def test_the_full_form_of_gpt2_is_an_experiment_with_the_settings_of_the_paper() -> None:

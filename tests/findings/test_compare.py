@@ -15,12 +15,12 @@ from support.rows import row_of
 
 from collapse_cli.errors import ConfigError
 from collapse_cli.findings.compare import Comparison, compare
+from collapse_cli.findings.run_result import row_warnings
 from collapse_cli.metrics.intervals import Interval, over_seeds
 from collapse_cli.metrics.numbers import with_factor, with_interval
 from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.terminal.comparison import of_text, print_comparison
-from collapse_cli.terminal.run import row_warnings
 from collapse_cli.terminal.run_tables import perplexity_table
 
 SEEDS = (0, 1, 2)

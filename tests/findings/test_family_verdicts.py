@@ -28,6 +28,7 @@ def no_theory(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("predictions")
     module.predict_loop = lambda *_: None  # type: ignore[attr-defined]
     module.predict_cell = lambda *_: None  # type: ignore[attr-defined]
+    module.known_law = lambda *_: (None, None)  # type: ignore[attr-defined]
     monkeypatch.setattr(expectations, "predictions", module)
     return module
 

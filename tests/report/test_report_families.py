@@ -65,6 +65,7 @@ def predictions(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     module.predict_loop = predict_loop  # type: ignore[attr-defined]
     module.predict_cell = lambda *_: None  # type: ignore[attr-defined]
+    module.known_law = lambda *_: (None, None)  # type: ignore[attr-defined]
     monkeypatch.setattr(expectations, "predictions", module)
     return module
 

@@ -31,6 +31,7 @@ def predictions(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("predictions")
     module.predict_loop = lambda *_: None  # type: ignore[attr-defined]
     module.predict_cell = lambda tree, record: float(cell_error(record))  # type: ignore[attr-defined]
+    module.known_law = lambda *_: (None, None)  # type: ignore[attr-defined]
     monkeypatch.setattr(expectations, "predictions", module)
     return module
 

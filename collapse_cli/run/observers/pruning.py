@@ -38,15 +38,16 @@ class Pruning(Observer):
 
     def _wanted(self) -> set[str]:
         """The stages that a run still needs: inputs of what it has yet to make, and all of one that keeps its models."""
-        plans = [(self.folder.name, self.plan.record())] + [
-            (other.name, other.plan()) for other in all_runs(self.folder.runs) if other.name != self.folder.name
-        ]
+        others = [other for other in all_runs(self.folder.runs) if other.name != self.folder.name]
+        plans = {other: {stage.key: set(stage.inputs.values()) for stage in other.plan()} for other in others}
+        plans[self.folder] = {
+            key: {made.key for made in stage.inputs.values()} for key, stage in self.plan.stages.items()
+        }
         wanted: set[str] = set()
-        for name, stages in plans:
-            keeps = name != self.folder.name and RunFolder(self.folder.runs, name).config().store.keep_models == "all"
-            for stage in stages:
-                if not self.store.has(stage["key"], whole=False):
-                    wanted.update(stage["inputs"].values())
-                if keeps:
-                    wanted.add(stage["key"])
+        for run, stages in plans.items():
+            for key, inputs in stages.items():
+                if not self.store.has(key, whole=False):
+                    wanted |= inputs
+            if run is not self.folder and run.config().store.keep_models == "all":
+                wanted |= stages.keys()
         return wanted
