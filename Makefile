@@ -31,9 +31,9 @@ $(LOW)/ready: pyproject.toml
 	$(LOW)/bin/uv pip install --quiet --python $(LOW)/bin/python --resolution lowest-direct --editable '.[dev]'
 	touch $(LOW)/ready
 
-# The main job: ten generations of a small language model under keep-0, keep-10 and keep-20, in minutes, offline.
+# The main job: ten generations of a small language model under keep-0, keep-10 and keep-20, in minutes, offline: text that can be read.
 demo: $(READY)
-	$(BIN)/collapse run --preset quick
+	$(BIN)/collapse run --preset world
 
 # Files side by side in two processes of one thread each.
 test: $(READY)

@@ -152,7 +152,9 @@ def test_every_document_stands_in_the_index() -> None:
 def test_links_between_documents_lead_somewhere() -> None:
     """To a file that is there, and to a heading of it where one is named."""
     broken = []
-    for page in sorted(DOCS.rglob("*.md")):
+    for page in (PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))):
+        if page.parent.name == "prose":  # put into pages one folder above, and looked at there
+            continue
         for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
             name, _, heading = link.partition("#")
             target = page.parent / name if name else page
@@ -165,3 +167,24 @@ def anchors(page: Path) -> set[str]:
     """The names under which the headings of a page can be linked to, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+# --- README.md --------------------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_of_the_readme_are_those_of_its_run() -> None:
+    """The table of `world` stands, made from the run folder, in docs/results/world.md; names of rows are shorter in the README."""
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("| | generation 0 |")[2].partition("\n\n")[0]
+    shown = [row.partition("|")[2].partition("|")[2] for row in table.splitlines()[2:]]
+    made = (DOCS / "results" / "world.md").read_text(encoding="utf-8")
+    assert len(shown) >= 5
+    assert [row for row in shown if f"`) |{row}\n" not in made] == []
+
+
+def test_what_the_readme_quotes_was_written_by_these_models() -> None:
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    quoted = re.findall(r"[\"“]([A-Z][^\"”]{20,}\.)[\"”]", readme)
+    made = (DOCS / "results" / "world.md").read_text(encoding="utf-8")
+    assert len(quoted) >= 2
+    assert [text for text in quoted if text not in made] == []
