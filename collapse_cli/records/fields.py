@@ -22,7 +22,6 @@ SIZES = {  # of numbers by part of the text or of the samples: how many there ar
     "nll_change_by_decile_se": 10,
     "recall_by_decile": 10,
     "sample_log_perplexity_quantiles": 99,
-    "facts_true_by_band": 5,
     "facts_left_by_band": 5,
 }
 PARTS = SIZES.keys() | {measure.name for measure in (*families.INSTRUMENTS, *families.OWN) if measure.part is not None}

@@ -13,7 +13,6 @@ from collapse_cli.report.html_elements import cells, folded, heading, how_to_rea
 from collapse_cli.report.loading import Run, pooled
 from collapse_cli.report.mixtures import mixtures
 from collapse_cli.report.other_families import families, own_of_text, pictures
-from collapse_cli.report.reading import browse, phrases, texts
 from collapse_cli.report.summaries import (
     ceilings,
     family_glance,
@@ -28,6 +27,7 @@ from collapse_cli.report.summaries import (
     warned,
 )
 from collapse_cli.report.text import escaped
+from collapse_cli.report.text_sections import browse, phrases, texts
 from collapse_cli.report.world import world
 
 OLD = "was made before this was measured, or with the instrument switched off"

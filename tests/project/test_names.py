@@ -28,6 +28,8 @@ SAME = {
     "mixtures": "what is found in a mixture, and the page's section on it",
     "runs": "a folder of runs, and which of them may be looked at",
     "costs": "of one stage, and of a whole run",
+    "kept_texts": "the observer, and what it keeps",
+    "world": "the source, and the page's section on it",
     "text": "where text from outside is made harmless: for the page, for the terminal; and text as language models read it",
 }
 

@@ -16,7 +16,7 @@ from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report.loading import read, series_of
 from collapse_cli.report.palette import COUNT, assigned, colours
 from collapse_cli.report.paper import canvas
-from collapse_cli.report.samples import begun
+from collapse_cli.report.sample_texts import begun
 from collapse_cli.report.summaries import diagnoses, stages
 from collapse_cli.report.text import white
 

@@ -1,4 +1,4 @@
-"""Texts of models for people: the same prompts side by side, and a browser of all that were kept, bounded in number and bytes."""
+"""Texts of models for people: the same prompts in columns, and a browser of all that were kept, bounded in number and bytes."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -3,7 +3,7 @@
 from collapse_cli.records.kept_texts import KeptText
 from collapse_cli.report.contents import Contents
 from collapse_cli.report.html_elements import cells, folded, heading, how_to_read, note
-from collapse_cli.report.samples import PROMPT, REPEATS, begun, browsed, continued, shown_texts
+from collapse_cli.report.sample_texts import PROMPT, REPEATS, begun, browsed, continued, shown_texts
 from collapse_cli.report.summaries import most_frequent
 from collapse_cli.report.text import escaped, white
 
