@@ -11,6 +11,7 @@ from pathlib import Path
 from collapse_cli import files, tracking
 from collapse_cli.config import Experiment, nearest
 from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, ModelConfig
+from collapse_cli.config.unread import within
 from collapse_cli.data.dataset import HUB_NAMES, OWN, HubError, hub_revision, load_text, no_text, refuse_numbers
 from collapse_cli.data.images import load_images
 from collapse_cli.data.known import KNOWN
@@ -154,6 +155,11 @@ def check_documents(config: Experiment) -> None:
     source, sample = config.data.source, config.sample
     if source not in KNOWN or not KNOWN[source].documents:
         return
+    if not within("sample.decode.min_new_tokens", FAMILIES[config.learner].reads):
+        raise ConfigError(
+            f"the rows of data.source = {source} are whole documents, and the learner {config.learner} never ends a text; name other "
+            "text (--data)"
+        )
     for wrong, instead in (
         (config.train.target != "full", "train.target = full"),
         (sample.decode.min_new_tokens < 0, "sample.decode.min_new_tokens = 0"),

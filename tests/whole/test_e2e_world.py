@@ -167,3 +167,14 @@ def test_the_tables_of_its_page_are_of_its_rows(made: tuple[Path, Path], tmp_pat
     assert f"| {row['breeds_left']} |" in left
     assert any("`kl_truth`" in line for line in lines)
     assert sum(line.startswith("- ") for line in lines) == 5 * 2
+
+
+def test_a_learner_that_never_ends_a_text_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "ngram.toml"
+    config.write_text(
+        'learner = "ngram"\n[data]\nsource = "world"\n[sample]\nprompts = "none"\ndecode = { beams = 1, temperature = 1.0 }\n'
+    )
+    result = e2e.collapse("run", config, "--runs-dir", tmp_path / "runs")
+    assert result.code == 2
+    assert "the learner ngram never ends a text" in result.err
+    assert len(result.err.strip().splitlines()) == 1
