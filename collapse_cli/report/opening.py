@@ -18,8 +18,8 @@ from collapse_cli.report.text import escaped
 
 MOST = 4  # numbers
 TOLD = (
-    "facts_true",
     "breeds_left",
+    "facts_left",
     "tail_change",
     "distinct_2",
     "vocabulary_coverage",
@@ -121,7 +121,11 @@ def _measure(one: Series, measure: Measure) -> Number | None:
     share = measure.unit == SHARE
     said = percent if share else _count if measure.unit in COUNTED else value
     big = f"{means[last].mean:+.2f}" if change else said(means[last].mean)
-    _, _, ends = spread(means[last], share=share).partition(" (")
+    low, high = means[last].low, means[last].high
+    if measure.unit in COUNTED:
+        ends = "" if low is None or high is None else f"{low:,.0f} to {high:,.0f})"
+    else:
+        _, _, ends = spread(means[last], share=share).partition(" (")
     unit = "" if share or measure.unit in COUNTED else f", {measure.unit}"
     began = "" if change else f": {said(means[0].mean)} → {said(means[last].mean)}"
     title = measure.title[:1].lower() + measure.title[1:]
