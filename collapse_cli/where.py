@@ -26,6 +26,11 @@ class Where:
         """What the field `policy` of `metrics.jsonl` and `plan.json` holds: the policy, or the label of the cell."""
         return self.cell or self.policy
 
+    @property
+    def policy_first(self) -> str:
+        """`keep-0, seed 1, generation 2`: as rows are told apart in warnings; `str` is how stages at work are."""
+        return f"{self.name}, seed {self.seed}, generation {self.generation}"
+
     def record(self) -> list[str | int]:
         """As `plan.json` and `events.jsonl` have it."""
         return [self.name, self.seed, self.generation, *([self.lineage] if self.lineage else [])]

@@ -92,8 +92,4 @@ class Results:
 
 def row_warnings(rows: Sequence[Row]) -> list[str]:
     """The warnings that rows of `metrics.jsonl` carry, each with where."""
-    return [
-        f"{row.where.name}, seed {row.where.seed}, generation {row.where.generation}: {warning}"
-        for row in rows
-        for warning in row.warnings
-    ]
+    return [f"{row.where.policy_first}: {warning}" for row in rows for warning in row.warnings]

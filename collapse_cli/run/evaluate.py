@@ -124,8 +124,7 @@ def evaluate_run(
             key = row.model_key if row else made.train.key
             if (key, made.part) not in again:
                 for used in (key, *(stage.key for what, stage in made.eval.inputs.items() if what == "first")):
-                    at = f"{made.where.name}, seed {made.where.seed}, generation {made.where.generation}"
-                    _check(store, used, f"what the model of {at} needs")
+                    _check(store, used, f"what the model of {made.where.policy_first} needs")
                 again[key, made.part] = _again(store, key, made, new, encoded, own) if store.has(key) else None
             measured = again[key, made.part]
             now = None if measured is None else Row.at(made.where, measured)

@@ -216,8 +216,8 @@ def _guard_rails(names: Sequence[str], rows: Sequence[Sequence[Row]]) -> list[st
         doubtful = [row for row in own if row.warnings]
         if doubtful:
             row = doubtful[0]
-            where = f"{row.where.name}, seed {row.where.seed}, generation {row.where.generation}"
-            warnings.append(f"{name}: rows with warnings: {len(doubtful)} of {len(own)}; {where}: {row.warnings[0]}")
+            many = f"{len(doubtful)} of {len(own)}"
+            warnings.append(f"{name}: rows with warnings: {many}; {row.where.policy_first}: {row.warnings[0]}")
     return warnings
 
 
