@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli import config
+from collapse_cli.config.policies import Policy
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import RULE_OF_NAMES, can_be_named
 
@@ -95,4 +96,10 @@ def notes(asked: Requested, folder: RunFolder) -> list[str]:
         added = [str(value) for value in now if value not in before]
         if kept and added:
             lines.append(f"the run {folder.name} keeps its {what} {', '.join(kept)}; {', '.join(added)} will be added")
-    return lines
+    names: dict[Policy, str] = {}  # as the run will call them: by the first name
+    lines += [
+        f"{policy} is the same policy as {name}, and in the run {folder.name} it is called {name}"
+        for policy in (*old.policies, *new.policies)
+        if (name := names.setdefault(policy, str(policy))) != str(policy)
+    ]
+    return list(dict.fromkeys(lines))

@@ -201,6 +201,27 @@ def test_policy_means_one_thing_and_says_what_it_does(tmp_path: Path) -> None:
     )
 
 
+def test_two_names_of_one_policy_are_said_to_be_one(tmp_path: Path) -> None:
+    """A run has each policy once; earlier versions wrote keep-0 and keep-0.0 into one run as if they were two."""
+    config, runs = tmp_path / "small.toml", tmp_path / "runs"
+    config.write_text(
+        'learner = "gaussian"\n[loop]\ngenerations = 1\npolicies = ["keep-0"]\n[data]\nsource = "blobs"\nrows = 20\n'
+    )
+    asked = ("run", config, "--runs-dir", runs)
+    assert "same policy" not in e2e.collapse(*asked).out
+    note = "note: keep-0.0 is the same policy as keep-0, and in the run small it is called keep-0"
+    again = " ".join(e2e.collapse(*asked, "--policy", "keep-0.0").out.split())
+    assert again.count(note) == 1
+    path = runs / "small" / "run.json"
+    record = json.loads(path.read_text())
+    assert record["config"]["loop"]["policies"] == ["keep-0"]
+    record["config"]["loop"]["policies"] = ["keep-0", "keep-0.0"]
+    del record["digest"]
+    path.write_text(json.dumps(record))
+    assert " ".join(e2e.collapse(*asked).out.split()).count(note) == 1
+    assert json.loads(path.read_text())["config"]["loop"]["policies"] == ["keep-0"]
+
+
 def test_nothing_is_said_where_nothing_is_replaced(tmp_path: Path) -> None:
     config = e2e.write_experiment(tmp_path)
     asked = ("run", config, "--runs-dir", tmp_path / "runs", "--generations", "0", "--dry-run")
