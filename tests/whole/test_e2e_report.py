@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from support import e2e
+from support.idx import random_set, write_set
 from support.instrumented import write_run
 
 from collapse_cli.families.lm import LM
@@ -344,3 +345,18 @@ def test_texts_of_each_model_are_kept_for_people_and_a_finished_run_leaves_them(
     before = e2e.snapshot(folder.path)[kept_texts.FILE]
     e2e.run(tiny, runs, "--seeds", "0,1", "--set=tracking.to=tensorboard")
     assert e2e.snapshot(folder.path)[kept_texts.FILE] == before
+
+
+def test_a_run_of_images_keeps_no_texts_and_says_nothing_of_them(tmp_path: Path) -> None:
+    """Its samples are in the store under the names that texts have."""
+    for stem, count in {"train": 30, "t10k": 10}.items():
+        write_set(tmp_path / "images", stem, *random_set(count))
+    config = tmp_path / "small.toml"
+    config.write_text(
+        f'learner = "vae"\n[loop]\ngenerations = 1\npolicies = ["keep-0"]\n[data]\nsource = "{(tmp_path / "images").as_posix()}"\n'
+        "[vae]\nlatent = 2\nchannels = [2, 3]\nepochs = 1\nbatch_size = 8\nmeasured = 5\n"
+    )
+    made = e2e.collapse("run", config, "--runs-dir", tmp_path / "runs", "--jobs", "1")
+    assert made.code == 0, made.err
+    assert "texts" not in made.out + made.err
+    assert not (tmp_path / "runs" / "small" / kept_texts.FILE).exists()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from collapse_cli import families
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Finished, Generation, Plan
@@ -35,7 +36,7 @@ class KeepingTexts:
             new: whether anything was computed; else a file that is there is left as it is.
         """
         wanted = [generation for generation in self.plan.generations if generation.samples is not None]
-        if not wanted or (not new and (self.folder.path / FILE).is_file()):
+        if not families.of(self.config.learner).text or not wanted or (not new and (self.folder.path / FILE).is_file()):
             return
         try:
             each = max(2, min(EACH, IN_ALL // len(wanted)))
