@@ -28,6 +28,7 @@ NOT_NEGATIVE = {
         "sample_log_perplexity_median",
     ),
     *("sample_log_perplexity_std", "sample_log_perplexity_variance"),
+    *("breeds_left", "breeds_kl", "facts_left", "possible_nll"),
 }
 SHARES = {
     *("accuracy", "calibration_error", "vocabulary_coverage", "recall_by_decile", "type_token_ratio", "mauve"),
@@ -42,6 +43,15 @@ SHARES = {
         "missing_mass",
         "largest_weight",
     ),
+    *(
+        "breeds_tv",
+        "facts_true",
+        "facts_true_by_band",
+        "facts_left_by_band",
+        "sentences_accepted",
+        "documents_possible",
+    ),
+    *("association", "breeds_unknown", "people_unknown", "places_unknown", "dates_unknown"),
 }
 PRIOR = 2  # degrees of freedom that this prior knowledge counts for
 
