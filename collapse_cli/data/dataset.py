@@ -201,18 +201,18 @@ def _also_in_training(splits: Mapping[str, Sequence[str]]) -> list[str]:
     return notes
 
 
-def pinned(given: str, name: str, found: str) -> str:
+def pinned(given: str, name: str, digest: str) -> str:
     """The hash of what was found, which one that the configuration gives must match.
 
     Raises:
         InputError: when it does not.
     """
-    if given not in ("", found):
+    if given not in ("", digest):
         raise InputError(
-            f"{name} is {given[:12]}…, but what was found now has {found[:12]}…: it has changed; "
+            f"{name} is {given[:12]}…, but what was found now has {digest[:12]}…: it has changed; "
             f"restore it, or leave {name} out and give the run a --name of its own"
         )
-    return found
+    return digest
 
 
 def unchanged(planned: str, now: str, what: str) -> None:

@@ -42,14 +42,17 @@ class Source:
 
 KNOWN: Mapping[str, Source] = {
     "zipf": Source(
-        zipf.NAMES, zipf.text, lambda one: zipf.words(one["vocabulary"]), lambda one: zipf.from_facts(one).facts()
+        zipf.NAMES,
+        zipf.text,
+        lambda options: zipf.words(options["vocabulary"]),
+        lambda options: zipf.from_facts(options).facts(),
     ),
     "world": Source(
         world.OPTIONS,
         world.text,
-        lambda one: world.world(one).words,
-        lambda one: world.world(one).facts(),
-        lambda one: world.world(one).log_probability,
+        lambda options: world.world(options).words,
+        lambda options: world.world(options).facts(),
+        lambda options: world.world(options).log_probability,
         marks=True,
     ),
 }

@@ -76,7 +76,7 @@ class NextWords:
         """At every token, how far the model is from what the language really says."""
         language, offset, size = self.language, self.offset, self.language.vocabulary
 
-        def found(log_odds: "torch.Tensor", before: "torch.Tensor") -> dict[str, "torch.Tensor"]:
+        def divergences(log_odds: "torch.Tensor", before: "torch.Tensor") -> dict[str, "torch.Tensor"]:
             log_q = log_odds[:, offset : offset + size].double().cpu().numpy()
             words = before.cpu().numpy() - offset
             known = (words >= 0) & (words < size)
@@ -85,7 +85,7 @@ class NextWords:
             values = {"kl": language.kl(log_q, words), "model_tail": model_mass, "true_tail": true_mass}
             return {name: log_odds.new_tensor(np.where(known, each, np.nan)) for name, each in values.items()}
 
-        return found
+        return divergences
 
     def of_model(
         self, tokens: Mapping[str, np.ndarray], nll: np.ndarray, predicted: np.ndarray, test: Dataset
@@ -126,7 +126,7 @@ class Statements:
 
     def of_samples(self, texts: Sequence[str], finished: Sequence[bool]) -> Fields:
         documents = [self._whole(text, ended) for text, ended in zip(texts, finished, strict=True)]
-        read = [one for document in documents for one in document]
+        read = [sentence for document in documents for sentence in document]
         return {
             **self._probable(texts, documents, finished),
             **self._breeds(read, len(documents)),
@@ -137,19 +137,19 @@ class Statements:
 
     def judged(self, text: str) -> list[dict[str, str]]:
         """`verdict`: `right`; `false` (states no fact); `unknown` (names what there is not); `odd` (no sentence of the grammar)."""
-        return [{"text": one.text, "verdict": _verdict(one)} for one in self.world.parse(text)]
+        return [{"text": sentence.text, "verdict": _verdict(sentence)} for sentence in self.world.parse(text)]
 
     def _whole(self, text: str, ended: bool) -> list[Sentence]:
         """The sentences of a text; a last one that was cut off is none."""
-        found = self.world.parse(text)
-        return found[:-1] if found and not ended and not found[-1].text.endswith(".") else found
+        sentences = self.world.parse(text)
+        return sentences[:-1] if sentences and not ended and not sentences[-1].text.endswith(".") else sentences
 
     def _probable(self, texts: Sequence[str], documents: Sequence[list[Sentence]], finished: Sequence[bool]) -> Fields:
         """How much of it the grammar has, and how probable that is."""
         logs = np.array(
             [
-                self.world.probability.log_of(one) if ended else -np.inf
-                for one, ended in zip(documents, finished, strict=True)
+                self.world.probability.log_of(document) if ended else -np.inf
+                for document, ended in zip(documents, finished, strict=True)
             ]
         )
         possible = np.isfinite(logs)
@@ -157,7 +157,9 @@ class Statements:
         sentences = sum(map(len, documents))
         return {
             "sentences": sentences,
-            "sentences_accepted": truth.share(sum(one.accepted for each in documents for one in each), sentences),
+            "sentences_accepted": truth.share(
+                sum(sentence.accepted for each in documents for sentence in each), sentences
+            ),
             "documents_possible": truth.share(int(possible.sum()), len(documents)),
             "possible_nll": truth.share(-float(logs[possible].sum()), words),
         }
@@ -165,8 +167,10 @@ class Statements:
     def _breeds(self, read: Sequence[Sentence], documents: int) -> Fields:
         """Which breeds are mentioned: `breed_counts` by breed, in the order of their true frequency."""
         breeds = self.world.things.shares["breed"]
-        found = Counter(one.values["breed"] for one in read if one.values and "breed" in one.values)
-        counts, shares = np.array([found[breed] for breed in breeds]), np.array(list(breeds.values()))
+        mentions = Counter(
+            sentence.values["breed"] for sentence in read if sentence.values and "breed" in sentence.values
+        )
+        counts, shares = np.array([mentions[breed] for breed in breeds]), np.array(list(breeds.values()))
         in_one = np.array([self.world.expectation.mentioned("breed")[breed] for breed in breeds])
         return {
             "breed_counts": dict(zip(breeds, counts.tolist(), strict=True)),
@@ -181,7 +185,7 @@ class Statements:
         rates = self.world.expectation.stated()
         place = {fact: index for index, fact in enumerate(rates)}
         stated, right = np.zeros(len(rates)), np.zeros(len(rates))
-        for claim in (claim for one in read for claim in one.claims):
+        for claim in (claim for sentence in read for claim in sentence.claims):
             at = place[claim.relation, claim.subject]
             stated[at] += 1
             right[at] += claim.true
@@ -201,9 +205,9 @@ class Statements:
         """How often a trade goes with the sex that is usual for it; by trade in the order of their true frequency."""
         usual = self.world.things.usual
         pairs = [
-            (one.values["helper"], one.values["self"])
-            for one in read
-            if one.values and "self" in one.values and not one.unknown
+            (sentence.values["helper"], sentence.values["self"])
+            for sentence in read
+            if sentence.values and "self" in sentence.values and not sentence.unknown
         ]
         there = Counter(trade for trade, _ in pairs)
         as_usual = Counter(trade for trade, own in pairs if usual[trade] == own)
@@ -227,9 +231,9 @@ def _what_is_not(read: Sequence[Sentence]) -> Fields:
     """Shares of the names and dates in sentences of a known form that there are not."""
     total: Counter[str] = Counter()
     not_there: Counter[str] = Counter()
-    for one in read:
-        total.update((one.values or {}).keys())
-        not_there.update(one.unknown)
+    for sentence in read:
+        total.update((sentence.values or {}).keys())
+        not_there.update(sentence.unknown)
 
     def missing(*slots: str) -> float | None:
         return truth.share(sum(not_there[slot] for slot in slots), sum(total[slot] for slot in slots))

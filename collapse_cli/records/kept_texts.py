@@ -63,7 +63,7 @@ def spans_of(prompt: str, text: str, sentences: object) -> tuple[Span, ...]:
         sentences: tables with `text` and `verdict`, in order; what is none, or cannot be found, is left out.
     """
     whole, end = prompt + text, 0
-    found: list[Span] = []
+    spans: list[Span] = []
     for given in sentences if isinstance(sentences, list | tuple) else ():
         told, kind = table(given).get("text"), VERDICTS.get(str(table(given).get("verdict")))
         start = whole.find(told, end) if isinstance(told, str) and told else -1
@@ -71,14 +71,14 @@ def spans_of(prompt: str, text: str, sentences: object) -> tuple[Span, ...]:
             continue
         end = start + len(str(told))
         if end > len(prompt):
-            found.append((max(0, start - len(prompt)), end - len(prompt), kind))
-    return tuple(found)
+            spans.append((max(0, start - len(prompt)), end - len(prompt), kind))
+    return tuple(spans)
 
 
-def write(folder: Path, found: Mapping[Where, Sequence[KeptText]]) -> None:
+def write(folder: Path, kept: Mapping[Where, Sequence[KeptText]]) -> None:
     """The file anew, whole or not at all; models beyond `MOST_BYTES` are left out."""
     lines, size = [], 0
-    for where, texts in found.items():
+    for where, texts in kept.items():
         place = {"policy": where.policy, "seed": where.seed, "generation": where.generation}
         line = sealed.line(place | {"texts": [text.record() for text in texts]})
         size += len(line)
@@ -97,28 +97,28 @@ def read(folder: Path) -> tuple[dict[Where, list[KeptText]], int]:
         lines, torn = sealed.of_file(path)
     except (OSError, InputError):
         return {}, 0
-    found: dict[Where, list[KeptText]] = {}
+    kept: dict[Where, list[KeptText]] = {}
     for line in lines:
         policy, seed, generation = line.get("policy"), line.get("seed"), line.get("generation")
         if not isinstance(policy, str) or type(seed) is not int or type(generation) is not int:
             torn += 1
             continue
-        found[Where(policy, seed, generation)] = list(_texts(line.get("texts")))
-    return found, torn
+        kept[Where(policy, seed, generation)] = list(_texts(line.get("texts")))
+    return kept, torn
 
 
 def _texts(value: object) -> Iterable[KeptText]:
     for given in (value if isinstance(value, list) else [])[: 2 * EACH]:
-        said = table(given)
-        text, prompt, row = said.get("text"), said.get("prompt"), said.get("row")
+        fields = table(given)
+        text, prompt, row = fields.get("text"), fields.get("prompt"), fields.get("row")
         if isinstance(text, str):
             yield KeptText(
                 row if isinstance(row, str) else "",
                 prompt if isinstance(prompt, str) else "",
                 text[:LONGEST],
-                finite(said.get("nll")),
-                tuple(_spans(said.get("spans"), len(text[:LONGEST]))),
-                said.get("shown") is True,
+                finite(fields.get("nll")),
+                tuple(_spans(fields.get("spans"), len(text[:LONGEST]))),
+                fields.get("shown") is True,
             )
 
 

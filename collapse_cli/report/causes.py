@@ -19,7 +19,7 @@ def causes_table(runs: Sequence[Run]) -> str:
     if shared_out is None:
         return ""
 
-    def said(interval: Interval | None) -> str:
+    def with_interval(interval: Interval | None) -> str:
         return "" if interval is None else split(spread(interval))
 
     def shared(interval: Interval | None) -> str:  # below 0 where a cause does good
@@ -28,11 +28,17 @@ def causes_table(runs: Sequence[Run]) -> str:
         return split(f"{percent(interval.mean)} ({percent(interval.low)} to {percent(interval.high)})")
 
     rows = [
-        [escaped(name), said(cause.error), said(cause.growth), said(cause.excess), shared(cause.share)]
+        [
+            escaped(name),
+            with_interval(cause.error),
+            with_interval(cause.growth),
+            with_interval(cause.excess),
+            shared(cause.share),
+        ]
         for name, cause in shared_out.variants.items()
     ]
     if shared_out.interaction:
-        rows.append(["all, beyond the sum", "", "", said(shared_out.interaction), ""])
+        rows.append(["all, beyond the sum", "", "", with_interval(shared_out.interaction), ""])
     seeds = f"{len(shared_out.seeds)} seeds, 95% intervals" if len(shared_out.seeds) > 1 else "one seed: no intervals"
     head = ["variant", "error", "of that, after generation 0", "above the baseline", "share of the causes"]
     caption = f"KL divergence from the truth at generation {shared_out.generation}, nats per token; {seeds}"

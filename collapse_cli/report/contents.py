@@ -34,7 +34,7 @@ class Contents:
         diagnoses: Sequence[Diagnosis],
         forecasts: Sequence[Forecast | None],
     ) -> None:
-        self.runs, self.series, self.found, self.forecasts = runs, series, diagnoses, forecasts
+        self.runs, self.series, self.diagnoses, self.forecasts = runs, series, diagnoses, forecasts
         self.texts = [line for line in series if line.run.text]
         """The policies of language models: what sections on text are about."""
         self.learners = list(dict.fromkeys(line.run.learner for line in series if not line.run.text))
@@ -53,7 +53,7 @@ class Contents:
 
     def of_run(self, index: int) -> list[Series]:
         """The policies of one run."""
-        return [one for one in self.series if one.run_index == index]
+        return [line for line in self.series if line.run_index == index]
 
     def title_of(self, learner: str) -> str:
         """What its headline measure is called."""
@@ -91,12 +91,12 @@ class Contents:
 
     def grid(self, figures: Sequence[Figure | None], size: str) -> str:
         """Plots in rows of three, or of two where that leaves none alone; those in which nothing moves are folded away."""
-        there = [one for one in figures if one is not None]
-        still = [one for one in there if one.still]
-        there = [one for one in there if not one.still]
+        there = [figure for figure in figures if figure is not None]
+        still = [figure for figure in there if figure.still]
+        there = [figure for figure in there if not figure.still]
         kind = "grid pairs" if len(there) in (1, 2, 4) else "grid"
         shown = f'<div class="{kind}">{self.plots(there, size)}</div>' if there else ""
         if not still:
             return shown
-        titles = escaped(", ".join(f"{one.title} ({one.still})" for one in still), 1000)
+        titles = escaped(", ".join(f"{figure.title} ({figure.still})" for figure in still), 1000)
         return shown + folded(f"Nothing moves in: {titles}", f'<div class="grid">{self.plots(still, size)}</div>')

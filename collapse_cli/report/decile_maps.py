@@ -101,13 +101,13 @@ def root(change: float) -> float:
 
 def _ticks(lowest: float, highest: float) -> list[float]:
     """Round numbers of a scale of colours, at most six, so far apart that they do not touch."""
-    found = [0.0]
+    ticks = [0.0]
     width = root(highest) - root(lowest)
     for tick in sorted((sign * digit * 10.0**power for sign in (1, -1) for power in range(-3, 3) for digit in (1, 2, 5)),
                        key=abs, reverse=True):  # fmt: skip
-        if lowest <= tick <= highest and all(abs(root(tick) - root(other)) >= width / 7 for other in found):
-            found.append(tick)
-    return sorted(found)
+        if lowest <= tick <= highest and all(abs(root(tick) - root(other)) >= width / 7 for other in ticks):
+            ticks.append(tick)
+    return sorted(ticks)
 
 
 def _beyond_zero(line: Series, generation: int, decile: int, there: Interval | None) -> bool:

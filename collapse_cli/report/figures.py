@@ -144,7 +144,7 @@ def curve(measure: Measure, series: Sequence[Series]) -> Figure | None:
         layout["yaxis"]["range"] = ends
     name = measure.name if measure.part is None else f"{measure.name}_{measure.part + 1}"
     seen = {there.mean for means in means_of.values() for there in means.values()}
-    said = percent if measure.unit == SHARE else value
+    formatted = percent if measure.unit == SHARE else value
     return Figure(
         name,
         measure.title,
@@ -155,7 +155,7 @@ def curve(measure: Measure, series: Sequence[Series]) -> Figure | None:
         layout,
         numbers=numbers_of(series, means_of, measure.unit == SHARE),
         columns=series,
-        still=f"{said(seen.pop())} throughout"
+        still=f"{formatted(seen.pop())} throughout"
         if len(seen) == 1 and any(len(means) > 1 for means in means_of.values())
         else "",
     )

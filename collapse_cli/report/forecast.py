@@ -109,9 +109,9 @@ def fan(series: Sequence[Series], forecasts: Sequence[Forecast | None]) -> Figur
     seen = [y for trace in traces for y in trace["y"]]
     known = {
         entry["ceiling"]
-        for one in forecasts
-        if one is not None
-        for entry in one.record["policies"]
+        for forecast in forecasts
+        if forecast is not None
+        for entry in forecast.record["policies"]
         if entry.get("ceiling")
     }
     traces += [level_line(ceiling, FARTHEST, CEILING, "ceiling") for ceiling in sorted(known)]

@@ -106,12 +106,12 @@ def numbers(figure: Figure) -> str:
     names, rows = figure.numbers
     if not names:
         return f'<div class="taken">{take}</div>'
-    said = [[split(cell) for cell in row] for row in rows]
+    split_rows = [[split(cell) for cell in row] for row in rows]
     inside = cells(
         f"{escaped(figure.title)}: mean over all seeds and 95% interval",
         [escaped(name) for name in names],
-        said,
-        series=[None, *(one.index for one in figure.columns)],
+        split_rows,
+        series=[None, *(line.index for line in figure.columns)],
         classes=["", *["n"] * (len(names) - 1)],
     )
     return f'<div class="taken">{folded("the numbers", inside)}{take}</div>'

@@ -194,7 +194,7 @@ def series_of(runs: Sequence[Run]) -> list[Series]:
     policies: dict[str, int] = {}
     named = [name for run in runs if not run.mixture for name in _policies(run)]
     colours = assigned(list(dict.fromkeys(named)))
-    found: list[Series] = []
+    all_series: list[Series] = []
     for run_index, run in enumerate(runs):
         if run.mixture:
             continue
@@ -205,9 +205,9 @@ def series_of(runs: Sequence[Run]) -> list[Series]:
                 rows = [row for row in run.rows if row.where.policy == name]
                 index = policies.setdefault(name, len(policies))
                 colour = run_index if single else colours[name]
-                series = Series(len(found), run, name, run_index, index, one_line(label), rows, colour, single)
-                found.append(series)
-    return found
+                series = Series(len(all_series), run, name, run_index, index, one_line(label), rows, colour, single)
+                all_series.append(series)
+    return all_series
 
 
 def thinned(generations: Sequence[int], most: int = GENERATIONS) -> list[int]:

@@ -43,21 +43,21 @@ class Number:
     series: Series
 
 
-def briefs(runs: Sequence[Run], found: Sequence[Diagnosis], forecasts: Sequence[Forecast | None]) -> list[Brief]:
+def briefs(runs: Sequence[Run], diagnoses: Sequence[Diagnosis], forecasts: Sequence[Forecast | None]) -> list[Brief]:
     """The short sentence of each run."""
     return [
         brief(diagnosis, levelling(forecast.record["policies"]) if forecast else {})
-        for run, diagnosis, forecast in zip(runs, found, forecasts, strict=True)
+        for run, diagnosis, forecast in zip(runs, diagnoses, forecasts, strict=True)
     ]
 
 
-def numbers(series: Sequence[Series], said: Brief, found: Diagnosis) -> list[Number]:
+def numbers(series: Sequence[Series], summary: Brief, diagnosis: Diagnosis) -> list[Number]:
     """The few numbers of one run: of the policy that its sentence is about, else of the first."""
-    own = [one for one in series if one.policy == said.policy] or list(series)
+    own = [line for line in series if line.policy == summary.policy] or list(series)
     if not own:
         return []
-    one = own[0]
-    there = [_perplexity(one, found), *_measures(one)] if one.run.text else _measures(one)
+    line = own[0]
+    there = [_perplexity(line, diagnosis), *_measures(line)] if line.run.text else _measures(line)
     return [number for number in there if number is not None][:MOST]
 
 
@@ -78,8 +78,8 @@ def opening(contents: Contents, beside: str) -> str:
 def tiles(chosen: Sequence[Number]) -> str:
     """Their HTML."""
     items = "".join(
-        f'<li data-series="{one.series.index}"><b>{escaped(one.big, 40)}</b><span>{escaped(one.what, 300)}</span></li>'
-        for one in chosen
+        f'<li data-series="{number.series.index}"><b>{escaped(number.big, 40)}</b><span>{escaped(number.what, 300)}</span></li>'
+        for number in chosen
     )
     if not items:
         return ""
@@ -87,9 +87,9 @@ def tiles(chosen: Sequence[Number]) -> str:
     return f'<div class="numbers" data-series="{chosen[0].series.index}">{whose}<ul>{items}</ul></div>'
 
 
-def _perplexity(one: Series, found: Diagnosis) -> Number | None:
-    policy = next((there for there in found.policies if there.policy == one.policy and there.last), None)
-    means = perplexities(one)
+def _perplexity(line: Series, diagnosis: Diagnosis) -> Number | None:
+    policy = next((there for there in diagnosis.policies if there.policy == line.policy and there.last), None)
+    means = perplexities(line)
     if policy is None or 0 not in means or policy.last not in means:
         return None
     mean, ends = factors(policy.ratio)
@@ -97,39 +97,39 @@ def _perplexity(one: Series, found: Diagnosis) -> Number | None:
         mean,
         f"perplexity on real text: {value(means[0].mean)} → {value(means[policy.last].mean)}"
         f"{f' (change {ends})' if ends else ''}",
-        one,
+        line,
     )
 
 
-def _measures(one: Series) -> list[Number | None]:
-    if not one.run.text:
-        top = headline(one.run.learner, "generational").name
-        first = headline_measure(one.run.learner, "generational")
-        rest = [measure for measure in measures_of(one.run.learner) if measure.name != top]
-        return [_measure(one, measure) for measure in (first, *rest)]
-    every = {measure.name: measure for measure in (*one.run.family.measures, *INSTRUMENTS) if measure.part is None}
-    return [_measure(one, every[name]) for name in TOLD if name in every]
+def _measures(line: Series) -> list[Number | None]:
+    if not line.run.text:
+        top = headline(line.run.learner, "generational").name
+        first = headline_measure(line.run.learner, "generational")
+        rest = [measure for measure in measures_of(line.run.learner) if measure.name != top]
+        return [_measure(line, measure) for measure in (first, *rest)]
+    every = {measure.name: measure for measure in (*line.run.family.measures, *INSTRUMENTS) if measure.part is None}
+    return [_measure(line, every[name]) for name in TOLD if name in every]
 
 
-def _measure(one: Series, measure: Measure) -> Number | None:
+def _measure(line: Series, measure: Measure) -> Number | None:
     """Where a measure began and where it is; None where it is not measured, or has not moved."""
-    means: Mapping[int, Interval] = bounded(one, measure)
+    means: Mapping[int, Interval] = bounded(line, measure)
     last = max(means, default=0)
     change = measure.name.endswith("_change")  # against generation 0, of which there is none
     if not last or (not change and (0 not in means or means[0].mean == means[last].mean)):
         return None
     share = measure.unit == SHARE
-    said = percent if share else _count if measure.unit in COUNTED else value
-    big = f"{means[last].mean:+.2f}" if change else said(means[last].mean)
+    formatted = percent if share else _count if measure.unit in COUNTED else value
+    big = f"{means[last].mean:+.2f}" if change else formatted(means[last].mean)
     low, high = means[last].low, means[last].high
     if measure.unit in COUNTED:
         ends = "" if low is None or high is None else f"{low:,.0f} to {high:,.0f})"
     else:
         _, _, ends = spread(means[last], share=share).partition(" (")
     unit = "" if share or measure.unit in COUNTED else f", {measure.unit}"
-    began = "" if change else f": {said(means[0].mean)} → {said(means[last].mean)}"
+    began = "" if change else f": {formatted(means[0].mean)} → {formatted(means[last].mean)}"
     title = measure.title[:1].lower() + measure.title[1:]
-    return Number(big, f"{title}{unit}{began}{f' ({ends}' if ends else ''}", one)
+    return Number(big, f"{title}{unit}{began}{f' ({ends}' if ends else ''}", line)
 
 
 def _count(mean: float) -> str:

@@ -53,14 +53,14 @@ def families(contents: Contents) -> None:
             notes_said.append(
                 "theory: the closed form for this very protocol (docs/theory.md), an expectation over all seeds"
             )
-        notes = "".join(f"<li>{escaped(one, 400)}</li>" for one in notes_said)
+        notes = "".join(f"<li>{escaped(sentence, 400)}</li>" for sentence in notes_said)
         below = f'<ul class="reading">{notes}</ul>' if notes else ""
         rest = [
             with_theory(measure, series)
             for measure in measures_of(learner)
             if measure.name != headline_of(learner).name
         ]
-        named = [replace(one, name=f"family_{index}_{one.name}") for one in rest if one is not None]
+        named = [replace(plot, name=f"family_{index}_{plot.name}") for plot in rest if plot is not None]
         contents.lead(f"family-{index}", escaped(title), figure, tools, below + contents.grid(named, "small"))
 
 

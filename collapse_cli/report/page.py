@@ -145,10 +145,10 @@ def _facts(run: Run) -> str:
 
 
 def _pill(run: Run) -> str:
-    said, kind = ENDED.get(run.status, ("not finished", "open"))
+    label, kind = ENDED.get(run.status, ("not finished", "open"))
     if run.status == "success" and not run.finished:
-        said, kind = "rows are missing", "open"
-    return f'<span class="pill {kind}">{said}</span>'
+        label, kind = "rows are missing", "open"
+    return f'<span class="pill {kind}">{label}</span>'
 
 
 def _unfinished(run: Run) -> str:

@@ -48,40 +48,40 @@ def continued(text: str, spans: Sequence[tuple[int, int, str]] = ()) -> tuple[st
 
 def browsed(series: Sequence[Series]) -> dict[str, Any]:
     """What the browser of samples reads: texts with their prompts once each, thinned evenly where they are too many."""
-    found = [(one, row, text) for one in series for row in one.rows for text in texts_of(one, row)]
-    size = sum(min(len(text.text), LONGEST) for *_, text in found)
-    step = max(1.0, len(found) / MOST, size / BYTES)
-    chosen = [found[int(index * step)] for index in range(int(len(found) / step))]
+    samples = [(line, row, text) for line in series for row in line.rows for text in texts_of(line, row)]
+    size = sum(min(len(text.text), LONGEST) for *_, text in samples)
+    step = max(1.0, len(samples) / MOST, size / BYTES)
+    chosen = [samples[int(index * step)] for index in range(int(len(samples) / step))]
     prompts: dict[str, int] = {}
-    limits = {one.index: _limits(one) for one in series}
+    limits = {line.index: _limits(line) for line in series}
     texts = []
-    for one, row, text in chosen:
+    for line, row, text in chosen:
         prompt = visible(begun(text.prompt), PROMPT)
         shown = visible(text.text, LONGEST)
         spans = text.spans if text.text == shown else ()
         texts.append(
             [
-                one.index,
+                line.index,
                 row.where.seed,
                 row.where.generation,
                 prompts.setdefault(prompt, len(prompts)),
                 shown,
                 None if text.nll is None else float(f"{text.nll:.4g}"),
                 [list(span) for span in spans],
-                list(_flags(text, row, limits[one.index])),
+                list(_flags(text, row, limits[line.index])),
             ]
         )
-    return {"texts": texts, "prompts": list(prompts), "of": len(found), "spaces": SPACES} if texts else {}
+    return {"texts": texts, "prompts": list(prompts), "of": len(samples), "spaces": SPACES} if texts else {}
 
 
-def texts_of(one: Series, row: Row) -> Sequence[KeptText]:
+def texts_of(line: Series, row: Row) -> Sequence[KeptText]:
     """The texts that were kept of a model; of older runs those of its row."""
-    return one.run.kept.get(row.where) or _examples(row)
+    return line.run.kept.get(row.where) or _examples(row)
 
 
-def shown_texts(one: Series, row: Row) -> list[KeptText]:
+def shown_texts(line: Series, row: Row) -> list[KeptText]:
     """What a model made of the prompts that every model continues, with what was kept of them beside."""
-    kept = {text.row: text for text in one.run.kept.get(row.where, ()) if text.shown}
+    kept = {text.row: text for text in line.run.kept.get(row.where, ()) if text.shown}
     return [kept.get(text.row, text) for text in _examples(row)] or list(kept.values())
 
 
@@ -96,14 +96,14 @@ def _examples(row: Row) -> list[KeptText]:
     ]  # fmt: skip
 
 
-def _limits(one: Series) -> Mapping[int, tuple[float, float]]:
+def _limits(line: Series) -> Mapping[int, tuple[float, float]]:
     """By seed, the 5% and 99% quantiles of generation 0's samples, in nats per token."""
-    found = {}
-    for row in one.at(0):
+    limits = {}
+    for row in line.at(0):
         quantiles = row.parts("sample_log_perplexity_quantiles")
         if quantiles is not None and quantiles[4] is not None and quantiles[98] is not None:
-            found[row.where.seed] = (quantiles[4], quantiles[98])
-    return found
+            limits[row.where.seed] = (quantiles[4], quantiles[98])
+    return limits
 
 
 def _flags(text: KeptText, row: Row, limits: Mapping[int, tuple[float, float]]) -> Iterator[str]:

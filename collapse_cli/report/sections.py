@@ -69,7 +69,7 @@ def glance(contents: Contents) -> None:
         return
     inside = ""
     if contents.texts:
-        names, rows = glance_table(contents.texts, contents.found)
+        names, rows = glance_table(contents.texts, contents.diagnoses)
         table = [
             [heading(line), *(split(cell) for cell in row[1:])] for line, row in zip(contents.texts, rows, strict=True)
         ]
@@ -87,7 +87,7 @@ def glance(contents: Contents) -> None:
         ]
         caption = f"{escaped(contents.title_of(learner))}: each policy at generation 0 and at its last one, with 95% intervals"
         inside += cells(caption, [escaped(name) for name in names], table, kind="wide glance")
-    for run, diagnosis in zip(contents.runs, contents.found, strict=True):
+    for run, diagnosis in zip(contents.runs, contents.diagnoses, strict=True):
         if inside or len(contents.runs) > 1:
             name = f"<b>{escaped(run.name)}.</b> " if len(contents.runs) > 1 else ""
             inside += f'<p class="whole">{name}{escaped(diagnosis.verdict)}</p>'

@@ -292,8 +292,8 @@ def floors(runs: Sequence[Run]) -> dict[int, float]:
 
 def ceilings(runs: Sequence[Run]) -> dict[int, int]:
     """By run, how many tokens its models choose among, where its configuration says so: guessing evenly has this perplexity."""
-    found = {index: vocabulary_of(run.config) for index, run in enumerate(runs) if run.text}
-    return {index: size for index, size in found.items() if size is not None}
+    sizes = {index: vocabulary_of(run.config) for index, run in enumerate(runs) if run.text}
+    return {index: size for index, size in sizes.items() if size is not None}
 
 
 def floored(runs: Sequence[Run]) -> list[str]:

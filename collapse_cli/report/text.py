@@ -112,16 +112,16 @@ def white(markup: str, *, ends: bool = False) -> str:
     return BLANKS.sub(_blank, markup)
 
 
-def _blank(found: re.Match[str]) -> str:
-    many, kind = len(found.group()), found.group()[0]
+def _blank(match: re.Match[str]) -> str:
+    many, kind = len(match.group()), match.group()[0]
     if kind == "\n":
         return f'<span class="ws">⏎{f"×{many}" if many > 2 else "⏎" * (many - 1)}</span>\n'
     sign = "⇥" if kind == "\t" else "␣"
     return f'<span class="ws">{sign * many if many <= 8 else f"{sign}×{many}"}</span>'
 
 
-def _picture(found: re.Match[str]) -> str:
-    code = ord(found.group())
+def _picture(match: re.Match[str]) -> str:
+    code = ord(match.group())
     if 0xD800 <= code <= 0xDFFF:
         return "\ufffd"
     return PICTURES.get(code) or f"⟨U+{code:04X}⟩"

@@ -11,22 +11,24 @@ from collapse_cli.report.text import escaped, white
 def texts(contents: Contents) -> None:
     """The same prompts, continued by every generation."""
     title = "The same prompts, generation after generation"
-    found: dict[tuple[str, str], dict[int, dict[int, KeptText]]] = {}
+    by_prompt: dict[tuple[str, str], dict[int, dict[int, KeptText]]] = {}
     shown_seeds, known = set(), False
-    for one in contents.texts:
-        for g in one.generations:
-            row = next((row for row in one.at(g) if row.examples or row.where in one.run.kept), None)
-            if row is None or row.where.seed != one.seeds[0]:
+    for line in contents.texts:
+        for g in line.generations:
+            row = next((row for row in line.at(g) if row.examples or row.where in line.run.kept), None)
+            if row is None or row.where.seed != line.seeds[0]:
                 continue
             shown_seeds.add(row.where.seed)
-            for text in shown_texts(one, row)[:16]:
+            for text in shown_texts(line, row)[:16]:
                 known = known or bool(text.spans)
-                found.setdefault((text.row, text.prompt), {}).setdefault(g, {})[one.index] = text
-    if not found:
+                by_prompt.setdefault((text.row, text.prompt), {}).setdefault(g, {})[line.index] = text
+    if not by_prompt:
         contents.add("texts", title, "")
         return
     columns = [
-        one for one in contents.texts if any(one.index in there for at in found.values() for there in at.values())
+        line
+        for line in contents.texts
+        if any(line.index in there for at in by_prompt.values() for there in at.values())
     ]
     truth = (
         " What is not true in this world is marked in red, what its grammar does not have is dotted, what is true has a thin line."
@@ -47,16 +49,16 @@ def texts(contents: Contents) -> None:
         '<div class="tools"><button type="button" data-all="prompts" aria-pressed="false">all generations</button></div>'
         f'<div id="prompts" class="few columns-{min(len(columns), 8)}">',
     ]
-    for index, ((_, prompt), by_generation) in enumerate(list(found.items())[:16]):
+    for index, ((_, prompt), by_generation) in enumerate(list(by_prompt.items())[:16]):
         there = sorted(by_generation)
         few = {there[round(t * (len(there) - 1))] for t in (0.0, 0.12, 0.3, 0.6, 1.0)}
-        rows = [[str(g), *(_sample(by_generation[g].get(one.index)) for one in columns)] for g in there]
+        rows = [[str(g), *(_sample(by_generation[g].get(line.index)) for line in columns)] for g in there]
         inside = cells(
             f"Continuations of prompt {index + 1} by generation and policy",
-            ["gen.", *(heading(one) for one in columns)],
+            ["gen.", *(heading(line) for line in columns)],
             rows,
             kind="texts",
-            series=[None, *(one.index for one in columns)],
+            series=[None, *(line.index for line in columns)],
             row_classes=["" if g in few else "more" for g in there],
         )
         summary = f"<b>Prompt {index + 1}</b> {white(escaped(begun(prompt), PROMPT + 4))} …"
@@ -84,15 +86,15 @@ def phrases(contents: Contents) -> None:
     """The most frequent 8-grams, at the beginning and at the end."""
     parts: list[str] = []
     begun: set[int] = set()
-    for one in contents.texts:
-        there = [g for g in one.generations if any(row.phrases for row in one.at(g))]
-        if there and there[0] == 0 and one.run_index in begun:
+    for line in contents.texts:
+        there = [g for g in line.generations if any(row.phrases for row in line.at(g))]
+        if there and there[0] == 0 and line.run_index in begun:
             there = [g for g in there if g > 0][-1:]  # the policies of a run share generation 0
-        begun.add(one.run_index)
+        begun.add(line.run_index)
         for g in dict.fromkeys([there[0], there[-1]]) if there else []:
             rows = [
                 [white(escaped(text, 300), ends=True), f"{count:,.0f}", "–" if held is None else f"{held:,.0f}"]
-                for text, count, held in most_frequent(one.at(g))
+                for text, count, held in most_frequent(line.at(g))
             ]
             table = cells(
                 f"The most frequent 8-grams of generation {g}",
@@ -102,11 +104,11 @@ def phrases(contents: Contents) -> None:
                 classes=["", "n", "n"],
             )
             whose = (
-                heading(one)
+                heading(line)
                 if g
-                else escaped(f"{one.run.name}: all policies" if len(contents.runs) > 1 else "All policies")
+                else escaped(f"{line.run.name}: all policies" if len(contents.runs) > 1 else "All policies")
             )
-            hides = f' data-series="{one.index}"' if g else ""
+            hides = f' data-series="{line.index}"' if g else ""
             parts.append(f'<div class="card"{hides}><h3>{whose}</h3>{table}</div>')
     reading = how_to_read(
         "Phrases that many samples share; counts over all seeds. Their growth from the first generation to the last is "
@@ -114,7 +116,9 @@ def phrases(contents: Contents) -> None:
         "Phrases shorter than eight tokens, and those that vary by a word.",
     )
     inside = f'{reading}<div class="grid pairs">{"".join(parts)}</div>' if parts else ""
-    if not parts and any(isinstance(row.fields.get("top_8grams"), list) for one in contents.texts for row in one.rows):
+    if not parts and any(
+        isinstance(row.fields.get("top_8grams"), list) for line in contents.texts for row in line.rows
+    ):
         inside = note("No eight tokens in a row occur twice in the samples of any generation.")
     contents.add("phrases", "The most frequent phrases", inside)
 

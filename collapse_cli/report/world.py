@@ -180,10 +180,10 @@ def _counts(line: Series, generation: int, truth: Mapping[str, float]) -> dict[s
     """Mentions of each breed, all counted seeds together; None where there are none."""
     total = dict.fromkeys(truth, 0.0)
     for row in line.at(generation):
-        found: Mapping[str, Any] = table(row.fields.get("breed_counts"))
+        counts: Mapping[str, Any] = table(row.fields.get("breed_counts"))
         if row.where.seed in line.counted:
             for breed in total:
-                total[breed] += max(0.0, finite(found.get(breed)) or 0.0)
+                total[breed] += max(0.0, finite(counts.get(breed)) or 0.0)
     return total if any(total.values()) else None
 
 

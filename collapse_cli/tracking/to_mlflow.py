@@ -128,9 +128,9 @@ class MLflow:
         for start in range(0, len(tags), BATCH):
             self._client.log_batch(run, tags=tags[start : start + BATCH])
 
-    def _mark(self, where: tuple[str, str], generation: int, said: str) -> None:
+    def _mark(self, where: tuple[str, str], generation: int, mark: str) -> None:
         done, first = self._done[where], generation // 250 * 250  # a tag holds 5000 characters
-        done[generation] = said
+        done[generation] = mark
         text = " ".join(
             f"{generation}:{done[generation]}" for generation in sorted(done) if first <= generation < first + 250
         )

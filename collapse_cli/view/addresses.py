@@ -31,11 +31,11 @@ def asked(target: str) -> Asked | None:
         return Asked("list")
     if path == "/lines":
         return Asked("lines")
-    if found := _RUNS.fullmatch(path):
+    if match := _RUNS.fullmatch(path):
         kinds: dict[str, Kind] = {"run": "run", "state": "state", "page": "page"}
-        return Asked(kinds[found[1]], tuple(found[2].split(",")))
-    if found := _LOOK.fullmatch(path):
-        return Asked("look", (found[1],))
+        return Asked(kinds[match[1]], tuple(match[2].split(",")))
+    if match := _LOOK.fullmatch(path):
+        return Asked("look", (match[1],))
     return None
 
 

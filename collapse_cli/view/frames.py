@@ -24,7 +24,7 @@ def look(name: str) -> str:
 
 def runs_list(states: Sequence[State], folder: Path, chosen: Sequence[str]) -> str:
     """The first page: all runs with their states."""
-    heads = "".join(f'<th scope="col">{one}</th>' for one in COLUMNS)
+    heads = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
     title = "the runs that were named" if chosen else f"runs in {one_line(folder.absolute(), 300)}"
     return _page(
         "list.html", title=escaped(title), heads=heads, lines=lines(states, folder, chosen), look="list.js", runs=""
@@ -37,7 +37,7 @@ def lines(states: Sequence[State], folder: Path, chosen: Sequence[str]) -> str:
         missing = "" if folder.is_dir() else ", a folder that does not exist (yet)"
         none = f"no runs in {one_line(folder.absolute(), 300)}{missing}; <code>collapse run --preset smoke</code> makes one"
         return f'<tr><td colspan="{len(COLUMNS)}">{none}</td></tr>'
-    return "".join(_line(one) for one in states)
+    return "".join(_line(state) for state in states)
 
 
 def bar(names: Sequence[str], states: Sequence[State]) -> dict[str, Any]:
@@ -46,16 +46,16 @@ def bar(names: Sequence[str], states: Sequence[State]) -> dict[str, Any]:
         "title": ", ".join(names),
         "runs": [
             {
-                "name": one.name,
-                "said": one.said,
-                "kind": one.kind,
-                "done": _done(one),
-                "changed": _changed(one),
-                "doing": one_line(one.doing),
+                "name": state.name,
+                "said": state.label,
+                "kind": state.kind,
+                "done": _done(state),
+                "changed": _changed(state),
+                "doing": one_line(state.doing),
             }
-            for one in states
+            for state in states
         ],
-        "ended": all(one.ended for one in states),
+        "ended": all(state.ended for state in states),
     }
 
 
@@ -70,49 +70,49 @@ def failure(message: str) -> str:
     return _page("failure.html", title="no page", message=escaped(one_line(message, 1000)), style=look("view.css"))
 
 
-def _line(one: State) -> str:
-    facts = one.facts
-    name = escaped(one.name, 120)
-    link = f'<a href="/run/{name}">{name}</a>' if one.linked else name
-    tick = f'<input type="checkbox" value="{name}" aria-label="show {name} beside others">' if one.linked else ""
-    told = facts["error"] or one.doing
+def _line(state: State) -> str:
+    facts = state.facts
+    name = escaped(state.name, 120)
+    link = f'<a href="/run/{name}">{name}</a>' if state.linked else name
+    tick = f'<input type="checkbox" value="{name}" aria-label="show {name} beside others">' if state.linked else ""
+    told = facts["error"] or state.doing
     why = f'<p class="why">{escaped(one_line(told, 300))}</p>' if told else ""
     cells = (
-        f'<span class="pill {one.kind}">{escaped(one.said)}</span>',
-        _progress(one),
+        f'<span class="pill {state.kind}">{escaped(state.label)}</span>',
+        _progress(state),
         escaped(one_line(facts["learner"], 60)),
         escaped(one_line(few(facts["policies"]))),
         escaped(seeds_said(facts["seeds"])),
-        escaped(_changed(one)),
+        escaped(_changed(state)),
     )
     rest = "".join(f'<td data-is="{what}">{cell}</td>' for what, cell in zip(COLUMNS[2:], cells, strict=True))
     return f'<tr><td class="tick">{tick}</td><th scope="row">{link}{why}</th>{rest}</tr>'
 
 
-def _progress(one: State) -> str:
-    facts = one.facts
+def _progress(state: State) -> str:
+    facts = state.facts
     gauge = f'<progress value="{facts["done"]}" max="{facts["planned"]}" aria-hidden="true"></progress>'
-    return escaped(_done(one)) + (gauge if facts["planned"] and not one.ended else "")
+    return escaped(_done(state)) + (gauge if facts["planned"] and not state.ended else "")
 
 
-def _done(one: State) -> str:
-    facts: Mapping[str, Any] = one.facts
+def _done(state: State) -> str:
+    facts: Mapping[str, Any] = state.facts
     if facts["status"] == "damaged":
         return ""
     return f"{facts['done']:,} of {facts['planned']:,} {'cells' if facts['kind'] == 'mixture' else 'generations'}"
 
 
-def _changed(one: State) -> str:
+def _changed(state: State) -> str:
     """How long ago one of its files was last written."""
-    if not one.changed:
+    if not state.changed:
         return ""
-    past = time.time() - one.changed
+    past = time.time() - state.changed
     if past < 1:
         return "now"
     return (
         f"{numbers.duration(past)} ago"
         if past < 86400
-        else time.strftime("%Y-%m-%d %H:%M", time.localtime(one.changed))
+        else time.strftime("%Y-%m-%d %H:%M", time.localtime(state.changed))
     )
 
 
@@ -124,4 +124,4 @@ def _template(name: str) -> str:
 def _page(template: str, **parts: str) -> str:
     """The template with its `{{names}}` replaced in one pass: what is put in is not looked at again."""
     parts["generator"] = f"collapse {metadata.version('collapse-cli')}"
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found.group(1)], _template(template))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match.group(1)], _template(template))

@@ -43,7 +43,7 @@ class State:
 
     name: str
     facts: Mapping[str, Any]
-    said: str
+    label: str
     kind: str
     changed: float
     doing: str
@@ -61,10 +61,10 @@ class Runs:
         """Runs of one name from several folders are told apart by `~2`, `~3` after it, which no run's name has."""
         self.folder = folder
         self._named: dict[str, RunFolder] = {}
-        for one in named:
-            times = sum(other.name == one.name for other in self._named.values())
-            if all(other.path != one.path for other in self._named.values()):
-                self._named[f"{one.name}~{times + 1}" if times else one.name] = one
+        for run in named:
+            times = sum(other.name == run.name for other in self._named.values())
+            if all(other.path != run.path for other in self._named.values()):
+                self._named[f"{run.name}~{times + 1}" if times else run.name] = run
         self._facts = Kept(_facts, lambda run: stamp([run], SHOWN), MOST_RUNS)
 
     @property
@@ -92,13 +92,13 @@ class Runs:
         _, facts = self._facts.get(path)
         changed = _changed(path)
         working = at_work(path) if facts["status"] == "started" else None
-        said, kind = STATES.get(facts["status"], (SAID[working], "bad" if working is False else "open"))
+        label, kind = STATES.get(facts["status"], (SAID[working], "bad" if working is False else "open"))
         stages = underway(path, mixture=facts["kind"] == "mixture") if working else []
-        return State(name, facts, said, kind, changed, "; ".join(stages[:MOST_DOING]), bool(run) or can_be_named(name))
+        return State(name, facts, label, kind, changed, "; ".join(stages[:MOST_DOING]), bool(run) or can_be_named(name))
 
     def states(self) -> list[State]:
         """All runs, the one that changed last first."""
-        return sorted(map(self.state, self.names()), key=lambda one: (-one.changed, one.name))
+        return sorted(map(self.state, self.names()), key=lambda state: (-state.changed, state.name))
 
 
 def stamp(paths: Sequence[Path], names: Sequence[str]) -> Hashable:
@@ -108,15 +108,15 @@ def stamp(paths: Sequence[Path], names: Sequence[str]) -> Hashable:
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:
     try:
-        found = file.stat()
+        status = file.stat()
     except (OSError, ValueError):
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _changed(run: Path) -> float:
-    found = [one[2] for name in WRITTEN if (one := _stamp(run / name)) is not None]
-    return max(found, default=0) / 1e9
+    times = [written[2] for name in WRITTEN if (written := _stamp(run / name)) is not None]
+    return max(times, default=0) / 1e9
 
 
 def _facts(run: Path) -> dict[str, Any]:

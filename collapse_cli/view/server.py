@@ -127,16 +127,16 @@ class _Handler(BaseHTTPRequestHandler):
             return "text/html", frames.runs_list(runs.states(), runs.folder, runs.chosen), OWN
         if what.kind == "lines":
             return "text/html", frames.lines(runs.states(), runs.folder, runs.chosen), OWN
-        found = runs.find(what.names)
-        if found is None:
+        folders = runs.find(what.names)
+        if folders is None:
             return None
         if what.kind == "run":
             return "text/html", frames.frame(what.names), OWN
         if what.kind == "page":
-            page = pages.page(found)
+            page = pages.page(folders)
             return "text/html", page if self._takes_gzip() else gzip.decompress(page), REPORT
-        said = frames.bar(what.names, [runs.state(name) for name in what.names])
-        return "application/json", json.dumps(said | {"version": pages.version(found)}), OWN
+        bar = frames.bar(what.names, [runs.state(name) for name in what.names])
+        return "application/json", json.dumps(bar | {"version": pages.version(folders)}), OWN
 
     def _takes_gzip(self) -> bool:
         """Whether the browser unpacks; over `ssh -L` a page is then there three times as soon."""

@@ -158,9 +158,9 @@ def make(name: str, folder: Path) -> Before:
 
 
 if __name__ == "__main__":
-    found: dict[str, Any] = json.loads(BEFORE.read_text(encoding="utf-8")) if sys.argv[1:] else {}
+    records: dict[str, Any] = json.loads(BEFORE.read_text(encoding="utf-8")) if sys.argv[1:] else {}
     for chosen in sys.argv[1:] or EXPERIMENTS:
         print(chosen, flush=True)
         with tempfile.TemporaryDirectory() as temporary:
-            found[chosen] = vars(make(chosen, Path(temporary)))
-        BEFORE.write_text(json.dumps(found) + "\n", encoding="utf-8")
+            records[chosen] = vars(make(chosen, Path(temporary)))
+        BEFORE.write_text(json.dumps(records) + "\n", encoding="utf-8")

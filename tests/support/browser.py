@@ -20,7 +20,7 @@ def chromium() -> Iterator[Any]:
     from selenium.webdriver.chrome.options import Options
     from selenium.webdriver.chrome.service import Service
 
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     tool = shutil.which("chromedriver")
     if browser is None or tool is None:
         pytest.skip("no chromium and chromedriver on the path (Debian: apt-get install chromium-driver chromium)")

@@ -149,19 +149,19 @@ def run(config: Path, runs: Path, *arguments: str, **settings: Any) -> dict[str,
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """A file of JSON lines, all of them whole; without their digests."""
-    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    for one in found:
-        if isinstance(one, dict):
-            one.pop("digest", None)
-    return found
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        if isinstance(line, dict):
+            line.pop("digest", None)
+    return lines
 
 
 def metrics(runs: Path, name: str = "tiny") -> dict[tuple[str, int, int], dict[str, Any]]:
     """The rows of a run by (policy, seed, generation); each must be there once."""
     rows = read_lines(runs / name / "metrics.jsonl")
-    found = {(row["policy"], row["seed"], row["generation"]): row for row in rows}
-    assert len(found) == len(rows), "a generation has two rows"
-    return found
+    by_model = {(row["policy"], row["seed"], row["generation"]): row for row in rows}
+    assert len(by_model) == len(rows), "a generation has two rows"
+    return by_model
 
 
 def results(runs: Path, name: str = "tiny") -> dict[tuple[str, int, int], dict[str, Any]]:

@@ -76,7 +76,7 @@ def write_run(
         The run's folder.
     """
     rates = {policy: (collapse if collapse is not None else COLLAPSE).get(policy, 0.0) for policy in policies}
-    said = dict(protocol or {"protocol": "block", "line_bos": False, "context": WIDTH, "stride": WIDTH})
+    scoring = dict(protocol or {"protocol": "block", "line_bos": False, "context": WIDTH, "stride": WIDTH})
     rows, plan, events = [], [_stage("data", name)], [_event("data", name, ("", seeds[0], 0), 0.2, 0)]
     clock = 0.0
     for seed in seeds:
@@ -105,7 +105,7 @@ def write_run(
                 random = np.random.Generator(np.random.Philox(np.random.SeedSequence(lineage)))
                 base = spread * np.random.Generator(np.random.Philox(seed + 1000 * (entropy + 1))).normal()
                 rise = growth(rates[policy], generation) + noise * random.normal() if generation else 0.0
-                row = _model(where, stages, rise, base, predicted_tokens, said)
+                row = _model(where, stages, rise, base, predicted_tokens, scoring)
                 row["warnings"] = list((warnings or {}).get(where, ()))
                 if instruments:
                     before = first if generation else {}
@@ -322,7 +322,7 @@ def _stage(kind: str, name: str, key: str = "", where: Where | None = None) -> d
 def _event(
     kind: str, key: str, where: Where, seconds: float, tokens: int, event: str = "finished", clock: float = 0.0
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "time": (BEGAN + timedelta(seconds=clock)).isoformat(timespec="seconds"),
         "event": event,
         "kind": kind,
@@ -330,7 +330,7 @@ def _event(
         "for": list(where),
     }
     if event == "finished":
-        found |= {"seconds": seconds, "note": "", "peak_memory_mb": 512}
+        fields |= {"seconds": seconds, "note": "", "peak_memory_mb": 512}
         if tokens:
-            found |= {"tokens": tokens, "tokens_per_second": round(tokens / seconds, 1)}
-    return found
+            fields |= {"tokens": tokens, "tokens_per_second": round(tokens / seconds, 1)}
+    return fields

@@ -24,10 +24,10 @@ def kind(word: str, version: int = 1, body: Body = lambda stage, inputs, place: 
 
 def change_bodies(word: str, change: Callable[[Any], Any], patch: pytest.MonkeyPatch | None = None) -> None:
     """Give all kinds of stages with that word in their keys ("any": all) the body that `change` makes of their own."""
-    for one in KINDS:
-        if word in (one.kind, "any"):
-            body = change(one.body)
+    for stage_kind in KINDS:
+        if word in (stage_kind.kind, "any"):
+            body = change(stage_kind.body)
             if patch is None:
-                object.__setattr__(one, "body", body)
+                object.__setattr__(stage_kind, "body", body)
             else:
-                patch.setitem(vars(one), "body", body)
+                patch.setitem(vars(stage_kind), "body", body)

@@ -24,8 +24,8 @@ Fields = Callable[[Row, np.random.Generator], Mapping[str, Any]]
 def tree_of(learner: str, **sections: Any) -> Tree:
     """The resolved configuration of an experiment, as `run.json` has it."""
     source = {"vae": "mnist", "ngram": "zipf", "ridge": "regression", "projections": "regression", "mlp": "digits"}
-    said: Tree = {"learner": learner, "data": {"source": source.get(learner, "blobs"), "rows": 100}, **sections}
-    return load(said, "tests/support/mixed.py").model_dump(mode="json")
+    tree: Tree = {"learner": learner, "data": {"source": source.get(learner, "blobs"), "rows": 100}, **sections}
+    return load(tree, "tests/support/mixed.py").model_dump(mode="json")
 
 
 def families_rows(tree: Tree, fields: Fields, *, missing: Sequence[tuple[str, int, int]] = ()) -> list[Row]:
@@ -86,10 +86,10 @@ def gaussian(row: Row, random: np.random.Generator) -> dict[str, Any]:
     """A fitted variance that shrinks by 1% a generation under replacement, with 400 trials' noise."""
     g, replaced = row.where.generation, row.where.policy.startswith("keep")
     variance = (0.99**g if replaced else 0.9 + 0.1 * 0.9**g) * float(np.exp(0.01 * random.normal()))
-    found = {"variance": variance, "std": variance**0.5 * 0.99, "log_variance": float(np.log(variance)) - 0.005 * g}
-    found |= {"mean_shift_squared": 0.01 * g, "w2_squared": 0.012 * g, "collapsed_share": min(1.0, 0.0005 * g)}
+    measures = {"variance": variance, "std": variance**0.5 * 0.99, "log_variance": float(np.log(variance)) - 0.005 * g}
+    measures |= {"mean_shift_squared": 0.01 * g, "w2_squared": 0.012 * g, "collapsed_share": min(1.0, 0.0005 * g)}
     errors = {f"{name}_se": 0.01 for name in ("variance", "std", "log_variance", "mean_shift_squared", "w2_squared")}
-    return found | errors | {"test_loss": 1.4 + 0.01 * g, "train_loss": 1.4}
+    return measures | errors | {"test_loss": 1.4 + 0.01 * g, "train_loss": 1.4}
 
 
 def gmm(row: Row, random: np.random.Generator) -> dict[str, Any]:
@@ -104,8 +104,8 @@ def vae(row: Row, random: np.random.Generator) -> dict[str, Any]:
     """Latents that spread less and less; eight pictures, of rings that become one."""
     g = row.where.generation
     spread = 0.9 * 0.93**g * float(np.exp(0.01 * random.normal()))
-    found = {"latent_spread": spread, "latent_spread_scatter": 0.01, "reconstruction": 90.0 + 2 * g, "kl": 25.0 - g}
-    return found | {"test_loss": 115.0 + g, "train_loss": 114.0, "pictures": pictures(g, 28)}
+    measures = {"latent_spread": spread, "latent_spread_scatter": 0.01, "reconstruction": 90.0 + 2 * g, "kl": 25.0 - g}
+    return measures | {"test_loss": 115.0 + g, "train_loss": 114.0, "pictures": pictures(g, 28)}
 
 
 def pictures(generation: int, size: int, count: int = 8) -> dict[str, Any]:

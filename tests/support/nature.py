@@ -31,10 +31,10 @@ def five(means: tuple[float, ...], runs: tuple[tuple[float, float], ...], policy
     """Five seeds with the published mean and as wide as the published runs; their order by size changes at random."""
     random = np.random.Generator(np.random.Philox(10))
     spread = (runs[0], *runs)  # of generation 0 none was drawn
-    found = []
+    rows = []
     for g, mean in enumerate(means[: last + 1]):
         width = (spread[g][1] - spread[g][0]) / mean
         for seed, off in enumerate(random.permutation([-0.5, -0.25, 0.0, 0.25, 0.5])):
             nll = math.log(mean) + width * float(off)
-            found.append(row_of(policy, seed, g, nll=nll, perplexity=math.exp(nll)))
-    return found
+            rows.append(row_of(policy, seed, g, nll=nll, perplexity=math.exp(nll)))
+    return rows

@@ -27,7 +27,7 @@ class Text(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.ids += [said or "" for name, said in attrs if name == "id"]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
         self.tables += tag == "table"
         self.captions += tag == "caption"
         if tag in ("script", "style", "h2"):
@@ -51,9 +51,9 @@ class Text(HTMLParser):
 
 
 def figures_of(page: str) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.DOTALL)
-    assert found is not None
-    tree: dict[str, Any] = json.loads(found.group(1))
+    match = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.DOTALL)
+    assert match is not None
+    tree: dict[str, Any] = json.loads(match.group(1))
     return tree
 
 
@@ -101,9 +101,9 @@ class Structure(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        for name, said in attrs:
-            assert not name.startswith("on"), f"<{tag} {name}={said}>"
-            assert name != "href" or (said or "").startswith(("#", "data:,")), said
+        for name, value in attrs:
+            assert not name.startswith("on"), f"<{tag} {name}={value}>"
+            assert name != "href" or (value or "").startswith(("#", "data:,")), value
         if tag != "mark" and not {("class", "cut"), ("class", "ws")} & set(attrs) and tag != "small":
             self.tags.append((tag, *(name for name, _ in attrs)))
 

@@ -129,5 +129,5 @@ def warped(logits: torch.Tensor, temperature: float, top_k: int, top_p: float) -
     scores = logits.double()
     for step in steps:
         scores = step(None, scores)
-    found: np.ndarray = scores.softmax(1).numpy()
-    return found
+    probabilities: np.ndarray = scores.softmax(1).numpy()
+    return probabilities

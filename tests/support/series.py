@@ -84,9 +84,11 @@ def run_of(
     percents: Sequence[float], seeds: int, *, noise: float = 0.01, generations: int = 10, seed: int = 0
 ) -> dict[str, History]:
     """A run whose plateau under keep-P is `ratio`."""
-    rng, found = rng_of(seed), {}
+    rng, histories = rng_of(seed), {}
     for percent in percents:
         grown = ratio(percent) * -np.expm1(-np.arange(generations) / 1.5)
         values = {s: 4 + grown + noise * rng.standard_normal(generations) for s in range(seeds)}
-        found[f"keep-{percent:g}"] = History({s: dict(enumerate(map(float, one))) for s, one in values.items()})
-    return found
+        histories[f"keep-{percent:g}"] = History(
+            {s: dict(enumerate(map(float, by_generation))) for s, by_generation in values.items()}
+        )
+    return histories

@@ -63,10 +63,10 @@ def ask(made: Server, target: str, method: str = "GET", hosts: Sequence[str] | N
     for name, value in headers.items():
         connection.putheader(name.replace("_", "-"), value)
     connection.endheaders()
-    said = connection.getresponse()
-    found = Answer(said.status, {name.lower(): value for name, value in said.getheaders()}, said.read())
+    response = connection.getresponse()
+    answer = Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
     connection.close()
-    return found
+    return answer
 
 
 class Live:

@@ -56,22 +56,22 @@ class DocumentExpectations:
 
     def mentioned(self, slot: str) -> dict[str, float]:
         """By value, how often a slot holds it in a document."""
-        found: Counter[str] = Counter()
+        expected: Counter[str] = Counter()
         for mention, count in self._document.mentions.items():
             if mention[0] == slot:
                 for value, share in self.distribution(mention).items():
-                    found[value] += count * share  # type: ignore[assignment]
-        return dict(found)
+                    expected[value] += count * share  # type: ignore[assignment]
+        return dict(expected)
 
     def stated(self) -> dict[tuple[str, str], float]:
         """By relation and the thing that it is of, how often the fact is stated in a document."""
-        found: Counter[tuple[str, str]] = Counter()
+        expected: Counter[tuple[str, str]] = Counter()
         for mention, count in self._document.mentions.items():
             if mention[0] in RELATIONS:
                 subject = (RELATIONS[mention[0]], mention[1])
                 for value, share in self.distribution(subject).items():
-                    found[mention[0], value] += count * share  # type: ignore[assignment]
-        return dict(found)
+                    expected[mention[0], value] += count * share  # type: ignore[assignment]
+        return dict(expected)
 
     def distribution(self, mention: Mention) -> Shares:
         """Of the values of a slot, over all documents in which it is filled that way."""
@@ -83,11 +83,11 @@ class DocumentExpectations:
         if slot == "pronoun":
             return _moved(self.grammar.things.shares["person"], self.grammar.things.pronouns)
         if slot == "self":
-            found: Counter[str] = Counter()
+            shares: Counter[str] = Counter()
             for helper, share in self.grammar.things.shares["helper"].items():
                 for value, part in self.grammar.choices("self", {"helper": helper}).items():
-                    found[value] += share * part  # type: ignore[assignment]
-            return found
+                    shares[value] += share * part  # type: ignore[assignment]
+            return shares
         return self.grammar.things.shares[slot]
 
     def _through(self, relation: str, subjects: Shares) -> Shares:
@@ -95,33 +95,33 @@ class DocumentExpectations:
 
     @cached_property
     def _document(self) -> Expected:
-        total = Expected(entropy=_entropy([one.share for one in TYPES.values()]))
-        for name, one in TYPES.items():
-            total.entropy += one.share * _entropy(list(one.openings.values()))
-            for opening, share in one.openings.items():
-                total.add(self._sentence(opening, frozenset(), name, 0, frozenset({opening})), one.share * share)
+        total = Expected(entropy=_entropy([kind.share for kind in TYPES.values()]))
+        for name, kind in TYPES.items():
+            total.entropy += kind.share * _entropy(list(kind.openings.values()))
+            for opening, share in kind.openings.items():
+                total.add(self._sentence(opening, frozenset(), name, 0, frozenset({opening})), kind.share * share)
         return total
 
     @cache  # noqa: B019 - as long-lived as the grammar, of which there are few
-    def _rest(self, name: str, at: int, filled: Filled, said: frozenset[str]) -> Expected:
+    def _rest(self, name: str, at: int, filled: Filled, earlier: frozenset[str]) -> Expected:
         """From step `at` of a type of document to its end."""
         steps = TYPES[name].steps
         if at == len(steps):
             return Expected()
         step = steps[at]
-        if not possible(step, {slot for slot, _ in filled}, said):
-            return self._rest(name, at + 1, filled, said)
+        if not possible(step, {slot for slot, _ in filled}, earlier):
+            return self._rest(name, at + 1, filled, earlier)
         total = Expected(entropy=_entropy([step.probability, 1 - step.probability]))
-        total.add(self._rest(name, at + 1, filled, said), 1 - step.probability)
-        total.add(self._sentence(step.kind, filled, name, at + 1, said | {step.kind}), step.probability)
+        total.add(self._rest(name, at + 1, filled, earlier), 1 - step.probability)
+        total.add(self._sentence(step.kind, filled, name, at + 1, earlier | {step.kind}), step.probability)
         return total
 
-    def _sentence(self, kind: str, filled: Filled, name: str, at: int, said: frozenset[str]) -> Expected:
+    def _sentence(self, kind: str, filled: Filled, name: str, at: int, earlier: frozenset[str]) -> Expected:
         """A sentence and all that follows it."""
         total = Expected(entropy=_entropy([template.probability for template in BY_KIND[kind]]))
         for template in BY_KIND[kind]:
             here, then = self._filled(template, filled)
-            here.add(self._rest(name, at, then, said))
+            here.add(self._rest(name, at, then, earlier))
             total.add(here, template.probability)
         return total
 
@@ -151,10 +151,10 @@ class DocumentExpectations:
 
 def _moved(shares: Shares, to: Mapping[str, str]) -> Shares:
     """The distribution of `to[value]`."""
-    found: Counter[str] = Counter()
+    moved: Counter[str] = Counter()
     for value, share in shares.items():
-        found[to[value]] += share  # type: ignore[assignment]
-    return found
+        moved[to[value]] += share  # type: ignore[assignment]
+    return moved
 
 
 def _mean_words(shares: Shares) -> float:

@@ -113,8 +113,8 @@ class Slot:
 
     def written(self, value: str) -> str:
         """The slot as it stands in the text."""
-        said = f"{article(value)} {value}" if self.article else value
-        return said[0].upper() + said[1:] if self.capital else said
+        text = f"{article(value)} {value}" if self.article else value
+        return text[0].upper() + text[1:] if self.capital else text
 
 
 @dataclass(frozen=True)
@@ -127,15 +127,15 @@ class Template:
 
     @cached_property
     def parts(self) -> tuple[str | Slot, ...]:
-        found: list[str | Slot] = []
+        parts: list[str | Slot] = []
         at = 0
         for match in SLOT.finditer(self.text):
-            found += [self.text[at : match.start()]] if match.start() > at else []
+            parts += [self.text[at : match.start()]] if match.start() > at else []
             name, before = match["name"], match["article"]
             capital = before == "A" or name[0].isupper()
-            found.append(Slot(name.lower(), before is not None, capital))
+            parts.append(Slot(name.lower(), before is not None, capital))
             at = match.end()
-        return (*found, self.text[at:])
+        return (*parts, self.text[at:])
 
     @cached_property
     def slots(self) -> tuple[Slot, ...]:
@@ -197,21 +197,21 @@ class Grammar:
         return [self._document(draw) for _ in range(count)]
 
     def _document(self, draw: np.random.Generator) -> str:
-        kind = TYPES[_pick(draw, {name: one.share for name, one in TYPES.items()})]
+        kind = TYPES[_pick(draw, {name: kind.share for name, kind in TYPES.items()})]
         opening = _pick(draw, kind.openings)
         filled: dict[str, str] = {}
-        sentences, said = [self._sentence(draw, opening, filled)], {opening}
+        sentences, earlier = [self._sentence(draw, opening, filled)], {opening}
         for step in kind.steps:
-            if possible(step, filled.keys(), said) and draw.random() < step.probability:
+            if possible(step, filled.keys(), earlier) and draw.random() < step.probability:
                 sentences.append(self._sentence(draw, step.kind, filled))
-                said.add(step.kind)
+                earlier.add(step.kind)
         return " ".join(sentences)
 
     def _sentence(self, draw: np.random.Generator, kind: str, filled: dict[str, str]) -> str:
         """A sentence; what it fills is put into `filled`."""
         ways = {template.text: template.probability for template in BY_KIND[kind]}
         text = _pick(draw, ways)
-        template = next(one for one in BY_KIND[kind] if one.text == text)
+        template = next(candidate for candidate in BY_KIND[kind] if candidate.text == text)
         for name in sorted((slot.name for slot in template.slots), key=drawn_last):
             filled[name] = _pick(draw, self.choices(name, filled))
         return template.written(filled)
@@ -222,25 +222,25 @@ class Grammar:
         """Each document with its probability. There are far too many of them but in a world of a few things."""
 
         def go(
-            kind: DocumentType, at: int, text: str, filled: dict[str, str], said: frozenset[str], p: float
+            kind: DocumentType, at: int, text: str, filled: dict[str, str], earlier: frozenset[str], p: float
         ) -> Iterator[tuple[str, float]]:
             if at == len(kind.steps):
                 yield text, p
                 return
             step = kind.steps[at]
-            if not possible(step, filled.keys(), said):
-                yield from go(kind, at + 1, text, filled, said, p)
+            if not possible(step, filled.keys(), earlier):
+                yield from go(kind, at + 1, text, filled, earlier, p)
                 return
-            yield from go(kind, at + 1, text, filled, said, p * (1 - step.probability))
+            yield from go(kind, at + 1, text, filled, earlier, p * (1 - step.probability))
             for sentence, then, share in self._sentences(step.kind, filled):
                 yield from go(
-                    kind, at + 1, f"{text} {sentence}", then, said | {step.kind}, p * step.probability * share
+                    kind, at + 1, f"{text} {sentence}", then, earlier | {step.kind}, p * step.probability * share
                 )
 
-        for one in TYPES.values():
-            for opening, probability in one.openings.items():
+        for kind in TYPES.values():
+            for opening, probability in kind.openings.items():
                 for sentence, then, share in self._sentences(opening, {}):
-                    yield from go(one, 0, sentence, then, frozenset({opening}), one.share * probability * share)
+                    yield from go(kind, 0, sentence, then, frozenset({opening}), kind.share * probability * share)
 
     def _sentences(self, kind: str, filled: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str], float]]:
         for template in BY_KIND[kind]:
@@ -248,9 +248,9 @@ class Grammar:
                 yield template.written(then), then, template.probability * share
 
 
-def possible(step: Step, filled: Collection[str], said: Collection[str]) -> bool:
-    """Whether a sentence may follow, by the slots that are filled and the kinds that were said."""
-    return step.kind not in said and (not step.needs or any(name in filled for name in step.needs))
+def possible(step: Step, filled: Collection[str], earlier: Collection[str]) -> bool:
+    """Whether a sentence may follow, by the slots that are filled and the kinds of the earlier sentences."""
+    return step.kind not in earlier and (not step.needs or any(name in filled for name in step.needs))
 
 
 def drawn_last(name: str) -> bool:

@@ -61,13 +61,13 @@ class Parser:
 
     def parse(self, text: str) -> list[Sentence]:
         """The sentences of a document, read one after another: `he` and `she` are the person named last."""
-        found, person = [], ""
-        for one in sentences(text):
-            sentence = self._read(one)
+        parsed, person = [], ""
+        for raw in sentences(text):
+            sentence = self._read(raw)
             values = sentence.values or {}
             person = values.get("person", person)
-            found.append(replace(sentence, claims=self._claims(sentence, person)) if sentence.template else sentence)
-        return found
+            parsed.append(replace(sentence, claims=self._claims(sentence, person)) if sentence.template else sentence)
+        return parsed
 
     def exists(self, slot: str, value: str) -> bool:
         """Whether there is such a thing as a slot wants."""
@@ -81,12 +81,12 @@ class Parser:
 
     def _claims(self, sentence: Sentence, person: str) -> tuple[Claim, ...]:
         values = {"person": person, **(sentence.values or {})}
-        found = []
+        claims = []
         for relation, subject in RELATIONS.items():
             if relation in values and values.get(subject) in self.things.facts[relation]:
                 true = self.things.facts[relation][values[subject]] == values[relation]
-                found.append(Claim(relation, values[subject], values[relation], true))
-        return tuple(found)
+                claims.append(Claim(relation, values[subject], values[relation], true))
+        return tuple(claims)
 
     @cached_property
     def _read(self) -> Callable[[str], Sentence]:
@@ -95,10 +95,10 @@ class Parser:
 
     def _match(self, text: str) -> Sentence:
         """One sentence without what stands before it. Of several templates that of which most is known, then the longest."""
-        found = [sentence for form in FORMS if (sentence := self._try(*form, text)) is not None]
-        if not found:
+        matches = [sentence for form in FORMS if (sentence := self._try(*form, text)) is not None]
+        if not matches:
             return Sentence(text)
-        return min(found, key=lambda one: (len(one.unknown), -len(one.template.text if one.template else "")))
+        return min(matches, key=lambda match: (len(match.unknown), -len(match.template.text if match.template else "")))
 
     def _try(self, template: Template, form: re.Pattern[str], text: str) -> Sentence | None:
         match = form.fullmatch(text)
@@ -121,12 +121,12 @@ class Parser:
 def _form(template: Template) -> re.Pattern[str]:
     """What a sentence of a template looks like, whatever fills its slots."""
 
-    def part(one: str | Slot) -> str:
-        if isinstance(one, str):
-            return re.escape(one)
-        before = f"(?P<before_{one.name}>{'An?' if one.capital else 'an?'}) " if one.article else ""
-        filling = "(He|She)" if one.name == "pronoun" else FILLING
-        return before + filling.replace("(", f"(?P<{one.name}>", 1)
+    def part(piece: str | Slot) -> str:
+        if isinstance(piece, str):
+            return re.escape(piece)
+        before = f"(?P<before_{piece.name}>{'An?' if piece.capital else 'an?'}) " if piece.article else ""
+        filling = "(He|She)" if piece.name == "pronoun" else FILLING
+        return before + filling.replace("(", f"(?P<{piece.name}>", 1)
 
     return re.compile("".join(map(part, template.parts)))
 

@@ -22,7 +22,7 @@ class Probability:
 
     def log_of(self, sentences: list[Sentence]) -> float:
         """The same of sentences that were parsed."""
-        if not sentences or not all(one.accepted for one in sentences):
+        if not sentences or not all(sentence.accepted for sentence in sentences):
             return IMPOSSIBLE
         for kind in TYPES.values():
             if sentences[0].kind in kind.openings:  # no two types open alike
@@ -33,15 +33,15 @@ class Probability:
         opening, *rest = sentences
         filled: dict[str, str] = {}
         total = math.log(kind.share * kind.openings[opening.kind]) + self._sentence(opening, filled)
-        said, at = {opening.kind}, 0
+        earlier, at = {opening.kind}, 0
         for step in kind.steps:
             if total == IMPOSSIBLE:
                 break
-            if not possible(step, filled, said):
+            if not possible(step, filled, earlier):
                 continue
             if at < len(rest) and rest[at].kind == step.kind:
                 total += math.log(step.probability) + self._sentence(rest[at], filled)
-                said.add(step.kind)
+                earlier.add(step.kind)
                 at += 1
             else:
                 total += math.log(1 - step.probability)

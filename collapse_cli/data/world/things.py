@@ -68,17 +68,17 @@ class Things:
         draw = _generator(self.seed, 1)
         people, towns = self.shares["person"], self.shares["town"]
         trades, rivers = names.TRADES[: self.trades], names.RIVERS[: self.rivers]
-        found: dict[str, dict[str, str]] = {relation: {} for relation in RELATIONS}
+        facts: dict[str, dict[str, str]] = {relation: {} for relation in RELATIONS}
         for person in people:
-            found["birthplace"][person] = list(towns)[int(draw.integers(len(towns)))]
+            facts["birthplace"][person] = list(towns)[int(draw.integers(len(towns)))]
             year, month = int(draw.integers(FIRST_BIRTH, LAST_BIRTH + 1)), int(draw.integers(1, 13))
             day = int(draw.integers(1, calendar.monthrange(year, month)[1] + 1))
-            found["birthday"][person] = f"{day} {names.MONTHS[month - 1]} {year}"
-            found["trade"][person] = trades[int(draw.integers(len(trades)))]
+            facts["birthday"][person] = f"{day} {names.MONTHS[month - 1]} {year}"
+            facts["trade"][person] = trades[int(draw.integers(len(trades)))]
         for town in towns:
-            found["river"][town] = rivers[int(draw.integers(len(rivers)))]
-            found["founded"][town] = str(draw.integers(FIRST_FOUNDED, LAST_FOUNDED + 1))
-        return found
+            facts["river"][town] = rivers[int(draw.integers(len(rivers)))]
+            facts["founded"][town] = str(draw.integers(FIRST_FOUNDED, LAST_FOUNDED + 1))
+        return facts
 
     @cached_property
     def pronouns(self) -> Mapping[str, str]:

@@ -18,4 +18,4 @@ def plain(text: str) -> str:
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text, each with its full stop; the last one may lack it."""
-    return [found for one in SENTENCE.findall(plain(text)) if (found := one.strip())]
+    return [sentence for match in SENTENCE.findall(plain(text)) if (sentence := match.strip())]

@@ -58,12 +58,12 @@ class World:
     @cached_property
     def words(self) -> list[str]:
         """All words of all documents, each once, in an order that the options alone decide."""
-        found: dict[str, None] = {}
+        words: dict[str, None] = {}
 
         def take(text: str) -> None:
-            found.update(dict.fromkeys(words_of(text)))
+            words.update(dict.fromkeys(words_of(text)))
 
-        for template in (one for templates in BY_KIND.values() for one in templates):
+        for template in (template for templates in BY_KIND.values() for template in templates):
             for part in template.parts:
                 if isinstance(part, str):
                     take(part)
@@ -75,7 +75,7 @@ class World:
                 take(value)
                 if slot in ("pronoun", "time"):  # which begin sentences
                     take(value[0].upper() + value[1:])
-        return list(found)
+        return list(words)
 
     def _values(self, slot: str) -> list[str]:
         if slot in PRONOUNS:
@@ -108,6 +108,6 @@ def text(options: Mapping[str, Any]) -> dict[str, list[str]]:
     grammar, test = world(options).grammar, options["test_documents"]
     counts = {"train": options["train_documents"], "valid": test, "test": test}
     return {
-        split: [one + "\n" for one in grammar.documents(count, stream)]
+        split: [document + "\n" for document in grammar.documents(count, stream)]
         for stream, (split, count) in enumerate(counts.items())
     }

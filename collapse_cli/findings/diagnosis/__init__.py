@@ -278,9 +278,9 @@ def _policy_verdict(policy: PolicyDiagnosis, together: bool) -> str:
     elif policy.state == "loses quality" and policy.trend:
         state += f" and {_going(policy)}"
     kind = "" if policy.ratio.exact else "95% interval "
-    said = f"{state}{when}, perplexity {mean}{f' ({kind}{ends})' if ends else ''}"
+    summary = f"{state}{when}, perplexity {mean}{f' ({kind}{ends})' if ends else ''}"
     calls = _called(policy)
-    return f"{said}, with {calls}" if calls else said
+    return f"{summary}, with {calls}" if calls else summary
 
 
 def _called(policy: PolicyDiagnosis) -> str:

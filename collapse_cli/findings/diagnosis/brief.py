@@ -33,24 +33,26 @@ class Brief:
     policy: str = ""
 
 
-def brief(found: Diagnosis, ahead: Mapping[str, str]) -> Brief:
+def brief(diagnosis: Diagnosis, ahead: Mapping[str, str]) -> Brief:
     """The short sentence on a run, and what it leaves out.
 
     Args:
         ahead: by policy, what its forecast says beside the word (`levelling`).
     """
-    judged = [one for one in found.policies if one.last and one.state in WORST_FIRST]
+    judged = [policy for policy in diagnosis.policies if policy.last and policy.state in WORST_FIRST]
     if not judged:
-        first, mark, rest = found.verdict.partition("; ") if len(found.verdict) > SHORT else (found.verdict, "", "")
+        first, mark, rest = (
+            diagnosis.verdict.partition("; ") if len(diagnosis.verdict) > SHORT else (diagnosis.verdict, "", "")
+        )
         return Brief(f"{first}." if mark else first, f"{rest[:1].upper()}{rest[1:]}")
-    worst = min(judged, key=lambda one: (WORST_FIRST.index(one.state), -one.ratio.mean))
+    worst = min(judged, key=lambda policy: (WORST_FIRST.index(policy.state), -policy.ratio.mean))
     going = _going(worst, ahead)
     sentence = (
         f"{worst.policy} {worst.state}: by generation {worst.last} its perplexity is {_times(worst)} "
         f"({_sure(worst)}){f' and {going}' if going else ''}."
     )
-    rest_of = [one for one in judged if one is not worst]
-    others = "; ".join(_other(one, worst, ahead) for one in rest_of[:MOST])
+    rest_of = [policy for policy in judged if policy is not worst]
+    others = "; ".join(_other(policy, worst, ahead) for policy in rest_of[:MOST])
     more = f"; {len(rest_of) - MOST} more in the table" if len(rest_of) > MOST else ""
     return Brief(sentence, f"{others}{more}." if others else "", worst.policy)
 
@@ -58,46 +60,48 @@ def brief(found: Diagnosis, ahead: Mapping[str, str]) -> Brief:
 def levelling(policies: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """By policy, that laws with most of its forecast level off; of the policies in the record of a forecast."""
     weights = {
-        str(one["policy"]): sum(law["forecast_weight"] for law in one["laws"] if law["law"] in LEVELS_OFF)
-        for one in policies
-        if one.get("status") == "ok"
+        str(policy["policy"]): sum(law["forecast_weight"] for law in policy["laws"] if law["law"] in LEVELS_OFF)
+        for policy in policies
+        if policy.get("status") == "ok"
     }
     return {policy: "expected to level off" for policy, weight in weights.items() if weight > 0.5}
 
 
-def _times(one: PolicyDiagnosis) -> str:
+def _times(policy: PolicyDiagnosis) -> str:
     """A multiple of generation 0's perplexity in words."""
-    mean = one.ratio.mean
-    said = factors(one.ratio)[0]
+    mean = policy.ratio.mean
+    factor = factors(policy.ratio)[0]
     if mean >= LARGEST:
         return f"{BEYOND.replace('×', '')} times that of generation 0"
     if mean >= COLLAPSED:
-        return f"{said.removeprefix('×')} times that of generation 0"
-    if not said.strip("+0.%"):
+        return f"{factor.removeprefix('×')} times that of generation 0"
+    if not factor.strip("+0.%"):
         return "that of generation 0"
-    return f"{said.lstrip('+-')} {'below' if said.startswith('-') else 'above'} that of generation 0"
+    return f"{factor.lstrip('+-')} {'below' if factor.startswith('-') else 'above'} that of generation 0"
 
 
-def _sure(one: PolicyDiagnosis) -> str:
+def _sure(policy: PolicyDiagnosis) -> str:
     """How sure the number is."""
-    ends = factors(one.ratio)[1]
+    ends = factors(policy.ratio)[1]
     if not ends:
         return "one seed, so without an interval"
-    return f"{'' if one.ratio.exact else '95% interval '}{ends}; {len(one.seeds)} seeds"
+    return f"{'' if policy.ratio.exact else '95% interval '}{ends}; {len(policy.seeds)} seeds"
 
 
-def _going(one: PolicyDiagnosis, ahead: Mapping[str, str]) -> str:
+def _going(policy: PolicyDiagnosis, ahead: Mapping[str, str]) -> str:
     """Where it is going, of one that is not what it was; what is expected is said wherever it is not seen yet."""
-    if one.state not in ("collapses", "loses quality"):
+    if policy.state not in ("collapses", "loses quality"):
         return ""
-    expected = ahead.get(one.policy, "") if one.trend != "level" else ""
+    expected = ahead.get(policy.policy, "") if policy.trend != "level" else ""
     if not expected:
-        return GOING.get(one.trend, "")
-    return f"{GOING[one.trend]} but {expected}" if one.trend else f"is {expected}"
+        return GOING.get(policy.trend, "")
+    return f"{GOING[policy.trend]} but {expected}" if policy.trend else f"is {expected}"
 
 
-def _other(one: PolicyDiagnosis, worst: PolicyDiagnosis, ahead: Mapping[str, str]) -> str:
-    mean, ends = factors(one.ratio)
-    when = f" by generation {one.last}" if one.last != worst.last else ""
-    going = _going(one, ahead)
-    return f"{one.policy} {one.state}{when}, {mean}{f' ({ends})' if ends else ''}{f', and {going}' if going else ''}"
+def _other(policy: PolicyDiagnosis, worst: PolicyDiagnosis, ahead: Mapping[str, str]) -> str:
+    mean, ends = factors(policy.ratio)
+    when = f" by generation {policy.last}" if policy.last != worst.last else ""
+    going = _going(policy, ahead)
+    return (
+        f"{policy.policy} {policy.state}{when}, {mean}{f' ({ends})' if ends else ''}{f', and {going}' if going else ''}"
+    )

@@ -40,9 +40,9 @@ class KeepingTexts:
             return
         try:
             each = max(2, min(EACH, IN_ALL // len(wanted)))
-            found = {one.where: texts for one in wanted if (texts := list(self._texts(one, each)))}
-            if found:
-                kept_texts.write(self.folder.path, found)
+            kept = {generation.where: texts for generation in wanted if (texts := list(self._texts(generation, each)))}
+            if kept:
+                kept_texts.write(self.folder.path, kept)
         except Exception as error:
             log.warning(
                 "no texts could be kept for the page (%s: %s); the run is not affected", type(error).__name__, error
@@ -73,13 +73,13 @@ class KeepingTexts:
             (Dataset.load(samples.file(SHOWN)), None, True),
             (rows.take(picked), losses[picked], False),
         ):
-            for at, one in enumerate(told(some, corpus, self.config.sample, data.folder, data.facts)):
+            for at, sample in enumerate(told(some, corpus, self.config.sample, data.folder, data.facts)):
                 yield KeptText(
-                    str(one["row"]),
-                    one["prompt"],
-                    one["text"],
+                    str(sample["row"]),
+                    sample["prompt"],
+                    sample["text"],
                     None if nll is None or not np.isfinite(nll[at]) else float(nll[at]),
-                    kept_texts.spans_of(one["prompt"], one["text"], one.get("sentences", ())),
+                    kept_texts.spans_of(sample["prompt"], sample["text"], sample.get("sentences", ())),
                     shown,
                 )
 
