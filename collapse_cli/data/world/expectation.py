@@ -35,7 +35,7 @@ class Expected:
             self.mentions[mention] += share * count  # type: ignore[assignment]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # what is worked out once is kept for this object alone
 class DocumentExpectations:
     """Of the documents of a grammar."""
 
