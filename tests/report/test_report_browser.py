@@ -150,7 +150,7 @@ def test_one_button_hides_a_policy_in_every_plot_table_and_text(driver: Any, pag
         if plot.startswith(("histogram_", "deciles_")):
             assert after[plot] == (-1 if plot.endswith("_1") else count), plot
         else:
-            alike = plot == "perplexity"  # guessing evenly is of no policy
+            alike = plot in ("perplexity", "forecast")  # guessing evenly is of no policy
             assert after[plot] == (count - alike) * 2 // 3 + alike, plot
     seen = "return [...document.querySelectorAll('#texts th, #phrases h3')].filter((one) => one.offsetParent).map((one) => one.innerText.trim())"
     assert not any("keep-10" in said for said in driver.execute_script(seen))
