@@ -1,14 +1,12 @@
 """The report in a real browser, opened from disk: no console error, plots, toggles, dark, phone, print, no script of a sample's."""
 
 import base64
-import io
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from support.browser import chromium, resize, screen
 from support.instrumented import write_run
 from support.mixed import FAMILIES, families_rows, mixture_rows, regression, tree_of, write
 
@@ -17,7 +15,6 @@ from collapse_cli.report import write_report
 
 pytestmark = pytest.mark.browser
 
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 HOSTILE = (
     "</script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'><svg onload='window.pwned = 3'>"
     "</style><a href='javascript:window.pwned=4'>go</a> \x1b[31m \ud800 {{figures}} " + "x" * 100_000
@@ -27,22 +24,7 @@ POLICIES = ("keep-0", "keep-10", "keep-20")
 
 @pytest.fixture(scope="module")
 def driver() -> Iterator[Any]:
-    """Chromium without a window. Skipped, visibly, where it or its driver is not installed."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    tool = shutil.which("chromedriver")
-    if browser is None or tool is None:
-        pytest.skip("no chromium and chromedriver on the path (Debian: apt-get install chromium-driver chromium)")
-    options = Options()
-    options.binary_location = browser
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with webdriver.Chrome(options=options, service=Service(tool)) as made:
-        made.set_script_timeout(60)
+    with chromium() as made:
         yield made
 
 
@@ -82,10 +64,7 @@ def show(driver: Any, page: Path, width: int = 1200, *, dark: bool = False, fres
     """
     if not fresh and driver.current_url == page.as_uri():
         return
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": scheme})
+    resize(driver, width, dark=dark)
     driver.get(page.as_uri())
     driver.execute_async_script(
         """
@@ -117,10 +96,6 @@ def lines_shown(driver: Any) -> dict[str, int]:
         """
     )
     return found
-
-
-def screen(driver: Any) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(driver.get_screenshot_as_base64()))).convert("RGB")
 
 
 def clean(driver: Any) -> None:
