@@ -9,11 +9,17 @@ from typing import Any, Literal
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import Parsed
 
-Rule = Literal["keep", "fresh", "accumulate", "accumulate-subsample"]
-SHARED = ("keep", "fresh")  # rules with a percentage
+Rule = Literal["keep", "keep-rows", "fresh", "accumulate", "accumulate-subsample"]
+SHARED: tuple[Rule, ...] = ("keep", "fresh")  # rules with a percentage
+KEEP_ROWS = "keep-rows-"
 ACCUMULATING: dict[str, Rule] = {"accumulate": "accumulate", "accumulate-subsample": "accumulate-subsample"}
 PLAIN = r"(0|[1-9][0-9]*)(\.[0-9]+)?"
-KNOWN = "keep-P, fresh-P (P in 0..100), accumulate, accumulate-subsample"
+SHARES = r"(?<=[0-9.])-(?=[0-9])"  # what stands between those of a schedule; not the minus of 1e-05
+MOST_SHARES = 30  # of a schedule, whose name stands in tables
+KNOWN = (
+    "keep-P, fresh-P (P in 0..100, or one for each generation: keep-50-20-10), keep-rows-N, accumulate, "
+    "accumulate-subsample"
+)
 
 
 @dataclass(frozen=True)
@@ -22,21 +28,30 @@ class Policy(Parsed):
 
     Attributes:
         rule: keep: P% of the rows are real, drawn anew each generation from the original corpus, the rest is the
-            newest synthetic data. fresh: P% are real rows never used before. accumulate: the original corpus and
-            all synthetic corpora so far. accumulate-subsample: as many rows as the original corpus, drawn evenly
-            from all of these.
-        percent: P of keep and fresh.
+            newest synthetic data. keep-rows: the same `rows` real rows in each generation, the rest as with keep. fresh: P%
+            are real rows never used before. accumulate: the original corpus and all synthetic corpora so far.
+            accumulate-subsample: as many rows as the original corpus, drawn evenly from all of these.
+        percent: P of keep and fresh; of a schedule the last one, which stays.
+        before: of a schedule, P of generations 1, 2, ... before that. Empty: P is one for all generations.
+        rows: N of keep-rows.
         name: as the user wrote it. keep-10 and keep-10.0 are one policy.
     """
 
     rule: Rule
     percent: float = 0.0
     name: str = field(default="", compare=False)
+    before: tuple[float, ...] = ()
+    rows: int = 0
 
     def __post_init__(self) -> None:
+        before = self.before
+        while before and before[-1] == self.percent:
+            before = before[:-1]
+        object.__setattr__(self, "before", before)
         if not self.name:
-            share = f"-{self.percent!r}".removesuffix(".0") if self.rule in SHARED else ""
-            object.__setattr__(self, "name", f"{self.rule}{share}")
+            shares = (*before, self.percent) if self.rule in SHARED else ()
+            parts = [f"{share!r}".removesuffix(".0") for share in shares] or ([str(self.rows)] if self.rows else [])
+            object.__setattr__(self, "name", "-".join([self.rule, *parts]))
 
     def __str__(self) -> str:
         return self.name
@@ -46,39 +61,79 @@ class Policy(Parsed):
         return self.rule.startswith("accumulate")
 
     @property
+    def keeps(self) -> bool:
+        """Whether its real rows are of the original corpus, each in place of its own continuation."""
+        return self.rule.startswith("keep")
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """P of generations 1, 2, ... of keep and fresh; the last one stays."""
+        return (*self.before, self.percent)
+
+    @property
     def draws(self) -> bool:
         """Whether a corpus holds a random part of real rows, or of all rows so far."""
-        return self.rule == "accumulate-subsample" or (self.rule == "keep" and 0 < self.percent < 100)
+        if self.rule == "keep":
+            return any(0 < share < 100 for share in self.shares)
+        return self.rule in ("accumulate-subsample", "keep-rows")
 
     @property
     def needs_samples(self) -> bool:
         """Whether a generation needs synthetic rows at all; keep-100 and fresh-100 do not."""
-        return self.accumulates or self.percent < 100
+        return self.rule not in SHARED or min(self.shares) < 100
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a corpus may hold both real and synthetic rows."""
+        return self.rule not in SHARED or any(0 < share < 100 for share in self.shares)
+
+    def at(self, generation: int) -> "Policy":
+        """What it is in one generation, without a schedule. Of fresh, whose rows follow on those taken before: up to that one."""
+        if not self.before:
+            return self
+        share = self.shares[min(max(generation, 1), len(self.shares)) - 1]
+        return Policy(self.rule, share, before=self.before[: max(generation - 1, 0)] if self.rule == "fresh" else ())
+
+    def until(self, generation: int) -> "Policy":
+        """What it is up to a generation: without what a schedule says of later ones."""
+        if not self.before:
+            return self
+        return Policy(self.rule, self.at(generation).percent, before=self.before[: max(generation - 1, 0)])
 
     @classmethod
     def parse(cls, text: str) -> "Policy":
         """The policy of a name such as `keep-10`.
 
         Raises:
-            InputError: for an unknown name, or P outside 0..100.
+            InputError: for an unknown name, P outside 0..100, or a schedule that repeats its end.
         """
-        rule, dash, share = text.partition("-")
-        if rule == "keep" and dash:
-            return cls("keep", _percent(text, rule, share), text)
-        if rule == "fresh" and dash:
-            return cls("fresh", _percent(text, rule, share), text)
+        if text.startswith(KEEP_ROWS):
+            return cls("keep-rows", name=text, rows=_rows(text))
+        rule, dash, written = text.partition("-")
+        for shared in SHARED:
+            if rule == shared and dash:
+                *before, last = (_percent(text, rule, share) for share in re.split(SHARES, written))
+                if before and before[-1] == last:
+                    raise InputError(
+                        f"policy {text[:80]!r}: the last share stays for all later generations; say it once"
+                    )
+                if len(before) >= MOST_SHARES:
+                    raise InputError(f"policy {text[:40]!r}…: a schedule has at most {MOST_SHARES} shares")
+                return cls(shared, last, text, tuple(before))
         if text in ACCUMULATING:
             return cls(ACCUMULATING[text])
         raise InputError(f"there is no policy {text[:80]!r}{_meant(text)}; known: {KNOWN}")
 
     def params(self) -> dict[str, Any]:
-        """What the key of a stage has of it: all but its name."""
-        return {"rule": self.rule, "percent": self.percent}
+        """What the key of a stage has of it: all but its name. A schedule and a number of rows only where there is one."""
+        own = {"before": list(self.before)} if self.before else {}
+        return {"rule": self.rule, "percent": self.percent} | own | ({"rows": self.rows} if self.rows else {})
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> "Policy":
         """The policy that a stage has in its parameters."""
-        return cls(params["rule"], params["percent"])
+        before, rows = tuple(params.get("before", ())), params.get("rows", 0)
+        return cls(params["rule"], params["percent"], before=before, rows=rows)
 
 
 def of_row(name: object) -> Policy | None:
@@ -90,9 +145,9 @@ def of_row(name: object) -> Policy | None:
 
 
 def percent_kept(name: object) -> float | None:
-    """P of keep-P; None of any other policy that a row names."""
+    """P of keep-P; None of any other policy that a row names, a schedule among them."""
     policy = of_row(name)
-    return policy.percent if policy is not None and policy.rule == "keep" else None
+    return policy.percent if policy is not None and policy.rule == "keep" and not policy.before else None
 
 
 def looks_like_a_policy(text: str) -> bool:
@@ -112,6 +167,14 @@ def _percent(text: str, rule: str, share: str) -> float:
     if not re.fullmatch(PLAIN, share) and share != repr(percent):  # or one policy has many names
         raise InputError(f"{wrong} written plainly, as in {rule}-10 or {rule}-0.5")
     return percent
+
+
+def _rows(text: str) -> int:
+    written = text.removeprefix(KEEP_ROWS)
+    if not re.fullmatch(r"[1-9][0-9]{0,17}", written):
+        none = "; keep-0 keeps none" if written == "0" else ""
+        raise InputError(f"policy {text[:80]!r}: N must be a whole number from 1 on, as in {KEEP_ROWS}100{none}")
+    return int(written)
 
 
 def _meant(text: str) -> str:

@@ -27,7 +27,8 @@ class LoopConfig(Section):
     policies: tuple[Policy, ...] = Field(
         default=(Policy("keep", 0.0), Policy("keep", 10.0), Policy("keep", 20.0)), min_length=1, max_length=1000
     )
-    """How each generation's corpus is mixed: keep-P, fresh-P, accumulate, accumulate-subsample."""
+    """How each generation's corpus is mixed: keep-P, fresh-P, keep-rows-N, accumulate, accumulate-subsample. P may be a
+    schedule, a share for each generation, of which the last one stays: keep-50-20-10."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1, max_length=10_000)
     """One complete repetition of the experiment for each seed."""
     init: Literal["base", "gen0", "previous"] = "base"
@@ -202,7 +203,7 @@ class MixConfig(Section):
     """How a corpus is put together."""
 
     size: Literal["constant", "growing"] = "constant"
-    """Rows of a generation's corpus under keep-P and fresh-P: as many as the original, or (g+1) times as many."""
+    """Rows of a generation's corpus under keep-P, keep-rows-N and fresh-P: as many as the original, or (g+1) times as many."""
 
 
 class TrainConfig(Section):

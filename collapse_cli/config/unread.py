@@ -193,8 +193,8 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
     ),
     (
         ("mix.size",),
-        lambda experiment: not _uses(experiment, "keep", "fresh"),
-        "of the policies only keep-P and fresh-P have a size to choose",
+        lambda experiment: not _uses(experiment, "keep", "keep-rows", "fresh"),
+        "of the policies only keep-P, keep-rows-N and fresh-P have a size to choose",
     ),
     (
         ("data.reserve",),

@@ -25,7 +25,7 @@ def plan(config: Experiment, hints: learners.Hints, size: int) -> Plan:
                 inputs = {"data": data, "first": blocks[0], "before": blocks[-1]}
                 if policy.accumulates and not (policy.rule == "accumulate" and summarises):
                     inputs |= {f"made-{i:05d}": block for i, block in enumerate(blocks[1:], 1)}
-                block = block_stage(config, hints, policy, inputs, seed, start, last)
+                block = block_stage(config, hints, policy.until(last), inputs, seed, start, last)
                 blocks.append(made.add(block, Where(policy.name, seed, start)))
                 made.generations += [
                     Generation(Where(policy.name, seed, generation), block, block, part=generation - start)

@@ -48,9 +48,10 @@ def step(
     """One generation of one lineage: sample from its model, mix, fit the next model, measure it."""
     corpus = line.real
     if line.model is not None:
-        if line.policy.needs_samples:
+        needed = line.policy.at(generation).needs_samples
+        if needed:
             line.keep(do.sample(line.model, line.corpus, generation))
-        corpus = do.mix(line.samples, generation)
+        corpus = do.mix(line.samples if needed else [], generation)
     model = do.fit(line.start, corpus, generation)
     measured = do.measure(model, corpus, line.measured, generation)
     line.go_on(model, corpus, measured)
@@ -151,7 +152,8 @@ class Planning(Verbs[Stage, Stage, Stage]):
         config, data = self.config, self.data
         measured = self._add(eval_stage(config, model, data, first), generation)
         examined = None
-        if self.examines or (self.policy.needs_samples and generation < config.loop.generations):
+        needed = generation < config.loop.generations and self.policy.at(generation + 1).needs_samples
+        if self.examines or needed:
             sampled = sample_stage(config, self.policy, model, data, corpus, self.seed, generation + 1)
             self.sampled = self._add(sampled, generation)
             if self.examines:

@@ -6,6 +6,7 @@ import numpy as np
 
 from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine.stage import seed_for
 from collapse_cli.errors import InputError
 
 
@@ -20,8 +21,13 @@ def rows_in_corpus(policy: Policy, rows: int, generation: int, *, growing: bool)
         real = round(rows / (generation + 1))
         return real, rows - real
     total = rows * (generation + 1) if growing else rows
-    real = round(total * policy.percent / 100)
+    real = policy.rows if policy.rule == "keep-rows" else round(total * policy.at(generation).percent / 100)
     return real, total - real
+
+
+def order_seed(policy: Policy, run_seed: int, generation: int) -> int:
+    """The seed of the order in which rows are kept and continued: another one for each generation, but where all keep the same."""
+    return seed_for(run_seed, "mix", 0 if policy.rule == "keep-rows" else generation)
 
 
 def prompt_rows(policy: Policy, rows: int, generation: int, seed: int, *, growing: bool) -> np.ndarray:
@@ -36,7 +42,7 @@ def prompt_rows(policy: Policy, rows: int, generation: int, seed: int, *, growin
     real, synthetic = rows_in_corpus(policy, rows, generation, growing=growing)
     order = seeded_order(rows, seed)
     passes = -(-(real + synthetic) // rows)
-    kept = real if policy.rule == "keep" else 0
+    kept = real if policy.keeps else 0
     return np.concatenate([order + rows * i for i in range(passes)])[kept : kept + synthetic]
 
 
@@ -104,25 +110,50 @@ def check_real_rows(policy: Policy, rows: int, reserve: int, generation: int, *,
             f"{policy} needs {needed:,} never-seen real rows by generation {generation}, the reserve "
             f"has {reserve:,}; lower data.rows (rows beyond it are the reserve), P or the generations"
         )
-    wanted, _ = rows_in_corpus(policy, rows, generation, growing=growing)
-    if policy.rule == "keep" and generation > 0 and wanted > rows:
+    if policy.rule == "keep-rows" and generation > 0 and policy.rows > rows:
         raise InputError(
-            f"{policy} with a growing corpus asks for {wanted:,} real rows at generation {generation}, "
-            f"the original corpus has {rows:,}; set mix.size = constant or lower P"
+            f"{policy} keeps {policy.rows:,} real rows, the original corpus has {rows:,}; lower N, or raise data.rows "
+            "if there are more"
         )
+    if policy.rule != "keep":
+        return
+    for when in sorted({*range(1, min(len(policy.shares), generation) + 1), generation} - {0}):
+        wanted, _ = rows_in_corpus(policy, rows, when, growing=growing)
+        if wanted > rows:
+            raise InputError(
+                f"{policy} with a growing corpus asks for {wanted:,} real rows at generation {when}, "
+                f"the original corpus has {rows:,}; set mix.size = constant or lower P"
+            )
 
 
 def rounding_note(policy: Policy, rows: int) -> str:
     """A note where a share of `rows` rows is, in whole rows, none of them or all; "" where it is neither."""
-    if policy.accumulates or not 0 < policy.percent < 100:
+    if policy.rule == "keep-rows" and policy.rows == rows:
+        return (
+            f"{policy} of {rows:,} rows leaves no synthetic row, so it does what keep-100 does; give more rows "
+            "(data.rows) or keep fewer"
+        )
+    for generation, share in enumerate(policy.shares if policy.mixes and not policy.accumulates else (), 1):
+        real, synthetic = rows_in_corpus(policy, rows, generation, growing=False)
+        if (real and synthetic) or not 0 < share < 100:
+            continue
+        lacking, same = ("real", 0) if synthetic else ("synthetic", 100)
+        when = f" at generation {generation}" if policy.before else ""
+        return (
+            f"{policy} of {rows:,} rows leaves no {lacking} row{when}, so it does what {policy.rule}-{same} does; give "
+            "more rows (data.rows) or another share"
+        )
+    return ""
+
+
+def schedule_note(policy: Policy, generations: int) -> str:
+    """A note where a schedule has shares of generations that a run does not reach; "" otherwise."""
+    if len(policy.shares) <= generations or not policy.before:
         return ""
-    real, synthetic = rows_in_corpus(policy, rows, 1, growing=False)
-    if real and synthetic:
-        return ""
-    lacking, same = ("real", 0) if synthetic else ("synthetic", 100)
+    beyond = ", ".join(f"{share:g}" for share in policy.shares[generations:])
     return (
-        f"{policy} of {rows:,} rows leaves no {lacking} row, so it does what {policy.rule}-{same} does; give "
-        "more rows (data.rows) or another share"
+        f"{policy} has shares for {len(policy.shares)} generations, and this run ends with generation {generations}, so it "
+        f"does not use {beyond}"
     )
 
 

@@ -67,6 +67,8 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
         )
         if config.mix.size == "constant" and (note := mixing.rounding_note(policy, rows["train"])):
             notes = [*notes, note]
+        if note := mixing.schedule_note(policy, config.loop.generations):
+            notes = [*notes, note]
     size = Size(
         config,
         resolved.parameters,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collapse_cli import config
-from collapse_cli.config.policies import Policy, percent_kept
+from collapse_cli.config.policies import Policy, Rule, percent_kept
 from collapse_cli.errors import ConfigError, InputError
 
 PERCENTS = st.one_of(st.integers(0, 100), st.floats(0, 100, allow_nan=False))
@@ -22,6 +22,10 @@ PERCENTS = st.one_of(st.integers(0, 100), st.floats(0, 100, allow_nan=False))
         ("keep-100", Policy("keep", 100.0)),
         ("keep-12.5", Policy("keep", 12.5)),
         ("fresh-10", Policy("fresh", 10.0)),
+        ("keep-50-20-10", Policy("keep", 10.0, before=(50.0, 20.0))),
+        ("keep-1e-05-2.5", Policy("keep", 2.5, before=(1e-05,))),
+        ("fresh-0-100", Policy("fresh", 100.0, before=(0.0,))),
+        ("keep-rows-250", Policy("keep-rows", rows=250)),
         ("accumulate", Policy("accumulate")),
         ("accumulate-subsample", Policy("accumulate-subsample")),
     ],
@@ -43,6 +47,16 @@ def test_names_are_read(name: str, policy: Policy) -> None:
         ("keep-x", "must be a number"),
         ("fresh-", "must be a number"),
         ("keep-10%", "must be a number"),
+        ("keep-50--20", "must be a number"),
+        ("keep-50-x", "must be a number"),
+        ("keep-50-101", r"must be in 0\.\.100, it is 101"),
+        ("keep-50-20-20", "the last share stays for all later generations; say it once"),
+        ("keep-rows-", "N must be a whole number from 1 on"),
+        ("keep-rows-0", "keep-0 keeps none"),
+        ("keep-rows-1.5", "N must be a whole number"),
+        ("keep-rows-007", "N must be a whole number"),
+        ("keep-rows-10-20", "N must be a whole number"),
+        ("fresh-rows-10", "must be a number"),
         ("keep", "there is no policy 'keep'"),
         ("fresh", "there is no policy"),
         ("", "there is no policy"),
@@ -77,14 +91,55 @@ def test_one_policy_under_two_names_is_one_value_and_keeps_the_name_it_was_given
     assert (str(short), str(long)) == ("keep-10", "keep-10.0")
 
 
+@given(shares=st.lists(PERCENTS, min_size=2, max_size=5), rule=st.sampled_from(["keep", "fresh"]))
+def test_a_schedule_is_what_it_says_in_each_generation(shares: list[float], rule: Rule) -> None:
+    policy = Policy(rule, float(shares[-1]), before=tuple(map(float, shares[:-1])))
+    assert Policy.parse(str(policy)) == policy
+    for generation in range(1, 8):
+        wanted = shares[min(generation, len(shares)) - 1]
+        assert policy.at(generation).percent == policy.until(generation).percent == wanted
+        assert [policy.until(generation).at(g) for g in range(1, generation + 1)] == [
+            policy.at(g) for g in range(1, generation + 1)
+        ], "what is said of later generations changes nothing"
+    if rule == "keep":
+        assert policy.at(1) == Policy("keep", float(shares[0])), (
+            "one generation of a schedule is that of the plain policy"
+        )
+    assert policy.draws == (rule == "keep" and any(0 < share < 100 for share in shares))
+    assert policy.needs_samples == any(share < 100 for share in shares)
+
+
+def test_a_schedule_that_repeats_its_end_is_the_shorter_one_and_one_that_never_changes_is_none() -> None:
+    assert Policy("keep", 20.0, before=(50.0, 20.0, 20.0)) == Policy.parse("keep-50-20")
+    assert Policy("keep", 20.0, before=(20.0,)) == Policy.parse("keep-20")
+    assert Policy.parse("keep-20").before == ()
+
+
+def test_a_schedule_is_no_longer_than_a_table_can_hold() -> None:
+    name = "keep-" + "-".join(str(share) for share in range(31))
+    with pytest.raises(InputError, match="a schedule has at most 30 shares"):
+        Policy.parse(name)
+    assert Policy.parse(name.removesuffix("-30")).percent == 29
+
+
+def test_fresh_knows_what_was_taken_before_and_keep_does_not() -> None:
+    fresh, keep = Policy.parse("fresh-50-20-10"), Policy.parse("keep-50-20-10")
+    assert fresh.at(2) == Policy("fresh", 20.0, before=(50.0,))
+    assert keep.at(2) == Policy("keep", 20.0)
+    assert [keep.at(g).percent for g in (0, 1, 3, 99)] == [50, 50, 10, 10]
+
+
 def test_stages_have_a_policy_without_its_name() -> None:
     policy = Policy.parse("fresh-10.0")
     assert policy.params() == {"rule": "fresh", "percent": 10.0}
     assert Policy.of(json.loads(json.dumps(policy.params()))) == policy
+    for name in ("fresh-50-20-10", "keep-rows-7"):
+        assert Policy.of(json.loads(json.dumps(Policy.parse(name).params()))) == Policy.parse(name)
 
 
 def test_of_rows_the_share_of_keep_is_known_and_of_what_later_versions_write_nothing() -> None:
-    assert [percent_kept(name) for name in ("keep-5", "fresh-5", "accumulate", "later-1", None)] == [5.0] + 4 * [None]
+    names = ("keep-5", "fresh-5", "accumulate", "later-1", None, "keep-50-5", "keep-rows-5")
+    assert [percent_kept(name) for name in names] == [5.0] + 6 * [None]
 
 
 # --- in a configuration -----------------------------------------------------------------------------------------------
@@ -99,7 +154,10 @@ def test_a_configuration_has_values_and_its_record_has_names() -> None:
     assert (again, list(map(str, again.loop.policies))) == (one, ["keep-10.0", "accumulate"])
 
 
-WRONG = "there is no policy 'kep-10' (did you mean 'keep-10'?); known: keep-P, fresh-P (P in 0..100), accumulate, accumulate-subsample"
+WRONG = (
+    "there is no policy 'kep-10' (did you mean 'keep-10'?); known: keep-P, fresh-P (P in 0..100, or one for each generation: "
+    "keep-50-20-10), keep-rows-N, accumulate, accumulate-subsample"
+)
 
 
 @pytest.mark.parametrize(

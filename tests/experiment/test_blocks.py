@@ -21,7 +21,17 @@ from collapse_cli.learners import Hints
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.run.observers.rows import ReadOnce, metrics_row
 
-POLICIES = ["keep-0", "keep-10", "keep-100", "fresh-20", "accumulate", "accumulate-subsample"]
+POLICIES = [
+    "keep-0",
+    "keep-10",
+    "keep-100",
+    "keep-100-30-0-60",
+    "keep-rows-7",
+    "fresh-20",
+    "fresh-40-0-20",
+    "accumulate",
+    "accumulate-subsample",
+]
 NOT_NUMBERS = ("seconds", "model_key", "model_dir", "eval_keys")
 FAMILIES: dict[str, dict[str, Any]] = {
     "gaussian": {"gaussian": {"trials": 3}, "data": {"source": "blobs", "rows": 30, "eval_rows": 20, "reserve": 60}},

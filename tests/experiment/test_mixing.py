@@ -11,7 +11,15 @@ from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import seed_for
 from collapse_cli.errors import InputError
-from collapse_cli.experiment.mixing import check_real_rows, mix, prompt_rows, rounding_note, rows_in_corpus
+from collapse_cli.experiment.mixing import (
+    check_real_rows,
+    mix,
+    order_seed,
+    prompt_rows,
+    rounding_note,
+    rows_in_corpus,
+    schedule_note,
+)
 
 GENERATIONS = 9
 PERCENTS = st.one_of(st.integers(0, 100), st.floats(0, 100, allow_nan=False))
@@ -38,7 +46,7 @@ def simulate(
     newest: list[Dataset] = []
     made = []
     for generation in range(1, GENERATIONS + 1):
-        seed = seed_for(run_seed, "mix", generation)
+        seed = order_seed(policy, run_seed, generation)
         drawn = Policy("keep", 0.0) if policy.accumulates else policy
         prompts = prompt_rows(drawn, rows, generation, seed, growing=growing)
         tokens = (1_000_000 * generation + prompts).astype(np.int32)[:, None]
@@ -103,6 +111,79 @@ def test_keep_100_is_the_original_corpus_and_keep_0_holds_none_of_it() -> None:
     for made, prompts in simulate(Policy.parse("keep-0"), 40):
         assert (made.origin > 0).all()
         assert sorted(prompts) == list(range(40))
+
+
+# --- keep-rows --------------------------------------------------------------------------------------------------------
+
+
+@given(kept=st.integers(1, 40), more=st.integers(0, 40), growing=st.booleans())
+def test_keep_rows_keeps_the_same_rows_in_every_generation(kept: int, more: int, growing: bool) -> None:
+    rows = kept + more
+    simulated = simulate(Policy("keep-rows", rows=kept), rows, growing=growing)
+    first = sorted(names(simulated[0][0])[:kept])
+    for generation, (made, prompts) in enumerate(simulated, 1):
+        assert sorted(names(made)[made.origin == 0]) == first
+        assert len(set(first)) == kept, "no row is kept twice"
+        assert len(made) == (rows * (generation + 1) if growing else rows)
+        assert set(made.origin) <= {0, generation}
+        if not growing:
+            assert set(first).isdisjoint(prompts), "no kept row is continued as well"
+            assert set(first) | set(prompts) == set(range(rows)), "each row is kept or continued"
+
+
+def test_keep_rows_of_another_seed_are_others_and_of_fewer_rows_some_of_them() -> None:
+    few, more = ({*names(simulate(Policy.parse(f"keep-rows-{n}"), 90)[0][0])[:n]} for n in (9, 30))
+    assert few < more
+    assert few != {*names(simulate(Policy.parse("keep-rows-9"), 90, run_seed=1)[0][0])[:9]}
+
+
+def test_keep_rows_cannot_keep_more_than_there_are() -> None:
+    check_real_rows(Policy.parse("keep-rows-50"), 50, 0, 9, growing=False)
+    with pytest.raises(InputError, match="keep-rows-51 keeps 51 real rows, the original corpus has 50; lower N"):
+        check_real_rows(Policy.parse("keep-rows-51"), 50, 0, 9, growing=False)
+
+
+def test_the_order_of_rows_is_that_of_before_but_where_the_same_rows_are_kept() -> None:
+    for name in ("keep-10", "keep-50-20", "fresh-10", "accumulate", "accumulate-subsample"):
+        assert order_seed(Policy.parse(name), 3, 7) == seed_for(3, "mix", 7)
+    assert order_seed(Policy.parse("keep-rows-5"), 3, 7) == order_seed(Policy.parse("keep-rows-5"), 3, 1)
+
+
+# --- schedules --------------------------------------------------------------------------------------------------------
+
+
+def test_a_schedule_makes_in_each_generation_the_corpus_of_that_share() -> None:
+    scheduled = simulate(Policy.parse("keep-50-100-0-10"), 60)
+    for generation, (made, prompts) in enumerate(scheduled, 1):
+        share = (50, 100, 0, 10)[min(generation, 4) - 1]
+        alone, continued = simulate(Policy("keep", float(share)), 60)[generation - 1]
+        assert np.array_equal(names(made), names(alone)), "so stages are shared with the plain policy"
+        assert np.array_equal(prompts, continued)
+
+
+def test_a_schedule_of_fresh_rows_uses_none_twice_and_counts_what_it_used() -> None:
+    policy = Policy.parse("fresh-50-0-20-10")
+    counts = [20, 0, 8] + [4] * 6
+    made = [corpus for corpus, _ in simulate(policy, 40, sum(counts))]
+    fresh = [names(corpus)[corpus.origin == 0].tolist() for corpus in made]
+    assert [len(rows) for rows in fresh] == counts
+    assert sorted(row for rows in fresh for row in rows) == list(range(500_000, 500_000 + sum(counts)))
+    check_real_rows(policy, 40, sum(counts), GENERATIONS, growing=False)
+    with pytest.raises(InputError, match=f"needs {sum(counts)} never-seen real rows by generation 9"):
+        check_real_rows(policy, 40, sum(counts) - 1, GENERATIONS, growing=False)
+
+
+def test_a_growing_schedule_is_checked_where_it_asks_for_most() -> None:
+    check_real_rows(Policy.parse("keep-50-0"), 100, 0, 9, growing=True)
+    with pytest.raises(InputError, match="asks for 120 real rows at generation 1"):
+        check_real_rows(Policy.parse("keep-60-0"), 100, 0, 9, growing=True)
+    check_real_rows(Policy.parse("keep-0-0-60"), 100, 0, 2, growing=True)
+
+
+def test_shares_that_a_run_never_reaches_are_said() -> None:
+    assert schedule_note(Policy.parse("keep-50-20-10"), 3) == ""
+    assert schedule_note(Policy.parse("keep-10"), 0) == ""
+    assert "ends with generation 1, so it does not use 20, 10" in schedule_note(Policy.parse("keep-50-20-10"), 1)
 
 
 # --- accumulate -------------------------------------------------------------------------------------------------------
@@ -235,6 +316,10 @@ def test_of_trials_apart_the_first_draws_what_one_alone_draws() -> None:
         ("keep-0", 10, ""),
         ("keep-100", 10, ""),
         ("accumulate", 1, ""),
+        ("keep-50-1", 40, "keep-50-1 of 40 rows leaves no real row at generation 2, so it does what keep-0 does"),
+        ("keep-50-0", 40, ""),
+        ("keep-rows-40", 40, "keep-rows-40 of 40 rows leaves no synthetic row, so it does what keep-100 does"),
+        ("keep-rows-39", 40, ""),
     ],
 )
 def test_a_share_that_is_no_whole_row_is_said(name: str, rows: int, said: str) -> None:

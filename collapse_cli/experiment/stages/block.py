@@ -190,9 +190,9 @@ class InMemory(Verbs[State, Dataset, Dataset]):
                 self.reserve,
                 samples,
                 generation,
-                seed_for(self.stage.seed, "mix", generation),
+                mixing.order_seed(self.line.policy, self.stage.seed, generation),
                 growing=self.block.growing,
-                trials=self.block.trials,
+                trials=self.block.trials if self.line.policy.at(generation).draws else 1,
             )
 
     def fit(self, start: State | None, corpus: Dataset, generation: int) -> State:

@@ -8,7 +8,7 @@ from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace
 from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import Size, put_together
 from collapse_cli.experiment.stages.base import CORPUS, RESERVE, ROWS, at, on_one_thread, with_history
@@ -18,10 +18,11 @@ def mix_stage(
     config: Experiment, policy: Policy, data: Stage, samples: Sequence[Stage], seed: int, generation: int
 ) -> Stage:
     """The corpus of a generation, of real rows and of what `samples` made."""
-    mixed = Mixed(policy, config.mix.size == "growing", generation, trials_apart(config, policy))
+    now = policy.at(generation)
+    mixed = Mixed(now, config.mix.size == "growing", generation, trials_apart(config, now))
     params = {"learner": config.learner, **mixed.params()}
     inputs = {"data": data, **{f"synthetic-{i:05d}": stage for i, stage in enumerate(samples, 1)}}
-    return Stage(MIX, params, inputs, seed_for(seed, "mix", generation))
+    return Stage(MIX, params, inputs, mixing.order_seed(policy, seed, generation))
 
 
 @dataclass(frozen=True)

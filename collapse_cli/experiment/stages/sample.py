@@ -47,9 +47,10 @@ class Continued:
     @classmethod
     def by(cls, policy: Policy, seed: int, generation: int, *, growing: bool) -> "Continued":
         """Those of a policy. Where it takes none, as many are made as for keep-0: they are only measured."""
-        all_rows = policy.accumulates or not policy.needs_samples
-        taken = Policy("keep") if all_rows else policy
-        return cls(generation, taken, growing and not policy.accumulates, seed_for(seed, "mix", generation))
+        now = policy.at(generation)
+        taken = Policy("keep") if policy.accumulates or not now.needs_samples else now
+        choice = mixing.order_seed(policy, seed, generation)
+        return cls(generation, taken, growing and not policy.accumulates, choice)
 
     def params(self) -> dict[str, Any]:
         """As a stage's parameters have it."""
