@@ -9,6 +9,7 @@ from collapse_cli.config import Experiment, not_as_published
 from collapse_cli.findings.causes import Causes
 from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.findings.expectations import Judged, judge
+from collapse_cli.findings.known_world import WorldLeft, world_left
 from collapse_cli.findings.predictions import Tree
 from collapse_cli.records.row import Row
 
@@ -25,6 +26,7 @@ class RunResult:
         judged: what was measured beside what was published or proved.
         of_another: what to say where published values are those of another experiment; "" where they are not.
         tree: its configuration.
+        world: of a run on the invented world, what its samples still say of it, by policy.
     """
 
     run: str
@@ -37,14 +39,17 @@ class RunResult:
     of_another: str
     tree: Tree
     rows: Sequence[Row]
+    world: Sequence[WorldLeft] = ()
 
     @classmethod
     def of(cls, folder: Path, config: Experiment, rows: Sequence[Row], *, computed: int, cached: int) -> "RunResult":
         """That of the run in a folder."""
         tree = config.model_dump(mode="json")
         verdict, judged = diagnose_run(rows, tree).verdict, judge(rows, tree)
-        page = folder / "report.html"
-        return cls(folder.name, folder, computed, cached, page, verdict, judged, not_as_published(tree), tree, rows)
+        page, world = folder / "report.html", world_left(rows, tree)
+        return cls(
+            folder.name, folder, computed, cached, page, verdict, judged, not_as_published(tree), tree, rows, world
+        )
 
     @property
     def warnings(self) -> list[str]:
@@ -60,6 +65,7 @@ class RunResult:
             "cached": self.cached,
             "report": str(self.report),
             "verdict": self.verdict,
+            "world": [left.record() for left in self.world],
             "expect": [judged.record() for judged in self.judged],
             "expect_of_another": self.of_another,
             "config": dict(self.tree),

@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from collapse_cli.families import headline, headline_measure
+from collapse_cli.findings.known_world import world_left, world_said
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import spread
 from collapse_cli.report.figures import bounded, perplexities
@@ -53,6 +54,7 @@ def markdown(
     parts = [f"# Report on {', '.join(cell(run.name) for run in runs)}"]
     for run, diagnosis in zip(runs, diagnosed, strict=True):
         parts.append(f"**{cell(diagnosis.verdict, 2000)}**")
+        parts += [cell(said, 1000) for said in world_said(world_left(run.rows, run.config))]
         if not run.finished:
             why = (
                 f"Rows are missing: {run.lacking}" if run.lacking else f"This run is not finished ({cell(run.status)})"

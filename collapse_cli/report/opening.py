@@ -5,15 +5,14 @@ from dataclasses import dataclass
 
 from collapse_cli.families import INSTRUMENTS, SHARE, Measure, headline, headline_measure, measures_of
 from collapse_cli.findings.diagnosis import Diagnosis
-from collapse_cli.findings.diagnosis.brief import Brief, brief, levelling
+from collapse_cli.findings.diagnosis.brief import Brief
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import factors, percent, spread, value
 from collapse_cli.report.contents import Contents
 from collapse_cli.report.figures import bounded, perplexities
-from collapse_cli.report.forecast import Forecast
 from collapse_cli.report.html_elements import how_to_read, place, swatch
 from collapse_cli.report.html_elements import numbers as figure_numbers
-from collapse_cli.report.loading import Run, Series
+from collapse_cli.report.loading import Series
 from collapse_cli.report.text import escaped
 
 MOST = 4  # numbers
@@ -41,14 +40,6 @@ class Number:
     big: str
     what: str
     series: Series
-
-
-def briefs(runs: Sequence[Run], diagnoses: Sequence[Diagnosis], forecasts: Sequence[Forecast | None]) -> list[Brief]:
-    """The short sentence of each run."""
-    return [
-        brief(diagnosis, levelling(forecast.record["policies"]) if forecast else {})
-        for run, diagnosis, forecast in zip(runs, diagnoses, forecasts, strict=True)
-    ]
 
 
 def numbers(series: Sequence[Series], summary: Brief, diagnosis: Diagnosis) -> list[Number]:

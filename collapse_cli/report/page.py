@@ -9,14 +9,15 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from collapse_cli.findings.diagnosis.brief import Brief
+from collapse_cli.findings.diagnosis.brief import Brief, brief
+from collapse_cli.findings.known_world import world_left, world_said
 from collapse_cli.metrics.intervals import t_quantile
 from collapse_cli.report.contents import Contents
 from collapse_cli.report.figures import SEEDS
 from collapse_cli.report.forecast import Forecast
 from collapse_cli.report.html_elements import dash, swatch
 from collapse_cli.report.loading import Run, Series
-from collapse_cli.report.opening import briefs, numbers, opening, tiles
+from collapse_cli.report.opening import numbers, opening, tiles
 from collapse_cli.report.sections import OLD, SECTIONS, warnings
 from collapse_cli.report.summaries import diagnoses, facts, warned
 from collapse_cli.report.text import embedded, escaped
@@ -38,7 +39,7 @@ def html(runs: Sequence[Run], series: Sequence[Series], forecasts: Sequence[Fore
     if contents.missing:
         left_out = f'<p class="reading">Left out, because the run {OLD}: {escaped("; ".join(contents.missing))}.</p>'
     script, browser = asset("page.js"), asset("samples.js")
-    short = briefs(runs, diagnosed, forecasts)
+    short = [brief(diagnosis) for diagnosis in diagnosed]
     first = opening(contents, tiles(numbers(contents.of_run(0), short[0], diagnosed[0])) if len(runs) == 1 else "")
     scripts = " ".join(map(_hash, (plotly(), script, browser)))
     return _filled(
@@ -117,14 +118,15 @@ def plotly() -> str:
 def _header(runs: Sequence[Run], short: Sequence[Brief]) -> str:
     """What happened, in a sentence for each run."""
     parts = []
-    for run, brief in zip(runs, short, strict=True):
+    for run, said in zip(runs, short, strict=True):
         if len(runs) == 1:
-            parts.append(f'<p class="verdict">{escaped(brief.sentence)}</p>')
-            others = f'<p class="others">{escaped(brief.others)}</p>' if brief.others else ""
-            parts.append(others + _facts(run))
+            parts.append(f'<p class="verdict">{escaped(said.sentence)}</p>')
+            others = [said.others, *world_said(world_left(run.rows, run.config))]
+            parts += [f'<p class="others">{escaped(more)}</p>' for more in others if more]
+            parts.append(_facts(run))
         else:
             parts.append(
-                f'<p class="verdict brief"><b>{escaped(run.name)}</b> {_pill(run)} {escaped(brief.sentence)}</p>'
+                f'<p class="verdict brief"><b>{escaped(run.name)}</b> {_pill(run)} {escaped(said.sentence)}</p>'
             )
             parts.append(_unfinished(run))
     return f"<header>{''.join(parts)}</header>"

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from collapse_cli.families import INSTRUMENTS
+from collapse_cli.findings.known_world import breed_shares, mentions
 from collapse_cli.metrics.numbers import percent
-from collapse_cli.records.fields import finite, table
 from collapse_cli.report.contents import Contents
 from collapse_cli.report.figures import Figure, curve, layout_of, level_line, rounded
 from collapse_cli.report.html_elements import how_to_read
@@ -15,7 +14,6 @@ from collapse_cli.report.text import escaped, label
 
 NAMED = 5  # breeds that have a colour of their own
 UNTIL = (12, 25, 50)  # ranks at which groups of the others end
-BREEDS = 1000  # more in a row is damage
 BANDS = ("most frequent fifth", "second fifth", "third fifth", "fourth fifth", "rarest fifth")
 TRUTH = "truth"
 
@@ -27,7 +25,7 @@ def world(contents: Contents) -> None:
         contents.lead("breeds-left", "Breeds of dogs that the samples still mention", first, "", "")
     breeds = [figure for line in lines if (figure := breeds_figure(line)) is not None]
     if breeds:
-        names = [group for group, _ in groups_of(_ranked(lines[0]))]
+        names = [group for group, _ in groups_of(breed_shares(lines[0].rows, lines[0].run.config))]
         key = "".join(
             f'<li><svg viewBox="0 0 24 10" aria-hidden="true"><rect width="24" height="10" data-tone="{_tone(at, names):.4f}"/></svg>'
             f"{escaped(name, 60)}</li>"
@@ -84,7 +82,7 @@ def groups_of(shares: Mapping[str, float]) -> list[tuple[str, list[str]]]:
 
 def breeds_figure(line: Series) -> Figure | None:
     """Shares of mentions by generation, stacked, the truth beside."""
-    truth = _ranked(line)
+    truth = breed_shares(line.rows, line.run.config)
     counts = {g: counted for g in line.generations if (counted := _counts(line, g, truth)) is not None}
     if not truth or not counts:
         return None
@@ -162,28 +160,13 @@ def facts_figure(line: Series) -> Figure | None:
     )
 
 
-def _ranked(line: Series) -> dict[str, float]:
-    """The breeds by their true frequency, with their shares of mentions: 1 / rank ** exponent, as the world has them."""
-    given: Mapping[str, Any] = next(
-        (row.fields["breed_counts"] for row in line.rows if isinstance(row.fields.get("breed_counts"), dict)), {}
-    )
-    names = list(given)[:BREEDS]
-    options = table(table(line.run.config.get("data")).get("world"))
-    exponent = finite(options.get("breed_exponent"))
-    if not names or exponent is None or len(given) > BREEDS:
-        return {}
-    weights = [(rank + 1) ** -min(max(exponent, 0.0), 10.0) for rank in range(len(names))]
-    return {name: weight / sum(weights) for name, weight in zip(names, weights, strict=True)}
-
-
 def _counts(line: Series, generation: int, truth: Mapping[str, float]) -> dict[str, float] | None:
     """Mentions of each breed, all counted seeds together; None where there are none."""
     total = dict.fromkeys(truth, 0.0)
     for row in line.at(generation):
-        counts: Mapping[str, Any] = table(row.fields.get("breed_counts"))
         if row.where.seed in line.counted:
-            for breed in total:
-                total[breed] += max(0.0, finite(counts.get(breed)) or 0.0)
+            for breed, count in mentions(row, list(total)).items():
+                total[breed] += count
     return total if any(total.values()) else None
 
 

@@ -15,6 +15,7 @@ from support.rows import row_of
 
 from collapse_cli.errors import ConfigError
 from collapse_cli.findings.compare import Comparison, compare
+from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.findings.run_result import row_warnings
 from collapse_cli.metrics.intervals import Interval, over_seeds
 from collapse_cli.metrics.numbers import with_factor, with_interval
@@ -282,6 +283,16 @@ def test_what_is_printed_holds_the_warnings_the_verdicts_and_the_notes(tmp_path:
     text = " ".join(out.getvalue().split())  # lines are wrapped
     for said in (*found.warnings, *found.notes, *found.verdicts.values()):
         assert " ".join(said.split()) in text
+
+
+def test_a_verdict_looks_at_the_forecast_as_the_page_does(tmp_path: Path) -> None:
+    def slowing(rate: float, generation: int) -> float:
+        return 15 * rate * (1 - math.exp(-generation / 4))
+
+    run = made(tmp_path, "a", policies=("keep-0",), generations=8, growth=slowing)
+    verdict = compare([run]).verdicts["a"]
+    assert "keep-0 collapses and still rises but is forecast to level off, perplexity ×" in verdict
+    assert verdict == diagnose_run(run.rows(), run.tree()).verdict
 
 
 def test_intervals_say_what_they_take_for_granted(tmp_path: Path) -> None:

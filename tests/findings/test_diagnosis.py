@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from support import nature
 from support.instrumented import write_run
 from support.rows import changed, row_of
 
-from collapse_cli.findings.diagnosis import Diagnosis, diagnose, rules
+from collapse_cli.findings.diagnosis import Diagnosis, diagnose, rules, said_of
 from collapse_cli.findings.diagnosis.rules import ENTROPY_SHARE, MARGIN, VARIANCE_SHARE, Call
+from collapse_cli.findings.forecast import forecast_rows
 from collapse_cli.metrics.intervals import Interval, t_quantile
 from collapse_cli.metrics.numbers import factor, factors
+from collapse_cli.records.fields import LARGEST
 from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 
@@ -391,15 +394,69 @@ def test_no_sentence_says_two_things_at_once(seeds: int, ratio: float, lost: tup
 def test_a_collapse_says_whether_it_still_rises() -> None:
     """×20 by generation 4; from there straight on, level, falling, or too rough to say."""
     ends = {
-        "and still rises": [0.3 * step for step in range(1, 6)],
+        "and still rises": [0.8 * step for step in range(1, 6)],
+        "and still rises but is forecast to level off": [0.3 * step for step in range(1, 6)],
         "and has levelled off (within ×1.1 since generation 4)": [0.005, -0.005, 0.0, 0.01, 0.005],
         "and falls again": [-0.1 * step for step in range(1, 6)],
-        "(whether it still rises is not shown)": [0.4, -0.3, 0.4, -0.2, 0.3],
+        "and is forecast to level off": [0.4, -0.3, 0.4, -0.2, 0.3],
+        "(whether it still rises is not shown)": [1.4, 0.9, 3.3, 1.9, 4.9],
     }
     for said, later in ends.items():
         course = [0.0, 0.8, 1.6, 2.4, 3.0, *(3.0 + change for change in later)]
         rows = [row(step, nll=4 + value) for step, value in enumerate(course)]
         assert f"keep-0 collapses {said}, perplexity" in diagnose(rows).verdict, said
+
+
+def growing(by: Callable[[int], float], *, seeds: int = 3, noise: float = 0.01, policy: str = "keep-0") -> list[Row]:
+    random = np.random.Generator(np.random.Philox(31))
+    return [
+        row(step, seed=seed, policy=policy, nll=4 + by(step) + noise * float(random.standard_normal()))
+        for seed in range(seeds)
+        for step in range(10)
+    ]
+
+
+def slowing(step: int) -> float:
+    return 2.4 * (1 - math.exp(-step / 4))
+
+
+def test_what_is_forecast_to_level_off_says_so_in_the_verdict() -> None:
+    """Saturating, and not yet level; a line, one that speeds up, and too few generations are not forecast to be."""
+    found = diagnose(growing(slowing))
+    assert "keep-0 collapses and still rises but is forecast to level off, perplexity ×" in found.verdict
+    assert found.record()["policies"][0]["forecast_levels_off"] is True
+    assert said_of(found.policies[0]) == "collapses and still rises but is forecast to level off"
+    for by in (lambda step: 0.25 * step, lambda step: 0.03 * step**2):
+        assert "keep-0 collapses and still rises, perplexity ×" in diagnose(growing(by)).verdict
+    early = diagnose([entry for entry in growing(slowing) if entry.where.generation < 4])
+    assert "keep-0 collapses (whether it still rises is not shown), perplexity" in early.verdict
+    assert early.record()["policies"][0]["forecast_levels_off"] is False
+
+
+def test_what_is_forecast_is_said_where_the_curve_shows_nothing() -> None:
+    course = [0.0, 1.6, 2.1, 1.75, 2.15, 1.7, 2.1, 1.8, 2.2, 1.75]
+    found = diagnose(growing(lambda step: course[step]))
+    assert found.policies[0].trend == ""
+    assert "keep-0 collapses and is forecast to level off, perplexity ×" in found.verdict
+
+
+def test_a_forecast_is_what_most_of_the_weight_says_whatever_the_word() -> None:
+    """The weights are those of `collapse forecast`; of a policy that holds, or is level already, nothing is added."""
+    for by in (slowing, lambda step: 0.25 * step, lambda step: 0.9 * (step > 0) + 0.1 * step):
+        rows = growing(by)
+        (policy,) = forecast_rows(rows)["policies"]
+        halting = ("saturating", "overshoot", "jump")
+        weight = sum(law["forecast_weight"] for law in policy["laws"] if law["law"] in halting)
+        assert diagnose(rows).policies[0].forecast_levels_off == (weight > 0.5)
+    assert not diagnose(growing(lambda step: 0.05 * (1 - math.exp(-step / 4)))).policies[0].forecast_levels_off
+    assert not diagnose(growing(lambda step: 2.0 * (step > 0), noise=0.001)).policies[0].forecast_levels_off
+
+
+@pytest.mark.filterwarnings("error")
+def test_losses_of_any_size_have_a_word() -> None:
+    for largest in (20.0, 2000.0, 0.9 * LARGEST):
+        rows = [row(step, nll=4 + largest * (step > 3), seed=seed) for step in range(8) for seed in (0, 1)]
+        assert "keep-0 collapses" in diagnose(rows).verdict
 
 
 def test_what_is_said_of_nature_s_curves() -> None:

@@ -9,7 +9,7 @@ import pytest
 from support.instrumented import write_run
 from support.pages import Text, figures_of, page_of, report
 
-from collapse_cli.findings.diagnosis.brief import brief, levelling
+from collapse_cli.findings.diagnosis.brief import brief
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import factors
 from collapse_cli.records.rundir import RunFolder
@@ -24,11 +24,11 @@ from collapse_cli.report.text import white
 def test_the_sentence_is_of_the_policy_to_which_most_happened_and_says_how_sure_it_is(tmp_path: Path) -> None:
     write_run(tmp_path, "run", policies=("keep-20", "keep-0"), seeds=(0, 1, 2), generations=8)
     runs = read([RunFolder(tmp_path, "run")])
-    said = brief(diagnoses(runs)[0], {"keep-0": "expected to level off"})
+    said = brief(diagnoses(runs)[0])
     assert said.policy == "keep-0"
     assert re.fullmatch(
         r"keep-0 collapses: by generation 8 its perplexity is [\d.]+ times that of generation 0 "
-        r"\(95% interval ×[\d.]+ to ×[\d.]+; 3 seeds\) and is still rising but expected to level off\.",
+        r"\(95% interval ×[\d.]+ to ×[\d.]+; 3 seeds\) and is still rising\.",
         said.sentence,
     )
     assert said.others.startswith("keep-20 ")
@@ -38,22 +38,25 @@ def test_the_sentence_is_of_the_policy_to_which_most_happened_and_says_how_sure_
     )
 
 
+def test_what_is_forecast_to_level_off_says_so_first_and_in_the_table_alike(tmp_path: Path) -> None:
+    write_run(tmp_path, "run", policies=("keep-0",), seeds=(0, 1, 2), generations=8, growth=slowing)
+    said = brief(diagnoses(read([RunFolder(tmp_path, "run")]))[0])
+    assert said.sentence.endswith("3 seeds) and is still rising but forecast to level off.")
+    page = Text(report(tmp_path, "run")).said
+    assert said.sentence in page
+    assert page.count("keep-0 collapses and still rises but is forecast to level off") == 1  # the whole verdict
+    assert page.count("collapses and still rises but is forecast to level off") == 2  # and the table
+
+
+def slowing(rate: float, generation: int) -> float:
+    return 15 * rate * (1 - math.exp(-generation / 4))
+
+
 def test_one_seed_has_no_interval_in_the_sentence(tmp_path: Path) -> None:
     write_run(tmp_path, "run", policies=("keep-0",), generations=3)
-    said = brief(diagnoses(read([RunFolder(tmp_path, "run")]))[0], {})
+    said = brief(diagnoses(read([RunFolder(tmp_path, "run")]))[0])
     assert "one seed, so without an interval" in said.sentence
     assert said.others == ""
-
-
-def test_what_is_forecast_to_level_off_is_what_most_of_the_weight_says() -> None:
-    def policy(name: str, **weights: float) -> dict[str, object]:
-        laws = [{"law": law, "forecast_weight": weight} for law, weight in weights.items()]
-        return {"policy": name, "status": "ok", "laws": laws}
-
-    found = levelling(
-        [policy("a", saturating=0.4, jump=0.3, power=0.3), policy("b", saturating=0.4, power=0.6), {"policy": "c"}]
-    )
-    assert found == {"a": "expected to level off"}
 
 
 def test_a_ratio_beyond_all_floats_is_no_figure() -> None:

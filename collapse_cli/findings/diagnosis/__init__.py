@@ -6,7 +6,8 @@ are wrong"; `benchmarks/words.py`).
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +15,8 @@ from collapse_cli.findings.diagnosis.headline import family_verdict
 from collapse_cli.findings.diagnosis.mixtures import mixture_verdict
 from collapse_cli.findings.diagnosis.rules import Call, Evidence, Generations, early, late
 from collapse_cli.findings.expectations import family_of, is_mixture
+from collapse_cli.findings.forecast.fit import levels_off
+from collapse_cli.findings.forecast.history import History, collect
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import NOISE, Interval, allowed, interval, log_ratio, takes_noise_for_granted
@@ -29,6 +32,7 @@ __all__ = [
     "counted",
     "diagnose",
     "diagnose_run",
+    "policies_of",
     "said_of",
 ]
 
@@ -46,6 +50,8 @@ GRANTED = (
     f"is no larger than {NOISE:g} nats (standard deviation)"
 )
 TRENDS = {"rises": "still rises", "level": "has levelled off", "falls": "falls again"}
+MOVING = ("collapses", "loses quality")  # states of which it is said where they are going
+FORECAST = "is forecast to level off"
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class PolicyDiagnosis:
         ratios: by generation, perplexity as a multiple of generation 0's: the geometric mean over seeds, with the
             interval of paired log-perplexities (`intervals.log_ratio`); none for one seed.
         granted: whether the last of these intervals rests on prior knowledge of the noise between seeds.
+        history: what laws of growth are fitted to; None where nothing can be.
     """
 
     policy: str
@@ -71,6 +78,16 @@ class PolicyDiagnosis:
     ratios: Mapping[int, Interval]
     calls: Mapping[str, Call]
     granted: bool = False
+    history: History | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def forecast_levels_off(self) -> bool:
+        """Whether it is forecast to level off, of one that loses and is not level or falling already.
+
+        Asked for, the laws of growth are fitted.
+        """
+        rising = self.state in MOVING and self.trend not in ("level", "falls")
+        return rising and self.history is not None and levels_off(self.history)
 
     @property
     def ratio(self) -> Interval:
@@ -84,6 +101,7 @@ class PolicyDiagnosis:
             "last": self.last,
             "state": self.state,
             "trend": self.trend or None,
+            "forecast_levels_off": self.forecast_levels_off,
             "perplexity_ratio": [{"generation": step, **ratio.record()} for step, ratio in self.ratios.items()],
             "calls": {kind: call.record() for kind, call in self.calls.items()},
         }
@@ -115,11 +133,16 @@ def diagnose(
         rows: of one run; those of an old run may lack the instruments.
         generations, policies, seeds: what the run was to have (its `loop` section), to say what is still missing.
     """
-    names = list(dict.fromkeys(row.where.policy for row in rows))
-    diagnosed = [policy for policy in (_policy(name, rows) for name in names) if policy is not None]
+    diagnosed = policies_of(rows)
     return Diagnosis(
         tuple(diagnosed), _verdict(diagnosed, generations), tuple(_notes(diagnosed, generations, policies, seeds))
     )
+
+
+def policies_of(rows: Sequence[Row]) -> list[PolicyDiagnosis]:
+    """What became of each policy with a generation 0, without sentences; simulations ask for nothing else."""
+    names = dict.fromkeys(row.where.policy for row in rows)
+    return [policy for policy in (_policy(name, rows) for name in names) if policy is not None]
 
 
 def diagnose_run(rows: Sequence[Row], tree: Mapping[str, Any], named: Callable[[str], str] = str) -> Diagnosis:
@@ -175,9 +198,9 @@ def _policy(name: str, rows: Sequence[Row]) -> PolicyDiagnosis | None:
     calls = {"early": early(kept, "early"), "general": early(kept, "general"), "late": late(kept)}
     state, trend = _state(logs[last], last, calls), _trend({generation: log.mean for generation, log in logs.items()})
     ratios = {generation: log.within(perplexity) for generation, log in logs.items()}
-    return PolicyDiagnosis(
-        name, tuple(seeds), last, state, trend, ratios, calls, takes_noise_for_granted(changes[last])
-    )
+    granted = takes_noise_for_granted(changes[last])
+    history = collect([row for row in rows if row.where.policy == name])[0].get(name)
+    return PolicyDiagnosis(name, tuple(seeds), last, state, trend, ratios, calls, granted, history)
 
 
 def _state(log: Interval, last: int, calls: Mapping[str, Call]) -> str:
@@ -248,11 +271,19 @@ def _verdict(policies: Sequence[PolicyDiagnosis], generations: int | None) -> st
 
 
 def _going(policy: PolicyDiagnosis) -> str:
-    """Where a policy is going; what is called level is said with it."""
+    """Where a policy that loses is going, as it stands behind its state; what is called level is said with it.
+
+    Where the curve shows that it rises, or nothing, that its forecast levels off is said as well.
+    """
     if policy.trend != "level":
-        return TRENDS[policy.trend]
+        seen = TRENDS.get(policy.trend, "")
+        if policy.forecast_levels_off:
+            return f" and {f'{seen} but ' if seen else ''}{FORECAST}"
+        if seen:
+            return f" and {seen}"
+        return " (whether it still rises is not shown)" if policy.state == "collapses" else ""
     since = min(generation for generation in policy.ratios if generation >= _half(policy.last))
-    return f"{TRENDS[policy.trend]} (within ×{LEVEL_WITHIN:g} since generation {since})"
+    return f" and {TRENDS[policy.trend]} (within ×{LEVEL_WITHIN:g} since generation {since})"
 
 
 def _half(last: int) -> int:
@@ -262,7 +293,7 @@ def _half(last: int) -> int:
 
 def said_of(policy: PolicyDiagnosis) -> str:
     """The words for a policy without its numbers: its state, where it is going, what was called."""
-    going = f" and {TRENDS[policy.trend]}" if policy.state in ("collapses", "loses quality") and policy.trend else ""
+    going = _going(policy).partition(" (")[0] if policy.state in MOVING else ""
     calls = _called(policy)
     return f"{policy.state}{going}{f', with {calls}' if calls else ''}"
 
@@ -272,11 +303,7 @@ def _policy_verdict(policy: PolicyDiagnosis, together: bool) -> str:
         return f"{policy.policy} {policy.state}"
     when = "" if together else f" by generation {policy.last}, {_over_seeds(policy)}"
     mean, ends = factors(policy.ratio)
-    state = f"{policy.policy} {policy.state}"
-    if policy.state == "collapses":
-        state += f" and {_going(policy)}" if policy.trend else " (whether it still rises is not shown)"
-    elif policy.state == "loses quality" and policy.trend:
-        state += f" and {_going(policy)}"
+    state = f"{policy.policy} {policy.state}{_going(policy) if policy.state in MOVING else ''}"
     kind = "" if policy.ratio.exact else "95% interval "
     summary = f"{state}{when}, perplexity {mean}{f' ({kind}{ends})' if ends else ''}"
     calls = _called(policy)

@@ -11,7 +11,7 @@ from collapse_cli.config.policies import percent_kept
 from collapse_cli.errors import ConfigError
 from collapse_cli.findings.forecast import share as shares
 from collapse_cli.findings.forecast.fit import HIGHEST, LawFit, fit_all, mixture, paths, spread_at, weights
-from collapse_cli.findings.forecast.history import HORIZON, History, collect
+from collapse_cli.findings.forecast.history import HORIZON, LEAST_GENERATIONS, LEAST_STEPS, History, collect
 from collapse_cli.findings.forecast.laws import Array
 from collapse_cli.findings.forecast.next_command import continued, name_given, seen_from_here
 from collapse_cli.findings.forecast.resample import bootstrap
@@ -25,7 +25,6 @@ __all__ = ["forecast", "forecast_rows", "sentences", "vocabulary_of"]
 
 GENERATIONS = (10, 20, 50)
 FACTORS = (1.1, 1.5, 2.0)
-LEAST_GENERATIONS, LEAST_STEPS = 5, 5
 DRAWS, REPLICATES = 2000, 500
 LEVEL = 0.9
 SEED = 20261120
@@ -154,7 +153,7 @@ def _lacking(name: str, rows: Sequence[Row]) -> str:
 def _policy(name: str, series: History, vocabulary: int | None, models: dict[str, list[LawFit]]) -> dict[str, Any]:
     """What is said of a policy; its fits are put into `models`, where there is enough data for them."""
     generations = series.generations()
-    steps = sum(len(by) - 1 for by in series.values.values())
+    steps = series.steps
     record: dict[str, Any] = {
         "policy": name,
         "seeds": list(series.values),
@@ -163,7 +162,7 @@ def _policy(name: str, series: History, vocabulary: int | None, models: dict[str
         "steps": steps,
         "measured": [_measured(series, g) for g in generations if not math.isnan(series.mean(g))],
     }
-    if len(generations) < LEAST_GENERATIONS or steps < LEAST_STEPS:
+    if not series.enough:
         why = (
             f"{len(generations)} generations and {steps} steps between them over all seeds were measured; "
             f"{LEAST_GENERATIONS} generations and {LEAST_STEPS} steps are needed"

@@ -206,6 +206,18 @@ def mixture(fits: Sequence[LawFit]) -> Array:
     return weights([fit.aic if math.isfinite(fit.aicc) else math.inf for fit in fits])
 
 
+def levels_off(series: History) -> bool:
+    """Whether laws of growth that come to a halt by themselves have most of a forecast's weight.
+
+    A constant is no such law: where it leads, no growth is shown. Without enough generations nothing is forecast, nor from
+    losses beyond `HIGHEST`.
+    """
+    if not series.enough or max(max(by.values()) for by in series.values.values()) > HIGHEST:
+        return False
+    fits = fit_all(series)
+    return sum(float(share) for fit, share in zip(fits, mixture(fits), strict=True) if fit.law.halts) > 0.5
+
+
 def typical_step(series: History) -> float:
     """Root mean square change of the mean log-perplexity from one generation to the next, in nats."""
     known = [(g, series.mean(g)) for g in series.generations() if not math.isnan(series.mean(g))]

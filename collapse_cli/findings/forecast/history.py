@@ -10,6 +10,7 @@ from collapse_cli.findings.forecast.laws import Array
 from collapse_cli.records.row import Row
 
 HORIZON = 1000  # generations; later than that is "not"
+LEAST_GENERATIONS, LEAST_STEPS = 5, 5  # that a law can be asked of
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,16 @@ class History:
 
     def generations(self) -> list[int]:
         return sorted({generation for by in self.values.values() for generation in by})
+
+    @property
+    def steps(self) -> int:
+        """From one measured generation to the next, of all seeds."""
+        return sum(len(by) - 1 for by in self.values.values())
+
+    @property
+    def enough(self) -> bool:
+        """Whether there is enough for a law of growth."""
+        return len(self.generations()) >= LEAST_GENERATIONS and self.steps >= LEAST_STEPS
 
 
 def collect(rows: Sequence[Row]) -> tuple[dict[str, History], list[str]]:

@@ -43,6 +43,11 @@ class Law:
     sloped: bool = True
     origin: int = 0
 
+    @property
+    def halts(self) -> bool:
+        """Whether it grows and then comes to a halt, by that or by a jump alone."""
+        return self.levels_off and self.name != "constant"
+
     def shapes(self, last: float, points: int = 160) -> Array:
         """The shapes that are tried, (points,), for a series that ends at generation `last`; [1.0] where there is none.
 
