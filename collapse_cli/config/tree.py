@@ -10,7 +10,7 @@ from collapse_cli.config.cell import check_grid
 from collapse_cli.config.families import DRAWN, BlobsConfig, Families, RegressionConfig
 from collapse_cli.config.policies import Policy
 from collapse_cli.families import DEFAULT, FAMILIES, KNOWN
-from collapse_cli.families.section import Section
+from collapse_cli.families.section import Section, added
 
 LOWEST_RANK = 1e9  # of beams that ended: one that must not win has this below 0
 NATS_A_TOKEN = 30.0  # of a very unlikely text
@@ -231,6 +231,16 @@ class TrainConfig(Section):
     """What the next generation is trained on: the new tokens alone, or the prompt with them."""
     select: Literal["last", "valid"] = "last"
     """Weights to keep: the last, or those of the epoch with the lowest loss on real validation text."""
+    loss: Literal["cross-entropy", "truncated", "focal", "smoothed"] = added("cross-entropy")
+    """What a token costs; truncated: nothing where the model is sure of it already, focal: less the surer, smoothed: labels smoothed."""
+    truncate: float = added(0.9, gt=0, le=1)
+    """The loss truncated: tokens count up to this probability."""
+    focusing: float = added(2.0, ge=0)
+    """The loss focal: the exponent of 1 - p that -log p is multiplied by. 0: cross-entropy."""
+    smoothing: float = added(0.1, ge=0, lt=1)
+    """The loss smoothed: the share of a label that goes evenly to all tokens of the vocabulary."""
+    adversarial: float = added(0.0, ge=0)
+    """Train also on embeddings moved up the loss, by this share of the length of a row's embeddings. 0: no. Costs a second pass."""
 
 
 class EvalConfig(Section):

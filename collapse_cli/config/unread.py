@@ -176,6 +176,14 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         lambda experiment: experiment.train.schedule == "constant",
         "train.schedule = constant: the learning rate does not fall",
     ),
+    *(
+        (
+            (f"train.{name}",),
+            lambda experiment, loss=loss: experiment.train.loss != loss,
+            f"only train.loss = {loss} reads it",
+        )
+        for loss, name in (("truncated", "truncate"), ("focal", "focusing"), ("smoothed", "smoothing"))
+    ),
     (
         ("eval.context", "eval.stride"),
         lambda experiment: experiment.eval.protocol == "block",

@@ -1,12 +1,14 @@
-"""Output head and cross-entropy in one, a tile of the vocabulary at a time: the full logits are never held.
+"""Output head and loss of the tokens in one, a tile of the vocabulary at a time: the full logits are never held.
 
 At OPT's vocabulary of 50,272 the logits of 4,096 tokens are 800 MB, and a plain cross-entropy passes over them many
 times. Here each tile of logits is passed over while it is in the caches, and besides the matrix products nothing passes
 over the vocabulary a second time: the softmax's divisors are multiplied into the hidden states, which are far smaller.
+Other losses than cross-entropy cost no pass over the vocabulary more: each is a number a token (`TokenLoss`).
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch.nn import functional
@@ -22,6 +24,49 @@ TILE_BYTES = {"cpu": 4096, "cuda": 32768}  # of a token's logits in a tile of th
 LARGEST = 60.0  # logit whose exponential needs no care: sums of such are finite, and so are their inverses
 IGNORED = -100  # label of a token that is not predicted
 More = Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]  # see `token_details`
+Kind = Literal["cross-entropy", "truncated", "focal", "smoothed"]
+# adds something to a loss: of last hidden states (tokens, d) and the head (vocabulary, d), or of logits (tokens, vocabulary)
+# and None; and of the places of the predicted tokens among them
+Beside = Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor], torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class TokenLoss:
+    """What a token costs, by the probability p that the model gave it.
+
+    `cross-entropy`: -log p. `truncated`: that where p <= `number`, nothing above (arXiv 2509.08972); what is nothing has no
+    gradient. `focal`: -(1-p)^`number` log p (Lin et al. 2017, equation 4). `smoothed`: the cross-entropy to a target that
+    leaves the token 1 - `number` and shares `number` evenly among all ids of the vocabulary (Szegedy et al. 2016, section 7).
+    """
+
+    kind: Kind = "cross-entropy"
+    number: float = 0.0
+
+    @property
+    def smoothing(self) -> float:
+        """The share that goes to all ids."""
+        return self.number if self.kind == "smoothed" else 0.0
+
+    def of(self, nll: torch.Tensor, missing: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of each token in nats, and what it grows by with -log p; of a smoothed one without the other ids.
+
+        Args:
+            nll: (tokens,) -log p.
+            missing: (tokens,) 1 - p, without cancellation.
+        """
+        if self.kind == "truncated":
+            counts = (nll.neg().exp().clamp_max(1) <= self.number).to(nll.dtype)
+            return counts * nll, counts
+        if self.kind == "focal":
+            # of a token that is nearly certain, log p from 1 - p: a power of that may be divided by
+            exact = torch.where(missing < 0.5, torch.log1p(-missing).neg(), nll)
+            rest = missing.clamp_min(torch.finfo(missing.dtype).tiny)
+            power = rest**self.number
+            return power * exact, power + self.number * power / rest * (1 - missing) * exact
+        return nll, torch.ones_like(nll)
+
+
+CROSS_ENTROPY = TokenLoss()
 
 
 class _Softmax:
@@ -84,8 +129,11 @@ def _groups(where: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> tu
     return where.chunk(max(1, -(-len(where) // most)))
 
 
-class _LinearCrossEntropy(torch.autograd.Function):
-    """Summed cross-entropy of softmax(hidden @ weight.T); the gradients are made on the way forward.
+class _LinearLosses(torch.autograd.Function):
+    """Summed losses of softmax(hidden @ weight.T), and the cross-entropy beside them; gradients are made on the way forward.
+
+    Any loss that depends on the label's probability p alone has the gradient of the cross-entropy, token by token times
+    d loss / d(-log p). What smoothing adds, `smoothing` (logit of the label - mean logit), needs the mean weight only.
 
     Besides inputs and gradients it holds `HELD_BYTES` of exponentials and a few tiles, whatever the number of tokens.
     """
@@ -99,24 +147,45 @@ class _LinearCrossEntropy(torch.autograd.Function):
         where: torch.Tensor,
         dtype: torch.dtype,
         scale: float,
-    ) -> torch.Tensor:
-        """Arguments as those of `linear_cross_entropy`."""
+        token: TokenLoss,
+        weights: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Arguments as those of `linear_losses`."""
         rows, head = hidden.detach(), weight.detach().to(dtype)
+        plain, smoothing = token == CROSS_ENTROPY and weights is None, token.smoothing
+        middle = head.mean(dim=0, dtype=torch.float32) if smoothing else None
         hidden_wanted, weight_wanted = ctx.needs_input_grad[:2]
         hidden_gradient = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device) if hidden_wanted else None
         weight_gradient = None
         total = torch.zeros((), dtype=torch.float64, device=rows.device)
+        entropy = total if plain else torch.zeros_like(total)
         for number, group in enumerate(_groups(where, head, dtype)):
             states, wanted = rows[group].to(dtype), labels[group]
             softmax = _Softmax(states, head, wanted, keep=hidden_wanted or weight_wanted)
-            total += softmax.losses.sum(dtype=torch.float64)
-            missing = softmax.missing.mul_(-scale)
+            exact = states.float()
+            share: torch.Tensor | None = None  # of each token in the gradients; None: `scale` of all
+            if plain:
+                total += softmax.losses.sum(dtype=torch.float64)
+                missing = softmax.missing.mul_(-scale)
+            else:
+                entropy += softmax.losses.sum(dtype=torch.float64)
+                values, rises = token.of(softmax.losses, softmax.missing.squeeze(1))
+                if middle is not None:
+                    values = values + smoothing * ((head[wanted].float() - middle) * exact).sum(dim=1)
+                if weights is not None:
+                    values, rises = values * weights[group], rises * weights[group]
+                total += values.sum(dtype=torch.float64)
+                share = rises * scale
+                # at the label: 1 - p, and what is taken from it for all
+                missing = (smoothing - softmax.missing).mul_(share[:, None])
             if hidden_wanted:
                 slope = head[wanted].float().mul_(missing)
-            exact = states.float()
+                if middle is not None and share is not None:
+                    slope.addcmul_(middle, share[:, None], value=-smoothing)
             if weight_wanted and number == 0:
                 weight_gradient = torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
-            for (first, last, odds), factor in zip(softmax.tiles, softmax.factors.mul_(scale)[:, :, None], strict=True):
+            factors = softmax.factors.mul_(scale if share is None else share)[:, :, None]
+            for (first, last, odds), factor in zip(softmax.tiles, factors, strict=True):
                 if hidden_wanted:
                     slope.addcmul_(product(odds, head[first:last]).float(), factor)
                 if weight_gradient is not None:
@@ -124,6 +193,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     # written the first time, so that nothing has to be zeroed
                     weight_gradient[first:last].copy_(part) if number == 0 else weight_gradient[first:last].add_(part)
             if weight_gradient is not None:
+                if middle is not None and share is not None:
+                    weight_gradient.sub_((share @ exact).mul_(smoothing / len(head)))
                 exact.mul_(missing)
                 if rows.device.type == "cpu":
                     weight_gradient.index_add_(0, wanted, exact)
@@ -135,10 +206,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
             weight_gradient = weight_gradient.to(weight.dtype)
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         ctx.hidden_dtype = hidden.dtype
-        return total * scale
+        loss, beside = total * scale, entropy * scale
+        ctx.mark_non_differentiable(beside)
+        return loss, beside
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
         if hidden_gradient is not None:
             hidden_gradient = hidden_gradient.to(ctx.hidden_dtype)
@@ -146,7 +219,37 @@ class _LinearCrossEntropy(torch.autograd.Function):
             hidden_gradient, weight_gradient = (
                 None if each is None else each * grad.to(each.dtype) for each in (hidden_gradient, weight_gradient)
             )
-        return hidden_gradient, weight_gradient, None, None, None, None
+        return hidden_gradient, weight_gradient, *[None] * 6
+
+
+def linear_losses(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+    scale: float = 1.0,
+    where: torch.Tensor | None = None,
+    token: TokenLoss = CROSS_ENTROPY,
+    weights: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`scale` times the losses in nats of softmax(hidden @ weight.T), summed; float64, with gradients.
+
+    Beside it `scale` times the summed cross-entropy, unweighted and without gradients.
+
+    Args:
+        hidden: (tokens, d).
+        weight: (vocabulary, d).
+        labels: (tokens,), `IGNORED` where nothing is predicted.
+        dtype: of the matrix products; that of `hidden` when None. Sums and gradients are float32 in any case.
+        where: (predicted tokens,) the places of labels that are not `IGNORED`; looked for when None.
+        token: the loss of a token.
+        weights: (tokens,) float32 what each loss is multiplied by; None: all by 1.
+    """
+    if where is None:
+        where = (labels != IGNORED).nonzero().squeeze(1)
+    found = _LinearLosses.apply(hidden, weight, labels, where, dtype or hidden.dtype, scale, token, weights)  # type: ignore[no-untyped-call]
+    return cast(tuple[torch.Tensor, torch.Tensor], found)
 
 
 def linear_cross_entropy(
@@ -158,19 +261,34 @@ def linear_cross_entropy(
     scale: float = 1.0,
     where: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`scale` times the cross-entropy in nats of softmax(hidden @ weight.T), summed; float64, with gradients.
+    """The first that `linear_losses` gives, of the cross-entropy; arguments as there."""
+    return linear_losses(hidden, weight, labels, dtype=dtype, scale=scale, where=where)[0]
 
-    Args:
-        hidden: (tokens, d).
-        weight: (vocabulary, d).
-        labels: (tokens,), `IGNORED` where nothing is predicted.
-        dtype: of the matrix products; that of `hidden` when None. Sums and gradients are float32 in any case.
-        where: (predicted tokens,) the places of labels that are not `IGNORED`; looked for when None.
-    """
-    if where is None:
-        where = (labels != IGNORED).nonzero().squeeze(1)
-    loss = _LinearCrossEntropy.apply(hidden, weight, labels, where, dtype or hidden.dtype, scale)  # type: ignore[no-untyped-call]
-    return cast(torch.Tensor, loss)
+
+def logit_losses(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    scale: float = 1.0,
+    token: TokenLoss = CROSS_ENTROPY,
+    weights: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `linear_losses`, of logits (tokens, vocabulary) that a model made itself, which are held whole."""
+    scores = logits.float()
+    if token == CROSS_ENTROPY and weights is None:
+        loss = functional.cross_entropy(scores, labels, ignore_index=IGNORED, reduction="sum").double() * scale
+        return loss, loss.detach()
+    nll = functional.cross_entropy(scores, labels, ignore_index=IGNORED, reduction="none")
+    fixed = nll.detach()
+    values, rises = token.of(fixed, torch.expm1(-fixed).neg_())
+    losses = values + rises * (nll - fixed)
+    if token.smoothing:
+        there = labels != IGNORED
+        own = scores.gather(1, labels.clamp_min(0)[:, None]).squeeze(1)
+        losses = losses + token.smoothing * there * (own - scores.mean(dim=1))
+    if weights is not None:
+        losses = losses * weights
+    return losses.sum(dtype=torch.float64) * scale, fixed.sum(dtype=torch.float64) * scale
 
 
 def has_plain_head(model: "PreTrainedModel") -> bool:
@@ -215,7 +333,7 @@ def _head_dtype(states: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
 
 
-def summed_loss(
+def summed_losses(
     model: "PreTrainedModel",
     ids: torch.Tensor,
     labels: torch.Tensor,
@@ -224,8 +342,13 @@ def summed_loss(
     positions: torch.Tensor | None = None,
     scale: float = 1.0,
     where: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """`scale` times the cross-entropy in nats, summed over all predicted tokens, with gradients.
+    token: TokenLoss = CROSS_ENTROPY,
+    weights: torch.Tensor | None = None,
+    beside: Beside | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`scale` times the losses in nats, summed over all predicted tokens, with gradients.
+
+    Beside it `scale` times the summed cross-entropy, unweighted and without gradients.
 
     Args:
         ids: (rows, width) token ids.
@@ -233,16 +356,44 @@ def summed_loss(
         plain_head: what `has_plain_head` said of the model.
         positions: (rows, width) position of each token in its text; when None, in its row.
         where: (predicted tokens,) their places in the flattened rows; looked for when None.
+        token: the loss of a token.
+        weights: (rows, width-1) float32 what the loss of each label is multiplied by; None: all by 1.
+        beside: what it gives is added to the loss, as it is.
     """
     if not plain_head:
-        logits = model(**_inputs(ids, positions)).logits[:, :-1].float()
-        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-        return loss.double() * scale
+        logits = model(**_inputs(ids, positions)).logits[:, :-1].flatten(0, 1)
+        each = None if weights is None else weights.flatten()
+        loss, entropy = logit_losses(logits, labels.flatten(), scale=scale, token=token, weights=each)
+        if beside is not None:
+            more = beside(logits, None, (labels != IGNORED).flatten().nonzero().squeeze(1))
+            loss = loss if more is None else loss + more
+        return loss, entropy
     states = model.base_model(**_inputs(ids, positions)).last_hidden_state
     dtype, weight = _head_dtype(states), model.get_output_embeddings().weight
     every = functional.pad(labels, (0, 1), value=IGNORED).flatten()  # a slice of the states would have to be undone
+    each = None if weights is None else functional.pad(weights, (0, 1)).flatten()
     with torch.autocast(ids.device.type, enabled=False):
-        return linear_cross_entropy(states.flatten(0, 1), weight, every, dtype=dtype, scale=scale, where=where)
+        flat = states.flatten(0, 1)
+        if where is None:
+            where = (every != IGNORED).nonzero().squeeze(1)
+        loss, entropy = linear_losses(
+            flat, weight, every, dtype=dtype, scale=scale, where=where, token=token, weights=each
+        )
+        more = None if beside is None else beside(flat, weight, where)
+        return loss if more is None else loss + more, entropy
+
+
+def summed_loss(
+    model: "PreTrainedModel",
+    ids: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    plain_head: bool,
+    positions: torch.Tensor | None = None,
+    scale: float = 1.0,
+) -> torch.Tensor:
+    """The first that `summed_losses` gives, of the cross-entropy; arguments as there."""
+    return summed_losses(model, ids, labels, plain_head=plain_head, positions=positions, scale=scale)[0]
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ a batch is padding; and whether a model can take that.
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +32,7 @@ class Batch:
         owners: (rows, width) which of the texts a token belongs to, -1 for padding; on the host.
         positions, segments: (rows, width) position of each token in its text, and number of the text;
             None where each row is one text.
+        weights: (rows, width-1) float32 what the loss of each label is multiplied by; None: all by 1.
     """
 
     ids: torch.Tensor
@@ -39,6 +40,7 @@ class Batch:
     owners: np.ndarray
     positions: torch.Tensor | None = None
     segments: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
 
     def places(self) -> np.ndarray:
         """(rows, width) position of each token in its text, on the host."""
@@ -91,7 +93,12 @@ def first_fit(lengths: np.ndarray, width: int) -> list[list[int]]:
 
 
 def lay_out(
-    tokens: np.ndarray, lengths: np.ndarray, tokens_at_once: int, device: torch.device, able: Abilities
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    tokens_at_once: int,
+    device: torch.device,
+    able: Abilities,
+    weights: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Batches of at most `tokens_at_once` tokens (one row at least) with all that is to be predicted.
 
@@ -101,6 +108,7 @@ def lay_out(
         tokens: (texts, columns) token ids.
         lengths: (texts,) how many of them are used.
         able: whether several texts may share a row or a batch.
+        weights: (texts,) what the losses of a text are multiplied by; None: all by 1.
     """
     texts = np.flatnonzero(lengths >= 2)
     if len(texts) == 0:
@@ -122,7 +130,13 @@ def lay_out(
             most = min(most, alike)
         part = [texts[row] for row in rows[start : start + most]]
         start += len(part)
-        yield _batch(tokens, lengths, part, device)
+        batch = _batch(tokens, lengths, part, device)
+        yield batch if weights is None else replace(batch, weights=_weights(batch.owners, weights, device))
+
+
+def _weights(owners: np.ndarray, weights: np.ndarray, device: torch.device) -> torch.Tensor:
+    """`Batch.weights`: of each label that of the text before it."""
+    return to_device(np.where(owners < 0, 0, weights[owners])[:, :-1].astype(np.float32), device)
 
 
 def _batch(tokens: np.ndarray, lengths: np.ndarray, rows: list[np.ndarray], device: torch.device) -> Batch:

@@ -7,6 +7,7 @@ longer than the GPU works on them; a recorded graph is handed over at once.
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WORTH = 50  # full steps of a training from which on recording one pays
-# ids and labels (rows, width), and (predicted tokens,) where in the flattened rows something is predicted; to the loss
-Pass = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+# a batch, and (predicted tokens,) where in its flattened rows something is predicted; to the losses
+Pass = Callable[[Batch, torch.Tensor], torch.Tensor]
 
 
 def can_record(model: "PreTrainedModel") -> bool:
@@ -39,23 +40,24 @@ class Recorded:
     def __init__(self, weights: list[torch.nn.Parameter], work: Pass, batch: Batch) -> None:
         """Record `work`, which leaves gradients in `weights`. Random numbers are drawn, and the gradients are lost."""
         self.weights, self.shape = weights, batch.ids.shape
-        self.ids, self.labels = batch.ids.clone(), batch.labels.clone()
+        weighted = None if batch.weights is None else batch.weights.clone()
+        self.batch = replace(batch, ids=batch.ids.clone(), labels=batch.labels.clone(), weights=weighted)
         width = batch.ids.shape[1]
-        every = torch.nn.functional.pad(self.labels, (0, 1), value=IGNORED)
+        every = torch.nn.functional.pad(self.batch.labels, (0, 1), value=IGNORED)
         self.where = (every != IGNORED).flatten().nonzero().squeeze(1)
         assert len(self.where) == len(batch.ids) * (width - 1)
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            work(self.ids, self.labels, self.where)  # sets up what libraries set up once
+            work(self.batch, self.where)  # sets up what libraries set up once
             self._forget()
             with _no_waiting():
-                work(self.ids, self.labels, self.where)
+                work(self.batch, self.where)
         torch.cuda.current_stream().wait_stream(side)
         self._forget()  # they are made anew while recording, where the recording finds them again
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.loss = work(self.ids, self.labels, self.where)
+            self.loss = work(self.batch, self.where)
         self.gradients = [weight.grad for weight in weights]
 
     def _forget(self) -> None:
@@ -63,9 +65,12 @@ class Recorded:
             weight.grad = None
 
     def play(self, batch: Batch) -> torch.Tensor:
-        """The loss of a batch; its gradients are in the weights, until the next is played."""
-        self.ids.copy_(batch.ids)
-        self.labels.copy_(batch.labels)
+        """The losses of a batch; its gradients are in the weights, until the next is played."""
+        self.batch.ids.copy_(batch.ids)
+        self.batch.labels.copy_(batch.labels)
+        if self.batch.weights is not None:
+            assert batch.weights is not None
+            self.batch.weights.copy_(batch.weights)
         self.graph.replay()
         for weight, gradient in zip(self.weights, self.gradients, strict=True):
             weight.grad = gradient

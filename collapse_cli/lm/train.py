@@ -22,8 +22,9 @@ from collapse_cli.lm import recorded
 from collapse_cli.lm.architecture import vocabulary
 from collapse_cli.lm.arithmetic import fast_products
 from collapse_cli.lm.attention import Causal, attending
-from collapse_cli.lm.loss import has_plain_head, summed_loss, token_losses
+from collapse_cli.lm.loss import has_plain_head, token_losses
 from collapse_cli.lm.memory import free_bytes, halving
+from collapse_cli.lm.objective import PLAIN, Anchor, Objective
 from collapse_cli.lm.packing import Batch, abilities, attention_for, lay_out
 from collapse_cli.lm.recorded import Recorded, can_record, record
 from collapse_cli.lm.score import score_blocks
@@ -50,18 +51,24 @@ def fit(
     seed: int,
     scratch: Path,
     valid: Dataset | None = None,
+    anchor: Anchor | None = None,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Train `model` in place on the rows of `data`.
 
     Args:
+        data: rows; where they have `weights` (rows,), the losses of each row's tokens are multiplied by its own, in units of
+            their mean over the predicted tokens.
         settings: with `dtype` resolved.
         seed: of the order of rows and of dropout.
         scratch: where checkpoints are kept; a checkpoint found there is taken up.
         valid: rows to choose the best epoch by, for `select = "valid"`.
+        anchor: what holds the model to another one.
 
     Returns:
-        `train_loss` (nats per predicted token, mean of the last epoch), `epoch_losses`, `steps`, `train_tokens`.
+        `train_loss` (nats per predicted token, mean of the last epoch: the cross-entropy, unweighted, whatever was made
+        small), `epoch_losses`, `steps`, `train_tokens`; and `train_objective` where something else than that was made
+        small, the same mean of it.
 
     Raises:
         TrainError: when the loss is not finite, or the weights did not change.
@@ -78,12 +85,15 @@ def fit(
     total = epochs * steps_per_epoch
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     before = _fingerprint(model)
-    work = _Work(model, settings, int(data.arrays["lengths"].max()))
+    data = _with_mean_weight_one(data)
+    objective = Objective.of(settings, anchor)
+    work = _Work(model, settings, int(data.arrays["lengths"].max()), objective)
     if epochs * (rows // batch) >= recorded.WORTH and work.plain_head and work.able.together and can_record(model):
         work.rows_recorded = batch
     checkpoint = Checkpoint(scratch / "checkpoint.safetensors", model, optimizer)
     state = checkpoint.load() or {"step": 0, "losses": [[0.0, 0]] * epochs, "best": None}
     step, losses, best = state["step"], [tuple(loss) for loss in state["losses"]], state["best"]
+    objectives = state.get("objectives", [0.0] * epochs)
     work.rows_at_once = state.get("rows_at_once", work.rows_at_once)  # other sums would be rounded otherwise
 
     model.train()
@@ -96,21 +106,30 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step, total, steps_per_epoch)
             dropout = int(_generator(seed, "dropout", step).integers(2**63))
-            loss, predicted = _step(work, optimizer, data.take(chosen), dropout)
-            if not math.isfinite(loss):
+            summed, loss, predicted = _step(work, optimizer, data.take(chosen), dropout)
+            if not math.isfinite(summed):
                 advice = "lower train.lr or set train.dtype = float32"
                 if step == 0:  # the learning rate had no part in it yet
                     mended = "set train.dtype = float32" if work.bf16 else "give a model whose weights are sound"
                     advice = f"no weight was changed before; {mended}"
                 raise TrainError(
-                    f"the loss is {loss} at step {step + 1} of {total}; {advice} "
+                    f"the loss is {summed} at step {step + 1} of {total}; {advice} "
                     f"({work.bad_rows(data.take(chosen), chosen)})"
                 )
             losses[epoch] = (losses[epoch][0] + loss, losses[epoch][1] + predicted)
+            objectives[epoch] += summed
             step += 1
             if settings.select == "valid" and step % steps_per_epoch == 0:
                 best = _keep_best(model, valid, best, scratch / "best.safetensors")
-            checkpoint.save_sometimes({"step": step, "losses": losses, "best": best, "rows_at_once": work.rows_at_once})
+            checkpoint.save_sometimes(
+                {
+                    "step": step,
+                    "losses": losses,
+                    "objectives": objectives,
+                    "best": best,
+                    "rows_at_once": work.rows_at_once,
+                }
+            )
             tell(step, total)
     if best is not None:
         _restore(model, scratch / "best.safetensors")
@@ -121,12 +140,30 @@ def fit(
         raise TrainError("training left every weight as it was; raise train.lr or train.epochs")
     model.eval()
     epoch_losses = [summed / count for summed, count in losses]
-    return {
+    facts = {
         "train_loss": epoch_losses[-1],
         "epoch_losses": epoch_losses,
         "steps": total,
         "train_tokens": epochs * int(data.arrays["lengths"].sum()),
     }
+    if not objective.is_cross_entropy or "weights" in data.arrays:
+        facts["train_objective"] = objectives[-1] / losses[-1][1]
+    return facts
+
+
+def _with_mean_weight_one(data: Dataset) -> Dataset:
+    """The rows, their weights in units of the mean over all predicted tokens.
+
+    So a step's loss is an unbiased estimate of the weighted mean over the corpus: weights are not evened out batch by batch.
+    """
+    weights = data.arrays.get("weights")
+    if weights is None:
+        return data
+    predicted = np.maximum(data.arrays["lengths"].astype(np.int64) - 1, 0)
+    mean = float(weights.astype(np.float64) @ predicted) / float(predicted.sum())
+    if not (weights >= 0).all() or not 0 < mean < math.inf:
+        raise TrainError("the weights of the rows must be numbers from 0 on, and not all 0")
+    return Dataset({**data.arrays, "weights": (weights / mean).astype(np.float32)}, data.origin)
 
 
 def learning_rate(settings: TrainConfig, step: int, total: int, steps_per_epoch: int) -> float:
@@ -156,9 +193,11 @@ class _Work:
         rows_recorded: steps of so many rows, all of full width, are recorded on a GPU; 0: none are.
     """
 
-    def __init__(self, model: "PreTrainedModel", settings: TrainConfig, width: int) -> None:
+    def __init__(
+        self, model: "PreTrainedModel", settings: TrainConfig, width: int, objective: Objective = PLAIN
+    ) -> None:
         """`width`: the longest row, in tokens."""
-        self.model, self.width, self.clip = model, width, settings.clip
+        self.model, self.objective, self.width, self.clip = model, objective, width, settings.clip
         self.weights = list(model.parameters())
         self.bf16 = settings.dtype == "bfloat16"
         self.plain_head, self.able = has_plain_head(model), abilities(model, width, gradients=True)
@@ -178,7 +217,10 @@ class _Work:
             yield
 
     def gradients(self, chosen: Dataset, seed: int, rows_at_once: int) -> tuple[list[torch.Tensor], int]:
-        """Gradients of the mean loss per predicted token. Returns the losses whose sum that is, and the predicted tokens.
+        """Gradients of the objective, per predicted token.
+
+        Returns:
+            (2,) tensors whose sum is the mean of the objective and of the cross-entropy, and the predicted tokens.
 
         Args:
             seed: of dropout.
@@ -188,7 +230,8 @@ class _Work:
             weight.grad = None  # of a try for which memory did not suffice
         lengths = chosen.arrays["lengths"]
         predicted = int(np.maximum(lengths.astype(np.int64) - 1, 0).sum())
-        batches = lay_out(chosen.arrays["tokens"], lengths, rows_at_once * self.width, device, self.able)
+        weights = chosen.arrays.get("weights")
+        batches = lay_out(chosen.arrays["tokens"], lengths, rows_at_once * self.width, device, self.able, weights)
         if len(chosen) == self.rows_recorded <= rows_at_once and lengths.min() == self.width:
             (batch,) = batches
             if self._recorded is None:
@@ -204,24 +247,19 @@ class _Work:
         return losses, predicted
 
     def _backward(self, batch: Batch, scale: float, where: torch.Tensor | None = None) -> torch.Tensor:
-        """Adds the gradients of `scale` times the summed loss, which it returns."""
-        with attention_for(self.model, self.able, batch), fast_products(self.model.device):
-            loss = summed_loss(
-                self.model,
-                batch.ids,
-                batch.labels,
-                plain_head=self.plain_head,
-                positions=batch.positions,
-                scale=scale,
-                where=where,
-            )
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        """Adds the gradients of `scale` times the summed objective. Returns (2,) that and the cross-entropy, both scaled."""
 
-    def _pass(self, ids: torch.Tensor, labels: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        @contextmanager
+        def inside() -> Iterator[None]:
+            with attention_for(self.model, self.able, batch), fast_products(self.model.device):
+                yield
+
+        return self.objective.backward(self.model, batch, inside, plain_head=self.plain_head, scale=scale, where=where)
+
+    def _pass(self, batch: Batch, where: torch.Tensor) -> torch.Tensor:
         """What is recorded: a whole step."""
-        with torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            return self._backward(Batch(ids, labels, np.zeros(0)), 1 / len(where), where)
+        with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            return self._backward(batch, 1 / len(where), where)
 
     def bad_rows(self, chosen: Dataset, numbers: np.ndarray) -> str:
         """Which of the rows has a loss of its own that is not finite, in words; `numbers` are theirs in the corpus, from 0."""
@@ -250,23 +288,28 @@ def _tokens_that_fit(model: "PreTrainedModel") -> int:
     return max(1, min(MOST_AT_ONCE, free_bytes(model.device) // 2 // kept))
 
 
-def _step(work: _Work, optimizer: torch.optim.Optimizer, chosen: Dataset, seed: int) -> tuple[float, int]:
+def _step(work: _Work, optimizer: torch.optim.Optimizer, chosen: Dataset, seed: int) -> tuple[float, float, int]:
     """One optimizer step over all rows of `chosen`, none when the loss is not finite.
 
     Returns:
-        The summed loss in nats, and the predicted tokens.
+        The summed objective and the summed cross-entropy in nats, and the predicted tokens.
     """
     (losses, predicted), work.rows_at_once = halving(
         lambda rows: work.gradients(chosen, seed, rows), work.rows_at_once, "training"
     )
     ahead = work.model.device.type == "cuda"
     if ahead:  # what comes next is handed over before the loss is waited for, and does nothing when it is not finite
-        mean = torch.stack(losses).sum()
-        optimizer.found_inf = (~mean.isfinite()).float()  # type: ignore[attr-defined]
+        means = torch.stack(losses).sum(dim=0)
+        optimizer.found_inf = (~means.isfinite().all()).float()  # type: ignore[attr-defined]
     else:
-        summed = sum(map(float, losses)) * predicted
+        summed, entropy = (sum(parts) * predicted for parts in zip(*map(torch.Tensor.tolist, losses), strict=True))
         if not math.isfinite(summed):
-            return summed, predicted
+            return summed, entropy, predicted
+    if work.objective.anchor is not None and (held := work.objective.anchor.after(work.weights)) is not None:
+        if ahead:
+            means = means + torch.stack([held, torch.zeros_like(held)])
+        else:
+            summed += float(held) * predicted
     if work.clip > 0:
         weights = [weight for weight in work.weights if weight.grad is not None]
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights], foreach=True)
@@ -275,7 +318,9 @@ def _step(work: _Work, optimizer: torch.optim.Optimizer, chosen: Dataset, seed: 
     optimizer.step()
     for weight in work.weights:
         weight.grad = None
-    return float(mean) * predicted if ahead else summed, predicted
+    if ahead:
+        summed, entropy = (mean * predicted for mean in means.tolist())
+    return summed, entropy, predicted
 
 
 def _seed_dropout(device: torch.device, seed: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from collapse_cli import config
-from collapse_cli.config.tree import Experiment, TrainConfig
+from collapse_cli.config.tree import EvalConfig, Experiment, TrainConfig
 from collapse_cli.engine.stage import Plan, Stage
 from collapse_cli.experiment import kinds
 from collapse_cli.families.gaussian import GaussianConfig
@@ -110,7 +110,7 @@ def test_what_is_left_out_is_there_again_when_it_is_read() -> None:
     assert from_key(LaterTrain, for_key(LaterTrain(patience=2))).patience == 2
     assert "patience" not in for_key(Inner())["both"]
     assert for_key(Inner(both=LaterTrain(patience=1)))["both"]["patience"] == 1
-    assert for_key(TrainConfig()) == TrainConfig().model_dump(mode="json")
+    assert for_key(EvalConfig()) == EvalConfig().model_dump(mode="json"), "nothing was added to it"
 
 
 def test_what_a_stage_leaves_out_of_its_key_cannot_be_read_in_it() -> None:

@@ -27,7 +27,7 @@ class Played:
         self.rows.append(len(batch.ids))
         width = batch.ids.shape[1]
         where = torch.arange(batch.ids.numel()).view(-1, width)[:, :-1].flatten()
-        return self.work(batch.ids, batch.labels, where)
+        return self.work(batch, where)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

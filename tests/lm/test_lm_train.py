@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from collapse_cli.config.tree import TrainConfig
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.lm import train
+from collapse_cli.lm import objective, train
 from collapse_cli.lm.train import TrainError, fit, learning_rate
 
 
@@ -56,10 +56,10 @@ def fit_curve(
     """The loss of each step of `fit`, and what it returns."""
     curve, step = [], train._step
 
-    def spy(*arguments: Any, **named: Any) -> tuple[float, int]:
-        loss, predicted = step(*arguments, **named)
+    def spy(*arguments: Any, **named: Any) -> tuple[float, float, int]:
+        summed, loss, predicted = step(*arguments, **named)
         curve.append(loss / predicted)
-        return loss, predicted
+        return summed, loss, predicted
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "_step", spy)
@@ -96,11 +96,12 @@ def test_the_losses_that_are_reported_are_token_weighted_means_of_epochs(
     losses: list[float] = []
     step = train._step
 
-    def spy(*arguments: Any, **named: Any) -> tuple[float, int]:
-        loss, count = step(*arguments, **named)
+    def spy(*arguments: Any, **named: Any) -> tuple[float, float, int]:
+        summed, loss, count = step(*arguments, **named)
+        assert summed == loss, "nothing but the cross-entropy is made small"
         losses.append(loss)
         predicted.append(count)
-        return loss, count
+        return summed, loss, count
 
     monkeypatch.setattr(train, "_step", spy)
     facts = fit(tiny_model("opt"), data, SETTINGS, seed=1, scratch=tmp_path)
@@ -129,12 +130,12 @@ def test_accumulated_gradients_equal_those_of_the_large_batch(
 ) -> None:
     data, settings = random_rows(20, 8), altered(SETTINGS, batch_size=10, lr=1e-3)
     calls: list[int] = []
-    summed_loss = train.summed_loss
+    summed_losses = objective.summed_losses
     monkeypatch.setattr(train, "has_plain_head", lambda _: plain_head)
     monkeypatch.setattr(
-        train,
-        "summed_loss",
-        lambda model, ids, *rest, **named: (calls.append(len(ids)), summed_loss(model, ids, *rest, **named))[1],
+        objective,
+        "summed_losses",
+        lambda model, ids, *rest, **named: (calls.append(len(ids)), summed_losses(model, ids, *rest, **named))[1],
     )
     whole, parts = tiny_model("llama", tied=False), tiny_model("llama", tied=False)
     fit(whole, data, settings, seed=3, scratch=folder(tmp_path / "whole"))
@@ -156,7 +157,7 @@ def test_the_order_of_rows_is_new_in_each_epoch_and_depends_on_the_seed(
     def orders(seed: int) -> list[list[int]]:
         seen: list[list[int]] = []
         monkeypatch.setattr(
-            train, "_step", lambda *given, **_: (seen.append(given[2].arrays["stream"].tolist()), (1.0, 1))[1]
+            train, "_step", lambda *given, **_: (seen.append(given[2].arrays["stream"].tolist()), (1.0, 1.0, 1))[1]
         )
         with pytest.raises(TrainError, match="left every weight as it was"):
             fit(
@@ -225,13 +226,13 @@ def test_fifty_steps_follow_a_plain_loop(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_rows_of_unequal_lengths_share_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shapes: list[tuple[int, ...]] = []
-    summed_loss = train.summed_loss
+    summed_losses = objective.summed_losses
 
-    def spy(model: Any, ids: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+    def spy(model: Any, ids: torch.Tensor, *rest: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:
         shapes.append((*ids.shape, named["positions"] is not None))
-        return summed_loss(model, ids, *rest, **named)
+        return summed_losses(model, ids, *rest, **named)
 
-    monkeypatch.setattr(train, "summed_loss", spy)
+    monkeypatch.setattr(objective, "summed_losses", spy)
     data = rows_of(random_rows(4, 8).arrays["tokens"], np.array([8, 5, 3, 6]))
     fit(tiny_model("opt"), data, altered(SETTINGS, epochs=1), seed=1, scratch=tmp_path)
     assert shapes == [(3, 8, True)]

@@ -13,7 +13,7 @@ from support.training import SETTINGS, altered, folder, identical, weights
 
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-from collapse_cli.lm import memory, train
+from collapse_cli.lm import memory, objective, train
 from collapse_cli.lm.score import score_blocks
 from collapse_cli.lm.train import TrainError, fit
 
@@ -266,7 +266,7 @@ def test_when_every_row_is_bad_the_first_of_the_step_is_named(tmp_path: Path) ->
 
 def test_when_no_row_alone_is_bad_that_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     gradients = train._Work.gradients
-    monkeypatch.setattr(train._Work, "gradients", lambda *given: ([torch.tensor(math.inf)], gradients(*given)[1]))
+    monkeypatch.setattr(train._Work, "gradients", lambda *given: ([torch.full((2,), math.inf)], gradients(*given)[1]))
     with pytest.raises(TrainError, match=r"the loss is inf at step 1 of 4; .*no single row has such a loss"):
         fit(tiny_model("opt"), random_rows(8, 6), SETTINGS, seed=1, scratch=tmp_path)
 
@@ -284,15 +284,15 @@ def test_when_memory_runs_out_the_step_is_made_again_in_smaller_parts(
     whole, parts, again = tiny_model("opt"), tiny_model("opt"), tiny_model("opt")
     wanted = fit(whole, data, settings, seed=3, scratch=folder(tmp_path / "whole"))
     calls: list[int] = []
-    summed_loss = train.summed_loss
+    summed_losses = objective.summed_losses
 
-    def scarce(model: Any, ids: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+    def scarce(model: Any, ids: torch.Tensor, *rest: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:
         calls.append(len(ids))
         if len(ids) > 2 and len(calls) != 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return summed_loss(model, ids, *rest, **named)
+        return summed_losses(model, ids, *rest, **named)
 
-    monkeypatch.setattr(train, "summed_loss", scarce)
+    monkeypatch.setattr(objective, "summed_losses", scarce)
     monkeypatch.setattr(train, "TOKENS_AT_ONCE", 8 * 8)
     found = fit(parts, data, settings, seed=3, scratch=folder(tmp_path / "parts"))
     assert calls == [8, 4, 4, *[2] * 12]
@@ -314,7 +314,7 @@ def test_a_row_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch, tm
     def scarce(*_: Any, **__: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(train, "summed_loss", scarce)
+    monkeypatch.setattr(objective, "summed_losses", scarce)
     with pytest.raises(torch.OutOfMemoryError):
         fit(tiny_model("opt"), random_rows(8, 6), SETTINGS, seed=1, scratch=tmp_path)
 
