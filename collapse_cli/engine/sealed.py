@@ -7,7 +7,7 @@ what was written.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +95,16 @@ def of_file(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def append(path: Path, *added: Mapping[str, Any]) -> None:
-    """Add lines to a file; after a line that a kill tore, on lines of their own."""
+    """Add records to a file as lines; after a line that a kill tore, on lines of their own."""
+    append_lines(path, map(line, added))
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """The same, of lines that `line` made."""
     with path.open("a+", encoding="utf-8") as out:
         if out.tell() > 0:
             out.seek(out.tell() - 1)
             torn = out.read(1) != "\n"
             out.write("\n" if torn else "")
-        out.writelines(map(line, added))
+        out.writelines(lines)
         out.flush()

@@ -4,7 +4,7 @@ They are in no key, and no number comes from them: a run folder without the file
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from collapse_cli.where import Where
 FILE = "samples.jsonl"
 EACH = 24  # texts of a model, besides those of the prompts that are shown of every model
 LONGEST = 1_500  # characters of a text, and of a prompt
-MOST_BYTES = 8_000_000  # of the file: models that come later have none
+MOST_BYTES = 8_000_000  # of the file, of which each model has an equal part
+SHORT = 16  # hex digits of a key, and characters below which no text is cut
 KINDS = ("right", "wrong", "odd")  # what a span can be
 Span = tuple[int, int, str]
 
@@ -75,36 +76,93 @@ def spans_of(prompt: str, text: str, sentences: object) -> tuple[Span, ...]:
     return tuple(spans)
 
 
-def write(folder: Path, kept: Mapping[Where, Sequence[KeptText]]) -> None:
-    """The file anew, whole or not at all; models beyond `MOST_BYTES` are left out."""
-    lines, size = [], 0
-    for where, texts in kept.items():
-        place = {"policy": where.policy, "seed": where.seed, "generation": where.generation}
-        line = sealed.line(place | {"texts": [text.record() for text in texts]})
-        size += len(line)
-        if size > MOST_BYTES:
+@dataclass(frozen=True)
+class KeptTexts:
+    """What the file holds.
+
+    Attributes:
+        texts: by model.
+        keys: by model, of the stage that measured the samples these were taken from; "" where the line does not say.
+        left_out: by model, how many texts there was no room for.
+        torn: how many lines could not be read.
+    """
+
+    texts: Mapping[Where, Sequence[KeptText]] = field(default_factory=dict)
+    keys: Mapping[Where, str] = field(default_factory=dict)
+    left_out: Mapping[Where, int] = field(default_factory=dict)
+    torn: int = 0
+
+
+def room_for(models: int) -> int:
+    """Bytes of the line of each of so many models, so that every one has some and all are at most `MOST_BYTES`."""
+    return MOST_BYTES // max(1, models)
+
+
+def line_of(where: Where, key: str, texts: Sequence[KeptText], room: int, left_out: int = 0) -> str:
+    """The line of a model: all its texts, or as many of them as there is room for, evenly chosen; the last one may be cut.
+
+    Args:
+        key: of the stage that measured the samples they were taken from.
+        room: bytes, as `room_for` gives them.
+        left_out: how many others there was no room for before.
+    """
+    place = {"policy": where.policy, "seed": where.seed, "generation": where.generation, "key": short(key)}
+    line = ""
+    for count in range(len(texts), -1, -1):
+        some = [texts[round(at * (len(texts) - 1) / max(1, count - 1))] for at in range(count)]
+        line = _line(place, some, left_out + len(texts) - count)
+        while count == 1 and len(line) > room and max(len(some[0].prompt), len(some[0].text)) > SHORT:
+            cut = max(len(some[0].prompt), len(some[0].text), 2) // 2
+            some = [replace(some[0], prompt=some[0].prompt[-cut:], text=some[0].text[:cut])]
+            line = _line(place, some, left_out + len(texts) - count)
+        if len(line) <= room:
             break
-        lines.append(line)
-    files.write_atomically(folder / FILE, "".join(lines))
+    return line
 
 
-def read(folder: Path) -> tuple[dict[Where, list[KeptText]], int]:
-    """What there is, by model, and how many lines could not be read; nobody vouches for the file."""
+def _line(place: Mapping[str, Any], texts: Sequence[KeptText], left_out: int) -> str:
+    return sealed.line({**place, "left_out": left_out, "texts": [text.record() for text in texts]})
+
+
+def short(key: str) -> str:
+    """A key as lines have it."""
+    return key[:SHORT]
+
+
+def rewrite(folder: Path, lines: Iterable[str]) -> None:
+    """The file with these lines and no others, whole or not at all; one that has them is left as it is."""
+    path, content = folder / FILE, "".join(lines)
+    if files.what_is(path) and files.read_bytes(path) != content.encode():
+        files.write_atomically(path, content)
+
+
+def add(folder: Path, line: str) -> None:
+    """A line more; after one that a kill tore, on a line of its own."""
+    sealed.append_lines(folder / FILE, [line])
+
+
+def read(folder: Path) -> KeptTexts:
+    """What there is; nobody vouches for the file."""
     path = folder / FILE
     try:
         if path.stat().st_size > 2 * MOST_BYTES:
-            return {}, 1
+            return KeptTexts(torn=1)
         lines, torn = sealed.of_file(path)
     except (OSError, InputError):
-        return {}, 0
+        return KeptTexts()
     kept: dict[Where, list[KeptText]] = {}
+    keys: dict[Where, str] = {}
+    left_out: dict[Where, int] = {}
     for line in lines:
         policy, seed, generation = line.get("policy"), line.get("seed"), line.get("generation")
         if not isinstance(policy, str) or type(seed) is not int or type(generation) is not int:
             torn += 1
             continue
-        kept[Where(policy, seed, generation)] = list(_texts(line.get("texts")))
-    return kept, torn
+        where, key, missing = Where(policy, seed, generation), line.get("key"), line.get("left_out")
+        kept[where] = list(_texts(line.get("texts")))
+        keys[where] = key if isinstance(key, str) else ""
+        left_out[where] = missing if type(missing) is int and 0 <= missing <= 2 * EACH else 0
+    return KeptTexts(kept, keys, left_out, torn)
 
 
 def _texts(value: object) -> Iterable[KeptText]:

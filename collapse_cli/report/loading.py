@@ -37,6 +37,8 @@ class Run:
     notes: Sequence[str]
     kept: Mapping[Where, Sequence[KeptText]] = field(default_factory=dict)
     """Texts that were kept for people to read, by model; older runs have none."""
+    not_kept: int = 0
+    """How many texts the file that keeps them had no room for."""
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -171,11 +173,11 @@ def read(folders: Sequence[RunFolder]) -> list[Run]:
         events, torn = sealed.of_file(folder.path / "events.jsonl")
         if torn:
             notes.append(f"events.jsonl: lines that could not be read: {torn}")
-        kept, unread = kept_texts.read(folder.path)
-        if unread:
-            notes.append(f"{kept_texts.FILE}: lines that could not be read: {unread}")
+        kept = kept_texts.read(folder.path)
+        if kept.torn:
+            notes.append(f"{kept_texts.FILE}: lines that could not be read: {kept.torn}")
         name = f"{folder.name} #{same + 1}" if same else folder.name
-        run = Run(name, folder.record(), rows, events, notes, kept)
+        run = Run(name, folder.record(), rows, events, notes, kept.texts, sum(kept.left_out.values()))
         order = {name: index for index, name in enumerate(_policies(run))}
         rows.sort(key=lambda row: (row.where.seed, row.where.generation, order[row.where.name]))
         runs.append(run)

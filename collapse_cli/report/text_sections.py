@@ -1,6 +1,7 @@
 """The sections in which people read: the same prompts over generations, a browser of samples, the most frequent phrases."""
 
-from collapse_cli.records.kept_texts import KeptText
+from collapse_cli.metrics.numbers import size
+from collapse_cli.records.kept_texts import FILE, MOST_BYTES, KeptText
 from collapse_cli.report.contents import Contents
 from collapse_cli.report.html_elements import cells, folded, heading, how_to_read, note
 from collapse_cli.report.sample_texts import PROMPT, REPEATS, begun, browsed, continued, shown_texts
@@ -74,6 +75,8 @@ def browse(contents: Contents) -> None:
         return
     count, of = len(contents.kept["texts"]), contents.kept["of"]
     few = f" Of {of:,} texts that were kept {count:,} are in this page, evenly chosen." if count < of else ""
+    if lost := sum(run.not_kept for run in contents.runs):
+        few += f" {lost:,} more had no room in {FILE}, which holds {size(MOST_BYTES)} at most; each model keeps as much as any other."
     reading = how_to_read(
         "Search for words, choose a policy, a generation, a seed, what is odd about a text; sort by how surprising generation "
         "0's model finds it. Policies that are hidden above are hidden here.",

@@ -142,15 +142,15 @@ def _compute(
     """Make what is needed, with all that hears of it, and write how it ended. Returns how many stages were computed."""
     planned, config = prepared.plan, prepared.config
     reporting, computed, pruning = Reporting(folder), Computed(), Pruning(folder, store, config, planned)
+    texts = KeepingTexts(folder, store, config, planned)
     with ProgressBars(console, len(there) + len(needed)) as shown:
         try:
             with tracking.open_mirrors(config, folder.path, folder.name, folder.record(), folder.rows) as mirrors:
                 for note in prepared.notes:
                     shown.line(f"note: {note}")
-                rows = Rows(folder, store, config, planned, readers=[Mirroring(mirrors), reporting])
+                rows = Rows(folder, store, config, planned, readers=[Mirroring(mirrors), texts, reporting])
                 observers = [computed, Events(folder, planned), Progress(shown, prepared), rows, pruning]
                 compute([*there, *needed], prepared, store, Observers(observers, new=prepared.computed))
-            KeepingTexts(folder, store, config, planned).keep(new=bool(computed.keys))
             pruning.prune()
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt | BrokenPipeError)  # the latter as by `| head -1`

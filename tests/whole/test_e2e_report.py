@@ -1,6 +1,9 @@
 """What becomes of a run's numbers: its report, its mirrors, comparisons, forecasts, and variants side by side."""
 
+import errno
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,17 @@ from support.idx import random_set, write_set
 from support.instrumented import write_run
 
 from collapse_cli.families.lm import LM
+from collapse_cli.learners import text_measures
 from collapse_cli.records import kept_texts
+from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
+from collapse_cli.records.runs import store_of
 from collapse_cli.run.observers import reporting
 from collapse_cli.run.observers import rows as written
+from collapse_cli.run.observers.kept_texts import KeepingTexts
+from collapse_cli.run.observers.reporting import Reporting
+from collapse_cli.run.preparation import prepare
+from collapse_cli.where import Where
 
 VARIANTS = """
 [variants.baseline]
@@ -328,11 +338,11 @@ def test_a_seed_below_0_is_refused(tiny: Path, tmp_path: Path) -> None:
 def test_texts_of_each_model_are_kept_for_people_and_a_finished_run_leaves_them(runs: Path, tiny: Path) -> None:
     """Of all that were made the likeliest and the most surprising are among them; no key and no row knows of the file."""
     folder = RunFolder(runs, "tiny")
-    kept, torn = kept_texts.read(folder.path)
-    assert torn == 0
-    assert set(kept) == {row.where for row in folder.rows()}
+    kept = kept_texts.read(folder.path)
+    assert kept.torn == 0
+    assert set(kept.texts) == {row.where for row in folder.rows()}
     for row in folder.rows():
-        texts = kept[row.where]
+        texts = kept.texts[row.where]
         assert [text.text for text in texts if text.shown] == [example.text for example in row.examples]
         losses = [text.nll for text in texts if not text.shown]
         assert 2 <= len(losses) <= kept_texts.EACH
@@ -345,6 +355,98 @@ def test_texts_of_each_model_are_kept_for_people_and_a_finished_run_leaves_them(
     before = e2e.snapshot(folder.path)[kept_texts.FILE]
     e2e.run(tiny, runs, "--seeds", "0,1", "--set=tracking.to=tensorboard")
     assert e2e.snapshot(folder.path)[kept_texts.FILE] == before
+
+
+def texts_to_keep(runs: Path, name: str, folder: Path) -> tuple[KeepingTexts, list[Row]]:
+    """Those of a finished run, to be kept in a folder that has none."""
+    done, store = RunFolder(runs, name), store_of(runs)
+    planned = prepare(done.config(), done, store, None, 1).plan
+    (folder / "bare").mkdir()
+    return KeepingTexts(RunFolder(folder, "bare"), store, done.config(), planned), done.rows()
+
+
+def test_a_run_that_is_stopped_has_the_texts_of_what_it_measured_and_its_page_shows_them(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command again adds the others and leaves those that are there."""
+    runs, folder, heard = tmp_path / "runs", RunFolder(tmp_path / "runs", "tiny"), 0
+    written = Reporting.written
+
+    def stop(self: Reporting, rows: list[Row], *, new: bool) -> None:
+        nonlocal heard
+        heard += 1
+        written(self, rows, new=new)
+        if heard == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Reporting, "written", stop)
+        assert e2e.collapse("run", tiny, "--runs-dir", runs, "--jobs", "1").code == 130
+    before = (folder.path / kept_texts.FILE).read_bytes()
+    kept = kept_texts.read(folder.path)
+    assert set(kept.texts) == {row.where for row in folder.rows()}
+    assert 2 <= len(kept.texts) < 4
+    page = (folder.path / "report.html").read_text()
+    assert 'id="browser"' in page
+    (browsed,) = re.findall(r'id="texts-kept">(.*?)</script>', page)
+    assert len(json.loads(browsed)["texts"]) == sum(map(len, kept.texts.values()))
+    e2e.run(tiny, runs)
+    assert (folder.path / kept_texts.FILE).read_bytes().startswith(before)
+    assert set(kept_texts.read(folder.path).texts) == {row.where for row in folder.rows()}
+    whole = (folder.path / kept_texts.FILE).read_bytes()
+    strange = kept_texts.line_of(
+        Where("keep-0", 0, 0), "0" * 64, [kept_texts.KeptText("0", "a", "of another model")], 999
+    )
+    kept_texts.rewrite(folder.path, [strange])
+    e2e.run(tiny, runs)  # all is in the store
+    assert sorted((folder.path / kept_texts.FILE).read_bytes().splitlines()) == sorted(whole.splitlines())
+
+
+def test_an_error_of_ours_is_no_warning(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name of an input that was changed was hidden so, and the page had no texts."""
+    keeping, rows = texts_to_keep(runs, "tiny", tmp_path)
+
+    def broken(*_: object) -> object:
+        raise KeyError("prompts")
+
+    monkeypatch.setattr(text_measures, "told", broken)
+    with pytest.raises(KeyError):
+        keeping.written(rows, new=True)
+
+
+def test_a_full_disk_is_a_warning_and_said_once(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeping, rows = texts_to_keep(runs, "tiny", tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(kept_texts, "add", full)
+    for row in rows:
+        keeping.written([row], new=True)
+    (record,) = caplog.records
+    assert "No space left on device" in record.getMessage()
+    assert "the run is not affected" in record.getMessage()
+
+
+def test_a_damaged_stage_is_a_warning_and_the_other_models_keep_their_texts(
+    runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = tmp_path / "runs"
+    shutil.copytree(runs, copy)
+    damaged = next(
+        folder for folder in sorted((copy / "store").glob(e2e.HEX64)) if (folder / "shown.safetensors").is_file()
+    )
+    file = damaged / "rows.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    keeping, rows = texts_to_keep(copy, "tiny", tmp_path)
+    keeping.written(rows, new=True)
+    (record,) = caplog.records
+    assert "damaged" in record.getMessage()
+    assert 0 < len(kept_texts.read(tmp_path / "bare").texts) < len(rows)
 
 
 def test_a_run_of_images_keeps_no_texts_and_says_nothing_of_them(tmp_path: Path) -> None:

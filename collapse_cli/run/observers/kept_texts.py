@@ -1,8 +1,7 @@
-"""`samples.jsonl`: a few of the texts of each model, for people to read on the page. They are in no key and in no number."""
+"""`samples.jsonl`: a few of the texts of each model, for people to read on the page. No key and no number knows of them."""
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -11,64 +10,90 @@ from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Finished, Generation, Plan
 from collapse_cli.engine.store import Store
+from collapse_cli.errors import InputError
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, SHOWN
 from collapse_cli.records import kept_texts
-from collapse_cli.records.kept_texts import EACH, FILE, KeptText
+from collapse_cli.records.kept_texts import EACH, KeptText, line_of
+from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
+from collapse_cli.where import Where
 
 log = logging.getLogger(__name__)
 IN_ALL = 20_000  # texts of a run; of many models there are fewer each
 
 
-@dataclass(frozen=True)
 class KeepingTexts:
-    """Picks texts out of the store when a run has ended; whatever goes wrong with that, the run is done."""
+    """Picks texts of each model out of the store as soon as it is measured, so that a run at work, or stopped, has them, too.
 
-    folder: RunFolder
-    store: Store
-    config: Experiment
-    plan: Plan
+    A disk that is full and stages that are damaged leave a warning, and the run goes on.
+    """
 
-    def keep(self, *, new: bool) -> None:
-        """Write the file.
+    def __init__(self, folder: RunFolder, store: Store, config: Experiment, plan: Plan) -> None:
+        self.folder, self.store, self.config = folder, store, config
+        text = families.of(config.learner).text
+        self._wanted = {made.where: made for made in plan.generations if text and made.samples is not None}
+        self._each = max(2, min(EACH, IN_ALL // max(1, len(self._wanted))))
+        self._room = kept_texts.room_for(len(self._wanted))
+        self._there: set[Where] | None = None
+        self._warned = False
 
-        Args:
-            new: whether anything was computed; else a file that is there is left as it is.
-        """
-        wanted = [generation for generation in self.plan.generations if generation.samples is not None]
-        if not families.of(self.config.learner).text or not wanted or (not new and (self.folder.path / FILE).is_file()):
-            return
+    def written(self, rows: Sequence[Row], *, new: bool) -> None:
+        """Those of the models of these rows that are not in the file."""
+        wanted = [self._wanted[row.where] for row in rows if row.where in self._wanted]
         try:
-            each = max(2, min(EACH, IN_ALL // len(wanted)))
-            kept = {generation.where: texts for generation in wanted if (texts := list(self._texts(generation, each)))}
-            if kept:
-                kept_texts.write(self.folder.path, kept)
-        except Exception as error:
-            log.warning(
-                "no texts could be kept for the page (%s: %s); the run is not affected", type(error).__name__, error
-            )
+            if wanted and self._there is None:
+                self._there = self._kept_before()
+            for generation in wanted:
+                if self._there is not None and generation.where not in self._there:
+                    self._there.add(generation.where)
+                    self._keep(generation)
+        except (OSError, InputError) as error:
+            self._warn(str(error))
 
-    def _texts(self, generation: Generation, each: int) -> Iterator[KeptText]:
+    def _kept_before(self) -> set[Where]:
+        """The models whose texts are there; what is of other models, or too long by now, leaves the file."""
+        kept = kept_texts.read(self.folder.path)
+        lines = {}
+        for where, texts in kept.texts.items():
+            made = self._wanted.get(where)
+            if made is not None and made.samples is not None and kept.keys[where] == kept_texts.short(made.samples.key):
+                lines[where] = line_of(where, made.samples.key, texts, self._room, kept.left_out[where])
+        kept_texts.rewrite(self.folder.path, lines.values())
+        return set(lines)
+
+    def _keep(self, generation: Generation) -> None:
+        assert generation.samples is not None
+        if texts := list(self._texts(generation)):
+            line = line_of(generation.where, generation.samples.key, texts, self._room)
+            kept_texts.add(self.folder.path, line)
+
+    def _warn(self, why: str) -> None:
+        """Once a run: what befell one model befalls others."""
+        if not self._warned:
+            log.warning(
+                "the page will lack texts of models, which could not be kept (%s); the run is not affected", why
+            )
+        self._warned = True
+
+    def _texts(self, generation: Generation) -> Iterator[KeptText]:
         """Of one model: what it made of the prompts that all continue, and others from the likeliest to the oddest."""
         from collapse_cli.learners.text_measures import told
 
         assert generation.samples is not None
         inputs = generation.samples.inputs
-        try:
-            samples, prompts, data, examined = (
-                self.store.get(stage.key)
-                for stage in (inputs["samples"], inputs["prompts"], inputs["data"], generation.samples)
-            )
-        except FileNotFoundError:  # gone from the store
+        stages = (inputs["samples"], inputs["prompts"], inputs["data"], generation.samples)
+        if not all(self.store.has(stage.key) for stage in stages):  # gone from the store
             return
-        if not all(
-            made.file(name).is_file()
-            for made, name in ((samples, ROWS), (samples, SHOWN), (prompts, CORPUS), (examined, ROWS))
-        ):
+        for stage in stages:
+            if not self.store.sound(stage.key):
+                self._warn(f"{self.store.place_of(stage.key)} is damaged: {self.store.fault(stage.key)}")
+                return
+        samples, prompts, data, examined = (self.store.get(stage.key) for stage in stages)
+        if not samples.file(SHOWN).is_file():  # of a family that shows none
             return
         corpus = Dataset.load(prompts.file(CORPUS))
         rows, losses = Dataset.load(samples.file(ROWS)), _losses(examined)
-        picked = _picked(losses, each)
+        picked = _picked(losses, self._each)
         for some, nll, shown in (
             (Dataset.load(samples.file(SHOWN)), None, True),
             (rows.take(picked), losses[picked], False),
