@@ -80,7 +80,7 @@ MAY = {
     "terminal": "errors config families metrics simulate records findings",
     "report": "errors where files engine config families metrics records findings",
     "view": "errors metrics records report",
-    "run": "errors files process data engine config families metrics lm learners records tracking experiment findings terminal report",
+    "run": "errors where files process data engine config families metrics lm learners records tracking experiment findings terminal report",
     "cli": "errors files process config metrics lm theory simulate records findings terminal report view run",
     "__main__": "errors process terminal cli",
     "": "",
