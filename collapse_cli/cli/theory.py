@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collapse_cli.theory import Problem
 
 app = repeated_options.App(
-    help="Closed-form predictions, no training: what synthetic data do to ridge regression and to Gaussians.",
+    help="Closed-form predictions, no training: what synthetic data do to simple models, and what weights and selection do about it.",
     no_args_is_help=True,
 )
 
@@ -333,9 +333,18 @@ def gaussian(
     generations: Generations = 9,
     d: D = 1,
     policy: Annotated[
-        str, typer.Option(help="replace, or accumulate: fit the samples of all generations.")
+        str,
+        typer.Option(
+            help="replace; accumulate: fit the samples of all generations; or accumulate-subsample: n of those."
+        ),
     ] = "replace",
     biased: Annotated[bool, typer.Option("--biased", help="Variances divided by n, not by n - 1.")] = False,
+    above: Annotated[
+        float | None,
+        typer.Option(
+            help="Also bound the probability that the standard deviation is above this (replace, n from 3 on)."
+        ),
+    ] = None,
     *,
     output: Output,
 ) -> None:
@@ -354,12 +363,24 @@ def gaussian(
         "policy": policy,
         "unbiased": not biased,
     }
-    values = asdict(theory.gaussian(**arguments))
+    values: dict[str, Any] = asdict(theory.gaussian(**arguments))
+    tail: dict[str, Any] = {"n": n, "refits": arguments["refits"], "above": above}
+    if above is not None:
+        if policy != "replace":
+            raise theory.TheoryError(
+                f"--above is given; there is a bound for the policy replace only, not for {policy}"
+            )
+        values["std_above"] = theory.std_bound(**tail)
+        inputs["above"] = above
     measured: dict[str, Estimate] = {}
     if output.simulate is not None:
         from collapse_cli import simulate as drawn
 
         measured = drawn.gaussian(**arguments, trials=output.simulate, seed=output.seed)
+        if above is not None:
+            measured["std_above"] = drawn.std_above(
+                **tail, unbiased=not biased, trials=output.simulate, seed=output.seed
+            )
     note = (
         f"After {generations + 1:,} fits, the first one to real rows. Theorem 3.1 of Shumailov et al., Nature 631 (2024), and "
         "closed forms derived for this project (docs/theory.md). Exact; "

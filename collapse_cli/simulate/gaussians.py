@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from collapse_cli.simulate.estimates import LARGEST, Array, Estimate, estimate, streams, whole_rows
-from collapse_cli.theory import POLICIES, TheoryError
+from collapse_cli.theory import POLICIES, TheoryError, unknown_policy
 
 
 def gaussian(
@@ -20,7 +20,9 @@ def gaussian(
     """
     size, steps, dims = whole_rows("n", n), refits, whole_rows("d", d)
     if policy not in POLICIES:
-        raise TheoryError(f"policy {policy!r} is not known; there are {' and '.join(POLICIES)}")
+        raise unknown_policy(policy)
+    if policy == "accumulate-subsample":
+        return _subsampled(size, steps, unbiased, dims, trials, seed)
     if trials * dims * (size if dims > 1 else 1) > LARGEST:
         raise TheoryError(f"{trials} trials do not fit in memory; take fewer")
     if trials < 1:
@@ -44,6 +46,40 @@ def gaussian(
         scatter = scatter + inner + off[:, :, None] * off[:, None, :] * (size * (step - 1) / step)
         pooled = pooled + off / step
         mean, cov = pooled, scatter / (step * size - (1 if unbiased else 0))
+    return _said(mean, cov)
+
+
+def std_above(*, n: int, refits: int, unbiased: bool, above: float, trials: int, seed: int) -> Estimate:
+    """Share of trials whose standard deviation is above a value; at most `theory.std_bound`."""
+    size = whole_rows("n", n)
+    if not 1 <= trials <= LARGEST:
+        raise TheoryError(f"trials is {trials}; a simulation has 1 to {LARGEST}")
+    random = next(streams(1, seed))
+    logs = np.zeros(trials)
+    for _ in range(refits):
+        logs += np.log(random.chisquare(size - 1, trials) / (size - 1 if unbiased else size))
+    return estimate((logs > 2 * math.log(above)).astype(float))
+
+
+def _subsampled(n: int, steps: int, unbiased: bool, d: int, trials: int, seed: int) -> dict[str, Estimate]:
+    """`gaussian` under accumulate-subsample: all samples are drawn, and kept to draw from."""
+    if trials < 1:
+        raise TheoryError(f"trials is {trials}; a simulation has at least 1")
+    if 2 * trials * n * (d + 1) * max(steps, 1) > LARGEST:
+        raise TheoryError(f"{trials} trials do not fit in memory; take fewer")
+    random = next(streams(1, seed))
+    mean, cov = np.zeros((trials, d)), np.tile(np.eye(d), (trials, 1, 1))
+    pool: Array = np.empty((trials, 0, d))
+    for _ in range(steps):
+        made = mean[:, None, :] + random.standard_normal((trials, n, d)) @ _batch_root(cov)
+        pool = np.concatenate([pool, made], axis=1)
+        chosen = np.argpartition(random.random(pool.shape[:2]), n - 1, axis=1)[:, :n]
+        rows = np.take_along_axis(pool, chosen[:, :, None], axis=1)
+        mean, cov = rows.mean(axis=1), _white_scatter(rows) / (n - 1 if unbiased else n)
+    return _said(mean, cov)
+
+
+def _said(mean: Array, cov: Array) -> dict[str, Estimate]:
     first = cov[:, 0, 0]
     values = np.maximum(np.linalg.eigvalsh(cov), 0)
     wandered = np.sum(mean**2, axis=1)

@@ -43,8 +43,39 @@ SAYS = {
     "variance_limit": "E variance in the end",
     "mean_error_limit": "E |mean - first mean|^2 in the end",
     "mean_error_bound": "pi^2 d/(6 n), never passed",
+    "std_above": "at most, Pr of a larger deviation",
+    "relative": "E (mean - truth)^2, times n",
+    "relative_limit": "the same in the end",
+    "best_weight": "the best of the real rows together",
+    "best_limit": "the end with the best weight",
+    "pooled_limit": "the end if all rows weigh alike",
+    "exponent": "it falls like 1/t to that power",
+    "amplification": "bias over generation 0's",
+    "amplification_limit": "the same in the end",
+    "stable_below": "largest ratio known to be stable",
+    "stable": "whether the theorem says so",
+    "rate_bound": "errors shrink at least so, a generation",
+    "survival": "Pr that the word is still there",
+    "of_one_token": "the same of one token's descendants",
+    "threshold": "share of wrong labels that is too many",
+    "kept": "share of rows that is kept",
+    "wrong_kept": "share of wrong labels among those",
+    "cosine": "E, of the fitted with the true direction",
+    "distance": "from the verifier's parameters",
+    "approach": "factor of a small distance, a generation",
+    "probability": "of that kind of row",
+    "reward": "mean reward",
+    "growth": "of the variance, a generation, ever more rows",
+    "counted": "share of rows that count",
+    "shrink": "of the variance, as the mean is fitted too",
 }
-OF_A_GAUSSIAN = {"variance": "E of the variance"}
+A_VARIANCE = {"variance": "E of the variance"}
+OWN: dict[str, dict[str, str]] = {  # what a name means in one model alone
+    "gaussian": A_VARIANCE,
+    "weighted-mean": A_VARIANCE,
+    "truncated-loss": A_VARIANCE,
+    "self-correction": {"rate": "the same of a Gaussian's mean"},
+}
 
 
 def show(
@@ -73,7 +104,7 @@ def show(
             }
         print(json.dumps(answer, allow_nan=False))
         return
-    says = SAYS | OF_A_GAUSSIAN if model == "gaussian" else SAYS
+    says = SAYS | OWN.get(model, {})
     asked = ", ".join(f"{name.replace('_', '-')} {_said(value)}" for name, value in inputs.items())
     table = terminal.Table(terminal.safe(f"{model}: {asked}"), box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("quantity")
@@ -93,7 +124,9 @@ def show(
             off = math.nan if value is None else simulated.relative(value)
             if math.isfinite(off):
                 drawn[1] = f"{off:+.2%}" if abs(off) < 10 else f"{off:+.0e}"
-        table.add_row(name, "" if value is None else _said(value), *drawn, says.get(name, ""))
+        table.add_row(
+            name, "" if value is None else _said(value), *drawn, says.get(name) or says.get(name.rpartition("_")[0], "")
+        )
     console = terminal.console()
     console.print(table)
     trials = next(iter(measured.values())).trials if measured else 0

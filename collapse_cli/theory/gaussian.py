@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from collapse_cli.theory.checks import TheoryError, whole
+from collapse_cli.theory.checks import TheoryError, positive, whole
+from collapse_cli.theory.means import subsampled_mean
 
-POLICIES = ("replace", "accumulate")
+POLICIES = ("replace", "accumulate", "accumulate-subsample")
 LARGEST = 10_000_000  # dimensions
 MOST_REFITS = 10_000_000  # of a product that is multiplied out
 ASYMPTOTIC = 20.0  # from here on eight terms of a series in 1/x are exact to a float
@@ -25,15 +26,15 @@ class GaussianRefit:
     Attributes:
         variance: E v_t.
         mean_error: E |mu_t - mu0|^2, over all d coordinates.
-        std: E sqrt(v_t). None under accumulate.
-        log_variance: E ln v_t; math.-inf never, None under accumulate.
+        std: E sqrt(v_t). None under accumulate and accumulate-subsample.
+        log_variance: E ln v_t; math.-inf never, None under those two.
         wasserstein: E W2^2 to generation 0, exact, d = 1 and replace only; None otherwise.
         wasserstein_lower: a lower bound of E W2^2: the sum over coordinates of the one-dimensional distances (equal for
-            d = 1, replace); under accumulate E |mu_t - mu0|^2.
-        log_determinant: E ln det C_t; None under accumulate, and where n <= d (C_t is singular then).
-        variance_limit: lim E v_t, t -> inf.
+            d = 1, replace); under the other two E |mu_t - mu0|^2.
+        log_determinant: E ln det C_t; None under the other two, and where n <= d (C_t is singular then).
+        variance_limit: lim E v_t, t -> inf; math.inf where it grows without end.
         mean_error_limit: lim E |mu_t - mu0|^2; math.inf where it grows without end.
-        mean_error_bound: pi^2 d/(6 n), which E |mu_t - mu0|^2 never passes under accumulate; None under replace.
+        mean_error_bound: pi^2 d/(6 n), which E |mu_t - mu0|^2 never passes under accumulate; None under the other two.
     """
 
     variance: float
@@ -83,7 +84,8 @@ def gaussian(*, n: int, refits: int, unbiased: bool, policy: str = "replace", d:
         n: samples of a generation, at least 2.
         refits: fits in all, at least 0; after none there is the truth.
         unbiased: divide squares by n - 1 (all but one of the samples fitted to) instead of n.
-        policy: "replace" fits the last generation's n samples, "accumulate" those of all generations, t n of them.
+        policy: "replace" fits the last generation's n samples, "accumulate" those of all generations, t n of them,
+            "accumulate-subsample" n of those, drawn without replacement.
         d: dimensions; the samples' covariance is isotropic at the start.
 
     Raises:
@@ -96,7 +98,22 @@ def gaussian(*, n: int, refits: int, unbiased: bool, policy: str = "replace", d:
         return _replaced(size, steps, unbiased, dims)
     if policy == "accumulate":
         return _accumulated(size, steps, unbiased, dims)
-    raise TheoryError(f"policy {policy!r} is not known; there are {' and '.join(POLICIES)}")
+    if policy == "accumulate-subsample":
+        return _subsampled(size, steps, unbiased, dims)
+    raise unknown_policy(policy)
+
+
+def unknown_policy(policy: str) -> TheoryError:
+    return TheoryError(f"policy {policy!r} is not known; there are {', '.join(POLICIES[:-1])} and {POLICIES[-1]}")
+
+
+def std_bound(*, n: int, refits: int, above: float) -> float:
+    """At most the probability that the standard deviation is above a value after `refits` fits to n >= 3 samples, replaced.
+
+    Pr(sd_k > eps) <= (sd_0/eps) exp(-k/(4n - 1)), sd_0 = 1, either divisor. Source: arXiv 2412.17646.
+    """
+    size, steps = whole("n", n, 3), whole("refits", refits, 0)
+    return min(1.0, math.exp(-steps / (4 * size - 1)) / positive("above", above))
 
 
 def _replaced(n: int, steps: int, unbiased: bool, d: int) -> GaussianRefit:
@@ -149,6 +166,31 @@ def _accumulated(n: int, steps: int, unbiased: bool, d: int) -> GaussianRefit:
         variance_limit=limit,
         mean_error_limit=d * error_limit,
         mean_error_bound=d * math.pi**2 / (6 * n),
+    )
+
+
+def _subsampled(n: int, steps: int, unbiased: bool, d: int) -> GaussianRefit:
+    if steps == 0:
+        variance, wander = 1.0, 0.0
+    else:
+        now = subsampled_mean(n=n, generations=steps - 1, variance="unbiased" if unbiased else "biased")
+        variance, wander = now.variance, now.mean_error
+    limit = error_limit = math.inf  # unbiased, mean squares grow like a small power of t
+    if not unbiased:  # no closed form known: what is left beyond T falls like 1/T
+        far, farther = (subsampled_mean(n=n, generations=t, variance="biased").mean_error for t in (20_000, 40_000))
+        error_limit = 2 * farther - far
+        limit = 1 - error_limit
+    return GaussianRefit(
+        variance=variance,
+        mean_error=d * wander,
+        std=None,
+        log_variance=None,
+        wasserstein=None,
+        wasserstein_lower=d * wander,
+        log_determinant=None,
+        variance_limit=limit,
+        mean_error_limit=d * error_limit,
+        mean_error_bound=None,
     )
 
 

@@ -13,7 +13,12 @@ from collapse_cli import theory
 from collapse_cli.__main__ import main
 
 Say = pytest.CaptureFixture[str]
-MODELS = ("ridge", "projections", "weighted", "iterative", "generational", "accumulate", "gaussian")
+MODELS = (
+    *("ridge", "projections", "weighted", "iterative", "generational", "accumulate", "gaussian"),
+    *("weighted-mean", "contaminated", "feedback", "self-correction", "word-survival"),
+    *("verifier", "biased-verifier", "curation", "truncated-loss"),
+)
+OF_LABELS = MODELS[:6]  # whose labels have noise
 
 
 def asked(capsys: Say, *words: str) -> dict[str, Any]:
@@ -139,6 +144,32 @@ def test_gaussian(capsys: Say) -> None:
     assert kept["diverges"] == []
 
 
+def test_remedies(capsys: Say) -> None:
+    """A number of the table of each, by its command."""
+    golden = asked(capsys, "weighted-mean")
+    assert golden["best_weight"] == golden["best_limit"] == pytest.approx(0.6180, abs=5e-5)
+    assert golden["pooled_limit"] == pytest.approx(2 / 3)
+    kept = asked(capsys, "weighted-mean", "--kept", "--m", "400")
+    assert kept["relative_limit"] == pytest.approx(13 / 9)
+    assert "best_weight" not in kept
+    assert asked(capsys, "weighted-mean", "--real", "0")["diverges"] == ["relative_limit"]
+    subsampled = asked(capsys, "gaussian", "--n", "100000", "--policy", "accumulate-subsample", "--biased")
+    assert subsampled["mean_error"] * 100_000 == pytest.approx(2.649, abs=1e-3)
+    assert asked(capsys, "gaussian", "--n", "10", "--above", "0.9")["std_above"] == pytest.approx(
+        math.exp(-10 / 39) / 0.9
+    )
+    assert asked(capsys, "contaminated", "--share", "1")["relative_limit"] == pytest.approx(math.pi**2 / 6)
+    assert asked(capsys, "feedback", "--generations", "20")["amplification"] == pytest.approx(2.159, abs=5e-4)
+    assert asked(capsys, "self-correction", "--gamma", "0")["stable_below"] == 0.5
+    assert asked(capsys, "self-correction", "--ratio", "3")["stable"] is False
+    assert asked(capsys, "word-survival", "--generations", "0")["survival"] == pytest.approx(1 - math.exp(-10))
+    assert asked(capsys, "verifier")["threshold"] == pytest.approx(0.6)
+    assert asked(capsys, "biased-verifier", "--generations", "30")["distance"] < 1e-9
+    curated = asked(capsys, "curation", "--candidates", "inf")
+    assert [curated[f"probability_{i}"] for i in (1, 2, 3)] == pytest.approx([0.179, 0.29194, 0.52906], abs=5e-6)
+    assert asked(capsys, "truncated-loss", "--threshold", "1")["growth"] == pytest.approx(2.525, abs=5e-4)
+
+
 COUNTED = {
     "gaussian": (
         "[data]\nsource = 'blobs'\nrows = 10\nblobs = {dimensions = 1, centers = 1}\n[gaussian]\ntrials = 4000",
@@ -188,12 +219,24 @@ SIMULATED = [
     ("generational --d 40 --n 150 --t0 120 --generations 2", "risk"),
     ("accumulate --d 20 --n 80 --generations 3", "risk"),
     ("gaussian --n 20 --generations 5", "std"),
+    ("gaussian --n 6 --generations 5 --policy accumulate-subsample", "mean_error"),
+    ("weighted-mean --n 10 --m 20 --weight 0.6 --variance biased", "variance"),
+    ("weighted-mean --n 10 --m 20 --real 4 --kept", "relative"),
+    ("contaminated --n 10 --share 0.7", "relative"),
+    ("feedback --n0 2000 --m 100 --k 400", "amplification"),
+    ("self-correction --n 10", "relative"),
+    ("word-survival --n 500", "survival"),
+    ("verifier --n 20000 --wrong 0.5", "cosine"),
+    ("biased-verifier --generations 2 --n 4000", "distance"),
+    ("curation --generations 2", "probability_2"),
+    ("truncated-loss --n 20 --generations 2", "variance"),
 ]
 
 
 @pytest.mark.parametrize(("words", "name"), SIMULATED, ids=[words for words, _ in SIMULATED])
 def test_a_simulation_beside_the_formula(capsys: Say, words: str, name: str) -> None:
-    trials = "500" if "gaussian" in words else "12"
+    few = ("verifier", "curation", *OF_LABELS)  # that draw much in each
+    trials = "12" if any(words.split()[0].endswith(name) for name in few) else "500"
     found = asked(capsys, *words.split(), "--simulate", trials, "--seed", "3")
     drawn = found["simulated"][name]
     assert drawn["trials"] == int(trials)
@@ -212,10 +255,12 @@ def test_the_table_has_the_formula_s_numbers_and_the_choices_made(capsys: Say, m
     assert main(["theory", model]) == 0
     said = capsys.readouterr().out
     assert f"{model}: " in said
-    assert "noise" in said or model == "gaussian"
+    assert "noise" in said or model not in OF_LABELS
     shown = {line.split()[0]: line.split()[1] for line in said.splitlines() if len(line.split()) > 2}
     found = asked(capsys, model)
-    for name in ("risk", "bias", "variance", "zeta", "plateau", "excess", "wasserstein"):
+    own = {"relative", "amplification", "survival", "cosine", "distance", "probability_1", "growth"}
+    assert own & found.keys() or model in MODELS[:7]
+    for name in ("risk", "bias", "variance", "zeta", "plateau", "excess", "wasserstein", *own):
         if isinstance(found.get(name), float):
             assert float(shown[name]) == pytest.approx(found[name], rel=1e-4), name
     assert "docs/theory.md" in said or "arXiv" in said
@@ -258,7 +303,27 @@ REFUSED = [
     ),
     ("accumulate --n 51", "n is 51 with 50 dimensions: the mean risk is infinite; take at least 52"),
     ("gaussian --n 1", "n is 1; it must be a whole number, 2 or more"),
-    ("gaussian --policy mix", "policy 'mix' is not known; there are replace and accumulate"),
+    ("gaussian --policy mix", "policy 'mix' is not known; there are replace, accumulate and accumulate-subsample"),
+    (
+        "gaussian --policy accumulate --above 0.5",
+        "--above is given; there is a bound for the policy replace only, not for accumulate",
+    ),
+    ("gaussian --above 0.5 --n 2", "n is 2; it must be a whole number, 3 or more"),
+    ("weighted-mean --weight 1.2", "weight is 1.2; it is a share, from 0 to 1"),
+    ("weighted-mean --real 200 --kept", "real is 200; the original corpus has 100 rows to keep"),
+    ("weighted-mean --variance some", "variance 'some' is not known; there are known, biased, unbiased"),
+    ("weighted-mean --simulate 100000000", "100000000 trials do not fit in memory; take fewer"),
+    ("contaminated --share -0.1", "share is -0.1; it is a share, from 0 to 1"),
+    ("feedback --m -1", "m is -1; it must be a whole number, 0 or more"),
+    ("self-correction --n 3", "ratio n is 1.5; it must be a whole number, 0 or more"),
+    ("word-survival --frequency 2", "frequency is 2; it is a share, from 0 to 1"),
+    ("verifier --phi 0", "phi is 0: a verifier that keeps no right row leaves nothing to learn from"),
+    ("verifier --n 20", "of 20 rows 14.7 are kept; least squares in 20 dimensions needs more"),
+    ("biased-verifier --slack 0", "slack and radius are 0: a verifier that allows no error keeps no row"),
+    ("curation --rewards 1", "there are 3 probabilities and 1 rewards; each word has one of both"),
+    ("curation --rewards a,b", "rewards is 'a,b'; it must be numbers with commas between them, as in 0.5,0.3,0.2"),
+    ("curation --candidates inf --simulate 2", "candidates is inf; a simulation takes at most 13421"),
+    ("truncated-loss --threshold 40", "threshold is 40: of 100 rows none lies beyond so many standard deviations"),
     ("ridge --simulate 0", "trials is 0; a simulation has at least 1"),
     (
         "ridge --n 105 --simulate 2 --p2 0.1",
@@ -287,6 +352,9 @@ FOREIGN = [
     ("accumulate", "--lam"),
     ("gaussian", "--noise"),
     ("gaussian", "--lam"),
+    ("gaussian", "--weight"),
+    ("weighted-mean", "--p2"),
+    ("curation", "--phi"),
 ]
 
 

@@ -1,0 +1,261 @@
+"""The mean of a Gaussian fitted again and again to real and synthetic rows: what weights, budgets and schedules do to it.
+
+Sources: weights arXiv 2502.18049, contamination arXiv 2601.15468, feedback arXiv 2209.03942; the rest is derived in
+docs/theory.md: Means of mixed rows. Exact at every finite number of rows. Unit: the truth is N(0, 1).
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from collapse_cli.theory.checks import TheoryError, not_negative, positive, share, whole
+
+Variance = Literal["known", "biased", "unbiased"]
+VARIANCES = ("known", "biased", "unbiased")
+MOST_GENERATIONS = 1_000_000  # that are gone through one by one
+
+
+@dataclass(frozen=True)
+class MixedMean:
+    """Expectations at a generation, per coordinate.
+
+    Attributes:
+        mean_error: E (mean - true mean)^2.
+        variance: E of the variance that synthetic rows of the next generation have; 1 where it is known.
+        relative: mean_error times n: 1 is what n real rows alone give.
+        relative_limit: the same after ever more generations; math.inf where it grows without end.
+        weight: of the real rows, all together.
+    """
+
+    mean_error: float
+    variance: float
+    relative: float
+    relative_limit: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Growing:
+    """A quantity of each generation.
+
+    Attributes:
+        value: of the last one.
+        limit: after ever more of them.
+        values: of generations 0 to the last.
+    """
+
+    value: float
+    limit: float
+    values: tuple[float, ...]
+
+
+def golden_weight(real: float, synthetic: float) -> float:
+    """The weight of all real rows together that makes the mean best in the end: (sqrt(k^2 + 4k) - k)/2, k = real/synthetic.
+
+    For k = 1 it is the golden ratio, 0.618. Source: arXiv 2502.18049. Where real rows are drawn anew each generation.
+    """
+    k = positive("n", real) / positive("m", synthetic)
+    return 2 / (1 + math.sqrt(1 + 4 / k))  # the same, without a difference of nearly equal numbers
+
+
+def mixed_mean(
+    *,
+    n: int,
+    real: int,
+    synthetic: int,
+    weight: float | None = None,
+    kept: bool = False,
+    generations: int,
+    variance: Variance = "known",
+) -> MixedMean:
+    """A Gaussian fitted to real and synthetic rows; those are of the model before. Generation 0 has n real rows alone.
+
+    Args:
+        n: real rows of the original corpus.
+        real, synthetic: rows of each later generation.
+        weight: of the real rows, all together; None: all rows weigh alike.
+        kept: real rows are drawn, without replacement, from the original corpus (all of them where real = n); else they are new.
+        generations: the last generation.
+        variance: synthetic rows have the variance 1 ("known"), or the fitted one: weighted squares about the mean ("biased"),
+            or those over 1 - (sum of squared weights) ("unbiased": divided by rows - 1 where rows weigh alike).
+
+    Raises:
+        TheoryError: for sizes, shares or a variance that cannot be.
+    """
+    size, some, made = whole("n", n, 2), whole("real", real, 0), whole("synthetic", synthetic, 0)
+    steps, rule = _steps(generations), _rule(variance)
+    if kept and some > size:
+        raise TheoryError(f"real is {some}; the original corpus has {size} rows to keep")
+    if some + made == 0:
+        raise TheoryError("a generation has no rows: real and synthetic are 0")
+    mass = some / (some + made) if weight is None else share("weight", weight)
+    if (some == 0 and mass > 0) or (made == 0 and mass < 1):
+        raise TheoryError(f"weight is {mass:g}, but there are {some} real and {made} synthetic rows")
+    # of rows about the mean of the real ones where those are kept, else about the true mean
+    second, start = (1 - 1 / size, 1 / size) if kept else (1.0, 0.0)
+    drawn = mass**2 * (1 / some - start) if some else 0.0
+    own = (1 - mass) ** 2
+    spent = (mass**2 / some if some else 0.0) + (own / made if made else 0.0)  # the sum of squared weights
+    if rule == "unbiased" and spent >= 1:
+        raise TheoryError("one row alone has no unbiased variance; take more rows")
+    free = 1 / (1 - spent) if rule == "unbiased" else 1.0
+    error = 0.0 if kept else 1 / size
+    spread = {"known": 1.0, "biased": 1 - 1 / size, "unbiased": 1.0}[rule]
+    each = own / made if made else 0.0
+    for _ in range(steps):
+        moment = mass * second + (1 - mass) * (error + spread)
+        error = drawn + own * error + each * spread
+        if rule != "known":
+            spread = free * (moment - error)
+    limit = start + _limit(mass, second, drawn, own, each, free, rule)
+    return MixedMean(start + error, spread, size * (start + error), size * limit, mass)
+
+
+def _limit(mass: float, second: float, drawn: float, own: float, each: float, free: float, rule: Variance) -> float:
+    """Where `error` of `mixed_mean` ends: the fixed point of its linear recursion."""
+    if mass == 0:
+        # no real rows: the mean wanders with the spread that is left; biased, all of the second moment ends in it
+        return {"known": math.inf, "biased": second, "unbiased": math.inf}[rule]
+    if rule == "known":
+        return (drawn + each) / (1 - own)
+    # error = drawn + own error + each spread, spread = free (mass second + (1 - mass)(error + spread) - error)
+    rest = 1 - free * (1 - mass)
+    slope = -free * mass / rest
+    level = free * mass * second / rest
+    narrower = 1 - own - each * slope
+    return (drawn + each * level) / narrower if rest > 0 and narrower > 0 else math.inf
+
+
+def subsampled_mean(*, n: int, generations: int, variance: Variance = "known") -> MixedMean:
+    """Accumulate-subsample: n rows drawn, without replacement, from n real rows and n of each earlier model.
+
+    `relative_limit` is that of ever more rows: pi^2/2 - 2. At a finite n it has no closed form that is known here.
+    """
+    size, steps, rule = whole("n", n, 2), _steps(generations), _rule(variance)
+    error, spread = 1 / size, {"known": 1.0, "biased": 1 - 1 / size, "unbiased": 1.0}[rule]
+    pooled, second = 1 / size, 1.0  # E of the squared mean, and of the mean square, of all rows so far
+    for blocks in range(2, steps + 2):
+        rows = blocks * size
+        pooled += (error - pooled + spread / size) / blocks**2
+        second += (error + spread - second) / blocks
+        error = pooled + (second - pooled) * rows / (rows - 1) * (1 - 1 / blocks) / size
+        if rule != "known":
+            spread = (second - error) * (size / (size - 1) if rule == "unbiased" else 1.0)
+    return MixedMean(error, spread, size * error, math.pi**2 / 2 - 2, math.nan)
+
+
+def contaminated(*, share_synthetic: float, generations: int) -> tuple[Growing, float]:
+    """Accumulation where a share of each generation's rows is synthetic, the others new real ones; the variance is known.
+
+    V_t = ((t - 1 + a)/t)^2 V_{t-1} + 1/t^2 at the t-th fit, t = generation + 1. Source: arXiv 2601.15468, Theorem 1.
+
+    Returns:
+        E (mean - true mean)^2 times the rows of a generation, and the power of 1/t at which it falls: min(1, 2 (1 - a)), so
+        that it falls as with real rows alone up to a = 1/2, and not at all for a = 1 (limit pi^2/6).
+    """
+    a, values = share("share", share_synthetic), [0.0]
+    for fit in range(1, _steps(generations) + 2):
+        values.append(((fit - 1 + a) / fit) ** 2 * values[-1] + 1 / fit**2)
+    return Growing(values[-1], math.pi**2 / 6 if a == 1 else 0.0, tuple(values[1:])), min(1.0, 2 * (1 - a))
+
+
+def feedback(*, n0: int, real: int, synthetic: int, generations: int) -> Growing:
+    """How much a model's constant bias has grown: real rows and rows that it labelled itself join a set that grows.
+
+    b_t = b_{t-1} (n_t - m)/n_t + k/n_t + (…): bias of the model of generation t over that of generation 0, where each model is
+    off by the same amount from what it is fitted to. Source: arXiv 2209.03942; the limit is (m + k)/m.
+
+    Args:
+        n0: real rows of generation 0.
+        real, synthetic: m and k, rows that join each generation.
+    """
+    start, m, k = whole("n0", n0, 1), whole("m", real, 0), whole("k", synthetic, 0)
+    values, added = [1.0], 0.0
+    for generation in range(1, _steps(generations) + 1):
+        rows = start + generation * (m + k)
+        added = added * (rows - m) / rows + k / rows
+        values.append(1 + added)
+    return Growing(values[-1], (1.0 if k == 0 else math.inf) if m == 0 else (m + k) / m, tuple(values))
+
+
+def self_correction(*, ratio: float, gamma: float, sharpness: float = 0.0) -> tuple[float, float]:
+    """Is the loop stable whose synthetic rows are drawn from (p_theta + gamma p*)/(1 + gamma), p* the truth?
+
+    Source: arXiv 2402.07087, equation 4 and Theorem 4.3: it is where ratio (1 + sharpness) < (1 + gamma)/(2 + gamma); gamma = 0
+    is the 1/2 of arXiv 2310.00429.
+
+    Args:
+        ratio: lambda, synthetic rows for each real row.
+        gamma: strength of the correction.
+        sharpness: eps L/alpha of the theorem, 0 for a model that can be the truth.
+
+    Returns:
+        The largest ratio that is stable, and the theorem's rate: errors shrink by at least that factor a generation;
+        math.inf where it says nothing.
+    """
+    some, strength = not_negative("ratio", ratio), not_negative("gamma", gamma)
+    worse = 1 + not_negative("sharpness", sharpness)
+    left = 1 - some * worse
+    rate = some * worse / ((1 + strength) * left) if left > 0 else math.inf
+    return (1 + strength) / (2 + strength) / worse, rate
+
+
+def corrected_mean(*, n: int, ratio: float, gamma: float, generations: int) -> tuple[float, float]:
+    """The Gaussian with known variance in that loop: the same n real rows, and ratio n rows of the corrected model.
+
+    Returns:
+        E (mean - true mean)^2 times n at the last generation, and the factor by which an offset of the mean shrinks.
+    """
+    size, some, strength = whole("n", n, 1), not_negative("ratio", ratio), not_negative("gamma", gamma)
+    made = whole("ratio n", round(some * size, 9), 0)
+    mass, stays = 1 / (1 + some), 1 / (1 + strength)
+    rate = (1 - mass) * stays
+    error = shared = 1 / size  # E mean^2, and E of its product with the real rows' mean
+    for _ in range(_steps(generations)):
+        noise = (1 + stays * (1 - stays) * error) / made if made else 0.0
+        error = mass**2 / size + 2 * mass * rate * shared + rate**2 * error + (1 - mass) ** 2 * noise
+        shared = mass / size + rate * shared
+    return size * error, rate
+
+
+def word_survival(*, n: float, frequency: float, generations: int) -> Growing:
+    """Is a word still there? Pr that n tokens drawn from the model before, again and again, have it each time.
+
+    1 - exp(-n f g_k) with g_0 = inf, g_{k+1} = 1 - exp(-g_k), k = generation + 1: counts are taken as Poisson variables. g_k lies
+    between 1/k and 3/k. Source: arXiv 2412.17646.
+
+    Args:
+        n: tokens of a generation.
+        frequency: f, the word's true probability.
+    """
+    rows, mass = positive("n", n), share("frequency", frequency)
+    values = [-math.expm1(-rows * mass * g) for g in _branching(_steps(generations) + 1)]
+    return Growing(values[-1], 0.0, tuple(values))
+
+
+def _branching(fits: int) -> Iterator[float]:
+    """g_1, g_2, … : the chance that the descendants of one token are still there after so many fits; 1 for the first."""
+    g = math.inf
+    for _ in range(fits):
+        g = -math.expm1(-g)
+        yield g
+
+
+def survival_of_one(generation: int) -> float:
+    """g_k of `word_survival` at a generation, k = generation + 1."""
+    return list(_branching(_steps(generation) + 1))[-1]
+
+
+def _steps(generations: int) -> int:
+    steps = whole("generations", generations, 0)
+    if steps > MOST_GENERATIONS:
+        raise TheoryError(f"generations is {steps}; at most {MOST_GENERATIONS} are gone through")
+    return steps
+
+
+def _rule(variance: str) -> Variance:
+    for rule in ("known", "biased", "unbiased"):
+        if variance == rule:
+            return rule
+    raise TheoryError(f"variance {variance!r} is not known; there are {', '.join(VARIANCES)}")
