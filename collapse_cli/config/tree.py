@@ -3,20 +3,19 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from collapse_cli import files
 from collapse_cli.config.cell import check_grid
 from collapse_cli.config.families import DRAWN, BlobsConfig, Families, RegressionConfig
 from collapse_cli.config.policies import Policy
+from collapse_cli.config.selection import SelectConfig
 from collapse_cli.families import DEFAULT, FAMILIES, KNOWN
-from collapse_cli.families.section import Section, added
+from collapse_cli.families.section import Section, UserPath, added
 
 LOWEST_RANK = 1e9  # of beams that ended: one that must not win has this below 0
 NATS_A_TOKEN = 30.0  # of a very unlikely text
 SMALLEST_RANK = 1e30  # what a log-probability can be divided by in single precision
 MADE_TOKENIZERS = ("bpe", "words")  # values of model.tokenizer for which one is made from the training text
-UserPath = Annotated[str, AfterValidator(files.at_home)]  # it may be a path
 
 
 class LoopConfig(Section):
@@ -318,6 +317,7 @@ class Experiment(Families):
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     sample: SampleConfig = SampleConfig()
+    select: SelectConfig = SelectConfig()
     mix: MixConfig = MixConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()

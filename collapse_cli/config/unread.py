@@ -18,7 +18,7 @@ from collapse_cli.families.section import Parsed
 
 ALWAYS = ("kind", "learner", "loop.seeds", "data.source", "store", "tracking", "expect", "variants")
 KINDS = {
-    "generational": ("loop", "mix"),
+    "generational": ("loop", "mix", "select"),
     "mixture": ("mixture",),
 }
 READS = {name: family.reads for name, family in FAMILIES.items()}

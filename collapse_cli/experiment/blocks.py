@@ -23,7 +23,7 @@ def plan(config: Experiment, hints: learners.Hints, size: int) -> Plan:
             for start in range(1, loop.generations + 1, size):
                 last = min(start + size - 1, loop.generations)
                 inputs = {"data": data, "first": blocks[0], "before": blocks[-1]}
-                if policy.accumulates and not (policy.rule == "accumulate" and summarises):
+                if policy.accumulates and not (policy.rule == "accumulate" and summarises and not config.select.on):
                     inputs |= {f"made-{i:05d}": block for i, block in enumerate(blocks[1:], 1)}
                 block = block_stage(config, hints, policy.until(last), inputs, seed, start, last)
                 blocks.append(made.add(block, Where(policy.name, seed, start)))

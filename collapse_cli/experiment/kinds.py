@@ -19,12 +19,14 @@ from collapse_cli.experiment.stages.generate import GENERATE
 from collapse_cli.experiment.stages.mix import MIX
 from collapse_cli.experiment.stages.real import REAL
 from collapse_cli.experiment.stages.sample import SAMPLE
+from collapse_cli.experiment.stages.select import SELECT
 from collapse_cli.experiment.stages.train import TRAIN
 
 KINDS: tuple[StageKind[Size], ...] = (
     DATA,
     TRAIN,
     SAMPLE,
+    SELECT,
     MIX,
     EVAL,
     REAL,

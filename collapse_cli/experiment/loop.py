@@ -11,13 +11,16 @@ from typing import Generic, Protocol, TypeVar
 from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.policies import Policy
+from collapse_cli.config.selection import Need
 from collapse_cli.engine.stage import Generation, Plan, Stage
+from collapse_cli.experiment import mixing
 from collapse_cli.experiment.stages.data import data_stage
 from collapse_cli.experiment.stages.eval import eval_stage
 from collapse_cli.experiment.stages.examine import examine_stage
 from collapse_cli.experiment.stages.mix import mix_stage
 from collapse_cli.experiment.stages.real import real_stage
 from collapse_cli.experiment.stages.sample import sample_stage
+from collapse_cli.experiment.stages.select import select_stage
 from collapse_cli.experiment.stages.train import train_stage
 from collapse_cli.where import Where
 
@@ -34,7 +37,7 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
     made, loop = Plan(), config.loop
     for seed in loop.seeds:
         real = data_stage(config, hints, seed)  # one for all seeds, but where the source is a distribution
-        lines = [Lineage[Stage, Stage, Stage](policy, loop.init, real) for policy in loop.policies]
+        lines = [Lineage[Stage, Stage, Stage](policy, loop.init, real, config.select.among) for policy in loop.policies]
         verbs = [Planning(made, config, hints, real, policy, seed) for policy in loop.policies]
         for generation in range(loop.generations + 1):
             for line, do in zip(lines, verbs, strict=True):
@@ -45,13 +48,16 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
 def step(
     line: "Lineage[Model, Rows, Measured]", do: "Verbs[Model, Rows, Measured]", generation: int
 ) -> tuple[Model, Measured]:
-    """One generation of one lineage: sample from its model, mix, fit the next model, measure it."""
+    """One generation of one lineage: sample from its model, choose among the rows, mix, fit the next model, measure it."""
     corpus = line.real
     if line.model is not None:
         needed = line.policy.at(generation).needs_samples
         if needed:
-            line.keep(do.sample(line.model, line.corpus, generation))
+            made = do.sample(line.model, line.corpus, generation)
+            line.keep(do.select(made, line.model, generation) if line.chooses == "synthetic" else made)
         corpus = do.mix(line.samples if needed else [], generation)
+        if needed and line.chooses == "pool":
+            corpus = do.select(corpus, line.model, generation)
     model = do.fit(line.start, corpus, generation)
     measured = do.measure(model, corpus, line.measured, generation)
     line.go_on(model, corpus, measured)
@@ -65,6 +71,7 @@ class Lineage(Generic[Model, Rows, Measured]):
     Attributes:
         init: what each starts from: the base model, generation 0 (`gen0`) or the previous model.
         real: the original corpus.
+        chooses: among which rows it is chosen: those that the newest model made (`synthetic`), all of a corpus (`pool`), or none ("").
         corpus: what the newest model was fitted on.
         samples: rows that models made: of all so far where the policy accumulates, else of the newest.
         first, measured: the model of generation 0, and what was measured of it.
@@ -73,6 +80,7 @@ class Lineage(Generic[Model, Rows, Measured]):
     policy: Policy
     init: str
     real: Rows
+    chooses: str = ""
     corpus: Rows = field(init=False)
     samples: list[Rows] = field(default_factory=list)
     model: Model | None = None
@@ -103,6 +111,9 @@ class Verbs(Protocol[Model, Rows, Measured]):
 
     def sample(self, model: Model, corpus: Rows, generation: int) -> Rows:
         """The rows that the model of the generation before makes; it was fitted on `corpus`."""
+
+    def select(self, rows: Rows, model: Model, generation: int) -> Rows:
+        """Those of the rows that stay: of a sample that `model` made, or of a corpus that holds one."""
 
     def mix(self, samples: list[Rows], generation: int) -> Rows:
         """Real rows and these, as the policy says."""
@@ -137,9 +148,16 @@ class Planning(Verbs[Stage, Stage, Stage]):
         assert self.sampled is not None
         return self.sampled
 
+    def select(self, rows: Stage, model: Stage, generation: int) -> Stage:
+        assert self.first is not None
+        models: dict[Need, Stage] = {"reference": self.first.train, "maker": model}
+        stage = select_stage(self.config, self.hints, self.policy, self.data, rows, models, self.seed, generation)
+        return self._add(stage, generation)
+
     def mix(self, samples: list[Stage], generation: int) -> Stage:
         self._add(self.data, generation)
-        return self._add(mix_stage(self.config, self.policy, self.data, samples, self.seed, generation), generation)
+        pooled = mixing.pooled(self.policy) if self.config.select.among == "pool" else self.policy
+        return self._add(mix_stage(self.config, pooled, self.data, samples, self.seed, generation), generation)
 
     def fit(self, start: Stage | None, corpus: Stage, generation: int) -> Stage:
         if generation == 0:

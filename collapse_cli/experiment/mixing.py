@@ -30,6 +30,32 @@ def order_seed(policy: Policy, run_seed: int, generation: int) -> int:
     return seed_for(run_seed, "mix", 0 if policy.rule == "keep-rows" else generation)
 
 
+def pooled(policy: Policy) -> Policy:
+    """The policy by which rows are put together that a choice is then made among: where it draws evenly from all, no draw."""
+    return Policy("accumulate") if policy.accumulates else policy
+
+
+def new_rows(policy: Policy, rows: int, generation: int, *, growing: bool) -> int:
+    """How many rows the newest model makes for generation `generation`'s corpus, of an original corpus of `rows` rows."""
+    return rows if policy.accumulates else rows_in_corpus(policy, rows, generation, growing=growing)[1]
+
+
+def candidates_of(prompts: np.ndarray, rows: int, candidates: int) -> tuple[np.ndarray, np.ndarray]:
+    """So many candidates for the rows of a corpus: those of `prompt_rows` first, and then again.
+
+    Candidate j of place i is row i + j * len(prompts): all candidates of a place continue one prompt, each with a stream of its own.
+
+    Args:
+        rows: of the original corpus.
+
+    Returns:
+        (candidates,) each, the prompts and the streams; both are `prompts` where no more are made than are needed.
+    """
+    passes = int(prompts.max(initial=-1)) // rows + 1
+    again, places = np.arange(candidates) // max(1, len(prompts)), np.resize(prompts, candidates)
+    return places, places + again * passes * rows
+
+
 def prompt_rows(policy: Policy, rows: int, generation: int, seed: int, *, growing: bool) -> np.ndarray:
     """Which rows are continued to make a generation's synthetic rows.
 

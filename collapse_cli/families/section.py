@@ -3,9 +3,9 @@
 import types
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Self, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationInfo, field_validator
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
 from collapse_cli import files
@@ -13,6 +13,7 @@ from collapse_cli.errors import written
 
 Settings = TypeVar("Settings", bound="Section")
 LARGEST = 2**63  # whole numbers beyond do not fit what they are used for
+UserPath = Annotated[str, AfterValidator(files.at_home)]  # it may be a path
 
 
 class Parsed:

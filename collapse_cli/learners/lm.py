@@ -172,6 +172,8 @@ class LanguageModel:
                 return {"model": cls.model_params(config), "train": _without(for_key(config.train), "target")}
             case "sample":
                 return {"sample": _without(for_key(config.sample), "max_duplicates"), "target": config.train.target}
+            case "select":  # rows are scored as they are
+                return {}
             case "eval":
                 return {"eval": _without(for_key(config.eval), "block_size", "samples")}
         # examine: how long prompts and samples are, not how they were drawn

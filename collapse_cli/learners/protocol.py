@@ -19,7 +19,7 @@ Facts = dict[str, Any]
 # and to choose by
 CORPUS, RESERVE, TEST, VALID = "train.safetensors", "reserve.safetensors", "test.safetensors", "valid.safetensors"
 
-Verb = Literal["data", "train", "sample", "eval", "examine"]
+Verb = Literal["data", "train", "sample", "select", "eval", "examine"]
 """A part of a learner's work, by the name that keys of blocks have for it."""
 
 

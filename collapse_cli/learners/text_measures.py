@@ -196,6 +196,15 @@ def _tokenizer(encoded: Path) -> "PreTrainedTokenizerBase":
     return texts.load_tokenizer(encoded / TOKENIZER)
 
 
+def spoken(rows: Dataset, encoded: Path) -> list[str]:
+    """Rows of tokens as text.
+
+    Args:
+        encoded: the folder of the data stage, with the tokenizer.
+    """
+    return _spoken(_tokenizer(encoded), _used(rows))
+
+
 def _spoken(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[np.ndarray]) -> list[str]:
     """Rows of tokens as text, without the tokens that begin and end one."""
     spoken: list[str] = tokenizer.batch_decode(

@@ -7,7 +7,7 @@ functions do the work here too; only what lies between two generations stays in 
 import time
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.policies import Policy
+from collapse_cli.config.selection import Need
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import checkpoint
 from collapse_cli.engine.stage import ALL_POLICIES, Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
@@ -34,6 +35,7 @@ from collapse_cli.experiment.stages.base import (
 )
 from collapse_cli.experiment.stages.mix import trials_apart
 from collapse_cli.experiment.stages.sample import Continued, continued
+from collapse_cli.experiment.stages.select import Choosing, Selected, selected
 from collapse_cli.experiment.stages.train import counted
 from collapse_cli.learners.family import State
 from collapse_cli.where import Where
@@ -60,7 +62,7 @@ def block_stage(
     The run's seed itself is part of it: each generation's own follow from it.
     """
     block = Block(
-        {verb: own(config, verb) for verb in VERBS},
+        {verb: own(config, verb) for verb in VERBS + (("select",) if config.select.on and policy else ())},
         policy,
         config.mix.size == "growing",
         config.sample.prompts,
@@ -68,6 +70,7 @@ def block_stage(
         (first, last),
         config.learner,
         trials_apart(config, policy) if policy else 1,
+        Choosing.by(config).params() | {"oversample": config.select.oversample} if policy and config.select.on else {},
     )
     return Stage(BLOCK, block.params(), inputs, seed, hints)
 
@@ -84,6 +87,7 @@ class Block:
         init: as `loop.init`.
         generations: the first and the last.
         trials: how many draw their rows apart.
+        select: how rows are chosen, and how many are made for each that is needed; empty where all enter.
     """
 
     verbs: Mapping[str, Mapping[str, Any]]
@@ -94,11 +98,13 @@ class Block:
     generations: tuple[int, int]
     learner: str
     trials: int = 1
+    select: Mapping[str, Any] = field(default_factory=dict)
 
     def params(self) -> dict[str, Any]:
-        """As a stage's parameters have it; a key has trials only where there are several."""
+        """As a stage's parameters have it; a key has trials only where there are several, and a choice where there is one."""
         params = vars(self) | {"policy": self.policy.params() if self.policy else {}}
-        return params if self.trials > 1 else {name: value for name, value in params.items() if name != "trials"}
+        off = {"trials": self.trials == 1, "select": not self.select}
+        return {name: value for name, value in params.items() if not off.get(name)}
 
     @classmethod
     def of(cls, stage: Stage) -> "Block":
@@ -148,9 +154,10 @@ class InMemory(Verbs[State, Dataset, Dataset]):
         self.first_generation = block.generations[0]
         data = inputs["data"]
         real, self.test, self.reserve = (Dataset.load(data.file(name)) for name in (CORPUS, TEST, RESERVE))
-        self.line = Lineage[State, Dataset, Dataset](policy or Policy("keep"), block.init, real)
-        self.learners = {verb: self._learner(verb, hints_of(stage, inputs)) for verb in block.verbs}
-        summarises = learners.family_class(block.learner).summarises
+        self.hints, self.choosing = hints_of(stage, inputs), Choosing.of(block.select) if block.select else Choosing()
+        self.line = Lineage[State, Dataset, Dataset](policy or Policy("keep"), block.init, real, self.choosing.among)
+        self.learners = {verb: self._learner(verb, self.hints) for verb in block.verbs}
+        summarises = learners.family_class(block.learner).summarises and not block.select
         self.sums = summarises and (policy is None or policy.rule == "accumulate")
         self.keeps_rows = self.line.policy.accumulates and not self.sums
         self.continues_corpus = block.prompts == "previous" and (policy is None or not self.sums)
@@ -173,6 +180,7 @@ class InMemory(Verbs[State, Dataset, Dataset]):
         with self._timed("sample"):
             real = self.line.real
             which = Continued.by(self.line.policy, self.stage.seed, generation, growing=self.block.growing)
+            which = replace(which, oversample=self.block.select.get("oversample", 1.0))
             learner = copy(self.learners["sample"])
             learner.restore(model)
             source, seed = corpus if self.continues_corpus else real, seed_for(self.stage.seed, "sample", generation)
@@ -180,12 +188,38 @@ class InMemory(Verbs[State, Dataset, Dataset]):
         self._facts |= facts
         return made
 
+    def select(self, rows: Dataset, model: State, generation: int) -> Dataset:
+        seed, line = self.stage.seed, self.line
+
+        def at_work(need: Need) -> learners.Learner:
+            learner, state = copy(self.learners["select"]), line.first if need == "reference" else model
+            assert state is not None
+            learner.restore(state)
+            return learner
+
+        with self._timed("select"):
+            which = Selected.by(self.choosing, line.policy, seed, generation, growing=self.block.growing)
+            chosen, facts = selected(
+                rows,
+                line.real,
+                self.test,
+                which,
+                at_work,
+                self.hints,
+                learner=self.block.learner,
+                seed=seed_for(seed, "select", generation),
+                scratch=self.scratch,
+                tell=learners.silent,
+            )
+        self._facts |= facts
+        return chosen
+
     def mix(self, samples: list[Dataset], generation: int) -> Dataset:
         if self.sums:
             return samples.pop()  # sums stand for all rows before
         with self._timed("mix"):
             return mixing.mix(
-                self.line.policy,
+                mixing.pooled(self.line.policy) if self.choosing.among == "pool" else self.line.policy,
                 self.line.real,
                 self.reserve,
                 samples,

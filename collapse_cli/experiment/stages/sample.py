@@ -1,7 +1,7 @@
 """Rows made by a model: it continues rows of the original corpus, or of the one it was fitted on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.policies import Policy
+from collapse_cli.config.selection import candidates
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment import mixing
@@ -23,9 +24,11 @@ def sample_stage(
     config: Experiment, policy: Policy, model: Stage, data: Stage, corpus: Stage, seed: int, generation: int
 ) -> Stage:
     """The rows that generation `generation - 1` makes for the corpus of generation `generation`."""
-    params = Continued.by(policy, seed, generation, growing=config.mix.size == "growing").params()
+    which = Continued.by(policy, seed, generation, growing=config.mix.size == "growing")
+    if policy.at(generation).needs_samples:
+        which = replace(which, oversample=config.select.oversample)
     inputs = {"model": model, "data": data, "prompts": corpus if config.sample.prompts == "previous" else data}
-    return stage_of(SAMPLE, config, inputs, seed_for(seed, "sample", generation), verb="sample", **params)
+    return stage_of(SAMPLE, config, inputs, seed_for(seed, "sample", generation), verb="sample", **which.params())
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,14 @@ class Continued:
         policy: which of the rows it takes; keep-0 where it is all of them.
         growing: whether the corpus grows with the generations.
         choice: the seed of the order of the rows.
+        oversample: how many candidates are made for each row that the corpus takes.
     """
 
     generation: int
     policy: Policy
     growing: bool
     choice: int
+    oversample: float = 1.0
 
     @classmethod
     def by(cls, policy: Policy, seed: int, generation: int, *, growing: bool) -> "Continued":
@@ -53,14 +58,22 @@ class Continued:
         return cls(generation, taken, growing and not policy.accumulates, choice)
 
     def params(self) -> dict[str, Any]:
-        """As a stage's parameters have it."""
-        return vars(self) | {"policy": self.policy.params()}
+        """As a stage's parameters have it; a key has `oversample` only where more is made than is needed."""
+        params = vars(self) | {"policy": self.policy.params()}
+        return (
+            params if self.oversample > 1 else {name: value for name, value in params.items() if name != "oversample"}
+        )
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> "Continued":
         """What a stage's parameters say."""
-        own = {field.name: params[field.name] for field in fields(cls)}
+        own = {field.name: params[field.name] for field in fields(cls) if field.name in params}
         return cls(**own | {"policy": Policy.of(own["policy"])})
+
+    def prompts(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Prompts and streams as `mixing.candidates_of` gives them, for an original corpus of so many rows."""
+        needed = mixing.prompt_rows(self.policy, rows, self.generation, self.choice, growing=self.growing)
+        return mixing.candidates_of(needed, rows, candidates(self.oversample, len(needed)))
 
 
 @on_one_thread
@@ -95,9 +108,10 @@ def continued(
         corpus: rows to continue: the original corpus, of `rows` rows, or the model's own.
         which: of them.
     """
-    chosen = mixing.prompt_rows(which.policy, rows, which.generation, which.choice, growing=which.growing)
-    wanted = np.concatenate([chosen, shown[~np.isin(shown, chosen)]]) if len(shown) else chosen
-    row = mixing.spread(wanted, rows, len(corpus), which.choice)
+    places, chosen = which.prompts(rows)
+    other = shown[~np.isin(shown, chosen)]
+    wanted = np.concatenate([chosen, other])
+    row = mixing.spread(np.concatenate([places, other]), rows, len(corpus), which.choice)
     prompts = corpus.take(row)
     extra = np.arange(len(wanted)) >= len(chosen)
     prompts = Dataset({**prompts.arrays, "stream": wanted, "extra": extra}, prompts.origin)
@@ -112,8 +126,8 @@ def continued(
 
 def cost(stage: Stage, size: Size) -> Cost:
     which = Continued.of(stage.params)
-    _, rows = mixing.rows_in_corpus(which.policy, size.rows, which.generation, growing=which.growing)
-    return cost_of(rows, size)
+    rows = mixing.new_rows(which.policy, size.rows, which.generation, growing=which.growing)
+    return cost_of(candidates(which.oversample, rows), size)
 
 
 def cost_of(rows: int, size: Size) -> Cost:
