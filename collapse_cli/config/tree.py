@@ -240,6 +240,24 @@ class TrainConfig(Section):
     """The loss smoothed: the share of a label that goes evenly to all tokens of the vocabulary."""
     adversarial: float = added(0.0, ge=0)
     """Train also on embeddings moved up the loss, by this share of the length of a row's embeddings. 0: no. Costs a second pass."""
+    replay: float = added(0.0, ge=0, lt=1)
+    """Share of each batch that is rows of the original corpus again, after generation 0, beside those of the corpus."""
+
+    @property
+    def replayed_rows(self) -> int:
+        """How many rows of a full batch are replayed."""
+        return round(self.replay * self.batch_size)
+
+    @model_validator(mode="after")
+    def _replays_whole_rows(self) -> "TrainConfig":
+        if self.replay and not 0 < self.replayed_rows < self.batch_size:
+            left = "no row of it" if self.replayed_rows == 0 else "all of it, and none of the corpus"
+            raise ValueError(
+                f"replay = {self.replay:g} of a batch of {self.batch_size} is {left}: "
+                + ("raise" if self.replayed_rows == 0 else "lower")
+                + " replay, or raise batch_size"
+            )
+        return self
 
 
 class EvalConfig(Section):

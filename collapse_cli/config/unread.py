@@ -185,6 +185,11 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         for loss, name in (("truncated", "truncate"), ("focal", "focusing"), ("smoothed", "smoothing"))
     ),
     (
+        ("train.replay",),
+        lambda experiment: experiment.kind == "mixture" or experiment.loop.generations == 0,
+        "rows of generation 0 are replayed in later generations, and there are none",
+    ),
+    (
         ("eval.context", "eval.stride"),
         lambda experiment: experiment.eval.protocol == "block",
         "eval.protocol = block; blocks are eval.block_size tokens, and --set eval.protocol=sliding has a context and a stride",

@@ -15,7 +15,7 @@ from collapse_cli.families.section import for_key
 from collapse_cli.learners import text_inputs
 from collapse_cli.learners import text_measures as measures
 from collapse_cli.learners.continuations import cut_prompts
-from collapse_cli.learners.protocol import VALID, Facts, Hints, Outcome, Resolved, Tell, Verb
+from collapse_cli.learners.protocol import CORPUS, VALID, Facts, Hints, Outcome, Resolved, Tell, Verb
 from collapse_cli.learners.settings import Part
 from collapse_cli.lm import architecture, folders, memory, trial
 from collapse_cli.lm import model as models
@@ -207,6 +207,7 @@ class LanguageModel:
             seed=seed,
             scratch=scratch,
             valid=Dataset.load(valid_file) if valid_file.exists() else None,
+            replay=Dataset.load(self.hints.real(CORPUS)) if settings.replay else None,
             tell=lambda done, total: self._tell(
                 done * settings.batch_size * width, total * settings.batch_size * width, "tokens"
             ),

@@ -27,6 +27,7 @@ from collapse_cli.lm.memory import free_bytes, halving
 from collapse_cli.lm.objective import PLAIN, Anchor, Objective
 from collapse_cli.lm.packing import Batch, abilities, attention_for, lay_out
 from collapse_cli.lm.recorded import Recorded, can_record, record
+from collapse_cli.lm.replay import Replay
 from collapse_cli.lm.score import score_blocks
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def fit(
     seed: int,
     scratch: Path,
     valid: Dataset | None = None,
+    replay: Dataset | None = None,
     anchor: Anchor | None = None,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
@@ -63,12 +65,13 @@ def fit(
         seed: of the order of rows and of dropout.
         scratch: where checkpoints are kept; a checkpoint found there is taken up.
         valid: rows to choose the best epoch by, for `select = "valid"`.
+        replay: rows of which each batch has the share `settings.replay`; an epoch goes through `data` once all the same.
         anchor: what holds the model to another one.
 
     Returns:
         `train_loss` (nats per predicted token, mean of the last epoch: the cross-entropy, unweighted, whatever was made
-        small), `epoch_losses`, `steps`, `train_tokens`; and `train_objective` where something else than that was made
-        small, the same mean of it.
+        small), `epoch_losses`, `steps`, `train_tokens`; `train_objective` where something else than that was made
+        small, the same mean of it; and where rows are replayed, which all of these count, what `Replay.counted` says.
 
     Raises:
         TrainError: when the loss is not finite, or the weights did not change.
@@ -81,14 +84,27 @@ def fit(
             "no row has two tokens, so there is nothing to predict; raise sample.decode.min_new_tokens or "
             "sample.new_tokens, or set train.target = full"
         )
-    steps_per_epoch = math.ceil(rows / batch)
+    replayed = None
+    if settings.replay:
+        assert replay is not None
+        replayed = Replay(
+            replay,
+            settings.replayed_rows,
+            batch,
+            rows,
+            lambda turn: _generator(seed, "replay", turn).permutation(len(replay)),
+        )
+    per_step = replayed.here if replayed else batch
+    steps_per_epoch = math.ceil(rows / per_step)
     total = epochs * steps_per_epoch
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     before = _fingerprint(model)
     data = _with_mean_weight_one(data)
     objective = Objective.of(settings, anchor)
-    work = _Work(model, settings, int(data.arrays["lengths"].max()), objective)
-    if epochs * (rows // batch) >= recorded.WORTH and work.plain_head and work.able.together and can_record(model):
+    longest = [data, *([replayed.rows] if replayed else [])]
+    width = max(int(each.arrays["lengths"].max()) for each in longest)
+    work = _Work(model, settings, width, objective)
+    if epochs * (rows // per_step) >= recorded.WORTH and work.plain_head and work.able.together and can_record(model):
         work.rows_recorded = batch
     checkpoint = Checkpoint(scratch / "checkpoint.safetensors", model, optimizer)
     state = checkpoint.load() or {"step": 0, "losses": [[0.0, 0]] * epochs, "best": None}
@@ -102,11 +118,15 @@ def fit(
             epoch, within = divmod(step, steps_per_epoch)
             if within == 0 or step == state["step"]:
                 order = _generator(seed, "order", epoch).permutation(rows)
-            chosen = np.sort(order[within * batch : (within + 1) * batch])
+            chosen = np.sort(order[within * per_step : (within + 1) * per_step])
+            taken, again = data.take(chosen), np.zeros(0, np.int64)
+            if replayed:
+                again = replayed.at(epoch, within, len(chosen))
+                taken = replayed.beside(taken, again)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step, total, steps_per_epoch)
             dropout = int(_generator(seed, "dropout", step).integers(2**63))
-            summed, loss, predicted = _step(work, optimizer, data.take(chosen), dropout)
+            summed, loss, predicted = _step(work, optimizer, taken, dropout)
             if not math.isfinite(summed):
                 advice = "lower train.lr or set train.dtype = float32"
                 if step == 0:  # the learning rate had no part in it yet
@@ -114,7 +134,7 @@ def fit(
                     advice = f"no weight was changed before; {mended}"
                 raise TrainError(
                     f"the loss is {summed} at step {step + 1} of {total}; {advice} "
-                    f"({work.bad_rows(data.take(chosen), chosen)})"
+                    f"({work.bad_rows(taken, chosen, again)})"
                 )
             losses[epoch] = (losses[epoch][0] + loss, losses[epoch][1] + predicted)
             objectives[epoch] += summed
@@ -140,12 +160,15 @@ def fit(
         raise TrainError("training left every weight as it was; raise train.lr or train.epochs")
     model.eval()
     epoch_losses = [summed / count for summed, count in losses]
-    facts = {
+    facts: dict[str, Any] = {
         "train_loss": epoch_losses[-1],
         "epoch_losses": epoch_losses,
         "steps": total,
         "train_tokens": epochs * int(data.arrays["lengths"].sum()),
     }
+    if replayed:
+        counted = replayed.counted(epochs)
+        facts |= counted | {"train_tokens": facts["train_tokens"] + counted["replay_tokens"]}
     if not objective.is_cross_entropy or "weights" in data.arrays:
         facts["train_objective"] = objectives[-1] / losses[-1][1]
     return facts
@@ -261,22 +284,30 @@ class _Work:
         with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             return self._backward(batch, 1 / len(where), where)
 
-    def bad_rows(self, chosen: Dataset, numbers: np.ndarray) -> str:
-        """Which of the rows has a loss of its own that is not finite, in words; `numbers` are theirs in the corpus, from 0."""
+    def bad_rows(self, chosen: Dataset, numbers: np.ndarray, replayed: np.ndarray) -> str:
+        """Which of the rows has a loss of its own that is not finite, in words.
+
+        Args:
+            numbers, replayed: of the rows, from 0: in the corpus, and after these among those that are replayed.
+        """
         self.model.eval()
         lengths, bad = chosen.arrays["lengths"], []
+        names = [
+            *(f"row {number} of the training rows" for number in numbers),
+            *(f"row {number} of the original rows, which are replayed" for number in replayed),
+        ]
         with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            for row, number in enumerate(numbers):
+            for row, name in enumerate(names):
                 row_alone = chosen.arrays["tokens"][row : row + 1], lengths[row : row + 1]
                 for batch in lay_out(*row_alone, 1, self.model.device, replace(self.able, packs=False)):
                     with attention_for(self.model, self.able, batch):
                         losses = token_losses(self.model, batch.ids, batch.labels, plain_head=self.plain_head)
                     if not losses.isfinite().all():
-                        bad.append(int(number))
+                        bad.append(name)
         if not bad:
             return "no single row has such a loss without dropout"
-        first = f"row {bad[0]} of the training rows, counted from 0,"
-        if len(bad) == len(numbers):
+        first = f"{bad[0]}, counted from 0,"
+        if len(bad) == len(names):
             return f"the loss of each of its {len(bad)} rows is not finite; {first} is the first"
         return f"{first} is the first of {len(bad)} with such a loss"
 

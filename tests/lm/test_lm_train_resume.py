@@ -42,7 +42,9 @@ def trained(
         torch.manual_seed(number)  # the global random numbers are others in each process
         model = tiny_model("opt", dropout=0.2)
         try:
-            facts = fit(model, data, settings, seed=4, scratch=scratch, valid=valid, tell=interrupted_at(stop))
+            facts = fit(
+                model, data, settings, seed=4, scratch=scratch, valid=valid, replay=valid, tell=interrupted_at(stop)
+            )
         except Killed:
             continue
         assert stop == 0, "it was to be killed"
@@ -70,6 +72,36 @@ def test_an_interrupted_training_ends_bit_for_bit_as_an_uninterrupted_one(
     again, facts_again = trained(tmp_path, stops, select=select)
     assert identical(whole, again)
     assert facts == facts_again
+
+
+@pytest.mark.usefixtures("every_step_checkpointed")
+@pytest.mark.parametrize(
+    "changes",
+    [{"loss": "truncated", "truncate": 0.03}, {"loss": "smoothed"}, {"adversarial": 0.1}, {"replay": 0.25}],
+    ids=str,
+)
+def test_whatever_it_makes_small_an_interrupted_training_ends_the_same(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """The two losses of an epoch, and which rows are replayed, go on where they were."""
+    whole, facts = trained(folder(tmp_path / "whole"), **changes)
+    again, facts_again = trained(folder(tmp_path / "again"), (3, 7), **changes)
+    assert identical(whole, again)
+    assert facts == facts_again
+    assert facts.keys() & {"train_objective", "replay_tokens"}
+
+
+@pytest.mark.usefixtures("every_step_checkpointed")
+def test_a_checkpoint_from_before_there_were_objectives_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: dict[str, Any]
+) -> None:
+    save = train.Checkpoint.save_sometimes
+
+    def as_before(self: Any, state: dict[str, Any]) -> None:
+        save(self, {name: value for name, value in state.items() if name != "objectives"})
+
+    monkeypatch.setattr(train.Checkpoint, "save_sometimes", as_before)
+    again, facts = trained(tmp_path, (4,))
+    assert identical(again, uninterrupted["last"][0])
+    assert facts == uninterrupted["last"][1]
 
 
 def test_steps_after_the_last_checkpoint_are_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,14 @@ POLITE = {  # where Ctrl-C and SIGTERM strike
     "SIGTERM": e2e.strike("sample", 1, when="tell", name="SIGTERM"),
 }
 ONE = ["--policy", "keep-10"]  # of the policies, where each stage is killed in turn
-VARIED = ["--set=train.epochs=2", "--set=train.select=valid"]  # what a checkpoint must carry besides weights
+VARIED = [  # what a checkpoint must carry besides weights
+    "--set=train.epochs=2",
+    "--set=train.select=valid",
+    "--set=train.loss=truncated",
+    "--set=train.truncate=0.005",
+    "--set=train.replay=0.25",
+    "--set=train.adversarial=0.05",
+]
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ def train_stage(
 ) -> Stage:
     """The model of a generation; it starts from `start`, or from the base model where that is none."""
     inputs = {"data": data, "corpus": corpus} | ({"init": start} if start else {})
+    if generation == 0 and config.train.replay:  # the original rows are the corpus, so nothing is replayed
+        config = config.model_copy(update={"train": config.train.model_copy(update={"replay": 0.0})})
     own_seed = seed_for(seed, "train", generation)
     return stage_of(TRAIN, config, inputs, own_seed, hints, verb="train", base=seed_for(seed, "base", 0))
 
@@ -48,12 +50,14 @@ def cost(stage: Stage, size: Size) -> Cost:
     rows, train = size.rows_of(stage.inputs["corpus"]), size.config.train
     if size.row_flops:
         return Cost(flops=rows * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35)
-    tokens = rows * size.config.data.block_size * train.epochs
+    per_step = train.batch_size - (train.replayed_rows if "replay" in stage.params["train"] else 0)
+    tokens = round(rows * train.batch_size / per_step) * size.config.data.block_size * train.epochs
+    passes = 2 if train.adversarial else 1
     return Cost(
         tokens=tokens,
-        flops=6.0 * (size.layer_parameters + size.head_parameters) * tokens,
+        flops=6.0 * passes * (size.layer_parameters + size.head_parameters) * tokens,
         disk=4 * size.parameters + TOKENIZER_BYTES,
-        steps=train.epochs * -(-rows // train.batch_size),
+        steps=passes * train.epochs * -(-rows // per_step),
         efficiency=0.35,
         step_seconds=0.006,
     )
@@ -61,7 +65,8 @@ def cost(stage: Stage, size: Size) -> Cost:
 
 def note(stage: Stage, made: Finished) -> str:
     loss = f"loss {made.facts['train_loss']:.3f}" if "train_loss" in made.facts else ""
-    return ", ".join(part for part in (tokens_a_second(stage, made), loss) if part)
+    replayed = f"{made.facts['replay_tokens']:,} real tokens replayed" if "replay_tokens" in made.facts else ""
+    return ", ".join(part for part in (tokens_a_second(stage, made), loss, replayed) if part)
 
 
 TRAIN = StageKind[Size](
