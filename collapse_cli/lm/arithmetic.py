@@ -16,7 +16,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 LEAST_WEIGHT = 1 << 13  # numbers; for smaller weights a call of oneDNN costs more than it saves
-LEAST_WORK = 1 << 21  # multiplications of a layer in training, likewise
+# Multiplications of a layer in training, likewise: oneDNN writes a program for each shape that it meets (0.7 ms), and where
+# rows are texts of unequal lengths, each step has a shape of its own.
+LEAST_WORK = 1 << 25
 
 
 @lru_cache(maxsize=1)
@@ -70,7 +72,7 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 def transposed_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Left (n, k).T @ right (n, m), without gradients. What comes out may be the transpose of contiguous memory."""
-    if not _suits(left, right):
+    if left.numel() * right.shape[1] < LEAST_WORK or not _suits(left, right):
         return left.T @ right
     # oneDNN copies what it takes for rows when that is transposed, so that is to be the smaller one
     return _onednn(left.T, right.T) if left.shape[1] <= right.shape[1] else _onednn(right.T, left.T).T
@@ -97,9 +99,11 @@ class _Linear(torch.autograd.Function):
 
 def linear(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """As `torch.nn.functional.linear`, with gradients."""
-    # in training no row need come out the same in every batch, and the gradients' products are the larger part
-    large = torch.is_grad_enabled() and rows.numel() * len(weight) >= LEAST_WORK
-    if torch.is_autocast_enabled(rows.device.type) or not _suits(rows, rows if large else weight):
+    if torch.is_grad_enabled():  # in training no row need come out the same in every batch
+        taken = rows.numel() * len(weight) >= LEAST_WORK and _suits(rows, rows)
+    else:
+        taken = _suits(rows, weight)
+    if not taken or torch.is_autocast_enabled(rows.device.type):
         return functional.linear(rows, weight, bias)
     flat = rows.reshape(-1, rows.shape[-1])
     if torch.is_grad_enabled():
