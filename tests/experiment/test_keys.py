@@ -16,7 +16,7 @@ from collapse_cli.families.section import added, for_key, from_key
 from collapse_cli.learners import Hints
 
 # by the code before modules moved into rooms (commit be2790c): a digest of the sorted keys of each preset, of its first variant;
-# that of `world` by the code that brought it
+# that of `world` by the code that gave the preset its present size
 BEFORE: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "keys_before.json").read_text())
 
 
