@@ -1,9 +1,11 @@
 """Mean and covariance, refitted."""
 
+from typing import Any
+
 from pydantic import Field
 
-from collapse_cli.families.description import SHARE, TEST_LOSS, Description, Headline, Measure, Theory, always
-from collapse_cli.families.section import Section
+from collapse_cli.families.description import SHARE, TEST_LOSS, Description, Headline, Measure, Theory
+from collapse_cli.families.section import Section, added
 
 
 class GaussianConfig(Section):
@@ -13,6 +15,14 @@ class GaussianConfig(Section):
     """Divide by n - 1 (as the theorem of the Nature paper does) instead of n (as its code does)."""
     trials: int = Field(default=1, ge=1, le=100_000)
     """Independent repetitions computed together; measures are means over them."""
+    truncate: float = added(0.0, ge=0, le=10)
+    """Truncated loss: rows nearer than so many standard deviations to the model that a fit starts from (`loop.init`) do not
+    count. 0: all count."""
+
+
+def all_rows_count(experiment: Any) -> bool:
+    """Whether it does not matter which model a fit starts from: none is asked which rows are likely."""
+    return bool(experiment.gaussian.truncate == 0)
 
 
 MEASURES = (
@@ -81,6 +91,6 @@ GAUSSIAN = Description(
     sources=("blobs",),
     headline=Headline("variance", "fitted variance, truth 1", better="more"),
     measures=MEASURES,
-    starts_anew=always,
+    starts_anew=all_rows_count,
     theory=Theory(loop="collapse_cli.findings.predictions:refitted_gaussian"),
 )

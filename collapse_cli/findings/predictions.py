@@ -21,6 +21,8 @@ SMALL = 1e-3  # a penalty below this share of the smallest eigenvalue of X'X/n m
 SETTLED = 5  # times its own time of relaxation, after which a chain with fixed real rows is at its end
 FAR = (10**9, 10**12)  # rows, at which a closed form is at its plateau, or is not
 GAUSSIAN = ("variance", "mean_shift_squared", "std", "log_variance", "w2_squared", "log_det")
+MIXED = ("variance", "mean_shift_squared")
+REAL_ROWS: dict[str, theory.RealRows] = {"keep": "drawn", "keep-rows": "same", "fresh": "new"}
 RULES: dict[Policy | None, str] = {
     Policy("keep", 0.0): "replace",
     Policy("accumulate"): "accumulate",
@@ -108,18 +110,27 @@ def _imported(address: str) -> Callable[..., Any]:
 
 
 def refitted_gaussian(tree: Tree, what: str, policy: str, generation: int) -> float | None:
-    """`GAUSSIAN` under keep-0 and accumulate, in units of the true variance, of a single blob.
+    """`GAUSSIAN` of a single blob, in units of the true variance; of policies with real rows `MIXED`, with a truncated loss `variance`.
 
-    Generation g has been fitted g + 1 times. Source: Refitted Gaussians in docs/theory.md.
+    Generation g has been fitted g + 1 times. Sources: Refitted Gaussians, Means of mixed rows and Selection in docs/theory.md.
     """
-    rule = _rule(tree, policy)
-    if not rule or tree["data"]["source"] != "blobs" or what not in GAUSSIAN:
+    own, blobs = tree[tree["learner"]], tree["data"]["blobs"]
+    if tree["data"]["source"] != "blobs" or what not in GAUSSIAN or int(blobs["centers"]) != 1:
         return None
-    blobs = tree["data"]["blobs"]
-    if int(blobs["centers"]) != 1:
+    rows, unbiased, d = int(tree["data"]["rows"]), bool(own["unbiased"]), int(blobs["dimensions"])
+    threshold, rule = float(own.get("truncate", 0.0)), _rule(tree, policy)
+    if threshold > 0:
+        alone = what == "variance" and d == 1 and RULES.get(of_row(policy)) == "replace" and _plain(tree, "previous")
+        if not alone:
+            return None
+        return theory.truncated_loss(threshold=threshold, n=rows, generations=generation, unbiased=unbiased).variance
+    if rule:
+        return _gaussian(what, rows, generation + 1, unbiased, rule, d)
+    known = of_row(policy)
+    if known is None or what not in MIXED or not _plain(tree):
         return None
-    rows, unbiased, d = int(tree["data"]["rows"]), bool(tree[tree["learner"]]["unbiased"]), int(blobs["dimensions"])
-    return _gaussian(what, rows, generation + 1, unbiased, rule, d)
+    error, variance = _mixed(rows, known, generation, unbiased)
+    return variance if what == "variance" or error is None else d * error
 
 
 def regression_generations(tree: Tree, what: str, policy: str, generation: int) -> float | None:
@@ -186,7 +197,19 @@ def _rule(tree: Tree, policy: str) -> str:
     """
     rule = RULES.get(of_row(policy), "")
     grows = rule == "replace" and tree["mix"]["size"] != "constant"
-    return "" if tree["loop"]["init"] != "base" or grows else rule
+    return rule if _plain(tree, growing=not grows) else ""
+
+
+def _plain(tree: Tree, init: str = "base", *, growing: bool = False) -> bool:
+    """Whether rows enter a corpus as the policy alone says, all of one weight, and fits start from `init`.
+
+    Args:
+        growing: whether the size of a corpus may be any.
+    """
+    mix, chosen = tree["mix"], tree.get("select") or {}
+    chooses = any(chosen.get(name) for name in ("by", "do", "steps"))
+    equal = mix.get("weights", "equal") == "equal" and not mix.get("rows")
+    return not chooses and equal and tree["loop"]["init"] == init and (growing or mix["size"] == "constant")
 
 
 def _grid(tree: Tree) -> families.Grid | None:
@@ -274,6 +297,23 @@ def _relabelled(given: _Regression, rows: int, lam: float, generation: int) -> f
         noise=given.noise,
         iterations=generation + 1,
     ).risk
+
+
+@lru_cache(maxsize=4096)
+def _mixed(rows: int, policy: Policy, generation: int, unbiased: bool) -> tuple[float | None, float | None]:
+    """E (mean - true mean)^2 of a coordinate, and E of the variance, of a Gaussian fitted to real and synthetic rows."""
+    rule: theory.Variance = "unbiased" if unbiased else "biased"
+    if policy.rule == "accumulate-subsample":
+        found = theory.subsampled_mean(n=rows, generations=generation, variance=rule)
+        return found.mean_error, found.variance
+    if policy.rule not in REAL_ROWS:
+        return None, None
+    real = (
+        policy.rows if policy.rule == "keep-rows" else round(rows * policy.at(g).percent / 100)
+        for g in range(1, generation + 1)
+    )
+    mixes = (theory.Mix(some, rows - some) for some in real)
+    return theory.scheduled_mean(n=rows, mixes=mixes, real_rows=REAL_ROWS[policy.rule], variance=rule)
 
 
 @lru_cache(maxsize=4096)

@@ -34,7 +34,10 @@ class GaussianSettings(Settings):
 
 
 class Gaussian(Family):
-    """N(mean, covariance) by maximum likelihood, or with the unbiased covariance.
+    """N(mean, covariance) by maximum likelihood, or with the unbiased covariance; or of the rows that count.
+
+    With `gaussian.truncate` a row counts only where the model that a fit starts from found it unlikely: one step of the
+    truncated loss of arXiv 2509.08972, from that model. Generation 0, which starts from none, is fitted to all rows.
 
     Rows are `x` (rows, trials, d) float64. Trials never mix: each is an experiment of its own, with real rows of its own.
     Around a mean m, float64 holds no spread below about 1e-16 |m|; a trial that gets there has variance 0 from then on.
@@ -54,9 +57,20 @@ class Gaussian(Family):
 
     @classmethod
     def resolve(cls, config: Experiment) -> Resolved:
-        """Raises InputError for a source that is not drawn, or for fewer than 2 rows."""
+        """Raises InputError for a source that is not drawn, for fewer than 2 rows, and where no model says which rows count."""
         cls.check_source(config.data.source)
         blobs.check(config.data.rows, 2)
+        own: GaussianConfig = config.gaussian
+        if own.truncate > 0 and config.loop.init == "base":
+            raise InputError(
+                f"gaussian.truncate = {own.truncate:g} leaves out rows that the model a fit starts from finds likely, and "
+                "loop.init = base starts from none; set loop.init = previous"
+            )
+        if own.truncate > 0 and any(policy.rule == "accumulate" for policy in config.loop.policies):
+            raise InputError(
+                f"gaussian.truncate = {own.truncate:g} judges rows anew in each generation, and accumulate keeps only sums "
+                "over them; take keep-P, fresh-P or accumulate-subsample"
+            )
         d, trials = config.data.blobs.dimensions, cls.trials(config)
         # measured: 20 ns a number to draw, to move and to square (d = 1); a product of d x d numbers a row beyond
         flops = trials * (700.0 * d + 4.0 * d * d)
@@ -84,7 +98,42 @@ class Gaussian(Family):
         return blobs.draw(self.settings.data, seed, (self.settings.trials,)), []
 
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> Facts:
+        if self.settings.model.truncate > 0 and len(self._mean):
+            return self._fit_truncated(data.arrays["x"])
         return self.fit_summary(self.summary_of(data))
+
+    def _fit_truncated(self, x: np.ndarray) -> Facts:
+        """To the rows (rows, trials, d) that lie beyond `truncate` standard deviations of the model so far.
+
+        `train_loss` is a mean over all rows, those that do not count at 0, as the truncated cross-entropy of tokens is.
+        """
+        counts = self._distances(x) >= self.settings.model.truncate**2
+        numbers, least = counts.sum(axis=0), 2 if self.settings.model.unbiased else 1
+        if numbers.min() < least:
+            raise InputError(
+                f"gaussian.truncate = {self.settings.model.truncate:g} leaves {numbers.min()} of {len(x)} rows that count, and "
+                f"{least} are needed; lower it, or raise data.rows"
+            )
+        mean = np.einsum("rt,rti->ti", counts, x) / numbers[:, None]
+        off = (x - mean) * counts[:, :, None]
+        free = numbers - 1 if self.settings.model.unbiased else numbers
+        self._mean, self._covariance = mean, np.einsum("rti,rtj->tij", off, off) / free[:, None, None]
+        losses = np.where(counts, (self._distances(x) + self._log_volume()) / 2, 0.0)
+        return {"train_loss": float(losses.mean()), "counted_share": float(numbers.mean() / len(x))}
+
+    def _distances(self, x: np.ndarray) -> np.ndarray:
+        """(rows, trials) squared distances from the mean, in standard deviations; where the variance is gone, those of `SCORED`."""
+        off = x - self._mean
+        values, vectors = np.linalg.eigh(self._covariance)
+        turned = np.einsum("rti,tij->rtj", off, vectors) / np.sqrt(np.maximum(values, SCORED))
+        squares: np.ndarray = np.square(turned).sum(axis=2)
+        return squares
+
+    def _log_volume(self) -> np.ndarray:
+        """(trials,) ln det of 2 pi times the covariance."""
+        values = np.maximum(np.linalg.eigvalsh(self._covariance), SCORED)
+        logs: np.ndarray = np.log(2 * math.pi * values).sum(axis=1)
+        return logs
 
     def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Outcome:
         trials, d = self._mean.shape

@@ -5,13 +5,15 @@ docs/theory.md: Means of mixed rows. Exact at every finite number of rows. Unit:
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Literal
 
 from collapse_cli.theory.checks import TheoryError, not_negative, positive, share, whole
 
 Variance = Literal["known", "biased", "unbiased"]
+RealRows = Literal["new", "drawn", "same"]
 VARIANCES = ("known", "biased", "unbiased")
 MOST_GENERATIONS = 1_000_000  # that are gone through one by one
 
@@ -59,6 +61,42 @@ def golden_weight(real: float, synthetic: float) -> float:
     return 2 / (1 + math.sqrt(1 + 4 / k))  # the same, without a difference of nearly equal numbers
 
 
+@dataclass(frozen=True)
+class Mix:
+    """The rows of a generation.
+
+    Attributes:
+        real, synthetic: how many.
+        weight: of the real rows, all together; None: all rows weigh alike.
+    """
+
+    real: int
+    synthetic: int
+    weight: float | None = None
+
+    @property
+    def mass(self) -> float:
+        """The weight of the real rows."""
+        return self.real / (self.real + self.synthetic) if self.weight is None else self.weight
+
+    @property
+    def spent(self) -> float:
+        """The sum of squared weights of all rows."""
+        real = self.mass**2 / self.real if self.real else 0.0
+        return real + ((1 - self.mass) ** 2 / self.synthetic if self.synthetic else 0.0)
+
+    def check(self, variance: Variance) -> None:
+        """Raises TheoryError for what no generation can be fitted to."""
+        real, synthetic = whole("real", self.real, 0), whole("synthetic", self.synthetic, 0)
+        if real + synthetic == 0:
+            raise TheoryError("a generation has no rows: real and synthetic are 0")
+        mass = share("weight", self.mass)
+        if (real == 0 and mass > 0) or (synthetic == 0 and mass < 1):
+            raise TheoryError(f"weight is {mass:g}, but there are {real} real and {synthetic} synthetic rows")
+        if variance == "unbiased" and self.spent >= 1:
+            raise TheoryError("one row alone has no unbiased variance; take more rows")
+
+
 def mixed_mean(
     *,
     n: int,
@@ -83,48 +121,73 @@ def mixed_mean(
     Raises:
         TheoryError: for sizes, shares or a variance that cannot be.
     """
-    size, some, made = whole("n", n, 2), whole("real", real, 0), whole("synthetic", synthetic, 0)
-    steps, rule = _steps(generations), _rule(variance)
-    if kept and some > size:
-        raise TheoryError(f"real is {some}; the original corpus has {size} rows to keep")
-    if some + made == 0:
-        raise TheoryError("a generation has no rows: real and synthetic are 0")
-    mass = some / (some + made) if weight is None else share("weight", weight)
-    if (some == 0 and mass > 0) or (made == 0 and mass < 1):
-        raise TheoryError(f"weight is {mass:g}, but there are {some} real and {made} synthetic rows")
-    # of rows about the mean of the real ones where those are kept, else about the true mean
-    second, start = (1 - 1 / size, 1 / size) if kept else (1.0, 0.0)
-    drawn = mass**2 * (1 / some - start) if some else 0.0
-    own = (1 - mass) ** 2
-    spent = (mass**2 / some if some else 0.0) + (own / made if made else 0.0)  # the sum of squared weights
-    if rule == "unbiased" and spent >= 1:
-        raise TheoryError("one row alone has no unbiased variance; take more rows")
-    free = 1 / (1 - spent) if rule == "unbiased" else 1.0
-    error = 0.0 if kept else 1 / size
-    spread = {"known": 1.0, "biased": 1 - 1 / size, "unbiased": 1.0}[rule]
-    each = own / made if made else 0.0
-    for _ in range(steps):
+    mix = Mix(real, synthetic, weight)
+    error, spread = scheduled_mean(
+        n=n, mixes=repeat(mix, _steps(generations)), real_rows="drawn" if kept else "new", variance=variance
+    )
+    mix.check(variance)
+    limit = _limit(n, mix, kept, variance)
+    return MixedMean(error, spread, n * error, n * limit, mix.mass)
+
+
+def scheduled_mean(
+    *, n: int, mixes: Iterable[Mix], real_rows: RealRows, variance: Variance = "known"
+) -> tuple[float, float]:
+    """The same where generations differ: E (mean - true mean)^2 and E of the variance after the last of `mixes`.
+
+    Args:
+        mixes: the rows of generations 1, 2, and so on.
+        real_rows: new ones each generation; "drawn" anew from the n original ones; or the "same" of those each time.
+
+    Raises:
+        TheoryError: as `mixed_mean` does, and where the same real rows are of two sizes.
+    """
+    size, rule, first = whole("n", n, 2), _rule(variance), None
+    error, spread = 1 / size, {"known": 1.0, "biased": 1 - 1 / size, "unbiased": 1.0}[rule]
+    # of rows about the true mean, or about the mean of those real rows that come back; `start` is that mean's own error
+    second, start, shared = 1.0, 0.0, 0.0
+    for mix in mixes:
+        mix.check(rule)
+        if real_rows != "new" and mix.real > size:
+            raise TheoryError(f"real is {mix.real}; the original corpus has {size} rows to keep")
+        if first is None and real_rows != "new":
+            about = mix.real if real_rows == "same" else size
+            if about > 0:
+                second, start = 1 - 1 / about, 1 / about
+                shared = 1 / size - start  # of the error with that mean
+                error = start - 1 / size
+        elif real_rows == "same" and first is not None and first.real != mix.real:
+            raise TheoryError(f"real is {mix.real}, and it was {first.real}; the same rows are of one number")
+        first = first or mix
+        mass, own = mix.mass, (1 - mix.mass) ** 2
         moment = mass * second + (1 - mass) * (error + spread)
-        error = drawn + own * error + each * spread
+        drawn = mass**2 * (1 / mix.real - start) if mix.real else 0.0
+        error = drawn + own * (error + (spread / mix.synthetic if mix.synthetic else 0.0))
+        shared *= 1 - mass
         if rule != "known":
-            spread = free * (moment - error)
-    limit = start + _limit(mass, second, drawn, own, each, free, rule)
-    return MixedMean(start + error, spread, size * (start + error), size * limit, mass)
+            spread = (moment - error) / (1 - mix.spent if rule == "unbiased" else 1.0)
+    return start + 2 * shared + error, spread
 
 
-def _limit(mass: float, second: float, drawn: float, own: float, each: float, free: float, rule: Variance) -> float:
-    """Where `error` of `mixed_mean` ends: the fixed point of its linear recursion."""
+def _limit(n: int, mix: Mix, kept: bool, rule: Variance) -> float:
+    """Where the error of `mixed_mean` ends: the fixed point of its linear recursion."""
+    second, start = (1 - 1 / n, 1 / n) if kept else (1.0, 0.0)
+    mass, own = mix.mass, (1 - mix.mass) ** 2
+    drawn = mass**2 * (1 / mix.real - start) if mix.real else 0.0
+    each = own / mix.synthetic if mix.synthetic else 0.0
     if mass == 0:
         # no real rows: the mean wanders with the spread that is left; biased, all of the second moment ends in it
-        return {"known": math.inf, "biased": second, "unbiased": math.inf}[rule]
+        return {"known": math.inf, "biased": start + second, "unbiased": math.inf}[rule]
     if rule == "known":
-        return (drawn + each) / (1 - own)
+        return start + (drawn + each) / (1 - own)
     # error = drawn + own error + each spread, spread = free (mass second + (1 - mass)(error + spread) - error)
+    free = 1 / (1 - mix.spent) if rule == "unbiased" else 1.0
     rest = 1 - free * (1 - mass)
-    slope = -free * mass / rest
-    level = free * mass * second / rest
+    if rest <= 0:
+        return math.inf
+    slope, level = -free * mass / rest, free * mass * second / rest
     narrower = 1 - own - each * slope
-    return (drawn + each * level) / narrower if rest > 0 and narrower > 0 else math.inf
+    return start + (drawn + each * level) / narrower if narrower > 0 else math.inf
 
 
 def subsampled_mean(*, n: int, generations: int, variance: Variance = "known") -> MixedMean:
@@ -143,6 +206,22 @@ def subsampled_mean(*, n: int, generations: int, variance: Variance = "known") -
         if rule != "known":
             spread = (second - error) * (size / (size - 1) if rule == "unbiased" else 1.0)
     return MixedMean(error, spread, size * error, math.pi**2 / 2 - 2, math.nan)
+
+
+def growing_mean(*, n: int, real: int, synthetic: int, generations: int, variance: Variance = "known") -> MixedMean:
+    """A Gaussian fitted to all rows so far: n real ones, and in each generation new real ones and some of the model before.
+
+    `contaminated` is its case real + synthetic = n with a known variance. The limit is not known here: math.nan.
+    """
+    size, m, k, rule = whole("n", n, 2), whole("real", real, 0), whole("synthetic", synthetic, 0), _rule(variance)
+    error, spread, second, rows = 1 / size, {"known": 1.0, "biased": 1 - 1 / size, "unbiased": 1.0}[rule], 1.0, size
+    for _ in range(_steps(generations)):
+        before, rows = rows, rows + m + k
+        second = (before * second + m + k * (error + spread)) / rows
+        error = ((before + k) / rows) ** 2 * error + (m + k * spread) / rows**2
+        if rule != "known":
+            spread = (second - error) * (rows / (rows - 1) if rule == "unbiased" else 1.0)
+    return MixedMean(error, spread, size * error, math.nan, math.nan)
 
 
 def contaminated(*, share_synthetic: float, generations: int) -> tuple[Growing, float]:

@@ -185,3 +185,34 @@ def test_a_new_family_brings_its_closed_form_in_its_description_alone(monkeypatc
     assert [theory_at(tree, "size", "keep-0", g) for g in range(3)] == [1.0, 0.5, 0.25]
     assert theory_at(tree, "size", "accumulate", 1) is None
     assert theory_of(tree | {"kind": "mixture"}, {"rows": 10}) is None, "it names none for cells"
+
+
+def test_gaussians_with_real_rows() -> None:
+    """Policies that keep, renew or pool rows: means and variances; schedules too, and nothing of what they do not have."""
+    tree = gaussian(40)
+    for policy, real, kept in (("keep-25", 10, True), ("fresh-50", 20, False)):
+        one = theory.mixed_mean(n=40, real=real, synthetic=40 - real, kept=kept, generations=7, variance="biased")
+        assert predict_loop(tree, "variance", policy, 7) == one.variance
+        assert predict_loop(tree, "mean_shift_squared", policy, 7) == one.mean_error
+        assert predict_loop(gaussian(40, dimensions=3), "mean_shift_squared", policy, 7) == 3 * one.mean_error
+        assert predict_loop(tree, "std", policy, 7) is None
+    pooled = theory.subsampled_mean(n=40, generations=7, variance="unbiased")
+    assert predict_loop(gaussian(40, True), "variance", "accumulate-subsample", 7) == pooled.variance
+    schedule = [predict_loop(tree, "variance", "keep-50-25", g) for g in range(3)]
+    assert schedule[:2] == [predict_loop(tree, "variance", "keep-50", g) for g in range(2)]
+    assert schedule[2] != predict_loop(tree, "variance", "keep-50", 2)
+    assert predict_loop(tree, "variance", "keep-rows-40", 5) == predict_loop(tree, "variance", "keep-100", 5)
+    for other in ({"mix": {"size": "growing"}}, {"loop": {**tree["loop"], "init": "previous"}}):
+        assert predict_loop({**tree, **other}, "variance", "keep-25", 7) is None
+    assert predict_loop({**tree, "select": {"by": "surprise"}}, "variance", "keep-0", 7) is None
+
+
+def test_a_gaussian_with_a_truncated_loss() -> None:
+    tree = gaussian(40)
+    tree["gaussian"]["truncate"] = 0.5
+    assert predict_loop(tree, "variance", "keep-0", 3) is None, "fits start from nothing that could judge rows"
+    tree["loop"]["init"] = "previous"
+    expected = theory.truncated_loss(threshold=0.5, n=40, generations=3).variance
+    assert predict_loop(tree, "variance", "keep-0", 3) == expected
+    assert predict_loop(tree, "variance", "keep-10", 3) is None
+    assert predict_loop(tree, "std", "keep-0", 3) is None

@@ -342,3 +342,57 @@ def test_the_preset_is_the_notebook_and_theory_knows_every_value_left_out() -> N
             assert entry.generation <= one.loop.generations
             if entry.value is None:
                 assert predict_loop(plain, entry.what, entry.policy, entry.generation) is not None, entry
+
+
+# --- truncated loss ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+@pytest.mark.parametrize("d", [1, 3])
+def test_a_truncated_fit_is_that_of_the_rows_that_count(d: int, unbiased: bool) -> None:
+    plain = tree(d=d, gaussian__unbiased=unbiased, gaussian__truncate=0.8, loop__init="previous")
+    parts = real(plain)
+    first, model = made(plain), made(plain)
+    first.fit(parts["train"], seed=0, scratch=NOWHERE)
+    np.testing.assert_array_equal(
+        first.state()["mean"], parts["train"].arrays["x"].mean(axis=0), "generation 0: all rows"
+    )
+    model.restore(first.state())
+    rows = real(plain, 5)["train"]
+    facts = model.fit(rows, seed=0, scratch=NOWHERE)
+    counted, losses = [], []
+    for trial in range(3):
+        x, mean = rows.arrays["x"][:, trial], first.state()["mean"][trial]
+        inverse = np.linalg.inv(first.state()["covariance"][trial])
+        far = np.sqrt(np.einsum("ri,ij,rj->r", x - mean, inverse, x - mean)) >= 0.8
+        np.testing.assert_allclose(model.state()["mean"][trial], x[far].mean(axis=0), rtol=1e-12)
+        covariance = np.cov(x[far].T, ddof=int(unbiased)).reshape(d, d)
+        np.testing.assert_allclose(model.state()["covariance"][trial], covariance, rtol=1e-11, atol=1e-13)
+        counted.append(far.mean())
+        alone = made(tree(d=d, trials=1))
+        alone.restore({name: array[trial : trial + 1] for name, array in model.state().items()})
+        losses.append(
+            np.where(far, alone.score(Dataset({"x": rows.arrays["x"][:, trial : trial + 1]}, rows.origin)), 0)
+        )
+    assert facts["counted_share"] == pytest.approx(np.mean(counted))
+    assert facts["train_loss"] == pytest.approx(np.mean(losses), rel=1e-12)
+
+
+def test_a_truncated_fit_of_too_few_rows_says_so() -> None:
+    plain = tree(n=20, gaussian__truncate=9.0, loop__init="previous")
+    model = made(plain)
+    model.fit(real(plain)["train"], seed=0, scratch=NOWHERE)
+    with pytest.raises(InputError, match="leaves 0 of 20 rows that count, and 1 are needed; lower it"):
+        model.fit(real(plain, 1)["train"], seed=0, scratch=NOWHERE)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, "loop.init = base starts from none; set loop.init = previous"),
+        ({"loop__init": "previous", "loop__policies": ["keep-0", "accumulate"]}, "accumulate keeps only sums"),
+    ],
+)
+def test_a_truncated_loss_that_nothing_could_judge_is_refused(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Gaussian.resolve(tree(gaussian__truncate=0.5, **more))

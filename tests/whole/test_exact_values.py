@@ -1,0 +1,83 @@
+"""Closed forms of what stops collapse, from `collapse run` of small configurations: within 2%, or 4 standard errors.
+
+Theory's functions are held to simulations of their own in tests/theory; here it is the loop itself: its mixing, its learners, its blocks.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collapse_cli.__main__ import main
+from collapse_cli.findings.predictions import predict_loop
+
+Row = Mapping[str, Any]
+
+
+def run(tmp_path: Path, text: str) -> tuple[dict[str, Any], list[Row]]:
+    """The resolved configuration and the rows of a run."""
+    (tmp_path / "one.toml").write_text(text, encoding="utf-8")
+    assert main(["run", str(tmp_path / "one.toml"), "--runs-dir", str(tmp_path / "runs")]) == 0
+    folder = tmp_path / "runs" / "one"
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return about["config"], [json.loads(line) for line in lines]
+
+
+def agrees(measured: float, error: float, expected: float) -> bool:
+    return abs(measured - expected) <= max(0.02 * abs(expected), 4 * error)
+
+
+GAUSSIAN = """
+learner = "gaussian"
+[loop]
+generations = {generations}
+seeds = [0]
+policies = {policies}
+[data]
+source = "blobs"
+rows = {rows}
+reserve = {reserve}
+blobs = {{ dimensions = 1, centers = 1 }}
+[gaussian]
+trials = {trials}
+unbiased = {unbiased}
+"""
+
+
+def gaussian(rows: int, policies: list[str], trials: int = 4000, generations: int = 6, **more: Any) -> str:
+    values = {"reserve": 0, "unbiased": "false"} | more
+    return GAUSSIAN.format(rows=rows, policies=json.dumps(policies), trials=trials, generations=generations, **values)
+
+
+@pytest.mark.parametrize("unbiased", ["false", "true"])
+def test_means_of_mixed_rows(tmp_path: Path, unbiased: str) -> None:
+    """Every policy of a Gaussian whose mean and variance are known: kept, renewed, scheduled, pooled rows."""
+    policies = ["keep-25", "keep-rows-10", "fresh-50", "fresh-50-25", "accumulate", "accumulate-subsample"]
+    config, rows = run(tmp_path, gaussian(20, policies, reserve=60, unbiased=unbiased))
+    looked_at = 0
+    for row in rows:
+        for what in ("variance", "mean_shift_squared"):
+            expected = predict_loop(config, what, row["policy"], row["generation"])
+            assert expected is not None
+            error = row[f"{what}_se"]
+            assert error < 0.03 * expected, "sharp enough to contradict"
+            assert agrees(row[what], error, expected), (row["policy"], row["generation"], what)
+            looked_at += 1
+    assert looked_at == 2 * 7 * len(policies)
+
+
+@pytest.mark.parametrize(("a", "printed"), [(0.1, 1.086), (0.5, 1.571), (1.0, 2.525)])
+def test_truncated_loss(tmp_path: Path, a: float, printed: float) -> None:
+    """The table's growth of the variance, a generation."""
+    text = gaussian(200, ["keep-0"], trials=1000, generations=3, unbiased="true")
+    text = text.replace("[loop]", '[loop]\ninit = "previous"') + f"truncate = {a}\n"
+    config, rows = run(tmp_path, text)
+    first, *later = rows
+    assert agrees(first["variance"], first["variance_se"], 1.0)
+    for generation, row in enumerate(later, 1):
+        assert agrees(row["variance"], row["variance_se"], printed**generation)
+        expected = predict_loop(config, "variance", "keep-0", generation)
+        assert expected == pytest.approx(printed**generation, rel=2e-3)
