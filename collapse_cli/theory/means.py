@@ -142,7 +142,8 @@ def scheduled_mean(
     Raises:
         TheoryError: as `mixed_mean` does, and where the same real rows are of two sizes.
     """
-    size, rule, first = whole("n", n, 2), _rule(variance), None
+    size, rule = whole("n", n, 2), _rule(variance)
+    first: Mix | None = None
     error, spread = 1 / size, {"known": 1.0, "biased": 1 - 1 / size, "unbiased": 1.0}[rule]
     # of rows about the true mean, or about the mean of those real rows that come back; `start` is that mean's own error
     second, start, shared = 1.0, 0.0, 0.0
@@ -150,15 +151,14 @@ def scheduled_mean(
         mix.check(rule)
         if real_rows != "new" and mix.real > size:
             raise TheoryError(f"real is {mix.real}; the original corpus has {size} rows to keep")
-        if first is None and real_rows != "new":
-            about = mix.real if real_rows == "same" else size
+        if first is None:
+            first, about = mix, {"new": 0, "drawn": size, "same": mix.real}[real_rows]
             if about > 0:
                 second, start = 1 - 1 / about, 1 / about
                 shared = 1 / size - start  # of the error with that mean
                 error = start - 1 / size
-        elif real_rows == "same" and first is not None and first.real != mix.real:
+        elif real_rows == "same" and first.real != mix.real:
             raise TheoryError(f"real is {mix.real}, and it was {first.real}; the same rows are of one number")
-        first = first or mix
         mass, own = mix.mass, (1 - mix.mass) ** 2
         moment = mass * second + (1 - mass) * (error + spread)
         drawn = mass**2 * (1 / mix.real - start) if mix.real else 0.0
