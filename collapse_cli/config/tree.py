@@ -9,6 +9,7 @@ from collapse_cli.config.cell import check_grid
 from collapse_cli.config.families import DRAWN, BlobsConfig, Families, RegressionConfig
 from collapse_cli.config.policies import Policy
 from collapse_cli.config.selection import SelectConfig
+from collapse_cli.config.weights import FORMS, Weights
 from collapse_cli.families import DEFAULT, FAMILIES, KNOWN
 from collapse_cli.families.section import Section, UserPath, added
 
@@ -203,6 +204,16 @@ class MixConfig(Section):
 
     size: Literal["constant", "growing"] = "constant"
     """Rows of a generation's corpus under keep-P, keep-rows-N and fresh-P: as many as the original, or (g+1) times as many."""
+    weights: Weights = added(Weights())
+    """How much a real and a synthetic row count in the loss of a fit: `equal`, `golden` (what makes the error of a mean
+    smallest, from how many of each the corpus has), or real:synthetic, as in `2:1`."""
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _no_table(cls, value: object) -> object:
+        if isinstance(value, dict | list):
+            raise ValueError(f"must be {FORMS}")
+        return value
 
 
 class TrainConfig(Section):

@@ -210,6 +210,13 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         "of the policies only keep-P, keep-rows-N and fresh-P have a size to choose",
     ),
     (
+        ("mix.weights",),
+        lambda experiment: (
+            not (any(policy.mixes for policy in experiment.loop.policies) or experiment.select.short == "real")
+        ),
+        "no policy of this run mixes real and synthetic rows",
+    ),
+    (
         ("data.reserve",),
         lambda experiment: experiment.kind == "mixture" or not _uses(experiment, "fresh"),
         "only the policy fresh-P takes rows of the reserve",
@@ -320,4 +327,6 @@ def _default(key: str) -> Any:
     value: Any = Experiment()
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
+    if isinstance(value, Parsed):
+        return str(value)
     return [str(item) if isinstance(item, Parsed) else item for item in value] if isinstance(value, tuple) else value

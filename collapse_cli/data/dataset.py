@@ -25,6 +25,7 @@ OWN = ("pydoc", *KNOWN)  # texts that need no file
 HUB_NAMES = {"wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1"}
 NUMBERS = ("blobs", "regression", "digits", "mnist")  # sources that hold no text
 TELLING = 40  # characters of a row that hardly stands in two texts by chance
+WEIGHTS = "weights"  # of a corpus to be fitted whose rows do not count alike: (rows,) float64 above 0, 1 on average
 HELD_OUT = 0.1  # share of a corpus without a test split that becomes one (and as much again for validation)
 
 

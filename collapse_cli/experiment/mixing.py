@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from collapse_cli.config.policies import Policy
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.config.weights import Weights
+from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.engine.stage import seed_for
 from collapse_cli.errors import InputError
 
@@ -120,6 +121,13 @@ def mix(
     else:
         chosen = _drawn(real, wanted, seed, trials)
     return Dataset.concat([chosen, *synthetic])
+
+
+def weighted(corpus: Dataset, weights: Weights) -> Dataset:
+    """A corpus as it is to be fitted: with the weight of each row, where rows do not count alike."""
+    real = corpus.origin == 0
+    both = weights.of_rows(int(real.sum()), int((~real).sum()))
+    return corpus if both is None else Dataset({**corpus.arrays, WEIGHTS: np.where(real, *both)}, corpus.origin)
 
 
 def check_real_rows(policy: Policy, rows: int, reserve: int, generation: int, *, growing: bool) -> None:

@@ -81,36 +81,45 @@ def l2_squared(first: Mixture, second: Mixture) -> float:
     return max(float(signed @ np.exp(-(squares + logs) / 2) @ signed), 0.0)
 
 
-def kmeans_start(x: np.ndarray, components: int, ridge: float, seed: int) -> Mixture:
+def kmeans_start(x: np.ndarray, components: int, ridge: float, seed: int, weights: np.ndarray | None = None) -> Mixture:
     """Where scikit-learn's `GaussianMixture` starts: moments of the clusters that k-means finds."""
-    labels = kmeans_labels(x, components, random_state(seed))
-    return _moments(x, (labels == np.arange(components)[:, None]).astype(np.float64), ridge)
+    labels = kmeans_labels(x, components, random_state(seed), weights)
+    shares = (labels == np.arange(components)[:, None]).astype(np.float64)
+    return _moments(x, shares if weights is None else shares * weights, ridge)
 
 
-def kmeans_labels(x: np.ndarray, clusters: int, state: np.random.RandomState) -> np.ndarray:
+def kmeans_labels(
+    x: np.ndarray, clusters: int, state: np.random.RandomState, weights: np.ndarray | None = None
+) -> np.ndarray:
     """(rows,) the cluster of each row: what scikit-learn's `KMeans(clusters, n_init=1)` finds from the same state.
 
     Its k-means++ for the centres, then Lloyd's algorithm until nothing changes, as there, but in two matrix products a
     round and one thread, so that sums are always of one order (where two choices are equally good, rounding may choose the other). Where a cluster loses all its rows: its own `KMeans`.
+    With weights, what it finds where each row stands so many times.
     """
     from sklearn.cluster import KMeans
 
-    still = float(x.var(axis=0).mean()) * 1e-4
-    off = x - x.mean(axis=0)
+    off = x - np.average(x, axis=0, weights=weights)
+    variance = x.var(axis=0) if weights is None else np.average(np.square(off), axis=0, weights=weights)
+    still = float(variance.mean()) * 1e-4
     drawn = state.get_state()
-    centres = _seeded(off, clusters, state)
+    centres = _seeded(off, clusters, state, weights)
     labels: np.ndarray = np.full(len(x), -1)
     for _ in range(300):  # `KMeans`' max_iter
         before, labels = labels, _nearest(off, centres)
         if np.array_equal(before, labels):
             return labels
         shares = (labels == np.arange(clusters)[:, None]).astype(np.float64)
+        if weights is not None:
+            shares *= weights
         counts = shares.sum(axis=1)
         if counts.min() == 0:
             state.set_state(drawn)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # fewer distinct rows than clusters
-                by_sklearn: np.ndarray = KMeans(clusters, n_init=1, random_state=state).fit(x).labels_
+                by_sklearn: np.ndarray = (
+                    KMeans(clusters, n_init=1, random_state=state).fit(x, sample_weight=weights).labels_
+                )
             return by_sklearn
         moved = shares @ off / counts[:, None]
         step, centres = float(np.square(moved - centres).sum()), moved
@@ -119,20 +128,29 @@ def kmeans_labels(x: np.ndarray, clusters: int, state: np.random.RandomState) ->
     return _nearest(off, centres)
 
 
-def _seeded(x: np.ndarray, clusters: int, state: np.random.RandomState) -> np.ndarray:
+def _seeded(x: np.ndarray, clusters: int, state: np.random.RandomState, weights: np.ndarray | None) -> np.ndarray:
     """(clusters, d) rows to start k-means from: k-means++ with as many candidates as scikit-learn, from the same numbers.
 
     Each centre is drawn with probabilities that go with squared distances to those before it (Arthur and Vassilvitskii, 2007);
     of 2 + ln(clusters) draws the one that leaves the rows the nearest.
     """
     last = len(x) - 1
-    centres = [x[min(int(state.random_sample() * len(x)), last)]]
+    first = state.random_sample()
+    if weights is None:
+        at = int(first * len(x))
+    else:
+        sums = np.cumsum(weights)
+        at = int(np.searchsorted(sums, first * sums[-1], side="right"))
+    centres = [x[min(at, last)]]
     squares = np.square(x - centres[0]).sum(axis=1)
+    if weights is not None:
+        squares *= weights
     for _ in range(clusters - 1):
         wanted = state.random_sample(2 + int(math.log(clusters))) * squares.sum()
         candidates = np.minimum(np.searchsorted(np.cumsum(squares), wanted), last)
         off = x - x[candidates][:, None]
-        left = np.minimum(squares, np.einsum("crd,crd->cr", off, off))
+        to_candidate = np.einsum("crd,crd->cr", off, off)
+        left = np.minimum(squares, to_candidate if weights is None else to_candidate * weights)
         best = int(left.sum(axis=1).argmin())
         centres.append(x[candidates[best]])
         squares = left[best]
@@ -150,13 +168,22 @@ def _nearest(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def fit(
-    x: np.ndarray, *, components: int, tol: float, max_iter: int, ridge: float, seed: int, start: Mixture | None = None
+    x: np.ndarray,
+    *,
+    components: int,
+    tol: float,
+    max_iter: int,
+    ridge: float,
+    seed: int,
+    start: Mixture | None = None,
+    weights: np.ndarray | None = None,
 ) -> FittedMixture:
     """EM on the rows of x (rows, d).
 
     Args:
         seed: of k-means.
         start: the parameters to start from. None: k-means.
+        weights: (rows,) how much each row counts, 1 on average. None: all alike.
 
     Raises:
         InputError: for fewer rows than components, or a component whose covariance is no longer one.
@@ -164,24 +191,32 @@ def fit(
     _check(x, components)
     try:
         if start is None:
-            start = kmeans_start(x, components, ridge, seed)
+            start = kmeans_start(x, components, ridge, seed, weights)
         centre = x.mean(axis=0)
         scale = math.sqrt(float(x.var(axis=0).mean())) or 1.0
-        steps = _Steps((x - centre) / scale, ridge / scale**2)
+        steps = _Steps((x - centre) / scale, ridge / scale**2, weights)
         mixture, before, converged, done = start.scaled(centre, scale), -math.inf, False, 0
         while done < max_iter and not converged:
             now, mixture = steps.step(mixture)
             converged, before, done = abs(now - before) < tol, now, done + 1
         fitted = mixture.unscaled(centre, scale)
-        return FittedMixture(fitted, done, converged, float(fitted.log_likelihoods(x).mean()))
+        return FittedMixture(fitted, done, converged, float(np.average(fitted.log_likelihoods(x), weights=weights)))
     except np.linalg.LinAlgError:
         raise _ill_defined() from None
 
 
 def fit_sklearn(
-    x: np.ndarray, *, components: int, tol: float, max_iter: int, ridge: float, seed: int, start: Mixture | None = None
+    x: np.ndarray,
+    *,
+    components: int,
+    tol: float,
+    max_iter: int,
+    ridge: float,
+    seed: int,
+    start: Mixture | None = None,
+    weights: None = None,
 ) -> FittedMixture:
-    """As `fit`, by scikit-learn itself."""
+    """As `fit`, by scikit-learn itself, which takes no weights."""
     from sklearn.mixture import GaussianMixture
 
     _check(x, components)
@@ -216,15 +251,16 @@ def fit_sklearn(
 class _Steps:
     """EM steps on rows that are centred and scaled."""
 
-    def __init__(self, x: np.ndarray, ridge: float) -> None:
+    def __init__(self, x: np.ndarray, ridge: float, weights: np.ndarray | None) -> None:
+        """`weights`: (rows,), 1 on average; None: all alike."""
         rows, d = x.shape
-        self._x, self._ridge = x, ridge
+        self._x, self._ridge, self._weights = x, ridge, weights
         upper, right = np.triu_indices(d)
         self._features = np.empty((1 + d + len(upper), rows))  # T', a feature a line
         self._features[0] = 1
         self._features[1 : 1 + d] = x.T
         np.multiply(self._features[1 + upper], self._features[1 + right], out=self._features[1 + d :])
-        self._total = self._features.sum(axis=1)
+        self._total = self._features.sum(axis=1) if weights is None else self._features @ weights
         self._upper, self._right = upper, right
         self._twice = np.where(upper == right, -0.5, -1.0)  # of x' P x, what a product of two features is times
         self._square = np.empty((d, d), np.int64)  # which feature is the product of dimensions i and j
@@ -283,11 +319,16 @@ class _Steps:
         half, turn = self._work
         np.matmul((eta[1] - eta[0]) / 2, self._features, out=half)
         np.tanh(half, out=turn)
-        difference = self._features @ turn
+        weights = self._weights
+        difference = self._features @ (turn if weights is None else turn * weights)
         sums = np.stack([self._total - difference, self._total + difference]) / 2
-        larger = float(np.abs(half, out=half).sum())
+        np.abs(half, out=half)
         np.add(np.abs(turn, out=turn), 1, out=turn)
-        total = float((eta[0] + eta[1]) @ self._total) / 2 + larger + len(turn) * math.log(2) - _sum_of_logs(turn)
+        if weights is None:
+            larger, logs = float(half.sum()), _sum_of_logs(turn)
+        else:
+            larger, logs = float(half @ weights), float(np.log(turn) @ weights)
+        total = float((eta[0] + eta[1]) @ self._total) / 2 + larger + len(turn) * math.log(2) - logs
         return total, sums
 
     def _many(self, eta: np.ndarray) -> tuple[float, np.ndarray]:
@@ -296,7 +337,9 @@ class _Steps:
         np.exp(np.subtract(logs, most, out=logs), out=logs)
         share = logs.sum(axis=0)
         logs /= share
-        return float(most.sum() + np.log(share).sum()), logs @ self._features.T
+        if (weights := self._weights) is None:
+            return float(most.sum() + np.log(share).sum()), logs @ self._features.T
+        return float((most + np.log(share)) @ weights), (logs * weights) @ self._features.T
 
     def _maximum(self, sums: np.ndarray) -> Mixture:
         """The mixture of the moments that features sum up to."""
@@ -312,7 +355,9 @@ class _Steps:
         most = logs.max(axis=0)
         logs = np.exp(logs - most)
         share = logs.sum(axis=0)
-        return float((most + np.log(share)).mean()), _moments(self._x, logs / share, self._ridge)
+        likelihood = float(np.average(most + np.log(share), weights=self._weights))
+        shares = logs / share
+        return likelihood, _moments(self._x, shares if self._weights is None else shares * self._weights, self._ridge)
 
 
 def _sum_of_logs(factors: np.ndarray) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from collapse_cli import families
 from collapse_cli.config.families import DRAWN
 from collapse_cli.config.tree import Experiment
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import for_key
 from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell, Verb
@@ -175,8 +175,24 @@ class Family(ABC):
         """The model of sufficient statistics."""
         raise NotImplementedError
 
+    def scaled(self, summary: State, weight: float) -> State:
+        """Sufficient statistics of the same rows where each counts so many times."""
+        raise NotImplementedError
+
+    def weighed(self, real: State, synthetic: State, weights: tuple[float, float]) -> State:
+        """Sufficient statistics of a corpus of real and synthetic rows, each of which has its weight."""
+        return self.merge(self.scaled(real, weights[0]), self.scaled(synthetic, weights[1]))
+
     def summary_of(self, data: Dataset) -> State:
-        """Sufficient statistics of a corpus, merged generation by generation: to the last bit what a running sum gives."""
+        """Sufficient statistics of a corpus, merged generation by generation: to the last bit what a running sum gives.
+
+        Rows of one kind, real or synthetic, have one weight.
+        """
+        if (weights := data.arrays.get(WEIGHTS)) is not None:
+            plain = Dataset({name: array for name, array in data.arrays.items() if name != WEIGHTS}, data.origin)
+            kinds = [np.flatnonzero(data.origin == 0), np.flatnonzero(data.origin != 0)]
+            real, synthetic = (self.summary_of(plain.take(rows)) for rows in kinds)
+            return self.weighed(real, synthetic, (float(weights[kinds[0][0]]), float(weights[kinds[1][0]])))
         parts = [data.take(np.flatnonzero(data.origin == origin)) for origin in np.unique(data.origin)]
         summary = self.summarise(parts[0])
         for part in parts[1:]:

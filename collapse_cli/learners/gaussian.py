@@ -10,7 +10,7 @@ import numpy as np
 from collapse_cli.config.tree import Experiment
 from collapse_cli.data import blobs
 from collapse_cli.data.blobs import Blobs, Drawn
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.families.gaussian import GaussianConfig
 from collapse_cli.families.section import for_key
@@ -230,22 +230,31 @@ class Gaussian(Family):
         (a,), (b,) = before["count"], more["count"]
         step = more["mean"] - before["mean"]
         moments = before["moments"] + more["moments"] + step[:, :, None] * step[:, None, :] * (a * b / (a + b))
-        return {
+        merged = {
             "count": before["count"] + more["count"],
             "mean": before["mean"] + step * (b / (a + b)),
             "moments": moments,
         }
+        return merged | ({"squares": before["squares"] + more["squares"]} if "squares" in before else {})
+
+    def scaled(self, summary: State, weight: float) -> State:
+        """Beside the sums, which are over weights now, `squares` (1,): the sum of the squared weights."""
+        count, moments = summary["count"] * weight, summary["moments"] * weight
+        return {"count": count, "mean": summary["mean"], "moments": moments, "squares": count * weight}
 
     def fit_summary(self, summary: State) -> Facts:
+        """With weights w the unbiased covariance divides by sum(w) - sum(w²) / sum(w), which is n - 1 where all are 1."""
         count = float(summary["count"][0])
-        if count < 2:
+        weighted = "squares" in summary
+        if count < 2 and not weighted:
             raise InputError("a Gaussian needs at least 2 rows to be fitted; raise data.rows")
-        free = count - 1 if self.settings.model.unbiased else count
+        lost = float(summary["squares"][0]) / count if weighted else 1
+        free = count - lost if self.settings.model.unbiased else count
         self._mean, self._covariance = summary["mean"], summary["moments"] / free
         return {"train_loss": self._loss(free / count)}
 
     def summary_of(self, data: Dataset) -> State:
-        if (data.origin == data.origin[0]).all():
+        if (data.origin == data.origin[0]).all() and WEIGHTS not in data.arrays:
             return self.summarise(data)
         return super().summary_of(data)
 

@@ -1,7 +1,7 @@
 """A mixture of Gaussians, refitted: EM on rows that the last mixture made."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from collapse_cli.config.tree import Experiment
 from collapse_cli.data import blobs
 from collapse_cli.data.blobs import Drawn
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.families.gmm import GmmConfig
 from collapse_cli.families.section import for_key
@@ -20,7 +20,7 @@ from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell
 from collapse_cli.learners.settings import Part, Settings
 
 NONE = 1e-16  # squared L2 distances below are rounding
-ENGINES = {"fast": em.fit, "sklearn": em.fit_sklearn}
+ENGINES: dict[str, Callable[..., em.FittedMixture]] = {"fast": em.fit, "sklearn": em.fit_sklearn}
 
 
 class GmmSettings(Settings):
@@ -56,6 +56,10 @@ class GaussianMixture(Family):
                 "gmm.start = parent starts EM from the model of the generation before: set loop.init = previous as well, "
                 "or gmm.start = kmeans"
             )
+        if own.engine == "sklearn" and not config.mix.weights.equal:
+            raise InputError(
+                "scikit-learn's mixture of Gaussians takes no weights of rows: set gmm.engine = fast, or mix.weights = equal"
+            )
         features = 1 + d + d * (d + 1) // 2
         # measured at two components in 2-D: 12 ns a row and EM step, some 100 steps; scikit-learn's own takes 20 times as long
         flops = 100 * 400.0 * components * features / 12 * (20 if own.engine == "sklearn" else 1)
@@ -80,6 +84,7 @@ class GaussianMixture(Family):
             ridge=model.ridge,
             seed=seed,
             start=self._mixture if model.start == "parent" else None,
+            weights=data.arrays.get(WEIGHTS),
         )
         self._mixture = fitted.mixture
         self._fitted = np.array([fitted.iterations, fitted.converged, fitted.log_likelihood], np.float64)

@@ -131,11 +131,12 @@ class Mlp(Family):
             self._net = nets.start(lambda: TwoLayers(pixels, model.width), seed)
         net = self._net
         x, y = (torch.from_numpy(data.arrays[name]).to(nets.device()) for name in ("x", "y"))
+        weights = nets.row_weights(data)
 
         def loss(chosen: Tensor, random: torch.Generator) -> Tensor:
             rows = chosen.to(x.device)
-            summed: Tensor = (net(x[rows]) - y[rows]).square().mean(1).sum()
-            return summed
+            errors: Tensor = (net(x[rows]) - y[rows]).square().mean(1)
+            return (errors if weights is None else errors * weights[rows]).sum()
 
         training = nets.Training(
             net,

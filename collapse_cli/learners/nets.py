@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.engine import checkpoint as checkpoints
 from collapse_cli.errors import InputError
 from collapse_cli.learners.protocol import Tell
@@ -56,6 +57,16 @@ def with_weights(make: Callable[[], Net], state: Mapping[str, np.ndarray]) -> Ne
     values = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in state.items()}
     module.load_state_dict(values, assign=True)
     return module.to(device())
+
+
+def row_weights(data: Dataset) -> Tensor | None:
+    """(rows,) float32 how much each row of a corpus counts in the loss; None where all count alike.
+
+    They are 1 on average over the corpus, and a step divides by its number of rows, not by their weights: so its gradient
+    is without bias that of the corpus' weighted mean, and a step of light rows alone stays light.
+    """
+    weights = data.arrays.get(WEIGHTS)
+    return None if weights is None else torch.from_numpy(weights.astype(np.float32)).to(device())
 
 
 @contextmanager

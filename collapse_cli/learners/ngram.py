@@ -17,7 +17,7 @@ import numpy as np
 from collapse_cli import metrics
 from collapse_cli.config.tree import Experiment
 from collapse_cli.data import zipf
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.families.ngram import NgramConfig
 from collapse_cli.families.section import for_key
@@ -133,13 +133,16 @@ class NGram(Family):
         raise NotImplementedError("rows of text come with a tokenizer; `encode` makes both")
 
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> Facts:
-        """Count. `train_loss` is the mean NLL of the rows' tokens, the first of each left out, in nats."""
+        """Count, each row as many times as it weighs. `train_loss` is the mean NLL of the rows' tokens, the first of each left out, in nats."""
         tokens, lengths = data.arrays["tokens"], data.arrays["lengths"]
         if not (lengths > 0).any():
             raise InputError("the corpus has no tokens to count; give more data.rows")
-        self._tables = count(tokens, lengths, self.settings.model.order)
+        weights = data.arrays.get(WEIGHTS)
+        self._tables = count(tokens, lengths, self.settings.model.order, weights)
         nll, predicted = self._nll(data)
-        return {"train_loss": float(nll.sum() / max(1, predicted.sum()))}
+        if weights is not None:
+            nll, predicted = nll * weights, predicted * weights
+        return {"train_loss": float(nll.sum() / (predicted.sum() or 1))}
 
     def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Outcome:
         """The new tokens of each prompt, or prompt and new tokens (`start` says where these begin).

@@ -21,7 +21,7 @@ class Tables:
 
     Attributes:
         keys: by length of context c, (grams,) int64, ascending.
-        counts: as `keys`, how often each gram occurs.
+        counts: as `keys`, how often each gram occurs; floats where rows have weights.
     """
 
     keys: Sequence[np.ndarray]
@@ -43,6 +43,10 @@ class Tables:
     @cached_property
     def totals(self) -> list[np.ndarray]:
         """By length of context, (contexts,) how often each is followed by anything; 0 where it only ends rows."""
+        if any(counts.dtype.kind == "f" for counts in self.counts):  # differences of running sums would lose digits
+            return [
+                np.bincount(self.contexts(c), counts, len(self.starts[c]) - 1) for c, counts in enumerate(self.counts)
+            ]
         sums = [np.concatenate([[0], np.cumsum(counts)]) for counts in self.counts]
         return [np.diff(total[start]) for total, start in zip(sums, self.starts, strict=True)]
 
@@ -144,15 +148,17 @@ class Tables:
         return np.asarray(np.exp((logs - most) / temperature))
 
 
-def count(tokens: np.ndarray, lengths: np.ndarray, order: int) -> Tables:
+def count(tokens: np.ndarray, lengths: np.ndarray, order: int, weights: np.ndarray | None = None) -> Tables:
     """The n-grams, n = 1 .. order, of rows; none reaches from one row into another.
 
     Args:
         tokens: (rows, width) not negative.
         lengths: (rows,) how many tokens of each row are used.
+        weights: (rows,) how many times each row counts. None: once.
     """
     width = tokens.shape[1]
     used = np.arange(width) < np.asarray(lengths)[:, None]
+    times_each = None if weights is None else np.broadcast_to(weights[:, None], tokens.shape)
     size = int(tokens.max(initial=0)) + 1
     before = np.zeros(tokens.shape, np.int64)
     keys: list[np.ndarray] = []
@@ -164,6 +170,7 @@ def count(tokens: np.ndarray, lengths: np.ndarray, order: int) -> Tables:
             tokens[:, context:][inside],
             len(keys[-1]) if keys else 1,
             size,
+            None if times_each is None else times_each[:, context:][inside],
         )
         before = np.full(inside.shape, -1, np.int64)
         before[inside] = number
@@ -173,13 +180,14 @@ def count(tokens: np.ndarray, lengths: np.ndarray, order: int) -> Tables:
 
 
 def _distinct(
-    before: np.ndarray, token: np.ndarray, contexts: int, size: int
+    before: np.ndarray, token: np.ndarray, contexts: int, size: int, weights: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The distinct pairs as keys, which of them each pair is, and how often each occurs."""
+    """The distinct pairs as keys, which of them each pair is, and how often each occurs, or weighs (`weights`, above 0)."""
     if contexts * size > DENSE * len(token):
-        return np.unique((before << SHIFT) | token, return_inverse=True, return_counts=True)
+        keys, of, often = np.unique((before << SHIFT) | token, return_inverse=True, return_counts=True)
+        return keys, of, often if weights is None else np.bincount(of, weights, len(keys))
     pair = before * size + token
-    times = np.bincount(pair, minlength=contexts * size)
+    times = np.bincount(pair, weights, minlength=contexts * size)
     there = np.flatnonzero(times)
     number = np.zeros(contexts * size, np.int64)
     number[there] = np.arange(len(there))

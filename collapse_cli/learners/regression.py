@@ -319,6 +319,13 @@ class Regression(Family):
         first, second = _sums(before), _sums(more)
         return {name: first[name] + second[name] for name in first}
 
+    def scaled(self, summary: State, weight: float) -> State:
+        """Sums times the weight, and rows times its root. Weights are 1 on average, so how many rows there are is as it was."""
+        if "x" in summary:
+            root = np.sqrt(weight)
+            return {"x": summary["x"] * root, "y": summary["y"] * root}
+        return {name: total if name == "rows" else total * weight for name, total in summary.items()}
+
     def _training_loss(self, summary: State) -> float:
         """Mean squared error on the rows of a summary; of sums it is a difference, so never below 0 by rounding."""
         if "x" in summary:

@@ -155,6 +155,7 @@ class Vae(Family):
             self._net = nets.start(self._make(model.channels, model.latent), seed)
         net = self._net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = torch.from_numpy(data.arrays["x"]).unsqueeze(1).to(nets.device())
+        weights = nets.row_weights(data)
         beta, latent, low = model.beta, model.latent, model.dtype == "bfloat16"
 
         def loss(chosen: Tensor, random: torch.Generator) -> Tensor:
@@ -164,8 +165,8 @@ class Vae(Family):
                 mean, log_variance = (part.float() for part in net.encode(x))
                 logits = net.decode(mean + noise * (0.5 * log_variance).exp())
             error, kl = loss_terms(logits.float(), x, mean, log_variance)
-            summed: Tensor = (error + beta * kl).sum()
-            return summed
+            terms: Tensor = error + beta * kl
+            return (terms if weights is None else terms * weights[chosen.to(weights.device)]).sum()
 
         training = nets.Training(
             net,

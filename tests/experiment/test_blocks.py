@@ -41,12 +41,18 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "data": {"source": "regression", "rows": 30, "eval_rows": 20, "reserve": 60, "regression": {"dimensions": 5}},
     },
 }
+FAMILIES["gaussian, golden"] = {
+    **FAMILIES["gaussian"],
+    "gaussian": {"trials": 3, "unbiased": True},
+    "mix": {"weights": "golden"},
+}
+FAMILIES["ridge, 2:1"] = {**FAMILIES["ridge"], "mix": {"weights": "2:1"}}
 
 
 def experiment(learner: str = "gaussian", **loop: Any) -> Experiment:
     """A few generations of a family under every policy."""
     settings = {"generations": 7, "policies": POLICIES, "seeds": [3]} | loop
-    return load({"learner": learner, "loop": settings, **FAMILIES[learner]}, "a test")
+    return load({"learner": learner.partition(",")[0], "loop": settings, **FAMILIES[learner]}, "a test")
 
 
 def run(config: Experiment, root: Path) -> tuple[Plan, FolderStore]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.policies import Policy
 from collapse_cli.config.selection import Need
+from collapse_cli.config.weights import Weights
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import checkpoint
 from collapse_cli.engine.stage import ALL_POLICIES, Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
@@ -36,7 +38,7 @@ from collapse_cli.experiment.stages.base import (
 from collapse_cli.experiment.stages.mix import trials_apart
 from collapse_cli.experiment.stages.sample import Continued, continued
 from collapse_cli.experiment.stages.select import Choosing, Selected, selected
-from collapse_cli.experiment.stages.train import counted
+from collapse_cli.experiment.stages.train import counted, counts
 from collapse_cli.learners.family import State
 from collapse_cli.where import Where
 
@@ -71,6 +73,7 @@ def block_stage(
         config.learner,
         trials_apart(config, policy) if policy else 1,
         Choosing.by(config).params() | {"oversample": config.select.oversample} if policy and config.select.on else {},
+        config.mix.weights if policy else Weights(),
     )
     return Stage(BLOCK, block.params(), inputs, seed, hints)
 
@@ -88,6 +91,7 @@ class Block:
         generations: the first and the last.
         trials: how many draw their rows apart.
         select: how rows are chosen, and how many are made for each that is needed; empty where all enter.
+        weights: of real and synthetic rows in fits.
     """
 
     verbs: Mapping[str, Mapping[str, Any]]
@@ -99,19 +103,21 @@ class Block:
     learner: str
     trials: int = 1
     select: Mapping[str, Any] = field(default_factory=dict)
+    weights: Weights = field(default_factory=Weights)
 
     def params(self) -> dict[str, Any]:
-        """As a stage's parameters have it; a key has trials only where there are several, and a choice where there is one."""
-        params = vars(self) | {"policy": self.policy.params() if self.policy else {}}
-        off = {"trials": self.trials == 1, "select": not self.select}
-        return {name: value for name, value in params.items() if not off.get(name)}
+        """As a stage's parameters have it; a key has trials, a choice and weights only where they change anything."""
+        own = {"policy": self.policy.params() if self.policy else {}, "weights": self.weights.params()}
+        off = {"trials": self.trials == 1, "select": not self.select, "weights": self.weights.equal}
+        return {name: value for name, value in (vars(self) | own).items() if not off.get(name)}
 
     @classmethod
     def of(cls, stage: Stage) -> "Block":
         """What a stage's parameters say."""
         first, last = stage.params["generations"]
         policy = Policy.of(stage.params["policy"]) if stage.params["policy"] else None
-        return cls(**{**stage.params, "policy": policy, "generations": (first, last)})
+        weights = Weights.of(stage.params.get("weights"))
+        return cls(**{**stage.params, "policy": policy, "generations": (first, last), "weights": weights})
 
 
 @on_one_thread
@@ -162,7 +168,7 @@ class InMemory(Verbs[State, Dataset, Dataset]):
         self.keeps_rows = self.line.policy.accumulates and not self.sums
         self.continues_corpus = block.prompts == "previous" and (policy is None or not self.sums)
         self.earlier = 0  # how many of the samples are of the blocks before
-        self.summary: State = {}  # sums over the corpus that accumulates
+        self.summary: State = {}  # sums over the corpus that accumulates; with weights over its synthetic rows alone
         self.facts: list[dict[str, Any]] = []
         self.models: list[State] = []
         self._facts: dict[str, Any] = {}  # of the generation that is being made
@@ -236,10 +242,12 @@ class InMemory(Verbs[State, Dataset, Dataset]):
                 learner.restore(start)
             if self.sums and generation > 0:
                 real, synthetic = len(self.line.real), len(self.line.real) * generation
-                self.summary = learner.merge(self.summary, learner.summarise(corpus))
-                facts = learner.fit_summary(self.summary)
-                rows = {"train_rows": real + synthetic, "real_rows": real, "synthetic_rows": synthetic}
+                weights, new = self.block.weights.of_rows(real, synthetic), learner.summarise(corpus)
+                self.summary = learner.merge(self.summary, new) if self.summary else new
+                whole = self.summary if weights is None else learner.weighed(self._real_sums, self.summary, weights)
+                facts, rows = learner.fit_summary(whole), counts(real, synthetic, weights)
             else:
+                corpus = mixing.weighted(corpus, self.block.weights)
                 facts = learner.fit(corpus, seed=seed_for(self.stage.seed, "train", generation), scratch=self.scratch)
                 rows = counted(corpus)
                 if self.sums:
@@ -255,6 +263,11 @@ class InMemory(Verbs[State, Dataset, Dataset]):
             measured = learner.measure(self.test, first)
         self._facts |= measured.facts
         return measured.rows
+
+    @cached_property
+    def _real_sums(self) -> State:
+        """Sums over the original corpus."""
+        return self.learners["train"].summary_of(self.line.real)
 
     def _timed(self, verb: str) -> "_Timed":
         return _Timed(self._facts["seconds"], verb)
@@ -272,7 +285,8 @@ class InMemory(Verbs[State, Dataset, Dataset]):
         line.measured, line.first = Dataset.load(first.file(ROWS)), models_of(first)[0]
         line.model = models[max(models)]
         carried, _ = checkpoint.read(before.file(CARRIED)) or ({}, None)
-        self.summary = carried if self.sums else {}
+        real_alone = self.first_generation == 1 and not self.block.weights.equal
+        self.summary = carried if self.sums and not real_alone else {}
         if self.block.prompts == "previous":
             line.corpus = Dataset.load(before.file(CORPUS))
         for name in sorted(name for name in inputs if name.startswith("made-")):

@@ -5,8 +5,10 @@ from typing import Any
 
 from collapse_cli import learners
 from collapse_cli.config import Experiment
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.config.weights import Weights
+from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for, tokens_a_second
+from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import TOKENIZER_BYTES, Size
 from collapse_cli.experiment.stages.base import CORPUS, at, learner_of, on_one_thread, stage_of, with_history
 
@@ -24,8 +26,10 @@ def train_stage(
     inputs = {"data": data, "corpus": corpus} | ({"init": start} if start else {})
     if generation == 0 and config.train.replay:  # the original rows are the corpus, so nothing is replayed
         config = config.model_copy(update={"train": config.train.model_copy(update={"replay": 0.0})})
-    own_seed = seed_for(seed, "train", generation)
-    return stage_of(TRAIN, config, inputs, own_seed, hints, verb="train", base=seed_for(seed, "base", 0))
+    own_seed, weights = seed_for(seed, "train", generation), config.mix.weights
+    # generation 0 has real rows alone, so that it is one for all weights
+    more = {} if weights.equal or generation == 0 else {"weights": weights.params()}
+    return stage_of(TRAIN, config, inputs, own_seed, hints, verb="train", base=seed_for(seed, "base", 0), **more)
 
 
 @on_one_thread
@@ -33,16 +37,24 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     learner = learner_of(stage, inputs, place)
     if "init" in inputs:
         learner.load(inputs["init"].folder)
-    corpus = Dataset.load(inputs["corpus"].file(CORPUS))
+    corpus = mixing.weighted(Dataset.load(inputs["corpus"].file(CORPUS)), Weights.of(stage.params.get("weights")))
     facts = learner.fit(corpus, seed=stage.seed, scratch=place.scratch)
     learner.save(place.folder)
     return with_history(stage, inputs, "corpus") | facts | counted(corpus)
 
 
-def counted(corpus: Dataset) -> dict[str, int]:
-    """How many rows of a corpus are real."""
+def counted(corpus: Dataset) -> dict[str, int | float]:
+    """How many rows of a corpus are real, and what part of its loss is theirs where rows do not count alike."""
     real = int((corpus.origin == 0).sum())
-    return {"train_rows": len(corpus), "real_rows": real, "synthetic_rows": len(corpus) - real}
+    weights = corpus.arrays.get(WEIGHTS)
+    both = None if weights is None else (float(weights[corpus.origin == 0][0]), float(weights[corpus.origin > 0][0]))
+    return counts(real, len(corpus) - real, both)
+
+
+def counts(real: int, synthetic: int, weights: tuple[float, float] | None) -> dict[str, int | float]:
+    """As `counted`, of a corpus with so many rows of each kind and their weights."""
+    rows = {"train_rows": real + synthetic, "real_rows": real, "synthetic_rows": synthetic}
+    return rows | ({"real_weight": weights[0] * real / (real + synthetic)} if weights else {})
 
 
 def cost(stage: Stage, size: Size) -> Cost:

@@ -102,4 +102,10 @@ def metrics_row(generation: Generation, stages: ReadOnce) -> Row:
         **generation.about,
         "seconds": seconds,
     }
-    return Row.at(generation.where, measured)
+    return Row.at(generation.where, measured | _realised_share(facts))
+
+
+def _realised_share(facts: Mapping[str, Any]) -> dict[str, float]:
+    """`real_share`: what part of the rows of a corpus is real, as it came out."""
+    rows = facts.get("train_rows")
+    return {"real_share": facts["real_rows"] / rows} if rows and "real_rows" in facts else {}

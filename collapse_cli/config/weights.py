@@ -1,0 +1,91 @@
+"""How much a real and a synthetic row count in the loss of a fit: what `mix.weights` says, as a value."""
+
+import math
+from dataclasses import dataclass, field
+
+from collapse_cli.errors import InputError
+from collapse_cli.families.section import Parsed
+
+EQUAL, GOLDEN = "equal", "golden"
+LARGEST = 1e6  # times that a row may count more than another
+FORMS = '"equal", "golden", or weights of a real and of a synthetic row, as in "2:1"'
+
+
+def golden(real: int, synthetic: int) -> float:
+    """The share of the loss that real rows get with the golden weight: (sqrt(k² + 4k) - k) / 2, k = real / synthetic.
+
+    It makes the error of an estimated mean the smallest in a loop with as many new real rows in each generation. Source:
+    arXiv 2502.18049.
+    """
+    k = real / synthetic
+    return 2 / (math.sqrt(1 + 4 / k) + 1)  # the same, without the difference of two large numbers
+
+
+@dataclass(frozen=True)
+class Weights(Parsed):
+    """The weights of rows in a fit, written as text.
+
+    Attributes:
+        ratio: how many times as much as a synthetic row a real one counts; None: the golden weight, which follows from
+            how many of each a corpus has.
+        name: as the user wrote it. 2:1 and 4:2 are the same weights.
+    """
+
+    ratio: float | None = 1.0
+    name: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            written = GOLDEN if self.ratio is None else EQUAL if self.ratio == 1 else f"{self.ratio!r}:1"
+            object.__setattr__(self, "name", written)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def equal(self) -> bool:
+        """Whether all rows count alike, whatever the corpus."""
+        return self.ratio == 1
+
+    def of_rows(self, real: int, synthetic: int) -> tuple[float, float] | None:
+        """The weight of a real and of a synthetic row of a corpus with so many of each, 1 on average; None: all are alike."""
+        if self.equal or real == 0 or synthetic == 0:
+            return None
+        # with k the golden share w has w² = k (1 - w), so that a real row counts 1 / w times as much
+        ratio = 1 / golden(real, synthetic) if self.ratio is None else self.ratio
+        one = (real + synthetic) / (ratio * real + synthetic)
+        return ratio * one, one
+
+    @classmethod
+    def parse(cls, text: str) -> "Weights":
+        """The weights of a text such as `golden` or `2:1`.
+
+        Raises:
+            InputError: for another text, and for weights that are not above 0 or too far apart.
+        """
+        if text in (EQUAL, GOLDEN):
+            return cls(1.0 if text == EQUAL else None)
+        first, colon, second = text.partition(":")
+        try:
+            real, synthetic = float(first), float(second)
+        except ValueError:
+            raise InputError(f"mix.weights must be {FORMS}; it is {text[:80]!r}") from None
+        if not (colon and math.isfinite(real) and math.isfinite(synthetic) and real > 0 and synthetic > 0):
+            none = (
+                ", for rows that count nothing are those of another policy (keep-0, keep-100)"
+                if 0 in (real, synthetic)
+                else ""
+            )
+            raise InputError(f"mix.weights must be two numbers above 0{none}; it is {text[:80]!r}")
+        if not 1 / LARGEST <= real / synthetic <= LARGEST:
+            raise InputError(f"mix.weights may differ by a factor of {LARGEST:,.0f} at most; it is {text[:80]!r}")
+        return cls(real / synthetic, text)
+
+    def params(self) -> float | str:
+        """What the key of a stage has of it."""
+        return GOLDEN if self.ratio is None else self.ratio
+
+    @classmethod
+    def of(cls, params: float | str | None) -> "Weights":
+        """The weights that a stage has in its parameters; None: it was made without any."""
+        return cls(1.0 if params is None else None if params == GOLDEN else float(params))
