@@ -59,6 +59,11 @@ class ModelConfig(Section):
     """Whether what the model does changes with the length of a row, or with those beside it, within the lengths of this
     experiment (windows, chunks, rotations, states). Filled in when found; if given, it must match."""
 
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the base model has random weights."""
+        return bool(self.config) or self.source.endswith(".json")
+
 
 class ZipfConfig(Section):
     """The language of the source `zipf`: bigrams whose probabilities are known exactly, so that a model's error is."""
@@ -253,6 +258,13 @@ class TrainConfig(Section):
     """Train also on embeddings moved up the loss, by this share of the length of a row's embeddings. 0: no. Costs a second pass."""
     replay: float = added(0.0, ge=0, lt=1)
     """Share of each batch that is rows of the original corpus again, after generation 0, beside those of the corpus."""
+    adapter: int = added(0, ge=0)
+    """Rank of a LoRA adapter, which is trained in place of the weights. 0: all weights are trained. The adapter lies on the base
+    model; of a model from scratch on generation 0, which is trained whole."""
+    adapter_alpha: float = added(0.0, ge=0)
+    """LoRA's alpha: what an adapter adds is multiplied by alpha / rank. 0: the rank, so by 1."""
+    adapter_modules: tuple[str, ...] = added(())
+    """Which layers have an adapter, by the ends of their names: `["q_proj", "v_proj"]`. Empty: all linear layers but the head."""
 
     @property
     def replayed_rows(self) -> int:
@@ -269,6 +281,11 @@ class TrainConfig(Section):
                 + " replay, or raise batch_size"
             )
         return self
+
+    @field_validator("adapter_modules", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
 class EvalConfig(Section):

@@ -85,7 +85,7 @@ def makes_tokenizer(experiment: Experiment) -> bool:
         return experiment.model.tokenizer in MADE_TOKENIZERS
     if not families.of(experiment.learner).begins_with_a_model:
         return True
-    return bool(experiment.model.config) or experiment.model.source.endswith(".json")
+    return experiment.model.from_scratch
 
 
 def _uses(experiment: Experiment, *rules: Rule) -> bool:
@@ -188,6 +188,11 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         ("train.replay",),
         lambda experiment: experiment.kind == "mixture" or experiment.loop.generations == 0,
         "rows of generation 0 are replayed in later generations, and there are none",
+    ),
+    (
+        ("train.adapter_alpha", "train.adapter_modules"),
+        lambda experiment: not experiment.train.adapter,
+        "train.adapter = 0: all weights are trained, and there is no adapter",
     ),
     (
         ("eval.context", "eval.stride"),

@@ -25,7 +25,8 @@ from collapse_cli.errors import InputError
 log = logging.getLogger(__name__)
 
 LEFTOVERS = (".attempts", ".scratch", ".damaged")
-WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")  # of one file, or of shards
+# of one file, of shards, of an adapter
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 MOST_AGAIN = 2  # times that one process computes a damaged stage again before it blames the disk
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from collapse_cli.config import Experiment
-from collapse_cli.engine.stage import Cost, Stage, StageKind
+from collapse_cli.engine.stage import Cost, Product, Stage, StageKind
 
 TOKENIZER_BYTES = 1 << 20
 ROW_BYTES = 4
@@ -12,6 +12,11 @@ REAL_ROWS = 5000  # of real text, that samples are compared with
 TWENTIETH = 1 / 20  # of fitting a row, that sampling or scoring one costs a family of numbers
 # Shares of the speed of matrix products that stages reach, and seconds a step costs besides, are rough, from runs on two
 # CPU cores. Times of finished stages of the same plan replace them.
+
+
+def trains_adapter(stage: Stage) -> bool:
+    """Whether what a stage leaves is an adapter, which lies on another model."""
+    return bool(stage.of.product is Product.MODEL and stage.params.get("train", {}).get("adapter"))
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,8 @@ class Size:
         parameters: all weights of the model.
         layer_parameters, head_parameters, layers: as `learners.Resolved` has them.
         rows, test_rows: of the original corpus, and of the test corpus.
-        row_bytes, row_flops: as `learners.Resolved` has them: 0 for language models.
+        row_bytes, row_flops, adapter_parameters: as `learners.Resolved` has them: 0 for language models, and for those of
+            which all weights are trained.
     """
 
     config: Experiment
@@ -34,6 +40,11 @@ class Size:
     test_rows: int
     row_bytes: int = 0
     row_flops: float = 0.0
+    adapter_parameters: int = 0
+
+    def trained_parameters(self, stage: Stage) -> int:
+        """How many numbers a stage trains, and keeps: those of an adapter, or all of the model."""
+        return self.adapter_parameters if trains_adapter(stage) else self.parameters
 
     def cost_of(self, stage: Stage) -> Cost:
         """What a stage needs."""

@@ -17,7 +17,7 @@ from collapse_cli.learners import text_measures as measures
 from collapse_cli.learners.continuations import cut_prompts
 from collapse_cli.learners.protocol import CORPUS, VALID, Facts, Hints, Outcome, Resolved, Tell, Verb
 from collapse_cli.learners.settings import Part
-from collapse_cli.lm import architecture, folders, memory, trial
+from collapse_cli.lm import adapter, architecture, folders, memory, trial
 from collapse_cli.lm import model as models
 from collapse_cli.lm import sample as sampling
 from collapse_cli.lm import score as scoring
@@ -25,6 +25,7 @@ from collapse_cli.lm import text as texts
 from collapse_cli.lm import train as training
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -60,6 +61,8 @@ class LanguageModel:
     def __init__(self, params: Mapping[str, Any], hints: Hints, tell: Tell) -> None:
         self.settings, self.hints, self._tell = LanguageModelSettings(params), hints, tell
         self._loaded: PreTrainedModel | None = None
+        self._folder: Path | None = None  # what was loaded
+        self._adapted: PeftModel | None = None  # what was fitted, where that is an adapter
 
     # --- what is looked up before anything runs -----------------------------------------------------------------------
 
@@ -70,7 +73,7 @@ class LanguageModel:
         Raises:
             InputError: for whatever is missing or does not fit.
         """
-        model, folder = config.model, None
+        model, folder, commit = config.model, None, ""
         fields = model.config
         if not fields and model.source.endswith(".json"):
             fields = architecture.read_config(Path(model.source))
@@ -80,14 +83,24 @@ class LanguageModel:
             folder, commit = folders.find_folder(model.source, model.revision, "the model")
             sha256 = pinned(model.sha256, "model.sha256", folders.check_weights(folder, "the model"))
             model = model.model_copy(update={"revision": commit, "sha256": sha256})
-        reader = text_inputs.find_tokenizer(model, config.data, folder)
+        given, folder = folder, folders.whole(folder, "the model") if folder else None
+        if config.train.adapter and given != folder:
+            raise InputError(
+                f"the model: {given} is an adapter itself, and train.adapter trains one beside the weights of a whole model; merge it "
+                "into its base model first (peft: model.merge_and_unload())"
+            )
+        own_tokenizer = given if given and texts.has_tokenizer(given) else folder
+        reader = text_inputs.find_tokenizer(model, config.data, own_tokenizer)
         model, tokenizer = reader.model, reader.tokenizer
         size = 0 if tokenizer else model.vocab_size
         built = architecture.config_of(folder) if folder else base_config(fields, tokenizer, size)
         made = architecture.outline(built, fields=fields or None)
-        notes = _check_memory(made.parameters)
+        adapted = adapter.parameters(built, config.train) if config.train.adapter else 0
+        notes = _check_memory(made.parameters, 0 if model.from_scratch else adapted)
         if folder:
             models.check_complete(folder)
+            if given and given != folder:
+                adapter.check(given, built)
             notes = (
                 *notes,
                 *folders.passed_over(folder),
@@ -112,13 +125,20 @@ class LanguageModel:
         }
         return Resolved(
             config.model_copy(update=filled),
-            Hints(model=str(folder or ""), tokenizer=reader.folder, text=where),
+            Hints(
+                model=str(given or ""),
+                tokenizer=reader.folder,
+                model_id=model.source if commit else "",
+                revision=commit,
+                text=where,
+            ),
             made.parameters,
             made.layer_parameters,
             made.head_parameters,
             layers=made.layers,
             positions=made.positions,
             notes=(*notes, *text.notes),
+            adapter_parameters=adapted,
         )
 
     @classmethod
@@ -197,8 +217,11 @@ class LanguageModel:
         return text_inputs.encode(folder, self.settings, self.hints, self._tell)
 
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> Facts:
-        """Train on the rows; `train_loss` and more."""
+        """Train on the rows, all weights or an adapter; `train_loss` and more."""
         settings, width = self.settings.train, data.arrays["tokens"].shape[1]
+        if settings.adapter:
+            self._adapted = self._with_adapter(settings, seed)
+            self._loaded = self._adapted.base_model.model
         valid_file = self.hints.real(VALID)
         return training.fit(
             self._model,
@@ -291,17 +314,46 @@ class LanguageModel:
         )
 
     def save(self, folder: Path) -> None:
-        """An ordinary transformers folder, tokenizer included."""
-        self._model.save_pretrained(folder)
+        """An ordinary transformers folder, or an ordinary folder of peft's; tokenizer included."""
+        if self._adapted is None:
+            self._model.save_pretrained(folder)
+        else:
+            base, hints = self._base, self.hints
+            assert base is not None
+            of_hub = hints.model_id if base == Path(hints.model) else ""
+            named, revision = (of_hub, hints.revision) if of_hub else (str(base.resolve()), "")
+            adapter.save(self._adapted, folder, named, revision, folders.hash_weights(base))
         self._tokenizer.save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
-        self._loaded = models.load(folder)
+        """It is read when it is used: what an adapter is merged into is no model to train it further on."""
+        self._folder, self._loaded = folder, None
+
+    @property
+    def _base(self) -> Path | None:
+        """The folder of the whole model below what was loaded: of an adapter, the model it lies on; None for one from scratch."""
+        if self._folder is None:
+            return Path(self.hints.model) if self.hints.model else None
+        if not folders.is_adapter(self._folder):
+            return self._folder
+        named = self.hints.bases.get(str(self._folder)) or self.hints.model
+        return Path(named) if named else folders.base_of(self._folder, "the model")
+
+    def _with_adapter(self, settings: TrainConfig, seed: int) -> "PeftModel":
+        """An adapter to train: that which was loaded, else a new one, on what was loaded or on the base model."""
+        base = self._base
+        assert base is not None, "an adapter on random weights"
+        if self._folder is not None and folders.is_adapter(self._folder):
+            return adapter.gone_on(models.load(base), self._folder)
+        return adapter.begun(models.load(base), settings, seed)
 
     @property
     def _model(self) -> "PreTrainedModel":
         """The loaded model; before any was loaded, the base model."""
         if self._loaded is None:
+            if self._folder is not None:
+                self._loaded = models.load(self._folder, self._base)
+                return self._loaded
             start = self.settings.model
             if start.config:
                 config = base_config(start.config, self._tokenizer, start.vocab_size)
@@ -338,8 +390,11 @@ def base_config(
     )
 
 
-def _check_memory(parameters: int) -> tuple[str, ...]:
+def _check_memory(parameters: int, adapted: int = 0) -> tuple[str, ...]:
     """What to say when training a model of that size will hardly fit into the memory of this machine.
+
+    Args:
+        adapted: how many parameters are trained, where that is an adapter.
 
     Raises:
         InputError: when not even its weights do.
@@ -349,6 +404,14 @@ def _check_memory(parameters: int) -> tuple[str, ...]:
         raise InputError(
             f"the model has {parameters:,} parameters: its weights alone take {WEIGHT_BYTES * parameters / gib:,.0f} GiB, and this "
             f"machine has {total / gib:,.0f} GiB; take a smaller one (model.vocab_size and the sizes in model.config)"
+        )
+    if adapted:
+        wanted = WEIGHT_BYTES * parameters + TRAINING_BYTES * adapted
+        if wanted <= total:
+            return ()
+        return (
+            f"training {adapted:,} parameters of an adapter beside the {parameters:,} of the model takes {wanted / gib:,.0f} GiB, and this "
+            f"machine has {total / gib:,.0f} GiB; memory may run out",
         )
     if TRAINING_BYTES * parameters <= total:
         return ()

@@ -33,18 +33,23 @@ class Hints:
 
     Attributes:
         model, tokenizer: folders; "" where there is none.
+        model_id, revision: what the Hub calls the model, and its commit; "" where it is not of the Hub.
         text: the arguments of `data.dataset.load_text`.
         images: the name of a source of images.
         encoded: of a stage that reads real data, the folder of the data stage.
         about: the facts of the data stage.
+        bases: by the folder of an adapter, the folder of the model it lies on; of those among the inputs of a stage.
     """
 
     model: str = ""
     tokenizer: str = ""
+    model_id: str = ""
+    revision: str = ""
     text: Mapping[str, str] = field(default_factory=dict)
     images: str = ""
     encoded: Path | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    bases: Mapping[str, Path] = field(default_factory=dict)
 
     def real(self, file: str = "") -> Path:
         """The folder of the data stage, or a file in it."""
@@ -66,6 +71,7 @@ class Resolved:
         row_bytes, row_flops: of families that are no language models: what a row of data holds, and what fitting one
             costs, all epochs together; 0 for language models, whose costs follow from their parameters.
         notes: what the user should know before anything is computed.
+        adapter_parameters: those that are trained where `train.adapter` is; 0 where all are.
     """
 
     config: Experiment
@@ -78,6 +84,7 @@ class Resolved:
     row_bytes: int = 0
     row_flops: float = 0.0
     notes: tuple[str, ...] = ()
+    adapter_parameters: int = 0
 
 
 @dataclass(frozen=True)

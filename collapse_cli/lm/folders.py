@@ -27,7 +27,9 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "spiece.model",
 )
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_FILES = (ADAPTER, ADAPTER_WEIGHTS, "adapter_model.bin")
+BASE = "base.json"  # beside an adapter of ours: the hash of the model it lies on
 OTHER_FORMATS = {
     "*.gguf": "GGUF (llama.cpp)",
     "*.onnx": "ONNX",
@@ -57,7 +59,7 @@ def find_folder(source: str, revision: str, what: str) -> tuple[Path, str]:
 
     wanted = hub_revision(source, "model", f"{what} {source!r}", revision)
     offline = wanted is None
-    patterns = ["config.json", "generation_config.json", ADAPTER_FILES[0], *TOKENIZER_FILES]
+    patterns = ["config.json", "generation_config.json", ADAPTER, *TOKENIZER_FILES]
     try:
         there = [] if offline else huggingface_hub.list_repo_files(source, revision=wanted)
         if any(file.endswith(".safetensors") for file in there):
@@ -84,20 +86,53 @@ def hash_files(folder: Path, names: Iterable[str]) -> str:
     return value.hexdigest()
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter, which lies on the weights of another model."""
+    return (folder / ADAPTER).is_file()
+
+
+def base_of(folder: Path, what: str) -> Path:
+    """The folder of the model that an adapter lies on, which its configuration names: a folder or a Hub id.
+
+    Raises:
+        InputError: when there is none, it is an adapter itself, or it is not the one that the adapter was trained beside.
+    """
+    fields = read_json(folder / ADAPTER)
+    name, revision = fields.get("base_model_name_or_path"), fields.get("revision")
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{what}: {folder}/{ADAPTER} does not name the adapter's base model (base_model_name_or_path)")
+    whose = f"{what}: the base model of the adapter {folder}"
+    base, _ = find_folder(name, revision if isinstance(revision, str) else "", whose)
+    if is_adapter(base):
+        raise InputError(f"{whose}, {base}, is an adapter itself; merge that into its own base model first")
+    if (folder / BASE).is_file():
+        wanted = read_json(folder / BASE).get("sha256")
+        if wanted and wanted != hash_weights(base):
+            raise InputError(f"{whose}, {base}, is not the one it was trained beside: its weights are others")
+    return base
+
+
+def whole(folder: Path, what: str) -> Path:
+    """The folder with a model's config and weights: itself, or that of the model an adapter lies on."""
+    return base_of(folder, what) if is_adapter(folder) else folder
+
+
+def hash_weights(folder: Path) -> str:
+    """The hash of a whole model's config and weights."""
+    return hash_files(folder, ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*"))
+
+
 def check_weights(folder: Path, what: str) -> str:
     """Check that a folder holds a model that can be loaded; returns the hash of its config and weights.
 
-    What only loading can tell (weights that are missing, left over or of another shape) is found by `load`.
+    Of an adapter the model that it lies on is checked, and part of the hash. What only loading can tell (weights that are missing,
+    left over or of another shape) is found by `load`.
 
     Raises:
         InputError: when the config or the weights are missing, damaged, quantised, or not those of a whole model.
     """
-    adapter = next((name for name in ADAPTER_FILES if (folder / name).is_file()), None)
-    if adapter:
-        raise InputError(
-            f"{what}: {folder} holds an adapter ({adapter}), not a whole model; merge it into its base model first "
-            "(peft: model.merge_and_unload()), save that, and give its folder"
-        )
+    if any((folder / name).is_file() for name in ADAPTER_FILES):
+        return _check_adapter(folder, what)
     if not (folder / "config.json").is_file():
         raise places.without("config.json", folder, what)
     check_ordinary(folder, what)
@@ -138,7 +173,28 @@ def check_weights(folder: Path, what: str) -> str:
             f"{what}: config.json of {folder} describes a model of {wanted:,} parameters, but the weights are {held:,} numbers; "
             "they are not of the same model, or a part of one is missing"
         )
-    return hash_files(folder, ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*"))
+    return hash_weights(folder)
+
+
+def _check_adapter(folder: Path, what: str) -> str:
+    check_ordinary(folder, what)
+    there = [name for name in ADAPTER_FILES if (folder / name).is_file()]
+    if any((folder / name).is_file() for name in WEIGHTS):
+        raise InputError(
+            f"{what}: {folder} holds an adapter ({there[0]}) beside a whole model, and which of them is meant is not said; move one away"
+        )
+    if not {ADAPTER, ADAPTER_WEIGHTS} <= set(there):
+        raise InputError(
+            f"{what}: {folder} holds an adapter ({there[0]}), but not all of it: it takes {ADAPTER} and {ADAPTER_WEIGHTS} (as "
+            "peft's save_pretrained writes them)"
+        )
+    check_downloaded([folder / ADAPTER, folder / ADAPTER_WEIGHTS], what)
+    _read_header(folder / ADAPTER_WEIGHTS, what)
+    below = check_weights(base_of(folder, what), f"the base model of {what}")
+    own = hash_files(folder, (ADAPTER_WEIGHTS,))
+    settings = {name: value for name, value in read_json(folder / ADAPTER).items() if name != "base_model_name_or_path"}
+    text = json.dumps([own, below, settings], sort_keys=True)  # where the base model lies is not what it is
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def passed_over(folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from collapse_cli.errors import InputError
+from collapse_cli.lm import adapter, folders
 from collapse_cli.lm.architecture import config_of, few, read_json, vocabulary, why
 
 if TYPE_CHECKING:
@@ -57,13 +58,18 @@ def build(config: "PreTrainedConfig", seed: int) -> "PreTrainedModel":
     return _causal(model.to(device()), "model.config")
 
 
-def load(folder: Path) -> "PreTrainedModel":
-    """The model of a folder, with float32 weights.
+def load(folder: Path, base: Path | None = None) -> "PreTrainedModel":
+    """The model of a folder, with float32 weights; of an adapter, the model it lies on, with what it adds.
+
+    Args:
+        base: the folder of the model that an adapter lies on; None: where the adapter says it is.
 
     Raises:
         InputError: when it is no causal language model, its weights are damaged or hold NaN, or they are not exactly
             those of the model that its config describes.
     """
+    if folders.is_adapter(folder):
+        return adapter.merged(load(base or folders.base_of(folder, "the model")), folder)
     model = _read(folder, torch.float32)
     _check_finite(model, str(folder))
     return _causal(model.to(device()), str(folder))

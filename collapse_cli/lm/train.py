@@ -56,7 +56,7 @@ def fit(
     anchor: Anchor | None = None,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Train `model` in place on the rows of `data`.
+    """Train `model` in place on the rows of `data`: the weights of it that want gradients.
 
     Args:
         data: rows; where they have `weights` (rows,), the losses of each row's tokens are multiplied by its own, in units of
@@ -97,7 +97,7 @@ def fit(
     per_step = replayed.here if replayed else batch
     steps_per_epoch = math.ceil(rows / per_step)
     total = epochs * steps_per_epoch
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(trained(model), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     before = _fingerprint(model)
     data = _with_mean_weight_one(data)
     objective = Objective.of(settings, anchor)
@@ -189,6 +189,16 @@ def _with_mean_weight_one(data: Dataset) -> Dataset:
     return Dataset({**data.arrays, "weights": (weights / mean).astype(np.float32)}, data.origin)
 
 
+def named_trained(model: "PreTrainedModel") -> list[tuple[str, torch.nn.Parameter]]:
+    """The weights that training changes, by name: all, or those of an adapter."""
+    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+
+
+def trained(model: "PreTrainedModel") -> list[torch.nn.Parameter]:
+    """The weights that training changes."""
+    return [weight for _, weight in named_trained(model)]
+
+
 def learning_rate(settings: TrainConfig, step: int, total: int, steps_per_epoch: int) -> float:
     """The learning rate of step `step` (from 0) of `total`.
 
@@ -221,7 +231,7 @@ class _Work:
     ) -> None:
         """`width`: the longest row, in tokens."""
         self.model, self.objective, self.width, self.clip = model, objective, width, settings.clip
-        self.weights = list(model.parameters())
+        self.weights = trained(model)
         self.bf16 = settings.dtype == "bfloat16"
         self.plain_head, self.able = has_plain_head(model), abilities(model, width, gradients=True)
         tokens = TOKENS_AT_ONCE if model.device.type == "cpu" else _tokens_that_fit(model)
@@ -343,7 +353,9 @@ def _step(work: _Work, optimizer: torch.optim.Optimizer, chosen: Dataset, seed: 
             summed += float(held) * predicted
     if work.clip > 0:
         weights = [weight for weight in work.weights if weight.grad is not None]
-        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights], foreach=True)
+        norm = torch.nn.utils.get_total_norm(
+            [weight.grad for weight in weights if weight.grad is not None], foreach=True
+        )
         if ahead or norm > work.clip:  # otherwise it would be a multiplication of everything by one
             torch.nn.utils.clip_grads_with_norm_(weights, work.clip, norm, foreach=True)
     optimizer.step()
@@ -379,7 +391,7 @@ class Checkpoint:
         if start < self.due:
             return
         tensors = {}
-        for name, weight in self.model.named_parameters():
+        for name, weight in named_trained(self.model):
             tensors[f"weight.{name}"] = weight.detach()
             for key, value in self.optimizer.state[weight].items():
                 tensors[f"{key}.{name}"] = value
@@ -403,7 +415,7 @@ class Checkpoint:
             if state["best"] is not None and not checkpoints.is_sound(self.path.with_name("best.safetensors")):
                 return None
             names = set(file.keys())
-            for name, weight in self.model.named_parameters():
+            for name, weight in named_trained(self.model):
                 weight.data.copy_(file.get_tensor(f"weight.{name}"))
                 self.optimizer.state[weight] = {
                     key: file.get_tensor(f"{key}.{name}").to(weight.device)
@@ -423,7 +435,7 @@ def _keep_best(model: "PreTrainedModel", valid: Dataset | None, best: float | No
         return best
     attempt = path.with_suffix(".tmp")
     save_file(
-        {name: weight.detach().contiguous() for name, weight in model.named_parameters()},
+        {name: weight.detach().contiguous() for name, weight in named_trained(model)},
         attempt,
         dict(checkpoints.UNSEALED),
     )
@@ -433,13 +445,13 @@ def _keep_best(model: "PreTrainedModel", valid: Dataset | None, best: float | No
 
 def _restore(model: "PreTrainedModel", path: Path) -> None:
     with safe_open(path, "pt") as file:
-        for name, weight in model.named_parameters():
+        for name, weight in named_trained(model):
             weight.data.copy_(file.get_tensor(name))
 
 
 def _fingerprint(model: "PreTrainedModel") -> list[float]:
     """A number per tensor that any training step changes."""
-    weights = [weight.detach() for weight in model.parameters()]
+    weights = [weight.detach() for weight in trained(model)]
     sums = [
         torch.linalg.vector_norm(weight, dtype=torch.float64) + weight.sum(dtype=torch.float64) for weight in weights
     ]

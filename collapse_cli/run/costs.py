@@ -118,17 +118,18 @@ def matmul_speed(dtype: str) -> float:
 
 def disk_needed(stages: Iterable[Stage], size: Size) -> int:
     """Bytes that stages still to be made need at most, with one training checkpoint (weights and optimizer)."""
-    config, models, rest = size.config, list[int](), 0
+    config, models, rest, trained = size.config, list[int](), 0, list[int]()
     for stage in stages:
         disk = size.cost_of(stage).disk
         if stage.of.product is Product.MODEL:
             models.append(disk)
+            trained.append(size.trained_parameters(stage))
         else:
             rest += disk
     if config.store.keep_models != "all" and models:
         kept = 2 * len(config.loop.policies) * len(config.loop.seeds)  # at work at once, or the ends
         models = models[:kept]
-    return sum(models) + rest + 12 * size.parameters
+    return sum(models) + rest + 12 * max(trained, default=size.parameters)
 
 
 def existing(path: Path) -> Path:

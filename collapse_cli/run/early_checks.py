@@ -44,6 +44,7 @@ def check_experiment(config: Experiment, folder: RunFolder) -> None:
         check_documents(config)
     folder.check_same_settings(config)
     if family.begins_with_a_model:
+        check_adapter(config)
         check_model(config.model)
     if family.text:
         check_tokenizer(config.model.tokenizer)
@@ -63,6 +64,27 @@ def check_policies(config: Experiment) -> None:
         raise ConfigError(
             f"this is {models:,} models (generations: {loop.generations + 1:,}, policies: {len(loop.policies):,}, seeds: "
             f"{len(loop.seeds):,}), and a run has at most {MOST_MODELS:,}; lower one of them"
+        )
+
+
+def check_adapter(config: Experiment) -> None:
+    """Whether there is a trained model for an adapter to lie on."""
+    if not config.train.adapter or not config.model.from_scratch:
+        return
+    if config.kind == "mixture":
+        raise ConfigError(
+            "train.adapter trains an adapter beside the weights of the base model, which here are random (a model from scratch); "
+            "start from a trained one (--model), or leave it out"
+        )
+    if config.loop.init == "base":
+        raise ConfigError(
+            "train.adapter trains an adapter beside the weights that a generation starts from, and with loop.init = base those are "
+            "random (a model from scratch); say --set loop.init=gen0 or previous, or start from a trained model (--model)"
+        )
+    if config.loop.generations == 0:
+        raise ConfigError(
+            "train.adapter has no effect with 0 generations: generation 0 of a model from scratch is trained whole, and there is no "
+            "other"
         )
 
 

@@ -123,9 +123,15 @@ def evaluate_run(
             row = logged.get(made.where)
             key = row.model_key if row else made.train.key
             if (key, made.part) not in again:
-                for used in (key, *(stage.key for what, stage in made.eval.inputs.items() if what == "first")):
+                beside = {
+                    what: stage.key for what, stage in made.eval.inputs.items() if what in ("first", "model_base")
+                }
+                for used in (key, *beside.values()):
                     _check(store, used, f"what the model of {made.where.policy_first} needs")
-                again[key, made.part] = _again(store, key, made, new, encoded, own) if store.has(key) else None
+                there = all(
+                    store.has(used) for used in (key, *(beside[what] for what in beside if what == "model_base"))
+                )
+                again[key, made.part] = _again(store, key, made, new, encoded, own) if there else None
             measured = again[key, made.part]
             now = None if measured is None else Row.at(made.where, measured)
             evaluated.append(Evaluated(made.where, key, name, value_of(row, name) if row and same else None, now))
@@ -205,7 +211,9 @@ def _again(
     rows = store.get(beside.key).file(ROWS) if beside and store.has(beside.key, whole=False) else None
     first = Dataset.load(rows) if rows is not None and rows.exists() else None
     if old.part is None:
-        return _score(store.get(key).folder, new.eval.params, encoded, own, first)
+        folder, below = store.get(key).folder, old.eval.inputs.get("model_base")
+        bases = {str(folder): store.get(below.key).folder} if below else {}
+        return _score(folder, new.eval.params, encoded, own, first, bases)
     block = Block.of(new.eval)
     params = {"learner": block.learner, **block.verbs["eval"]}
     models, generation = models_of(store.get(key)), old.where.generation
@@ -213,11 +221,21 @@ def _again(
 
 
 def _score(
-    model: Path | State, params: Mapping[str, Any], data: Finished, own: Mapping[str, Any], first: Dataset | None
+    model: Path | State,
+    params: Mapping[str, Any],
+    data: Finished,
+    own: Mapping[str, Any],
+    first: Dataset | None,
+    bases: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
-    """Measures of a model that lies in a folder, or is a state in memory; `own`: facts of the data that it was made of."""
+    """Measures of a model that lies in a folder, or is a state in memory.
+
+    Args:
+        own: facts of the data that it was made of.
+        bases: as `Hints.bases`.
+    """
     about = learners.learner_class(params["learner"]).about(data.facts, own)
-    hints = learners.Hints(encoded=data.folder, about=about)
+    hints = learners.Hints(encoded=data.folder, about=about, bases=bases or {})
     if families.of(params["learner"]).by_test_row:
         first = None  # which was of other rows perhaps
     test = Dataset.load(data.file(TEST))

@@ -79,6 +79,7 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
         rows["test"],
         resolved.row_bytes,
         resolved.row_flops,
+        resolved.adapter_parameters,
     )
     workers, threads = shared_out(planned, size, jobs)
     notes = list(dict.fromkeys([*resolved.notes, *notes]))

@@ -12,7 +12,7 @@ from typing import Any
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Body, Finished, Product, Stage, StageKind, Workplace
-from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.costs import Size, trains_adapter
 from collapse_cli.learners.protocol import CORPUS as CORPUS
 from collapse_cli.learners.protocol import RESERVE as RESERVE
 from collapse_cli.learners.protocol import TEST as TEST
@@ -37,8 +37,22 @@ def stage_of(
     Args:
         verb: which part of the learner's work it is.
         params: what it depends on besides.
+
+    Beside an input that is an adapter on the model of a stage stands that stage, as `…_base`: whoever reads the one needs both.
     """
+    bases = {f"{name}_base": base for name, made in inputs.items() if (base := base_of(made))}
+    if hints is None:  # where an adapter on a model that was given finds that
+        hints = next((made.hints for made in inputs.values() if trains_adapter(made)), None)  # type: ignore[assignment]
+    inputs = {**inputs, **bases}
     return Stage(kind, {"learner": config.learner, **own(config, verb), **params}, inputs, seed, hints)
+
+
+def base_of(model: Stage) -> Stage | None:
+    """The stage whose model an adapter lies on; None of a whole model, and of an adapter on a model that was given."""
+    if not trains_adapter(model) or "init" not in model.inputs:
+        return None
+    start = model.inputs["init"]
+    return model.inputs.get("init_base") if trains_adapter(start) else start
 
 
 def own(config: Experiment, verb: learners.Verb) -> dict[str, Any]:
@@ -55,6 +69,11 @@ def hints_of(stage: Stage, inputs: Mapping[str, Finished]) -> learners.Hints:
     """Where a stage finds things on this machine, its real data among them."""
     hints = stage.hints or learners.Hints()
     assert isinstance(hints, learners.Hints)
+    bases = {
+        str(made.folder): inputs[f"{name}_base"].folder for name, made in inputs.items() if f"{name}_base" in inputs
+    }
+    if bases:
+        hints = replace(hints, bases=bases)
     data = inputs.get("data")
     return replace(hints, encoded=data.folder, about=data.facts) if data else hints
 

@@ -5,11 +5,12 @@ from typing import Any
 
 from collapse_cli import learners
 from collapse_cli.config import Experiment
+from collapse_cli.config.tree import TrainConfig
 from collapse_cli.config.weights import Weights
 from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for, tokens_a_second
 from collapse_cli.experiment import mixing
-from collapse_cli.experiment.costs import TOKENIZER_BYTES, Size
+from collapse_cli.experiment.costs import TOKENIZER_BYTES, Size, trains_adapter
 from collapse_cli.experiment.stages.base import CORPUS, at, learner_of, on_one_thread, stage_of, with_history
 
 
@@ -23,13 +24,24 @@ def train_stage(
     generation: int,
 ) -> Stage:
     """The model of a generation; it starts from `start`, or from the base model where that is none."""
+    config = at_generation(config, generation)
     inputs = {"data": data, "corpus": corpus} | ({"init": start} if start else {})
-    if generation == 0 and config.train.replay:  # the original rows are the corpus, so nothing is replayed
-        config = config.model_copy(update={"train": config.train.model_copy(update={"replay": 0.0})})
     own_seed, weights = seed_for(seed, "train", generation), config.mix.weights
     # generation 0 has real rows alone, so that it is one for all weights
     more = {} if weights.equal or generation == 0 else {"weights": weights.params()}
     return stage_of(TRAIN, config, inputs, own_seed, hints, verb="train", base=seed_for(seed, "base", 0), **more)
+
+
+def at_generation(config: Experiment, generation: int) -> Experiment:
+    """The configuration that a generation is fitted by: generation 0 without what begins after it.
+
+    Its corpus are the original rows, so none are replayed; where it begins with random weights, there is nothing for an adapter to lie on.
+    """
+    if generation:
+        return config
+    later = ("replay", *(("adapter", "adapter_alpha", "adapter_modules") if config.model.from_scratch else ()))
+    plain = {name: TrainConfig.model_fields[name].default for name in later}
+    return config.model_copy(update={"train": config.train.model_copy(update=plain)})
 
 
 @on_one_thread
@@ -58,7 +70,7 @@ def counts(real: int, synthetic: int, weights: tuple[float, float] | None) -> di
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    """Of a dense transformer: 2 FLOPs a weight and token forward, 4 backward."""
+    """Of a dense transformer: 2 FLOPs a weight and token forward, 4 backward; 2 where the weights themselves are not trained."""
     rows, train = size.rows_of(stage.inputs["corpus"]), size.config.train
     if size.row_flops:
         return Cost(flops=rows * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35)
@@ -67,8 +79,11 @@ def cost(stage: Stage, size: Size) -> Cost:
     passes = 2 if train.adversarial else 1
     return Cost(
         tokens=tokens,
-        flops=6.0 * passes * (size.layer_parameters + size.head_parameters) * tokens,
-        disk=4 * size.parameters + TOKENIZER_BYTES,
+        flops=(4.0 if trains_adapter(stage) else 6.0)
+        * passes
+        * (size.layer_parameters + size.head_parameters)
+        * tokens,
+        disk=4 * size.trained_parameters(stage) + TOKENIZER_BYTES,
         steps=passes * train.epochs * -(-rows // per_step),
         efficiency=0.35,
         step_seconds=0.006,
