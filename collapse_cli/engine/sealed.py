@@ -7,15 +7,18 @@ what was written.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from collapse_cli import files
 from collapse_cli.errors import InputError
 
 READABLE = 20_000  # characters of a record that are laid out for people
 SHORT = 16  # hex digits of a line's digest
+LONGEST = (
+    1 << 26
+)  # bytes of a line of a file; a longer one is damage, as a disk leaves it, and is never held in memory whole
 _OF_RECORD = re.compile(rb',\s*"digest": "([0-9a-f]{64})"\s*}\s*\Z')
 _OF_LINE = re.compile(rb', "digest": "([0-9a-f]{16})"}\s*\Z')
 
@@ -38,13 +41,16 @@ def is_whole(record: Mapping[str, Any], content: bytes) -> bool:
     return own is not None and hashlib.sha256(content[: own.start()]).hexdigest() == own[1].decode()
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, most: int | None = None) -> dict[str, Any]:
     """A record without its digest.
 
+    Args:
+        most: how many bytes are still reasonable; None: any number.
+
     Raises:
-        InputError: when it cannot be read, or is not what was written; the message ends with why.
+        InputError: when it cannot be read, is larger, or is not what was written; the message ends with why.
     """
-    content = files.read_bytes(path)
+    content = files.read_bytes(path, most)
     try:
         record = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -65,8 +71,32 @@ def line(record: Mapping[str, Any]) -> str:
 
 def in_lines(content: bytes) -> tuple[list[dict[str, Any]], int]:
     """The records in lines, without their digests, and how many lines hold none: torn by a kill, or changed since."""
+    return _records(content.split(b"\n"))  # not splitlines: U+2028 and others end no line of JSON
+
+
+def of_file(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records in the lines of a file, as `in_lines` gives them; none where there is no file.
+
+    Raises:
+        InputError: when it cannot be read, or is something else than a file.
+    """
+    if not files.what_is(path):
+        return [], 0
+    with files.opened(path, growing=True) as file:
+        return _records(_lines(file))
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of one that is longer than `LONGEST` its beginning."""
+    while text := file.readline(LONGEST):
+        yield text
+        while len(text) == LONGEST and not text.endswith(b"\n"):
+            text = file.readline(LONGEST)
+
+
+def _records(lines: Iterable[bytes]) -> tuple[list[dict[str, Any]], int]:
     records, damaged = [], 0
-    for text in content.split(b"\n"):  # not splitlines: U+2028 and others end no line of JSON
+    for text in lines:
         if not text.strip():
             continue
         try:
@@ -83,15 +113,6 @@ def in_lines(content: bytes) -> tuple[list[dict[str, Any]], int]:
         else:
             damaged += 1
     return records, damaged
-
-
-def of_file(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The records in the lines of a file, as `in_lines` gives them; none where there is no file.
-
-    Raises:
-        InputError: when it cannot be read, or is something else than a file.
-    """
-    return in_lines(files.read_bytes(path, growing=True)) if files.what_is(path) else ([], 0)
 
 
 def append(path: Path, *added: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ from collapse_cli.where import Where
 log = logging.getLogger(__name__)
 OF_A_RUN = ("run.json", "plan.json", "metrics.jsonl", "events.jsonl")
 HALF_WRITTEN = re.compile(r"\.(run\.json|plan\.json|metrics\.jsonl|samples\.jsonl)\.[0-9a-f]{8}")  # left by a kill
+MOST_OF_RECORD = 1 << 26  # bytes of a run.json; a larger one is damage
 NEEDED: Set[str] = {"model_key", "warnings"}  # of a row, besides what says of which model it is
 
 
@@ -77,7 +78,7 @@ class RunFolder:
                 f"there is no run {self.name!r} in {self.runs}{near}; `collapse list` shows what there is"
             )
         try:
-            record = sealed.read(path)
+            record = sealed.read(path, MOST_OF_RECORD)
         except InputError as error:
             raise ConfigError(f"{error}; remove it and run again") from None
         if "config" not in record or not all(

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from collapse_cli.findings.evaluated import Evaluated
 from collapse_cli.metrics import NO_WORDS, numbers
-from collapse_cli.terminal.run import protocol, protocols
+from collapse_cli.terminal.run import DOCUMENTS, protocol, protocols
 from collapse_cli.terminal.run_tables import some
 from collapse_cli.terminal.text import Table, facts_table, line, short
 
@@ -27,7 +27,7 @@ def print_model(console: Console, measured: Mapping[str, Any]) -> None:
         "perplexity": numbers.perplexity(measured["perplexity"]),
         "word perplexity": numbers.word_perplexity(measured["word_perplexity"]),
         "bits per byte": _digits(measured["bits_per_byte"]),
-        "protocol": protocol(measured["protocol"], measured["predicted_tokens"]),
+        "protocol": protocol(measured["protocol"], measured["predicted_tokens"], documents=DOCUMENTS in measured),
     }
     console.print(facts_table(facts, f"{measured['model']} on the test text of {measured['data']}"))
 

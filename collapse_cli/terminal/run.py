@@ -23,6 +23,8 @@ from collapse_cli.terminal.run_tables import (
 )
 from collapse_cli.terminal.text import Table, line, safe, short
 
+DOCUMENTS = "kl_truth_se"  # a field that rows have where the blocks of the text are whole documents (docs/metrics.md)
+
 
 def print_rows(console: Console, rows: Sequence[Row], tree: Tree) -> None:
     """The table of what was measured first, what it was measured by, and the rows' warnings."""
@@ -96,14 +98,28 @@ def _causes_table(shared: Causes) -> Table:
 
 def protocols(rows: Sequence[Row]) -> list[str]:
     """The protocols behind rows of `metrics.jsonl`, each in a line."""
-    behind = ((row.protocol, row.measure("predicted_tokens")) for row in rows if "protocol" in row.fields)
-    return list(dict.fromkeys(protocol(how, int(tokens or 0)) for how, tokens in behind))
+    return list(
+        dict.fromkeys(
+            protocol(row.protocol, int(row.measure("predicted_tokens") or 0), documents=DOCUMENTS in row.fields)
+            for row in rows
+            if "protocol" in row.fields
+        )
+    )
 
 
-def protocol(given: Mapping[str, Any], predicted: int) -> str:
-    """What a perplexity means: protocol, context, stride, tokens, BOS policy; and what an unseen token counts as."""
+def protocol(given: Mapping[str, Any], predicted: int, *, documents: bool = False) -> str:
+    """What a perplexity means: protocol, context, stride, tokens, BOS policy; and what an unseen token counts as.
+
+    Args:
+        documents: whether a block is a whole document, between a token that begins it and one that ends it.
+    """
     lines = "a BOS token before every line" if given.get("line_bos") else "no BOS tokens"
-    if given.get("protocol") != "sliding":
+    if documents and given.get("protocol") != "sliding":
+        how, lines = (
+            "each block is a document",
+            "a BOS token before each, which is not predicted, and a token for its end",
+        )
+    elif given.get("protocol") != "sliding":
         how = f"blocks of {given.get('context', '?')} tokens, the first of each not predicted"
     else:
         how = f"a sliding window of {given.get('context', '?')} tokens moved by {given.get('stride', '?')}"

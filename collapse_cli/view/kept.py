@@ -12,6 +12,7 @@ Key = TypeVar("Key", bound=Hashable)
 Made = TypeVar("Made")
 REST = 10.0  # times as long as the last making took, until the next one of the same thing may begin
 LONGEST_REST = 30.0  # seconds
+FAILED_REST = 5.0  # seconds that what could not be made rests at least
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class _Entry(Generic[Made]):
     stamp: Hashable
     made: Made
     rests_until: float
+    failed: bool
 
 
 class Kept(Generic[Key, Made]):
@@ -30,6 +32,7 @@ class Kept(Generic[Key, Made]):
         stamp: Callable[[Key], Hashable],
         most: int,
         clock: Callable[[], float] = time.monotonic,
+        failed: Callable[[Made], bool] = lambda made: False,
     ) -> None:
         """Nothing is made before it is asked for.
 
@@ -37,8 +40,10 @@ class Kept(Generic[Key, Made]):
             make: what makes a value; it must not raise.
             stamp: what says whether the files of a value are still those it was made of.
             most: how many values are kept; of more, those asked for last.
+            failed: whether a value only says that there is none. It is made anew after a rest, though its files are the same:
+                the disk was full, a file of another stamp was damaged.
         """
-        self._make, self._stamp, self._most, self._clock = make, stamp, most, clock
+        self._make, self._stamp, self._most, self._clock, self._failed = make, stamp, most, clock, failed
         self._entries: OrderedDict[Key, _Entry[Made]] = OrderedDict()
         self._making, self._changing = threading.Lock(), threading.Lock()
 
@@ -70,7 +75,9 @@ class Kept(Generic[Key, Made]):
         stamp, began = self._stamp(key), self._clock()  # before it is made: what is written meanwhile makes it old
         made = self._make(key)
         now = self._clock()
-        entry = _Entry(stamp, made, now + min(LONGEST_REST, REST * (now - began)))
+        failed = self._failed(made)
+        rest = max(REST * (now - began), FAILED_REST if failed else 0.0)
+        entry = _Entry(stamp, made, now + min(LONGEST_REST, rest), failed)
         with self._changing:
             self._entries[key] = entry
             self._entries.move_to_end(key)
@@ -79,7 +86,7 @@ class Kept(Generic[Key, Made]):
         return entry
 
     def _will_do(self, entry: _Entry[Made], stamp: Hashable) -> bool:
-        return entry.stamp == stamp or self._clock() < entry.rests_until
+        return (entry.stamp == stamp and not entry.failed) or self._clock() < entry.rests_until
 
 
 def _name(stamp: Hashable) -> str:

@@ -65,7 +65,7 @@ class Runs:
             times = sum(other.name == run.name for other in self._named.values())
             if all(other.path != run.path for other in self._named.values()):
                 self._named[f"{run.name}~{times + 1}" if times else run.name] = run
-        self._facts = Kept(_facts, lambda run: stamp([run], SHOWN), MOST_RUNS)
+        self._facts = Kept(_facts, lambda run: stamp([run], SHOWN), MOST_RUNS, failed=_is_damaged)
 
     @property
     def chosen(self) -> list[str]:
@@ -117,6 +117,10 @@ def _stamp(file: Path) -> tuple[int, int, int] | None:
 def _changed(run: Path) -> float:
     times = [written[2] for name in WRITTEN if (written := _stamp(run / name)) is not None]
     return max(times, default=0) / 1e9
+
+
+def _is_damaged(facts: Mapping[str, Any]) -> bool:
+    return str(facts["status"]) == "damaged"
 
 
 def _facts(run: Path) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from collapse_cli.view.runs import Runs
 log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 GZIP = b"\x1f\x8b"  # how what gzip packs begins, and no text
-PATIENCE = 20.0  # seconds that one request may take to arrive
+PATIENCE = 20.0  # seconds that a browser may be silent while it asks, or take nothing of what it is sent
+PIECE = 65_536  # bytes that are sent at once, each within PATIENCE
 # of everything that is sent: nobody else's page may show it, read it, or learn where a reader came from
 ALWAYS = {
     "Cache-Control": "no-store",
@@ -158,7 +159,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Allow", allow)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            for begin in range(
+                0, len(body), PIECE
+            ):  # the time of one `write` is limited as a whole, however slow the line
+                self.wfile.write(body[begin : begin + PIECE])
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Nothing: the terminal is for one line."""

@@ -172,3 +172,29 @@ def test_keys_in_a_plan_become_no_paths(tmp_path: Path, home: Path, key: object)
         result = e2e.collapse(*command, "--runs-dir", runs)
         assert (result.code, "plan.json is damaged" in result.err) == (2, True)
     assert e2e.run(home / "numbers.toml", runs)["computed"] == 0
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n" + "\0" * 5000, "\n" + "x" * 5000 + "\n", "\n" + "y" * 2000])
+def test_a_line_too_long_for_a_record_is_not_held_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    file = tmp_path / "lines.jsonl"
+    lines = [{"at": at, "text": "é" * at} for at in range(30)]
+    file.write_text("".join(map(sealed.line, lines)) + end.removeprefix("\n"), encoding="utf-8")
+    monkeypatch.setattr(sealed, "LONGEST", 1000)
+    asked: list[int] = []
+    plain = sealed.json.loads
+    monkeypatch.setattr(sealed.json, "loads", lambda text: asked.append(len(text)) or plain(text))
+    assert sealed.of_file(file) == (lines, 1 if end.strip("\n") else 0)
+    assert max(asked) <= 1000
+    assert sealed.in_lines(file.read_bytes()) == (lines, 1 if end.strip("\n") else 0)
+
+
+def test_a_record_larger_than_is_reasonable_is_refused_unread(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(sealed.sealed({"name": "x" * 500}), encoding="utf-8")
+    assert sealed.read(file, 1000)["name"] == "x" * 500
+    with file.open("ab") as more:
+        more.truncate(1 << 36)  # a hole: no byte of it is on the disk
+    with pytest.raises(InputError, match="more than 1,000 bytes"):
+        sealed.read(file, 1000)

@@ -17,6 +17,7 @@ from support import e2e
 from collapse_cli.engine import sealed
 from collapse_cli.terminal import text as terminal
 from collapse_cli.terminal.progress import ProgressBars
+from collapse_cli.terminal.run import protocol
 from collapse_cli.terminal.text import facts_table
 
 HOSTILE = (
@@ -189,3 +190,15 @@ def test_paths_that_are_not_utf8_are_refused_at_once(tmp_path: Path) -> None:
         assert done.code == 2, arguments
         assert "UTF-8" in done.err
         assert "Traceback" not in done.err
+
+
+def test_a_protocol_says_whether_blocks_are_whole_documents() -> None:
+    how = {"protocol": "block", "dtype": "float32", "line_bos": False, "context": 55, "stride": 55}
+    assert protocol(how, 881) == (
+        "token-weighted over 881 predicted tokens; blocks of 55 tokens, the first of each not predicted; no BOS tokens"
+    )
+    said = protocol(how, 881, documents=True)
+    assert "each block is a document; a BOS token before each, which is not predicted" in said
+    assert "55" not in said, "how long the longest of them is"
+    assert "no BOS" not in said
+    assert protocol(how | {"protocol": "sliding"}, 881, documents=True) == protocol(how | {"protocol": "sliding"}, 881)

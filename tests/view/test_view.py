@@ -26,6 +26,7 @@ from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_report
 from collapse_cli.view import kept
 from collapse_cli.view import runs as view_runs
+from collapse_cli.view import server as view_server
 from collapse_cli.view.addresses import asked
 from collapse_cli.view.kept import LONGEST_REST, REST, Kept
 from collapse_cli.view.server import HOST, Server
@@ -235,6 +236,36 @@ def test_what_is_kept_is_made_anew_when_it_changed_and_has_rested() -> None:
     assert values.get("b")[1] == "b2"
 
 
+def test_what_could_not_be_made_is_tried_again_though_its_files_are_the_same() -> None:
+    clock, there = [0.0], ["not yet"]
+    values = Kept(lambda key: there[0], lambda key: 1, 2, lambda: clock[0], failed=lambda made: made == "not yet")
+    assert values.get("a")[1] == "not yet"
+    there[0] = "made"
+    clock[0] += kept.FAILED_REST - 0.1
+    assert values.get("a")[1] == "not yet", "not at every request: it may take long"
+    clock[0] += 0.2
+    assert values.get("a")[1] == "made"
+    there[0] = "another"
+    clock[0] += 1000
+    assert values.get("a")[1] == "made"
+
+
+def test_a_page_that_failed_for_a_while_comes_back(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kept, "FAILED_REST", 0.0)
+    monkeypatch.setattr(kept, "REST", 0.0)
+    with serving(runs) as server:
+        monkeypatch.setattr(report, "write_report", full)
+        monkeypatch.setattr(view_runs, "facts_of", full)
+        assert "No space left on device" in Text(ask(server, "/page/quick").text).said
+        assert "No space left on device" in Text(ask(server, "/").text).said
+        monkeypatch.undo()
+        assert "Report on quick" in Text(ask(server, "/page/quick").text).said
+        assert "No space left on device" not in Text(ask(server, "/").text).said
+
+
 def test_what_is_there_is_had_while_something_else_is_made() -> None:
     going, let_go = threading.Event(), threading.Event()
 
@@ -404,6 +435,23 @@ def test_it_only_reads(made: Server, method: str) -> None:
     found = ask(made, "/page/quick", method)
     assert (found.code, found.headers["allow"]) == (405, "GET, HEAD")
     assert "access-control-allow-origin" not in found.headers
+
+
+def test_who_reads_slowly_gets_the_whole_page(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_server._Handler, "timeout", 1.5)
+    with serving(runs) as server, socket.socket() as reader:
+        monkeypatch.setattr(server.pages, "page", lambda runs: gzip.compress(bytes(16_000_000)))
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        reader.settimeout(20)
+        reader.connect((HOST, server.server_port))
+        reader.sendall(f"GET /page/quick HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        got, slept = 0, 0
+        while part := reader.recv(65_536):
+            got += len(part)
+            if got > 1_000_000 * (slept + 1):  # longer than the patience in all, never for long at a time
+                slept += 1
+                time.sleep(0.25)
+    assert got > 16_000_000
 
 
 def test_a_head_is_a_get_without_its_body(made: Server) -> None:
