@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from collapse_cli.families.description import SHARE, Description, Headline, Measure, always
+from collapse_cli.families.description import SHARE, Description, Headline, Measure, Theory, always
 from collapse_cli.families.section import Section
 
 
@@ -88,5 +88,6 @@ NGRAM = Description(
     perplexity="perplexity on real test text, the floor for what was never seen",
     floor="floor",
     starts_anew=always,
+    theory=Theory(loop="collapse_cli.findings.predictions:counted_words"),
     own_title="What the n-grams still know",
 )

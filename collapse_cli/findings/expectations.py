@@ -299,7 +299,7 @@ def _asked(
     try:
         if _bounded(tree):
             return formula(tree, *arguments, **named), ""
-        trouble = f"theory was not asked: data has dimensions beyond {LARGEST:,}"
+        trouble = f"theory was not asked: data has dimensions or words beyond {LARGEST:,}"
     except LookupError as error:
         trouble = f"theory cannot read this configuration: it has no {str(error)[:60]}"
     except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
@@ -308,10 +308,12 @@ def _asked(
 
 
 def _bounded(tree: Tree) -> bool:
-    """Whether sizes are such that theory can be worked out in no time; it asks for eigenvalues of each dimension."""
+    """Whether sizes are such that theory can be worked out in no time; it asks for each dimension, and for each word."""
     data = tree.get("data")
     sources = [data.get(name) for name in ("blobs", "regression")] if isinstance(data, Mapping) else []
     sizes = [source.get("dimensions", 1) for source in sources if isinstance(source, Mapping)]
+    words = data.get("zipf") if isinstance(data, Mapping) else None
+    sizes += [words.get("vocabulary", 1)] if isinstance(words, Mapping) else []
     return all(finite(size) is not None and size <= LARGEST for size in sizes)
 
 

@@ -7,10 +7,12 @@ docs/theory.md: Means of mixed rows. Exact at every finite number of rows. Unit:
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import count, islice, repeat
 from typing import Literal
 
-from collapse_cli.theory.checks import TheoryError, not_negative, positive, share, whole
+import numpy as np
+
+from collapse_cli.theory.checks import Array, TheoryError, not_negative, positive, share, whole
 
 Variance = Literal["known", "biased", "unbiased"]
 RealRows = Literal["new", "drawn", "same"]
@@ -122,18 +124,17 @@ def mixed_mean(
         TheoryError: for sizes, shares or a variance that cannot be.
     """
     mix = Mix(real, synthetic, weight)
-    error, spread = scheduled_mean(
-        n=n, mixes=repeat(mix, _steps(generations)), real_rows="drawn" if kept else "new", variance=variance
-    )
-    mix.check(variance)
+    mix.check(_rule(variance))
+    mixes = repeat(mix, _steps(generations))
+    *_, (error, spread) = scheduled_means(n=n, mixes=mixes, real_rows="drawn" if kept else "new", variance=variance)
     limit = _limit(n, mix, kept, variance)
     return MixedMean(error, spread, n * error, n * limit, mix.mass)
 
 
-def scheduled_mean(
+def scheduled_means(
     *, n: int, mixes: Iterable[Mix], real_rows: RealRows, variance: Variance = "known"
-) -> tuple[float, float]:
-    """The same where generations differ: E (mean - true mean)^2 and E of the variance after the last of `mixes`.
+) -> Iterator[tuple[float, float]]:
+    """The same where generations differ: E (mean - true mean)^2 and E of the variance of generation 0, and after each of `mixes`.
 
     Args:
         mixes: the rows of generations 1, 2, and so on.
@@ -144,9 +145,10 @@ def scheduled_mean(
     """
     size, rule = whole("n", n, 2), _rule(variance)
     first: Mix | None = None
-    error, spread = 1 / size, {"known": 1.0, "biased": 1 - 1 / size, "unbiased": 1.0}[rule]
+    error, spread = 1 / size, _first(size, rule)
     # of rows about the true mean, or about the mean of those real rows that come back; `start` is that mean's own error
     second, start, shared = 1.0, 0.0, 0.0
+    yield error, spread
     for mix in mixes:
         mix.check(rule)
         if real_rows != "new" and mix.real > size:
@@ -166,7 +168,7 @@ def scheduled_mean(
         shared *= 1 - mass
         if rule != "known":
             spread = (moment - error) / (1 - mix.spent if rule == "unbiased" else 1.0)
-    return start + 2 * shared + error, spread
+        yield start + 2 * shared + error, spread
 
 
 def _limit(n: int, mix: Mix, kept: bool, rule: Variance) -> float:
@@ -195,33 +197,39 @@ def subsampled_mean(*, n: int, generations: int, variance: Variance = "known") -
 
     `relative_limit` is that of ever more rows: pi^2/2 - 2. At a finite n it has no closed form that is known here.
     """
-    size, steps, rule = whole("n", n, 2), _steps(generations), _rule(variance)
-    error, spread = 1 / size, {"known": 1.0, "biased": 1 - 1 / size, "unbiased": 1.0}[rule]
+    error, spread = next(islice(subsampled_means(n=n, variance=variance), _steps(generations), None))
+    return MixedMean(error, spread, n * error, math.pi**2 / 2 - 2, math.nan)
+
+
+def subsampled_means(*, n: int, variance: Variance = "known") -> Iterator[tuple[float, float]]:
+    """The same of every generation from 0 on: E (mean - true mean)^2 and E of the variance."""
+    size, rule = whole("n", n, 2), _rule(variance)
+    error, spread = 1 / size, _first(size, rule)
     pooled, second = 1 / size, 1.0  # E of the squared mean, and of the mean square, of all rows so far
-    for blocks in range(2, steps + 2):
+    for blocks in count(2):
+        yield error, spread
         rows = blocks * size
         pooled += (error - pooled + spread / size) / blocks**2
         second += (error + spread - second) / blocks
         error = pooled + (second - pooled) * rows / (rows - 1) * (1 - 1 / blocks) / size
         if rule != "known":
             spread = (second - error) * (size / (size - 1) if rule == "unbiased" else 1.0)
-    return MixedMean(error, spread, size * error, math.pi**2 / 2 - 2, math.nan)
 
 
-def growing_mean(*, n: int, real: int, synthetic: int, generations: int, variance: Variance = "known") -> MixedMean:
+def growing_means(*, n: int, real: int, synthetic: int, variance: Variance = "known") -> Iterator[tuple[float, float]]:
     """A Gaussian fitted to all rows so far: n real ones, and in each generation new real ones and some of the model before.
 
-    `contaminated` is its case real + synthetic = n with a known variance. The limit is not known here: math.nan.
+    The same of every generation; `contaminated` is its case real + synthetic = n with a known variance.
     """
     size, m, k, rule = whole("n", n, 2), whole("real", real, 0), whole("synthetic", synthetic, 0), _rule(variance)
-    error, spread, second, rows = 1 / size, {"known": 1.0, "biased": 1 - 1 / size, "unbiased": 1.0}[rule], 1.0, size
-    for _ in range(_steps(generations)):
+    error, spread, second, rows = 1 / size, _first(size, rule), 1.0, size
+    while True:
+        yield error, spread
         before, rows = rows, rows + m + k
         second = (before * second + m + k * (error + spread)) / rows
         error = ((before + k) / rows) ** 2 * error + (m + k * spread) / rows**2
         if rule != "known":
             spread = (second - error) * (rows / (rows - 1) if rule == "unbiased" else 1.0)
-    return MixedMean(error, spread, size * error, math.nan, math.nan)
 
 
 def contaminated(*, share_synthetic: float, generations: int) -> tuple[Growing, float]:
@@ -321,6 +329,23 @@ def _branching(fits: int) -> Iterator[float]:
         yield g
 
 
+def words_left(*, n: float, probabilities: Array, generations: int) -> tuple[float, float]:
+    """A language of independent words that is counted and sampled, n tokens each time: what is left of it at a generation.
+
+    Args:
+        probabilities: (words,) in truth.
+
+    Returns:
+        Words that are left, over those of the original corpus (expected numbers), and the expected probability of all that are gone.
+    """
+    rows, p = positive("n", n), np.asarray(probabilities, dtype=np.float64)
+    if not (p.ndim == 1 and len(p) and np.isfinite(p).all() and (p >= 0).all() and abs(p.sum() - 1) < 1e-9):
+        raise TheoryError("probabilities must be shares of 0 or more that sum to 1")
+    counted = rows * p
+    gone = np.exp(-counted * survival_of_one(generations))
+    return float((1 - gone).sum() / -np.expm1(-counted).sum()), float(p @ gone)
+
+
 def survival_of_one(generation: int) -> float:
     """g_k of `word_survival` at a generation, k = generation + 1."""
     return list(_branching(_steps(generation) + 1))[-1]
@@ -331,6 +356,11 @@ def _steps(generations: int) -> int:
     if steps > MOST_GENERATIONS:
         raise TheoryError(f"generations is {steps}; at most {MOST_GENERATIONS} are gone through")
     return steps
+
+
+def _first(n: int, rule: Variance) -> float:
+    """E of the variance of generation 0."""
+    return 1 - 1 / n if rule == "biased" else 1.0
 
 
 def _rule(variance: str) -> Variance:

@@ -4,6 +4,7 @@ Theory's functions are held to simulations of their own in tests/theory; here it
 """
 
 import json
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,3 +82,39 @@ def test_truncated_loss(tmp_path: Path, a: float, printed: float) -> None:
         assert agrees(row["variance"], row["variance_se"], printed**generation)
         expected = predict_loop(config, "variance", "keep-0", generation)
         assert expected == pytest.approx(printed**generation, rel=2e-3)
+
+
+WORDS = """
+learner = "ngram"
+[loop]
+generations = 8
+policies = ["keep-0"]
+seeds = [0, 1, 2, 3]
+[ngram]
+order = 1
+[data]
+source = "zipf"
+block_size = 64
+rows = 64
+zipf = { vocabulary = 1000, exponent = 1.0, rank = 1, dependence = 0.0, train_tokens = 4096, test_tokens = 4096 }
+[sample]
+prompts = "none"
+new_tokens = 64
+decode = { beams = 1, temperature = 1.0 }
+"""
+
+
+def test_survival_of_words(tmp_path: Path) -> None:
+    """n-grams of order 1: how many words are left, and how much of the truth is gone, generation after generation."""
+    config, rows = run(tmp_path, WORDS)
+    for generation in range(9):
+        there = [row for row in rows if row["generation"] == generation]
+        for what in ("vocabulary_share", "missing_mass"):
+            values = [row[what] for row in there]
+            error = statistics.stdev(values) / len(values) ** 0.5
+            expected = predict_loop(config, what, "keep-0", generation)
+            assert expected is not None
+            assert agrees(statistics.mean(values), error, expected), (generation, what)
+    unlike = {**config, "data": {**config["data"], "zipf": {**config["data"]["zipf"], "dependence": 1.0}}}
+    assert predict_loop(unlike, "missing_mass", "keep-0", 1) is None
+    assert predict_loop(config, "missing_mass", "keep-10", 1) is None
