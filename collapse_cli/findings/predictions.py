@@ -17,6 +17,7 @@ import numpy as np
 
 from collapse_cli import families, theory
 from collapse_cli.config.policies import Policy, of_row
+from collapse_cli.config.weights import EQUAL, Weights
 from collapse_cli.theory import TheoryError
 
 Tree = Mapping[str, Any]  # a configuration as run.json has it
@@ -131,9 +132,10 @@ def refitted_gaussian(tree: Tree, what: str, policy: str, generation: int) -> fl
     if rule:
         return _gaussian(what, rows, generation + 1, unbiased, rule, d)
     known = of_row(policy)
-    if known is None or what not in MIXED or not _plain(tree):
+    if known is None or what not in MIXED or not _plain(tree, weighted=True):
         return None
-    error, variance = _mixed(rows, known, generation, unbiased)
+    weights = Weights.parse(tree["mix"].get("weights", EQUAL))
+    error, variance = _mixed(rows, known, generation, unbiased, weights)
     return variance if what == "variance" or error is None else d * error
 
 
@@ -225,15 +227,16 @@ def _rule(tree: Tree, policy: str) -> str:
     return rule if _plain(tree, growing=not grows) else ""
 
 
-def _plain(tree: Tree, init: str = "base", *, growing: bool = False) -> bool:
+def _plain(tree: Tree, init: str = "base", *, growing: bool = False, weighted: bool = False) -> bool:
     """Whether rows enter a corpus as the policy alone says, all of one weight, and fits start from `init`.
 
     Args:
         growing: whether the size of a corpus may be any.
+        weighted: whether weights may be any.
     """
     mix, chosen = tree["mix"], tree.get("select") or {}
     chooses = any(chosen.get(name) for name in ("by", "do", "steps"))
-    equal = mix.get("weights", "equal") == "equal" and not mix.get("rows")
+    equal = (weighted or Weights.parse(mix.get("weights", EQUAL)).equal) and not mix.get("rows")
     return not chooses and equal and tree["loop"]["init"] == init and (growing or mix["size"] == "constant")
 
 
@@ -324,17 +327,21 @@ def _relabelled(given: _Regression, rows: int, lam: float, generation: int) -> f
     ).risk
 
 
-def _mixed(rows: int, policy: Policy, generation: int, unbiased: bool) -> tuple[float | None, float | None]:
+def _mixed(
+    rows: int, policy: Policy, generation: int, unbiased: bool, weights: Weights
+) -> tuple[float | None, float | None]:
     """E (mean - true mean)^2 of a coordinate, and E of the variance, of a Gaussian fitted to real and synthetic rows."""
-    known = _mixed_until(rows, policy, 1 << generation.bit_length(), unbiased)
+    known = _mixed_until(rows, policy, 1 << generation.bit_length(), unbiased, weights)
     return known[generation] if known else (None, None)
 
 
 @lru_cache(maxsize=64)
-def _mixed_until(rows: int, policy: Policy, last: int, unbiased: bool) -> Sequence[tuple[float, float]]:
+def _mixed_until(
+    rows: int, policy: Policy, last: int, unbiased: bool, weights: Weights
+) -> Sequence[tuple[float, float]]:
     """The same of all generations up to one, which come one from the other; empty where none is known."""
     rule: theory.Variance = "unbiased" if unbiased else "biased"
-    if policy.rule == "accumulate-subsample":
+    if policy.rule == "accumulate-subsample" and weights.equal:
         return tuple(islice(theory.subsampled_means(n=rows, variance=rule), last + 1))
     if policy.rule not in REAL_ROWS:
         return ()
@@ -342,8 +349,13 @@ def _mixed_until(rows: int, policy: Policy, last: int, unbiased: bool) -> Sequen
         policy.rows if policy.rule == "keep-rows" else round(rows * policy.at(g).percent / 100)
         for g in range(1, last + 1)
     )
-    mixes = (theory.Mix(some, rows - some) for some in real)
+    mixes = (_mix(some, rows - some, weights) for some in real)
     return tuple(theory.scheduled_means(n=rows, mixes=mixes, real_rows=REAL_ROWS[policy.rule], variance=rule))
+
+
+def _mix(real: int, synthetic: int, weights: Weights) -> theory.Mix:
+    both = weights.of_rows(real, synthetic)
+    return theory.Mix(real, synthetic, None if both is None else real * both[0] / (real + synthetic))
 
 
 @lru_cache(maxsize=4096)

@@ -99,11 +99,11 @@ class Gaussian(Family):
 
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> Facts:
         if self.settings.model.truncate > 0 and len(self._mean):
-            return self._fit_truncated(data.arrays["x"])
+            return self._fit_truncated(data.arrays["x"], data.arrays.get(WEIGHTS, np.ones(len(data))))
         return self.fit_summary(self.summary_of(data))
 
-    def _fit_truncated(self, x: np.ndarray) -> Facts:
-        """To the rows (rows, trials, d) that lie beyond `truncate` standard deviations of the model so far.
+    def _fit_truncated(self, x: np.ndarray, weights: np.ndarray) -> Facts:
+        """To the rows (rows, trials, d), of weights (rows,), that lie beyond `truncate` standard deviations of the model so far.
 
         `train_loss` is a mean over all rows, those that do not count at 0, as the truncated cross-entropy of tokens is.
         """
@@ -114,12 +114,17 @@ class Gaussian(Family):
                 f"gaussian.truncate = {self.settings.model.truncate:g} leaves {numbers.min()} of {len(x)} rows that count, and "
                 f"{least} are needed; lower it, or raise data.rows"
             )
-        mean = np.einsum("rt,rti->ti", counts, x) / numbers[:, None]
-        off = (x - mean) * counts[:, :, None]
-        free = numbers - 1 if self.settings.model.unbiased else numbers
-        self._mean, self._covariance = mean, np.einsum("rti,rtj->tij", off, off) / free[:, None, None]
-        losses = np.where(counts, (self._distances(x) + self._log_volume()) / 2, 0.0)
-        return {"train_loss": float(losses.mean()), "counted_share": float(numbers.mean() / len(x))}
+        each = counts * weights[:, None]
+        total = each.sum(axis=0)
+        mean = np.einsum("rt,rti->ti", each, x) / total[:, None]
+        off = x - mean
+        free = total - np.square(each).sum(axis=0) / total if self.settings.model.unbiased else total
+        self._mean, self._covariance = mean, np.einsum("rt,rti,rtj->tij", each, off, off) / free[:, None, None]
+        losses = each * (self._distances(x) + self._log_volume()) / 2
+        return {
+            "train_loss": float(losses.mean(axis=1).sum() / weights.sum()),
+            "counted_share": float(numbers.mean() / len(x)),
+        }
 
     def _distances(self, x: np.ndarray) -> np.ndarray:
         """(rows, trials) squared distances from the mean, in standard deviations; where the variance is gone, those of `SCORED`."""

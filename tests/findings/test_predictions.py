@@ -207,6 +207,19 @@ def test_gaussians_with_real_rows() -> None:
     assert predict_loop({**tree, "select": {"by": "surprise"}}, "variance", "keep-0", 7) is None
 
 
+def test_gaussians_with_weights() -> None:
+    tree = gaussian(40)
+    tree["mix"]["weights"] = "3:1"
+    loop: dict[str, Any] = {"n": 40, "real": 10, "synthetic": 30, "kept": True, "generations": 7, "variance": "biased"}
+    assert predict_loop(tree, "variance", "keep-25", 7) == theory.mixed_mean(**loop, weight=0.5).variance
+    assert predict_loop(tree, "variance", "keep-0", 7) == pytest.approx((1 - 1 / 40) ** 8), "one kind of rows alone"
+    for policy in ("accumulate", "accumulate-subsample"):
+        assert predict_loop(tree, "variance", policy, 7) is None
+    tree["mix"]["weights"] = "golden"
+    golden = theory.mixed_mean(**{**loop, "kept": False}, weight=theory.golden_weight(10, 30))
+    assert predict_loop(tree, "mean_shift_squared", "fresh-25", 7) == pytest.approx(golden.mean_error, rel=1e-12)
+
+
 def test_a_gaussian_with_a_truncated_loss() -> None:
     tree = gaussian(40)
     tree["gaussian"]["truncate"] = 0.5

@@ -13,7 +13,7 @@ from support.trees import put
 
 from collapse_cli.config import Experiment, preset_path, read_toml, variant_experiments
 from collapse_cli.data import blobs
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.findings.predictions import predict_loop
 from collapse_cli.learners import Hints, learner_class, silent
@@ -376,6 +376,25 @@ def test_a_truncated_fit_is_that_of_the_rows_that_count(d: int, unbiased: bool) 
         )
     assert facts["counted_share"] == pytest.approx(np.mean(counted))
     assert facts["train_loss"] == pytest.approx(np.mean(losses), rel=1e-12)
+
+
+def test_in_a_truncated_fit_a_row_of_weight_two_is_two_rows() -> None:
+    plain = tree(gaussian__truncate=0.5, loop__init="previous")
+    first, rows = made(plain), real(plain, 5)["train"]
+    first.fit(real(plain)["train"], seed=0, scratch=NOWHERE)
+
+    def fitted(data: Dataset, **weights: np.ndarray) -> tuple[Any, float]:
+        model = made(plain)
+        model.restore(first.state())
+        facts = model.fit(Dataset({**data.arrays, **weights}, data.origin), seed=0, scratch=NOWHERE)
+        return model.state(), facts["train_loss"]
+
+    often = np.where(np.arange(len(rows)) % 3 == 0, 2, 1)
+    state, loss = fitted(rows, **{WEIGHTS: often.astype(float)})
+    again, other = fitted(rows.take(np.repeat(np.arange(len(rows)), often)))
+    for name in state:
+        np.testing.assert_allclose(state[name], again[name], rtol=1e-11)
+    assert loss == pytest.approx(other, rel=1e-11)
 
 
 def test_a_truncated_fit_of_too_few_rows_says_so() -> None:

@@ -70,6 +70,17 @@ def test_means_of_mixed_rows(tmp_path: Path, unbiased: str) -> None:
     assert looked_at == 2 * 7 * len(policies)
 
 
+def test_means_of_weighted_rows(tmp_path: Path) -> None:
+    """As above with the golden weight."""
+    policies = ["keep-25", "keep-rows-10", "fresh-50", "fresh-50-25"]
+    config, rows = run(tmp_path, gaussian(20, policies, reserve=60) + '[mix]\nweights = "golden"\n')
+    for row in rows:
+        for what in ("variance", "mean_shift_squared"):
+            expected = predict_loop(config, what, row["policy"], row["generation"])
+            assert expected is not None
+            assert agrees(row[what], row[f"{what}_se"], expected), (row["policy"], row["generation"], what)
+
+
 @pytest.mark.parametrize(("a", "printed"), [(0.1, 1.086), (0.5, 1.571), (1.0, 2.525)])
 def test_truncated_loss(tmp_path: Path, a: float, printed: float) -> None:
     """The table's growth of the variance, a generation."""
