@@ -222,6 +222,11 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         "no policy of this run mixes real and synthetic rows",
     ),
     (
+        ("select",),
+        lambda experiment: not any(policy.needs_samples for policy in experiment.loop.policies),
+        "no policy here takes rows that a model made",
+    ),
+    (
         ("data.reserve",),
         lambda experiment: experiment.kind == "mixture" or not _uses(experiment, "fresh"),
         "only the policy fresh-P takes rows of the reserve",

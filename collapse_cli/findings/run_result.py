@@ -11,6 +11,7 @@ from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.findings.expectations import Judged, judge
 from collapse_cli.findings.known_world import WorldLeft, world_left
 from collapse_cli.findings.predictions import Tree
+from collapse_cli.findings.selection import SelectionOf, selections
 from collapse_cli.records.row import Row
 
 
@@ -27,6 +28,7 @@ class RunResult:
         of_another: what to say where published values are those of another experiment; "" where they are not.
         tree: its configuration.
         world: of a run on the invented world, what its samples still say of it, by policy.
+        selected: of a run with a selection, what it kept and threw away, by policy.
     """
 
     run: str
@@ -40,6 +42,7 @@ class RunResult:
     tree: Tree
     rows: Sequence[Row]
     world: Sequence[WorldLeft] = ()
+    selected: Sequence[SelectionOf] = ()
 
     @classmethod
     def of(cls, folder: Path, config: Experiment, rows: Sequence[Row], *, computed: int, cached: int) -> "RunResult":
@@ -47,9 +50,8 @@ class RunResult:
         tree = config.model_dump(mode="json")
         verdict, judged = diagnose_run(rows, tree).verdict, judge(rows, tree)
         page, world = folder / "report.html", world_left(rows, tree)
-        return cls(
-            folder.name, folder, computed, cached, page, verdict, judged, not_as_published(tree), tree, rows, world
-        )
+        published, selected = not_as_published(tree), selections(rows)
+        return cls(folder.name, folder, computed, cached, page, verdict, judged, published, tree, rows, world, selected)
 
     @property
     def warnings(self) -> list[str]:
@@ -66,6 +68,7 @@ class RunResult:
             "report": str(self.report),
             "verdict": self.verdict,
             "world": [left.record() for left in self.world],
+            "selected": [one.record() for one in self.selected],
             "expect": [judged.record() for judged in self.judged],
             "expect_of_another": self.of_another,
             "config": dict(self.tree),

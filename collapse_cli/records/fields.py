@@ -14,7 +14,14 @@ from collapse_cli import families
 from collapse_cli.config.cell import AXES
 
 COORDINATES = ("rows", "real_rows", "synthetic_rows", "share", *AXES)  # of a cell of a mixture
-NUMBERS = families.NUMBERS | set(COORDINATES)  # of which anything but a finite number is damage
+SELECTION = tuple(  # of what was chosen for the corpus
+    f"select_{name}"
+    for name in (
+        *("candidates", "candidates_real", "kept", "kept_real", "distinct", "most_repeats", "filled"),
+        *("held_out", "false_rejects"),
+    )
+)
+NUMBERS = families.NUMBERS | set(COORDINATES) | set(SELECTION)  # of which anything but a finite number is damage
 SIZES = {  # of numbers by part of the text or of the samples: how many there are; others may have any number
     "nll_by_decile": 10,
     "tokens_by_decile": 10,
@@ -30,6 +37,7 @@ LARGEST = 1e300  # the largest float stands for a perplexity beyond all floats: 
 BINS = 20_000  # of one histogram; more is damage
 SIDE = 64  # pixels; larger images are damage
 MOST_IMAGES = 16  # of a row
+MOST_STEPS, MOST_JUDGED = 16, 10  # of a selection, and of the rows that it shows of each kind
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,57 @@ class GeneratedImages:
     height: int
     width: int
     images: Sequence[bytes]
+
+
+@dataclass(frozen=True)
+class StepTaken:
+    """One step of a selection.
+
+    Attributes:
+        name, rule, unit: the score (or the change of rows), the rule, and what the score is counted in; "" where there is none.
+        rows, kept: how many it was given, and how many stayed.
+        before, after: scores of these: the smallest, the nine deciles, the largest; empty where none is known.
+        false_rejects: the share of held-out real rows that it would throw away.
+        facts: what the score had to say of itself; for nobody vouched.
+    """
+
+    name: str
+    rule: str
+    unit: str
+    rows: float | None
+    kept: float | None
+    before: Sequence[float]
+    after: Sequence[float]
+    false_rejects: float | None
+    facts: Mapping[str, Any]
+
+    @property
+    def words(self) -> str:
+        """What it does, in a few words."""
+        return " ".join(part for part in (self.name, self.rule) if part)[:60]
+
+
+@dataclass(frozen=True)
+class JudgedRow:
+    """A row that a selection judged, for people: its text, its score, and the step that threw it away (0: it stays).
+
+    Attributes:
+        origin: the generation whose corpus it was made for; 0 of a real row; None where that is not known.
+    """
+
+    text: str
+    score: float | None
+    origin: float | None
+    step: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The field `selection`: the steps in order, and a few rows that stay and that were thrown away."""
+
+    steps: Sequence[StepTaken] = ()
+    kept: Sequence[JudgedRow] = ()
+    thrown: Sequence[JudgedRow] = ()
 
 
 def finite(value: object) -> float | None:
@@ -133,6 +192,35 @@ def phrases(value: object) -> list[Phrase]:
     ]
 
 
+def selection(value: object) -> Selection:
+    """The field `selection`; what is damaged in it is left out."""
+    given = table(value)
+    steps = given.get("steps")
+    taken = [_step(table(step)) for step in (steps if isinstance(steps, list) else [])[:MOST_STEPS]]
+    return Selection(taken, _judged(given.get("kept")), _judged(given.get("thrown")))
+
+
+def _step(given: Mapping[str, Any]) -> StepTaken:
+    name, rule, unit = (word if isinstance(word := given.get(key), str) else "" for key in ("name", "rule", "unit"))
+    before, after = (
+        [number for value in values if (number := finite(value)) is not None]
+        if isinstance(values := given.get(key), list) and len(values) <= 11
+        else []
+        for key in ("before", "after")
+    )
+    rows, kept, rejects = (finite(given.get(key)) for key in ("rows", "kept", "false_rejects"))
+    return StepTaken(name, rule, unit, rows, kept, before, after, rejects, table(given.get("facts")))
+
+
+def _judged(value: object) -> list[JudgedRow]:
+    return [
+        JudgedRow(
+            given["text"], finite(given.get("score")), finite(given.get("origin")), int(finite(given.get("step")) or 0)
+        )
+        for given in _with_text(value)
+    ][:MOST_JUDGED]
+
+
 def images(value: object) -> GeneratedImages | None:
     """The field `pictures`; of more than `MOST_IMAGES` the first."""
     given = table(value)
@@ -168,6 +256,8 @@ def makes_sense(name: str, value: object) -> bool:
             return histogram(value) is not None
         case "examples" | "top_8grams":
             return isinstance(value, list)
+        case "selection":
+            return isinstance(value, dict) and isinstance(value.get("steps"), list)
         case "pictures":
             return images(value) is not None
         case "seconds":

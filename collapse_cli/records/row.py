@@ -14,6 +14,7 @@ from collapse_cli.records.fields import (
     GeneratedImages,
     Histogram,
     Phrase,
+    Selection,
     finite,
 )
 from collapse_cli.where import Where
@@ -140,6 +141,11 @@ class Row:
     def images(self) -> GeneratedImages | None:
         """A few that it generated."""
         return fields.images(self.fields.get("pictures"))
+
+    @property
+    def selection(self) -> Selection:
+        """How the rows of its corpus were chosen; empty where all entered."""
+        return fields.selection(self.fields.get("selection"))
 
     def malformed(self) -> Iterator[str]:
         """Names of fields that hold what they cannot hold; they read as None, or as empty."""

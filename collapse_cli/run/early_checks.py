@@ -10,6 +10,7 @@ from pathlib import Path
 
 from collapse_cli import files, tracking
 from collapse_cli.config import Experiment, nearest
+from collapse_cli.config.selection import BY
 from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, ModelConfig
 from collapse_cli.config.unread import within
 from collapse_cli.data.dataset import HUB_NAMES, OWN, HubError, hub_revision, load_text, no_text, refuse_numbers
@@ -39,6 +40,7 @@ def check_experiment(config: Experiment, folder: RunFolder) -> None:
     family = FAMILIES[config.learner]
     tracking.check_installed(config)
     check_policies(config)
+    check_select(config)
     if family.text:
         place_of_text(config.data.source)  # before the Hub is asked for anything
         check_documents(config)
@@ -85,6 +87,31 @@ def check_adapter(config: Experiment) -> None:
         raise ConfigError(
             "train.adapter has no effect with 0 generations: generation 0 of a model from scratch is trained whole, and there is no "
             "other"
+        )
+
+
+def check_select(config: Experiment) -> None:
+    """Whether the scores of a selection suit the rows.
+
+    Raises:
+        ConfigError: for a score of text where rows are numbers.
+    """
+    if FAMILIES[config.learner].text:
+        return
+    for step in config.select.chosen:
+        if step.kind.text:
+            fit = ", ".join(name for name, kind in BY.items() if not kind.text)
+            raise ConfigError(
+                f"select: {step.name} takes rows of text, and those of the learner {config.learner} are numbers; these take them: {fit}"
+            )
+    if (
+        config.select.on
+        and config.learner in Experiment.model_fields
+        and getattr(getattr(config, config.learner), "trials", 1) > 1
+    ):
+        raise ConfigError(
+            f"select chooses whole rows, and {config.learner}.trials puts independent experiments beside each other in each; set "
+            f"{config.learner}.trials = 1 and give more loop.seeds"
         )
 
 

@@ -90,6 +90,8 @@ def spread(rows: np.ndarray, score: np.ndarray) -> np.ndarray:
 def _told(
     rows: Dataset, which: np.ndarray, audit: Audit, text: Callable[[Dataset], Sequence[str]] | None
 ) -> list[dict[str, Any]]:
+    if not len(which):
+        return []
     some = rows.take(which)
     words = text(some) if text is not None else [_numbers(some, row) for row in range(len(some))]
     return [

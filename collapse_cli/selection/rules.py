@@ -56,20 +56,25 @@ def ranked(keep: str, scores: np.ndarray, count: int, turn: np.ndarray) -> Choic
     order = judged[np.lexsort((turn[judged], key))]
     start = (len(order) - count) // 2 if keep == "middle" else 0
     rows = np.sort(order[start : start + count])
-    return Choice(rows, _between(scores, rows))
+    return Choice(rows, _within(keep, scores, rows))
 
 
-def _between(scores: np.ndarray, rows: np.ndarray) -> Keeps:
-    """Within the scores of the rows that stayed; at the ends as many as of the candidates with that very score."""
+def _within(keep: str, scores: np.ndarray, rows: np.ndarray) -> Keeps:
+    """Within the borders of what stayed; at a border as many as of the candidates with that very score."""
     if not len(rows):
         return lambda others: np.zeros(len(others))
-    low, high = scores[rows].min(), scores[rows].max()
-    at = {end: float((scores[rows] == end).sum() / (scores == end).sum()) for end in (low, high)}
+    low = -np.inf if keep == "lowest" else scores[rows].min()
+    high = np.inf if keep == "highest" else scores[rows].max()
+    at_border = {
+        border: float((scores[rows] == border).sum() / (scores == border).sum())
+        for border in (low, high)
+        if (scores == border).any()
+    }
 
     def keeps(others: np.ndarray) -> np.ndarray:
         inside = ((others > low) & (others < high)).astype(float)
-        for end, share in at.items():
-            inside[others == end] = share
+        for border, share in at_border.items():
+            inside[others == border] = share
         return np.asarray(inside)
 
     return keeps

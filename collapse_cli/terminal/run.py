@@ -11,6 +11,7 @@ from collapse_cli.findings.causes import Causes
 from collapse_cli.findings.known_world import world_said
 from collapse_cli.findings.predictions import Tree
 from collapse_cli.findings.run_result import Results, RunResult, row_warnings
+from collapse_cli.findings.selection import selection_said
 from collapse_cli.metrics import floored
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.records.row import Row
@@ -55,7 +56,7 @@ def print_run(console: Console, result: RunResult) -> None:
         computed = how_many(result.computed, "stage")
         console.print(f"{computed} computed, {result.cached:,} from the store", highlight=False)
     line(console, result.verdict, "bold")
-    for sentence in world_said(result.world):
+    for sentence in (*world_said(result.world), *selection_said(result.selected)):
         line(console, sentence)
     line(console, f"{result.folder}: run.json plan.json metrics.jsonl events.jsonl")
     console.print(f"report: {safe(result.report)}", highlight=False, soft_wrap=True)

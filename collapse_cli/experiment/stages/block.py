@@ -45,6 +45,7 @@ from collapse_cli.where import Where
 MODELS = "models.safetensors"  # every generation's, by name "12.mean"
 CARRIED = "carried.safetensors"  # what the next block needs besides the last model
 MADE = "made.safetensors"  # the synthetic rows of the block, where a corpus accumulates as rows
+OF = "of"  # in those: which generation of the block each row was kept for
 VERBS: tuple[learners.Verb, ...] = ("train", "sample", "eval")  # of which a block has parameters
 LARGEST = 64_000_000  # bytes of models that a block keeps; of larger ones only the last
 NONE = np.arange(0)
@@ -290,10 +291,7 @@ class InMemory(Verbs[State, Dataset, Dataset]):
         if self.block.prompts == "previous":
             line.corpus = Dataset.load(before.file(CORPUS))
         for name in sorted(name for name in inputs if name.startswith("made-")):
-            rows = Dataset.load(inputs[name].file(MADE))
-            line.samples += [
-                rows.take(np.flatnonzero(rows.origin == generation)) for generation in np.unique(rows.origin)
-            ]
+            line.samples += _by_generation(Dataset.load(inputs[name].file(MADE)))
         self.earlier = len(line.samples)
 
     def save(self, folder: Path) -> None:
@@ -311,7 +309,12 @@ class InMemory(Verbs[State, Dataset, Dataset]):
         if self.block.prompts == "previous":
             (line.corpus if self.continues_corpus else line.real).save(folder / CORPUS)
         if self.keeps_rows:
-            Dataset.concat(line.samples[self.earlier :]).save(folder / MADE)
+            made = line.samples[self.earlier :]
+            rows = Dataset.concat(made)
+            if self.block.select:  # real rows may be among them
+                of = np.repeat(np.arange(len(made), dtype=np.int32), [len(some) for some in made])
+                rows = Dataset({**rows.arrays, OF: of}, rows.origin)
+            rows.save(folder / MADE)
 
     def write(self, scratch: Path) -> None:
         """A checkpoint of all that `step` changes."""
@@ -349,6 +352,13 @@ class InMemory(Verbs[State, Dataset, Dataset]):
             else:
                 line.samples.append(rows)
         return int(self.first_generation) + len(self.facts)
+
+
+def _by_generation(rows: Dataset) -> list[Dataset]:
+    """The synthetic rows of a block, generation by generation: by their origin, but where that does not say it."""
+    arrays = dict(rows.arrays)
+    of = arrays.pop(OF, rows.origin)
+    return [Dataset(arrays, rows.origin).take(np.flatnonzero(of == one)) for one in np.unique(of)]
 
 
 def models_of(block: Finished) -> dict[int, State]:
