@@ -67,10 +67,13 @@ def _selection(policy: str, rows: Sequence[Row]) -> SelectionOf:
         rows[0].where.generation,
         len(rows),
         [step.words for step in steps],
-        *(mean(f"select_{name}") for name in ("candidates", "kept", "kept_real", "filled")),
+        mean("select_candidates"),
+        mean("select_kept"),
+        mean("select_kept_real"),
+        mean("select_filled"),
         interval(rejects) if rejects else None,
         mean("select_held_out"),
-        mean("real_rows") / mean("train_rows") if mean("train_rows") else 0.0,
+        mean("real_share"),
     )
 
 
