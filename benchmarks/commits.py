@@ -47,8 +47,8 @@ def own_model(configs: Any, shape: str, dtype: str = "float32", purpose: str = "
     return made.to(getattr(torch, dtype)).eval()
 
 
-def measure(model: str, dtype: str, rows: int, *, cpu: bool) -> dict[str, float]:
-    """Seconds of each part here, after one call that warms up; `cpu`: of the processor, not of the clock."""
+def measure(model: str, dtype: str, rows: int, parts: list[str], *, cpu: bool) -> dict[str, float]:
+    """Seconds of each of the parts here, after one call that warms up; `cpu`: of the processor, not of the clock."""
     # Those of the checkout at work, which may lack what today's have: so no names of theirs are checked here.
     common: Any = importlib.import_module("common")
     ours: Any = importlib.import_module("ours")
@@ -64,7 +64,7 @@ def measure(model: str, dtype: str, rows: int, *, cpu: bool) -> dict[str, float]
     }
     work |= {name: partial(sampled, ours, model, dtype, common.DECODES[name]) for name in PARTS[len(work) :]}
     found = {}
-    for part, run in work.items():
+    for part, run in ((part, work[part]) for part in parts):
         run(max(2, rows // 8))
         found[part] = min(run(rows) for _ in range(3))
     return found
@@ -76,10 +76,11 @@ def sampled(ours: Any, model: str, dtype: str, decode: Mapping[str, Any], rows: 
     return seconds
 
 
-def turn(checkout: Path, model: str, dtype: str, rows: int, *, cpu: bool) -> dict[str, float]:
+def turn(checkout: Path, model: str, dtype: str, rows: int, parts: str, *, cpu: bool) -> dict[str, float]:
     """`measure` in a new process with the code of a checkout."""
     # -P: this folder is not searched for modules, so that the checkout's own benchmarks are found.
     command = [sys.executable, "-P", str(Path(__file__)), "--measure", model, "--dtype", dtype, "--rows", str(rows)]
+    command += ["--parts", parts]
     environment = os.environ | {"PYTHONPATH": f"{checkout}{os.pathsep}{checkout / 'benchmarks'}"}
     if cpu:
         command.append("--cpu")
@@ -98,13 +99,15 @@ def main() -> None:
     parser.add_argument("--models", default="opt,llama,gpt2", help="of opt, llama, gpt2 and the shapes of common.py")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rows", type=int, default=256, help="rows of 64 tokens in each part")
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of: %(default)s")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cpu", action="store_true", help="one thread, processor time: for a machine with other work")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON there instead of printing it")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    parts = asked.parts.split(",")
     if asked.measure:
-        print(json.dumps(measure(asked.measure, asked.dtype, asked.rows, cpu=asked.cpu)))
+        print(json.dumps(measure(asked.measure, asked.dtype, asked.rows, parts, cpu=asked.cpu)))
         return
     report = Report(asked.json, about_machine() | {"commits": asked.commits})
     found: dict[str, Any] = {}
@@ -115,10 +118,12 @@ def main() -> None:
                 turns = []
                 for index in range(asked.rounds):
                     sides = (first, second) if index % 2 == 0 else (second, first)
-                    pair = {side: turn(side, model, asked.dtype, asked.rows, cpu=asked.cpu) for side in sides}
+                    pair = {
+                        side: turn(side, model, asked.dtype, asked.rows, asked.parts, cpu=asked.cpu) for side in sides
+                    }
                     turns.append([pair[first], pair[second]])
                 lines = []
-                for part in PARTS:
+                for part in parts:
                     ratios = sorted(before[part] / after[part] for before, after in turns)
                     before, after = (
                         statistics.median(side[part] for side in sides) for sides in zip(*turns, strict=True)

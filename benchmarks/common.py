@@ -74,10 +74,10 @@ def stream_of(windows: int, context: int, stride: int, vocabulary: int) -> np.nd
     return tokens.reshape(-1)
 
 
-def train_settings(batch: int, dtype: str) -> TrainConfig:
-    """One epoch in steps of `batch` rows; both sides clip at 1 and decay by 0.01."""
+def train_settings(batch: int, dtype: str, **options: Any) -> TrainConfig:
+    """One epoch in steps of `batch` rows, with other options of `train`; both sides clip at 1 and decay by 0.01."""
     return TrainConfig.model_validate(
-        {"epochs": 1, "lr": 1e-4, "batch_size": batch, "schedule": "linear", "dtype": dtype}
+        {"epochs": 1, "lr": 1e-4, "batch_size": batch, "schedule": "linear", "dtype": dtype, **options}
     )
 
 

@@ -12,11 +12,15 @@ from collapse_cli.lm import score as scoring
 from collapse_cli.lm.train import fit
 
 
-def train(shape: str, dtype: str, batch: int, rows: int) -> float:
-    """One epoch over `rows` rows in steps of `batch`."""
+def train(shape: str, dtype: str, batch: int, rows: int, **options: Any) -> float:
+    """One epoch over `rows` rows in steps of `batch`, with other options of `train`; what is replayed are the same rows."""
     model, data = fresh_model(shape, purpose="train"), rows_of(rows, SHAPES[shape]["vocab_size"])
+    settings = train_settings(batch, dtype, **options)
+    replay: dict[str, Any] = (
+        {"replay": data} if settings.replay else {}
+    )  # a commit before there was any has no such argument
     with tempfile.TemporaryDirectory() as folder:
-        return timed(lambda: fit(model, data, train_settings(batch, dtype), seed=0, scratch=Path(folder)))
+        return timed(lambda: fit(model, data, settings, seed=0, scratch=Path(folder), **replay))
 
 
 def sample(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from collapse_cli.config.tree import TrainConfig
+from collapse_cli.errors import InputError
 from collapse_cli.lm.loss import CROSS_ENTROPY, IGNORED, Beside, TokenLoss, summed_losses
 from collapse_cli.lm.packing import Batch
 
@@ -82,6 +83,9 @@ class Objective:
             plain_head: what `has_plain_head` said of the model.
             where: (predicted tokens,) their places in the flattened rows; looked for when None.
 
+        Raises:
+            InputError: for embeddings that are to be perturbed, of a model that does not read its tokens through one table.
+
         Returns:
             (2,) float64: `scale` times what is made small, and `scale` times the cross-entropy of the same tokens, unweighted.
         """
@@ -109,8 +113,12 @@ class Objective:
         with inside(), _embedded(model) as given:
             loss, entropy = passed(held)
         loss.backward()  # type: ignore[no-untyped-call]
-        (embeddings,) = given
-        with inside(), _embedded(model, _perturbation(embeddings, batch, self.adversarial)):
+        if [each.grad is None for each in given] != [False]:
+            raise InputError(
+                f"train.adversarial needs a model that reads its tokens through one table of embeddings, once a pass; "
+                f"{model.config.model_type} models do not: leave it out"
+            )
+        with inside(), _embedded(model, _perturbation(given[0], batch, self.adversarial)):
             again, _ = passed()
         again.backward()  # type: ignore[no-untyped-call]
         return torch.stack([loss.detach() + again.detach(), entropy])

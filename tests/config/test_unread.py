@@ -242,6 +242,7 @@ def test_a_preset_s_options_are_not_the_user_s(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (("--preset", "nature-gaussian", "--set", "train.lr=0.1"), ("train.lr", "gaussian")),
+        (("--preset", "nature-gaussian", "--set", "train.loss=truncated"), ("train.loss", "gaussian", "lm")),
         (("--preset", "smoke", "--set", "gmm.components=3"), ("gmm.components", "lm")),
         (("--preset", "ngram-zipf", "--model", "gpt2"), ("--model", "ngram")),
         (("--preset", "smoke", "--set", "mixture.rows=[3]"), ("mixture.rows", "generations")),

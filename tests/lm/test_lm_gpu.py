@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.sampling import FAMILIES, continued, family, wide_model
-from support.tiny import KINDS, random_rows, tiny_model
+from support.tiny import KINDS, random_rows, rows_of, tiny_model
 from support.training import SETTINGS, altered, folder, identical, weights
 
 from collapse_cli.lm import recorded, sample, score, train
@@ -145,6 +145,34 @@ def test_recorded_steps_are_those_that_are_not(
     fit(rest, data, settings, seed=4, scratch=scratch)
     assert identical(first, weights(rest))
     assert "cannot be recorded" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "truncated", "truncate": 0.03},
+        {"loss": "focal"},
+        {"loss": "smoothed"},
+        {"adversarial": 0.05},
+        {"replay": 0.25},
+    ],
+    ids=str,
+)
+def test_any_objective_is_recorded_and_is_that_of_a_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, changes: dict[str, Any]
+) -> None:
+    """With weights of rows, which a recording reads where they were."""
+    warn_once.cache_clear()
+    monkeypatch.setattr(recorded, "WORTH", 1)
+    tokens, originals = random_rows(18, 9).arrays["tokens"], random_rows(5, 9, seed=7)
+    data = rows_of(tokens, weights=np.linspace(0.5, 2, 18))
+    cpu, gpu = tiny_model("opt"), tiny_model("opt").to(GPU)
+    settings = altered(SETTINGS, **changes)
+    wanted = fit(cpu, data, settings, seed=5, scratch=folder(tmp_path / "cpu"), replay=originals)
+    found = fit(gpu, data, settings, seed=5, scratch=folder(tmp_path / "gpu"), replay=originals)
+    assert "cannot be recorded" not in caplog.text
+    assert found["epoch_losses"] == pytest.approx(wanted["epoch_losses"], rel=1e-3)
+    assert found["train_objective"] == pytest.approx(wanted["train_objective"], rel=1e-3)
 
 
 def test_a_recorded_loss_that_is_not_finite_leaves_the_weights_as_they_were(

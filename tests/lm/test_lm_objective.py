@@ -10,6 +10,7 @@ from support.tiny import KINDS, random_rows, rows_of, tiny_model
 from support.training import SETTINGS, altered, folder, identical, weights
 from torch.nn import functional
 
+from collapse_cli.errors import InputError
 from collapse_cli.lm import loss as losses
 from collapse_cli.lm import train
 from collapse_cli.lm.loss import CROSS_ENTROPY, IGNORED, TokenLoss, linear_losses, summed_losses
@@ -275,6 +276,19 @@ def test_embeddings_that_are_frozen_are_perturbed_too() -> None:
     assert found[1][0] > 2 * found[0][0], "the loss is larger up its slope"
     assert found[1][1] == found[0][1], "beside it stands the cross-entropy of the embeddings as they are"
     assert model.get_input_embeddings().weight.grad is None
+
+
+def test_a_model_that_embeds_its_tokens_twice_cannot_have_them_perturbed(tmp_path: Path) -> None:
+    model = tiny_model("opt")
+
+    def once_more(*_: Any) -> None:
+        model.get_input_embeddings()(torch.zeros(1, 1, dtype=torch.int64))
+
+    model.model.decoder.register_forward_pre_hook(once_more)
+    with pytest.raises(
+        InputError, match=r"train\.adversarial needs a model that reads its tokens .*; opt models do not"
+    ):
+        fit(model, random_rows(4, 6), altered(SETTINGS, adversarial=0.1), seed=1, scratch=tmp_path)
 
 
 # --- whole trainings --------------------------------------------------------------------------------------------------
