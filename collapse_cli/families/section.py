@@ -86,6 +86,11 @@ def added(default: Any, **rules: Any) -> Any:
     return Field(default=default, json_schema_extra=dict(ADDED), **rules)
 
 
+def neutral(kind: type[BaseModel]) -> dict[str, Any]:
+    """The options of a section that were added later, each with its neutral value."""
+    return dict(_with_added(kind)[0])
+
+
 def for_key(section: BaseModel) -> dict[str, Any]:
     """A section as JSON, as the keys of stages have it: without the options that were added later and stand at their default.
 

@@ -13,6 +13,7 @@ from collapse_cli.report.html_elements import cells, folded, heading, how_to_rea
 from collapse_cli.report.loading import Run, pooled
 from collapse_cli.report.mixtures import mixtures
 from collapse_cli.report.other_families import families, own_of_text, pictures
+from collapse_cli.report.remedies import what_stopped_it
 from collapse_cli.report.summaries import (
     ceilings,
     family_glance,
@@ -276,6 +277,7 @@ def _keys(run: Run) -> str:
 SECTIONS = (
     causes,
     glance,
+    what_stopped_it,
     world,
     families,
     pictures,

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 
 from collapse_cli.data.world.world import World, world
-from collapse_cli.metrics.intervals import interval
+from collapse_cli.metrics.intervals import over_seeds
 from collapse_cli.metrics.numbers import spread
 from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
@@ -105,19 +105,38 @@ def measures(rows: Sequence[Row], policies: Sequence[str]) -> list[str]:
         "dates_unknown": "dates that do not exist",
         "low_share": "pile-up at low perplexity",
         "high_share": "long tail at high perplexity",
-        "exact_duplicate_rate": "samples that repeat another",
+        "exact_duplicate_rate": "continuations that repeat another",
     }
-    first = policies[0]
-    lines = [f"| | generation 0 | {' | '.join(f'{policy}, generation {last}' for policy in policies)} |"]
-    lines += ["|---|---:|" + "---:|" * len(policies)]
+    first, some = policies[0], next(iter(rows))
+    true = truths(some)
+    lines = [f"| | real text | generation 0 | {' | '.join(f'{policy}, generation {last}' for policy in policies)} |"]
+    lines += ["|---|---:|---:|" + "---:|" * len(policies)]
     for name, title in shown.items():
         cells = [told(rows, first, 0, name), *(told(rows, policy, last, name) for policy in policies)]
-        lines.append(f"| {title} (`{name}`) | {' | '.join(cells)} |")
-    some = next(row for row in rows)
-    lines += ["", f"Of as many real documents: {some.measure('breeds_expected'):.0f} breeds and "
-              f"{some.measure('facts_expected'):.0f} facts are expected; a trade goes with its usual sex in "
-              f"{some.measure('association_truth'):.0%}; the entropy rate is {some.measure('entropy_rate'):.3f} nats/token."]  # fmt: skip
+        lines.append(f"| {title} (`{name}`) | {true.get(name, '–')} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Means of the seeds (of perplexities the geometric mean) and 95% t intervals. Real text: what is expected of as many real documents as generation 0 wrote for the first policy. "
+        "A continuation is a text without its first word, which was given.",
+    ]
     return lines
+
+
+def truths(row: Row) -> dict[str, str]:
+    """What real text has, where that is known exactly."""
+    known = {
+        "perplexity": f"{math.exp(row.measure('entropy_rate') or math.nan):.2f}",
+        "breeds_left": f"{row.measure('breeds_expected'):.1f}",
+        "facts_left": f"{row.measure('facts_expected'):.0f}",
+        "association": f"{row.measure('association_truth'):.2f}",
+        "possible_nll": f"{row.measure('entropy_rate'):.3f}",
+    }
+    nothing = ["kl_truth", "breeds_unknown", "people_unknown", "places_unknown", "dates_unknown"]
+    return (
+        known
+        | dict.fromkeys(nothing, "0")
+        | dict.fromkeys(("facts_true", "sentences_accepted", "documents_possible"), "1")
+    )
 
 
 def facts(rows: Sequence[Row], policies: Sequence[str]) -> list[str]:
@@ -149,8 +168,7 @@ def told(rows: Sequence[Row], policy: str, generation: int, name: str, part: int
     values = [value for row in some if (value := row.measure(name, part)) is not None]
     if part is not None:
         return f"{np.mean(values):.2f}" if values else "–"
-    most = 1.0 if max(values, default=2.0) <= 1 else math.inf  # of shares; none of these measures is below 0
-    return spread(interval(values).within(lambda value: min(max(value, 0.0), most))) if values else "–"
+    return spread(over_seeds(name, values)) if values else "–"
 
 
 def words(rows: Sequence[Row], policies: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from support.scripts import PROJECT, script
 from collapse_cli import families
 from collapse_cli.cli.app import app
 from collapse_cli.cli.repeated_options import App
-from collapse_cli.config.policies import ACCUMULATING, SHARED, Rule
+from collapse_cli.config.policies import KEEP_ROWS, ACCUMULATING, SHARED, Rule
 from collapse_cli.data.dataset import NUMBERS, OWN
 from collapse_cli.families import FAMILIES
 from collapse_cli.families.lm import STATEMENTS, TRUTH
@@ -99,7 +99,7 @@ def said_by(value: ast.expr | None) -> list[str]:
 
 
 def test_every_policy_and_learner_is_explained() -> None:
-    policies = [f"{rule}-P" for rule in SHARED] + list(ACCUMULATING)
+    policies = [f"{rule}-P" for rule in SHARED] + [f"{KEEP_ROWS}N"] + list(ACCUMULATING)
     assert len(policies) == len(get_args(Rule))
     for name in [*policies, *FAMILIES]:
         assert f"`{name}`" in EXPLAINED, name
@@ -175,7 +175,7 @@ def anchors(page: Path) -> set[str]:
 def test_the_numbers_of_the_readme_are_those_of_its_run() -> None:
     """The table of `world` stands, made from the run folder, in docs/results/world.md; names of rows are shorter in the README."""
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    table = readme.partition("| | generation 0 |")[2].partition("\n\n")[0]
+    table = readme.partition("| | real text | generation 0 |")[2].partition("\n\n")[0]
     shown = [row.partition("|")[2].partition("|")[2] for row in table.splitlines()[2:]]
     made = (DOCS / "results" / "world.md").read_text(encoding="utf-8")
     assert len(shown) >= 5

@@ -1,0 +1,265 @@
+"""What stopped collapse, and at what price: remedies beside the same loop without any, paired by seed.
+
+A remedy is a policy that keeps something real, a selection, weights, a loss or an anchor. Here each policy of each run is one, beside a
+baseline: the first policy `keep-0` of a run without any other remedy. Of models of text, whose headline is the perplexity on real text.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from collapse_cli.config.selection import SelectConfig
+from collapse_cli.config.tree import MixConfig, TrainConfig
+from collapse_cli.families.section import neutral
+from collapse_cli.findings.diagnosis import PolicyDiagnosis, policies_of
+from collapse_cli.metrics import perplexity
+from collapse_cli.metrics.intervals import LEVEL, Interval, log_ratio, over_seeds, takes_noise_for_granted
+from collapse_cli.records.fields import table
+from collapse_cli.records.row import Row
+
+BASELINE = "keep-0"
+ADDED = {"select": SelectConfig, "mix": MixConfig, "train": TrainConfig}  # sections in which remedies stand
+DIVERSITY = "distinct_2"
+TAIL = ("recall_by_decile", 9)  # the rarest types that together are a tenth of all occurrences
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run, as it is compared: `tree` is its configuration, for which nobody vouches."""
+
+    run: str
+    tree: Mapping[str, Any]
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Price:
+    """What one seed of a policy took, all generations but the first, mean over seeds; None where that was not written down.
+
+    Attributes:
+        real: rows of the original corpus a generation, in corpora and replayed.
+        thrown: candidates of a generation that did not enter a corpus.
+        sampled, trained: tokens.
+        seconds: of work, on whatever machine that was.
+    """
+
+    real: float | None
+    thrown: float
+    sampled: float | None
+    trained: float | None
+    seconds: float | None
+
+    def record(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One policy of one run at the last generation that all have.
+
+    Attributes:
+        what: its options that are not neutral, in words; "" for none.
+        baseline: whether the others are held against it.
+        seeds: with generation 0 and the last one.
+        end: perplexity on real text; ratio: as a multiple of generation 0's.
+        against: as a multiple of the baseline's, over the seeds that both have; None of the baseline itself, and where they share none.
+        told_apart: whether the interval that allows for the number of remedies (Bonferroni) leaves out 1; None where there is no interval.
+        granted: whether an interval rests on prior knowledge of the noise between seeds (`intervals.log_ratio`).
+        early: the generation from which early collapse is called; None where it is not.
+        diversity: distinct pairs of tokens; tail: recall of the rarest tenth of the text.
+    """
+
+    run: str
+    policy: str
+    what: str
+    baseline: bool
+    seeds: tuple[int, ...]
+    end: Interval
+    ratio: Interval
+    against: Interval | None
+    told_apart: bool | None
+    granted: bool
+    state: str
+    early: int | None
+    diversity: Interval | None
+    tail: Interval | None
+    price: Price
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        kept = {name: value for name, value in vars(self).items() if not isinstance(value, Interval | Price)}
+        spans = ("end", "ratio", "against", "diversity", "tail")
+        measured = {name: None if (over := getattr(self, name)) is None else over.record() for name in spans}
+        return kept | measured | {"seeds": list(self.seeds), "price": self.price.record()}
+
+
+@dataclass(frozen=True)
+class Remedies:
+    """Remedies beside each other, at `generation`.
+
+    Attributes:
+        baseline: run and policy of what they are held against; None where no run kept nothing real and did nothing else.
+        notes: what limits the numbers.
+    """
+
+    generation: int
+    baseline: tuple[str, str] | None
+    remedies: tuple[Remedy, ...]
+    notes: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "generation": self.generation,
+            "baseline": None if self.baseline is None else {"run": self.baseline[0], "policy": self.baseline[1]},
+            "remedies": [remedy.record() for remedy in self.remedies],
+            "notes": list(self.notes),
+        }
+
+
+def remedy_of(tree: Mapping[str, Any]) -> str:
+    """The options of a configuration that make it a remedy, in words: those added to the loop that are not neutral; "" for none."""
+    parts = []
+    for name, section in ADDED.items():
+        own, plain = table(tree.get(name)), neutral(section)
+        changed = {key: own[key] for key in plain if key in own and own[key] not in (plain[key], _listed(plain[key]))}
+        parts += [f"{name}.{key} = {_word(value)}" for key, value in changed.items()]
+    return ", ".join(parts)
+
+
+def remedies(arms: Sequence[Arm]) -> Remedies | None:
+    """All policies of all runs beside the one without a remedy; None where there are not two to compare.
+
+    The generation is the last that each has in at least one seed.
+    """
+    found = [(arm, policy) for arm in arms for policy in policies_of(arm.rows) if policy.last > 0]
+    if len(found) < 2:
+        return None
+    generation = min(policy.last for _, policy in found)
+    words = {arm.run: remedy_of(arm.tree) for arm in arms}
+    ends = {(arm.run, policy.policy): _losses(arm.rows, policy.policy, generation) for arm, policy in found}
+    baseline = next(
+        ((arm.run, policy.policy) for arm, policy in found if policy.policy == BASELINE and not words[arm.run]), None
+    )
+    others = max(1, len(found) - 1)
+    level = 1 - (1 - LEVEL) / others
+    made = tuple(
+        _remedy(arm, policy, words[arm.run], generation, ends, baseline, level)
+        for arm, policy in found
+        if ends[arm.run, policy.policy]
+    )
+    return Remedies(generation, baseline, made, tuple(_notes(made, baseline, others)))
+
+
+def _remedy(
+    arm: Arm,
+    policy: PolicyDiagnosis,
+    what: str,
+    generation: int,
+    ends: Mapping[tuple[str, str], Mapping[int, float]],
+    baseline: tuple[str, str] | None,
+    level: float,
+) -> Remedy:
+    own = [row for row in arm.rows if row.where.policy == policy.policy]
+    last = ends[arm.run, policy.policy]
+    first = _losses(arm.rows, policy.policy, 0)
+    seeds = sorted(first.keys() & last.keys()) or sorted(last)
+    there = {row.where.seed: row for row in own if row.where.generation == generation}
+    itself = (arm.run, policy.policy) == baseline
+    without = ends[baseline] if baseline is not None and not itself else {}
+    logs = [last[seed] - without[seed] for seed in seeds if seed in without]
+    apart = log_ratio(logs, level) if logs else None
+    call = policy.calls.get("early")
+    return Remedy(
+        arm.run,
+        policy.policy,
+        what,
+        itself,
+        tuple(seeds),
+        over_seeds("perplexity", [perplexity(last[seed]) for seed in seeds]),
+        log_ratio([last[seed] - first.get(seed, last[seed]) for seed in seeds]).within(perplexity),
+        log_ratio(logs).within(perplexity) if logs else None,
+        None if apart is None or apart.low is None or apart.high is None else not apart.low <= 0 <= apart.high,
+        bool(logs) and (takes_noise_for_granted(logs) or takes_noise_for_granted(logs, level)),
+        policy.state,
+        None if call is None else call.generation,
+        _over([there[seed] for seed in seeds], DIVERSITY),
+        _over([there[seed] for seed in seeds], *TAIL),
+        _price(own, seeds, generation),
+    )
+
+
+def _losses(rows: Sequence[Row], policy: str, generation: int) -> dict[int, float]:
+    """Nats per token on real text by seed."""
+    there = [row for row in rows if (row.where.policy, row.where.generation) == (policy, generation)]
+    return {row.where.seed: loss for row in there if (loss := row.nll) is not None}
+
+
+def _over(rows: Sequence[Row], name: str, part: int | None = None) -> Interval | None:
+    values = [value for row in rows if (value := row.measure(name, part)) is not None]
+    return over_seeds(name, values) if values else None
+
+
+def _price(rows: Sequence[Row], seeds: Sequence[int], generation: int) -> Price:
+    """Of the generations 1 to `generation`."""
+    own = [row for row in rows if row.where.seed in seeds and 0 < row.where.generation <= generation]
+    models = max(1, len(seeds) * generation)
+
+    def summed(*names: str) -> float | None:
+        values = [value for row in own for name in names if (value := row.measure(name)) is not None]
+        return sum(values) if values else None
+
+    def a_seed(total: float | None) -> float | None:
+        return None if total is None else total / len(seeds)
+
+    real, thrown = summed("real_rows", "replay_rows"), summed("select_candidates")
+    kept = summed("select_distinct")
+    spent = [
+        value
+        for row in own
+        for value in table(row.fields.get("seconds")).values()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    return Price(
+        None if real is None else real / models,
+        (thrown - kept) / models if thrown is not None and kept is not None else 0.0,
+        a_seed(summed("sample_tokens")),
+        a_seed(summed("train_tokens")),
+        sum(spent) / len(seeds) if spent else None,
+    )
+
+
+def _notes(made: Sequence[Remedy], baseline: tuple[str, str] | None, others: int) -> list[str]:
+    notes = []
+    if baseline is None:
+        notes.append(
+            f"no run has the policy {BASELINE} and no other remedy, so there is nothing to hold these against; run that, too"
+        )
+    if any(remedy.granted for remedy in made):
+        notes.append(
+            "an interval is narrower than these seeds alone show: it takes for granted what is known of the noise between seeds (docs/metrics.md)"
+        )
+    if any(len(remedy.seeds) == 1 for remedy in made):
+        notes.append("one seed: no interval, and no difference is shown to be one")
+    elif baseline is not None and others > 1:
+        notes.append(f"a difference counts as shown where its interval for {others} comparisons at once leaves out 1")
+    return notes
+
+
+def _listed(value: object) -> object:
+    """A neutral value as JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _word(value: object) -> str:
+    if isinstance(value, list):
+        parts = [
+            " ".join(
+                f"{key} {_word(inside)}" for key, inside in each.items() if inside not in ("", None, 0, 0.0, 1, 1.0)
+            )
+            if isinstance(each, dict)
+            else str(each)
+            for each in value[:4]
+        ]
+        return "; ".join(parts)[:120]
+    return f"{value:g}" if isinstance(value, float) else str(value)[:60]
