@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from collapse_cli.config.selection import SelectConfig
+from collapse_cli.config.selection import SelectConfig, Step
 from collapse_cli.config.tree import MixConfig, TrainConfig
-from collapse_cli.families.section import neutral
+from collapse_cli.families.section import Section, neutral
 from collapse_cli.findings.diagnosis import PolicyDiagnosis, policies_of
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.intervals import LEVEL, Interval, log_ratio, over_seeds, takes_noise_for_granted
@@ -18,7 +18,12 @@ from collapse_cli.records.fields import table
 from collapse_cli.records.row import Row
 
 BASELINE = "keep-0"
-ADDED = {"select": SelectConfig, "mix": MixConfig, "train": TrainConfig}  # sections in which remedies stand
+ADDED: Mapping[str, type[Section]] = {
+    "select": SelectConfig,
+    "mix": MixConfig,
+    "train": TrainConfig,
+}  # sections in which remedies stand
+MOST_STEPS = 4  # that are named
 DIVERSITY = "distinct_2"
 TAIL = ("recall_by_decile", 9)  # the rarest types that together are a tenth of all occurrences
 
@@ -253,13 +258,11 @@ def _listed(value: object) -> object:
 
 def _word(value: object) -> str:
     if isinstance(value, list):
-        parts = [
-            " ".join(
-                f"{key} {_word(inside)}" for key, inside in each.items() if inside not in ("", None, 0, 0.0, 1, 1.0)
-            )
-            if isinstance(each, dict)
-            else str(each)
-            for each in value[:4]
-        ]
-        return "; ".join(parts)[:120]
+        return "; ".join(_step(each) if isinstance(each, dict) else str(each) for each in value[:MOST_STEPS])[:120]
     return f"{value:g}" if isinstance(value, float) else str(value)[:60]
+
+
+def _step(given: Mapping[str, Any]) -> str:
+    """A step of a selection, without what is neutral."""
+    plain = neutral(Step)
+    return " ".join(f"{name} {_word(inside)}" for name, inside in given.items() if inside != plain.get(name))

@@ -60,8 +60,8 @@ def _table(contents: Contents, compared: Remedies) -> str:
                 f"{name}{f'<small>{escaped(remedy.what, 200)}</small>' if remedy.what else ''}",
                 split(spread(remedy.end)),
                 split(_times(remedy.ratio)),
-                "baseline" if remedy.baseline else _against(remedy),
-                "" if remedy.against is None else _sign(remedy.against, ends),
+                _against(remedy),
+                _sign(remedy.against, ends),
                 "not called" if remedy.early is None else f"generation {remedy.early}",
                 _cell(remedy.diversity),
                 _cell(remedy.tail),
@@ -83,7 +83,7 @@ def _table(contents: Contents, compared: Remedies) -> str:
         else "there is no baseline"
     )
     caption = f"Policies at generation {compared.generation}, the best first; {escaped(against)}. Means over seeds, 95% intervals"
-    notes = "".join(f"<li>{escaped(note, 400)}</li>" for note in compared.notes)
+    notes = ". ".join(f"{note[:1].upper()}{note[1:]}" for note in compared.notes)
     reading = how_to_read(
         f"Below 1 of the baseline's perplexity a remedy helped, above it did harm. The baseline is {BASELINE}: nothing real is kept and nothing "
         "else is done. Differences are paired: the same seeds on both sides. The price stands beside: real rows, rows thrown away, and work.",
@@ -96,7 +96,7 @@ def _table(contents: Contents, compared: Remedies) -> str:
         prices,
         kind="wide glance",
     )
-    return tables + reading + (f'<ul class="reading">{notes}</ul>' if notes else "")
+    return f'{tables}{reading}<p class="reading">{escaped(notes, 1000)}</p>'
 
 
 def _times(over: Interval) -> str:
@@ -107,9 +107,9 @@ def _times(over: Interval) -> str:
 def _against(remedy: Remedy) -> str:
     """The ratio to the baseline, and whether the difference is shown."""
     if remedy.against is None:
-        return ""
-    shown = {True: "shown", False: "not shown", None: ""}[remedy.told_apart]
-    return split(_times(remedy.against)) + (f"<small>{shown}</small>" if shown else "")
+        return "baseline" if remedy.baseline else "–"
+    shown = {True: "; shown", False: "; not shown", None: ""}[remedy.told_apart]
+    return escaped(f"{_times(remedy.against)}{shown}")
 
 
 def _axis(ratios: Sequence[Interval]) -> tuple[float, float]:
@@ -119,22 +119,19 @@ def _axis(ratios: Sequence[Interval]) -> tuple[float, float]:
     return min(low, -0.05), max(high, 0.05)
 
 
-def _sign(ratio: Interval, ends: tuple[float, float]) -> str:
+def _sign(ratio: Interval | None, ends: tuple[float, float]) -> str:
     """A dot with its interval on an axis that all rows share; the line stands at 1."""
     low, high = ends
 
     def at(factor: float) -> float:
         return 4 + (WIDTH - 8) * (math.log(max(factor, 1e-300)) - low) / (high - low)
 
-    middle = HEIGHT / 2
-    span = ""
-    if ratio.low is not None and ratio.high is not None:
-        span = f'<path d="M{at(ratio.low):.1f} {middle}H{at(ratio.high):.1f}" stroke="currentColor" stroke-width="2"/>'
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" aria-hidden="true">'
-        f'<path d="M{at(1):.1f} 0V{HEIGHT}" stroke="currentColor" stroke-opacity=".35" stroke-dasharray="2 2"/>{span}'
-        f'<circle cx="{at(ratio.mean):.1f}" cy="{middle}" r="3.5" fill="currentColor"/></svg>'
-    )
+    middle, parts = HEIGHT / 2, f"M{at(1):.1f} 0V{HEIGHT}"
+    if ratio is not None:
+        first, last = ratio.low or ratio.mean, ratio.high or ratio.mean
+        dot = f"M{at(ratio.mean) - 3:.1f} {middle}a3 3 0 1 0 6 0a3 3 0 1 0 -6 0"
+        parts += f"M{at(first):.1f} {middle}H{at(last):.1f}{dot}"
+    return f'<svg class="ratio" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" aria-hidden="true"><path d="{parts}"/></svg>'
 
 
 def _cell(over: Interval | None) -> str:

@@ -11,7 +11,7 @@ from support.scripts import PROJECT, script
 from collapse_cli import families
 from collapse_cli.cli.app import app
 from collapse_cli.cli.repeated_options import App
-from collapse_cli.config.policies import KEEP_ROWS, ACCUMULATING, SHARED, Rule
+from collapse_cli.config.policies import ACCUMULATING, KEEP_ROWS, SHARED, Rule
 from collapse_cli.data.dataset import NUMBERS, OWN
 from collapse_cli.families import FAMILIES
 from collapse_cli.families.lm import STATEMENTS, TRUTH

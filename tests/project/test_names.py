@@ -21,6 +21,7 @@ SAME = {
     "forecast": "the page's section, and what is printed",
     "progress": "the observer, and what it draws",
     "causes": "causes of error as a finding, and the page's section on them",
+    "remedies": "what was compared as a finding, and the page's section on it",
     "base": "what the files of a folder share: executors, kinds of stages, comparisons",
     "names": "of options, in messages; and what the things of the world are called",
     "description": "of a family, and of how a fitted law is told",
