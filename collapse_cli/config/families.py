@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, create_model, model_validator
 
 from collapse_cli.families import FAMILIES
-from collapse_cli.families.section import Section
+from collapse_cli.families.section import Section, added
 
 MOST_ROUNDS, MOST_CELL_ROWS, LARGEST = 10_000, 100_000_000, 1e9  # of a mixture: beyond, a slip of the finger
 DRAWN = ("blobs", "regression")  # sources that are distributions: each seed draws its own real rows
@@ -39,6 +39,8 @@ class RegressionConfig(Section):
     """s2, standard deviation of the noise on synthetic labels. -1: as on real ones."""
     inputs: Literal["same", "fresh"] = "fresh"
     """The inputs that a generation labels: those of the original corpus again, or newly drawn ones."""
+    flipped: float = added(0.0, ge=0, lt=1)
+    """Share of synthetic labels that get the wrong sign, as of a labeller that errs so often: what a verifier is for."""
 
 
 class MixtureConfig(Section):

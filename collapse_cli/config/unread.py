@@ -247,6 +247,11 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         "data.regression.spectrum = iso has no slope; --set data.regression.spectrum=pow has",
     ),
     (
+        ("data.regression.flipped",),
+        lambda experiment: experiment.kind == "mixture",
+        "labels of a mixture are right but for their noise; a loop over generations has wrong ones",
+    ),
+    (
         ("loop.init",),
         lambda experiment: families.of(experiment.learner).starts_anew(experiment),
         "this learner is fitted anew each time, wherever it starts",

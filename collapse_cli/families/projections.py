@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from collapse_cli.families.description import TEST_LOSS, Description, Grid, Theory, always
-from collapse_cli.families.ridge import ERROR, HEADLINE, lam_is_an_axis
+from collapse_cli.families.ridge import COSINE, ERROR, HEADLINE, lam_is_an_axis
 from collapse_cli.families.section import Section
 
 
@@ -24,7 +24,7 @@ PROJECTIONS = Description(
     rows="numbers",
     sources=("regression",),
     headline=HEADLINE,
-    measures=(ERROR, TEST_LOSS),
+    measures=(ERROR, COSINE, TEST_LOSS),
     grid=Grid(
         axes=("quality", "size", "lam"),
         headline=HEADLINE,

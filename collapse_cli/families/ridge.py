@@ -23,6 +23,13 @@ ERROR = Measure(
     "Squared distance of the fitted function from the true one, exactly (the truth is known), without the labels' noise.",
     "Errors in directions where inputs vary little count little.",
 )
+COSINE = Measure(
+    "cosine",
+    "Direction",
+    "cosine",
+    "Of the angle between fitted and true weights, where labels may have the wrong sign: 1 is right, below 0 the opposite is learned.",
+    "How large the weights are.",
+)
 
 
 def lam_is_an_axis(experiment: Any) -> bool:
@@ -38,7 +45,7 @@ RIDGE = Description(
     rows="numbers",
     sources=("regression",),
     headline=HEADLINE,
-    measures=(ERROR, TEST_LOSS),
+    measures=(ERROR, COSINE, TEST_LOSS),
     grid=Grid(
         axes=("quality", "lam", "weight", "iterations"),
         headline=HEADLINE,

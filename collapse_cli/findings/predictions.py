@@ -161,7 +161,13 @@ def counted_words(tree: Tree, what: str, policy: str, generation: int) -> float 
 
 
 def regression_generations(tree: Tree, what: str, policy: str, generation: int) -> float | None:
-    """`error` of ridge under keep-0 and accumulate. Source: Regression across generations in docs/theory.md."""
+    """`error` of ridge under keep-0 and accumulate, and `cosine` where labels are flipped and verified.
+
+    Sources: Regression across generations, and Selection, in docs/theory.md.
+    """
+    flipped = float(tree["data"]["regression"].get("flipped", 0.0)) if tree["data"]["source"] == "regression" else 0.0
+    if flipped > 0:
+        return _verified(tree, flipped, policy) if what == "cosine" and generation == 1 else None
     rule = _rule(tree, policy)
     if not rule or tree["data"]["source"] != "regression" or what != "error":
         return None
@@ -215,6 +221,32 @@ def regression_law(tree: Tree, where: Mapping[str, float]) -> tuple[float | None
         return None, plateau
     counted = 1 - share if weight == 0 else 1.0
     return ((min(size, given.d) + 1) / counted if counted > 0 else None), plateau
+
+
+def _verified(tree: Tree, flipped: float, policy: str) -> float | None:
+    """The cosine of generation 1, whose labels are generation 0's, which are right but for those that are flipped.
+
+    With a verifier of signs before it, or with none.
+    """
+    given, chosen, rows = _Regression.of(tree), tree.get("select") or {}, int(tree["data"]["rows"])
+    plain = {**tree, "select": {}}
+    exact = given.kind == "iso" and given.noise == 0 and given.noise_synthetic == 0
+    alone = (
+        RULES.get(of_row(policy)) == "replace"
+        and _plain(plain)
+        and given.least_squares(rows, float(tree[tree["learner"]]["lam"]))
+    )
+    if not (exact and alone):
+        return None
+    rates = {"phi": 1.0, "psi": 1.0}
+    if not _plain(tree):
+        verifies = (
+            chosen.get("by") == "verifier" and chosen.get("signs") and chosen.get("over", "synthetic") == "synthetic"
+        )
+        if not (verifies and chosen.get("short") == "shrink" and float(chosen.get("oversample", 1)) == 1):
+            return None
+        rates = {name: float(chosen[name]) for name in rates}
+    return theory.flipped_cosine(**rates, wrong=flipped, d=given.d, n=rows, noise=0.0)
 
 
 def _rule(tree: Tree, policy: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from collapse_cli.config.cell import Cell, cells
 from collapse_cli.config.families import MixtureConfig, RegressionConfig
 from collapse_cli.config.tree import Experiment
 from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine.stage import seed_for
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import Section, for_key
 from collapse_cli.learners.family import Family, State, normals
@@ -43,6 +45,7 @@ class Setting:
         kind, beta: of the spectrum.
         noise, noise_synthetic: standard deviations s1, s2 of the noise on real and on synthetic labels.
         fresh: synthetic rows get inputs of their own.
+        flipped: the share of synthetic labels that get the wrong sign.
     """
 
     d: int
@@ -51,6 +54,7 @@ class Setting:
     noise: float
     noise_synthetic: float
     fresh: bool
+    flipped: float = 0.0
 
     @staticmethod
     def of(section: RegressionConfig) -> "Setting":
@@ -61,6 +65,7 @@ class Setting:
             section.noise,
             section.noise if section.noise_synthetic < 0 else section.noise_synthetic,
             section.inputs == "fresh",
+            section.flipped,
         )
 
     @cached_property
@@ -263,14 +268,16 @@ class Regression(Family):
         return Dataset({"x": x, "y": y}, origin)
 
     def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Outcome:
-        """Labels for the prompts' inputs, or for new ones (`data.regression.inputs`)."""
+        """Labels for the prompts' inputs, or for new ones (`data.regression.inputs`); some of them wrong (`flipped`)."""
         width = self.setting.d + 1 if self.setting.fresh else 1
         x = None if self.setting.fresh else prompts.arrays["x"]
         drawn = normals(prompts, (width,), seed)
-        return Outcome(
-            self._labelled(drawn, x, self.weights, self.setting.noise_synthetic, prompts.origin),
-            {"sample_rows": int((~prompts.arrays["extra"]).sum())},
-        )
+        made = self._labelled(drawn, x, self.weights, self.setting.noise_synthetic, prompts.origin)
+        if self.setting.flipped > 0:
+            wrong = normals(prompts, (), seed_for(seed, "flipped", 0)) < NormalDist().inv_cdf(self.setting.flipped)
+            y = made.arrays["y"]
+            made = Dataset({**made.arrays, "y": np.where(wrong, -y, y)}, made.origin)
+        return Outcome(made, {"sample_rows": int((~prompts.arrays["extra"]).sum())})
 
     def score(self, data: Dataset) -> Array:
         """Squared errors, (rows,)."""
@@ -278,9 +285,13 @@ class Regression(Family):
         return errors
 
     def own_measures(self, test: Dataset, first: Dataset | None) -> Facts:
-        """`error` = |w_hat - w1|²_Sigma; noise on labels is no part of it."""
+        """`error` = |w_hat - w1|²_Sigma; noise on labels is no part of it. Where labels may have the wrong sign, also `cosine`."""
         w, eigenvalues = self._truth
-        return {"error": float(eigenvalues @ (self.weights - w) ** 2)}
+        facts: Facts = {"error": float(eigenvalues @ (self.weights - w) ** 2)}
+        if self.setting.flipped > 0:
+            lengths = float(np.linalg.norm(self.weights) * np.linalg.norm(w))
+            facts["cosine"] = float(self.weights @ w) / lengths if lengths > 0 else 0.0
+        return facts
 
     @cached_property
     def _truth(self) -> tuple[Array, Array]:

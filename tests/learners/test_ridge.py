@@ -488,3 +488,19 @@ def test_resolving_counts_parameters_and_costs() -> None:
     assert found.row_flops > 0
     assert Ridge.resolve(grid).parameters == 100
     assert Ridge.drawn(loop)
+
+
+def test_flipped_labels_are_the_others_with_another_sign(tmp_path: Path) -> None:
+    """As many as were asked for; a row's depends on its stream, not on its neighbours."""
+    plain, wrong = (made(loop_tree(**more), tmp_path) for more in ({}, {"flipped": 0.3}))
+    rows = 20_000
+    prompts = {"x": np.zeros((rows, plain.setting.d)), "stream": np.arange(rows), "extra": np.zeros(rows, bool)}
+    for learner in (plain, wrong):
+        learner.restore({"w": np.arange(1.0, plain.setting.d + 1)})
+    all_of_them = Dataset(prompts, np.zeros(rows, np.int32))
+    right, some = (learner.sample(all_of_them, seed=5, scratch=HERE).rows.arrays for learner in (plain, wrong))
+    np.testing.assert_array_equal(right["x"], some["x"])
+    np.testing.assert_array_equal(np.abs(right["y"]), np.abs(some["y"]))
+    assert float(np.mean(right["y"] != some["y"])) == pytest.approx(0.3, abs=0.015)
+    few = wrong.sample(all_of_them.take(np.arange(100, 200)), seed=5, scratch=HERE).rows
+    np.testing.assert_array_equal(few.arrays["y"], some["y"][100:200])

@@ -129,3 +129,37 @@ def test_survival_of_words(tmp_path: Path) -> None:
     unlike = {**config, "data": {**config["data"], "zipf": {**config["data"]["zipf"], "dependence": 1.0}}}
     assert predict_loop(unlike, "missing_mass", "keep-0", 1) is None
     assert predict_loop(config, "missing_mass", "keep-10", 1) is None
+
+
+FLIPPED = """
+learner = "ridge"
+[loop]
+generations = 1
+policies = ["keep-0"]
+seeds = [0, 1, 2, 3]
+[data]
+source = "regression"
+rows = {rows}
+eval_rows = 10
+regression = {{ dimensions = 20, noise = 0.0, flipped = {flipped} }}
+[ridge]
+lam = 0.0
+"""
+
+
+def cosines(rows: list[Row]) -> tuple[float, float]:
+    """Mean and standard error over seeds of generation 1's direction."""
+    values = [row["cosine"] for row in rows if row["generation"] == 1]
+    return statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
+
+
+@pytest.mark.parametrize("flipped", [0.4, 0.49, 0.51, 0.6])
+def test_flipped_labels_without_a_verifier(tmp_path: Path, flipped: float) -> None:
+    """The threshold is then a half."""
+    config, rows = run(tmp_path, FLIPPED.format(rows=20_000, flipped=flipped))
+    assert all(row["cosine"] == pytest.approx(1, abs=1e-9) for row in rows if row["generation"] == 0)
+    found, error = cosines(rows)
+    expected = predict_loop(config, "cosine", "keep-0", 1)
+    assert expected is not None
+    assert agrees(found, error, expected)
+    assert (found > 0) == (flipped < 0.5)
