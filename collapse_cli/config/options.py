@@ -91,7 +91,8 @@ def _type(kind: Any, limits: str) -> str:
         return PLAIN[str]
     origin, inner = get_origin(kind), get_args(kind)
     if str(origin) == "typing.Literal":
-        return ", ".join(map(str, inner[:-1])) + f" or {inner[-1]}" if len(inner) > 1 else str(inner[0])
+        words = [str(one) or '""' for one in inner]
+        return ", ".join(words[:-1]) + f" or {words[-1]}" if len(words) > 1 else words[0]
     if origin is tuple:
         if isinstance(inner[0], type) and issubclass(inner[0], BaseModel):
             return "list of tables"

@@ -220,7 +220,8 @@ def test_too_few_is_said_with_the_generation_and_what_to_do(tmp_path: Path, thre
         run(FolderStore(tmp_path / "store"), WORDS, **select)
     message = str(refused.value)
     assert message.startswith("generation 1 of keep-0: ")
-    assert all(words in message for words in ("40 are needed", "select.oversample", "select.short"))
+    assert all(words in message for words in ("40 are needed", "loosen the rule", "select.short"))
+    assert ("select.oversample" in message) == (threshold > 0), "of none no number of candidates is enough"
     assert "\n" not in message
 
 

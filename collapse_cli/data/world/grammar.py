@@ -42,7 +42,7 @@ ANYWHERE = frozenset({"town", "birthplace"})  # either of them names a town
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedSentence:
     """A sentence that may follow: its kind, with which probability, and the slots one of which must have been filled."""
 
     kind: str
@@ -56,7 +56,7 @@ class DocumentType:
 
     share: float
     openings: Mapping[str, float]
-    steps: tuple[Step, ...]
+    steps: tuple[PlannedSentence, ...]
 
 
 _DOG, _PERSON = frozenset({"dog"}), frozenset({"person"})
@@ -65,39 +65,39 @@ TYPES: Mapping[str, DocumentType] = {
         0.55,
         {"dog": 1.0},
         (
-            Step("habit", 0.3),
-            Step("owner", 0.8),
-            Step("born", 0.7, _PERSON),
-            Step("trade", 0.5, _PERSON),
-            Step("river", 0.35, ANYWHERE),
-            Step("founded", 0.35, ANYWHERE),
-            Step("helper", 0.6),
+            PlannedSentence("habit", 0.3),
+            PlannedSentence("owner", 0.8),
+            PlannedSentence("born", 0.7, _PERSON),
+            PlannedSentence("trade", 0.5, _PERSON),
+            PlannedSentence("river", 0.35, ANYWHERE),
+            PlannedSentence("founded", 0.35, ANYWHERE),
+            PlannedSentence("helper", 0.6),
         ),
     ),
     "person": DocumentType(
         0.25,
         {"born": 1.0},
         (
-            Step("trade", 0.7),
-            Step("pet", 0.8),
-            Step("habit", 0.3, _DOG),
-            Step("river", 0.35, ANYWHERE),
-            Step("founded", 0.35, ANYWHERE),
-            Step("helper", 0.6, _DOG),
+            PlannedSentence("trade", 0.7),
+            PlannedSentence("pet", 0.8),
+            PlannedSentence("habit", 0.3, _DOG),
+            PlannedSentence("river", 0.35, ANYWHERE),
+            PlannedSentence("founded", 0.35, ANYWHERE),
+            PlannedSentence("helper", 0.6, _DOG),
         ),
     ),
     "town": DocumentType(
         0.2,
         {"founded": 0.5, "river": 0.5},
         (
-            Step("founded", 0.6),
-            Step("river", 0.6),
-            Step("show", 0.9),
-            Step("habit", 0.3, _DOG),
-            Step("owner", 0.6, _DOG),
-            Step("born", 0.6, _PERSON),
-            Step("trade", 0.4, _PERSON),
-            Step("helper", 0.6, _DOG),
+            PlannedSentence("founded", 0.6),
+            PlannedSentence("river", 0.6),
+            PlannedSentence("show", 0.9),
+            PlannedSentence("habit", 0.3, _DOG),
+            PlannedSentence("owner", 0.6, _DOG),
+            PlannedSentence("born", 0.6, _PERSON),
+            PlannedSentence("trade", 0.4, _PERSON),
+            PlannedSentence("helper", 0.6, _DOG),
         ),
     ),
 }
@@ -248,7 +248,7 @@ class Grammar:
                 yield template.written(then), then, template.probability * share
 
 
-def possible(step: Step, filled: Collection[str], earlier: Collection[str]) -> bool:
+def possible(step: PlannedSentence, filled: Collection[str], earlier: Collection[str]) -> bool:
     """Whether a sentence may follow, by the slots that are filled and the kinds of the earlier sentences."""
     return step.kind not in earlier and (not step.needs or any(name in filled for name in step.needs))
 

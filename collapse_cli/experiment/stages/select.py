@@ -1,5 +1,6 @@
 """The rows that enter a corpus: chosen among those that the newest model made, or among the whole pool, real rows with them."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -239,18 +240,22 @@ def _enough(left: Survivors, real: Dataset, which: Selected, needed: int, candid
         more = np.resize(np.roll(order, -there), missing)  # behind those that keep-P has of this order
         return Dataset.concat([left.rows, real.take(more)]), missing
     if which.how.short == "error" or not len(left.rows):
-        enough = needed / max(len(left.rows), 1) * candidates / needed
-        raise InputError(
-            f"generation {which.generation} of {which.policy}: {len(left.rows):,} of {candidates:,} candidates stay after select "
-            f"({', '.join(step.name for step in which.how.steps)}), and {needed:,} are needed; loosen the rule, make more candidates "
-            f"(select.oversample, about {enough:.1f} times as many as rows)"
-            + (
-                ', or say select.short = "shrink" or "real"'
-                if len(left.rows)
-                else ', or fill up with real rows (select.short = "real")'
-            )
-        )
+        raise InputError(_too_few(len(left.rows), which, needed, candidates))
     return left.rows, 0
+
+
+def _too_few(left: int, which: Selected, needed: int, candidates: int) -> str:
+    """What to say where fewer rows stay than are needed."""
+    steps = ", then ".join(step.name for step in which.how.steps)
+    advice = ["loosen the rule"]
+    if left:
+        advice += [f"make about {math.ceil(10 * needed / left) / 10:g} times as many candidates (select.oversample)"]
+    fill = 'fill up with real rows (select.short = "real")'
+    advice += [f'train on fewer (select.short = "shrink") or {fill}'] if left else [fill]
+    return (
+        f"generation {which.generation} of {which.policy}: {left:,} of {candidates:,} candidates stay after select ({steps}), and "
+        f"{needed:,} are needed; {', '.join(advice[:-1])}, or {advice[-1]}"
+    )
 
 
 def cost(stage: Stage, size: Size) -> Cost:
