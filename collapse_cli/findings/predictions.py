@@ -385,9 +385,9 @@ def _mixed_until(
     return tuple(theory.scheduled_means(n=rows, mixes=mixes, real_rows=REAL_ROWS[policy.rule], variance=rule))
 
 
-def _mix(real: int, synthetic: int, weights: Weights) -> theory.Mix:
+def _mix(real: int, synthetic: int, weights: Weights) -> theory.MixedRows:
     both = weights.of_rows(real, synthetic)
-    return theory.Mix(real, synthetic, None if both is None else real * both[0] / (real + synthetic))
+    return theory.MixedRows(real, synthetic, None if both is None else real * both[0] / (real + synthetic))
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""Selections among rows (docs/theory.md: Selection), drawn row by row; counterparts of `collapse_cli.theory.selection`."""
+"""Selections among rows (docs/theory.md: Selection), drawn row by row; counterparts of `collapse_cli.theory.filters`."""
 
 import math
 from collections.abc import Sequence

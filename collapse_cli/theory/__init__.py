@@ -5,14 +5,25 @@ deviations are called `noise`, the synthetic share `p2`, the synthetic labeller'
 """
 
 from collapse_cli.theory.checks import TheoryError
+from collapse_cli.theory.filters import (
+    Truncated,
+    Verified,
+    approach,
+    biased_verifier,
+    curation,
+    flipped_cosine,
+    truncated_loss,
+    verification_threshold,
+    verifier,
+)
 from collapse_cli.theory.gaussian import POLICIES, GaussianRefit, digamma, gaussian, std_bound, unknown_policy
 from collapse_cli.theory.generational import AccumulatedRisk, accumulate_regression, generational, replace_regression
 from collapse_cli.theory.iterative import FixedRisk, FreshRisk, iterative_fixed, iterative_fresh
 from collapse_cli.theory.means import (
     VARIANCES,
     Growing,
-    Mix,
     MixedMean,
+    MixedRows,
     RealRows,
     Variance,
     contaminated,
@@ -31,17 +42,6 @@ from collapse_cli.theory.means import (
 )
 from collapse_cli.theory.projections import plateau_projections, projections, projections_fixed
 from collapse_cli.theory.regression import Risk, harmless_share, knee, plateau_ridge, ridge
-from collapse_cli.theory.selection import (
-    Truncated,
-    Verified,
-    approach,
-    biased_verifier,
-    curation,
-    flipped_cosine,
-    truncated_loss,
-    verification_threshold,
-    verifier,
-)
 from collapse_cli.theory.spectra import Problem, problem, spectrum
 from collapse_cli.theory.weighted import WeightedRisk, Weighting, low_dimensional_weight, optimal_weight, weighted
 
@@ -53,8 +53,8 @@ __all__ = [
     "FreshRisk",
     "GaussianRefit",
     "Growing",
-    "Mix",
     "MixedMean",
+    "MixedRows",
     "Problem",
     "RealRows",
     "Risk",

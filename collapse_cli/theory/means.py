@@ -64,7 +64,7 @@ def golden_weight(real: float, synthetic: float) -> float:
 
 
 @dataclass(frozen=True)
-class Mix:
+class MixedRows:
     """The rows of a generation.
 
     Attributes:
@@ -123,7 +123,7 @@ def mixed_mean(
     Raises:
         TheoryError: for sizes, shares or a variance that cannot be.
     """
-    mix = Mix(real, synthetic, weight)
+    mix = MixedRows(real, synthetic, weight)
     mix.check(_rule(variance))
     mixes = repeat(mix, _steps(generations))
     *_, (error, spread) = scheduled_means(n=n, mixes=mixes, real_rows="drawn" if kept else "new", variance=variance)
@@ -132,7 +132,7 @@ def mixed_mean(
 
 
 def scheduled_means(
-    *, n: int, mixes: Iterable[Mix], real_rows: RealRows, variance: Variance = "known"
+    *, n: int, mixes: Iterable[MixedRows], real_rows: RealRows, variance: Variance = "known"
 ) -> Iterator[tuple[float, float]]:
     """The same where generations differ: E (mean - true mean)^2 and E of the variance of generation 0, and after each of `mixes`.
 
@@ -144,7 +144,7 @@ def scheduled_means(
         TheoryError: as `mixed_mean` does, and where the same real rows are of two sizes.
     """
     size, rule = whole("n", n, 2), _rule(variance)
-    first: Mix | None = None
+    first: MixedRows | None = None
     error, spread = 1 / size, _first(size, rule)
     # of rows about the true mean, or about the mean of those real rows that come back; `start` is that mean's own error
     second, start, shared = 1.0, 0.0, 0.0
@@ -171,7 +171,7 @@ def scheduled_means(
         yield start + 2 * shared + error, spread
 
 
-def _limit(n: int, mix: Mix, kept: bool, rule: Variance) -> float:
+def _limit(n: int, mix: MixedRows, kept: bool, rule: Variance) -> float:
     """Where the error of `mixed_mean` ends: the fixed point of its linear recursion."""
     second, start = (1 - 1 / n, 1 / n) if kept else (1.0, 0.0)
     mass, own = mix.mass, (1 - mix.mass) ** 2
