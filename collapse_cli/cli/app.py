@@ -58,7 +58,7 @@ def run(
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            help="How real and synthetic rows are mixed: keep-P, keep-rows-N, fresh-P, accumulate or accumulate-subsample; P may "
+            help="How real and synthetic rows are mixed: keep-P, keep-rows-N, fresh-P, accumulate, accumulate-fresh-P or accumulate-subsample; P may "
             "be one for each generation, as in keep-50-20-10. Give it once for each policy; those of the configuration do not count then. A run that exists also keeps its own."
         ),
     ] = None,

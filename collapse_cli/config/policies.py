@@ -3,14 +3,15 @@
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import Parsed
 
-Rule = Literal["keep", "keep-rows", "fresh", "accumulate", "accumulate-subsample"]
-SHARED: tuple[Rule, ...] = ("keep", "fresh")  # rules with a percentage
+Rule = Literal["keep", "keep-rows", "fresh", "accumulate", "accumulate-fresh", "accumulate-subsample"]
+FRESH: tuple[Rule, ...] = ("fresh", "accumulate-fresh")  # rules that take real rows never used before
+SHARED: tuple[Rule, ...] = ("keep", *FRESH)  # rules with a percentage
 KEEP_ROWS = "keep-rows-"
 ACCUMULATING: dict[str, Rule] = {"accumulate": "accumulate", "accumulate-subsample": "accumulate-subsample"}
 PLAIN = r"(0|[1-9][0-9]*)(\.[0-9]+)?"
@@ -18,7 +19,7 @@ SHARES = r"(?<=[0-9.])-(?=[0-9])"  # what stands between those of a schedule; no
 MOST_SHARES = 30  # of a schedule, whose name stands in tables
 KNOWN = (
     "keep-P, fresh-P (P in 0..100, or one for each generation: keep-50-20-10), keep-rows-N, accumulate, "
-    "accumulate-subsample"
+    "accumulate-fresh-P, accumulate-subsample"
 )
 
 
@@ -30,10 +31,12 @@ class Policy(Parsed):
         rule: keep: P% of the rows are real, drawn anew each generation from the original corpus, the rest is the
             newest synthetic data. keep-rows: the same `rows` real rows in each generation, the rest as with keep. fresh: P%
             are real rows never used before. accumulate: the original corpus and all synthetic corpora so far.
-            accumulate-subsample: as many rows as the original corpus, drawn evenly from all of these.
-        percent: P of keep and fresh; of a schedule the last one, which stays.
+            accumulate-fresh: the same, but P% of the rows that each generation adds are real rows never used before.
+            accumulate-subsample: as many rows as the original corpus, drawn evenly from all of accumulate's.
+        percent: P of keep, fresh and accumulate-fresh; of a schedule the last one, which stays.
         before: of a schedule, P of generations 1, 2, ... before that. Empty: P is one for all generations.
         rows: N of keep-rows.
+        size: how many rows a generation puts together, or adds where it accumulates; 0: as many as the original corpus has.
         name: as the user wrote it. keep-10 and keep-10.0 are one policy.
     """
 
@@ -42,6 +45,7 @@ class Policy(Parsed):
     name: str = field(default="", compare=False)
     before: tuple[float, ...] = ()
     rows: int = 0
+    size: int = 0
 
     def __post_init__(self) -> None:
         before = self.before
@@ -67,7 +71,7 @@ class Policy(Parsed):
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """P of generations 1, 2, ... of keep and fresh; the last one stays."""
+        """P of generations 1, 2, ... of rules with a percentage; the last one stays."""
         return (*self.before, self.percent)
 
     @property
@@ -78,27 +82,31 @@ class Policy(Parsed):
         return self.rule in ("accumulate-subsample", "keep-rows")
 
     @property
-    def needs_samples(self) -> bool:
-        """Whether a generation needs synthetic rows at all; keep-100 and fresh-100 do not."""
-        return self.rule not in SHARED or min(self.shares) < 100
-
-    @property
     def mixes(self) -> bool:
         """Whether a corpus may hold both real and synthetic rows."""
+        if self.rule == "accumulate-fresh":
+            return min(self.shares) < 100
         return self.rule not in SHARED or any(0 < share < 100 for share in self.shares)
 
+    def needs_samples(self, generation: int) -> bool:
+        """Whether a generation needs synthetic rows at all; that of keep-100 and fresh-100 does not."""
+        return self.rule not in SHARED or self.until(generation).percent < 100
+
     def at(self, generation: int) -> "Policy":
-        """What it is in one generation, without a schedule. Of fresh, whose rows follow on those taken before: up to that one."""
-        if not self.before:
-            return self
-        share = self.shares[min(max(generation, 1), len(self.shares)) - 1]
-        return Policy(self.rule, share, before=self.before[: max(generation - 1, 0)] if self.rule == "fresh" else ())
+        """What it is in one generation, without a schedule. Where fresh rows follow on those taken before: up to that one."""
+        past = self.until(generation)
+        return past if self.rule in FRESH or not past.before else replace(past, before=(), name="")
 
     def until(self, generation: int) -> "Policy":
         """What it is up to a generation: without what a schedule says of later ones."""
         if not self.before:
             return self
-        return Policy(self.rule, self.at(generation).percent, before=self.before[: max(generation - 1, 0)])
+        share = self.shares[min(max(generation, 1), len(self.shares)) - 1]
+        return replace(self, percent=share, before=self.before[: max(generation - 1, 0)], name="")
+
+    def of_size(self, size: int) -> "Policy":
+        """The same with so many rows that a generation puts together, or adds."""
+        return replace(self, size=size)
 
     @classmethod
     def parse(cls, text: str) -> "Policy":
@@ -109,10 +117,10 @@ class Policy(Parsed):
         """
         if text.startswith(KEEP_ROWS):
             return cls("keep-rows", name=text, rows=_rows(text))
-        rule, dash, written = text.partition("-")
-        for shared in SHARED:
-            if rule == shared and dash:
-                *before, last = (_percent(text, rule, share) for share in re.split(SHARES, written))
+        for shared in reversed(SHARED):
+            if text.startswith(f"{shared}-"):
+                written = text.removeprefix(f"{shared}-")
+                *before, last = (_percent(text, shared, share) for share in re.split(SHARES, written))
                 if before and before[-1] == last:
                     raise InputError(
                         f"policy {text[:80]!r}: the last share stays for all later generations; say it once"
@@ -125,15 +133,14 @@ class Policy(Parsed):
         raise InputError(f"there is no policy {text[:80]!r}{_meant(text)}; known: {KNOWN}")
 
     def params(self) -> dict[str, Any]:
-        """What the key of a stage has of it: all but its name. A schedule and a number of rows only where there is one."""
-        own = {"before": list(self.before)} if self.before else {}
-        return {"rule": self.rule, "percent": self.percent} | own | ({"rows": self.rows} if self.rows else {})
+        """What the key of a stage has of it: all but its name. A schedule and numbers of rows only where there are some."""
+        more = {"before": list(self.before), "rows": self.rows, "size": self.size}
+        return {"rule": self.rule, "percent": self.percent} | {name: value for name, value in more.items() if value}
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> "Policy":
         """The policy that a stage has in its parameters."""
-        before, rows = tuple(params.get("before", ())), params.get("rows", 0)
-        return cls(params["rule"], params["percent"], before=before, rows=rows)
+        return cls(**{**params, "before": tuple(params.get("before", ()))})
 
 
 def of_row(name: object) -> Policy | None:

@@ -27,7 +27,7 @@ class LoopConfig(Section):
     policies: tuple[Policy, ...] = Field(
         default=(Policy("keep", 0.0), Policy("keep", 10.0), Policy("keep", 20.0)), min_length=1, max_length=1000
     )
-    """How each generation's corpus is mixed: keep-P, fresh-P, keep-rows-N, accumulate, accumulate-subsample. P may be a
+    """How each generation's corpus is mixed: keep-P, fresh-P, keep-rows-N, accumulate, accumulate-fresh-P, accumulate-subsample. P may be a
     schedule, a share for each generation, of which the last one stays: keep-50-20-10."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1, max_length=10_000)
     """One complete repetition of the experiment for each seed."""
@@ -138,7 +138,7 @@ class DataConfig(Section):
     sha256: str = ""
     """Hash of the text of all splits. Filled in when loaded; if given, it must match."""
     reserve: int = Field(default=0, ge=0)
-    """Of sources that are drawn (`blobs`, `regression`): real rows beyond `rows`, for fresh-P."""
+    """Of sources that are drawn (`blobs`, `regression`): real rows beyond `rows`, for fresh-P and accumulate-fresh-P."""
     zipf: ZipfConfig = ZipfConfig()
     """Of the source `zipf`; without meaning for others."""
     world: WorldConfig = WorldConfig()
@@ -209,9 +209,19 @@ class MixConfig(Section):
 
     size: Literal["constant", "growing"] = "constant"
     """Rows of a generation's corpus under keep-P, keep-rows-N and fresh-P: as many as the original, or (g+1) times as many."""
+    rows: int = added(0, ge=0)
+    """Rows that each generation puts together, or adds where the policy accumulates. 0: as many as the original corpus has."""
     weights: Weights = added(Weights())
     """How much a real and a synthetic row count in the loss of a fit: `equal`, `golden` (what makes the error of a mean
     smallest, from how many of each the corpus has), or real:synthetic, as in `2:1`."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> "MixConfig":
+        if self.rows and self.size == "growing":
+            raise ValueError(
+                "rows and size = growing exclude each other: one says how many rows each corpus has, the other that they grow"
+            )
+        return self
 
     @field_validator("weights", mode="before")
     @classmethod
@@ -410,6 +420,11 @@ class Experiment(Families):
         ):  # variants have grids of their own
             check_grid(self.learner, self.mixture)
         return self
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """Those of the loop, each with the size of its corpora."""
+        return tuple(policy.of_size(self.mix.rows) for policy in self.loop.policies)
 
     def identity(self) -> dict[str, Any]:
         """What two experiments must share to be the same run: all but how far it goes and what is kept of it.

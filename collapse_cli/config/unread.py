@@ -11,7 +11,7 @@ from typing import Any
 
 from collapse_cli import families
 from collapse_cli.config.names import leaves
-from collapse_cli.config.policies import Rule
+from collapse_cli.config.policies import FRESH, Rule
 from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, Experiment
 from collapse_cli.families import FAMILIES, KNOWN
 from collapse_cli.families.section import Parsed
@@ -228,8 +228,8 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
     ),
     (
         ("data.reserve",),
-        lambda experiment: experiment.kind == "mixture" or not _uses(experiment, "fresh"),
-        "only the policy fresh-P takes rows of the reserve",
+        lambda experiment: experiment.kind == "mixture" or not _uses(experiment, *FRESH),
+        "only the policies fresh-P and accumulate-fresh-P take rows of the reserve",
     ),
     (
         ROWS,

@@ -15,7 +15,7 @@ def plan(config: Experiment, hints: learners.Hints, size: int) -> Plan:
     for seed in loop.seeds:
         data = data_stage(config, hints, seed)
         first = block_stage(config, hints, None, {"data": data}, seed, 0, 0)
-        for policy in loop.policies:
+        for policy in config.policies:
             where = Where(policy.name, seed, 0)
             made.add(data, where)
             blocks = [made.add(first, where)]

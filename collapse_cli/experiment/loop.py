@@ -37,8 +37,10 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
     made, loop = Plan(), config.loop
     for seed in loop.seeds:
         real = data_stage(config, hints, seed)  # one for all seeds, but where the source is a distribution
-        lines = [Lineage[Stage, Stage, Stage](policy, loop.init, real, config.select.among) for policy in loop.policies]
-        verbs = [Planning(made, config, hints, real, policy, seed) for policy in loop.policies]
+        lines = [
+            Lineage[Stage, Stage, Stage](policy, loop.init, real, config.select.among) for policy in config.policies
+        ]
+        verbs = [Planning(made, config, hints, real, policy, seed) for policy in config.policies]
         for generation in range(loop.generations + 1):
             for line, do in zip(lines, verbs, strict=True):
                 step(line, do, generation)
@@ -51,11 +53,11 @@ def step(
     """One generation of one lineage: sample from its model, choose among the rows, mix, fit the next model, measure it."""
     corpus = line.real
     if line.model is not None:
-        needed = line.policy.at(generation).needs_samples
+        needed = line.policy.needs_samples(generation)
         if needed:
             made = do.sample(line.model, line.corpus, generation)
             line.keep(do.select(made, line.model, generation) if line.chooses == "synthetic" else made)
-        corpus = do.mix(line.samples if needed else [], generation)
+        corpus = do.mix(line.samples if needed or line.policy.accumulates else [], generation)
         if needed and line.chooses == "pool":
             corpus = do.select(corpus, line.model, generation)
     model = do.fit(line.start, corpus, generation)
@@ -170,7 +172,7 @@ class Planning(Verbs[Stage, Stage, Stage]):
         config, data = self.config, self.data
         measured = self._add(eval_stage(config, model, data, first), generation)
         examined = None
-        needed = generation < config.loop.generations and self.policy.at(generation + 1).needs_samples
+        needed = generation < config.loop.generations and self.policy.needs_samples(generation + 1)
         if self.examines or needed:
             sampled = sample_stage(config, self.policy, model, data, corpus, self.seed, generation + 1)
             self.sampled = self._add(sampled, generation)

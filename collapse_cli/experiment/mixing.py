@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from collapse_cli.config.policies import Policy
+from collapse_cli.config.policies import FRESH, Policy
 from collapse_cli.config.weights import Weights
 from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.engine.stage import seed_for
@@ -16,14 +16,25 @@ def rows_in_corpus(policy: Policy, rows: int, generation: int, *, growing: bool)
 
     For accumulate-subsample the split is not fixed; it is what the draw gives, on average one real row in g+1.
     """
+    size = policy.size or rows
     if policy.rule == "accumulate":
-        return rows, rows * generation
+        return rows, size * generation
+    if policy.rule == "accumulate-fresh":
+        fresh = sum(_added(policy, rows, g)[0] for g in range(1, generation + 1))
+        return rows + fresh, size * generation - fresh
     if policy.rule == "accumulate-subsample":
-        real = round(rows / (generation + 1))
-        return real, rows - real
-    total = rows * (generation + 1) if growing else rows
+        real = round(size * rows / (rows + size * generation))
+        return real, size - real
+    total = rows * (generation + 1) if growing else size
     real = policy.rows if policy.rule == "keep-rows" else round(total * policy.at(generation).percent / 100)
     return real, total - real
+
+
+def _added(policy: Policy, rows: int, generation: int) -> tuple[int, int]:
+    """How many (real, synthetic) rows one generation adds under an accumulating policy."""
+    size = policy.size or rows
+    fresh = round(size * policy.until(generation).percent / 100) if policy.rule == "accumulate-fresh" else 0
+    return fresh, size - fresh
 
 
 def order_seed(policy: Policy, run_seed: int, generation: int) -> int:
@@ -33,12 +44,14 @@ def order_seed(policy: Policy, run_seed: int, generation: int) -> int:
 
 def pooled(policy: Policy) -> Policy:
     """The policy by which rows are put together that a choice is then made among: where it draws evenly from all, no draw."""
-    return Policy("accumulate") if policy.accumulates else policy
+    return Policy("accumulate", size=policy.size) if policy.rule == "accumulate-subsample" else policy
 
 
 def new_rows(policy: Policy, rows: int, generation: int, *, growing: bool) -> int:
     """How many rows the newest model makes for generation `generation`'s corpus, of an original corpus of `rows` rows."""
-    return rows if policy.accumulates else rows_in_corpus(policy, rows, generation, growing=growing)[1]
+    if policy.accumulates:
+        return _added(policy, rows, generation)[1]
+    return rows_in_corpus(policy, rows, generation, growing=growing)[1]
 
 
 def candidates_of(prompts: np.ndarray, rows: int, candidates: int) -> tuple[np.ndarray, np.ndarray]:
@@ -109,10 +122,14 @@ def mix(
         InputError: as `check_real_rows` does.
     """
     if policy.accumulates:
+        if policy.rule == "accumulate-fresh":
+            check_real_rows(policy, len(real), len(reserve), generation, growing=growing)
+            used = _fresh_rows(policy, len(real), generation, growing=growing)
+            return Dataset.concat([real, reserve.take(np.arange(used)), *synthetic])
         union = Dataset.concat([real, *synthetic])
         if policy.rule == "accumulate":
             return union
-        return _drawn(union, len(real), seed, trials, ordered=True)
+        return _drawn(union, policy.size or len(real), seed, trials, ordered=True)
     check_real_rows(policy, len(real), len(reserve), generation, growing=growing)
     wanted, _ = rows_in_corpus(policy, len(real), generation, growing=growing)
     if policy.rule == "fresh":
@@ -139,10 +156,14 @@ def check_real_rows(policy: Policy, rows: int, reserve: int, generation: int, *,
     Raises:
         InputError: when more are asked for than there are.
     """
-    if policy.rule == "fresh" and (needed := _fresh_rows(policy, rows, generation, growing=growing)) > reserve:
+    if policy.rule in FRESH and (needed := _fresh_rows(policy, rows, generation, growing=growing)) > reserve:
         raise InputError(
             f"{policy} needs {needed:,} never-seen real rows by generation {generation}, the reserve "
             f"has {reserve:,}; lower data.rows (rows beyond it are the reserve), P or the generations"
+        )
+    if policy.rule == "keep-rows" and policy.size and policy.rows > policy.size:
+        raise InputError(
+            f"{policy} keeps {policy.rows:,} real rows, a corpus of mix.rows = {policy.size:,} has fewer; lower N or raise mix.rows"
         )
     if policy.rule == "keep-rows" and generation > 0 and policy.rows > rows:
         raise InputError(
@@ -154,6 +175,11 @@ def check_real_rows(policy: Policy, rows: int, reserve: int, generation: int, *,
     for when in sorted({*range(1, min(len(policy.shares), generation) + 1), generation} - {0}):
         wanted, _ = rows_in_corpus(policy, rows, when, growing=growing)
         if wanted > rows:
+            if policy.size:
+                raise InputError(
+                    f"{policy} of mix.rows = {policy.size:,} asks for {wanted:,} real rows at generation {when}, the original "
+                    f"corpus has {rows:,}; lower mix.rows or P"
+                )
             raise InputError(
                 f"{policy} with a growing corpus asks for {wanted:,} real rows at generation {when}, "
                 f"the original corpus has {rows:,}; set mix.size = constant or lower P"
@@ -162,9 +188,10 @@ def check_real_rows(policy: Policy, rows: int, reserve: int, generation: int, *,
 
 def rounding_note(policy: Policy, rows: int) -> str:
     """A note where a share of `rows` rows is, in whole rows, none of them or all; "" where it is neither."""
-    if policy.rule == "keep-rows" and policy.rows == rows:
+    size = policy.size or rows
+    if policy.rule == "keep-rows" and policy.rows == size:
         return (
-            f"{policy} of {rows:,} rows leaves no synthetic row, so it does what keep-100 does; give more rows "
+            f"{policy} of {size:,} rows leaves no synthetic row, so it does what keep-100 does; give more rows "
             "(data.rows) or keep fewer"
         )
     for generation, share in enumerate(policy.shares if policy.mixes and not policy.accumulates else (), 1):
@@ -174,7 +201,7 @@ def rounding_note(policy: Policy, rows: int) -> str:
         lacking, same = ("real", 0) if synthetic else ("synthetic", 100)
         when = f" at generation {generation}" if policy.before else ""
         return (
-            f"{policy} of {rows:,} rows leaves no {lacking} row{when}, so it does what {policy.rule}-{same} does; give "
+            f"{policy} of {size:,} rows leaves no {lacking} row{when}, so it does what {policy.rule}-{same} does; give "
             "more rows (data.rows) or another share"
         )
     return ""
@@ -192,6 +219,9 @@ def schedule_note(policy: Policy, generations: int) -> str:
 
 
 def _fresh_rows(policy: Policy, rows: int, generation: int, *, growing: bool) -> int:
+    """How many rows of the reserve are used up to a generation."""
+    if policy.rule == "accumulate-fresh":
+        return rows_in_corpus(policy, rows, generation, growing=growing)[0] - rows
     return sum(rows_in_corpus(policy, rows, g, growing=growing)[0] for g in range(1, generation + 1))
 
 

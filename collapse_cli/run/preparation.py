@@ -61,7 +61,7 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
         rows, notes = {split: about["rows"] for split, about in data.facts["splits"].items()}, data.facts["notes"]
         if config.kind == "mixture":
             mixture.check_real_rows(config, rows["train"])
-    for policy in config.loop.policies if config.kind == "generational" else ():
+    for policy in config.policies if config.kind == "generational" else ():
         mixing.check_real_rows(
             policy, rows["train"], rows["reserve"], config.loop.generations, growing=config.mix.size == "growing"
         )

@@ -26,6 +26,8 @@ PERCENTS = st.one_of(st.integers(0, 100), st.floats(0, 100, allow_nan=False))
         ("keep-1e-05-2.5", Policy("keep", 2.5, before=(1e-05,))),
         ("fresh-0-100", Policy("fresh", 100.0, before=(0.0,))),
         ("keep-rows-250", Policy("keep-rows", rows=250)),
+        ("accumulate-fresh-20", Policy("accumulate-fresh", 20.0)),
+        ("accumulate-fresh-50-0", Policy("accumulate-fresh", 0.0, before=(50.0,))),
         ("accumulate", Policy("accumulate")),
         ("accumulate-subsample", Policy("accumulate-subsample")),
     ],
@@ -61,6 +63,8 @@ def test_names_are_read(name: str, policy: Policy) -> None:
         ("fresh", "there is no policy"),
         ("", "there is no policy"),
         ("accumulate-10", "there is no policy"),
+        ("accumulate-fresh", "there is no policy"),
+        ("accumulate-fresh-101", r"must be in 0\.\.100"),
         ("Keep-10", "there is no policy"),
         ("replace", "there is no policy 'replace'; known: keep-P"),
     ],
@@ -91,7 +95,7 @@ def test_one_policy_under_two_names_is_one_value_and_keeps_the_name_it_was_given
     assert (str(short), str(long)) == ("keep-10", "keep-10.0")
 
 
-@given(shares=st.lists(PERCENTS, min_size=2, max_size=5), rule=st.sampled_from(["keep", "fresh"]))
+@given(shares=st.lists(PERCENTS, min_size=2, max_size=5), rule=st.sampled_from(["keep", "fresh", "accumulate-fresh"]))
 def test_a_schedule_is_what_it_says_in_each_generation(shares: list[float], rule: Rule) -> None:
     policy = Policy(rule, float(shares[-1]), before=tuple(map(float, shares[:-1])))
     assert Policy.parse(str(policy)) == policy
@@ -106,7 +110,9 @@ def test_a_schedule_is_what_it_says_in_each_generation(shares: list[float], rule
             "one generation of a schedule is that of the plain policy"
         )
     assert policy.draws == (rule == "keep" and any(0 < share < 100 for share in shares))
-    assert policy.needs_samples == any(share < 100 for share in shares)
+    for generation in range(1, 8):
+        share = shares[min(generation, len(shares)) - 1]
+        assert policy.needs_samples(generation) == policy.at(generation).needs_samples(generation) == (share < 100)
 
 
 def test_a_schedule_that_repeats_its_end_is_the_shorter_one_and_one_that_never_changes_is_none() -> None:
@@ -133,13 +139,21 @@ def test_stages_have_a_policy_without_its_name() -> None:
     policy = Policy.parse("fresh-10.0")
     assert policy.params() == {"rule": "fresh", "percent": 10.0}
     assert Policy.of(json.loads(json.dumps(policy.params()))) == policy
-    for name in ("fresh-50-20-10", "keep-rows-7"):
+    for name in ("fresh-50-20-10", "keep-rows-7", "accumulate-fresh-10"):
         assert Policy.of(json.loads(json.dumps(Policy.parse(name).params()))) == Policy.parse(name)
 
 
 def test_of_rows_the_share_of_keep_is_known_and_of_what_later_versions_write_nothing() -> None:
     names = ("keep-5", "fresh-5", "accumulate", "later-1", None, "keep-50-5", "keep-rows-5")
     assert [percent_kept(name) for name in names] == [5.0] + 6 * [None]
+
+
+def test_how_many_rows_a_generation_puts_together_is_part_of_a_policy_but_not_of_its_name() -> None:
+    small = Policy.parse("fresh-50-20").of_size(30)
+    assert (str(small), small.size, small.at(1).size, small.until(2).size) == ("fresh-50-20", 30, 30, 30)
+    assert small != Policy.parse("fresh-50-20")
+    assert Policy.of(json.loads(json.dumps(small.params()))) == small
+    assert Policy.parse("keep-10").of_size(0).params() == {"rule": "keep", "percent": 10.0}
 
 
 # --- in a configuration -----------------------------------------------------------------------------------------------
@@ -156,7 +170,7 @@ def test_a_configuration_has_values_and_its_record_has_names() -> None:
 
 WRONG = (
     "there is no policy 'kep-10' (did you mean 'keep-10'?); known: keep-P, fresh-P (P in 0..100, or one for each generation: "
-    "keep-50-20-10), keep-rows-N, accumulate, accumulate-subsample"
+    "keep-50-20-10), keep-rows-N, accumulate, accumulate-fresh-P, accumulate-subsample"
 )
 
 

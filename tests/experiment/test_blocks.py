@@ -30,6 +30,7 @@ POLICIES = [
     "fresh-20",
     "fresh-40-0-20",
     "accumulate",
+    "accumulate-fresh-10-100-0",
     "accumulate-subsample",
 ]
 NOT_NUMBERS = ("seconds", "model_key", "model_dir", "eval_keys")
@@ -46,7 +47,7 @@ FAMILIES["gaussian, golden"] = {
     "gaussian": {"trials": 3, "unbiased": True},
     "mix": {"weights": "golden"},
 }
-FAMILIES["ridge, 2:1"] = {**FAMILIES["ridge"], "mix": {"weights": "2:1"}}
+FAMILIES["ridge, 2:1"] = {**FAMILIES["ridge"], "mix": {"weights": "2:1", "rows": 26}}
 
 
 def experiment(learner: str = "gaussian", **loop: Any) -> Experiment:

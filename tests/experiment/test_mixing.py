@@ -14,12 +14,14 @@ from collapse_cli.errors import InputError
 from collapse_cli.experiment.mixing import (
     check_real_rows,
     mix,
+    new_rows,
     order_seed,
     prompt_rows,
     rounding_note,
     rows_in_corpus,
     schedule_note,
 )
+from collapse_cli.experiment.stages.sample import Continued
 
 GENERATIONS = 9
 PERCENTS = st.one_of(st.integers(0, 100), st.floats(0, 100, allow_nan=False))
@@ -238,6 +240,80 @@ def test_fresh_says_so_when_the_reserve_runs_out(percent: int, rows: int) -> Non
         check_real_rows(policy, rows, needed - 1, GENERATIONS, growing=False)
     with pytest.raises(InputError, match="the reserve has"):
         simulate(policy, rows, needed - 1)
+
+
+# --- accumulate-fresh and the number of rows --------------------------------------------------------------------------
+
+
+def put_together(policy: Policy, rows: int, reserve: int = 0) -> list[tuple[Dataset, int]]:
+    """The corpora of generations 1..9 and how many rows the model made for each, by the stages' own choice of prompts."""
+    real, beyond = corpus(rows), corpus(reserve, first=500_000)
+    synthetic: list[Dataset] = []
+    made = []
+    for generation in range(1, GENERATIONS + 1):
+        which = Continued.by(policy, 0, generation, growing=False)
+        prompts = prompt_rows(which.policy, rows, generation, which.choice, growing=which.growing)
+        if not policy.needs_samples(generation):
+            prompts = prompts[:0]  # they are made for measuring alone
+        assert len(prompts) == new_rows(policy, rows, generation, growing=False), "what costs and choices are told"
+        assert len(set(prompts)) == len(prompts), "a row that is continued twice has another stream the second time"
+        new = corpus(len(prompts), first=1_000_000 * generation, origin=generation)
+        synthetic = [*synthetic, new] if policy.accumulates else [new]
+        seed = order_seed(policy, 0, generation)
+        made.append((mix(policy, real, beyond, synthetic, generation, seed, growing=False), len(prompts)))
+    return made
+
+
+@given(percent=PERCENTS, rows=st.integers(1, 40), size=st.integers(0, 60))
+def test_accumulate_fresh_adds_rows_of_both_kinds_to_all_there_were(percent: float, rows: int, size: int) -> None:
+    policy = Policy("accumulate-fresh", percent).of_size(size)
+    added = size or rows
+    fresh = round(added * percent / 100)
+    for generation, (made, new) in enumerate(put_together(policy, rows, GENERATIONS * fresh), 1):
+        assert new == added - fresh
+        assert len(made) == rows + added * generation
+        assert sum(rows_in_corpus(policy, rows, generation, growing=False)) == len(made)
+        real = names(made)[made.origin == 0].tolist()
+        assert sorted(real) == [*range(rows), *range(500_000, 500_000 + fresh * generation)]
+        assert np.bincount(made.origin, minlength=generation + 1)[1:].tolist() == [added - fresh] * generation
+
+
+def test_accumulate_fresh_says_when_the_reserve_runs_out_and_follows_a_schedule() -> None:
+    policy = Policy.parse("accumulate-fresh-50-0-10")
+    check_real_rows(policy, 20, 10 + 0 + 7 * 2, GENERATIONS, growing=False)
+    with pytest.raises(InputError, match="accumulate-fresh-50-0-10 needs 24 never-seen real rows by generation 9"):
+        check_real_rows(policy, 20, 23, GENERATIONS, growing=False)
+    made = put_together(policy, 20, 24)
+    assert [int((corpus.origin == 0).sum()) for corpus, _ in made] == [30, 30, *range(32, 46, 2)]
+    assert [new for _, new in made] == [10, 20] + [18] * 7
+
+
+@pytest.mark.parametrize("size", [5, 20, 50])
+@pytest.mark.parametrize("name", ["keep-0", "keep-20", "keep-rows-4", "fresh-20", "accumulate", "accumulate-subsample"])
+def test_a_generation_puts_together_as_many_rows_as_are_asked_for(name: str, size: int) -> None:
+    policy, rows = Policy.parse(name).of_size(size), 20
+    plain = Policy.parse(name)
+    for generation, (made, new) in enumerate(put_together(policy, rows, 100), 1):
+        real = {"keep-20": size // 5, "fresh-20": size // 5, "keep-rows-4": 4}.get(name, 0)
+        if name == "accumulate":
+            assert (len(made), new) == (rows + size * generation, size)
+        else:
+            assert len(made) == size
+            assert new == (size if policy.accumulates else size - real)
+        if not policy.accumulates:
+            assert int((made.origin == 0).sum()) == real
+        if size == rows:
+            alone, _ = put_together(plain, rows, 100)[generation - 1]
+            assert np.array_equal(names(made), names(alone)), "as many as the original corpus has is what 0 says"
+
+
+def test_a_number_of_rows_that_real_ones_do_not_fit_is_refused() -> None:
+    with pytest.raises(InputError, match=r"keep-rows-9 keeps 9 real rows, a corpus of mix\.rows = 8 has fewer"):
+        check_real_rows(Policy.parse("keep-rows-9").of_size(8), 20, 0, 3, growing=False)
+    with pytest.raises(
+        InputError, match=r"keep-50 of mix\.rows = 50 asks for 25 real rows at generation 1, the original corpus has 20"
+    ):
+        check_real_rows(Policy.parse("keep-50").of_size(50), 20, 0, 3, growing=False)
 
 
 # --- growing ----------------------------------------------------------------------------------------------------------

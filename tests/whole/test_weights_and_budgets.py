@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from support import e2e
 
+from collapse_cli.theory.means import growing_mean
+
 GAUSSIAN = """# The error of an estimated mean.
 learner = "gaussian"
 [loop]
@@ -19,6 +21,7 @@ reserve = {reserve}
 eval_rows = 1
 blobs = {{ dimensions = 1, centers = 1, spread = 1.0 }}
 [mix]
+rows = {mixed}
 weights = "{weights}"
 [gaussian]
 unbiased = true
@@ -29,7 +32,7 @@ TRIALS = 20_000
 
 def rows_of(folder: Path, *more: str, **settings: Any) -> list[dict[str, Any]]:
     """The rows of a run of `GAUSSIAN`."""
-    settings = {"generations": 8, "reserve": 0, "weights": "equal", "trials": TRIALS} | settings
+    settings = {"generations": 8, "reserve": 0, "mixed": 0, "weights": "equal", "trials": TRIALS} | settings
     folder.mkdir(exist_ok=True)
     (folder / "mine.toml").write_text(GAUSSIAN.format(**settings), encoding="utf-8")
     result = e2e.collapse("run", folder / "mine.toml", "--runs-dir", folder / "runs", *more)
@@ -66,6 +69,35 @@ def test_the_golden_weight_makes_the_error_of_a_mean_what_its_paper_says(
     assert all(("real_weight" in row) == (weights != "equal" and row["generation"] > 0) for row in found)
 
 
+def test_the_same_real_rows_beside_any_number_of_synthetic_ones(tmp_path: Path) -> None:
+    """As below with lambda = 4, from a corpus of the real rows alone: `mix.rows` says how many there are in all."""
+    found = rows_of(tmp_path, policy="keep-rows-15", rows=15, mixed=75, generations=24)
+    assert [row["train_rows"] for row in found] == [15] + [75] * 24
+    assert {row["real_rows"] for row in found} == {15}
+    as_formula(found[-1], 15, 13 / 9)
+
+
+@pytest.mark.parametrize(("share", "policy"), [(0.5, "accumulate-fresh-50"), (0.8, "accumulate-fresh-20")])
+def test_new_real_rows_in_each_generation_hold_back_the_error_of_a_growing_corpus(
+    share: float, policy: str, tmp_path: Path
+) -> None:
+    """V_t = ((t - 1 + a) / t)² V_(t-1) + 1 / t² of arXiv 2601.15468, a share a of each generation's rows being synthetic."""
+    found = rows_of(tmp_path, policy=policy, rows=20, reserve=8 * 10)
+    value = 1.0
+    for t, row in enumerate(found[1:], 2):
+        value = ((t - 1 + share) / t) ** 2 * value + 1 / t**2
+        assert row["train_rows"] == 20 * t
+        as_formula(row, 20, value)
+
+
+def test_a_growing_corpus_may_grow_by_any_number_of_rows(tmp_path: Path) -> None:
+    """Feedback: m = 10 real and k = 40 synthetic rows join n0 = 20 in each generation."""
+    found = rows_of(tmp_path, policy="accumulate-fresh-20", rows=20, reserve=80, mixed=50)
+    assert [(row["real_rows"], row["synthetic_rows"]) for row in found] == [(20 + 10 * g, 40 * g) for g in range(9)]
+    expected = growing_mean(n=20, real=10, synthetic=40, generations=8, variance="unbiased")
+    as_formula(found[-1], 1, expected.mean_error)
+
+
 @pytest.mark.parametrize(
     ("rows", "n", "generations", "value"), [(30, 20, 8, 1.25), (40, 20, 10, 4 / 3), (75, 15, 24, 13 / 9)]
 )
@@ -97,13 +129,22 @@ def test_a_schedule_ends_where_its_last_share_does(tmp_path: Path) -> None:
             {"policy": "fresh-50-20", "rows": 20, "reserve": 37},
             "fresh-50-20 needs 38 never-seen real rows by generation 8",
         ),
+        (
+            {"policy": "keep-rows-9", "rows": 20, "mixed": 8},
+            "keep-rows-9 keeps 9 real rows, a corpus of mix.rows = 8 has fewer",
+        ),
+        (
+            {"policy": "keep-50", "rows": 20, "mixed": 50},
+            "keep-50 of mix.rows = 50 asks for 25 real rows at generation 1",
+        ),
+        ({"policy": "accumulate-fresh-50", "rows": 20, "reserve": 79}, "needs 80 never-seen real rows by generation 8"),
         ({"policy": "keep-50", "rows": 20, "weights": "0:1"}, "mix.weights must be two numbers above 0"),
         ({"policy": "keep-50", "rows": 20, "weights": "gold"}, 'mix.weights must be "equal", "golden", or'),
         ({"policy": "keep-0", "rows": 20, "weights": "2:1"}, "no policy of this run mixes real and synthetic rows"),
     ],
 )
 def test_nonsense_is_one_line_before_anything_is_computed(settings: dict[str, Any], why: str, tmp_path: Path) -> None:
-    given = {"generations": 8, "reserve": 0, "weights": "equal", "trials": 3} | settings
+    given = {"generations": 8, "reserve": 0, "mixed": 0, "weights": "equal", "trials": 3} | settings
     (tmp_path / "mine.toml").write_text(GAUSSIAN.format(**given), encoding="utf-8")
     result = e2e.collapse("run", tmp_path / "mine.toml", "--runs-dir", tmp_path / "runs")
     assert result.code == 2
@@ -112,7 +153,8 @@ def test_nonsense_is_one_line_before_anything_is_computed(settings: dict[str, An
 
 
 def test_a_run_says_which_shares_it_never_reaches(tmp_path: Path) -> None:
-    given = {"generations": 2, "reserve": 0, "weights": "equal", "trials": 3, "policy": "keep-50-20-10", "rows": 20}
+    given = {"generations": 2, "reserve": 0, "mixed": 0, "weights": "equal", "trials": 3}
+    given |= {"policy": "keep-50-20-10", "rows": 20}
     (tmp_path / "mine.toml").write_text(GAUSSIAN.format(**given), encoding="utf-8")
     result = e2e.collapse("run", tmp_path / "mine.toml", "--runs-dir", tmp_path / "runs")
     assert result.code == 0, result.err

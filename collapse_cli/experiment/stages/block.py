@@ -242,7 +242,9 @@ class InMemory(Verbs[State, Dataset, Dataset]):
             if start is not None:
                 learner.restore(start)
             if self.sums and generation > 0:
-                real, synthetic = len(self.line.real), len(self.line.real) * generation
+                real, synthetic = mixing.rows_in_corpus(
+                    self.line.policy, len(self.line.real), generation, growing=False
+                )
                 weights, new = self.block.weights.of_rows(real, synthetic), learner.summarise(corpus)
                 self.summary = learner.merge(self.summary, new) if self.summary else new
                 whole = self.summary if weights is None else learner.weighed(self._real_sums, self.summary, weights)
@@ -309,7 +311,7 @@ class InMemory(Verbs[State, Dataset, Dataset]):
         if self.block.prompts == "previous":
             (line.corpus if self.continues_corpus else line.real).save(folder / CORPUS)
         if self.keeps_rows:
-            made = line.samples[self.earlier :]
+            made = line.samples[self.earlier :] or [line.real.take(NONE)]  # of fresh rows alone no model makes any
             rows = Dataset.concat(made)
             if self.block.select:  # real rows may be among them
                 of = np.repeat(np.arange(len(made), dtype=np.int32), [len(some) for some in made])

@@ -71,7 +71,10 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
         trials=mixed.trials,
     )
     corpus.save(place.folder / CORPUS)
-    return with_history(stage, inputs, names[-1]) if names else {"sample_tokens": 0}
+    made = names and mixed.policy.needs_samples(
+        mixed.generation
+    )  # or the newest rows there are were made for one before
+    return with_history(stage, inputs, names[-1]) if made else {"sample_tokens": 0}
 
 
 def cost(stage: Stage, size: Size) -> Cost:

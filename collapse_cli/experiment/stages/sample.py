@@ -25,7 +25,7 @@ def sample_stage(
 ) -> Stage:
     """The rows that generation `generation - 1` makes for the corpus of generation `generation`."""
     which = Continued.by(policy, seed, generation, growing=config.mix.size == "growing")
-    if policy.at(generation).needs_samples:
+    if policy.needs_samples(generation):
         which = replace(which, oversample=config.select.oversample)
     inputs = {"model": model, "data": data, "prompts": corpus if config.sample.prompts == "previous" else data}
     return stage_of(SAMPLE, config, inputs, seed_for(seed, "sample", generation), verb="sample", **which.params())
@@ -52,8 +52,10 @@ class Continued:
     @classmethod
     def by(cls, policy: Policy, seed: int, generation: int, *, growing: bool) -> "Continued":
         """Those of a policy. Where it takes none, as many are made as for keep-0: they are only measured."""
-        now = policy.at(generation)
-        taken = Policy("keep") if policy.accumulates or not now.needs_samples else now
+        taken = policy.at(generation)
+        if policy.accumulates or not policy.needs_samples(generation):
+            fresh = policy.rule == "accumulate-fresh" and policy.needs_samples(generation)
+            taken = Policy("fresh" if fresh else "keep", taken.percent if fresh else 0.0, size=policy.size)
         choice = mixing.order_seed(policy, seed, generation)
         return cls(generation, taken, growing and not policy.accumulates, choice)
 
