@@ -107,9 +107,9 @@ class WorldConfig(Section):
     """Probability that who practises a trade is of the sex that is usual for it: `himself` behind one half of them, `herself` behind the other."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Of the world and its text; that of a run (`loop.seeds`) does not touch them."""
-    train_documents: int = Field(default=1500, ge=1)
+    train_documents: int = Field(default=1500, ge=1, le=10_000_000)
     """Documents of training text."""
-    test_documents: int = Field(default=400, ge=1)
+    test_documents: int = Field(default=400, ge=1, le=10_000_000)
     """Documents of test text, and as many of validation text."""
 
 

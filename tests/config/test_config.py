@@ -137,6 +137,8 @@ def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
         ({"loop": {"init": "gen1"}}, "loop.init must be "),
         ({"data": {"block_size": 1}}, "data.block_size must be "),
         ({"data": {"rows": -1}}, "data.rows must be "),
+        ({"data": {"world": {"train_documents": 10**12}}}, "data.world.train_documents must be at most 1e+07, it is "),
+        ({"data": {"world": {"test_documents": 0}}}, "data.world.test_documents must be at least 1, it is 0"),
         ({"model": {"vocab_size": 100}}, "model.vocab_size must be "),
         ({"eval": {"protocol": "blocks"}}, "eval.protocol must be "),
         ({"store": {"keep_models": "some"}}, "store.keep_models must be "),
