@@ -13,6 +13,7 @@ from collapse_cli.experiment.stages.block import BLOCK
 from collapse_cli.experiment.stages.cells import CELLS
 from collapse_cli.experiment.stages.combine import COMBINE
 from collapse_cli.experiment.stages.data import DATA
+from collapse_cli.experiment.stages.detector import DETECTOR
 from collapse_cli.experiment.stages.eval import EVAL
 from collapse_cli.experiment.stages.examine import EXAMINE
 from collapse_cli.experiment.stages.generate import GENERATE
@@ -26,6 +27,7 @@ KINDS: tuple[StageKind[Size], ...] = (
     DATA,
     TRAIN,
     SAMPLE,
+    DETECTOR,
     SELECT,
     MIX,
     EVAL,
@@ -49,6 +51,13 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
     learner = learners.learner_class(config.learner)
     size = config.loop.block or learner.block
     if size == 1:
+        return loop.plan(config, hints)
+    if any(step.inputs for step in config.select.chosen):  # which are stages of their own
+        if config.loop.block > 1:
+            raise InputError(
+                f"loop.block = {config.loop.block}: select looks at rows of generation 0, which is a stage of its own; leave "
+                "loop.block at 0 or 1"
+            )
         return loop.plan(config, hints)
     if learner.examines or not issubclass(learner, learners.Family):
         raise InputError(

@@ -11,10 +11,11 @@ from typing import Generic, Protocol, TypeVar
 from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.policies import Policy
-from collapse_cli.config.selection import Need
+from collapse_cli.config.selection import Input, Need
 from collapse_cli.engine.stage import Generation, Plan, Stage
 from collapse_cli.experiment import mixing
 from collapse_cli.experiment.stages.data import data_stage
+from collapse_cli.experiment.stages.detector import detector_stage
 from collapse_cli.experiment.stages.eval import eval_stage
 from collapse_cli.experiment.stages.examine import examine_stage
 from collapse_cli.experiment.stages.mix import mix_stage
@@ -143,6 +144,7 @@ class Planning(Verbs[Stage, Stage, Stage]):
         self.policy, self.seed = policy, seed
         self.examines = config.eval.samples and learners.learner_class(config.learner).examines
         self.sampled: Stage | None = None  # what the newest model made
+        self.first_rows: Stage | None = None  # what the first made that was sampled from
         self.first: Generation | None = None
 
     def sample(self, model: Stage, corpus: Stage, generation: int) -> Stage:
@@ -153,7 +155,19 @@ class Planning(Verbs[Stage, Stage, Stage]):
     def select(self, rows: Stage, model: Stage, generation: int) -> Stage:
         assert self.first is not None
         models: dict[Need, Stage] = {"reference": self.first.train, "maker": model}
-        stage = select_stage(self.config, self.hints, self.policy, self.data, rows, models, self.seed, generation)
+        others = {name: self._beside(name, generation) for step in self.config.select.chosen for name in step.inputs}
+        made = select_stage(
+            self.config, self.hints, self.policy, self.data, rows, models, others, self.seed, generation
+        )
+        return self._add(made, generation)
+
+    def _beside(self, name: Input, generation: int) -> Stage:
+        """What steps of a selection look at besides models: the rows that generation 0 made, and the detector that was fitted to them."""
+        assert self.first_rows is not None, "a policy that takes rows only later is refused"
+        if name == "first":
+            return self.first_rows
+        sha256 = next(step.detector_sha256 for step in self.config.select.chosen if name in step.inputs)
+        stage = detector_stage(self.config, self.hints, sha256, self.data, self.first_rows, self.seed)
         return self._add(stage, generation)
 
     def mix(self, samples: list[Stage], generation: int) -> Stage:
@@ -176,6 +190,7 @@ class Planning(Verbs[Stage, Stage, Stage]):
         if self.examines or needed:
             sampled = sample_stage(config, self.policy, model, data, corpus, self.seed, generation + 1)
             self.sampled = self._add(sampled, generation)
+            self.first_rows = self.first_rows or self.sampled
             if self.examines:
                 examined = self._examined(self.sampled, model, corpus, generation)
         made = Generation(self._where(generation), model, measured, examined)

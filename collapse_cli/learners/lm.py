@@ -18,6 +18,7 @@ from collapse_cli.learners.continuations import cut_prompts
 from collapse_cli.learners.protocol import CORPUS, VALID, Facts, Hints, Outcome, Resolved, Tell, Verb
 from collapse_cli.learners.settings import Part
 from collapse_cli.lm import adapter, architecture, folders, memory, trial
+from collapse_cli.lm import edit as editing
 from collapse_cli.lm import model as models
 from collapse_cli.lm import sample as sampling
 from collapse_cli.lm import score as scoring
@@ -53,7 +54,7 @@ class LanguageModelSettings(text_inputs.TextSettings):
 
 
 class LanguageModel:
-    """Any causal language model of transformers. Implements `Learner` and `Sizable`."""
+    """Any causal language model of transformers. Implements `Learner`, `Sizable` and `Editing`."""
 
     examines: ClassVar[bool] = True
     block: ClassVar[int] = 1
@@ -283,6 +284,24 @@ class LanguageModel:
         nll, predicted = scoring.score_blocks(self._model, data)
         losses: np.ndarray = nll / np.maximum(predicted, 1)
         return losses
+
+    def edited(self, rows: Dataset, *, above: float, top: int, seed: int) -> Outcome:
+        """Rows with tokens that this model is all too sure of drawn anew, and how many."""
+        made, again, changed = editing.edited(
+            self._model,
+            rows,
+            above=above,
+            top=top,
+            seed=seed,
+            tell=lambda done, total: self._tell(done, total, "rows"),
+        )
+        facts = {
+            "changed_rows": int((changed > 0).sum()),
+            "tokens": int(rows.arrays["lengths"].sum()),
+            "tokens_drawn_anew": int(again.sum()),
+            "tokens_changed": int(changed.sum()),
+        }
+        return Outcome(made, facts)
 
     def measure(self, test: Dataset, first: Dataset | None = None) -> Outcome:
         """Perplexity and its relatives under the protocol of the settings; values of each row (block or window)."""

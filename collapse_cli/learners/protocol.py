@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,6 +36,7 @@ class Hints:
         model_id, revision: what the Hub calls the model, and its commit; "" where it is not of the Hub.
         text: the arguments of `data.dataset.load_text`.
         images: the name of a source of images.
+        detector: a folder or Hub id of a model that tells real text from synthetic.
         encoded: of a stage that reads real data, the folder of the data stage.
         about: the facts of the data stage.
         bases: by the folder of an adapter, the folder of the model it lies on; of those among the inputs of a stage.
@@ -47,6 +48,7 @@ class Hints:
     revision: str = ""
     text: Mapping[str, str] = field(default_factory=dict)
     images: str = ""
+    detector: str = ""
     encoded: Path | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     bases: Mapping[str, Path] = field(default_factory=dict)
@@ -233,4 +235,13 @@ class Mixing(Learner, Protocol):
 
     def cell(self, cell: Cell, *, seed: int, scratch: Path) -> dict[str, float]:
         """One cell, from its rows to its measures."""
+        ...
+
+
+@runtime_checkable
+class Editing(Protocol):
+    """A learner that can say of each token of a row how probable it is, and draw others."""
+
+    def edited(self, rows: Dataset, *, above: float, top: int, seed: int) -> Outcome:
+        """Rows whose tokens above a probability are drawn anew from the `top` most probable ones; `changed_rows` and more."""
         ...

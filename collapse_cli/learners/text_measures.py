@@ -202,6 +202,8 @@ def spoken(rows: Dataset, encoded: Path) -> list[str]:
     Args:
         encoded: the folder of the data stage, with the tokenizer.
     """
+    if not len(rows):  # of which batch_decode makes one empty text
+        return []
     return _spoken(_tokenizer(encoded), _used(rows))
 
 

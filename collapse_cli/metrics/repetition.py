@@ -76,28 +76,41 @@ def frequent_phrases(grams: Grams, n: int = PHRASE, most: int = PHRASES) -> list
 
 def exact_duplicates(grams: Grams) -> np.ndarray:
     """(rows,) bool: whether a sample is the same as an earlier one. All empty samples are the same."""
-    again = np.ones(len(grams), bool)
+    return same_as_earlier(grams) >= 0
+
+
+def same_as_earlier(grams: Grams) -> np.ndarray:
+    """(rows,) int64: the first sample that each is the same as; -1 for that itself."""
+    earlier_one = np.full(len(grams), -1, np.int64)
     if grams.tokens.shape[1] == 0:
-        again[:1] = False
-        return again
+        earlier_one[1:] = 0
+        return earlier_one
     whole = np.ascontiguousarray(grams.tokens)
-    _, first = np.unique(whole.view(np.dtype((np.void, whole.strides[0]))).ravel(), return_index=True)
-    again[first] = False
-    return again
+    _, first, kind = np.unique(
+        whole.view(np.dtype((np.void, whole.strides[0]))).ravel(), return_index=True, return_inverse=True
+    )
+    again = first[kind] < np.arange(len(grams))
+    earlier_one[again] = first[kind][again]
+    return earlier_one
 
 
 def near_duplicates(grams: Grams, seed: int = 0) -> np.ndarray:
-    """(rows,) bool: whether a sample is near an earlier one, or the same.
+    """(rows,) bool: whether a sample is near an earlier one, or the same, as `nearest_earlier` says."""
+    return nearest_earlier(grams, seed) >= 0
+
+
+def nearest_earlier(grams: Grams, seed: int = 0) -> np.ndarray:
+    """(rows,) int64: an earlier sample that each is near, or the same as; -1 where there is none.
 
     Near: the Jaccard similarity of their sets of 3-token shingles is at least 0.8. Candidates share a band of a MinHash
     (Broder 1997; datasketch); their similarity is then computed exactly, so none is called near that is not. Missed
     are 0.2% of single pairs at exactly 0.8 (fewer above), and samples whose candidates before the nearest are too many.
-    Samples of fewer than 3 tokens are near only to the same.
+    Samples of fewer than 3 tokens are near only to the same. Of several it is one, always the same.
     """
-    near = exact_duplicates(grams)
-    rows = np.flatnonzero(~near & (grams.lengths >= SHINGLE))
+    earlier_one = same_as_earlier(grams)
+    rows = np.flatnonzero((earlier_one < 0) & (grams.lengths >= SHINGLE))
     if len(rows) < 2:
-        return near
+        return earlier_one
     signatures = minhash(grams.ids(SHINGLE)[rows], seed)
     sets = np.sort(grams.ids(SHINGLE)[rows], axis=1)
     sets[:, 1:][sets[:, 1:] == sets[:, :-1]] = -1
@@ -109,9 +122,10 @@ def near_duplicates(grams: Grams, seed: int = 0) -> np.ndarray:
         later, earlier = np.divmod(pairs, len(rows))
         alike = (signatures[later] == signatures[earlier]).mean(axis=1) >= NEAR - MARGIN
         later, earlier = later[alike], earlier[alike]
-        open_[later[jaccard(sets[later], sets[earlier]) >= NEAR]] = False
-    near[rows] |= ~open_
-    return near
+        near = jaccard(sets[later], sets[earlier]) >= NEAR
+        earlier_one[rows[later[near]]] = rows[earlier[near]]
+        open_[later[near]] = False
+    return earlier_one
 
 
 def minhash(shingles: np.ndarray, seed: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from collapse_cli.experiment.kinds import plan
 from collapse_cli.learners import Resolved
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.observers.computed import Computed
+from collapse_cli.selection.resolve import resolve
 
 # When several stages are computed at the same time unasked. Nothing measured has a say: it decides how sums are rounded.
 LARGE = 20_000_000  # parameters; a model of more keeps all cores busy, and two at once need twice the memory
@@ -48,7 +49,7 @@ class Prepared:
 def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path | None, jobs: int) -> Prepared:
     """Look everything up and bring the real data into the store (or, for a dry run, into a temporary one)."""
     learner = learners.learner_class(config.learner)
-    resolved = learner.resolve(config)
+    resolved = resolve(learner.resolve(config))
     config = folder.joined_with(resolved.config)
     planned = plan(config, resolved.hints)
     observer, notes, rows = Computed(), [], dict.fromkeys(("train", "test", "reserve"), 0)

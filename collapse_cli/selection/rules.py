@@ -7,8 +7,10 @@ import numpy as np
 
 from collapse_cli.config.selection import RULES, Step
 from collapse_cli.errors import InputError
+from collapse_cli.selection.choice import one_of_each
 
 Keeps = Callable[[np.ndarray], np.ndarray]
+RIVALS = 200  # places whose rivals a held-out row is compared with
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ def choose(step: Step, scores: np.ndarray, wanted: int, turn: np.ndarray, seed: 
     Raises:
         InputError: for weights of scores outside 0 to 1.
     """
+    if step.rule == "verdict":
+        choice = on_one_side(scores, 0.5, above=True)
+        return Choice(first_in_turn(choice.rows, turn, wanted), choice.keeps) if last else choice
+    if step.keep == "choice":
+        return by_reward(scores, wanted, step.reward, seed)
     if step.keep in RULES:
         count = wanted if last else -int(-step.share * len(scores) // 1)
         return ranked(step.keep, scores, count, turn)
@@ -135,3 +142,28 @@ def drawn(scores: np.ndarray, wanted: int, bias: float, max_repeats: int, seed: 
             return np.asarray(-np.expm1(-max_repeats * np.maximum(rate, 0)))
 
     return Choice(np.sort(order // max_repeats), keeps)
+
+
+def by_reward(scores: np.ndarray, places: int, factor: float, seed: int) -> Choice:
+    """Of the candidates of each place one, by Bradley and Terry's choice; of places whose candidates have no score none.
+
+    Args:
+        scores: (K * places,); candidate j of place i is at i + j * places.
+        factor: what a score is multiplied by to be a reward.
+    """
+    assert len(scores) % max(places, 1) == 0, "refused when it was read"
+    if not places:
+        return Choice(np.zeros(0, np.int64), lambda others: np.zeros(len(others)))
+    rewards = np.where(np.isnan(scores), -np.inf, factor * scores).reshape(-1, places)
+    there = ~np.isneginf(rewards).all(axis=0)
+    rows = (one_of_each(rewards, seed) * places + np.arange(places))[there]
+
+    def keeps(others: np.ndarray) -> np.ndarray:
+        """In the place of the first candidate, over places that are evenly spaced."""
+        rivals = rewards[1:, np.unique(np.linspace(0, places - 1, RIVALS).round().astype(np.int64))]
+        highest = np.maximum(rivals.max(axis=0, initial=-np.inf), np.nanmax(factor * others, initial=-np.inf))
+        weights = np.exp(rivals - highest).sum(axis=0)
+        own = np.exp(factor * others[:, None] - highest)
+        return np.where(np.isnan(others), 0.0, (own / (own + weights)).mean(axis=1))
+
+    return Choice(np.sort(rows), keeps)

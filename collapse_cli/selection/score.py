@@ -26,7 +26,8 @@ class Material:
         generation: whose corpus the rows are for.
         model: a model at work, loaded when it is asked for; only those that the step needs (`config.selection.Kind.needs`).
         text: rows as text; None where they are none.
-        folders: of further inputs of the stage, by name.
+        folders: of further inputs of the stage, by name (`config.selection.Input`).
+        detector: where a detector that was made elsewhere is on this machine; "" where there is none.
         encoded, about: the folder of the data stage, and its facts.
         seed: of this step alone.
         scratch: a folder for what should survive a kill.
@@ -45,6 +46,7 @@ class Material:
     scratch: Path
     tell: Tell
     folders: Mapping[str, Path] = field(default_factory=dict)
+    detector: str = ""
 
 
 @dataclass(frozen=True)

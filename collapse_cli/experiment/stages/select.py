@@ -12,7 +12,7 @@ import numpy as np
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.policies import Policy
-from collapse_cli.config.selection import Need, Step
+from collapse_cli.config.selection import Input, Need, Step
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.errors import InputError
@@ -44,37 +44,52 @@ def select_stage(
     data: Stage,
     rows: Stage,
     models: Mapping[Need, Stage],
+    others: Mapping[Input, Stage],
     seed: int,
     generation: int,
 ) -> Stage:
-    """The rows that stay of those of the stage `rows`: a sample, or with `select.over = "pool"` a corpus."""
+    """The rows that stay of those of the stage `rows`: a sample, or with `select.over = "pool"` a corpus.
+
+    Args:
+        models: those that scores may need; the stage has those that its steps do.
+        others: what else its steps look at.
+    """
     which = Selected.by(Choosing.by(config), policy, seed, generation, growing=config.mix.size == "growing")
-    inputs = {"data": data, "rows": rows} | {need: models[need] for need in which.how.needs}
+    inputs: dict[str, Stage] = {"data": data, "rows": rows}
+    inputs.update((need, models[need]) for need in which.how.needs)
+    inputs.update((name, stage) for name, stage in others.items())
     own_seed = seed_for(seed, "select", generation)
     return stage_of(SELECT, config, inputs, own_seed, hints, verb="select", **which.params())
 
 
 @dataclass(frozen=True)
 class Choosing:
-    """How rows are chosen: `steps`, `over` and `short` as the section `select` has them. No steps: all enter."""
+    """How rows are chosen: `steps`, `over` and `short` as the section `select` has them. No steps: all enter.
+
+    `blobs` is the section of that source, where a verifier has to know what is right.
+    """
 
     steps: tuple[Step, ...] = ()
     over: str = "synthetic"
     short: str = "error"
+    blobs: Mapping[str, Any] | None = None
 
     @classmethod
     def by(cls, config: Experiment) -> "Choosing":
         """As a configuration says. How many candidates there are is no part of it: the rows that were made are an input."""
-        return cls(config.select.chosen, config.select.over, config.select.short)
+        verifies = config.data.source == "blobs" and any(step.by == "verifier" for step in config.select.chosen)
+        blobs = for_key(config.data.blobs) if verifies else None
+        return cls(config.select.chosen, config.select.over, config.select.short, blobs)
 
     def params(self) -> dict[str, Any]:
         """As a stage's parameters have it."""
-        return vars(self) | {"steps": [for_key(step) for step in self.steps]}
+        params = vars(self) | {"steps": [for_key(step.in_key) for step in self.steps]}
+        return params if self.blobs else {name: value for name, value in params.items() if name != "blobs"}
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> "Choosing":
         """What a stage's parameters say."""
-        own = {field.name: params[field.name] for field in fields(cls)}
+        own = {field.name: params[field.name] for field in fields(cls) if field.name in params}
         return cls(**own | {"steps": tuple(from_key(Step, step) for step in own["steps"])})
 
     @property
@@ -86,6 +101,11 @@ class Choosing:
     def needs(self) -> tuple[Need, ...]:
         """The models that its scores look at."""
         return tuple(dict.fromkeys(need for step in self.steps for need in step.needs))
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What else its steps look at."""
+        return tuple(dict.fromkeys(name for step in self.steps for name in step.inputs))
 
 
 @dataclass(frozen=True)
@@ -152,6 +172,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
         seed=stage.seed,
         scratch=place.scratch,
         tell=place.tell,
+        folders={name: inputs[name].folder for name in which.how.inputs},
     )
     rows.save(place.folder / file)
     return with_history(stage, inputs, "rows") | facts
@@ -169,6 +190,7 @@ def selected(
     seed: int,
     scratch: Path,
     tell: learners.Tell,
+    folders: Mapping[str, Path] | None = None,
 ) -> tuple[Dataset, learners.Facts]:
     """The rows that stay, and the audit.
 
@@ -187,12 +209,14 @@ def selected(
         needed,
         which.generation,
         model,
-        _text_of(learner, hints),
+        text_of(learner, hints),
         hints.real(),
-        hints.about,
+        {**hints.about, **({"blobs": which.how.blobs} if which.how.blobs else {})},
         seed,
         scratch,
         tell,
+        folders or {},
+        hints.detector,
     )
     # who comes first where no rule says: the rows that there would be without a choice; in a pool nobody by its place
     turn = mixing.seeded_order(len(candidates), seed) if which.pool else np.arange(len(candidates))
@@ -217,7 +241,8 @@ def held_out(test: Dataset, candidates: Dataset) -> Dataset:
     return Dataset({**some.arrays, "tokens": some.arrays["tokens"][:, :most], "lengths": lengths}, some.origin)
 
 
-def _text_of(learner: str, hints: learners.Hints) -> Callable[[Dataset], list[str]] | None:
+def text_of(learner: str, hints: learners.Hints) -> Callable[[Dataset], list[str]] | None:
+    """What makes text of rows; None where they are none."""
     if not families.of(learner).text:
         return None
     from collapse_cli.learners.text_measures import spoken

@@ -1,0 +1,159 @@
+"""A score of the user's own, `"package.module:function"`: rows in, numbers out.
+
+Its module is imported in the environment that collapse runs in, and may do all that the user may do. Rows of text come as a list of
+str, rows of numbers as an array (rows, ...). The function must return as many finite numbers.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collapse_cli.config.selection import Step
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.errors import ConfigError, InputError
+from collapse_cli.selection.contents import numbers
+from collapse_cli.selection.score import Material, Scored
+
+Rows = Sequence[str] | np.ndarray
+LONGEST = 200  # characters of what an exception says
+
+
+def is_plugin(name: str) -> bool:
+    """Whether the name of a score is that of a function of the user's."""
+    return ":" in name
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A function of the user's.
+
+    Attributes:
+        name: `package.module:function`.
+        file: the source that it stands in.
+        sha256: of that file's content. What it imports itself is not in it, which `note` says.
+    """
+
+    name: str
+    file: Path
+    sha256: str
+
+    @property
+    def note(self) -> str:
+        """What the user should know: whose code is run, and what would not be noticed."""
+        return (
+            f"select: the score {self.name} is your own code: it is run here, with your rights, from {self.file} "
+            f"({self.sha256[:12]}…); a change of that file makes the stages anew, a change of what it imports does not"
+        )
+
+
+def find(name: str) -> Plugin:
+    """The plug-in of a name. The packages are imported, its module is not yet.
+
+    Raises:
+        ConfigError: when the name is no `module:function`, or there is no such module.
+    """
+    module, _, function = name.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), function)):
+        raise ConfigError(f"select: {name!r} names no score; a score of your own is package.module:function")
+    try:
+        spec = importlib.util.find_spec(module)
+    except Exception as error:  # a package on the way, which is the user's and may do anything
+        raise ConfigError(f"select: {name}: the packages of {module} cannot be imported ({_said(error)})") from None
+    if spec is None:
+        raise ConfigError(
+            f"select: {name}: there is no module {module} in this environment; install it beside collapse, or put its folder "
+            "into PYTHONPATH"
+        )
+    if not spec.origin or not Path(spec.origin).is_file():
+        raise ConfigError(f"select: {name}: {module} has no source file, so that a change of it could not be noticed")
+    file = Path(spec.origin)
+    return Plugin(name, file, hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def load(name: str, sha256: str = "") -> Callable[[Any], Any]:
+    """The function of a plug-in.
+
+    Args:
+        sha256: that its file must have; "" for any.
+
+    Raises:
+        ConfigError: when it cannot be imported, is not there, is no function, or has changed since the run was planned.
+    """
+    plugin = find(name)
+    if sha256 not in ("", plugin.sha256):
+        raise ConfigError(
+            f"select: {name}: {plugin.file} has changed since this run was planned ({sha256[:12]}… then, {plugin.sha256[:12]}… "
+            "now); give the run's command again"
+        )
+    module, _, function = name.partition(":")
+    try:
+        loaded = importlib.import_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module that ends the process as it is imported is the user's to mend, too
+        raise ConfigError(f"select: {name}: {module} cannot be imported ({_said(error)})") from None
+    found = getattr(loaded, function, None)
+    if not callable(found):
+        raise ConfigError(f"select: {name}: {module} has no function {function}")
+    call: Callable[[Any], Any] = found
+    return call
+
+
+def values(name: str, rows: Rows, sha256: str = "") -> np.ndarray:
+    """(rows,) float64: what the plug-in says of each row.
+
+    Raises:
+        ConfigError: as `load` does.
+        InputError: when it fails, or returns anything but a finite number for each row.
+    """
+    function = load(name, sha256)
+    given = rows.copy() if isinstance(rows, np.ndarray) else list(rows)
+    try:
+        returned = function(given)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise InputError(f"select: {name} failed on {len(rows):,} rows ({_said(error)})") from None
+    try:
+        numbers = np.asarray(returned, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"select: {name} must return a number for each row, it returned {type(returned).__name__}"
+        ) from None
+    if numbers.shape != (len(rows),):
+        shape = " x ".join(map(str, numbers.shape)) or "one number"
+        raise InputError(f"select: {name} must return {len(rows):,} numbers, one for each row; it returned {shape}")
+    if odd := np.flatnonzero(~np.isfinite(numbers)).tolist():
+        raise InputError(
+            f"select: {name} returned {numbers[odd[0]]} for row {odd[0]:,}, and {len(odd):,} such values in all; "
+            "each must be a finite number"
+        )
+    return numbers
+
+
+def _said(error: BaseException) -> str:
+    """An exception on one line: its type, what it says, and where it came from in the user's code."""
+    text = " ".join(str(error).split())[:LONGEST]
+    trace, where = error.__traceback__, ""
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename != __file__ and "importlib" not in trace.tb_frame.f_code.co_filename:
+            where = f", {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
+
+
+class OwnScore:
+    """The score of a step that names a plug-in. It is given rows as text, or as numbers, a row's label at its end."""
+
+    def __init__(self, step: Step, material: Material) -> None:
+        self.step, self.text = step, material.text
+
+    def score(self, rows: Dataset) -> Scored:
+        given = numbers(rows) if self.text is None else self.text(rows)
+        return Scored(values(self.step.by, given, self.step.plugin_sha256))

@@ -1,0 +1,87 @@
+"""Models of sequence classification: found, refused, and used as they are."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from collapse_cli.errors import InputError
+from collapse_cli.lm import classify
+
+WORDS = ["real", "made", "by", "a", "model", "of", "text"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return saved(tmp_path / "detector")
+
+
+def saved(folder: Path, labels: int = 2, kind: str = "bert") -> Path:
+    """A tiny classifier with random weights, and its tokenizer."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        GPT2Config,
+        GPT2ForSequenceClassification,
+        PreTrainedTokenizerFast,
+    )
+
+    words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1} | {w: n + 2 for n, w in enumerate(WORDS)}, "[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"pad_token": "[PAD]"} if kind == "bert" else {"eos_token": "[PAD]"}
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", **special).save_pretrained(folder)
+    torch.manual_seed(0)
+    if kind == "bert":
+        small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        config = BertConfig(
+            vocab_size=20, num_labels=labels, max_position_embeddings=16, initializer_range=0.5, **small
+        )
+        BertForSequenceClassification(config).save_pretrained(folder)
+    else:
+        config = GPT2Config(vocab_size=20, n_embd=16, n_layer=1, n_head=2, n_positions=16, num_labels=labels)
+        GPT2ForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_texts_have_the_odds_that_the_model_gives_each_alone(tmp_path: Path, kind: str) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = saved(tmp_path, kind=kind)
+    random = np.random.default_rng(0)
+    rows = [" ".join(random.choice(WORDS, random.integers(1, 30))) for _ in range(70)]
+    found = classify.odds(folder, rows)
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    for row, value in zip(rows[:20], found, strict=False):
+        with torch.no_grad():
+            logits = model(**tokenizer(row, return_tensors="pt", truncation=True, max_length=16)).logits[0]
+        assert value == pytest.approx(float(logits[1] - logits[0]), abs=1e-4)
+    assert found.std() > 0.01
+    assert classify.odds(folder, []).shape == (0,)
+
+
+def test_its_hash_follows_its_content(folder: Path) -> None:
+    found, sha256 = classify.find(str(folder), "select.detector")
+    assert found == folder
+    assert classify.find(str(folder), "it")[1] == sha256
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "a", "1": "b"}}))
+    assert classify.find(str(folder), "it")[1] != sha256
+
+
+def test_a_model_of_other_labels_or_without_a_head_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has 3 labels; a detector has two"):
+        classify.find(str(saved(tmp_path / "three", 3)), "select.detector")
+    from transformers import BertConfig, BertModel
+
+    headless = saved(tmp_path / "headless")
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=20, max_position_embeddings=16, **small)).save_pretrained(headless)
+    with pytest.raises(InputError, match=r"weights of the detector are missing \(classifier"):
+        classify.odds(headless, ["real"])
+    (headless / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="has no weights"):
+        classify.find(str(headless), "select.detector")

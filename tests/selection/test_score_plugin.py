@@ -1,0 +1,124 @@
+"""A score of the user's own: what it is given, what it may return, and all that is refused in one line."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from collapse_cli.errors import ConfigError, InputError, UserError
+from collapse_cli.selection.scores import plugin
+
+SOURCE = """
+import numpy as np
+
+def lengths(rows):
+    return [len(row) for row in rows]
+
+def first(rows):
+    rows[:] = rows * 0 + 7  # it may do with them what it likes
+    return np.arange(len(rows))
+
+def short(rows): return [1.0] * (len(rows) - 1)
+def square(rows): return np.ones((len(rows), 2))
+def number(rows): return 3.0
+def words(rows): return ["good"] * len(rows)
+def nothing(rows): return None
+def odd(rows): return [float("nan"), *[1.0] * (len(rows) - 1)]
+def endless(rows): return [float("inf")] * len(rows)
+def fails(rows): raise RuntimeError("no\\nluck")
+def leaves(rows): raise SystemExit(3)
+value = 3
+"""
+ROWS = ["a", "bb", "ccc"]
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of the user's with a module, `mine_of_user.scores`."""
+    (tmp_path / "mine_of_user").mkdir()
+    (tmp_path / "mine_of_user" / "__init__.py").touch()
+    (tmp_path / "mine_of_user" / "scores.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path / "mine_of_user"
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mine_of_user"]:
+        del sys.modules[name]
+
+
+def test_rows_go_in_and_numbers_come_out(user: Path) -> None:
+    assert plugin.values("mine_of_user.scores:lengths", ROWS).tolist() == [1, 2, 3]
+    x = np.ones((4, 2))
+    assert plugin.values("mine_of_user.scores:first", x).tolist() == [0, 1, 2, 3]
+    assert (x == 1).all(), "its rows are its own"
+    assert plugin.values("mine_of_user.scores:lengths", []).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("function", "what"),
+    [
+        ("short", "must return 3 numbers, one for each row; it returned 2"),
+        ("square", "must return 3 numbers, one for each row; it returned 3 x 2"),
+        ("number", "it returned one number"),
+        ("words", "must return a number for each row, it returned list"),
+        ("nothing", "it returned"),
+        ("odd", "returned nan for row 0, and 1 such values in all"),
+        ("endless", "returned inf for row 0, and 3 such values in all"),
+        ("fails", "failed on 3 rows (RuntimeError: no luck, scores.py:18)"),
+        ("leaves", "failed on 3 rows (SystemExit: 3, scores.py:19)"),
+        ("absent", "mine_of_user.scores has no function absent"),
+        ("value", "mine_of_user.scores has no function value"),
+    ],
+)
+def test_what_it_must_not_do_is_said_in_one_line(user: Path, function: str, what: str) -> None:
+    with pytest.raises(UserError) as told:
+        plugin.values(f"mine_of_user.scores:{function}", ROWS)
+    assert what in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("mine_of_user.other:f", "there is no module mine_of_user.other in this environment"),
+        ("no_such_package_here.scores:f", "cannot be imported (ModuleNotFoundError: No module named"),
+        ("no_such_module_here:f", "there is no module no_such_module_here"),
+        ("mine_of_user.scores:", "names no score"),
+        (":f", "names no score"),
+        ("../scores:f", "names no score"),
+        ("sys:exit", "sys has no source file"),
+    ],
+)
+def test_a_name_of_nothing_is_refused_before_anything_runs(user: Path, name: str, what: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        plugin.find(name)
+    assert what in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_module_that_cannot_be_imported_says_where(user: Path) -> None:
+    (user / "broken.py").write_text("x = 1\nraise ValueError('not today')\n")
+    with pytest.raises(ConfigError, match=r"cannot be imported \(ValueError: not today, broken.py:2\)"):
+        plugin.load("mine_of_user.broken:f")
+    (user / "wrong.py").write_text("def f(:\n")
+    with pytest.raises(ConfigError, match="cannot be imported \\(SyntaxError"):
+        plugin.load("mine_of_user.wrong:f")
+
+
+def test_its_file_is_known_by_content_and_must_not_change(user: Path) -> None:
+    name = "mine_of_user.scores:lengths"
+    before = plugin.find(name)
+    assert before.file == user / "scores.py"
+    assert before.sha256[:12] in before.note
+    assert "your own code" in before.note
+    plugin.values(name, ROWS, before.sha256)
+    (user / "scores.py").write_text(SOURCE + "\n# another\n")
+    assert plugin.find(name).sha256 != before.sha256
+    with pytest.raises(ConfigError, match="has changed since this run was planned"):
+        plugin.values(name, ROWS, before.sha256)
+
+
+def test_an_error_of_numpy_is_an_error_of_the_plugin(user: Path) -> None:
+    (user / "numpys.py").write_text("import numpy as np\ndef f(rows): return np.linalg.inv(np.zeros((2, 2)))\n")
+    with pytest.raises(InputError, match=r"failed on 3 rows \(LinAlgError: Singular matrix, "):
+        plugin.values("mine_of_user.numpys:f", ROWS)
