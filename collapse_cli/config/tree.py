@@ -276,6 +276,18 @@ class TrainConfig(Section):
     adapter_modules: tuple[str, ...] = added(())
     """Which layers have an adapter, by the ends of their names: `["q_proj", "v_proj"]`. Empty: all linear layers but the head."""
 
+    anchor: Literal["none", "kl", "distill", "ewc", "l2"] = added("none")
+    """What holds a model to another one, after generation 0; kl: KL(model ‖ anchor) is added to the loss, distill: the cross-entropy of
+    the anchor's softened predictions and its own, ewc: the squared way of the weights, each by its Fisher information, l2: all alike."""
+    anchor_to: Literal["gen0", "base", "previous"] = added("gen0")
+    """The anchor: generation 0's model, the base model, or the previous generation's."""
+    anchor_weight: float = added(1.0, gt=0)
+    """What the anchor's part of the loss is multiplied by; per predicted token for kl, distill and ewc."""
+    anchor_temperature: float = added(2.0, gt=0)
+    """The anchor distill: what the logits of both models are divided by."""
+    anchor_rows: int = added(256, ge=1)
+    """The anchor ewc: how many rows of the original corpus the Fisher information is estimated on; all, where there are fewer."""
+
     @property
     def replayed_rows(self) -> int:
         """How many rows of a full batch are replayed."""

@@ -190,6 +190,26 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         "rows of generation 0 are replayed in later generations, and there are none",
     ),
     (
+        ("train.anchor",),
+        lambda experiment: experiment.kind == "mixture" or experiment.loop.generations == 0,
+        "generation 0 has no anchor, and there is no later one",
+    ),
+    (
+        ("train.anchor_to", "train.anchor_weight"),
+        lambda experiment: experiment.train.anchor == "none",
+        "train.anchor = none: nothing holds a model to another one",
+    ),
+    (
+        ("train.anchor_temperature",),
+        lambda experiment: experiment.train.anchor != "distill",
+        "only train.anchor = distill reads it",
+    ),
+    (
+        ("train.anchor_rows",),
+        lambda experiment: experiment.train.anchor != "ewc",
+        "only train.anchor = ewc reads it",
+    ),
+    (
         ("train.adapter_alpha", "train.adapter_modules"),
         lambda experiment: not experiment.train.adapter,
         "train.adapter = 0: all weights are trained, and there is no adapter",

@@ -146,6 +146,7 @@ class Planning(Verbs[Stage, Stage, Stage]):
         self.sampled: Stage | None = None  # what the newest model made
         self.first_rows: Stage | None = None  # what the first made that was sampled from
         self.first: Generation | None = None
+        self.newest: Stage | None = None  # model
 
     def sample(self, model: Stage, corpus: Stage, generation: int) -> Stage:
         """Planned when the model was measured: what it made is measured, too."""
@@ -178,8 +179,18 @@ class Planning(Verbs[Stage, Stage, Stage]):
     def fit(self, start: Stage | None, corpus: Stage, generation: int) -> Stage:
         if generation == 0:
             self._add(self.data, generation)
-        stage = train_stage(self.config, self.hints, self.data, corpus, start, self.seed, generation)
+        stage = train_stage(
+            self.config, self.hints, self.data, corpus, start, self.seed, generation, self._anchor(generation)
+        )
         return self._add(stage, generation)
+
+    def _anchor(self, generation: int) -> Stage | None:
+        """The model of a generation that one is held to while it is trained; generation 0 is held to none."""
+        train = self.config.train
+        if train.anchor == "none" or train.anchor_to == "base" or generation == 0:
+            return None
+        assert self.first is not None
+        return self.first.train if train.anchor_to == "gen0" else self.newest
 
     def measure(self, model: Stage, corpus: Stage, first: Stage | None, generation: int) -> Stage:
         """The model; and what it makes, of the last generation, too, where that is examined."""
@@ -195,7 +206,7 @@ class Planning(Verbs[Stage, Stage, Stage]):
                 examined = self._examined(self.sampled, model, corpus, generation)
         made = Generation(self._where(generation), model, measured, examined)
         self.plan.generations.append(made)
-        self.first = self.first or made
+        self.first, self.newest = self.first or made, model
         return measured
 
     def _examined(self, samples: Stage, model: Stage, corpus: Stage, generation: int) -> Stage:

@@ -17,7 +17,7 @@ from collapse_cli.learners import text_measures as measures
 from collapse_cli.learners.continuations import cut_prompts
 from collapse_cli.learners.protocol import CORPUS, VALID, Facts, Hints, Outcome, Resolved, Tell, Verb
 from collapse_cli.learners.settings import Part
-from collapse_cli.lm import adapter, architecture, folders, memory, trial
+from collapse_cli.lm import adapter, anchors, architecture, folders, memory, trial
 from collapse_cli.lm import edit as editing
 from collapse_cli.lm import model as models
 from collapse_cli.lm import sample as sampling
@@ -28,6 +28,8 @@ from collapse_cli.lm import train as training
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from collapse_cli.lm.objective import Anchor
 
 
 WEIGHT_BYTES, TRAINING_BYTES = 4, 16  # float32 weights; with gradients and Adam's two moments
@@ -224,6 +226,8 @@ class LanguageModel:
             self._adapted = self._with_adapter(settings, seed)
             self._loaded = self._adapted.base_model.model
         valid_file = self.hints.real(VALID)
+        replay = Dataset.load(self.hints.real(CORPUS)) if settings.replay else None
+        longest = max(int(each.arrays["lengths"].max(initial=0)) for each in (data, replay) if each is not None)
         return training.fit(
             self._model,
             data,
@@ -231,7 +235,8 @@ class LanguageModel:
             seed=seed,
             scratch=scratch,
             valid=Dataset.load(valid_file) if valid_file.exists() else None,
-            replay=Dataset.load(self.hints.real(CORPUS)) if settings.replay else None,
+            replay=replay,
+            anchor=self._anchor(settings, longest, seed, scratch),
             tell=lambda done, total: self._tell(
                 done * settings.batch_size * width, total * settings.batch_size * width, "tokens"
             ),
@@ -353,10 +358,30 @@ class LanguageModel:
         """The folder of the whole model below what was loaded: of an adapter, the model it lies on; None for one from scratch."""
         if self._folder is None:
             return Path(self.hints.model) if self.hints.model else None
-        if not folders.is_adapter(self._folder):
-            return self._folder
-        named = self.hints.bases.get(str(self._folder)) or self.hints.model
-        return Path(named) if named else folders.base_of(self._folder, "the model")
+        return self._below(self._folder) or self._folder
+
+    def _below(self, folder: Path) -> Path | None:
+        """Of an adapter's folder, that of the model it lies on; None of a whole model's."""
+        if not folders.is_adapter(folder):
+            return None
+        named = self.hints.bases.get(str(folder)) or self.hints.model
+        return Path(named) if named else folders.base_of(folder, "the model")
+
+    def _anchor(self, settings: TrainConfig, width: int, seed: int, scratch: Path) -> "Anchor | None":
+        """What the model is held by while it is trained on rows of `width` tokens at most."""
+        if settings.anchor == "none":
+            return None
+        held = self.hints.anchor
+        other = models.load(held, self._below(held)) if held else self._from_base()
+        return anchors.anchor_of(
+            settings,
+            self._model,
+            other,
+            width=width,
+            rows=lambda: Dataset.load(self.hints.real(CORPUS)),
+            seed=seed,
+            scratch=scratch,
+        )
 
     def _with_adapter(self, settings: TrainConfig, seed: int) -> "PeftModel":
         """An adapter to train: that which was loaded, else a new one, on what was loaded or on the base model."""
@@ -370,16 +395,16 @@ class LanguageModel:
     def _model(self) -> "PreTrainedModel":
         """The loaded model; before any was loaded, the base model."""
         if self._loaded is None:
-            if self._folder is not None:
-                self._loaded = models.load(self._folder, self._base)
-                return self._loaded
-            start = self.settings.model
-            if start.config:
-                config = base_config(start.config, self._tokenizer, start.vocab_size)
-                self._loaded = models.build(config, self.settings.base)
-            else:
-                self._loaded = models.load(Path(self.hints.model))
+            folder = self._folder
+            self._loaded = self._from_base() if folder is None else models.load(folder, self._below(folder))
         return self._loaded
+
+    def _from_base(self) -> "PreTrainedModel":
+        """The base model, before any training."""
+        start = self.settings.model
+        if start.config:
+            return models.build(base_config(start.config, self._tokenizer, start.vocab_size), self.settings.base)
+        return models.load(Path(self.hints.model))
 
     @property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":

@@ -39,6 +39,7 @@ class Hints:
         detector: a folder or Hub id of a model that tells real text from synthetic.
         encoded: of a stage that reads real data, the folder of the data stage.
         about: the facts of the data stage.
+        anchor: the folder of the model that one is held to while it is trained, where that is among the inputs of a stage.
         bases: by the folder of an adapter, the folder of the model it lies on; of those among the inputs of a stage.
     """
 
@@ -51,6 +52,7 @@ class Hints:
     detector: str = ""
     encoded: Path | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    anchor: Path | None = None
     bases: Mapping[str, Path] = field(default_factory=dict)
 
     def real(self, file: str = "") -> Path:

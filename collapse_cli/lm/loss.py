@@ -123,7 +123,7 @@ def _largest_norm(rows: torch.Tensor) -> float:
     return float(torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).amax())
 
 
-def _groups(where: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+def groups(where: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
     """The tokens in even groups, no larger than `HELD_BYTES` allows."""
     most = max(1, HELD_BYTES.get(where.device.type, HELD_BYTES["cpu"]) // (len(weight) * dtype.itemsize))
     return where.chunk(max(1, -(-len(where) // most)))
@@ -159,7 +159,7 @@ class _LinearLosses(torch.autograd.Function):
         weight_gradient = None
         total = torch.zeros((), dtype=torch.float64, device=rows.device)
         entropy = total if plain else torch.zeros_like(total)
-        for number, group in enumerate(_groups(where, head, dtype)):
+        for number, group in enumerate(groups(where, head, dtype)):
             states, wanted = rows[group].to(dtype), labels[group]
             softmax = _Softmax(states, head, wanted, keep=hidden_wanted or weight_wanted)
             exact = states.float()
@@ -426,7 +426,7 @@ def _losses_of(model: "PreTrainedModel", states: torch.Tensor, labels: torch.Ten
         losses = torch.zeros(len(wanted), dtype=torch.float32, device=states.device)
         where = (wanted != IGNORED).nonzero().squeeze(1)
         flat = states[:, :-1].flatten(0, 1)
-        for group in _groups(where, head, dtype):
+        for group in groups(where, head, dtype):
             losses[group] = _Softmax(flat[group].to(dtype), head, wanted[group], keep=False).losses
     return losses.view(labels.shape)
 
@@ -485,7 +485,7 @@ def token_details(
     details: list[dict[str, torch.Tensor]] = []
     with torch.autocast(ids.device.type, enabled=False):
         head = weight.to(dtype)
-        for group in _groups(where, head, torch.float32):
+        for group in groups(where, head, torch.float32):
             part = states[group].to(dtype)
             scores = product(part, head.T).float() if plain_head else part
             log_odds = functional.log_softmax(scores, dim=1)

@@ -47,6 +47,7 @@ def check_experiment(config: Experiment, folder: RunFolder) -> None:
     folder.check_same_settings(config)
     if family.begins_with_a_model:
         check_adapter(config)
+        check_anchor(config)
         check_model(config.model)
     if family.text:
         check_tokenizer(config.model.tokenizer)
@@ -112,6 +113,21 @@ def check_select(config: Experiment) -> None:
         raise ConfigError(
             f"select chooses whole rows, and {config.learner}.trials puts independent experiments beside each other in each; set "
             f"{config.learner}.trials = 1 and give more loop.seeds"
+        )
+
+
+def check_anchor(config: Experiment) -> None:
+    """Whether there is something to hold a model by, and to."""
+    train = config.train
+    if train.anchor in ("ewc", "l2") and train.adapter:
+        raise ConfigError(
+            f"train.anchor = {train.anchor} holds the weights of a model, and with train.adapter = {train.adapter} those are not trained; "
+            "kl and distill hold what it predicts"
+        )
+    if train.anchor not in ("none", "l2") and train.anchor_to == "base" and config.model.from_scratch:
+        raise ConfigError(
+            f"train.anchor = {train.anchor} with train.anchor_to = base holds a model to what the base model has learned, which here "
+            "(a model from scratch) is nothing; say --set train.anchor_to=gen0 or previous"
         )
 
 

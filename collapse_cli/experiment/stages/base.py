@@ -72,8 +72,9 @@ def hints_of(stage: Stage, inputs: Mapping[str, Finished]) -> learners.Hints:
     bases = {
         str(made.folder): inputs[f"{name}_base"].folder for name, made in inputs.items() if f"{name}_base" in inputs
     }
-    if bases:
-        hints = replace(hints, bases=bases)
+    anchor = inputs["anchor"].folder if "anchor" in inputs else None
+    if bases or anchor:
+        hints = replace(hints, bases=bases, anchor=anchor)
     data = inputs.get("data")
     return replace(hints, encoded=data.folder, about=data.facts) if data else hints
 

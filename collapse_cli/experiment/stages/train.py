@@ -22,10 +22,17 @@ def train_stage(
     start: Stage | None,
     seed: int,
     generation: int,
+    anchor: Stage | None = None,
 ) -> Stage:
-    """The model of a generation; it starts from `start`, or from the base model where that is none."""
+    """The model of a generation; it starts from `start`, or from the base model where that is none.
+
+    Args:
+        anchor: the model that it is held to, where `train.anchor` holds it to one of a generation.
+    """
     config = at_generation(config, generation)
     inputs = {"data": data, "corpus": corpus} | ({"init": start} if start else {})
+    if anchor:
+        inputs["anchor"] = anchor
     own_seed, weights = seed_for(seed, "train", generation), config.mix.weights
     # generation 0 has real rows alone, so that it is one for all weights
     more = {} if weights.equal or generation == 0 else {"weights": weights.params()}
@@ -35,11 +42,16 @@ def train_stage(
 def at_generation(config: Experiment, generation: int) -> Experiment:
     """The configuration that a generation is fitted by: generation 0 without what begins after it.
 
-    Its corpus are the original rows, so none are replayed; where it begins with random weights, there is nothing for an adapter to lie on.
+    Its corpus are the original rows, so none are replayed; there is no generation to hold it to; where it begins with random weights,
+    there is nothing for an adapter to lie on. So it is one model for all of these.
     """
+    train = config.train
+    if generation == 1 and train.anchor_to == "previous":  # that is generation 0
+        return config.model_copy(update={"train": train.model_copy(update={"anchor_to": "gen0"})})
     if generation:
         return config
-    later = ("replay", *(("adapter", "adapter_alpha", "adapter_modules") if config.model.from_scratch else ()))
+    anchor = [name for name in TrainConfig.model_fields if name.startswith("anchor")]
+    later = ("replay", *anchor, *(("adapter", "adapter_alpha", "adapter_modules") if config.model.from_scratch else ()))
     plain = {name: TrainConfig.model_fields[name].default for name in later}
     return config.model_copy(update={"train": config.train.model_copy(update=plain)})
 
@@ -70,19 +82,23 @@ def counts(real: int, synthetic: int, weights: tuple[float, float] | None) -> di
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    """Of a dense transformer: 2 FLOPs a weight and token forward, 4 backward; 2 where the weights themselves are not trained."""
+    """Of a dense transformer: 2 FLOPs a weight and token forward, 4 backward; 2 where the weights themselves are not trained.
+
+    An anchor's predictions are another pass forward, and another one through the model's own head and back.
+    """
     rows, train = size.rows_of(stage.inputs["corpus"]), size.config.train
     if size.row_flops:
         return Cost(flops=rows * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35)
     per_step = train.batch_size - (train.replayed_rows if "replay" in stage.params["train"] else 0)
     tokens = round(rows * train.batch_size / per_step) * size.config.data.block_size * train.epochs
     passes = 2 if train.adversarial else 1
+    each = size.layer_parameters + size.head_parameters
+    taught = (
+        2.0 * each + 6.0 * size.head_parameters if stage.params["train"].get("anchor") in ("kl", "distill") else 0.0
+    )
     return Cost(
         tokens=tokens,
-        flops=(4.0 if trains_adapter(stage) else 6.0)
-        * passes
-        * (size.layer_parameters + size.head_parameters)
-        * tokens,
+        flops=((4.0 if trains_adapter(stage) else 6.0) * passes * each + taught) * tokens,
         disk=4 * size.trained_parameters(stage) + TOKENIZER_BYTES,
         steps=passes * train.epochs * -(-rows // per_step),
         efficiency=0.35,
