@@ -23,6 +23,18 @@ WORDS = {
     "iterations": "t",
     "generator_rows": "generator's rows",
 }
+NAMES = {
+    "rows": "rows",
+    "real_rows": "real rows",
+    "synthetic_rows": "synthetic rows",
+    "share": "synthetic share",
+    "quality": "risk of the labeller",
+    "size": "model size",
+    "lam": "ridge penalty",
+    "weight": "weight of synthetic rows",
+    "iterations": "rounds of mixing",
+    "generator_rows": "real rows of the generator",
+}  # in words, for legends; `WORDS` are those of tables and sentences, as the papers have them
 WHOLE = ("rows", "real_rows", "synthetic_rows", "size", "generator_rows", "iterations")
 
 
@@ -100,6 +112,11 @@ def axes_of(cells: Sequence[Point], tree: Tree) -> dict[str, list[float]]:
 def words(place: Mapping[str, float | None]) -> str:
     """A place for people: `n = 32,000, p2 = 0.1`."""
     return ", ".join(f"{WORDS.get(axis, axis)} = {amount(axis, v)}" for axis, v in place.items() if v is not None)
+
+
+def plainly(place: Mapping[str, float | None]) -> str:
+    """A place without symbols: `rows 32,000, synthetic share 0.1`."""
+    return ", ".join(f"{NAMES.get(axis, axis)} {amount(axis, v)}" for axis, v in place.items() if v is not None)
 
 
 def amount(axis: str, value: float) -> str:

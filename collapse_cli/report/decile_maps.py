@@ -26,7 +26,7 @@ def decile_maps(series: Sequence[Series]) -> list[Figure]:
     lowest, highest = min(0.0, *every), max(0.0, *every)
     if highest - lowest == 0:
         highest = 1.0
-    ticks = _ticks(lowest, highest)
+    ticks = ticks_of(lowest, highest)
     figures = []
     for line in series:
         if line.index not in changes:
@@ -99,7 +99,7 @@ def root(change: float) -> float:
     return math.copysign(math.sqrt(abs(change)), change)
 
 
-def _ticks(lowest: float, highest: float) -> list[float]:
+def ticks_of(lowest: float, highest: float) -> list[float]:
     """Round numbers of a scale of colours, at most six, so far apart that they do not touch."""
     ticks = [0.0]
     width = root(highest) - root(lowest)

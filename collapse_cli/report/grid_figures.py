@@ -8,7 +8,7 @@ from typing import Any
 from collapse_cli.families import headline_measure
 from collapse_cli.findings.diagnosis.headline import headline_of
 from collapse_cli.findings.expectations import theory_of
-from collapse_cli.findings.grid import WORDS, Point, amount, axes_of, points, words
+from collapse_cli.findings.grid import NAMES, WORDS, Point, amount, axes_of, plainly, points
 from collapse_cli.metrics.numbers import spread
 from collapse_cli.report.figures import TINY, Figure, Trace, apart, log_ticks, rounded
 from collapse_cli.report.loading import Run
@@ -178,7 +178,7 @@ def figures_of(run: Run, cut: Cut, name: str) -> list[Figure]:
             layout["shapes"] = [
                 {"type": "line", "x0": middle, "x1": middle, "y0": 0, "y1": 1, "yref": "paper", "line": line}
             ]
-        title = words(panel.place) or f"{top.title}"
+        title = plainly(panel.place) or f"{top.title}"
         ends = "; ".join(_said(line, cut) for line in panel.lines)
         made.append(
             Figure(
@@ -288,8 +288,8 @@ def bar(cell: Point, log: bool) -> tuple[float, float]:
 
 
 def named(line: Line, cut: Cut) -> str:
-    """A line for people: `p2 = 0.1`."""
-    return "" if line.value is None else f"{WORDS.get(cut.by, cut.by)} = {amount(cut.by, line.value)}"
+    """A line for people: `synthetic share 0.1`."""
+    return "" if line.value is None else f"{NAMES.get(cut.by, cut.by)} {amount(cut.by, line.value)}"
 
 
 def _traces(run: Run, panel: Panel, cut: Cut, scale: Scale, log: bool) -> list[Trace]:
@@ -343,7 +343,7 @@ def _traces(run: Run, panel: Panel, cut: Cut, scale: Scale, log: bool) -> list[T
 def cut_words(axis: str, cell: Point) -> str:
     """Where a cell stands along an axis, and how many rows it has."""
     place = {axis: cell.at(axis)} | ({} if axis == "rows" else {"rows": cell.record["rows"]})
-    return words(place)
+    return plainly(place)
 
 
 def _reach(trace: Trace) -> list[float]:

@@ -40,7 +40,7 @@ def histograms(series: Sequence[Series]) -> list[Figure]:
         traces = [_ridge(line, h, g, steps) for g, h in there.items()]
         layout = layout_of("generation", 0)
         layout["xaxis"] = {
-            "title": {"text": "perplexity of a sample under generation 0"},
+            "title": {"text": "perplexity under generation 0"},
             "range": [low, high],
             "fixedrange": True,
         } | _spaced(low, high)

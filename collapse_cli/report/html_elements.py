@@ -26,6 +26,15 @@ def dash(run: int) -> int:
     return (run + run // COLOURS) % DASHES
 
 
+def of_all(*what: str) -> str:
+    """A place in which the script says `of all seeds` where some are hidden, beside what goes on counting them.
+
+    Args:
+        what: `seeds`, `policies`; both by default.
+    """
+    return f'<small class="of-all" data-of="{" ".join(what or ("seeds", "policies"))}"></small>'
+
+
 def heading(line: Series) -> str:
     return f"{swatch(line.colour, line.run_index)} {escaped(line.label)}"
 
@@ -37,13 +46,17 @@ def cells(
     *,
     kind: str = "",
     series: Sequence[int | None] = (),
+    row_series: Sequence[int | None] = (),
     classes: Sequence[str] = (),
     row_classes: Sequence[str] = (),
+    beside: str = "",
 ) -> str:
     """A table that scrolls on its own where it is too wide; cells are HTML already.
 
     Args:
         series: for each column the index of its series, so that it hides with it.
+        row_series: for each row.
+        beside: HTML behind the caption.
         classes: for each column.
         row_classes: for each row.
     """
@@ -61,11 +74,14 @@ def cells(
         name = row_classes[index] if index < len(row_classes) else ""
         first = f'<th scope="row"{attributes(0)}>{row[0]}</th>' if row else ""
         rest = "".join(f"<td{attributes(i)}>{text}</td>" for i, text in enumerate(row) if i > 0)
-        body.append(f'<tr class="{name}">{first}{rest}</tr>' if name else f"<tr>{first}{rest}</tr>")
+        shown = row_series[index] if index < len(row_series) else None
+        hides = "" if shown is None else f' data-series="{shown}"'
+        css = f' class="{name}"' if name else ""
+        body.append(f"<tr{css}{hides}>{first}{rest}</tr>")
     css = f' class="{kind}"' if kind else ""
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table{css}>'
-        f"<caption>{caption}</caption>{top}<tbody>{''.join(body)}</tbody></table></div>"
+        f"<caption>{caption}{beside}</caption>{top}<tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
@@ -84,12 +100,18 @@ def plot(figure: Figure, size: str, *, card: bool = True) -> str:
     """A place for a plot, the words around it, and its numbers: as a table, folded, and to take away."""
     hides = f' data-series="{figure.series.index}"' if figure.series is not None else ""
     title = heading(figure.series) if figure.series is not None else escaped(figure.title)
-    top = f"<h3>{title}</h3>" if card else ""
+    top = f"<h3>{title}{of_all('seeds') if follows_no_seed(figure) else ''}</h3>" if card else ""
     kind = ' class="card"' if card else ""
     return (
         f'<figure{kind} id="plot-{figure.name}"{hides}>{top}{place(figure, size)}'
         f"<figcaption>{how_to_read(figure.reading, figure.misses)}</figcaption>{numbers(figure)}</figure>"
     )
+
+
+def follows_no_seed(figure: Figure) -> bool:
+    """Whether a plot of policies goes on counting seeds that are hidden: it has no lines of single ones."""
+    roles = {trace["meta"]["role"] for trace in figure.traces}
+    return bool(roles & {"ridge", "heat", "part", "tone", "ahead"}) and "seed" not in roles
 
 
 def place(figure: Figure, size: str) -> str:

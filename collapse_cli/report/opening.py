@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from collapse_cli.families import INSTRUMENTS, SHARE, Measure, headline, headline_measure, measures_of
 from collapse_cli.findings.diagnosis import Diagnosis
 from collapse_cli.findings.diagnosis.brief import Brief
+from collapse_cli.findings.diagnosis.headline import headline_of
+from collapse_cli.findings.diagnosis.mixtures import contrast_of
+from collapse_cli.findings.grid import Point, axes_of, plainly
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import factors, percent, spread, value
 from collapse_cli.report.contents import Contents
 from collapse_cli.report.figures import bounded, perplexities
-from collapse_cli.report.html_elements import how_to_read, place, swatch
+from collapse_cli.report.grid_figures import cells_of
+from collapse_cli.report.html_elements import how_to_read, of_all, place, swatch
 from collapse_cli.report.html_elements import numbers as figure_numbers
-from collapse_cli.report.loading import Series
+from collapse_cli.report.loading import Run, Series
 from collapse_cli.report.text import escaped
 
 MOST = 4  # numbers
@@ -34,22 +38,55 @@ class Number:
     Attributes:
         big: the number.
         what: of what, and what it was; plain text.
-        series: whose it is.
+        series: whose it is; None of a grid.
     """
 
     big: str
     what: str
-    series: Series
+    series: Series | None = None
 
 
-def numbers(series: Sequence[Series], summary: Brief, diagnosis: Diagnosis) -> list[Number]:
-    """The few numbers of one run: of the policy that its sentence is about, else of the first."""
+def numbers(contents: Contents, summary: Brief, diagnosis: Diagnosis) -> list[Number]:
+    """The few numbers of the first run: of the policy that its sentence is about, else of the first; or of its grid."""
+    run, series = contents.runs[0], contents.of_run(0)
+    if run.mixture:
+        return _of_grid(run)
     own = [line for line in series if line.policy == summary.policy] or list(series)
     if not own:
         return []
     line = own[0]
     there = [_perplexity(line, diagnosis), *_measures(line)] if line.run.text else _measures(line)
     return [number for number in there if number is not None][:MOST]
+
+
+def _of_grid(run: Run) -> list[Number]:
+    """Of a mixture: synthetic data against real data alone where there is most data; the ends of the grid."""
+    top, measured = headline_of(run.config), cells_of(run)
+    if not measured:
+        return []
+    title = top.title[:1].lower() + top.title[1:]
+    found: list[Number] = []
+    there = contrast_of(measured, run.config)
+    if there is not None:
+        share, place = f"{percent(there.cell.share)} synthetic rows", plainly(there.place)
+        if there.ratio is not None:
+            big, ends = factors(there.ratio)
+            sure = f" ({ends})" if ends else "; one seed"
+            told = "" if there.told or there.ratio.n == 1 else "; not told apart"
+            found.append(Number(big, f"{title}: {share} against {there.of_same}{sure}{told}"))
+        found.append(_of_cell(there.alone, f"{title} with {there.of_same}, at {place}"))
+        found.append(_of_cell(there.cell, f"{title} with {share} at that place"))
+    axes = axes_of(measured, run.config)
+    for name, pick in (("least", min), ("largest", max)):
+        cell = pick(measured, key=lambda cell: cell.mean.mean)
+        at = plainly({axis: cell.at(axis) for axis in axes})
+        found.append(_of_cell(cell, f"{title}, the {name} of {len(measured):,} cells{f': {at}' if at else ''}"))
+    return found[:MOST]
+
+
+def _of_cell(cell: Point, what: str) -> Number:
+    mean, _, ends = spread(cell.mean).partition(" (")
+    return Number(mean, f"{what}{f' ({ends}' if ends else ''}")
 
 
 def opening(contents: Contents, beside: str) -> str:
@@ -68,14 +105,21 @@ def opening(contents: Contents, beside: str) -> str:
 
 def tiles(chosen: Sequence[Number]) -> str:
     """Their HTML."""
+    if not chosen:
+        return ""
+
+    def hides(number: Number) -> str:
+        return "" if number.series is None else f' data-series="{number.series.index}"'
+
     items = "".join(
-        f'<li data-series="{number.series.index}"><b>{escaped(number.big, 40)}</b><span>{escaped(number.what, 300)}</span></li>'
+        f"<li{hides(number)}><b>{escaped(number.big, 40)}</b><span>{escaped(number.what, 300)}</span></li>"
         for number in chosen
     )
-    if not items:
-        return ""
-    whose = f'<p class="whose">{swatch(chosen[0].series.colour, chosen[0].series.run_index)} {escaped(chosen[0].series.label)}</p>'
-    return f'<div class="numbers" data-series="{chosen[0].series.index}">{whose}<ul>{items}</ul></div>'
+    whose, line = "", chosen[0].series
+    if line is not None:
+        sign = swatch(line.colour, line.run_index)
+        whose = f'<p class="whose">{sign} {escaped(line.label)}{of_all("seeds")}</p>'
+    return f'<div class="numbers"{hides(chosen[0])}>{whose}<ul>{items}</ul></div>'
 
 
 def _perplexity(line: Series, diagnosis: Diagnosis) -> Number | None:

@@ -172,7 +172,11 @@
       legend: { traceorder: "normal", orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
       hoverlabel: { bgcolor: look.card, bordercolor: look.line, font: { color: look.ink, family: look.font } },
     });
-    if (printing) Object.assign(layout, { ...paper(places.get(name)), autosize: false });
+    if (printing) {
+      Object.assign(layout, { ...paper(places.get(name)), autosize: false });
+      layout.legend.font = { size: 9 }; /* a row of a few names, and titles no longer than their axes */
+      [layout.xaxis, layout.yaxis].forEach((one) => { if (one.title) one.title.font.size = 9; });
+    }
     return [chosen(figure.traces).map((trace) => paint(trace, look)), layout];
   };
 
@@ -232,9 +236,16 @@
       button.setAttribute("aria-pressed", String(log[button.dataset.log]));
     });
     document.querySelectorAll("[data-series]").forEach((element) => { element.hidden = off(Number(element.dataset.series)); });
+    document.querySelectorAll("[data-run]").forEach((element) => { element.hidden = hidden.run.has(Number(element.dataset.run)); });
+    /* what goes on counting what is hidden says so, where it stands */
+    const less = { seeds: hidden.seed.size > 0, policies: hidden.policy.size > 0 };
+    document.querySelectorAll(".of-all").forEach((element) => {
+      const of = element.dataset.of.split(" ").filter((what) => less[what]);
+      element.textContent = of.length ? ` of all ${of.join(" and ")}` : "";
+    });
     const some = document.getElementById("some");
     const left = data.seeds.filter((seed) => !hidden.seed.has(seed));
-    if (some) some.textContent = hidden.seed.size ? `lines: ${left.length ? `seed${left.length > 1 ? "s" : ""} ${left.join(", ")}` : "no seed"}; sentences, tables, histograms, maps: all seeds` : "";
+    if (some) some.textContent = hidden.seed.size ? `lines: ${left.length ? `seed${left.length > 1 ? "s" : ""} ${left.join(", ")}` : "no seed"}; what is of all seeds says so` : "";
     again();
     near();
     document.dispatchEvent(new Event("chosen"));
@@ -293,8 +304,9 @@
     return /[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
   };
   const plain = (name) => new DOMParser().parseFromString(name ?? "", "text/html").documentElement.textContent;
-  const csv = (name) => {
-    const { traces, layout } = data.figures[name];
+  const csv = (name) => { /* of what is shown: no hidden policy, no hidden seed */
+    const figure = structuredClone(data.figures[name]), { layout } = figure;
+    const traces = chosen(figure.traces).filter((one) => !off(one.meta.s) && !(one.meta.seed !== undefined && hidden.seed.has(one.meta.seed)));
     const x = layout.xaxis?.title?.text ?? "x", y = layout.yaxis?.title?.text || "value";
     const rows = [];
     if (traces[0]?.type === "heatmap") {

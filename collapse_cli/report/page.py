@@ -15,7 +15,7 @@ from collapse_cli.metrics.intervals import t_quantile
 from collapse_cli.report.contents import Contents
 from collapse_cli.report.figures import SEEDS
 from collapse_cli.report.forecast import Forecast
-from collapse_cli.report.html_elements import dash, swatch
+from collapse_cli.report.html_elements import dash, of_all, swatch
 from collapse_cli.report.loading import Run, Series
 from collapse_cli.report.opening import numbers, opening, tiles
 from collapse_cli.report.sections import OLD, SECTIONS, warnings
@@ -40,7 +40,7 @@ def html(runs: Sequence[Run], series: Sequence[Series], forecasts: Sequence[Fore
         left_out = f'<p class="reading">Left out, because the run {OLD}: {escaped("; ".join(contents.missing))}.</p>'
     script, browser = asset("page.js"), asset("samples.js")
     short = [brief(diagnosis) for diagnosis in diagnosed]
-    first = opening(contents, tiles(numbers(contents.of_run(0), short[0], diagnosed[0])) if len(runs) == 1 else "")
+    first = opening(contents, tiles(numbers(contents, short[0], diagnosed[0])) if len(runs) == 1 else "")
     scripts = " ".join(map(_hash, (plotly(), script, browser)))
     return _filled(
         asset("page.html"),
@@ -118,15 +118,17 @@ def plotly() -> str:
 def _header(runs: Sequence[Run], short: Sequence[Brief]) -> str:
     """What happened, in a sentence for each run."""
     parts = []
-    for run, said in zip(runs, short, strict=True):
+    for index, (run, said) in enumerate(zip(runs, short, strict=True)):
+        all_of_it = "" if run.mixture else of_all()
         if len(runs) == 1:
-            parts.append(f'<p class="verdict">{escaped(said.sentence)}</p>')
-            others = [said.others, *world_said(world_left(run.rows, run.config))]
-            parts += [f'<p class="others">{escaped(more)}</p>' for more in others if more]
+            parts.append(f'<p class="verdict">{escaped(said.sentence)}{all_of_it}</p>')
+            others = [said.others, *world_said(world_left(run.rows, run.config))[:1]]
+            parts += [f'<p class="others">{escaped(more)}{all_of_it}</p>' for more in others if more]
             parts.append(_facts(run))
         else:
             parts.append(
-                f'<p class="verdict brief"><b>{escaped(run.name)}</b> {_pill(run)} {escaped(said.sentence)}</p>'
+                f'<p class="verdict brief" data-run="{index}"><b>{escaped(run.name)}</b> {_pill(run)} '
+                f"{escaped(said.sentence)}{all_of_it}</p>"
             )
             parts.append(_unfinished(run))
     return f"<header>{''.join(parts)}</header>"

@@ -9,7 +9,7 @@ from collapse_cli.report.decile_maps import decile_maps
 from collapse_cli.report.figures import curve, perplexity, same_scale
 from collapse_cli.report.forecast import fan, outlook
 from collapse_cli.report.histograms import chosen, histograms
-from collapse_cli.report.html_elements import cells, folded, heading, how_to_read, leaves, note, plot, split
+from collapse_cli.report.html_elements import cells, folded, heading, how_to_read, leaves, note, of_all, plot, split
 from collapse_cli.report.loading import Run, pooled
 from collapse_cli.report.mixtures import mixtures
 from collapse_cli.report.other_families import families, own_of_text, pictures
@@ -33,6 +33,7 @@ from collapse_cli.report.world import world
 
 OLD = "was made before this was measured, or with the instrument switched off"
 KEYS = 2000  # hashes of models that are shown
+CLASSES_OF = {"verdict": "words"}  # of columns
 _CLASSES = {"inside": "inside", "outside": "outside"}
 
 
@@ -79,6 +80,9 @@ def glance(contents: Contents) -> None:
             names,
             table,
             kind="wide glance",
+            row_series=[line.index for line in contents.texts],
+            classes=[CLASSES_OF.get(name, "") for name in names],
+            beside=of_all("seeds"),
         )
     for learner in contents.learners:
         names, rows = family_glance(contents.of(learner))
@@ -87,11 +91,14 @@ def glance(contents: Contents) -> None:
             for line, row in zip(contents.of(learner), rows, strict=True)
         ]
         caption = f"{escaped(contents.title_of(learner))}: each policy at generation 0 and at its last one, with 95% intervals"
-        inside += cells(caption, [escaped(name) for name in names], table, kind="wide glance")
-    for run, diagnosis in zip(contents.runs, contents.diagnoses, strict=True):
+        own = [line.index for line in contents.of(learner)]
+        heads = [escaped(name) for name in names]
+        inside += cells(caption, heads, table, kind="wide glance", row_series=own, beside=of_all("seeds"))
+    for index, (run, diagnosis) in enumerate(zip(contents.runs, contents.diagnoses, strict=True)):
         if inside or len(contents.runs) > 1:
             name = f"<b>{escaped(run.name)}.</b> " if len(contents.runs) > 1 else ""
-            inside += f'<p class="whole">{name}{escaped(diagnosis.verdict)}</p>'
+            whole = "" if run.mixture else of_all()
+            inside += f'<p class="whole" data-run="{index}">{name}{escaped(diagnosis.verdict)}{whole}</p>'
         lines = "".join(
             f"<li>{escaped(policy.policy)}: {escaped(call.text, 400)}</li>"
             for policy in diagnosis.policies
@@ -119,7 +126,7 @@ def perplexities(contents: Contents) -> None:
     if figure is None:
         contents.add("perplexity", "Perplexity by generation", "")
         return
-    tools = '<button type="button" data-log="perplexity" aria-pressed="true">logarithmic axis</button>'
+    tools = '<div class="tools"><button type="button" data-log="perplexity" aria-pressed="true">logarithmic axis</button></div>'
     notes = [*left_out(contents.texts), *floored(contents.runs)]
     lines = "".join(f"<li>{escaped(text, 400)}</li>" for text in notes)
     over = f'<ul class="reading">{lines}</ul>' if lines else ""
@@ -209,20 +216,25 @@ def forecast(contents: Contents) -> None:
     if not any(contents.forecasts):
         return
     parts = []
-    for run, outcome in zip(contents.runs, contents.forecasts, strict=True):
+    for index, (run, outcome) in enumerate(zip(contents.runs, contents.forecasts, strict=True)):
         if outcome is None:
             continue
         if len(contents.runs) > 1:
             parts.append(f"<h3>{escaped(run.name)}</h3>")
         parts.append(f"<ul>{''.join(f'<li>{escaped(sentence, 600)}</li>' for sentence in outcome.sentences)}</ul>")
+        lines = {line.policy: line.index for line in contents.of_run(index)}
         head, rows = outlook(outcome)
         if rows:
             table = [[escaped(row[0]), *(split(text) for text in row[1:])] for row in rows]
-            parts.append(cells("What is expected: median and 90% interval", head, table, kind="wide glance"))
+            own = [lines.get(row[0]) for row in rows]
+            caption = "What is expected: median and 90% interval"
+            parts.append(cells(caption, head, table, kind="wide glance", row_series=own, beside=of_all("seeds")))
     figure = fan(contents.texts, contents.forecasts)
     if figure is not None:
         contents.figures.append(figure)
         parts.insert(0, plot(figure, "tall", card=False))
+    if parts:
+        parts.insert(0, f'<p class="mark">{of_all()}</p>')
     contents.add("forecast", "Where this is heading", "".join(parts))
 
 

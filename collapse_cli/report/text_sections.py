@@ -3,7 +3,7 @@
 from collapse_cli.metrics.numbers import size
 from collapse_cli.records.kept_texts import FILE, MOST_BYTES, KeptText
 from collapse_cli.report.contents import Contents
-from collapse_cli.report.html_elements import cells, folded, heading, how_to_read, note
+from collapse_cli.report.html_elements import cells, folded, heading, how_to_read, note, of_all
 from collapse_cli.report.sample_texts import PROMPT, REPEATS, begun, browsed, continued, shown_texts
 from collapse_cli.report.summaries import most_frequent
 from collapse_cli.report.text import escaped, white
@@ -112,7 +112,7 @@ def phrases(contents: Contents) -> None:
                 else escaped(f"{line.run.name}: all policies" if len(contents.runs) > 1 else "All policies")
             )
             hides = f' data-series="{line.index}"' if g else ""
-            parts.append(f'<div class="card"{hides}><h3>{whose}</h3>{table}</div>')
+            parts.append(f'<div class="card"{hides}><h3>{whose}{of_all("seeds")}</h3>{table}</div>')
     reading = how_to_read(
         "Phrases that many samples share; counts over all seeds. Their growth from the first generation to the last is "
         "the text becoming one.",

@@ -12,6 +12,7 @@ from collapse_cli.report.html_elements import how_to_read
 from collapse_cli.report.loading import Series
 from collapse_cli.report.text import escaped, label
 
+LEVELS = 4  # lines of what is expected, where runs differ in it
 NAMED = 5  # breeds that have a colour of their own
 UNTIL = (12, 25, 50)  # ranks at which groups of the others end
 BANDS = ("most frequent fifth", "second fifth", "third fifth", "fourth fifth", "rarest fifth")
@@ -25,18 +26,26 @@ def world(contents: Contents) -> None:
         contents.lead("breeds-left", "Breeds of dogs that the samples still mention", first, "", "")
     breeds = [figure for line in lines if (figure := breeds_figure(line)) is not None]
     if breeds:
-        names = [group for group, _ in groups_of(breed_shares(lines[0].rows, lines[0].run.config))]
-        key = "".join(
-            f'<li><svg viewBox="0 0 24 10" aria-hidden="true"><rect width="24" height="10" data-tone="{_tone(at, names):.4f}"/></svg>'
-            f"{escaped(name, 60)}</li>"
-            for at, name in enumerate(names)
-        )
+        worlds: dict[tuple[str, ...], list[str]] = {}
+        for line in lines:
+            groups = tuple(group for group, _ in groups_of(breed_shares(line.rows, line.run.config)))
+            names = worlds.setdefault(groups, [])
+            names += [] if line.run.name in names or not groups else [line.run.name]
+        keys = ""
+        for groups, names in worlds.items():
+            items = "".join(
+                f'<li><svg viewBox="0 0 24 10" aria-hidden="true"><rect width="24" height="10" data-tone="{_tone(at, groups):.4f}"/></svg>'
+                f"{escaped(group, 60)}</li>"
+                for at, group in enumerate(groups)
+            )
+            of = f"<li><b>{escaped(', '.join(names), 120)}</b></li>" if len(worlds) > 1 else ""
+            keys += f'<ul class="key">{of}{items}</ul>' if items else ""
         reading = how_to_read(
             "Each bar is all mentions of breeds in one generation's samples; the first bar is how often each is mentioned in "
             "truth. The most frequent stand below: as they grow, the rare ones above are crowded out.",
             "Whether what is said of a breed is true. Samples are few: a breed of one in several thousand may be missing by chance.",
         )
-        inside = f'{reading}<div class="tools"><ul class="key">{key}</ul></div>{contents.grid(breeds, "middle")}'
+        inside = f'{reading}<div class="tools">{keys}</div>{contents.grid(breeds, "middle")}'
         contents.add("breeds", "Who is crowded out: the breeds of dogs", inside)
     facts = [figure for line in contents.texts if (figure := facts_figure(line)) is not None]
     if facts:
@@ -61,10 +70,15 @@ def breeds_left(lines: Sequence[Series]) -> Figure | None:
     if figure is None:
         return None
     traces = [{**trace, "showlegend": trace["meta"]["role"] == "mean"} for trace in figure.traces]
-    expected = [there for line in lines for there in line.means("breeds_expected").values()]
-    if expected:
-        last = max(max(line.generations) for line in lines)
-        traces.append(level_line(expected[0].mean, last, "as many samples of the truth", "floor"))
+    expected: dict[float, list[str]] = {}
+    for line in lines:
+        for there in line.means("breeds_expected").values():
+            names = expected.setdefault(rounded(there.mean), [])
+            names += [] if line.label in names else [line.label]
+    last = max(max(line.generations) for line in lines)
+    for most, names in list(expected.items())[:LEVELS]:
+        of = f" ({', '.join(names)})" if len(expected) > 1 else ""
+        traces.append(level_line(most, last, f"as many samples of the truth{label(of)}", "floor"))
     return replace(figure, traces=traces, layout={**figure.layout, "showlegend": True}, height=430)
 
 

@@ -137,6 +137,43 @@ def test_one_button_hides_a_policy_in_every_plot_table_and_text(driver: Any, pag
     clean(driver)
 
 
+MARKS = """
+    return Object.fromEntries([...document.querySelectorAll(".of-all")].filter((one) => one.offsetParent && one.textContent)
+        .map((one) => [one.parentElement.textContent.replace(one.textContent, "").trim().slice(0, 30), one.textContent.trim()]))
+    """
+
+
+def test_what_goes_on_counting_what_is_hidden_says_so_where_it_stands(driver: Any, pages: Path) -> None:
+    """Rows of a table go with their policy, the numbers that are taken away with both."""
+    show(driver, pages / "plain.html", fresh=False)
+    assert driver.execute_script(MARKS) == {}
+    rows = "return [...document.querySelectorAll('#glance .glance tbody tr')].filter((one) => one.offsetParent).length"
+    assert driver.execute_script(rows) == 3
+    driver.execute_script("document.querySelector('button[data-toggle=seed][data-key=\"1\"]').click()")
+    marks = driver.execute_script(MARKS)
+    assert set(marks.values()) == {"of all seeds"}
+    assert [name for name in marks if name.startswith("keep-0 ")], "the sentence"
+    assert [name for name in marks if name.startswith("Each policy at its last")], "the table"
+    assert {"keep-0", "keep-10", "keep-20"} <= marks.keys(), "histograms, maps, phrases"
+    driver.execute_script("document.querySelectorAll('button[data-toggle=policy]')[1].click()")
+    marks = driver.execute_script(MARKS)
+    assert [said for name, said in marks.items() if name.startswith("keep-0 ")] == ["of all seeds and policies"]
+    assert "keep-10" not in marks
+    assert driver.execute_script(rows) == 2
+    taken = driver.execute_script("return collapsePage.csv('perplexity')")
+    assert "seed 0" in taken
+    assert "seed 1" not in taken
+    assert "keep-10" not in taken
+    (last,) = [line for line in taken.split("\r\n") if line.startswith("keep-0,4,")]
+    (alone,) = [line for line in taken.split("\r\n") if line.startswith('"keep-0, seed 0",4,')]
+    assert float(last.split(",")[2]) == pytest.approx(float(alone.split(",")[3]), rel=1e-4), (
+        "the mean of one seed is the seed"
+    )
+    assert last.endswith(",,"), "and has no interval"
+    driver.get("about:blank")
+    clean(driver)
+
+
 def test_axes_switch_between_logarithmic_and_linear(driver: Any, pages: Path) -> None:
     show(driver, pages / "plain.html", fresh=False)
     kind = "return document.querySelector('[data-figure=perplexity]')._fullLayout.yaxis.type"
@@ -174,7 +211,9 @@ def test_a_mean_is_of_the_seeds_that_are_chosen(driver: Any, pages: Path) -> Non
     }
     assert driver.execute_script(at % "perplexity") == pytest.approx(seeds[0])
     assert both == pytest.approx((seeds[0] * seeds[1]) ** 0.5, rel=1e-4), "geometric, as the sentence has it"
-    assert "seed 0; sentences" in driver.execute_script("return document.getElementById('some').textContent")
+    assert "seed 0; what is of all seeds says so" in driver.execute_script(
+        "return document.getElementById('some').textContent"
+    )
     assert driver.current_url.endswith("#no-seed=1")
     driver.execute_script(press)
     assert driver.execute_script(at % "perplexity") == pytest.approx(both)
@@ -304,6 +343,17 @@ def test_a_phone_need_not_scroll_sideways(driver: Any, pages: Path) -> None:
     widest = "return Math.max(...[...document.querySelectorAll('.plot svg')].map((one) => one.getBoundingClientRect().right))"
     assert driver.execute_script(widest) <= 390
     clean(driver)
+
+
+def test_nothing_is_wider_than_the_paper(driver: Any, pages: Path, others: Path) -> None:
+    """Or all would be printed so much smaller."""
+    for page in (pages / "plain.html", pages / "both.html", others / "mixture.html"):
+        resize(driver, 688, 1000)  # 210 mm less margins
+        driver.get(page.as_uri())
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        driver.execute_script("dispatchEvent(new Event('beforeprint'))")
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= 688, page.name
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_it_prints_in_light_on_a_few_pages(driver: Any, pages: Path) -> None:

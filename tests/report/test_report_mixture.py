@@ -105,12 +105,37 @@ def test_the_page_says_the_verdict_and_has_a_plot_for_every_axis(runs: Path) -> 
     assert f"All cells ({cells})" in page.said
 
 
+def test_the_page_opens_with_a_few_numbers_of_the_grid(runs: Path) -> None:
+    """Against real data alone where there is most data, as the sentence says; a grid without a cell of real data has its ends."""
+    text = report(runs, "strong")
+    (beside,) = re.findall(r'<div class="numbers">.*?</div>', text, re.DOTALL)
+    numbers = re.findall(r"<b>(.*?)</b><span>(.*?)</span>", beside)
+    assert 3 <= len(numbers) <= 4
+    rows = RunFolder(runs, "strong").rows()
+
+    def at(share: float) -> list[float]:
+        """By seed, at the largest size."""
+        own = [row for row in rows if row.measure("rows") == 100000 and abs(row.fields["share"] - share) < 1e-3]
+        return [row.measure("error") or 0.0 for row in sorted(own, key=lambda row: row.where.seed)]
+
+    ratio = np.exp(np.mean(np.log(at(0.1)) - np.log(at(0.0))))
+    assert float(numbers[0][0].lstrip("×").replace(",", "")) == pytest.approx(ratio, rel=0.01)
+    assert "10% synthetic rows against real data alone (" in numbers[0][1]
+    assert float(numbers[1][0]) == pytest.approx(np.mean(at(0.0)), rel=0.02)
+    assert float(numbers[2][0]) == pytest.approx(np.mean(at(0.1)), rel=0.02)
+    least = min(row.measure("error") or 1.0 for row in rows)
+    assert float(numbers[3][0]) == pytest.approx(least, rel=0.3)
+    for name, count in (("wide", 2), ("weights", 2), ("single", 4)):
+        (beside,) = re.findall(r'<div class="numbers">.*?</div>', report(runs, name), re.DOTALL)
+        assert len(re.findall("<b>", beside)) == count, name
+
+
 def test_points_are_means_over_seeds_with_their_t_interval(runs: Path) -> None:
     rows = RunFolder(runs, "strong").rows()
     figure = figures_of(report(runs, "strong"))["figures"]["mixture_0_rows_0"]
     measured = [trace for trace in figure["traces"] if trace["meta"]["role"] == "mean"]
-    assert [trace["name"] for trace in measured] == [f"p2 = {share:g}" for share in SHARES]
-    (line,) = [trace for trace in measured if trace["name"] == "p2 = 0.1"]
+    assert [trace["name"] for trace in measured] == [f"synthetic share {share:g}" for share in SHARES], "in words"
+    (line,) = [trace for trace in measured if trace["name"] == "synthetic share 0.1"]
     assert line["x"] == SIZES
     for index, n in enumerate(SIZES):
         values = [
@@ -240,7 +265,7 @@ def test_figures_for_papers_and_markdown(runs: Path, tmp_path: Path) -> None:
     made = write_figures([RunFolder(runs, "strong"), RunFolder(runs, "rounds")], tmp_path, ("svg",))
     assert {path.stem for path in made} == {"mixture_rows", "mixture_share", "mixture_iterations"}
     text = (tmp_path / "mixture_share.svg").read_text(encoding="utf-8")
-    for word in ("theory", "p2, synthetic share", "n = 100,000"):
+    for word in ("theory", "p2, synthetic share", "rows 100,000"):
         assert word in text
     said = write_markdown([RunFolder(runs, "strong")], tmp_path / "report.md").read_text(encoding="utf-8")
     assert "## Where more data stops helping" in said

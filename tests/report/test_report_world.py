@@ -1,6 +1,8 @@
 """What the page shows of a world whose truth is known: breeds, facts, and sentences that are not true."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,28 @@ def test_the_page_opens_with_the_breeds_that_are_left_and_has_no_chart_twice(run
     assert truth["y"] == [28.5, 28.5]
     assert len(page.ids) == len(set(page.ids))
     assert text.count('data-figure="breeds_left"') == 1
+
+
+def test_worlds_that_differ_have_a_level_and_a_key_each(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "run", tmp_path / "run")
+    shutil.copytree(runs / "run", tmp_path / "small")
+    few = BREEDS[:12]
+    file = tmp_path / "small" / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        row["breed_counts"] = {name: row["breed_counts"][name] for name in few}
+        row["breeds_expected"] = 11.5
+    file.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    text = report(tmp_path, "run", "small")
+    traces = figures_of(text)["figures"]["breeds_left"]["traces"]
+    levels = {trace["y"][0]: trace["name"] for trace in traces if trace["meta"]["role"] == "floor"}
+    assert set(levels) == {28.5, 11.5}
+    assert "run · keep-0" in levels[28.5]
+    assert "small · keep-0" in levels[11.5]
+    keys = re.findall(r'<ul class="key">(.*?)</ul>', text.split('id="breeds"')[1].split("</section>")[0])
+    assert [re.findall("<b>(.*?)</b>", key) for key in keys] == [["run"], ["small"]]
+    assert "ranks 26 to 30" in keys[0]
+    assert "ranks 26" not in keys[1]
 
 
 def test_bars_are_shares_of_mentions_of_all_seeds_beside_the_truth(runs: Path) -> None:

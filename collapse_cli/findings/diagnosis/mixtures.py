@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from collapse_cli.config.cell import AXES
@@ -37,10 +37,8 @@ def mixture_verdict(rows: Sequence[Row], tree: Tree) -> str:
         return sentence(
             f"{measure.title} is {spread(only)} in the only cell, {seeds_said(only.n)}{intervals_said([only])}"
         )
-    others = [axis for axis in axes if axis not in ("rows", "real_rows", "synthetic_rows", "share")]
-    most = _last(cells, others, axes)  # of the other axes their last value: the extreme of a grid
-    there = [cell for cell in cells if all(cell.at(axis) == most[axis] for axis in others)] or list(cells)
-    parts = [part for part in (_shares(there, others, measure, tree), *_others(cells, axes, most, measure)) if part]
+    most = _last(cells, _others_of(axes), axes)  # of the other axes their last value: the extreme of a grid
+    parts = [part for part in (_shares(cells, measure, tree), *_others(cells, axes, most, measure)) if part]
     if not parts:
         best, worst = (pick(cells, key=lambda cell: cell.mean.mean) for pick in (min, max))
         parts = [
@@ -71,37 +69,81 @@ def laws_of(cells: Sequence[Point], tree: Tree) -> list[ScalingLaw]:
         return []
 
 
-def _shares(cells: Sequence[Point], others: Sequence[str], measure: Headline, tree: Tree) -> str:
+@dataclass(frozen=True)
+class Contrast:
+    """Synthetic data against real data alone, at one place of the grid.
+
+    Attributes:
+        place: rows, and the last value of every other axis.
+        cell, alone: the cell with synthetic rows, and the one with none.
+        of_same: what that one has, in words.
+        ratio: of the measure, the first over the second; None where it has none.
+        told: whether the ratio leaves out 1, with allowance for the number of shares it was chosen among.
+    """
+
+    place: Mapping[str, float | None]
+    cell: Point
+    alone: Point
+    of_same: str
+    ratio: Interval | None
+    told: bool
+
+
+def contrast_of(cells: Sequence[Point], tree: Tree) -> Contrast | None:
     """The smallest synthetic share that is worse than real data alone beyond chance, where there is most data.
 
     Ratios are paired over seeds, on the log scale. That one of several shares is named allows for their number
     (Bonferroni); the interval beside it is that of this ratio alone. Where none is shown to be worse it is the largest.
     """
-    sizes = sorted({cell.record["rows"] for cell in cells}, reverse=True)
-    for rows in sizes:
-        largest = [cell for cell in cells if cell.record["rows"] == rows and cell.share > 0]
+    axes = axes_of(cells, tree)
+    others = _others_of(axes)
+    most = _last(cells, others, axes)
+    there = [cell for cell in cells if all(cell.at(axis) == most[axis] for axis in others)] or list(cells)
+    for rows in sorted({cell.record["rows"] for cell in there}, reverse=True):
+        largest = [cell for cell in there if cell.record["rows"] == rows and cell.share > 0]
         if not largest:
             continue
-        alone, of_same = _alone(cells, rows, largest[0])
+        alone, of_same = _alone(there, rows, largest[0])
         if alone is None:
             continue
         ranked = sorted(largest, key=lambda cell: cell.share)
         level = 1 - (1 - LEVEL) / len(ranked)
         chosen = next((cell for cell in ranked if _told(_ratio(cell, alone, level), above=True)), ranked[-1])
         place = {"rows": rows, **{axis: chosen.at(axis) for axis in others}}
-        ratio = _ratio(chosen, alone)
-        times = (
-            "" if ratio is None else f", {value(ratio.mean) if ratio.exact else spread(ratio)} times that of {of_same}"
-        )
-        if ratio is not None and ratio.n > 1 and not _told(_ratio(chosen, alone, level)):
+        told = _told(_ratio(chosen, alone, level))
+        return Contrast(place, chosen, alone, of_same, _ratio(chosen, alone), told)
+    return None
+
+
+def _shares(cells: Sequence[Point], measure: Headline, tree: Tree) -> str:
+    """`contrast_of` as a clause; "" where there is none."""
+    there = contrast_of(cells, tree)
+    if there is None:
+        return ""
+    chosen, ratio, times = there.cell, there.ratio, ""
+    if ratio is not None:
+        times = f", {value(ratio.mean) if ratio.exact else spread(ratio)} times that of {there.of_same}"
+        if ratio.n > 1 and not there.told:
             times += ", not told apart"
-        clause = f"at {words(place)}, {_short(measure)} with p2 = {chosen.share:.4g} is {spread(chosen.mean)}{times}"
-        fitted = laws_of([cell for cell in cells if cell.share == chosen.share], tree)
-        if len(fitted) == 1 and fitted[0].claimed and not fitted[0].extrapolated:
-            knee, first = fitted[0].knee, fitted[0].sizes[0]
-            clause += f"; {'more data does not help from' if knee <= first else 'more data stops helping near'} n = {about(knee)}"
-        return clause
-    return ""
+    clause = f"at {words(there.place)}, {_short(measure)} with p2 = {chosen.share:.4g} is {spread(chosen.mean)}{times}"
+    others = _others_of(axes_of(cells, tree))
+    line = [
+        cell
+        for cell in cells
+        if cell.share == chosen.share and all(cell.at(axis) == there.place[axis] for axis in others)
+    ]
+    fitted = laws_of(line, tree)
+    if len(fitted) == 1 and fitted[0].claimed and not fitted[0].extrapolated:
+        knee, first = fitted[0].knee, fitted[0].sizes[0]
+        clause += (
+            f"; {'more data does not help from' if knee <= first else 'more data stops helping near'} n = {about(knee)}"
+        )
+    return clause
+
+
+def _others_of(axes: Mapping[str, Sequence[float]]) -> list[str]:
+    """The axes that do not say how many rows there are."""
+    return [axis for axis in axes if axis not in ("rows", "real_rows", "synthetic_rows", "share")]
 
 
 def _alone(cells: Sequence[Point], rows: float, beside: Point) -> tuple[Point | None, str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from collapse_cli.families import INSTRUMENTS
 from collapse_cli.records.fields import Histogram
+from collapse_cli.report.decile_maps import root, ticks_of
 from collapse_cli.report.figures import NEAR, apart, exponential, log_ticks, perplexities
 from collapse_cli.report.histograms import OVERLAP, chosen
 from collapse_cli.report.loading import Run, Series, pooled
@@ -95,11 +96,16 @@ def deciles(runs: Sequence[Run], series: Sequence[Series]) -> Any:
         return None
     figure, grid = panels(len(drawn), 2.2)
     seen = [z for _, _, rows in drawn for row in rows for z in row if z == z]
-    highest = max(*seen, 1e-3)
+    lowest, highest = min(0.0, *seen), max(*seen, 1e-3)
     image = None
     for axes, (line, steps, changes) in zip(grid, drawn, strict=False):
         image = axes.imshow(
-            changes, aspect="auto", origin="lower", cmap="cividis_r", vmin=min(0.0, *seen), vmax=highest
+            [[root(z) for z in row] for row in changes],
+            aspect="auto",
+            origin="lower",
+            cmap="cividis_r",
+            vmin=root(lowest),
+            vmax=root(highest),
         )
         for decile, row in enumerate(changes):
             for column, z in enumerate(row):
@@ -110,6 +116,8 @@ def deciles(runs: Sequence[Run], series: Sequence[Series]) -> Any:
         axes.set_yticks([0, 9], ["frequent", "rare"])
         axes.set(title=plain(line.label), xlabel="generation")
     bar = figure.colorbar(image, ax=grid)
+    ticks = ticks_of(lowest, highest)
+    bar.set_ticks([root(tick) for tick in ticks], labels=[f"{tick:+g}" if tick else "0" for tick in ticks])
     bar.set_label("nats/token above generation 0")
     return figure
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from collapse_cli.findings.diagnosis.headline import headline_of
-from collapse_cli.findings.grid import words
+from collapse_cli.findings.grid import plainly
 from collapse_cli.report.figures import TINY, apart, log_ticks
 from collapse_cli.report.grid_figures import (
     TITLES,
@@ -49,7 +49,7 @@ def mixture(axis: str, runs: Sequence[Run], series: Sequence[Series]) -> Any:
     theory = False
     for axes, (run, cut, panel) in zip(grid, drawn, strict=False):
         theory = _panel(axes, run, cut, panel, many=len(drawn) > 1, theory=theory)
-        title = words(panel.place)
+        title = plainly(panel.place)
         if sum(run_compared.mixture for run_compared in runs) > 1:
             title = f"{plain(run.name)} {title}"
         axes.set_title(title)
