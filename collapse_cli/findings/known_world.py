@@ -1,12 +1,12 @@
 """What samples still say of the invented world (`--data world`), whose truth is known: figures by policy, and sentences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import Interval, interval, over_seeds
-from collapse_cli.metrics.numbers import percent
+from collapse_cli.metrics.numbers import SAME, percent
 from collapse_cli.records.fields import finite, table
 from collapse_cli.records.row import Row
 
@@ -153,12 +153,17 @@ def _of(rows: Sequence[Row], policy: str, truth: Mapping[str, float]) -> WorldLe
 
 def _some(over: Interval) -> str:
     """A number of things with its interval: 5 (2 to 8)."""
-    return f"{over.mean:.0f}{'' if over.low is None or over.high is None else f' ({over.low:.0f} to {over.high:.0f})'}"
+    return _with_ends(over, "{:.0f}".format)
 
 
 def _part(over: Interval) -> str:
-    ends = "" if over.low is None or over.high is None else f" ({percent(over.low)} to {percent(over.high)})"
-    return f"{percent(over.mean)}{ends}"
+    return _with_ends(over, percent)
+
+
+def _with_ends(over: Interval, form: Callable[[float], str]) -> str:
+    if over.low is None or over.high is None:
+        return form(over.mean)
+    return f"{form(over.mean)} ({SAME if over.exact else f'{form(over.low)} to {form(over.high)}'})"
 
 
 def _other(there: WorldLeft, first: WorldLeft) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli.findings.diagnosis.brief import Brief, brief
-from collapse_cli.findings.known_world import world_left, world_said
 from collapse_cli.metrics.intervals import t_quantile
 from collapse_cli.report.contents import Contents
 from collapse_cli.report.figures import SEEDS
@@ -122,8 +121,7 @@ def _header(runs: Sequence[Run], short: Sequence[Brief]) -> str:
         all_of_it = "" if run.mixture else of_all()
         if len(runs) == 1:
             parts.append(f'<p class="verdict">{escaped(said.sentence)}{all_of_it}</p>')
-            others = [said.others, *world_said(world_left(run.rows, run.config))[:1]]
-            parts += [f'<p class="others">{escaped(more)}{all_of_it}</p>' for more in others if more]
+            parts += [f'<p class="others">{escaped(said.others)}{all_of_it}</p>'] if said.others else []
             parts.append(_facts(run))
         else:
             parts.append(

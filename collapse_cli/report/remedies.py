@@ -9,7 +9,7 @@ from collapse_cli.metrics.numbers import factors, percent, spread, value
 from collapse_cli.records.fields import finite, table
 from collapse_cli.records.row import Row
 from collapse_cli.report.contents import Contents
-from collapse_cli.report.html_elements import cells, folded, heading, how_to_read, split
+from collapse_cli.report.html_elements import cells, folded, heading, how_to_read, of_all, split
 from collapse_cli.report.loading import Series
 from collapse_cli.report.text import escaped
 
@@ -52,6 +52,7 @@ def _table(contents: Contents, compared: Remedies) -> str:
     ends = _axis([remedy.against for remedy in shown if remedy.against is not None])
     base = next((remedy.price for remedy in shown if remedy.baseline), None)
     effects, prices = [], []
+    own = [None if line is None else line.index for line in (lines.get((one.run, one.policy)) for one in shown)]
     for remedy in shown:
         line, price = lines.get((remedy.run, remedy.policy)), remedy.price
         name = heading(line) if line is not None else escaped(remedy.policy)
@@ -90,11 +91,12 @@ def _table(contents: Contents, compared: Remedies) -> str:
         "Remedies that were given other budgets: a remedy that keeps real rows has something that the others were not given. "
         "Seconds are of the machine that computed, and of what else it did.",
     )
-    tables = cells(caption, EFFECT, effects, kind="wide glance") + cells(
+    tables = cells(caption, EFFECT, effects, kind="wide glance", row_series=own, beside=of_all("seeds")) + cells(
         "What each took: one seed, generations 1 to the last; beside it in multiples of the baseline's",
         PRICE,
         prices,
         kind="wide glance",
+        row_series=own,
     )
     return f'{tables}{reading}<p class="reading">{escaped(notes, 1000)}</p>'
 

@@ -107,6 +107,8 @@ def glance(contents: Contents) -> None:
         )
         whose = f"{escaped(run.name)}: " if len(contents.runs) > 1 else ""
         notes = "".join(f"<li>{whose}{escaped(remark, 400)}</li>" for remark in diagnosis.notes)
+        if len(contents.runs) > 1:  # of several runs they are many lines
+            lines, notes = lines + notes, ""
         if lines:
             of = f" · {escaped(run.name)}" if len(contents.runs) > 1 else ""
             inside += folded(f"How the calls are made: rules, statistics, intervals{of}", f"<ul>{lines}</ul>")

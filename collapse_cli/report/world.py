@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from collapse_cli.families import INSTRUMENTS
-from collapse_cli.findings.known_world import breed_shares, mentions
+from collapse_cli.findings.known_world import breed_shares, mentions, world_left, world_said
 from collapse_cli.metrics.numbers import percent
 from collapse_cli.report.contents import Contents
 from collapse_cli.report.figures import Figure, curve, layout_of, level_line, rounded
-from collapse_cli.report.html_elements import how_to_read
+from collapse_cli.report.html_elements import how_to_read, of_all
 from collapse_cli.report.loading import Series
 from collapse_cli.report.text import escaped, label
 
@@ -45,7 +45,7 @@ def world(contents: Contents) -> None:
             "truth. The most frequent stand below: as they grow, the rare ones above are crowded out.",
             "Whether what is said of a breed is true. Samples are few: a breed of one in several thousand may be missing by chance.",
         )
-        inside = f'{reading}<div class="tools">{keys}</div>{contents.grid(breeds, "middle")}'
+        inside = f'{_said(contents)}{reading}<div class="tools">{keys}</div>{contents.grid(breeds, "middle")}'
         contents.add("breeds", "Who is crowded out: the breeds of dogs", inside)
     facts = [figure for line in contents.texts if (figure := facts_figure(line)) is not None]
     if facts:
@@ -61,6 +61,18 @@ def world(contents: Contents) -> None:
         )
         inside = f'{reading}<div class="tools"><ul class="key">{key}</ul></div>{contents.grid(facts, "middle")}'
         contents.add("facts", "Which facts stay true", inside)
+
+
+def _said(contents: Contents) -> str:
+    """What was lost, in sentences on each run."""
+    parts = []
+    for index, run in enumerate(contents.runs):
+        name = f"<b>{escaped(run.name)}.</b> " if len(contents.runs) > 1 else ""
+        parts += [
+            f'<p data-run="{index}">{name}{escaped(sentence)}{of_all()}</p>'
+            for sentence in world_said(world_left(run.rows, run.config))
+        ]
+    return "".join(parts)
 
 
 def breeds_left(lines: Sequence[Series]) -> Figure | None:

@@ -11,10 +11,12 @@ from support.pages import Text, figures_of, page_of, report
 
 from collapse_cli.config.tree import WorldConfig
 from collapse_cli.data.world.world import world
+from collapse_cli.findings.known_world import world_left, world_said
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report.loading import read, series_of
 from collapse_cli.report.world import groups_of
 
+TREE = {"data": {"source": "world", "world": {"breeds": 30, "breed_exponent": 1.3}}}
 BREEDS = [f"breed {rank}" for rank in range(1, 31)]
 HOSTILE = "<img src=x onerror=window.pwned=1>"
 
@@ -30,7 +32,7 @@ def counts(generation: int, seed: int) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("world")
-    config = {"data": {"source": "world", "world": {"breeds": 30, "breed_exponent": 1.3}}}
+    config = TREE
     write_run(runs, "run", policies=("keep-0", "keep-10"), seeds=(0, 1), generations=3, config=config)
     file = runs / "run" / "metrics.jsonl"
     rows = []
@@ -65,6 +67,19 @@ def test_the_page_opens_with_the_breeds_that_are_left_and_has_no_chart_twice(run
     assert truth["y"] == [28.5, 28.5]
     assert len(page.ids) == len(set(page.ids))
     assert text.count('data-figure="breeds_left"') == 1
+
+
+def test_the_section_on_breeds_begins_with_what_was_lost(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "run", tmp_path / "run")
+    file = tmp_path / "run" / "metrics.jsonl"
+    rows = [{**json.loads(line), "facts_left": 20, "facts_expected": 99.6} for line in file.read_text().splitlines()]
+    file.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    page = Text(report(tmp_path, "run")).said
+    first, others = world_said(world_left(read([RunFolder(tmp_path, "run")])[0].rows, TREE))
+    assert f"Who is crowded out: the breeds of dogs {first} {others}" in page
+    assert (
+        "of the 28 breeds of dogs that as much real text would and states 20 (same for all seeds) of 100 facts" in first
+    )
 
 
 def test_worlds_that_differ_have_a_level_and_a_key_each(runs: Path, tmp_path: Path) -> None:

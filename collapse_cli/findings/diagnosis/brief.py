@@ -36,7 +36,7 @@ def brief(diagnosis: Diagnosis) -> Brief:
         first, mark, rest = (
             diagnosis.verdict.partition("; ") if len(diagnosis.verdict) > SHORT else (diagnosis.verdict, "", "")
         )
-        return Brief(f"{first}." if mark else first, f"{rest[:1].upper()}{rest[1:]}")
+        return Brief(f"{first}." if mark else first, rest)
     worst = min(judged, key=lambda policy: (WORST_FIRST.index(policy.state), -policy.ratio.mean))
     going = _going(worst)
     sentence = (
