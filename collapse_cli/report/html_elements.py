@@ -110,8 +110,8 @@ def plot(figure: Figure, size: str, *, card: bool = True) -> str:
 
 def follows_no_seed(figure: Figure) -> bool:
     """Whether a plot of policies goes on counting seeds that are hidden: it has no lines of single ones."""
-    roles = {trace["meta"]["role"] for trace in figure.traces}
-    return bool(roles & {"ridge", "heat", "part", "tone", "ahead"}) and "seed" not in roles
+    single = any(trace["meta"]["role"] == "seed" for trace in figure.traces)
+    return not single and any("s" in trace["meta"] for trace in figure.traces)
 
 
 def place(figure: Figure, size: str) -> str:
