@@ -345,6 +345,7 @@ LM = Description(
             "train_rows",
             "real_rows",
             "synthetic_rows",
+            "real_weight",
             "sample_tokens",
             "sample_rows",
             "sample_perplexity",

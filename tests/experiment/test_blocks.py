@@ -128,11 +128,12 @@ class KillError(Exception):
     """A kill in the middle of a block."""
 
 
+@pytest.mark.parametrize("family", ["gaussian", "gaussian, golden"])
 def test_killed_in_the_middle_a_block_goes_on_from_its_checkpoint_to_the_same_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLLAPSE_CHECKPOINT_SECONDS", "0")
-    expected = rows_of(*run(experiment(), tmp_path / "whole"))
+    expected = rows_of(*run(experiment(family), tmp_path / "whole"))
     step, worked = block.InMemory.step, []
 
     def until(last: int | None) -> Any:
@@ -147,7 +148,7 @@ def test_killed_in_the_middle_a_block_goes_on_from_its_checkpoint_to_the_same_nu
     for last in (4, 6, 2, 7, None):  # each try dies at some generation of some block
         monkeypatch.setattr(block.InMemory, "step", until(last))
         try:
-            found = rows_of(*run(experiment(), tmp_path / "killed"))
+            found = rows_of(*run(experiment(family), tmp_path / "killed"))
         except KillError:
             continue
     assert found == expected

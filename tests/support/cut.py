@@ -47,4 +47,5 @@ LATER: dict[str, dict[str, Any]] = {  # presets that commits before 2026-11-26 d
         "data": {"world": {"train_documents": 60, "test_documents": 20}},
         "train": {"epochs": 1},
     },
+    "budgets": {"loop": {"generations": 2, "seeds": [0, 1]}, "gaussian": {"trials": 5}},
 }
