@@ -132,11 +132,16 @@ def refitted_gaussian(tree: Tree, what: str, policy: str, generation: int) -> fl
     if rule:
         return _gaussian(what, rows, generation + 1, unbiased, rule, d)
     known = of_row(policy)
-    if known is None or what not in MIXED or not _plain(tree, weighted=True):
+    if known is None or what not in MIXED or not _plain(tree, mixed=True):
         return None
-    weights = Weights.parse(tree["mix"].get("weights", EQUAL))
-    error, variance = _mixed(rows, known, generation, unbiased, weights)
-    return variance if what == "variance" or error is None else d * error
+    mix = tree["mix"]
+    weights, size = Weights.parse(mix.get("weights", EQUAL)), int(mix.get("rows", 0)) or rows
+    last = 1 << generation.bit_length()  # so that few of them are worked out
+    path = _mixed(rows, size, known, last, unbiased, weights)
+    if not path:
+        return None
+    error, variance = path[generation]
+    return variance if what == "variance" else d * error
 
 
 def counted_words(tree: Tree, what: str, policy: str, generation: int) -> float | None:
@@ -259,17 +264,17 @@ def _rule(tree: Tree, policy: str) -> str:
     return rule if _plain(tree, growing=not grows) else ""
 
 
-def _plain(tree: Tree, init: str = "base", *, growing: bool = False, weighted: bool = False) -> bool:
+def _plain(tree: Tree, init: str = "base", *, growing: bool = False, mixed: bool = False) -> bool:
     """Whether rows enter a corpus as the policy alone says, all of one weight, and fits start from `init`.
 
     Args:
         growing: whether the size of a corpus may be any.
-        weighted: whether weights may be any.
+        mixed: whether weights may be any, and how many rows a generation puts together or adds.
     """
     mix, chosen = tree["mix"], tree.get("select") or {}
     chooses = any(chosen.get(name) for name in ("by", "do", "steps"))
-    equal = (weighted or Weights.parse(mix.get("weights", EQUAL)).equal) and not mix.get("rows")
-    return not chooses and equal and tree["loop"]["init"] == init and (growing or mix["size"] == "constant")
+    as_many = mixed or (Weights.parse(mix.get("weights", EQUAL)).equal and not mix.get("rows"))
+    return not chooses and as_many and tree["loop"]["init"] == init and (growing or mix["size"] == "constant")
 
 
 def _grid(tree: Tree) -> families.Grid | None:
@@ -359,29 +364,30 @@ def _relabelled(given: _Regression, rows: int, lam: float, generation: int) -> f
     ).risk
 
 
-def _mixed(
-    rows: int, policy: Policy, generation: int, unbiased: bool, weights: Weights
-) -> tuple[float | None, float | None]:
-    """E (mean - true mean)^2 of a coordinate, and E of the variance, of a Gaussian fitted to real and synthetic rows."""
-    known = _mixed_until(rows, policy, 1 << generation.bit_length(), unbiased, weights)
-    return known[generation] if known else (None, None)
-
-
 @lru_cache(maxsize=64)
-def _mixed_until(
-    rows: int, policy: Policy, last: int, unbiased: bool, weights: Weights
+def _mixed(
+    rows: int, size: int, policy: Policy, last: int, unbiased: bool, weights: Weights
 ) -> Sequence[tuple[float, float]]:
-    """The same of all generations up to one, which come one from the other; empty where none is known."""
+    """E (mean - true mean)^2 of a coordinate, and E of the variance, of a Gaussian fitted to real and synthetic rows.
+
+    Of all generations up to `last`, for each comes from the one before; empty where none is known.
+
+    Args:
+        rows, size: of the original corpus, and what each generation puts together, or adds where the policy accumulates.
+    """
     rule: theory.Variance = "unbiased" if unbiased else "biased"
-    if policy.rule == "accumulate-subsample" and weights.equal:
+    generations = range(1, last + 1)
+    if policy.rule == "accumulate-subsample" and weights.equal and size == rows:
         return tuple(islice(theory.subsampled_means(n=rows, variance=rule), last + 1))
+    if policy.rule in ("accumulate", "accumulate-fresh") and weights.equal:
+        added = (round(size * policy.until(g).percent / 100) if policy.rule != "accumulate" else 0 for g in generations)
+        mixes = (theory.MixedRows(real, size - real) for real in added)
+        return tuple(theory.growing_means(n=rows, mixes=mixes, variance=rule))
     if policy.rule not in REAL_ROWS:
         return ()
-    real = (
-        policy.rows if policy.rule == "keep-rows" else round(rows * policy.at(g).percent / 100)
-        for g in range(1, last + 1)
-    )
-    mixes = (_mix(some, rows - some, weights) for some in real)
+    own = policy.rows if policy.rule == "keep-rows" else 0
+    there = (own or round(size * policy.at(g).percent / 100) for g in generations)
+    mixes = (_mix(real, size - real, weights) for real in there)
     return tuple(theory.scheduled_means(n=rows, mixes=mixes, real_rows=REAL_ROWS[policy.rule], variance=rule))
 
 

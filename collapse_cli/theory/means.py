@@ -216,20 +216,23 @@ def subsampled_means(*, n: int, variance: Variance = "known") -> Iterator[tuple[
             spread = (second - error) * (size / (size - 1) if rule == "unbiased" else 1.0)
 
 
-def growing_means(*, n: int, real: int, synthetic: int, variance: Variance = "known") -> Iterator[tuple[float, float]]:
+def growing_means(*, n: int, mixes: Iterable[MixedRows], variance: Variance = "known") -> Iterator[tuple[float, float]]:
     """A Gaussian fitted to all rows so far: n real ones, and in each generation new real ones and some of the model before.
 
-    The same of every generation; `contaminated` is its case real + synthetic = n with a known variance.
+    The same of generation 0, and after each of `mixes`, whose rows all weigh alike; `contaminated` is the case of n rows in each and a
+    known variance.
     """
-    size, m, k, rule = whole("n", n, 2), whole("real", real, 0), whole("synthetic", synthetic, 0), _rule(variance)
+    size, rule = whole("n", n, 2), _rule(variance)
     error, spread, second, rows = 1 / size, _first(size, rule), 1.0, size
-    while True:
-        yield error, spread
+    yield error, spread
+    for mix in mixes:
+        m, k = whole("real", mix.real, 0), whole("synthetic", mix.synthetic, 0)
         before, rows = rows, rows + m + k
         second = (before * second + m + k * (error + spread)) / rows
         error = ((before + k) / rows) ** 2 * error + (m + k * spread) / rows**2
         if rule != "known":
             spread = (second - error) * (rows / (rows - 1) if rule == "unbiased" else 1.0)
+        yield error, spread
 
 
 def contaminated(*, share_synthetic: float, generations: int) -> tuple[Growing, float]:

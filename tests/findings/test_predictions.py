@@ -220,6 +220,23 @@ def test_gaussians_with_weights() -> None:
     assert predict_loop(tree, "mean_shift_squared", "fresh-25", 7) == pytest.approx(golden.mean_error, rel=1e-12)
 
 
+def test_gaussians_whose_corpora_grow_or_have_another_size() -> None:
+    tree = gaussian(40, True)
+    plain = [predict_loop(tree, "variance", "accumulate", g) for g in range(5)]
+    tree["mix"]["rows"] = 40
+    assert [predict_loop(tree, "variance", "accumulate", g) for g in range(5)] == pytest.approx(plain), (
+        "two derivations"
+    )
+    share, _ = theory.contaminated(share_synthetic=0.75, generations=6)
+    fitted = [predict_loop(tree, "mean_shift_squared", "accumulate-fresh-25", g) for g in range(7)]
+    assert fitted == pytest.approx([value / 40 for value in share.values], rel=0.03), "but that the variance is fitted"
+    tree["mix"]["rows"] = 60
+    kept = theory.mixed_mean(n=40, real=40, synthetic=20, kept=True, generations=3, variance="unbiased")
+    assert predict_loop(tree, "variance", "keep-rows-40", 3) == kept.variance
+    assert predict_loop(tree, "variance", "accumulate-subsample", 3) is None
+    assert predict_loop(tree, "variance", "keep-0", 3) == pytest.approx(1)
+
+
 def test_a_gaussian_with_a_truncated_loss() -> None:
     tree = gaussian(40)
     tree["gaussian"]["truncate"] = 0.5

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from collapse_cli import theory
 from collapse_cli.__main__ import main
 from collapse_cli.findings.predictions import predict_loop
 
@@ -79,6 +80,53 @@ def test_means_of_weighted_rows(tmp_path: Path) -> None:
             expected = predict_loop(config, what, row["policy"], row["generation"])
             assert expected is not None
             assert agrees(row[what], row[f"{what}_se"], expected), (row["policy"], row["generation"], what)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_contaminated_accumulation(tmp_path: Path, share: float) -> None:
+    """V_t = ((t-1+a)/t)^2 V_{t-1} + 1/t^2 of the table, where each generation adds as many rows as there were."""
+    config, rows = run(
+        tmp_path, gaussian(100, [f"accumulate-fresh-{100 - round(100 * share)}"], trials=3000, reserve=700)
+    )
+    formula, _ = theory.contaminated(share_synthetic=share, generations=6)
+    for row, expected in zip(rows, formula.values, strict=True):
+        found, error = 100 * row["mean_shift_squared"], 100 * row["mean_shift_squared_se"]
+        assert agrees(found, error, expected)
+        exact = predict_loop(config, "variance", row["policy"], row["generation"])
+        assert exact is not None
+        assert agrees(row["variance"], row["variance_se"], exact)
+
+
+FED_BACK = """
+learner = "ridge"
+[loop]
+generations = 20
+policies = ["accumulate-fresh-20"]
+seeds = [0, 1]
+[mix]
+rows = 5000
+[data]
+source = "regression"
+rows = 20000
+reserve = 20000
+eval_rows = 10
+regression = {{ dimensions = 20, noise = 0.0 }}
+[ridge]
+lam = {lam}
+"""
+
+
+def test_feedback(tmp_path: Path) -> None:
+    """The table's rows: n0 = 20,000, m = 1,000, k = 4,000. The bias that is fed back is that of a small penalty.
+
+    A model is too small by the share lam, near enough the same in each generation: labels of models shrink as well, by lam squared.
+    """
+    lam = 1e-3
+    config, rows = run(tmp_path, FED_BACK.format(lam=lam))
+    assert config["mix"]["rows"] == 5000
+    for generation, printed in ((0, 1.0), (1, 1.160), (5, 1.562), (10, 1.843), (20, 2.159)):
+        bias = statistics.mean(row["error"] ** 0.5 for row in rows if row["generation"] == generation)
+        assert bias / lam == pytest.approx(printed, rel=0.02), generation
 
 
 @pytest.mark.parametrize(("a", "printed"), [(0.1, 1.086), (0.5, 1.571), (1.0, 2.525)])
