@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from collapse_cli import theory
 from collapse_cli.__main__ import main
+from collapse_cli.engine import checkpoint
 from collapse_cli.findings.predictions import predict_loop
 
 Row = Mapping[str, Any]
@@ -211,3 +213,140 @@ def test_flipped_labels_without_a_verifier(tmp_path: Path, flipped: float) -> No
     assert expected is not None
     assert agrees(found, error, expected)
     assert (found > 0) == (flipped < 0.5)
+
+
+VERIFIED = """
+[select]
+by = "verifier"
+phi = 0.9
+psi = 0.6
+signs = true
+short = "shrink"
+"""
+
+
+@pytest.mark.parametrize(("flipped", "printed"), [(0.55, 0.96), (0.59, 0.63), (0.61, -0.65), (0.65, -0.98)])
+def test_the_threshold_of_a_verifier(tmp_path: Path, flipped: float, printed: float) -> None:
+    """p* = 1/(1 + .6/.9) = .6 is seen as a change of sign; cosines as the table's, which are one draw each."""
+    config, rows = run(tmp_path, FLIPPED.format(rows=50_000, flipped=flipped) + VERIFIED)
+    found, error = cosines(rows)
+    expected = predict_loop(config, "cosine", "keep-0", 1)
+    assert expected is not None
+    assert agrees(found, error, expected)
+    single = error * 2  # of a draw: the mean is over four
+    assert abs(found - printed) <= max(0.02, 4 * (error**2 + single**2) ** 0.5)
+    values = [row["cosine"] for row in rows if row["generation"] == 1]
+    assert all((value > 0) == (flipped < 0.6) for value in values) or abs(flipped - 0.6) < 0.02
+    assert (found > 0) == (flipped < 0.6)
+    [step] = next(row for row in rows if row["generation"] == 1)["selection"]["steps"]
+    assert step["facts"]["threshold"] == pytest.approx(0.6)
+    assert step["facts"]["wrong_share"] == pytest.approx(flipped, abs=0.01)
+
+
+BIASED = """
+learner = "ridge"
+[loop]
+generations = {generations}
+policies = ["keep-0"]
+seeds = [0, 1, 2]
+[data]
+source = "regression"
+rows = 20000
+eval_rows = 10
+regression = {{ dimensions = 5, noise = 0.5 }}
+[ridge]
+lam = 0.0
+[select]
+by = "biased-verifier"
+theta = {theta}
+slack = 0.5
+short = "shrink"
+"""
+
+
+def test_a_biased_verifier_draws_the_loop_to_its_own_parameters(tmp_path: Path) -> None:
+    """With theta_c = 0 the error is (1 - distance)^2: generation after generation what the map of theory says, and 1 in the end."""
+    _, rows = run(tmp_path, BIASED.format(theta=[0.0], generations=6))
+    distances = theory.biased_verifier(offset=1.0, noise=0.5, slack=0.5, d=5, generations=6)
+    for generation, distance in enumerate(distances[1:], 1):
+        found = [row["error"] for row in rows if row["generation"] == generation]
+        error = statistics.stdev(found) / len(found) ** 0.5
+        assert agrees(statistics.mean(found), error, (1 - distance) ** 2)
+    assert distances[-1] < 1e-3
+
+
+def test_a_biased_verifier_ends_at_a_theta_of_its_own(tmp_path: Path) -> None:
+    _, rows = run(tmp_path, BIASED.format(theta=[0.3, -0.2, 0.1, 0.4, -0.5], generations=6))
+    for row in rows:
+        if row["generation"] == 6:
+            [step] = row["selection"]["steps"]
+            assert row["error"] == pytest.approx(step["facts"]["distance_to_truth"] ** 2, rel=0.02)
+            assert row["error"] > 0.1, "that is not the truth"
+
+
+CURATED = """
+learner = "ngram"
+[loop]
+generations = {generations}
+policies = ["keep-0"]
+seeds = [0, 1, 2]
+[ngram]
+order = 1
+[model]
+tokenizer = "words"
+[data]
+source = "{folder}"
+rows = 20000
+block_size = 2
+[eval]
+block_size = 16
+[sample]
+prompts = "none"
+new_tokens = 1
+max_duplicates = 1.0
+decode = {{ beams = 1, temperature = 1.0 }}
+[select]
+oversample = {candidates}
+by = "{module}:reward"
+keep = "choice"
+"""
+REWARD = """
+def reward(texts):
+    return [{"a": 0.0, "b": 1.0, "c": 2.0}.get(text.strip(), 0.0) for text in texts]
+"""
+
+
+@pytest.mark.parametrize(
+    ("candidates", "printed"),
+    [
+        (2, {1: (0.35452, 0.34159, 0.30389), 3: (0.10998, 0.31446, 0.57555)}),
+        (4, {1: (0.26156, 0.33785, 0.40059)}),
+    ],
+)
+def test_curation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, candidates: int, printed: dict[int, tuple[float, ...]]
+) -> None:
+    """P = (.5, .3, .2), r = (0, 1, 2) of the table: a unigram of three words, one of K taken by its reward."""
+    module = f"rewards_{tmp_path.name.replace('-', '_')}"  # a module of a name that was imported is not read again
+    (tmp_path / f"{module}.py").write_text(REWARD, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = tmp_path / "text"
+    text.mkdir()
+    for name, tokens in (("train", 40_000), ("valid", 1000), ("test", 1000)):
+        words = ["a"] * (tokens // 2) + ["b"] * (tokens * 3 // 10) + ["c"] * (tokens // 5)
+        (text / f"{name}.txt").write_text(
+            " ".join(np.random.default_rng(0).permutation(words)) + "\n", encoding="utf-8"
+        )
+    made = CURATED.format(folder=text, module=module, candidates=candidates, generations=max(printed))
+    _, rows = run(tmp_path, made)
+    shares: dict[int, list[np.ndarray]] = {}
+    for row in rows:
+        arrays, _ = checkpoint.read(tmp_path / "runs" / row["model_dir"] / "models.safetensors") or ({}, None)
+        counts = np.sort(arrays[f"{row['generation']}.counts_0"])[-3:]
+        shares.setdefault(row["generation"], []).append(counts / counts.sum())
+    assert np.mean(shares[0], axis=0) == pytest.approx([0.2, 0.3, 0.5], abs=1e-3)
+    for generation, wanted in printed.items():
+        found = np.array(shares[generation])
+        error = found.std(axis=0, ddof=1) / len(found) ** 0.5
+        for share, off, expected in zip(found.mean(axis=0), error, sorted(wanted), strict=True):
+            assert agrees(share, off, expected), (candidates, generation)
