@@ -298,6 +298,12 @@ def test_a_damaged_line_is_said_and_written_again(tiny: Path, runs: Path) -> Non
         result = e2e.collapse(*command, "--runs-dir", runs)
         assert result.code == 0
         assert "1 line is damaged and left out" in result.err
+    file.write_text("{}\n" * 3, encoding="utf-8")
+    for command in (["compare", "other", "tiny"], ["forecast", "other"]):
+        result = e2e.collapse(*command, "--runs-dir", runs)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert "metrics.jsonl are damaged; give " in result.err
+    file.write_text(whole.replace('"generation": 1', '"generation": "x"', 1), encoding="utf-8")
     e2e.run(tiny, runs, "--name", "other", "--seeds", "0,1", train__lr="2e-2")
     assert sorted(file.read_text(encoding="utf-8").splitlines()) == sorted(whole.splitlines())
     assert e2e.collapse("status", "other", "--runs-dir", runs).err == ""

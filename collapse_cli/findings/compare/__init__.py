@@ -39,7 +39,12 @@ def compare(runs: Sequence[RunFolder]) -> Comparison[Any, Any]:
     measured = [comparer.generations(run) for run in read]
     for run, generations in zip(runs, measured, strict=True):
         if not generations:
-            raise ConfigError(f"the run {run.name!r} in {run.runs} has measured nothing yet; give its command again")
+            why = (
+                "has measured nothing yet"
+                if not run.damaged()
+                else "has no row left: all lines of its metrics.jsonl are damaged"
+            )
+            raise ConfigError(f"the run {run.name!r} in {run.runs} {why}; give its command again")
     common = set.intersection(*measured)
     if not common:
         raise ConfigError(f"the runs {', '.join(names)} have no generation in common; nothing can be compared")
