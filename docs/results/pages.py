@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import side
 import statements
 from rich.console import Console
 
@@ -106,12 +107,15 @@ def main() -> None:
         f"![{preset}]({picture.name})",
         "",
     ]
-    for folder, record in zip(folders, records, strict=True):
+    compared = side.of(folders)
+    if compared is not None:  # a table instead of a sentence on each
+        parts += side.sections(compared, f"{preset}-", picture)
+    for folder, record in zip(folders, records, strict=True) if compared is None else ():
         said = diagnose_run(folder.rows(), record["config"]).verdict
         parts += [f"> {f'**{folder.name}**: ' if len(folders) > 1 else ''}{said}", ""]
     if lines := judged_table(folders):
         parts += ["## Measured against published numbers and theory", "", *lines, ""]
-    for folder in folders:
+    for folder in folders if compared is None else ():
         if folder.config().data.source == "world":
             parts += statements.sections(folder, HERE / f"{preset}-breeds.png")
     prose = HERE / "prose" / f"{preset}.md"
