@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -19,6 +19,7 @@ from collapse_cli.families.section import Section, UserPath, added
 PLUGIN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 Need = Literal["reference", "maker"]
 Input = Literal["detector", "first"]
+LOOKED_UP = ("detector", "detector_sha256", "model", "model_sha256", "plugin_sha256")  # options of a step
 MOST_CANDIDATES = 1000  # for each row that is needed
 
 
@@ -49,7 +50,9 @@ class Kind:
 
 SCORES = "collapse_cli.selection.scores"
 BY: Mapping[str, Kind] = {
-    "perplexity": Kind(f"{SCORES}.perplexity:Perplexity", "nats/token", needs=("reference",)),
+    "perplexity": Kind(
+        f"{SCORES}.perplexity:Perplexity", "nats/token", reads=("model", "model_sha256"), needs=("reference",)
+    ),
     "surprise": Kind(f"{SCORES}.perplexity:Surprise", "nats/token", needs=("maker",)),
     "repetition": Kind(f"{SCORES}.repetition:Repetition", "share", ("gram",), share=True, text=True),
     "length": Kind(f"{SCORES}.length:Length", "tokens", text=True),
@@ -110,6 +113,10 @@ class Step(Section):
     """Of `weight = "power"`: its exponent. The higher, the more it is the lowest scores alone."""
     max_repeats: int = added(1, ge=1, le=1000)
     """Of `weight = "power"`: how often a row may be drawn at most."""
+    model: UserPath = added("")
+    """Of perplexity: a folder or Hub id of a transformers model, whose own tokenizer reads the rows. Empty: generation 0 of the same seed."""
+    model_sha256: str = added("")
+    """Hash of `model`. Filled in when found; if given, it must match."""
     gram: int = added(3, ge=1, le=16)
     """Of repetition: tokens of a phrase. The score is the share of a row's phrases that are repetitions within it."""
     reward: float = added(1.0)
@@ -163,7 +170,7 @@ class Step(Section):
     @property
     def needs(self) -> tuple[Need, ...]:
         """The models that it looks at."""
-        return self.kind.needs
+        return () if self.model or self.model_sha256 else self.kind.needs
 
     @property
     def inputs(self) -> tuple[Input, ...]:
@@ -175,7 +182,8 @@ class Step(Section):
     @property
     def in_key(self) -> "Step":
         """Without where things are on this machine: their content is in a key by its hash."""
-        return self.model_copy(update={"detector": ""}) if self.detector_sha256 else self
+        names = {"detector": self.detector_sha256, "model": self.model_sha256}
+        return self.model_copy(update={name: "" for name, sha256 in names.items() if sha256})
 
     @property
     def own(self) -> bool:
@@ -257,6 +265,11 @@ class SelectConfig(Step):
     """When fewer rows stay than are needed: stop, train on fewer, or fill up with real rows of the original corpus."""
     steps: tuple[Step, ...] = added((), max_length=16)
     """Several steps in order, each a table with the options above but oversample, over and short."""
+
+    def identity(self) -> dict[str, Any]:
+        """As JSON, without the names of what a hash says already."""
+        steps = [step.in_key.model_dump(mode="json") for step in self.chosen]
+        return self.model_dump(mode="json", include={"oversample", "over", "short"}) | {"steps": steps}
 
     @property
     def on(self) -> bool:

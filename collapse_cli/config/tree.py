@@ -451,6 +451,7 @@ class Experiment(Families):
             gone["model"] += ["source", "revision"]
         if self.model.tokenizer_sha256:
             gone["model"] += ["tokenizer"]
+        tree["select"] = self.select.identity()
         gone["model"] += ["length_matters"]  # follows from the others, and earlier versions did not write it down
         for section, keys in gone.items():
             for key in keys:

@@ -11,7 +11,7 @@ from typing import Any
 
 from collapse_cli import families
 from collapse_cli.config.names import leaves
-from collapse_cli.config.policies import FRESH, Rule
+from collapse_cli.config.policies import FRESH, Policy, Rule
 from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, Experiment
 from collapse_cli.families import FAMILIES, KNOWN
 from collapse_cli.families.section import Parsed
@@ -90,6 +90,11 @@ def makes_tokenizer(experiment: Experiment) -> bool:
 
 def _uses(experiment: Experiment, *rules: Rule) -> bool:
     return any(policy.rule in rules for policy in experiment.loop.policies)
+
+
+def _samples(policy: Policy) -> bool:
+    """Whether any generation of the policy takes rows that a model made."""
+    return any(policy.needs_samples(generation) for generation in range(1, len(policy.shares) + 1))
 
 
 def _grid(experiment: Experiment) -> families.Grid | None:
@@ -243,7 +248,7 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
     ),
     (
         ("select",),
-        lambda experiment: not any(policy.needs_samples for policy in experiment.loop.policies),
+        lambda experiment: not any(_samples(policy) for policy in experiment.loop.policies),
         "no policy here takes rows that a model made",
     ),
     (

@@ -37,6 +37,7 @@ class Hints:
         text: the arguments of `data.dataset.load_text`.
         images: the name of a source of images.
         detector: a folder or Hub id of a model that tells real text from synthetic.
+        judges: by hash, folders or Hub ids of models that rows are scored by.
         encoded: of a stage that reads real data, the folder of the data stage.
         about: the facts of the data stage.
         anchor: the folder of the model that one is held to while it is trained, where that is among the inputs of a stage.
@@ -50,6 +51,7 @@ class Hints:
     text: Mapping[str, str] = field(default_factory=dict)
     images: str = ""
     detector: str = ""
+    judges: Mapping[str, str] = field(default_factory=dict)
     encoded: Path | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     anchor: Path | None = None

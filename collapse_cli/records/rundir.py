@@ -17,6 +17,7 @@ from typing import Any
 
 from collapse_cli import families, files
 from collapse_cli.config import Experiment, load, nearest
+from collapse_cli.config.selection import LOOKED_UP
 from collapse_cli.engine import sealed
 from collapse_cli.engine.stage import KEY
 from collapse_cli.errors import ConfigError, InputError
@@ -225,6 +226,9 @@ class RunFolder:
                 del tree[section]
             for section in ("train", "sample"):  # `auto` is not yet resolved
                 del tree[section]["dtype"]
+            for step in tree["select"]["steps"]:
+                for option in LOOKED_UP:
+                    del step[option]
         if (difference := _difference(old, new)) is not None:
             raise self._other(*difference)
 

@@ -98,8 +98,15 @@ def check_select(config: Experiment) -> None:
         ConfigError: for a score of text where rows are numbers.
     """
     if FAMILIES[config.learner].text:
+        for step in config.select.chosen:
+            if step.model:
+                check_folder(step.model, "select.model", "config.json", "")
         return
     for step in config.select.chosen:
+        if step.model:
+            raise ConfigError(
+                f"select.model names a model that reads text, and the rows of the learner {config.learner} are numbers; leave it out"
+            )
         if step.kind.text:
             fit = ", ".join(name for name, kind in BY.items() if not kind.text)
             raise ConfigError(

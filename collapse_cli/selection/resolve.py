@@ -46,6 +46,12 @@ def resolve(found: Resolved) -> Resolved:
             return step.model_copy(
                 update={"detector_sha256": pinned(step.detector_sha256, "select.detector_sha256", sha256)}
             )
+        if step.model:
+            from collapse_cli.selection.scores import named_model
+
+            sha256 = named_model.find(step.model)[1]
+            hints = replace(hints, judges={**hints.judges, sha256: step.model})
+            return step.model_copy(update={"model_sha256": pinned(step.model_sha256, "select.model_sha256", sha256)})
         return step
 
     select = filled(config.select, fill)

@@ -28,6 +28,7 @@ class Material:
         text: rows as text; None where they are none.
         folders: of further inputs of the stage, by name (`config.selection.Input`).
         detector: where a detector that was made elsewhere is on this machine; "" where there is none.
+        judges: by hash, where the models are that steps name.
         encoded, about: the folder of the data stage, and its facts.
         seed: of this step alone.
         scratch: a folder for what should survive a kill.
@@ -47,6 +48,7 @@ class Material:
     tell: Tell
     folders: Mapping[str, Path] = field(default_factory=dict)
     detector: str = ""
+    judges: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ NONSENSE: list[tuple[dict[str, Any], str]] = [
     ({"by": "length", "keep": "threshold", "threshold": 3.0}, "needs the threshold and the side"),
     ({"by": "length", "weight": "power"}, "takes scores from 0 to 1, and length is in tokens"),
     ({"oversample": 2.0, **HIGHEST, "threshold": 1.0}, "nothing reads threshold with by = surprise and keep = highest"),
+    ({"oversample": 2.0, **HIGHEST, "model": "some/model"}, "nothing reads model with by = surprise"),
     ({"oversample": 2.0, **HIGHEST, "gram": 2}, "nothing reads gram with by = surprise"),
     ({"oversample": 2.0, **HIGHEST, "max_repeats": 2}, "nothing reads max_repeats"),
     ({"oversample": 2.0, **HIGHEST, "share": 0.5}, "is for steps before the last"),
@@ -95,6 +96,11 @@ sys.exit(status)
     [
         ("gaussian", ["select.by=length", "select.keep=lowest"], "length takes rows of text"),
         ("gaussian", ["select.by=surprise", "select.keep=lowest", "gaussian.trials=3"], "gaussian.trials = 1"),
+        (
+            "gaussian",
+            ["select.by=perplexity", "select.keep=lowest", "select.model=nowhere/x"],
+            "a model that reads text",
+        ),
     ],
 )
 def test_what_does_not_suit_the_rows_is_said_before_torch_is_there(

@@ -1,5 +1,6 @@
 """Rows chosen between `sample` and `mix`: which candidates there are, which stay, and what is said of it, in real small runs."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,60 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Fold
     home = tmp_path_factory.mktemp("lm")
     tree = config.read_toml(e2e.write_experiment(home))
     return config.merge(tree, {"loop": {"policies": ["keep-10"]}}), FolderStore(home / "store")
+
+
+def test_a_named_model_judges_rows_with_its_own_tokenizer_and_its_name_is_in_no_key(
+    tiny: tuple[dict[str, Any], FolderStore], tmp_path: Path
+) -> None:
+    """Held against transformers itself, row by row."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from collapse_cli.selection.resolve import resolve
+
+    tree, store = tiny
+    folder = e2e.write_model(tmp_path / "judge", tokens=280)
+    select = chosen("perplexity", "lowest", model=str(folder))
+
+    def planned_with(where: Path) -> Plan:
+        given = config.load(config.merge(tree, config.merge(select, {"select": {"model": str(where)}})), "a test")
+        found = resolve(learners.learner_class("lm").resolve(given))
+        return kinds.plan(found.config, found.hints)
+
+    planned = planned_with(folder)
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    assert planned_with(moved).stages.keys() == planned.stages.keys()
+    scheduler.run(list(planned.stages.values()), LocalExecutor(store), Computed())
+    (stage,) = stages_of(planned, "select")
+    assert set(stage.inputs) == {"data", "rows"}, "generation 0 is not asked"
+    model, tokenizer = (kind.from_pretrained(folder) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    own = AutoTokenizer.from_pretrained(store.get(stage.inputs["data"].key).file("tokenizer"))
+    candidates, left = rows_in(store, stage.inputs["rows"]), rows_in(store, stage)
+
+    def loss(rows: Dataset) -> list[float]:
+        losses = []
+        for ids, length in zip(rows.arrays["tokens"], rows.arrays["lengths"], strict=True):
+            words = own.decode(ids[:length].tolist(), clean_up_tokenization_spaces=False)
+            coded = torch.tensor([tokenizer(words, add_special_tokens=False)["input_ids"]])
+            with torch.no_grad():
+                losses.append(float(model(coded, labels=coded).loss))
+        return losses
+
+    every = sorted(loss(candidates))
+    step = store.get(stage.key).facts["selection"]["steps"][0]
+    assert step["before"] == pytest.approx(np.quantile(every, np.linspace(0, 1, 11)).tolist(), rel=1e-4)
+    assert sorted(loss(left)) == pytest.approx(every[: len(left)], rel=1e-4)
+
+
+def test_a_named_model_that_has_changed_is_not_taken_for_the_one_that_was_planned(tmp_path: Path) -> None:
+    from collapse_cli.selection.scores.named_model import NamedModel, find
+
+    folder = e2e.write_model(tmp_path / "judge", tokens=280)
+    _, sha256 = find(str(folder))
+    (folder / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"select\.model .* changed after this run was planned"):
+        NamedModel(str(folder), sha256, lambda rows: [], learners.silent)
 
 
 LIGHT: dict[str, dict[str, Any]] = {

@@ -217,6 +217,7 @@ def selected(
         tell,
         folders or {},
         hints.detector,
+        hints.judges,
     )
     # who comes first where no rule says: the rows that there would be without a choice; in a pool nobody by its place
     turn = mixing.seeded_order(len(candidates), seed) if which.pool else np.arange(len(candidates))
