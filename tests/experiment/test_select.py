@@ -238,12 +238,12 @@ def test_killed_in_any_stage_a_run_goes_on_and_ends_the_same(tmp_path: Path, mon
     planned = run(whole, WORDS, **changes)
     expected = rows_of(planned, whole)
     works = [stage.work for stage in planned.stages.values()]
-    for number in (place for place, work in enumerate(works) if work == "select"):
-        own, begun = FolderStore(tmp_path / str(number)), []
+    for number in np.flatnonzero([work == "select" for work in works]).tolist():
+        own, begun = FolderStore(tmp_path / str(number)), list[str]()
 
         def killing(body: Body, n: int = number, begun: Any = begun) -> Body:
-            def killed(stage: Stage, inputs: Any, workplace: Workplace) -> dict[str, Any]:
-                facts = body(stage, inputs, workplace)
+            def killed(stage: Stage, inputs: Any, place: Workplace) -> dict[str, Any]:
+                facts = body(stage, inputs, place)
                 begun.append(stage.work)
                 if len(begun) == n + 1:
                     raise KeyboardInterrupt
