@@ -82,6 +82,25 @@ def test_the_section_on_breeds_begins_with_what_was_lost(runs: Path, tmp_path: P
     )
 
 
+def test_the_name_of_a_breed_stays_text(runs: Path, tmp_path: Path) -> None:
+    """In the sentences, the bars, their key and the lines of what is expected."""
+    shutil.copytree(runs / "run", tmp_path / "run")
+    file = tmp_path / "run" / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        row |= {"facts_left": 20, "facts_expected": 99, "breeds_expected": 28.5 + (row["policy"] == "keep-0")}
+        row["breed_counts"] = {
+            HOSTILE if rank == 0 else name: n for rank, (name, n) in enumerate(row["breed_counts"].items())
+        }
+    file.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    text = report(tmp_path, "run")
+    outside = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    assert "<img" not in outside
+    assert "of its dogs are &lt;img src=x onerror=" in outside
+    for traces in (figure["traces"] for figure in figures_of(text)["figures"].values()):
+        assert not any("<img" in str(trace.get("name")) for trace in traces)
+
+
 def test_worlds_that_differ_have_a_level_and_a_key_each(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "run", tmp_path / "run")
     shutil.copytree(runs / "run", tmp_path / "small")
