@@ -143,7 +143,7 @@
   const paper = (place) => {
     const grid = place.closest(".grid");
     if (!grid) return { width: 660, height: 270 };
-    return grid.classList.contains("pairs") ? { width: 325, height: place.classList.contains("small") ? 170 : 260 } : { width: 212, height: place.classList.contains("small") ? 150 : 240 };
+    return grid.classList.contains("pairs") ? { width: 325, height: place.classList.contains("small") ? 150 : 240 } : { width: 212, height: place.classList.contains("small") ? 135 : 215 };
   };
   const build = (name) => {
     const figure = structuredClone(data.figures[name]);
