@@ -69,7 +69,11 @@ BY: Mapping[str, Kind] = {
 OWN_SCORE = Kind(f"{SCORES}.plugin:OwnScore", reads=("plugin_sha256",), share=True)  # a function of the user's
 DO: Mapping[str, Kind] = {
     "edit": Kind(
-        "collapse_cli.selection.edit:Edit", reads=("above", "top"), text=True, needs=("reference",), verb="edited"
+        "collapse_cli.selection.token_editing:Edit",
+        reads=("above", "top"),
+        text=True,
+        needs=("reference",),
+        verb="edited",
     ),
     "correct": Kind("collapse_cli.selection.correction:Correct", reads=("gamma", "toward")),
 }

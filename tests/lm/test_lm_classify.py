@@ -6,44 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.classifiers import WORDS, saved
 
 from collapse_cli.errors import InputError
 from collapse_cli.lm import classify
-
-WORDS = ["real", "made", "by", "a", "model", "of", "text"]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return saved(tmp_path / "detector")
-
-
-def saved(folder: Path, labels: int = 2, kind: str = "bert") -> Path:
-    """A tiny classifier with random weights, and its tokenizer."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import (
-        BertConfig,
-        BertForSequenceClassification,
-        GPT2Config,
-        GPT2ForSequenceClassification,
-        PreTrainedTokenizerFast,
-    )
-
-    words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1} | {w: n + 2 for n, w in enumerate(WORDS)}, "[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = {"pad_token": "[PAD]"} if kind == "bert" else {"eos_token": "[PAD]"}
-    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", **special).save_pretrained(folder)
-    torch.manual_seed(0)
-    if kind == "bert":
-        small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-        config = BertConfig(
-            vocab_size=20, num_labels=labels, max_position_embeddings=16, initializer_range=0.5, **small
-        )
-        BertForSequenceClassification(config).save_pretrained(folder)
-    else:
-        config = GPT2Config(vocab_size=20, n_embd=16, n_layer=1, n_head=2, n_positions=16, num_labels=labels)
-        GPT2ForSequenceClassification(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])

@@ -29,6 +29,7 @@ SAME = {
     "base": "what the files of a folder share: executors, kinds of stages, comparisons",
     "names": "of options, in messages; and what the things of the world are called",
     "description": "of a family, and of how a fitted law is told",
+    "detector": "the score, and the kind of stage that fits what it needs",
     "listing": "the command, and what is known of each run",
     "mixtures": "what is found in a mixture, and the page's section on it",
     "runs": "a folder of runs, and which of them may be looked at",

@@ -7,7 +7,7 @@ import pytest
 
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-from collapse_cli.selection.contents import numbers
+from collapse_cli.selection.row_contents import numbers
 from collapse_cli.selection.scores import detector
 
 TYPES, WIDTH = 300, 30

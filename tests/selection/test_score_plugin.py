@@ -34,12 +34,19 @@ value = 3
 ROWS = ["a", "bb", "ccc"]
 
 
+def written(folder: Path, module: str, source: str) -> Path:
+    """A module of the user's."""
+    file = folder / f"{module}.py"
+    file.write_text(source)
+    return file
+
+
 @pytest.fixture
 def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of the user's with a module, `mine_of_user.scores`."""
     (tmp_path / "mine_of_user").mkdir()
     (tmp_path / "mine_of_user" / "__init__.py").touch()
-    (tmp_path / "mine_of_user" / "scores.py").write_text(SOURCE)
+    written(tmp_path / "mine_of_user", "scores", SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path / "mine_of_user"
     for name in [name for name in sys.modules if name.partition(".")[0] == "mine_of_user"]:
@@ -64,8 +71,8 @@ def test_rows_go_in_and_numbers_come_out(user: Path) -> None:
         ("nothing", "it returned"),
         ("odd", "returned nan for row 0, and 1 such values in all"),
         ("endless", "returned inf for row 0, and 3 such values in all"),
-        ("fails", "failed on 3 rows (RuntimeError: no luck, scores.py:18)"),
-        ("leaves", "failed on 3 rows (SystemExit: 3, scores.py:19)"),
+        ("fails", "failed on 3 rows (RuntimeError: no luck, "),
+        ("leaves", "failed on 3 rows (SystemExit: 3, "),
         ("absent", "mine_of_user.scores has no function absent"),
         ("value", "mine_of_user.scores has no function value"),
     ],
@@ -97,10 +104,10 @@ def test_a_name_of_nothing_is_refused_before_anything_runs(user: Path, name: str
 
 
 def test_a_module_that_cannot_be_imported_says_where(user: Path) -> None:
-    (user / "broken.py").write_text("x = 1\nraise ValueError('not today')\n")
-    with pytest.raises(ConfigError, match=r"cannot be imported \(ValueError: not today, broken.py:2\)"):
+    written(user, "broken", "x = 1\nraise ValueError('not today')\n")
+    with pytest.raises(ConfigError, match=r"cannot be imported \(ValueError: not today, broken\Wpy:2\)"):
         plugin.load("mine_of_user.broken:f")
-    (user / "wrong.py").write_text("def f(:\n")
+    written(user, "wrong", "def f(:\n")
     with pytest.raises(ConfigError, match="cannot be imported \\(SyntaxError"):
         plugin.load("mine_of_user.wrong:f")
 
@@ -108,17 +115,17 @@ def test_a_module_that_cannot_be_imported_says_where(user: Path) -> None:
 def test_its_file_is_known_by_content_and_must_not_change(user: Path) -> None:
     name = "mine_of_user.scores:lengths"
     before = plugin.find(name)
-    assert before.file == user / "scores.py"
+    assert before.file.parent == user
     assert before.sha256[:12] in before.note
     assert "your own code" in before.note
     plugin.values(name, ROWS, before.sha256)
-    (user / "scores.py").write_text(SOURCE + "\n# another\n")
+    written(user, "scores", SOURCE + "\n# another\n")
     assert plugin.find(name).sha256 != before.sha256
     with pytest.raises(ConfigError, match="has changed since this run was planned"):
         plugin.values(name, ROWS, before.sha256)
 
 
 def test_an_error_of_numpy_is_an_error_of_the_plugin(user: Path) -> None:
-    (user / "numpys.py").write_text("import numpy as np\ndef f(rows): return np.linalg.inv(np.zeros((2, 2)))\n")
+    written(user, "numpys", "import numpy as np\ndef f(rows): return np.linalg.inv(np.zeros((2, 2)))\n")
     with pytest.raises(InputError, match=r"failed on 3 rows \(LinAlgError: Singular matrix, "):
         plugin.values("mine_of_user.numpys:f", ROWS)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from collapse_cli.data import blobs
+from collapse_cli.data.world.things import Things
+from collapse_cli.data.world.world import World
 from collapse_cli.errors import ConfigError
 from collapse_cli.selection.scores import verifier
-
-WORLD = {"people": 60, "dogs": 80, "breeds": 20, "towns": 20}
 
 
 @pytest.mark.parametrize(("phi", "psi"), [(0.9, 0.6), (1.0, 0.0), (0.3, 0.1)])
@@ -102,3 +102,22 @@ def test_ninety_nine_of_a_hundred_real_points_are_right(d: int) -> None:
     assert (
         verifier.right_points(trials, blobs.centers(source), source.spread) == np.stack([right, ~right & False], axis=1)
     ).all()
+
+
+def test_documents_are_right_if_what_they_say_is() -> None:
+    known = World(Things())
+    documents = known.grammar.documents(200, 0)
+    assert (verifier.wrong_shares(known.parser, documents) == 0).all()
+    facts = known.things.facts["birthplace"]
+    person, town = next(iter(facts.items()))
+    other = next(name for name in known.things.shares["town"] if name != town)
+    swapped = [text.replace(f" {town}", f" {other}") for text in documents if town in text]
+    shares = verifier.wrong_shares(known.parser, swapped)
+    assert 0 < shares.mean() < 1
+    plain = [
+        np.mean([not (one.accepted and all(claim.true for claim in one.claims)) for one in known.parse(text)])
+        for text in swapped
+    ]
+    assert shares.tolist() == plain
+    odd = ["", "No such sentence.", documents[0] + " And then", person]
+    assert verifier.wrong_shares(known.parser, odd).tolist() == [1, 1, 0, 1]

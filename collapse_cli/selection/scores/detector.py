@@ -23,7 +23,7 @@ from collapse_cli.config.selection import Step
 from collapse_cli.data.dataset import Dataset, unchanged
 from collapse_cli.errors import InputError
 from collapse_cli.learners.protocol import Tell
-from collapse_cli.selection.contents import digests, numbers
+from collapse_cli.selection.row_contents import digests, numbers
 from collapse_cli.selection.score import Material, Scored
 
 Features = Literal["n-grams", "numbers"]

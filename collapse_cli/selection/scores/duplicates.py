@@ -16,7 +16,7 @@ from collapse_cli.config.selection import Step
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.metrics.grams import Grams
 from collapse_cli.metrics.repetition import NEAR, SHINGLE, jaccard, nearest_earlier, same_as_earlier
-from collapse_cli.selection.contents import numbers
+from collapse_cli.selection.row_contents import numbers
 from collapse_cli.selection.score import Material, Scored
 
 SHOWN_CLUSTERS, SHOWN_ROWS = 3, 3  # of the largest clusters, and of the rows of each

@@ -17,7 +17,7 @@ import numpy as np
 from collapse_cli.config.selection import Step
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import ConfigError, InputError
-from collapse_cli.selection.contents import numbers
+from collapse_cli.selection.row_contents import numbers
 from collapse_cli.selection.score import Material, Scored
 
 Rows = Sequence[str] | np.ndarray

@@ -109,12 +109,13 @@ def right_points(x: np.ndarray, centers: np.ndarray, spread: float) -> np.ndarra
 def wrong_shares(parser: "Parser", texts: Sequence[str]) -> np.ndarray:
     """(rows,) of each document of `world`, which share of its sentences is wrong.
 
-    A sentence is wrong if the grammar has none of its form, if it names what there is not, or if it states what is false. A text without a
-    sentence is all wrong.
+    A sentence is wrong if the grammar has none of its form, if it names what there is not, or if it states what is false. A last one that was
+    cut off does not count. A text without a sentence is all wrong.
     """
     shares = []
     for text in texts:
         read = parser.parse(text)
+        read = read[: -1 if read and not read[-1].text.endswith(".") else None]
         wrong = sum(not sentence.accepted or not all(claim.true for claim in sentence.claims) for sentence in read)
         shares.append(wrong / len(read) if read else 1.0)
     return np.array(shares)
