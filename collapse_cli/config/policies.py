@@ -14,6 +14,11 @@ FRESH: tuple[Rule, ...] = ("fresh", "accumulate-fresh")  # rules that take real 
 SHARED: tuple[Rule, ...] = ("keep", *FRESH)  # rules with a percentage
 KEEP_ROWS = "keep-rows-"
 ACCUMULATING: dict[str, Rule] = {"accumulate": "accumulate", "accumulate-subsample": "accumulate-subsample"}
+SAID_BY_POLICIES = {  # what others have options for
+    "mix.real_rows": "keep-rows-500",
+    "mix.share": "keep-10",
+    "mix.schedule": "keep-50-20-10",
+}
 PLAIN = r"(0|[1-9][0-9]*)(\.[0-9]+)?"
 SHARES = r"(?<=[0-9.])-(?=[0-9])"  # what stands between those of a schedule; not the minus of 1e-05
 MOST_SHARES = 30  # of a schedule, whose name stands in tables

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from collapse_cli.config.families import Families
 from collapse_cli.config.names import TOO_LONG, nearest
-from collapse_cli.config.policies import looks_like_a_policy
+from collapse_cli.config.policies import SAID_BY_POLICIES, looks_like_a_policy
 from collapse_cli.config.tree import Experiment
 from collapse_cli.errors import ConfigError, written
 from collapse_cli.families.section import Section
@@ -222,6 +222,8 @@ def _unknown(key: str) -> str:
     known = _known_keys()
     if len(key) > TOO_LONG:
         return f"unknown key {written(key)}; `collapse options` lists those that there are"
+    if key in SAID_BY_POLICIES:
+        return f"unknown key {key!r}; a policy says that, as in --policy {SAID_BY_POLICIES[key]}"
     section, _, name = key.rpartition(".")
     beside = [other for other in known if other.rpartition(".")[0] == section]
     elsewhere = [other for other in known if other.rpartition(".")[2] == name]

@@ -156,6 +156,12 @@ def test_how_many_rows_a_generation_puts_together_is_part_of_a_policy_but_not_of
     assert Policy.parse("keep-10").of_size(0).params() == {"rule": "keep", "percent": 10.0}
 
 
+@pytest.mark.parametrize("key", ["real_rows", "share", "schedule"])
+def test_who_looks_for_an_option_of_what_a_policy_says_is_told(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unknown key 'mix\.{key}'; a policy says that, as in --policy keep-"):
+        config.load({"mix": {key: 5}}, "mine.toml")
+
+
 # --- in a configuration -----------------------------------------------------------------------------------------------
 
 
