@@ -114,6 +114,21 @@ def test_where_a_fit_starts_and_what_is_continued_hold_in_blocks_too(init: str, 
     assert both[0] == both[1]
 
 
+def test_a_truncated_loss_and_labels_of_the_wrong_sign_are_the_same_in_blocks(tmp_path: Path) -> None:
+    policies = ["keep-0", "keep-20", "accumulate-subsample"]
+    for learner, changed in (
+        ("gaussian", {"gaussian": {"trials": 3, "truncate": 0.3}}),
+        ("ridge", {"data": {**FAMILIES["ridge"]["data"], "regression": {"dimensions": 5, "flipped": 0.3}}}),
+    ):
+        both = []
+        for size in (1, 3):
+            init = "previous" if learner == "gaussian" else "base"
+            loop = {"generations": 5, "policies": policies, "init": init, "block": size}
+            config = load({"learner": learner, "loop": loop, **FAMILIES[learner], **changed}, "a test")
+            both.append(rows_of(*run(config, tmp_path / f"{learner}-{size}")))
+        assert both[0] == both[1]
+
+
 def test_each_seed_draws_its_own_real_rows_and_generation_0_is_of_all_policies(tmp_path: Path) -> None:
     planned, store = run(experiment(seeds=[3, 4], policies=["keep-0", "keep-10"]), tmp_path / "store")
     kinds_of = [stage.kind for stage in planned.stages.values()]

@@ -7,6 +7,7 @@ import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,22 @@ def test_survival_of_words(tmp_path: Path) -> None:
     unlike = {**config, "data": {**config["data"], "zipf": {**config["data"]["zipf"], "dependence": 1.0}}}
     assert predict_loop(unlike, "missing_mass", "keep-0", 1) is None
     assert predict_loop(config, "missing_mass", "keep-10", 1) is None
+
+
+@pytest.mark.parametrize("keep", ["lowest", "highest"])
+def test_a_filter_on_a_gaussian_is_a_truncation(tmp_path: Path, keep: str) -> None:
+    """Half of the rows by their surprise: those within the quartiles, or those beyond, whose mean squares are known."""
+    text = gaussian(50_000, ["keep-0"], trials=1, generations=2, unbiased="true").replace(
+        "seeds = [0]", "seeds = [0, 1]"
+    )
+    _, rows = run(tmp_path, text + f'[select]\noversample = 2.0\nby = "surprise"\nkeep = "{keep}"\n')
+    quartile = NormalDist().inv_cdf(0.75)
+    inside = theory.approach(noise=1.0, slack=quartile)
+    beyond = theory.truncated_loss(threshold=quartile, n=1000, generations=0).growth
+    assert (inside + beyond) / 2 == pytest.approx(1), "both halves together are all rows"
+    for generation in (1, 2):
+        found = statistics.mean(row["variance"] for row in rows if row["generation"] == generation)
+        assert found == pytest.approx((inside if keep == "lowest" else beyond) ** generation, rel=0.02)
 
 
 FLIPPED = """
