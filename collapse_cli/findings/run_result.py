@@ -21,7 +21,7 @@ class RunResult:
 
     Attributes:
         run: its name.
-        folder, report: where it is, and its page.
+        folder, report: where it is, and its page; None where that could not be written.
         computed, cached: how many stages were computed, and how many were in the store.
         verdict: in a sentence.
         judged: what was measured beside what was published or proved.
@@ -35,7 +35,7 @@ class RunResult:
     folder: Path
     computed: int
     cached: int
-    report: Path
+    report: Path | None
     verdict: str
     judged: Sequence[Judged]
     of_another: str
@@ -45,11 +45,13 @@ class RunResult:
     selected: Sequence[SelectionOf] = ()
 
     @classmethod
-    def of(cls, folder: Path, config: Experiment, rows: Sequence[Row], *, computed: int, cached: int) -> "RunResult":
-        """That of the run in a folder."""
+    def of(
+        cls, folder: Path, config: Experiment, rows: Sequence[Row], page: Path | None, *, computed: int, cached: int
+    ) -> "RunResult":
+        """That of the run in a folder; `page` is its report."""
         tree = config.model_dump(mode="json")
         verdict, judged = diagnose_run(rows, tree).verdict, judge(rows, tree)
-        page, world = folder / "report.html", world_left(rows, tree)
+        world = world_left(rows, tree)
         published, selected = not_as_published(tree), selections(rows)
         return cls(folder.name, folder, computed, cached, page, verdict, judged, published, tree, rows, world, selected)
 
@@ -65,7 +67,7 @@ class RunResult:
             "folder": str(self.folder),
             "computed": self.computed,
             "cached": self.cached,
-            "report": str(self.report),
+            "report": None if self.report is None else str(self.report),
             "verdict": self.verdict,
             "world": [left.record() for left in self.world],
             "selected": [one.record() for one in self.selected],

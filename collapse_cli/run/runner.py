@@ -126,9 +126,9 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
     with working(folder.path):
         folder.start(config, planned.record(), measured)
         store.tidy(planned.stages)
-        computed = _compute(prepared, folder, store, console, there, needed)
+        computed, page = _compute(prepared, folder, store, console, there, needed)
     cached = len(there) + len(needed) - computed
-    return RunResult.of(folder.path, config, folder.rows(), computed=computed, cached=cached)
+    return RunResult.of(folder.path, config, folder.rows(), page, computed=computed, cached=cached)
 
 
 def _compute(
@@ -138,8 +138,12 @@ def _compute(
     console: Console,
     there: Sequence[Stage],
     needed: Sequence[Stage],
-) -> int:
-    """Make what is needed, with all that hears of it, and write how it ended. Returns how many stages were computed."""
+) -> tuple[int, Path | None]:
+    """Make what is needed, with all that hears of it, and write how it ended.
+
+    Returns:
+        How many stages were computed; the report, None where it could not be written.
+    """
     planned, config = prepared.plan, prepared.config
     reporting, computed, pruning = Reporting(folder), Computed(), Pruning(folder, store, config, planned)
     texts = KeepingTexts(folder, store, config, planned)
@@ -159,7 +163,7 @@ def _compute(
             raise
         folder.finish("success")
         reporting.write(forecast=True)
-    return len(computed.keys)
+    return len(computed.keys), reporting.page
 
 
 def _begin(store: Store) -> None:

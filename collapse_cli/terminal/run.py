@@ -59,7 +59,8 @@ def print_run(console: Console, result: RunResult) -> None:
     for sentence in (*world_said(result.world), *selection_said(result.selected)):
         line(console, sentence)
     line(console, f"{result.folder}: run.json plan.json metrics.jsonl events.jsonl")
-    console.print(f"report: {safe(result.report)}", highlight=False, soft_wrap=True)
+    if result.report is not None:
+        console.print(f"report: {safe(result.report)}", highlight=False, soft_wrap=True)
 
 
 def print_variants(console: Console, results: Results) -> None:

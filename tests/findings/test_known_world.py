@@ -93,7 +93,7 @@ def test_the_end_of_a_run_says_it_below_the_verdict(tmp_path: Path) -> None:
         Row.at(there.where, {**row("keep-0", 0, 0, counts(9, 1, 0), 7).fields, **there.fields})
         for there in folder.rows()
     ]
-    result = RunResult.of(folder.path, folder.config(), rows, computed=3, cached=0)
+    result = RunResult.of(folder.path, folder.config(), rows, folder.path / "report.html", computed=3, cached=0)
     out = io.StringIO()
     print_run(Console(file=out, width=80), result)
     said = " ".join(out.getvalue().split())

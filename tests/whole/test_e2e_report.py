@@ -191,6 +191,7 @@ def test_a_report_that_fails_costs_a_note_and_nothing_else(
     result = e2e.collapse("run", tiny, "--runs-dir", runs)
     assert result.code == 0
     assert "report could not be written" in result.out + result.err
+    assert "report: " not in result.out, "one from before is not what it came to"
 
 
 def test_a_tracker_mirrors_every_row(runs: Path) -> None:
