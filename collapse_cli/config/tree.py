@@ -267,7 +267,7 @@ class TrainConfig(Section):
     adversarial: float = added(0.0, ge=0)
     """Train also on embeddings moved up the loss, by this share of the length of a row's embeddings. 0: no. Costs a second pass."""
     replay: float = added(0.0, ge=0, lt=1)
-    """Share of each batch that is rows of the original corpus again, after generation 0, beside those of the corpus."""
+    """Share of each batch, in whole rows, that is rows of the original corpus again, beside those of the corpus; after generation 0."""
     adapter: int = added(0, ge=0)
     """Rank of a LoRA adapter, which is trained in place of the weights. 0: all weights are trained. The adapter lies on the base
     model; of a model from scratch on generation 0, which is trained whole."""
