@@ -48,4 +48,5 @@ LATER: dict[str, dict[str, Any]] = {  # presets that commits before 2026-11-26 d
         "train": {"epochs": 1},
     },
     "budgets": {"loop": {"generations": 2, "seeds": [0, 1]}, "gaussian": {"trials": 5}},
+    "verifier": {"loop": {"seeds": [0, 1]}, "data": {"rows": 500}},
 }
