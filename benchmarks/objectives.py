@@ -30,6 +30,11 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "smoothed": {"loss": "smoothed"},
     "replay, a quarter": {"replay": 0.25},
     "adversarial": {"adversarial": 0.02},
+    "anchor kl": {"anchor": "kl"},
+    "anchor distill": {"anchor": "distill"},
+    "anchor ewc": {"anchor": "ewc", "anchor_rows": 4},
+    "anchor l2": {"anchor": "l2", "anchor_weight": 0.1},
+    "adapter of rank 8": {"adapter": 8},
 }
 
 

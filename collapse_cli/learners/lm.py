@@ -99,7 +99,10 @@ class LanguageModel:
         built = architecture.config_of(folder) if folder else base_config(fields, tokenizer, size)
         made = architecture.outline(built, fields=fields or None)
         adapted = adapter.parameters(built, config.train) if config.train.adapter else 0
-        notes = _check_memory(made.parameters, 0 if model.from_scratch else adapted)
+        trained = (
+            adapted if adapted and not model.from_scratch else made.parameters
+        )  # its generation 0 is trained whole
+        notes = _check_memory(made.parameters, trained, {"none": 0, "ewc": 2}.get(config.train.anchor, 1))
         if folder:
             models.check_complete(folder)
             if given and given != folder:
@@ -434,11 +437,12 @@ def base_config(
     )
 
 
-def _check_memory(parameters: int, adapted: int = 0) -> tuple[str, ...]:
+def _check_memory(parameters: int, trained: int, beside: int) -> tuple[str, ...]:
     """What to say when training a model of that size will hardly fit into the memory of this machine.
 
     Args:
-        adapted: how many parameters are trained, where that is an adapter.
+        trained: how many of the parameters are trained, or those of an adapter beside them.
+        beside: as many numbers again as the model has are held so many times: of an anchor.
 
     Raises:
         InputError: when not even its weights do.
@@ -449,19 +453,16 @@ def _check_memory(parameters: int, adapted: int = 0) -> tuple[str, ...]:
             f"the model has {parameters:,} parameters: its weights alone take {WEIGHT_BYTES * parameters / gib:,.0f} GiB, and this "
             f"machine has {total / gib:,.0f} GiB; take a smaller one (model.vocab_size and the sizes in model.config)"
         )
-    if adapted:
-        wanted = WEIGHT_BYTES * parameters + TRAINING_BYTES * adapted
-        if wanted <= total:
-            return ()
-        return (
-            f"training {adapted:,} parameters of an adapter beside the {parameters:,} of the model takes {wanted / gib:,.0f} GiB, and this "
-            f"machine has {total / gib:,.0f} GiB; memory may run out",
-        )
-    if TRAINING_BYTES * parameters <= total:
+    own = 0 if trained == parameters else WEIGHT_BYTES * parameters
+    wanted = TRAINING_BYTES * trained + own + WEIGHT_BYTES * parameters * beside
+    if wanted <= total:
         return ()
+    what = f"training {trained:,} parameters"
+    what += f" of an adapter beside the {parameters:,} of the model" if own else ""
+    held = "" if not beside else ", and its anchor"
     return (
-        f"training {parameters:,} parameters takes {TRAINING_BYTES * parameters / gib:,.0f} GiB (weights, gradients, two moments of "
-        f"Adam), and this machine has {total / gib:,.0f} GiB; memory may run out",
+        f"{what} takes {wanted / gib:,.0f} GiB (weights, gradients, two moments of Adam{held}), and this machine has "
+        f"{total / gib:,.0f} GiB; memory may run out",
     )
 
 

@@ -290,6 +290,18 @@ def test_an_adapter_is_held_to_its_model_by_what_it_predicts(tmp_path: Path) -> 
     assert facts["train_objective"] >= facts["train_loss"]
 
 
+@pytest.mark.parametrize("anchor", ["kl", "distill"])
+def test_in_bfloat16_it_is_nearly_the_same(anchor: str, tmp_path: Path) -> None:
+    data, found = random_rows(16, 9), []
+    for dtype in ("float32", "bfloat16"):
+        model, other, settings = tiny_model("opt"), tiny_model("opt", seed=7), altered(HELD, anchor=anchor, dtype=dtype)
+        scratch = folder(tmp_path / dtype)
+        anchor_made = held(settings, model, other, data, scratch)
+        found.append(fit(model, data, settings, seed=5, scratch=scratch, anchor=anchor_made)["train_objective"])
+    assert found[1] == pytest.approx(found[0], rel=0.02)
+    assert found[1] != found[0]
+
+
 def test_the_squared_way_needs_no_importance() -> None:
     weight = torch.nn.Parameter(torch.tensor([1.0, 3.0]))
     value = Weights([torch.tensor([0.0, 1.0])], None, 0.5).after([weight])

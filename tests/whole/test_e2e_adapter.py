@@ -115,6 +115,16 @@ def test_an_adapter_on_a_model_that_was_given(home: Path, tmp_path: Path) -> Non
     assert [row["difference"] for row in again.json] == [0, None, 0]
 
 
+def test_rows_are_chosen_by_an_adapter(home: Path) -> None:
+    """By the model that made them, which is generation 1's adapter on generation 0."""
+    settings = SCRATCH | {"loop__policies": '["keep-0"]', "loop__generations": 2}
+    chosen = {"select__oversample": 1.5, "select__by": "surprise", "select__keep": "highest"}
+    e2e.run(home / "tiny.toml", home / "runs", "--name", "chosen", **settings, **chosen)
+    first, second, _ = models(home / "runs", "chosen")
+    readers = [stage["inputs"] for stage in e2e.plan(home / "runs", "chosen") if second in stage["inputs"].values()]
+    assert {"maker": second, "maker_base": first}.items() <= next(each for each in readers if "maker" in each).items()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
