@@ -400,6 +400,12 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
             if (difference := _difference(before, now, f"{prefix}{key}.")) is not None:
                 return difference
         elif before != now:
+            if (
+                isinstance(before, list) and isinstance(now, list) and len(before) == len(now) > 0
+            ):  # of tables, the option
+                pairs = [(old, new) for old, new in zip(before, now, strict=True) if old != new]
+                if all(isinstance(one, dict) for pair in pairs for one in pair):
+                    return _difference(*pairs[0], f"{prefix}{key}.")
             return prefix + key, before, now
     return None
 

@@ -148,3 +148,17 @@ def test_an_output_that_nobody_reads_ends_without_a_word() -> None:
     made = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (made.returncode, made.stderr) == (141, "")
+
+
+def test_of_several_steps_the_option_is_named_that_differs(tmp_path: Path) -> None:
+    """And not the whole list: a function of the user's own has changed, for example."""
+
+    def chosen(sha256: str) -> Experiment:
+        step = {"by": "mine:score", "keep": "lowest", "plugin_sha256": sha256}
+        return Experiment.model_validate({"select": {"oversample": 2.0, **step}})
+
+    folder = RunFolder(tmp_path, "run")
+    folder.joined_with(chosen("a" * 64))
+    folder.start(chosen("a" * 64), [], {})
+    with pytest.raises(ConfigError, match=r"with select\.steps\.plugin_sha256 = 'a{64}', this one has 'b{64}'"):
+        folder.joined_with(chosen("b" * 64))
