@@ -10,7 +10,8 @@ from typing import Any
 
 from collapse_cli.config.selection import SelectConfig, Step
 from collapse_cli.config.tree import MixConfig, TrainConfig
-from collapse_cli.families.section import Section, neutral
+from collapse_cli.errors import UserError
+from collapse_cli.families.section import Parsed, Section, neutral
 from collapse_cli.findings.diagnosis import PolicyDiagnosis, policies_of
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.intervals import LEVEL, Interval, log_ratio, over_seeds, takes_noise_for_granted
@@ -127,7 +128,7 @@ def remedy_of(tree: Mapping[str, Any]) -> str:
     parts = []
     for name, section in ADDED.items():
         own, plain = table(tree.get(name)), neutral(section)
-        changed = {key: own[key] for key in plain if key in own and own[key] not in (plain[key], _listed(plain[key]))}
+        changed = {key: own[key] for key in plain if key in own and not _is(own[key], plain[key])}
         parts += [f"{name}.{key} = {_word(value)}" for key, value in changed.items()]
     return ", ".join(parts)
 
@@ -251,9 +252,14 @@ def _notes(made: Sequence[Remedy], baseline: tuple[str, str] | None, others: int
     return notes
 
 
-def _listed(value: object) -> object:
-    """A neutral value as JSON has it."""
-    return list(value) if isinstance(value, tuple) else value
+def _is(recorded: object, neutral: object) -> bool:
+    """Whether what the record of a run has, in JSON, is the neutral value of an option."""
+    if isinstance(neutral, Parsed):
+        try:
+            return type(neutral).parse(str(recorded)) == neutral  # 1:1 is equal, too
+        except UserError:
+            return False
+    return recorded == (list(neutral) if isinstance(neutral, tuple) else neutral)
 
 
 def _word(value: object) -> str:
@@ -265,4 +271,4 @@ def _word(value: object) -> str:
 def _step(given: Mapping[str, Any]) -> str:
     """A step of a selection, without what is neutral."""
     plain = neutral(Step)
-    return " ".join(f"{name} {_word(inside)}" for name, inside in given.items() if inside != plain.get(name))
+    return " ".join(f"{name} {_word(inside)}" for name, inside in given.items() if not _is(inside, plain.get(name)))

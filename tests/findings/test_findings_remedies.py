@@ -45,6 +45,9 @@ def rows_of(policy: str, rise: float, *, seeds: int = 3, real: int = 0, last: in
 def test_an_experiment_without_remedies_has_none_in_words() -> None:
     assert remedy_of(NOTHING) == ""
     assert remedy_of({}) == ""
+    assert remedy_of({"mix": {"weights": "equal"}}) == remedy_of({"mix": {"weights": "1:1"}}) == ""
+    assert remedy_of({"mix": {"weights": "2:1"}}) == "mix.weights = 2:1"
+    assert remedy_of({"mix": {"weights": "of a later version"}}) == "mix.weights = of a later version"
 
 
 @pytest.mark.parametrize(
