@@ -62,13 +62,13 @@ def anchor_of(
         able = abilities(model, width, gradients=True)  # as the batches of training are laid out
         temperature = settings.anchor_temperature if settings.anchor == "distill" else None
         bf16 = settings.dtype == "bfloat16"
-        return Predictions(other, able, settings.anchor_weight, temperature, bf16=bf16)
+        return PredictionAnchor(other, able, settings.anchor_weight, temperature, bf16=bf16)
     centers = [weight.detach() for weight in other.parameters()]
     importance = fisher(other, rows(), settings.anchor_rows, seed, scratch) if settings.anchor == "ewc" else None
-    return Weights(centers, importance, settings.anchor_weight)
+    return WeightAnchor(centers, importance, settings.anchor_weight)
 
 
-class Predictions(Anchor):
+class PredictionAnchor(Anchor):
     """Holds what a model predicts to what its teacher does: `kl` without a temperature, `distill` with one."""
 
     def __init__(
@@ -200,7 +200,7 @@ class _Divergence(torch.autograd.Function):
         return hidden_gradient, weight_gradient, *[None] * 6
 
 
-class Weights(Anchor):
+class WeightAnchor(Anchor):
     """Holds weights to those of another model: `l2`, and `ewc` where it is known how much each one matters."""
 
     def __init__(

@@ -101,7 +101,7 @@ def base_of(folder: Path, what: str) -> Path:
     name, revision = fields.get("base_model_name_or_path"), fields.get("revision")
     if not isinstance(name, str) or not name:
         raise InputError(f"{what}: {folder}/{ADAPTER} does not name the adapter's base model (base_model_name_or_path)")
-    whose = f"{what}: the base model of the adapter {folder}"
+    whose = f"{what}: the base model that {folder / ADAPTER} names"
     base, _ = find_folder(name, revision if isinstance(revision, str) else "", whose)
     if is_adapter(base):
         raise InputError(f"{whose}, {base}, is an adapter itself; merge that into its own base model first")

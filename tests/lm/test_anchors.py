@@ -16,7 +16,7 @@ from collapse_cli.config.tree import TrainConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import adapter, anchors, train
 from collapse_cli.lm import loss as losses
-from collapse_cli.lm.anchors import Predictions, Weights, anchor_of, fisher
+from collapse_cli.lm.anchors import PredictionAnchor, WeightAnchor, anchor_of, fisher
 from collapse_cli.lm.objective import Objective
 from collapse_cli.lm.packing import WAYS, Batch
 from collapse_cli.lm.train import TrainError, fit
@@ -191,7 +191,7 @@ def test_a_head_that_is_not_plain_gives_the_same(tmp_path: Path) -> None:
         slopes = []
         for plain_head in (True, False):
             model, other = tiny_model("opt"), tiny_model("opt", seed=7)
-            anchor = Predictions(other, WAYS[-1], 0.7, 2.5 if kind == "distill" else None)
+            anchor = PredictionAnchor(other, WAYS[-1], 0.7, 2.5 if kind == "distill" else None)
             objective, batch = Objective(anchor=anchor), Batch(ids, labels, np.zeros(ids.shape, np.int64))
             objective.backward(model, batch, nullcontext, plain_head=plain_head, scale=0.1)
             slopes.append([weight.grad for weight in model.parameters()])
@@ -304,7 +304,7 @@ def test_in_bfloat16_it_is_nearly_the_same(anchor: str, tmp_path: Path) -> None:
 
 def test_the_squared_way_needs_no_importance() -> None:
     weight = torch.nn.Parameter(torch.tensor([1.0, 3.0]))
-    value = Weights([torch.tensor([0.0, 1.0])], None, 0.5).after([weight])
+    value = WeightAnchor([torch.tensor([0.0, 1.0])], None, 0.5).after([weight])
     assert value is not None
     assert float(value) == 0.5 / 2 * (1 + 4)
     assert weight.grad is not None

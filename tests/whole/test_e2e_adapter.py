@@ -1,5 +1,7 @@
 """`train.adapter` from the command line: what lies in the store, who else finds it, pruning, a kill, what is refused."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,32 @@ def test_an_adapter_on_a_model_that_was_given(home: Path, tmp_path: Path) -> Non
     again = e2e.collapse("eval", "given", "--runs-dir", tmp_path / "runs", "--json")
     assert again.code == 0, again.err
     assert [row["difference"] for row in again.json] == [0, None, 0]
+
+
+def test_a_mixture_and_an_anchor_on_a_model_that_was_given_in_runs_that_are_moved(home: Path, tmp_path: Path) -> None:
+    base, config, runs = e2e.write_model(tmp_path / "base"), home / "tiny.toml", tmp_path / "runs"
+    given = ["--model", str(base), "--set", 'model.tokenizer=""', "--set", "train.adapter=2"]
+    e2e.run(config, runs, "--name", "mix", *given, kind="mixture", mixture__rows="[20]", mixture__share="[0.5]")
+    held = {"train__anchor": "kl", "train__anchor_to": "base", "loop__policies": '["keep-0"]'}
+    e2e.run(config, runs, "--name", "held", *given, **held)
+    rows = e2e.metrics(runs, "held")["keep-0", 0, 1]
+    assert rows["train_objective"] > rows["train_loss"]
+    moved = runs.rename(tmp_path / "moved")
+    for name, models_in_it in (("mix", 1), ("held", 2)):
+        again = e2e.collapse("eval", name, "--runs-dir", moved, "--json")
+        assert [row["difference"] for row in again.json] == [0] * models_in_it
+
+
+def test_where_a_lone_folder_was_moved_what_is_missing_is_said(home: Path, tmp_path: Path) -> None:
+    key = models(home / "runs", "lora")[1]
+    alone = Path(shutil.copytree(e2e.folder_of(home / "runs", key), tmp_path / "alone"))
+    named = json.loads((alone / "adapter_config.json").read_text())
+    (alone / "adapter_config.json").write_text(json.dumps(named | {"base_model_name_or_path": str(tmp_path / "gone")}))
+    result = e2e.collapse("eval", alone, "--data", home / "text")
+    assert result.code == 2
+    assert "the base model that" in result.err
+    assert result.err.count("\n") == 1
+    assert "gone' is not a folder" in result.err
 
 
 def test_rows_are_chosen_by_an_adapter(home: Path) -> None:
