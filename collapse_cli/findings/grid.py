@@ -34,7 +34,8 @@ NAMES = {
     "weight": "weight of synthetic rows",
     "iterations": "rounds of mixing",
     "generator_rows": "real rows of the generator",
-}  # in words, for legends; `WORDS` are those of tables and sentences, as the papers have them
+}  # in words, for the page; `WORDS` are those of the terminal, as the papers have them
+COUNTED = ("rows", "real_rows", "synthetic_rows", "generator_rows")  # of which a sentence says the number first
 WHOLE = ("rows", "real_rows", "synthetic_rows", "size", "generator_rows", "iterations")
 
 
@@ -117,6 +118,15 @@ def words(place: Mapping[str, float | None]) -> str:
 def plainly(place: Mapping[str, float | None]) -> str:
     """A place without symbols: `rows 32,000, synthetic share 0.1`."""
     return ", ".join(f"{NAMES.get(axis, axis)} {amount(axis, v)}" for axis, v in place.items() if v is not None)
+
+
+def in_sentence(place: Mapping[str, float | None]) -> str:
+    """The same as a sentence has it: `32,000 rows, synthetic share 0.1`."""
+    return ", ".join(
+        f"{amount(axis, v)} {NAMES[axis]}" if axis in COUNTED and v != 1 else plainly({axis: v})
+        for axis, v in place.items()
+        if v is not None
+    )
 
 
 def amount(axis: str, value: float) -> str:

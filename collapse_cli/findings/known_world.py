@@ -6,7 +6,7 @@ from typing import Any
 
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import Interval, interval, over_seeds
-from collapse_cli.metrics.numbers import SAME, percent
+from collapse_cli.metrics.numbers import alike, percent
 from collapse_cli.records.fields import finite, table
 from collapse_cli.records.row import Row
 
@@ -100,9 +100,9 @@ def world_said(left: Sequence[WorldLeft]) -> list[str]:
     first, *others = left
     sure = f"95% intervals over {first.seeds} seeds" if first.seeds > 1 else "one seed: no interval"
     sentences = [
-        f"At generation {first.generation} {first.policy} names {_some(first.breeds)} of the {first.breeds_of:.0f} breeds of dogs "
-        f"that as much real text would and states {_some(first.facts)} of {first.facts_of:.0f} facts rightly; {_part(first.share)} of "
-        f"its dogs are {first.breed}s, in truth {percent(first.truth)} ({sure})."
+        f"At generation {first.generation} {first.policy} names {_some(first.breeds)} breeds of dogs, where as much real text "
+        f"would name {first.breeds_of:.0f}, and states {_some(first.facts)} facts rightly, where it would state "
+        f"{first.facts_of:.0f}; {_part(first.share)} of its dogs are {first.breed}s, in truth {percent(first.truth)} ({sure})."
     ]
     if others:
         parts = [_other(there, first) for there in others[:MOST]]
@@ -163,12 +163,12 @@ def _part(over: Interval) -> str:
 def _with_ends(over: Interval, form: Callable[[float], str]) -> str:
     if over.low is None or over.high is None:
         return form(over.mean)
-    return f"{form(over.mean)} ({SAME if over.exact else f'{form(over.low)} to {form(over.high)}'})"
+    return f"{form(over.mean)} ({alike(over, seen=True) if over.exact else f'{form(over.low)} to {form(over.high)}'})"
 
 
 def _other(there: WorldLeft, first: WorldLeft) -> str:
     when = f" at generation {there.generation}" if there.generation != first.generation else ""
     return (
-        f"{there.policy}{when} {_some(there.breeds)} of {there.breeds_of:.0f} breeds, {_some(there.facts)} of "
-        f"{there.facts_of:.0f} facts, {_part(there.share)} {there.breed}s"
+        f"{there.policy}{when} names {_some(there.breeds)} breeds (real text: {there.breeds_of:.0f}) and states "
+        f"{_some(there.facts)} facts (real text: {there.facts_of:.0f}), {_part(there.share)} {there.breed}s"
     )

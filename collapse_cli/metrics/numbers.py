@@ -24,6 +24,19 @@ BEYOND = "above ×1e300"
 SAME = "same for all seeds"  # of a number that chance has no part in, as generation 0 of a model by counting
 
 
+def alike(over: Interval, *, seen: bool = False) -> str:
+    """What stands behind a number that is one and the same for several seeds.
+
+    A 0, and a share of 1, may be rare cases that no seed happened to have: of these it is said how many seeds had none.
+
+    Args:
+        seen: it is how many things were seen, or which share of them.
+    """
+    if over.mean == 0:
+        return f"none seen in {over.n} seeds" if seen else f"in each of {over.n} seeds"
+    return f"in each of {over.n} seeds" if seen and over.mean == 1 else SAME
+
+
 def spread(interval: Interval | None, *, share: bool = False) -> str:
     """A mean with its interval: 46.9 (45.1 to 48.8); the mean alone where one seed gives none; 0.174 (same for all seeds).
 
@@ -36,7 +49,7 @@ def spread(interval: Interval | None, *, share: bool = False) -> str:
     if interval.low is None or interval.high is None:
         return written(interval.mean)
     if interval.exact:
-        return f"{written(interval.mean)} ({SAME})"
+        return f"{written(interval.mean)} ({alike(interval, seen=share)})"
     low, high = (max(0.0, interval.low), min(1.0, interval.high)) if share else (interval.low, interval.high)
     if share:
         return f"{percent(interval.mean)} ({percent(low)} to {percent(high)})"
@@ -128,7 +141,12 @@ def duration(seconds: float, *, fine: bool = False) -> str:
 
 def about(count: float) -> str:
     """An estimate of a count, to two digits: 4,100."""
-    return f"{float(f'{count:.2g}'):,.0f}" if math.isfinite(count) else "∞"
+    return f"{to_two_digits(count):,.0f}" if math.isfinite(count) else "∞"
+
+
+def to_two_digits(count: float) -> float:
+    """An estimate of a count, to two digits."""
+    return float(f"{count:.2g}")
 
 
 def size(count: float) -> str:

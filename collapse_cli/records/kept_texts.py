@@ -1,6 +1,6 @@
 """Texts that models made, kept in the run folder for people to read: `samples.jsonl`, bounded in number and bytes.
 
-They are in no key, and no number comes from them: a run folder without the file only has less to read.
+Who writes it holds the run's lock. They are in no key, and no number comes from them: a run folder without the file only has less to read.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -85,12 +85,14 @@ class KeptTexts:
         keys: by model, of the stage that measured the samples these were taken from; "" where the line does not say.
         left_out: by model, how many texts there was no room for.
         torn: how many lines could not be read.
+        fault: why nothing of the file could be read, in words; "" where it could, or there is none.
     """
 
     texts: Mapping[Where, Sequence[KeptText]] = field(default_factory=dict)
     keys: Mapping[Where, str] = field(default_factory=dict)
     left_out: Mapping[Where, int] = field(default_factory=dict)
     torn: int = 0
+    fault: str = ""
 
 
 def room_for(models: int) -> int:
@@ -132,8 +134,20 @@ def short(key: str) -> str:
 def rewrite(folder: Path, lines: Iterable[str]) -> None:
     """The file with these lines and no others, whole or not at all; one that has them is left as it is."""
     path, content = folder / FILE, "".join(lines)
-    if files.what_is(path) and files.read_bytes(path) != content.encode():
+    if not (kind := files.what_is(path)):
+        return
+    larger = kind == "file" and path.stat().st_size > len(content.encode())  # of whatever size: it is not read
+    if larger or files.read_bytes(path) != content.encode():
         files.write_atomically(path, content)
+
+
+def version_of(folder: Path) -> tuple[int, int, int] | None:
+    """What tells one content of the file from the next: which file, its size, its time; None where there is none."""
+    try:
+        now = (folder / FILE).stat()
+    except OSError:
+        return None
+    return now.st_ino, now.st_size, now.st_mtime_ns
 
 
 def add(folder: Path, line: str) -> None:
@@ -145,10 +159,12 @@ def read(folder: Path) -> KeptTexts:
     """What there is; nobody vouches for the file."""
     path = folder / FILE
     try:
-        if path.stat().st_size > 2 * MOST_BYTES:
-            return KeptTexts(torn=1)
+        if files.what_is(path) == "file" and path.stat().st_size > 2 * MOST_BYTES:
+            return KeptTexts(fault=f"{FILE} has more than {2 * MOST_BYTES:,} bytes, which no run writes")
         lines, torn = sealed.of_file(path)
-    except (OSError, InputError):
+    except InputError as error:
+        return KeptTexts(fault=str(error).replace(str(path), FILE))  # a page does not say where it was made
+    except OSError:  # it went in this moment
         return KeptTexts()
     kept: dict[Where, list[KeptText]] = {}
     keys: dict[Where, str] = {}

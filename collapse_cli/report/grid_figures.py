@@ -8,7 +8,7 @@ from typing import Any
 from collapse_cli.families import headline_measure
 from collapse_cli.findings.diagnosis.headline import headline_of
 from collapse_cli.findings.expectations import theory_of
-from collapse_cli.findings.grid import NAMES, WORDS, Point, amount, axes_of, plainly, points
+from collapse_cli.findings.grid import NAMES, Point, amount, axes_of, plainly, points
 from collapse_cli.metrics.numbers import spread
 from collapse_cli.report.figures import TINY, Figure, Trace, apart, log_ticks, rounded
 from collapse_cli.report.loading import Run
@@ -147,7 +147,7 @@ def cuts_of(cells: Sequence[Point], tree: Mapping[str, Any]) -> list[Cut]:
         panels = [panel for panel in panels if any(len(line.cells) > 1 for line in panel.lines)]
         notes = []
         if by and len(values) < len(axes[by]):
-            notes.append(f"of {len(axes[by])} values of {WORDS.get(by, by)} {len(values)} are drawn")
+            notes.append(f"of {len(axes[by])} values of {NAMES.get(by, by)} {len(values)} are drawn")
         if len(chosen) < len(ordered):
             notes.append(f"of {len(ordered)} places along the other axes {len(chosen)} are drawn")
         if panels:

@@ -176,6 +176,8 @@ def read(folders: Sequence[RunFolder]) -> list[Run]:
         kept = kept_texts.read(folder.path)
         if kept.torn:
             notes.append(f"{kept_texts.FILE}: lines that could not be read: {kept.torn}")
+        if kept.fault:
+            notes.append(one_line(f"{kept.fault}; the page lacks the texts it would hold", 280))
         name = f"{folder.name} #{same + 1}" if same else folder.name
         run = Run(name, folder.record(), rows, events, notes, kept.texts, sum(kept.left_out.values()))
         order = {name: index for index, name in enumerate(_policies(run))}

@@ -6,7 +6,7 @@ from collapse_cli.families import SHARE, TEST_LOSS, Headline, Measure, headline_
 from collapse_cli.findings.diagnosis.headline import headline_of
 from collapse_cli.findings.diagnosis.mixtures import laws_of
 from collapse_cli.findings.expectations import theory_of
-from collapse_cli.findings.grid import WORDS, Point, amount, axes_of, points, words
+from collapse_cli.findings.grid import NAMES, Point, amount, axes_of, plainly, points
 from collapse_cli.findings.scaling import description
 from collapse_cli.metrics.numbers import spread, value
 from collapse_cli.report.contents import Contents, Opening
@@ -89,7 +89,7 @@ def laws_table(run: Run, measured: Sequence[Point]) -> tuple[list[str], list[lis
     for law in sorted(laws_of(measured, run.config), key=lambda law: tuple(law.where.values())):
         fitted = f"{law.n_points} sizes, {law.sizes[0]:,.0f} to {law.sizes[1]:,.0f}"
         fitted += f"; {law.left_out} smaller left out" if law.left_out else ""
-        rows.append([words(law.where), *description.cells_of(law), fitted])
+        rows.append([plainly(law.where), *description.cells_of(law), fitted])
     return ["cells", *description.HEADS, "fitted to"], rows
 
 
@@ -117,7 +117,7 @@ def cells_table(run: Run, measured: Sequence[Point]) -> tuple[list[str], list[li
             row.append("–" if other is None else spread(other.mean, share=measure.unit == SHARE))
         rows.append(row)
     names = [
-        *(WORDS.get(axis, axis) for axis in axes),
+        *(NAMES.get(axis, axis) for axis in axes),
         headline_measure(run.learner, "mixture", headline_of(run.config).name).name,
     ]
     names += ["theory"] if known else []

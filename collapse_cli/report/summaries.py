@@ -45,7 +45,7 @@ class Published:
 
 def diagnoses(runs: Sequence[Run]) -> list[Diagnosis]:
     """What `collapse_cli.findings.diagnosis` makes of each run."""
-    return [diagnose_run(run.rows, run.config, lambda policy: one_line(policy, 60)) for run in runs]
+    return [diagnose_run(run.rows, run.config, lambda policy: one_line(policy, 60), plain=True) for run in runs]
 
 
 def glance_table(series: Sequence[Series], diagnosed: Sequence[Diagnosis]) -> tuple[list[str], list[list[str]]]:

@@ -42,9 +42,9 @@ def test_one_seed_is_said_to_have_no_interval() -> None:
     left = world_left(list(reversed(ROWS)), TREE)
     assert [there.policy for there in left] == ["keep-0", "keep-20"], "the one with the fewest breeds first"
     assert world_said(left) == [
-        "At generation 5 keep-0 names 2 of the 3 breeds of dogs that as much real text would and states 11 of 40 facts rightly; "
-        "90% of its dogs are hounds, in truth 55% (one seed: no interval).",  # 1 / (1 + 1/2 + 1/3)
-        "keep-20 3 of 3 breeds, 32 of 40 facts, 60% hounds.",
+        "At generation 5 keep-0 names 2 breeds of dogs, where as much real text would name 3, and states 11 facts rightly, where "
+        "it would state 40; 90% of its dogs are hounds, in truth 55% (one seed: no interval).",  # 1 / (1 + 1/2 + 1/3)
+        "keep-20 names 3 breeds (real text: 3) and states 32 facts (real text: 40), 60% hounds.",
     ]
 
 
@@ -59,9 +59,28 @@ def test_several_seeds_have_intervals_within_what_shares_and_counts_can_be() -> 
     assert left.facts.high == pytest.approx(12 + 12.706, abs=0.01)
     assert (left.share.low, left.share.high) == (pytest.approx(0.95 - 12.706 * 0.05, abs=0.001), 1.0)
     assert world_said([left]) == [
-        "At generation 5 keep-0 names 2 (0 to 8) of the 3 breeds of dogs that as much real text would and states 12 (0 to 25) of 40 "
-        "facts rightly; 95% (31% to 100%) of its dogs are hounds, in truth 55% (95% intervals over 2 seeds)."
+        "At generation 5 keep-0 names 2 (0 to 8) breeds of dogs, where as much real text would name 3, and states 12 (0 to 25) facts "
+        "rightly, where it would state 40; 95% (31% to 100%) of its dogs are hounds, in truth 55% (95% intervals over 2 seeds)."
     ]
+
+
+def test_where_nothing_is_lost_samples_name_more_than_real_text_on_average_and_that_reads_well() -> None:
+    """It said "67 of the 66 breeds": the number expected of real text is a mean, from which chance leads up and down."""
+    names = {f"breed {at}": 2 for at in range(67)}
+    rows = [row("accumulate", 0, g, names, 149) for g in (0, 5)]
+    rows = [Row.at(there.where, {**there.fields, "breeds_expected": 65.6, "facts_expected": 147.0}) for there in rows]
+    (said,) = world_said(world_left(rows, TREE))
+    assert "names 67 breeds of dogs, where as much real text would name 66, and states 149 facts rightly, where" in said
+    assert "of the 66" not in said
+
+
+def test_what_no_seed_has_is_said_to_be_unseen_not_to_be_certain() -> None:
+    """Three seeds without a fact, all dogs of one breed: a share of 0.1% would look so in one of eight runs."""
+    rows = [row("keep-0", seed, g, counts(9, 0, 0), 0) for seed in range(3) for g in (0, 5)]
+    (said,) = world_said(world_left(rows, TREE))
+    assert "states 0 (none seen in 3 seeds) facts rightly" in said
+    assert "100% (in each of 3 seeds) of its dogs" in said
+    assert "names 1 (in each of 3 seeds) breeds" in said
 
 
 def test_seeds_and_generation_are_those_of_the_diagnosis() -> None:
@@ -99,7 +118,7 @@ def test_the_end_of_a_run_says_it_below_the_verdict(tmp_path: Path) -> None:
     said = " ".join(out.getvalue().split())
     (sentence,) = world_said(result.world)
     assert said.index(result.verdict) < said.index(sentence) < said.index("report: ")
-    assert "names 2 of the 3 breeds" in sentence
+    assert "names 2 breeds of dogs, where as much real text would name 3" in sentence
     assert json.loads(json.dumps(result.record()))["world"][0]["breeds"]["mean"] == 2
 
 

@@ -153,6 +153,13 @@ def test_values_that_are_one_and_the_same_are_one_number_and_no_interval() -> No
         assert "to" not in numbers.spread(over)
         assert numbers.spread(over).endswith(" (same for all seeds)")
         assert with_factor(over) == with_interval(over) == f"{perplexity(number)} (same for all seeds)"
+    for number, share, said in (
+        (0.0, True, "0% (none seen in 3 seeds)"),
+        (0.0, False, "0 (in each of 3 seeds)"),
+        (1.0, True, "100% (in each of 3 seeds)"),
+        (1.0, False, "1.00 (same for all seeds)"),
+    ):  # rare cases may be missed by three seeds
+        assert numbers.spread(intervals.interval([number] * 3), share=share) == said
     assert not intervals.over_seeds("perplexity", [413.0]).exact
     assert not intervals.interval([1.0, 1.0 + 1e-12]).exact
 

@@ -1,6 +1,7 @@
 """Texts that are kept for people to read: bounded, read back as they were, and whatever else stands in the file does no harm."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -130,8 +131,32 @@ def test_spans_that_make_no_sense_are_left_out(tmp_path: Path) -> None:
 
 def test_no_file_is_nothing(tmp_path: Path) -> None:
     assert kept_texts.read(tmp_path) == KeptTexts()
-    (tmp_path / FILE).mkdir()
-    assert kept_texts.read(tmp_path) == KeptTexts()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("folder", "samples.jsonl is a folder, not a file"),
+        ("pipe", "samples.jsonl is a named pipe, not a file"),
+        ("loop", "samples.jsonl is a link that leads back to itself"),
+        ("huge", "samples.jsonl has more than 16,000,000 bytes, which no run writes"),
+    ],
+)
+def test_what_is_no_file_of_ours_is_said_and_never_waited_for(tmp_path: Path, kind: str, said: str) -> None:
+    put_there(tmp_path / FILE, kind)
+    assert kept_texts.read(tmp_path) == KeptTexts(fault=said)
+
+
+def put_there(path: Path, kind: str) -> None:
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "loop":
+        path.symlink_to(path.name)
+    else:
+        with path.open("wb") as file:
+            file.truncate(10**10)
 
 
 def test_sentences_are_found_in_what_continues_the_prompt() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import string
 from collections.abc import Callable
@@ -161,6 +162,18 @@ def test_files_that_are_no_lines_of_json(tmp_path: Path) -> None:
     (folder / "events.jsonl").write_bytes(torn)
     page = page_of(tmp_path, "run")
     assert "metrics.jsonl: lines that could not be read: 4" in page
+    assert "6 of 6 measured" in page
+
+
+@pytest.mark.parametrize(("make", "said"), [(Path.mkdir, "a folder"), (os.mkfifo, "a named pipe")])
+def test_kept_texts_that_are_no_file_are_said_in_a_line(
+    tmp_path: Path, make: Callable[[Path], None], said: str
+) -> None:
+    folder = write_run(tmp_path, "run", generations=2)
+    make(folder / "samples.jsonl")
+    page = page_of(tmp_path, "run")
+    assert f"<li>samples.jsonl is {said}, not a file; the page lacks the texts it would hold</li>" in page
+    assert str(tmp_path) not in page.partition("samples.jsonl is")[2][:200], "not where on the machine that was"
     assert "6 of 6 measured" in page
 
 

@@ -21,6 +21,7 @@ from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_figures, write_markdown
 from collapse_cli.report.grid_figures import LINES, PANELS, Scale, cells_of, cuts_of, few, scale_of, spaced, ticks_of
 from collapse_cli.report.loading import read
+from collapse_cli.report.mixtures import cells_table
 
 SIZES, SHARES = [600, 1000, 3000, 10000, 100000], [0.0, 0.001, 0.1, 0.5]
 
@@ -87,10 +88,14 @@ def test_the_page_says_the_verdict_and_has_a_plot_for_every_axis(runs: Path) -> 
     text = report(runs, "strong")
     page = Text(text)
     record = json.loads((runs / "strong" / "run.json").read_text())
-    verdict = mixture_verdict(RunFolder(runs, "strong").rows(), record["config"])
+    verdict = mixture_verdict(RunFolder(runs, "strong").rows(), record["config"], plain=True)
     first, rest = verdict.split("; ", 1)
     assert f"{first}. {rest}" in page.said, "a short sentence, and what else there is to say"
-    assert "p2 = 0.1 is" in verdict
+    assert verdict.startswith("At 100,000 rows, error with synthetic share 0.1 is ")
+    symbols = mixture_verdict(RunFolder(runs, "strong").rows(), record["config"])
+    assert symbols.startswith("At n = 100,000, error with p2 = 0.1 is "), "the terminal has those of the papers"
+    assert re.findall(r"[\d.,]*\d", symbols.replace("p2", "")) == re.findall(r"[\d.,]*\d", verdict), "the same numbers"
+    assert "p2 = " not in page.said
     assert page.headings[0] == "Test error |ŵ - w|² (without noise), by n, rows in all"
     assert len(page.ids) == len(set(page.ids))
     figures = figures_of(text)["figures"]
@@ -193,9 +198,34 @@ def test_scaling_laws_are_told_with_their_intervals(runs: Path) -> None:
     (run,) = read([RunFolder(runs, "strong")])
     laws = {law.where["share"]: law for law in laws_of(cells_of(run), run.config)}
     assert laws[0.5].plateau == pytest.approx(0.25, rel=0.1)
-    assert re.search(r"p2 = 0 not seen \(?at most", page.said)
-    assert re.search(r"p2 = 0\.1 0\.0\d+ 0\.0\d+ to 0\.0\d+", page.said)
+    assert re.search(r"synthetic share 0 not seen \(?at most", page.said)
+    assert re.search(r"synthetic share 0\.1 0\.0\d+ 0\.0\d+ to 0\.0\d+", page.said)
     assert "Where more data stops helping" not in Text(report(runs, "weights")).said, "two sizes are too few"
+
+
+@pytest.mark.parametrize(
+    ("name", "heads", "said"),
+    [
+        (
+            "wide",
+            ["synthetic share", "risk of the labeller", "model size", "ridge penalty"],
+            "At synthetic share 0.5, ",
+        ),
+        ("weights", ["rows", "weight of synthetic rows"], "At 3,000 rows, error is "),
+        ("rounds", ["rows", "rounds of mixing"], "At 3,000 rows, error is "),
+        ("single", ["real rows", "synthetic rows"], ""),
+    ],
+)
+def test_cells_and_the_first_sentence_are_in_words(runs: Path, name: str, heads: list[str], said: str) -> None:
+    page = Text(report(runs, name))
+    (run,) = read([RunFolder(runs, name)])
+    names, _ = cells_table(run, cells_of(run))
+    assert names[: len(heads)] == heads
+    assert re.search(rf"Cells: means over seeds\S* .*?{' '.join(heads)}", page.said)
+    verdict = mixture_verdict(run.rows, run.config, plain=True)
+    assert verdict.startswith(said)
+    assert not re.search(r"\b(n|p2|m|t) = |[αλ] = |c²", verdict)
+    assert verdict.partition("; ")[0].rstrip(".") in page.said
 
 
 def test_measured_against_published_and_theory(runs: Path) -> None:

@@ -78,7 +78,8 @@ def test_the_section_on_breeds_begins_with_what_was_lost(runs: Path, tmp_path: P
     first, others = world_said(world_left(read([RunFolder(tmp_path, "run")])[0].rows, TREE))
     assert f"Who is crowded out: the breeds of dogs {first} {others}" in page
     assert (
-        "of the 28 breeds of dogs that as much real text would and states 20 (same for all seeds) of 100 facts" in first
+        "as much real text would name 28, and states 20 (same for all seeds) facts rightly, where it would state 100"
+        in first
     )
 
 

@@ -84,6 +84,13 @@ def test_metrics_have_one_row_a_generation(home: Path) -> None:
     assert e2e.results(home / "same") == e2e.results(home / "names", "one") == e2e.results(home / "names", "two")
 
 
+def test_each_model_has_one_line_of_texts(home: Path) -> None:
+    """Whoever of the three made them first; nobody takes out what another wrote."""
+    lines = e2e.read_lines(home / "same" / "tiny" / "samples.jsonl")
+    where = Counter((line["policy"], line["seed"], line["generation"]) for line in lines)
+    assert where == {(policy, 0, generation): 1 for policy in ("keep-0", "keep-10") for generation in range(3)}
+
+
 @pytest.mark.parametrize(("runs", "count"), [("same", 3), ("names", 2)])
 def test_the_work_is_divided(home: Path, runs: str, count: int) -> None:
     """What the processes say they computed adds up to the plan; each shows all rows."""

@@ -145,17 +145,20 @@ def policies_of(rows: Sequence[Row]) -> list[PolicyDiagnosis]:
     return [policy for policy in (_policy(name, rows) for name in names) if policy is not None]
 
 
-def diagnose_run(rows: Sequence[Row], tree: Mapping[str, Any], named: Callable[[str], str] = str) -> Diagnosis:
+def diagnose_run(
+    rows: Sequence[Row], tree: Mapping[str, Any], named: Callable[[str], str] = str, *, plain: bool = False
+) -> Diagnosis:
     """What became of a run of any family and kind: calls by policy where there are such rules, and the verdict.
 
     Args:
         rows: of one run.
         tree: its configuration, for which nobody vouches.
         named: how the rows name a policy of the configuration, where they do not name it as it does.
+        plain: whether the verdict on a mixture is in words, as the page has it, not in the papers' symbols.
     """
     family = family_of(tree)
     if is_mixture(tree):
-        return Diagnosis((), mixture_verdict(rows, tree), ())
+        return Diagnosis((), mixture_verdict(rows, tree, plain=plain), ())
     if not family.text:
         return Diagnosis((), family_verdict(rows, tree), ())
     section = tree.get("loop")

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -10,23 +10,26 @@ from collapse_cli.config.cell import AXES
 from collapse_cli.families import Headline
 from collapse_cli.findings.diagnosis.headline import headline_of, intervals_said, seeds_said, sentence
 from collapse_cli.findings.expectations import law_of
-from collapse_cli.findings.grid import Point, axes_of, points, words
+from collapse_cli.findings.grid import Point, axes_of, in_sentence, points, words
 from collapse_cli.findings.predictions import Tree
 from collapse_cli.findings.scaling import ScalingLaw, laws
 from collapse_cli.metrics.intervals import LEVEL, Interval, interval, paired
-from collapse_cli.metrics.numbers import about, spread, value
+from collapse_cli.metrics.numbers import spread, to_two_digits, value
 from collapse_cli.records.row import Row
 
+Said = Callable[[Mapping[str, float | None]], str]  # a place of the grid in words
 LAWS = 32  # scaling laws that are fitted for one run
 
 
-def mixture_verdict(rows: Sequence[Row], tree: Tree) -> str:
+def mixture_verdict(rows: Sequence[Row], tree: Tree, *, plain: bool = False) -> str:
     """One sentence on a mixture: synthetic data against real data alone where there is most of it, and what else varied.
 
     Args:
         rows: of one run.
         tree: its configuration.
+        plain: in words, as the page has it, where else there are the symbols of the papers.
     """
+    said: Said = in_sentence if plain else words
     measure = headline_of(tree)
     cells = points(rows, measure.name, tree)
     if not cells:
@@ -38,12 +41,12 @@ def mixture_verdict(rows: Sequence[Row], tree: Tree) -> str:
             f"{measure.title} is {spread(only)} in the only cell, {seeds_said(only.n)}{intervals_said([only])}"
         )
     most = _last(cells, _others_of(axes), axes)  # of the other axes their last value: the extreme of a grid
-    parts = [part for part in (_shares(cells, measure, tree), *_others(cells, axes, most, measure)) if part]
+    parts = [part for part in (_shares(cells, measure, tree, said), *_others(cells, axes, most, measure, said)) if part]
     if not parts:
         best, worst = (pick(cells, key=lambda cell: cell.mean.mean) for pick in (min, max))
         parts = [
-            f"{_short(measure)} is least at {words(_place(best, axes))}: {spread(best.mean)}, "
-            f"and largest at {words(_place(worst, axes))}: {spread(worst.mean)}"
+            f"{_short(measure)} is least at {said(_place(best, axes))}: {spread(best.mean)}, "
+            f"and largest at {said(_place(worst, axes))}: {spread(worst.mean)}"
         ]
     seeds = max(cell.mean.n for cell in cells)
     if re.search(r"\(\S+ to \S+\)", "; ".join(parts)) and seeds > 1:
@@ -115,7 +118,7 @@ def contrast_of(cells: Sequence[Point], tree: Tree) -> Contrast | None:
     return None
 
 
-def _shares(cells: Sequence[Point], measure: Headline, tree: Tree) -> str:
+def _shares(cells: Sequence[Point], measure: Headline, tree: Tree, said: Said) -> str:
     """`contrast_of` as a clause; "" where there is none."""
     there = contrast_of(cells, tree)
     if there is None:
@@ -125,7 +128,7 @@ def _shares(cells: Sequence[Point], measure: Headline, tree: Tree) -> str:
         times = f", {value(ratio.mean) if ratio.exact else spread(ratio)} times that of {there.of_same}"
         if ratio.n > 1 and not there.told:
             times += ", not told apart"
-    clause = f"at {words(there.place)}, {_short(measure)} with p2 = {chosen.share:.4g} is {spread(chosen.mean)}{times}"
+    clause = f"at {said(there.place)}, {_short(measure)} with {said({'share': chosen.share})} is {spread(chosen.mean)}{times}"
     others = _others_of(axes_of(cells, tree))
     line = [
         cell
@@ -135,9 +138,7 @@ def _shares(cells: Sequence[Point], measure: Headline, tree: Tree) -> str:
     fitted = laws_of(line, tree)
     if len(fitted) == 1 and fitted[0].claimed and not fitted[0].extrapolated:
         knee, first = fitted[0].knee, fitted[0].sizes[0]
-        clause += (
-            f"; {'more data does not help from' if knee <= first else 'more data stops helping near'} n = {about(knee)}"
-        )
+        clause += f"; more data {'does not help from' if knee <= first else 'stops helping near'} {said({'rows': to_two_digits(knee)})}"
     return clause
 
 
@@ -160,7 +161,11 @@ def _alone(cells: Sequence[Point], rows: float, beside: Point) -> tuple[Point | 
 
 
 def _others(
-    cells: Sequence[Point], axes: Mapping[str, Sequence[float]], most: Mapping[str, float | None], measure: Headline
+    cells: Sequence[Point],
+    axes: Mapping[str, Sequence[float]],
+    most: Mapping[str, float | None],
+    measure: Headline,
+    said: Said,
 ) -> list[str]:
     """What sizes, weights and rounds change, all else at the grid's last values."""
     parts = []
@@ -174,18 +179,18 @@ def _others(
             continue
         first, last = line[0], line[-1]
         best, worst = (pick(line, key=lambda cell: cell.mean.mean) for pick in (min, max))
-        clause = f"at {words(rest)}, " if any(v is not None for v in rest.values()) else ""
-        clause += f"{_short(measure)} is {value(first.mean.mean)} at {words({axis: first.at(axis)})}"
+        clause = f"at {said(rest)}, " if any(v is not None for v in rest.values()) else ""
+        clause += f"{_short(measure)} is {value(first.mean.mean)} at {said({axis: first.at(axis)})}"
         if best is not first and best is not last:
-            chance = _by_chance(best, min(first, last, key=lambda cell: cell.mean.mean), axis, len(line) - 1)
-            clause += f", least at {words({axis: best.at(axis)})}: {value(best.mean.mean)}{chance},"
+            chance = _by_chance(best, min(first, last, key=lambda cell: cell.mean.mean), axis, len(line) - 1, said)
+            clause += f", least at {said({axis: best.at(axis)})}: {value(best.mean.mean)}{chance},"
         elif worst.mean.mean > 1.5 * max(first.mean.mean, last.mean.mean):  # an interpolation peak
-            clause += f", up to {value(worst.mean.mean)} at {words({axis: worst.at(axis)})},"
-        parts.append(f"{clause} and {value(last.mean.mean)} at {words({axis: last.at(axis)})}")
+            clause += f", up to {value(worst.mean.mean)} at {said({axis: worst.at(axis)})},"
+        parts.append(f"{clause} and {value(last.mean.mean)} at {said({axis: last.at(axis)})}")
     return parts
 
 
-def _by_chance(best: Point, end: Point, axis: str, others: int) -> str:
+def _by_chance(best: Point, end: Point, axis: str, others: int, said: Said) -> str:
     """What to add to the least of several means where it is not shown to be below that of an end of the line.
 
     Differences are paired over seeds; the interval allows for the least being the least of `others` differences (Bonferroni).
@@ -193,7 +198,7 @@ def _by_chance(best: Point, end: Point, axis: str, others: int) -> str:
     over = paired(end.by_seed, best.by_seed, 1 - (1 - LEVEL) / others)
     if over is None or over.low is None:
         return " (which may be chance: one seed)"
-    return "" if over.low > 0 else f" (not told apart from {words({axis: end.at(axis)})})"
+    return "" if over.low > 0 else f" (not told apart from {said({axis: end.at(axis)})})"
 
 
 def _last(

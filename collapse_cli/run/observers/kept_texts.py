@@ -10,10 +10,10 @@ from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Finished, Generation, Plan
 from collapse_cli.engine.store import Store
-from collapse_cli.errors import InputError
+from collapse_cli.errors import UserError
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, SHOWN
 from collapse_cli.records import kept_texts
-from collapse_cli.records.kept_texts import EACH, KeptText, line_of
+from collapse_cli.records.kept_texts import EACH, KeptText, KeptTexts, line_of
 from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.where import Where
@@ -25,7 +25,8 @@ IN_ALL = 20_000  # texts of a run; of many models there are fewer each
 class KeepingTexts:
     """Picks texts of each model out of the store as soon as it is measured, so that a run at work, or stopped, has them, too.
 
-    A disk that is full and stages that are damaged leave a warning, and the run goes on.
+    Several processes may work on the run: who looks at the file to write it, or writes it, holds the run's lock, and each
+    model has one line. A disk that is full and stages that are damaged leave a warning, and the run goes on.
     """
 
     def __init__(self, folder: RunFolder, store: Store, config: Experiment, plan: Plan) -> None:
@@ -34,38 +35,65 @@ class KeepingTexts:
         self._wanted = {made.where: made for made in plan.generations if text and made.samples is not None}
         self._each = max(2, min(EACH, IN_ALL // max(1, len(self._wanted))))
         self._room = kept_texts.room_for(len(self._wanted))
-        self._there: set[Where] | None = None
+        self._there: set[Where] | None = None  # None: nobody has looked
+        self._version: tuple[int, int, int] | None = None  # of the file that was looked at
         self._warned = False
 
     def written(self, rows: Sequence[Row], *, new: bool) -> None:
         """Those of the models of these rows that are not in the file."""
-        wanted = [self._wanted[row.where] for row in rows if row.where in self._wanted]
         try:
-            if wanted and self._there is None:
-                self._there = self._kept_before()
-            for generation in wanted:
-                if self._there is not None and generation.where not in self._there:
-                    self._there.add(generation.where)
-                    self._keep(generation)
-        except (OSError, InputError) as error:
+            for generation in (self._wanted[row.where] for row in rows if row.where in self._wanted):
+                with self.folder.locked():
+                    there = self._kept_by_now()
+                if generation.where not in there and (texts := list(self._texts(generation))):  # which takes its time
+                    self._keep(generation, texts)
+        except (OSError, UserError) as error:
             self._warn(str(error))
 
-    def _kept_before(self) -> set[Where]:
-        """The models whose texts are there; what is of other models, or too long by now, leaves the file."""
-        kept = kept_texts.read(self.folder.path)
-        lines = {}
-        for where, texts in kept.texts.items():
-            made = self._wanted.get(where)
-            if made is not None and made.samples is not None and kept.keys[where] == kept_texts.short(made.samples.key):
-                lines[where] = line_of(where, made.samples.key, texts, self._room, kept.left_out[where])
-        kept_texts.rewrite(self.folder.path, lines.values())
-        return set(lines)
+    def _kept_by_now(self) -> set[Where]:
+        """The models whose texts are there, under the run's lock.
 
-    def _keep(self, generation: Generation) -> None:
+        Where the file is another than it was, it is made whole: a line a model, none of a model that the run does not
+        have (any more), and none longer than its part of the file, which is less where another process added policies.
+        """
+        if self._there is not None and self._version == kept_texts.version_of(self.folder.path):
+            return self._there
+        kept = kept_texts.read(self.folder.path)
+        own = self._of_the_run(kept)
+        self._room = kept_texts.room_for(len(self._wanted.keys() | own))
+        lines = [
+            line_of(where, kept.keys[where], kept.texts[where], self._room, kept.left_out[where])
+            for where in kept.texts
+            if where in own
+        ]
+        kept_texts.rewrite(self.folder.path, lines)
+        self._there, self._version = own, kept_texts.version_of(self.folder.path)
+        return own
+
+    def _of_the_run(self, kept: KeptTexts) -> set[Where]:
+        """The models whose lines are of this run: of this plan, or measured by a process that planned more."""
+        own, others = set(), set()
+        for where in kept.texts:
+            made = self._wanted.get(where)
+            if made is None:
+                others.add(where)
+            elif made.samples is not None and kept.keys[where] == kept_texts.short(made.samples.key):
+                own.add(where)
+        for row in self.folder.rows() if others else ():
+            if row.where in others and kept.keys[row.where] in map(kept_texts.short, row.eval_keys):
+                own.add(row.where)
+        return own
+
+    def _keep(self, generation: Generation, texts: Sequence[KeptText]) -> None:
+        """Its line, unless another process has added it since."""
         assert generation.samples is not None
-        if texts := list(self._texts(generation)):
-            line = line_of(generation.where, generation.samples.key, texts, self._room)
-            kept_texts.add(self.folder.path, line)
+        with self.folder.locked():
+            there = self._kept_by_now()
+            if generation.where not in there:
+                line = line_of(generation.where, generation.samples.key, texts, self._room)
+                kept_texts.add(self.folder.path, line)
+                there.add(generation.where)
+                self._version = kept_texts.version_of(self.folder.path)
 
     def _warn(self, why: str) -> None:
         """Once a run: what befell one model befalls others."""
