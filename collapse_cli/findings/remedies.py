@@ -15,7 +15,7 @@ from collapse_cli.families.section import Parsed, Section, neutral
 from collapse_cli.findings.diagnosis import PolicyDiagnosis, policies_of
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.intervals import LEVEL, Interval, log_ratio, over_seeds, takes_noise_for_granted
-from collapse_cli.records.fields import table
+from collapse_cli.records.fields import finite, table
 from collapse_cli.records.row import Row
 
 BASELINE = "keep-0"
@@ -223,8 +223,8 @@ def _price(rows: Sequence[Row], seeds: Sequence[int], generation: int) -> Price:
     spent = [
         value
         for row in own
-        for value in table(row.fields.get("seconds")).values()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        for taken in table(row.fields.get("seconds")).values()
+        if (value := finite(taken)) is not None and value >= 0
     ]
     return Price(
         None if real is None else real / models,

@@ -54,6 +54,7 @@ SHARES = {
     *("association", "breeds_unknown", "people_unknown", "places_unknown", "dates_unknown"),
 }
 PRIOR = 2  # degrees of freedom that this prior knowledge counts for
+BEYOND_SQUARES = 1e150  # a number whose square is near the end of floats; losses of damaged rows alone are as large
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def log_ratio(values: Sequence[float], level: float = LEVEL) -> Interval:
         values: at least one; differences of log-perplexity in nats.
     """
     plain = interval(values, level)
-    if plain.n == 1 or plain.half is None:
+    if plain.half is None or plain.half > BEYOND_SQUARES:
         return plain
     n = plain.n
     squares = math.fsum((value - plain.mean) ** 2 for value in values)

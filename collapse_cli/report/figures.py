@@ -56,7 +56,7 @@ class Figure:
 
 def exponential(nats: float) -> float:
     """Perplexity of a log-perplexity, kept within what a plot can hold."""
-    return math.exp(min(nats, EXPONENT))
+    return math.exp(max(-EXPONENT, min(nats, EXPONENT)))
 
 
 def perplexity(series: Sequence[Series], floors: Mapping[int, float], ceilings: Mapping[int, int]) -> Figure | None:
@@ -80,7 +80,7 @@ def perplexity(series: Sequence[Series], floors: Mapping[int, float], ceilings: 
     layout = layout_of("perplexity", last) | {"showlegend": True}
     low, high = apart(min(seen), max(*seen, *near))
     layout["yaxis"] |= {"type": "log"} | log_ticks(low, high)
-    room = 0.02 * math.log10(high / low)
+    room = 0.02 * (math.log10(high) - math.log10(low))
     layout["yaxis"]["logrange"] = [math.log10(low) - room, math.log10(high) + room]
     traces += ceiling
     return Figure(
@@ -204,7 +204,7 @@ def log_ticks(low: float, high: float) -> dict[str, Any]:
         for power in range(math.floor(math.log10(low)) - 1, math.floor(math.log10(high)) + 2)
         for digit in TICKS
     ]
-    room = min(0.05, (math.log(high / low) or 0.2) * 0.04)
+    room = min(0.05, (math.log(high) - math.log(low) or 0.2) * 0.04)
     inside = [tick for tick in decades if low * math.exp(-room) <= tick <= high * math.exp(room)]
     for keep in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
         if len(inside) > 8:

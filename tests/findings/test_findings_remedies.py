@@ -168,3 +168,18 @@ def test_it_is_json() -> None:
     record = json.loads(json.dumps(found.record()))
     assert record["baseline"] == {"run": "plain", "policy": "keep-0"}
     assert record["remedies"][1]["against"]["mean"] < 1
+
+
+def test_what_no_field_can_hold_is_left_out_of_the_price_and_breaks_nothing() -> None:
+    """Rows of a folder that nobody vouches for: numbers beyond all floats, and losses whose squares are."""
+    rows = rows_of("keep-0", 0.1) + rows_of("keep-10", 0.05)
+    damage: dict[str, Any] = {"train": 2.0, "sample": 10**400, "eval": math.nan, "mix": -5.0, "real": "x"}
+    damaged = [Row.of({**row.fields, "seconds": damage}) for row in rows]
+    found = remedies([Arm("odd", NOTHING, [row for row in damaged if row is not None])])
+    assert found is not None
+    assert [remedy.price.seconds for remedy in found.remedies] == [8.0, 8.0]  # four generations, 2 s each
+
+    far = [Row.of({**row.fields, "nll": 1e299 * (-1) ** row.where.seed}) for row in rows_of("keep-10", 0.05)]
+    beyond = remedies([Arm("far", NOTHING, [*rows_of("keep-0", 0.1), *(row for row in far if row is not None)])])
+    assert beyond is not None
+    json.dumps(beyond.record(), allow_nan=False)

@@ -15,7 +15,7 @@ from support.rows import changed, read_rows, write_rows
 from collapse_cli.families import INSTRUMENTS
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import html_elements, write_markdown
-from collapse_cli.report.figures import apart, bounded, level, log_ticks
+from collapse_cli.report.figures import apart, bounded, exponential, level, log_ticks
 from collapse_cli.report.loading import read, series_of
 from collapse_cli.report.paper import canvas, of_text
 from collapse_cli.report.summaries import published_table
@@ -203,3 +203,11 @@ def test_rows_missing_of_a_run_that_ended_well_are_said(tmp_path: Path) -> None:
     assert f"Rows are missing: {wanted}" in out.read_text(encoding="utf-8")
     write_run(tmp_path, "whole", policies=("keep-0",), generations=1)
     assert "Rows are missing" not in Text(report(tmp_path, "whole")).said
+
+
+def test_an_axis_holds_whatever_a_damaged_row_has() -> None:
+    """A loss of -1e299 nats beside one of 1e299: neither end is 0 or infinite, nor is their ratio taken."""
+    ends = exponential(-1e299), exponential(1e299)
+    ticks = log_ticks(*apart(*ends))["tickvals"]
+    assert 2 <= len(ticks) <= 8
+    assert all(math.isfinite(math.log(tick)) for tick in ticks)

@@ -1,5 +1,6 @@
 """A score of the user's own: what it is given, what it may return, and all that is refused in one line."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,3 +130,66 @@ def test_an_error_of_numpy_is_an_error_of_the_plugin(user: Path) -> None:
     written(user, "numpys", "import numpy as np\ndef f(rows): return np.linalg.inv(np.zeros((2, 2)))\n")
     with pytest.raises(InputError, match=r"failed on 3 rows \(LinAlgError: Singular matrix, "):
         plugin.values("mine_of_user.numpys:f", ROWS)
+
+
+UNRULY = """
+import os, sys
+import numpy as np
+
+class Odd:
+    def __float__(self): raise RuntimeError("no\\nnumber")
+
+class Mute(Exception):
+    def __str__(self): raise RuntimeError("no words")
+
+def odd(rows): return [Odd()] * len(rows)
+def huge(rows): return [10**400] * len(rows)
+def complexes(rows): return np.full(len(rows), 1 + 2j)
+def hidden(rows): return np.ma.masked_array(np.ones(len(rows)), np.arange(len(rows)) == 1)
+def mute(rows): raise Mute
+def forks(rows):
+    os.fork()
+    return [1.0] * len(rows)
+def wanders(rows):
+    print("printed by the user's code")
+    os.chdir("/")
+    return np.arange(len(rows)).astype(object)
+"""
+
+
+@pytest.mark.parametrize("function", ["odd", "huge", "complexes", "hidden", "mute"])
+def test_whatever_is_returned_that_is_no_number_is_refused_in_one_line(user: Path, function: str) -> None:
+    written(user, "unruly", UNRULY)
+    with pytest.raises(UserError, match=f"mine_of_user.unruly:{function}") as caught:
+        plugin.values(f"mine_of_user.unruly:{function}", ROWS)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_it_prints_and_where_it_goes_disturbs_nobody(user: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(user, "unruly", UNRULY)
+    here = Path.cwd()
+    assert plugin.values("mine_of_user.unruly:wanders", ROWS).tolist() == [0, 1, 2]
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "printed by the user's code\n")  # stdout is for results, as of `--json`
+    assert Path.cwd() == here
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_process_that_it_forks_does_not_go_on_with_the_run(user: Path, tmp_path: Path) -> None:
+    written(user, "unruly", UNRULY)
+    plugin.values("mine_of_user.unruly:forks", ROWS)
+    with (tmp_path / "went_on").open("a") as file:  # each process that comes here leaves its mark
+        file.write(f"{os.getpid()}\n")
+    os.wait()
+    assert (tmp_path / "went_on").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_file_that_changes_while_a_process_lives_is_read_again(user: Path) -> None:
+    """One process may make several runs, as a notebook does: what is recorded is the hash of what ran."""
+    file = written(user, "edited", "def one(rows): return [1.0] * len(rows)\n")
+    assert plugin.values("mine_of_user.edited:one", ROWS).tolist() == [1, 1, 1]
+    times = file.stat()
+    file.write_text("def one(rows): return [2.0] * len(rows)\n")  # as long as before
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # nor do its times show it
+    now = plugin.find("mine_of_user.edited:one").sha256
+    assert plugin.values("mine_of_user.edited:one", ROWS, now).tolist() == [2, 2, 2]

@@ -7,9 +7,15 @@ str, rows of numbers as an array (rows, ...). The function must return as many f
 import hashlib
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from importlib.abc import SourceLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +28,7 @@ from collapse_cli.selection.score import Material, Scored
 
 Rows = Sequence[str] | np.ndarray
 LONGEST = 200  # characters of what an exception says
+HELD = "__collapse_sha256__"  # on a module: the hash of the source that it was made of
 
 
 def is_plugin(name: str) -> bool:
@@ -93,7 +100,8 @@ def load(name: str, sha256: str = "") -> Callable[[Any], Any]:
         )
     module, _, function = name.partition(":")
     try:
-        loaded = importlib.import_module(module)
+        with _at_home():
+            loaded = _imported(module, plugin)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a module that ends the process as it is imported is the user's to mend, too
@@ -103,6 +111,43 @@ def load(name: str, sha256: str = "") -> Callable[[Any], Any]:
         raise ConfigError(f"select: {name}: {module} has no function {function}")
     call: Callable[[Any], Any] = found
     return call
+
+
+def _imported(module: str, plugin: Plugin) -> ModuleType:
+    """The module of just the file that was hashed: not one that this process, or Python's cache, holds of what the file once was."""
+    held = sys.modules.get(module)
+    if held is not None and getattr(held, HELD, "") == plugin.sha256:
+        return held
+    spec = importlib.util.find_spec(module)
+    if spec is None or not isinstance(spec.loader, SourceLoader):  # built by a compiler: Python reads it once
+        return importlib.import_module(module)
+    source = plugin.file.read_bytes()
+    if hashlib.sha256(source).hexdigest() != plugin.sha256:
+        raise ImportError("it is being changed")
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[module] = made
+    try:
+        exec(spec.loader.source_to_code(source, str(plugin.file)), vars(made))  # noqa: S102 - what importing is
+    except BaseException:
+        del sys.modules[module]
+        raise
+    setattr(made, HELD, plugin.sha256)
+    return made
+
+
+@contextmanager
+def _at_home() -> Iterator[None]:
+    """Around code of the user's: what it prints goes where notes go, it comes back to this folder, and a process that it forked and that
+    would go on from here, writing what this one writes, ends.
+    """
+    process, folder = os.getpid(), Path.cwd()
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if os.getpid() != process:
+            os._exit(1)
+        os.chdir(folder)
 
 
 def values(name: str, rows: Rows, sha256: str = "") -> np.ndarray:
@@ -115,16 +160,22 @@ def values(name: str, rows: Rows, sha256: str = "") -> np.ndarray:
     function = load(name, sha256)
     given = rows.copy() if isinstance(rows, np.ndarray) else list(rows)
     try:
-        returned = function(given)
+        with _at_home():
+            returned = function(given)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise InputError(f"select: {name} failed on {len(rows):,} rows ({_said(error)})") from None
     try:
-        numbers = np.asarray(returned, dtype=np.float64)
-    except (TypeError, ValueError):
+        # of an array of numbers the kind is known; what else it is, numpy finds out by code of the user's: `__float__`, `__array__`
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # as of complex numbers, which would lose a part
+            numbers = np.array(np.ma.filled(np.ma.asarray(returned, dtype=np.float64), np.nan))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise InputError(
-            f"select: {name} must return a number for each row, it returned {type(returned).__name__}"
+            f"select: {name} must return a number for each row, it returned {type(returned).__name__} ({_said(error)})"
         ) from None
     if numbers.shape != (len(rows),):
         shape = " x ".join(map(str, numbers.shape)) or "one number"
@@ -139,7 +190,10 @@ def values(name: str, rows: Rows, sha256: str = "") -> np.ndarray:
 
 def _said(error: BaseException) -> str:
     """An exception on one line: its type, what it says, and where it came from in the user's code."""
-    text = " ".join(str(error).split())[:LONGEST]
+    try:
+        text = " ".join(str(error).split())[:LONGEST]
+    except Exception:  # an exception of the user's may have no words either
+        text = ""
     trace, where = error.__traceback__, ""
     while trace is not None:
         if trace.tb_frame.f_code.co_filename != __file__ and "importlib" not in trace.tb_frame.f_code.co_filename:
