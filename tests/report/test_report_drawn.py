@@ -210,4 +210,4 @@ def test_an_axis_holds_whatever_a_damaged_row_has() -> None:
     ends = exponential(-1e299), exponential(1e299)
     ticks = log_ticks(*apart(*ends))["tickvals"]
     assert 2 <= len(ticks) <= 8
-    assert all(math.isfinite(math.log(tick)) for tick in ticks)
+    assert 0 < ends[0] <= ticks[0] < ticks[-1] <= ends[1]

@@ -174,6 +174,18 @@ def test_what_it_prints_and_where_it_goes_disturbs_nobody(user: Path, capsys: py
     assert Path.cwd() == here
 
 
+def test_what_it_sets_for_torch_is_set_back(user: Path) -> None:
+    """The next model may be trained in this process, or, with `--jobs`, in another one."""
+    import torch
+
+    source = "import torch\ntorch.set_grad_enabled(False)\ndef f(rows):\n    torch.set_default_dtype(torch.float64)\n    return [1] * len(rows)"
+    written(user, "setting", source)
+    before = torch.get_num_threads()
+    plugin.values("mine_of_user.setting:f", ROWS)
+    assert (torch.is_grad_enabled(), torch.get_default_dtype()) == (True, torch.float32)
+    assert torch.get_num_threads() == before
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_process_that_it_forks_does_not_go_on_with_the_run(user: Path, tmp_path: Path) -> None:
     written(user, "unruly", UNRULY)

@@ -137,17 +137,42 @@ def _imported(module: str, plugin: Plugin) -> ModuleType:
 
 @contextmanager
 def _at_home() -> Iterator[None]:
-    """Around code of the user's: what it prints goes where notes go, it comes back to this folder, and a process that it forked and that
-    would go on from here, writing what this one writes, ends.
+    """Around code of the user's: what it prints goes where notes go; this folder, and what torch and numpy go by, are afterwards what they
+    were, since later stages may be of another process; and a process that it forked and that would go on from here, writing what this
+    one writes, ends.
     """
-    process, folder = os.getpid(), Path.cwd()
+    process, folder, torch = os.getpid(), Path.cwd(), _torch_goes_by()
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), np.errstate():
             yield
     finally:
         if os.getpid() != process:
             os._exit(1)
         os.chdir(folder)
+        if (now := _torch_goes_by()) != torch:
+            _let_torch_go_by(torch or {**now, **AS_IMPORTED})
+
+
+AS_IMPORTED = {"set_grad_enabled": True, "set_default_dtype": "float32"}
+
+
+def _torch_goes_by() -> dict[str, Any]:
+    """Of torch, where it is loaded, which a light run does not do, by the function that sets it."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    dtype = str(torch.get_default_dtype()).removeprefix("torch.")
+    return {
+        "set_grad_enabled": torch.is_grad_enabled(),
+        "set_default_dtype": dtype,
+        "set_num_threads": torch.get_num_threads(),
+    }
+
+
+def _let_torch_go_by(given: dict[str, Any]) -> None:
+    torch = sys.modules["torch"]
+    for name, value in given.items():
+        getattr(torch, name)(getattr(torch, value) if isinstance(value, str) else value)
 
 
 def values(name: str, rows: Rows, sha256: str = "") -> np.ndarray:
