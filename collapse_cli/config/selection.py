@@ -321,8 +321,18 @@ class SelectConfig(Step):
             if fault := step.fault(last=number == max(choosing, default=0)):
                 raise ValueError(f"step {number}: {fault}" if self.steps else fault)
         if not steps:
-            if any(getattr(self, name) != field.get_default() for name, field in type(self).model_fields.items()):
-                raise ValueError('it chooses nothing; say by what: by = "surprise" and keep = "highest", for example')
+            given = [
+                name for name, field in type(self).model_fields.items() if getattr(self, name) != field.get_default()
+            ]
+            if given:
+                readers = [
+                    f'{key} = "{name}"'
+                    for key, kinds in (("by", BY), ("do", DO))
+                    for name, kind in kinds.items()
+                    if given[0] in kind.reads
+                ]
+                example = readers[0] if readers else 'by = "surprise" and keep = "highest"'
+                raise ValueError(f"{given[0]} alone chooses and changes nothing; say {example}, for example")
             return self
         if not choosing and (self.oversample > 1 or self.over == "pool"):
             raise ValueError(

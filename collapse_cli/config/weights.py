@@ -69,16 +69,16 @@ class Weights(Parsed):
         try:
             real, synthetic = float(first), float(second)
         except ValueError:
-            raise InputError(f"mix.weights must be {FORMS}; it is {text[:80]!r}") from None
+            raise InputError(f"must be {FORMS}; it is {text[:80]!r}") from None
         if not (colon and math.isfinite(real) and math.isfinite(synthetic) and real > 0 and synthetic > 0):
             none = (
-                ", for rows that count nothing are those of another policy (keep-0, keep-100)"
+                "; to leave rows out, choose the policy: keep-0 has no real rows, keep-100 no synthetic ones"
                 if 0 in (real, synthetic)
-                else ""
+                else ", as in 2:1"
             )
-            raise InputError(f"mix.weights must be two numbers above 0{none}; it is {text[:80]!r}")
+            raise InputError(f"must be two numbers above 0, it is {text[:80]!r}{none}")
         if not 1 / LARGEST <= real / synthetic <= LARGEST:
-            raise InputError(f"mix.weights may differ by a factor of {LARGEST:,.0f} at most; it is {text[:80]!r}")
+            raise InputError(f"may differ by a factor of {LARGEST:,.0f} at most; it is {text[:80]!r}")
         return cls(real / synthetic, text)
 
     def params(self) -> float | str:

@@ -39,8 +39,14 @@ def test_as_many_candidates_as_it_says(oversample: float, rows: int, made: int) 
 NONSENSE: list[tuple[dict[str, Any], str]] = [
     ({"by": "supprise", "keep": "highest"}, "'supprise' is no score (did you mean 'surprise'?)"),
     ({"by": "surprise"}, "says no rule"),
-    ({"keep": "highest"}, "chooses nothing"),
-    ({"oversample": 2.0}, "chooses nothing"),
+    ({"keep": "highest"}, 'keep alone chooses and changes nothing; say by = "surprise" and keep = "highest"'),
+    ({"phi": 0.9}, 'phi alone chooses and changes nothing; say by = "verifier"'),
+    ({"oversample": 2.0}, "oversample alone chooses and changes nothing"),
+    (
+        {"gamma": 2.0},
+        'gamma alone chooses and changes nothing; say do = "correct"',
+    ),
+    ({"top": 4}, 'top alone chooses and changes nothing; say do = "edit"'),
     ({"oversample": 0.5, **HIGHEST}, "select.oversample must be at least 1"),
     ({"oversample": 1e9, **HIGHEST}, "select.oversample must be at most 1000"),
     (HIGHEST, "keeps every row; raise oversample"),

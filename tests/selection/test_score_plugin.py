@@ -68,8 +68,8 @@ def test_rows_go_in_and_numbers_come_out(user: Path) -> None:
         ("short", "must return 3 numbers, one for each row; it returned 2"),
         ("square", "must return 3 numbers, one for each row; it returned 3 x 2"),
         ("number", "it returned one number"),
+        ("nothing", "it returned nothing (None)"),
         ("words", "must return a number for each row, it returned list"),
-        ("nothing", "it returned"),
         ("odd", "returned nan for row 0, and 1 such values in all"),
         ("endless", "returned inf for row 0, and 3 such values in all"),
         ("fails", "failed on 3 rows (RuntimeError: no luck, "),
@@ -95,6 +95,7 @@ def test_what_it_must_not_do_is_said_in_one_line(user: Path, function: str, what
         (":f", "names no score"),
         ("../scores:f", "names no score"),
         ("sys:exit", "sys has no source file"),
+        ("mine_of_user.scores:absent", "mine_of_user.scores has no function absent; give the name of one that it has"),
     ],
 )
 def test_a_name_of_nothing_is_refused_before_anything_runs(user: Path, name: str, what: str) -> None:
@@ -105,7 +106,7 @@ def test_a_name_of_nothing_is_refused_before_anything_runs(user: Path, name: str
 
 
 def test_a_module_that_cannot_be_imported_says_where(user: Path) -> None:
-    written(user, "broken", "x = 1\nraise ValueError('not today')\n")
+    written(user, "broken", "f = 1\nraise ValueError('not today')\n")
     with pytest.raises(ConfigError, match=r"cannot be imported \(ValueError: not today, broken\Wpy:2\)"):
         plugin.load("mine_of_user.broken:f")
     written(user, "wrong", "def f(:\n")

@@ -139,8 +139,8 @@ def test_a_schedule_ends_where_its_last_share_does(tmp_path: Path) -> None:
             "keep-50 of mix.rows = 50 asks for 25 real rows at generation 1",
         ),
         ({"policy": "accumulate-fresh-50", "rows": 20, "reserve": 79}, "needs 80 never-seen real rows by generation 8"),
-        ({"policy": "keep-50", "rows": 20, "weights": "0:1"}, "mix.weights must be two numbers above 0"),
-        ({"policy": "keep-50", "rows": 20, "weights": "gold"}, 'mix.weights must be "equal", "golden", or'),
+        ({"policy": "keep-50", "rows": 20, "weights": "0:1"}, "mix.weights: must be two numbers above 0"),
+        ({"policy": "keep-50", "rows": 20, "weights": "gold"}, 'mix.weights: must be "equal", "golden", or'),
         ({"policy": "keep-0", "rows": 20, "weights": "2:1"}, "no policy of this run mixes real and synthetic rows"),
     ],
 )

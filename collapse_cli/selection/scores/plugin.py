@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -80,7 +81,15 @@ def find(name: str) -> Plugin:
     if not spec.origin or not Path(spec.origin).is_file():
         raise ConfigError(f"select: {name}: {module} has no source file, so that a change of it could not be noticed")
     file = Path(spec.origin)
-    return Plugin(name, file, hashlib.sha256(file.read_bytes()).hexdigest())
+    source = file.read_bytes()
+    if not re.search(rb"\b%s\b|import\s*\(?\s*\*|__getattr__|globals\(|setattr\(" % function.encode(), source):
+        raise _no_function(name)  # known before anything is computed, though the module is not imported yet
+    return Plugin(name, file, hashlib.sha256(source).hexdigest())
+
+
+def _no_function(name: str) -> ConfigError:
+    module, _, function = name.partition(":")
+    return ConfigError(f"select: {name}: {module} has no function {function}; give the name of one that it has")
 
 
 def load(name: str, sha256: str = "") -> Callable[[Any], Any]:
@@ -108,7 +117,7 @@ def load(name: str, sha256: str = "") -> Callable[[Any], Any]:
         raise ConfigError(f"select: {name}: {module} cannot be imported ({_said(error)})") from None
     found = getattr(loaded, function, None)
     if not callable(found):
-        raise ConfigError(f"select: {name}: {module} has no function {function}")
+        raise _no_function(name)
     call: Callable[[Any], Any] = found
     return call
 
@@ -191,6 +200,8 @@ def values(name: str, rows: Rows, sha256: str = "") -> np.ndarray:
         raise
     except BaseException as error:
         raise InputError(f"select: {name} failed on {len(rows):,} rows ({_said(error)})") from None
+    if returned is None:
+        raise InputError(f"select: {name} must return a number for each row, it returned nothing (None)")
     try:
         # of an array of numbers the kind is known; what else it is, numpy finds out by code of the user's: `__float__`, `__array__`
         with warnings.catch_warnings():
