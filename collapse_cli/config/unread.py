@@ -252,6 +252,11 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         "no policy here takes rows that a model made",
     ),
     (
+        ("select", "mix.weights"),
+        lambda experiment: experiment.kind == "generational" and experiment.loop.generations == 0,
+        "generation 0 is trained on real rows alone, and there is no later one",
+    ),
+    (
         ("data.reserve",),
         lambda experiment: experiment.kind == "mixture" or not _uses(experiment, *FRESH),
         "only the policies fresh-P and accumulate-fresh-P take rows of the reserve",

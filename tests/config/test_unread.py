@@ -181,6 +181,13 @@ SWITCHED_OFF = [  # an experiment, an option that another switches off, that oth
     (LM | {"train": {"loss": "focal"}}, "train.smoothing=0.2", "train.loss = smoothed", "train.loss=smoothed"),
     (BASES["mixture of lm"], "train.replay=0.5", "generation 0", None),
     (LM | {"loop": {"generations": 0}}, "train.replay=0.5", "there are none", "loop.generations=1"),
+    (LM | {"loop": {"generations": 0}}, "mix.weights=2:1", "no later one", "loop.generations=1"),
+    (
+        LM | {"loop": {"generations": 0}, "select": {"keep": "lowest", "oversample": 2}},
+        "select.by=surprise",
+        "no later one",
+        "loop.generations=1",
+    ),
     (BASES["mixture of lm"], "eval.samples=false", "mixture", None),
     (LM | {"loop": {"policies": ["accumulate"]}}, "mix.size=growing", "keep-P", 'loop.policies=["keep-1"]'),
     (BASES["gaussian"] | {"loop": {}}, "data.reserve=5", "fresh-P", 'loop.policies=["fresh-1"]'),
