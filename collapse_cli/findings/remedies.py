@@ -26,6 +26,10 @@ ADDED: Mapping[str, type[Section]] = {
 }  # sections in which remedies stand
 MOST_STEPS = 4  # that are named
 DIVERSITY = "distinct_2"
+KNOWN = {
+    "facts_left": "facts stated rightly",
+    "sentences_accepted": "sentences of the grammar",
+}  # where the truth is known
 TAIL = ("recall_by_decile", 9)  # the rarest types that together are a tenth of all occurrences
 
 
@@ -73,6 +77,7 @@ class Remedy:
         granted: whether an interval rests on prior knowledge of the noise between seeds (`intervals.log_ratio`).
         early: the generation from which early collapse is called; None where it is not.
         diversity: distinct pairs of tokens; tail: recall of the rarest tenth of the text.
+        known: what is right in the samples, of a source whose truth is known (`KNOWN`).
     """
 
     run: str
@@ -89,14 +94,16 @@ class Remedy:
     early: int | None
     diversity: Interval | None
     tail: Interval | None
+    known: Mapping[str, Interval]
     price: Price
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        kept = {name: value for name, value in vars(self).items() if not isinstance(value, Interval | Price)}
+        kept = {name: value for name, value in vars(self).items() if not isinstance(value, Interval | Price | Mapping)}
         spans = ("end", "ratio", "against", "diversity", "tail")
         measured = {name: None if (over := getattr(self, name)) is None else over.record() for name in spans}
-        return kept | measured | {"seeds": list(self.seeds), "price": self.price.record()}
+        known = {name: over.record() for name, over in self.known.items()}
+        return kept | measured | {"seeds": list(self.seeds), "known": known, "price": self.price.record()}
 
 
 @dataclass(frozen=True)
@@ -191,6 +198,7 @@ def _remedy(
         None if call is None else call.generation,
         _over([there[seed] for seed in seeds], DIVERSITY),
         _over([there[seed] for seed in seeds], *TAIL),
+        {name: over for name in KNOWN if (over := _over([there[seed] for seed in seeds], name)) is not None},
         _price(own, seeds, generation),
     )
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from collapse_cli.findings.remedies import BASELINE, Arm, Remedies, Remedy, remedies
+from collapse_cli.findings.remedies import BASELINE, KNOWN, Arm, Remedies, Remedy, remedies
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import factors, percent, spread, value
 from collapse_cli.records.fields import finite, table
@@ -51,6 +51,7 @@ def _table(contents: Contents, compared: Remedies) -> str:
     shown = sorted(compared.remedies, key=lambda remedy: (not remedy.baseline, remedy.end.mean))
     ends = _axis([remedy.against for remedy in shown if remedy.against is not None])
     base = next((remedy.price for remedy in shown if remedy.baseline), None)
+    known = [name for name in KNOWN if any(name in remedy.known for remedy in shown)]
     effects, prices = [], []
     own = [None if line is None else line.index for line in (lines.get((one.run, one.policy)) for one in shown)]
     for remedy in shown:
@@ -66,6 +67,7 @@ def _table(contents: Contents, compared: Remedies) -> str:
                 "not called" if remedy.early is None else f"generation {remedy.early}",
                 _cell(remedy.diversity),
                 _cell(remedy.tail),
+                *(_cell(remedy.known.get(name)) for name in known),
             ]
         )
         prices.append(
@@ -75,7 +77,7 @@ def _table(contents: Contents, compared: Remedies) -> str:
                 _number(price.thrown),
                 _more(price.sampled, base.sampled if base else None),
                 _more(price.trained, base.trained if base else None),
-                _more(price.seconds, base.seconds if base else None),
+                _number(price.seconds),
             ]
         )
     against = (
@@ -91,7 +93,14 @@ def _table(contents: Contents, compared: Remedies) -> str:
         "Remedies that were given other budgets: a remedy that keeps real rows has something that the others were not given. "
         "Seconds are of the machine that computed, and of what else it did.",
     )
-    tables = cells(caption, EFFECT, effects, kind="wide glance", row_series=own, beside=of_all("seeds")) + cells(
+    tables = cells(
+        caption,
+        [*EFFECT, *(KNOWN[name] for name in known)],
+        effects,
+        kind="wide glance",
+        row_series=own,
+        beside=of_all("seeds"),
+    ) + cells(
         "What each took: one seed, generations 1 to the last; beside it in multiples of the baseline's",
         PRICE,
         prices,

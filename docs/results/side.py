@@ -26,15 +26,15 @@ def sections(compared: Remedies, prefix: str, picture: Path) -> list[str]:
     lines = [
         f"Generation {compared.generation}, the best first; the baseline is {compared.baseline[1]} of `{compared.baseline[0].removeprefix(prefix)}`. Means over seeds, 95% intervals; differences are paired by seed.",
         "",
-        "| remedy | perplexity | of the baseline's | early collapse from | distinct pairs | recall of the rarest tenth |",
-        "|---|---:|---:|---|---:|---:|",
+        "| remedy | perplexity | of the baseline's | early collapse from | distinct pairs | recall of the rarest tenth | facts stated rightly | sentences of the grammar |",
+        "|---|---:|---:|---|---:|---:|---:|---:|",
     ]
     for remedy in shown:
         against = "baseline" if remedy.against is None else times(remedy.against)
         told = {True: "", False: " (not shown)", None: ""}[remedy.told_apart]
         early = "not called" if remedy.early is None else f"generation {remedy.early}"
         lines.append(
-            f"| {named(remedy, prefix)} | {spread(remedy.end)} | {against}{told} | {early} | {cell(remedy.diversity)} | {cell(remedy.tail)} |"
+            f"| {named(remedy, prefix)} | {spread(remedy.end)} | {against}{told} | {early} | {cell(remedy.diversity)} | {cell(remedy.tail)} | {cell(remedy.known.get('facts_left'))} | {cell(remedy.known.get('sentences_accepted'))} |"
         )
     lines += [
         "",
@@ -48,10 +48,20 @@ def sections(compared: Remedies, prefix: str, picture: Path) -> list[str]:
         options = f"`{remedy.what}`" if remedy.what else "–"
         lines.append(
             f"| {named(remedy, prefix)} | {options} | {amount(price.real)} | {amount(price.thrown)} | {amount(price.sampled, base.sampled)} | "
-            f"{amount(price.trained, base.trained)} | {amount(price.seconds, base.seconds)} |"
+            f"{amount(price.trained, base.trained)} | {amount(price.seconds)} |"
         )
     notes = [f"{note[:1].upper()}{note[1:]}." for note in compared.notes]
-    return [*lines, "", " ".join([*notes, "Seconds are of a machine that did other work as well."]), ""]
+    return [
+        *lines,
+        "",
+        " ".join(
+            [
+                *notes,
+                "Seconds are of a machine that did other work as well, more at first (`none`, `real`, `schedule`) than later: they do not compare. What each objective costs beside cross-entropy, measured in turn: docs/benchmarks.md.",
+            ]
+        ),
+        "",
+    ]
 
 
 def named(remedy: Remedy, prefix: str) -> str:
@@ -104,9 +114,7 @@ def draw(shown: Sequence[Remedy], prefix: str, generation: int, target: Path) ->
         ]
     )
     axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set_xlabel(
-        f"perplexity on real text at generation {generation}, as a multiple of keep-0's; 95% intervals, paired by seed"
-    )
+    axis.set_xlabel(f"perplexity at generation {generation} over that of keep-0; 95% intervals, paired by seed")
     axis.spines[["top", "right"]].set_visible(False)
     blue, orange = (axis.plot([], [], "o-", color=colour)[0] for colour in ("#0072b2", "#d55e00"))
     axis.legend([blue, orange], ["keeps real rows", "keeps none"], fontsize=8, frameon=False, loc="lower right")
