@@ -204,7 +204,7 @@ class Step(Section):
         if self.keep and self.weight:
             return f"keep = {self.keep} and weight = {self.weight} exclude each other; leave one out"
         if not self.rule:
-            return f'by = {self.by} says no rule; add keep = "highest", "lowest", "middle" or "threshold", or weight = "power"'
+            return f'by = {self.by} says no rule; add keep = "highest", "lowest", "middle", "threshold" or "choice", or weight = "power"'
         return self._of_the_rule(last) or self._unread() or self._of_the_verifier()
 
     def _of_the_verifier(self) -> str:

@@ -226,7 +226,7 @@ class MixConfig(Section):
     @field_validator("weights", mode="before")
     @classmethod
     def _no_table(cls, value: object) -> object:
-        if isinstance(value, dict | list):
+        if not isinstance(value, str | Weights):
             raise ValueError(f"must be {FORMS}")
         return value
 
@@ -264,7 +264,7 @@ class TrainConfig(Section):
     """The loss focal: the exponent of 1 - p that -log p is multiplied by. 0: cross-entropy."""
     smoothing: float = added(0.1, ge=0, lt=1)
     """The loss smoothed: the share of a label that goes evenly to all tokens of the vocabulary."""
-    adversarial: float = added(0.0, ge=0)
+    adversarial: float = added(0.0, ge=0, le=1)
     """Train also on embeddings moved up the loss, by this share of the length of a row's embeddings. 0: no. Costs a second pass."""
     replay: float = added(0.0, ge=0, lt=1)
     """Share of each batch, in whole rows, that is rows of the original corpus again, beside those of the corpus; after generation 0."""

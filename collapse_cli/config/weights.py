@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
+from collapse_cli.config.names import nearest
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import Parsed
 
@@ -69,7 +70,8 @@ class Weights(Parsed):
         try:
             real, synthetic = float(first), float(second)
         except ValueError:
-            raise InputError(f"must be {FORMS}; it is {text[:80]!r}") from None
+            meant = "" if colon else nearest(text, (EQUAL, GOLDEN))
+            raise InputError(f"must be {FORMS}; it is {text[:80]!r}{meant}") from None
         if not (colon and math.isfinite(real) and math.isfinite(synthetic) and real > 0 and synthetic > 0):
             none = (
                 "; to leave rows out, choose the policy: keep-0 has no real rows, keep-100 no synthetic ones"

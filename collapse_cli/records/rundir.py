@@ -30,6 +30,7 @@ from collapse_cli.where import Where
 log = logging.getLogger(__name__)
 OF_A_RUN = ("run.json", "plan.json", "metrics.jsonl", "events.jsonl")
 HALF_WRITTEN = re.compile(r"\.(run\.json|plan\.json|metrics\.jsonl|samples\.jsonl)\.[0-9a-f]{8}")  # left by a kill
+STEPS = "select.steps"  # where the identity of a configuration has its selection, whichever way it was given
 MOST_OF_RECORD = 1 << 26  # bytes of a run.json; a larger one is damage
 NEEDED: Set[str] = {"model_key", "warnings"}  # of a row, besides what says of which model it is
 
@@ -208,7 +209,7 @@ class RunFolder:
                         "it, or give this run a --name of its own"
                     )
                 key = f"{section}.source (by content)"
-            raise self._other(key, before, now)
+            raise self._other(config, key, before, now)
         return config.extended(old)
 
     def check_same_settings(self, config: Experiment) -> None:
@@ -230,12 +231,18 @@ class RunFolder:
                 for option in LOOKED_UP:
                     del step[option]
         if (difference := _difference(old, new)) is not None:
-            raise self._other(*difference)
+            raise self._other(config, *difference)
 
-    def _other(self, key: str, before: Any, now: Any) -> ConfigError:
+    def _other(self, config: Experiment, key: str, before: Any, now: Any) -> ConfigError:
+        if key == STEPS:  # not the same number of them
+            before, now = (
+                ", then ".join(step["do"] or step["by"] for step in steps) or "none" for steps in (before, now)
+            )
+        elif key.startswith(f"{STEPS}.") and not config.select.steps:  # one step, given in [select] itself
+            key = f"select{key.removeprefix(STEPS)}"
         return ConfigError(
             f"the run {self.name!r} was made with {key} = {before!r}, this one has {now!r}; "
-            "give this one a --name of its own"
+            f"give this one a --name of its own, or remove the folder {self.path} to make that run anew"
         )
 
     # --- writing ------------------------------------------------------------------------------------------------------
@@ -403,9 +410,10 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
             if (
                 isinstance(before, list) and isinstance(now, list) and len(before) == len(now) > 0
             ):  # of tables, the option
-                pairs = [(old, new) for old, new in zip(before, now, strict=True) if old != new]
-                if all(isinstance(one, dict) for pair in pairs for one in pair):
-                    return _difference(*pairs[0], f"{prefix}{key}.")
+                place = next(place for place, pair in enumerate(zip(before, now, strict=True)) if pair[0] != pair[1])
+                if isinstance(before[place], dict) and isinstance(now[place], dict):
+                    number = f"{place + 1}." if len(now) > 1 else ""
+                    return _difference(before[place], now[place], f"{prefix}{key}.{number}")
             return prefix + key, before, now
     return None
 

@@ -44,6 +44,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {  # a --set, and what its line says
     "train.lr=inf": ("train.lr", "finite"),
     "train.lr=-inf": ("train.lr",),
     "train.lr=1e400": ("train.lr", "finite"),
+    "train.adversarial=1e9": ("train.adversarial must be at most 1",),
     "train.lr=true": ("train.lr must be a number, it is true",),
     "train.epochs=true": ("train.epochs must be a whole number, it is true",),
     'train.epochs="5"': ("train.epochs must be a whole number",),

@@ -38,7 +38,10 @@ def test_as_many_candidates_as_it_says(oversample: float, rows: int, made: int) 
 
 NONSENSE: list[tuple[dict[str, Any], str]] = [
     ({"by": "supprise", "keep": "highest"}, "'supprise' is no score (did you mean 'surprise'?)"),
-    ({"by": "surprise"}, "says no rule"),
+    (
+        {"by": "surprise"},
+        'by = surprise says no rule; add keep = "highest", "lowest", "middle", "threshold" or "choice"',
+    ),
     ({"keep": "highest"}, 'keep alone chooses and changes nothing; say by = "surprise" and keep = "highest"'),
     ({"phi": 0.9}, 'phi alone chooses and changes nothing; say by = "verifier"'),
     ({"oversample": 2.0}, "oversample alone chooses and changes nothing"),

@@ -110,7 +110,9 @@ def test_a_configuration_has_the_value_and_its_record_the_text() -> None:
     ("tree", "why"),
     [
         ({"mix": {"weights": "gold"}}, r"mix\.weights.*must be"),
-        ({"mix": {"weights": 2.0}}, r"mix\.weights must be text, it is 2\.0"),
+        ({"mix": {"weights": "goldn"}}, r"mix\.weights.*did you mean 'golden'"),
+        ({"mix": {"weights": 2.0}}, r'mix\.weights.*must be "equal", "golden", or.*"2:1"'),
+        ({"mix": {"weights": True}}, r'mix\.weights.*must be "equal", "golden", or.*"2:1"'),
         ({"mix": {"weights": {"real": 2, "synthetic": 1}}}, r'mix\.weights.*must be "equal", "golden", or.*"2:1"'),
     ],
 )

@@ -33,3 +33,32 @@ def test_one_step_is_the_same_in_either_form(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, "run")
     folder.start(experiment(), [], {})
     folder.check_same_settings(load({"select": {"oversample": 2.0, "steps": [STEP]}}, "a test"))
+
+
+ABOVE = {"by": "length", "keep": "threshold", "side": "above"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        (ABOVE | {"threshold": 99.0}, ABOVE | {"threshold": 4.0}, "select.threshold = 99.0, this one has 4.0"),
+        (
+            {"steps": [ABOVE | {"threshold": 9.0}, STEP]},
+            {"steps": [ABOVE | {"threshold": 4.0}, STEP]},
+            "select.steps.1.threshold = 9.0, this one has 4.0",
+        ),
+        ({}, ABOVE | {"threshold": 4.0, "oversample": 1.0}, "select.steps = 'none', this one has 'length'"),
+    ],
+)
+def test_another_selection_is_told_by_the_users_own_key(
+    tmp_path: Path, old: dict[str, Any], new: dict[str, Any], key: str
+) -> None:
+    """And what to do about it; a step of several by its number."""
+    before, now = (load({"select": {"oversample": 2.0, **select} if select else {}}, "a test") for select in (old, new))
+    folder = RunFolder(tmp_path, "run")
+    folder.start(before, [], {})
+    for look in (folder.check_same_settings, folder.joined_with):
+        with pytest.raises(ConfigError) as refused:
+            look(now)
+        assert str(refused.value).startswith(f"the run 'run' was made with {key}; give this one a --name of its own")
+        assert f"remove the folder {tmp_path / 'run'}" in str(refused.value)

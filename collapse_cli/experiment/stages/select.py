@@ -280,7 +280,8 @@ def _too_few(left: int, which: Selected, needed: int, candidates: int) -> str:
     advice += [f'train on fewer (select.short = "shrink") or {fill}'] if left else [fill]
     return (
         f"generation {which.generation} of {which.policy}: {left:,} of {candidates:,} candidates stay after select ({steps}), and "
-        f"{needed:,} are needed; {', '.join(advice[:-1])}, or {advice[-1]}"
+        f"{needed:,} are needed; {', '.join(advice[:-1])}, or {advice[-1]}; "
+        "with another selection it is another run: give it a --name of its own"
     )
 
 
