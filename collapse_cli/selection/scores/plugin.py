@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.abc import SourceLoader
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,17 @@ def load(name: str, sha256: str = "") -> Callable[[Any], Any]:
     return call
 
 
+class _Held(SourceFileLoader):
+    """Imports a module from bytes that were read already, neither from its file again nor from Python's cache of it."""
+
+    def __init__(self, module: str, file: str, source: bytes) -> None:
+        super().__init__(module, file)
+        self._source = source
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self._source, self.path)
+
+
 def _imported(module: str, plugin: Plugin) -> ModuleType:
     """The module of just the file that was hashed: not one that this process, or Python's cache, holds of what the file once was."""
     held = sys.modules.get(module)
@@ -133,10 +145,11 @@ def _imported(module: str, plugin: Plugin) -> ModuleType:
     source = plugin.file.read_bytes()
     if hashlib.sha256(source).hexdigest() != plugin.sha256:
         raise ImportError("it is being changed")
+    spec.loader = _Held(module, str(plugin.file), source)
     made = importlib.util.module_from_spec(spec)
     sys.modules[module] = made
     try:
-        exec(spec.loader.source_to_code(source, str(plugin.file)), vars(made))  # noqa: S102 - what importing is
+        spec.loader.exec_module(made)
     except BaseException:
         del sys.modules[module]
         raise
