@@ -79,6 +79,20 @@ def test_killed_while_it_trains_the_numbers_are_the_same(home: Path) -> None:
     assert e2e.results(home / "killed") == e2e.results(home / "calm")
 
 
+def test_a_run_that_goes_on_makes_pruned_models_again_once_each(home: Path) -> None:
+    """Generation 3 begins at the weights of 2, which are gone, as are those that they began at; killed if it makes one twice."""
+
+    def job(generations: int, **more: Any) -> dict[str, Any]:
+        argv = ["run", str(home / "tiny.toml"), "--runs-dir", str(home / "chain"), "--name", f"chain-{generations}"]
+        sets = ('loop.policies=["keep-0"]', "loop.init=previous", "store.keep_models=none")
+        return {"argv": [*argv, f"--generations={generations}", *(f"--set={option}" for option in sets)], **more}
+
+    assert e2e.drive(job(2), job(3, strike=e2e.strike("train", 5, when="tell"))) == [[0], [0]]
+    long, short = e2e.results(home / "chain", "chain-3"), e2e.results(home / "chain", "chain-2")
+    assert {where: long[where] for where in short} == short
+    assert set(e2e.finished_events(home / "chain", "chain-3").values()) == {1}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

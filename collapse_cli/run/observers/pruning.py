@@ -37,7 +37,10 @@ class Pruning(Observer):
         return models - (ends if self.config.store.keep_models == "ends" else set())
 
     def _wanted(self) -> set[str]:
-        """The stages that a run still needs: inputs of what it has yet to make, and all of one that keeps its models."""
+        """The stages that a run still needs: inputs of what it has yet to make, and all of one that keeps its models.
+
+        Of those that were pruned and so have to be made again, the inputs too, and theirs.
+        """
         others = [other for other in all_runs(self.folder.runs) if other.name != self.folder.name]
         plans = {other: {stage.key: set(stage.inputs.values()) for stage in other.plan()} for other in others}
         plans[self.folder] = {
@@ -45,9 +48,11 @@ class Pruning(Observer):
         }
         wanted: set[str] = set()
         for run, stages in plans.items():
-            for key, inputs in stages.items():
-                if not self.store.has(key, whole=False):
-                    wanted |= inputs
+            needed = {made for key, inputs in stages.items() if not self.store.has(key, whole=False) for made in inputs}
+            while needed:
+                wanted |= needed
+                again = {key for key in needed if not self.store.has(key)}
+                needed = {made for key in again for made in stages.get(key, ())} - wanted
             if run is not self.folder and run.config().store.keep_models == "all":
                 wanted |= stages.keys()
         return wanted
