@@ -11,7 +11,7 @@ from collapse_cli.errors import InputError, how_many
 from collapse_cli.terminal import text as terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from collapse_cli.records.rundir import RunFolder
 
@@ -113,12 +113,27 @@ def status(
         + (f": {record['error']}" if "error" in record else ""),
         "started": record["created"],
         "updated": record["updated"],
-        "stages": ", ".join(f"{kind} {entry[0]}/{entry[1]}" for kind, entry in stages.items()),
+        "stages": _stages_said(stages, folder, measured=bool(rows)),
         "folder": str(folder.path),
     }
     console.print(facts_table(facts, folder.name))
     if rows:
         print_rows(console, rows, tree)
+
+
+def _stages_said(stages: "Mapping[str, Sequence[int]]", folder: "RunFolder", *, measured: bool) -> str:
+    """How many of each kind are in the store; of a run with measurements that has none there, that its store is elsewhere."""
+    from collapse_cli.records.runs import STORE
+
+    planned = sum(entry[1] for entry in stages.values())
+    if measured and planned and not any(entry[0] for entry in stages.values()):
+        store = folder.runs / STORE
+        there = "is not there" if not store.exists() else "has none of them"
+        return (
+            f"{planned} planned; the store {store} {there} (it does not come along when a run is copied); "
+            "what was measured is below"
+        )
+    return ", ".join(f"{kind} {entry[0]}/{entry[1]}" for kind, entry in stages.items())
 
 
 def presets(as_json: Json = False) -> None:

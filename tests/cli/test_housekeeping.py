@@ -1,6 +1,7 @@
 """`list`, `options`, `status` without a run, `--version`, `-h`, near names; and what `--policy` means, both times."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from support.mixed import mixture_rows, tree_of, write
 from collapse_cli.cli.app import app
 from collapse_cli.config.options import matching, options
 from collapse_cli.config.tree import Experiment
+from collapse_cli.engine import sealed
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,22 @@ def test_status_without_a_run_lists_them(runs: Path) -> None:
         assert (
             e2e.collapse("status", "--runs-dir", runs, *form).out == e2e.collapse("list", "--runs-dir", runs, *form).out
         )
+
+
+def test_status_of_a_run_without_its_store_says_so(runs: Path, tmp_path: Path) -> None:
+    """A copy is no run that did nothing: its measurements are shown, and its stages are not said to be 0 of so many."""
+    stage = {"kind": "train", "key": "0" * 64, "inputs": {}, "for": []}
+    for folder, store, said in ((tmp_path / "bare", False, "is not there"), (tmp_path / "other", True, "has none")):
+        shutil.copytree(runs / "quick", folder / "copied")
+        (folder / "copied" / "plan.json").write_text(sealed.sealed({"stages": [stage]}))
+        if store:
+            (folder / "store").mkdir()
+        found = e2e.collapse("status", "copied", "--runs-dir", folder)
+        assert found.code == 0, found.err
+        out = " ".join(found.out.replace("│", " ").split())
+        assert said in out
+        assert "1 planned" in out
+        assert "train 0/1" not in out
 
 
 # --- names that are nearly right ----------------------------------------------------------------------------------------
