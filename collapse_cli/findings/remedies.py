@@ -1,13 +1,14 @@
 """What stopped collapse, and at what price: remedies beside the same loop without any, paired by seed.
 
 A remedy is a policy that keeps something real, a selection, weights, a loss or an anchor. Here each policy of each run is one, beside a
-baseline: the first policy `keep-0` of a run without any other remedy. Of models of text, whose headline is the perplexity on real text.
+baseline: `keep-0` of a run without any other remedy; of several such runs, the one whose other options most runs have. Of models of text, whose headline is the perplexity on real text.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from collapse_cli.config.names import leaves
 from collapse_cli.config.selection import SelectConfig, Step
 from collapse_cli.config.tree import MixConfig, TrainConfig
 from collapse_cli.errors import UserError
@@ -24,7 +25,15 @@ ADDED: Mapping[str, type[Section]] = {
     "mix": MixConfig,
     "train": TrainConfig,
 }  # sections in which remedies stand
-MOST_STEPS = 4  # that are named
+EXPERIMENT = (
+    "model",
+    "data",
+    "sample",
+    "train",
+    "mix",
+    "select",
+)  # sections of a configuration that it shares with the baseline
+MOST_STEPS = 4  # steps of a selection, and options besides the remedy, that are named
 DIVERSITY = "distinct_2"
 KNOWN = {
     "facts_left": "facts stated rightly",
@@ -149,11 +158,12 @@ def remedies(arms: Sequence[Arm]) -> Remedies | None:
     if len(found) < 2:
         return None
     generation = min(policy.last for _, policy in found)
-    words = {arm.run: remedy_of(arm.tree) for arm in arms}
+    plain = {arm.run: remedy_of(arm.tree) for arm in arms}
     ends = {(arm.run, policy.policy): _losses(arm.rows, policy.policy, generation) for arm, policy in found}
-    baseline = next(
-        ((arm.run, policy.policy) for arm, policy in found if policy.policy == BASELINE and not words[arm.run]), None
-    )
+    trees = {arm.run: _experiment(arm.tree) for arm in arms}
+    without = [arm.run for arm, policy in found if policy.policy == BASELINE and not plain[arm.run]]
+    baseline = (max(without, key=lambda run: _alike(trees[run], trees)), BASELINE) if without else None
+    words = plain if baseline is None else {run: _said(plain[run], trees[run], trees[baseline[0]]) for run in plain}
     others = max(1, len(found) - 1)
     level = 1 - (1 - LEVEL) / others
     made = tuple(
@@ -162,6 +172,28 @@ def remedies(arms: Sequence[Arm]) -> Remedies | None:
         if ends[arm.run, policy.policy]
     )
     return Remedies(generation, baseline, made, tuple(_notes(made, baseline, others)))
+
+
+def _experiment(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes an experiment the one it is, but for its policies, generations and seeds."""
+    parts = {"loop": {"init": table(tree.get("loop")).get("init")}}
+    parts |= {name: dict(table(tree.get(name))) for name in EXPERIMENT}
+    return dict(leaves(parts))
+
+
+def _alike(own: Mapping[str, Any], trees: Mapping[str, Mapping[str, Any]]) -> int:
+    """How many options the others have as this one has them."""
+    return sum(other.get(name) == value for other in trees.values() for name, value in own.items())
+
+
+def _said(remedy: str, own: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
+    """The remedy in words, and what else differs from the baseline's experiment."""
+    others = [
+        f"{name} = {_word(value)}"
+        for name, value in own.items()
+        if value != baseline.get(name) and name.partition(".")[0] not in ADDED and "sha256" not in name
+    ]
+    return ", ".join([*others[:MOST_STEPS], *([remedy] if remedy else [])])
 
 
 def _remedy(

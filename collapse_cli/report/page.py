@@ -14,13 +14,14 @@ from collapse_cli.metrics.intervals import t_quantile
 from collapse_cli.report.contents import Contents
 from collapse_cli.report.figures import SEEDS
 from collapse_cli.report.forecast import Forecast
-from collapse_cli.report.html_elements import dash, of_all, swatch
+from collapse_cli.report.html_elements import dash, folded, of_all, swatch
 from collapse_cli.report.loading import Run, Series
 from collapse_cli.report.opening import numbers, opening, tiles
 from collapse_cli.report.sections import OLD, SECTIONS, warnings
 from collapse_cli.report.summaries import diagnoses, facts, warned
 from collapse_cli.report.text import embedded, escaped
 
+FEW = 6  # runs whose sentences stand open
 ENDED = {
     "success": ("finished", "good"),
     "error": ("ended with an error", "bad"),
@@ -129,7 +130,9 @@ def _header(runs: Sequence[Run], short: Sequence[Brief]) -> str:
                 f"{escaped(said.sentence)}{all_of_it}</p>"
             )
             parts.append(_unfinished(run))
-    return f"<header>{''.join(parts)}</header>"
+    few, more = (parts[: 2 * FEW], parts[2 * FEW :]) if len(runs) > 1 else (parts, [])
+    rest = folded(f"{len(more) // 2} more runs", "".join(more)) if more else ""
+    return f"<header>{''.join(few)}{rest}</header>"
 
 
 def _links(contents: Contents) -> str:

@@ -97,14 +97,14 @@ def _table(contents: Contents, compared: Remedies) -> str:
         caption,
         [*EFFECT, *(KNOWN[name] for name in known)],
         effects,
-        kind="wide glance",
+        kind="wide glance remedies",
         row_series=own,
         beside=of_all("seeds"),
     ) + cells(
         "What each took: one seed, generations 1 to the last; beside it in multiples of the baseline's",
         PRICE,
         prices,
-        kind="wide glance",
+        kind="wide glance remedies",
         row_series=own,
     )
     return f'{tables}{reading}<p class="reading">{escaped(notes, 1000)}</p>'
@@ -117,10 +117,9 @@ def _times(over: Interval) -> str:
 
 def _against(remedy: Remedy) -> str:
     """The ratio to the baseline, and whether the difference is shown."""
-    if remedy.against is None:
-        return "baseline" if remedy.baseline else "–"
-    shown = {True: "; shown", False: "; not shown", None: ""}[remedy.told_apart]
-    return escaped(f"{_times(remedy.against)}{shown}")
+    mean, ends = ("baseline" if remedy.baseline else "–", "") if remedy.against is None else factors(remedy.against)
+    shown = {True: "shown", False: "not shown", None: ""}[remedy.told_apart]
+    return f"{escaped(mean)}<small>{escaped('; '.join(filter(None, (ends, shown))))}</small>"
 
 
 def _axis(ratios: Sequence[Interval]) -> tuple[float, float]:

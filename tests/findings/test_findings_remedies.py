@@ -183,3 +183,23 @@ def test_what_no_field_can_hold_is_left_out_of_the_price_and_breaks_nothing() ->
     beyond = remedies([Arm("far", NOTHING, [*rows_of("keep-0", 0.1), *(row for row in far if row is not None)])])
     assert beyond is not None
     json.dumps(beyond.record(), allow_nan=False)
+
+
+def test_the_baseline_is_the_loop_that_most_others_are_like() -> None:
+    """A run that starts from generation 0 has no remedy in its options either, but is another loop than the others'."""
+    other = tree_of(loop={"init": "gen0"})
+    arms = [
+        Arm("from-gen0", other, rows_of("keep-0", 0.1)),
+        Arm("focal", tree_of(train=TrainConfig(loss="focal")), rows_of("keep-0", 0.15)),
+        Arm("none", NOTHING, rows_of("keep-0", 0.2)),
+        Arm("ewc", tree_of(loop={"init": "gen0"}, train=TrainConfig(anchor="ewc")), rows_of("keep-0", 0.1)),
+        Arm("smoothed", tree_of(train=TrainConfig(loss="smoothed")), rows_of("keep-0", 0.1)),
+    ]
+    for turned in (arms, arms[::-1]):
+        found = remedies(turned)
+        assert found is not None
+        assert found.baseline == ("none", "keep-0")
+        said = {one.run: one.what for one in found.remedies}
+        assert said["from-gen0"] == "loop.init = gen0"
+        assert said["ewc"].startswith("loop.init = gen0, train.anchor = ewc")
+        assert said["focal"] == "train.loss = focal"
