@@ -78,7 +78,7 @@ def perplexity(series: Sequence[Series], floors: Mapping[int, float], ceilings: 
     ceiling = [level_line(there, last, CEILING, "ceiling") for there in sorted(set(ceilings.values()))]
     near = [trace["y"][0] for trace in ceiling if trace["y"][0] <= NEAR * max(seen)]
     layout = layout_of("perplexity", last) | {"showlegend": True}
-    low, high = apart(min(seen), max(*seen, *near))
+    low, high = apart(min(seen), max((*seen, *near)))  # may be one number, of a run with one generation yet
     layout["yaxis"] |= {"type": "log"} | log_ticks(low, high)
     room = 0.02 * (math.log10(high) - math.log10(low))
     layout["yaxis"]["logrange"] = [math.log10(low) - room, math.log10(high) + room]

@@ -10,7 +10,7 @@ from support.pages import POLICIES, Text, figures_of, report
 
 from collapse_cli.metrics.numbers import duration, factor, value
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.report import write_markdown
+from collapse_cli.report import figures, write_markdown
 from collapse_cli.report.loading import read, series_of
 from collapse_cli.report.summaries import diagnoses, glance_table, stages
 
@@ -43,6 +43,18 @@ def test_a_seed_that_has_only_begun_does_not_cut_the_means(tmp_path: Path) -> No
     sure = (np.abs(changes) > 1.96 * errors).T
     assert [[not mark for mark in row] for row in trace["text"]] == sure.tolist()
     assert sure[:, 0].any(), "at generation 1 seed 2 has a row too, which does not count"
+
+
+def test_a_run_that_stopped_after_generation_0_has_a_page(tmp_path: Path) -> None:
+    """One number in all, with nothing near it: it is drawn, and its axis goes around it."""
+    missing = [("keep-0", 0, g) for g in (1, 2)]
+    write_run(tmp_path, "run", policies=("keep-0",), generations=2, missing=missing, status="error")
+    assert "perplexity" in figures_of(report(tmp_path, "run"))["figures"]
+    drawn = figures.perplexity(series_of(read([RunFolder(tmp_path, "run")])), {}, {})
+    assert drawn is not None
+    (there,) = {y for trace in drawn.traces for y in trace["y"]}
+    low, high = drawn.layout["yaxis"]["logrange"]
+    assert low < math.log10(there) < high
 
 
 def test_where_two_seeds_are_nearly_as_far_both_count_at_the_generation_they_share(tmp_path: Path) -> None:
