@@ -17,7 +17,8 @@ class Evaluated:
     Attributes:
         measure: the field that is compared.
         logged: what the run's row says of it; None on other text, or under another protocol.
-        again: what was measured now; None where the model is pruned.
+        again: what was measured now; None where the model is pruned, or was not made yet.
+        made: whether the run has come to this model.
     """
 
     where: Where
@@ -25,6 +26,7 @@ class Evaluated:
     measure: str
     logged: float | None
     again: Row | None
+    made: bool = True
 
     @property
     def value(self) -> float | None:
@@ -49,7 +51,7 @@ class Evaluated:
             "model_key": self.model_key,
             "measure": self.measure,
             "logged": self.logged,
-            "pruned": self.again is None,
+            "pruned": self.again is None and self.made,
         }
         measured = Row.at(self.where, place).record() | (self.again.record() if self.again else {})
         return measured | {"difference": self.difference}

@@ -134,7 +134,9 @@ def evaluate_run(
                 again[key, made.part] = _again(store, key, made, new, encoded, own) if there else None
             measured = again[key, made.part]
             now = None if measured is None else Row.at(made.where, measured)
-            evaluated.append(Evaluated(made.where, key, name, value_of(row, name) if row and same else None, now))
+            came = row is not None or store.has(key, whole=False)
+            logged_value = value_of(row, name) if row and same else None
+            evaluated.append(Evaluated(made.where, key, name, logged_value, now, came))
             tell(done, len(planned.generations))
     return evaluated
 

@@ -46,7 +46,9 @@ def evaluation_table(evaluated: Sequence[Evaluated], run: str) -> Table:
         where = (short(model.where.name), str(model.where.seed), str(model.where.generation))
         logged = _digits(model.logged)
         if model.again is None:
-            table.add_row(*where, logged, "[dim]pruned[/]", *[""] * (len(names) - 5))
+            table.add_row(
+                *where, logged, f"[dim]{'pruned' if model.made else 'not made yet'}[/]", *[""] * (len(names) - 5)
+            )
             continue
         difference = "" if model.difference is None else f"{model.difference:.1e}"
         of_text = []
