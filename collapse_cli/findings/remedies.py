@@ -56,7 +56,7 @@ class Price:
     """What one seed of a policy took, all generations but the first, mean over seeds; None where that was not written down.
 
     Attributes:
-        real: rows of the original corpus a generation, in corpora and replayed.
+        real: rows of the original corpus a generation, in its corpus and replayed in one pass over it.
         thrown: candidates of a generation that did not enter a corpus.
         sampled, trained: tokens.
         seconds: of work, on whatever machine that was.
@@ -231,7 +231,7 @@ def _remedy(
         _over([there[seed] for seed in seeds], DIVERSITY),
         _over([there[seed] for seed in seeds], *TAIL),
         {name: over for name in KNOWN if (over := _over([there[seed] for seed in seeds], name)) is not None},
-        _price(own, seeds, generation),
+        _price(own, seeds, generation, finite(table(arm.tree.get("train")).get("epochs")) or 1.0),
     )
 
 
@@ -246,8 +246,8 @@ def _over(rows: Sequence[Row], name: str, part: int | None = None) -> Interval |
     return over_seeds(name, values) if values else None
 
 
-def _price(rows: Sequence[Row], seeds: Sequence[int], generation: int) -> Price:
-    """Of the generations 1 to `generation`."""
+def _price(rows: Sequence[Row], seeds: Sequence[int], generation: int, epochs: float) -> Price:
+    """Of the generations 1 to `generation`, each of so many passes."""
     own = [row for row in rows if row.where.seed in seeds and 0 < row.where.generation <= generation]
     models = max(1, len(seeds) * generation)
 
@@ -258,7 +258,7 @@ def _price(rows: Sequence[Row], seeds: Sequence[int], generation: int) -> Price:
     def a_seed(total: float | None) -> float | None:
         return None if total is None else total / len(seeds)
 
-    real, thrown = summed("real_rows", "replay_rows"), summed("select_candidates")
+    real, replayed, thrown = summed("real_rows"), summed("replay_rows"), summed("select_candidates")
     kept = summed("select_distinct")
     spent = [
         value
@@ -267,7 +267,7 @@ def _price(rows: Sequence[Row], seeds: Sequence[int], generation: int) -> Price:
         if (value := finite(taken)) is not None and value >= 0
     ]
     return Price(
-        None if real is None else real / models,
+        None if real is None else (real + (replayed or 0) / max(1.0, epochs)) / models,
         (thrown - kept) / models if thrown is not None and kept is not None else 0.0,
         a_seed(summed("sample_tokens")),
         a_seed(summed("train_tokens")),

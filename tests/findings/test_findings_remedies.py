@@ -130,7 +130,7 @@ def test_prices_are_of_one_seed_without_generation_0() -> None:
         [
             Arm("plain", NOTHING, rows_of("keep-0", 0.2)),
             Arm("chosen", tree_of(select=SelectConfig(by="surprise", keep="highest", oversample=1.5)),
-                rows_of("keep-10", 0.1, real=10, replay_rows=5, **chosen)),
+                rows_of("keep-10", 0.1, real=10, replay_rows=5 * Experiment().train.epochs, **chosen)),
         ]
     )  # fmt: skip
     assert found is not None

@@ -144,3 +144,12 @@ def test_what_it_is_worth_by_plain_counting() -> None:
     assert facts["accuracy"] == np.mean((q > 0.5) == is_synthetic)
     assert facts["calibration_error"] <= 2 * facts["calibration_error_by_chance"], "these q are right"
     assert detector.judged(1 - q, is_synthetic)["calibration_error"] > 0.3
+
+
+def test_on_pure_noise_no_row_of_many_is_all_but_certain() -> None:
+    """With a high power of 1 - q, rows that are thought certain would be drawn again and again."""
+    random = np.random.default_rng(5)
+    for _ in range(20):
+        calibration = detector.Calibration.fit(random.standard_normal(2400), random.random(2400) < 0.5)
+        q = calibration(random.standard_normal(2400))
+        assert 0.3 < q.min() <= q.max() < 0.7

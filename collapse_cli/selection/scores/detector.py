@@ -6,7 +6,7 @@ known but that one of two is synthetic. (Drayson et al., arXiv 2502.15654, take 
 Three things keep it honest:
 
 - it is judged on rows that no part of it has seen; rows that are the same, and rows that continue the same row, are never on both sides;
-- q is calibrated on decisions about rows that the classifier at work had not seen (Platt 1999, or isotonic regression from 1,000 rows on);
+- q is calibrated on decisions about rows that the classifier at work had not seen (Platt 1999);
 - the rows that it was fitted on are scored by a classifier that was fitted without them: otherwise all that it has learned by heart would
   look more certain than what comes later.
 """
@@ -37,7 +37,6 @@ SQUARED = (
 PARTS, JUDGE_PARTS, FOLDS = 10, 2, 4  # a fifth of the groups of rows judges, the others are four folds
 LEAST = 40  # rows of each kind
 BINS = 10  # of the calibration error, of equally many rows each
-STEPS = 1_000  # rows that isotonic regression needs (scikit-learn's guide): with fewer it learns the noise
 
 FILE = "detector.safetensors"
 KNOWN = "judged.json"  # what is known of either
@@ -51,7 +50,7 @@ class Calibration:
     Attributes:
         decisions: (points,), increasing.
         log_odds: (points,) of being synthetic there. Between points it is linear, and beyond them as it is at the last.
-        method: `platt` or `isotonic`.
+        method: `platt`; "" where it is not known.
     """
 
     decisions: np.ndarray
@@ -59,28 +58,21 @@ class Calibration:
     method: str
 
     @staticmethod
-    def fit(decisions: np.ndarray, synthetic: np.ndarray, *, either_way: bool = False) -> "Calibration":
-        """From decisions (rows,) on rows that the classifier has not seen, and what they are (rows,) bool.
+    def fit(decisions: np.ndarray, synthetic: np.ndarray) -> "Calibration":
+        """From decisions (rows,) on rows that the classifier has not seen, and what they are (rows,) bool; either may rise with the other.
 
-        Args:
-            either_way: whether the decisions may fall with the probability of being synthetic.
+        A line in the decision, however many rows there are: isotonic regression finds a first and a last few rows of one kind in pure noise,
+        is all but certain of them, and a weight of (1 - q) to a high power draws these again and again.
         """
-        if len(decisions) < STEPS:
-            from sklearn.linear_model import LogisticRegression
+        from sklearn.linear_model import LogisticRegression
 
-            middle, scale = float(decisions.mean()), float(decisions.std()) or 1.0
-            by_rows = LogisticRegression(C=1e3).fit(((decisions - middle) / scale)[:, None], synthetic)
-            ends = np.array([decisions.min(), decisions.max()])
-            if ends[0] == ends[1]:
-                ends[1] += 1.0
-            slope, offset = float(by_rows.coef_[0, 0]), float(by_rows.intercept_[0])
-            return Calibration(ends, slope * (ends - middle) / scale + offset, "platt")
-        from sklearn.isotonic import IsotonicRegression
-
-        by_steps = IsotonicRegression(increasing="auto" if either_way else True).fit(decisions, synthetic)
-        # no row is certain to be of a kind after so many were looked at
-        shares = np.clip(by_steps.y_thresholds_, 1 / (len(decisions) + 2), 1 - 1 / (len(decisions) + 2))
-        return Calibration(by_steps.X_thresholds_.astype(np.float64), np.log(shares / (1 - shares)), "isotonic")
+        middle, scale = float(decisions.mean()), float(decisions.std()) or 1.0
+        by_rows = LogisticRegression(C=1e3).fit(((decisions - middle) / scale)[:, None], synthetic)
+        ends = np.array([decisions.min(), decisions.max()])
+        if ends[0] == ends[1]:
+            ends[1] += 1.0
+        slope, offset = float(by_rows.coef_[0, 0]), float(by_rows.intercept_[0])
+        return Calibration(ends, slope * (ends - middle) / scale + offset, "platt")
 
     def save(self, folder: Path) -> None:
         from safetensors.numpy import save_file
@@ -262,7 +254,7 @@ def calibrated(
     part = parts(lines, content, np.random.Generator(np.random.Philox(seed)))
     judging = part < PARTS // 2
     _check_folds(np.where(judging, 0, 1), synthetic)
-    curve = Calibration.fit(decisions[~judging], synthetic[~judging], either_way=True)
+    curve = Calibration.fit(decisions[~judging], synthetic[~judging])
     facts = judged(curve(decisions[judging]), synthetic[judging])
     return curve, facts | {"calibration": curve.method, "fitted_rows": int((~judging).sum())}
 
