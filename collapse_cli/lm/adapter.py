@@ -46,8 +46,33 @@ def merged(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
     Raises:
         InputError: when the adapter is not one for this model, or cannot be merged.
     """
-    whole: PreTrainedModel = _read(model, folder, trained=False).merge_and_unload()
+    adapted = _read(model, folder, trained=False)
+    _untie_adapted(model)
+    try:
+        whole: PreTrainedModel = adapted.merge_and_unload()
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{folder}: the adapter cannot be merged into its model: {first_line(error)}") from None
+    head = whole.get_output_embeddings()
+    if head is not None and head.weight is not whole.get_input_embeddings().weight:
+        whole.config.get_text_config().tie_word_embeddings = whole.config.tie_word_embeddings = False
     return whole.requires_grad_(True).eval()
+
+
+def _untie_adapted(model: "PreTrainedModel") -> None:
+    """Where an adapter changes the embeddings or the head, and both share one weight, the head gets a copy of its own.
+
+    The adapter adds to one of the two, but merged into the shared weight it would change both (peft's issue 2018).
+    """
+    from peft.tuners.lora import LoraLayer
+
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if not isinstance(embeddings, LoraLayer) and not isinstance(head, LoraLayer):
+        return
+    below = [each.get_base_layer() if isinstance(each, LoraLayer) else each for each in (embeddings, head)]
+    if below[1] is not None and below[0].weight is below[1].weight:
+        below[1].weight = torch.nn.Parameter(below[1].weight.detach().clone())
 
 
 def save(adapted: "PeftModel", folder: Path, base: str, revision: str, sha256: str) -> None:
@@ -168,6 +193,11 @@ def _config_of(folder: Path) -> "LoraConfig":
         raise InputError(
             f"{folder}/{ADAPTER}: adapters of Megatron's layers are not merged by collapse; merge it first"
         )
+    if fields.get("layer_replication"):  # peft would merge all of them into the one weight that the copies share
+        raise InputError(
+            f"{folder}: the adapter repeats layers of its model (layer_replication), and copies that share their weights cannot be merged; "
+            "give a model that has these layers itself"
+        )
     known = {name: value for name, value in fields.items() if name in LoraConfig.__dataclass_fields__}
     known.pop("auto_mapping", None)
     try:
@@ -214,8 +244,12 @@ def _read(model: "PreTrainedModel", folder: Path, *, trained: bool) -> "PeftMode
 
 
 def _check_names(adapted: "PeftModel", folder: Path) -> None:
-    """That an adapter's file has just the weights that its configuration asks for on this model."""
+    """That an adapter's file has just the weights that its configuration asks for on this model, and that they can be merged.
+
+    Of embeddings and heads that it changes, peft's files hold the weights below as well.
+    """
     from peft import get_peft_model_state_dict
+    from peft.tuners.lora import LoraLayer
 
     path = folder / ADAPTER_WEIGHTS
     try:
@@ -223,17 +257,20 @@ def _check_names(adapted: "PeftModel", folder: Path) -> None:
             held = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); fetch it again") from None
-    wanted = {
-        name: tuple(weight.shape)
-        for name, weight in get_peft_model_state_dict(adapted, save_embedding_layers=False).items()
-    }
+    wanted, known = (
+        {
+            name: tuple(weight.shape)
+            for name, weight in get_peft_model_state_dict(adapted, save_embedding_layers=embeddings).items()
+        }
+        for embeddings in (False, True)
+    )
     wrong = {
         "missing": sorted(wanted.keys() - held.keys()),
-        "left over": sorted(held.keys() - wanted.keys()),
+        "left over": sorted(held.keys() - known.keys()),
         "of another shape": [
-            f"{name} {held[name]} for {wanted[name]}"
-            for name in sorted(wanted.keys() & held.keys())
-            if held[name] != wanted[name]
+            f"{name} {held[name]} for {known[name]}"
+            for name in sorted(known.keys() & held.keys())
+            if held[name] != known[name]
         ],
     }
     kinds = "; ".join(f"{kind}: {few(names)}" for kind, names in wrong.items() if names)
@@ -241,3 +278,9 @@ def _check_names(adapted: "PeftModel", folder: Path) -> None:
         raise InputError(
             f"{folder}: the adapter is not one of the model it is put on: {kinds}; give the model that it was trained beside"
         )
+    for name, layer in adapted.named_modules():
+        if isinstance(layer, LoraLayer) and layer.lora_bias.get("default") and layer.get_base_layer().bias is None:
+            raise InputError(
+                f"{folder}: the adapter adds a bias (lora_bias) to {name.removeprefix('base_model.model.')}, which has none, so it cannot be "
+                "merged; train it without lora_bias"
+            )

@@ -263,3 +263,70 @@ def test_its_hash_says_what_it_is_not_where_its_model_lies(made: Path, tmp_path:
     assert folders.check_weights(at, "the model") == folders.check_weights(made / "adapter", "the model")
     rewritten(at / "adapter_config.json", lora_alpha=7)
     assert folders.check_weights(at, "the model") != folders.check_weights(made / "adapter", "the model")
+
+
+def from_elsewhere(base: Any, at: Path, **settings: Any) -> Path:
+    """An adapter with weights far from 0, written by peft itself as it writes them by default."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(**{"r": 3, "lora_alpha": 6, "target_modules": ["fc1"], "task_type": "CAUSAL_LM"} | settings)
+    adapted = get_peft_model(base, config)
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in adapted.parameters():
+            if weight.requires_grad:
+                weight.add_(0.3 * torch.randn(weight.shape, generator=random))
+    adapted.save_pretrained(at)
+    return at
+
+
+@pytest.mark.filterwarnings("ignore:::peft")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["lm_head", "fc1"]},
+        {"target_modules": ["embed_tokens", "fc1"]},
+        {"modules_to_save": ["lm_head"]},
+        {"trainable_token_indices": [1, 2]},
+    ],
+    ids=["head", "embeddings", "a whole head", "tokens"],
+)
+def test_of_embeddings_and_head_with_one_weight_just_the_adapted_one_changes(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """Public reports of the same: peft 2018 (both change when it is merged) and 2777 (one is lost when it is saved)."""
+    from peft import PeftModel
+
+    base = tiny_model("opt")
+    assert base.get_input_embeddings().weight is base.get_output_embeddings().weight
+    at, ids = from_elsewhere(tiny_model("opt"), tmp_path / "adapter", **settings), torch.arange(7)[None]
+    adapter.check(at, base.config)
+    with torch.no_grad():
+        plain = base.eval()(ids).logits.clone()
+        wanted = PeftModel.from_pretrained(tiny_model("opt"), at).eval()(ids).logits
+        whole = adapter.merged(base, at)
+        assert (wanted - plain).abs().max() > 0.01
+        assert torch.allclose(whole(ids).logits, wanted, atol=1e-4)
+        whole.save_pretrained(tmp_path / "saved")
+        assert torch.allclose(model.load(tmp_path / "saved")(ids).logits, wanted, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:::peft")
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"layer_replication": [[0, 2], [1, 2]]}, "repeats layers of its model"),  # peft 1707: merged wrongly, nothing said
+        ({"target_modules": ["q_proj"], "lora_bias": True}, "which has none, so it cannot be merged"),
+    ],
+)  # fmt: skip
+def test_adapters_that_cannot_be_merged_are_refused_before_a_run(
+    settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    def base() -> Any:
+        return tiny_model("llama")
+
+    at = from_elsewhere(base(), tmp_path / "adapter", **{"target_modules": ["q_proj"]} | settings)
+    for use in (lambda: adapter.check(at, base().config), lambda: adapter.merged(base(), at)):
+        with pytest.raises(InputError, match=said) as error:
+            use()
+        assert "\n" not in str(error.value)
