@@ -151,19 +151,22 @@ def by_reward(scores: np.ndarray, places: int, factor: float, seed: int) -> Choi
         scores: (K * places,); candidate j of place i is at i + j * places.
         factor: what a score is multiplied by to be a reward.
     """
+    from scipy.special import expit
+
     assert len(scores) % max(places, 1) == 0, "refused when it was read"
     if not places:
         return Choice(np.zeros(0, np.int64), lambda others: np.zeros(len(others)))
-    rewards = np.where(np.isnan(scores), -np.inf, factor * scores).reshape(-1, places)
+    with np.errstate(over="ignore"):  # what is infinite is refused
+        rewards = np.where(np.isnan(scores), -np.inf, factor * scores).reshape(-1, places)
     there = ~np.isneginf(rewards).all(axis=0)
     rows = (one_of_each(rewards, seed) * places + np.arange(places))[there]
 
     def keeps(others: np.ndarray) -> np.ndarray:
         """In the place of the first candidate, over places that are evenly spaced."""
         rivals = rewards[1:, np.unique(np.linspace(0, places - 1, RIVALS).round().astype(np.int64))]
-        highest = np.maximum(rivals.max(axis=0, initial=-np.inf), np.nanmax(factor * others, initial=-np.inf))
-        weights = np.exp(rivals - highest).sum(axis=0)
-        own = np.exp(factor * others[:, None] - highest)
-        return np.where(np.isnan(others), 0.0, (own / (own + weights)).mean(axis=1))
+        against = np.logaddexp.reduce(rivals, axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            chances = expit(factor * others[:, None] - against).mean(axis=1)
+        return np.where(np.isnan(others), 0.0, chances)
 
     return Choice(np.sort(rows), keeps)

@@ -5,7 +5,7 @@ import pytest
 
 from collapse_cli.config.selection import Step
 from collapse_cli.errors import InputError
-from collapse_cli.selection.rules import Choice, choose, drawn
+from collapse_cli.selection.rules import Choice, by_reward, choose, drawn
 
 SCORES = np.array([3.0, 1.0, np.nan, 2.0, 3.0, 0.5, 2.0, 2.0, 9.0])
 TURN = np.arange(len(SCORES))
@@ -114,3 +114,20 @@ def test_a_row_of_no_weight_is_never_drawn_and_too_few_are_all_there_are() -> No
 def test_scores_that_are_no_shares_have_no_weight() -> None:
     with pytest.raises(InputError, match=r"from 0 to 1, and length gives 0\.5 to 9"):
         choose(Step(by="length", weight="power"), SCORES, 3, TURN, 0, last=True)
+
+
+@pytest.mark.parametrize(
+    ("others", "chances"),
+    [
+        ([np.nan, np.nan], [0, 0]),
+        ([], []),
+        ([1000.0, 0.0, 1.0, -1000.0, np.nan], [1, (1 / (1 + np.e) + 1) / 2, 0.75, 0.5, 0]),
+    ],
+)
+def test_the_chance_of_another_row_by_reward_is_a_number_whatever_the_rewards(
+    others: list[float], chances: list[float]
+) -> None:
+    """One rival has the reward 1, the other has none. The tests take a warning of numpy's for an error here."""
+    choice = by_reward(np.array([5.0, 5.0, 1.0, np.nan]), 2, 1.0, 0)
+    with np.errstate(all="raise", under="ignore"):
+        assert choice.keeps(np.array(others)) == pytest.approx(chances)
