@@ -10,7 +10,7 @@ import torch
 from collapse_cli.errors import InputError
 from collapse_cli.lm import folders
 from collapse_cli.lm import text as texts
-from collapse_cli.lm.architecture import few, first_line
+from collapse_cli.lm.architecture import few, first_line, positions
 from collapse_cli.lm.memory import halving
 from collapse_cli.lm.model import device
 
@@ -60,7 +60,7 @@ def odds(
     rows: Sequence[str],
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
-    """(rows,) float64: the logit of the model's second label less that of its first.
+    """(rows,) float64: the logit of the model's second label less that of its first; NaN of a text without a token.
 
     Of longer texts the beginning is read. A row's number does not depend on the rows beside it, but for rounding.
 
@@ -68,17 +68,17 @@ def odds(
         InputError: when the model cannot be loaded whole: transformers would fill what is missing with random numbers.
     """
     model, (tokenizer, _) = _load(folder), texts.read_tokenizer(folder)
-    longest = min(
-        tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or LONGEST, LONGEST
-    )
+    longest = min(tokenizer.model_max_length, positions(model) or LONGEST, LONGEST)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
         model.config.pad_token_id = tokenizer.pad_token_id
     if not len(rows):
         return np.zeros(0)
     encoded = tokenizer(list(rows), truncation=True, max_length=longest)
-    order = np.argsort([len(ids) for ids in encoded["input_ids"]], kind="stable")
-    found, done, at_once = np.zeros(len(rows)), 0, AT_ONCE if tokenizer.pad_token_id is not None else 1
+    lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+    order = np.argsort(lengths, kind="stable")
+    found, at_once = np.full(len(rows), np.nan), AT_ONCE if tokenizer.pad_token_id is not None else 1
+    done = int((lengths == 0).sum())  # the first of the order
 
     def some(size: int) -> np.ndarray:
         chosen = order[done : done + size]

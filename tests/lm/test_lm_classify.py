@@ -17,7 +17,7 @@ def folder(tmp_path: Path) -> Path:
     return saved(tmp_path / "detector")
 
 
-@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "roberta"])
 def test_texts_have_the_odds_that_the_model_gives_each_alone(tmp_path: Path, kind: str) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -32,6 +32,15 @@ def test_texts_have_the_odds_that_the_model_gives_each_alone(tmp_path: Path, kin
         assert value == pytest.approx(float(logits[1] - logits[0]), abs=1e-4)
     assert found.std() > 0.01
     assert classify.odds(folder, []).shape == (0,)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_a_text_without_a_token_has_no_odds_and_does_not_disturb_the_others(tmp_path: Path, kind: str) -> None:
+    folder = saved(tmp_path, kind=kind)
+    found = classify.odds(folder, ["", "real text", " ", "a model"])
+    assert np.isnan(found).tolist() == [True, False, True, False]
+    assert found[[1, 3]] == pytest.approx(classify.odds(folder, ["real text", "a model"]), abs=1e-6)
+    assert np.isnan(classify.odds(folder, [""])).all()
 
 
 def test_its_hash_follows_its_content(folder: Path) -> None:

@@ -133,6 +133,22 @@ def test_a_detector_made_elsewhere_is_calibrated_whichever_way_it_points(rows: i
         detector.calibrated(decisions, np.ones(rows, bool), np.arange(rows), np.arange(rows), 0)
 
 
+def test_a_detector_made_elsewhere_is_calibrated_without_the_texts_that_it_cannot_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def decisions(source: str, sha256: str, rows: list[str], tell: object) -> np.ndarray:
+        found = np.random.default_rng(3).standard_normal(len(rows))
+        found[[0, len(rows) // 2]] = np.nan  # a real and a synthetic one
+        return found
+
+    monkeypatch.setattr(detector, "decisions_of", decisions)
+    curve, facts = detector.calibrate_model(
+        "", "", texts(60, 1), texts(60, 2, origin=1), lambda rows: [""] * len(rows), 0, lambda *_: None
+    )
+    assert facts["judged_real"] + facts["judged_synthetic"] + facts["fitted_rows"] == 118
+    assert np.isnan(curve(np.array([np.nan, 0.0]))).tolist() == [True, False]
+
+
 def test_what_it_is_worth_by_plain_counting() -> None:
     random = np.random.default_rng(1)
     q = np.round(random.random(300), 1)

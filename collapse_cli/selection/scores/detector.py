@@ -445,11 +445,12 @@ def calibrate_model(
     both = [real.take(chosen[0]), synthetic.take(chosen[1])]
     decisions = decisions_of(source, sha256, [words for rows in both for words in text(rows)], tell)
     content = np.concatenate([digests(rows) for rows in both])
-    return calibrated(decisions, np.arange(len(lines)) >= len(both[0]), lines, content, seed)
+    read = ~np.isnan(decisions)
+    return calibrated(decisions[read], np.flatnonzero(read) >= len(both[0]), lines[read], content[read], seed)
 
 
 def decisions_of(source: str, sha256: str, texts: Sequence[str], tell: Tell) -> np.ndarray:
-    """(rows,) the decisions of a model of transformers.
+    """(rows,) the decisions of a model of transformers; NaN of a text without a token.
 
     Raises:
         InputError: when it is not there, or not what it was when the run was planned.
