@@ -99,6 +99,11 @@ def evaluate_run(
     if not any(store.has(key) for key in models):
         if config.store.keep_models == "none" and any(store.has(key, whole=False) for key in models):
             raise InputError(f"the run {folder.name!r} keeps no models: store.keep_models = none")
+        if any(store.has(key, whole=False) for key in models):  # the command would find its stages and make nothing
+            raise InputError(
+                f"the models of the run {folder.name!r} are not kept in {store.address}: another run shares them, and its "
+                "store.keep_models did not keep them; give the run's command with another --runs-dir to compute them again"
+            )
         raise InputError(
             f"no model of the run {folder.name!r} is in {store.address}; where its folder was moved, move it back beside its store; "
             "else give the run's command again to compute them again"
