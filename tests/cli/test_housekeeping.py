@@ -140,7 +140,7 @@ def test_every_option_has_a_type_a_default_and_a_meaning() -> None:
 
 def test_options_are_found_by_section_name_and_meaning() -> None:
     assert {one.key for one in matching("train")} == {f"train.{name}" for name in Experiment().train.model_dump()}
-    assert [one.key for one in matching("temperature")] == ["sample.decode.temperature"]
+    assert [one.key for one in matching("temperature")] == ["sample.decode.temperature", "train.anchor_temperature"]
     assert {one.key.partition(".")[0] for one in matching("gmm")} == {"gmm"}
     assert "sample.decode.beams" in {one.key for one in matching("beam search")}
     assert matching("xyzzy") == []
@@ -177,7 +177,11 @@ def commands() -> list[list[str]]:
         [],
         ["theory"],
         *own,
-        *(["theory", str(one.callback.__name__)] for one in theory.registered_commands if one.callback),
+        *(
+            ["theory", one.name or str(one.callback.__name__).replace("_", "-")]
+            for one in theory.registered_commands
+            if one.callback
+        ),
     ]
 
 

@@ -129,6 +129,23 @@ BLOCK = Stage(
     {"data": DATA, "first": DATA, "before": DATA},
     0,
 )
+DETECTOR = Stage(
+    kinds.DETECTOR,
+    {"learner": "lm", "features": "n-grams"},
+    {"data": DATA, "synthetic-00001": SAMPLE},
+    19,
+)
+SELECT = Stage(
+    kinds.SELECT,
+    {
+        "learner": "lm",
+        "policy": {"rule": "keep", "percent": 10.0},
+        "generation": 1,
+        "select": {"by": "surprise", "keep": "highest"},
+    },
+    {"data": DATA, "synthetic-00001": SAMPLE, "maker": TRAIN},
+    23,
+)
 # A key changes only on purpose: with the version of its kind of stages, or because all stores are given up.
 GOLDEN_KEYS: dict[str, tuple[Stage, str]] = {
     "data": (DATA, "c07f107c29b0720594ed3298442b3526b3c454ae07aef9d50658e5fdfb07ec5c"),
@@ -136,6 +153,8 @@ GOLDEN_KEYS: dict[str, tuple[Stage, str]] = {
     "sample": (SAMPLE, "372ebdfeba80fb2f3bf0131d7d383845673184f37cd9c9f419ca2713b4e5df7c"),
     "mix": (MIX, "843393609eae8786f241eb60d756ee826ba6fada58abc2a00f897309e4a9f462"),
     "block": (BLOCK, "4a88a62b76b7b02043689e9f7998e596f08a1739972d36cb6077755ae8fef921"),
+    "detector": (DETECTOR, "7cdd79723ca36fc68e8ab6b16206842c345d995cdca3c6557922693171e0a183"),
+    "select": (SELECT, "13159b864fb4b5dfb17710ad38219fb8922b68bc489cf54fc68705bbf12ef04c"),
     "eval": (EVAL, "ecea775a01bb737d1c756f25c45edd0dc0b4b2fc1fb18c8d3439cc315d3892be"),
 }
 

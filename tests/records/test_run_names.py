@@ -150,7 +150,7 @@ def test_an_output_that_nobody_reads_ends_without_a_word() -> None:
     assert (made.returncode, made.stderr) == (141, "")
 
 
-def test_of_several_steps_the_option_is_named_that_differs(tmp_path: Path) -> None:
+def test_of_a_selection_the_option_is_named_that_differs(tmp_path: Path) -> None:
     """And not the whole list: a function of the user's own has changed, for example."""
 
     def chosen(sha256: str) -> Experiment:
@@ -160,5 +160,5 @@ def test_of_several_steps_the_option_is_named_that_differs(tmp_path: Path) -> No
     folder = RunFolder(tmp_path, "run")
     folder.joined_with(chosen("a" * 64))
     folder.start(chosen("a" * 64), [], {})
-    with pytest.raises(ConfigError, match=r"with select\.steps\.plugin_sha256 = 'a{64}', this one has 'b{64}'"):
+    with pytest.raises(ConfigError, match=r"with select\.plugin_sha256 = 'a{64}', this one has 'b{64}'"):
         folder.joined_with(chosen("b" * 64))

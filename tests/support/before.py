@@ -22,7 +22,8 @@ from support.idx import write_set
 
 BEFORE = Path(__file__).parent / "before.json"
 WORDS = ("the", "a", "cat", "dog", "bird", "runs", "sees", "likes", "old", "new", "red", "house", "tree", "of", "under")
-NOT_COMPARED = ("seconds", "model_dir", "digest")  # fields of rows: times, and places of this machine
+# fields of rows: times, places of this machine, and what rows have had since
+NOT_COMPARED = ("seconds", "model_dir", "digest", "real_share")
 
 OPT = """
 [model]

@@ -186,6 +186,7 @@ def _model(
         "train_rows": 1024,
         "real_rows": real,
         "synthetic_rows": 1024 - real,
+        "real_share": real / 1024,
         "perplexity": math.exp(nll),
         "nll": nll,
         "predicted_tokens": predicted,

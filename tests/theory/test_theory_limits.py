@@ -687,7 +687,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: theory.gaussian(n=1, refits=1, unbiased=True), "n is 1; it must be a whole number, 2 or more"),
     (
         lambda: theory.gaussian(n=5, refits=1, unbiased=True, policy="mix"),
-        "policy 'mix' is not known; there are replace and accumulate",
+        "policy 'mix' is not known; there are replace, accumulate and accumulate-subsample",
     ),
     (
         lambda: theory.gaussian(n=5, refits=10**8, unbiased=True, policy="accumulate"),

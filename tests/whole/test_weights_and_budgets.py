@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support import e2e
 
-from collapse_cli.theory.means import growing_means
+from collapse_cli.theory.means import MixedRows, growing_means
 
 GAUSSIAN = """# The error of an estimated mean.
 learner = "gaussian"
@@ -94,7 +94,7 @@ def test_a_growing_corpus_may_grow_by_any_number_of_rows(tmp_path: Path) -> None
     """Feedback: m = 10 real and k = 40 synthetic rows join n0 = 20 in each generation."""
     found = rows_of(tmp_path, policy="accumulate-fresh-20", rows=20, reserve=80, mixed=50)
     assert [(row["real_rows"], row["synthetic_rows"]) for row in found] == [(20 + 10 * g, 40 * g) for g in range(9)]
-    expected = growing_means(n=20, real=10, synthetic=40, variance="unbiased")
+    expected = growing_means(n=20, mixes=[MixedRows(10, 40)] * 8, variance="unbiased")
     for row, (error, _) in zip(found, expected, strict=False):
         as_formula(row, 20, error * 20)
 
