@@ -252,19 +252,6 @@ def linear_losses(
     return cast(tuple[torch.Tensor, torch.Tensor], found)
 
 
-def linear_cross_entropy(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    dtype: torch.dtype | None = None,
-    scale: float = 1.0,
-    where: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """The first that `linear_losses` gives, of the cross-entropy; arguments as there."""
-    return linear_losses(hidden, weight, labels, dtype=dtype, scale=scale, where=where)[0]
-
-
 def logit_losses(
     logits: torch.Tensor,
     labels: torch.Tensor,

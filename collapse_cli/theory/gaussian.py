@@ -155,6 +155,13 @@ def _accumulated(n: int, steps: int, unbiased: bool, d: int) -> GaussianRefit:
         angle = math.pi / math.sqrt(n)
         limit = math.sin(angle) / angle
         error_limit = 1 - limit
+    return _means_alone(variance, wander, limit, error_limit, d, d * math.pi**2 / (6 * n))
+
+
+def _means_alone(
+    variance: float, wander: float, limit: float, error_limit: float, d: int, bound: float | None
+) -> GaussianRefit:
+    """Of a growing pool: mean variance and mean error are known, of one dimension (`wander`, `error_limit`), and nothing else."""
     return GaussianRefit(
         variance=variance,
         mean_error=d * wander,
@@ -165,7 +172,7 @@ def _accumulated(n: int, steps: int, unbiased: bool, d: int) -> GaussianRefit:
         log_determinant=None,
         variance_limit=limit,
         mean_error_limit=d * error_limit,
-        mean_error_bound=d * math.pi**2 / (6 * n),
+        mean_error_bound=bound,
     )
 
 
@@ -180,18 +187,7 @@ def _subsampled(n: int, steps: int, unbiased: bool, d: int) -> GaussianRefit:
         far, farther = (subsampled_mean(n=n, generations=t, variance="biased").mean_error for t in (20_000, 40_000))
         error_limit = 2 * farther - far
         limit = 1 - error_limit
-    return GaussianRefit(
-        variance=variance,
-        mean_error=d * wander,
-        std=None,
-        log_variance=None,
-        wasserstein=None,
-        wasserstein_lower=d * wander,
-        log_determinant=None,
-        variance_limit=limit,
-        mean_error_limit=d * error_limit,
-        mean_error_bound=None,
-    )
+    return _means_alone(variance, wander, limit, error_limit, d, None)
 
 
 def _products(n: int, steps: int, unbiased: bool) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from support.tiny import KINDS, tiny_model
 from torch.nn import functional
 
 from collapse_cli.lm import loss as losses
-from collapse_cli.lm.loss import IGNORED, has_plain_head, linear_cross_entropy, summed_loss, token_losses
+from collapse_cli.lm.loss import IGNORED, has_plain_head, linear_losses, summed_loss, token_losses
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ def test_loss_and_gradients_are_those_of_torch(scale: float) -> None:
     """All alike, nearly alike, apart, and far apart; 37 is no multiple of the ten of a tile."""
     hidden, weight, labels = drawn(scale)
     loss, *wanted = reference(hidden, weight, labels)
-    found = linear_cross_entropy(hidden, weight, labels)
+    found = linear_losses(hidden, weight, labels)[0]
     assert found.dtype == torch.float64
     assert found.item() == pytest.approx(loss.item(), rel=1e-6)
     found.backward()
@@ -114,7 +114,7 @@ def test_small_logits_give_the_same_with_and_without_care_for_large_ones(
         hidden, weight, labels = drawn(scale)
         bound = hidden.norm(dim=1).max() * weight.norm(dim=1).max()
         assert bound < 60, "or nothing is compared"
-        loss = linear_cross_entropy(hidden, weight, labels)
+        loss = linear_losses(hidden, weight, labels)[0]
         loss.backward()
         found.append((loss.detach().float(), hidden.grad, weight.grad))
     for careful, quick in zip(*found, strict=True):
@@ -124,7 +124,7 @@ def test_small_logits_give_the_same_with_and_without_care_for_large_ones(
 def test_a_scale_is_one_of_loss_and_gradients() -> None:
     hidden, weight, labels = drawn(0.3)
     loss, *wanted = reference(hidden, weight, labels)
-    found = linear_cross_entropy(hidden, weight, labels, scale=0.125)
+    found = linear_losses(hidden, weight, labels, scale=0.125)[0]
     assert found.item() == pytest.approx(loss.item() / 8, rel=1e-6)
     (found * 4).backward()
     for one, other in zip((hidden.grad, weight.grad), wanted, strict=True):
@@ -142,7 +142,7 @@ def test_labels_that_are_nearly_certain_have_gradients_as_exact_as_others(dtype:
         hidden[:, 21:] = 1  # what no weight looks at: only the label's own row is to get it back
     loss, *wanted = reference(hidden, weight, labels)
     assert 0.001 < loss.item() / len(labels) < 0.01
-    found = linear_cross_entropy(hidden, weight, labels, dtype=dtype)
+    found = linear_losses(hidden, weight, labels, dtype=dtype)[0]
     assert found.item() == pytest.approx(loss.item(), rel=0.01)
     found.backward()
     for one, other in zip((hidden.grad, weight.grad), wanted, strict=True):
@@ -155,7 +155,7 @@ def test_near_ties_share_the_probability() -> None:
     weight[0], weight[36] = 5.0, 5.00001
     hidden.requires_grad_(), weight.requires_grad_()
     loss, *wanted = reference(hidden, weight, labels)
-    found = linear_cross_entropy(hidden, weight, labels)
+    found = linear_losses(hidden, weight, labels)[0]
     assert found.item() == pytest.approx(loss.item(), rel=1e-5)
     found.backward()
     torch.testing.assert_close(weight.grad.double(), wanted[1], rtol=1e-4, atol=1e-6)
@@ -167,7 +167,7 @@ def test_what_is_frozen_gets_no_gradient_and_costs_none(frozen: str) -> None:
     _, *wanted = reference(hidden, weight, labels)
     named = {"hidden": hidden, "weight": weight}
     named[frozen].requires_grad_(False)
-    linear_cross_entropy(hidden, weight, labels).backward()
+    linear_losses(hidden, weight, labels)[0].backward()
     assert named[frozen].grad is None
     other = "weight" if frozen == "hidden" else "hidden"
     gradient = dict(zip(named, wanted, strict=True))[other]
@@ -184,7 +184,7 @@ def test_the_full_logits_are_never_made(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(losses, "product", spy)
     hidden, weight, labels = drawn(0.3, tokens=200, vocabulary=97)
-    linear_cross_entropy(hidden, weight, labels).backward()
+    linear_losses(hidden, weight, labels)[0].backward()
     assert max(made) <= 7 * 10 + 10 * 8  # logits of a tile, or a tile's gradient
 
 

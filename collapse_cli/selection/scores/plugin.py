@@ -33,11 +33,6 @@ LONGEST = 200  # characters of what an exception says
 HELD = "__collapse_sha256__"  # on a module: the hash of the source that it was made of
 
 
-def is_plugin(name: str) -> bool:
-    """Whether the name of a score is that of a function of the user's."""
-    return ":" in name
-
-
 @dataclass(frozen=True)
 class Plugin:
     """A function of the user's.

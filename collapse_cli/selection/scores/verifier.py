@@ -83,9 +83,9 @@ def right_signs(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> np.ndarray:
     return verdicts
 
 
-def right_classes(y: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """(rows,) bool: whether the largest of a row's (rows, classes) outputs is that of its true label (rows, classes)."""
-    verdicts: np.ndarray = y.argmax(axis=1) == true.argmax(axis=1)
+def right_classes(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """(rows,) bool: whether the largest of a row's (rows, classes) outputs is that of its true class (rows,)."""
+    verdicts: np.ndarray = y.argmax(axis=1) == classes
     return verdicts
 
 
@@ -171,8 +171,7 @@ def _by_image(material: Material) -> Judge:
             raise InputError(
                 f"select: {int((true < 0).sum()):,} images are none of the real ones, so that their labels cannot be verified"
             )
-        right: np.ndarray = rows.arrays["y"].argmax(axis=1) == true
-        return right
+        return right_classes(rows.arrays["y"], true)
 
     return judge
 
