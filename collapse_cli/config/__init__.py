@@ -10,12 +10,11 @@ from collapse_cli.config.command_line import (
     refuse_options,
     refuse_unread,
 )
-from collapse_cli.config.names import nearest
+from collapse_cli.config.names import merge, nearest
 from collapse_cli.config.published import not_as_published
 from collapse_cli.config.reading import (
     DEFAULT_PRESET,
     load,
-    merge,
     preset_path,
     presets,
     read_toml,

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from collapse_cli import families
-from collapse_cli.config.names import leaves
-from collapse_cli.config.reading import DEEPEST, LARGEST_FILE, load, merge, tree_of, variant_experiments
+from collapse_cli.config.names import leaves, merge
+from collapse_cli.config.reading import DEEPEST, LARGEST_FILE, load, tree_of, variant_experiments
 from collapse_cli.config.unread import Scope, first_foreign, first_unread
 from collapse_cli.errors import ConfigError, written
 
@@ -169,9 +169,14 @@ def refuse_unread(given: Mapping[str, Any], tree: Mapping[str, Any], where: str,
     if unread is None:
         experiment = load(tree, where)
         variants = variant_experiments(tree, where)
-        unread = first_unread(given, variants.values() or [experiment])
+        several = [
+            one for chosen in variants.values() or [experiment] for one in (chosen, *chosen.of_lineages().values())
+        ]
+        unread = first_unread(given, several)
         for name, changed in (given.get("variants", {}) if variants else {}).items():
             unread = unread or first_unread(changed, [variants[name]])
+        for name, changed in (given.get("lineages", {}) if not variants else {}).items():
+            unread = unread or first_unread(changed, [experiment.lineage(name)])
     if unread is not None:
         key, why = unread
         named = f"{FLAGS[key]} ({key})" if key in flags else key

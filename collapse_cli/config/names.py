@@ -21,3 +21,25 @@ def nearest(name: str, known: Iterable[str], option: str = "") -> str:
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6) if len(name) <= TOO_LONG else []
     meant = f"{option} {near[0]}" if near and option else repr(near[0]) if near else ""
     return f" (did you mean {meant}?)" if near else ""
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the leaves of `over` in place of its own."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def different(base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What `tree` has otherwise than `base`: merged into that, it gives `tree`, where no table lost an entry."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        old = base.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            if inner := different(old, value):
+                found[key] = inner
+        elif key not in base or old != value:
+            found[key] = value
+    return found

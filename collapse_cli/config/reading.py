@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from collapse_cli.config.families import Families
-from collapse_cli.config.names import TOO_LONG, nearest
+from collapse_cli.config.names import TOO_LONG, merge, nearest
 from collapse_cli.config.policies import SAID_BY_POLICIES, looks_like_a_policy
 from collapse_cli.config.tree import Experiment
 from collapse_cli.errors import ConfigError, written
@@ -121,15 +121,6 @@ def tree_of(text: str) -> dict[str, Any]:
     return tree
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the leaves of `over` in place of its own."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
 def load(tree: Mapping[str, Any], where: str) -> Experiment:
     """The experiment of a configuration tree.
 
@@ -141,7 +132,22 @@ def load(tree: Mapping[str, Any], where: str) -> Experiment:
     except ValidationError as error:
         raise ConfigError(f"{where}: {_first_fault(error)}") from None
     variant_experiments(tree, where)
+    if not experiment.variants:  # which have lineages of their own
+        _check_lineages(experiment, where)
     return experiment
+
+
+def _check_lineages(experiment: Experiment, where: str) -> None:
+    """Whether each lineage is an experiment.
+
+    Raises:
+        ConfigError: naming the lineage and the option.
+    """
+    for name in experiment.lineage_names:
+        try:
+            experiment.lineage(name)
+        except ValidationError as error:
+            raise ConfigError(f"{where}: lineages.{name}: {_first_fault(error)}") from None
 
 
 def with_options(experiment: Experiment, options: Mapping[str, Any], where: str) -> Experiment:

@@ -1,13 +1,19 @@
 """The typed tree of an experiment: defaults < preset or file < command line. Frozen; an unknown key is an error."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from collapse_cli.config.cell import check_grid
 from collapse_cli.config.families import DRAWN, BlobsConfig, Families, RegressionConfig
+from collapse_cli.config.names import different, merge
 from collapse_cli.config.policies import Policy
+from collapse_cli.config.pool import OWN_SECTIONS, PoolConfig
+from collapse_cli.config.pool import Segment as Segment
+from collapse_cli.config.pool import check as check_pool
+from collapse_cli.config.pool import overrides as overrides_of_lineages
 from collapse_cli.config.selection import SelectConfig
 from collapse_cli.config.weights import FORMS, Weights
 from collapse_cli.families import DEFAULT, FAMILIES, KNOWN
@@ -16,6 +22,10 @@ from collapse_cli.families.section import Section, UserPath, added
 LOWEST_RANK = 1e9  # of beams that ended: one that must not win has this below 0
 NATS_A_TOKEN = 30.0  # of a very unlikely text
 SMALLEST_RANK = 1e30  # what a log-probability can be divided by in single precision
+REPLACED = {
+    "model": ("source", "revision", "config"),
+    "data": ("source", "train"),
+}  # as a whole, where a lineage has its own
 MADE_TOKENIZERS = ("bpe", "words")  # values of model.tokenizer for which one is made from the training text
 
 
@@ -139,6 +149,8 @@ class DataConfig(Section):
     """Hash of the text of all splits. Filled in when loaded; if given, it must match."""
     reserve: int = Field(default=0, ge=0)
     """Of sources that are drawn (`blobs`, `regression`): real rows beyond `rows`, for fresh-P and accumulate-fresh-P."""
+    segment: Segment = added(Segment())
+    """A part of the original corpus, such as "2/4": the second of four parts that lie next to each other. Empty: all of it."""
     zipf: ZipfConfig = ZipfConfig()
     """Of the source `zipf`; without meaning for others."""
     world: WorldConfig = WorldConfig()
@@ -387,12 +399,15 @@ class Experiment(Families):
     sample: SampleConfig = SampleConfig()
     select: SelectConfig = SelectConfig()
     mix: MixConfig = MixConfig()
+    pool: PoolConfig = PoolConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     store: StoreConfig = StoreConfig()
     tracking: TrackingConfig = TrackingConfig()
     expect: tuple[Expectation, ...] = ()
     """Published numbers that the report shows beside the measured ones."""
+    lineages: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Lines of descent that are run together: by name, what each has otherwise (`lineages.NAME.model.source = "…"`)."""
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Runs to make in place of this one: by name, the options that each changes (`variants.NAME.train.lr = 1e-4`)."""
 
@@ -431,7 +446,68 @@ class Experiment(Families):
             self.kind == "mixture" and not self.variants and self.learner in FAMILIES
         ):  # variants have grids of their own
             check_grid(self.learner, self.mixture)
+        if self.kind == "mixture" and self.lineages:
+            raise ValueError(
+                "lineages belong to experiments of kind = generational, and a mixture has one generation and a grid"
+            )
+        if not self.variants:
+            check_pool(self.pool, self.lineages, self._lineage_sections)
         return self
+
+    @property
+    def _lineage_sections(self) -> tuple[str, ...]:
+        """The sections that a lineage may have otherwise than others: its learner's own among them."""
+        return (*OWN_SECTIONS, *((self.learner,) if self.learner in Families.model_fields else ()))
+
+    @property
+    def lineage_names(self) -> tuple[str, ...]:
+        """The names of the lineages, in order; "" alone where there is one."""
+        return tuple(overrides_of_lineages(self.pool, self.lineages))
+
+    def lineage(self, name: str) -> "Experiment":
+        """The experiment of one lineage, as if it were alone; of the name "" this one.
+
+        Another model, or text of its own, takes the place of that of all as a whole.
+        """
+        if not name:
+            return self
+        tree, table = self.model_dump(mode="json"), overrides_of_lineages(self.pool, self.lineages)[name]
+        for section in ("pool", "lineages", "variants", "expect"):
+            del tree[section]
+        for section, names in REPLACED.items():
+            if any(option in table.get(section, {}) for option in names):
+                for option in (*names, "sha256"):
+                    del tree[section][option]
+        return type(self).model_validate(merge(tree, table))
+
+    def of_lineages(self) -> dict[str, "Experiment"]:
+        """The experiment of each lineage by name, in order; of one alone by the name "" this one."""
+        return {name: self.lineage(name) for name in self.lineage_names}
+
+    def with_lineages(self, found: Mapping[str, "Experiment"]) -> "Experiment":
+        """The experiment whose lineages are these, looked up: what each has otherwise than this stands in its table.
+
+        Args:
+            found: by name, as `of_lineages` gave them, with hashes and the like filled in.
+        """
+        if "" in found:
+            return found[""]
+        base, tables = self.model_dump(mode="json"), {}
+        for name, lineage in found.items():
+            tree = lineage.model_dump(mode="json")
+            tables[name] = {
+                section: other
+                for section in self._lineage_sections
+                if (other := different(base[section], tree[section]))
+            }
+            for section, names in REPLACED.items():
+                if any(option in tables[name].get(section, {}) for option in names):
+                    tables[name][section] |= {option: tree[section][option] for option in (*names, "sha256")}
+            if self.pool.real == "segments":
+                tables[name]["data"] = {
+                    option: value for option, value in tables[name].get("data", {}).items() if option != "segment"
+                }
+        return self.model_copy(update={"lineages": tables})
 
     @property
     def policies(self) -> tuple[Policy, ...]:
@@ -441,8 +517,13 @@ class Experiment(Families):
     def identity(self) -> dict[str, Any]:
         """What two experiments must share to be the same run: all but how far it goes and what is kept of it.
 
-        Where a hash says what was found, the names it was found under do not matter.
+        Where a hash says what was found, the names it was found under do not matter. Of several lineages it is each one's, in order.
         """
+        names = self.lineage_names
+        if names != ("",):
+            pool = self.pool.model_dump(mode="json", exclude={"lineages", "real"})
+            own = {name: lineage.identity() for name, lineage in self.of_lineages().items()}
+            return {"kind": self.kind, "learner": self.learner, "pool": pool, "lineages": own, "order": list(names)}
         tree = self.model_dump(mode="json")
         gone = {"loop": ["generations", "policies", "seeds", "block"], "model": [], "data": []}
         if self.data.sha256:
@@ -456,8 +537,10 @@ class Experiment(Families):
         for section, keys in gone.items():
             for key in keys:
                 del tree[section][key]
-        for section in ("store", "tracking", "expect", "variants"):
+        for section in ("store", "tracking", "expect", "variants", "lineages"):
             del tree[section]
+        for option in ("lineages", "real"):  # of one alone nothing depends on them
+            del tree["pool"][option]
         for source in (*KNOWN, *DRAWN):
             if self.data.source != source:
                 del tree["data"][source]

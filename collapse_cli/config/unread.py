@@ -18,7 +18,7 @@ from collapse_cli.families.section import Parsed
 
 ALWAYS = ("kind", "learner", "loop.seeds", "data.source", "store", "tracking", "expect", "variants")
 KINDS = {
-    "generational": ("loop", "mix", "select"),
+    "generational": ("loop", "mix", "select", "pool", "lineages"),
     "mixture": ("mixture",),
 }
 READS = {name: family.reads for name, family in FAMILIES.items()}
@@ -26,11 +26,11 @@ ROWS = ("data.rows", "data.eval_rows")
 SOURCES = {
     "text": (
         *ROWS,
-        *(f"data.{name}" for name in ("block_size", "line_bos", "sha256", "train", "valid", "test", "text")),
+        *(f"data.{name}" for name in ("block_size", "line_bos", "sha256", "segment", "train", "valid", "test", "text")),
     ),
-    "pydoc": (*ROWS, "data.block_size", "data.line_bos", "data.sha256"),
-    "zipf": (*ROWS, "data.block_size", "data.line_bos", "data.sha256", "data.zipf"),
-    "world": (*ROWS, "data.block_size", "data.sha256", "data.world"),
+    "pydoc": (*ROWS, "data.segment", "data.block_size", "data.line_bos", "data.sha256"),
+    "zipf": (*ROWS, "data.segment", "data.block_size", "data.line_bos", "data.sha256", "data.zipf"),
+    "world": (*ROWS, "data.segment", "data.block_size", "data.sha256", "data.world"),
     "images": (*ROWS, "data.sha256"),
     "blobs": (*ROWS, "data.reserve", "data.blobs"),
     "regression": (*ROWS, "data.reserve", "data.regression"),
@@ -330,7 +330,7 @@ def first_unread(given: Mapping[str, Any], experiments: Iterable[Experiment]) ->
     """The first option of a tree that means nothing to any of the experiments it is given for, and why; None without one."""
     chosen = list(experiments)
     for key, value in leaves(given):
-        if value == {} or within(key, ("variants", "expect")):
+        if value == {} or within(key, ("variants", "expect", "lineages")):
             continue
         other = value != _default(key)
         why = [unread(key, experiment, value_given=other) for experiment in chosen]
@@ -346,7 +346,7 @@ def within(key: str, names: Iterable[str]) -> bool:
 
 def first_foreign(given: Mapping[str, Any], scope: Scope) -> tuple[str, str] | None:
     """The first option of a tree that an experiment of that scope does not have, and why; None without one."""
-    keys = [key for key, value in leaves(given) if value != {} and not within(key, ("variants", "expect"))]
+    keys = [key for key, value in leaves(given) if value != {} and not within(key, ("variants", "expect", "lineages"))]
     return next(((key, why) for key in keys if (why := scope.foreign(key))), None)
 
 

@@ -1,10 +1,11 @@
 """What the costs of stages depend on, and what they have in common. What each costs stands with its kind in `stages/`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
 from collapse_cli.config import Experiment
-from collapse_cli.engine.stage import Cost, Product, Stage, StageKind
+from collapse_cli.engine.stage import Cost, Plan, Product, Stage, StageKind
 
 TOKENIZER_BYTES = 1 << 20
 ROW_BYTES = 4
@@ -58,6 +59,53 @@ class Size:
     def row_disk(self, rows: int, tokens: int) -> int:
         """Bytes of rows that are kept, each of so many tokens where the model is one of language."""
         return rows * self.row_bytes if self.row_flops else ROW_BYTES * rows * tokens
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What costs depend on, of each lineage by name; "" of one alone. A stage that several share is reckoned for the first."""
+
+    lineages: Mapping[str, Size]
+    plan: Plan
+
+    def of(self, stage: Stage) -> Size:
+        return self.lineages[self.plan.serves[stage.key][0].lineage]
+
+    def cost_of(self, stage: Stage) -> Cost:
+        """What a stage needs."""
+        return self.of(stage).cost_of(stage)
+
+    def seconds(self, stage: Stage, speed: float) -> float:
+        """A first guess of the time of a stage at `speed` FLOP/s."""
+        size = self.of(stage)
+        return size.cost_of(stage).seconds(speed, size.layers)
+
+    def trained_parameters(self, stage: Stage) -> int:
+        return self.of(stage).trained_parameters(stage)
+
+    @property
+    def config(self) -> Experiment:
+        """What all lineages share of their configurations can be asked of this one."""
+        return self._first.config
+
+    @property
+    def _first(self) -> Size:
+        return next(iter(self.lineages.values()))
+
+    @property
+    def parameters(self) -> int:
+        """Of the largest model."""
+        return max(size.parameters for size in self.lineages.values())
+
+    @property
+    def rows(self) -> int:
+        """Of the largest original corpus."""
+        return max(size.rows for size in self.lineages.values())
+
+    @property
+    def known(self) -> bool:
+        """Whether a family says what its rows cost at the nominal speed."""
+        return self._first.row_flops > 0
 
 
 def put_together(size: Size, rows: int, seconds: float) -> Cost:

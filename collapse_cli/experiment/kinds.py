@@ -18,6 +18,7 @@ from collapse_cli.experiment.stages.eval import EVAL
 from collapse_cli.experiment.stages.examine import EXAMINE
 from collapse_cli.experiment.stages.generate import GENERATE
 from collapse_cli.experiment.stages.mix import MIX
+from collapse_cli.experiment.stages.pool import POOL
 from collapse_cli.experiment.stages.real import REAL
 from collapse_cli.experiment.stages.sample import SAMPLE
 from collapse_cli.experiment.stages.select import SELECT
@@ -27,6 +28,7 @@ KINDS: tuple[StageKind[Size], ...] = (
     DATA,
     TRAIN,
     SAMPLE,
+    POOL,
     DETECTOR,
     SELECT,
     MIX,
@@ -50,6 +52,12 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
         return mixture.plan(config, hints)
     learner = learners.learner_class(config.learner)
     size = config.loop.block or learner.block
+    if config.lineage_names != ("",):  # whose models take rows of each other's between two generations
+        if config.loop.block > 1:
+            raise InputError(
+                f"loop.block = {config.loop.block}: several lineages are computed generation by generation; leave loop.block at 0 or 1"
+            )
+        return loop.plan(config, hints)
     if size == 1:
         return loop.plan(config, hints)
     if any(step.inputs for step in config.select.chosen):  # which are stages of their own

@@ -1,10 +1,12 @@
-"""THE LOOP, top to bottom: `plan` goes through seeds, generations and policies; `step` does one generation of one of them.
+"""THE LOOP, top to bottom: `plan` goes through seeds, generations and policies; `step_together` does one generation of the
+lineages of a policy, `step` that of one of them.
 
 Generation 0 is fitted on real data; each later one on a mix of real rows and rows that the model before it made. How the four
 verbs of a step are done is not the loop's affair: `Planning` has each add a stage, which a process of any kind does later
 (`stages/`); a block (`stages/block.py`) does them at once, in memory.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -14,13 +16,15 @@ from collapse_cli.config.policies import Policy
 from collapse_cli.config.selection import Input, Need
 from collapse_cli.engine.stage import Generation, Plan, Stage
 from collapse_cli.experiment import mixing
+from collapse_cli.experiment.pool import Pool
 from collapse_cli.experiment.stages.data import data_stage
 from collapse_cli.experiment.stages.detector import detector_stage
 from collapse_cli.experiment.stages.eval import eval_stage
 from collapse_cli.experiment.stages.examine import examine_stage
 from collapse_cli.experiment.stages.mix import mix_stage
+from collapse_cli.experiment.stages.pool import pool_stage
 from collapse_cli.experiment.stages.real import real_stage
-from collapse_cli.experiment.stages.sample import sample_stage
+from collapse_cli.experiment.stages.sample import Sharing, sample_stage
 from collapse_cli.experiment.stages.select import select_stage
 from collapse_cli.experiment.stages.train import train_stage
 from collapse_cli.where import Where
@@ -35,28 +39,56 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
 
     Stages with equal keys are one stage: generation 0 is trained once for all policies of a seed without a special case.
     """
-    made, loop = Plan(), config.loop
+    made, loop, lineages = Plan(), config.loop, config.of_lineages()
+    pool = Pool(config.pool.rule, len(lineages))
     for seed in loop.seeds:
-        real = data_stage(config, hints, seed)  # one for all seeds, but where the source is a distribution
-        lines = [
-            Lineage[Stage, Stage, Stage](policy, loop.init, real, config.select.among) for policy in config.policies
-        ]
-        verbs = [Planning(made, config, hints, real, policy, seed) for policy in config.policies]
+        # one for all seeds, but where the source is a distribution
+        real = [data_stage(own, hints.of_lineage(name), seed) for name, own in lineages.items()]
+        groups = []
+        for policy in config.policies:
+            lines = [Lineage[Stage, Stage, Stage](policy, loop.init, data, config.select.among) for data in real]
+            verbs = [
+                Planning(made, own, hints.of_lineage(name), real, policy, seed, name, place, pool)
+                for place, (name, own) in enumerate(lineages.items())
+            ]
+            groups.append((lines, verbs))
         for generation in range(loop.generations + 1):
-            for line, do in zip(lines, verbs, strict=True):
-                step(line, do, generation)
+            for lines, verbs in groups:
+                step_together(lines, verbs, generation)
     return made
 
 
+def step_together(
+    lines: "Sequence[Lineage[Model, Rows, Measured]]", verbs: "Sequence[Verbs[Model, Rows, Measured]]", generation: int
+) -> list[tuple[Model, Measured]]:
+    """One generation of all lineages of a policy: what their models made is one pool, before any of them goes on."""
+    pool = [sample(line, do, generation) for line, do in zip(lines, verbs, strict=True)]
+    return [step(line, do, generation, pool) for line, do in zip(lines, verbs, strict=True)]
+
+
+def sample(line: "Lineage[Model, Rows, Measured]", do: "Verbs[Model, Rows, Measured]", generation: int) -> Rows | None:
+    """What the newest model of a lineage makes for the corpora of a generation; None where they take nothing."""
+    if line.model is None or not line.policy.needs_samples(generation):
+        return None
+    return do.sample(line.model, line.corpus, generation)
+
+
 def step(
-    line: "Lineage[Model, Rows, Measured]", do: "Verbs[Model, Rows, Measured]", generation: int
+    line: "Lineage[Model, Rows, Measured]",
+    do: "Verbs[Model, Rows, Measured]",
+    generation: int,
+    pool: "Sequence[Rows | None] | None" = None,
 ) -> tuple[Model, Measured]:
-    """One generation of one lineage: sample from its model, choose among the rows, mix, fit the next model, measure it."""
+    """One generation of one lineage: take rows of the pool, choose among them, mix, fit the next model, measure it.
+
+    Args:
+        pool: what the newest model of each lineage made, in order; left out where the lineage is alone.
+    """
     corpus = line.real
     if line.model is not None:
         needed = line.policy.needs_samples(generation)
         if needed:
-            made = do.sample(line.model, line.corpus, generation)
+            made = do.sample(line.model, line.corpus, generation) if pool is None else do.take(pool, generation)
             line.keep(do.select(made, line.model, generation) if line.chooses == "synthetic" else made)
         corpus = do.mix(line.samples if needed or line.policy.accumulates else [], generation)
         if needed and line.chooses == "pool":
@@ -115,6 +147,9 @@ class Verbs(Protocol[Model, Rows, Measured]):
     def sample(self, model: Model, corpus: Rows, generation: int) -> Rows:
         """The rows that the model of the generation before makes; it was fitted on `corpus`."""
 
+    def take(self, pool: Sequence[Rows | None], generation: int) -> Rows:
+        """The rows that the lineage takes of those that each made, itself among them; of one alone its own."""
+
     def select(self, rows: Rows, model: Model, generation: int) -> Rows:
         """Those of the rows that stay: of a sample that `model` made, or of a corpus that holds one."""
 
@@ -129,36 +164,60 @@ class Verbs(Protocol[Model, Rows, Measured]):
 
 
 class Planning(Verbs[Stage, Stage, Stage]):
-    """The verbs of one lineage, each of which plans a stage."""
+    """The verbs of one lineage, each of which plans a stage.
+
+    Attributes:
+        config, hints: of the lineage, as if it were alone.
+        every: the real data of each lineage, in order.
+        lineage: its name; "" of one alone.
+        place: its number among the lineages.
+        pool: whose rows it takes.
+    """
 
     def __init__(
         self,
         plan: Plan,
         config: Experiment,
         hints: learners.Hints,
-        data: Stage,
+        every: Sequence[Stage],
         policy: Policy,
         seed: int,
+        lineage: str = "",
+        place: int = 0,
+        pool: Pool | None = None,
     ) -> None:
-        self.plan, self.config, self.hints, self.data = plan, config, hints, data
-        self.policy, self.seed = policy, seed
+        self.plan, self.config, self.hints, self.every = plan, config, hints, every
+        self.policy, self.seed, self.lineage, self.place = policy, seed, lineage, place
+        self.pool, self.data = pool or Pool("own", 1), every[place]
         self.examines = config.eval.samples and learners.learner_class(config.learner).examines
         self.sampled: Stage | None = None  # what the newest model made
         self.first_rows: Stage | None = None  # what the first made that was sampled from
         self.first: Generation | None = None
         self.newest: Stage | None = None  # model
+        self.corpus: Stage | None = None  # that the newest model was fitted on
+        self.latest: Generation | None = None  # of the newest model
 
     def sample(self, model: Stage, corpus: Stage, generation: int) -> Stage:
         """Planned when the model was measured: what it made is measured, too."""
         assert self.sampled is not None
         return self.sampled
 
+    def take(self, pool: Sequence[Stage | None], generation: int) -> Stage:
+        made = [pool[maker] for maker in self.pool.makers(self.place)]
+        members = [stage for stage in made if stage is not None]
+        assert len(members) == len(made), "a policy needs rows of all lineages, or of none"
+        if members == [pool[self.place]]:
+            return members[0]
+        cut = self.place if self.pool.cut else None
+        stage = pool_stage(self.config, self.policy, self.data, members, self.seed, generation, cut=cut)
+        return self._add(stage, generation)
+
     def select(self, rows: Stage, model: Stage, generation: int) -> Stage:
         assert self.first is not None
         models: dict[Need, Stage] = {"reference": self.first.train, "maker": model}
         others = {name: self._beside(name, generation) for step in self.config.select.chosen for name in step.inputs}
         made = select_stage(
-            self.config, self.hints, self.policy, self.data, rows, models, others, self.seed, generation
+            self.config, self.hints, self.policy, self.data, rows, models, others, self.seed, generation, self.lineage
         )
         return self._add(made, generation)
 
@@ -179,8 +238,9 @@ class Planning(Verbs[Stage, Stage, Stage]):
     def fit(self, start: Stage | None, corpus: Stage, generation: int) -> Stage:
         if generation == 0:
             self._add(self.data, generation)
+        anchor = self._anchor(generation)
         stage = train_stage(
-            self.config, self.hints, self.data, corpus, start, self.seed, generation, self._anchor(generation)
+            self.config, self.hints, self.data, corpus, start, self.seed, generation, anchor, self.lineage
         )
         return self._add(stage, generation)
 
@@ -199,15 +259,30 @@ class Planning(Verbs[Stage, Stage, Stage]):
         examined = None
         needed = generation < config.loop.generations and self.policy.needs_samples(generation + 1)
         if self.examines or needed:
-            sampled = sample_stage(config, self.policy, model, data, corpus, self.seed, generation + 1)
-            self.sampled = self._add(sampled, generation)
+            self.sampled = self._add(self._sampled(model, corpus, generation + 1), generation)
             self.first_rows = self.first_rows or self.sampled
             if self.examines:
                 examined = self._examined(self.sampled, model, corpus, generation)
         made = Generation(self._where(generation), model, measured, examined)
         self.plan.generations.append(made)
-        self.first, self.newest = self.first or made, model
+        self.first, self.newest, self.corpus, self.latest = self.first or made, model, corpus, made
         return measured
+
+    def _sampled(self, model: Stage, corpus: Stage, generation: int) -> Stage:
+        """What a model makes for the corpora of a generation: all that its lineage takes, or its part of what several take."""
+        sharing, takers = None, list[Stage]()
+        if self.pool.exchanges and not self.pool.cut:
+            places = {}  # by whose data, and where among how many: takers that take the same are one
+            for taker in self.pool.takers(self.place):
+                place = (self.pool.makers(taker).index(self.place), self.pool.members(taker))
+                places[self.every[taker].key, place] = (self.every[taker], place)
+            if places:
+                takers = [data for data, _ in places.values()]
+                of = self.pool.lineages + self.pool.foreign
+                sharing = Sharing(self.place, of, tuple(place for _, place in places.values()))
+        return sample_stage(
+            self.config, self.policy, model, self.data, corpus, self.seed, generation, self.lineage, sharing, takers
+        )
 
     def _examined(self, samples: Stage, model: Stage, corpus: Stage, generation: int) -> Stage:
         """The rows that a model made, under the model of generation 0."""
@@ -220,4 +295,4 @@ class Planning(Verbs[Stage, Stage, Stage]):
         return self.plan.add(stage, self._where(generation))
 
     def _where(self, generation: int) -> Where:
-        return Where(self.policy.name, self.seed, generation)
+        return Where(self.policy.name, self.seed, generation, self.lineage)

@@ -42,6 +42,7 @@ class Hints:
         about: the facts of the data stage.
         anchor: the folder of the model that one is held to while it is trained, where that is among the inputs of a stage.
         bases: by the folder of an adapter, the folder of the model it lies on; of those among the inputs of a stage.
+        lineages: of an experiment with several, those of each by name.
     """
 
     model: str = ""
@@ -56,6 +57,17 @@ class Hints:
     about: Mapping[str, Any] = field(default_factory=dict)
     anchor: Path | None = None
     bases: Mapping[str, Path] = field(default_factory=dict)
+    lineages: Mapping[str, "Hints"] = field(default_factory=dict)
+
+    def of_lineage(self, name: str) -> "Hints":
+        """Those of one lineage; of an experiment with one alone its own."""
+        return self.lineages.get(name, self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Hints":
+        """What `dataclasses.asdict` made of hints, after it was JSON."""
+        lineages = {name: cls.from_record(own) for name, own in record.get("lineages", {}).items()}
+        return cls(**{**record, "lineages": lineages})
 
     def real(self, file: str = "") -> Path:
         """The folder of the data stage, or a file in it."""

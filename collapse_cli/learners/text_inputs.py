@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, Experiment, ModelConfig
+from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, Experiment, ModelConfig, Segment
 from collapse_cli.data import textfiles
 from collapse_cli.data.dataset import SPLITS, Dataset, Text, how_many, load_text, pinned, refuse_numbers, unchanged
 from collapse_cli.data.known import KNOWN, Options, Source
@@ -36,6 +36,7 @@ class TextRows:
         block_size, eval_block_size: tokens of a row to train on, and of one to test on.
         line_bos, rows, eval_rows: as in the section `data`.
         test_tail: whether what remains of the test text behind its last block is a row, too.
+        segment: which part of the original corpus (and of the rows beyond it), of how many parts.
         zipf, world: of a text whose truth is known, what that is made from, under the name of its source.
     """
 
@@ -46,6 +47,7 @@ class TextRows:
     eval_rows: int
     eval_block_size: int
     test_tail: bool = False
+    segment: tuple[int, int] = (1, 1)
     zipf: Mapping[str, Any] | None = None
     world: Mapping[str, Any] | None = None
 
@@ -200,13 +202,14 @@ def data_params(config: Experiment) -> dict[str, Any]:
     """What the rows of real data depend on."""
     names = ("sha256", "block_size", "line_bos", "rows", "eval_rows")
     model, data = config.model, for_key(config.data)
-    made = model.tokenizer in MADE_TOKENIZERS
+    made, segment = model.tokenizer in MADE_TOKENIZERS, config.data.segment
     source = config.data.source
     known = {source: {name: data[source][name] for name in KNOWN[source].options}} if source in KNOWN else {}
     return {
         "data": {name: data[name] for name in names}
         | {"eval_block_size": config.eval.block_size or config.data.block_size}
         | ({"test_tail": True} if config.eval.protocol == "sliding" else {})
+        | ({} if segment.whole else {"segment": [segment.part, segment.of]})
         | known,
         "tokenizer": {model.tokenizer: model.vocab_size} if made else {"sha256": model.tokenizer_sha256},
     }
@@ -254,7 +257,9 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
         ends = len(rows[split]) if source and source.documents else 0  # of documents are tokens, too
         about[split] = {"tokens": len(stream) + ends, "words": words, "bytes": bytes_, "blocks": len(rows[split])}
         tell(done + 1, len(text.splits), "splits")
-    chosen, rest = _original(len(rows["train"]), data.rows)
+    chosen, rest = (some[Segment(*data.segment).rows(len(some))] for some in _original(len(rows["train"]), data.rows))
+    if not len(chosen):
+        raise InputError(f"data.segment = {Segment(*data.segment)}: the original corpus has fewer rows than parts")
     behind = nothing(len(chosen)) if source and source.documents else following(rows["train"], chosen)
     behind.save(folder / FOLLOWING)
     rows["train"], rows["reserve"] = rows["train"].take(chosen), rows["train"].take(rest)

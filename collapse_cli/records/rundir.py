@@ -134,7 +134,13 @@ class RunFolder:
         # where stages are computed at the same time, whichever policy is measured first stands first in the file
         names = (*self._policies(), *(row.where.name for row in rows))
         order = {name: index for index, name in enumerate(dict.fromkeys(names))}
-        return sorted(rows, key=lambda row: (row.where.seed, row.where.generation, order[row.where.name]))
+        several = self._lineages() if any(row.where.lineage for row in rows) else ()
+        beside = dict.fromkeys((*several, *(row.where.lineage for row in rows)))
+        place = {name: index for index, name in enumerate(beside)}
+        return sorted(
+            rows,
+            key=lambda row: (row.where.seed, row.where.generation, order[row.where.name], place[row.where.lineage]),
+        )
 
     def damaged(self) -> int:
         """How many lines of `metrics.jsonl` are no rows, and are left out of `rows`."""
@@ -178,6 +184,13 @@ class RunFolder:
             return ()
         return [name for name in named if isinstance(name, str)] if isinstance(named, list) else ()
 
+    def _lineages(self) -> Sequence[str]:
+        """The names of the lineages, in the order that the configuration gives them."""
+        try:
+            return self.config().lineage_names
+        except ConfigError:  # rows can be read without it
+            return ()
+
     def joined_with(self, config: Experiment) -> Experiment:
         """What this run will hold when `config` is run under its name: with what it holds already.
 
@@ -200,15 +213,17 @@ class RunFolder:
         old = self.config()
         if (difference := _difference(old.identity(), config.identity())) is not None:
             key, before, now = difference
-            if key in (f"{section}.sha256" for section in ("model", "data")):
-                section = key.partition(".")[0]
-                before, now = (getattr(experiment, section).source for experiment in (old, config))
+            beside, _, option = key.rpartition(".")
+            of, _, section = beside.rpartition(".")
+            if option == "sha256" and section in ("model", "data"):
+                lineage = of.removeprefix("lineages.")
+                before, now = (getattr(experiment.lineage(lineage), section).source for experiment in (old, config))
                 if before == now:
                     raise ConfigError(
-                        f"the content of {section}.source = {now!r} has changed since the run {self.name!r} was made; restore "
+                        f"the content of {beside}.source = {now!r} has changed since the run {self.name!r} was made; restore "
                         "it, or give this run a --name of its own"
                     )
-                key = f"{section}.source (by content)"
+                key = f"{beside}.source (by content)"
             raise self._other(config, key, before, now)
         return config.extended(old)
 
@@ -223,13 +238,14 @@ class RunFolder:
             return
         old, new = self.config().identity(), config.identity()
         for tree in (old, new):
-            for section in ("model", "data"):
-                del tree[section]
-            for section in ("train", "sample"):  # `auto` is not yet resolved
-                del tree[section]["dtype"]
-            for step in tree["select"]["steps"]:
-                for option in LOOKED_UP:
-                    del step[option]
+            for own in tree["lineages"].values() if "lineages" in tree else (tree,):
+                for section in ("model", "data"):
+                    del own[section]
+                for section in ("train", "sample"):  # `auto` is not yet resolved
+                    del own[section]["dtype"]
+                for step in own["select"]["steps"]:
+                    for option in LOOKED_UP:
+                        del step[option]
         if (difference := _difference(old, new)) is not None:
             raise self._other(config, *difference)
 

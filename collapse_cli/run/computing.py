@@ -23,7 +23,7 @@ def compute(stages: Sequence[Stage], prepared: Prepared, store: Store, observer:
         return
     order = {
         "config": prepared.config.model_dump(mode="json"),
-        "hints": asdict(prepared.resolved.hints),
+        "hints": asdict(prepared.hints),
         "store": store.address,
     }
     with ProcessExecutor(store, worker.command(), order, workers) as elsewhere:

@@ -9,7 +9,7 @@ from typing import Any
 from collapse_cli.engine.stage import Product, Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
-from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.costs import Sizes
 from collapse_cli.metrics import numbers
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.preparation import NOMINAL_SPEED, Prepared, to_do
@@ -68,11 +68,10 @@ class Clock:
 
     def __init__(self, prepared: Prepared) -> None:
         self.plan, self.workers = prepared.plan, prepared.workers
-        known = prepared.resolved.row_flops > 0  # a family says what its rows cost at the nominal speed
-        speed = NOMINAL_SPEED if known else matmul_speed(prepared.config.train.dtype)
+        speed = NOMINAL_SPEED if prepared.size.known else matmul_speed(prepared.size.config.train.dtype)
         self.guesses = {
             # a stage beside others has its share of the cores
-            key: prepared.size.cost_of(stage).seconds(speed, prepared.size.layers) * self.workers
+            key: prepared.size.seconds(stage, speed) * self.workers
             for key, stage in self.plan.stages.items()
         }
         self.todo = dict(self.guesses)
@@ -116,7 +115,7 @@ def matmul_speed(dtype: str) -> float:
     return best
 
 
-def disk_needed(stages: Iterable[Stage], size: Size) -> int:
+def disk_needed(stages: Iterable[Stage], size: Sizes) -> int:
     """Bytes that stages still to be made need at most, with one training checkpoint (weights and optimizer)."""
     config, models, rest, trained = size.config, list[int](), 0, list[int]()
     for stage in stages:
@@ -127,7 +126,9 @@ def disk_needed(stages: Iterable[Stage], size: Size) -> int:
         else:
             rest += disk
     if config.store.keep_models != "all" and models:
-        kept = 2 * len(config.loop.policies) * len(config.loop.seeds)  # at work at once, or the ends
+        kept = (
+            2 * len(config.loop.policies) * len(config.loop.seeds) * len(size.lineages)
+        )  # at work at once, or the ends
         models = models[:kept]
     return sum(models) + rest + 12 * max(trained, default=size.parameters)
 

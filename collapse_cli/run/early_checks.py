@@ -41,19 +41,21 @@ def check_experiment(config: Experiment, folder: RunFolder) -> None:
     tracking.check_installed(config)
     check_policies(config)
     check_select(config)
-    if family.text:
-        place_of_text(config.data.source)  # before the Hub is asked for anything
-        check_documents(config)
+    lineages = config.of_lineages().values()
+    for own in lineages if family.text else ():
+        place_of_text(own.data.source)  # before the Hub is asked for anything
+        check_documents(own)
     folder.check_same_settings(config)
-    if family.begins_with_a_model:
-        check_adapter(config)
-        check_anchor(config)
-        check_model(config.model)
-    if family.text:
-        check_tokenizer(config.model.tokenizer)
-        check_text(config.data)
-    else:
-        check_source(config)
+    for own in lineages:
+        if family.begins_with_a_model:
+            check_adapter(own)
+            check_anchor(own)
+            check_model(own.model)
+        if family.text:
+            check_tokenizer(own.model.tokenizer)
+            check_text(own.data)
+        else:
+            check_source(own)
 
 
 def check_policies(config: Experiment) -> None:
@@ -62,11 +64,12 @@ def check_policies(config: Experiment) -> None:
     for policy in loop.policies:
         if (same := loop.policies[loop.policies.index(policy)]).name != policy.name:
             raise ConfigError(f"the policies {same} and {policy} are the same; give one of them")
-    models = (loop.generations + 1) * len(loop.policies) * len(loop.seeds)
+    lineages = len(config.lineage_names)
+    models = (loop.generations + 1) * len(loop.policies) * len(loop.seeds) * lineages
     if config.kind == "generational" and models > MOST_MODELS:
         raise ConfigError(
             f"this is {models:,} models (generations: {loop.generations + 1:,}, policies: {len(loop.policies):,}, seeds: "
-            f"{len(loop.seeds):,}), and a run has at most {MOST_MODELS:,}; lower one of them"
+            f"{len(loop.seeds):,}{f', lineages: {lineages:,}' if lineages > 1 else ''}), and a run has at most {MOST_MODELS:,}; lower one of them"
         )
 
 

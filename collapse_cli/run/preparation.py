@@ -1,5 +1,6 @@
 """Before a run: everything looked up, the real data in the store, and how many stages are computed at a time."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from collapse_cli.engine.executors.processes import workers_for
 from collapse_cli.engine.stage import Plan, Product, Stage
 from collapse_cli.engine.store import Store, store_at
 from collapse_cli.experiment import mixing, mixture
-from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.costs import Size, Sizes
 from collapse_cli.experiment.kinds import plan
-from collapse_cli.learners import Resolved
+from collapse_cli.learners import Hints, Resolved
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.selection.resolve import resolve
@@ -37,29 +38,60 @@ class Prepared:
     """
 
     config: Experiment
-    resolved: Resolved
+    hints: Hints
     plan: Plan
     notes: list[str]
     computed: list[str]
-    size: Size
+    size: Sizes
     workers: int
     threads: dict[str, int]
 
 
 def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path | None, jobs: int) -> Prepared:
     """Look everything up and bring the real data into the store (or, for a dry run, into a temporary one)."""
+    found = looked_up(config)
+    hints = found[""].hints if "" in found else Hints(lineages={name: one.hints for name, one in found.items()})
+    config = folder.joined_with(config.with_lineages({name: one.config for name, one in found.items()}))
+    planned = plan(config, hints)
+    observer, notes, sizes = Computed(), [note for one in found.values() for note in one.notes], dict[str, Size]()
+    for name, one in found.items():
+        rows, own = _real_rows(one.config if name else config, real_data(planned, name), store, temporary, observer)
+        notes += own
+        sizes[name] = _size(one, one.config if name else config, rows)
+    size = Sizes(sizes, planned)
+    workers, threads = shared_out(planned, size, jobs)
+    return Prepared(config, hints, planned, list(dict.fromkeys(notes)), observer.keys, size, workers, threads)
+
+
+def looked_up(config: Experiment) -> dict[str, Resolved]:
+    """Of each lineage by name ("" of one alone), what its configuration names, found."""
     learner = learners.learner_class(config.learner)
-    resolved = resolve(learner.resolve(config))
-    config = folder.joined_with(resolved.config)
-    planned = plan(config, resolved.hints)
-    observer, notes, rows = Computed(), [], dict.fromkeys(("train", "test", "reserve"), 0)
-    stage = next(iter(planned.stages.values()))
-    if stage.of.product is Product.DATA:  # a mixture that is done in memory draws its own
+    return {name: resolve(learner.resolve(own)) for name, own in config.of_lineages().items()}
+
+
+def real_data(planned: Plan, lineage: str) -> Stage | None:
+    """The stage of a lineage's real data, of the first seed; None of a mixture that is done in memory, which draws its own."""
+    return next(
+        (
+            stage
+            for key, stage in planned.stages.items()
+            if stage.of.product is Product.DATA and any(where.lineage == lineage for where in planned.serves[key])
+        ),
+        None,
+    )
+
+
+def _real_rows(
+    config: Experiment, stage: Stage | None, store: Store, temporary: Path | None, observer: Computed
+) -> tuple[dict[str, int], list[str]]:
+    """How many rows of real data there are by split, and what the user should know of them; they are brought into the store."""
+    notes, rows = list[str](), dict.fromkeys(("train", "test", "reserve"), 0)
+    if stage is not None:
         place = store if temporary is None or store.has(stage.key) else store_at(temporary)
         place.begin()
         scheduler.run([stage], LocalExecutor(place), observer)
         data = place.get(stage.key)
-        rows, notes = {split: about["rows"] for split, about in data.facts["splits"].items()}, data.facts["notes"]
+        rows, notes = {split: about["rows"] for split, about in data.facts["splits"].items()}, [*data.facts["notes"]]
         if config.kind == "mixture":
             mixture.check_real_rows(config, rows["train"])
     for policy in config.policies if config.kind == "generational" else ():
@@ -67,33 +99,35 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
             policy, rows["train"], rows["reserve"], config.loop.generations, growing=config.mix.size == "growing"
         )
         if config.mix.size == "constant" and (note := mixing.rounding_note(policy, rows["train"])):
-            notes = [*notes, note]
+            notes.append(note)
         if note := mixing.schedule_note(policy, config.loop.generations):
-            notes = [*notes, note]
-    size = Size(
+            notes.append(note)
+    return rows, notes
+
+
+def _size(found: Resolved, config: Experiment, rows: Mapping[str, int]) -> Size:
+    """What the costs of a lineage depend on."""
+    return Size(
         config,
-        resolved.parameters,
-        resolved.layer_parameters,
-        resolved.head_parameters,
-        resolved.layers,
+        found.parameters,
+        found.layer_parameters,
+        found.head_parameters,
+        found.layers,
         rows["train"],
         rows["test"],
-        resolved.row_bytes,
-        resolved.row_flops,
-        resolved.adapter_parameters,
+        found.row_bytes,
+        found.row_flops,
+        found.adapter_parameters,
     )
-    workers, threads = shared_out(planned, size, jobs)
-    notes = list(dict.fromkeys([*resolved.notes, *notes]))
-    return Prepared(config, resolved, planned, notes, observer.keys, size, workers, threads)
 
 
-def shared_out(planned: Plan, size: Size, jobs: int) -> tuple[int, dict[str, int]]:
+def shared_out(planned: Plan, size: Sizes, jobs: int) -> tuple[int, dict[str, int]]:
     """How many stages are computed at a time, and by key how many threads each has."""
     import torch
 
     cores = torch.get_num_threads()
     stages = planned.stages.values()
-    seconds = sum(size.cost_of(stage).seconds(NOMINAL_SPEED, size.layers) for stage in stages)
+    seconds = sum(size.seconds(stage, NOMINAL_SPEED) for stage in stages)
     worth = LIGHT_WORTH if families.of(size.config.learner).light else WORTH
     pays = not torch.cuda.is_available() and size.parameters <= LARGE and seconds > worth
     workers = workers_for(planned, cores, jobs, pays=pays)

@@ -68,7 +68,7 @@ def plan_of(order: Mapping[str, Any]) -> tuple[Mapping[str, Stage], Callable[[in
     from collapse_cli.process import quiet_libraries
 
     config = load(order["config"], "the run's configuration")
-    stages = plan(config, Hints(**order["hints"])).stages
+    stages = plan(config, Hints.from_record(order["hints"])).stages
     if families.of(config.learner).light:
         return stages, lambda threads: None  # they have one each
     import torch

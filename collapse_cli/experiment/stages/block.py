@@ -5,7 +5,7 @@ functions do the work here too; only what lies between two generations stays in 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -193,6 +193,11 @@ class InMemory(Verbs[State, Dataset, Dataset]):
             source, seed = corpus if self.continues_corpus else real, seed_for(self.stage.seed, "sample", generation)
             made, _, facts = continued(learner, source, len(real), which, seed=seed, scratch=self.scratch, shown=NONE)
         self._facts |= facts
+        return made
+
+    def take(self, pool: Sequence[Dataset | None], generation: int) -> Dataset:
+        (made,) = pool  # one lineage; several are not made in blocks
+        assert made is not None
         return made
 
     def select(self, rows: Dataset, model: State, generation: int) -> Dataset:

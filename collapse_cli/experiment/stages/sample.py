@@ -1,6 +1,6 @@
 """Rows made by a model: it continues rows of the original corpus, or of the one it was fitted on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,61 @@ from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import TWENTIETH, Size
+from collapse_cli.experiment.pool import quota, starting_at
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, SHOWN, at, learner_of, on_one_thread, stage_of
 
 SHOWN_ROWS = 8
 
 
 def sample_stage(
-    config: Experiment, policy: Policy, model: Stage, data: Stage, corpus: Stage, seed: int, generation: int
+    config: Experiment,
+    policy: Policy,
+    model: Stage,
+    data: Stage,
+    corpus: Stage,
+    seed: int,
+    generation: int,
+    lineage: str = "",
+    sharing: "Sharing | None" = None,
+    takers: Sequence[Stage] = (),
 ) -> Stage:
-    """The rows that generation `generation - 1` makes for the corpus of generation `generation`."""
+    """The rows that generation `generation - 1` makes for the corpus of generation `generation`.
+
+    Args:
+        lineage: whose random numbers it has.
+        sharing: which part of the rows of a pool it makes; None: as many as its own corpus takes.
+        takers: with `sharing`, the real data of those who take the rows, in the order of `sharing.places`.
+    """
     which = Continued.by(policy, seed, generation, growing=config.mix.size == "growing")
-    if policy.needs_samples(generation):
-        which = replace(which, oversample=config.select.oversample)
     inputs = {"model": model, "data": data, "prompts": corpus if config.sample.prompts == "previous" else data}
-    return stage_of(SAMPLE, config, inputs, seed_for(seed, "sample", generation), verb="sample", **which.params())
+    if policy.needs_samples(generation):
+        which = replace(which, oversample=config.select.oversample, sharing=sharing)
+        inputs |= {f"taker-{number:05d}": taker for number, taker in enumerate(takers, 1)}
+    own_seed = seed_for(seed, "sample", generation, lineage)
+    return stage_of(SAMPLE, config, inputs, own_seed, verb="sample", **which.params())
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Which rows of a pool one of several makers makes: as many as the taker takes that takes most of them.
+
+    Attributes:
+        part, of: which of the makers it is, of how many, as `pool.starting_at` has them.
+        places: for each taker, the place of this maker among the members of its pool, and how many members that has.
+    """
+
+    part: int
+    of: int
+    places: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def read(cls, params: Mapping[str, Any]) -> "Sharing":
+        """What a stage's parameters say."""
+        return cls(params["part"], params["of"], tuple((place, members) for place, members in params["places"]))
+
+    def rows(self, needed: Sequence[int]) -> int:
+        """How many rows it makes, where takers need so many each."""
+        return max(quota(rows, members, place) for rows, (place, members) in zip(needed, self.places, strict=True))
 
 
 @dataclass(frozen=True)
@@ -41,6 +82,7 @@ class Continued:
         growing: whether the corpus grows with the generations.
         choice: the seed of the order of the rows.
         oversample: how many candidates are made for each row that the corpus takes.
+        sharing: which of a pool's rows it makes; None where the rows are for its own lineage alone.
     """
 
     generation: int
@@ -48,6 +90,7 @@ class Continued:
     growing: bool
     choice: int
     oversample: float = 1.0
+    sharing: Sharing | None = None
 
     @classmethod
     def by(cls, policy: Policy, seed: int, generation: int, *, growing: bool) -> "Continued":
@@ -60,22 +103,36 @@ class Continued:
         return cls(generation, taken, growing and not policy.accumulates, choice)
 
     def params(self) -> dict[str, Any]:
-        """As a stage's parameters have it; a key has `oversample` only where more is made than is needed."""
+        """As a stage's parameters have it; a key has `oversample` only where more is made than is needed, and `sharing` in a pool."""
         params = vars(self) | {"policy": self.policy.params()}
-        return (
-            params if self.oversample > 1 else {name: value for name, value in params.items() if name != "oversample"}
-        )
+        if self.sharing:
+            params |= {"sharing": {**vars(self.sharing), "places": [list(place) for place in self.sharing.places]}}
+        off = {"oversample": self.oversample == 1, "sharing": self.sharing is None}
+        return {name: value for name, value in params.items() if not off.get(name)}
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> "Continued":
         """What a stage's parameters say."""
         own = {field.name: params[field.name] for field in fields(cls) if field.name in params}
-        return cls(**own | {"policy": Policy.of(own["policy"])})
+        sharing = Sharing.read(own["sharing"]) if own.get("sharing") else None
+        return cls(**own | {"policy": Policy.of(own["policy"]), "sharing": sharing})
 
-    def prompts(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """Prompts and streams as `mixing.candidates_of` gives them, for an original corpus of so many rows."""
+    def prompts(self, rows: int, takers: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
+        """Prompts and streams as `mixing.candidates_of` gives them, for an original corpus of so many rows.
+
+        Args:
+            takers: of a pool, the rows of the original corpora of those who take what it makes.
+        """
         needed = mixing.prompt_rows(self.policy, rows, self.generation, self.choice, growing=self.growing)
-        return mixing.candidates_of(needed, rows, candidates(self.oversample, len(needed)))
+        if self.sharing is None:
+            return mixing.candidates_of(needed, rows, candidates(self.oversample, len(needed)))
+        made = self.sharing.rows([self.new_rows(there) for there in takers])
+        needed = starting_at(needed, self.sharing.part, self.sharing.of)[:made]
+        return mixing.candidates_of(needed, rows, candidates(self.oversample, made))
+
+    def new_rows(self, rows: int) -> int:
+        """How many synthetic rows the corpus takes, for an original corpus of so many rows."""
+        return mixing.new_rows(self.policy, rows, self.generation, growing=self.growing)
 
 
 @on_one_thread
@@ -86,8 +143,16 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     rows = inputs["data"].facts["splits"]["train"]["rows"]
     # the same prompts in every generation, for people to read
     shown = np.unique(np.linspace(0, rows - 1, SHOWN_ROWS).round().astype(np.int64))
+    takers = [inputs[name] for name in sorted(name for name in inputs if name.startswith("taker-"))]
     made, seen, facts = continued(
-        learner, corpus, rows, Continued.of(stage.params), seed=stage.seed, scratch=place.scratch, shown=shown
+        learner,
+        corpus,
+        rows,
+        Continued.of(stage.params),
+        seed=stage.seed,
+        scratch=place.scratch,
+        shown=shown,
+        takers=[taker.facts["splits"]["train"]["rows"] for taker in takers],
     )
     made.save(place.folder / ROWS)
     seen.save(place.folder / SHOWN)
@@ -103,14 +168,16 @@ def continued(
     seed: int,
     scratch: Path,
     shown: np.ndarray,
+    takers: Sequence[int] = (),
 ) -> tuple[Dataset, Dataset, learners.Facts]:
     """The synthetic rows that a model makes for the next generation, what it makes of the rows `shown`, and the facts.
 
     Args:
         corpus: rows to continue: the original corpus, of `rows` rows, or the model's own.
         which: of them.
+        takers: as `Continued.prompts` has them.
     """
-    places, chosen = which.prompts(rows)
+    places, chosen = which.prompts(rows, takers)
     other = shown[~np.isin(shown, chosen)]
     wanted = np.concatenate([chosen, other])
     row = mixing.spread(np.concatenate([places, other]), rows, len(corpus), which.choice)
@@ -128,7 +195,9 @@ def continued(
 
 def cost(stage: Stage, size: Size) -> Cost:
     which = Continued.of(stage.params)
-    rows = mixing.new_rows(which.policy, size.rows, which.generation, growing=which.growing)
+    rows = which.new_rows(size.rows)
+    if which.sharing:
+        rows = which.sharing.rows([rows] * len(which.sharing.places))
     return cost_of(candidates(which.oversample, rows), size)
 
 

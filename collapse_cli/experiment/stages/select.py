@@ -47,6 +47,7 @@ def select_stage(
     others: Mapping[Input, Stage],
     seed: int,
     generation: int,
+    lineage: str = "",
 ) -> Stage:
     """The rows that stay of those of the stage `rows`: a sample, or with `select.over = "pool"` a corpus.
 
@@ -58,7 +59,7 @@ def select_stage(
     inputs: dict[str, Stage] = {"data": data, "rows": rows}
     inputs.update((need, models[need]) for need in which.how.needs)
     inputs.update((name, stage) for name, stage in others.items())
-    own_seed = seed_for(seed, "select", generation)
+    own_seed = seed_for(seed, "select", generation, lineage)
     return stage_of(SELECT, config, inputs, own_seed, hints, verb="select", **which.params())
 
 

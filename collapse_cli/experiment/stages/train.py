@@ -23,17 +23,19 @@ def train_stage(
     seed: int,
     generation: int,
     anchor: Stage | None = None,
+    lineage: str = "",
 ) -> Stage:
     """The model of a generation; it starts from `start`, or from the base model where that is none.
 
     Args:
         anchor: the model that it is held to, where `train.anchor` holds it to one of a generation.
+        lineage: whose random numbers it has. Generation 0 has those of all, so that it is one model for lineages that are alike.
     """
     config = at_generation(config, generation)
     inputs = {"data": data, "corpus": corpus} | ({"init": start} if start else {})
     if anchor:
         inputs["anchor"] = anchor
-    own_seed, weights = seed_for(seed, "train", generation), config.mix.weights
+    own_seed, weights = seed_for(seed, "train", generation, lineage if generation else ""), config.mix.weights
     # generation 0 has real rows alone, so that it is one for all weights
     more = {} if weights.equal or generation == 0 else {"weights": weights.params()}
     return stage_of(TRAIN, config, inputs, own_seed, hints, verb="train", base=seed_for(seed, "base", 0), **more)

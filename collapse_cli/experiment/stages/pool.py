@@ -1,0 +1,106 @@
+"""The synthetic rows that a lineage takes of those that several made: its share of a pool."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from collapse_cli.config import Experiment
+from collapse_cli.config.policies import Policy
+from collapse_cli.config.selection import candidates
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
+from collapse_cli.experiment import mixing
+from collapse_cli.experiment.costs import Size, put_together
+from collapse_cli.experiment.pool import quota, segment, taken
+from collapse_cli.experiment.stages.base import ROWS, at, on_one_thread
+
+
+def pool_stage(
+    config: Experiment,
+    policy: Policy,
+    data: Stage,
+    members: Sequence[Stage],
+    seed: int,
+    generation: int,
+    *,
+    cut: int | None = None,
+) -> Stage:
+    """The rows of `members` that the corpus of a generation takes, evenly.
+
+    Args:
+        data: of the lineage that takes them.
+        members: stages that leave rows in its tokens, in order.
+        cut: the place of the lineage among the members, where all rows are shuffled and cut into disjoint parts.
+    """
+    inputs = {f"member-{place:05d}": stage for place, stage in enumerate(members, 1)}
+    if cut is not None:
+        params = {"learner": config.learner, "part": cut}
+        return Stage(POOL, params, inputs, seed_for(seed, "pool", generation))
+    which = Shared(policy.at(generation), config.mix.size == "growing", generation, config.select.oversample)
+    return Stage(POOL, {"learner": config.learner, **which.params()}, {"data": data, **inputs})
+
+
+@dataclass(frozen=True)
+class Shared:
+    """How many rows a corpus takes: the attributes are those of `stages.sample.Continued`."""
+
+    policy: Policy
+    growing: bool
+    generation: int
+    oversample: float = 1.0
+
+    def params(self) -> dict[str, Any]:
+        """As a stage's parameters have it."""
+        return vars(self) | {"policy": self.policy.params()}
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> "Shared":
+        """What a stage's parameters say."""
+        own = {name: params[name] for name in ("growing", "generation", "oversample")}
+        return cls(Policy.of(params["policy"]), **own)
+
+    def needed(self, rows: int) -> int:
+        """Synthetic rows of the newest models that it takes, for an original corpus of so many rows."""
+        return mixing.new_rows(self.policy, rows, self.generation, growing=self.growing)
+
+
+@on_one_thread
+def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    members = [inputs[name] for name in sorted(name for name in inputs if name.startswith("member-"))]
+    rows = [Dataset.load(made.file(ROWS)) for made in members]
+    if "part" in stage.params:
+        chosen = segment(rows, stage.params["part"], stage.seed)
+        counts = [len(chosen) / len(rows)] * len(rows)
+    else:
+        which = Shared.of(stage.params)
+        needed = which.needed(inputs["data"].facts["splits"]["train"]["rows"])
+        most = [candidates(which.oversample, quota(needed, len(rows), one)) for one in range(len(rows))]
+        chosen, counts = taken(rows, needed, most), [float(count) for count in most]
+    chosen.save(place.folder / ROWS)
+    return history(members, [count / max(1, len(made)) for count, made in zip(counts, rows, strict=True)])
+
+
+def history(members: Sequence[Finished], shares: Sequence[float]) -> dict[str, Any]:
+    """What a corpus hands on of the rows that it took: tokens and seconds of its shares of them, other numbers as their mean."""
+    weights = [share * made.facts.get("sample_tokens", 0) for made, share in zip(members, shares, strict=True)]
+    whole = sum(weights) or 1.0
+    facts: dict[str, Any] = {"sample_tokens": round(sum(weights)), "seconds": {}}
+    for made, share in zip(members, shares, strict=True):
+        for kind, seconds in {**made.facts.get("seconds", {}), made.kind: made.seconds}.items():
+            facts["seconds"][kind] = facts["seconds"].get(kind, 0.0) + share * seconds
+    for name in ("duplicate_share", "special_token_share"):
+        if all(name in made.facts for made in members):
+            facts[name] = sum(weight * made.facts[name] for made, weight in zip(members, weights, strict=True)) / whole
+    return facts
+
+
+def cost(stage: Stage, size: Size) -> Cost:
+    if "part" in stage.params:
+        rows = size.rows_of(stage.inputs[f"member-{stage.params['part'] + 1:05d}"])
+    else:
+        which = Shared.of(stage.params)
+        rows = candidates(which.oversample, which.needed(size.rows))
+    return put_together(size, rows, 0.1)
+
+
+POOL = StageKind[Size](name="pool", kind="pool", version=1, product=Product.ROWS, body=body, cost=cost, label=at)
