@@ -268,8 +268,8 @@ def curation(
     from collapse_cli.terminal.theory import show
 
     arguments: dict[str, Any] = {
-        "probabilities": _numbers("probabilities", probabilities),
-        "rewards": _numbers("rewards", rewards),
+        "probabilities": numbers("probabilities", probabilities),
+        "rewards": numbers("rewards", rewards),
         "candidates": candidates,
         "generations": generations,
     }
@@ -316,7 +316,7 @@ def truncated_loss(
     show("truncated-loss", inputs, values, measured, note, output.seed, output.as_json)
 
 
-def _numbers(name: str, text: str) -> tuple[float, ...]:
+def numbers(name: str, text: str) -> tuple[float, ...]:
     """Numbers with commas between them."""
     from collapse_cli.theory import TheoryError
 

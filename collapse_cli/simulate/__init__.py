@@ -16,6 +16,7 @@ from collapse_cli.simulate.mixed_rows import (
     subsampled_mean,
     word_survival,
 )
+from collapse_cli.simulate.pooled_rows import isotropic_exchange, pooled_means
 from collapse_cli.simulate.sampled import (
     accumulate_regression,
     generational,
@@ -36,9 +37,11 @@ __all__ = [
     "feedback",
     "gaussian",
     "generational",
+    "isotropic_exchange",
     "iterative_fixed",
     "iterative_fresh",
     "mixed_mean",
+    "pooled_means",
     "projections",
     "projections_fixed",
     "projections_sampled",

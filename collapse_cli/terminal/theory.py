@@ -68,11 +68,27 @@ SAYS = {
     "growth": "of the variance, a generation, ever more rows",
     "counted": "share of rows that count",
     "shrink": "of the variance, as the mean is fitted too",
+    "distance_alone": "the same without exchange (a = 0)",
+    "ratio": "1 - a: the root of their quotient",
+    "error": "E of the squared error",
+    "error_common": "the same from the mean of all truths",
+    "walk": "of that, what the labels' noise added",
+    "walk_limit": "that in the end",
+    "mixture_error": "E (mean of all - true mean of all)^2",
+    "mixture_variance": "E variance of all models' mixture",
+    "distance_own": "distance, if each takes its own rows",
+    "mixture_variance_own": "mixture_variance, likewise",
 }
 A_VARIANCE = {"variance": "E of the variance"}
 OWN: dict[str, dict[str, str]] = {  # what a name means in one model alone
     "gaussian": A_VARIANCE,
     "weighted-mean": A_VARIANCE,
+    "exchange": {
+        "distance": "E |difference|^2 of two lineages' models",
+        "error": "E |difference|^2 from the own truth",
+    },
+    "pooled-means": A_VARIANCE
+    | {"distance": "E (mean - mean)^2 of two lineages", "mean_error": "E (mean - own true mean)^2"},
     "truncated-loss": A_VARIANCE,
     "self-correction": {"rate": "the same of a Gaussian's mean"},
 }

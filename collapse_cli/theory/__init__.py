@@ -1,10 +1,22 @@
-"""Closed-form predictions about models fitted to synthetic data: ridge regression, random projections, Gaussians, selection.
+"""Closed-form predictions about models fitted to synthetic data: ridge, random projections, Gaussians, selection, several models.
 
 NumPy only. Sources, conventions and what is not settled: docs/theory.md. Sizes are keyword arguments; standard
 deviations are called `noise`, the synthetic share `p2`, the synthetic labeller's own risk `c2`.
 """
 
 from collapse_cli.theory.checks import TheoryError
+from collapse_cli.theory.exchange import (
+    POOL_RULES,
+    Apart,
+    Exchange,
+    LineageRows,
+    Lineages,
+    LinearForm,
+    PoolRule,
+    isotropic_exchange,
+    linear_form,
+    pooled_means,
+)
 from collapse_cli.theory.filters import (
     Truncated,
     Verified,
@@ -47,14 +59,21 @@ from collapse_cli.theory.weighted import WeightedRisk, Weighting, low_dimensiona
 
 __all__ = [
     "POLICIES",
+    "POOL_RULES",
     "VARIANCES",
     "AccumulatedRisk",
+    "Apart",
+    "Exchange",
     "FixedRisk",
     "FreshRisk",
     "GaussianRefit",
     "Growing",
+    "LineageRows",
+    "Lineages",
+    "LinearForm",
     "MixedMean",
     "MixedRows",
+    "PoolRule",
     "Problem",
     "RealRows",
     "Risk",
@@ -78,14 +97,17 @@ __all__ = [
     "golden_weight",
     "growing_means",
     "harmless_share",
+    "isotropic_exchange",
     "iterative_fixed",
     "iterative_fresh",
     "knee",
+    "linear_form",
     "low_dimensional_weight",
     "mixed_mean",
     "optimal_weight",
     "plateau_projections",
     "plateau_ridge",
+    "pooled_means",
     "problem",
     "projections",
     "projections_fixed",

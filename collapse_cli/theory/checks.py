@@ -10,6 +10,7 @@ Array = np.ndarray
 
 
 MOST = 1e100  # of any quantity: its square is still a float
+MOST_GENERATIONS = 1_000_000  # that are gone through one by one
 
 
 class TheoryError(UserError):
@@ -62,6 +63,14 @@ def whole(name: str, value: float, least: int) -> int:
     if math.isnan(value) or value < least or value != int(value):
         raise TheoryError(f"{name} is {value:g}; it must be a whole number, {least} or more")
     return int(value)
+
+
+def steps(generations: float) -> int:
+    """Generations after the first one, few enough to go through one by one."""
+    number = whole("generations", generations, 0)
+    if number > MOST_GENERATIONS:
+        raise TheoryError(f"generations is {number}; at most {MOST_GENERATIONS} are gone through")
+    return number
 
 
 def diagonal(name: str, values: Array, d: int) -> Array:

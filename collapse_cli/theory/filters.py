@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from collapse_cli.theory.checks import Array, TheoryError, not_negative, positive, share, whole
-from collapse_cli.theory.means import MOST_GENERATIONS
+from collapse_cli.theory.checks import MOST_GENERATIONS, Array, TheoryError, not_negative, positive, share, whole
 from collapse_cli.theory.normal import below, chi_quadrature, density, quadrature
 
 LARGEST_REWARD = 200.0  # difference of rewards: e to that power is still a float, and its square

@@ -12,12 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from collapse_cli.theory.checks import Array, TheoryError, not_negative, positive, share, whole
+from collapse_cli.theory.checks import Array, TheoryError, not_negative, positive, share, steps, whole
 
 Variance = Literal["known", "biased", "unbiased"]
 RealRows = Literal["new", "drawn", "same"]
 VARIANCES = ("known", "biased", "unbiased")
-MOST_GENERATIONS = 1_000_000  # that are gone through one by one
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def mixed_mean(
     """
     mix = MixedRows(real, synthetic, weight)
     mix.check(_rule(variance))
-    mixes = repeat(mix, _steps(generations))
+    mixes = repeat(mix, steps(generations))
     *_, (error, spread) = scheduled_means(n=n, mixes=mixes, real_rows="drawn" if kept else "new", variance=variance)
     limit = _limit(n, mix, kept, variance)
     return MixedMean(error, spread, n * error, n * limit, mix.mass)
@@ -197,7 +196,7 @@ def subsampled_mean(*, n: int, generations: int, variance: Variance = "known") -
 
     `relative_limit` is that of ever more rows: pi^2/2 - 2. At a finite n it has no closed form that is known here.
     """
-    error, spread = next(islice(subsampled_means(n=n, variance=variance), _steps(generations), None))
+    error, spread = next(islice(subsampled_means(n=n, variance=variance), steps(generations), None))
     return MixedMean(error, spread, n * error, math.pi**2 / 2 - 2, math.nan)
 
 
@@ -245,7 +244,7 @@ def contaminated(*, share_synthetic: float, generations: int) -> tuple[Growing, 
         that it falls as with real rows alone up to a = 1/2, and not at all for a = 1 (limit pi^2/6).
     """
     a, values = share("share", share_synthetic), [0.0]
-    for fit in range(1, _steps(generations) + 2):
+    for fit in range(1, steps(generations) + 2):
         values.append(((fit - 1 + a) / fit) ** 2 * values[-1] + 1 / fit**2)
     return Growing(values[-1], math.pi**2 / 6 if a == 1 else 0.0, tuple(values[1:])), min(1.0, 2 * (1 - a))
 
@@ -262,7 +261,7 @@ def feedback(*, n0: int, real: int, synthetic: int, generations: int) -> Growing
     """
     start, m, k = whole("n0", n0, 1), whole("m", real, 0), whole("k", synthetic, 0)
     values, added = [1.0], 0.0
-    for generation in range(1, _steps(generations) + 1):
+    for generation in range(1, steps(generations) + 1):
         rows = start + generation * (m + k)
         added = added * (rows - m) / rows + k / rows
         values.append(1 + added)
@@ -302,7 +301,7 @@ def corrected_mean(*, n: int, ratio: float, gamma: float, generations: int) -> t
     mass, stays = 1 / (1 + some), 1 / (1 + strength)
     rate = (1 - mass) * stays
     error = shared = 1 / size  # E mean^2, and E of its product with the real rows' mean
-    for _ in range(_steps(generations)):
+    for _ in range(steps(generations)):
         noise = (1 + stays * (1 - stays) * error) / made if made else 0.0
         error = mass**2 / size + 2 * mass * rate * shared + rate**2 * error + (1 - mass) ** 2 * noise
         shared = mass / size + rate * shared
@@ -320,7 +319,7 @@ def word_survival(*, n: float, frequency: float, generations: int) -> Growing:
         frequency: f, the word's true probability.
     """
     rows, mass = positive("n", n), share("frequency", frequency)
-    values = [-math.expm1(-rows * mass * g) for g in _branching(_steps(generations) + 1)]
+    values = [-math.expm1(-rows * mass * g) for g in _branching(steps(generations) + 1)]
     return Growing(values[-1], 0.0, tuple(values))
 
 
@@ -351,14 +350,7 @@ def words_left(*, n: float, probabilities: Array, generations: int) -> tuple[flo
 
 def survival_of_one(generation: int) -> float:
     """g_k of `word_survival` at a generation, k = generation + 1."""
-    return list(_branching(_steps(generation) + 1))[-1]
-
-
-def _steps(generations: int) -> int:
-    steps = whole("generations", generations, 0)
-    if steps > MOST_GENERATIONS:
-        raise TheoryError(f"generations is {steps}; at most {MOST_GENERATIONS} are gone through")
-    return steps
+    return list(_branching(steps(generation) + 1))[-1]
 
 
 def _first(n: int, rule: Variance) -> float:

@@ -17,6 +17,7 @@ MODELS = (
     *("ridge", "projections", "weighted", "iterative", "generational", "accumulate", "gaussian"),
     *("weighted-mean", "contaminated", "feedback", "self-correction", "word-survival"),
     *("verifier", "biased-verifier", "curation", "truncated-loss"),
+    *("exchange", "pooled-means"),
 )
 OF_LABELS = MODELS[:6]  # whose labels have noise
 
@@ -230,6 +231,9 @@ SIMULATED = [
     ("biased-verifier --generations 2 --n 4000", "distance"),
     ("curation --generations 2", "probability_2"),
     ("truncated-loss --n 20 --generations 2", "variance"),
+    ("exchange --n 20 --public 20 --generations 2", "distance"),
+    ("pooled-means --n 12 --m 12 --rule segments --generations 4", "distance"),
+    ("pooled-means --n 12 --m 12 --private 6 --apart 1 --generations 4", "mixture_variance"),
 ]
 
 
@@ -324,6 +328,22 @@ REFUSED = [
     ("curation --rewards a,b", "rewards is 'a,b'; it must be numbers with commas between them, as in 0.5,0.3,0.2"),
     ("curation --candidates inf --simulate 2", "candidates is inf; a simulation takes at most 13421"),
     ("truncated-loss --threshold 40", "threshold is 40: of 100 rows none lies beyond so many standard deviations"),
+    ("exchange --pooled 1.1", "pooled is 1.1; it is a share, from 0 to 1"),
+    (
+        "exchange --public 0 --private 0.5",
+        "private is 0.5, which leaves 0.5 to public rows, and there are none; give public rows, or private 1",
+    ),
+    ("exchange --n 4 --simulate 2", "n is 4, fewer rows than the 5 dimensions; their Gram matrix has no full rank"),
+    (
+        "exchange --lineages 9 --simulate 2",
+        "9 points in 5 dimensions cannot all be equally far apart; take --d 8 or more",
+    ),
+    ("pooled-means --rule any", "rule 'any' is not known; there are own, all, others, segments"),
+    ("pooled-means --lineages 0", "lineages is 0; it must be a whole number, 1 or more"),
+    ("pooled-means --lineages 5000", "lineages is 5000; at most 1000 are gone through"),
+    ("pooled-means --weights 1,2", "weights is '1,2'; it must be 3 numbers, of private, public, pooled rows"),
+    ("pooled-means --weights 1,0,1", "the weight of private rows is 1, but there are none"),
+    ("pooled-means --m 10 --simulate 2", "synthetic is 10; a simulation needs as many rows of each of 4 models"),
     ("ridge --simulate 0", "trials is 0; a simulation has at least 1"),
     (
         "ridge --n 105 --simulate 2 --p2 0.1",
@@ -355,6 +375,8 @@ FOREIGN = [
     ("gaussian", "--weight"),
     ("weighted-mean", "--p2"),
     ("curation", "--phi"),
+    ("exchange", "--rule"),
+    ("pooled-means", "--pooled"),
 ]
 
 
