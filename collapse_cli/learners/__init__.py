@@ -7,9 +7,22 @@ from typing import Any, cast
 from collapse_cli.errors import InputError
 from collapse_cli.families import FAMILIES
 from collapse_cli.learners.family import Family
-from collapse_cli.learners.protocol import Facts, Hints, Learner, Mixing, Outcome, Resolved, Sizable, Tell, Verb, silent
+from collapse_cli.learners.protocol import (
+    Comparable,
+    Facts,
+    Hints,
+    Learner,
+    Mixing,
+    Outcome,
+    Resolved,
+    Sizable,
+    Tell,
+    Verb,
+    silent,
+)
 
 __all__ = [
+    "Comparable",
     "Facts",
     "Family",
     "Hints",

@@ -1,5 +1,6 @@
 """The language model as a learner: text becomes rows of tokens, a fitted model continues its prompts."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,9 @@ from collapse_cli.families.section import for_key
 from collapse_cli.learners import text_inputs
 from collapse_cli.learners import text_measures as measures
 from collapse_cli.learners.continuations import cut_prompts
-from collapse_cli.learners.protocol import CORPUS, VALID, Facts, Hints, Outcome, Resolved, Tell, Verb
+from collapse_cli.learners.protocol import CORPUS, VALID, Comparable, Facts, Hints, Outcome, Resolved, Tell, Verb
 from collapse_cli.learners.settings import Part
-from collapse_cli.lm import adapter, anchors, architecture, folders, memory, trial
+from collapse_cli.lm import adapter, anchors, architecture, divergence, folders, memory, trial
 from collapse_cli.lm import edit as editing
 from collapse_cli.lm import model as models
 from collapse_cli.lm import sample as sampling
@@ -56,7 +57,7 @@ class LanguageModelSettings(text_inputs.TextSettings):
 
 
 class LanguageModel:
-    """Any causal language model of transformers. Implements `Learner`, `Sizable` and `Editing`."""
+    """Any causal language model of transformers. Implements `Learner`, `Sizable`, `Comparable` and `Editing`."""
 
     examines: ClassVar[bool] = True
     block: ClassVar[int] = 1
@@ -202,6 +203,12 @@ class LanguageModel:
                 return {}
             case "eval":
                 return {"eval": _without(for_key(config.eval), "block_size", "samples")}
+            case "between":  # tokens are scored in blocks
+                sample, scored = for_key(config.sample), for_key(config.eval)
+                return {
+                    "sample": {name: sample[name] for name in ("prompts", "prompt_tokens")},
+                    "eval": {"dtype": scored["dtype"]},
+                }
         # examine: how long prompts and samples are, not how they were drawn
         return {"sample": _without(for_key(config.sample), "max_duplicates", "decode")}
 
@@ -292,6 +299,34 @@ class LanguageModel:
         nll, predicted = scoring.score_blocks(self._model, data)
         losses: np.ndarray = nll / np.maximum(predicted, 1)
         return losses
+
+    # --- beside models of other lineages ------------------------------------------------------------------------------
+
+    @property
+    def unseen_nll(self) -> float:
+        """Each token has a probability."""
+        return math.inf
+
+    def continued(self, prompts: Dataset) -> Dataset:
+        """What of each row is continued: its first tokens, or the BOS token."""
+        return cut_prompts(prompts, self.settings.sample, texts.bos_id(self._tokenizer))
+
+    def token_losses(self, rows: Dataset) -> np.ndarray:
+        """(rows, width - 1) float64 nats, NaN where nothing is predicted; in blocks, whatever the protocol of the settings."""
+        each = np.full((len(rows), max(0, rows.arrays["tokens"].shape[1] - 1)), np.nan)
+        scoring.score_blocks(self._model, rows, dtype=self.settings.eval.dtype, each=each)
+        return each
+
+    def continuation_losses(self, prompts: Dataset, new: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """(rows,) summed losses in nats, and the tokens of the continuations."""
+        ends = np.zeros(len(new), np.int64)
+        nll, _ = scoring.score_continuations(self._model, prompts, new, ends, dtype=self.settings.eval.dtype)
+        return nll, new.arrays["lengths"].astype(np.int64)
+
+    def divergences(self, other: Comparable, rows: Dataset) -> np.ndarray:
+        """(rows, width - 1) float64 bits; both models are in memory, and a part of the logits of both."""
+        assert isinstance(other, LanguageModel), "models of other families have no logits"
+        return divergence.divergences(self._model, other._model, rows, dtype=self.settings.eval.dtype)
 
     def edited(self, rows: Dataset, *, above: float, top: int, seed: int) -> Outcome:
         """Rows with tokens that this model is all too sure of drawn anew, and how many."""

@@ -24,7 +24,7 @@ from collapse_cli.families.section import for_key
 from collapse_cli.learners import text_inputs
 from collapse_cli.learners.family import Family, State, generator
 from collapse_cli.learners.ngram_counts import Tables, count
-from collapse_cli.learners.protocol import CORPUS, Facts, Hints, Outcome, Resolved, Tell, Verb
+from collapse_cli.learners.protocol import CORPUS, Comparable, Facts, Hints, Outcome, Resolved, Tell, Verb
 from collapse_cli.learners.settings import Part
 from collapse_cli.lm import text as texts
 
@@ -42,10 +42,27 @@ class Sampling:
     temperature: float
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """What of a row is continued, of the section `sample`."""
+
+    prompts: str
+    prompt_tokens: int
+
+    def cut(self, rows: Dataset) -> Dataset:
+        ids = rows.arrays["tokens"][:, : 0 if self.prompts == "none" else self.prompt_tokens]
+        return Dataset(
+            {"tokens": ids, "lengths": np.minimum(rows.arrays["lengths"], ids.shape[1]).astype(np.int32)}, rows.origin
+        )
+
+
 class NGramSettings(text_inputs.TextSettings):
-    """`data` and `tokenizer` of the stage of real data; of all others `model`, and of sampling `sample` and `target`."""
+    """`data` and `tokenizer` of the stage of real data; of all others `model`, of sampling `sample` and `target`; `prompt` of what
+    is measured between lineages.
+    """
 
     model = Part(NgramConfig)
+    prompt = Part(Prompt)
     sample = Part(Sampling)
     target = Part(str)
 
@@ -110,9 +127,11 @@ class NGram(Family):
         if verb == "data":
             return cls.data_params(config)
         own = {"model": for_key(config.ngram)}
+        asked = config.sample
+        if verb == "between":
+            return own | {"prompt": {"prompts": asked.prompts, "prompt_tokens": asked.prompt_tokens}}
         if verb != "sample":
             return own
-        asked = config.sample
         sample = Sampling(asked.prompts, asked.prompt_tokens, asked.new_tokens, asked.decode.temperature)
         return own | {"sample": vars(sample), "target": config.train.target}
 
@@ -150,8 +169,8 @@ class NGram(Family):
         No token ends a text: where the corpus has end-of-text tokens, they are drawn like all others.
         """
         settings = self.settings.sample
-        ids = prompts.arrays["tokens"][:, : 0 if settings.prompts == "none" else settings.prompt_tokens]
-        lengths = np.minimum(prompts.arrays["lengths"], ids.shape[1]).astype(np.int32)
+        cut = Prompt(settings.prompts, settings.prompt_tokens).cut(prompts)
+        ids, lengths = cut.arrays["tokens"], cut.arrays["lengths"]
         made = self._tables.continued(
             ids, lengths, self._uniform(prompts, settings.new_tokens, seed), settings.temperature
         )
@@ -165,7 +184,7 @@ class NGram(Family):
         }
         begin = np.zeros(len(made), np.int32)
         if self.settings.target == "full":
-            new, begin = texts.join(Dataset({"tokens": ids, "lengths": lengths}, prompts.origin), new), lengths
+            new, begin = texts.join(cut, new), lengths
         return Outcome(Dataset({**new.arrays, "start": begin}, new.origin), facts)
 
     @staticmethod
@@ -222,12 +241,44 @@ class NGram(Family):
 
     def _scored(self, data: Dataset) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(rows,) summed NLL and predicted tokens, and how each token is predicted (`Tables.predict`)."""
+        losses, found = self._losses(data)
+        losses = np.nan_to_num(losses, nan=0.0, posinf=self.unseen_nll)
+        return losses.sum(axis=1), (found[0] >= 0).sum(axis=1), found
+
+    def _losses(self, data: Dataset) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """`token_losses`, and how each token is predicted."""
         length, context, gram = self._tables.predict(data.arrays["tokens"], data.arrays["lengths"])
-        losses = np.where(length >= 0, -np.log(self.settings.model.floor), 0.0)
+        losses = np.where(length >= 0, np.inf, np.nan)
         for n in range(self._tables.order):
             there = (length == n) & (gram >= 0)
             losses[there] = -np.log(self._tables.probabilities(n))[gram[there]]
-        return losses.sum(axis=1), (length >= 0).sum(axis=1), (length, context, gram)
+        return losses, (length, context, gram)
+
+    # --- beside models of other lineages ------------------------------------------------------------------------------
+
+    @property
+    def unseen_nll(self) -> float:
+        return float(-np.log(self.settings.model.floor))
+
+    def continued(self, prompts: Dataset) -> Dataset:
+        """What of each row is continued: its first tokens, or nothing."""
+        return self.settings.prompt.cut(prompts)
+
+    def token_losses(self, rows: Dataset) -> np.ndarray:
+        """(rows, width - 1) nats: NaN where nothing is predicted, inf where the model gives no probability."""
+        return self._losses(rows)[0]
+
+    def continuation_losses(self, prompts: Dataset, new: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """(rows,) summed losses with the floor, and predicted tokens: without a prompt all but the first."""
+        losses = np.nan_to_num(self._losses(texts.join(prompts, new))[0], nan=np.nan, posinf=self.unseen_nll)
+        behind = np.arange(1, losses.shape[1] + 1) >= prompts.arrays["lengths"][:, None]
+        there = behind & ~np.isnan(losses)
+        return np.where(there, losses, 0.0).sum(axis=1), there.sum(axis=1)
+
+    def divergences(self, other: Comparable, rows: Dataset) -> np.ndarray:
+        """(rows, width - 1) bits, of what each model draws the token from; no floor is in it. NaN where nothing is predicted."""
+        assert isinstance(other, NGram), "models of other families have no counts"
+        return self._tables.divergences(other._tables, rows.arrays["tokens"], rows.arrays["lengths"])
 
     def _truth(
         self, language: zipf.Language, offset: int, before: np.ndarray, length: np.ndarray, context: np.ndarray

@@ -10,8 +10,11 @@ from functools import cached_property
 
 import numpy as np
 
+from collapse_cli.metrics.likeness import jensen_shannon
+
 SHIFT = 32  # bits of a key that hold the last token
 TOKEN = (1 << SHIFT) - 1
+PAIRS_AT_ONCE = 1 << 14  # of contexts, whose tokens are laid out in memory
 DENSE = 4  # grams there could be, in units of those there are, up to which counting in a table beats sorting
 
 
@@ -93,6 +96,39 @@ class Tables:
             for array, value in ((chosen, length), (context, before), (gram, grams[length])):
                 array[:, length - 1 :] = np.where(better, value, array[:, length - 1 :])
         return chosen, context, gram
+
+    def divergences(self, other: "Tables", tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """How far apart two models' distributions of each token but the first of its row are, whatever the token is.
+
+        Returns:
+            (rows, width - 1) Jensen-Shannon divergence in bits (`metrics.likeness.jensen_shannon`); NaN behind the row's end.
+        """
+        (mine, own, _), (theirs, others, _) = (tables.predict(tokens, lengths) for tables in (self, other))
+        found = np.full(mine.shape, np.nan)
+        for length in range(self.order):
+            for their_length in range(other.order):
+                here = (mine == length) & (theirs == their_length)
+                if not here.any():
+                    continue
+                # each pair of contexts once
+                pairs, pair = np.unique(np.stack([own[here], others[here]]), axis=1, return_inverse=True)
+                apart = [
+                    self._divergences(other, length, their_length, some)
+                    for some in np.array_split(pairs, max(1, -(-pairs.shape[1] // PAIRS_AT_ONCE)), axis=1)
+                ]
+                found[here] = np.concatenate(apart)[pair.reshape(-1)]
+        return found
+
+    def _divergences(self, other: "Tables", length: int, their_length: int, pairs: np.ndarray) -> np.ndarray:
+        """(pairs,) of contexts of those lengths, by their numbers in both models (2, pairs)."""
+        begin, end = self.starts[length][pairs[0]], self.starts[length][pairs[0] + 1]
+        spans = end - begin
+        pair = np.repeat(np.arange(pairs.shape[1]), spans)
+        gram = np.arange(len(pair)) - np.repeat(np.cumsum(spans) - spans - begin, spans)
+        theirs = other._number(their_length, pairs[1][pair], self.tokens(length)[gram])
+        pair, gram, theirs = (each[theirs >= 0] for each in (pair, gram, theirs))
+        p, q = self.probabilities(length)[gram], other.probabilities(their_length)[theirs]
+        return jensen_shannon(p, q, pair, pairs.shape[1])
 
     def continued(
         self, prompts: np.ndarray, lengths: np.ndarray, uniform: np.ndarray, temperature: float = 1.0

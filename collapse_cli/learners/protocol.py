@@ -19,7 +19,7 @@ Facts = dict[str, Any]
 # and to choose by
 CORPUS, RESERVE, TEST, VALID = "train.safetensors", "reserve.safetensors", "test.safetensors", "valid.safetensors"
 
-Verb = Literal["data", "train", "sample", "select", "eval", "examine"]
+Verb = Literal["data", "train", "sample", "select", "eval", "examine", "between"]
 """A part of a learner's work, by the name that keys of blocks have for it."""
 
 
@@ -243,6 +243,31 @@ class Sizable(Learner, Protocol):
         Raises:
             InputError: for a model that has one already.
         """
+        ...
+
+
+class Comparable(Learner, Protocol):
+    """A learner of text whose models can be held against each other, token by token."""
+
+    @property
+    def unseen_nll(self) -> float:
+        """What a token without any probability counts as in losses, in nats."""
+        ...
+
+    def continued(self, prompts: Dataset) -> Dataset:
+        """What of each row it continues when it samples."""
+        ...
+
+    def token_losses(self, rows: Dataset) -> np.ndarray:
+        """(rows, width - 1) float64 loss of each token but the first in nats; NaN where nothing is predicted, inf without probability."""
+        ...
+
+    def continuation_losses(self, prompts: Dataset, new: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """(rows,) summed losses in nats of what continues prompts, and how many of its tokens are predicted."""
+        ...
+
+    def divergences(self, other: "Comparable", rows: Dataset) -> np.ndarray:
+        """As `token_losses`, the Jensen-Shannon divergence of both models' predictions in bits; `other` is of the same class."""
         ...
 
 

@@ -173,7 +173,7 @@ def examine(
         phrase["text"] = tokenizer.decode(phrase["tokens"], clean_up_tokenization_spaces=False)
     truth = truth_of(about)
     if truth is not None and truth.documents:
-        rows, end = _used(texts.join(cut.take(equal), new.take(equal))), tokenizer.eos_token_id
+        rows, end = used(texts.join(cut.take(equal), new.take(equal))), tokenizer.eos_token_id
         facts |= truth.of_samples(_spoken(tokenizer, rows), [bool(len(ids)) and ids[-1] == end for ids in rows])
     facts["examples"] = _examples(tokenizer, shown, prompts, settings, truth)
     return Outcome(Dataset({"nll": nll, "tokens": lengths}, samples.origin), facts)
@@ -204,7 +204,7 @@ def spoken(rows: Dataset, encoded: Path) -> list[str]:
     """
     if not len(rows):  # of which batch_decode makes one empty text
         return []
-    return _spoken(_tokenizer(encoded), _used(rows))
+    return _spoken(_tokenizer(encoded), used(rows))
 
 
 def _spoken(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[np.ndarray]) -> list[str]:
@@ -215,7 +215,7 @@ def _spoken(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[np.ndarray]) ->
     return spoken
 
 
-def _used(rows: Dataset) -> list[np.ndarray]:
+def used(rows: Dataset) -> list[np.ndarray]:
     """The tokens of each row."""
     return [ids[:length] for ids, length in zip(rows.arrays["tokens"], rows.arrays["lengths"], strict=True)]
 
@@ -227,13 +227,13 @@ def _examples(
     new = continuations(shown)
     cut = cut_prompts(prompts.take(shown.arrays["row"]), settings, texts.bos_id(tokenizer))
     if truth is not None and truth.documents:
-        before, whole = (_spoken(tokenizer, _used(rows)) for rows in (cut, texts.join(cut, new)))
+        before, whole = (_spoken(tokenizer, used(rows)) for rows in (cut, texts.join(cut, new)))
         # a tokenizer of words puts blanks between them, but not before the first
         after = [both.removeprefix(prompt) for prompt, both in zip(before, whole, strict=True)]
         judged = [{"sentences": truth.judged(both[:SHOWN_CHARACTERS])} for both in whole]
     else:
         before, after = (
-            [tokenizer.decode(ids.tolist(), clean_up_tokenization_spaces=False) for ids in _used(rows)]
+            [tokenizer.decode(ids.tolist(), clean_up_tokenization_spaces=False) for ids in used(rows)]
             for rows in (cut, new)
         )
         judged = [{} for _ in before]

@@ -442,6 +442,21 @@ def losses_and_states(
 
 
 @torch.no_grad()
+def predictions(
+    model: "PreTrainedModel", ids: torch.Tensor, *, plain_head: bool, positions: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What logits are made of: (rows, width-1, d) last hidden states and the head (vocabulary, d), of one dtype.
+
+    Of a model whose head is not plain (rows, width-1, vocabulary) logits and None. Arguments as those of `summed_loss`.
+    """
+    if not plain_head:
+        return model(**_inputs(ids, positions)).logits[:, :-1], None
+    states = model.base_model(**_inputs(ids, positions)).last_hidden_state[:, :-1]
+    dtype = _head_dtype(states)
+    return states.to(dtype), model.get_output_embeddings().weight.to(dtype)
+
+
+@torch.no_grad()
 def token_details(
     model: "PreTrainedModel",
     ids: torch.Tensor,

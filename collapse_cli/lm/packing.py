@@ -4,7 +4,7 @@ a batch is padding; and whether a model can take that.
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,6 +64,10 @@ class Abilities:
     packs: bool = False
     mixes: bool = True
     together: bool = True
+
+    def shared_with(self, other: "Abilities") -> "Abilities":
+        """What both can do, of two models that are given the same batches."""
+        return Abilities(*(mine and theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 # The ways to go, the fastest first; the last is the model's own, which is what the others are compared with.

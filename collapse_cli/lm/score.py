@@ -13,7 +13,15 @@ from collapse_cli.errors import InputError
 from collapse_cli.lm.architecture import vocabulary
 from collapse_cli.lm.arithmetic import PackedWeights, fast_products
 from collapse_cli.lm.attention import Causal, attending
-from collapse_cli.lm.loss import IGNORED, More, has_plain_head, losses_and_states, token_details, token_losses
+from collapse_cli.lm.loss import (
+    IGNORED,
+    More,
+    has_plain_head,
+    losses_and_states,
+    predictions,
+    token_details,
+    token_losses,
+)
 from collapse_cli.lm.memory import halving
 from collapse_cli.lm.packing import Batch, abilities, attention_for, lay_out, to_device
 from collapse_cli.lm.text import join
@@ -27,7 +35,7 @@ CHUNK = 16  # batches whose rows are packed together
 Columns = dict[str, np.ndarray]  # of equal length, a value for each token
 
 
-class _Scorer:
+class Scorer:
     """A model made ready to score rows of up to `width` tokens; a context.
 
     Attributes:
@@ -44,7 +52,7 @@ class _Scorer:
         self.rows_at_once = max(1, tokens // max(1, width)) if self.able.together else 1
         self._stack = ExitStack()
 
-    def __enter__(self) -> "_Scorer":
+    def __enter__(self) -> "Scorer":
         kind = self.model.device.type
         self._stack.enter_context(torch.no_grad())
         packed = None if self.bf16 else PackedWeights(TOKENS_AT_ONCE)  # autocast has weights of its own
@@ -76,6 +84,11 @@ class _Scorer:
         predicted = labels != IGNORED
         columns = {name: values.cpu().numpy().astype(np.float64) for name, values in by_token.items()}
         return {"row": rows[predicted], "label": labels[predicted], **columns}
+
+    def predicted(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What `predictions` gives of the batch."""
+        with attention_for(self.model, self.able, batch):
+            return predictions(self.model, batch.ids, plain_head=self.plain_head, positions=batch.positions)
 
     def ends(self, batch: Batch, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Losses as those of a call, and the last hidden states at the places `at` of the flattened rows."""
@@ -116,19 +129,21 @@ def score_blocks(
     tell: Callable[[int, int], None] = lambda done, total: None,
     dtype: str = "float32",
     details: Details | None = None,
+    each: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score every row on its own: each token but the first is predicted from those before it in the row.
 
     Args:
         dtype: `float32`, or `bfloat16` for matrix products in that.
         details: filled with what is found at each token; scoring then takes longer.
+        each: (rows, width-1) filled with the loss of each predicted token, where there are no details.
 
     Returns:
         (rows,) float64 summed negative log-likelihood in nats, and (rows,) int64 predicted tokens.
     """
     tokens, lengths = data.arrays["tokens"], data.arrays["lengths"]
     nll, done = np.zeros(len(data)), 0
-    with _Scorer(model, int(lengths.max(initial=1)), dtype) as scorer:
+    with Scorer(model, int(lengths.max(initial=1)), dtype) as scorer:
 
         def chunk(rows: int) -> tuple[np.ndarray, list[Columns]]:
             part = slice(done, done + size)
@@ -139,6 +154,9 @@ def score_blocks(
                 if details is None:
                     losses = scorer(batch)
                     sums += np.bincount(owners[owners >= 0], losses[owners >= 0], minlength=len(sums))
+                    if each is not None:
+                        there, row, column = places_of(batch)
+                        each[done + row, column] = losses[there]
                 else:
                     columns = scorer.details(batch, owners, details.more)
                     sums += np.bincount(columns["row"], columns["nll"], minlength=len(sums))
@@ -155,6 +173,12 @@ def score_blocks(
             done = min(done + size, len(data))
             tell(done, len(data))
     return nll, np.maximum(lengths.astype(np.int64) - 1, 0)
+
+
+def places_of(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(rows, width-1) which labels of a batch are predicted; of these the text, and the place in it less one, from 0 on."""
+    there = batch.labels.cpu().numpy() != IGNORED
+    return there, batch.owners[:, 1:][there], batch.places()[:, 1:][there] - 1
 
 
 def score_continuations(
@@ -182,7 +206,7 @@ def score_continuations(
     wanted = np.where(ends > 0, starts + ends - 1, -1)
     nll, done = np.zeros(len(new)), 0
     states: list[np.ndarray] = []
-    with _Scorer(model, int(lengths.max(initial=1)), dtype) as scorer:
+    with Scorer(model, int(lengths.max(initial=1)), dtype) as scorer:
 
         def chunk(rows: int) -> tuple[np.ndarray, np.ndarray]:
             part = slice(done, done + size)
@@ -247,7 +271,7 @@ def score_sliding(
         ends = ends[:0]
     predicted = np.diff(ends, prepend=1)
     nll, done = np.zeros(len(ends)), 0
-    with _Scorer(model, width, dtype) as scorer:
+    with Scorer(model, width, dtype) as scorer:
 
         def some(rows: int) -> tuple[np.ndarray, list[Columns]]:
             part = slice(done, done + rows)
