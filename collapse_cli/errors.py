@@ -1,4 +1,4 @@
-"""What the user can mend, and how messages show numbers and values. Imports nothing."""
+"""What the user can mend, and how messages show numbers, values and what libraries say. Imports nothing."""
 
 LONGEST_VALUE = 60  # characters of a value in a message
 
@@ -20,6 +20,19 @@ def written(value: object) -> str:
     else:
         text = repr(value[: 2 * LONGEST_VALUE]) if isinstance(value, str) else str(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line of bounded length; the kind of error where it says nothing."""
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    heading = 1 + (len(lines) > 1 and lines[0].endswith(":"))  # a heading says nothing without what is below it
+    message = " ".join(lines[:heading])
+    sentence = isinstance(error, KeyError) and error.args and " " in str(error.args[0])
+    if sentence:  # which Python puts in quotes
+        message = str(error.args[0])
+    elif isinstance(error, KeyError) or not message:  # which say a name, or nothing
+        message = f"{type(error).__name__} {message}".strip()
+    return message[:300]
 
 
 class UserError(ValueError):

@@ -51,7 +51,10 @@ class ModelConfig(Section):
     """The model of generation 0 before any training."""
 
     source: UserPath = "facebook/opt-125m"
-    """A Hub id, a transformers folder with weights, or a config .json file to start from scratch."""
+    """A Hub id, a transformers folder with weights, the folder of a LoRA adapter, a .gguf file, or a config .json file to start
+    from scratch."""
+    base: UserPath = added("")
+    """Of an adapter: the folder, .gguf file or Hub id of the model that it lies on. Empty: what its adapter_config.json names."""
     revision: str = ""
     """Of a Hub id: a commit, branch or tag. Empty: the newest; the commit found is recorded here."""
     config: dict[str, Any] = Field(default_factory=dict)

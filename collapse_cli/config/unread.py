@@ -117,13 +117,13 @@ Condition = Callable[[Experiment], bool]
 # Where the second holds, nothing reads the options of the first, because of the third. A value that is the default is let pass.
 CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
     (
-        ("model.source", "model.revision", "model.sha256"),
+        ("model.source", "model.revision", "model.sha256", "model.base"),
         lambda experiment: bool(experiment.model.config),
         "model.config is given, so the model starts from scratch; to start from that model, say --model",
     ),
     (
         ("model.revision",),
-        lambda experiment: Path(experiment.model.source).is_dir() or experiment.model.source.endswith(".json"),
+        lambda experiment: Path(experiment.model.source).exists() or experiment.model.source.endswith(".json"),
         "only models of the Hub have revisions, and model.source is here",
     ),
     (

@@ -11,7 +11,7 @@ import numpy as np
 from collapse_cli import metrics
 from collapse_cli.config.tree import MADE_TOKENIZERS, EvalConfig, Experiment, SampleConfig, TrainConfig
 from collapse_cli.data.dataset import Dataset, pinned
-from collapse_cli.errors import InputError
+from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.families.section import for_key
 from collapse_cli.learners import text_inputs
 from collapse_cli.learners import text_measures as measures
@@ -84,10 +84,15 @@ class LanguageModel:
         if fields:
             model = model.model_copy(update={"config": fields, "source": ""})
         else:
-            folder, commit = folders.find_folder(model.source, model.revision, "the model")
-            sha256 = pinned(model.sha256, "model.sha256", folders.check_weights(folder, "the model"))
+            folder, commit = folders.find_folder(model.source, model.revision, folders.THE_MODEL)
+            found = folders.check_weights(folder, folders.THE_MODEL, model.base)
+            sha256 = pinned(model.sha256, "model.sha256", found)
             model = model.model_copy(update={"revision": commit, "sha256": sha256})
-        given, folder = folder, folders.whole(folder, "the model") if folder else None
+        given, folder = folder, folders.whole(folder, folders.THE_MODEL, model.base) if folder else None
+        if model.base and given == folder:
+            raise ConfigError(
+                f"model.base names the model below an adapter, and {given or 'a model from scratch'} is none; leave it out"
+            )
         if config.train.adapter and given != folder:
             raise InputError(
                 f"the model: {given} is an adapter itself, and train.adapter trains one beside the weights of a whole model; merge it "
@@ -110,7 +115,7 @@ class LanguageModel:
                 adapter.check(given, built)
             notes = (
                 *notes,
-                *folders.passed_over(folder),
+                *folders.notes(folder),
                 *text_inputs.other_tokens(model.tokenizer, tokenizer, folder),
             )
             notes = (*notes, *text_inputs.other_ends(folder, tokenizer))
@@ -138,6 +143,7 @@ class LanguageModel:
                 model_id=model.source if commit else "",
                 revision=commit,
                 text=where,
+                bases={str(given): folder} if folder is not None and given != folder else {},
             ),
             made.parameters,
             made.layer_parameters,
@@ -442,7 +448,8 @@ class LanguageModel:
         start = self.settings.model
         if start.config:
             return models.build(base_config(start.config, self._tokenizer, start.vocab_size), self.settings.base)
-        return models.load(Path(self.hints.model))
+        given = Path(self.hints.model)
+        return models.load(given, self.hints.bases.get(str(given)))
 
     @property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":

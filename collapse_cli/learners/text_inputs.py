@@ -115,14 +115,15 @@ def find_tokenizer(model: ModelConfig, data: DataConfig, folder: Path | None) ->
     if named in MADE_TOKENIZERS:
         return FoundTokenizer(model)
     if named:
-        folder, _ = folders.find_folder(named, "", "the tokenizer")
+        folder, _ = folders.find_folder(named, "", "the tokenizer", model=False)
     assert folder is not None
-    folders.check_ordinary(folder, "the tokenizer")
+    if folder.is_dir():
+        folders.check_ordinary(folder, "the tokenizer")
     folders.check_downloaded(
         [file for name in folders.TOKENIZER_FILES if (file := folder / name).is_file()], "the tokenizer"
     )
     tokenizer, as_written = texts.read_tokenizer(folder)
-    sha256 = folders.hash_files(folder, folders.TOKENIZER_FILES)
+    sha256 = folders.hash_tokenizer(folder)
     if as_written:  # such tokenizers were read otherwise before
         sha256 = hashlib.sha256(f"{sha256} as its tokenizer.json says".encode()).hexdigest()
     pinned(model.tokenizer_sha256, "model.tokenizer_sha256", sha256)

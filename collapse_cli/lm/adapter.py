@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from collapse_cli.config.tree import TrainConfig
-from collapse_cli.errors import ConfigError, InputError, written
-from collapse_cli.lm.architecture import few, first_line, read_json
+from collapse_cli.errors import ConfigError, InputError, first_line, written
+from collapse_cli.lm.architecture import few, read_json
 from collapse_cli.lm.folders import ADAPTER, ADAPTER_WEIGHTS, BASE
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from collapse_cli.errors import InputError
+from collapse_cli.errors import InputError, first_line
+from collapse_cli.lm import gguf, places
 from collapse_cli.lm.choices import unknown_choice, unknown_type
 
 if TYPE_CHECKING:
@@ -38,6 +39,14 @@ HEADS, SHARED = (
     ("kv", "key_value"),
 )  # ends of names of how many heads there are, and parts of others
 MASKED = ("ForMaskedLM", "ForPreTraining")  # what such models are made to do needs the tokens on both sides
+# By what config.json calls a way to quantise, what else there is to do.
+DEQUANTISE = {
+    "bitsandbytes": ", or load it where bitsandbytes is installed, call model.dequantize(), and save that",
+    "compressed-tensors": ", or load it where compressed-tensors is installed with CompressedTensorsConfig(dequantize=True), and save that",
+    "mxfp4": ", or load it with transformers' Mxfp4Config(dequantize=True), and save that",
+    "gptq": ", or a GGUF file of the model, which is read",
+    "awq": ", or a GGUF file of the model, which is read",
+}
 FEW = 3  # names that a message gives of many
 
 
@@ -145,17 +154,17 @@ def config_of(folder: Path) -> "PreTrainedConfig":
     """
     from transformers import AutoConfig
 
+    if places.is_gguf(folder):
+        packed = gguf.config_of(folder)
+        _check_text_alone(packed, folder)
+        return packed
+
     fields = read_json(folder / "config.json")
     _check_sizes(fields, f"{folder}/config.json")
     if unknown := unknown_type(fields):
         raise InputError(f"{folder}/config.json: {unknown}")
-    for part in (fields, *(value for value in fields.values() if isinstance(value, dict))):
-        for name in ("quantization_config", "compression_config"):
-            if isinstance(quantised := part.get(name), dict):
-                raise InputError(
-                    f"{folder}: the model is quantised ({quantised.get('quant_method', f'by its {name}')}); collapse trains "
-                    "and scores unquantised models: give the folder of the model before it was quantised"
-                )
+    if not is_fp8(fields):
+        _check_unquantised(fields, folder)
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # each architecture checks its fields in its own way
@@ -166,7 +175,27 @@ def config_of(folder: Path) -> "PreTrainedConfig":
             ) from None
         raise InputError(f"{folder}: the model's config.json cannot be used: {why(error, fields)}") from None
     _check_kept(config, fields, folder)
+    if is_fp8(fields):  # which the model no longer is when it has been read
+        del config.quantization_config
     return config
+
+
+def is_fp8(fields: Mapping[str, Any]) -> bool:
+    """Whether a config is that of weights in 8-bit floating-point numbers with a scale for each block, which are read as what they stand for."""
+    quantised = fields.get("quantization_config")
+    return isinstance(quantised, dict) and quantised.get("quant_method") == "fp8"
+
+
+def _check_unquantised(fields: Mapping[str, Any], folder: Path) -> None:
+    for part in (fields, *(value for value in fields.values() if isinstance(value, dict))):
+        for name in ("quantization_config", "compression_config"):
+            if isinstance(quantised := part.get(name), dict):
+                method = str(quantised.get("quant_method", f"by its {name}"))[:40]
+                instead = DEQUANTISE.get(method, "")
+                raise InputError(
+                    f"{folder}: the model is quantised ({method}); collapse trains "
+                    f"and scores unquantised models: give the folder of the model before it was quantised{instead}"
+                )
 
 
 def _check_kept(config: "PreTrainedConfig", fields: Mapping[str, Any], folder: Path) -> None:
@@ -175,19 +204,9 @@ def _check_kept(config: "PreTrainedConfig", fields: Mapping[str, Any], folder: P
     Raises:
         InputError: when it has, or is not that of a causal language model.
     """
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, __version__
+    from transformers import __version__
 
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise InputError(f"{folder}: a {config.model_type} model is no causal language model (AutoModelForCausalLM)")
-    try:
-        alone = config.get_text_config() is config
-    except ValueError:  # it has several
-        alone = False
-    if not alone:
-        raise InputError(
-            f"{folder}: a {config.model_type} model is not of text alone; collapse takes models of text: save its language model "
-            "as a folder of its own"
-        )
+    _check_text_alone(config, folder)
     made_as = (fields.get("architectures") or [""])[0]
     if str(made_as).endswith(MASKED):
         raise InputError(
@@ -204,23 +223,31 @@ def _check_kept(config: "PreTrainedConfig", fields: Mapping[str, Any], folder: P
         )
 
 
+def _check_text_alone(config: "PreTrainedConfig", folder: Path) -> None:
+    """That a config is that of a causal language model, and of nothing besides.
+
+    Raises:
+        InputError: when it is not.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise InputError(f"{folder}: a {config.model_type} model is no causal language model (AutoModelForCausalLM)")
+    try:
+        alone = config.get_text_config() is config
+    except ValueError:  # it has several
+        alone = False
+    if not alone:
+        raise InputError(
+            f"{folder}: a {config.model_type} model is not of text alone; collapse takes models of text: save its language model "
+            "as a folder of its own"
+        )
+
+
 def few(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     rest = len(names) - FEW
     return ", ".join(names[:FEW]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of a library says, in one line of bounded length; the kind of error where it says nothing."""
-    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
-    heading = 1 + (len(lines) > 1 and lines[0].endswith(":"))  # a heading says nothing without what is below it
-    message = " ".join(lines[:heading])
-    sentence = isinstance(error, KeyError) and error.args and " " in str(error.args[0])
-    if sentence:  # which Python puts in quotes
-        message = str(error.args[0])
-    elif isinstance(error, KeyError) or not message:  # which say a name, or nothing
-        message = f"{type(error).__name__} {message}".strip()
-    return message[:300]
 
 
 def why(error: BaseException, fields: Mapping[str, Any]) -> str:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from collapse_cli.errors import InputError
+from collapse_cli.errors import InputError, first_line
 from collapse_cli.lm import folders
 from collapse_cli.lm import text as texts
-from collapse_cli.lm.architecture import few, first_line, positions
+from collapse_cli.lm.architecture import few, positions
 from collapse_cli.lm.memory import halving
 from collapse_cli.lm.model import device
 
@@ -28,7 +28,11 @@ def find(source: str, what: str) -> tuple[Path, str]:
     Raises:
         InputError: when there is none, or it is none of two labels.
     """
-    folder, _ = folders.find_folder(source, "", what)
+    folder, _ = folders.find_folder(source, "", what, model=False)
+    if not folder.is_dir():
+        raise InputError(
+            f"{what}: {folder} is a GGUF file, which holds no classifier that transformers reads; give a transformers folder"
+        )
     folders.check_ordinary(folder, what)
     weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*")]
     if not weights:

@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 
 from collapse_cli import files
 from collapse_cli.data.dataset import HubError, hub_revision
-from collapse_cli.errors import InputError
-from collapse_cli.lm import places
-from collapse_cli.lm.architecture import config_of, few, first_line, outline, read_json
+from collapse_cli.errors import InputError, first_line
+from collapse_cli.lm import gguf, places
+from collapse_cli.lm.architecture import config_of, few, is_fp8, outline, read_json
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 TOKENIZER_FILES = (
@@ -29,6 +29,7 @@ TOKENIZER_FILES = (
 )
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_FILES = (ADAPTER, ADAPTER_WEIGHTS, "adapter_model.bin")
+THE_MODEL = "the model"  # what messages call it that a configuration names
 BASE = "base.json"  # beside an adapter of ours: the hash of the model it lies on
 OTHER_FORMATS = {
     "*.gguf": "GGUF (llama.cpp)",
@@ -43,18 +44,24 @@ MUCH = 50_000_000  # parameters
 VARIANT = re.compile(r"\.[a-z][a-z0-9]*\.(?=(safetensors|bin)$)")  # as in model.fp16.safetensors
 POINTER = b"version https://git-lfs"
 WHOLE = ("I", "U", "BOOL")  # how its names of whole numbers begin
+FP8 = "F8_E4M3"  # and of 8-bit ones, which a config has to say
 DATA_TYPES = ("F64", "F32", "F16", "BF16")  # safetensors' names of what weights are that are not quantised
 
 
-def find_folder(source: str, revision: str, what: str) -> tuple[Path, str]:
+def find_folder(source: str, revision: str, what: str, *, model: bool = True) -> tuple[Path, str]:
     """The folder of a local path or a Hub id (downloaded or taken from the cache), and the Hub's commit, if any.
+
+    Of GGUF it is the file: the one that is named, or the one in a folder.
+
+    Args:
+        model: whether weights are wanted, and not a tokenizer alone.
 
     Raises:
         InputError: when there is neither a folder nor a public Hub repository of that name.
         HubError: when the Hub is out of reach and nothing is cached.
     """
     if places.is_folder(source, what):
-        return Path(source), ""
+        return (model and places.gguf_in(Path(source), what)) or Path(source), ""
     import huggingface_hub
 
     wanted = hub_revision(source, "model", f"{what} {source!r}", revision)
@@ -62,6 +69,11 @@ def find_folder(source: str, revision: str, what: str) -> tuple[Path, str]:
     patterns = ["config.json", "generation_config.json", ADAPTER, *TOKENIZER_FILES]
     try:
         there = [] if offline else huggingface_hub.list_repo_files(source, revision=wanted)
+        packed = [file for file in there if file.endswith(places.GGUF)]
+        if model and packed and not any(file.endswith((".safetensors", ".bin")) for file in there):
+            raise InputError(
+                f"{what}: {source!r} has only GGUF files ({few(packed)}); download the one that is meant and give that: --model FILE.gguf"
+            )
         if any(file.endswith(".safetensors") for file in there):
             patterns += ["*.safetensors", "*.safetensors.index.json"]
         else:  # such as facebook/opt-125m; transformers reads these with torch's restricted unpickler only
@@ -86,23 +98,27 @@ def hash_files(folder: Path, names: Iterable[str]) -> str:
     return value.hexdigest()
 
 
+def hash_tokenizer(folder: Path) -> str:
+    """The hash of a tokenizer's files, or of the GGUF file that holds it."""
+    return gguf.hash_file(folder) if places.is_gguf(folder) else hash_files(folder, TOKENIZER_FILES)
+
+
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter, which lies on the weights of another model."""
     return (folder / ADAPTER).is_file()
 
 
-def base_of(folder: Path, what: str) -> Path:
-    """The folder of the model that an adapter lies on, which its configuration names: a folder or a Hub id.
+def base_of(folder: Path, what: str, given: str = "") -> Path:
+    """The folder of the model that an adapter lies on, which its configuration names: a folder (from where we are, or from the adapter's own), or a Hub id.
+
+    Args:
+        given: a folder, a GGUF file or a Hub id instead of the one that the adapter names.
 
     Raises:
         InputError: when there is none, it is an adapter itself, or it is not the one that the adapter was trained beside.
     """
-    fields = read_json(folder / ADAPTER)
-    name, revision = fields.get("base_model_name_or_path"), fields.get("revision")
-    if not isinstance(name, str) or not name:
-        raise InputError(f"{what}: {folder}/{ADAPTER} does not name the adapter's base model (base_model_name_or_path)")
-    whose = f"{what}: the base model that {folder / ADAPTER} names"
-    base, _ = find_folder(name, revision if isinstance(revision, str) else "", whose)
+    whose = "model.base" if given else f"{what}: the base model that {folder / ADAPTER} names"
+    base = find_folder(given, "", whose)[0] if given else _named_base(folder, what, whose)
     if is_adapter(base):
         raise InputError(f"{whose}, {base}, is an adapter itself; merge that into its own base model first")
     if (folder / BASE).is_file():
@@ -112,27 +128,51 @@ def base_of(folder: Path, what: str) -> Path:
     return base
 
 
-def whole(folder: Path, what: str) -> Path:
-    """The folder with a model's config and weights: itself, or that of the model an adapter lies on."""
-    return base_of(folder, what) if is_adapter(folder) else folder
+def _named_base(folder: Path, what: str, whose: str) -> Path:
+    fields = read_json(folder / ADAPTER)
+    name, revision = fields.get("base_model_name_or_path"), fields.get("revision")
+    instead = "name it: --set model.base=FOLDER" if what == THE_MODEL else f"put its folder there ({ADAPTER})"
+    if not isinstance(name, str) or not name:
+        raise InputError(
+            f"{what}: {folder}/{ADAPTER} does not name the adapter's base model (base_model_name_or_path); {instead}"
+        )
+    beside = folder / name
+    if not Path(name).exists() and beside.is_dir():
+        return find_folder(str(beside), "", whose)[0]
+    try:
+        return find_folder(name, revision if isinstance(revision, str) else "", whose)[0]
+    except InputError as error:
+        raise InputError(f"{error}; if it is here, {instead}") from None
+
+
+def whole(folder: Path, what: str, base: str = "") -> Path:
+    """The folder with a model's config and weights: itself, or that of the model an adapter lies on (`base`, as `base_of` takes it)."""
+    return base_of(folder, what, base) if is_adapter(folder) else folder
 
 
 def hash_weights(folder: Path) -> str:
     """The hash of a whole model's config and weights."""
+    if places.is_gguf(folder):
+        return gguf.hash_file(folder)
     return hash_files(folder, ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*"))
 
 
-def check_weights(folder: Path, what: str) -> str:
+def check_weights(folder: Path, what: str, base: str = "") -> str:
     """Check that a folder holds a model that can be loaded; returns the hash of its config and weights.
 
     Of an adapter the model that it lies on is checked, and part of the hash. What only loading can tell (weights that are missing,
     left over or of another shape) is found by `load`.
 
+    Args:
+        base: of an adapter, as `base_of` takes it.
+
     Raises:
         InputError: when the config or the weights are missing, damaged, quantised, or not those of a whole model.
     """
+    if places.is_gguf(folder):
+        return gguf.check(folder, what)
     if any((folder / name).is_file() for name in ADAPTER_FILES):
-        return _check_adapter(folder, what)
+        return _check_adapter(folder, what, base)
     if not (folder / "config.json").is_file():
         raise places.without("config.json", folder, what)
     check_ordinary(folder, what)
@@ -158,7 +198,8 @@ def check_weights(folder: Path, what: str) -> str:
                f"to start from scratch, give the file itself: --model {folder / 'config.json'}")
         )  # fmt: skip
     shards = _check_shards(folder, what)
-    headers = {path.name: _read_header(path, what) for path in folder.glob("*.safetensors")}
+    fp8 = is_fp8(read_json(folder / "config.json"))
+    headers = {path.name: _read_header(path, what, fp8=fp8) for path in folder.glob("*.safetensors")}
     held = sum(sum(header.values()) for header in headers.values())
     inside: dict[str, Iterable[str]] = {**headers}
     for path in () if held else folder.glob("pytorch_model*.bin"):
@@ -176,7 +217,7 @@ def check_weights(folder: Path, what: str) -> str:
     return hash_weights(folder)
 
 
-def _check_adapter(folder: Path, what: str) -> str:
+def _check_adapter(folder: Path, what: str, base: str) -> str:
     check_ordinary(folder, what)
     there = [name for name in ADAPTER_FILES if (folder / name).is_file()]
     if any((folder / name).is_file() for name in WEIGHTS):
@@ -190,21 +231,26 @@ def _check_adapter(folder: Path, what: str) -> str:
         )
     check_downloaded([folder / ADAPTER, folder / ADAPTER_WEIGHTS], what)
     _read_header(folder / ADAPTER_WEIGHTS, what)
-    below = check_weights(base_of(folder, what), f"the base model of {what}")
+    below = check_weights(base_of(folder, what, base), f"the base model of {what}")
     own = hash_files(folder, (ADAPTER_WEIGHTS,))
     settings = {name: value for name, value in read_json(folder / ADAPTER).items() if name != "base_model_name_or_path"}
     text = json.dumps([own, below, settings], sort_keys=True)  # where the base model lies is not what it is
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def passed_over(folder: Path) -> list[str]:
-    """Notes on weights that are not read since others, which go first, lie beside them."""
+def notes(folder: Path) -> list[str]:
+    """Notes on weights that are not read since others, which go first, lie beside them, or that are not read as they are."""
+    if places.is_gguf(folder):
+        return gguf.notes(folder, THE_MODEL)
+    packed = is_fp8(read_json(folder / "config.json"))
+    said = [f"{THE_MODEL}: the weights in {folder} are quantised (fp8); they are {gguf.READ_AS}"] if packed else []
     there = [name for name in WEIGHTS if (folder / name).is_file()]
     if len(there) < 2:
-        return []
+        return said
     return [
+        *said,
         f"the model: {folder} holds more than one set of weights; {there[0]} is read, {few(there[1:])} is not; if they differ, "
-        "remove the wrong ones"
+        "remove the wrong ones",
     ]
 
 
@@ -284,7 +330,7 @@ def _check_once(inside: Mapping[str, Iterable[str]], what: str) -> None:
         where.update(dict.fromkeys(names, file))
 
 
-def _read_header(path: Path, what: str) -> dict[str, int]:
+def _read_header(path: Path, what: str, *, fp8: bool = False) -> dict[str, int]:
     """How many numbers each weight of a file has, by its header.
 
     Raises:
@@ -297,7 +343,7 @@ def _read_header(path: Path, what: str) -> dict[str, int]:
             shapes = {name: part.get_shape() for name, part in slices.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{what}: {path} is damaged ({error}); fetch it again") from None
-    _check_kinds(kinds, path, what)
+    _check_kinds({name: kind for name, kind in kinds.items() if not (fp8 and kind == FP8)}, path, what)
     return {name: int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items()}
 
 

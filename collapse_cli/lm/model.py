@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from collapse_cli.errors import InputError
-from collapse_cli.lm import adapter, folders
-from collapse_cli.lm.architecture import config_of, few, read_json, vocabulary, why
+from collapse_cli.lm import adapter, folders, gguf, places
+from collapse_cli.lm.architecture import config_of, few, is_fp8, read_json, vocabulary, why
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -87,18 +87,25 @@ def check_complete(folder: Path) -> None:
 
 
 def _read(folder: Path, dtype: "torch.dtype | str") -> "PreTrainedModel":
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoModelForCausalLM, FineGrainedFP8Config, GenerationConfig
 
-    config_of(folder)  # says what is wrong with it in plainer words
+    fp8 = not places.is_gguf(folder) and is_fp8(read_json(folder / "config.json"))
+    config = config_of(folder)  # says what is wrong with it in plainer words
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are said below, all together
-        )
+        if places.is_gguf(folder):
+            model, loading = gguf.read(folder, torch.float32)
+        else:
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are said below, all together
+                quantization_config=FineGrainedFP8Config(dequantize=True) if fp8 else None,
+            )
+            if fp8:  # else it would be saved in blocks again
+                model._weight_conversions = None
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # each architecture and each format of weights fails in its own way
@@ -107,7 +114,7 @@ def _read(folder: Path, dtype: "torch.dtype | str") -> "PreTrainedModel":
                 f"{folder}: pytorch_model.bin is damaged, or holds program code beside weights, which is never run; "
                 "give weights as model.safetensors"
             ) from None
-        fields = read_json(folder / "config.json")
+        fields = config.to_dict() if places.is_gguf(folder) else read_json(folder / "config.json")
         raise InputError(f"{folder}: the model cannot be loaded: {why(error, fields)}") from None
     _check_complete(model, loading, str(folder))
     try:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from collapse_cli.data.dataset import Dataset, how_many
-from collapse_cli.errors import InputError
-from collapse_cli.lm.architecture import first_line
+from collapse_cli.errors import InputError, first_line
+from collapse_cli.lm import gguf, places
 from collapse_cli.lm.coding import plain_ids, read_as_written
 from collapse_cli.lm.folders import TOKENIZER_FILES
 
@@ -96,7 +96,8 @@ def _wrap(tokenizer: Any) -> "PreTrainedTokenizerBase":
 
 
 def has_tokenizer(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+    """Whether a model's folder has a tokenizer as well; a GGUF file should."""
+    return places.is_gguf(folder) or any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
@@ -112,6 +113,8 @@ def read_tokenizer(folder: Path) -> tuple["PreTrainedTokenizerBase", bool]:
     """As `load_tokenizer`, and whether its `tokenizer.json` had to be put in place of what transformers makes of it."""
     from transformers import AutoTokenizer
 
+    if places.is_gguf(folder):
+        return gguf.tokenizer(folder), False
     bare = not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "config.json"))
     try:
         if bare and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():

@@ -152,7 +152,7 @@ def check_model(model: ModelConfig) -> None:
     if source.endswith(".json"):
         _check_config(path)
         return
-    if not check_folder(source, "the model", "config.json", model.revision):
+    if not check_folder(source, "the model", "config.json", model.revision) or places.is_gguf(path):
         return
     if not any(any(path.glob(pattern)) for pattern in (*WEIGHTS, "adapter_*", "*.gguf", "*.onnx", "*.h5", "*.pt*")):
         raise InputError(
@@ -168,13 +168,17 @@ def check_tokenizer(tokenizer: str) -> None:
 
 
 def check_folder(source: str, what: str, needed: str, revision: str) -> bool:
-    """Whether a folder, rather than a Hub id, is named, with the file that it needs.
+    """Whether a folder or a GGUF file, rather than a Hub id, is named, with the file that it needs.
 
     Raises:
         InputError: when it is neither, or the file is not there; HubError when the Hub is out of reach and nothing cached.
     """
     path = _path(source, what)
     if places.is_folder(source, what):
+        packed = path if places.is_gguf(path) else places.gguf_in(path, what) if needed else None
+        if packed is not None:
+            places.check_gguf(packed, what)
+            return True
         adapted = any(path.glob("adapter_*"))  # refused by its own name, later
         if needed and not (path / needed).is_file() and not adapted:
             inside = [file.parent.name for file in sorted(path.glob(f"*/{needed}"))][:3]

@@ -29,7 +29,7 @@ from collapse_cli.run.observers.computed import Computed
 
 OTHER = ("source", "train", "valid", "test", "text", *families.KNOWN)  # options of data that make it other text
 OF_TEXT = ("data", "eval")  # sections that decide how models of a run are scored
-OF_MODEL = (*OF_TEXT, "model.revision", "model.sha256", "model.tokenizer", "model.tokenizer_sha256")
+OF_MODEL = (*OF_TEXT, "model.base", "model.revision", "model.sha256", "model.tokenizer", "model.tokenizer_sha256")
 NOT_SCORED = {"data.rows": "only the test text is scored", "eval.samples": "only models are scored, not samples"}
 
 
@@ -174,7 +174,7 @@ def evaluate_model(target: str, data: str | None, settings: Mapping[str, Any]) -
         encoded = _data(planned, store_at(temporary))
         first = planned.generations[0].eval
         text = next(iter(encoded.values()))
-        facts = _score(Path(resolved.hints.model), first.params, text, text.facts, None)
+        facts = _score(Path(resolved.hints.model), first.params, text, text.facts, None, resolved.hints.bases)
     notes = list(dict.fromkeys([*resolved.notes, *load_text(**resolved.hints.text).notes, *text.facts["notes"]]))
     return {"model": target, "data": config.data.source, "notes": notes, **facts}
 

@@ -257,6 +257,27 @@ def test_an_adapter_on_an_adapter(made: Path, tmp_path: Path) -> None:
         folders.check_weights(at, "the model")
 
 
+def test_its_model_is_found_beside_it_or_where_the_user_says(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    at = Path(shutil.copytree(made / "adapter", tmp_path / "both" / "adapter"))
+    shutil.copytree(made / "base", tmp_path / "both" / "below")
+    rewritten(at / "adapter_config.json", base_model_name_or_path="../below")
+    wanted = folders.check_weights(made / "adapter", "the model")
+    assert folders.check_weights(at, "the model") == wanted
+    assert identical(weights(model.load(at)), weights(model.load(made / "adapter")))
+    rewritten(at / "adapter_config.json", base_model_name_or_path="../gone")
+    with pytest.raises(
+        InputError, match=r"adapter_config.json names: .* if it is here, name it: --set model.base=FOLDER"
+    ):
+        folders.check_weights(at, "the model")
+    assert folders.check_weights(at, "the model", str(made / "base")) == wanted
+    assert identical(weights(model.load(at, made / "base")), weights(model.load(made / "adapter")))
+    with pytest.raises(InputError, match=r"^model\.base: .*nowhere' is not a folder"):
+        folders.check_weights(at, "the model", str(tmp_path / "nowhere"))
+
+
 def test_its_hash_says_what_it_is_not_where_its_model_lies(made: Path, tmp_path: Path) -> None:
     at, moved = (Path(shutil.copytree(made / name, tmp_path / name)) for name in ("adapter", "base"))
     rewritten(at / "adapter_config.json", base_model_name_or_path=str(moved))
@@ -309,6 +330,53 @@ def test_of_embeddings_and_head_with_one_weight_just_the_adapted_one_changes(
         assert torch.allclose(whole(ids).logits, wanted, atol=1e-4)
         whole.save_pretrained(tmp_path / "saved")
         assert torch.allclose(model.load(tmp_path / "saved")(ids).logits, wanted, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:::peft")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"use_dora": True},
+        {"use_rslora": True, "rank_pattern": {"layers.0.fc1": 2}},
+        {"modules_to_save": ["final_layer_norm"]},
+    ],
+    ids=["DoRA", "rsLoRA and ranks by layer", "layers saved whole"],
+)
+def test_kinds_of_lora_that_others_train_are_merged_as_by_peft(settings: dict[str, Any], tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    tiny_model("opt").save_pretrained(tmp_path / "base")
+    at, ids = from_elsewhere(tiny_model("opt"), tmp_path / "adapter", **settings), torch.arange(7)[None]
+    rewritten(at / "adapter_config.json", base_model_name_or_path=str(tmp_path / "base"))
+    folders.check_weights(at, "the model")
+    adapter.check(at, tiny_model("opt").config)
+    with torch.no_grad():
+        wanted = PeftModel.from_pretrained(tiny_model("opt"), at).eval()(ids).logits
+        assert (wanted - tiny_model("opt")(ids).logits).abs().max() > 0.01
+        assert torch.allclose(model.load(at)(ids).logits, wanted, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:::peft")
+def test_an_adapter_of_a_model_with_more_tokens_and_one_that_is_no_lora_are_said(tmp_path: Path) -> None:
+    from peft import PrefixTuningConfig, get_peft_model
+
+    tiny_model("opt").save_pretrained(tmp_path / "base")
+    larger = tiny_model("opt")
+    larger.resize_token_embeddings(110)
+    more = from_elsewhere(larger, tmp_path / "more", modules_to_save=["embed_tokens"])
+    prefix = tmp_path / "prefix"
+    get_peft_model(tiny_model("opt"), PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)).save_pretrained(
+        prefix
+    )
+    for at, said in (
+        (more, r"of another shape: .*\(110, 16\) for \(97, 16\)"),
+        (prefix, "kind 'PREFIX_TUNING', and collapse merges LoRA's only"),
+    ):
+        rewritten(at / "adapter_config.json", base_model_name_or_path=str(tmp_path / "base"))
+        for use in (lambda at=at: adapter.check(at, tiny_model("opt").config), lambda at=at: model.load(at)):
+            with pytest.raises(InputError, match=said) as error:
+                use()
+            assert "\n" not in str(error.value)
 
 
 @pytest.mark.filterwarnings("ignore:::peft")

@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from support.tiny import tiny_model
 
 from collapse_cli.config.tree import DataConfig, ModelConfig
 from collapse_cli.errors import InputError
@@ -178,6 +179,18 @@ WRONG_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "heads that do not divide": ({"num_attention_heads": 3, "head_dim": None}, "config|cannot predict|shape"),
     "too many layers to make": ({"num_hidden_layers": 10**8}, "100,000,000 layers are more than"),
     "quantised by GPTQ": ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"quantised \(gptq\)"),
+    "quantised by bitsandbytes": (
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+        r"quantised \(bitsandbytes\).*call model\.dequantize\(\), and save that",
+    ),
+    "quantised by AWQ": (
+        {"quantization_config": {"quant_method": "awq"}},
+        r"quantised \(awq\).*or a GGUF file of the model",
+    ),
+    "in compressed tensors": (
+        {"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized"}},
+        r"quantised \(compressed-tensors\).*CompressedTensorsConfig\(dequantize=True\)",
+    ),
     "quantised by torchao": ({"quantization_config": {"quant_method": "torchao"}}, r"quantised \(torchao\)"),
     "not causal": ({"model_type": "t5"}, "no causal language model"),
     "unknown": ({"model_type": "nobodys"}, "cannot be used: model_type is .nobodys."),
@@ -435,6 +448,39 @@ def test_whole_numbers_in_a_bin_are_quantised_weights(folder: Path) -> None:
         opened(folder)
 
 
+def test_weights_in_8_bit_floats_with_scales_are_read_as_what_they_stand_for(tmp_path: Path) -> None:
+    """The format of config.json's quant_method = fp8: a weight is its 8-bit number times the scale of its block."""
+    size, whole = 16, tiny_model("llama")
+    whole.save_pretrained(tmp_path / "fp8")
+    stored: dict[str, torch.Tensor] = {}
+    wanted = {name: weight.clone() for name, weight in whole.state_dict().items()}
+    for name, weight in whole.state_dict().items():
+        if name.endswith("proj.weight"):
+            rows, columns = weight.shape
+            blocks = weight.reshape(rows // size, size, columns // size, size)
+            scale = blocks.abs().amax((1, 3)) / 448
+            small = (blocks / scale[:, None, :, None]).to(torch.float8_e4m3fn)
+            stored[name], stored[f"{name}_scale_inv"] = small.reshape(rows, columns), scale
+            wanted[name] = (small.float() * scale[:, None, :, None]).reshape(rows, columns)
+        elif name != "lm_head.weight":
+            stored[name] = weight
+    save_file(stored, tmp_path / "fp8" / "model.safetensors", {"format": "pt"})
+    file = tmp_path / "fp8" / "config.json"
+    how = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [size, size]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": how}))
+    read = opened(tmp_path / "fp8")
+    assert all(torch.equal(weight, wanted[name]) for name, weight in read.state_dict().items())
+    assert "quantised (fp8)" in " ".join(folders.notes(tmp_path / "fp8"))
+    read.save_pretrained(tmp_path / "plain")
+    again = opened(tmp_path / "plain")
+    assert all(torch.equal(weight, wanted[name]) for name, weight in again.state_dict().items())
+    assert not folders.notes(tmp_path / "plain")
+    del stored["model.layers.1.mlp.up_proj.weight"]
+    save_file(stored, tmp_path / "fp8" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"model\.layers\.1\.mlp\.up_proj\.weight"):
+        opened(tmp_path / "fp8")
+
+
 def test_an_index_may_not_name_files_outside_the_folder(folder: Path) -> None:
     """They would be read, and be no part of the model's hash."""
     (folder / "model.safetensors").rename(folder.parent / "outside.safetensors")
@@ -467,9 +513,9 @@ def test_a_weight_in_two_shards_is_refused(folder: Path, ending: str) -> None:
 
 def test_a_second_set_of_weights_in_a_folder_is_said(folder: Path) -> None:
     """As where a model was saved again in another format: the old weights are read, and the new ones are not."""
-    assert folders.passed_over(folder) == []
+    assert folders.notes(folder) == []
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    [note] = folders.passed_over(folder)
+    [note] = folders.notes(folder)
     assert "model.safetensors is read, pytorch_model.bin is not" in note
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support import e2e
 
-from collapse_cli.errors import InputError
+from collapse_cli.errors import InputError, first_line
 from collapse_cli.lm import architecture, folders
 from collapse_cli.lm import model as models
 from collapse_cli.lm.choices import unknown_choice
@@ -155,8 +155,8 @@ def test_other_errors_keep_their_words() -> None:
     assert unknown_choice(ValueError("a model has layers"), fields) == ""
     assert unknown_choice(KeyError(), fields) == ""
     assert unknown_choice(KeyError("a model"), fields) == "name_or_path is 'a model', which llama models do not know"
-    assert architecture.first_line(KeyError("Missing required keys: {'factor'}")) == "Missing required keys: {'factor'}"
-    assert architecture.first_line(KeyError("x")) == "KeyError 'x'"
+    assert first_line(KeyError("Missing required keys: {'factor'}")) == "Missing required keys: {'factor'}"
+    assert first_line(KeyError("x")) == "KeyError 'x'"
 
 
 def test_a_rotation_that_lacks_what_it_needs_says_what() -> None:

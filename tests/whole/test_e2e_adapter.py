@@ -141,6 +141,46 @@ def test_where_a_lone_folder_was_moved_what_is_missing_is_said(home: Path, tmp_p
     assert "the base model that" in result.err
     assert result.err.count("\n") == 1
     assert "gone' is not a folder" in result.err
+    assert "name it: --set model.base=FOLDER" in result.err
+    below, text = (
+        e2e.folder_of(home / "runs", models(home / "runs", "lora")[0]),
+        ["--data", home / "text", "--set", "data.block_size=16", "--json"],
+    )
+    found = e2e.collapse("eval", alone, *text, "--set", f"model.base={below}")
+    assert found.code == 0, found.err
+    there = e2e.collapse("eval", e2e.folder_of(home / "runs", key), *text)
+    assert found.json["perplexity"] == there.json["perplexity"]
+    of_none = e2e.collapse("eval", below, *text, "--set", f"model.base={below}")
+    assert of_none.code == 2
+    assert "model.base names the model below an adapter" in of_none.err
+
+
+def test_a_run_begins_with_an_adapter_whose_model_the_user_names(home: Path, tmp_path: Path) -> None:
+    """Every stage that begins with the given model finds both, and the key is that of both."""
+    lora = models(home / "runs", "lora")
+    alone = Path(shutil.copytree(e2e.folder_of(home / "runs", lora[1]), tmp_path / "alone"))
+    named = json.loads((alone / "adapter_config.json").read_text())
+    (alone / "adapter_config.json").write_text(json.dumps(named | {"base_model_name_or_path": "of/somebody-else"}))
+    config = home / "given.toml"
+    text = (home / "tiny.toml").read_text()
+    config.write_text(text[: text.index("[model]")] + text[text.index("[data]") :])
+    common = {
+        "model__source": alone,
+        "model__base": e2e.folder_of(home / "runs", lora[0]),
+        "loop__policies": '["keep-0"]',
+    }
+    made = e2e.run(config, tmp_path / "runs", "--name", "given", **common)
+    assert [row["generation"] for row in made["rows"]] == [0, 1]
+    assert e2e.collapse("eval", "given", "--runs-dir", tmp_path / "runs").code == 0
+    other = e2e.run(
+        config,
+        tmp_path / "runs",
+        "--name",
+        "found",
+        "--dry-run",
+        **{**common, "model__source": e2e.folder_of(home / "runs", lora[1]), "model__base": '""'},
+    )
+    assert other["cached"] == other["stages"], "where they lie has no say in the key"
 
 
 def test_rows_are_chosen_by_an_adapter(home: Path) -> None:

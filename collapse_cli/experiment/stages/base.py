@@ -74,7 +74,7 @@ def hints_of(stage: Stage, inputs: Mapping[str, Finished]) -> learners.Hints:
     }
     anchor = inputs["anchor"].folder if "anchor" in inputs else None
     if bases or anchor:
-        hints = replace(hints, bases=bases, anchor=anchor)
+        hints = replace(hints, bases={**hints.bases, **bases}, anchor=anchor)
     data = inputs.get("data")
     return replace(hints, encoded=data.folder, about=data.facts) if data else hints
 

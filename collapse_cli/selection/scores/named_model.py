@@ -26,7 +26,7 @@ def find(source: str) -> tuple[Path, str]:
     weights = folders.check_weights(folder, WHAT)
     models.check_complete(folder)
     texts.read_tokenizer(folder)
-    tokenizer = folders.hash_files(folder, folders.TOKENIZER_FILES)
+    tokenizer = folders.hash_tokenizer(folder)
     return folder, hashlib.sha256(f"{weights} {tokenizer}".encode()).hexdigest()
 
 

@@ -1,0 +1,201 @@
+"""GGUF files, which llama.cpp and its kin run: one file with the config, the weights and the tokenizer of a model.
+
+transformers reads them. Weights are mostly quantised in blocks (Q4_1, Q8_0 …): they are read as the float32 numbers that the
+blocks stand for, and trained and saved as such. What lies beside a file has no say: the file is all that is hashed.
+"""
+
+import copy
+import hashlib
+import io
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from collapse_cli.errors import InputError, first_line
+from collapse_cli.lm import places
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+FILE = f"model{places.GGUF}"
+READ_AS = "read as the numbers that these stand for, and trained and saved in float32"
+PLAIN = ("F64", "F32", "F16", "BF16")  # what gguf calls numbers that are not quantised
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in one with what kind it is: no folder has the same."""
+    with path.open("rb") as file:
+        return hashlib.sha256(f"gguf {hashlib.file_digest(file, 'sha256').hexdigest()}".encode()).hexdigest()
+
+
+def check(path: Path, what: str) -> str:
+    """Check that a file can be read as a model; returns its hash.
+
+    Raises:
+        InputError: when it is no GGUF file, not all of one, or of an architecture that transformers does not read.
+    """
+    places.check_gguf(path, what)
+    header = _header(path)
+    if header.parts > 1:
+        raise InputError(
+            f"{what}: {path} is one of {header.parts} parts of a model; join them first (llama.cpp: llama-gguf-split --merge) and give the file "
+            "that this makes"
+        )
+    if not header.kinds:
+        raise InputError(f"{what}: {path} holds no weights, only a vocabulary; give the file of the model")
+    config_of(path)
+    return hash_file(path)
+
+
+def notes(path: Path, what: str) -> list[str]:
+    """What the reader of a file's numbers should know, in sentences."""
+    kinds = _header(path).kinds
+    packed = [kind for kind, _ in Counter(kinds).most_common() if kind not in PLAIN]
+    if not packed:
+        return []
+    return [f"{what}: the weights in {path.name} are quantised ({', '.join(packed)}); they are {READ_AS}"]
+
+
+def config_of(path: Path) -> "PreTrainedConfig":
+    """The config that a file describes.
+
+    Raises:
+        InputError: when transformers cannot read it.
+    """
+    return copy.deepcopy(_config(path, _state(path)))
+
+
+def read(path: Path, dtype: "torch.dtype | str") -> "tuple[PreTrainedModel, Mapping[str, Any]]":
+    """The model of a file, dequantised, as an ordinary one that can be saved; and what transformers says of the loading."""
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    places.check_gguf(path, "the model")
+    with (
+        _alone(path) as folder,
+        redirect_stderr(io.StringIO()),
+    ):  # which a bar of progress is written to, whatever is said
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            gguf_file=FILE,
+            dtype=dtype,
+            quantization_config=GgufConfig(dequantize=True),
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    return model, loading
+
+
+def tokenizer(path: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer that a file holds.
+
+    Raises:
+        InputError: when it holds none that transformers can read.
+    """
+    from transformers import AutoTokenizer
+
+    places.check_gguf(path, "the tokenizer")
+    if not _header(path).tokens:
+        raise InputError(f"{path} holds no tokenizer; name one with --set model.tokenizer=FOLDER")
+    try:
+        with _alone(path) as folder:
+            made: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                folder, gguf_file=FILE, local_files_only=True, trust_remote_code=False
+            )
+            made.name_or_path = str(path)
+    except Exception as error:  # each kind of tokenizer is made in a way of its own
+        raise InputError(
+            f"{path}: transformers cannot make its tokenizer: {first_line(error)}; name another with --set model.tokenizer=FOLDER"
+        ) from None
+    if not made.get_vocab():
+        raise InputError(f"{path}: the tokenizer in it has no tokens")
+    return made
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a file says before its weights.
+
+    Attributes:
+        architecture: llama.cpp's name of it.
+        kinds: the type of each weight's numbers, as gguf calls them.
+        tokens: how many tokens its tokenizer has; 0 where it has none.
+        parts: in how many files the model is.
+    """
+
+    architecture: str
+    kinds: tuple[str, ...]
+    tokens: int
+    parts: int
+
+
+def _header(path: Path) -> _Header:
+    return _read_header(path, _state(path))
+
+
+@lru_cache(maxsize=4)
+def _read_header(path: Path, state: tuple[int, int]) -> _Header:
+    """The header of a file as it was at `state`; reading it takes seconds where there are many tokens.
+
+    Raises:
+        InputError: when it is damaged, or shorter than it says.
+    """
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(path)
+        field = reader.get_field("general.architecture")
+        architecture = "" if field is None else str(field.contents())
+        tokens, parts = reader.get_field("tokenizer.ggml.tokens"), reader.get_field("split.count")
+        kinds = tuple(tensor.tensor_type.name for tensor in reader.tensors)
+        split = 1 if parts is None else int(parts.contents())
+        ends = [tensor.data_offset + tensor.n_bytes for tensor in reader.tensors]
+    except Exception as error:  # whatever the damage does to the arithmetic of the reader
+        raise InputError(f"{path} is damaged, or only a part of a file ({first_line(error)}); fetch it again") from None
+    if max(ends, default=0) > state[0]:
+        raise InputError(
+            f"{path} is only a part of a file: {state[0]:,} of {max(ends):,} bytes are there; fetch it again"
+        )
+    return _Header(architecture, kinds, 0 if tokens is None else len(tokens.data), split)
+
+
+@lru_cache(maxsize=4)
+def _config(path: Path, state: tuple[int, int]) -> "PreTrainedConfig":
+    from transformers import AutoConfig
+
+    architecture = _header(path).architecture
+    try:
+        with _alone(path) as folder:
+            config: PreTrainedConfig = AutoConfig.from_pretrained(
+                folder, gguf_file=FILE, local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # each architecture is read in a way of its own
+        if "not supported" in str(error):
+            raise InputError(
+                f"{path}: transformers reads no GGUF files of the architecture {architecture[:80]!r}; give a transformers folder of the "
+                "model"
+            ) from None
+        raise InputError(f"{path}: the config in it cannot be used: {first_line(error)}") from None
+    config.name_or_path = ""
+    return config
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of last change of a file."""
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[str]:
+    """A folder with nothing but the file: transformers would read configs, adapters and tokenizers that lie beside it."""
+    with tempfile.TemporaryDirectory(prefix="collapse-") as folder:
+        (Path(folder) / FILE).symlink_to(path.resolve())
+        yield folder
