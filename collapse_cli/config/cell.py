@@ -86,6 +86,11 @@ def check_grid(learner: str, mixture: MixtureConfig) -> None:
         if getattr(mixture, name) and name not in family.grid.axes:
             own = ", ".join(family.grid.axes)
             raise InputError(f"mixture.{name} means nothing to the learner {learner}; it has {own}")
+    if mixture.synthetic and (not family.text or family.grid.in_memory):
+        mixed = ", ".join(name for name, other in families.FAMILIES.items() if other.text and other.grid)
+        raise InputError(
+            f"mixture.synthetic names text, and the rows of the learner {learner} are numbers; it belongs to {mixed}"
+        )
     for share, n in product(mixture.share, mixture.rows or mixture.real_rows):
         made = round(n * share) if mixture.rows else round(n * share / (1 - share))
         if (share > 0 and made == 0) or (share < 1 and mixture.rows and made == n):

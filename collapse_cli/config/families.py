@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
+from collapse_cli.config.foreign import Source, one_or_many
 from collapse_cli.families import FAMILIES
 from collapse_cli.families.section import Section, added
 
@@ -71,6 +72,14 @@ class MixtureConfig(Section):
     """Rounds of iterative mixing (ridge). Empty: one round, a fixed generator."""
     real_data: Literal["fresh", "fixed"] = "fresh"
     """Of iterative mixing: real rows newly drawn in each round, or drawn once."""
+    synthetic: tuple[Source, ...] = added(())
+    """Where synthetic rows come from in place of a generator that is fitted (lm): files or folders of text that someone else's
+    model wrote, and OpenAI-style servers, `http://127.0.0.1:8000/v1#MODEL`; of several, evenly. Empty: from a generator."""
+
+    @field_validator("synthetic", mode="before")
+    @classmethod
+    def _one_alone(cls, value: object) -> object:
+        return one_or_many(value)
 
     @model_validator(mode="after")
     def _two_of_four(self) -> "MixtureConfig":

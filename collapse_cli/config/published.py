@@ -23,6 +23,7 @@ CHOSEN = (
 LOOKED_UP = (
     *("model.revision", "model.sha256", "model.tokenizer", "model.tokenizer_sha256", "model.vocab_size"),
     *("model.length_matters", "data.sha256", "data.train", "data.valid", "data.test", "data.text", "train.dtype", "sample.dtype"),
+    "foreign.sha256",
 )  # fmt: skip
 NAMES = ("model.source", "data.source")
 MOST = 4  # options that are named

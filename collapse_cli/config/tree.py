@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from collapse_cli.config.cell import check_grid
 from collapse_cli.config.families import DRAWN, BlobsConfig, Families, RegressionConfig
+from collapse_cli.config.foreign import NOT_OF_RESULTS, ForeignConfig, server_of
 from collapse_cli.config.names import different, merge
 from collapse_cli.config.policies import Policy
 from collapse_cli.config.pool import OWN_SECTIONS, PoolConfig
@@ -401,6 +402,7 @@ class Experiment(Families):
     data: DataConfig = DataConfig()
     sample: SampleConfig = SampleConfig()
     select: SelectConfig = SelectConfig()
+    foreign: ForeignConfig = ForeignConfig()
     mix: MixConfig = MixConfig()
     pool: PoolConfig = PoolConfig()
     train: TrainConfig = TrainConfig()
@@ -431,7 +433,8 @@ class Experiment(Families):
             )
         if self.data.source == "world" and self.eval.protocol != "block":
             raise ValueError("data.source = world is scored document by document: set eval.protocol = block")
-        if self.sample.prompts != "none" and self.sample.prompt_tokens > self.data.block_size:
+        prompted = self.sample.prompts != "none" and self.samples
+        if prompted and self.sample.prompt_tokens > self.data.block_size:
             raise ValueError(
                 f"sample.prompt_tokens = {self.sample.prompt_tokens} is more than a row holds "
                 f"(data.block_size = {self.data.block_size})"
@@ -455,6 +458,13 @@ class Experiment(Families):
             )
         if not self.variants:
             check_pool(self.pool, self.lineages, self._lineage_sections)
+        sources = self.foreign_sources
+        if len(set(sources)) < len(sources):
+            raise ValueError(f"{self._of_sources} names one twice: {', '.join(sources)}")
+        if self.foreign.sha256 and len(self.foreign.sha256) != len(sources):
+            raise ValueError(
+                f"foreign.sha256 has {len(self.foreign.sha256)} hashes for {len(sources)} sources ({self._of_sources}); give one a source"
+            )
         return self
 
     @property
@@ -475,7 +485,7 @@ class Experiment(Families):
         if not name:
             return self
         tree, table = self.model_dump(mode="json"), overrides_of_lineages(self.pool, self.lineages)[name]
-        for section in ("pool", "lineages", "variants", "expect"):
+        for section in ("pool", "foreign", "lineages", "variants", "expect"):
             del tree[section]
         for section, names in REPLACED.items():
             if any(option in table.get(section, {}) for option in names):
@@ -513,6 +523,22 @@ class Experiment(Families):
         return self.model_copy(update={"lineages": tables})
 
     @property
+    def foreign_sources(self) -> tuple[str, ...]:
+        """Files and servers that synthetic text of someone else's comes from."""
+        return self.mixture.synthetic if self.kind == "mixture" else ()
+
+    @property
+    def samples(self) -> bool:
+        """Whether anything is sampled, or asked for: not where the synthetic rows of a mixture are read from files alone."""
+        read = self.kind == "mixture" and self.foreign_sources
+        return not read or any(map(server_of, self.foreign_sources))
+
+    @property
+    def _of_sources(self) -> str:
+        """The option that names them."""
+        return "mixture.synthetic" if self.kind == "mixture" else "pool.foreign"
+
+    @property
     def policies(self) -> tuple[Policy, ...]:
         """Those of the loop, each with the size of its corpora."""
         return tuple(policy.of_size(self.mix.rows) for policy in self.loop.policies)
@@ -536,6 +562,10 @@ class Experiment(Families):
         if self.model.tokenizer_sha256:
             gone["model"] += ["tokenizer"]
         tree["select"] = self.select.identity()
+        hashes = self.foreign.sha256 or ("",) * len(self.foreign_sources)
+        tree["foreign"]["sha256"] = [sha256 or name for sha256, name in zip(hashes, self.foreign_sources, strict=True)]
+        gone["foreign"] = [*NOT_OF_RESULTS]
+        gone["mixture"] = ["synthetic"]
         gone["model"] += ["length_matters"]  # follows from the others, and earlier versions did not write it down
         for section, keys in gone.items():
             for key in keys:

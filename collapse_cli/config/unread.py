@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli import families
+from collapse_cli.config.foreign import server_of
 from collapse_cli.config.names import leaves
 from collapse_cli.config.policies import FRESH, Policy, Rule
 from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, Experiment
@@ -111,6 +112,10 @@ def _in_memory(experiment: Experiment) -> bool:
 def _labels_real(experiment: Experiment) -> bool:
     grid = _grid(experiment)
     return grid is not None and grid.labels_real
+
+
+def _no_server(experiment: Experiment) -> bool:
+    return not any(map(server_of, experiment.foreign_sources))
 
 
 Condition = Callable[[Experiment], bool]
@@ -295,6 +300,31 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         ("store.keep_models",),
         _in_memory,
         "the models of this mixture are never written",
+    ),
+    (
+        ("foreign",),
+        lambda experiment: not experiment.foreign_sources,
+        "no text of someone else's is named (mixture.synthetic)",
+    ),
+    (
+        tuple(f"foreign.{name}" for name in ("chat", "extra", "at_once", "timeout", "retries")),
+        _no_server,
+        "only servers are asked, and the sources here are files",
+    ),
+    (
+        ("foreign.text",),
+        lambda experiment: all(map(server_of, experiment.foreign_sources)),
+        "only files have columns, and the sources here are servers",
+    ),
+    (
+        ("mixture.generator_rows",),
+        lambda experiment: bool(experiment.mixture.synthetic),
+        "mixture.synthetic says where synthetic rows come from, so no generator is fitted",
+    ),
+    (
+        ("sample", "train.target"),
+        lambda experiment: not experiment.samples,
+        "the synthetic rows are read from files (mixture.synthetic), and nothing is sampled",
     ),
     (
         ("tracking.uri",),

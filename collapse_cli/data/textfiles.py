@@ -49,6 +49,22 @@ def read_source(path: Path, column: str, chosen: Mapping[str, str]) -> tuple[dic
     return splits, notes
 
 
+def read_all(path: Path, column: str) -> tuple[Sequence[str], list[str]]:
+    """The rows of a file, or of all text files of a folder in natural order, whatever their names say; and notes.
+
+    Raises:
+        InputError: for anything that is missing or unreadable.
+    """
+    group, notes = [path], list[str]()
+    if files.what_is(path) == "folder":
+        inside = in_natural_order(files.in_folder(path))
+        group = [file for file in inside if file.is_file() and format_of(file) and not file.name.startswith(".")]
+        if not group:
+            raise InputError(f"{path} holds no text files ({' '.join(FORMATS)} are read)")
+        notes = _passed_over(path, [file for file in inside if file not in group], named=False)
+    return _read(group, column, notes), notes
+
+
 def in_natural_order(names: Iterable[Path]) -> list[Path]:
     """By name, with numbers in names as numbers: 2 before 10."""
     return sorted(names, key=lambda path: [(part.isdigit(), int(part) if part.isdigit() else 0, part)

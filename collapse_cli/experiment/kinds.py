@@ -16,6 +16,7 @@ from collapse_cli.experiment.stages.data import DATA
 from collapse_cli.experiment.stages.detector import DETECTOR
 from collapse_cli.experiment.stages.eval import EVAL
 from collapse_cli.experiment.stages.examine import EXAMINE
+from collapse_cli.experiment.stages.foreign import WRITTEN
 from collapse_cli.experiment.stages.generate import GENERATE
 from collapse_cli.experiment.stages.mix import MIX
 from collapse_cli.experiment.stages.pool import POOL
@@ -38,6 +39,7 @@ KINDS: tuple[StageKind[Size], ...] = (
     BLOCK,  # many generations
     CELLS,  # many cells of a mixture
     GENERATE,
+    WRITTEN,  # text of someone else's model
     COMBINE,
 )
 

@@ -6,15 +6,18 @@ in all of them, and synthetic rows stand where real ones would otherwise. Famili
 (`in_memory`) make many cells a stage.
 """
 
+from collections.abc import Sequence
+
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.cell import cells
 from collapse_cli.engine.stage import Generation, Plan, Stage, seed_for
 from collapse_cli.errors import InputError
 from collapse_cli.experiment.stages.cells import cells_stage
-from collapse_cli.experiment.stages.combine import combine_stage
+from collapse_cli.experiment.stages.combine import combine_stage, most_of_sources, too_few, with_foreign_stage
 from collapse_cli.experiment.stages.data import data_stage
 from collapse_cli.experiment.stages.eval import eval_stage
+from collapse_cli.experiment.stages.foreign import written_stage
 from collapse_cli.experiment.stages.generate import generate_stage
 from collapse_cli.experiment.stages.train import train_stage
 from collapse_cli.where import Where
@@ -41,8 +44,10 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
             for size in {cell.size for cell in grid}
         }
         data = made.add(data_stage(config, hints, seed), at(grid[0].label, seed))
+        if config.mixture.synthetic:
+            given = [made.add(source, at("other text", seed)) for source in sources(config, hints, data)]
         needed: dict[int, int] = {}
-        for cell in grid:
+        for cell in grid if not config.mixture.synthetic else ():
             rows = cell.rows if cell.synthetic else 0
             needed[cell.generator_rows or 0] = max(rows, needed.get(cell.generator_rows or 0, 0))
         generators: dict[int, Stage] = {}
@@ -55,13 +60,22 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
                 generators[rows] = made.add(generate_stage(config, generator, data, wanted, seed), where)
         for cell in grid:
             where = at(cell.label, seed)
-            source = generators[cell.generator_rows or 0] if cell.synthetic else None
-            corpus = made.add(combine_stage(config, data, source, cell.real, cell.synthetic, seed), where)
+            if cell.synthetic and config.mixture.synthetic:
+                corpus = with_foreign_stage(config, data, given, cell.real, cell.synthetic, seed)
+            else:
+                source = generators[cell.generator_rows or 0] if cell.synthetic else None
+                corpus = combine_stage(config, data, source, cell.real, cell.synthetic, seed)
+            corpus = made.add(corpus, where)
             trained = train_stage(sized[cell.size], hints, data, corpus, None, seed, 1)
             trained = made.add(trained, where)
             measured = made.add(eval_stage(config, trained, data, None), where)
             made.generations.append(Generation(where, trained, measured, about=cell.record()))
     return made
+
+
+def sources(config: Experiment, hints: learners.Hints, data: Stage) -> list[Stage]:
+    """The rows of each source of `mixture.synthetic`."""
+    return [written_stage(config, hints, data, sha256) for sha256 in config.foreign.sha256]
 
 
 def at(cell: str, seed: int) -> Where:
@@ -86,3 +100,15 @@ def check_real_rows(config: Experiment, rows: int) -> None:
             raise InputError(
                 f"the cell {cell.label} needs {cell.rows:,} inputs to label, but the data have {rows:,}; lower its rows"
             )
+
+
+def check_foreign_rows(config: Experiment, rows: Sequence[int]) -> None:
+    """Whether each source of `mixture.synthetic` has rows enough for every cell.
+
+    Raises:
+        InputError: when one has not; no row is used twice.
+    """
+    needed = most_of_sources(cells(config.mixture), len(rows))
+    for source, wanted, there in zip(config.mixture.synthetic, needed, rows, strict=True):
+        if wanted > there:
+            raise InputError(too_few(wanted, there, f"mixture.synthetic: {source}"))

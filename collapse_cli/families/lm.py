@@ -317,7 +317,7 @@ LM = Description(
     name="lm",
     learner="collapse_cli.learners.lm:LanguageModel",
     settings=None,
-    reads=("model", "sample", "train", "eval"),
+    reads=("model", "sample", "train", "eval", "foreign"),
     rows="text",
     headline=Headline("perplexity", "perplexity on real test text", log=True),
     measures=(),

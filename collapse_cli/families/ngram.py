@@ -78,6 +78,7 @@ NGRAM = Description(
         *(f"sample.decode.{name}" for name in ("beams", "temperature", "top_k", "top_p", "repetition_penalty")),
         "train.target",
         *("eval.protocol", "eval.block_size"),
+        "foreign",
     ),
     rows="text",
     # not the perplexity: what a model by counting never saw has probability 0, and a floor would decide the number

@@ -530,8 +530,7 @@ def _lengths(config: Experiment) -> dict[str, int]:
         "eval.block_size": config.eval.block_size,
         "data.block_size": config.data.block_size,
         "eval.context": config.eval.context,
-        "sample.prompt_tokens + sample.new_tokens": prompt + sample.new_tokens,
-    }
+    } | ({"sample.prompt_tokens + sample.new_tokens": prompt + sample.new_tokens} if config.samples else {})
 
 
 def _length_matters(config: Experiment, built: "PreTrainedConfig") -> bool:

@@ -38,6 +38,8 @@ class Hints:
         images: the name of a source of images.
         detector: a folder or Hub id of a model that tells real text from synthetic.
         judges: by hash, folders or Hub ids of models that rows are scored by.
+        foreign: by hash, files and folders of text that someone else's model wrote.
+        foreign_column: the column that holds it.
         encoded: of a stage that reads real data, the folder of the data stage.
         about: the facts of the data stage.
         anchor: the folder of the model that one is held to while it is trained, where that is among the inputs of a stage.
@@ -53,6 +55,8 @@ class Hints:
     images: str = ""
     detector: str = ""
     judges: Mapping[str, str] = field(default_factory=dict)
+    foreign: Mapping[str, str] = field(default_factory=dict)
+    foreign_column: str = "text"
     encoded: Path | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     anchor: Path | None = None

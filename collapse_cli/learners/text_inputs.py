@@ -298,6 +298,32 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
     return facts
 
 
+def rows_of_text(
+    encoded: Path, rows: Sequence[str], block_size: int, *, line_bos: bool, documents: bool, what: str
+) -> tuple[Dataset, float]:
+    """Another text as rows of the shape that a data stage made of real text: blocks, or whole documents.
+
+    Args:
+        encoded: the folder of the data stage, with the tokenizer.
+        what: the text, for messages.
+
+    Returns:
+        The rows, and the share of their tokens that stand for what the tokenizer does not know.
+
+    Raises:
+        InputError: for a text of less than a block, or one that the tokenizer cannot read.
+    """
+    tokenizer = texts.load_tokenizer(encoded / TOKENIZER)
+    if documents:
+        made = texts.documents(tokenizer, [row for row in rows if row.strip()], block_size, what)
+    else:
+        made = texts.blocks(texts.encode(tokenizer, rows, line_bos=line_bos), block_size, what)
+    used = np.arange(made.arrays["tokens"].shape[1]) < made.arrays["lengths"][:, None]
+    unknown = texts.unknown_id(tokenizer)
+    share = 0.0 if unknown is None else float(np.mean(made.arrays["tokens"][used] == unknown))
+    return made, share
+
+
 def _truth(source: Source, options: Options, tokenizer: "PreTrainedTokenizerBase") -> Facts:
     """What is known of the text: of whole documents in any tokens, else where each word is one token, in order."""
     if source.documents:

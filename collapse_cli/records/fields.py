@@ -37,6 +37,7 @@ LARGEST = 1e300  # the largest float stands for a perplexity beyond all floats: 
 BINS = 20_000  # of one histogram; more is damage
 SIDE = 64  # pixels; larger images are damage
 MOST_IMAGES = 16  # of a row
+MOST_SOURCES = 64  # of text by other models
 MOST_STEPS, MOST_JUDGED = 16, 10  # of a selection, and of the rows that it shows of each kind
 
 
@@ -125,6 +126,23 @@ class JudgedRow:
 
 
 @dataclass(frozen=True)
+class ForeignRows:
+    """How many rows of a corpus came from one source of text that another model wrote.
+
+    Attributes:
+        source: the file, folder or server, as the run named it.
+        rows: how many.
+        sha256: of a file's text; "" of a server.
+        models: what a server said that it answered with.
+    """
+
+    source: str
+    rows: float
+    sha256: str = ""
+    models: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Selection:
     """The field `selection`: the steps in order, and a few rows that stay and that were thrown away."""
 
@@ -200,6 +218,20 @@ def selection(value: object) -> Selection:
     return Selection(taken, _judged(given.get("kept")), _judged(given.get("thrown")))
 
 
+def foreign_rows(value: object) -> list[ForeignRows]:
+    """The field `foreign_rows`; what is damaged in it is left out."""
+    return [
+        ForeignRows(
+            source if isinstance(source := given.get("source"), str) else "",
+            rows,
+            sha256 if isinstance(sha256 := given.get("sha256"), str) else "",
+            strings(given.get("models")),
+        )
+        for given in map(table, value if isinstance(value, list) else [])
+        if (rows := finite(given.get("rows"))) is not None
+    ][:MOST_SOURCES]
+
+
 def _step(given: Mapping[str, Any]) -> StepTaken:
     name, rule, unit = (word if isinstance(word := given.get(key), str) else "" for key in ("name", "rule", "unit"))
     before, after = (
@@ -256,6 +288,8 @@ def makes_sense(name: str, value: object) -> bool:
             return histogram(value) is not None
         case "examples" | "top_8grams":
             return isinstance(value, list)
+        case "foreign_rows":
+            return isinstance(value, list) and len(foreign_rows(value)) == len(value)
         case "selection":
             return isinstance(value, dict) and isinstance(value.get("steps"), list)
         case "pictures":

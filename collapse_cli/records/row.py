@@ -11,6 +11,7 @@ from collapse_cli.records.fields import (
     LARGEST,
     NUMBERS,
     Example,
+    ForeignRows,
     GeneratedImages,
     Histogram,
     Phrase,
@@ -146,6 +147,11 @@ class Row:
     def selection(self) -> Selection:
         """How the rows of its corpus were chosen; empty where all entered."""
         return fields.selection(self.fields.get("selection"))
+
+    @property
+    def foreign_rows(self) -> list[ForeignRows]:
+        """How many rows of its corpus came from which source of someone else's text; none where there is none."""
+        return fields.foreign_rows(self.fields.get("foreign_rows"))
 
     def malformed(self) -> Iterator[str]:
         """Names of fields that hold what they cannot hold; they read as None, or as empty."""

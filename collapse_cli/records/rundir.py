@@ -239,7 +239,7 @@ class RunFolder:
         old, new = self.config().identity(), config.identity()
         for tree in (old, new):
             for own in tree["lineages"].values() if "lineages" in tree else (tree,):
-                for section in ("model", "data"):
+                for section in ("model", "data", "foreign"):
                     del own[section]
                 for section in ("train", "sample"):  # `auto` is not yet resolved
                     del own[section]["dtype"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from collapse_cli import files, tracking
 from collapse_cli.config import Experiment, nearest
+from collapse_cli.config.foreign import server_of
 from collapse_cli.config.selection import BY
 from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, ModelConfig
 from collapse_cli.config.unread import within
@@ -20,6 +21,7 @@ from collapse_cli.data.textfiles import format_of
 from collapse_cli.data.world.world import SHORTEST
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.families import FAMILIES
+from collapse_cli.foreign import written
 from collapse_cli.lm import places
 from collapse_cli.records.rundir import RunFolder
 
@@ -56,6 +58,7 @@ def check_experiment(config: Experiment, folder: RunFolder) -> None:
             check_text(own.data)
         else:
             check_source(own)
+    check_foreign(config)
 
 
 def check_policies(config: Experiment) -> None:
@@ -271,6 +274,17 @@ def check_text(data: DataConfig) -> None:
     if not _cached_dataset(repo):
         here = "" if source in HUB_NAMES else f"there is no file or folder {source!r} here, "
         raise HubError(f"the dataset {named!r}", f"{here}the Hub cannot be reached and the dataset is not cached")
+
+
+def check_foreign(config: Experiment) -> None:
+    """Whether what synthetic text comes from is there: files are read as they will be read again, which costs nothing then.
+
+    Raises:
+        InputError: as `written.read` does.
+    """
+    for source in config.foreign_sources:
+        if server_of(source) is None:
+            written.read(source, config.foreign.text)
 
 
 def _cached_dataset(repo: str) -> bool:

@@ -11,9 +11,10 @@ from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.executors.processes import workers_for
 from collapse_cli.engine.stage import Plan, Product, Stage
 from collapse_cli.engine.store import Store, store_at
-from collapse_cli.experiment import mixing, mixture
+from collapse_cli.experiment import foreign_sources, mixing, mixture
 from collapse_cli.experiment.costs import Size, Sizes
 from collapse_cli.experiment.kinds import plan
+from collapse_cli.experiment.stages.foreign import WRITTEN
 from collapse_cli.learners import Hints, Resolved
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.observers.computed import Computed
@@ -51,11 +52,14 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     """Look everything up and bring the real data into the store (or, for a dry run, into a temporary one)."""
     found = looked_up(config)
     hints = found[""].hints if "" in found else Hints(lineages={name: one.hints for name, one in found.items()})
-    config = folder.joined_with(config.with_lineages({name: one.config for name, one in found.items()}))
+    config = config.with_lineages({name: one.config for name, one in found.items()})
+    config, hints, said = foreign_sources.resolve(config, hints, next(iter(found.values())).hints.text)
+    config = folder.joined_with(config)
     planned = plan(config, hints)
-    observer, notes, sizes = Computed(), [note for one in found.values() for note in one.notes], dict[str, Size]()
+    observer, sizes = Computed(), dict[str, Size]()
+    notes = [*(note for one in found.values() for note in one.notes), *said]
     for name, one in found.items():
-        rows, own = _real_rows(one.config if name else config, real_data(planned, name), store, temporary, observer)
+        rows, own = _real_rows(one.config if name else config, planned, name, store, temporary, observer)
         notes += own
         sizes[name] = _size(one, one.config if name else config, rows)
     size = Sizes(sizes, planned)
@@ -81,19 +85,29 @@ def real_data(planned: Plan, lineage: str) -> Stage | None:
     )
 
 
+def _texts(planned: Plan, data: Stage) -> list[Stage]:
+    """Texts of other models in the tokens of real data: how many rows they have is known once they are read."""
+    return [stage for stage in planned.stages.values() if stage.of is WRITTEN and stage.inputs["data"] is data]
+
+
 def _real_rows(
-    config: Experiment, stage: Stage | None, store: Store, temporary: Path | None, observer: Computed
+    config: Experiment, planned: Plan, lineage: str, store: Store, temporary: Path | None, observer: Computed
 ) -> tuple[dict[str, int], list[str]]:
     """How many rows of real data there are by split, and what the user should know of them; they are brought into the store."""
     notes, rows = list[str](), dict.fromkeys(("train", "test", "reserve"), 0)
+    stage = real_data(planned, lineage)
     if stage is not None:
-        place = store if temporary is None or store.has(stage.key) else store_at(temporary)
+        texts = _texts(planned, stage)
+        there = all(store.has(each.key) for each in (stage, *texts))
+        place = store if temporary is None or there else store_at(temporary)
         place.begin()
-        scheduler.run([stage], LocalExecutor(place), observer)
+        scheduler.run([stage, *texts], LocalExecutor(place), observer)
         data = place.get(stage.key)
         rows, notes = {split: about["rows"] for split, about in data.facts["splits"].items()}, [*data.facts["notes"]]
         if config.kind == "mixture":
             mixture.check_real_rows(config, rows["train"])
+            if texts:
+                mixture.check_foreign_rows(config, [place.get(text.key).facts["rows"] for text in texts])
     for policy in config.policies if config.kind == "generational" else ():
         mixing.check_real_rows(
             policy, rows["train"], rows["reserve"], config.loop.generations, growing=config.mix.size == "growing"

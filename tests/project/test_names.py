@@ -22,6 +22,7 @@ SAME = {
     "progress": "the observer, and what it draws",
     "causes": "causes of error as a finding, and the page's section on them",
     "remedies": "what was compared as a finding, and the page's section on it",
+    "foreign": "how other people's text is named, and the kind of stage that makes rows of it",
     "selection": "how it is asked for, what it did as a finding, and theorems about it",
     "rules": "what calls something collapse, and what chooses rows by their scores",
     "score": "how a language model scores text, and what a score of rows is",

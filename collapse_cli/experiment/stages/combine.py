@@ -1,14 +1,16 @@
 """The corpus of a mixture's cell, or of its generator."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from collapse_cli.config import Experiment
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.config.cell import Cell
+from collapse_cli.data.dataset import Dataset, how_many
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
+from collapse_cli.errors import InputError
 from collapse_cli.experiment.costs import Size, put_together
 from collapse_cli.experiment.mixing import seeded_order
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, at, on_one_thread, with_history
@@ -20,7 +22,17 @@ def combine_stage(
     """The first `real` real rows, then as many synthetic ones; `end`: the last real rows, for a generator (0: all)."""
     which = Combined(real, synthetic, seed_for(seed, "mix", 0), end)
     inputs = {"data": data} | ({"made": made} if made else {})
-    return Stage(COMBINE, {"learner": config.learner, "mixture": vars(which)}, inputs)
+    return Stage(COMBINE, {"learner": config.learner, "mixture": which.params()}, inputs)
+
+
+def with_foreign_stage(
+    config: Experiment, data: Stage, sources: Sequence[Stage], real: int, synthetic: int, seed: int
+) -> Stage:
+    """The first `real` real rows, and synthetic ones of the sources in turn."""
+    which = Combined(real, synthetic, seed_for(seed, "mix", 0), False, len(sources))
+    inputs = {"data": data, **{f"foreign-{number:05d}": source for number, source in enumerate(sources)}}
+    params = {"learner": config.learner, "mixture": which.params()}
+    return Stage(COMBINE, params, inputs, seed_for(seed, "foreign", 0))
 
 
 @dataclass(frozen=True)
@@ -32,12 +44,18 @@ class Combined:
         synthetic: so many of the generator's, which stand where the next real ones would.
         order: the seed of the order of real rows.
         end: whether real rows are taken from the end of that order.
+        foreign: of how many sources of someone else's text the synthetic rows are, place by place in turn; 0: of a generator.
     """
 
     real: int
     synthetic: int
     order: int
     end: bool
+    foreign: int = 0
+
+    def params(self) -> dict[str, Any]:
+        """As a stage's parameters have it; a key has `foreign` only where there are such sources."""
+        return {name: value for name, value in vars(self).items() if name != "foreign" or value}
 
     @classmethod
     def of(cls, stage: Stage) -> "Combined":
@@ -56,11 +74,52 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
         order = order[::-1]
     n1 = which.real_of(len(real))
     parts = [real.take(order[:n1])]
+    if which.foreign:
+        chosen, facts = _of_sources(
+            which, n1, [made for name, made in sorted(inputs.items()) if name != "data"], stage.seed
+        )
+        Dataset.concat([*parts, chosen]).save(place.folder / CORPUS)
+        return facts
     if which.synthetic:
         made = Dataset.load(inputs["made"].file(ROWS))
         parts.append(made.take(np.arange(n1, n1 + which.synthetic)))
     Dataset.concat(parts).save(place.folder / CORPUS)
     return with_history(stage, inputs, "made") if which.synthetic else {"sample_tokens": 0}
+
+
+def _of_sources(which: Combined, first: int, sources: Sequence[Finished], seed: int) -> tuple[Dataset, dict[str, Any]]:
+    """Rows for the places from `first` on, of each source in turn, and of each how many.
+
+    The rows of a file stand in a seeded order, so that those of a small cell are among those of a large one.
+    """
+    places = np.arange(first, first + which.synthetic)
+    parts, theirs, facts = [], [], []
+    for number, source in enumerate(sources):
+        mine = np.flatnonzero(places % which.foreign == number)
+        rows = Dataset.load(source.file(ROWS))
+        if len(mine) > len(rows):
+            raise InputError(too_few(len(mine), len(rows), "a source"))
+        parts.append(rows.take(seeded_order(len(rows), seed)[: len(mine)]))
+        theirs.append(mine)
+        facts.append({"rows": len(mine), **source.facts["source"]})
+    chosen = Dataset.concat(parts).take(np.argsort(np.concatenate(theirs)))
+    return chosen, {"sample_tokens": 0, "foreign_rows": facts}
+
+
+def most_of_sources(cells: Sequence[Cell], sources: int) -> list[int]:
+    """How many rows each of so many sources gives to one cell at most."""
+    places = [np.arange(cell.real, cell.rows) % sources for cell in cells if cell.synthetic]
+    most = (
+        np.max([np.bincount(each, minlength=sources) for each in places], axis=0, initial=0)
+        if places
+        else [0] * sources
+    )
+    return [int(count) for count in most]
+
+
+def too_few(needed: int, there: int, source: str) -> str:
+    """What to say where a source has fewer rows than a corpus takes."""
+    return f"{source} has {how_many(there, 'row')}, and {needed:,} are needed, each once; give more text, or ask for fewer synthetic rows"
 
 
 def cost(stage: Stage, size: Size) -> Cost:

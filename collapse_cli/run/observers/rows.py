@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from collapse_cli import families, metrics
 from collapse_cli.config import Experiment
+from collapse_cli.config.foreign import identity_of
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Finished, Generation, Plan, Stage
 from collapse_cli.engine.store import Store
@@ -52,6 +53,7 @@ class Rows(Observer):
 
     def _row(self, generation: Generation, stages: "ReadOnce") -> Row:
         row, before = metrics_row(generation, stages), self._before(generation, stages)
+        row = with_sources(row, self.config)
         warnings = metrics.warnings(
             row.fields,
             before,
@@ -103,6 +105,19 @@ def metrics_row(generation: Generation, stages: ReadOnce) -> Row:
         "seconds": seconds,
     }
     return Row.at(generation.where, measured | _realised_share(facts))
+
+
+def with_sources(row: Row, config: Experiment) -> Row:
+    """A row whose `foreign_rows` say which source they came from, as the run names it: stages know its content alone."""
+    if "foreign_rows" not in row.fields:
+        return row
+    names = dict(zip(config.foreign_sources, config.foreign.sha256, strict=True))
+    by_content = {sha256 or identity_of(name): name for name, sha256 in names.items()}
+    named = [
+        {"source": by_content.get(given.get("sha256") or given.get("server"), ""), **given}
+        for given in row.fields["foreign_rows"]
+    ]
+    return Row(row.where, {**row.fields, "foreign_rows": named})
 
 
 def _realised_share(facts: Mapping[str, Any]) -> dict[str, float]:
