@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from collapse_cli.cli import housekeeping, repeated_options, theory_lineages, viewing
+from collapse_cli.cli import check, housekeeping, repeated_options, theory_lineages, viewing
 from collapse_cli.cli.housekeeping import Json, Runs, place, warn_of_damage
 from collapse_cli.errors import how_many
 from collapse_cli.terminal import text as terminal
@@ -285,6 +285,7 @@ def forecast(
     print_forecast(terminal.console(), record)
 
 
+app.command()(check.check)
 app.command()(viewing.view)
 app.add_typer(theory_lineages.app, name="theory")
 housekeeping.add_to(app)

@@ -18,10 +18,11 @@ def table(runs: Sequence[Mapping[str, Any]], folder: Path) -> Table:
             made.add_row(short(entry["name"]), "", "", "", "", "damaged", "")
             continue
         unit = "cells" if entry["kind"] == "mixture" else "generations"
+        done = "two texts" if entry["kind"] == "check" else f"{entry['done']} of {entry['planned']} {unit}"
         made.add_row(
             short(entry["name"]),
             short(entry["learner"]),
-            f"{entry['done']} of {entry['planned']} {unit}",
+            done,
             short(few(entry["policies"])) if entry["kind"] == "generational" else "",
             short(seeds_said(entry["seeds"])),
             SAID[entry["at_work"]] if entry["status"] == "started" else short(entry["status"]),

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli.config.cell import cells
-from collapse_cli.errors import ConfigError
+from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.records.at_work import at_work
+from collapse_cli.records.checked import read_checked
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import names_of_runs
 from collapse_cli.where import Where
@@ -30,10 +31,13 @@ def facts_of(folder: Path, name: str) -> dict[str, Any]:
     try:
         run = RunFolder(folder, name)
         record, config, rows = run.record(), run.config(), run.rows()
-    except (ConfigError, OSError) as error:
+        compared = read_checked(run.path)
+    except (ConfigError, InputError, OSError) as error:
         return facts | {"error": str(error)}
-    loop = config.loop
-    if config.kind == "mixture":
+    loop, kind = config.loop, str(config.kind)
+    if compared is not None and compared.get("trained") is False:
+        kind, done, planned = "check", 0, 0  # two texts, and no model
+    elif kind == "mixture":
         done = len({row.where for row in rows})
         planned = len(cells(config.mixture)) * len(loop.seeds)
     else:
@@ -43,7 +47,7 @@ def facts_of(folder: Path, name: str) -> dict[str, Any]:
         done = sum(all(Where(*line, generation) in there for line in lines) for generation in begun)
         planned = loop.generations + 1
     return facts | {
-        "kind": config.kind,
+        "kind": kind,
         "learner": config.learner,
         "done": done,
         "planned": max(done, planned),

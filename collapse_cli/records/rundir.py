@@ -21,6 +21,7 @@ from collapse_cli.config.selection import LOOKED_UP
 from collapse_cli.engine import sealed
 from collapse_cli.engine.stage import KEY
 from collapse_cli.errors import ConfigError, InputError
+from collapse_cli.records import checked
 from collapse_cli.records.fields import makes_sense
 from collapse_cli.records.made_with import git_state, hardware, versions
 from collapse_cli.records.row import Row
@@ -29,6 +30,7 @@ from collapse_cli.where import Where
 
 log = logging.getLogger(__name__)
 OF_A_RUN = ("run.json", "plan.json", "metrics.jsonl", "events.jsonl")
+OF_A_CHECK = (checked.FILE, checked.TEXTS)
 HALF_WRITTEN = re.compile(r"\.(run\.json|plan\.json|metrics\.jsonl|samples\.jsonl)\.[0-9a-f]{8}")  # left by a kill
 STEPS = "select.steps"  # where the identity of a configuration has its selection, whichever way it was given
 MOST_OF_RECORD = 1 << 26  # bytes of a run.json; a larger one is damage
@@ -207,7 +209,9 @@ class RunFolder:
             if self.path.is_file():
                 raise ConfigError(f"{self.path} is a file, and the run's folder must be there; give another --name")
             names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
-            if "plan.json" not in names and any(not name.startswith(".") for name in names.difference(OF_A_RUN)):
+            if "plan.json" not in names and any(
+                not name.startswith(".") for name in names.difference(OF_A_RUN, OF_A_CHECK)
+            ):
                 raise ConfigError(f"{self.path} holds files that are not a run's; give another --name")
             return config
         old = self.config()

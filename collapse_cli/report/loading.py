@@ -9,11 +9,13 @@ from typing import Any
 
 from collapse_cli import families
 from collapse_cli.engine import sealed
+from collapse_cli.errors import InputError
 from collapse_cli.families import Description, headline
+from collapse_cli.findings.check import TwoTexts, compared
 from collapse_cli.findings.diagnosis import counted
 from collapse_cli.findings.expectations import is_mixture, learner_of, planned_cells
 from collapse_cli.metrics.intervals import Interval, normal, over_seeds
-from collapse_cli.records import kept_texts
+from collapse_cli.records import checked, kept_texts
 from collapse_cli.records.fields import BINS, Histogram, finite, strings, table
 from collapse_cli.records.kept_texts import KeptText
 from collapse_cli.records.row import Row
@@ -39,6 +41,10 @@ class Run:
     """Texts that were kept for people to read, by model; older runs have none."""
     not_kept: int = 0
     """How many texts the file that keeps them had no room for."""
+    compared: TwoTexts | None = None
+    """Of a run of `collapse check`, what is known of its two texts without training."""
+    trained: bool = True
+    """Whether there are models to be measured: a check may have none."""
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -71,6 +77,8 @@ class Run:
     def planned(self) -> int:
         """Models the configuration asks for."""
         loop = table(self.config.get("loop"))
+        if not self.trained:
+            return 0
         if self.mixture:
             seeds = loop.get("seeds")
             return len(planned_cells(self.config)) * (len(seeds) if isinstance(seeds, list) else 1)
@@ -179,11 +187,24 @@ def read(folders: Sequence[RunFolder]) -> list[Run]:
         if kept.fault:
             notes.append(one_line(f"{kept.fault}; the page lacks the texts it would hold", 280))
         name = f"{folder.name} #{same + 1}" if same else folder.name
-        run = Run(name, folder.record(), rows, events, notes, kept.texts, sum(kept.left_out.values()))
+        texts, trained, fault = _checked(folder)
+        notes += fault
+        run = Run(name, folder.record(), rows, events, notes, kept.texts, sum(kept.left_out.values()), texts, trained)
         order = {name: index for index, name in enumerate(_policies(run))}
         rows.sort(key=lambda row: (row.where.seed, row.where.generation, order[row.where.name]))
         runs.append(run)
     return runs
+
+
+def _checked(folder: RunFolder) -> tuple[TwoTexts | None, bool, list[str]]:
+    """What `collapse check` found of two texts, whether it trained models, and what could not be read of that."""
+    try:
+        record = checked.read_checked(folder.path)
+        if record is None:
+            return None, True, []
+        return compared(table(record.get("texts"))), record.get("trained") is not False, []
+    except InputError as error:
+        return None, True, [one_line(f"{checked.FILE}: {error}; the page lacks what the texts are", 280)]
 
 
 def _policies(run: Run) -> list[str]:

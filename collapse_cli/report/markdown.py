@@ -8,6 +8,7 @@ from collapse_cli.families import headline, headline_measure
 from collapse_cli.findings.known_world import world_left, world_said
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import spread
+from collapse_cli.report.check import in_markdown
 from collapse_cli.report.figures import bounded, perplexities
 from collapse_cli.report.forecast import Forecast, outlook
 from collapse_cli.report.grid_figures import TITLES as AXES
@@ -53,14 +54,17 @@ def markdown(
     diagnosed = diagnoses(runs)
     parts = [f"# Report on {', '.join(cell(run.name) for run in runs)}"]
     for run, diagnosis in zip(runs, diagnosed, strict=True):
-        parts.append(f"**{cell(diagnosis.verdict, 2000)}**")
+        parts += in_markdown(run)
+        if run.trained:
+            parts.append(f"**{cell(diagnosis.verdict, 2000)}**")
         parts += [cell(said, 1000) for said in world_said(world_left(run.rows, run.config))]
         if not run.finished:
             why = (
                 f"Rows are missing: {run.lacking}" if run.lacking else f"This run is not finished ({cell(run.status)})"
             )
             parts.append(f"{why}: all below is of what it measured so far.")
-        parts.append("\n".join(f"- {name}: {cell(fact)}" for name, fact in facts(run).items()))
+        if run.trained:
+            parts.append("\n".join(f"- {name}: {cell(fact)}" for name, fact in facts(run).items()))
         if diagnosis.notes:
             parts.append("\n".join(f"- {cell(note, 400)}" for note in diagnosis.notes))
     lines = [f"- {cell(run.name)}: {cell(text, 300)} ({cell(where, 300)})" for run, text, where, _ in warned(runs)]

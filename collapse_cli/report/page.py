@@ -11,6 +11,7 @@ from typing import Any
 
 from collapse_cli.findings.diagnosis.brief import Brief, brief
 from collapse_cli.metrics.intervals import t_quantile
+from collapse_cli.report.check import opening_remarks
 from collapse_cli.report.contents import Contents
 from collapse_cli.report.figures import SEEDS
 from collapse_cli.report.forecast import Forecast
@@ -120,7 +121,9 @@ def _header(runs: Sequence[Run], short: Sequence[Brief]) -> str:
     parts = []
     for index, (run, said) in enumerate(zip(runs, short, strict=True)):
         all_of_it = "" if run.mixture else of_all()
-        if len(runs) == 1:
+        if len(runs) == 1 and run.compared is not None:
+            parts += [opening_remarks(run), _facts(run)]
+        elif len(runs) == 1:
             parts.append(f'<p class="verdict">{escaped(said.sentence)}{all_of_it}</p>')
             parts += [f'<p class="others">{escaped(said.others)}{all_of_it}</p>'] if said.others else []
             parts.append(_facts(run))
@@ -143,7 +146,8 @@ def _links(contents: Contents) -> str:
 
 def _facts(run: Run) -> str:
     items = [f"<li>{_pill(run)}</li>"]
-    items += [f"<li>{name}: {escaped(text, 200)}</li>" for name, text in facts(run).items()]
+    if run.trained:
+        items += [f"<li>{name}: {escaped(text, 200)}</li>" for name, text in facts(run).items()]
     if kinds := len(warned([run])):
         items.append(f'<li><a href="#warnings">{kinds} guard rail{"s" if kinds > 1 else ""} gave warnings</a></li>')
     return f'<ul class="facts">{"".join(items)}</ul>{_unfinished(run)}'

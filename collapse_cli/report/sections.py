@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from collapse_cli.families import instruments
 from collapse_cli.report.causes import causes_table
+from collapse_cli.report.check import checks
 from collapse_cli.report.contents import Contents
 from collapse_cli.report.decile_maps import decile_maps
 from collapse_cli.report.figures import curve, perplexity, same_scale
@@ -66,6 +67,8 @@ def warnings(runs: Sequence[Run]) -> str:
 
 
 def glance(contents: Contents) -> None:
+    if all(not run.trained for run in contents.runs):
+        return
     if not contents.series and not any(run.mixture and run.rows for run in contents.runs):
         contents.add("glance", "At a glance", note("No generation has been measured yet."))
         return
@@ -289,6 +292,7 @@ def _keys(run: Run) -> str:
 
 
 SECTIONS = (
+    checks,
     causes,
     glance,
     what_stopped_it,

@@ -99,6 +99,8 @@ def _done(state: State) -> str:
     facts: Mapping[str, Any] = state.facts
     if facts["status"] == "damaged":
         return ""
+    if facts["kind"] == "check":
+        return "two texts"
     return f"{facts['done']:,} of {facts['planned']:,} {'cells' if facts['kind'] == 'mixture' else 'generations'}"
 
 

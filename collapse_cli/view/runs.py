@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collapse_cli.records import kept_texts
+from collapse_cli.records import checked, kept_texts
 from collapse_cli.records.at_work import SAID, at_work
 from collapse_cli.records.listing import facts_of, nothing_of
 from collapse_cli.records.rundir import RunFolder
@@ -15,7 +15,7 @@ from collapse_cli.records.underway import underway
 from collapse_cli.view.kept import Kept
 
 log = logging.getLogger(__name__)
-SHOWN = ("run.json", "metrics.jsonl", kept_texts.FILE)  # a page is made anew when one of these changes
+SHOWN = ("run.json", "metrics.jsonl", kept_texts.FILE, checked.FILE)  # a page is made anew when one of these changes
 WRITTEN = (*SHOWN, "events.jsonl")  # by a run at work
 MOST_DOING = 4  # stages that are said to be underway
 MOST_RUNS = 1000  # whose facts are kept

@@ -20,6 +20,7 @@ SAME = {
     "theory": "the command, and what it prints",
     "forecast": "the page's section, and what is printed",
     "progress": "the observer, and what it draws",
+    "check": "the command, the run behind it, what its record says, and how that is printed and shown",
     "causes": "causes of error as a finding, and the page's section on them",
     "remedies": "what was compared as a finding, and the page's section on it",
     "foreign": "how other people's text is named, and the kind of stage that makes rows of it",

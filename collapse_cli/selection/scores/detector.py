@@ -189,7 +189,7 @@ def fit(real: Dataset, synthetic: Dataset, seed: int) -> tuple[Detector, dict[st
     weights, offsets, decisions = [], [], np.zeros(2 * count)
     for one in range(FOLDS):
         mine, others = fold == one, ~judging & (fold != one)
-        w, b = _classifier(x[others], is_synthetic[others])
+        w, b = classifier(x[others], is_synthetic[others])
         decisions[mine] = np.asarray(x[mine] @ w) + b
         weights.append(w)
         offsets.append(b)
@@ -367,7 +367,7 @@ def parts(lines: np.ndarray, content: np.ndarray, random: np.random.Generator) -
     return random.permutation(int(group.max()) + 1)[group] % PARTS
 
 
-def _classifier(x: Any, synthetic: np.ndarray) -> tuple[np.ndarray, float]:
+def classifier(x: Any, synthetic: np.ndarray) -> tuple[np.ndarray, float]:
     from sklearn.linear_model import LogisticRegression
 
     fitted = LogisticRegression(solver="liblinear").fit(x, synthetic)

@@ -1,0 +1,162 @@
+"""What stands twice: within a text, between two, and of the test text in the synthetic one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from collapse_cli.check.documents import Documents
+from collapse_cli.check.word_counts import Counted, Vocabulary
+from collapse_cli.metrics.repetition import NEAR
+from collapse_cli.selection.scores.duplicates import Clusters, clusters, found, likeness
+
+TELLING = 8  # words of a row that hardly stands in two texts by chance
+OVERLAP = 13  # words of a passage by which test text is found in other text (Brown et al. 2020, appendix C)
+SHOWN, CHARACTERS = 3, 300  # examples, and of each
+
+
+def repeats(text: Documents) -> dict[str, Any]:
+    """Rows that are the same but for white space.
+
+    Returns:
+        `rows`; `repeats`, how many repeat an earlier one; `share`; `largest`, how often the most frequent row stands there; `shown`, the most
+        frequent rows.
+    """
+    counts = np.unique(text.contents, return_counts=True)
+    order = np.argsort(-counts[1], kind="stable")[:SHOWN]
+    first = {int(text.contents[row]): int(row) for row in text.distinct}
+    shown = [
+        {"rows": int(counts[1][one]), "text": text.rows[first[int(counts[0][one])]][:CHARACTERS]}
+        for one in order
+        if counts[1][one] > 1
+    ]
+    again = len(text.rows) - len(text.distinct)
+    repeated = counts[1][counts[1] > 1]
+    return {
+        "rows": len(text.rows),
+        "repeats": again,
+        "share": again / len(text.rows),
+        "repeated_rows": len(repeated),
+        "largest": int(counts[1].max(initial=0)),
+        "shown": shown,
+    }
+
+
+def near(text: Documents, counted: Counted, seed: int = 0) -> dict[str, Any]:
+    """Rows near an earlier one, among rows that are not the same; as `found` says, with texts in place of indices."""
+    of = clusters(counted.tokens, counted.lengths, near=True, seed=seed)
+    facts = found(of, counted.tokens, counted.lengths)
+    facts["rows"] = len(counted)
+    facts["shown"] = [
+        {"rows": one["rows"], "texts": [text.rows[counted.index[row]][:CHARACTERS] for row in one["indices"]]}
+        for one in facts["shown"]
+    ]
+    return facts
+
+
+def between(real: Documents, synthetic: Documents, ours: Counted, theirs: Counted, both: Clusters) -> dict[str, Any]:
+    """Rows of the synthetic text that stand in the real one, or near one that does.
+
+    Args:
+        ours, theirs: rows of either that are not the same, which `both` are the clusters of, the real ones first.
+
+    Returns:
+        `copies` and `copied_share` of all synthetic rows; `telling_copies`, those of them with `TELLING` words; `near` and `near_share` of
+        the rows of `theirs`, near a real row but not the same as one; `compared`, how many rows of either were looked at for that; `shown`.
+    """
+    same = np.isin(synthetic.contents, real.contents)
+    long = np.array([row.count(" ") >= TELLING - 1 for row in synthetic.rows], bool)
+    count = len(ours)
+    tokens = np.concatenate([_padded(ours.tokens, theirs), _padded(theirs.tokens, ours)])
+    grams = Counted(
+        np.arange(len(both.first)), tokens, np.concatenate([ours.lengths, theirs.lengths]), np.zeros(0)
+    ).grams()
+    late = np.arange(count, len(both.first))
+    mine = late[(both.first[late] < count) & ~same[theirs.index]]
+    alike = np.array([likeness(grams, int(both.first[row]), np.array([row]))[0] for row in mine[:2_000]])
+    close = mine[: len(alike)][alike >= NEAR]  # a cluster may hold rows that are like one another only by way of others
+    shown = [
+        {
+            "synthetic": synthetic.rows[theirs.index[row - count]][:CHARACTERS],
+            "real": real.rows[ours.index[both.first[row]]][:CHARACTERS],
+        }
+        for row in close[:SHOWN]
+    ]
+    return {
+        "copies": int(same.sum()),
+        "copied_share": float(same.mean()),
+        "telling_copies": int((same & long).sum()),
+        "copied": [synthetic.rows[row][:CHARACTERS] for row in np.flatnonzero(same & long)[:SHOWN]],
+        "near": len(close),
+        "near_share": len(close) / max(1, len(theirs)),
+        "compared": [count, len(theirs)],
+        "shown": shown,
+    }
+
+
+def _padded(tokens: np.ndarray, beside: Counted) -> np.ndarray:
+    return np.pad(tokens, ((0, 0), (0, max(0, beside.tokens.shape[1] - tokens.shape[1]))))
+
+
+def both_in_clusters(ours: Counted, theirs: Counted, seed: int = 0) -> Clusters:
+    """The near clusters of two texts, whose rows of the first stand before those of the second."""
+    tokens = np.concatenate([_padded(ours.tokens, theirs), _padded(theirs.tokens, ours)])
+    return clusters(tokens, np.concatenate([ours.lengths, theirs.lengths]), near=True, seed=seed)
+
+
+def contamination(
+    test: Documents, text: Documents, real: Documents, vocabulary: Vocabulary, seed: int = 0
+) -> dict[str, Any]:
+    """Test rows that stand in a text, as they are or by a passage.
+
+    Args:
+        real: the real text without the test rows, to compare with: rows of one source share passages.
+
+    Returns:
+        `rows` of the test text; `copies`, of which the whole row stands there (rows of `TELLING` words; `long_rows` have as many);
+        `passages`, of which `OVERLAP` words in a row stand there, and `passage_rows`, how many are long enough; `alike`, the same of equally many rows
+        (`alike_rows`) of the `text` and of the `real` text, drawn at random; `shown`.
+    """
+    there = set(text.contents.tolist())
+    words = [vocabulary.pattern.findall(row) for row in test.rows]
+    long = [len(row) >= TELLING for row in words]
+    copied = [int(content) in there and telling for content, telling in zip(test.contents, long, strict=True)]
+    hit = _sharing(words, [vocabulary.pattern.findall(row) for row in text.rows])
+    random = np.random.Generator(np.random.Philox(seed))
+    left = np.flatnonzero(~np.isin(real.contents, test.contents))
+    left = left[np.sort(np.unique(real.contents[left], return_index=True)[1])]
+    few = min(len(left), len(text.distinct))
+    alike = {
+        name: int(
+            _sharing(
+                words, [vocabulary.pattern.findall(of.rows[row]) for row in random.choice(rows, few, replace=False)]
+            ).sum()
+        )
+        for name, of, rows in (("synthetic", text, text.distinct), ("real", real, left))
+    }
+    shown = [test.rows[row][:CHARACTERS] for row in range(len(words)) if copied[row]]
+    shown += [test.rows[row][:CHARACTERS] for row in range(len(words)) if hit[row] and not copied[row]]
+    return {
+        "rows": len(test.rows),
+        "long_rows": sum(long),
+        "copies": sum(copied),
+        "passage_rows": sum(len(row) >= OVERLAP for row in words),
+        "passages": int(hit.sum()),
+        "passage_words": OVERLAP,
+        "alike_rows": few,
+        "alike": alike,
+        "shown": shown[:SHOWN],
+    }
+
+
+def _sharing(rows: Sequence[Sequence[str]], others: Sequence[Sequence[str]]) -> np.ndarray:
+    """(rows,) bool: whether a row has a passage that stands in one of the others."""
+    own = [_passages(row) for row in rows]
+    wanted = {passage for passages in own for passage in passages}
+    there = {passage for row in others for passage in _passages(row) if passage in wanted}
+    return np.array([not there.isdisjoint(passages) for passages in own], bool)
+
+
+def _passages(words: Sequence[str]) -> list[int]:
+    """The hashes of all passages of so many words; equal ones by chance once in 2^64 pairs."""
+    return [hash(tuple(words[at : at + OVERLAP])) for at in range(len(words) - OVERLAP + 1)]

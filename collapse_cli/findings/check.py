@@ -1,0 +1,486 @@
+"""What a comparison of a real with a synthetic text says, in sentences and figures; from its record alone.
+
+Words that claim something stand only where an interval, or a count of all rows, allows them. A record comes from a folder that nobody vouches for:
+what it holds is read once, here, and one that is not what `collapse check` writes is refused whole.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from collapse_cli.errors import InputError, how_many
+from collapse_cli.metrics.intervals import Interval
+from collapse_cli.metrics.numbers import percent, spread, value
+
+ALIKE = 0.55  # the AUC below which the whole interval must lie for "cannot be told apart"
+GRADES = ((0.99, "almost always"), (0.85, "mostly"), (0.65, "often"), (0.0, "sometimes"))  # told apart, by AUC
+MENTIONED = 0.01  # share of rows from which on duplicates are spoken of
+MOST = 0.999  # as good as all rows
+NAMED = 3  # phrases in a sentence
+TITLES = {  # of measures: in tables, whether it is a share, and what the synthetic text is where its value is lower and where it is higher
+    "distinct_1": ("different words per word", True, "uses fewer different words", "uses more different words"),
+    "distinct_2": (
+        "different pairs of words per pair",
+        True,
+        "has fewer different pairs of words",
+        "has more different pairs of words",
+    ),
+    "unigram_entropy": ("entropy of words, nats", False, "uses words less evenly", "uses words more evenly"),
+    "compression": ("compression ratio", False, "can be compressed less", "can be compressed more"),
+    "self_bleu": (
+        "self-BLEU, of rows to each other",
+        False,
+        "has rows less like each other",
+        "has rows more like each other",
+    ),
+    "rep_4": (
+        "4-word phrases repeated in a row",
+        True,
+        "repeats itself less within a row",
+        "repeats itself more within a row",
+    ),
+    "length": ("words in a row", False, "has shorter rows", "has longer rows"),
+}
+LOSSES = {
+    "distinct_1": -1,
+    "distinct_2": -1,
+    "unigram_entropy": -1,
+    "compression": 1,
+    "self_bleu": 1,
+    "rep_4": 1,
+}  # which way is worse
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A sentence.
+
+    Attributes:
+        tone: `bad`, `good`, or `plain` where it is neither.
+        text: plain text, with words of the compared texts in it.
+    """
+
+    tone: str
+    text: str
+
+    def record(self) -> dict[str, str]:
+        """As JSON."""
+        return {"tone": self.tone, "text": self.text}
+
+
+@dataclass(frozen=True)
+class CheckTable:
+    """A table: plain text.
+
+    Attributes:
+        misses: what its numbers do not say.
+    """
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    misses: str = ""
+
+
+@dataclass(frozen=True)
+class TwoTexts:
+    """What is known of two texts without training.
+
+    Attributes:
+        remarks: what matters, in sentences; the first ones first.
+        tables: figures behind them.
+        examples: by title, texts to look at: each a few rows that belong together.
+        notes: of the texts, and of what was left out.
+    """
+
+    real: str
+    synthetic: str
+    remarks: Sequence[Remark]
+    tables: Sequence[CheckTable]
+    examples: Mapping[str, Sequence[Sequence[str]]]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def compared(record: Mapping[str, Any]) -> TwoTexts:
+    """From the record that `collapse check` writes.
+
+    Raises:
+        InputError: when it is none.
+    """
+    try:
+        texts = {name: _Source.of(record["texts"][name]) for name in ("real", "synthetic")}
+        return TwoTexts(
+            texts["real"].name,
+            texts["synthetic"].name,
+            [
+                *_copies(record),
+                *_repeats(record),
+                *_telling(record),
+                *_missing(record),
+                *_measures(record),
+                *_test(record),
+            ],
+            _tables(record, texts),
+            _examples(record),
+            _notes(record),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise InputError(f"it is not what `collapse check` writes ({type(error).__name__})") from None
+
+
+@dataclass(frozen=True)
+class _Source:
+    name: str
+    rows: int
+    distinct: int
+    characters: int
+    notes: Sequence[str]
+
+    @staticmethod
+    def of(record: Mapping[str, Any]) -> "_Source":
+        name, notes = Path(str(record["source"])).name[:100], [str(note)[:500] for note in record["notes"][:20]]
+        return _Source(name, int(record["rows"]), int(record["distinct_rows"]), int(record["characters"]), notes)
+
+
+def _copies(record: Mapping[str, Any]) -> list[Remark]:
+    """Rows of one text that stand in the other."""
+    found = record["between"]
+    share, rows = float(found["copied_share"]), int(record["texts"]["synthetic"]["rows"])
+    said = []
+    if share >= MOST:
+        said.append(
+            Remark(
+                "bad",
+                f"Every row of the synthetic text stands in the real one, word for word ({rows:,} rows): it is a copy, with nothing new in it.",
+            )
+        )
+    elif share >= MENTIONED:
+        said.append(
+            Remark(
+                "bad",
+                f"{percent(share)} of the synthetic rows ({int(found['copies']):,} of {rows:,}) stand in the real text, word for word.",
+            )
+        )
+    close, looked_at = float(found["near_share"]), found["compared"]
+    if close >= MENTIONED:
+        said.append(
+            Remark(
+                "bad",
+                f"A further {percent(close)} of the synthetic rows that differ ({int(found['near']):,} of {int(looked_at[1]):,}) are near copies of a real row "
+                "(at least 80% of their three-word phrases are the same).",
+            )
+        )
+    if not said:
+        said.append(Remark("good", "Next to no synthetic row is a copy of a real one, or near one."))
+    return said
+
+
+def _repeats(record: Mapping[str, Any]) -> list[Remark]:
+    """Rows that stand more than once in one text."""
+    said = []
+    ours, theirs = (record["repeats"][name] for name in ("real", "synthetic"))
+    for name, mine, others in (("synthetic", theirs, ours), ("real", ours, theirs)):
+        share, largest = float(mine["share"]), int(mine["largest"])
+        if share < MENTIONED and largest < 10:
+            continue
+        other = "real" if name == "synthetic" else "synthetic"
+        beside = f"; of the {other} text it is {percent(float(others['share']))}" if name == "synthetic" else ""
+        said.append(
+            Remark(
+                "bad",
+                f"{percent(share)} of the {name} rows repeat an earlier one ({int(mine['repeats']):,} of {int(mine['rows']):,}); "
+                f"{how_many(int(mine['repeated_rows']), 'row')} stand{'s' if mine['repeated_rows'] == 1 else ''} more than once, the most frequent {largest:,} times{beside}. "
+                "Leave one of each, or a model learns these by heart.",
+            )
+        )
+    near = record["near"]["synthetic"]
+    gone, most, unlike = float(near["removed_share"]), int(near["largest_cluster"]), near["largest_unlike_share"]
+    if gone >= MENTIONED:
+        own = float(record["near"]["real"]["removed_share"])
+        merged = ""
+        if unlike is not None and float(unlike) > 0:
+            merged = f", {percent(float(unlike))} of whose rows are not near the one that would be kept: removing near duplicates would merge too much here"
+        said.append(
+            Remark(
+                "bad" if gone > 2 * own + 0.01 else "plain",
+                f"Of the synthetic rows that differ, {percent(gone)} are near an earlier one (of the real ones {percent(own)}); the largest cluster has "
+                f"{how_many(most, 'row')}{merged}.",
+            )
+        )
+    return said
+
+
+def _telling(record: Mapping[str, Any]) -> list[Remark]:
+    found, halves = record["telling"], record["halves"]
+    auc, low, high = (float(found[name]) for name in ("auc", "low", "high"))
+    beside = f"AUC {auc:.2f}, {low:.2f} to {high:.2f}; two parts of the real text against each other {float(halves['auc']):.2f}, {float(halves['low']):.2f} to {float(halves['high']):.2f}"
+    grouped = (
+        ""
+        if found["grouped"]
+        else " Near duplicates are too many to keep them out of the rows that it was judged on, so it may know some by heart."
+    )
+    if low > 0.5:
+        word = next(word for least, word in GRADES if auc >= least)
+        length = found["length"]
+        by_length = (
+            f" By the length of rows alone: {float(length['auc']):.2f}."
+            if float(length["low"]) > 0.5 or float(length["high"]) < 0.5
+            else ""
+        )
+        topics = (
+            " Two parts of the real text can be told apart as well, so some of that is what they are about."
+            if float(halves["low"]) > 0.5
+            else ""
+        )
+        tone = "bad" if auc >= 0.65 else "plain"
+        return [
+            Remark(
+                tone,
+                f"A small classifier can {word} tell synthetic rows from real ones ({beside}).{by_length}{topics}{grouped}",
+            )
+        ]
+    if high <= ALIKE:
+        return [
+            Remark(
+                "good", f"They cannot be told apart: a small classifier does no better than chance ({beside}).{grouped}"
+            )
+        ]
+    return [
+        Remark(
+            "plain",
+            f"A small classifier is not shown to tell them apart, but {how_many(int(found['rows']), 'row')} of each are too few to say that nothing could ({beside}).{grouped}",
+        )
+    ]
+
+
+def _missing(record: Mapping[str, Any]) -> list[Remark]:
+    found = record["missing"]
+    if found is None:
+        return []
+    said = []
+    for name, of, other in (("of_real", "real", "synthetic"), ("of_synthetic", "synthetic", "real")):
+        count, shown = int(found[name]["count"]), found[name]["shown"]
+        if count:
+            few = ", ".join(
+                f"“{str(one['phrase'])[:40]}” (expected in {int(one['expected']):,} rows, stands in {int(one['seen']):,})"
+                for one in shown[:NAMED]
+            )
+            said.append(
+                Remark(
+                    "bad" if of == "real" else "plain",
+                    f"{how_many(count, 'word or phrase') if count == 1 else f'{count:,} words and phrases'} of the {of} text {'is' if count == 1 else 'are'} missing or rare in the {other} one, "
+                    f"beyond chance: {few}.",
+                )
+            )
+        elif of == "real":
+            said.append(
+                Remark(
+                    "good",
+                    "No frequent word or phrase of the real text is missing in the synthetic one, beyond chance.",
+                )
+            )
+    return said
+
+
+def _measures(record: Mapping[str, Any]) -> list[Remark]:
+    worse: list[str] = []
+    better: list[str] = []
+    other: list[str] = []
+    for one in record["measures"]:
+        if one["name"] not in TITLES:
+            continue
+        difference = _interval(one["difference"])
+        if difference.low is None or difference.high is None or difference.low <= 0 <= difference.high:
+            continue
+        _, share, lower, higher = TITLES[one["name"]]
+        number = percent if share else value
+        words = (
+            lower if difference.mean < 0 else higher
+        ) + f" ({number(float(one['synthetic']['mean']))} against {number(float(one['real']['mean']))})"
+        bad = LOSSES.get(one["name"], 0)
+        (other if not bad else worse if bad * difference.mean > 0 else better).append(words)
+    said = []
+    if worse:
+        said.append(Remark("bad", f"The synthetic text {_listed(worse)}."))
+    if better:
+        said.append(Remark("plain", f"The synthetic text {_listed(better)}."))
+    if other:
+        said.append(Remark("plain", f"The synthetic text {_listed(other)}."))
+    if record["measures"] and not said:
+        said.append(
+            Remark(
+                "good",
+                f"Neither diversity nor repetition nor length is shown to differ, over {int(record['equal_words']):,} {record['unit']!s:.20} of each.",
+            )
+        )
+    return said
+
+
+def _test(record: Mapping[str, Any]) -> list[Remark]:
+    found = record["test"]
+    rows, copies = int(found["long_rows"]), int(found["copies"])
+    which = "rows put aside of the real text" if found["held_out"] else "test rows"
+    said = []
+    if copies:
+        said.append(
+            Remark(
+                "bad" if copies >= 0.02 * rows else "plain",
+                f"{copies:,} of {rows:,} {which} stand in the synthetic text, word for word: a model trained on it has seen them. Training here leaves them out.",
+            )
+        )
+    passages, long = int(found["passages"]), int(found["passage_rows"])
+    alike, few = found["alike"], int(found["alike_rows"])
+    if passages > copies and long:
+        ours, theirs = int(alike["real"]), int(alike["synthetic"])
+        beside = f"of {few:,} rows of each, the synthetic text shares one with {theirs:,} of them and the real text with {ours:,}"
+        if theirs > ours + 2 * math.sqrt(max(1, ours)) and not copies:
+            said.append(
+                Remark(
+                    "bad",
+                    f"{passages:,} of {long:,} {which} share a passage of {int(found['passage_words'])} words with the synthetic text ({beside}).",
+                )
+            )
+    if not said and rows:
+        said.append(Remark("good", f"None of {rows:,} {which} stands in the synthetic text."))
+    return said
+
+
+def _tables(record: Mapping[str, Any], texts: Mapping[str, _Source]) -> list[CheckTable]:
+    unit = str(record["unit"])[:20]
+    rows = [
+        ["rows", *(f"{texts[name].rows:,}" for name in texts)],
+        ["rows that differ", *(f"{texts[name].distinct:,}" for name in texts)],
+        ["characters", *(f"{texts[name].characters:,}" for name in texts)],
+        ["rows that repeat an earlier one", *(percent(float(record["repeats"][name]["share"])) for name in texts)],
+        [
+            "of the others, near an earlier one",
+            *(percent(float(record["near"][name]["removed_share"])) for name in texts),
+        ],
+        [
+            "largest cluster of near ones, rows",
+            *(f"{int(record['near'][name]['largest_cluster']):,}" for name in texts),
+        ],
+    ]
+    quantiles = [record["lengths"][name]["quantiles"] for name in texts]
+    rows += [
+        [f"{unit} in a row, {said}", *(f"{float(q[at]):,.0f}" for q in quantiles)]
+        for at, said in (
+            ("0.05", "5% have fewer than"),
+            ("0.5", "half have fewer than"),
+            ("0.95", "95% have fewer than"),
+        )
+    ]
+    tables = [CheckTable("The two texts", ["", "real", "synthetic"], rows)]
+    if record["measures"]:
+        body = []
+        for one in record["measures"]:
+            if one["name"] in TITLES:
+                title, share, *_ = TITLES[one["name"]]
+                change = _interval(one["difference"])
+                sign = f"{change.mean * 100:+.2g} points" if share else f"{change.mean:+.3g}"
+                sure = change.low is not None and change.high is not None and not change.low <= 0 <= change.high
+                body.append(
+                    [
+                        title,
+                        *(_mean(_interval(one[name]), share=share) for name in ("real", "synthetic")),
+                        sign if sure else "not shown",
+                    ]
+                )
+        tables.append(
+            CheckTable(
+                f"Diversity, repetition, length, over {int(record['equal_words']):,} {unit} of each",
+                ["", "real", "synthetic", "difference"],
+                body,
+                "Rows count once. Means over ten groups of rows with 95% intervals; a difference is said where its interval, with allowance for "
+                f"{len(record['measures'])} measures, leaves out 0.",
+            )
+        )
+    missing = record["missing"]
+    if missing is not None:
+        for name, title in (
+            ("of_real", "Of the real text, missing or rare in the synthetic one"),
+            ("of_synthetic", "Of the synthetic text, missing or rare in the real one"),
+        ):
+            body = [
+                [f"“{str(one['phrase'])[:100]}”", f"{int(one['expected']):,}", f"{int(one['seen']):,}"]
+                for one in missing[name]["shown"]
+            ]
+            if body:
+                more = int(missing[name]["count"])
+                tables.append(
+                    CheckTable(
+                        f"{title}: {more:,} words and phrases",
+                        ["phrase", "expected in rows", "stands in rows"],
+                        body,
+                        f"Chance alone would name one in {1 / 0.05:.0f} comparisons: {int(missing['tested']):,} phrases were tested, and the level is 5% divided by that. "
+                        "Parts of a phrase that is named are left out.",
+                    )
+                )
+    return tables
+
+
+def _examples(record: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+    """Rows to look at, by title."""
+    shown: dict[str, list[list[str]]] = {}
+    for name in ("synthetic", "real"):
+        shown[f"Rows that stand more than once in the {name} text"] = [
+            [f"{int(one['rows']):,} times: {_text(one['text'])}"] for one in record["repeats"][name]["shown"]
+        ]
+        shown[f"Rows of the {name} text near each other"] = [
+            [_text(text) for text in one["texts"][:3]] for one in record["near"][name]["shown"]
+        ]
+    shown["Synthetic rows that are real ones"] = [[_text(text)] for text in record["between"]["copied"]]
+    shown["A synthetic row, and the real one that it is near"] = [
+        [_text(one["synthetic"]), _text(one["real"])] for one in record["between"]["shown"]
+    ]
+    shown["Test rows that stand in the synthetic text, whole or by a passage"] = [
+        [_text(text)] for text in record["test"]["shown"]
+    ]
+    return {title: groups[:3] for title, groups in shown.items() if groups}
+
+
+def _notes(record: Mapping[str, Any]) -> list[str]:
+    notes = []
+    for name in ("real", "synthetic", "test"):
+        if name in record["texts"]:
+            notes += [f"{name} text: {note}" for note in _Source.of(record["texts"][name]).notes]
+    for name in ("real", "synthetic"):
+        counted, source = int(record["counted"][name]), int(record["texts"][name]["distinct_rows"])
+        if counted < source:
+            notes.append(
+                f"of {source:,} rows of the {name} text that differ, {counted:,} drawn at random are compared; near duplicates are looked for among these, so there may be more"
+            )
+        cut = float(record["lengths"][name]["cut_share"])
+        if cut > 0:
+            notes.append(
+                f"{percent(cut)} of the {name} rows have more than {int(record['counted']['width']):,} {record['unit']!s:.20}; of these only the first are compared"
+            )
+    if record["unit"] == "characters":
+        notes.append("no white space parts these texts into words, so characters are compared in place of words")
+    if not record["measures"]:
+        notes.append(
+            "there is too little text for groups of rows, so diversity, repetition and what is missing are not compared; give more rows"
+        )
+    return notes
+
+
+def _interval(record: Mapping[str, Any]) -> Interval:
+    low, high = (None if record[end] is None else float(record[end]) for end in ("low", "high"))
+    return Interval(float(record["mean"]), low, high, int(record["n"]))
+
+
+def _mean(over: Interval, *, share: bool) -> str:
+    """A mean over groups; what has no width, or none that can be seen, stands alone."""
+    if over.low is None or over.high is None or over.low == over.high:
+        return (percent if share else value)(over.mean)
+    return spread(over, share=share)
+
+
+def _text(text: object) -> str:
+    return str(text)[:300]
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]

@@ -1,0 +1,157 @@
+"""`collapse check` from the command line: what is written and printed, what is refused, and what a page shows of hostile text."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.checked_texts import shuffled, world, write
+
+from collapse_cli.__main__ import main
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "real.jsonl", world())
+    write(tmp_path / "synthetic.jsonl", shuffled(world()))
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str) -> int:
+    return main(["check", *arguments, "--runs-dir", str(folder / "runs")])
+
+
+def test_a_quick_check_leaves_a_run_that_all_commands_know(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [str(folder / "real.jsonl"), str(folder / "synthetic.jsonl")]
+    assert run(folder, *texts, "--quick") == 0
+    printed = capsys.readouterr().out
+    assert "can almost always tell synthetic rows from real ones" in printed
+    made = folder / "runs" / "check-synthetic"
+    page = (made / "report.html").read_text(encoding="utf-8")
+    assert "can almost always tell synthetic rows from real ones" in page
+    assert "is not finished" not in page
+    before = (made / "check.json").read_bytes()
+    assert run(folder, *texts, "--quick", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["run"] == "check-synthetic"
+    assert {"bad", "plain"} <= {remark["tone"] for remark in record["remarks"]}
+    assert (made / "check.json").read_bytes() == before, "the same again computes nothing"
+    for command in (
+        ["list"],
+        ["status", "check-synthetic"],
+        ["report", "check-synthetic"],
+        ["report", "--md", "check-synthetic"],
+    ):
+        assert main([*command, "--runs-dir", str(folder / "runs")]) == 0
+    assert "almost always" in (made / "report.md").read_text(encoding="utf-8")
+
+
+def test_other_texts_under_the_same_name_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    real, synthetic = folder / "real.jsonl", folder / "synthetic.jsonl"
+    assert run(folder, str(real), str(synthetic), "--quick") == 0
+    before = (folder / "runs" / "check-synthetic" / "check.json").read_bytes()
+    write(synthetic, world()[:200])
+    capsys.readouterr()
+    assert run(folder, str(real), str(synthetic), "--quick") == 2
+    assert "compared another synthetic text" in capsys.readouterr().err
+    assert (folder / "runs" / "check-synthetic" / "check.json").read_bytes() == before
+
+
+LONG = "It belongs to a teacher who lives in the town by the river, and so on and on. "
+BAD = {
+    "no file": (["missing.jsonl", "real.jsonl"], "there is no file or folder"),
+    "no second file": (["real.jsonl", "missing.jsonl"], "the synthetic text: there is no file or folder"),
+    "empty": (["real.jsonl", "empty.txt"], "is empty"),
+    "blank": (["real.jsonl", "blank.txt"], "has 0 rows that differ"),
+    "three rows": (["real.jsonl", "three.txt"], "has 3 rows that differ"),
+    "one row often": (["often.txt", "real.jsonl"], "has 1 row that differ"),
+    "binary": (["real.jsonl", "binary.txt"], "is no UTF-8 text"),
+    "zip": (["real.jsonl", "zip.txt"], "is a zip archive"),
+    "latin": (["real.jsonl", "latin.txt"], "is not UTF-8"),
+    "no column": (["real.jsonl", "column.jsonl"], "has no column 'text'"),
+    "a list of numbers": (["real.jsonl", "numbers.jsonl"], "cannot be read as json: line 2"),
+    "not json": (["real.jsonl", "broken.jsonl"], "cannot be read as json"),
+    "unknown format": (["real.jsonl", "text.docx"], "the format is not known"),
+    "empty folder": (["real.jsonl", "nothing"], "which file is the training text"),
+    "no test": (["real.jsonl", "synthetic.jsonl", "--test", "missing.txt"], "the test text (--test): there is no file"),
+    "empty test": (["real.jsonl", "synthetic.jsonl", "--test", "blank.txt"], "is empty"),
+    "no name": (["real.jsonl", "synthetic.jsonl", "--name", ""], "--name is empty"),
+    "a path for a name": (["real.jsonl", "synthetic.jsonl", "--name", "../x"], "a run's name is at most 100 letters"),
+    "empty argument": (["real.jsonl", ""], "SYNTHETIC is empty"),
+    "unknown option": (["real.jsonl", "synthetic.jsonl", "--set", "data.txt=x"], "data.txt"),
+    "one text alone": (["real.jsonl"], "SYNTHETIC is missing"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    for file, content in {
+        "empty.txt": b"",
+        "blank.txt": b"\n \n\t\n",
+        "three.txt": LONG.encode() + b"\nTwo.\nThree.\n",
+        "often.txt": (LONG + "\n").encode() * 300,
+        "binary.txt": bytes(range(256)) * 3 + b"\0" * 500,
+        "zip.txt": b"PK\x03\x04" + b"x" * 100,
+        "latin.txt": b"caf\xe9\n" * 100,
+        "column.jsonl": b'{"body": "words"}\n' * 100,
+        "numbers.jsonl": b"[1, 2]\n" * 2,
+        "broken.jsonl": b'{"text": "a\n',
+        "text.docx": b"words\n" * 100,
+    }.items():
+        (folder / file).write_bytes(content)
+    (folder / "nothing").mkdir()
+    arguments, said = BAD[name]
+    assert run(folder, *arguments, "--quick") == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert said in lines[0]
+    assert not (folder / "runs").exists() or not any((folder / "runs").iterdir())
+
+
+def test_the_same_file_twice_is_said_and_not_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, str(folder / "real.jsonl"), str(folder / "real.jsonl"), "--quick") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "both texts are the same file" in printed
+    assert "They cannot be told apart" in printed
+
+
+def test_test_text_within_the_real_text_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder / "test.jsonl", world()[:30])
+    assert (
+        run(
+            folder,
+            str(folder / "real.jsonl"),
+            str(folder / "synthetic.jsonl"),
+            "--test",
+            str(folder / "test.jsonl"),
+            "--quick",
+        )
+        == 0
+    )
+    assert "30 of 30 test rows also stand in the real text" in " ".join(capsys.readouterr().out.split())
+
+
+def test_hostile_text_is_only_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = "<script>alert(1)</script>\x1b[31m <img src=x onerror=alert(1)> and some more words to make it long enough \u202e"
+    rows = [f"{script} {row}" for row in world()[:150]] + [script] * 50
+    write(folder / "hostile.jsonl", rows)
+    assert run(folder, str(folder / "real.jsonl"), str(folder / "hostile.jsonl"), "--quick", "--name", "hostile") == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    page = (folder / "runs" / "hostile" / "report.html").read_text(encoding="utf-8")
+    body = page[page.index("<body>") :]
+    assert "<img src=x" not in body
+    assert "<script>alert" not in body
+    assert "&lt;script&gt;alert" in body
+
+
+def test_a_damaged_record_leaves_the_rest_of_the_page(folder: Path) -> None:
+    assert run(folder, str(folder / "real.jsonl"), str(folder / "synthetic.jsonl"), "--quick") == 0
+    made = folder / "runs" / "check-synthetic"
+    for spoilt in ("{}", '{"texts": 3}', '{"texts": {"texts": {"real": [], "synthetic": null}}}', "[1]", "\x00"):
+        (made / "check.json").write_text(spoilt, encoding="utf-8")
+        assert main(["report", "--md", "check-synthetic", "--runs-dir", str(folder / "runs")]) == 0
+        assert "the page lacks what the texts are" in (made / "report.md").read_text(encoding="utf-8")
+        assert main(["list", "--runs-dir", str(folder / "runs")]) == 0
