@@ -192,6 +192,7 @@ class Generation:
     """One model of the experiment, and the stages that made and measured it, and measured what it made.
 
     Attributes:
+        between: where there are several lineages, the stage that measures them beside each other.
         part: which of the generations (or cells) that its stage makes; None for a stage that makes one.
         about: fields of its row in `metrics.jsonl` that are known before it is made: of a mixture, its cell.
     """
@@ -200,13 +201,14 @@ class Generation:
     train: Stage
     eval: Stage
     samples: Stage | None = None
+    between: Stage | None = None
     part: int | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def measured(self) -> tuple[Stage, ...]:
-        """The eval stages whose facts make its row of `metrics.jsonl`: of the model, and of the samples it made."""
-        return (self.eval,) if self.samples is None else (self.eval, self.samples)
+        """The stages whose facts make its row of `metrics.jsonl`: of the model, of the samples it made, of its lineage beside others."""
+        return tuple(stage for stage in (self.eval, self.samples, self.between) if stage is not None)
 
 
 @dataclass

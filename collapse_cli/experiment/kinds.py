@@ -9,6 +9,7 @@ from collapse_cli.engine.stage import Finished, Generation, Plan, StageKind
 from collapse_cli.errors import InputError
 from collapse_cli.experiment import blocks, loop, mixture
 from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.stages.between import BETWEEN
 from collapse_cli.experiment.stages.block import BLOCK
 from collapse_cli.experiment.stages.cells import CELLS
 from collapse_cli.experiment.stages.combine import COMBINE
@@ -36,6 +37,7 @@ KINDS: tuple[StageKind[Size], ...] = (
     EVAL,
     REAL,
     EXAMINE,
+    BETWEEN,
     BLOCK,  # many generations
     CELLS,  # many cells of a mixture
     GENERATE,

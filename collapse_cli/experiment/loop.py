@@ -7,16 +7,17 @@ verbs of a step are done is not the loop's affair: `Planning` has each add a sta
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 from collapse_cli import learners
 from collapse_cli.config import Experiment
-from collapse_cli.config.policies import Policy
+from collapse_cli.config.policies import FRESH, Policy
 from collapse_cli.config.selection import Input, Need
 from collapse_cli.engine.stage import Generation, Plan, Stage
 from collapse_cli.experiment import mixing
 from collapse_cli.experiment.pool import Pool
+from collapse_cli.experiment.stages.between import Standing, between_stage
 from collapse_cli.experiment.stages.data import data_stage
 from collapse_cli.experiment.stages.detector import detector_stage
 from collapse_cli.experiment.stages.eval import eval_stage
@@ -55,7 +56,17 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
         for generation in range(loop.generations + 1):
             for lines, verbs in groups:
                 step_together(lines, verbs, generation)
+                if len(lineages) > 1:
+                    compare(made, verbs, generation)
     return made
+
+
+def compare(made: Plan, lineages: "Sequence[Planning]", generation: int) -> None:
+    """Plan what is measured between the lineages of a policy and seed, once each of them has its model of a generation."""
+    standing = {do.lineage: do.standing() for do in lineages}
+    stage = between_stage(standing, reserve=lineages[0].policy.rule not in FRESH)
+    for do in lineages if stage else ():
+        do.compared(stage, generation)
 
 
 def step_together(
@@ -267,6 +278,25 @@ class Planning(Verbs[Stage, Stage, Stage]):
         self.plan.generations.append(made)
         self.first, self.newest, self.corpus, self.latest = self.first or made, model, corpus, made
         return measured
+
+    def standing(self) -> Standing:
+        """The lineage with its newest model, to be measured beside others."""
+        assert self.newest is not None
+        sampled = self.sampled
+        if (
+            sampled and sampled.inputs["model"].key != self.newest.key
+        ):  # the last model of a policy without synthetic rows
+            sampled = None
+        return Standing(self.config, self.hints, self.newest, self.data, sampled)
+
+    def compared(self, stage: Stage, generation: int) -> None:
+        """The stage that measures its newest model beside those of the others."""
+        assert self.latest is not None
+        made = replace(self.latest, between=self._add(stage, generation))
+        self.plan.generations[self.plan.generations.index(self.latest)] = made
+        if self.first is self.latest:
+            self.first = made
+        self.latest = made
 
     def _sampled(self, model: Stage, corpus: Stage, generation: int) -> Stage:
         """What a model makes for the corpora of a generation: all that its lineage takes, or its part of what several take."""

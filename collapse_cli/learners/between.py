@@ -41,9 +41,9 @@ class Member:
         make: its learner, with that model.
         encoded: the folder of its data stage, with its tokenizer.
         most: tokens of a row that its model takes.
-        line_bos: whether its tokens have one that begins each line.
-        test, corpus: real rows that none was trained on; real rows that its generation 0 was trained on.
-        test_text, corpus_text: equal where those are of the same text.
+        test: the common test text in its tokens.
+        own: real rows of its own.
+        own_text: which text those are of: equal where two lineages have the same.
         samples, prompts: what its model made, and the rows that it continued; None where it is not sampled.
     """
 
@@ -51,11 +51,9 @@ class Member:
     make: Callable[[], Comparable]
     encoded: Path
     most: int
-    line_bos: bool
     test: Dataset
-    corpus: Dataset
-    test_text: str
-    corpus_text: str
+    own: Dataset
+    own_text: str
     samples: Dataset | None = None
     prompts: Dataset | None = None
 
@@ -96,11 +94,12 @@ class _Comparison:
     def __init__(self, members: Mapping[str, Member], scratch: Path, tell: Tell) -> None:
         self.members, self.scratch = members, scratch
         self.names = list(members)
-        # the texts that there are, each with the lineage whose rows of it are taken: the first that has it
-        self.tests = _first_of({name: member.test_text for name, member in members.items()})
-        corpora = _first_of({name: member.corpus_text for name, member in members.items()})
-        self.own_text = "test" if len(self.tests) > 1 else "corpus" if len(corpora) > 1 else ""
-        self.corpora = corpora if self.own_text == "corpus" else {}
+        # the own texts that there are, each with the lineage whose rows of it are taken: the first that has it
+        self.texts: dict[str, str] = {}
+        for name, member in members.items():
+            self.texts.setdefault(member.own_text, name)
+        if len(self.texts) == 1:
+            self.texts = {}  # each has the same
         self.pairs = [
             (one, other)
             for one, other in combinations(self.names, 2)
@@ -119,28 +118,23 @@ class _Comparison:
     # --- one model, and two -------------------------------------------------------------------------------------------
 
     def _alone(self, name: str) -> tuple[dict[str, np.ndarray], Facts]:
-        """Losses of tokens of the common test text; sums over those of every other text, and of the samples of all."""
+        """Losses of tokens of the common test text; sums over those of each own text, and of the samples of all."""
         member = self.members[name]
         same = next((other for other in self.names[: self.names.index(name)] if self._equal(name, other)), None)
         if same is not None:
             return self._read(self.names.index(same))
-        learner = member.make()
-        losses, texts_, samples = [], {}, {}
-        for text, owner in self.tests.items():
-            shown = self._shown(self.members[owner].test, owner, name)
-            found = learner.token_losses(shown.rows)
-            losses.append(found[~np.isnan(found)])
-            texts_[text] = _summed(losses[-1], learner.unseen_nll, shown)
-        for text, owner in self.corpora.items():
-            corpus, count = self.members[owner].corpus, len(self.members[owner].test)
-            shown = self._shown(corpus.take(spaced(len(corpus), count)), owner, name)
-            found = learner.token_losses(shown.rows)
-            texts_[text] = _summed(found[~np.isnan(found)], learner.unseen_nll, shown)
+        learner, on, samples = member.make(), {}, {}
+        found = learner.token_losses(self._test(name))
+        arrays = {"nll": found[~np.isnan(found)]}
+        for text, owner in self.texts.items():
+            made = self.members[owner]
+            # as many rows as there are to test on
+            shown = self._shown(made.own.take(spaced(len(made.own), len(made.test))), owner, name)
+            on[text] = _summed(learner.token_losses(shown.rows), learner.unseen_nll, shown)
         for other, made in self.members.items():
             if made.samples is not None and made.prompts is not None:
                 samples[other] = self._of_samples(learner, name, other)
-        arrays = {"nll": np.concatenate(losses)}
-        return arrays, {"texts": texts_, "samples": samples, "unseen_nll": _finite(learner.unseen_nll)}
+        return arrays, {"own_texts": on, "samples": samples, "unseen_nll": _finite(learner.unseen_nll)}
 
     def _equal(self, one: str, other: str) -> bool:
         """Whether two lineages have one model that reads in one way."""
@@ -165,7 +159,7 @@ class _Comparison:
 
     def _apart(self, one: str, other: str) -> tuple[dict[str, np.ndarray], Facts]:
         """The Jensen-Shannon distance of two models on the common test text."""
-        rows = _together([self._shown(self.members[owner].test, owner, one).rows for owner in self.tests.values()])
+        rows = self._test(one)
         lengths = rows.arrays["lengths"]
         some = spaced(len(rows), max(1, int(TOKENS / max(1.0, float(np.mean(lengths))))))
         if self._held is None or self._held[0] != one:
@@ -182,6 +176,11 @@ class _Comparison:
         own = self.members[name].tokens
         return min(member.most for member in self.members.values() if member.tokens == own)
 
+    def _test(self, name: str) -> Dataset:
+        """The common test text, one for all models that read the same tokens."""
+        first = next(other for other in self.names if self._reads_as(name, other))
+        return _cut(self.members[first].test, self._width(name))
+
     def _shown(self, rows: Dataset, owner: str, name: str) -> Shown:
         """Rows of one lineage as the model of another is given them."""
         made, width = self.members[owner], self._width(name)
@@ -193,14 +192,8 @@ class _Comparison:
 
     def _encoded(self, spoken: Sequence[str], name: str) -> list[np.ndarray]:
         """Each text in the tokens of a lineage."""
-        member = self.members[name]
-        tokenizer = texts.load_tokenizer(member.encoded / TOKENIZER)
-        return [
-            texts.encode(
-                tokenizer, text.splitlines(keepends=True) if member.line_bos else [text], line_bos=member.line_bos
-            )
-            for text in spoken
-        ]
+        tokenizer = texts.load_tokenizer(self.members[name].encoded / TOKENIZER)
+        return [texts.encode(tokenizer, [text], line_bos=False) for text in spoken]
 
     def _fitted(self, prompts: Dataset, new: Dataset, owner: str, name: str) -> tuple[Dataset, Dataset, float]:
         """Prompts and continuations as another lineage's model takes them, and what share of the continuations' tokens that is.
@@ -252,8 +245,8 @@ class _Comparison:
     ) -> Facts:
         own, alike = alone[name][1], [other for other in self.names if self._reads_as(name, other)]
         fields: Facts = {}
-        if self.own_text:
-            on = {other: own["texts"][getattr(made, f"{self.own_text}_text")] for other, made in self.members.items()}
+        if self.texts:
+            on = {other: own["own_texts"][made.own_text] for other, made in self.members.items()}
             fields["nll_on"] = {other: _loss(found) for other, found in on.items()}
             fields["bits_per_byte_on"] = {other: _bits_per_byte(found) for other, found in on.items()}
         if own["samples"]:
@@ -273,7 +266,6 @@ class _Comparison:
             fields["js_distance_to"], fields["js_distance"] = to, likeness.mean(list(to.values()))
             fields |= _mixed([alone[other] for other in alike])
         fields["between"] = {
-            "own_text": self.own_text,
             "test_tokens": len(alone[name][0]["nll"]),
             "js_tokens": tokens,
             "sample_rows": max((found["rows"] for found in own["samples"].values()), default=0),
@@ -283,20 +275,6 @@ class _Comparison:
     def _reads_as(self, one: str, other: str) -> bool:
         """Whether two lineages read the same tokens, and their models can be held against each other."""
         return self.members[one].tokens == self.members[other].tokens
-
-
-def _first_of(by_name: Mapping[str, str]) -> dict[str, str]:
-    """Each value once, in order, with the first name that has it."""
-    found: dict[str, str] = {}
-    for name, value in by_name.items():
-        found.setdefault(value, name)
-    return found
-
-
-def _together(parts: Sequence[Dataset]) -> Dataset:
-    """The rows of all parts, with what is known of all of them."""
-    known = set(parts[0].arrays).intersection(*(part.arrays for part in parts))
-    return Dataset.concat([Dataset({name: part.arrays[name] for name in sorted(known)}, part.origin) for part in parts])
 
 
 def _cut(rows: Dataset, width: int) -> Dataset:
@@ -325,9 +303,14 @@ def _bytes(spoken: Sequence[str]) -> int:
 
 
 def _summed(losses: np.ndarray, unseen: float, shown: Shown) -> Facts:
-    """Losses of a text: their sum in nats (None where it is not finite), how many, all its tokens, and its bytes."""
-    total = float(np.where(np.isinf(losses), unseen, losses).sum())
-    return {"nll": _finite(total), "predicted": len(losses), "tokens": shown.tokens, "bytes": shown.size}
+    """Losses of a text: their sum in nats (None where it is not finite), how many, all its tokens, and its bytes.
+
+    Args:
+        losses: as `Comparable.token_losses` gives them.
+    """
+    predicted = losses[~np.isnan(losses)]
+    total = float(np.where(np.isinf(predicted), unseen, predicted).sum())
+    return {"nll": _finite(total), "predicted": len(predicted), "tokens": shown.tokens, "bytes": shown.size}
 
 
 def _finite(value: float) -> float | None:

@@ -76,9 +76,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("between")
 
 
+COMMON = PROSE[60:80] + OTHER[70:80]  # the test text of all
+
+
 @pytest.fixture(scope="module")
 def members(home: Path) -> dict[str, Member]:
-    """Two that read the same tokens, of two architectures; and one with tokens of its own. Test texts differ."""
+    """Two that read the same tokens, of two architectures; and one with tokens of its own."""
     first, second = data(home / "data", PROSE), data(home / "other", OTHER)
     made = {}
     for name, encoded, kind, prose in (
@@ -87,10 +90,8 @@ def members(home: Path) -> dict[str, Member]:
         ("cleo", second, "llama", OTHER[40:60]),
     ):
         folder, make = language_model(home, name, encoded, kind, len(made))
-        rows = blocks(encoded, prose)
-        made[name] = Member(
-            folder, make, encoded, BLOCK + 4, False, rows, rows, name, name, **sampled(encoded, prose, len(made))
-        )
+        own, test = blocks(encoded, prose), blocks(encoded, COMMON)
+        made[name] = Member(folder, make, encoded, BLOCK + 4, test, own, name, **sampled(encoded, prose, len(made)))
     return made
 
 
@@ -123,20 +124,26 @@ def found(members: dict[str, Member], home: Path) -> dict[str, Facts]:
 # --- the matrix -------------------------------------------------------------------------------------------------------
 
 
-def test_each_model_is_scored_on_the_text_of_each(members: dict[str, Member], found: dict[str, Facts]) -> None:
+def some_of(member: Member) -> Dataset:
+    """Of its own rows as many as there are to test on, evenly spaced."""
+    count = min(len(member.own), len(member.test))
+    return member.own.take(np.unique(np.linspace(0, len(member.own) - 1, count).round().astype(int)))
+
+
+def test_each_model_is_scored_on_the_own_text_of_each(members: dict[str, Member], found: dict[str, Facts]) -> None:
     for name in ("ada", "bob"):
-        model = model_of(members[name])
         for other in ("ada", "bob"):
-            assert found[name]["nll_on"][other] == pytest.approx(each(model, members[other].test).mean(), rel=1e-5)
+            wanted = each(model_of(members[name]), some_of(members[other])).mean()
+            assert found[name]["nll_on"][other] == pytest.approx(wanted, rel=1e-5)
     assert {tuple(fields["nll_on"]) for fields in found.values()} == {("ada", "bob", "cleo")}
-    assert found["ada"]["between"]["own_text"] == "test"
+    assert len(some_of(members["ada"])) < len(members["ada"].own)
 
 
 def test_text_of_other_tokens_is_encoded_again_and_compares_by_bytes(
     members: dict[str, Member], found: dict[str, Facts]
 ) -> None:
     ada, cleo = members["ada"], members["cleo"]
-    spoken = text_measures.spoken(cleo.test, cleo.encoded)
+    spoken = text_measures.spoken(some_of(cleo), cleo.encoded)
     tokenizer = texts.load_tokenizer(ada.encoded / "tokenizer")
     coded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in spoken]
     assert max(map(len, coded)) > ada.most, "some are cut in two"
@@ -147,62 +154,41 @@ def test_text_of_other_tokens_is_encoded_again_and_compares_by_bytes(
     assert found["ada"]["bits_per_byte_on"]["cleo"] == pytest.approx(wanted * tokens / size / math.log(2), rel=1e-5)
 
 
-def test_where_the_test_text_is_one_each_is_scored_on_the_training_text_of_the_others(
-    members: dict[str, Member], tmp_path: Path
-) -> None:
-    test, alike = members["ada"].test, dict(list(members.items())[:2])
-    alike = {name: replace(member, test=test, test_text="one") for name, member in alike.items()}
-    found = measured(alike, tmp_path / "a")
-    rows = members["bob"].test
-    some = np.linspace(0, len(rows) - 1, min(len(rows), len(test))).round().astype(int)
-    wanted = each(model_of(members["ada"]), rows.take(np.unique(some))).mean()
-    assert found["ada"]["nll_on"]["bob"] == pytest.approx(wanted, rel=1e-5)
-    assert found["ada"]["between"]["own_text"] == "corpus"
-    same = {name: replace(member, corpus=test, corpus_text="one") for name, member in alike.items()}
-    found = measured(same, tmp_path / "b")
-    assert "nll_on" not in found["ada"]
-    assert found["ada"]["between"]["own_text"] == ""
+def test_lineages_with_one_text_have_no_matrix(members: dict[str, Member], tmp_path: Path) -> None:
+    alike = {name: replace(members[name], own_text="one") for name in ("ada", "bob")}
+    found = measured(alike, tmp_path / "scratch")
+    assert not found["ada"].keys() & {"nll_on", "bits_per_byte_on"}
+    assert found["ada"]["js_distance"] > 0
 
 
 # --- how alike --------------------------------------------------------------------------------------------------------
 
 
 def test_the_distance_is_taken_where_tokens_are_equal(members: dict[str, Member], found: dict[str, Facts]) -> None:
-    """Against both models' distributions at each token of all test texts, from all logits."""
+    """Against both models' distributions at each token of the test text, from all logits."""
     ada, bob = members["ada"], members["bob"]
-    cleos = between._Comparison(members, Path(), silent)._shown(members["cleo"].test, "cleo", "ada").rows
-    rows = [ada.test, bob.test, cleos]
-    apart = []
-    for part in rows:
-        for ids, length in zip(part.arrays["tokens"], part.arrays["lengths"], strict=True):
-            given = torch.from_numpy(ids[:length].astype(np.int64))[None]
-            with torch.no_grad():
-                p, q = (
-                    model(given).logits[0, :-1].double().softmax(1).numpy() for model in (model_of(ada), model_of(bob))
-                )
-            m = (p + q) / 2
-            apart.append(((p * np.log2(p / m)).sum(1) + (q * np.log2(q / m)).sum(1)) / 2)
-    wanted = math.sqrt(np.concatenate(apart).mean())
-    assert found["ada"]["js_distance_to"] == {"bob": pytest.approx(wanted, abs=1e-6)}
+    given = torch.from_numpy(ada.test.arrays["tokens"].astype(np.int64))
+    with torch.no_grad():
+        p, q = (model_of(member)(given).logits[:, :-1].double().softmax(2).numpy() for member in (ada, bob))
+    m = (p + q) / 2
+    apart = ((p * np.log2(p / m)).sum(2) + (q * np.log2(q / m)).sum(2)) / 2
+    assert found["ada"]["js_distance_to"] == {"bob": pytest.approx(math.sqrt(apart.mean()), abs=1e-6)}
     assert found["bob"]["js_distance_to"] == {"ada": found["ada"]["js_distance"]}
-    assert found["ada"]["between"]["js_tokens"] == len(np.concatenate(apart))
+    assert found["ada"]["between"]["js_tokens"] == apart.size
     assert not found["cleo"].keys() & {"js_distance", "js_distance_to", "mixture_nll"}
 
 
 def test_the_mixture_is_that_of_the_models_which_read_the_same_tokens(
     members: dict[str, Member], found: dict[str, Facts]
 ) -> None:
-    cleos = between._Comparison(members, Path(), silent)._shown(members["cleo"].test, "cleo", "ada").rows
-    texts_ = [members["ada"].test, members["bob"].test, cleos]
-    nll = np.array(
-        [np.concatenate([each(model_of(members[name]), rows) for rows in texts_]) for name in ("ada", "bob")]
-    )
+    nll = np.array([each(model_of(members[name]), members["ada"].test) for name in ("ada", "bob")])
     wanted = -np.log(np.exp(-nll).mean(axis=0)).mean()
     for name in ("ada", "bob"):
         assert found[name]["mixture_nll"] == pytest.approx(wanted, rel=1e-5)
         assert found[name]["mixture_models"] == 2
         assert found[name]["mixture_gain"] == pytest.approx(nll.mean() - wanted, rel=1e-4)
         assert "mixture_unseen_share" not in found[name]
+        assert found[name]["between"]["test_tokens"] == nll.shape[1]
 
 
 def test_lineages_with_one_model_are_at_no_distance_and_it_is_looked_at_once(
@@ -210,9 +196,9 @@ def test_lineages_with_one_model_are_at_no_distance_and_it_is_looked_at_once(
 ) -> None:
     made = []
 
-    def make() -> LanguageModel:
+    def make() -> Any:
         made.append(1)
-        return members["ada"].make()  # type: ignore[return-value]
+        return members["ada"].make()
 
     twins = {name: replace(members["ada"], make=make) for name in ("ada", "twin")}
     found = measured(twins, tmp_path / "scratch")
@@ -248,7 +234,6 @@ def test_samples_that_are_too_long_for_a_model_are_cut(members: dict[str, Member
     found = measured(short, tmp_path / "scratch")
     values = [found["ada"][name][other] for name in ("cross_perplexity", "cross_bits_per_byte") for other in short]
     assert all(math.isfinite(value) for value in values)
-    assert found["ada"]["nll_on"]["ada"] != pytest.approx(found["bob"]["nll_on"]["ada"])
     without = {name: replace(member, samples=None) for name, member in short.items()}
     assert not measured(without, tmp_path / "none")["ada"].keys() & {"cross_perplexity", "others_perplexity"}
 
@@ -287,7 +272,7 @@ def counted(encoded: Path, prose: list[str], folder: Path) -> Member:
     rows = blocks(encoded, prose)
     learner = NGram(NGRAM, Hints(encoded=encoded), silent)
     learner.fit(rows, seed=0, scratch=folder)
-    return Member(folder, lambda: learner, encoded, 64, False, rows, rows, "test", folder.name)
+    return Member(folder, lambda: learner, encoded, 64, rows, rows, folder.name)
 
 
 def test_n_grams_are_compared_without_a_floor(members: dict[str, Member], tmp_path: Path) -> None:

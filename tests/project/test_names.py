@@ -15,6 +15,7 @@ SAME = {
         "a family is described in families/, fitted in learners/, and may have theorems in theory/",
     ),
     "regression": "the source of learners, and theorems about it",
+    "between": "the kind of stage, and what it measures of models of text",
     "sample": "the kind of stage, and how a language model does it",
     "train": "the kind of stage, and how a language model does it",
     "theory": "the command, and what it prints",

@@ -94,6 +94,11 @@ def metrics_row(generation: Generation, stages: ReadOnce) -> Row:
     seconds = facts["seconds"] if generation.part is not None else {**facts["seconds"], "eval": made.seconds}
     if examined:
         seconds["examine"] = examined.seconds
+    beside: Mapping[str, Any] = {}
+    if generation.between:
+        compared = stages.of(generation.between.key)
+        beside = compared.facts["lineages"][generation.where.lineage]
+        seconds["between"] = compared.seconds / len(compared.facts["lineages"])  # its part of what all took
     measured = {
         "model_key": key,
         "eval_keys": [stage.key for stage in generation.measured],
@@ -101,6 +106,7 @@ def metrics_row(generation: Generation, stages: ReadOnce) -> Row:
         "sample_tokens": 0,
         **facts,
         **(examined.facts if examined else {}),
+        **beside,
         **generation.about,
         "seconds": seconds,
     }
