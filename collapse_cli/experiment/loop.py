@@ -65,8 +65,9 @@ def compare(made: Plan, lineages: "Sequence[Planning]", generation: int) -> None
     """Plan what is measured between the lineages of a policy and seed, once each of them has its model of a generation."""
     standing = {do.lineage: do.standing() for do in lineages}
     stage = between_stage(standing, reserve=lineages[0].policy.rule not in FRESH)
-    for do in lineages if stage else ():
-        do.compared(stage, generation)
+    if stage is not None:
+        for do in lineages:
+            do.compared(stage, generation)
 
 
 def step_together(

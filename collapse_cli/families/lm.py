@@ -1,5 +1,6 @@
 """Causal language models of transformers."""
 
+from collapse_cli.families.beside import BETWEEN, BETWEEN_NUMBERS
 from collapse_cli.families.description import SHARE, Description, Grid, Headline, Measure
 
 SAMPLES = (
@@ -329,9 +330,11 @@ LM = Description(
         "model": MODEL,
         "truth": TRUTH,
         "statements": STATEMENTS,
+        "between": BETWEEN,
     },
     numbers=frozenset(
         (
+            *BETWEEN_NUMBERS,
             "perplexity",
             "type_token_ratio",  # the same number as `distinct_1`, which has the plot
             "nll",

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from collapse_cli.families.beside import BETWEEN, BETWEEN_NUMBERS, MIXTURE_UNSEEN
 from collapse_cli.families.description import SHARE, Description, Headline, Measure, Theory, always
 from collapse_cli.families.section import Section
 
@@ -84,7 +85,8 @@ NGRAM = Description(
     # not the perplexity: what a model by counting never saw has probability 0, and a floor would decide the number
     headline=Headline("unseen_share", "share of real test tokens that the model gives no probability"),
     measures=MEASURES,
-    numbers=frozenset({"types", "seen_nll"}),
+    instruments={"between": (*BETWEEN, MIXTURE_UNSEEN)},
+    numbers=frozenset({"types", "seen_nll"}) | BETWEEN_NUMBERS,
     light=False,  # it reads text as language models do
     perplexity="perplexity on real test text, the floor for what was never seen",
     floor="floor",

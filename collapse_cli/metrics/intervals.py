@@ -29,6 +29,7 @@ NOT_NEGATIVE = {
     ),
     *("sample_log_perplexity_std", "sample_log_perplexity_variance"),
     *("breeds_left", "breeds_kl", "facts_left", "possible_nll"),
+    *("mixture_nll", "mixture_gain"),
 }
 SHARES = {
     *("accuracy", "calibration_error", "vocabulary_coverage", "recall_by_decile", "type_token_ratio", "mauve"),
@@ -52,6 +53,7 @@ SHARES = {
         "documents_possible",
     ),
     *("association", "breeds_unknown", "people_unknown", "places_unknown", "dates_unknown"),
+    "js_distance",
 }
 PRIOR = 2  # degrees of freedom that this prior knowledge counts for
 BEYOND_SQUARES = 1e150  # a number whose square is near the end of floats; losses of damaged rows alone are as large

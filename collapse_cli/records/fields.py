@@ -12,6 +12,8 @@ from typing import Any, TypeGuard
 
 from collapse_cli import families
 from collapse_cli.config.cell import AXES
+from collapse_cli.config.pool import MOST_LINEAGES
+from collapse_cli.families.beside import BY_LINEAGE
 
 COORDINATES = ("rows", "real_rows", "synthetic_rows", "share", *AXES)  # of a cell of a mixture
 SELECTION = tuple(  # of what was chosen for the corpus
@@ -178,6 +180,15 @@ def parts(name: str, value: object) -> tuple[float | None, ...] | None:
     return numbers
 
 
+def by_lineage(value: object) -> dict[str, float] | None:
+    """The numbers of a field that has one for each lineage, by name; without those that could not be had. None of damage."""
+    if not isinstance(value, Mapping) or len(value) > MOST_LINEAGES:
+        return None
+    numbers = {name: finite(number) for name, number in value.items() if number is not None}
+    known = {name: number for name, number in numbers.items() if number is not None and isinstance(name, str)}
+    return known if len(known) == len(numbers) else None
+
+
 def histogram(value: object) -> Histogram | None:
     """The field `sample_histogram`."""
     given = table(value)
@@ -280,6 +291,8 @@ def makes_sense(name: str, value: object) -> bool:
             return finite(value) is not None
         case _ if name in PARTS:
             return parts(name, value) is not None
+        case _ if name in BY_LINEAGE:
+            return by_lineage(value) is not None
         case _ if name in WORDS:
             return isinstance(value, str)
         case "warnings":
@@ -296,7 +309,7 @@ def makes_sense(name: str, value: object) -> bool:
             return images(value) is not None
         case "seconds":
             return any(finite(taken) is not None for taken in table(value).values())
-        case "protocol" | "epoch_losses":
+        case "protocol" | "between" | "epoch_losses":
             return isinstance(value, dict | list)
     return True
 

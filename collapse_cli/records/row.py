@@ -81,6 +81,10 @@ class Row:
         """A field of several numbers, one for each decile or quantile; None where it is absent, or not what it should be."""
         return fields.parts(name, self.fields.get(name))
 
+    def by_lineage(self, name: str) -> dict[str, float]:
+        """A field that has a number for each lineage, by name; empty where it is absent, or not what it should be."""
+        return fields.by_lineage(self.fields.get(name)) or {}
+
     @property
     def nll(self) -> float | None:
         """Loss on real test text, nats per token."""

@@ -66,7 +66,7 @@ def test_a_kind_says_what_it_leaves_and_which_lines_a_user_sees() -> None:
         ("data", Product.DATA),
         ("train", Product.MODEL),
         *((name, Product.ROWS) for name in ("sample", "detector", "select", "mix")),
-        *((name, Product.MEASURES) for name in ("eval", "real", "examine", "block")),
+        *((name, Product.MEASURES) for name in ("eval", "real", "examine", "between", "block")),
     }
     assert {one.name for one in KINDS if one.listed} == {"eval", "block"}
 

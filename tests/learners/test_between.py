@@ -85,7 +85,7 @@ def members(home: Path) -> dict[str, Member]:
     first, second = data(home / "data", PROSE), data(home / "other", OTHER)
     made = {}
     for name, encoded, kind, prose in (
-        ("ada", first, "opt", PROSE[:30]),
+        ("ada", first, "opt", PROSE[:60]),
         ("bob", first, "gpt2", OTHER[:20]),
         ("cleo", second, "llama", OTHER[40:60]),
     ):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from collapse_cli.families import FAMILIES
-from collapse_cli.learners import LEARNERS, Family, Learner, Mixing, Sizable, learner_class
+from collapse_cli.learners import LEARNERS, Comparable, Family, Learner, Mixing, Sizable, learner_class
 from collapse_cli.learners.gaussian import Gaussian
 from collapse_cli.learners.gmm import GaussianMixture
 from collapse_cli.learners.lm import LanguageModel
@@ -18,6 +18,7 @@ from collapse_cli.learners.vae import Vae
 
 WHOLE: tuple[type[Learner], ...] = (LanguageModel, NGram, Gaussian, GaussianMixture, Vae, Ridge, Projections, Mlp)
 SIZABLE: tuple[type[Sizable], ...] = (LanguageModel, Mlp)
+COMPARABLE: tuple[type[Comparable], ...] = (LanguageModel, NGram)
 MIXING: tuple[type[Mixing], ...] = (Ridge, Projections)
 
 
@@ -30,6 +31,11 @@ def test_families_with_a_grid_have_what_a_mixture_asks_for() -> None:
     by_stages = {learner_class(one.name) for one in FAMILIES.values() if one.grid and not one.grid.in_memory}
     in_memory = {learner_class(one.name) for one in FAMILIES.values() if one.grid and one.grid.in_memory}
     assert (by_stages, in_memory) == (set(SIZABLE), set(MIXING))
+
+
+def test_models_of_text_can_be_held_against_those_of_other_lineages() -> None:
+    """`stages.between` trusts it."""
+    assert {learner_class(one.name) for one in FAMILIES.values() if one.text} == set(COMPARABLE)
 
 
 def test_families_whose_generations_share_a_stage_are_a_few_arrays() -> None:

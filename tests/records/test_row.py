@@ -76,6 +76,22 @@ def test_numbers_by_part_are_all_there_or_none() -> None:
     assert row.parts("no such field") is None
 
 
+def test_numbers_by_lineage_are_those_that_are_known_or_none() -> None:
+    row = row_of(
+        "keep-0", 0, 0, nll_on={"a": 3.5, "b": None, "c": 4}, js_distance_to={"b": "far"}, cross_perplexity=[1.0]
+    )
+    assert row.by_lineage("nll_on") == {"a": 3.5, "c": 4.0}, "null: it cannot be had"
+    assert (
+        row.by_lineage("bits_per_byte_on")
+        == row.by_lineage("js_distance_to")
+        == row.by_lineage("cross_perplexity")
+        == {}
+    )
+    assert sorted(row.malformed()) == ["cross_perplexity", "js_distance_to"]
+    crowd = {f"model-{number}": 1.0 for number in range(65)}
+    assert row_of("keep-0", 0, 0, nll_on=crowd).by_lineage("nll_on") == {}
+
+
 def test_the_loss_of_an_old_row_is_the_logarithm_of_its_perplexity() -> None:
     assert row_of("keep-0", 0, 0, perplexity=math.exp(4)).nll == pytest.approx(4)
     assert row_of("keep-0", 0, 0, perplexity=math.exp(4), nll=3.0).nll == 3.0

@@ -11,9 +11,10 @@ from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, canonical
 from collapse_cli.experiment.costs import TWENTIETH, Size
-from collapse_cli.experiment.stages.base import CORPUS, RESERVE, ROWS, TEST, at, base_of, on_one_thread, own
+from collapse_cli.experiment.stages.base import CORPUS, RESERVE, ROWS, TEST, base_of, on_one_thread, own
 from collapse_cli.learners import between
 from collapse_cli.learners.continuations import continuations
+from collapse_cli.where import Where
 
 LEAST_RESERVE = 32  # rows of real text kept out of training that a lineage's own text is measured on
 FORM = (
@@ -159,6 +160,11 @@ def cost(stage: Stage, size: Size) -> Cost:
     )
 
 
+def label(stage: Stage, where: Where) -> str:
+    """Of all lineages together, whichever is the first."""
+    return str(replace(where, lineage=f"{len(stage.params['lineages'])} lineages"))
+
+
 def note(stage: Stage, made: Finished) -> str:
     from collapse_cli.metrics.numbers import perplexity
 
@@ -175,7 +181,7 @@ BETWEEN = StageKind[Size](
     product=Product.MEASURES,
     body=body,
     cost=cost,
-    label=at,
+    label=label,
     note=note,
     counts="predicted_tokens",
 )
