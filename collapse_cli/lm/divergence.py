@@ -1,6 +1,7 @@
 """How far apart the next-token distributions of two models are, token by token, a tile of the vocabulary at a time.
 
-Both models are in memory, and besides the forward passes of a batch `loss.HELD_BYTES` of the logits of both.
+Both models are in memory, and besides the forward passes of a batch `loss.HELD_BYTES` of the logits of both at most; on a CPU those
+of `AT_ONCE` tokens.
 """
 
 import math
@@ -22,6 +23,7 @@ from collapse_cli.lm.score import Scorer, places_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+AT_ONCE = 128  # tokens on a CPU, so that tiles stay near its caches
 NOTHING = -1e4  # nats: in the place of the logarithm of 0
 
 
@@ -57,10 +59,12 @@ def jensen_shannon(one: Predicted, other: Predicted) -> torch.Tensor:
     """(tokens,) float64 Jensen-Shannon divergence in bits of two models' distributions at the same places; 0..1.
 
     Ids that only the larger vocabulary has are what the other model gives no probability. Logits and their differences are
-    float32: divergences below about 1e-7 bits are rounding, and models that are equal are at 0.
+    float32: divergences below about 1e-7 bits are rounding; models that are equal are at 0.
     """
     places = torch.arange(len(one.states), device=one.states.device)
     most = max(1, HELD_BYTES.get(places.device.type, HELD_BYTES["cpu"]) // (4 * (one.vocabulary + other.vocabulary)))
+    if places.device.type == "cpu":
+        most = min(most, AT_ONCE)
     found = torch.zeros(len(places), dtype=torch.float64, device=places.device)
     for group in places.chunk(max(1, -(-len(places) // most))):
         found[group] = _of_group(one.part(group), other.part(group))
