@@ -134,13 +134,20 @@ class DataConfig(Section):
     """`wikitext2`, `pydoc`, `zipf`, `world`, a Hub dataset id (`id:config` where it has configs), a file, or a folder. Of
     learners of numbers: `blobs`, `regression`, `digits`, `mnist` (the Hub's), or a folder of MNIST's IDX files."""
     train: UserPath = ""
-    """The file (or Hub split) that serves as training text. Empty: the one whose name says so."""
+    """The file (or Hub split) that serves as training text, or a folder of files in `source` (`.`: all). Empty: the one whose name says so."""
     valid: UserPath = ""
     """The file or split that serves as validation text. Empty: the one whose name says so, if any."""
     test: UserPath = ""
     """The file or split that serves as test text. Empty: the one whose name says so."""
     text: str = "text"
-    """The column that holds the text, for formats with columns."""
+    """The column that holds the text, for formats with columns; with `format = "chat"` the one that holds the messages."""
+    format: Literal["auto", "text", "chat", "pairs"] = added("auto")
+    """What rows with columns are: texts; chats (lists of messages); or pairs of a prompt and a completion. auto: by the names of the
+    columns: `text`; `messages`, `conversations`; `prompt`/`completion`, `instruction`/`output`, `question`/`answer` and the like."""
+    prompt: str = added("")
+    """Of pairs, the column that holds the prompts. Empty: found by its name."""
+    completion: str = added("")
+    """Of pairs, the column that holds the completions. Empty: found by its name."""
     block_size: int = Field(default=64, ge=2)
     """Tokens in a row of the corpus; of `world`, whose rows are whole documents, at most."""
     line_bos: bool = False
@@ -439,6 +446,10 @@ class Experiment(Families):
                 f"sample.prompt_tokens = {self.sample.prompt_tokens} is more than a row holds "
                 f"(data.block_size = {self.data.block_size})"
             )
+        if (self.data.prompt or self.data.completion) and self.data.format not in ("auto", "pairs"):
+            raise ValueError(
+                f"data.prompt and data.completion are columns of pairs, and data.format is {self.data.format}: set data.format = pairs"
+            )
         if self.eval.protocol == "sliding" and self.data.eval_rows:
             raise ValueError("eval.protocol = sliding scores the whole test text; set data.eval_rows = 0")
         if self.eval.block_size == 1 or self.eval.context == 1:
@@ -556,7 +567,7 @@ class Experiment(Families):
         tree = self.model_dump(mode="json")
         gone = {"loop": ["generations", "policies", "seeds", "block"], "model": [], "data": []}
         if self.data.sha256:
-            gone["data"] += ["source", "train", "valid", "test", "text"]
+            gone["data"] += ["source", "train", "valid", "test", "text", "prompt", "completion"]
         if self.model.sha256 or self.model.config:
             gone["model"] += ["source", "revision"]
         if self.model.tokenizer_sha256:

@@ -24,10 +24,12 @@ KINDS = {
 }
 READS = {name: family.reads for name, family in FAMILIES.items()}
 ROWS = ("data.rows", "data.eval_rows")
+FILES = tuple(f"data.{name}" for name in ("train", "valid", "test", "text", "format", "prompt", "completion"))
 SOURCES = {
     "text": (
         *ROWS,
-        *(f"data.{name}" for name in ("block_size", "line_bos", "sha256", "segment", "train", "valid", "test", "text")),
+        *(f"data.{name}" for name in ("block_size", "line_bos", "sha256", "segment")),
+        *FILES,
     ),
     "pydoc": (*ROWS, "data.segment", "data.block_size", "data.line_bos", "data.sha256"),
     "zipf": (*ROWS, "data.segment", "data.block_size", "data.line_bos", "data.sha256", "data.zipf"),
@@ -70,7 +72,7 @@ class Scope:
         if kinds:
             is_a = "a mixture has one generation and a grid" if self.kind == "mixture" else "this one has generations"
             return f"it belongs to experiments of kind = {kinds[0]}, and {is_a}"
-        if key in ("data.train", "data.valid", "data.test", "data.text") and self.data != "text":
+        if key in FILES and self.data != "text":
             return f"data.source = {self.source} has no files of text to choose from"
         sources = [source for source, keys in SOURCES.items() if within(key, keys)]
         if key.startswith("data.") and sources:

@@ -14,7 +14,10 @@ import numpy as np
 
 from collapse_cli import files
 from collapse_cli.data import textfiles
+from collapse_cli.data.dialogues import Dialogue
+from collapse_cli.data.forms import WantedForm
 from collapse_cli.data.known import KNOWN
+from collapse_cli.data.tables import read_tables
 from collapse_cli.data.textfiles import SPLITS as SPLITS
 from collapse_cli.errors import InputError as InputError
 from collapse_cli.errors import how_many as how_many
@@ -112,7 +115,8 @@ class Text:
     """Real text by split, and what was done to get it.
 
     Attributes:
-        splits: the rows (lines or documents) of `train`, `test` and, where there is one, `valid`; each ends in a newline.
+        splits: the rows (lines or documents) of `train`, `test` and, where there is one, `valid`; each ends in a newline. Of chats
+            and pairs each is a `Dialogue`.
         sha256: hash of all rows of all splits.
         notes: what the user should know, such as a test split that had to be cut from the training text.
     """
@@ -124,7 +128,15 @@ class Text:
 
 @lru_cache(maxsize=4)
 def load_text(
-    source: str, column: str = "text", train: str = "", valid: str = "", test: str = "", language: str = ""
+    source: str,
+    column: str = "text",
+    train: str = "",
+    valid: str = "",
+    test: str = "",
+    language: str = "",
+    form: str = "auto",
+    prompt: str = "",
+    completion: str = "",
 ) -> Text:
     """Load real text.
 
@@ -133,6 +145,7 @@ def load_text(
         column: where formats have columns, the one that holds the text.
         train, valid, test: files in the folder (or splits on the Hub) to use; empty: found by name.
         language: of a source whose truth is known: the options that its text is made from, as JSON.
+        form, prompt, completion: what rows with columns are, as `data.textfiles.read_source` has it.
 
     Raises:
         InputError: for anything that is missing, empty, unreadable or ambiguous.
@@ -155,10 +168,13 @@ def load_text(
             )
         splits = _pydoc() if source == "pydoc" else _known(source, language)
     elif kind:
-        splits, passed_over = textfiles.read_source(Path(source), column, chosen)
+        splits, passed_over = textfiles.read_source(
+            Path(source), column, chosen, form=form, prompt=prompt, completion=completion
+        )
         notes.extend(passed_over)
     elif source in HUB_NAMES or _may_be_hub_id(source):
-        splits = _hub(HUB_NAMES.get(source, source), column, chosen)
+        splits, passed_over = _hub(HUB_NAMES.get(source, source), WantedForm(form, column, prompt, completion), chosen)
+        notes.extend(passed_over)
     else:
         raise no_text(source)
     splits = {name: tuple(row if row.endswith("\n") else row + "\n" for row in rows) for name, rows in splits.items()}
@@ -182,7 +198,13 @@ def load_text(
     value = hashlib.sha256()
     for name in SPLITS:
         for row in splits.get(name, ()):
-            value.update(name.encode() + b"\0" + row.encode("utf-8", "surrogatepass") + b"\0")
+            # a row of text is never hashed as a dialogue is: no JSON that begins with it follows a byte of 1
+            content = (
+                b"\1turns" + row.canonical().encode()
+                if isinstance(row, Dialogue)
+                else row.encode("utf-8", "surrogatepass")
+            )
+            value.update(name.encode() + b"\0" + content + b"\0")
     return Text(splits, value.hexdigest(), tuple(notes))
 
 
@@ -272,17 +294,6 @@ def _known(source: str, language: str) -> dict[str, Sequence[str]]:
         raise InputError(str(error)) from None
 
 
-def _column(table: "datasets.Dataset", column: str, where: str) -> Sequence[str]:  # type: ignore[name-defined] # noqa: F821
-    if column not in table.column_names:
-        raise InputError(
-            f"{where} has no column {column!r} (there: {', '.join(table.column_names)}); say --set data.text=COLUMN"
-        )
-    rows = table[column][:]
-    if wrong := [type(row).__name__ for row in rows if not (row is None or isinstance(row, str))]:
-        raise InputError(f"{where}: the column {column!r} holds {wrong[0]}, not text")
-    return [row or "" for row in rows]
-
-
 def no_text(source: str) -> InputError:
     """What to say of a source that is nothing here, and cannot be on the Hub."""
     return InputError(f"there is no file or folder {source!r} to take text from (data.source, --data)")
@@ -307,7 +318,7 @@ def _may_be_hub_id(source: str) -> bool:
     )
 
 
-def _hub(source: str, column: str, chosen: Mapping[str, str]) -> dict[str, Sequence[str]]:
+def _hub(source: str, asked: WantedForm, chosen: Mapping[str, str]) -> tuple[dict[str, Sequence[str]], list[str]]:
     repo, _, config = source.partition(":")
     what = f"the dataset {source!r}"
     revision = hub_revision(repo, "dataset", what)
@@ -320,15 +331,7 @@ def _hub(source: str, column: str, chosen: Mapping[str, str]) -> dict[str, Seque
         raise HubError(what, "the Hub cannot be reached and the dataset is not cached") from None
     except ValueError as error:
         raise InputError(f"{what}: {str(error).splitlines()[0]}") from None
-    names = {"train": "train", "valid": "validation", "test": "test"}
-    splits = {}
-    for split, usual in names.items():
-        name = chosen[split] or usual
-        if name in tables:
-            splits[split] = _column(tables[name], column, source)
-        elif chosen[split] or split == "train":
-            raise InputError(f"{what} has no split {name!r} (there: {', '.join(tables)}); say --set data.{split}=SPLIT")
-    return splits
+    return read_tables(tables, what, asked, chosen)
 
 
 @lru_cache(maxsize=16)

@@ -11,6 +11,7 @@ import numpy as np
 from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, Experiment, ModelConfig, Segment
 from collapse_cli.data import textfiles
 from collapse_cli.data.dataset import SPLITS, Dataset, Text, how_many, load_text, pinned, refuse_numbers, unchanged
+from collapse_cli.data.dialogues import Dialogue
 from collapse_cli.data.known import KNOWN, Options, Source
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import for_key
@@ -80,10 +81,13 @@ def find_text(data: DataConfig) -> tuple[Text, dict[str, str]]:
         InputError: as `data.load_text` does, for a source that is no text, and when the text is not what it was.
     """
     refuse_numbers(data.source)
-    where = {name: getattr(data, name) for name in ("source", "train", "valid", "test")} | {"column": data.text}
+    where = {name: getattr(data, name) for name in ("source", "train", "valid", "test", "prompt", "completion")}
+    where |= {"column": data.text, "form": data.format}
     if data.source in KNOWN:
         where["language"] = getattr(data, data.source).model_dump_json()
     text = load_text(**where)
+    if isinstance(text.splits["train"][0], Dialogue):
+        raise InputError(f"{data.source}: its rows are prompts and answers, which models are not trained on yet")
     pinned(data.sha256, "data.sha256", text.sha256)
     return text, where
 

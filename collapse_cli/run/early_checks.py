@@ -265,7 +265,8 @@ def check_text(data: DataConfig) -> None:
         return  # checked when it is made
     path, kind = place_of_text(source)
     if kind:  # read as it will be read again, which costs nothing then: it is kept
-        load_text(source=source, train=data.train, valid=data.valid, test=data.test, column=data.text)
+        names = {name: getattr(data, name) for name in ("source", "train", "valid", "test", "prompt", "completion")}
+        load_text(**names, column=data.text, form=data.format)
         return
     named = HUB_NAMES.get(source, source)
     repo = named.partition(":")[0]

@@ -27,7 +27,17 @@ from collapse_cli.records.runs import store_of
 from collapse_cli.run import early_checks
 from collapse_cli.run.observers.computed import Computed
 
-OTHER = ("source", "train", "valid", "test", "text", *families.KNOWN)  # options of data that make it other text
+OTHER = (
+    "source",
+    "train",
+    "valid",
+    "test",
+    "text",
+    "format",
+    "prompt",
+    "completion",
+    *families.KNOWN,
+)  # of data: make it other text
 OF_TEXT = ("data", "eval")  # sections that decide how models of a run are scored
 OF_MODEL = (*OF_TEXT, "model.base", "model.revision", "model.sha256", "model.tokenizer", "model.tokenizer_sha256")
 NOT_SCORED = {"data.rows": "only the test text is scored", "eval.samples": "only models are scored, not samples"}
@@ -189,7 +199,8 @@ def _changed(config: Experiment, model: str | None, data: str | None, settings: 
     if source is not None and source in DRAWN and source == config.data.source:
         pass  # drawn as the run drew it
     elif source is not None:
-        other["data"] = {"source": source, "train": "", "valid": "", "test": "", "sha256": "", "rows": 0}
+        found = dict.fromkeys(("train", "valid", "test", "sha256", "prompt", "completion"), "")
+        other["data"] = {"source": source, **found, "rows": 0, "format": "auto"}
     elif isinstance(wanted, Mapping) and wanted.keys() & set(OTHER):
         other["data"] = {"sha256": "", "rows": config.data.rows if config.data.source in DRAWN else 0}
     return with_options(config, merge(other, settings), "the settings")

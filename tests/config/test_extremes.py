@@ -334,7 +334,7 @@ def test_a_mistake_is_said_before_torch_is_imported(tmp_path: Path) -> None:
     home, cwd = tmp_path / "home", tmp_path / "cwd"
     home.mkdir()
     cwd.mkdir()
-    (home / "notes.md").write_text("x")
+    (home / "notes.log").write_text("x")
     orders = [(name, case(home)) for name, (case, _) in EARLY.items()]
     done = subprocess.run(
         [sys.executable, "-c", SAID_EARLY],

@@ -1,0 +1,90 @@
+"""From the records of files and tables to rows, and what is said of those that are passed over."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from collapse_cli.data.dialogues import Unfit
+from collapse_cli.data.forms import TEXT, Form, WantedForm, form_of
+from collapse_cli.data.textformats import WITH_COLUMNS, Lines, Records
+from collapse_cli.errors import InputError, how_many
+
+MARK = "\ufeff"  # a byte order mark
+NAMED = 3  # files or columns that a message names of many
+
+
+class RowReader:
+    """Reads the rows of several splits, which all are of one kind.
+
+    Attributes:
+        form: what rows are; None before any was read.
+        notes: on what was passed over.
+    """
+
+    def __init__(self, asked: WantedForm) -> None:
+        self.asked = asked
+        self.form: Form | None = None
+        self.notes: list[str] = []
+
+    def read(self, names: str, parts: Iterable[Records]) -> Sequence[str]:
+        """The rows of one split; `names`: of its files, for people."""
+        rows: list[str] = []
+        unfit: dict[str, list[str]] = {}
+        late = missing = marks = total = 0
+        for part in parts:
+            form = self._form(part, names)
+            if form.kind == "text":
+                for row in part.texts(form.columns[0]):
+                    missing += row is None
+                    rows.append(row or "")
+            else:
+                for where, cells in part.cells(form.columns):
+                    total += 1
+                    try:
+                        rows.append(made := form.dialogue(cells, where))
+                        late += made.late > 0
+                    except Unfit as why:
+                        unfit.setdefault(str(why), []).append(where)
+        marks = sum(MARK in row for row in rows)
+        if missing:
+            self.notes.append(
+                f"{names}: rows without text (null): {missing:,} of {len(rows):,}; they are read as blank lines"
+            )
+        if marks:
+            self.notes.append(
+                f"{names}: rows with a byte order mark (U+FEFF), as when files were joined: {marks:,} of {len(rows):,}; it is "
+                "read as text"
+            )
+        counts = Counter({why: len(wheres) for why, wheres in unfit.items()}).most_common()
+        passed = [f"{count:,} {why} (the first: {Path(unfit[why][0]).name})" for why, count in counts]
+        if total and not rows:
+            raise InputError(
+                f"{names}: none of {how_many(total, 'row')} has a prompt and an answer: {'; '.join(passed[:NAMED])}"
+            )
+        if passed:
+            self.notes.append(f"{names}: rows passed over, of {total:,}: {'; '.join(passed)}")
+        if late:
+            self.notes.append(
+                f"{names}: chats that go on after the assistant's last turn: {late:,} of {len(rows):,}; what follows it is left out"
+            )
+        return rows
+
+    def _form(self, part: Records, names: str) -> Form:
+        """What the rows of a part are; all must be of one kind."""
+        plain = isinstance(part, Lines)
+        if plain and (self.asked.form in ("chat", "pairs") or self.asked.prompt or self.asked.completion):
+            raise InputError(
+                f"{names} is plain text, without columns; chats and pairs are read from files of {' '.join(WITH_COLUMNS)}"
+            )
+        form = Form("text", (TEXT,)) if plain else form_of(part.names, self.asked, names)
+        if self.form is None:
+            self.form = form
+            if form.others:
+                self.notes.append(
+                    f"{names}: read as {form}, though there are {form.others}; for those, say data.format"
+                )
+        elif (self.form.kind == "text") != (form.kind == "text"):
+            raise InputError(
+                f"{names}: rows here are {form}, and elsewhere {self.form}; say data.format, or keep those of one kind"
+            )
+        return form
