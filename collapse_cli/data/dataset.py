@@ -14,7 +14,7 @@ import numpy as np
 
 from collapse_cli import files
 from collapse_cli.data import textfiles
-from collapse_cli.data.dialogues import Dialogue
+from collapse_cli.data.dialogues import as_bytes
 from collapse_cli.data.forms import WantedForm
 from collapse_cli.data.known import KNOWN
 from collapse_cli.data.tables import read_tables
@@ -198,13 +198,7 @@ def load_text(
     value = hashlib.sha256()
     for name in SPLITS:
         for row in splits.get(name, ()):
-            # a row of text is never hashed as a dialogue is: no JSON that begins with it follows a byte of 1
-            content = (
-                b"\1turns" + row.canonical().encode()
-                if isinstance(row, Dialogue)
-                else row.encode("utf-8", "surrogatepass")
-            )
-            value.update(name.encode() + b"\0" + content + b"\0")
+            value.update(name.encode() + b"\0" + as_bytes(row) + b"\0")
     return Text(splits, value.hexdigest(), tuple(notes))
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from collapse_cli import files
 from collapse_cli.data import textfiles
 from collapse_cli.data.dataset import TELLING
+from collapse_cli.data.dialogues import as_bytes
+from collapse_cli.data.forms import TEXT
 from collapse_cli.errors import InputError
 
 
@@ -28,7 +30,7 @@ class Written:
 
 
 @lru_cache(maxsize=8)
-def read(source: str, column: str = textfiles.COLUMN) -> Written:
+def read(source: str, column: str = TEXT) -> Written:
     """The text of a file, or of all text files of a folder.
 
     Args:
@@ -52,7 +54,7 @@ def read(source: str, column: str = textfiles.COLUMN) -> Written:
         raise InputError(f"{source}: this text of another model is empty")
     value = hashlib.sha256()
     for row in rows:
-        value.update(row.encode("utf-8", "surrogatepass") + b"\0")
+        value.update(as_bytes(row) + b"\0")
     return Written(rows, value.hexdigest(), tuple(notes))
 
 
