@@ -24,6 +24,7 @@ from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.experiment import kinds
 from collapse_cli.experiment.stages import block
+from collapse_cli.experiment.stages.base import hints_of
 from collapse_cli.learners import learner_class
 from collapse_cli.run import runner
 from collapse_cli.run.observers.computed import Computed
@@ -40,15 +41,16 @@ def bare(config: Experiment, root: Path) -> float:
         if stage.kind == "data":
             continue
         scheduler.run(
-            [made for made in stage.inputs.values() if made.kind != "data"],
+            [one for one in stage.inputs.values() if one.kind != "data"],
             LocalExecutor(store),
             Computed(),
         )
         inputs = {name: store.get(made.key) for name, made in stage.inputs.items()}
-        first, last = block.Block.of(stage).generations
+        made = block.Block.of(stage)
+        first, last = made.generations
         with threadpool_limits(limits=1, user_api="blas"):
             start = time.process_time()
-            chain = block.InMemory(stage, inputs, root)
+            chain = block.InMemory(made, stage.seed, inputs, hints_of(stage, inputs), root)
             for generation in range(first, last + 1):
                 chain.step(generation)
             total += time.process_time() - start

@@ -23,6 +23,8 @@ class BlobsConfig(Section):
     """Radius of the circle that several Gaussians stand on."""
     spread: float = Field(default=1.0, ge=1e-6, le=1e6)
     """Standard deviation of each in each dimension."""
+    shift: float = added(0.0, ge=-1e6, le=1e6)
+    """How far all of them are moved along the first dimension: so that lineages can have truths of their own."""
 
 
 class RegressionConfig(Section):
@@ -42,6 +44,8 @@ class RegressionConfig(Section):
     """The inputs that a generation labels: those of the original corpus again, or newly drawn ones."""
     flipped: float = added(0.0, ge=0, lt=1)
     """Share of synthetic labels that get the wrong sign, as of a labeller that errs so often: what a verifier is for."""
+    shift: float = added(0.0, ge=-1e6, le=1e6)
+    """How far the true weights are moved, |shift|_Sigma, all along one direction: so that lineages can have truths of their own."""
 
 
 class MixtureConfig(Section):

@@ -34,9 +34,9 @@ SOURCES = {
     "pydoc": (*ROWS, "data.segment", "data.block_size", "data.line_bos", "data.sha256"),
     "zipf": (*ROWS, "data.segment", "data.block_size", "data.line_bos", "data.sha256", "data.zipf"),
     "world": (*ROWS, "data.segment", "data.block_size", "data.sha256", "data.world"),
-    "images": (*ROWS, "data.sha256"),
-    "blobs": (*ROWS, "data.reserve", "data.blobs"),
-    "regression": (*ROWS, "data.reserve", "data.regression"),
+    "images": (*ROWS, "data.segment", "data.sha256"),
+    "blobs": (*ROWS, "data.segment", "data.reserve", "data.blobs"),
+    "regression": (*ROWS, "data.segment", "data.reserve", "data.regression"),
 }
 
 

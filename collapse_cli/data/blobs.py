@@ -21,12 +21,14 @@ class Blobs:
         centers: how many Gaussians.
         separation: radius of the circle that several stand on.
         spread: standard deviation of each, in each dimension.
+        shift: of all of them, along the first dimension.
     """
 
     dimensions: int
     centers: int
     separation: float
     spread: float
+    shift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,15 @@ class Drawn:
 
 
 def centers(blobs: Blobs) -> np.ndarray:
-    """(centers, d) where they stand: one at the origin, several evenly on a circle; in one dimension evenly on a line."""
+    """(centers, d) where they stand: one at the origin, several evenly on a circle; in one dimension evenly on a line; all moved by `shift`."""
     count, radius, d = blobs.centers, blobs.separation, blobs.dimensions
     places = np.zeros((count, d))
-    if count == 1:
-        return places
-    if d == 1:
+    if count > 1 and d == 1:
         places[:, 0] = np.linspace(-radius, radius, count)
-        return places
-    angle = 2 * np.pi * np.arange(count) / count
-    places[:, 0], places[:, 1] = radius * np.cos(angle), radius * np.sin(angle)
+    elif count > 1:
+        angle = 2 * np.pi * np.arange(count) / count
+        places[:, 0], places[:, 1] = radius * np.cos(angle), radius * np.sin(angle)
+    places[:, 0] += blobs.shift
     return places
 
 
@@ -94,5 +95,7 @@ def draw(data: Drawn, seed: int, trials: tuple[int, ...] = ()) -> dict[str, Data
         x = points.standard_normal((rows, *trials, blobs.dimensions)) * blobs.spread
         if blobs.centers > 1:
             x += centers(blobs)[places.integers(blobs.centers, size=(rows, *trials))]
+        elif blobs.shift:
+            x += centers(blobs)[0]
         parts[name] = Dataset({"x": x}, np.zeros(rows, np.int32))
     return parts

@@ -66,6 +66,19 @@ class Dataset:
         """The rows with these indices, in this order."""
         return Dataset({name: array[rows] for name, array in self.arrays.items()}, self.origin[rows])
 
+    def take_by_trial(self, rows: np.ndarray) -> "Dataset":
+        """As `take`, where several trials lie beside each other in every row: of arrays (rows, trials, ...) each has its own.
+
+        Args:
+            rows: (wanted, trials) indices; the origins, and arrays without trials, are those of the first.
+        """
+        trials, first = np.arange(rows.shape[1]), rows[:, 0]
+        arrays = {
+            name: array[rows, trials] if array.ndim > 1 and array.shape[1] == len(trials) else array[first]
+            for name, array in self.arrays.items()
+        }
+        return Dataset(arrays, self.origin[first])
+
     def save(self, path: Path) -> None:
         from safetensors.numpy import save_file
 

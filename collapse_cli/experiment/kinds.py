@@ -24,6 +24,7 @@ from collapse_cli.experiment.stages.pool import POOL
 from collapse_cli.experiment.stages.real import REAL
 from collapse_cli.experiment.stages.sample import SAMPLE
 from collapse_cli.experiment.stages.select import SELECT
+from collapse_cli.experiment.stages.together import TOGETHER
 from collapse_cli.experiment.stages.train import TRAIN
 
 KINDS: tuple[StageKind[Size], ...] = (
@@ -39,6 +40,7 @@ KINDS: tuple[StageKind[Size], ...] = (
     EXAMINE,
     BETWEEN,
     BLOCK,  # many generations
+    TOGETHER,  # those of several lineages
     CELLS,  # many cells of a mixture
     GENERATE,
     WRITTEN,  # text of someone else's model
@@ -56,12 +58,6 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
         return mixture.plan(config, hints)
     learner = learners.learner_class(config.learner)
     size = config.loop.block or learner.block
-    if config.lineage_names != ("",):  # whose models take rows of each other's between two generations
-        if config.loop.block > 1:
-            raise InputError(
-                f"loop.block = {config.loop.block}: several lineages are computed generation by generation; leave loop.block at 0 or 1"
-            )
-        return loop.plan(config, hints)
     if size == 1:
         return loop.plan(config, hints)
     if any(step.inputs for step in config.select.chosen):  # which are stages of their own

@@ -16,7 +16,7 @@ from collapse_cli.config.policies import FRESH, Policy
 from collapse_cli.config.selection import Input, Need
 from collapse_cli.engine.stage import Generation, Plan, Stage
 from collapse_cli.experiment import mixing
-from collapse_cli.experiment.pool import Pool
+from collapse_cli.experiment.pool import Pool, sharing_of
 from collapse_cli.experiment.stages.between import Standing, between_stage
 from collapse_cli.experiment.stages.data import data_stage
 from collapse_cli.experiment.stages.detector import detector_stage
@@ -301,18 +301,19 @@ class Planning(Verbs[Stage, Stage, Stage]):
 
     def _sampled(self, model: Stage, corpus: Stage, generation: int) -> Stage:
         """What a model makes for the corpora of a generation: all that its lineage takes, or its part of what several take."""
-        sharing, takers = None, list[Stage]()
-        if self.pool.exchanges and not self.pool.cut:
-            places = {}  # by whose data, and where among how many: takers that take the same are one
-            for taker in self.pool.takers(self.place):
-                place = (self.pool.makers(taker).index(self.place), self.pool.members(taker))
-                places[self.every[taker].key, place] = (self.every[taker], place)
-            if places:
-                takers = [data for data, _ in places.values()]
-                of = self.pool.lineages + self.pool.foreign
-                sharing = Sharing(self.place, of, tuple(place for _, place in places.values()))
+        places, takers = sharing_of(self.pool, self.place, [data.key for data in self.every])
+        sharing = Sharing(self.place, self.pool.lineages + self.pool.foreign, places) if places else None
         return sample_stage(
-            self.config, self.policy, model, self.data, corpus, self.seed, generation, self.lineage, sharing, takers
+            self.config,
+            self.policy,
+            model,
+            self.data,
+            corpus,
+            self.seed,
+            generation,
+            self.lineage,
+            sharing,
+            [self.every[taker] for taker in takers],
         )
 
     def _examined(self, samples: Stage, model: Stage, corpus: Stage, generation: int) -> Stage:

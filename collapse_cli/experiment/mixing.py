@@ -234,12 +234,7 @@ def _drawn(rows: Dataset, wanted: int, seed: int, trials: int, *, ordered: bool 
         return rows.take(first)
     random = np.random.Generator(np.random.Philox(seed).jumped())
     others = [random.choice(len(rows), wanted, replace=False, shuffle=False) for _ in range(trials - 1)]
-    chosen, every = np.stack([first, *others], axis=1), np.arange(trials)
-    arrays = {
-        name: array[chosen, every] if array.ndim > 1 and array.shape[1] == trials else array[first]
-        for name, array in rows.arrays.items()
-    }
-    return Dataset(arrays, rows.origin[first])
+    return rows.take_by_trial(np.stack([first, *others], axis=1))
 
 
 def seeded_order(rows: int, seed: int) -> np.ndarray:

@@ -72,9 +72,38 @@ def taken(members: Sequence[Dataset], needed: int, more: Sequence[int]) -> Datas
     return Dataset.concat([*first, *rest])
 
 
-def segment(members: Sequence[Dataset], place: int, seed: int) -> Dataset:
-    """A lineage's part of all rows, shuffled: parts are disjoint, and each has as many rows as the lineage at its place made."""
+def segment(members: Sequence[Dataset], place: int, seed: int, trials: int = 1) -> Dataset:
+    """A lineage's part of all rows, shuffled: parts are disjoint, and each has as many rows as the lineage at its place made.
+
+    Args:
+        trials: independent experiments that lie beside each other in every row: each is shuffled apart, or the error of their mean would
+            leave out what all have alike.
+    """
     rows = Dataset.concat(members)
-    order = np.random.Generator(np.random.Philox(seed)).permutation(len(rows))
     before = sum(map(len, members[:place]))
-    return rows.take(order[before : before + len(members[place])])
+    part = slice(before, before + len(members[place]))
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(rows))[part]
+    if trials == 1:
+        return rows.take(order)
+    random = np.random.Generator(np.random.Philox(seed).jumped())
+    others = [random.permutation(len(rows))[part] for _ in range(trials - 1)]
+    return rows.take_by_trial(np.stack([order, *others], axis=1))
+
+
+def sharing_of(pool: Pool, maker: int, keys: Sequence[str]) -> tuple[tuple[tuple[int, int], ...], list[int]]:
+    """For whom a lineage makes rows, where several take them: takers that take the same are one.
+
+    Args:
+        keys: what tells the original corpora of lineages apart.
+
+    Returns:
+        For each taker the place of the maker among the members of its pool, and how many those are; and which lineage it is. None where
+        nothing is shared out.
+    """
+    if not pool.exchanges or pool.cut:
+        return (), []
+    found = {}
+    for taker in pool.takers(maker):
+        place = (pool.makers(taker).index(maker), pool.members(taker))
+        found[keys[taker], place] = taker
+    return tuple(place for _, place in found), list(found.values())

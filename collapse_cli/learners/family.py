@@ -10,6 +10,7 @@ import numpy as np
 
 from collapse_cli import families
 from collapse_cli.config.families import DRAWN
+from collapse_cli.config.pool import Segment
 from collapse_cli.config.tree import Experiment
 from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.errors import InputError
@@ -39,6 +40,7 @@ class Family(ABC):
     def __init__(self, params: Mapping[str, Any], hints: Hints, tell: Tell) -> None:
         """Subclasses read `params` as settings of their own."""
         self.hints, self._tell = hints, tell
+        self._segment = Segment(*params.get("segment", (1, 1)))
 
     # --- what is looked up before anything runs -----------------------------------------------------------------------
 
@@ -49,7 +51,13 @@ class Family(ABC):
     @classmethod
     def params(cls, config: Experiment, verb: Verb) -> dict[str, Any]:
         """By default: the data section's part for `data`, the family's own section for all else."""
-        return cls.data_params(config) if verb == "data" else {"model": for_key(getattr(config, cls.section))}
+        return cls.real_params(config) if verb == "data" else {"model": for_key(getattr(config, cls.section))}
+
+    @classmethod
+    def real_params(cls, config: Experiment) -> dict[str, Any]:
+        """`data_params`, and the part of the original corpus that a lineage has, where it has not all of it."""
+        segment = config.data.segment
+        return cls.data_params(config) | ({} if segment.whole else {"segment": [segment.part, segment.of]})
 
     @classmethod
     @abstractmethod
@@ -90,6 +98,13 @@ class Family(ABC):
     def encode(self, folder: Path, *, seed: int) -> Facts:
         """The real rows, as `real` gives them, and how many there are."""
         parts, notes = self.real(seed)
+        for name, rows in () if self._segment.whole else [*parts.items()]:
+            if name in ("train", "reserve"):
+                parts[name] = rows.take(np.arange(len(rows))[self._segment.rows(len(rows))])
+        if not len(parts["train"]):
+            raise InputError(
+                f"data.segment = {self._segment}: the original corpus has fewer rows than parts; raise data.rows"
+            )
         for name, part in parts.items():
             part.save(folder / f"{name}.safetensors")
         return {"splits": {name: {"rows": len(part)} for name, part in parts.items()}, "notes": notes}
@@ -128,6 +143,10 @@ class Family(ABC):
 
     def own_measures(self, test: Dataset, first: Dataset | None) -> Facts:
         """Measures beside `test_loss`; numbers only."""
+        return {}
+
+    def beside(self, others: Sequence[State]) -> Facts:
+        """How the model stands to those of other lineages at the same generation: numbers; none of a family that has no measure of it."""
         return {}
 
     def look_at_real(self, folder: Path) -> Facts:

@@ -1,7 +1,7 @@
 """A Gaussian, refitted: mean and covariance of rows that the last one made. Many trials at once."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Gaussian(Family):
     def params(cls, config: Experiment, verb: Verb) -> dict[str, Any]:
         """Beside the section, the source: measures are in units of its variance."""
         if verb == "data":
-            return cls.data_params(config)
+            return cls.real_params(config)
         return {"model": for_key(config.gaussian), "blobs": for_key(config.data.blobs)}
 
     @classmethod
@@ -202,6 +202,27 @@ class Gaussian(Family):
         if d > 1:
             measures["log_det"] = float(np.log(np.maximum(values, TINY)).sum(axis=1).mean())
         return {**measures, "collapsed_share": float(np.count_nonzero(v < COLLAPSED)) / trials}
+
+    def beside(self, others: Sequence[State]) -> Facts:
+        """`distance_to_others`: squared distance of the means, a mean over the models of other lineages; `mixture_variance` of the mixture
+        of the models of all lineages, a mean over dimensions. In units of the true variances; means over trials, with standard errors.
+        """
+        _, variance = blobs.truth(self.settings.blobs)
+        every = np.stack([self._mean, *(other["mean"] for other in others)])
+        spreads = np.stack(
+            [
+                np.diagonal(one, axis1=1, axis2=2)
+                for one in (self._covariance, *(other["covariance"] for other in others))
+            ]
+        )
+        distance = (np.square(every[1:] - every[0]) / variance).sum(axis=2).mean(axis=0)
+        whole = ((spreads.mean(axis=0) + every.var(axis=0)) / variance).mean(axis=1)
+        facts: Facts = {}
+        for name, values in (("distance_to_others", distance), ("mixture_variance", whole)):
+            facts[name] = float(values.mean())
+            if len(values) > 1:
+                facts[f"{name}_se"] = float(values.std(ddof=1)) / math.sqrt(len(values))
+        return facts
 
     @property
     def width(self) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """A mixture of Gaussians, refitted: EM on rows that the last mixture made."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,11 @@ class GaussianMixture(Family):
             "converged": int(converged),
             "log_likelihood": likelihood,
         }
+
+    def beside(self, others: Sequence[State]) -> Facts:
+        """`distance_to_others`: squared L2 distance of the densities, a mean over the models of other lineages."""
+        mixtures = (em.Mixture(*(other[name] for name in _arrays(self._known))) for other in others)
+        return {"distance_to_others": float(np.mean([em.l2_squared(self._known, other) for other in mixtures]))}
 
     @property
     def width(self) -> tuple[int, ...]:

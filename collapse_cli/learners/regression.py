@@ -10,7 +10,7 @@ sqrt(2 / d / seeds) to every mean.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,7 @@ class Setting:
         noise, noise_synthetic: standard deviations s1, s2 of the noise on real and on synthetic labels.
         fresh: synthetic rows get inputs of their own.
         flipped: the share of synthetic labels that get the wrong sign.
+        shift: how far the true weights are moved.
     """
 
     d: int
@@ -55,6 +56,7 @@ class Setting:
     noise_synthetic: float
     fresh: bool
     flipped: float = 0.0
+    shift: float = 0.0
 
     @staticmethod
     def of(section: RegressionConfig) -> "Setting":
@@ -66,6 +68,7 @@ class Setting:
             section.noise if section.noise_synthetic < 0 else section.noise_synthetic,
             section.inputs == "fresh",
             section.flipped,
+            section.shift,
         )
 
     @cached_property
@@ -81,9 +84,9 @@ class Setting:
 
 
 def true_weights(setting: Setting, seed: int) -> Array:
-    """w1, (d,): covariance I/tr Sigma, |w1|²_Sigma = 1."""
+    """w1, (d,): covariance I/tr Sigma, |w1|²_Sigma = 1; moved by `shift` along the direction that weighs alike in all eigenvalues."""
     w: Array = _signs(setting.d, seed) / np.sqrt(setting.eigenvalues.sum())
-    return w
+    return w + setting.shift / np.sqrt(setting.d * setting.eigenvalues) if setting.shift else w
 
 
 def labeller(setting: Setting, quality: float, seed: int) -> Array:
@@ -222,7 +225,7 @@ class Regression(Family):
     @classmethod
     def params(cls, config: Experiment, verb: Verb) -> dict[str, Any]:
         if verb == "data":
-            return cls.data_params(config)
+            return cls.real_params(config)
         return {"model": for_key(cls._own(config)), "regression": for_key(config.data.regression)}
 
     @classmethod
@@ -292,6 +295,11 @@ class Regression(Family):
             lengths = float(np.linalg.norm(self.weights) * np.linalg.norm(w))
             facts["cosine"] = float(self.weights @ w) / lengths if lengths > 0 else 0.0
         return facts
+
+    def beside(self, others: Sequence[State]) -> Facts:
+        """`distance_to_others`: |w - w'|²_Sigma, a mean over the models of other lineages."""
+        distances = [self.setting.norm_squared(self.weights - other["w"]) for other in others]
+        return {"distance_to_others": float(np.mean(distances))}
 
     @cached_property
     def _truth(self) -> tuple[Array, Array]:

@@ -18,7 +18,7 @@ from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment.kinds import plan
 from collapse_cli.experiment.stages.base import ROWS, TEST
-from collapse_cli.experiment.stages.block import Block, models_of
+from collapse_cli.experiment.stages.together import block_of, inputs_of, kept_model
 from collapse_cli.findings.evaluated import Evaluated, value_of
 from collapse_cli.learners.family import State
 from collapse_cli.records.row import Row
@@ -138,9 +138,7 @@ def evaluate_run(
             row = logged.get(made.where)
             key = row.model_key if row else made.train.key
             if (key, made.part) not in again:
-                beside = {
-                    what: stage.key for what, stage in made.eval.inputs.items() if what in ("first", "model_base")
-                }
+                beside = {what: stage.key for what, stage in inputs_of(made).items() if what in ("first", "model_base")}
                 for used in (key, *beside.values()):
                     _check(store, used, f"what the model of {made.where.policy_first} needs")
                 there = all(
@@ -222,20 +220,20 @@ def _again(
     store: Store, key: str, old: Generation, new: Generation, data: Mapping[str, Finished], own: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """One model measured again; None where its stage keeps none, as one of a large block or of a mixture in memory."""
-    if "data" not in new.eval.inputs:
+    inputs = inputs_of(new)
+    if "data" not in inputs:
         return None
-    encoded = data[new.eval.inputs["data"].key]
-    beside = old.eval.inputs.get("first")
+    encoded = data[inputs["data"].key]
+    beside = inputs_of(old).get("first")
     rows = store.get(beside.key).file(ROWS) if beside and store.has(beside.key, whole=False) else None
     first = Dataset.load(rows) if rows is not None and rows.exists() else None
     if old.part is None:
         folder, below = store.get(key).folder, old.eval.inputs.get("model_base")
         bases = {str(folder): store.get(below.key).folder} if below else {}
         return _score(folder, new.eval.params, encoded, own, first, bases)
-    block = Block.of(new.eval)
+    block, model = block_of(new), kept_model(old, store.get(key))
     params = {"learner": block.learner, **block.verbs["eval"]}
-    models, generation = models_of(store.get(key)), old.where.generation
-    return _score(models[generation], params, encoded, own, first) if generation in models else None
+    return None if model is None else _score(model, params, encoded, own, first)
 
 
 def _score(

@@ -107,6 +107,7 @@ def test_where_a_fit_starts_and_what_is_continued_hold_in_blocks_too(init: str, 
                 "loop": {"generations": 5, "policies": ["keep-20", "accumulate"], "init": init, "block": size},
                 "sample": {"prompts": prompts},
                 **FAMILIES["ridge"],
+                "data": {**FAMILIES["ridge"]["data"], "regression": {"dimensions": 5, "inputs": "same"}},
             },
             "a test",
         )

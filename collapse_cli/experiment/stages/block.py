@@ -17,7 +17,7 @@ import numpy as np
 from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.policies import Policy
-from collapse_cli.config.selection import Need
+from collapse_cli.config.selection import Need, candidates
 from collapse_cli.config.weights import Weights
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import checkpoint
@@ -25,6 +25,7 @@ from collapse_cli.engine.stage import ALL_POLICIES, Cost, Finished, Product, Sta
 from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.loop import Lineage, Verbs, step
+from collapse_cli.experiment.pool import Pool, quota, segment, taken
 from collapse_cli.experiment.stages.base import (
     CORPUS,
     RESERVE,
@@ -36,7 +37,7 @@ from collapse_cli.experiment.stages.base import (
     own,
 )
 from collapse_cli.experiment.stages.mix import trials_apart
-from collapse_cli.experiment.stages.sample import Continued, continued
+from collapse_cli.experiment.stages.sample import Continued, Sharing, continued
 from collapse_cli.experiment.stages.select import Choosing, Selected, selected
 from collapse_cli.experiment.stages.train import counted, counts
 from collapse_cli.learners.family import State
@@ -64,18 +65,7 @@ def block_stage(
 
     The run's seed itself is part of it: each generation's own follow from it.
     """
-    block = Block(
-        {verb: own(config, verb) for verb in VERBS + (("select",) if config.select.on and policy else ())},
-        policy,
-        config.mix.size == "growing",
-        config.sample.prompts,
-        config.loop.init,
-        (first, last),
-        config.learner,
-        trials_apart(config, policy) if policy else 1,
-        Choosing.by(config).params() | {"oversample": config.select.oversample} if policy and config.select.on else {},
-        config.mix.weights if policy else Weights(),
-    )
+    block = Block.by(config, policy, first, last)
     return Stage(BLOCK, block.params(), inputs, seed, hints)
 
 
@@ -110,22 +100,65 @@ class Block:
         """As a stage's parameters have it; a key has trials, a choice and weights only where they change anything."""
         own = {"policy": self.policy.params() if self.policy else {}, "weights": self.weights.params()}
         off = {"trials": self.trials == 1, "select": not self.select, "weights": self.weights.equal}
-        return {name: value for name, value in (vars(self) | own).items() if not off.get(name)}
+        params = {name: value for name, value in (vars(self) | own).items() if not off.get(name)}
+        # corpora were once kept as sums then, too, so that real rows were continued in place of the corpus'
+        return params | ({"kept": "rows"} if self._could_sum and not self.sums else {})
+
+    @property
+    def _could_sum(self) -> bool:
+        """Whether a fit to a corpus that accumulates needs only sums over its rows."""
+        summarises = learners.family_class(self.learner).summarises and not self.select
+        return summarises and (self.policy is None or self.policy.rule == "accumulate")
+
+    @property
+    def sums(self) -> bool:
+        """Whether a corpus that accumulates is kept as sums over its rows: not where rows of it are continued."""
+        return self._could_sum and (self.policy is None or self.prompts != "previous")
+
+    @property
+    def carries_rows(self) -> bool:
+        """Whether rows of earlier blocks are needed."""
+        return self.policy is not None and self.policy.accumulates and not self.sums
+
+    @classmethod
+    def by(cls, config: Experiment, policy: Policy | None, first: int, last: int) -> "Block":
+        """That of a configuration."""
+        return cls(
+            {verb: own(config, verb) for verb in VERBS + (("select",) if config.select.on and policy else ())},
+            policy,
+            config.mix.size == "growing",
+            config.sample.prompts,
+            config.loop.init,
+            (first, last),
+            config.learner,
+            trials_apart(config, policy) if policy else 1,
+            Choosing.by(config).params() | {"oversample": config.select.oversample}
+            if policy and config.select.on
+            else {},
+            config.mix.weights if policy else Weights(),
+        )
 
     @classmethod
     def of(cls, stage: Stage) -> "Block":
         """What a stage's parameters say."""
-        first, last = stage.params["generations"]
-        policy = Policy.of(stage.params["policy"]) if stage.params["policy"] else None
-        weights = Weights.of(stage.params.get("weights"))
-        return cls(**{**stage.params, "policy": policy, "generations": (first, last), "weights": weights})
+        return cls.read(stage.params)
+
+    @classmethod
+    def read(cls, params: Mapping[str, Any]) -> "Block":
+        """What parameters say."""
+        first, last = params["generations"]
+        policy = Policy.of(params["policy"]) if params["policy"] else None
+        weights = Weights.of(params.get("weights"))
+        rest = {name: value for name, value in params.items() if name != "kept"}
+        return cls(**{**rest, "policy": policy, "generations": (first, last), "weights": weights})
 
 
 @on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     """Generations one after the other. Facts: `generations`, those of each."""
-    first, last = Block.of(stage).generations
-    made = InMemory(stage, inputs, place.scratch)
+    block = Block.of(stage)
+    first, last = block.generations
+    made = InMemory(block, stage.seed, inputs, hints_of(stage, inputs), place.scratch)
     written = time.monotonic()
     for generation in range(made.resume(), last + 1):
         made.step(generation)
@@ -135,6 +168,26 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
             written = time.monotonic()
     made.save(place.folder)
     return {"first": first, "generations": made.facts}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A lineage among others whose rows are one pool.
+
+    Attributes:
+        name: its own; "" of one alone.
+        place: its number among them.
+        pool: whose rows it takes.
+        sharing, takers: as `sample_stage` has them, but that takers are rows of original corpora.
+        trials: how many have parts of the pool apart.
+    """
+
+    name: str = ""
+    place: int = 0
+    pool: Pool = field(default_factory=lambda: Pool("own", 1))
+    sharing: Sharing | None = None
+    takers: tuple[int, ...] = ()
+    trials: int = 1
 
 
 class _Timed:
@@ -155,53 +208,88 @@ class _Timed:
 class InMemory(Verbs[State, Dataset, Dataset]):
     """One policy's generations, and what is carried from one to the next; and the verbs they are made by, in memory."""
 
-    def __init__(self, stage: Stage, inputs: Mapping[str, Finished], scratch: Path) -> None:
-        self.stage, self.scratch, self.block = stage, scratch, Block.of(stage)
-        block, policy = self.block, self.block.policy
+    def __init__(
+        self,
+        block: Block,
+        seed: int,
+        inputs: Mapping[str, Finished],
+        hints: learners.Hints,
+        scratch: Path,
+        beside: Beside | None = None,
+    ) -> None:
+        """`seed`: of the run."""
+        self.block, self.seed, self.scratch, self.beside = block, seed, scratch, beside or Beside()
+        policy = block.policy
         self.first_generation = block.generations[0]
         data = inputs["data"]
         real, self.test, self.reserve = (Dataset.load(data.file(name)) for name in (CORPUS, TEST, RESERVE))
-        self.hints, self.choosing = hints_of(stage, inputs), Choosing.of(block.select) if block.select else Choosing()
+        self.hints, self.choosing = hints, Choosing.of(block.select) if block.select else Choosing()
         self.line = Lineage[State, Dataset, Dataset](policy or Policy("keep"), block.init, real, self.choosing.among)
         self.learners = {verb: self._learner(verb, self.hints) for verb in block.verbs}
-        summarises = learners.family_class(block.learner).summarises and not block.select
-        self.sums = summarises and (policy is None or policy.rule == "accumulate")
-        self.keeps_rows = self.line.policy.accumulates and not self.sums
-        self.continues_corpus = block.prompts == "previous" and (policy is None or not self.sums)
+        self.sums, self.keeps_rows = block.sums, block.carries_rows
+        self.continues_corpus = block.prompts == "previous"
         self.earlier = 0  # how many of the samples are of the blocks before
         self.summary: State = {}  # sums over the corpus that accumulates; with weights over its synthetic rows alone
         self.facts: list[dict[str, Any]] = []
         self.models: list[State] = []
         self._facts: dict[str, Any] = {}  # of the generation that is being made
+        self._of_first: dict[str, Any] = {}
         if "first" in inputs:
             self._inherit(inputs)
 
     def step(self, generation: int) -> None:
         """One more generation."""
-        self._facts = {"sample_tokens": 0, "seconds": {}} if generation > 0 else {"seconds": {}}
+        self.begin(generation)
         model, _ = step(self.line, self, generation)
+        self.end(model)
+
+    def begin(self, generation: int) -> None:
+        """Before a generation is made."""
+        self._facts = {"sample_tokens": 0, "seconds": {}} if generation > 0 else {"seconds": {}}
+
+    def inherited(self) -> State:
+        """Generation 0 is of a stage before: its model; and what is known of it is known of it here."""
+        assert self.line.first is not None
+        self._facts = self._of_first
+        return self.line.first
+
+    def end(self, model: State, facts: Mapping[str, Any] | None = None) -> None:
+        """A generation is made; with what is known of it besides."""
         self.models.append(model)
-        self.facts.append(self._facts)
+        self.facts.append({**self._facts, **(facts or {})})
 
     def sample(self, model: State, corpus: Dataset, generation: int) -> Dataset:
         with self._timed("sample"):
             real = self.line.real
-            which = Continued.by(self.line.policy, self.stage.seed, generation, growing=self.block.growing)
-            which = replace(which, oversample=self.block.select.get("oversample", 1.0))
+            which = Continued.by(self.line.policy, self.seed, generation, growing=self.block.growing)
+            beside, oversample = self.beside, self.block.select.get("oversample", 1.0)
+            which = replace(which, oversample=oversample, sharing=beside.sharing)
             learner = copy(self.learners["sample"])
             learner.restore(model)
-            source, seed = corpus if self.continues_corpus else real, seed_for(self.stage.seed, "sample", generation)
-            made, _, facts = continued(learner, source, len(real), which, seed=seed, scratch=self.scratch, shown=NONE)
-        self._facts |= facts
+            source = corpus if self.continues_corpus else real
+            seed = seed_for(self.seed, "sample", generation, beside.name)
+            made, _, facts = continued(
+                learner, source, len(real), which, seed=seed, scratch=self.scratch, shown=NONE, takers=beside.takers
+            )
+        if not beside.pool.exchanges:  # what others take is no fact of the corpus of this one
+            self._facts |= facts
         return made
 
     def take(self, pool: Sequence[Dataset | None], generation: int) -> Dataset:
-        (made,) = pool  # one lineage; several are not made in blocks
-        assert made is not None
-        return made
+        """As the stage of a pool does (`stages/pool.py`)."""
+        beside, policy = self.beside, self.line.policy
+        members = [rows for maker in beside.pool.makers(beside.place) if (rows := pool[maker]) is not None]
+        if not beside.pool.exchanges:
+            return members[0]
+        if beside.pool.cut:
+            return segment(members, beside.place, seed_for(self.seed, "pool", generation), beside.trials)
+        needed = mixing.new_rows(policy.at(generation), len(self.line.real), generation, growing=self.block.growing)
+        oversample = self.block.select.get("oversample", 1.0)
+        most = [candidates(oversample, quota(needed, len(members), one)) for one in range(len(members))]
+        return taken(members, needed, most)
 
     def select(self, rows: Dataset, model: State, generation: int) -> Dataset:
-        seed, line = self.stage.seed, self.line
+        seed, line = self.seed, self.line
 
         def at_work(need: Need) -> learners.Learner:
             learner, state = copy(self.learners["select"]), line.first if need == "reference" else model
@@ -219,7 +307,7 @@ class InMemory(Verbs[State, Dataset, Dataset]):
                 at_work,
                 self.hints,
                 learner=self.block.learner,
-                seed=seed_for(seed, "select", generation),
+                seed=seed_for(seed, "select", generation, self.beside.name),
                 scratch=self.scratch,
                 tell=learners.silent,
             )
@@ -236,7 +324,7 @@ class InMemory(Verbs[State, Dataset, Dataset]):
                 self.reserve,
                 samples,
                 generation,
-                mixing.order_seed(self.line.policy, self.stage.seed, generation),
+                mixing.order_seed(self.line.policy, self.seed, generation),
                 growing=self.block.growing,
                 trials=self.block.trials if self.line.policy.at(generation).draws else 1,
             )
@@ -256,7 +344,9 @@ class InMemory(Verbs[State, Dataset, Dataset]):
                 facts, rows = learner.fit_summary(whole), counts(real, synthetic, weights)
             else:
                 corpus = mixing.weighted(corpus, self.block.weights)
-                facts = learner.fit(corpus, seed=seed_for(self.stage.seed, "train", generation), scratch=self.scratch)
+                own = self.beside.name if generation else ""
+                seed = seed_for(self.seed, "train", generation, own)
+                facts = learner.fit(corpus, seed=seed, scratch=self.scratch)
                 rows = counted(corpus)
                 if self.sums:
                     self.summary = learner.summary_of(corpus)
@@ -282,18 +372,19 @@ class InMemory(Verbs[State, Dataset, Dataset]):
 
     def _learner(self, verb: str, hints: learners.Hints) -> learners.Family:
         """One that has done nothing yet; each generation works with a copy, so that its settings are read once."""
-        params = {"base": seed_for(self.stage.seed, "base", 0), **self.block.verbs[verb]}
+        params = {"base": seed_for(self.seed, "base", 0), **self.block.verbs[verb]}
         return learners.family_class(self.block.learner)(params, hints, learners.silent)
 
     # --- from block to block, and through a kill ----------------------------------------------------------------------
 
     def _inherit(self, inputs: Mapping[str, Finished]) -> None:
         first, before = inputs["first"], inputs["before"]
+        self._of_first = dict(first.facts["generations"][0])
         line, models = self.line, models_of(before)
         line.measured, line.first = Dataset.load(first.file(ROWS)), models_of(first)[0]
         line.model = models[max(models)]
         carried, _ = checkpoint.read(before.file(CARRIED)) or ({}, None)
-        real_alone = self.first_generation == 1 and not self.block.weights.equal
+        real_alone = before.key == first.key and not self.block.weights.equal
         self.summary = carried if self.sums and not real_alone else {}
         if self.block.prompts == "previous":
             line.corpus = Dataset.load(before.file(CORPUS))
@@ -314,7 +405,7 @@ class InMemory(Verbs[State, Dataset, Dataset]):
         if self.summary:
             checkpoint.write(folder / CARRIED, self.summary, None)
         if self.block.prompts == "previous":
-            (line.corpus if self.continues_corpus else line.real).save(folder / CORPUS)
+            line.corpus.save(folder / CORPUS)
         if self.keeps_rows:
             made = line.samples[self.earlier :] or [line.real.take(NONE)]  # of fresh rows alone no model makes any
             rows = Dataset.concat(made)
@@ -325,6 +416,10 @@ class InMemory(Verbs[State, Dataset, Dataset]):
 
     def write(self, scratch: Path) -> None:
         """A checkpoint of all that `step` changes."""
+        checkpoint.keep(scratch / "block.safetensors", *self.at_work())
+
+    def at_work(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """All that a generation changes, as `go_on` takes it."""
         arrays = {f"model.{i}.{name}": array for i, state in enumerate(self.models) for name, array in state.items()}
         arrays |= {f"summary.{name}": array for name, array in self.summary.items()}
         line, parts = self.line, dict[str, Dataset]()
@@ -336,21 +431,28 @@ class InMemory(Verbs[State, Dataset, Dataset]):
             parts["first."] = line.measured
         for key, rows in parts.items():
             arrays |= {f"{key}.{name}": array for name, array in rows.arrays.items()} | {f"{key}.origin": rows.origin}
-        checkpoint.keep(scratch / "block.safetensors", arrays, {"facts": self.facts, "parts": list(parts)})
+        return arrays, {"facts": self.facts, "parts": list(parts)}
 
     def resume(self) -> int:
         """Take up the checkpoint, if there is one. Returns the generation to go on with."""
         checkpointed = checkpoint.take_up(self.scratch / "block.safetensors")
-        if checkpointed is None:
-            return int(self.first_generation)
-        arrays, beside = checkpointed
-        self.facts = beside["facts"]
-        self.models = [_part(arrays, f"model.{i}.") for i in range(len(self.facts))]
+        if checkpointed is not None:
+            self.go_on(*checkpointed)
+        return self.next_generation
+
+    @property
+    def next_generation(self) -> int:
+        return self.first_generation + len(self.facts)
+
+    def go_on(self, arrays: Mapping[str, np.ndarray], beside: Mapping[str, Any]) -> None:
+        """Be what `at_work` said."""
+        self.facts = list(beside["facts"])
+        self.models = [part_of(arrays, f"model.{i}.") for i in range(len(self.facts))]
         line = self.line
         line.model = self.models[-1]
-        self.summary = _part(arrays, "summary.")
+        self.summary = part_of(arrays, "summary.")
         for key in beside["parts"]:
-            part = _part(arrays, f"{key}.")
+            part = part_of(arrays, f"{key}.")
             rows = Dataset(part, part.pop("origin"))
             if key == "corpus.":
                 line.corpus = rows
@@ -358,7 +460,6 @@ class InMemory(Verbs[State, Dataset, Dataset]):
                 line.measured, line.first = rows, self.models[0]
             else:
                 line.samples.append(rows)
-        return int(self.first_generation) + len(self.facts)
 
 
 def _by_generation(rows: Dataset) -> list[Dataset]:
@@ -378,12 +479,17 @@ def models_of(block: Finished) -> dict[int, State]:
     return models
 
 
-def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> State:
+def part_of(arrays: Mapping[str, np.ndarray], prefix: str) -> State:
+    """Those of a name that begins so, by the rest of it."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    block = Block.of(stage)
+    return cost_of(Block.of(stage), size)
+
+
+def cost_of(block: Block, size: Size) -> Cost:
+    """What a block needs."""
     first, last = block.generations
     rows = [size.rows, size.rows]
     if block.policy:

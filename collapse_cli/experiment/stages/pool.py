@@ -13,6 +13,7 @@ from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import Size, put_together
 from collapse_cli.experiment.pool import quota, segment, taken
 from collapse_cli.experiment.stages.base import ROWS, at, on_one_thread
+from collapse_cli.learners import learner_class
 
 
 def pool_stage(
@@ -34,7 +35,8 @@ def pool_stage(
     """
     inputs = {f"member-{place:05d}": stage for place, stage in enumerate(members, 1)}
     if cut is not None:
-        params = {"learner": config.learner, "part": cut}
+        trials = learner_class(config.learner).trials(config)
+        params = {"learner": config.learner, "part": cut} | ({"trials": trials} if trials > 1 else {})
         return Stage(POOL, params, inputs, seed_for(seed, "pool", generation))
     which = Shared(policy.at(generation), config.mix.size == "growing", generation, config.select.oversample)
     return Stage(POOL, {"learner": config.learner, **which.params()}, {"data": data, **inputs})
@@ -69,7 +71,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     members = [inputs[name] for name in sorted(name for name in inputs if name.startswith("member-"))]
     rows = [Dataset.load(made.file(ROWS)) for made in members]
     if "part" in stage.params:
-        chosen = segment(rows, stage.params["part"], stage.seed)
+        chosen = segment(rows, stage.params["part"], stage.seed, stage.params.get("trials", 1))
         counts = [len(chosen) / len(rows)] * len(rows)
     else:
         which = Shared.of(stage.params)

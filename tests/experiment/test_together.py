@@ -1,0 +1,212 @@
+"""Several lineages in blocks: to the last bit what the plain loop gives, in blocks of any size, killed or not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from collapse_cli.config import Experiment, load, merge
+from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine import scheduler
+from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.folder_store import FolderStore
+from collapse_cli.engine.stage import Plan
+from collapse_cli.errors import InputError
+from collapse_cli.experiment import kinds
+from collapse_cli.experiment.stages import together
+from collapse_cli.experiment.stages.base import CORPUS, TEST
+from collapse_cli.learners import Hints, silent
+from collapse_cli.learners.gaussian import Gaussian
+from collapse_cli.run.observers.computed import Computed
+from collapse_cli.run.observers.rows import ReadOnce, metrics_row
+
+Rows = dict[tuple[str, str, int], dict[str, Any]]
+POLICIES = ["keep-20", "accumulate"]
+MORE = [*POLICIES, "fresh-20", "accumulate-subsample", "keep-60-0"]
+NOT_NUMBERS = ("seconds", "model_key", "model_dir", "eval_keys")
+TOGETHER_ALONE = ("distance_to_others", "distance_to_others_se", "mixture_variance", "mixture_variance_se")
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gaussian": {
+        "gaussian": {"trials": 3},
+        "data": {"source": "blobs", "rows": 60, "eval_rows": 20, "reserve": 160, "blobs": {"dimensions": 2}},
+    },
+    "gmm": {"data": {"source": "blobs", "rows": 80, "eval_rows": 20, "reserve": 160}},
+    "ridge": {
+        "ridge": {"lam": 1e-3},
+        "data": {"source": "regression", "rows": 60, "eval_rows": 20, "reserve": 160, "regression": {"dimensions": 5}},
+    },
+}
+
+
+def experiment(learner: str, rule: str, **more: Any) -> Experiment:
+    """Two lineages with halves of the real rows, the second one's truth moved; and a third with all of them."""
+    moved = {"blobs": {"shift": 2.0}} if learner != "ridge" else {"regression": {"shift": 1.0}}
+    lineages = {
+        "one": {"data": {"segment": "1/2"}},
+        "two": {"data": {"segment": "2/2", **moved}},
+        "whole": {},
+    }
+    loop = {"generations": 3, "policies": POLICIES, "seeds": [3]}
+    tree = {"learner": learner, "loop": loop, "lineages": lineages, "pool": {"rule": rule}, **FAMILIES[learner]}
+    return load(merge(tree, more), "a test")
+
+
+def run(config: Experiment, root: Path) -> tuple[Plan, FolderStore]:
+    """All stages of an experiment in a store of its own."""
+    planned, store = kinds.plan(config, Hints()), FolderStore(root)
+    root.mkdir(exist_ok=True)
+    scheduler.run(list(planned.stages.values()), LocalExecutor(store), Computed())
+    return planned, store
+
+
+def rows_of(planned: Plan, store: FolderStore) -> Rows:
+    """The rows of metrics.jsonl as JSON has them, without what is no number."""
+    found: Rows = {}
+    for one in planned.generations:
+        row = json.loads(json.dumps(metrics_row(one, ReadOnce(store)).record()))
+        found[one.where.lineage, one.where.policy, one.where.generation] = {
+            name: value for name, value in row.items() if name not in NOT_NUMBERS
+        }
+    return found
+
+
+def without(rows: Rows) -> Rows:
+    """Rows without what only lineages that are together have."""
+    return {where: {n: value for n, value in row.items() if n not in TOGETHER_ALONE} for where, row in rows.items()}
+
+
+CASES = [
+    ("gaussian", "all", MORE, {}),
+    ("gaussian", "segments", POLICIES, {"mix": {"weights": "2:1"}, "loop": {"init": "previous"}}),
+    ("gmm", "others", POLICIES, {"gmm": {"start": "parent"}, "loop": {"init": "previous"}}),
+    ("ridge", "all", POLICIES, {"sample": {"prompts": "previous"}, "data": {"regression": {"inputs": "same"}}}),
+    (
+        "ridge",
+        "segments",
+        ["keep-20"],
+        {"select": {"by": "verifier", "signs": True, "phi": 0.9, "psi": 0.5, "oversample": 4.0}},
+    ),
+    ("ridge", "own", ["accumulate-fresh-20"], {"mix": {"rows": 26}}),
+]
+
+
+@pytest.mark.parametrize(("learner", "rule", "policies", "more"), CASES)
+def test_blocks_give_the_rows_of_the_plain_loop(
+    learner: str, rule: str, policies: list[str], more: dict[str, Any], tmp_path: Path
+) -> None:
+    found = []
+    for block in (1, 2, 50):
+        given = merge(more, {"loop": {"policies": policies, "block": block}})
+        planned, store = run(experiment(learner, rule, **given), tmp_path / str(block))
+        found.append(rows_of(planned, store))
+    plain, two, whole = found
+    assert {stage.kind for stage in planned.stages.values()} == {"data", "block"}
+    assert len(planned.stages) == 3 + 3 + len(policies), "generation 0 is of all policies"
+    assert len(plain) == 3 * len(policies) * 4
+    assert two == whole
+    assert without(two) == plain
+    assert all(row["distance_to_others"] >= 0 for row in two.values())
+
+
+def test_nothing_of_one_lineage_is_in_anothers_generation_0_and_the_pool_s_rule_is_in_the_others(
+    tmp_path: Path,
+) -> None:
+    """Generation 0 of a lineage is that of an experiment of it alone; equal lineages share theirs; all later ones depend on the rule."""
+    several = experiment("gaussian", "all")
+    keys = kinds.plan(several, Hints()).stages.keys()
+    for name in several.lineage_names:
+        alone = kinds.plan(several.lineage(name).model_copy(update={"loop": several.loop}), Hints())
+        first = alone.generations[0].train
+        assert {first.key, first.inputs["data"].key} <= keys, name
+        assert keys & alone.stages.keys() == {first.key, first.inputs["data"].key}
+    other = kinds.plan(experiment("gaussian", "segments"), Hints()).stages.keys()
+    assert len(keys & other) == 6
+    alike = load({"learner": "gaussian", "pool": {"lineages": 3, "rule": "all"}, **FAMILIES["gaussian"]}, "a test")
+    assert len(kinds.plan(alike, Hints()).stages) == 2 + 1 * len(alike.loop.policies)
+
+
+class KillError(Exception):
+    """A kill in the middle of a block."""
+
+
+@pytest.mark.parametrize(("learner", "rule"), [("gaussian", "segments"), ("ridge", "all")])
+def test_killed_in_the_middle_all_lineages_go_on_from_one_generation(
+    learner: str, rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLLAPSE_CHECKPOINT_SECONDS", "0")
+    config = experiment(learner, rule, loop={"generations": 5, "policies": ["accumulate-subsample", "accumulate"]})
+    expected = rows_of(*run(config, tmp_path / "whole"))
+    step, worked = together._step, list[int]()
+
+    def until(last: int | None) -> Any:
+        def counted(made: Any, generation: int) -> None:
+            if generation == last:
+                raise KillError
+            worked.append(generation)
+            step(made, generation)
+
+        return counted
+
+    found: Rows = {}
+    for last in (3, 5, 0, 1, None):
+        monkeypatch.setattr(together, "_step", until(last))
+        try:
+            found = rows_of(*run(config, tmp_path / "killed"))
+        except KillError:
+            continue
+    assert found == expected
+    assert len(worked) == 2 * 6, "no generation was computed twice"
+
+
+def test_how_far_models_are_from_each_other(tmp_path: Path) -> None:
+    """The field is the mean squared distance to the models of the others, at generation 0 too; a common pool alone makes all alike."""
+    config = experiment("gaussian", "all", loop={"policies": ["keep-0"]}, data={"segment": "1/1"})
+    planned, store = run(config, tmp_path / "store")
+    rows = rows_of(planned, store)
+    last = [one for one in planned.generations if one.where.generation == 0]
+    means = [np.asarray(together.kept_model(one, store.get(one.train.key))["mean"]) for one in last]  # type: ignore[index]
+    for number, one in enumerate(last):
+        off = [
+            np.square(other - means[number]).sum(axis=1).mean() for place, other in enumerate(means) if place != number
+        ]
+        found = rows[one.where.lineage, "keep-0", 0]["distance_to_others"]
+        assert found == pytest.approx(float(np.mean(off)))
+    assert rows["two", "keep-0", 0]["distance_to_others"] > 3
+    # the first two take as many rows, the same ones; the third twice as many
+    assert rows["one", "keep-0", 3]["mean_shift_squared"] != rows["whole", "keep-0", 3]["mean_shift_squared"]
+    one, two = (
+        together.kept_model(g, store.get(g.train.key))
+        for g in planned.generations
+        if g.where.generation == 3 and g.where.lineage != "whole"
+    )
+    assert one is not None
+    assert two is not None
+    assert np.array_equal(one["mean"], two["mean"])
+
+
+def test_a_part_of_rows_that_are_drawn_is_disjoint_from_the_others_and_too_many_parts_are_refused(
+    tmp_path: Path,
+) -> None:
+    planned, store = run(experiment("gmm", "own", loop={"generations": 0}), tmp_path / "store")
+    data = [stage for stage in planned.stages.values() if stage.kind == "data"]
+    first, second, whole = (Dataset.load(store.get(stage.key).file(CORPUS)).arrays["x"] for stage in data)
+    assert np.array_equal(first, whole[:40])
+    assert np.allclose(second, whole[40:] + np.array([2.0, 0.0]))
+    with pytest.raises(
+        InputError, match=r"data.segment = 1/50: the original corpus has fewer rows than parts; raise data.rows"
+    ):
+        run(experiment("gmm", "own", lineages={"one": {"data": {"segment": "1/50", "rows": 7}}}), tmp_path / "few")
+
+
+def test_an_evaluation_finds_the_models_of_each_lineage(tmp_path: Path) -> None:
+    planned, store = run(experiment("gaussian", "all", loop={"policies": ["keep-20"]}), tmp_path / "store")
+    for one in planned.generations:
+        row = metrics_row(one, ReadOnce(store)).record()
+        inputs, model = together.inputs_of(one), together.kept_model(one, store.get(one.train.key))
+        assert model is not None
+        data = store.get(inputs["data"].key)
+        learner = Gaussian(together.block_of(one).verbs["eval"], Hints(encoded=data.folder), silent)
+        learner.restore(model)
+        assert learner.measure(Dataset.load(data.file(TEST))).facts["variance"] == row["variance"]
