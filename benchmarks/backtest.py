@@ -313,11 +313,11 @@ def print_real_share(folders: Sequence[Path]) -> None:
     for path in folders:
         measured = collect(RunFolder(path.resolve().parent, path.resolve().name).rows())[0]
         ratio = {
-            float(name.removeprefix("keep-")): {
+            float(arm.policy.removeprefix("keep-")): {
                 seed: by[MEASURED - 1] - by[0] for seed, by in one.values.items() if MEASURED - 1 in by
             }
-            for name, one in measured.items()
-            if name.startswith("keep-")
+            for arm, one in measured.items()
+            if arm.policy.startswith("keep-")
         }
         seeds = sorted(set.intersection(*(set(by) for by in ratio.values())))
         for first in range(0, len(seeds) - 5, 3):

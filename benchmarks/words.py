@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from collapse_cli.findings.diagnosis import policies_of
+from collapse_cli.findings.diagnosis import arms_of
 from collapse_cli.findings.diagnosis.mixtures import mixture_verdict
 from collapse_cli.findings.forecast.fit import fit_law, steps_of
 from collapse_cli.findings.forecast.history import History
@@ -94,7 +94,7 @@ def words_table(each: int) -> Iterator[str]:
                 wrong = 0.0
                 for inherited in (False, True):
                     how: dict[str, Any] = {"inherited": inherited, "instruments": True}
-                    states = [policies_of(made(random, seeds, ratio, noise, **how))[0].state for _ in range(each)]
+                    states = [arms_of(made(random, seeds, ratio, noise, **how))[0].state for _ in range(each)]
                     wrong = max(wrong, sum(false_word(state, ratio) for state in states) / each)
                     found += states
                 names = sorted(set(found), key=found.count, reverse=True)[:2]
@@ -113,7 +113,7 @@ def trends_table(each: int) -> Iterator[str]:
             for inherited in (False, True):
                 for seeds in (1, 3):
                     runs = (made(random, seeds, 5.0, noise, shape=shape, inherited=inherited) for _ in range(each))
-                    found = [policies_of(run)[0].trend for run in runs]
+                    found = [arms_of(run)[0].trend for run in runs]
                     cells = [f"{found.count(name) / each:.1%}" for name in ("rises", "level", "falls", "")]
                     kind = "inherited" if inherited else "independent"
                     yield f"| {shape} | {noise:g} | {kind} | {seeds} | " + " | ".join(cells) + " |"
@@ -139,7 +139,7 @@ def runs_table(each: int) -> Iterator[str]:
 
 def _false(runs: Sequence[list[Row]]) -> tuple[bool, bool, bool, bool]:
     """Whether a word, a call, a pair or any of these is false of policies in which nothing changes."""
-    found = policies_of([row for run in runs for row in run])
+    found = arms_of([row for run in runs for row in run])
     word = any(one.state in (COLLAPSES, LOSES) for one in found)
     call = any(c.called for one in found for c in one.calls.values())
     several = len(found[0].seeds) > 1
@@ -266,7 +266,7 @@ def first_table(each: int) -> Iterator[str]:
                     rows = made(random, seeds, 1.0, 0.0, instruments=True)
                     off = noise * random.standard_normal(seeds)
                     rows = [_lowered(row, off[row.where.seed]) for row in rows if row.where.generation <= last]
-                    wrong += false_word(policies_of(rows)[0].state, 1.0)
+                    wrong += false_word(arms_of(rows)[0].state, 1.0)
                 cells.append(f"{wrong / each:.1%}")
             yield f"| {noise:g} | {last} | " + " | ".join(cells) + " |"
 

@@ -1,6 +1,44 @@
-"""Which model of an experiment something is of: the one type, for rows, stages and plans alike."""
+"""Which model of an experiment something is of: the one type, for rows, stages and plans alike; and which arm of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Arm:
+    """What seeds are repetitions of: one policy in one lineage, or one cell of a mixture.
+
+    Whatever groups models (tables, verdicts, plots, trackers) groups them by this, and by nothing of its own: two lineages
+    of one policy are never one.
+
+    Attributes:
+        policy: how its corpora were put together; of a mixture the label of the cell.
+        lineage: which line of descent; "" where an experiment has one.
+    """
+
+    policy: str
+    lineage: str = ""
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Arm":
+        """That of what `record` made."""
+        return cls(str(record["policy"]), str(record.get("lineage", "")))
+
+    def record(self) -> dict[str, str]:
+        """As JSON; an experiment of one lineage names none."""
+        return {"policy": self.policy, "lineage": self.lineage} if self.lineage else {"policy": self.policy}
+
+    def __str__(self) -> str:
+        """`keep-0`, `keep-0/a`: for people, and as the name of a file or a metric."""
+        return f"{self.policy}/{self.lineage}" if self.lineage else self.policy
+
+
+@lru_cache(maxsize=4096)
+def _arm(policy: str, lineage: str) -> Arm:
+    """One value for each, so that thousands of rows are told apart at a glance."""
+    return Arm(policy, lineage)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -27,9 +65,14 @@ class Where:
         return self.cell or self.policy
 
     @property
+    def arm(self) -> Arm:
+        """What its seed is a repetition of."""
+        return _arm(self.name, self.lineage)
+
+    @property
     def policy_first(self) -> str:
         """`keep-0, seed 1, generation 2`: as rows are told apart in warnings; `str` is how stages at work are."""
-        return f"{self.name}, seed {self.seed}, generation {self.generation}"
+        return f"{self.arm}, seed {self.seed}, generation {self.generation}"
 
     def record(self) -> list[str | int]:
         """As `plan.json` and `events.jsonl` have it."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from collapse_cli.metrics.intervals import Interval, interval, over_seeds
-from collapse_cli.records.row import Row
+from collapse_cli.records.row import Row, by_arm
+from collapse_cli.where import Arm
 
 BASELINE, TOGETHER = "baseline", "all"  # names of variants; every other is a cause
 FIELD = "kl_truth"
@@ -66,12 +67,12 @@ class Causes:
         }
 
 
-def shares(rows: Mapping[str, Sequence[Row]], policy: str = "", field: str = FIELD) -> Causes | None:
+def shares(rows: Mapping[str, Sequence[Row]], arm: Arm | None = None, field: str = FIELD) -> Causes | None:
     """Each cause's share of the error at the last generation.
 
     Args:
         rows: of each variant's `metrics.jsonl`, by the variant's name; one is `baseline`, one may be `all`.
-        policy: the policy to look at; empty: the first of the first row.
+        arm: the policy and lineage to look at; None: that of the first row.
         field: a measure in nats that is 0 for the truth.
 
     Returns:
@@ -81,8 +82,8 @@ def shares(rows: Mapping[str, Sequence[Row]], policy: str = "", field: str = FIE
     causes = [name for name in rows if name not in (BASELINE, TOGETHER)]
     if BASELINE not in rows or not causes or not all(rows.values()):
         return None
-    policy = policy or rows[BASELINE][0].where.policy
-    errors_of = {name: _by_seed(some, policy, field) for name, some in rows.items()}
+    arm = arm or rows[BASELINE][0].where.arm
+    errors_of = {name: _by_seed(by_arm(some).get(arm, []), field) for name, some in rows.items()}
     seeds = sorted(set.intersection(*(set(by_seed) for by_seed in errors_of.values())))
     whole = [set(by_seed[seed]) for by_seed in errors_of.values() for seed in seeds]
     common = set.intersection(*whole) if whole else set()
@@ -116,10 +117,10 @@ def shares(rows: Mapping[str, Sequence[Row]], policy: str = "", field: str = FIE
     )
 
 
-def _by_seed(rows: Sequence[Row], policy: str, field: str) -> dict[int, dict[int, float]]:
+def _by_seed(rows: Sequence[Row], field: str) -> dict[int, dict[int, float]]:
     """The measure by seed and generation, of the rows that have it."""
     values: dict[int, dict[int, float]] = {}
     for row in rows:
-        if row.where.policy == policy and (value := row.measure(field)) is not None:
+        if (value := row.measure(field)) is not None:
             values.setdefault(row.where.seed, {})[row.where.generation] = value
     return values

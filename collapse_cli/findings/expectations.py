@@ -18,7 +18,8 @@ from collapse_cli.findings.predictions import Tree
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import Interval, cut, logarithmic, normal, over_seeds
 from collapse_cli.records.fields import COORDINATES, finite
-from collapse_cli.records.row import Row
+from collapse_cli.records.row import Row, by_arm, planned_arms
+from collapse_cli.where import Arm
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -112,11 +113,14 @@ def judge(rows: Sequence[Row], tree: Tree) -> list[Judged]:
     return judged_entries
 
 
-def theory_at(tree: Tree, what: str, policy: str, generation: int) -> float | None:
-    """What theory says of a field at a generation: `predictions.predict_loop`, where the configuration makes sense."""
-    return (
-        finite(_asked(predictions.predict_loop, tree, what, policy, generation)[0]) if generation <= LARGEST else None
-    )
+def theory_at(tree: Tree, what: str, arm: Arm, generation: int) -> float | None:
+    """What theory says of a field at a generation: `predictions.predict_loop`, where the configuration makes sense.
+
+    Its formulas are of one line of models that hears of no other.
+    """
+    if arm.lineage or generation > LARGEST:
+        return None
+    return finite(_asked(predictions.predict_loop, tree, what, arm.policy, generation)[0])
 
 
 def theory_of(tree: Tree, record: Coordinates) -> float | None:
@@ -207,15 +211,18 @@ def at_cell(named: Mapping[str, Any], record: Coordinates) -> bool:
 
 
 def _loop(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree: Tree) -> Judged | None:
-    what, policy, generation = entry["what"], entry.get("policy") or "", finite(entry.get("generation", 0))
-    if generation is None or generation < 0 or not isinstance(policy, str):
+    what, generation = entry["what"], finite(entry.get("generation", 0))
+    policy, lineage = (entry.get(name) or "" for name in ("policy", "lineage"))
+    if generation is None or generation < 0 or not isinstance(policy, str) or not isinstance(lineage, str):
         return None
-    loop = tree.get("loop")
-    planned = loop.get("policies") if isinstance(loop, Mapping) else None
-    policies = [name for name in planned if isinstance(name, str)] if isinstance(planned, list | tuple) else []
-    policy = policy or next(iter(policies), "") or next((row.where.policy for row in rows), "")
+    loop, arms = tree.get("loop"), by_arm(rows)
+    planned = planned_arms(tree)
+    arm = next(
+        (there for there in (*planned, *arms) if policy in ("", there.policy) and lineage in ("", there.lineage)),
+        Arm(policy, lineage),
+    )  # what an entry does not name is the first there is
     g = int(generation)
-    own = [row for row in rows if row.where.policy == policy]
+    own = arms.get(arm, [])
     there = [row for row in own if row.where.generation == g]
     having: dict[int, set[int]] = {}
     for row in own:
@@ -227,13 +234,13 @@ def _loop(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree:
         among = []  # some of the seeds that means are over lack it
     last = finite(loop.get("generations")) if isinstance(loop, Mapping) else None
     awaited = (
-        policy in policies
+        arm in planned
         and last is not None
         and g <= last
         and (not there or any(row.measure(what) is not None for row in there))
     )
-    theory = partial(theory_at, tree, what, policy, g)
-    return _judged(entry, f"{policy}, generation {g}", tolerance, among, theory, NOT_YET if awaited else NO_PART, tree)
+    theory = partial(theory_at, tree, what, arm, g)
+    return _judged(entry, f"{arm}, generation {g}", tolerance, among, theory, NOT_YET if awaited else NO_PART, tree)
 
 
 def _cell(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree: Tree) -> Judged:

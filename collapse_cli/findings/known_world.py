@@ -8,7 +8,8 @@ from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import Interval, interval, over_seeds
 from collapse_cli.metrics.numbers import alike, percent
 from collapse_cli.records.fields import finite, table
-from collapse_cli.records.row import Row
+from collapse_cli.records.row import Row, by_arm
+from collapse_cli.where import Arm
 
 BREEDS = 1000  # more in a row is damage
 MOST = 4  # policies that are named beside the first
@@ -17,7 +18,7 @@ LONGEST = 60  # characters of a name
 
 @dataclass(frozen=True)
 class WorldLeft:
-    """What the samples of one policy still say of the world at its last generation.
+    """What the samples of one arm still say of the world at its last generation.
 
     Attributes:
         seeds: how many the means are over.
@@ -28,7 +29,7 @@ class WorldLeft:
         truth: the same in truth.
     """
 
-    policy: str
+    arm: Arm
     generation: int
     seeds: int
     breeds: Interval
@@ -42,7 +43,8 @@ class WorldLeft:
     def record(self) -> dict[str, Any]:
         """As JSON."""
         return {
-            **vars(self),
+            **self.arm.record(),
+            **{name: value for name, value in vars(self).items() if name != "arm"},
             "breeds": self.breeds.record(),
             "facts": self.facts.record(),
             "share": self.share.record(),
@@ -81,12 +83,7 @@ def world_left(rows: Sequence[Row], tree: Mapping[str, Any]) -> list[WorldLeft]:
     The generation and the seeds are those of the diagnosis: the last up to which most is measured.
     """
     truth = breed_shares(rows, tree)
-    policies = dict.fromkeys(row.where.policy for row in rows)
-    left = [
-        there
-        for policy in policies
-        if truth and (there := _of([row for row in rows if row.where.policy == policy], policy, truth)) is not None
-    ]
+    left = [there for arm, own in by_arm(rows).items() if truth and (there := _of(own, arm, truth)) is not None]
     return sorted(left, key=lambda there: there.breeds.mean)
 
 
@@ -100,7 +97,7 @@ def world_said(left: Sequence[WorldLeft]) -> list[str]:
     first, *others = left
     sure = f"95% intervals over {first.seeds} seeds" if first.seeds > 1 else "one seed: no interval"
     sentences = [
-        f"At generation {first.generation} {first.policy} names {_some(first.breeds)} breeds of dogs, where as much real text "
+        f"At generation {first.generation} {first.arm} names {_some(first.breeds)} breeds of dogs, where as much real text "
         f"would name {first.breeds_of:.0f}, and states {_some(first.facts)} facts rightly, where it would state "
         f"{first.facts_of:.0f}; {_part(first.share)} of its dogs are {first.breed}s, in truth {percent(first.truth)} ({sure})."
     ]
@@ -112,7 +109,7 @@ def world_said(left: Sequence[WorldLeft]) -> list[str]:
     return sentences
 
 
-def _of(rows: Sequence[Row], policy: str, truth: Mapping[str, float]) -> WorldLeft | None:
+def _of(rows: Sequence[Row], arm: Arm, truth: Mapping[str, float]) -> WorldLeft | None:
     """Of one policy; None where something of it was not measured."""
     measured: dict[int, dict[int, Row]] = {}
     for row in rows:
@@ -138,7 +135,7 @@ def _of(rows: Sequence[Row], policy: str, truth: Mapping[str, float]) -> WorldLe
             return None
         found[name] = over_seeds(name, known)
     return WorldLeft(
-        policy,
+        arm,
         last,
         len(seeds),
         found["breeds_left"],
@@ -169,6 +166,6 @@ def _with_ends(over: Interval, form: Callable[[float], str]) -> str:
 def _other(there: WorldLeft, first: WorldLeft) -> str:
     when = f" at generation {there.generation}" if there.generation != first.generation else ""
     return (
-        f"{there.policy}{when} names {_some(there.breeds)} breeds (real text: {there.breeds_of:.0f}) and states "
+        f"{there.arm}{when} names {_some(there.breeds)} breeds (real text: {there.breeds_of:.0f}) and states "
         f"{_some(there.facts)} facts (real text: {there.facts_of:.0f}), {_part(there.share)} {there.breed}s"
     )

@@ -13,11 +13,12 @@ from collapse_cli.config.selection import SelectConfig, Step
 from collapse_cli.config.tree import MixConfig, TrainConfig
 from collapse_cli.errors import UserError
 from collapse_cli.families.section import Parsed, Section, neutral
-from collapse_cli.findings.diagnosis import PolicyDiagnosis, policies_of
+from collapse_cli.findings.diagnosis import ArmDiagnosis, arms_of
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.intervals import LEVEL, Interval, log_ratio, over_seeds, takes_noise_for_granted
 from collapse_cli.records.fields import finite, table
-from collapse_cli.records.row import Row
+from collapse_cli.records.row import Row, by_arm
+from collapse_cli.where import Arm
 
 BASELINE = "keep-0"
 ADDED: Mapping[str, type[Section]] = {
@@ -32,6 +33,7 @@ EXPERIMENT = (
     "train",
     "mix",
     "select",
+    "pool",
 )  # sections of a configuration that it shares with the baseline
 MOST_STEPS = 4  # steps of a selection, and options besides the remedy, that are named
 DIVERSITY = "distinct_2"
@@ -43,7 +45,7 @@ TAIL = ("recall_by_decile", 9)  # the rarest types that together are a tenth of 
 
 
 @dataclass(frozen=True)
-class Arm:
+class OneRun:
     """One run, as it is compared: `tree` is its configuration, for which nobody vouches."""
 
     run: str
@@ -74,14 +76,14 @@ class Price:
 
 @dataclass(frozen=True)
 class Remedy:
-    """One policy of one run at the last generation that all have.
+    """One policy of one lineage of one run at the last generation that all have.
 
     Attributes:
         what: its options that are not neutral, in words; "" for none.
         baseline: whether the others are held against it.
         seeds: with generation 0 and the last one.
         end: perplexity on real text; ratio: as a multiple of generation 0's.
-        against: as a multiple of the baseline's, over the seeds that both have; None of the baseline itself, and where they share none.
+        against: as a multiple of the baseline's of the same lineage, over the seeds that both have; None of the baseline itself, and where they share none.
         told_apart: whether the interval that allows for the number of remedies (Bonferroni) leaves out 1; None where there is no interval.
         granted: whether an interval rests on prior knowledge of the noise between seeds (`intervals.log_ratio`).
         early: the generation from which early collapse is called; None where it is not.
@@ -90,7 +92,7 @@ class Remedy:
     """
 
     run: str
-    policy: str
+    arm: Arm
     what: str
     baseline: bool
     seeds: tuple[int, ...]
@@ -108,11 +110,18 @@ class Remedy:
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        kept = {name: value for name, value in vars(self).items() if not isinstance(value, Interval | Price | Mapping)}
+        kept = {
+            name: value for name, value in vars(self).items() if not isinstance(value, Interval | Price | Mapping | Arm)
+        }
         spans = ("end", "ratio", "against", "diversity", "tail")
         measured = {name: None if (over := getattr(self, name)) is None else over.record() for name in spans}
         known = {name: over.record() for name, over in self.known.items()}
-        return kept | measured | {"seeds": list(self.seeds), "known": known, "price": self.price.record()}
+        return (
+            {"run": self.run, **self.arm.record()}
+            | kept
+            | measured
+            | {"seeds": list(self.seeds), "known": known, "price": self.price.record()}
+        )
 
 
 @dataclass(frozen=True)
@@ -149,27 +158,28 @@ def remedy_of(tree: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def remedies(arms: Sequence[Arm]) -> Remedies | None:
-    """All policies of all runs beside the one without a remedy; None where there are not two to compare.
+def remedies(runs: Sequence[OneRun]) -> Remedies | None:
+    """All policies of all lineages of all runs beside the one without a remedy; None where there are not two to compare.
 
     The generation is the last that each has in at least one seed.
     """
-    found = [(arm, policy) for arm in arms for policy in policies_of(arm.rows) if policy.last > 0]
+    found = [(run, there) for run in runs for there in arms_of(run.rows) if there.last > 0]
     if len(found) < 2:
         return None
-    generation = min(policy.last for _, policy in found)
-    plain = {arm.run: remedy_of(arm.tree) for arm in arms}
-    ends = {(arm.run, policy.policy): _losses(arm.rows, policy.policy, generation) for arm, policy in found}
-    trees = {arm.run: _experiment(arm.tree) for arm in arms}
-    without = [arm.run for arm, policy in found if policy.policy == BASELINE and not plain[arm.run]]
+    generation = min(there.last for _, there in found)
+    plain = {run.run: remedy_of(run.tree) for run in runs}
+    rows = {(run.run, arm): own for run in runs for arm, own in by_arm(run.rows).items()}
+    ends = {(run.run, there.arm): _losses(rows[run.run, there.arm], generation) for run, there in found}
+    trees = {run.run: _experiment(run.tree) for run in runs}
+    without = [run.run for run, there in found if there.arm.policy == BASELINE and not plain[run.run]]
     baseline = (max(without, key=lambda run: _alike(trees[run], trees)), BASELINE) if without else None
     words = plain if baseline is None else {run: _said(plain[run], trees[run], trees[baseline[0]]) for run in plain}
     others = max(1, len(found) - 1)
     level = 1 - (1 - LEVEL) / others
     made = tuple(
-        _remedy(arm, policy, words[arm.run], generation, ends, baseline, level)
-        for arm, policy in found
-        if ends[arm.run, policy.policy]
+        _remedy(run, there, rows[run.run, there.arm], words[run.run], generation, ends, baseline, level)
+        for run, there in found
+        if ends[run.run, there.arm]
     )
     return Remedies(generation, baseline, made, tuple(_notes(made, baseline, others)))
 
@@ -197,27 +207,28 @@ def _said(remedy: str, own: Mapping[str, Any], baseline: Mapping[str, Any]) -> s
 
 
 def _remedy(
-    arm: Arm,
-    policy: PolicyDiagnosis,
+    run: OneRun,
+    policy: ArmDiagnosis,
+    own: Sequence[Row],
     what: str,
     generation: int,
-    ends: Mapping[tuple[str, str], Mapping[int, float]],
+    ends: Mapping[tuple[str, Arm], Mapping[int, float]],
     baseline: tuple[str, str] | None,
     level: float,
 ) -> Remedy:
-    own = [row for row in arm.rows if row.where.policy == policy.policy]
-    last = ends[arm.run, policy.policy]
-    first = _losses(arm.rows, policy.policy, 0)
+    arm = policy.arm
+    last, first = ends[run.run, arm], _losses(own, 0)
     seeds = sorted(first.keys() & last.keys()) or sorted(last)
     there = {row.where.seed: row for row in own if row.where.generation == generation}
-    itself = (arm.run, policy.policy) == baseline
-    without = ends[baseline] if baseline is not None and not itself else {}
+    itself = (run.run, arm.policy) == baseline
+    beside = None if baseline is None or itself else (baseline[0], Arm(baseline[1], arm.lineage))
+    without = ends.get(beside, {}) if beside is not None else {}
     logs = [last[seed] - without[seed] for seed in seeds if seed in without]
     apart = log_ratio(logs, level) if logs else None
     call = policy.calls.get("early")
     return Remedy(
-        arm.run,
-        policy.policy,
+        run.run,
+        arm,
         what,
         itself,
         tuple(seeds),
@@ -231,13 +242,13 @@ def _remedy(
         _over([there[seed] for seed in seeds], DIVERSITY),
         _over([there[seed] for seed in seeds], *TAIL),
         {name: over for name in KNOWN if (over := _over([there[seed] for seed in seeds], name)) is not None},
-        _price(own, seeds, generation, finite(table(arm.tree.get("train")).get("epochs")) or 1.0),
+        _price(own, seeds, generation, finite(table(run.tree.get("train")).get("epochs")) or 1.0),
     )
 
 
-def _losses(rows: Sequence[Row], policy: str, generation: int) -> dict[int, float]:
-    """Nats per token on real text by seed."""
-    there = [row for row in rows if (row.where.policy, row.where.generation) == (policy, generation)]
+def _losses(rows: Sequence[Row], generation: int) -> dict[int, float]:
+    """Nats per token on real text by seed, of one arm."""
+    there = [row for row in rows if row.where.generation == generation]
     return {row.where.seed: loss for row in there if (loss := row.nll) is not None}
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from collapse_cli.metrics.intervals import Interval, interval
 from collapse_cli.metrics.numbers import percent
-from collapse_cli.records.row import Row
+from collapse_cli.records.row import Row, by_arm
+from collapse_cli.where import Arm
 
 MOST = 6  # policies that are named
 LONGEST = 60  # characters of a name
@@ -14,7 +15,7 @@ LONGEST = 60  # characters of a name
 
 @dataclass(frozen=True)
 class SelectionOf:
-    """What a selection did for the corpus of one policy's last generation: means over its seeds.
+    """What a selection did for the corpus of one arm's last generation: means over its seeds.
 
     Attributes:
         steps: each step in words, in order.
@@ -26,7 +27,7 @@ class SelectionOf:
         real_share: of the corpus.
     """
 
-    policy: str
+    arm: Arm
     generation: int
     seeds: int
     steps: Sequence[str]
@@ -41,21 +42,22 @@ class SelectionOf:
     def record(self) -> dict[str, Any]:
         """As JSON."""
         rejects = None if self.false_rejects is None else self.false_rejects.record()
-        return {**vars(self), "steps": list(self.steps), "false_rejects": rejects}
+        own = {name: value for name, value in vars(self).items() if name != "arm"}
+        return {**self.arm.record(), **own, "steps": list(self.steps), "false_rejects": rejects}
 
 
 def selections(rows: Sequence[Row]) -> list[SelectionOf]:
-    """Those of a run, by policy, at the last generation that has one; none where nothing was chosen."""
+    """Those of a run, by policy and lineage, at the last generation that has one; none where nothing was chosen."""
     found = []
-    for policy in dict.fromkeys(row.where.policy for row in rows):
-        own = [row for row in rows if row.where.policy == policy and row.measure("select_candidates") is not None]
+    for arm, every in by_arm(rows).items():
+        own = [row for row in every if row.measure("select_candidates") is not None]
         if own:
             last = max(row.where.generation for row in own)
-            found.append(_selection(policy, [row for row in own if row.where.generation == last]))
+            found.append(_selection(arm, [row for row in own if row.where.generation == last]))
     return found
 
 
-def _selection(policy: str, rows: Sequence[Row]) -> SelectionOf:
+def _selection(arm: Arm, rows: Sequence[Row]) -> SelectionOf:
     def mean(name: str) -> float:
         values = [value for row in rows if (value := row.measure(name)) is not None]
         return sum(values) / len(values) if values else 0.0
@@ -63,7 +65,7 @@ def _selection(policy: str, rows: Sequence[Row]) -> SelectionOf:
     rejects = [value for row in rows if (value := row.measure("select_false_rejects")) is not None]
     steps = next((row.selection.steps for row in rows if row.selection.steps), ())
     return SelectionOf(
-        policy,
+        arm,
         rows[0].where.generation,
         len(rows),
         [step.words for step in steps],
@@ -91,7 +93,7 @@ def selection_said(chosen: Sequence[SelectionOf]) -> list[str]:
             else f"of {one.held_out:,.0f} real rows that no model was fitted on, it would throw away {percent(one.false_rejects.mean)}"
         )
         said.append(
-            f"Selection{how} for generation {one.generation} of {one.policy[:LONGEST]}{over}: {one.kept:,.0f} of {one.candidates:,.0f} "
+            f"Selection{how} for generation {one.generation} of {str(one.arm)[:LONGEST]}{over}: {one.kept:,.0f} of {one.candidates:,.0f} "
             f"rows stay{real}{filled}; {rejects}; the corpus is {percent(one.real_share)} real."
         )
     return said

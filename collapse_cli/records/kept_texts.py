@@ -108,7 +108,7 @@ def line_of(where: Where, key: str, texts: Sequence[KeptText], room: int, left_o
         room: bytes, as `room_for` gives them.
         left_out: how many others there was no room for before.
     """
-    place = {"policy": where.policy, "seed": where.seed, "generation": where.generation, "key": short(key)}
+    place = {**where.arm.record(), "seed": where.seed, "generation": where.generation, "key": short(key)}
     line = ""
     for count in range(len(texts), -1, -1):
         some = [texts[round(at * (len(texts) - 1) / max(1, count - 1))] for at in range(count)]
@@ -171,10 +171,14 @@ def read(folder: Path) -> KeptTexts:
     left_out: dict[Where, int] = {}
     for line in lines:
         policy, seed, generation = line.get("policy"), line.get("seed"), line.get("generation")
-        if not isinstance(policy, str) or type(seed) is not int or type(generation) is not int:
+        lineage = line.get("lineage", "")
+        if not isinstance(policy, str) or not isinstance(lineage, str):
             torn += 1
             continue
-        where, key, missing = Where(policy, seed, generation), line.get("key"), line.get("left_out")
+        if type(seed) is not int or type(generation) is not int:
+            torn += 1
+            continue
+        where, key, missing = Where(policy, seed, generation, lineage), line.get("key"), line.get("left_out")
         kept[where] = list(_texts(line.get("texts")))
         keys[where] = key if isinstance(key, str) else ""
         left_out[where] = missing if type(missing) is int and 0 <= missing <= 2 * EACH else 0

@@ -8,6 +8,7 @@ from collapse_cli.config.cell import cells
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.records.at_work import at_work
 from collapse_cli.records.checked import read_checked
+from collapse_cli.records.row import planned_arms
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import names_of_runs
 from collapse_cli.where import Where
@@ -42,9 +43,12 @@ def facts_of(folder: Path, name: str) -> dict[str, Any]:
         planned = len(cells(config.mixture)) * len(loop.seeds)
     else:
         there = {row.where for row in rows}
-        lines = [(policy.name, seed) for policy in loop.policies for seed in loop.seeds]
+        arms = planned_arms(run.tree())
         begun = {row.where.generation for row in rows if 0 <= row.where.generation <= loop.generations}
-        done = sum(all(Where(*line, generation) in there for line in lines) for generation in begun)
+        done = sum(
+            all(Where(arm.policy, seed, generation, arm.lineage) in there for arm in arms for seed in loop.seeds)
+            for generation in begun
+        )
         planned = loop.generations + 1
     return facts | {
         "kind": kind,

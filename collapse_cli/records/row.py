@@ -1,7 +1,7 @@
 """A row of `metrics.jsonl`: what was measured of one model. All that reads or writes one does it through this type."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from collapse_cli.records.fields import (
     Selection,
     finite,
 )
-from collapse_cli.where import Where
+from collapse_cli.where import Arm, Where
 
 PLACE = ("policy", "seed", "generation", "lineage")  # the fields that say which model it is of
 
@@ -164,3 +164,30 @@ class Row:
                 continue  # nearly all fields of long runs
             if value is not None and name not in PLACE and not fields.makes_sense(name, value):
                 yield name
+
+
+def by_arm(rows: Iterable[Row]) -> dict[Arm, list[Row]]:
+    """Rows by policy and lineage (or by cell), in the order of their first rows."""
+    arms: dict[Arm, list[Row]] = {}
+    for row in rows:
+        arms.setdefault(row.where.arm, []).append(row)
+    return arms
+
+
+def planned_arms(tree: Mapping[str, Any]) -> list[Arm]:
+    """Those that a configuration asks for, lineages of one policy beside each other; none of a mixture.
+
+    Args:
+        tree: for which nobody vouches.
+    """
+    if tree.get("kind") == "mixture":
+        return []
+    policies = fields.strings(fields.table(tree.get("loop")).get("policies"))
+    lineages = [name for name in fields.table(tree.get("lineages")) if isinstance(name, str)] or [""]
+    return list(dict.fromkeys(Arm(policy, lineage) for policy in policies for lineage in lineages))
+
+
+def in_order(rows: Sequence[Row], planned: Iterable[Arm]) -> list[Row]:
+    """By seed, generation, and arm: as planned, then as they come."""
+    order = {arm: index for index, arm in enumerate(dict.fromkeys([*planned, *(row.where.arm for row in rows)]))}
+    return sorted(rows, key=lambda row: (row.where.seed, row.where.generation, order[row.where.arm]))

@@ -24,9 +24,9 @@ from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.records import checked
 from collapse_cli.records.fields import makes_sense
 from collapse_cli.records.made_with import git_state, hardware, versions
-from collapse_cli.records.row import Row
+from collapse_cli.records.row import Row, in_order, planned_arms
 from collapse_cli.records.runs import RULE_OF_NAMES, STORE, can_be_named, made_by, names_of_runs
-from collapse_cli.where import Where
+from collapse_cli.where import Arm, Where
 
 log = logging.getLogger(__name__)
 OF_A_RUN = ("run.json", "plan.json", "metrics.jsonl", "events.jsonl")
@@ -128,21 +128,13 @@ class RunFolder:
         return [PlannedStage(stage["kind"], stage["key"], stage["inputs"]) for stage in stages]
 
     def rows(self) -> list[Row]:
-        """The rows of `metrics.jsonl`, by seed, generation and the configuration's order of policies.
+        """The rows of `metrics.jsonl`, by seed, generation and the configuration's order of policies and lineages.
 
         A line torn by a kill is left out.
         """
         rows, _ = self._whole_rows()
         # where stages are computed at the same time, whichever policy is measured first stands first in the file
-        names = (*self._policies(), *(row.where.name for row in rows))
-        order = {name: index for index, name in enumerate(dict.fromkeys(names))}
-        several = self._lineages() if any(row.where.lineage for row in rows) else ()
-        beside = dict.fromkeys((*several, *(row.where.lineage for row in rows)))
-        place = {name: index for index, name in enumerate(beside)}
-        return sorted(
-            rows,
-            key=lambda row: (row.where.seed, row.where.generation, order[row.where.name], place[row.where.lineage]),
-        )
+        return in_order(rows, self._arms())
 
     def damaged(self) -> int:
         """How many lines of `metrics.jsonl` are no rows, and are left out of `rows`."""
@@ -179,19 +171,11 @@ class RunFolder:
             learner = families.DEFAULT
         return NEEDED | families.of(learner if isinstance(learner, str) else families.DEFAULT).needed
 
-    def _policies(self) -> Sequence[str]:
+    def _arms(self) -> list[Arm]:
         try:
-            named = self.tree()["loop"]["policies"]
-        except (ConfigError, KeyError, TypeError):  # rows can be read without it
-            return ()
-        return [name for name in named if isinstance(name, str)] if isinstance(named, list) else ()
-
-    def _lineages(self) -> Sequence[str]:
-        """The names of the lineages, in the order that the configuration gives them."""
-        try:
-            return self.config().lineage_names
+            return planned_arms(self.tree())
         except ConfigError:  # rows can be read without it
-            return ()
+            return []
 
     def joined_with(self, config: Experiment) -> Experiment:
         """What this run will hold when `config` is run under its name: with what it holds already.
@@ -408,7 +392,7 @@ def _is_whole(row: Row, needed: Set[str]) -> bool:
     """Whether it has what a row of a run must have; a policy's name is printed, so control characters in it are damage."""
     if (
         not row.fields.keys() >= needed
-        or not row.where.name.isprintable()
+        or not str(row.where.arm).isprintable()
         or not isinstance(row.fields["model_key"], str)
     ):
         return False

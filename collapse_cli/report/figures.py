@@ -5,7 +5,7 @@ A trace's `meta` says what it is: {"s": index of its series, "role": mean | band
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,12 +59,12 @@ def exponential(nats: float) -> float:
     return math.exp(max(-EXPONENT, min(nats, EXPONENT)))
 
 
-def perplexity(series: Sequence[Series], floors: Mapping[int, float], ceilings: Mapping[int, int]) -> Figure | None:
+def perplexity(series: Sequence[Series], floors: Mapping[int, float], ceilings: Collection[int]) -> Figure | None:
     """Perplexity on real test text by generation; the mean over seeds is one of log-perplexities.
 
     Args:
         floors: by run, the entropy rate of the data in nats per token, where it is known.
-        ceilings: by run, how many tokens its models choose among, where that is known.
+        ceilings: how many tokens models choose among, where that is known.
     """
     means_of = {line.index: perplexities(line) for line in series}
     traces: list[Trace] = []
@@ -75,7 +75,7 @@ def perplexity(series: Sequence[Series], floors: Mapping[int, float], ceilings: 
     last = max(max(line.generations) for line in series)
     traces += [level_line(exponential(floor), last, FLOOR, "floor") for floor in sorted(set(floors.values()))]
     seen = [y for trace in traces for y in trace["y"]]
-    ceiling = [level_line(there, last, CEILING, "ceiling") for there in sorted(set(ceilings.values()))]
+    ceiling = [level_line(there, last, CEILING, "ceiling") for there in sorted(ceilings)]
     near = [trace["y"][0] for trace in ceiling if trace["y"][0] <= NEAR * max(seen)]
     layout = layout_of("perplexity", last) | {"showlegend": True}
     low, high = apart(min(seen), max((*seen, *near)))  # may be one number, of a run with one generation yet

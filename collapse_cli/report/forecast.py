@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from collapse_cli.findings.forecast import forecast_rows, sentences, vocabulary_of
+from collapse_cli.findings.forecast import forecast_rows, sentences, vocabularies_of
 from collapse_cli.findings.forecast.sentences import limit, to_come, when
 from collapse_cli.metrics.numbers import value
 from collapse_cli.report.figures import (
@@ -21,6 +21,7 @@ from collapse_cli.report.figures import (
 )
 from collapse_cli.report.loading import Run, Series
 from collapse_cli.report.text import label
+from collapse_cli.where import Arm
 
 FARTHEST = 20  # generation the fan reaches
 HIGHEST = 1e4  # times the largest measured perplexity that the fan's axis shows
@@ -42,7 +43,7 @@ def look(run: Run) -> Forecast | None:
     if not run.rows:
         return None
     try:
-        record = forecast_rows(run.rows, vocabulary=vocabulary_of(run.config))
+        record = forecast_rows(run.rows, vocabulary=vocabularies_of(run.config))
     except ValueError as error:
         return Forecast({"policies": [], "share": {}}, [f"there is no forecast: {error}"])
     return Forecast(record, sentences(record))
@@ -57,7 +58,7 @@ def outlook(forecast: Forecast) -> tuple[list[str], list[list[str]]]:
     head += [f"{time['factor']:g}× at generation" for time in known[0]["times"]]
     rows = []
     for policy in known:
-        row = [policy["policy"], policy["best"]]
+        row = [str(Arm.of(policy)), policy["best"]]
         for at in policy["expected"]:
             if at["measured"]:
                 row.append(f"{value(at['perplexity'])}, measured" if at["perplexity"] is not None else "–")
@@ -76,7 +77,7 @@ def fan(series: Sequence[Series], forecasts: Sequence[Forecast | None]) -> Figur
     for line in series:
         forecast = forecasts[line.run_index]
         policies = forecast.record["policies"] if forecast is not None else []
-        there = next((p for p in policies if p["policy"] == line.policy and p["status"] == "ok"), None)
+        there = next((p for p in policies if Arm.of(p) == line.arm and p["status"] == "ok"), None)
         means = perplexities(line)
         if there is None or not means:
             continue

@@ -7,23 +7,23 @@ from typing import Any
 from collapse_cli.records.fields import table
 from collapse_cli.report.figures import Figure
 from collapse_cli.report.loading import Series
+from collapse_cli.report.palette import COUNT, SHADES
 from collapse_cli.report.text import LONGEST, escaped
 
-COLOURS, DASHES = 6, 6
 
-
-def swatch(colour: int | None, run: int) -> str:
-    """The sign of a line: colour by policy (or run, see `Series.colour`), dashes by run; as the script draws it.
+def swatch(colour: int | None, dash: int = 0, shade: float = 0.0) -> str:
+    """The sign of a line, as `palette.Look` has it and the script draws it; None: of no one's colour.
 
     A line of SVG, for borders know three patterns only.
     """
-    tone = "" if colour is None else f" c{colour % COLOURS}"
-    return f'<svg class="swatch{tone} d{dash(run)}" viewBox="0 0 30 5" aria-hidden="true"><path d="M0 2.5H30"/></svg>'
+    tone = "" if colour is None else f" c{colour % COUNT}"
+    tone += f" k{SHADES.index(shade)}" if shade in SHADES and shade else ""
+    return f'<svg class="swatch{tone} d{dash}" viewBox="0 0 30 5" aria-hidden="true"><path d="M0 2.5H30"/></svg>'
 
 
-def dash(run: int) -> int:
-    """Which dash pattern a run has; shifted from the seventh run on, so that not both come again together."""
-    return (run + run // COLOURS) % DASHES
+def sign(line: Series) -> str:
+    """The sign of a series."""
+    return swatch(line.look.colour, line.look.dash, line.look.shade)
 
 
 def of_all(*what: str) -> str:
@@ -36,7 +36,7 @@ def of_all(*what: str) -> str:
 
 
 def heading(line: Series) -> str:
-    return f"{swatch(line.colour, line.run_index)} {escaped(line.label)}"
+    return f"{sign(line)} {escaped(line.label)}"
 
 
 def cells(

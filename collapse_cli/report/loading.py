@@ -16,13 +16,13 @@ from collapse_cli.findings.diagnosis import counted
 from collapse_cli.findings.expectations import is_mixture, learner_of, planned_cells
 from collapse_cli.metrics.intervals import Interval, normal, over_seeds
 from collapse_cli.records import checked, kept_texts
-from collapse_cli.records.fields import BINS, Histogram, finite, strings, table
+from collapse_cli.records.fields import BINS, Histogram, finite, table
 from collapse_cli.records.kept_texts import KeptText
-from collapse_cli.records.row import Row
+from collapse_cli.records.row import Row, by_arm, in_order, planned_arms
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.report.palette import assigned
+from collapse_cli.report.palette import Look, looks
 from collapse_cli.report.text import one_line
-from collapse_cli.where import Where
+from collapse_cli.where import Arm, Where
 
 GENERATIONS = 200  # that a line is drawn through
 LAST = 100_000  # generation; a later one is damage
@@ -77,14 +77,14 @@ class Run:
     def planned(self) -> int:
         """Models the configuration asks for."""
         loop = table(self.config.get("loop"))
+        seeds, generations = loop.get("seeds"), finite(loop.get("generations"))
         if not self.trained:
             return 0
         if self.mixture:
-            seeds = loop.get("seeds")
             return len(planned_cells(self.config)) * (len(seeds) if isinstance(seeds, list) else 1)
-        generations = finite(loop.get("generations"))
-        each = [len(names) for name in ("policies", "seeds") if isinstance(names := loop.get(name), list)]
-        return int(generations + 1) * math.prod(each) if generations is not None and len(each) == 2 else len(self.rows)
+        if generations is None or not isinstance(seeds, list) or not isinstance(loop.get("policies"), list):
+            return len(self.rows)
+        return int(generations + 1) * len(planned_arms(self.config)) * len(seeds)
 
     @property
     def finished(self) -> bool:
@@ -100,19 +100,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Series:
-    """One policy of one run: what a line in a plot shows."""
+    """One policy of one lineage of one run: what a line in a plot shows."""
 
     index: int
     run: Run
-    policy: str
+    arm: Arm
     run_index: int
     policy_index: int
+    lineage_index: int
     label: str
     rows: Sequence[Row]
-    colour: int
-    """Its policy's, in all runs; its run's, where all runs have one policy and it the same."""
-    run_coloured: bool = False
-    """Whether the colour is its run's."""
+    look: Look
+    """Its policy's colour, in all runs; its run's, or its lineage's, where all have one policy and it the same."""
 
     @cached_property
     def generations(self) -> list[int]:
@@ -190,8 +189,7 @@ def read(folders: Sequence[RunFolder]) -> list[Run]:
         texts, trained, fault = _checked(folder)
         notes += fault
         run = Run(name, folder.record(), rows, events, notes, kept.texts, sum(kept.left_out.values()), texts, trained)
-        order = {name: index for index, name in enumerate(_policies(run))}
-        rows.sort(key=lambda row: (row.where.seed, row.where.generation, order[row.where.name]))
+        rows[:] = in_order(rows, _arms(run))
         runs.append(run)
     return runs
 
@@ -207,31 +205,35 @@ def _checked(folder: RunFolder) -> tuple[TwoTexts | None, bool, list[str]]:
         return None, True, [one_line(f"{checked.FILE}: {error}; the page lacks what the texts are", 280)]
 
 
-def _policies(run: Run) -> list[str]:
+def _arms(run: Run) -> list[Arm]:
     """Those planned, in the configuration's order, then others that rows have."""
-    planned = [one_line(name, 60) for name in strings(table(run.config.get("loop")).get("policies"))]
-    return list(dict.fromkeys([*planned, *(row.where.name for row in run.rows)]))
+    planned = [Arm(one_line(arm.policy, 60), one_line(arm.lineage, 60)) for arm in planned_arms(run.config)]
+    return list(dict.fromkeys([*planned, *(row.where.arm for row in run.rows)]))
 
 
 def series_of(runs: Sequence[Run]) -> list[Series]:
-    """Every policy of every run; a policy has one colour in all of them, or a run has where there is one policy."""
-    single = len(runs) > 1 and len({row.where.policy for run in runs if not run.mixture for row in run.rows}) == 1
+    """Every policy of every lineage of every run; how each is drawn says `palette.looks`."""
+    there = [
+        (index, arm, own)
+        for index, run in enumerate(runs)
+        if not run.mixture
+        for arms in [by_arm(run.rows)]
+        for arm in _arms(run)
+        if (own := arms.get(arm))
+    ]
+    named = [(index, arm) for index, run in enumerate(runs) if not run.mixture for arm in _arms(run)]
+    drawn = looks(named, [(index, arm) for index, arm, _ in there])
     policies: dict[str, int] = {}
-    named = [name for run in runs if not run.mixture for name in _policies(run)]
-    colours = assigned(list(dict.fromkeys(named)))
+    lineages: dict[str, int] = {}
     all_series: list[Series] = []
-    for run_index, run in enumerate(runs):
-        if run.mixture:
-            continue
-        there = {row.where.policy for row in run.rows}
-        for name in _policies(run):
-            if name in there:
-                label = name if len(runs) == 1 else f"{run.name} · {name}"
-                rows = [row for row in run.rows if row.where.policy == name]
-                index = policies.setdefault(name, len(policies))
-                colour = run_index if single else colours[name]
-                series = Series(len(all_series), run, name, run_index, index, one_line(label), rows, colour, single)
-                all_series.append(series)
+    for index, arm, rows in there:
+        run = runs[index]
+        label = str(arm) if len(runs) == 1 else f"{run.name} · {arm}"
+        policy = policies.setdefault(arm.policy, len(policies))
+        lineage = lineages.setdefault(arm.lineage, len(lineages))
+        all_series.append(
+            Series(len(all_series), run, arm, index, policy, lineage, one_line(label), rows, drawn[index, arm])
+        )
     return all_series
 
 
@@ -271,9 +273,11 @@ def _as_shown(row: Row) -> Row:
     """With the name of its policy, or cell, as it can be shown; cells have long names."""
     where = row.where
     shown = _name(where.cell, 160) if where.cell else _name(where.policy, 60)
-    if shown == where.name:
+    lineage = _name(where.lineage, 60) if where.lineage else ""
+    if (shown, lineage) == (where.name, where.lineage):
         return row
-    return Row(replace(where, cell=shown) if where.cell else replace(where, policy=shown), row.fields)
+    named = replace(where, cell=shown) if where.cell else replace(where, policy=shown)
+    return Row(replace(named, lineage=lineage), row.fields)
 
 
 def pooled(rows: Sequence[Row]) -> Histogram | None:

@@ -14,7 +14,7 @@ from collapse_cli.metrics.numbers import factors, percent, spread, value
 from collapse_cli.report.contents import Contents
 from collapse_cli.report.figures import bounded, perplexities
 from collapse_cli.report.grid_figures import cells_of
-from collapse_cli.report.html_elements import how_to_read, of_all, place, swatch
+from collapse_cli.report.html_elements import how_to_read, of_all, place, sign
 from collapse_cli.report.html_elements import numbers as figure_numbers
 from collapse_cli.report.loading import Run, Series
 from collapse_cli.report.text import escaped
@@ -51,7 +51,7 @@ def numbers(contents: Contents, summary: Brief, diagnosis: Diagnosis) -> list[Nu
     run, series = contents.runs[0], contents.of_run(0)
     if run.mixture:
         return _of_grid(run)
-    own = [line for line in series if line.policy == summary.policy] or list(series)
+    own = [line for line in series if line.arm == summary.arm] or list(series)
     if not own:
         return []
     line = own[0]
@@ -117,13 +117,12 @@ def tiles(chosen: Sequence[Number]) -> str:
     )
     whose, line = "", chosen[0].series
     if line is not None:
-        sign = swatch(line.colour, line.run_index)
-        whose = f'<p class="whose">{sign} {escaped(line.label)}{of_all("seeds")}</p>'
+        whose = f'<p class="whose">{sign(line)} {escaped(line.label)}{of_all("seeds")}</p>'
     return f'<div class="numbers"{hides(chosen[0])}>{whose}<ul>{items}</ul></div>'
 
 
 def _perplexity(line: Series, diagnosis: Diagnosis) -> Number | None:
-    policy = next((there for there in diagnosis.policies if there.policy == line.policy and there.last), None)
+    policy = next((there for there in diagnosis.arms if there.arm == line.arm and there.last), None)
     means = perplexities(line)
     if policy is None or 0 not in means or policy.last not in means:
         return None

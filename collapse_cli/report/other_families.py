@@ -164,9 +164,9 @@ def theory_lines(line: Series, what: str, *, log: bool = False, legend: bool = F
 def theory_of_series(line: Series, what: str) -> dict[int, float]:
     """Generation -> what theory says; empty unless it says something at the last one."""
     steps = thinned(line.generations, POINTS)
-    if not steps or theory_at(line.run.config, what, line.policy, steps[-1]) is None:
+    if not steps or theory_at(line.run.config, what, line.arm, steps[-1]) is None:
         return {}
-    known = {g: theory_at(line.run.config, what, line.policy, g) for g in steps}
+    known = {g: theory_at(line.run.config, what, line.arm, g) for g in steps}
     return {g: y for g, y in known.items() if y is not None}
 
 

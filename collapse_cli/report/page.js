@@ -1,12 +1,12 @@
 "use strict";
 /*
- * The plots, and all that chooses what they show: policies, runs, seeds, axes, light or dark, paper. What is chosen is in the address.
+ * The plots, and all that chooses what they show: policies, lineages, runs, seeds, axes, light or dark, paper. What is chosen is in the address.
  * `collapsePage` is what samples.js needs of this.
  */
 (() => {
   const data = JSON.parse(document.getElementById("figures").textContent);
   const root = document.documentElement;
-  const hidden = { policy: new Set(), run: new Set(), seed: new Set() };
+  const hidden = { policy: new Set(), lineage: new Set(), run: new Set(), seed: new Set() };
   const log = { ...data.log };
   const places = new Map([...document.querySelectorAll(".plot")].map((place) => [place.dataset.figure, place]));
   const drawn = new Set();
@@ -17,7 +17,7 @@
 
   const off = (s) => {
     const one = data.series[s];
-    return one !== undefined && (hidden.policy.has(one.policy) || hidden.run.has(one.run));
+    return one !== undefined && ["policy", "lineage", "run"].some((kind) => hidden[kind].has(one[kind]));
   };
 
   /* --- how it looks ------------------------------------------------------------------------------------------------- */
@@ -39,6 +39,8 @@
     const [a, b] = [rgb(stops[low]), rgb(stops[low + 1])];
     return `#${a.map((x, i) => Math.round(x + (b[i] - x) * part).toString(16).padStart(2, "0")).join("")}`;
   };
+  /* a lineage's shade of its policy's hue: towards the paper, or towards the ink */
+  const shaded = (hue, shade, look) => (shade ? between([hue, shade > 0 ? look.card : look.ink], Math.abs(shade)) : hue);
   /* 0 is pale wherever it stands, and the shorter side has no stronger colours than its values deserve */
   const heat = (look, low, high) => {
     const width = high - low || 1, zero = -low / width, most = Math.max(-low, high) || 1;
@@ -51,15 +53,15 @@
 
   const paint = (trace, look) => {
     const { s, role, t, base, c, d, seed } = trace.meta;
-    const one = data.series[s] || { colour: c || 0, dash: d || 0 };
-    const colour = look.series[one.colour % look.series.length];
+    const one = data.series[s] || { colour: c || 0, dash: d || 0, shade: 0 };
+    const colour = shaded(look.series[one.colour % look.series.length], one.shade, look);
     const dash = dashes[one.dash];
     delete trace.meta;
     if (innerWidth < 500 && s !== undefined && !printing) trace.showlegend = false; /* the buttons above say it in less room */
     trace.visible = !off(s) && !(seed !== undefined && hidden.seed.has(seed)) && trace.x.length > 0;
     if (role === "mean") {
       trace.line = { color: colour, width: 2.4, dash };
-      trace.marker = { color: colour, size: trace.x.length > 25 ? 4 : 7, symbol: symbols[one.colour % symbols.length] };
+      trace.marker = { color: colour, size: trace.x.length > 25 ? 4 : 7, symbol: symbols[(one.shade ? one.colour + one.dash : one.colour) % symbols.length] };
       if (trace.error_y) Object.assign(trace.error_y, { color: colour, thickness: 1.4, width: 3 });
     } else if (role === "theory") {
       trace.line = { color: look.ink, width: 1.5, dash: "5px,4px" };
@@ -215,7 +217,7 @@
 
   /* --- what is chosen, and the address that says it ------------------------------------------------------------------ */
 
-  const names = { policy: (key) => data.policies[key], run: (key) => data.runs[key], seed: String };
+  const names = { policy: (key) => data.policies[key], lineage: (key) => data.lineages[key], run: (key) => data.runs[key], seed: String };
   const keep = () => {
     const parts = new URLSearchParams();
     Object.entries(hidden).forEach(([kind, keys]) => keys.forEach((key) => parts.append(`no-${kind}`, names[kind](key))));
@@ -238,9 +240,9 @@
     document.querySelectorAll("[data-series]").forEach((element) => { element.hidden = off(Number(element.dataset.series)); });
     document.querySelectorAll("[data-run]").forEach((element) => { element.hidden = hidden.run.has(Number(element.dataset.run)); });
     /* what goes on counting what is hidden says so, where it stands */
-    const less = { seeds: hidden.seed.size > 0, policies: hidden.policy.size > 0 };
+    const less = { seeds: hidden.seed.size > 0, policies: hidden.policy.size > 0, lineages: hidden.lineage.size > 0 };
     document.querySelectorAll(".of-all").forEach((element) => {
-      const of = element.dataset.of.split(" ").filter((what) => less[what]);
+      const of = element.dataset.of.split(" ").flatMap((what) => (what === "policies" ? ["policies", "lineages"] : [what])).filter((what) => less[what]);
       element.textContent = of.length ? ` of all ${of.join(" and ")}` : "";
     });
     const some = document.getElementById("some");
@@ -253,7 +255,7 @@
   const read = () => {
     const parts = new URLSearchParams(location.hash.slice(1));
     Object.values(hidden).forEach((keys) => keys.clear());
-    const lists = { policy: data.policies, run: data.runs, seed: data.seeds };
+    const lists = { policy: data.policies, lineage: data.lineages, run: data.runs, seed: data.seeds };
     Object.entries(lists).forEach(([kind, list]) => parts.getAll(`no-${kind}`).forEach((name) => {
       const at = list.map(String).indexOf(name);
       if (at >= 0) hidden[kind].add(kind === "seed" ? list[at] : at);

@@ -15,9 +15,10 @@ from collapse_cli.report.check import opening_remarks
 from collapse_cli.report.contents import Contents
 from collapse_cli.report.figures import SEEDS
 from collapse_cli.report.forecast import Forecast
-from collapse_cli.report.html_elements import dash, folded, of_all, swatch
+from collapse_cli.report.html_elements import folded, of_all, swatch
 from collapse_cli.report.loading import Run, Series
 from collapse_cli.report.opening import numbers, opening, tiles
+from collapse_cli.report.palette import Look
 from collapse_cli.report.sections import OLD, SECTIONS, warnings
 from collapse_cli.report.summaries import diagnoses, facts, warned
 from collapse_cli.report.text import embedded, escaped
@@ -82,14 +83,17 @@ def _data(runs: Sequence[Run], series: Sequence[Series], contents: Contents) -> 
             {
                 "policy": line.policy_index,
                 "run": line.run_index,
-                "colour": line.colour,
-                "dash": dash(line.run_index),
+                "lineage": line.lineage_index,
+                "colour": line.look.colour,
+                "dash": line.look.dash,
+                "shade": line.look.shade,
                 "label": line.label,
                 "counted": line.counted,
             }
             for line in series
         ],
-        "policies": [name for _, name in sorted({line.policy_index: line.policy for line in series}.items())],
+        "policies": [name for _, name in sorted({line.policy_index: line.arm.policy for line in series}.items())],
+        "lineages": [name for _, name in sorted({line.lineage_index: line.arm.lineage for line in series}.items())],
         "runs": [run.name for run in runs],
         "seeds": seeds_of(series),
         "t": [t_quantile(freedom, 0.975) for freedom in range(1, SEEDS)],
@@ -179,15 +183,27 @@ def _unfinished(run: Run) -> str:
 def _bar(runs: Sequence[Run], series: Sequence[Series]) -> str:
     """What the page is about, and what all plots show."""
     names = ", ".join(escaped(run.name) for run in runs)
-    policies = {line.policy_index: line.policy for line in series}
-    own = {line.run_index: line.colour for line in series if line.run_coloured}
-    colours = {line.policy_index: line.colour for line in series}
-    signs = {index: swatch(None if own else colours[index], 0) for index in policies}
-    chips = [_chip("policy", index, signs[index], name) for index, name in sorted(policies.items())]
+    looks: dict[str, dict[int, Look]] = {"policy": {}, "run": {}, "lineage": {}}
+    for line in series:
+        for what, key in (("policy", line.policy_index), ("run", line.run_index), ("lineage", line.lineage_index)):
+            looks[what].setdefault(key, line.look)
+
+    def sign(what: str, key: int, *, dashed: bool) -> str:
+        """The part of a line's look that is of one policy, run or lineage."""
+        look = looks[what][key]
+        shade = look.shade if what == "lineage" else 0.0
+        return swatch(look.colour if look.of == what else None, look.dash if dashed else 0, shade)
+
+    policies = {line.policy_index: line.arm.policy for line in series}
+    lineages = {line.lineage_index: line.arm.lineage for line in series}
+    chips = [
+        _chip("policy", index, sign("policy", index, dashed=False), name) for index, name in sorted(policies.items())
+    ]
+    for index, name in sorted(lineages.items()) if len(lineages) > 1 else ():
+        chips.append(_chip("lineage", index, sign("lineage", index, dashed=len(runs) == 1), name or "one lineage"))
     for index, run in enumerate(runs if len(runs) > 1 else ()):
-        if run.mixture:
-            continue
-        chips.append(_chip("run", index, swatch(own.get(index), index), run.name))
+        if index in looks["run"]:
+            chips.append(_chip("run", index, sign("run", index, dashed=True), run.name))
     seeds = [_chip("seed", seed, "", f"seed {seed}") for seed in seeds_of(series)]
     some = '<span id="some" role="status"></span>' if seeds else ""
     tools = (

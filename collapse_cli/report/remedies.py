@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from collapse_cli.findings.remedies import BASELINE, KNOWN, Arm, Remedies, Remedy, remedies
+from collapse_cli.findings.remedies import BASELINE, KNOWN, OneRun, Remedies, Remedy, remedies
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import factors, percent, spread, value
 from collapse_cli.records.fields import finite, table
@@ -38,8 +38,8 @@ PRICE = (
 
 def what_stopped_it(contents: Contents) -> None:
     """The section; nothing where there are not two policies of language models to compare."""
-    arms = [Arm(run.name, run.config, run.rows) for run in contents.runs if run.text and run.rows]
-    compared = remedies(arms)
+    runs = [OneRun(run.name, run.config, run.rows) for run in contents.runs if run.text and run.rows]
+    compared = remedies(runs)
     inside = _table(contents, compared) if compared is not None else ""
     inside += "".join(_selection(line) for line in contents.series)
     if inside:
@@ -47,16 +47,16 @@ def what_stopped_it(contents: Contents) -> None:
 
 
 def _table(contents: Contents, compared: Remedies) -> str:
-    lines = {(line.run.name, line.policy): line for line in contents.series}
+    lines = {(line.run.name, line.arm): line for line in contents.series}
     shown = sorted(compared.remedies, key=lambda remedy: (not remedy.baseline, remedy.end.mean))
     ends = _axis([remedy.against for remedy in shown if remedy.against is not None])
     base = next((remedy.price for remedy in shown if remedy.baseline), None)
     known = [name for name in KNOWN if any(name in remedy.known for remedy in shown)]
     effects, prices = [], []
-    own = [None if line is None else line.index for line in (lines.get((one.run, one.policy)) for one in shown)]
+    own = [None if line is None else line.index for line in (lines.get((one.run, one.arm)) for one in shown)]
     for remedy in shown:
-        line, price = lines.get((remedy.run, remedy.policy)), remedy.price
-        name = heading(line) if line is not None else escaped(remedy.policy)
+        line, price = lines.get((remedy.run, remedy.arm)), remedy.price
+        name = heading(line) if line is not None else escaped(remedy.arm)
         effects.append(
             [
                 f"{name}{f'<small>{escaped(remedy.what, 200)}</small>' if remedy.what else ''}",

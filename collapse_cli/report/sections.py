@@ -31,6 +31,7 @@ from collapse_cli.report.summaries import (
 from collapse_cli.report.text import escaped
 from collapse_cli.report.text_sections import browse, phrases, texts
 from collapse_cli.report.world import world
+from collapse_cli.where import Arm
 
 OLD = "was made before this was measured, or with the instrument switched off"
 KEYS = 2000  # hashes of models that are shown
@@ -103,8 +104,8 @@ def glance(contents: Contents) -> None:
             whole = "" if run.mixture else of_all()
             inside += f'<p class="whole" data-run="{index}">{name}{escaped(diagnosis.verdict)}{whole}</p>'
         lines = "".join(
-            f"<li>{escaped(policy.policy)}: {escaped(call.text, 400)}</li>"
-            for policy in diagnosis.policies
+            f"<li>{escaped(policy.arm)}: {escaped(call.text, 400)}</li>"
+            for policy in diagnosis.arms
             for call in policy.calls.values()
             if call.evidence or call.called
         )
@@ -227,7 +228,7 @@ def forecast(contents: Contents) -> None:
         if len(contents.runs) > 1:
             parts.append(f"<h3>{escaped(run.name)}</h3>")
         parts.append(f"<ul>{''.join(f'<li>{escaped(sentence, 600)}</li>' for sentence in outcome.sentences)}</ul>")
-        lines = {line.policy: line.index for line in contents.of_run(index)}
+        lines = {str(line.arm): line.index for line in contents.of_run(index)}
         head, rows = outlook(outcome)
         if rows:
             table = [[escaped(row[0]), *(split(text) for text in row[1:])] for row in rows]
@@ -271,18 +272,18 @@ def making(contents: Contents) -> None:
 
 def _keys(run: Run) -> str:
     """Keys of models; those of a block of generations, or of cells, are one."""
-    generations_of: dict[tuple[str, int, str], list[int]] = {}
+    generations_of: dict[tuple[Arm, int, str], list[int]] = {}
     for row in run.rows:
         if row.model_key:
-            generations_of.setdefault((row.where.name, row.where.seed, row.model_key), []).append(row.where.generation)
+            generations_of.setdefault((row.where.arm, row.where.seed, row.model_key), []).append(row.where.generation)
     rows = [
         [
-            escaped(policy),
+            escaped(arm),
             str(seed),
             f"{min(at)}–{max(at)}" if len(at) > 1 else str(at[0]),
             f"<code>{escaped(key)}</code>",
         ]
-        for (policy, seed, key), at in generations_of.items()
+        for (arm, seed, key), at in generations_of.items()
     ]
     if not rows:
         return ""

@@ -12,13 +12,14 @@ from collapse_cli.config.families import DRAWN
 from collapse_cli.families import INSTRUMENTS, SHARE, headline, headline_measure
 from collapse_cli.findings.diagnosis import Diagnosis, diagnose_run, said_of
 from collapse_cli.findings.expectations import judge, theory_at
-from collapse_cli.findings.forecast import vocabulary_of
+from collapse_cli.findings.forecast import vocabularies_of
 from collapse_cli.metrics.numbers import duration, factors, spread, value
 from collapse_cli.records.fields import finite, strings, table
 from collapse_cli.records.row import Row
 from collapse_cli.report.figures import bounded, perplexities
 from collapse_cli.report.loading import Run, Series
 from collapse_cli.report.text import LONGEST, one_line
+from collapse_cli.where import Arm
 
 SHARES = {measure.name for measure in INSTRUMENTS if measure.unit == SHARE}
 NO_INTERVAL = "one seed: no interval"
@@ -62,7 +63,7 @@ def glance_table(series: Sequence[Series], diagnosed: Sequence[Diagnosis]) -> tu
     rows = []
     for line in series:
         means = perplexities(line)
-        policy = next((there for there in diagnosed[line.run_index].policies if there.policy == line.policy), None)
+        policy = next((there for there in diagnosed[line.run_index].arms if there.arm == line.arm), None)
         last, change, verdict = line.generations[-1], "–", "–"
         if policy is not None:
             last = policy.last
@@ -90,7 +91,7 @@ def family_glance(series: Sequence[Series]) -> tuple[list[str], list[list[str]]]
         means = bounded(line, headline_measure(line.run.learner, "generational"))
         last = max(means, default=line.generations[-1])
         first, end = means.get(0), means.get(last)
-        theory = theory_at(line.run.config, measure.name, line.policy, last)
+        theory = theory_at(line.run.config, measure.name, line.arm, last)
         known = known or theory is not None
         change = "–"
         if first is not None and end is not None and last and first.mean > 0 and end.mean > 0:
@@ -121,10 +122,10 @@ def warned(runs: Sequence[Run]) -> list[tuple[Run, str, str, int]]:
                 rows_of.setdefault((index, pattern), []).append((text, row))
     kinds = []
     for (index, _), rows in rows_of.items():
-        there: dict[str, set[int]] = {}
+        there: dict[Arm, set[int]] = {}
         for _, held in rows:
-            there.setdefault(held.where.name, set()).add(held.where.generation)
-        where = "; ".join(f"{one_line(name)}, {_generations(sorted(steps))}" for name, steps in there.items())
+            there.setdefault(held.where.arm, set()).add(held.where.generation)
+        where = "; ".join(f"{one_line(arm)}, {_generations(sorted(steps))}" for arm, steps in there.items())
         kinds.append((runs[index], max((text for text, _ in rows), key=_first_number), where, len(rows)))
     return kinds
 
@@ -290,10 +291,10 @@ def floors(runs: Sequence[Run]) -> dict[int, float]:
     return rates_of
 
 
-def ceilings(runs: Sequence[Run]) -> dict[int, int]:
-    """By run, how many tokens its models choose among, where its configuration says so: guessing evenly has this perplexity."""
-    sizes = {index: vocabulary_of(run.config) for index, run in enumerate(runs) if run.text}
-    return {index: size for index, size in sizes.items() if size is not None}
+def ceilings(runs: Sequence[Run]) -> set[int]:
+    """How many tokens the models choose among, where a configuration says so: guessing evenly has this perplexity."""
+    sizes = [size for run in runs if run.text for size in vocabularies_of(run.config).values()]
+    return {size for size in sizes if size is not None}
 
 
 def floored(runs: Sequence[Run]) -> list[str]:

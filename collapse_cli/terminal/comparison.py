@@ -7,10 +7,11 @@ from rich.console import Console
 from collapse_cli.families import Headline
 from collapse_cli.findings.compare import Comparison, measures, perplexities
 from collapse_cli.findings.compare.perplexities import INSTRUMENTS, PolicyPerplexity
-from collapse_cli.findings.diagnosis import PolicyDiagnosis
+from collapse_cli.findings.diagnosis import ArmDiagnosis
 from collapse_cli.metrics import numbers
 from collapse_cli.metrics.numbers import factors, spread, value
 from collapse_cli.terminal.text import Table, line, safe, short
+from collapse_cli.where import Arm
 
 LONGEST_VALUE = 200  # characters of an option's value in a table
 MOST_PAIRS = 60
@@ -39,8 +40,8 @@ def of_text(comparison: Comparison[perplexities.PolicyPerplexity, perplexities.P
             made.add_column(column, justify="left" if left else "right")
         return made
 
-    def who(run: str, policy: str) -> list[str]:
-        return [short(run), short(policy)] if several else [short(policy)]
+    def who(run: str, arm: Arm) -> list[str]:
+        return [short(run), short(arm)] if several else [short(arm)]
 
     step = comparison.generation
     heads = ["run", "policy"] if several else ["policy"]
@@ -53,8 +54,8 @@ def of_text(comparison: Comparison[perplexities.PolicyPerplexity, perplexities.P
         mean, ends = factors(entry.ratio)
         change = f"{mean}\n[dim]{ends}[/]" if ends else mean
         both = (numbers.with_interval(entry.start), numbers.with_interval(entry.now))
-        first.add_row(*who(entry.run, entry.policy), *both, change, _said(entry.diagnosis))
-        second.add_row(*who(entry.run, entry.policy), *(_instrument(entry, name) for name in measured))
+        first.add_row(*who(entry.run, entry.arm), *both, change, _said(entry.diagnosis))
+        second.add_row(*who(entry.run, entry.arm), *(_instrument(entry, name) for name in measured))
     made = [first, second] if measured else [first]
     if comparison.pairs:
         third = table(
@@ -96,18 +97,18 @@ def of_families(
     for entry in comparison.entries:
         start = [spread(entry.first) if entry.first else ""] if starts else []
         theory = ["" if entry.theory is None else value(entry.theory)] if theories else []
-        first.add_row(short(entry.run), short(entry.policy), *start, spread(entry.now), *theory)
+        first.add_row(short(entry.run), short(entry.arm), *start, spread(entry.now), *theory)
     for column in ("first", "second", "difference", "seeds"):
         second.add_column(column, justify="right" if column in ("difference", "seeds") else "left")
     for pair in comparison.pairs[:MOST_PAIRS]:
-        sides = [short(" ".join(side)) for side in (pair.first, pair.second)]
+        sides = [short(" ".join(map(str, side))) for side in (pair.first, pair.second)]
         second.add_row(*sides, spread(pair.difference), str(len(pair.seeds)))
     if len(comparison.pairs) > MOST_PAIRS:
         second.caption = f"the first {MOST_PAIRS} of {len(comparison.pairs)} pairs; all are in --json"
     return [first, second] if comparison.pairs else [first]
 
 
-def _said(diagnosis: PolicyDiagnosis) -> str:
+def _said(diagnosis: ArmDiagnosis) -> str:
     """Calls in short, a line each: `early 1`, `late 7`; `none`; `not measured`."""
     called = [call for call in diagnosis.calls.values() if call.generation is not None]
     if called:

@@ -43,7 +43,7 @@ def evaluation_table(evaluated: Sequence[Evaluated], run: str) -> Table:
         table.add_column(column, justify="left" if column == "policy" else "right")
     few = set(some(sorted({model.where.generation for model in evaluated})))
     for model in (model for model in evaluated if model.where.generation in few):
-        where = (short(model.where.name), str(model.where.seed), str(model.where.generation))
+        where = (short(model.where.arm), str(model.where.seed), str(model.where.generation))
         logged = _digits(model.logged)
         if model.again is None:
             table.add_row(

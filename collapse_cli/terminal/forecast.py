@@ -4,10 +4,11 @@ import math
 
 from rich.console import Console
 
-from collapse_cli.findings.forecast.sentences import Record, limit, sentences, to_come, when
+from collapse_cli.findings.forecast.sentences import Record, limit, sentences, shares_of, to_come, when
 from collapse_cli.metrics import numbers
 from collapse_cli.metrics.numbers import SAME
 from collapse_cli.terminal.text import Table, short
+from collapse_cli.where import Arm
 
 UNREADABLE = 1e12  # a perplexity beyond this says no more than that it is beyond
 
@@ -16,7 +17,7 @@ def print_forecast(console: Console, record: Record) -> None:
     """The tables, then what they come to in sentences; a command stays on one line, to be pasted."""
     for table in tables(record):
         console.print(table)
-    commands = {option.get("command") for option in record["share"].get("next", [])}
+    commands = {option.get("command") for share in shares_of(record) for option in share.get("next", [])}
     for sentence in sentences(record):
         console.print(sentence, highlight=False, markup=False, emoji=False, soft_wrap=sentence in commands)
 
@@ -29,7 +30,7 @@ def tables(record: Record) -> list[Table]:
     """
     known = [policy for policy in record["policies"] if policy["status"] == "ok"]
     tables_made = [_expected(known), _times(known), _laws(known)] if known else []
-    return [*tables_made, _ratios(record["share"])] if "ratios" in record["share"] else tables_made
+    return [*tables_made, *(_ratios(share) for share in shares_of(record) if "ratios" in share)]
 
 
 def _perplexity(value: float | None) -> str:
@@ -59,14 +60,14 @@ def _expected(known: list[Record]) -> Table:
             else:
                 middle, ends = to_come(entry, policy["ceiling"], _perplexity)
                 cells.append(f"{middle} [dim]{ends}[/]" if ends else middle)
-        table.add_row(short(policy["policy"]), *cells)
+        table.add_row(short(Arm.of(policy)), *cells)
     return table
 
 
 def _seeds(policy: Record) -> str:
     seeds = policy["farthest_seeds"]
     named = ", ".join(map(str, seeds))
-    return f"{short(policy['policy'])} over {len(seeds)} (seed{'s' if len(seeds) > 1 else ''} {named})"
+    return f"{short(Arm.of(policy))} over {len(seeds)} (seed{'s' if len(seeds) > 1 else ''} {named})"
 
 
 def _times(known: list[Record]) -> Table:
@@ -75,7 +76,7 @@ def _times(known: list[Record]) -> Table:
     for time in known[0]["times"]:
         table.add_column(f"{time['factor']:g}×", justify="right")
     for policy in known:
-        table.add_row(short(policy["policy"]), *(when(time, policy["generations"][-1]) for time in policy["times"]))
+        table.add_row(short(Arm.of(policy)), *(when(time, policy["generations"][-1]) for time in policy["times"]))
     return table
 
 
@@ -90,7 +91,7 @@ def _laws(known: list[Record]) -> Table:
             aicc = "[dim]too few steps[/]" if law["aicc"] is None else f"+{law['aicc'] - least:.1f}"
             parameters = ", ".join(_parameter(*item) for item in policy["parameters"].items()) if best else ""
             weight, mixed = f"{law['weight']:.2f}", f"{law['forecast_weight']:.2f}"
-            table.add_row(short(policy["policy"]) if best else "", law["law"], aicc, weight, mixed, parameters)
+            table.add_row(short(Arm.of(policy)) if best else "", law["law"], aicc, weight, mixed, parameters)
     return table
 
 
@@ -103,7 +104,8 @@ def _parameter(name: str, record: Record) -> str:
 
 
 def _ratios(share: Record) -> Table:
-    table = Table(f"perplexity at generation {share['generation']} against generation 0")
+    of = f" of {short(share['lineage'])}" if "lineage" in share else ""
+    table = Table(f"perplexity{of} at generation {share['generation']} against generation 0")
     table.add_column("policy")
     table.add_column("ratio", justify="right")
     table.add_column("90% interval", justify="right")

@@ -15,8 +15,9 @@ from collapse_cli.findings.scaling import description
 from collapse_cli.metrics import numbers
 from collapse_cli.metrics.intervals import logarithmic
 from collapse_cli.metrics.numbers import spread, value
-from collapse_cli.records.row import Row
+from collapse_cli.records.row import Row, by_arm
 from collapse_cli.terminal.text import Table, safe, short
+from collapse_cli.where import Arm
 
 MOST_ROWS = 25  # generations of a table; of more, some
 MOST_CELLS = 48
@@ -27,7 +28,7 @@ SIGNS = {"inside": "[green]inside[/]", "outside": "[red]outside[/]", "not run": 
 def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
     """The first measure of a family by generation and policy: mean over seeds with its interval, and the theory's value."""
     measure = headline_of(tree)
-    policies = list(dict.fromkeys(row.where.policy for row in rows))
+    arms = list(by_arm(rows))
     seeds = sorted({row.where.seed for row in rows})
     mean = "geometric mean" if logarithmic(measure.name) else "mean"
     trials = any(row.measure(f"{measure.name}_se") is not None for row in rows)
@@ -36,22 +37,20 @@ def generations_table(rows: Sequence[Row], tree: Tree) -> Table:
     table = Table(f"{measure.title} ({over})")
     table.add_column("gen.", justify="right")
     proved = [
-        name
-        for name in policies
-        if expectations.theory_at(tree, measure.name, name, rows[-1].where.generation) is not None
+        name for name in arms if expectations.theory_at(tree, measure.name, name, rows[-1].where.generation) is not None
     ]
-    beside = len(policies) + len(proved) <= 5  # else below, or a terminal is too narrow
-    for name in policies:
+    beside = len(arms) + len(proved) <= 5  # else below, or a terminal is too narrow
+    for name in arms:
         table.add_column(short(name), justify="right")
         if name in proved and beside:
             table.add_column("theory", justify="right", style="dim")
-    measured: dict[tuple[str, int], list[Row]] = {}
+    measured: dict[tuple[Arm, int], list[Row]] = {}
     for row in rows:
         if row.measure(measure.name) is not None:
-            measured.setdefault((row.where.policy, row.where.generation), []).append(row)
+            measured.setdefault((row.where.arm, row.where.generation), []).append(row)
     for generation in some(sorted({generation for _, generation in measured})):
         cells = []
-        for name in policies:
+        for name in arms:
             own = measured.get((name, generation), [])
             mean_over = (
                 expectations.mean_of(own, measure.name) if len(own) == len(seeds) else None
@@ -150,28 +149,28 @@ def perplexity_table(rows: Sequence[Row], title: str) -> Table:
     """
     from collapse_cli.metrics.intervals import over_seeds
 
-    policies = list(dict.fromkeys(row.where.policy for row in rows))
+    arms = list(by_arm(rows))
     seeds = sorted({row.where.seed for row in rows})
     over = f"seed {seeds[0]}; one seed: no interval"
     if len(seeds) > 1:
         over = f"seeds {', '.join(map(str, seeds))}: geometric means"
     table = Table(f"{title} ({over})")
     table.add_column("gen.", justify="right")
-    for policy in policies:
-        table.add_column(short(policy), justify="right")
-    measured: dict[tuple[str, int], dict[int, float]] = {}
-    doubtful: set[tuple[str, int]] = set()
+    for arm in arms:
+        table.add_column(short(arm), justify="right")
+    measured: dict[tuple[Arm, int], dict[int, float]] = {}
+    doubtful: set[tuple[Arm, int]] = set()
     for row in rows:
         where = row.where
         if (perplexity := row.perplexity) is not None:
-            measured.setdefault((where.policy, where.generation), {})[where.seed] = perplexity
+            measured.setdefault((where.arm, where.generation), {})[where.seed] = perplexity
         if row.warnings:
-            doubtful.add((where.policy, where.generation))
+            doubtful.add((where.arm, where.generation))
     whole = {where: values for where, values in measured.items() if len(values) == len(seeds)}
     for generation in sorted({row.where.generation for row in rows}):
         cells = []
-        for policy in policies:
-            values, first = whole.get((policy, generation)), whole.get((policy, 0))
+        for arm in arms:
+            values, first = whole.get((arm, generation)), whole.get((arm, 0))
             if values is None:
                 cells.append("[dim]…[/]")
                 continue
@@ -180,7 +179,7 @@ def perplexity_table(rows: Sequence[Row], title: str) -> Table:
             if generation and first is not None and known:
                 logs = [math.log(value) - math.log(first[seed]) for seed, value in values.items()]
                 cell += f" [dim]{numbers.change(math.exp(sum(logs) / len(logs)), 1.0):>6}[/]"
-            cells.append(cell + (" [bold yellow]![/]" if (policy, generation) in doubtful else ""))
+            cells.append(cell + (" [bold yellow]![/]" if (arm, generation) in doubtful else ""))
         table.add_row(str(generation), *cells)
     captions = ["×÷: the 95% interval, on the log scale: 50 ×÷2 is from 25 to 100"] if len(seeds) > 1 else []
     if doubtful:

@@ -10,7 +10,17 @@ from typing import Any
 from collapse_cli.config import Experiment
 from collapse_cli.records.row import Row
 
-NO_METRICS = {"policy", "seed", "generation", "model_key", "model_dir", "protocol", "warnings", "sample_histogram"}
+NO_METRICS = {
+    "policy",
+    "lineage",
+    "seed",
+    "generation",
+    "model_key",
+    "model_dir",
+    "protocol",
+    "warnings",
+    "sample_histogram",
+}
 LONGEST = 100  # entries of a list that is mirrored; a longer one is no set of curves that someone looks at
 MUTABLE = ("loop.generations", "loop.policies", "loop.seeds")  # what the same run may be given more of later
 

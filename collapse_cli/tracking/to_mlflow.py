@@ -9,13 +9,16 @@ from typing import Any
 from collapse_cli.config import Experiment
 from collapse_cli.records.row import Row
 from collapse_cli.tracking.mirrored import About, digest, metrics_of
+from collapse_cli.where import Arm
 
 BATCH = 100  # MLflow takes 100 parameters, or 1000 metrics, in one call
 PENDING = "-"
+Key = tuple[Arm, str]  # of a run of MLflow: policy and lineage, and the seed
+PARENT: Key = (Arm(""), "")
 
 
 class MLflow:
-    """A run of MLflow for each policy and seed, below a parent that bears the run's name; steps are generations.
+    """A run of MLflow for each policy, lineage and seed, below a parent that bears the run's name; steps are generations.
 
     Which rows a run of MLflow holds stands in its tags `collapse.rows.N` as `generation:hash`, written before the
     numbers as pending and after them as done. One whose rows are no longer those of the truth, or that was broken off
@@ -47,16 +50,16 @@ class MLflow:
             self._experiment = self._client.create_experiment(project, artifact_location=local)
         else:
             self._experiment = experiment.experiment_id
-        self._runs: dict[tuple[str, str], str] = {}  # policy and seed -> MLflow's id; the parent's are empty
-        self._done: dict[tuple[str, str], dict[int, str]] = {}  # generation -> hash of its numbers
+        self._runs: dict[Key, str] = {}  # MLflow's ids
+        self._done: dict[Key, dict[int, str]] = {}  # generation -> hash of its numbers
         self._find()
-        self._parent = self._run("", "")
+        self._parent = self._run(PARENT)
 
     def add(self, row: Row) -> None:
         from mlflow.entities import Metric
 
-        where, generation, values = (row.where.name, str(row.where.seed)), row.where.generation, metrics_of(row)
-        run = self._run(*where)
+        where, generation, values = (row.where.arm, str(row.where.seed)), row.where.generation, metrics_of(row)
+        run = self._run(where)
         if self._done[where].get(generation) == digest(values):
             return
         self._mark(where, generation, PENDING)
@@ -73,13 +76,14 @@ class MLflow:
 
     def _find(self) -> None:
         """The runs of MLflow that mirror this run already; what they hold must be what `metrics.jsonl` says."""
-        truth: dict[tuple[str, str], dict[int, str]] = {}
+        truth: dict[Key, dict[int, str]] = {}
         for row in self._about.rows():
-            hashes = truth.setdefault((row.where.name, str(row.where.seed)), {})
+            hashes = truth.setdefault((row.where.arm, str(row.where.seed)), {})
             hashes[row.where.generation] = digest(metrics_of(row))
         for run in self._search():
             tags = run.data.tags
-            where = (tags.get("collapse.policy", ""), tags.get("collapse.seed", ""))
+            arm = Arm(tags.get("collapse.policy", ""), tags.get("collapse.lineage", ""))
+            where = (arm, tags.get("collapse.seed", ""))
             done: dict[int, str] = {}
             for key, text in tags.items():
                 if key.startswith("collapse.rows."):
@@ -104,17 +108,19 @@ class MLflow:
             if not token:
                 return
 
-    def _run(self, policy: str, seed: str) -> str:
-        if (policy, seed) not in self._runs:
-            about, where = self._about, (policy, seed)
+    def _run(self, where: Key) -> str:
+        if where not in self._runs:
+            about, (arm, seed) = self._about, where
             tags = {"collapse.id": about.identity, "collapse.run": about.name}
-            if policy:
-                tags |= {"collapse.policy": policy, "collapse.seed": seed, "mlflow.parentRunId": self._parent}
-            name = f"{about.name} {policy} seed {seed}" if policy else about.name
+            own = {} if where == PARENT else {**arm.record(), "seed": seed}
+            if own:
+                tags |= {f"collapse.{name}": value for name, value in own.items()}
+                tags["mlflow.parentRunId"] = self._parent
+            name = f"{about.name} {arm} seed {seed}" if own else about.name
             run = self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id
             self._runs[where], self._done[where] = run, {}
-            self._describe(run, set(), {"policy": policy, "seed": seed} if policy else {})
-        return self._runs[policy, seed]
+            self._describe(run, set(), own)
+        return self._runs[where]
 
     def _describe(self, run: str, there: set[str], more: Mapping[str, str] | None = None) -> None:
         """Parameters that MLflow does not have yet (it lets none be changed), and the tags as they are now."""
@@ -128,7 +134,7 @@ class MLflow:
         for start in range(0, len(tags), BATCH):
             self._client.log_batch(run, tags=tags[start : start + BATCH])
 
-    def _mark(self, where: tuple[str, str], generation: int, mark: str) -> None:
+    def _mark(self, where: Key, generation: int, mark: str) -> None:
         done, first = self._done[where], generation // 250 * 250  # a tag holds 5000 characters
         done[generation] = mark
         text = " ".join(

@@ -11,7 +11,7 @@ from collapse_cli.tracking.mirrored import About, clean, histogram_of, metrics_o
 
 
 class TensorBoard:
-    """A folder of `tensorboard/` for each policy and seed, written anew from the truth each time; steps are generations.
+    """A folder of `tensorboard/` for each policy, lineage and seed, written anew from the truth each time; steps are generations.
 
     Written without a thread, so that an error comes when it happens. Scalars are float32, as TensorBoard's are.
     """
@@ -42,7 +42,10 @@ class TensorBoard:
                 bucket=[0, *counts],
             )
             values.append(Summary.Value(tag="sample_histogram", histo=histogram))
-        folder = self._root / clean(f"{row.where.name}-seed-{row.where.seed}")
+        arm, seed = row.where.arm, f"seed-{row.where.seed}"
+        folder = self._root / clean(f"{arm.policy}-{seed}")
+        if arm.lineage:
+            folder = self._root / clean(arm.policy) / clean(f"{arm.lineage}-{seed}")
         self._write(folder, Summary(value=values), row.where.generation)
 
     def close(self, status: str) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 from collapse_cli.records.row import Row
 from collapse_cli.tracking.mirrored import About, histogram_of, metrics_of
+from collapse_cli.where import Arm
 
 
 class WandB:
-    """A run of W&B for each policy and seed in a group of the run's name; offline unless WANDB_MODE says otherwise.
+    """A run of W&B for each policy, lineage and seed in a group of the run's name; offline unless WANDB_MODE says otherwise.
 
-    Offline, a policy and seed has one folder `wandb/offline-run-*`, written anew from the truth each time.
+    Offline, each has one folder `wandb/offline-run-*`, written anew from the truth each time.
     """
 
     def __init__(self, about: About) -> None:
@@ -25,10 +26,10 @@ class WandB:
             raise RuntimeError(
                 f"WANDB_MODE is {self._mode}, but there is no API key; set WANDB_API_KEY or run `wandb login`"
             )
-        self._runs: dict[tuple[str, int], Any] = {}
+        self._runs: dict[tuple[Arm, int], Any] = {}
 
     def add(self, row: Row) -> None:
-        where = (row.where.name, row.where.seed)
+        where = (row.where.arm, row.where.seed)
         if where not in self._runs:
             self._runs[where] = self._begin(*where)
         run, generation = self._runs[where], row.where.generation
@@ -45,23 +46,23 @@ class WandB:
         for run in self._runs.values():
             run.finish(exit_code=0 if status == "success" else 1)
 
-    def _begin(self, policy: str, seed: int) -> Any:
+    def _begin(self, arm: Arm, seed: int) -> Any:
         about = self._about
-        run_id = hashlib.sha256(f"{about.identity}\n{policy}\n{seed}".encode()).hexdigest()[:16]
+        run_id = hashlib.sha256(f"{about.identity}\n{arm}\n{seed}".encode()).hexdigest()[:16]
         for old in about.folder.glob(f"wandb/offline-run-*-{run_id}"):
             shutil.rmtree(old)
         (about.folder / "wandb").mkdir(exist_ok=True)
         offline = self._mode in ("offline", "dryrun")
         run = self._wandb.init(
             project=about.config.tracking.project,
-            name=f"{about.name} {policy} seed {seed}",
+            name=f"{about.name} {arm} seed {seed}",
             group=about.name,
             id=run_id,
             resume=None if offline else "allow",
             mode=self._mode,
             dir=str(about.folder),
             reinit="create_new",  # several at a time
-            config={"policy": policy, "seed": seed, **about.params, **about.tags},
+            config={**arm.record(), "seed": seed, **about.params, **about.tags},
             # neither the console (it may show generated text) nor code, host and load belong to the rows
             settings=self._wandb.Settings(
                 silent=True,

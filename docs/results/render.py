@@ -45,7 +45,7 @@ def table(rows: Sequence[Row], names: Sequence[str], generations: int) -> str:
     With them the 95% t interval of the mean logarithm: seeds differ by factors, and no end of it can be below 0.
     """
     series = collect(rows)
-    ratios = {one.policy: one.ratios for one in diagnose(rows).policies}
+    ratios = {str(one.arm): one.ratios for one in diagnose(rows).arms}
     lines = ["| generation | " + " | ".join(names) + " |", "|---:|" + "---:|" * len(names)]
     for generation in range(generations + 1):
         cells = []

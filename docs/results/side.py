@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from collapse_cli.findings.remedies import Arm, Remedies, Remedy, remedies
+from collapse_cli.findings.remedies import OneRun, Remedies, Remedy, remedies
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import factors, spread
 from collapse_cli.records.rundir import RunFolder
@@ -13,7 +13,7 @@ from collapse_cli.records.rundir import RunFolder
 
 def of(folders: Sequence[RunFolder]) -> Remedies | None:
     """The comparison; None where none of the runs has a remedy besides its policies."""
-    found = remedies([Arm(folder.name, folder.record()["config"], folder.rows()) for folder in folders])
+    found = remedies([OneRun(folder.name, folder.record()["config"], folder.rows()) for folder in folders])
     return found if found is not None and any(remedy.what for remedy in found.remedies) else None
 
 
@@ -66,7 +66,7 @@ def sections(compared: Remedies, prefix: str, picture: Path) -> list[str]:
 
 def named(remedy: Remedy, prefix: str) -> str:
     """Variant and policy."""
-    return f"{remedy.run.removeprefix(prefix)}, {remedy.policy}"
+    return f"{remedy.run.removeprefix(prefix)}, {remedy.arm}"
 
 
 def times(ratio: Interval) -> str:

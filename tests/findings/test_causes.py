@@ -9,6 +9,7 @@ from support.rows import changed, row_of
 
 from collapse_cli.findings.causes import Causes, shares
 from collapse_cli.records.row import Row
+from collapse_cli.where import Arm
 
 Rows = dict[str, list[Row]]
 
@@ -101,8 +102,8 @@ def test_another_policy_has_shares_of_its_own() -> None:
         rows[name] += [
             row_of("keep-50", row.where.seed, row.where.generation, kl_truth=row.measure("kl_truth")) for row in some
         ]
-    for policy, share in (("", 0.25), ("keep-0", 0.25), ("keep-50", 0.75)):
-        found = known(rows, policy=policy).variants["statistical"].share
+    for policy, share in ((None, 0.25), ("keep-0", 0.25), ("keep-50", 0.75)):
+        found = known(rows, arm=None if policy is None else Arm(policy)).variants["statistical"].share
         assert found is not None
         assert found.mean == pytest.approx(share)
 

@@ -23,6 +23,7 @@ from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.terminal.comparison import of_text, print_comparison
 from collapse_cli.terminal.run_tables import perplexity_table
+from collapse_cli.where import Arm
 
 SEEDS = (0, 1, 2)
 THREE = ("keep-0", "keep-10", "keep-20")
@@ -55,7 +56,7 @@ def nll(run: RunFolder, policy: str, generation: int) -> dict[int, float]:
 def test_policies_of_one_run_are_compared_pairwise_over_its_seeds(tmp_path: Path) -> None:
     run = made(tmp_path, "a", policies=THREE)
     found = compare([run])
-    assert [(pair.first[1], pair.second[1]) for pair in found.pairs] == [
+    assert [(str(pair.first[1]), str(pair.second[1])) for pair in found.pairs] == [
         ("keep-0", "keep-10"), ("keep-0", "keep-20"), ("keep-10", "keep-20"),
     ]  # fmt: skip
     first, second = nll(run, "keep-0", 5), nll(run, "keep-10", 5)
@@ -74,8 +75,8 @@ def test_the_same_policy_in_two_runs_is_compared_over_their_common_seeds(tmp_pat
     assert found.generation == 3, "the last that both have"
     between = [pair for pair in found.pairs if pair.first[0] != pair.second[0]]
     assert [(pair.first, pair.second, pair.seeds) for pair in between] == [
-        (("a", "keep-0"), ("b", "keep-0"), (1, 2)),
-        (("a", "keep-10"), ("b", "keep-10"), (1, 2)),
+        (("a", Arm("keep-0")), ("b", Arm("keep-0")), (1, 2)),
+        (("a", Arm("keep-10")), ("b", Arm("keep-10")), (1, 2)),
     ]
     one, other = nll(first, "keep-0", 3), nll(second, "keep-0", 3)
     mean = sum(one[seed] - other[seed] for seed in (1, 2)) / 2
@@ -87,7 +88,7 @@ def test_entries_hold_perplexities_ratio_instruments_and_calls(tmp_path: Path) -
     entry = compare([run]).entries[0]
     rows = [row for row in run.rows() if row.where.policy == "keep-0" and row.where.generation == 5]
     expected = math.exp(sum(row.nll for row in rows) / 3)
-    assert (entry.run, entry.policy, entry.seeds) == ("a", "keep-0", SEEDS)
+    assert (entry.run, str(entry.arm), entry.seeds) == ("a", "keep-0", SEEDS)
     assert entry.now.mean == pytest.approx(expected)
     assert entry.ratio == entry.diagnosis.ratio, "the last generation: as in the verdict"
     first, now = entry.instruments["mauve"]
@@ -149,7 +150,7 @@ def test_guard_rails_of_the_rows_are_warnings(tmp_path: Path) -> None:
 def test_a_policy_that_is_behind_is_left_out_and_said(tmp_path: Path) -> None:
     gone = [("keep-10", seed, step) for seed in SEEDS for step in (4, 5)]
     found = compare([made(tmp_path, "a", missing=gone)])
-    assert [entry.policy for entry in found.entries] == ["keep-0"]
+    assert [str(entry.arm) for entry in found.entries] == ["keep-0"]
     assert found.notes[0] == "a: keep-10 has no generation 5 and is left out"
 
 

@@ -20,6 +20,7 @@ from collapse_cli.metrics.numbers import factor, factors
 from collapse_cli.records.fields import LARGEST
 from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
+from collapse_cli.where import Arm
 
 QUICK = {  # log-perplexities in proportion to the table of the README's run
     "keep-0": {0: (46.5, 60.9, 739.2), 1: (51.4, 66.3, 1346.4), 2: (57.5, 73.0, 987.0)},
@@ -36,7 +37,7 @@ def losses(tail: float, head: float, error: float | None = 0.001) -> dict[str, A
 
 
 def calls(rows: list[Row]) -> dict[str, Call]:
-    return dict(diagnose(rows).policies[0].calls)
+    return dict(diagnose(rows).arms[0].calls)
 
 
 def one_seed(*changes: tuple[float, float], error: float | None = 0.001) -> dict[str, Call]:
@@ -245,8 +246,8 @@ def test_a_verdict_over_seeds() -> None:
         "keep-0: the interval of the change is narrower than the seeds alone would make it: it takes for granted that noise "
         "between seeds is no larger than 0.3 nats (standard deviation)",
     )
-    assert found.policies[0].ratio.mean == pytest.approx(math.exp(2.9582), rel=1e-3)
-    assert found.policies[0].ratios[0].mean == 1.0
+    assert found.arms[0].ratio.mean == pytest.approx(math.exp(2.9582), rel=1e-3)
+    assert found.arms[0].ratios[0].mean == 1.0
 
 
 def test_a_verdict_on_one_seed_says_so() -> None:
@@ -269,7 +270,7 @@ def test_a_verdict_of_a_run_with_instruments(tmp_path: Path) -> None:
     found = diagnose(
         folder.rows(),
         generations=loop.generations,
-        policies=[policy.name for policy in loop.policies],
+        planned=[Arm(policy.name) for policy in loop.policies],
         seeds=loop.seeds,
     )
     assert found.verdict == (
@@ -279,7 +280,7 @@ def test_a_verdict_of_a_run_with_instruments(tmp_path: Path) -> None:
         "holds, perplexity +0% (95% interval -5% to +4%)."
     )
     assert found.notes == ()
-    assert not any(call.called for call in found.policies[2].calls.values()), "a control that stays flat"
+    assert not any(call.called for call in found.arms[2].calls.values()), "a control that stays flat"
 
 
 def test_a_run_that_is_not_finished() -> None:
@@ -287,7 +288,7 @@ def test_a_run_that_is_not_finished() -> None:
     rows = [
         entry for entry in quick() if entry.where.seed == 0 or (entry.where.seed == 1 and entry.where.generation == 0)
     ]
-    found = diagnose(rows, generations=9, policies=("keep-0", "keep-20", "keep-5"), seeds=(0, 1))
+    found = diagnose(rows, generations=9, planned=[Arm("keep-0"), Arm("keep-20"), Arm("keep-5")], seeds=(0, 1))
     assert found.verdict.startswith(
         "So far, by generation 2 of 9, one seed and so without an interval: keep-0 collapses (whether"
     )
@@ -305,7 +306,7 @@ def test_seeds_that_are_one_generation_apart_are_looked_at_together() -> None:
         for entry in quick()
         if entry.where.policy == "keep-0" and not (entry.where.seed and entry.where.generation > 1)
     ]
-    found = diagnose(rows).policies[0]
+    found = diagnose(rows).arms[0]
     assert (found.last, found.seeds) == (1, (0, 1, 2))
 
 
@@ -345,7 +346,7 @@ def test_the_word_for_a_policy_comes_from_the_ends_of_its_interval(ends: tuple[f
     spread = max(plain, math.sqrt(max(0.0, shrunken) / 5))
     values = [middle + math.sqrt(5 / 6) * spread * sign for sign in (1, -1, 1, -1, 1, -1)]
     rows = [row(step, seed=seed, nll=4 + step * values[seed]) for seed in range(6) for step in range(2)]
-    found = diagnose(rows).policies[0]
+    found = diagnose(rows).arms[0]
     assert (found.ratio.low, found.ratio.high) == pytest.approx(ends)
     assert found.state == state
 
@@ -362,8 +363,8 @@ def seeded(*values: float, generations: int = 9, **fields: Any) -> list[Row]:
 def test_a_second_seed_does_not_take_a_collapse_back() -> None:
     """×15 and ×25 had the t interval ×0.743 to ×503, and so "is undecided", where ×15 alone "collapses"."""
     one, two = diagnose(seeded(math.log(15))), diagnose(seeded(math.log(15), math.log(25)))
-    assert one.policies[0].state == two.policies[0].state == "collapses"
-    assert two.policies[0].ratio.low == pytest.approx(9.39, abs=0.01)
+    assert one.arms[0].state == two.arms[0].state == "collapses"
+    assert two.arms[0].ratio.low == pytest.approx(9.39, abs=0.01)
     assert two.verdict.startswith("By generation 9, over 2 seeds: keep-0 collapses and still rises, perplexity ×19.4 (")
 
 
@@ -371,7 +372,7 @@ def test_a_second_seed_does_not_take_a_collapse_back() -> None:
 def test_one_seed_s_word_does_not_flip_on_its_noise(ratio: float, state: str) -> None:
     """Around a true ratio of 2 "collapses" stood in half the cases, around 1 "holds" and "loses quality" in turn."""
     for noise in (-0.1, -0.01, 0.01, 0.1):
-        assert diagnose(seeded(math.log(ratio) + noise)).policies[0].state == state
+        assert diagnose(seeded(math.log(ratio) + noise)).arms[0].state == state
 
 
 @pytest.mark.parametrize("seeds", [1, 4])
@@ -385,10 +386,10 @@ def test_no_sentence_says_two_things_at_once(seeds: int, ratio: float, lost: tup
         changes = {name: entry.measure(name) for name in ("tail_change", "head_change")}
         rows[at] = changed(entry, **{name: value + shift for name, value in changes.items() if value is not None})
     found = diagnose(rows)
-    called = any(call.called for call in found.policies[0].calls.values())
+    called = any(call.called for call in found.arms[0].calls.values())
     assert called == any(change > 0 for change in lost)
     assert not (called and " holds" in found.verdict)
-    assert not ("loses quality" in found.verdict and (found.policies[0].ratio.high or 1.0) < 1)
+    assert not ("loses quality" in found.verdict and (found.arms[0].ratio.high or 1.0) < 1)
 
 
 def test_a_collapse_says_whether_it_still_rises() -> None:
@@ -425,7 +426,7 @@ def test_what_is_forecast_to_level_off_says_so_in_the_verdict() -> None:
     found = diagnose(growing(slowing))
     assert "keep-0 collapses and still rises but is forecast to level off, perplexity ×" in found.verdict
     assert found.record()["policies"][0]["forecast_levels_off"] is True
-    assert said_of(found.policies[0]) == "collapses and still rises but is forecast to level off"
+    assert said_of(found.arms[0]) == "collapses and still rises but is forecast to level off"
     for by in (lambda step: 0.25 * step, lambda step: 0.03 * step**2):
         assert "keep-0 collapses and still rises, perplexity ×" in diagnose(growing(by)).verdict
     early = diagnose([entry for entry in growing(slowing) if entry.where.generation < 4])
@@ -436,7 +437,7 @@ def test_what_is_forecast_to_level_off_says_so_in_the_verdict() -> None:
 def test_what_is_forecast_is_said_where_the_curve_shows_nothing() -> None:
     course = [0.0, 1.6, 2.1, 1.75, 2.15, 1.7, 2.1, 1.8, 2.2, 1.75]
     found = diagnose(growing(lambda step: course[step]))
-    assert found.policies[0].trend == ""
+    assert found.arms[0].trend == ""
     assert "keep-0 collapses and is forecast to level off, perplexity ×" in found.verdict
 
 
@@ -447,9 +448,9 @@ def test_a_forecast_is_what_most_of_the_weight_says_whatever_the_word() -> None:
         (policy,) = forecast_rows(rows)["policies"]
         halting = ("saturating", "overshoot", "jump")
         weight = sum(law["forecast_weight"] for law in policy["laws"] if law["law"] in halting)
-        assert diagnose(rows).policies[0].forecast_levels_off == (weight > 0.5)
-    assert not diagnose(growing(lambda step: 0.05 * (1 - math.exp(-step / 4)))).policies[0].forecast_levels_off
-    assert not diagnose(growing(lambda step: 2.0 * (step > 0), noise=0.001)).policies[0].forecast_levels_off
+        assert diagnose(rows).arms[0].forecast_levels_off == (weight > 0.5)
+    assert not diagnose(growing(lambda step: 0.05 * (1 - math.exp(-step / 4)))).arms[0].forecast_levels_off
+    assert not diagnose(growing(lambda step: 2.0 * (step > 0), noise=0.001)).arms[0].forecast_levels_off
 
 
 @pytest.mark.filterwarnings("error")
@@ -474,7 +475,7 @@ def test_what_is_said_of_nature_s_curves() -> None:
 
 def test_late_collapse_is_collapse_whatever_the_perplexity() -> None:
     rows = [row(0, **samples(5.0, 1.0)), *(row(step, **samples(1.0, 1.0)) for step in range(1, 5))]
-    assert diagnose(rows).policies[0].state == "collapses"
+    assert diagnose(rows).arms[0].state == "collapses"
 
 
 def test_perplexities_beyond_floats_are_said_and_are_json() -> None:

@@ -13,6 +13,7 @@ from collapse_cli.config import load
 from collapse_cli.findings import expectations
 from collapse_cli.findings.expectations import NO_PART, NO_THEORY, NOT_YET, judge, planned_cells, theory_trouble
 from collapse_cli.records.row import Row
+from collapse_cli.where import Arm
 
 
 def loop_tree(*expect: dict[str, Any], learner: str = "gaussian", **loop: Any) -> dict[str, Any]:
@@ -137,11 +138,11 @@ def test_theory_that_fails_or_is_asked_for_the_absurd_says_so(predictions: Modul
     assert one.why.startswith("theory cannot read this configuration: ")
     asked: list[Any] = []
     predictions.predict_loop = lambda *arguments: asked.append(arguments) or math.nan  # type: ignore[attr-defined]
-    assert expectations.theory_at(tree, "variance", "keep-0", 3) is None
+    assert expectations.theory_at(tree, "variance", Arm("keep-0"), 3) is None
     assert len(asked) == 1
     tree["data"]["blobs"]["dimensions"] = 10**12
-    assert expectations.theory_at(tree, "variance", "keep-0", 3) is None
-    assert expectations.theory_at(loop_tree(), "variance", "keep-0", 10**12) is None
+    assert expectations.theory_at(tree, "variance", Arm("keep-0"), 3) is None
+    assert expectations.theory_at(loop_tree(), "variance", Arm("keep-0"), 10**12) is None
     assert len(asked) == 1
 
 

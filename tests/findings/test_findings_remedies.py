@@ -9,7 +9,7 @@ import pytest
 
 from collapse_cli.config.selection import SelectConfig, Step
 from collapse_cli.config.tree import Experiment, TrainConfig
-from collapse_cli.findings.remedies import Arm, remedies, remedy_of
+from collapse_cli.findings.remedies import OneRun, remedies, remedy_of
 from collapse_cli.metrics.intervals import log_ratio
 from collapse_cli.records.row import Row
 from tests.support.rows import row_of
@@ -77,13 +77,13 @@ def test_options_that_are_not_neutral_are_named(sections: dict[str, Any], words:
 def test_the_baseline_keeps_nothing_real_and_does_nothing_else() -> None:
     remedied = tree_of(train=TrainConfig(loss="focal"))
     arms = [
-        Arm("focal", remedied, rows_of("keep-0", 0.1)),
-        Arm("plain", NOTHING, [*rows_of("keep-10", 0.05, real=10), *rows_of("keep-0", 0.2)]),
+        OneRun("focal", remedied, rows_of("keep-0", 0.1)),
+        OneRun("plain", NOTHING, [*rows_of("keep-10", 0.05, real=10), *rows_of("keep-0", 0.2)]),
     ]
     found = remedies(arms)
     assert found is not None
     assert found.baseline == ("plain", "keep-0")
-    assert [(one.run, one.policy, one.baseline) for one in found.remedies] == [
+    assert [(one.run, one.arm.policy, one.baseline) for one in found.remedies] == [
         ("focal", "keep-0", False),
         ("plain", "keep-10", False),
         ("plain", "keep-0", True),
@@ -91,7 +91,7 @@ def test_the_baseline_keeps_nothing_real_and_does_nothing_else() -> None:
 
 
 def test_differences_are_paired_by_seed() -> None:
-    arms = [Arm("plain", NOTHING, [*rows_of("keep-0", 0.2), *rows_of("keep-10", 0.05, real=10)])]
+    arms = [OneRun("plain", NOTHING, [*rows_of("keep-0", 0.2), *rows_of("keep-10", 0.05, real=10)])]
     found = remedies(arms)
     assert found is not None
     _, kept = found.remedies
@@ -113,13 +113,13 @@ def test_a_difference_of_noise_is_not_shown() -> None:
         })
         for row in alike
     ]  # fmt: skip
-    found = remedies([Arm("plain", NOTHING, noisy)])
+    found = remedies([OneRun("plain", NOTHING, noisy)])
     assert found is not None
     assert found.remedies[1].told_apart is False
 
 
 def test_the_generation_is_the_last_that_all_have() -> None:
-    found = remedies([Arm("plain", NOTHING, [*rows_of("keep-0", 0.2, last=6), *rows_of("keep-10", 0.1, last=3)])])
+    found = remedies([OneRun("plain", NOTHING, [*rows_of("keep-0", 0.2, last=6), *rows_of("keep-10", 0.1, last=3)])])
     assert found is not None
     assert found.generation == 3
 
@@ -128,8 +128,8 @@ def test_prices_are_of_one_seed_without_generation_0() -> None:
     chosen = {"select_candidates": 150, "select_distinct": 100}
     found = remedies(
         [
-            Arm("plain", NOTHING, rows_of("keep-0", 0.2)),
-            Arm("chosen", tree_of(select=SelectConfig(by="surprise", keep="highest", oversample=1.5)),
+            OneRun("plain", NOTHING, rows_of("keep-0", 0.2)),
+            OneRun("chosen", tree_of(select=SelectConfig(by="surprise", keep="highest", oversample=1.5)),
                 rows_of("keep-10", 0.1, real=10, replay_rows=5 * Experiment().train.epochs, **chosen)),
         ]
     )  # fmt: skip
@@ -140,12 +140,12 @@ def test_prices_are_of_one_seed_without_generation_0() -> None:
 
 
 def test_one_policy_has_nothing_beside_it() -> None:
-    assert remedies([Arm("plain", NOTHING, rows_of("keep-0", 0.2))]) is None
+    assert remedies([OneRun("plain", NOTHING, rows_of("keep-0", 0.2))]) is None
     assert remedies([]) is None
 
 
 def test_without_a_baseline_there_are_no_differences_and_it_is_said() -> None:
-    found = remedies([Arm("plain", NOTHING, [*rows_of("keep-10", 0.2), *rows_of("keep-20", 0.1)])])
+    found = remedies([OneRun("plain", NOTHING, [*rows_of("keep-10", 0.2), *rows_of("keep-20", 0.1)])])
     assert found is not None
     assert found.baseline is None
     assert [one.against for one in found.remedies] == [None, None]
@@ -153,7 +153,7 @@ def test_without_a_baseline_there_are_no_differences_and_it_is_said() -> None:
 
 
 def test_one_seed_shows_no_difference() -> None:
-    found = remedies([Arm("plain", NOTHING, [*rows_of("keep-0", 0.2, seeds=1), *rows_of("keep-10", 0.1, seeds=1)])])
+    found = remedies([OneRun("plain", NOTHING, [*rows_of("keep-0", 0.2, seeds=1), *rows_of("keep-10", 0.1, seeds=1)])])
     assert found is not None
     kept = found.remedies[1]
     assert kept.against is not None
@@ -163,7 +163,7 @@ def test_one_seed_shows_no_difference() -> None:
 
 
 def test_it_is_json() -> None:
-    found = remedies([Arm("plain", NOTHING, [*rows_of("keep-0", 0.2), *rows_of("keep-10", 0.1)])])
+    found = remedies([OneRun("plain", NOTHING, [*rows_of("keep-0", 0.2), *rows_of("keep-10", 0.1)])])
     assert found is not None
     record = json.loads(json.dumps(found.record()))
     assert record["baseline"] == {"run": "plain", "policy": "keep-0"}
@@ -175,12 +175,12 @@ def test_what_no_field_can_hold_is_left_out_of_the_price_and_breaks_nothing() ->
     rows = rows_of("keep-0", 0.1) + rows_of("keep-10", 0.05)
     damage: dict[str, Any] = {"train": 2.0, "sample": 10**400, "eval": math.nan, "mix": -5.0, "real": "x"}
     damaged = [Row.of({**row.fields, "seconds": damage}) for row in rows]
-    found = remedies([Arm("odd", NOTHING, [row for row in damaged if row is not None])])
+    found = remedies([OneRun("odd", NOTHING, [row for row in damaged if row is not None])])
     assert found is not None
     assert [remedy.price.seconds for remedy in found.remedies] == [8.0, 8.0]  # four generations, 2 s each
 
     far = [Row.of({**row.fields, "nll": 1e299 * (-1) ** row.where.seed}) for row in rows_of("keep-10", 0.05)]
-    beyond = remedies([Arm("far", NOTHING, [*rows_of("keep-0", 0.1), *(row for row in far if row is not None)])])
+    beyond = remedies([OneRun("far", NOTHING, [*rows_of("keep-0", 0.1), *(row for row in far if row is not None)])])
     assert beyond is not None
     json.dumps(beyond.record(), allow_nan=False)
 
@@ -189,11 +189,11 @@ def test_the_baseline_is_the_loop_that_most_others_are_like() -> None:
     """A run that starts from generation 0 has no remedy in its options either, but is another loop than the others'."""
     other = tree_of(loop={"init": "gen0"})
     arms = [
-        Arm("from-gen0", other, rows_of("keep-0", 0.1)),
-        Arm("focal", tree_of(train=TrainConfig(loss="focal")), rows_of("keep-0", 0.15)),
-        Arm("none", NOTHING, rows_of("keep-0", 0.2)),
-        Arm("ewc", tree_of(loop={"init": "gen0"}, train=TrainConfig(anchor="ewc")), rows_of("keep-0", 0.1)),
-        Arm("smoothed", tree_of(train=TrainConfig(loss="smoothed")), rows_of("keep-0", 0.1)),
+        OneRun("from-gen0", other, rows_of("keep-0", 0.1)),
+        OneRun("focal", tree_of(train=TrainConfig(loss="focal")), rows_of("keep-0", 0.15)),
+        OneRun("none", NOTHING, rows_of("keep-0", 0.2)),
+        OneRun("ewc", tree_of(loop={"init": "gen0"}, train=TrainConfig(anchor="ewc")), rows_of("keep-0", 0.1)),
+        OneRun("smoothed", tree_of(train=TrainConfig(loss="smoothed")), rows_of("keep-0", 0.1)),
     ]
     for turned in (arms, arms[::-1]):
         found = remedies(turned)

@@ -22,6 +22,7 @@ from collapse_cli.findings.forecast.resample import bootstrap
 from collapse_cli.findings.forecast.sentences import to_come, when
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.terminal.forecast import tables
+from collapse_cli.where import Arm
 
 # --- the laws and their fit -------------------------------------------------------------------------------------------
 
@@ -290,7 +291,7 @@ def test_a_seed_without_generation_0_is_left_out() -> None:
     rows = rows_of({"keep-0": made("linear", 2, 8, 0.01, rng_of(8))})
     rows = [row for row in rows if (row.where.seed, row.where.generation) != (1, 0)]
     series, notes = collect(rows)
-    assert list(series["keep-0"].values) == [0]
+    assert list(series[Arm("keep-0")].values) == [0]
     assert any("no generation 0 of seed 1" in note for note in notes)
     none = forecast_rows([row for row in rows if row.where.generation > 0])
     assert none["policies"][0]["status"] == "not enough data"

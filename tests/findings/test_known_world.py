@@ -40,7 +40,7 @@ ROWS = [
 
 def test_one_seed_is_said_to_have_no_interval() -> None:
     left = world_left(list(reversed(ROWS)), TREE)
-    assert [there.policy for there in left] == ["keep-0", "keep-20"], "the one with the fewest breeds first"
+    assert [str(there.arm) for there in left] == ["keep-0", "keep-20"], "the one with the fewest breeds first"
     assert world_said(left) == [
         "At generation 5 keep-0 names 2 breeds of dogs, where as much real text would name 3, and states 11 facts rightly, where "
         "it would state 40; 90% of its dogs are hounds, in truth 55% (one seed: no interval).",  # 1 / (1 + 1/2 + 1/3)
@@ -102,7 +102,7 @@ def test_seeds_and_generation_are_those_of_the_diagnosis() -> None:
 )
 def test_what_is_damaged_says_nothing(broken: dict[str, Any]) -> None:
     damaged = Row.at(ROWS[1].where, {**ROWS[1].fields, **broken})
-    assert [there.policy for there in world_left([ROWS[0], damaged, *ROWS[2:]], TREE)] == ["keep-20"]
+    assert [str(there.arm) for there in world_left([ROWS[0], damaged, *ROWS[2:]], TREE)] == ["keep-20"]
 
 
 def test_the_end_of_a_run_says_it_below_the_verdict(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from collapse_cli.findings import predictions
 from collapse_cli.findings.expectations import at_cell, planned_cells, theory_at, theory_of
 from collapse_cli.findings.predictions import predict_cell, predict_loop
 from collapse_cli.learners import learner_class
+from collapse_cli.where import Arm
 
 ISO = theory.spectrum("iso", 50)
 PRESETS = ("strong-ridge", "strong-projections", "strong-weighted", "strong-iterative", "generational-regression")
@@ -182,8 +183,8 @@ def test_a_new_family_brings_its_closed_form_in_its_description_alone(monkeypatc
     new = replace(families.of("gaussian"), name="newer", theory=families.Theory(loop="support.new_family:halves"))
     monkeypatch.setitem(cast(dict[str, families.Description], families.FAMILIES), "newer", new)
     tree = {"learner": "newer"}
-    assert [theory_at(tree, "size", "keep-0", g) for g in range(3)] == [1.0, 0.5, 0.25]
-    assert theory_at(tree, "size", "accumulate", 1) is None
+    assert [theory_at(tree, "size", Arm("keep-0"), g) for g in range(3)] == [1.0, 0.5, 0.25]
+    assert theory_at(tree, "size", Arm("accumulate"), 1) is None
     assert theory_of(tree | {"kind": "mixture"}, {"rows": 10}) is None, "it names none for cells"
 
 

@@ -26,7 +26,7 @@ def row(generation: int, seed: int = 0, policy: str = "keep-10", **more: Any) ->
 def test_the_last_generation_is_told_with_the_mean_of_its_seeds() -> None:
     rows = [row(1), row(2), row(2, seed=1, select_false_rejects=0.35), Row.at(Where("keep-100", 0, 2), {"nll": 1.0})]
     (one,) = selections(rows)
-    assert (one.policy, one.generation, one.seeds, one.candidates, one.kept) == ("keep-10", 2, 2, 300, 200)
+    assert (str(one.arm), one.generation, one.seeds, one.candidates, one.kept) == ("keep-10", 2, 2, 300, 200)
     assert one.false_rejects is not None
     assert abs(one.false_rejects.mean - 0.3) < 1e-12
     (said,) = selection_said([one])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.scripts import script
 
-from collapse_cli.findings.diagnosis import policies_of
+from collapse_cli.findings.diagnosis import arms_of
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def test_a_false_word_is_rare(words: ModuleType, noise: float, seeds: int) -> No
     """Of 100 runs at 3.3%, more than 10 are wrong in fewer than 1 of 1,000 cases; once it was every second at a ratio of 2."""
     random = np.random.Generator(np.random.Philox(19))
     for ratio in words.RATIOS:
-        found = [policies_of(words.made(random, seeds, ratio, noise))[0].state for _ in range(100)]
+        found = [arms_of(words.made(random, seeds, ratio, noise))[0].state for _ in range(100)]
         assert sum(words.false_word(state, ratio) for state in found) <= 10, ratio
 
 
@@ -33,7 +33,7 @@ def test_a_loss_of_one_seed_that_chance_made_and_passed_on_is_rarely_called(
     random, wrong = np.random.Generator(np.random.Philox(23)), 0
     for _ in range(200):
         made = words.made(random, 1, 1.0, noise, inherited=True, instruments=True)
-        found = policies_of([row for row in made if row.where.generation <= generations])[0]
+        found = arms_of([row for row in made if row.where.generation <= generations])[0]
         wrong += any(call.called for call in found.calls.values())
     assert wrong <= 8  # at a rate of 1%: more in fewer than 1 of 1,000 cases
 
@@ -43,7 +43,7 @@ def test_a_loss_of_one_seed_that_chance_made_and_passed_on_is_rarely_called(
 def test_a_collapse_is_called_one(words: ModuleType, ratio: float, seeds: int) -> None:
     """At ×5, two seeds and noise of 0.3 nats 87% of runs; fewer than 75 of 100 happen in 1 of 1,000 cases."""
     random = np.random.Generator(np.random.Philox(20))
-    found = [policies_of(words.made(random, seeds, ratio, 0.3))[0].state for _ in range(100)]
+    found = [arms_of(words.made(random, seeds, ratio, 0.3))[0].state for _ in range(100)]
     assert found.count("collapses") >= 75
 
 
@@ -52,7 +52,7 @@ def test_a_level_curve_is_rarely_said_to_move(words: ModuleType) -> None:
     random = np.random.Generator(np.random.Philox(21))
     for inherited in (False, True):
         runs = (words.made(random, 2, 5.0, 0.3, inherited=inherited) for _ in range(100))
-        found = [policies_of(run)[0].trend for run in runs]
+        found = [arms_of(run)[0].trend for run in runs]
         assert found.count("rises") + found.count("falls") <= 15
 
 

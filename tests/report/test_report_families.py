@@ -136,7 +136,7 @@ def test_theory_is_drawn_through_what_was_measured(runs: Path) -> None:
 def test_measured_against_published_and_theory(runs: Path) -> None:
     page = Text(report(runs, "ridge"))
     assert "Measured against published numbers and theory" in page.headings
-    (means,) = [one.means("error") for one in series_of(read([RunFolder(runs, "ridge")])) if one.policy == "keep-0"]
+    (means,) = [one.means("error") for one in series_of(read([RunFolder(runs, "ridge")])) if str(one.arm) == "keep-0"]
     assert f"{means[6].mean:.3g}" in page.said
     assert re.search(
         r"error keep-0, generation 6 0\.3500 ± 1e-06 or 4 standard errors \(theory\) .*? ✓ inside", page.said

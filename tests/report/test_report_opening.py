@@ -25,7 +25,7 @@ def test_the_sentence_is_of_the_policy_to_which_most_happened_and_says_how_sure_
     write_run(tmp_path, "run", policies=("keep-20", "keep-0"), seeds=(0, 1, 2), generations=8)
     runs = read([RunFolder(tmp_path, "run")])
     said = brief(diagnoses(runs)[0])
-    assert said.policy == "keep-0"
+    assert str(said.arm) == "keep-0"
     assert re.fullmatch(
         r"keep-0 collapses: by generation 8 its perplexity is [\d.]+ times that of generation 0 "
         r"\(95% interval ×[\d.]+ to ×[\d.]+; 3 seeds\) and is still rising\.",
@@ -135,4 +135,4 @@ def test_white_space_is_to_be_seen_where_it_matters() -> None:
 
 def test_colours_are_of_series(tmp_path: Path) -> None:
     write_run(tmp_path, "one", policies=("keep-20", "keep-10"), generations=1)
-    assert [one.colour for one in series_of(read([RunFolder(tmp_path, "one")]))] == [2, 1]
+    assert [one.look.colour for one in series_of(read([RunFolder(tmp_path, "one")]))] == [2, 1]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from collapse_cli.config import preset_path
-from collapse_cli.findings.remedies import Arm, remedies
+from collapse_cli.findings.remedies import OneRun, remedies
 from collapse_cli.records.rundir import RunFolder
 from tests.support.e2e import collapse
 
@@ -33,13 +33,13 @@ def test_every_remedy_runs_and_stands_beside_the_baseline_with_its_price(tmp_pat
     assert done.code == 0, done.err
     variants = list(dict.fromkeys(re.findall(r"^\[variants\.([\w-]+)", text, re.MULTILINE)))
     folders = {name: RunFolder(tmp_path / "runs", f"cut-{name}") for name in variants}
-    found = remedies([Arm(name, folder.record()["config"], folder.rows()) for name, folder in folders.items()])
+    found = remedies([OneRun(name, folder.record()["config"], folder.rows()) for name, folder in folders.items()])
     assert found is not None
     assert found.baseline == ("none", "keep-0")
     assert {remedy.run for remedy in found.remedies} == set(variants)
     without = {remedy.run for remedy in found.remedies if not remedy.what}
     assert without == {"none", "real", "schedule"}, "all others say what they are"
-    price = {remedy.run: remedy.price for remedy in found.remedies if remedy.policy == "keep-0"}
+    price = {remedy.run: remedy.price for remedy in found.remedies if str(remedy.arm) == "keep-0"}
     assert price["surprise"].thrown == 40
     assert price["reward"].thrown == 240
     assert price["replay"].real

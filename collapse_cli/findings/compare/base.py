@@ -8,8 +8,10 @@ from typing import Any, Generic, Protocol, TypeVar
 from collapse_cli.config import Experiment
 from collapse_cli.families import Headline
 from collapse_cli.records.row import Row
+from collapse_cli.where import Arm
 
-Side = tuple[str, str]  # run, policy or cell
+Side = tuple[str, Arm]  # run, and policy with lineage, or cell
+Course = tuple[str, str]  # run, and lineage
 
 
 class HasRecord(Protocol):
@@ -36,8 +38,8 @@ class Comparison(Generic[Entries, Pairs]):
     """Runs compared at `generation`, the last that every run has (0 for mixtures).
 
     Attributes:
-        entries: one for each policy, or cell, of each run.
-        pairs: two policies of a run, or a policy or cell in two runs, on the seeds that they share.
+        entries: one for each policy of each lineage, or cell, of each run.
+        pairs: two policies of a lineage, two lineages under a policy, or a policy or cell in two runs, on the seeds that they share.
         verdicts: by run.
         notes: what limits the numbers.
         measure: what is compared; None: perplexity, beside what was called early and late collapse.
@@ -82,15 +84,22 @@ class Comparer(Protocol):
 
 
 def pairs_of(
-    series: Mapping[Side, Mapping[int, float]], *, within: bool, apart: Container[tuple[str, str]] = ()
+    series: Mapping[Side, Mapping[int, float]],
+    *,
+    within: bool,
+    apart: Container[tuple[Course, Course]] = (),
 ) -> Iterator[tuple[Side, Side, list[int]]]:
-    """Policies of one run where `within`, and a policy or cell in two runs, with the seeds that both have.
+    """Policies of one lineage and lineages under one policy where `within`, and a policy or cell in two runs, with the seeds that both have.
 
     Args:
         series: a value by seed of each side.
-        apart: two runs that are not comparable.
+        apart: two lineages, of a run each, that are not comparable.
     """
     for first, second in combinations(series, 2):
-        wanted = within if first[0] == second[0] else first[1] == second[1] and (first[0], second[0]) not in apart
+        one, other = first[1], second[1]
+        alike = one.policy == other.policy or one.lineage == other.lineage
+        wanted = within and alike if first[0] == second[0] else one == other
+        if ((first[0], one.lineage), (second[0], other.lineage)) in apart:
+            continue
         if wanted and (seeds := sorted(series[first].keys() & series[second].keys())):
             yield first, second, seeds

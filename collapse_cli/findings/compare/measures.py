@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from collapse_cli.findings import expectations
-from collapse_cli.findings.compare.base import Compared, Comparison, pairs_of
+from collapse_cli.findings.compare.base import Compared, Comparison, Side, pairs_of
 from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.findings.diagnosis.headline import headline_of
 from collapse_cli.metrics.intervals import Interval, over_seeds, paired
 from collapse_cli.records.row import Row
+from collapse_cli.where import Arm
 
-Values = dict[str, dict[int, dict[int, float]]]  # policy (or cell) -> generation -> seed -> value
+Values = dict[Arm, dict[int, dict[int, float]]]  # policy and lineage (or cell) -> generation -> seed -> value
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class MeasuredPolicy:
     """One policy, or one cell, of one run: `first` at generation 0 (None for cells), `now` at the compared one."""
 
     run: str
-    policy: str
+    arm: Arm
     seeds: tuple[int, ...]
     first: Interval | None
     now: Interval
@@ -27,10 +28,12 @@ class MeasuredPolicy:
 
     def record(self) -> dict[str, Any]:
         return {
-            **vars(self),
+            "run": self.run,
+            **self.arm.record(),
             "seeds": list(self.seeds),
             "first": self.first.record() if self.first else None,
             "now": self.now.record(),
+            "theory": self.theory,
         }
 
 
@@ -38,13 +41,17 @@ class MeasuredPolicy:
 class MeasureDifference:
     """Two policies of a run, or the same policy or cell in two runs; `difference` is the first less the second, by seed."""
 
-    first: tuple[str, str]
-    second: tuple[str, str]
+    first: Side
+    second: Side
     seeds: tuple[int, ...]
     difference: Interval
 
     def record(self) -> dict[str, Any]:
-        return {**vars(self), "seeds": list(self.seeds), "difference": self.difference.record()}
+        sides = {
+            name: (side[0], *side[1].record().values())
+            for name, side in (("first", self.first), ("second", self.second))
+        }
+        return {**sides, "seeds": list(self.seeds), "difference": self.difference.record()}
 
 
 def generations(run: Compared) -> set[int]:
@@ -58,22 +65,22 @@ def compared(runs: list[Compared], generation: int) -> Comparison[MeasuredPolicy
     tree = trees[runs[0].name]
     measure, mixture = headline_of(tree), expectations.is_mixture(tree)
     entries: list[MeasuredPolicy] = []
-    series: dict[tuple[str, str], dict[int, float]] = {}
+    series: dict[Side, dict[int, float]] = {}
     for run in runs:
-        cells = {row.where.name: row.coordinates for row in run.rows} if mixture else {}
-        for policy, by in _values(run.rows, measure.name).items():
+        cells = {row.where.arm: row.coordinates for row in run.rows} if mixture else {}
+        for arm, by in _values(run.rows, measure.name).items():
             if generation not in by:
                 continue
-            now = series[run.name, policy] = by[generation]
+            now = series[run.name, arm] = by[generation]
             theory = (
-                expectations.theory_of(trees[run.name], cells[policy])
+                expectations.theory_of(trees[run.name], cells[arm])
                 if mixture
-                else expectations.theory_at(trees[run.name], measure.name, policy, generation)
+                else expectations.theory_at(trees[run.name], measure.name, arm, generation)
             )
             first = [by[0][seed] for seed in now if seed in by.get(0, {})]  # of the seeds that are there now
             start = over_seeds(measure.name, first) if first and not mixture else None
             end = over_seeds(measure.name, list(now.values()))
-            entries.append(MeasuredPolicy(run.name, policy, tuple(sorted(now)), start, end, theory))
+            entries.append(MeasuredPolicy(run.name, arm, tuple(sorted(now)), start, end, theory))
     pairs = [
         MeasureDifference(first_side, second_side, tuple(seeds), difference)
         for first_side, second_side, seeds in pairs_of(series, within=generation > 0 and not mixture)
@@ -94,7 +101,7 @@ def _values(rows: Sequence[Row], name: str) -> Values:
     values: Values = {}
     for row in rows:
         if (value := row.measure(name)) is not None:
-            values.setdefault(row.where.name, {}).setdefault(row.where.generation, {})[row.where.seed] = value
+            values.setdefault(row.where.arm, {}).setdefault(row.where.generation, {})[row.where.seed] = value
     return values
 
 

@@ -6,11 +6,13 @@ from itertools import combinations
 from typing import Any
 
 from collapse_cli.config.names import leaves
-from collapse_cli.findings.compare.base import Compared, Comparison, pairs_of
-from collapse_cli.findings.diagnosis import Diagnosis, PolicyDiagnosis, diagnose
+from collapse_cli.findings.arms import trees_of
+from collapse_cli.findings.compare.base import Compared, Comparison, Course, Side, pairs_of
+from collapse_cli.findings.diagnosis import ArmDiagnosis, Diagnosis, diagnose
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.intervals import LEVEL, NOISE, Interval, log_ratio, over_seeds, takes_noise_for_granted
-from collapse_cli.records.row import Row
+from collapse_cli.records.row import Row, by_arm, planned_arms
+from collapse_cli.where import Arm
 
 INSTRUMENTS = {  # field -> heading, format
     "unigram_entropy": ("entropy", "{:.2f}"),
@@ -23,7 +25,7 @@ INSTRUMENTS = {  # field -> heading, format
 
 @dataclass(frozen=True)
 class PolicyPerplexity:
-    """A policy of a run at the generation compared.
+    """A policy of a lineage of a run at the generation compared.
 
     Attributes:
         seeds: those with generation 0 and the generation compared.
@@ -33,13 +35,13 @@ class PolicyPerplexity:
     """
 
     run: str
-    policy: str
+    arm: Arm
     seeds: tuple[int, ...]
     start: Interval
     now: Interval
     ratio: Interval
     instruments: Mapping[str, tuple[Interval | None, Interval]]
-    diagnosis: PolicyDiagnosis
+    diagnosis: ArmDiagnosis
 
     def record(self) -> dict[str, Any]:
         measured = {
@@ -48,7 +50,7 @@ class PolicyPerplexity:
         }
         return {
             "run": self.run,
-            "policy": self.policy,
+            **self.arm.record(),
             "seeds": list(self.seeds),
             "perplexity_0": self.start.record(),
             "perplexity": self.now.record(),
@@ -64,7 +66,7 @@ class PerplexityRatio:
     """Two policies, or one policy in two runs, on the seeds they share.
 
     Attributes:
-        first, second: (run, policy).
+        first, second: run, and policy with lineage.
         ratio: perplexity of the first over that of the second: the exponential of the mean difference of
             log-perplexities, with the 95% interval of that difference.
         apart: the ratio with the interval by which the two are told apart. It allows for the number of pairs of the
@@ -72,8 +74,8 @@ class PerplexityRatio:
         granted: whether an interval rests on prior knowledge of the noise between seeds (`intervals.log_ratio`).
     """
 
-    first: tuple[str, str]
-    second: tuple[str, str]
+    first: Side
+    second: Side
     seeds: tuple[int, ...]
     ratio: Interval
     apart: Interval
@@ -88,8 +90,7 @@ class PerplexityRatio:
 
     def record(self) -> dict[str, Any]:
         ends = {
-            name: {"run": run, "policy": policy}
-            for name, (run, policy) in (("first", self.first), ("second", self.second))
+            name: {"run": run, **arm.record()} for name, (run, arm) in (("first", self.first), ("second", self.second))
         }
         return ends | {"seeds": list(self.seeds), "ratio": self.ratio.record(), "told_apart": self.told_apart}
 
@@ -105,17 +106,21 @@ def compared(runs: list[Compared], generation: int) -> Comparison[PolicyPerplexi
     for run in runs:
         loop = run.config.loop
         diagnosis = diagnose(
-            run.rows, generations=loop.generations, policies=list(map(str, loop.policies)), seeds=loop.seeds
+            run.rows,
+            generations=loop.generations,
+            planned=planned_arms(run.config.model_dump(mode="json")),
+            seeds=loop.seeds,
         )
         diagnoses.append(diagnosis)
-        for policy in diagnosis.policies:
-            if (entry := _entry(run.name, policy, run.rows, generation)) is None:
-                behind.append(f"{run.name}: {policy.policy} has no generation {generation} and is left out")
+        own = by_arm(run.rows)
+        for policy in diagnosis.arms:
+            if (entry := _entry(run.name, policy, own[policy.arm], generation)) is None:
+                behind.append(f"{run.name}: {policy.arm} has no generation {generation} and is left out")
             else:
                 entries.append(entry)
     mixed = _incomparable(names, rows, [run.config.model_dump(mode="json") for run in runs])
     apart = [
-        f"{first} and {second} differ in {', '.join(why)}: their perplexities are not comparable, and no differences "
+        f"{_course(first, second)} differ in {', '.join(why)}: their perplexities are not comparable, and no differences "
         "between them are given (of one text under two tokenizers, bits_per_byte is comparable)"
         for (first, second), why in mixed.items()
     ]
@@ -132,14 +137,19 @@ def compared(runs: list[Compared], generation: int) -> Comparison[PolicyPerplexi
     )
 
 
-def _at(rows: Sequence[Row], policy: str, generation: int) -> dict[int, Row]:
-    """The rows of a policy's generation that have a loss, by seed."""
-    there = [row for row in rows if (row.where.policy, row.where.generation) == (policy, generation)]
+def _course(first: Course, second: Course) -> str:
+    """Two runs, or lineages of them, in words."""
+    return " and ".join(f"{run}, lineage {lineage}," if lineage else run for run, lineage in (first, second))
+
+
+def _at(rows: Sequence[Row], generation: int) -> dict[int, Row]:
+    """The rows of an arm's generation that have a loss, by seed."""
+    there = [row for row in rows if row.where.generation == generation]
     return {row.where.seed: row for row in there if row.nll is not None}
 
 
-def _entry(run: str, policy: PolicyDiagnosis, rows: Sequence[Row], generation: int) -> PolicyPerplexity | None:
-    first, now = _at(rows, policy.policy, 0), _at(rows, policy.policy, generation)
+def _entry(run: str, policy: ArmDiagnosis, rows: Sequence[Row], generation: int) -> PolicyPerplexity | None:
+    first, now = _at(rows, 0), _at(rows, generation)
     before, after = _losses(first), _losses(now)
     seeds = sorted(first.keys() & now.keys())
     if not seeds:
@@ -149,7 +159,7 @@ def _entry(run: str, policy: PolicyDiagnosis, rows: Sequence[Row], generation: i
     }
     return PolicyPerplexity(
         run,
-        policy.policy,
+        policy.arm,
         tuple(seeds),
         over_seeds("perplexity", [first[seed].perplexity or perplexity(before[seed]) for seed in seeds]),
         over_seeds("perplexity", [now[seed].perplexity or perplexity(after[seed]) for seed in seeds]),
@@ -169,13 +179,13 @@ def _losses(rows: Mapping[int, Row]) -> dict[int, float]:
 
 
 def _pairs(
-    names: Sequence[str], rows: Sequence[Sequence[Row]], generation: int, mixed: Container[tuple[str, str]]
+    names: Sequence[str], rows: Sequence[Sequence[Row]], generation: int, mixed: Container[tuple[Course, Course]]
 ) -> list[PerplexityRatio]:
-    """Policies of one run, and the same policy in two runs that are comparable."""
-    series: dict[tuple[str, str], dict[int, float]] = {}
-    for name, own in zip(names, rows, strict=True):
-        for policy in dict.fromkeys(row.where.policy for row in own):
-            series[name, policy] = _losses(_at(own, policy, generation))
+    """Policies of one lineage, lineages under one policy, and the same policy in two runs that are comparable."""
+    series: dict[Side, dict[int, float]] = {}
+    for name, every in zip(names, rows, strict=True):
+        for arm, own in by_arm(every).items():
+            series[name, arm] = _losses(_at(own, generation))
     sides = list(pairs_of(series, within=generation > 0, apart=mixed))
     level = 1 - (1 - LEVEL) / max(1, sum(len(seeds) > 1 for _, _, seeds in sides))
     pairs = []
@@ -189,23 +199,30 @@ def _pairs(
 
 def _incomparable(
     names: Sequence[str], rows: Sequence[Sequence[Row]], configs: Sequence[Mapping[str, Any]]
-) -> dict[tuple[str, str], list[str]]:
-    """Pairs of runs whose perplexities are not of the same tokens, and why."""
-    facts: dict[str, dict[str, Any]] = {}
+) -> dict[tuple[Course, Course], list[str]]:
+    """Pairs of runs, or of lineages, whose perplexities are not of the same tokens, and why."""
+    facts: dict[Course, dict[str, Any]] = {}
     for name, own, config in zip(names, rows, configs, strict=True):
-        model = config["model"]
-        facts[name] = {
-            "the evaluation protocol": own[0].protocol,
-            "the number of predicted tokens": own[0].measure("predicted_tokens"),
-            "the text (data.sha256)": config["data"]["sha256"] or None,  # None: not known, as before a first stage
-            "the tokenizer": model["tokenizer_sha256"] or (model["tokenizer"], model["vocab_size"], model["source"]),
-        }
+        trees = trees_of(config)
+        first: dict[str, Row] = {}
+        for row in own:
+            first.setdefault(row.where.lineage, row)
+        for lineage, row in first.items():
+            tree = trees.get(lineage, config)
+            model = tree["model"]
+            facts[name, lineage] = {
+                "the evaluation protocol": row.protocol,
+                "the number of predicted tokens": row.measure("predicted_tokens"),
+                "the text (data.sha256)": tree["data"]["sha256"] or None,  # None: not known, as before a first stage
+                "the tokenizer": model["tokenizer_sha256"]
+                or (model["tokenizer"], model["vocab_size"], model["source"]),
+            }
     apart = {}
-    for first, second in combinations(names, 2):
-        here, there = facts[first], facts[second]
+    for first_of, second_of in combinations(facts, 2):
+        here, there = facts[first_of], facts[second_of]
         why = [what for what in here if None not in (here[what], there[what]) and here[what] != there[what]]
         if why:
-            apart[first, second] = why
+            apart[first_of, second_of] = why
     return apart
 
 

@@ -11,7 +11,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+from collapse_cli.findings.arms import lineages_of, said
 from collapse_cli.findings.diagnosis.headline import family_verdict
+from collapse_cli.findings.diagnosis.lineages import lineages_verdict
 from collapse_cli.findings.diagnosis.mixtures import mixture_verdict
 from collapse_cli.findings.diagnosis.rules import Call, Evidence, Generations, early, late
 from collapse_cli.findings.expectations import family_of, is_mixture
@@ -22,17 +24,18 @@ from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import NOISE, Interval, allowed, interval, log_ratio, takes_noise_for_granted
 from collapse_cli.metrics.numbers import factors
 from collapse_cli.records.fields import finite
-from collapse_cli.records.row import Row
+from collapse_cli.records.row import Row, by_arm, planned_arms
+from collapse_cli.where import Arm
 
 __all__ = [
+    "ArmDiagnosis",
     "Call",
     "Diagnosis",
     "Evidence",
-    "PolicyDiagnosis",
+    "arms_of",
     "counted",
     "diagnose",
     "diagnose_run",
-    "policies_of",
     "said_of",
 ]
 
@@ -55,8 +58,8 @@ FORECAST = "is forecast to level off"
 
 
 @dataclass(frozen=True)
-class PolicyDiagnosis:
-    """What became of one policy.
+class ArmDiagnosis:
+    """What became of one policy in one lineage.
 
     Attributes:
         seeds: those counted: with generation 0 and with `last`.
@@ -70,7 +73,7 @@ class PolicyDiagnosis:
         history: what laws of growth are fitted to; None where nothing can be.
     """
 
-    policy: str
+    arm: Arm
     seeds: tuple[int, ...]
     last: int
     state: str
@@ -96,7 +99,7 @@ class PolicyDiagnosis:
 
     def record(self) -> dict[str, Any]:
         return {
-            "policy": self.policy,
+            **self.arm.record(),
             "seeds": list(self.seeds),
             "last": self.last,
             "state": self.state,
@@ -109,14 +112,14 @@ class PolicyDiagnosis:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What became of a run: its policies, a verdict in one sentence, and notes on what limits it."""
+    """What became of a run: its policies by lineage, a verdict in one sentence, and notes on what limits it."""
 
-    policies: tuple[PolicyDiagnosis, ...]
+    arms: tuple[ArmDiagnosis, ...]
     verdict: str
     notes: tuple[str, ...]
 
     def record(self) -> dict[str, Any]:
-        policies = [policy.record() for policy in self.policies]
+        policies = [policy.record() for policy in self.arms]
         return {"verdict": self.verdict, "notes": list(self.notes), "policies": policies}
 
 
@@ -124,25 +127,24 @@ def diagnose(
     rows: Sequence[Row],
     *,
     generations: int | None = None,
-    policies: Sequence[str] = (),
+    planned: Sequence[Arm] = (),
     seeds: Sequence[int] = (),
 ) -> Diagnosis:
     """Calls and verdict from rows of `metrics.jsonl`.
 
     Args:
         rows: of one run; those of an old run may lack the instruments.
-        generations, policies, seeds: what the run was to have (its `loop` section), to say what is still missing.
+        generations, planned, seeds: what the run was to have (`records.row.planned_arms`), to say what is still missing.
     """
-    diagnosed = policies_of(rows)
+    diagnosed = arms_of(rows)
     return Diagnosis(
-        tuple(diagnosed), _verdict(diagnosed, generations), tuple(_notes(diagnosed, generations, policies, seeds))
+        tuple(diagnosed), _verdict(diagnosed, generations), tuple(_notes(diagnosed, generations, planned, seeds))
     )
 
 
-def policies_of(rows: Sequence[Row]) -> list[PolicyDiagnosis]:
-    """What became of each policy with a generation 0, without sentences; simulations ask for nothing else."""
-    names = dict.fromkeys(row.where.policy for row in rows)
-    return [policy for policy in (_policy(name, rows) for name in names) if policy is not None]
+def arms_of(rows: Sequence[Row]) -> list[ArmDiagnosis]:
+    """What became of each policy of each lineage with a generation 0, without sentences; simulations ask for nothing else."""
+    return [there for there in (_arm(arm, own) for arm, own in by_arm(rows).items()) if there is not None]
 
 
 def diagnose_run(
@@ -163,24 +165,22 @@ def diagnose_run(
         return Diagnosis((), family_verdict(rows, tree), ())
     section = tree.get("loop")
     loop: Mapping[str, Any] = section if isinstance(section, Mapping) else {}
-    policies, seeds = (
-        there if isinstance(there := loop.get(name), list | tuple) else () for name in ("policies", "seeds")
-    )
+    seeds = there if isinstance(there := loop.get("seeds"), list | tuple) else ()
     generations = finite(loop.get("generations"))
     diagnosis = diagnose(
         rows,
         generations=None if generations is None else int(generations),
-        policies=[named(policy) for policy in policies if isinstance(policy, str)],
+        planned=[Arm(named(arm.policy), named(arm.lineage)) for arm in planned_arms(tree)],
         seeds=[seed for seed in seeds if isinstance(seed, int)],
     )
     return diagnosis if family.diagnosed else replace(diagnosis, verdict=family_verdict(rows, tree))
 
 
-def _policy(name: str, rows: Sequence[Row]) -> PolicyDiagnosis | None:
+def _arm(arm: Arm, rows: Sequence[Row]) -> ArmDiagnosis | None:
     series: dict[int, dict[int, Row]] = {}
     losses: dict[tuple[int, int], float] = {}
     for row in rows:
-        if row.where.policy == name and (nll := row.nll) is not None:
+        if (nll := row.nll) is not None:
             series.setdefault(row.where.generation, {})[row.where.seed] = row
             losses[row.where.generation, row.where.seed] = nll
     end = counted(series)
@@ -202,8 +202,8 @@ def _policy(name: str, rows: Sequence[Row]) -> PolicyDiagnosis | None:
     state, trend = _state(logs[last], last, calls), _trend({generation: log.mean for generation, log in logs.items()})
     ratios = {generation: log.within(perplexity) for generation, log in logs.items()}
     granted = takes_noise_for_granted(changes[last])
-    history = collect([row for row in rows if row.where.policy == name])[0].get(name)
-    return PolicyDiagnosis(name, tuple(seeds), last, state, trend, ratios, calls, granted, history)
+    history = collect(rows)[0].get(arm)
+    return ArmDiagnosis(arm, tuple(seeds), last, state, trend, ratios, calls, granted, history)
 
 
 def _state(log: Interval, last: int, calls: Mapping[str, Call]) -> str:
@@ -250,16 +250,18 @@ def _trend(logs: Mapping[int, float]) -> str:
     return "rises" if low > 0 else "falls" if high < 0 else ""
 
 
-def _over_seeds(policy: PolicyDiagnosis) -> str:
+def _over_seeds(policy: ArmDiagnosis) -> str:
     return f"over {len(policy.seeds)} seeds" if len(policy.seeds) > 1 else "one seed and so without an interval"
 
 
-def _verdict(policies: Sequence[PolicyDiagnosis], generations: int | None) -> str:
+def _verdict(policies: Sequence[ArmDiagnosis], generations: int | None) -> str:
     """One sentence on a run."""
     if not policies:
         return "No generation is measured yet."
     if all(policy.last == 0 for policy in policies):
         return "Only generation 0 is measured, so nothing can be said about collapse yet."
+    if len(lineages_of(policy.arm for policy in policies)) > 1:
+        return lineages_verdict(policies, generations)
     last, seeds = policies[0].last, policies[0].seeds
     together = all((policy.last, policy.seeds) == (last, seeds) for policy in policies)
     unfinished = generations is not None and min(policy.last for policy in policies) < generations
@@ -273,7 +275,7 @@ def _verdict(policies: Sequence[PolicyDiagnosis], generations: int | None) -> st
     return sentence[0].upper() + sentence[1:] + "." if head else sentence + "."
 
 
-def _going(policy: PolicyDiagnosis) -> str:
+def _going(policy: ArmDiagnosis) -> str:
     """Where a policy that loses is going, as it stands behind its state; what is called level is said with it.
 
     Where the curve shows that it rises, or nothing, that its forecast levels off is said as well.
@@ -294,26 +296,26 @@ def _half(last: int) -> int:
     return max(1, last // 2)
 
 
-def said_of(policy: PolicyDiagnosis) -> str:
+def said_of(policy: ArmDiagnosis) -> str:
     """The words for a policy without its numbers: its state, where it is going, what was called."""
     going = _going(policy).partition(" (")[0] if policy.state in MOVING else ""
     calls = _called(policy)
     return f"{policy.state}{going}{f', with {calls}' if calls else ''}"
 
 
-def _policy_verdict(policy: PolicyDiagnosis, together: bool) -> str:
+def _policy_verdict(policy: ArmDiagnosis, together: bool) -> str:
     if policy.last == 0:
-        return f"{policy.policy} {policy.state}"
+        return f"{policy.arm} {policy.state}"
     when = "" if together else f" by generation {policy.last}, {_over_seeds(policy)}"
     mean, ends = factors(policy.ratio)
-    state = f"{policy.policy} {policy.state}{_going(policy) if policy.state in MOVING else ''}"
+    state = f"{policy.arm} {policy.state}{_going(policy) if policy.state in MOVING else ''}"
     kind = "" if policy.ratio.exact else "95% interval "
     summary = f"{state}{when}, perplexity {mean}{f' ({kind}{ends})' if ends else ''}"
     calls = _called(policy)
     return f"{summary}, with {calls}" if calls else summary
 
 
-def _called(policy: PolicyDiagnosis) -> str:
+def _called(policy: ArmDiagnosis) -> str:
     """The losses that the rules call, each with its first generation; "" where there is none."""
     names = {"early": "early collapse", "general": "general loss", "late": "late collapse"}
     calls = [call for call in policy.calls.values() if call.generation is not None]
@@ -325,16 +327,16 @@ def _called(policy: PolicyDiagnosis) -> str:
 
 
 def _notes(
-    policies_diagnosed: Sequence[PolicyDiagnosis],
+    policies_diagnosed: Sequence[ArmDiagnosis],
     generations: int | None,
-    policies: Sequence[str],
+    planned: Sequence[Arm],
     seeds: Sequence[int],
 ) -> list[str]:
-    """What limits a diagnosis, a line each, with the policies it is true of."""
-    notes: dict[str, list[str]] = {}
-    for name in policies:
-        if name not in {policy.policy for policy in policies_diagnosed}:
-            notes.setdefault("not measured yet", []).append(name)
+    """What limits a diagnosis, a line each, with the policies and lineages it is true of."""
+    notes: dict[str, list[Arm]] = {}
+    for arm in planned:
+        if arm not in {policy.arm for policy in policies_diagnosed}:
+            notes.setdefault("not measured yet", []).append(arm)
     for policy in policies_diagnosed:
         limits = []
         if generations is not None and policy.last < generations:
@@ -347,8 +349,8 @@ def _notes(
             limits.append(GRANTED)
         limits += [call.text for call in policy.calls.values() if call.suspected is not None]
         for text in limits:
-            notes.setdefault(text, []).append(policy.policy)
-    return [f"{', '.join(names)}: {text}" for text, names in notes.items()]
+            notes.setdefault(text, []).append(policy.arm)
+    return [f"{said(arms)}: {text}" for text, arms in notes.items()]
 
 
 def _seeds(seeds: Sequence[int]) -> str:

@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from collapse_cli.families import Headline, headline
+from collapse_cli.findings.arms import MOST, lineages_of, of_policies
 from collapse_cli.findings.expectations import is_mixture, learner_of, mean_of, theory_at
 from collapse_cli.findings.predictions import Tree
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import spread, value
 from collapse_cli.records.fields import finite
-from collapse_cli.records.row import Row
+from collapse_cli.records.row import Row, by_arm
+from collapse_cli.where import Arm
 
 NOTHING = "No generation is measured yet."
 
@@ -53,33 +55,42 @@ def family_verdict(rows: Sequence[Row], tree: Tree) -> str:
         tree: its configuration.
     """
     measure = headline_of(tree)
-    policies = list(dict.fromkeys(row.where.policy for row in rows))
-    means_by_policy = {
-        policy: means_of([row for row in rows if row.where.policy == policy], measure.name) for policy in policies
-    }
-    means_by_policy = {policy: (means, seeds) for policy, (means, seeds) in means_by_policy.items() if means}
-    if not means_by_policy:
+    means_by_arm = {arm: means_of(own, measure.name) for arm, own in by_arm(rows).items()}
+    means_by_arm = {arm: (means, seeds) for arm, (means, seeds) in means_by_arm.items() if means}
+    if not means_by_arm:
         return NOTHING
-    lasts = {policy: max(means) for policy, (means, _) in means_by_policy.items()}
-    last, seeds = max(lasts.values()), next(iter(means_by_policy.values()))[1]
+    lasts = {arm: max(means) for arm, (means, _) in means_by_arm.items()}
+    last, seeds = max(lasts.values()), next(iter(means_by_arm.values()))[1]
     if last == 0:
-        first = next(iter(means_by_policy.values()))[0][0]
+        first = next(iter(means_by_arm.values()))[0][0]
         return f"Only generation 0 is measured: {measure.title} {spread(first)}, {seeds_said(len(seeds))}{intervals_said([first])}."
-    together = len(set(lasts.values())) == 1 and len({tuple(seeds) for _, seeds in means_by_policy.values()}) == 1
+    together = len(set(lasts.values())) == 1 and len({tuple(seeds) for _, seeds in means_by_arm.values()}) == 1
     loop = tree.get("loop")
     planned = finite(loop.get("generations")) if isinstance(loop, Mapping) else None
     head = "So far, " if planned is not None and min(lasts.values()) < planned else ""
     head += f"{measure.title}, from generation 0 to {last:,}" if together else measure.title
-    kind = intervals_said(means[lasts[policy]] for policy, (means, _) in means_by_policy.items())
+    kind = intervals_said(means[lasts[arm]] for arm, (means, _) in means_by_arm.items())
     head += f", {seeds_said(len(seeds))}{kind}: " if together else f"{kind}: "
     parts = []
-    for policy, (means, own) in means_by_policy.items():
-        end = lasts[policy]
+    several = len(lineages_of(means_by_arm)) > 1
+    for policy, arms in of_policies(means_by_arm).items() if several else ():
+        parts.append(_of_lineages(policy, {arm: means_by_arm[arm][0] for arm in arms}))
+    for arm, (means, own) in means_by_arm.items() if not several else ():
+        end = lasts[arm]
         when = "" if together else f" at generation {end:,}, {seeds_said(len(own))}"
-        clause = f"{policy} {value(means[0].mean) if 0 in means else '–'} → {spread(means[end])}{when}"
-        theory = theory_at(tree, measure.name, policy, end) if end else None
+        clause = f"{arm} {value(means[0].mean) if 0 in means else '–'} → {spread(means[end])}{when}"
+        theory = theory_at(tree, measure.name, arm, end) if end else None
         parts.append(clause if theory is None else f"{clause}, theory {value(theory)}")
     return sentence(head + "; ".join(parts))
+
+
+def _of_lineages(policy: str, means: Mapping[Arm, Mapping[int, Interval]]) -> str:
+    """Where each lineage of a policy ended; of many the least and the largest. No mean is taken over them."""
+    ends = {arm.lineage: there[max(there)] for arm, there in means.items()}
+    if len(ends) <= MOST:
+        return f"{policy} → {', '.join(f'{spread(end)} in {name}' for name, end in ends.items())}"
+    least, most = (pick(ends, key=lambda name: ends[name].mean) for pick in (min, max))
+    return f"{policy} → {spread(ends[least])} in {least} to {spread(ends[most])} in {most}, of {len(ends)} lineages"
 
 
 def seeds_said(seeds: int) -> str:

@@ -9,19 +9,21 @@ import numpy as np
 from collapse_cli import families
 from collapse_cli.config.policies import percent_kept
 from collapse_cli.errors import ConfigError
+from collapse_cli.findings.arms import lineages_of, trees_of
 from collapse_cli.findings.forecast import share as shares
 from collapse_cli.findings.forecast.fit import HIGHEST, LawFit, fit_all, mixture, paths, spread_at, weights
 from collapse_cli.findings.forecast.history import HORIZON, LEAST_GENERATIONS, LEAST_STEPS, History, collect
 from collapse_cli.findings.forecast.laws import Array
 from collapse_cli.findings.forecast.next_command import continued, name_given, seen_from_here
 from collapse_cli.findings.forecast.resample import bootstrap
-from collapse_cli.findings.forecast.sentences import sentences
+from collapse_cli.findings.forecast.sentences import sentences, shares_of
 from collapse_cli.metrics import floored, perplexity
 from collapse_cli.metrics.intervals import NOISE, interval
-from collapse_cli.records.row import Row
+from collapse_cli.records.row import Row, by_arm
 from collapse_cli.records.rundir import RunFolder
+from collapse_cli.where import Arm
 
-__all__ = ["forecast", "forecast_rows", "sentences", "vocabulary_of"]
+__all__ = ["forecast", "forecast_rows", "sentences", "shares_of", "vocabularies_of", "vocabulary_of"]
 
 GENERATIONS = (10, 20, 50)
 FACTORS = (1.1, 1.5, 2.0)
@@ -38,7 +40,7 @@ def forecast(folder: RunFolder, *, factor: float = 1.5, generation: int | None =
         generation: the generation that is to stay near; by default the last one that all keep-P policies have reached.
 
     Returns:
-        A JSON tree: `run`, `policies` (as `forecast_rows`), `share`, `notes`. The same folder gives the same numbers.
+        A JSON tree: `run`, `policies` (as `forecast_rows`), `share` (of several lineages `shares`, one each), `notes`. The same folder gives the same numbers.
 
     Raises:
         ConfigError: when there is no such run, nothing was measured in it, or an argument is out of range.
@@ -52,14 +54,14 @@ def forecast(folder: RunFolder, *, factor: float = 1.5, generation: int | None =
         raise ConfigError(
             f"the run {folder.name!r} has no rows in metrics.jsonl; let it measure some generations first"
         )
-    outcome = forecast_rows(rows, factor=factor, generation=generation, vocabulary=vocabulary_of(record["config"]))
-    share = outcome["share"]
+    outcome = forecast_rows(rows, factor=factor, generation=generation, vocabulary=vocabularies_of(record["config"]))
     command = record.get("command")
     words = [str(word) for word in command] if isinstance(command, list) else []
     if name_given(words) == folder.name:  # else it is a variant, or was renamed: the command would run something else
         words = seen_from_here(words, folder.runs)
-        for option in share.get("next", []):
-            option["command"] = continued(words, option, [int(s) for s in share["seeds"]])
+        for share in shares_of(outcome):
+            for option in share.get("next", []):
+                option["command"] = continued(words, option, [int(s) for s in share["seeds"]])
     notes = outcome["notes"]
     if record["status"] != "success":
         notes = [f"the run is not finished (status: {record['status']}); this is a forecast from what there is", *notes]
@@ -100,18 +102,23 @@ def vocabulary_of(config: Mapping[str, Any]) -> int | None:
     return max(known, default=None)
 
 
+def vocabularies_of(config: Mapping[str, Any]) -> dict[str, int | None]:
+    """`vocabulary_of` each lineage, whose models may have tokenizers of their own; "" of an experiment that has one."""
+    return {lineage: vocabulary_of(tree) for lineage, tree in trees_of(config).items()}
+
+
 def forecast_rows(
     rows: Sequence[Row],
     *,
     factor: float = 1.5,
     generation: int | None = None,
-    vocabulary: int | None = None,
+    vocabulary: int | Mapping[str, int | None] | None = None,
 ) -> dict[str, Any]:
     """As `forecast`, from rows of `metrics.jsonl`: their loss alone is looked at.
 
     Args:
         vocabulary: tokens that the model chooses among. Guessing evenly has this perplexity; no more is forecast, unless
-            more was measured.
+            more was measured. Of several lineages by their names.
     """
     if not (math.isfinite(factor) and factor > 1):
         raise ConfigError(f"--factor {factor:g}: give a number above 1, such as 1.5")
@@ -122,42 +129,50 @@ def forecast_rows(
     for floor in sorted(floors):
         notes.append(f"{floored(floor)}; the share of tokens without probability (unseen_share) is not forecast")
     policies: list[dict[str, Any]] = []
-    models: dict[str, list[LawFit]] = {}
-    for name in dict.fromkeys(row.where.policy for row in rows):
-        if name not in measured:
-            policies.append({"policy": name, "status": "not enough data", "why": _lacking(name, rows)})
+    models: dict[Arm, list[LawFit]] = {}
+    arms = by_arm(rows)
+
+    def most(lineage: str) -> int | None:
+        return vocabulary.get(lineage) if isinstance(vocabulary, Mapping) else vocabulary
+
+    for arm, own in arms.items():
+        if arm not in measured:
+            policies.append({**arm.record(), "status": "not enough data", "why": _lacking(own)})
             continue
-        policies.append(_policy(name, measured[name], vocabulary, models))
-    share = _share(measured, models, factor, generation)
-    for ratio_at in share.get("ratios", []):
-        ratio_at["ceiling"] = None
-        if vocabulary is not None:
-            ratio_at["ceiling"] = math.exp(
-                _highest(measured[ratio_at["policy"]], vocabulary) - measured[ratio_at["policy"]].first()
-            )
+        policies.append(_arm(arm, measured[arm], most(arm.lineage), models))
+    made = []
+    for lineage in lineages_of(arms) or [""]:
+        own_series = {arm: series for arm, series in measured.items() if arm.lineage == lineage}
+        share = _share(own_series, models, factor, generation)
+        for ratio_at in share.get("ratios", []):
+            ratio_at["ceiling"] = None
+            if (ceiling := most(lineage)) is not None:
+                series = own_series[Arm(ratio_at["policy"], lineage)]
+                ratio_at["ceiling"] = math.exp(_highest(series, ceiling) - series.first())
+        made.append({"lineage": lineage, **share} if lineage else share)
     return {
         "policies": policies,
-        "share": share,
+        **({"shares": made} if lineages_of(arms) else {"share": made[0]}),
         "rules": {"least_generations": LEAST_GENERATIONS, "least_steps": LEAST_STEPS, "horizon": HORIZON},
         "notes": notes,
     }
 
 
-def _lacking(name: str, rows: Sequence[Row]) -> str:
-    """What a policy without a series has too little of."""
-    measured = {row.where.generation for row in rows if row.where.policy == name and row.nll is not None}
+def _lacking(rows: Sequence[Row]) -> str:
+    """What an arm without a series has too little of."""
+    measured = {row.where.generation for row in rows if row.nll is not None}
     if measured != {0}:
         return "no seed has both generation 0 and a later one"
     least = f"{LEAST_GENERATIONS} generations, or {LEAST_STEPS + 1} of a single seed"
     return f"only generation 0 is measured; a forecast needs at least {least}"
 
 
-def _policy(name: str, series: History, vocabulary: int | None, models: dict[str, list[LawFit]]) -> dict[str, Any]:
-    """What is said of a policy; its fits are put into `models`, where there is enough data for them."""
+def _arm(arm: Arm, series: History, vocabulary: int | None, models: dict[Arm, list[LawFit]]) -> dict[str, Any]:
+    """What is said of a policy of a lineage; its fits are put into `models`, where there is enough data for them."""
     generations = series.generations()
     steps = series.steps
     record: dict[str, Any] = {
-        "policy": name,
+        **arm.record(),
         "seeds": list(series.values),
         "farthest_seeds": series.farthest,
         "generations": generations,
@@ -171,7 +186,7 @@ def _policy(name: str, series: History, vocabulary: int | None, models: dict[str
         )
         return record | {"status": "not enough data", "why": why}
     rng = np.random.Generator(np.random.Philox(SEED))
-    fits = models[name] = fit_all(series)
+    fits = models[arm] = fit_all(series)
     names = weights([fit.aicc for fit in fits])
     mixed = mixture(fits)
     best = int(names.argmax())
@@ -292,11 +307,12 @@ def _time(series: History, made: Array, factor: float, highest: float) -> dict[s
 
 
 def _share(
-    measured: Mapping[str, History], models: Mapping[str, Sequence[LawFit]], factor: float, generation: int | None
+    measured: Mapping[Arm, History], models: Mapping[Arm, Sequence[LawFit]], factor: float, generation: int | None
 ) -> dict[str, Any]:
-    """The smallest share of real data that keeps a generation within a factor of generation 0."""
-    keeps = {percent: name for name in measured if (percent := percent_kept(name)) is not None}
-    record: dict[str, Any] = {"factor": factor, "policies": [keeps[p] for p in sorted(keeps)]}
+    """The smallest share of real data that keeps a generation within a factor of generation 0, of one lineage."""
+    keeps = {percent: arm for arm in measured if (percent := percent_kept(arm.policy)) is not None}
+    assert len({arm.lineage for arm in measured}) < 2, "shares are of one lineage"
+    record: dict[str, Any] = {"factor": factor, "policies": [keeps[p].policy for p in sorted(keeps)]}
     if len(keeps) < 2:
         why = f"at least two keep-P policies with generations after 0 are needed; this run has {len(keeps)}"
         return record | {"status": "not enough data", "why": why, "generation": generation}
@@ -314,13 +330,13 @@ def _share(
     if ratios is None:
         if lacking:
             of = "one seed" if target <= reached else "a generation that was not measured"
-            why = f"for {of} the forecast of each policy is needed, and {lacking[0]} has too few generations"
+            why = f"for {of} the forecast of each policy is needed, and {lacking[0].policy} has too few generations"
             return record | {"status": "not enough data", "why": why}
         ratios = _from_fits(series, {p: models[keeps[p]] for p in series}, known, target, rng)
     record["seeds"] = sorted(set.intersection(*(set(history.values) for history in series.values())))
     record["ratios"] = [
         {
-            "policy": keeps[percent],
+            "policy": keeps[percent].policy,
             "ratio": perplexity(float(ratios.middle[i])),
             "low90": perplexity(float(np.quantile(ratios.draws[:, i], 0.05))),
             "high90": perplexity(float(np.quantile(ratios.draws[:, i], 0.95))),

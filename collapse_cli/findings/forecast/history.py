@@ -8,6 +8,7 @@ import numpy as np
 
 from collapse_cli.findings.forecast.laws import Array
 from collapse_cli.records.row import Row
+from collapse_cli.where import Arm
 
 HORIZON = 1000  # generations; later than that is "not"
 LEAST_GENERATIONS, LEAST_STEPS = 5, 5  # that a law can be asked of
@@ -15,7 +16,7 @@ LEAST_GENERATIONS, LEAST_STEPS = 5, 5  # that a law can be asked of
 
 @dataclass(frozen=True)
 class History:
-    """What was measured under one policy.
+    """What was measured of one arm.
 
     Attributes:
         values: seed -> generation -> log-perplexity in nats; each seed has generation 0 and at least one more.
@@ -66,36 +67,36 @@ class History:
         return len(self.generations()) >= LEAST_GENERATIONS and self.steps >= LEAST_STEPS
 
 
-def collect(rows: Sequence[Row]) -> tuple[dict[str, History], list[str]]:
-    """The series of each policy, and notes about rows that cannot be used."""
-    values: dict[str, dict[int, dict[int, float]]] = {}
-    errors: dict[str, dict[int, dict[int, Array]]] = {}
-    bad: dict[str, list[str]] = {}
-    late: dict[str, int] = {}
+def collect(rows: Sequence[Row]) -> tuple[dict[Arm, History], list[str]]:
+    """The series of each policy of each lineage, and notes about rows that cannot be used."""
+    values: dict[Arm, dict[int, dict[int, float]]] = {}
+    errors: dict[Arm, dict[int, dict[int, Array]]] = {}
+    bad: dict[Arm, list[str]] = {}
+    late: dict[Arm, int] = {}
     for row in rows:
-        policy, seed, generation = row.where.policy, row.where.seed, row.where.generation
+        arm, seed, generation = row.where.arm, row.where.seed, row.where.generation
         if not 0 <= generation <= HORIZON:
-            late[policy] = late.get(policy, 0) + 1
+            late[arm] = late.get(arm, 0) + 1
             continue
         value = row.nll
         if value is None:
-            bad.setdefault(policy, []).append(f"{generation} (seed {seed})")
+            bad.setdefault(arm, []).append(f"{generation} (seed {seed})")
             continue
-        values.setdefault(policy, {}).setdefault(seed, {})[generation] = value
+        values.setdefault(arm, {}).setdefault(seed, {})[generation] = value
         if (error := _text_errors(row)) is not None:
-            errors.setdefault(policy, {}).setdefault(seed, {})[generation] = error
+            errors.setdefault(arm, {}).setdefault(seed, {})[generation] = error
     notes = [f"{name}: no finite perplexity at generation {', '.join(at)}; left out" for name, at in bad.items()]
     for name, n in late.items():
         notes.append(f"{name}: generations outside 0..{HORIZON} left out ({n} row{'s' if n > 1 else ''})")
     series = {}
-    for policy, by in values.items():
+    for arm, by in values.items():
         if lost := sorted(seed for seed, course in by.items() if 0 not in course):
-            notes.append(f"{policy}: no generation 0 of seed {', '.join(map(str, lost))}; left out")
+            notes.append(f"{arm}: no generation 0 of seed {', '.join(map(str, lost))}; left out")
         kept = {
             seed: dict(sorted(course.items())) for seed, course in sorted(by.items()) if 0 in course and len(course) > 1
         }
         if kept:
-            series[policy] = History(kept, errors.get(policy, {}))
+            series[arm] = History(kept, errors.get(arm, {}))
     return series, notes
 
 

@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from collapse_cli.findings.arms import said
 from collapse_cli.metrics.intervals import NOISE
+from collapse_cli.where import Arm
 
 Record = Mapping[str, Any]
 FAR = 10  # times the last generation: a time later than that is no figure that so few generations give
@@ -23,18 +25,32 @@ UNSEEN = (
 def sentences(record: Record) -> list[str]:
     """What it comes to, in plain text (not markup)."""
     lines = [f"note: {note}" for note in record["notes"]]
+    without: dict[str, list[Arm]] = {}
     for policy in record["policies"]:
         if policy["status"] != "ok":
-            lines.append(f"{policy['policy']}: not enough data: {policy['why']}")
+            without.setdefault(policy["why"], []).append(Arm.of(policy))
+            if "lineage" not in policy:
+                lines.append(f"{Arm.of(policy)}: not enough data: {policy['why']}")
             continue
-        lines.append(f"{policy['policy']}: {_heading(policy)}")
-        lines += [f"{policy['policy']}: note: {note}" for note in policy["notes"]]
+        lines.append(f"{Arm.of(policy)}: {_heading(policy)}")
+        lines += [f"{Arm.of(policy)}: note: {note}" for note in policy["notes"]]
+    lineages = [(why, arms) for why, arms in without.items() if any(arm.lineage for arm in arms)]
+    lines += [f"{said(arms)}: not enough data: {why}" for why, arms in lineages]  # of many lineages one line
     known = [policy for policy in record["policies"] if policy["status"] == "ok"]
     if any(len(policy["farthest_seeds"]) == 1 for policy in known):
         lines.append(f"note: {ONE_SEED}")
     if known:
         lines.append(f"note: {UNSEEN}")
-    return [*lines, *_share_said(record["share"])]
+    for share in shares_of(record):
+        lineage = f"{share['lineage']}: " if "lineage" in share else ""
+        first, *others = _share_said(share)
+        lines += [f"{lineage}{first}", *others]
+    return lines
+
+
+def shares_of(record: Record) -> list[Record]:
+    """What is said of the share of real data: once, or of several lineages of each, which `lineage` names."""
+    return record["shares"] if "shares" in record else [record["share"]]
 
 
 def _heading(policy: Record) -> str:

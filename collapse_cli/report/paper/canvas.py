@@ -6,7 +6,6 @@ from typing import Any
 from collapse_cli.families import Measure
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.report.figures import bounded, level
-from collapse_cli.report.html_elements import dash
 from collapse_cli.report.loading import Series
 from collapse_cli.report.palette import colours
 from collapse_cli.report.text import one_line
@@ -75,12 +74,14 @@ def draw_curve(axes: Any, series: Sequence[Series], measure: Measure) -> None:
 
 
 def draw_line(axes: Any, line: Series, means: dict[int, Interval]) -> None:
-    colour, marker = COLOURS[line.colour % len(COLOURS)], MARKERS[line.colour % len(MARKERS)]
+    look = line.look
+    colour = shaded(COLOURS[look.colour % len(COLOURS)], look.shade)
+    marker = MARKERS[(look.colour if not look.shade else look.colour + look.dash) % len(MARKERS)]
     steps = list(means)
     axes.plot(
         steps,
         [means[g].mean for g in steps],
-        linestyle=DASHES[dash(line.run_index)],
+        linestyle=DASHES[look.dash],
         color=colour,
         marker=marker if len(steps) <= MARKED else "",
         label=plain(line.label),
@@ -89,6 +90,13 @@ def draw_line(axes: Any, line: Series, means: dict[int, Interval]) -> None:
     ends = [(g, means[g].low, means[g].high) for g in steps]
     if all(low is not None for _, low, _ in ends):
         axes.fill_between(steps, [e[1] for e in ends], [e[2] for e in ends], color=colour, alpha=0.18, linewidth=0)
+
+
+def shaded(colour: str, shade: float) -> str:
+    """A hue mixed with white, or below 0 with black."""
+    end = 255 if shade > 0 else 0
+    parts = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+    return f"#{''.join(f'{round(part + (end - part) * abs(shade)):02x}' for part in parts)}"
 
 
 def new_axes(rows: int, columns: int, width: float, height: float) -> tuple[Any, list[Any]]:

@@ -39,7 +39,7 @@ def perplexity(runs: Sequence[Run], series: Sequence[Series]) -> Any:
     seen = [y for _, means in drawn for m in means.values() for y in (m.mean, m.low, m.high) if y is not None]
     axes.set(xlabel="generation", ylabel="perplexity on real test text", yscale="log")
     whole(axes)
-    near = sorted({size for size in ceilings(runs).values() if size <= NEAR * max(seen)})
+    near = sorted({size for size in ceilings(runs) if size <= NEAR * max(seen)})
     for size in near:
         axes.axhline(size, color="0.45", linewidth=0.8, linestyle=":", label=f"guessing evenly: {size:,}")
     low, high = apart(min(seen), max([*seen, *near]))
