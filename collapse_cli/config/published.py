@@ -75,7 +75,10 @@ def _published(entries: object) -> str:
     held = [entry for entry in entries if isinstance(entry, Mapping)]
     if all(entry.get("value") is None for entry in held):
         return ""
-    return json.dumps([[entry.get(name) for name in names] for entry in held], default=str)
+    told = [
+        [entry.get(name) for name in names] + ([lineage] if (lineage := entry.get("lineage")) else []) for entry in held
+    ]
+    return json.dumps(told, default=str)
 
 
 def _differences(own: Mapping[str, Any], tree: Mapping[str, Any]) -> list[str]:

@@ -364,6 +364,8 @@ class Expectation(Section):
     """A field of `metrics.jsonl`, such as `perplexity`."""
     policy: str = ""
     """Of which policy. Empty: the first."""
+    lineage: str = added("")
+    """Of which lineage; `*`: the mean over all. Empty: the first."""
     generation: int = Field(default=0, ge=0)
     """Of which generation."""
     cell: dict[str, float] = Field(default_factory=dict)

@@ -1,12 +1,15 @@
 """The arms of an experiment: its lineages, named in few words for sentences and notes, and the configuration of each."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from collapse_cli.config import merge
 from collapse_cli.config.tree import REPLACED
+from collapse_cli.metrics.intervals import logarithmic
 from collapse_cli.records.fields import table
-from collapse_cli.where import Arm
+from collapse_cli.records.row import Row
+from collapse_cli.where import Arm, Where
 
 MOST = 4  # lineages that are named; of more how many there are
 
@@ -43,6 +46,30 @@ def said(arms: Sequence[Arm]) -> str:
         lineages = lineages_of(own)
         parts.append(f"{policy} ({few(lineages)})" if lineages else policy)
     return ", ".join(parts)
+
+
+def averaged(lineages: Sequence[Sequence[Row]], what: str) -> list[Row]:
+    """The mean of a field over lineages, as rows of one: a seed and a generation that all lineages have.
+
+    On the scale of the field: of perplexities the geometric mean. Seeds stay what intervals are over, for lineages of a seed
+    that hear of each other are not independent.
+
+    Args:
+        lineages: the rows of each, under one policy.
+    """
+    values: dict[Where, list[float]] = {}
+    for rows in lineages:
+        for row in rows:
+            if (value := row.measure(what)) is not None:
+                values.setdefault(Where(row.where.policy, row.where.seed, row.where.generation), []).append(value)
+    found = []
+    for where, there in values.items():
+        if len(there) < len(lineages):
+            continue
+        logs = logarithmic(what) and min(there) > 0
+        mean = sum(math.log(value) if logs else value for value in there) / len(there)
+        found.append(Row.at(where, {what: math.exp(mean) if logs else mean}))
+    return found
 
 
 def trees_of(tree: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

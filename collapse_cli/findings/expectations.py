@@ -14,6 +14,7 @@ from collapse_cli import families
 from collapse_cli.config.cell import SHORT, cells
 from collapse_cli.config.families import MixtureConfig
 from collapse_cli.findings import predictions
+from collapse_cli.findings.arms import averaged
 from collapse_cli.findings.predictions import Tree
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import Interval, cut, logarithmic, normal, over_seeds
@@ -24,6 +25,7 @@ from collapse_cli.where import Arm
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 Coordinates = Mapping[str, Any]  # of a cell, by the names in `COORDINATES`
+EVERY = "*"  # in the place of a lineage: the mean over all
 ERRORS = 4.0  # standard errors over seeds that a mean may be off by chance
 MOST = 500  # entries that are looked at
 LARGEST = 100_000  # points of a grid, dimensions and generations up to which theory is asked; more is damage
@@ -222,7 +224,14 @@ def _loop(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree:
         Arm(policy, lineage),
     )  # what an entry does not name is the first there is
     g = int(generation)
-    own = arms.get(arm, [])
+    own: Sequence[Row] = arms.get(arm, [])
+    if lineage == EVERY:
+        beside = [one for one in dict.fromkeys((*planned, *arms)) if policy in ("", one.policy)]
+        every = [one for one in beside if one.policy == beside[0].policy]
+        arm, own = (
+            Arm(every[0].policy if every else policy, EVERY),
+            averaged([arms.get(one, []) for one in every], what),
+        )
     there = [row for row in own if row.where.generation == g]
     having: dict[int, set[int]] = {}
     for row in own:
@@ -234,13 +243,14 @@ def _loop(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree:
         among = []  # some of the seeds that means are over lack it
     last = finite(loop.get("generations")) if isinstance(loop, Mapping) else None
     awaited = (
-        arm in planned
+        (arm in planned or (lineage == EVERY and bool(planned)))
         and last is not None
         and g <= last
         and (not there or any(row.measure(what) is not None for row in there))
     )
     theory = partial(theory_at, tree, what, arm, g)
-    return _judged(entry, f"{arm}, generation {g}", tolerance, among, theory, NOT_YET if awaited else NO_PART, tree)
+    of = f"{arm.policy}, mean over lineages" if lineage == EVERY else str(arm)
+    return _judged(entry, f"{of}, generation {g}", tolerance, among, theory, NOT_YET if awaited else NO_PART, tree)
 
 
 def _cell(entry: Mapping[str, Any], tolerance: float, rows: Sequence[Row], tree: Tree) -> Judged:

@@ -80,7 +80,7 @@ MAY = {
     "tracking": "errors where config records",
     "experiment": "errors where data engine config families metrics foreign learners selection",
     "findings": "errors where config families metrics theory records",
-    "terminal": "errors config families metrics simulate records findings",
+    "terminal": "errors where config families metrics simulate records findings",
     "report": "errors where files engine config families metrics records findings",
     "view": "errors metrics records report",
     "run": "errors where files process data engine config families metrics foreign lm learners selection check records tracking experiment findings terminal report",
@@ -272,3 +272,22 @@ def test_the_search_for_names_of_learners_finds_them(tmp_path: Path) -> None:
         assert names_compared(file, {"lm", "ngram", "vae", "ridge", "gmm", "mlp"}), line
     file.write_text('show("ridge", 1)\ntree["lm"]\n"""lm"""\n', encoding="utf-8")
     assert names_compared(file, {"lm", "ridge"}) == []
+
+
+SHOWING = ("findings", "terminal", "report", "view", "tracking")
+AVERAGES = "findings.arms"  # the one place where lineages become one, and say so
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if room_of(name) in SHOWING))
+def test_what_shows_rows_groups_them_by_arm_and_builds_no_keys_of_its_own(name: str) -> None:
+    """By policy alone two lineages would overwrite or average each other, and nothing would say so."""
+    if name == AVERAGES:
+        return
+    text = MODULES[name].read_text(encoding="utf-8")
+    alone = [line for line in text.splitlines() if re.search(r"\bwhere\.(policy|name|lineage)\b", line)]
+    allowed = (
+        "_name(where.",  # report.loading makes the names of all arms fit to show
+        "(where.name, where.lineage)",
+        "first.setdefault(row.where.lineage, row)",  # a row of each lineage, to look at its protocol
+    )
+    assert [line for line in alone if not any(part in line for part in allowed)] == []

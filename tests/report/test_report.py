@@ -24,6 +24,7 @@ from collapse_cli.report import write_figures, write_markdown, write_report
 from collapse_cli.report.figures import log_ticks
 from collapse_cli.report.loading import pooled, read
 from collapse_cli.report.summaries import diagnoses, published_table, stages, warned
+from collapse_cli.where import Arm
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_says_what_the_diagnosis_says(runs: Path) -> None:
     page = Text(report(runs, "seeds"))
     rows = RunFolder(runs, "seeds").rows()
-    verdict = diagnose(rows, generations=4, policies=POLICIES, seeds=(0, 1, 2)).verdict
+    verdict = diagnose(rows, generations=4, planned=[Arm(name) for name in POLICIES], seeds=(0, 1, 2)).verdict
     assert verdict in page.said
     assert "30 of 30 measured" in page.said
     for heading in ("At a glance", "Perplexity", "samples", "tails", "Diversity", "Repetition", "prompts", "published"):

@@ -14,11 +14,13 @@ from support.rows import changed, read_rows, write_rows
 
 from collapse_cli.families import INSTRUMENTS
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.report import html_elements, write_markdown
+from collapse_cli.report import html_elements, palette, write_markdown
 from collapse_cli.report.figures import apart, bounded, exponential, level, log_ticks
 from collapse_cli.report.loading import read, series_of
+from collapse_cli.report.palette import looks
 from collapse_cli.report.paper import canvas, of_text
 from collapse_cli.report.summaries import published_table
+from collapse_cli.where import Arm
 
 MEASURES = {measure.name: measure for measure in INSTRUMENTS}
 VARIANTS = {"baseline": 0.01, "statistical": 0.05, "expressivity": 0.1, "training": 0.15, "all": 0.2}
@@ -42,7 +44,7 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_runs_of_one_policy_have_a_colour_and_a_dash_each(variants: Path) -> None:
     found = series_of(read([RunFolder(variants, f"x-{name}") for name in VARIANTS]))
-    assert [one.colour for one in found] == [0, 1, 2, 3, 4]
+    assert [one.look.colour for one in found] == [0, 1, 2, 3, 4]
     assert len({one.policy_index for one in found}) == 1
     lines = [line.get_color() for line in of_text.perplexity([], found).axes[0].get_lines()]
     assert len(set(lines)) == 5
@@ -50,16 +52,35 @@ def test_runs_of_one_policy_have_a_colour_and_a_dash_each(variants: Path) -> Non
     assert len({(one["colour"], one["dash"]) for one in tree["series"]}) == 5
 
 
+def test_lineages_of_a_policy_have_shades_of_its_colour_and_are_told_apart() -> None:
+    both = [(0, Arm(policy, f"m{index}")) for policy in ("keep-0", "keep-10") for index in range(16)]
+    drawn = looks(both, both)
+    assert {drawn[one].colour for one in both if one[1].policy == "keep-0"} == {0}, "the policy's own"
+    assert len({(look.colour, look.dash, look.shade) for look in drawn.values()}) == len(both)
+    single = [one for one in both if one[1].policy == "keep-0"]
+    alone = looks(single, single)
+    assert [look.colour % palette.COUNT for look in alone.values()][:6] == list(range(6)), (
+        "one policy: lineages have hues"
+    )
+    assert len({(look.colour % palette.COUNT, look.dash) for look in alone.values()}) == 16
+    style = (Path(html_elements.__file__).parent / "style.css").read_text(encoding="utf-8")
+    for index, shade in enumerate(palette.SHADES):
+        end = "card" if shade > 0 else "ink"
+        assert not shade or f".k{index} {{ --to: var(--{end}); --part: {abs(shade):.0%}; }}" in style
+
+
 def test_there_are_six_dashes_and_more_runs_still_differ() -> None:
-    assert len({html_elements.dash(run) for run in range(6)}) == 6
-    assert len({(run % html_elements.COLOURS, html_elements.dash(run)) for run in range(36)}) == 36
-    assert len(set(map(str, canvas.DASHES))) == len(canvas.DASHES) == html_elements.DASHES
+    runs = [(run, Arm("keep-0")) for run in range(36)]
+    found = list(looks(runs, runs).values())
+    assert len({look.dash for look in found[:6]}) == 6
+    assert len({(look.colour % palette.COUNT, look.dash) for look in found}) == 36
+    assert len(set(map(str, canvas.DASHES))) == len(canvas.DASHES) == palette.DASHES
     script = (Path(html_elements.__file__).parent / "page.js").read_text(encoding="utf-8")
     dashes = re.search(r"const dashes = (\[.*\]);", script)
     assert dashes is not None
-    assert len(set(json.loads(dashes.group(1)))) == html_elements.DASHES
+    assert len(set(json.loads(dashes.group(1)))) == palette.DASHES
     style = (Path(html_elements.__file__).parent / "style.css").read_text(encoding="utf-8")
-    assert all(f".d{index} {{ stroke-dasharray" in style for index in range(1, html_elements.DASHES))
+    assert all(f".d{index} {{ stroke-dasharray" in style for index in range(1, palette.DASHES))
 
 
 def test_a_page_of_variants_begins_with_which_error_it_is(variants: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from collapse_cli.config import Experiment
 from collapse_cli.families import Headline
+from collapse_cli.findings.arms import MOST, lineages_of
 from collapse_cli.records.row import Row
 from collapse_cli.where import Arm
 
@@ -89,15 +90,19 @@ def pairs_of(
     within: bool,
     apart: Container[tuple[Course, Course]] = (),
 ) -> Iterator[tuple[Side, Side, list[int]]]:
-    """Policies of one lineage and lineages under one policy where `within`, and a policy or cell in two runs, with the seeds that both have.
+    """Policies of one lineage, and lineages under one policy, where `within`; a policy or cell in two runs; with the seeds that both have.
+
+    Of more than `MOST` lineages of a run only policies are compared: each with each, they would be hundreds of pairs, in which
+    nothing could be told apart.
 
     Args:
         series: a value by seed of each side.
         apart: two lineages, of a run each, that are not comparable.
     """
+    many = {run for run, _ in series if len(lineages_of(arm for there, arm in series if there == run)) > MOST}
     for first, second in combinations(series, 2):
         one, other = first[1], second[1]
-        alike = one.policy == other.policy or one.lineage == other.lineage
+        alike = one.lineage == other.lineage or (one.policy == other.policy and first[0] not in many)
         wanted = within and alike if first[0] == second[0] else one == other
         if ((first[0], one.lineage), (second[0], other.lineage)) in apart:
             continue

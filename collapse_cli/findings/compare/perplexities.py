@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from collapse_cli.config.names import leaves
-from collapse_cli.findings.arms import trees_of
+from collapse_cli.findings.arms import MOST, lineages_of, trees_of
 from collapse_cli.findings.compare.base import Compared, Comparison, Course, Side, pairs_of
 from collapse_cli.findings.diagnosis import ArmDiagnosis, Diagnosis, diagnose
 from collapse_cli.metrics import perplexity
@@ -253,6 +253,12 @@ def _notes(
             "perplexities are geometric means over seeds with the 95% interval of the mean logarithm; seeds share the text, so "
             'that its chance is not in it; "not told apart" allows for the number of pairs'
         )
+    for name in names:
+        count = len(lineages_of(entry.arm for entry in entries if entry.run == name))
+        if count > MOST:
+            notes.append(
+                f"{name}: policies are compared within each of the {count} lineages; lineages are not compared pair by pair"
+            )
     if any(pair.granted for pair in pairs):
         notes.append(
             f"where few seeds differ much, the intervals between policies take for granted that noise between seeds is no larger "

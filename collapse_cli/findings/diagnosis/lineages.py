@@ -4,19 +4,16 @@ Nothing is judged here and nothing is averaged over lineages: the words are thos
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from collapse_cli.findings.arms import MOST, few, lineages_of, of_policies
+from collapse_cli.findings.diagnosis.arm import ArmDiagnosis
 from collapse_cli.metrics.numbers import factors
-
-if TYPE_CHECKING:  # which asks for the verdict
-    from collapse_cli.findings.diagnosis import ArmDiagnosis
 
 KINDS = {"early": "early collapse", "general": "general loss", "late": "late collapse"}
 OWN = "Perplexity is against generation 0 of the same lineage; each lineage has its own interval in the tables."
 
 
-def lineages_verdict(arms: "Sequence[ArmDiagnosis]", generations: int | None) -> str:
+def lineages_verdict(arms: Sequence[ArmDiagnosis], generations: int | None) -> str:
     """A sentence for each policy.
 
     Args:
@@ -36,7 +33,7 @@ def lineages_verdict(arms: "Sequence[ArmDiagnosis]", generations: int | None) ->
     return " ".join([*sentences, OWN])
 
 
-def states_of(arms: "Sequence[ArmDiagnosis]") -> "dict[str, list[ArmDiagnosis]]":
+def states_of(arms: Sequence[ArmDiagnosis]) -> dict[str, list[ArmDiagnosis]]:
     """The arms by their state, in the order in which the states come."""
     states: dict[str, list[ArmDiagnosis]] = {}
     for there in arms:
@@ -44,22 +41,23 @@ def states_of(arms: "Sequence[ArmDiagnosis]") -> "dict[str, list[ArmDiagnosis]]"
     return states
 
 
-def where_said(arms: "Sequence[ArmDiagnosis]", every: int) -> str:
+def where_said(arms: Sequence[ArmDiagnosis], every: int) -> str:
     """`in a (×3.1) and b (×3.4)`; of many `in 12 of 16 lineages (×2.1 in d to ×3.4 in a)`: of each its own mean."""
     if len(arms) <= MOST:
         parts = [f"{there.arm.lineage} ({factors(there.ratio)[0]})" for there in arms]
         return f"in {_listed(parts)}"
     least, most = (pick(arms, key=lambda there: there.ratio.mean) for pick in (min, max))
-    ends = " to ".join(f"{factors(there.ratio)[0]} in {there.arm.lineage}" for there in (least, most))
+    low, high = (factors(there.ratio)[0] for there in (least, most))
+    ends = low if low == high else f"{low} in {least.arm.lineage} to {high} in {most.arm.lineage}"
     return f"in {'all' if len(arms) == every else f'{len(arms)} of'} {every} lineages ({ends})"
 
 
-def _states(arms: "Sequence[ArmDiagnosis]") -> str:
+def _states(arms: Sequence[ArmDiagnosis]) -> str:
     """What became of one policy."""
     return _listed([f"{state} {where_said(there, len(arms))}" for state, there in states_of(arms).items()])
 
 
-def _calls(arms: "Sequence[ArmDiagnosis]") -> str:
+def _calls(arms: Sequence[ArmDiagnosis]) -> str:
     """From which generation what is called, in which lineages, and in which it is not."""
     measured = [there for there in arms if any(call.evidence for call in there.calls.values())]
     if not measured:
@@ -71,6 +69,11 @@ def _calls(arms: "Sequence[ArmDiagnosis]") -> str:
             if kind in there.calls and (generation := there.calls[kind].generation) is not None:
                 called.setdefault(generation, []).append(there.arm.lineage)
         if not called:
+            continue
+        count = sum(map(len, called.values()))
+        if len(measured) > MOST:
+            where = f"{'all' if count == len(measured) else f'{count} of'} {len(measured)} lineages"
+            parts.append(f"{name} in {where}, beginning at generation {_span(set(called))}")
             continue
         since = [f"{generation} ({few(called[generation], len(measured))})" for generation in sorted(called)]
         known = {name for names in called.values() for name in names}
