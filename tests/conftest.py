@@ -5,7 +5,9 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before anything imports a Hugging Face library: they read these once. Subprocesses inherit them.
 HF_HOME = tempfile.mkdtemp(prefix="collapse-tests-hf-")
@@ -33,6 +35,9 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 import collapse_cli  # noqa: E402, F401 - before any test imports torch: it says how OpenMP's threads wait
+
+if TYPE_CHECKING:
+    from support.served import Served
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -71,3 +76,12 @@ def nothing_known_of_models() -> None:
 def every_step_checkpointed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training writes a checkpoint after each step instead of once a minute."""
     monkeypatch.setenv("COLLAPSE_CHECKPOINT_SECONDS", "0")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Served"]:
+    """A real server of completions; who kills it starts it again."""
+    from support.served import served
+
+    with served(tmp_path_factory.mktemp("server")) as one:
+        yield one

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from collapse_cli.config import Experiment
-from collapse_cli.config.foreign import server_of
+from collapse_cli.config.foreign import CompletionServer, server_of
 from collapse_cli.data.dataset import load_text, pinned
 from collapse_cli.errors import ConfigError
 from collapse_cli.foreign import written
@@ -25,8 +25,9 @@ def resolve(config: Experiment, hints: Hints, test: Mapping[str, str]) -> tuple[
     given, notes = config.foreign.sha256 or ("",) * len(sources), list[str]()
     hashes, paths = list[str](), dict[str, str]()
     for number, source in enumerate(sources):
-        if server_of(source):
+        if server := server_of(source):
             hashes.append("")
+            notes += _of_server(server, config)
             continue
         text = written.read(source, config.foreign.text)
         sha256 = pinned(given[number], f"foreign.sha256[{number}]", text.sha256)
@@ -41,3 +42,17 @@ def resolve(config: Experiment, hints: Hints, test: Mapping[str, str]) -> tuple[
     filled = config.foreign.model_copy(update={"sha256": tuple(hashes)})
     hints = replace(hints, foreign=paths, foreign_column=config.foreign.text)
     return config.model_copy(update={"foreign": filled}), hints, notes
+
+
+def _of_server(server: CompletionServer, config: Experiment) -> list[str]:
+    """What to know before a server is asked."""
+    notes = [
+        f"{server} is asked to continue real rows, {config.sample.new_tokens} tokens each (sample.new_tokens) or fewer where it ends a text "
+        "itself; its answers cannot be made again, so they are kept in the store, and what is there is not asked for again"
+    ]
+    if not server.here:
+        plain = ", and by http anyone on the way can read it" if server.address.startswith("http:") else ""
+        notes.append(
+            f"text leaves this machine: rows of data.source = {config.data.source} are sent to {server.host}{plain}"
+        )
+    return notes

@@ -9,6 +9,7 @@ from collapse_cli.engine.stage import Finished, Generation, Plan, StageKind
 from collapse_cli.errors import InputError
 from collapse_cli.experiment import blocks, loop, mixture
 from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.stages.answers import ANSWERED, ASKED
 from collapse_cli.experiment.stages.between import BETWEEN
 from collapse_cli.experiment.stages.block import BLOCK
 from collapse_cli.experiment.stages.cells import CELLS
@@ -43,7 +44,9 @@ KINDS: tuple[StageKind[Size], ...] = (
     TOGETHER,  # those of several lineages
     CELLS,  # many cells of a mixture
     GENERATE,
-    WRITTEN,  # text of someone else's model
+    WRITTEN,  # text of someone else's model, in files
+    ASKED,  # and what a server answers
+    ANSWERED,
     COMBINE,
 )
 

@@ -6,13 +6,15 @@ in all of them, and synthetic rows stand where real ones would otherwise. Famili
 (`in_memory`) make many cells a stage.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.cell import cells
+from collapse_cli.config.foreign import server_of
 from collapse_cli.engine.stage import Generation, Plan, Stage, seed_for
 from collapse_cli.errors import InputError
+from collapse_cli.experiment.stages.answers import ROWS_ASKED, answered_stage, asked_of_rows
 from collapse_cli.experiment.stages.cells import cells_stage
 from collapse_cli.experiment.stages.combine import combine_stage, most_of_sources, too_few, with_foreign_stage
 from collapse_cli.experiment.stages.data import data_stage
@@ -45,7 +47,7 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
         }
         data = made.add(data_stage(config, hints, seed), at(grid[0].label, seed))
         if config.mixture.synthetic:
-            given = [made.add(source, at("other text", seed)) for source in sources(config, hints, data)]
+            given = sources(made, config, hints, data, seed)
         needed: dict[int, int] = {}
         for cell in grid if not config.mixture.synthetic else ():
             rows = cell.rows if cell.synthetic else 0
@@ -73,9 +75,21 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
     return made
 
 
-def sources(config: Experiment, hints: learners.Hints, data: Stage) -> list[Stage]:
-    """The rows of each source of `mixture.synthetic`."""
-    return [written_stage(config, hints, data, sha256) for sha256 in config.foreign.sha256]
+def sources(made: Plan, config: Experiment, hints: learners.Hints, data: Stage, seed: int) -> list[Stage]:
+    """The rows of each source of `mixture.synthetic`: of a file all, of a server those that any cell takes."""
+    where, found, grid = at("other text", seed), list[Stage](), cells(config.mixture)
+    named = config.mixture.synthetic
+    for number, (source, sha256) in enumerate(zip(named, config.foreign.sha256, strict=True)):
+        server = server_of(source)
+        if server is None:
+            found.append(made.add(written_stage(config, hints, data, sha256), where))
+            continue
+        places = {place for cell in grid if cell.synthetic for place in range(cell.real, cell.rows)}
+        chunks = sorted({place // len(named) // ROWS_ASKED for place in places if place % len(named) == number})
+        own_seed, order, part = seed_for(seed, "sample", 0), seed_for(seed, "mix", 0), (number, len(named))
+        asked = [made.add(asked_of_rows(config, server, data, own_seed, order, part, chunk), where) for chunk in chunks]
+        found.append(made.add(answered_stage(config, data, asked), where))
+    return found
 
 
 def at(cell: str, seed: int) -> Where:
@@ -102,13 +116,17 @@ def check_real_rows(config: Experiment, rows: int) -> None:
             )
 
 
-def check_foreign_rows(config: Experiment, rows: Sequence[int]) -> None:
-    """Whether each source of `mixture.synthetic` has rows enough for every cell.
+def check_foreign_rows(config: Experiment, rows: Mapping[str, int]) -> None:
+    """Whether each file of `mixture.synthetic` has rows enough for every cell.
+
+    Args:
+        rows: by hash, how many a file has.
 
     Raises:
-        InputError: when one has not; no row is used twice.
+        InputError: when one has fewer; no row is used twice.
     """
-    needed = most_of_sources(cells(config.mixture), len(rows))
-    for source, wanted, there in zip(config.mixture.synthetic, needed, rows, strict=True):
+    needed = most_of_sources(cells(config.mixture), len(config.mixture.synthetic))
+    for source, sha256, wanted in zip(config.mixture.synthetic, config.foreign.sha256, needed, strict=True):
+        there = rows.get(sha256, wanted)  # a server has as many as are asked for
         if wanted > there:
             raise InputError(too_few(wanted, there, f"mixture.synthetic: {source}"))

@@ -328,6 +328,36 @@ def rows_of_text(
     return made, share
 
 
+def rows_of_answers(
+    encoded: Path, prompts: Dataset, answers: Sequence[str], ended: Sequence[bool], most: int, *, full: bool
+) -> tuple[Dataset, int]:
+    """Text that continues prompts as rows of tokens, and how many of these were cut.
+
+    Args:
+        encoded: the folder of the data stage, with the tokenizer.
+        prompts: rows of tokens.
+        ended: whether who wrote an answer ended it; such a row ends in the end-of-text token, as a model's own samples do.
+        most: tokens of an answer that are kept.
+        full: whether the prompt stands before the answer in a row (`start` says where that begins).
+    """
+    tokenizer = texts.load_tokenizer(encoded / TOKENIZER)
+    end, cut, coded = tokenizer.eos_token_id, 0, []
+    for text, is_whole in zip(answers, ended, strict=True):
+        ids = texts.encode(tokenizer, [text], line_bos=False)
+        if is_whole and end is not None:
+            ids = np.append(ids, np.int32(end))
+        cut += len(ids) > most
+        coded.append(ids[:most])
+    lengths = np.array([len(ids) for ids in coded], np.int32)
+    tokens = np.zeros((len(coded), int(lengths.max(initial=1))), np.int32)
+    for row, ids in zip(tokens, coded, strict=True):
+        row[: len(ids)] = ids
+    rows, start = Dataset({"tokens": tokens, "lengths": lengths}, prompts.origin), np.zeros(len(coded), np.int32)
+    if full:
+        rows, start = texts.join(prompts, rows), prompts.arrays["lengths"].astype(np.int32)
+    return Dataset({**rows.arrays, "start": start}, rows.origin), cut
+
+
 def _truth(source: Source, options: Options, tokenizer: "PreTrainedTokenizerBase") -> Facts:
     """What is known of the text: of whole documents in any tokens, else where each word is one token, in order."""
     if source.documents:

@@ -3,6 +3,7 @@
 What is found here is not all that can be wrong; what is looked up later is checked again where it is used.
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from collapse_cli import files, tracking
 from collapse_cli.config import Experiment, nearest
-from collapse_cli.config.foreign import server_of
+from collapse_cli.config.foreign import KEY, server_of
 from collapse_cli.config.selection import BY
 from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, ModelConfig
 from collapse_cli.config.unread import within
@@ -278,14 +279,38 @@ def check_text(data: DataConfig) -> None:
 
 
 def check_foreign(config: Experiment) -> None:
-    """Whether what synthetic text comes from is there: files are read as they will be read again, which costs nothing then.
+    """Whether what synthetic text comes from can be read, or asked. Files are read as they will be again, which costs nothing then.
 
     Raises:
         InputError: as `written.read` does.
+        ConfigError: for what servers cannot be asked, or when the library that asks them is not installed.
     """
+    servers = [server for source in config.foreign_sources if (server := server_of(source))]
     for source in config.foreign_sources:
         if server_of(source) is None:
             written.read(source, config.foreign.text)
+    if not servers:
+        return
+    asked, decode = str(servers[0]), config.sample.decode
+    if importlib.util.find_spec("openai") is None:
+        raise ConfigError(f"{asked} is a server, and openai is not installed: pip install 'collapse-cli[server]'")
+    if decode.beams > 1:
+        raise ConfigError(
+            f"{asked}: servers of completions have no beam search, and sample.decode.beams = {decode.beams}; set it to 1, with a "
+            "temperature (--set sample.decode.beams=1 --set sample.decode.temperature=1.0)"
+        )
+    for name, off in (("top_k", 0), ("repetition_penalty", 1.0), ("min_new_tokens", -1)):
+        if (value := getattr(decode, name)) != off:
+            raise ConfigError(
+                f"{asked}: sample.decode.{name} = {value:g} is none of the options of OpenAI's completions; leave it at {off:g}, and "
+                "name what your server has for it in foreign.extra"
+            )
+    if config.sample.prompts != "real":
+        raise ConfigError(
+            f"{asked}: servers continue real rows; set sample.prompts = real, it is {config.sample.prompts}"
+        )
+    if os.environ.get(KEY) and len({server.host for server in servers}) > 1:
+        raise ConfigError(f"the key in {KEY} would be sent to several servers; ask them in runs of their own")
 
 
 def _cached_dataset(repo: str) -> bool:

@@ -107,7 +107,8 @@ def _real_rows(
         if config.kind == "mixture":
             mixture.check_real_rows(config, rows["train"])
             if texts:
-                mixture.check_foreign_rows(config, [place.get(text.key).facts["rows"] for text in texts])
+                facts = [place.get(text.key).facts for text in texts]
+                mixture.check_foreign_rows(config, {about["source"]["sha256"]: about["rows"] for about in facts})
     for policy in config.policies if config.kind == "generational" else ():
         mixing.check_real_rows(
             policy, rows["train"], rows["reserve"], config.loop.generations, growing=config.mix.size == "growing"

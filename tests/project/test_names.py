@@ -24,6 +24,7 @@ SAME = {
     "check": "the command, the run behind it, what its record says, and how that is printed and shown",
     "causes": "causes of error as a finding, and the page's section on them",
     "remedies": "what was compared as a finding, and the page's section on it",
+    "answers": "how a server's answers are kept, and the kinds of stage that ask for them",
     "foreign": "how other people's text is named, and the kind of stage that makes rows of it",
     "selection": "how it is asked for, what it did as a finding, and theorems about it",
     "rules": "what calls something collapse, and what chooses rows by their scores",

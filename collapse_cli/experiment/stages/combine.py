@@ -1,6 +1,6 @@
 """The corpus of a mixture's cell, or of its generator."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     parts = [real.take(order[:n1])]
     if which.foreign:
         chosen, facts = _of_sources(
-            which, n1, [made for name, made in sorted(inputs.items()) if name != "data"], stage.seed
+            which, n1, [made for name, made in sorted(inputs.items()) if name != "data"], real.arrays, stage.seed
         )
         Dataset.concat([*parts, chosen]).save(place.folder / CORPUS)
         return facts
@@ -87,23 +87,33 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     return with_history(stage, inputs, "made") if which.synthetic else {"sample_tokens": 0}
 
 
-def _of_sources(which: Combined, first: int, sources: Sequence[Finished], seed: int) -> tuple[Dataset, dict[str, Any]]:
+def _of_sources(
+    which: Combined, first: int, sources: Sequence[Finished], names: Iterable[str], seed: int
+) -> tuple[Dataset, dict[str, Any]]:
     """Rows for the places from `first` on, of each source in turn, and of each how many.
 
-    The rows of a file stand in a seeded order, so that those of a small cell are among those of a large one.
+    The rows of a file stand in a seeded order, so that those of a small cell are among those of a large one. A server's
+    continue the real rows of their places.
+
+    Args:
+        names: of the arrays that rows of a corpus have.
     """
     places = np.arange(first, first + which.synthetic)
-    parts, theirs, facts = [], [], []
+    parts, theirs, facts, asked = [], [], [], 0
     for number, source in enumerate(sources):
-        mine = np.flatnonzero(places % which.foreign == number)
-        rows = Dataset.load(source.file(ROWS))
-        if len(mine) > len(rows):
+        mine, rows = np.flatnonzero(places % which.foreign == number), Dataset.load(source.file(ROWS))
+        if "place" in rows.arrays:
+            part = rows.take(np.searchsorted(rows.arrays["place"], places[mine]))
+            asked += int((part.arrays["lengths"] - part.arrays["start"]).sum())
+        elif len(mine) > len(rows):
             raise InputError(too_few(len(mine), len(rows), "a source"))
-        parts.append(rows.take(seeded_order(len(rows), seed)[: len(mine)]))
+        else:
+            part = rows.take(seeded_order(len(rows), seed)[: len(mine)])
+        parts.append(Dataset({name: part.arrays[name] for name in names}, part.origin))
         theirs.append(mine)
         facts.append({"rows": len(mine), **source.facts["source"]})
     chosen = Dataset.concat(parts).take(np.argsort(np.concatenate(theirs)))
-    return chosen, {"sample_tokens": 0, "foreign_rows": facts}
+    return chosen, {"sample_tokens": asked, "foreign_rows": facts}
 
 
 def most_of_sources(cells: Sequence[Cell], sources: int) -> list[int]:

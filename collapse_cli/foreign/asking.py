@@ -1,0 +1,402 @@
+"""An OpenAI-style server asked for completions: by the client library `openai`, so many at a time, each answer kept as it comes.
+
+What goes wrong is a sentence for the user. What was answered before is kept, so the same command goes on from there.
+"""
+
+import json
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from collapse_cli.errors import InputError, how_many
+from collapse_cli.foreign.answers import Answer, Kept, digest_of
+
+if TYPE_CHECKING:
+    import httpx2
+    import openai
+
+log = logging.getLogger(__name__)
+SENT = {  # headers of a request: no account of the user's at another service, no description of this machine
+    *("host", "accept", "accept-encoding", "connection", "user-agent", "content-type", "content-length", "authorization"),
+}  # fmt: skip
+MOST_BYTES = 16 << 20  # of one answer
+SHOWN = 200  # characters of what a server says of an error
+GRACE = 10.0  # seconds that answers on their way are still waited for when another one failed
+MOST_EMPTY = 0.1  # share of answers without text that is still put up with
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a server, for every prompt alike. All of it determines the answers.
+
+    Attributes:
+        server: the name of the model, or the address of a server that has one alone.
+        chat: whether a prompt is what a user says, rather than the beginning of a text.
+        max_tokens: of an answer, as the server counts them.
+        extra: what is sent besides.
+    """
+
+    server: str
+    chat: bool
+    max_tokens: int
+    temperature: float
+    top_p: float
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Where and how a server is asked; nothing of it changes an answer.
+
+    Attributes:
+        address: as far as `/v1`.
+        model: the name to ask for; "" for the only one there is.
+        here: whether it runs on this machine.
+        at_once: requests that are open at a time.
+        timeout: seconds that an answer is waited for.
+        retries: how often a request is sent again.
+        key: the name of the environment variable that holds the server's key.
+    """
+
+    address: str
+    model: str
+    here: bool
+    at_once: int
+    timeout: float
+    retries: int
+    key: str
+
+
+def answers(
+    asked: Asked,
+    line: Line,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    scratch: Path,
+    tell: Callable[[int, int, str], None],
+) -> list[Answer]:
+    """The answer to each prompt, in order.
+
+    Args:
+        seeds: one for each prompt, so that equal prompts may be answered otherwise.
+        scratch: where answers are kept until all are there; what is there already is not asked for again.
+
+    Raises:
+        InputError: for whatever a server does wrong, or is not; how many answers are kept is said.
+    """
+    bodies = [_body(asked, prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+    digests = [digest_of({"server": asked.server, "chat": asked.chat, **body}) for body in bodies]
+    kept = Kept(scratch / "answers.jsonl")
+    try:
+        missing = {digest: body for digest, body in zip(digests, bodies, strict=True) if digest not in kept}
+        total, empty = len(set(digests)), dict[str, Answer]()
+        if missing:
+            with _Client(line, asked.chat) as client:
+                for digest, answer in _as_they_come(client, missing, line.at_once, lambda: len(kept), total):
+                    if answer.text:
+                        kept.add(digest, answer)
+                    else:  # a broken server's may not be the last word
+                        empty[digest] = answer
+                    tell(len(kept) + len(empty), total, "answers")
+        if len(empty) > MOST_EMPTY * total:
+            raise InputError(
+                f"{line.address}: {len(empty):,} of {how_many(total, 'answer')} of the model {line.model or 'there'} are empty; look at "
+                "what it answers to a prompt by hand, or ask otherwise (foreign.chat, foreign.extra, sample.decode)"
+            )
+        if empty:
+            log.warning("%s: %d of %d answers are empty", line.address, len(empty), total)
+        return [kept[digest] if digest in kept else empty[digest] for digest in digests]
+    finally:
+        kept.close()
+
+
+def _body(asked: Asked, prompt: str, seed: int) -> dict[str, Any]:
+    """A request but for the model's name, which is the server's affair where it has one alone."""
+    own = {"messages": [{"role": "user", "content": prompt}]} if asked.chat else {"prompt": prompt}
+    return {
+        **own,
+        "max_tokens": asked.max_tokens,
+        "temperature": asked.temperature,
+        "top_p": asked.top_p,
+        "seed": seed,
+        **asked.extra,
+    }
+
+
+class _NoAnswerError(Exception):
+    """Why there is no answer, in words."""
+
+
+def _as_they_come(
+    client: "_Client", missing: Mapping[str, Mapping[str, Any]], at_once: int, kept: Callable[[], int], total: int
+) -> Iterator[tuple[str, Answer]]:
+    """The answers to requests in the order in which they come. The first is waited for alone: what is wrong is wrong with all.
+
+    Raises:
+        InputError: after the first failure; answers that were on their way are still given.
+    """
+    (first, body), *rest = missing.items()
+    try:
+        yield first, client.ask(body)
+        waiting: queue.SimpleQueue[tuple[str, Mapping[str, Any]]] = queue.SimpleQueue()
+        for item in rest:
+            waiting.put(item)
+        came: queue.SimpleQueue[tuple[str, Answer] | BaseException | None] = queue.SimpleQueue()
+        over = threading.Event()
+
+        def work() -> None:
+            try:
+                while not over.is_set():
+                    digest, body = waiting.get_nowait()
+                    came.put((digest, client.ask(body)))
+            except queue.Empty:
+                pass
+            except BaseException as error:
+                over.set()
+                came.put(error)
+            came.put(None)
+
+        at_work = min(at_once, len(rest))
+        try:
+            for _ in range(at_work):  # daemons: whoever interrupts the run waits for none of them
+                threading.Thread(target=work, daemon=True).start()
+            failure: BaseException | None = None
+            until = float("inf")
+            while at_work and time.monotonic() < until:
+                try:
+                    one = came.get(timeout=0.5)
+                except queue.Empty:
+                    continue
+                if one is None:
+                    at_work -= 1
+                elif isinstance(one, BaseException):
+                    failure, until = failure or one, min(until, time.monotonic() + GRACE)
+                else:
+                    yield one
+            if failure:
+                raise failure
+        finally:
+            over.set()
+    except _NoAnswerError as error:
+        there = kept()
+        said, there = str(error), kept()
+        if there:
+            said += "" if said.endswith("?") else ";"
+            said += f" {there:,} of {how_many(total, 'answer')} are kept, and the same command asks for the others"
+        raise InputError(said) from None
+
+
+class _Client:
+    """One server. Used by several threads at a time."""
+
+    def __init__(self, line: Line, chat: bool) -> None:
+        import openai
+
+        key = os.environ.get(line.key, "")
+        if not key.isascii() or not key.isprintable() or key != key.strip():
+            raise InputError(
+                f"the environment variable {line.key} holds signs that no key of a server has; set it again"
+            )
+        self.line, self.chat, self.key = line, chat, key
+        self._told = threading.Lock()
+        http = openai.DefaultHttpxClient(
+            follow_redirects=False,
+            trust_env=not line.here,  # no proxy between this machine and itself
+            event_hooks={"request": [self._bared], "response": [self._bounded]},
+        )
+        self._client = openai.OpenAI(
+            api_key=key or "none",
+            base_url=line.address,
+            http_client=http,
+            max_retries=line.retries,
+            timeout=openai.Timeout(line.timeout, connect=min(10.0, line.timeout)),
+        )
+        self.model = line.model
+
+    def __enter__(self) -> "_Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def _bared(self, request: "httpx2.Request") -> None:
+        """Nothing is sent but what is needed: the library adds what environment variables and the system say."""
+        for name in list(request.headers):
+            if name.lower() not in SENT or (name.lower() == "authorization" and not self.key):
+                del request.headers[name]
+
+    def _bounded(self, response: "httpx2.Response") -> None:
+        """An answer ends in time, and within reason."""
+        if response.status_code == 429 and self._told.acquire(blocking=False):
+            log.warning("%s limits how often it can be asked; requests wait as it says", self.line.address)
+        response.stream = bounded(response.stream, self.line.timeout)
+
+    def ask(self, body: Mapping[str, Any]) -> Answer:
+        """The answer to one request.
+
+        Raises:
+            _NoAnswerError: where there is none.
+        """
+        import openai
+
+        address = self.line.address
+        try:
+            if not self.model:
+                self.model = self._only_model()
+            path = "/chat/completions" if self.chat else "/completions"
+            content: bytes = self._client.post(
+                path, body={"model": self.model, **body}, cast_to=openai.HttpxBinaryResponseContent
+            ).read()
+        except openai.APIStatusError as error:
+            raise _NoAnswerError(self._refused(error)) from None
+        except openai.APITimeoutError:
+            raise _NoAnswerError(
+                f"{address} does not answer within {self.line.timeout:g} seconds; ask fewer at a time (foreign.at_once = "
+                f"{self.line.at_once}), or wait longer (foreign.timeout)"
+            ) from None
+        except openai.APIConnectionError as error:
+            raise _NoAnswerError(
+                f"{address} cannot be reached, or ends its answers early ({_cause(error)}); is the server running?"
+            ) from None
+        except (UnicodeError, ValueError) as error:
+            raise _NoAnswerError(f"{address}: the request cannot be sent ({shown(str(error))})") from None
+        return self._read(content, int(body["max_tokens"]))
+
+    def _only_model(self) -> str:
+        """The name of the one model that the server has."""
+        import openai
+
+        try:
+            names = [model.id for model in self._client.models.list().data]
+        except openai.APIStatusError as error:
+            if error.status_code in (401, 403):
+                raise
+            names = []
+        except (AttributeError, TypeError, ValueError):
+            names = []
+        address = self.line.address
+        if len(names) == 1:
+            return str(names[0])
+        there = (
+            f"it has {', '.join(shown(str(name), 60) for name in names[:6])}"
+            if names
+            else "it does not say which it has"
+        )
+        raise _NoAnswerError(f"{address}: which model? ({there}) Name it behind a #: {address}#MODEL")
+
+    def _refused(self, error: "openai.APIStatusError") -> str:
+        """What to say of a status that is no success."""
+        address, code = self.line.address, error.status_code
+        says = shown(_message(error.response).replace(self.key, "…") if self.key else _message(error.response))
+        says = f" ({says})" if says else ""
+        if code in (401, 403):
+            given = (
+                f"the key in {self.line.key}"
+                if self.key
+                else f"a request without a key (environment variable {self.line.key})"
+            )
+            return f"{address} refuses {given}: status {code}"
+        if 300 <= code < 400:
+            to = shown(error.response.headers.get("location", ""))
+            return f"{address} sends its askers on to {to or 'another address'}, which is not followed; name that address itself"
+        if code == 404 and not says:
+            return f"{address} has no {'chat ' if self.chat else ''}completions there (status 404); does the address end as it should (/v1)?"
+        if code == 429:
+            after = shown(error.response.headers.get("retry-after", ""), 40)
+            wait = f", and wants to be asked again after {after} seconds" if after else ""
+            return f"{address} limits how often it can be asked{wait}{says}; give the same command later, or lower foreign.at_once"
+        if code >= 500:
+            return f"{address} has an error of its own, {how_many(self.line.retries + 1, 'time')} running: status {code}{says}"
+        return (
+            f"{address} refuses the request: status {code}{says}; is the model {self.model!r} there, and does it take "
+            f"{'chats' if self.chat else 'prompts'} and these options (sample.decode, foreign.extra)?"
+        )
+
+    def _read(self, content: bytes, most: int) -> Answer:
+        """The answer in what a server sent."""
+        address = self.line.address
+        try:
+            found = json.loads(content.decode("utf-8"))
+            choice = found["choices"][0]
+            text = choice["message"]["content"] if self.chat else choice["text"]
+            reason, usage = choice.get("finish_reason"), found.get("usage") or {}
+            tokens = usage.get("completion_tokens")
+            if not isinstance(text, str | None) or not isinstance(tokens, int | None):
+                raise TypeError
+        except UnicodeDecodeError:
+            raise _NoAnswerError(
+                f"{address} answers in bytes that are not UTF-8; is it an OpenAI-style server?"
+            ) from None
+        except (ValueError, RecursionError):
+            began = shown(content[:60].decode("utf-8", "replace"), 60)
+            raise _NoAnswerError(
+                f"{address} answers with something that is not JSON ({began!r}); is it an OpenAI-style server?"
+            ) from None
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise _NoAnswerError(
+                f"{address} answers with JSON that holds no completion; is it an OpenAI-style server, and is foreign.chat right?"
+            ) from None
+        text = (text or "").encode("utf-8", "replace").decode()  # half of a pair of signs, as JSON can write one
+        if reason == "content_filter":
+            text = ""
+        if reason == "length" and tokens is not None and tokens < most:
+            raise _NoAnswerError(
+                f"{address} cuts its answers after {how_many(tokens, 'token')} of the {most:,} that were asked for: its own limit, or "
+                "the model's length; lower sample.new_tokens or sample.prompt_tokens"
+            )
+        model = found.get("model")
+        return Answer(text, shown(model) if isinstance(model, str) else "", tokens, reason == "stop")
+
+
+def bounded(stream: Any, seconds: float) -> Any:
+    """The body of a response, which fails when it takes longer than so many seconds, or is larger than any answer."""
+    import httpx2
+
+    class Bounded(httpx2.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            until, read = time.monotonic() + seconds, 0
+            for part in stream:
+                read += len(part)
+                if read > MOST_BYTES:
+                    raise httpx2.ReadError(f"more than {MOST_BYTES >> 20} MB")
+                if time.monotonic() > until:
+                    raise httpx2.ReadTimeout("it goes on and on")
+                yield part
+
+        def close(self) -> None:
+            stream.close()
+
+    return Bounded()
+
+
+def shown(text: str, most: int = SHOWN) -> str:
+    """What a server says, as one short line without signs that a terminal obeys."""
+    plain = "".join(sign if sign.isprintable() else " " for sign in text[: 4 * most])
+    plain = " ".join(plain.split())
+    return plain if len(plain) <= most else f"{plain[: most - 1]}…"
+
+
+def _message(response: "httpx2.Response") -> str:
+    """What a server says of an error: as OpenAI's, FastAPI's, or plain text."""
+    try:
+        found = response.json()
+    except (ValueError, RecursionError):
+        kind = response.headers.get("content-type", "")
+        return response.text if kind.startswith("text/plain") else ""
+    for name in ("error", "detail", "message"):
+        if isinstance(found, dict) and name in found:
+            found = found[name]
+    return found if isinstance(found, str) else json.dumps(found)
+
+
+def _cause(error: BaseException) -> str:
+    """Why there is no connection, in the system's words."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return shown(str(error), 100) or type(error).__name__
