@@ -20,10 +20,10 @@ from collapse_cli.errors import InputError, first_line
 from collapse_cli.lm import places
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 FILE = f"model{places.GGUF}"
+KEPT = 128 << 20  # bytes of a file whose unpacked model is kept in memory
 READ_AS = "read as the numbers that these stand for, and trained and saved in float32"
 PLAIN = ("F64", "F32", "F16", "BF16")  # what gguf calls numbers that are not quantised
 
@@ -71,11 +71,18 @@ def config_of(path: Path) -> "PreTrainedConfig":
     return copy.deepcopy(_config(path, _state(path)))
 
 
-def read(path: Path, dtype: "torch.dtype | str") -> "tuple[PreTrainedModel, Mapping[str, Any]]":
-    """The model of a file, dequantised, as an ordinary one that can be saved; and what transformers says of the loading."""
+def read(path: Path) -> "tuple[PreTrainedModel, Mapping[str, Any]]":
+    """The model of a file in float32, as an ordinary one that can be saved; and what transformers says of the loading."""
+    places.check_gguf(path, "the model")
+    state = _state(path)
+    model, loading = (_kept if state[0] <= KEPT else _read)(path, state)
+    return (copy.deepcopy(model) if state[0] <= KEPT else model), loading
+
+
+def _read(path: Path, state: tuple[int, int]) -> "tuple[PreTrainedModel, Mapping[str, Any]]":
+    import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    places.check_gguf(path, "the model")
     with (
         _alone(path) as folder,
         redirect_stderr(io.StringIO()),
@@ -83,7 +90,7 @@ def read(path: Path, dtype: "torch.dtype | str") -> "tuple[PreTrainedModel, Mapp
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             gguf_file=FILE,
-            dtype=dtype,
+            dtype=torch.float32,
             quantization_config=GgufConfig(dequantize=True),
             local_files_only=True,
             trust_remote_code=False,
@@ -91,6 +98,11 @@ def read(path: Path, dtype: "torch.dtype | str") -> "tuple[PreTrainedModel, Mapp
             ignore_mismatched_sizes=True,
         )
     return model, loading
+
+
+_kept = lru_cache(maxsize=1)(
+    _read
+)  # many stages begin with the same model, and unpacking one takes many times as long as copying it
 
 
 def tokenizer(path: Path) -> "PreTrainedTokenizerBase":

@@ -93,7 +93,7 @@ def _read(folder: Path, dtype: "torch.dtype | str") -> "PreTrainedModel":
     config = config_of(folder)  # says what is wrong with it in plainer words
     try:
         if places.is_gguf(folder):
-            model, loading = gguf.read(folder, torch.float32)
+            model, loading = gguf.read(folder)
         else:
             model, loading = AutoModelForCausalLM.from_pretrained(
                 folder,

@@ -58,7 +58,7 @@ READ_ELSEWHERE = (  # than in a stage's parameters
     *("store", "tracking", "expect", "variants"),
     *("kind", "learner", "data.source"),  # decide on all else
     "sample.max_duplicates",  # a warning
-    *("model.source", "model.revision", "model.tokenizer", "model.tokenizer_sha256"),  # found by content
+    *("model.source", "model.base", "model.revision", "model.tokenizer", "model.tokenizer_sha256"),  # found by content
     *("data.train", "data.valid", "data.test", "data.text", "data.format", "data.prompt", "data.completion"),
     *("data.zipf.seed", "data.zipf.train_tokens", "data.zipf.test_tokens"),  # the text they make is known by its hash
     *("data.world.train_documents", "data.world.test_documents"),

@@ -125,6 +125,34 @@ def test_keys_follow_the_content_alone(home: Path, tmp_path: Path) -> None:
     assert model.load(found).config.model_type == "llama", "what lies beside it has no say"
 
 
+def test_a_model_that_was_changed_is_not_the_one_that_is_read_next(home: Path) -> None:
+    first = model.load(home / "F16.gguf")
+    with torch.no_grad():
+        first.lm_head.weight.zero_()
+    second = model.load(home / "F16.gguf")
+    assert second.lm_head.weight.abs().sum() > 0
+    assert second.lm_head.weight is second.get_input_embeddings().weight, "and what was tied is still"
+
+
+def test_an_adapter_may_lie_on_it(home: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = model.load(home / "Q8_0.gguf")
+    settings: dict[str, Any] = {"r": 2, "target_modules": ["q_proj", "up_proj"], "init_lora_weights": False}
+    torch.manual_seed(0)
+    adapted = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **settings))
+    adapted.save_pretrained(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(home / "Q8_0.gguf")}))
+    on_blocks = folders.check_weights(tmp_path, "the model")
+    with torch.no_grad():
+        ids = torch.arange(9)[None]
+        wanted, plain = adapted.eval()(ids).logits, model.load(home / "Q8_0.gguf")(ids).logits
+        assert torch.allclose(model.load(tmp_path)(ids).logits, wanted, atol=1e-4)
+        assert (wanted - plain).abs().max() > 0.01
+    assert folders.check_weights(tmp_path, "the model", str(home / "F16.gguf")) != on_blocks
+
+
 def test_untied_heads_and_weights_that_are_missing(home: Path, tmp_path: Path) -> None:
     bpe = text.load_tokenizer(home / "tokenizer").backend_tokenizer
     whole = packed.llama(300, tied=False)
