@@ -97,6 +97,10 @@ class Policy(Parsed):
         """Whether a generation needs synthetic rows at all; that of keep-100 and fresh-100 does not."""
         return self.rule not in SHARED or self.until(generation).percent < 100
 
+    def real(self, generation: int) -> bool:
+        """Whether a corpus of a generation holds real rows."""
+        return self.rule not in ("keep", "fresh") or self.until(generation).percent > 0
+
     def at(self, generation: int) -> "Policy":
         """What it is in one generation, without a schedule. Where fresh rows follow on those taken before: up to that one."""
         past = self.until(generation)

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from collapse_cli.config.weights import Shares
 from collapse_cli.errors import InputError
-from collapse_cli.families.section import Parsed, Section, added
+from collapse_cli.families.section import Parsed, Section, UserPath, added
 
 MOST_LINEAGES = 64
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")  # it stands beside a policy's name, in rows and tables
@@ -68,11 +69,23 @@ class PoolConfig(Section):
 
     lineages: int = added(0, ge=0, le=MOST_LINEAGES)
     """Short for so many lineages that are alike, `model-1`, `model-2` and so on. 0: those of the tables `lineages.NAME`, or one alone."""
-    rule: Literal["own", "all", "others", "segments"] = added("own")
+    rule: Literal["own", "all", "others", "segments", "random"] = added("own")
     """Whose synthetic rows a lineage takes; own: those that its own model made, all: as many from each lineage, others: from each but
-    itself, segments: all rows are put together, shuffled and cut into disjoint parts, anew in each generation."""
+    itself, segments: all rows are put together, shuffled and cut into disjoint parts, anew in each generation; random: there is one
+    chain of models, and which lineage the next one is of is drawn: the lineages are the list."""
     real: Literal["common", "segments"] = added("common")
     """The real rows of lineages; common: all of the training text for each, segments: it is cut into as many parts, one for each."""
+    public: UserPath = added("")
+    """Text that all lineages train on besides, in every generation: a file, a folder, or what else `data.source` may be. Empty: none."""
+    public_sha256: str = added("")
+    """Hash of that text. Filled in when loaded; if given, it must match."""
+    weights: Shares = added(Shares())
+    """Shares of the loss: private real rows, public and pooled (synthetic) ones, as in "1:1:2". `equal`: every row counts alike."""
+
+    @property
+    def used(self) -> bool:
+        """Whether an experiment of one lineage has anything to do with it."""
+        return bool(self.public) or not self.weights.equal
 
 
 def names(pool: PoolConfig, tables: Mapping[str, Any]) -> tuple[str, ...]:

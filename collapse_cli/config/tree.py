@@ -1,10 +1,11 @@
 """The typed tree of an experiment: defaults < preset or file < command line. Frozen; an unknown key is an error."""
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from collapse_cli.config.cell import check_grid
 from collapse_cli.config.families import DRAWN, BlobsConfig, Families, RegressionConfig
@@ -27,6 +28,7 @@ REPLACED = {
     "model": ("source", "revision", "config"),
     "data": ("source", "train"),
 }  # as a whole, where a lineage has its own
+COMMON_TEXT = ("valid", "test")  # files beside a text, which another one does not have beside it
 MADE_TOKENIZERS = ("bpe", "words")  # values of model.tokenizer for which one is made from the training text
 
 
@@ -170,6 +172,28 @@ class DataConfig(Section):
     """Of the source `blobs`."""
     regression: RegressionConfig = RegressionConfig()
     """Of the source `regression`."""
+    _scored: "DataConfig | None" = PrivateAttr(default=None)
+
+    @property
+    def scored(self) -> "DataConfig | None":
+        """Of a lineage with text of its own, the data whose test text all lineages are measured on; None: its own."""
+        return self._scored
+
+    def places(self) -> dict[str, str]:
+        """The arguments of `data.dataset.load_text` that find its text."""
+        where = {name: getattr(self, name) for name in ("source", "train", "valid", "test", "prompt", "completion")}
+        where |= {"column": self.text, "form": self.format}
+        if self.source in KNOWN:
+            where["language"] = getattr(self, self.source).model_dump_json()
+        if self.scored is not None:
+            where["scored"] = json.dumps(self.scored.places())
+        return where
+
+    def measured_on(self, scored: "DataConfig") -> "DataConfig":
+        """These data, with the test text of others."""
+        own = self.model_copy()
+        own._scored = scored
+        return own
 
 
 class DecodeConfig(Section):
@@ -471,6 +495,7 @@ class Experiment(Families):
             )
         if not self.variants:
             check_pool(self.pool, self.lineages, self._lineage_sections)
+            self._check_shares()
         sources = self.foreign_sources
         if len(set(sources)) < len(sources):
             raise ValueError(f"{self._of_sources} names one twice: {', '.join(sources)}")
@@ -479,6 +504,34 @@ class Experiment(Families):
                 f"foreign.sha256 has {len(self.foreign.sha256)} hashes for {len(sources)} sources ({self._of_sources}); give one a source"
             )
         return self
+
+    def _check_shares(self) -> None:
+        """Whether each kind of rows that `pool.weights` gives a share of the loss is there, and none is given two weights."""
+        pool = self.pool
+        if pool.rule == "random" and self.loop.init != "base":
+            raise ValueError(
+                f"pool.rule = random draws the base model of each generation anew, and loop.init = {self.loop.init} starts from a model "
+                "that another generation left; set loop.init = base"
+            )
+        if pool.weights.parts is None:
+            return
+        if not self.mix.weights.equal:
+            raise ValueError("pool.weights and mix.weights both say how much rows count; give one of them")
+        private, public, pooled = pool.weights.parts
+        if bool(public) != bool(pool.public):
+            raise ValueError(
+                f"pool.weights = {pool.weights} gives public rows {'a share' if public else 'no share'} of the loss, and pool.public names "
+                + ("no text; name one, or give them 0" if public else "some; give them one, or leave pool.public out")
+            )
+        for policy in self.loop.policies:
+            if private and not any(policy.real(generation) for generation in range(1, len(policy.shares) + 1)):
+                raise ValueError(
+                    f"pool.weights = {pool.weights} gives private real rows a share of the loss, and {policy} has none"
+                )
+            if pooled and not any(policy.needs_samples(generation) for generation in range(1, len(policy.shares) + 1)):
+                raise ValueError(
+                    f"pool.weights = {pool.weights} gives pooled rows a share of the loss, and {policy} has none"
+                )
 
     @property
     def _lineage_sections(self) -> tuple[str, ...]:
@@ -502,9 +555,16 @@ class Experiment(Families):
             del tree[section]
         for section, names in REPLACED.items():
             if any(option in table.get(section, {}) for option in names):
-                for option in (*names, "sha256"):
+                for option in (
+                    *names,
+                    "sha256",
+                    *(COMMON_TEXT if "source" in table[section] and section == "data" else ()),
+                ):
                     del tree[section][option]
-        return type(self).model_validate(merge(tree, table))
+        own = type(self).model_validate(merge(tree, table))
+        if any(option in table.get("data", {}) for option in REPLACED["data"]):
+            own = own.model_copy(update={"data": own.data.measured_on(self.data)})
+        return own
 
     def of_lineages(self) -> dict[str, "Experiment"]:
         """The experiment of each lineage by name, in order; of one alone by the name "" this one."""
@@ -563,7 +623,7 @@ class Experiment(Families):
         """
         names = self.lineage_names
         if names != ("",):
-            pool = self.pool.model_dump(mode="json", exclude={"lineages", "real"})
+            pool = self._pool_identity()
             own = {name: lineage.identity() for name, lineage in self.of_lineages().items()}
             return {"kind": self.kind, "learner": self.learner, "pool": pool, "lineages": own, "order": list(names)}
         tree = self.model_dump(mode="json")
@@ -585,14 +645,20 @@ class Experiment(Families):
                 del tree[section][key]
         for section in ("store", "tracking", "expect", "variants", "lineages"):
             del tree[section]
-        for option in ("lineages", "real"):  # of one alone nothing depends on them
-            del tree["pool"][option]
+        tree["pool"] = self._pool_identity()
         for source in (*KNOWN, *DRAWN):
             if self.data.source != source:
                 del tree["data"][source]
         for section in Families.model_fields:
             if section not in (self.learner, self.kind):
                 del tree[section]
+        return tree
+
+    def _pool_identity(self) -> dict[str, Any]:
+        """What of the pool makes a run another one: not how lineages were given, which each one's own identity says."""
+        tree = self.pool.model_dump(mode="json")
+        for option in ("lineages", "real", *(("public",) if self.pool.public_sha256 else ())):
+            del tree[option]
         return tree
 
     def extended(self, other: "Experiment") -> "Experiment":

@@ -259,6 +259,11 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         "no policy here takes rows that a model made",
     ),
     (
+        ("pool.public_sha256",),
+        lambda experiment: not experiment.pool.public,
+        "pool.public names no text",
+    ),
+    (
         ("select", "mix.weights"),
         lambda experiment: experiment.kind == "generational" and experiment.loop.generations == 0,
         "generation 0 is trained on real rows alone, and there is no later one",

@@ -1,7 +1,8 @@
-"""How much a real and a synthetic row count in the loss of a fit: what `mix.weights` says, as a value."""
+"""How much rows count in the loss of a fit: real and synthetic ones (`mix.weights`), private, public and pooled ones (`pool.weights`)."""
 
 import math
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from collapse_cli.config.names import nearest
 from collapse_cli.errors import InputError
@@ -91,3 +92,74 @@ class Weights(Parsed):
     def of(cls, params: float | str | None) -> "Weights":
         """The weights that a stage has in its parameters; None: it was made without any."""
         return cls(1.0 if params is None else None if params == GOLDEN else float(params))
+
+
+KINDS = (
+    "private",
+    "public",
+    "pooled",
+)  # rows of a lineage's own real text, of the text that all share, and synthetic ones
+
+
+@dataclass(frozen=True)
+class Shares(Parsed):
+    """The shares of the loss that private, public and pooled rows have, each as a whole, written as text: `1:1:2`.
+
+    So it is weighted by Vu, Reeves and Wenger (arXiv 2505.21677): (1-a)b : (1-a)(1-b) : a. However many rows a kind has, its
+    share is the same; within a kind all rows count alike.
+
+    Attributes:
+        parts: the three numbers; None: every row counts alike, whatever it is.
+        name: as the user wrote it.
+    """
+
+    parts: tuple[Fraction, Fraction, Fraction] | None = None
+    name: str = field(default=EQUAL, compare=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def equal(self) -> bool:
+        return self.parts is None
+
+    @classmethod
+    def parse(cls, text: str) -> "Shares":
+        """The shares of a text such as `1:1:2`; `equal`: none.
+
+        Raises:
+            InputError: for another text.
+        """
+        if text == EQUAL:
+            return cls()
+        forms = 'must be "equal", or shares of the loss of private, public and pooled rows, as in "1:1:2"'
+        pieces = text.split(":")
+        try:
+            numbers = [Fraction(piece.strip()) for piece in pieces] if len(text) <= 120 else []
+        except (ValueError, ZeroDivisionError):
+            numbers = []
+        if len(numbers) != 3:
+            raise InputError(f"{forms}; it is {text[:80]!r}")
+        if any(number < 0 for number in numbers) or not any(numbers):
+            raise InputError(f"{forms}: numbers from 0 on, not all 0; it is {text[:80]!r}")
+        if any(number and number / max(numbers) < 1 / LARGEST for number in numbers):
+            raise InputError(f"shares may differ by a factor of {LARGEST:,.0f} at most; it is {text[:80]!r}")
+        private, public, pooled = numbers
+        return cls((private, public, pooled), text)
+
+    def at(self, generation: int, *, public: bool) -> "Shares":
+        """Those of a generation: 0 has no pooled rows, so that it is one model for all that share the other two alike.
+
+        Args:
+            public: whether there are public rows; without, all rows of generation 0 count alike.
+        """
+        if self.parts is None or generation:
+            return self
+        private, shared, _ = self.parts
+        alone = not public or not (private or shared)
+        return Shares() if alone else Shares((private, shared, Fraction(0)), self.name)
+
+    def params(self) -> list[float]:
+        """What the key of a stage has of it: the shares, 1 together."""
+        assert self.parts is not None
+        return [float(part / sum(self.parts)) for part in self.parts]

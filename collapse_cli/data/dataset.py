@@ -29,6 +29,7 @@ HUB_NAMES = {"wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1"}
 NUMBERS = ("blobs", "regression", "digits", "mnist")  # sources that hold no text
 TELLING = 40  # characters of a row that hardly stands in two texts by chance
 WEIGHTS = "weights"  # of a corpus to be fitted whose rows do not count alike: (rows,) float64 above 0, 1 on average
+UNSCORED = "none"  # of text that is only trained on
 HELD_OUT = 0.1  # share of a corpus without a test split that becomes one (and as much again for validation)
 
 
@@ -128,8 +129,8 @@ class Text:
     """Real text by split, and what was done to get it.
 
     Attributes:
-        splits: the rows (lines or documents) of `train`, `test` and, where there is one, `valid`; each ends in a newline. Of chats
-            and pairs each is a `Dialogue`.
+        splits: the rows (lines or documents) of `train`, `test` and, where there is one, `valid`; each ends in a newline. `own`: the
+            test split of a text that is scored on another's. Of chats and pairs each is a `Dialogue`.
         sha256: hash of all rows of all splits.
         notes: what the user should know, such as a test split that had to be cut from the training text.
     """
@@ -150,6 +151,7 @@ def load_text(
     form: str = "auto",
     prompt: str = "",
     completion: str = "",
+    scored: str = "",
 ) -> Text:
     """Load real text.
 
@@ -159,6 +161,8 @@ def load_text(
         train, valid, test: files in the folder (or splits on the Hub) to use; empty: found by name.
         language: of a source whose truth is known: the options that its text is made from, as JSON.
         form, prompt, completion: what rows with columns are, as `data.textfiles.read_source` has it.
+        scored: of a text that is only to train on: the arguments of the text whose test split takes the place of its own, as JSON;
+            `UNSCORED`: there is none, and all of the training text is kept.
 
     Raises:
         InputError: for anything that is missing, empty, unreadable or ambiguous.
@@ -194,7 +198,11 @@ def load_text(
     for name, rows in splits.items():
         if not any(row.strip() for row in rows):
             raise InputError(f"{source}: the {textfiles.WORDS[name]} text is empty")
-    if "test" not in splits:
+    if scored and (own := splits.pop("test", None)):
+        splits["own"] = own
+    if scored not in ("", UNSCORED):
+        splits["test"] = load_text(**json.loads(scored)).splits["test"]
+    if "test" not in splits and scored != UNSCORED:
         rows = splits["train"]
         held = int(len(rows) * HELD_OUT)
         if held == 0:
@@ -209,7 +217,7 @@ def load_text(
     if source not in KNOWN:  # whose rows are drawn apart, and are alike by chance alone
         notes.extend(_also_in_training(splits))
     value = hashlib.sha256()
-    for name in SPLITS:
+    for name in (*SPLITS, "own"):
         for row in splits.get(name, ()):
             value.update(name.encode() + b"\0" + as_bytes(row) + b"\0")
     return Text(splits, value.hexdigest(), tuple(notes))

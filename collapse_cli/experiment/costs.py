@@ -30,6 +30,7 @@ class Size:
         rows, test_rows: of the original corpus, and of the test corpus.
         row_bytes, row_flops, adapter_parameters: as `learners.Resolved` has them: 0 for language models, and for those of
             which all weights are trained.
+        public_rows: of the public text, in the lineage's tokens.
     """
 
     config: Experiment
@@ -42,6 +43,7 @@ class Size:
     row_bytes: int = 0
     row_flops: float = 0.0
     adapter_parameters: int = 0
+    public_rows: int = 0
 
     def trained_parameters(self, stage: Stage) -> int:
         """How many numbers a stage trains, and keeps: those of an adapter, or all of the model."""

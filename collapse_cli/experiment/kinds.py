@@ -22,17 +22,21 @@ from collapse_cli.experiment.stages.foreign import WRITTEN
 from collapse_cli.experiment.stages.generate import GENERATE
 from collapse_cli.experiment.stages.mix import MIX
 from collapse_cli.experiment.stages.pool import POOL
+from collapse_cli.experiment.stages.public import PUBLIC
 from collapse_cli.experiment.stages.real import REAL
 from collapse_cli.experiment.stages.sample import SAMPLE
 from collapse_cli.experiment.stages.select import SELECT
 from collapse_cli.experiment.stages.together import TOGETHER
 from collapse_cli.experiment.stages.train import TRAIN
+from collapse_cli.experiment.stages.translate import TRANSLATE
 
 KINDS: tuple[StageKind[Size], ...] = (
     DATA,
     TRAIN,
     SAMPLE,
+    TRANSLATE,
     POOL,
+    PUBLIC,
     DETECTOR,
     SELECT,
     MIX,
@@ -61,6 +65,13 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
         return mixture.plan(config, hints)
     learner = learners.learner_class(config.learner)
     size = config.loop.block or learner.block
+    if config.pool.used or config.pool.rule == "random":
+        if config.loop.block > 1:
+            raise InputError(
+                f"loop.block = {config.loop.block}: a public text, shares of the loss and base models that are drawn are computed "
+                "generation by generation; leave loop.block at 0 or 1"
+            )
+        return loop.plan(config, hints)
     if size == 1:
         return loop.plan(config, hints)
     if any(step.inputs for step in config.select.chosen):  # which are stages of their own

@@ -6,17 +6,18 @@ verbs of a step are done is not the loop's affair: `Planning` has each add a sta
 (`stages/`); a block (`stages/block.py`) does them at once, in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.policies import FRESH, Policy
 from collapse_cli.config.selection import Input, Need
+from collapse_cli.config.weights import Shares
 from collapse_cli.engine.stage import Generation, Plan, Stage
 from collapse_cli.experiment import mixing
-from collapse_cli.experiment.pool import Pool, sharing_of
+from collapse_cli.experiment.pool import Pool, sharing_of, turns
 from collapse_cli.experiment.stages.between import Standing, between_stage
 from collapse_cli.experiment.stages.data import data_stage
 from collapse_cli.experiment.stages.detector import detector_stage
@@ -24,10 +25,12 @@ from collapse_cli.experiment.stages.eval import eval_stage
 from collapse_cli.experiment.stages.examine import examine_stage
 from collapse_cli.experiment.stages.mix import mix_stage
 from collapse_cli.experiment.stages.pool import pool_stage
+from collapse_cli.experiment.stages.public import public_stage
 from collapse_cli.experiment.stages.real import real_stage
 from collapse_cli.experiment.stages.sample import Sharing, sample_stage
 from collapse_cli.experiment.stages.select import select_stage
 from collapse_cli.experiment.stages.train import train_stage
+from collapse_cli.experiment.stages.translate import translate_stage
 from collapse_cli.where import Where
 
 Model = TypeVar("Model")
@@ -40,24 +43,31 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
 
     Stages with equal keys are one stage: generation 0 is trained once for all policies of a seed without a special case.
     """
-    made, loop, lineages = Plan(), config.loop, config.of_lineages()
-    pool = Pool(config.pool.rule, len(lineages))
+    made, loop, lineages, shared = Plan(), config.loop, config.of_lineages(), config.pool
     for seed in loop.seeds:
-        # one for all seeds, but where the source is a distribution
-        real = [data_stage(own, hints.of_lineage(name), seed) for name, own in lineages.items()]
+        pool = Pool(shared.rule, len(lineages))
+        if pool.rule == "random":
+            pool = replace(pool, turns=turns(len(lineages), loop.generations, seed))
+        every = [
+            # one for all seeds, but where the source is a distribution
+            Own(name, own, hints.of_lineage(name), data_stage(own, hints.of_lineage(name), seed))
+            for name, own in lineages.items()
+        ]
+        if shared.public:
+            every = [own.with_public(shared.public_sha256) for own in every]
         groups = []
         for policy in config.policies:
-            lines = [Lineage[Stage, Stage, Stage](policy, loop.init, data, config.select.among) for data in real]
-            verbs = [
-                Planning(made, own, hints.of_lineage(name), real, policy, seed, name, place, pool)
-                for place, (name, own) in enumerate(lineages.items())
-            ]
-            groups.append((lines, verbs))
+            lines = [Lineage[Stage, Stage, Stage](policy, loop.init, own.data, config.select.among) for own in every]
+            verbs = [Planning(made, every, place, policy, seed, pool, shared.weights) for place in range(len(every))]
+            groups.append((lines, verbs, list[tuple[int, Stage]]()))
         for generation in range(loop.generations + 1):
-            for lines, verbs in groups:
-                step_together(lines, verbs, generation)
-                if len(lineages) > 1:
-                    compare(made, verbs, generation)
+            for lines, verbs, chain in groups:
+                if pool.turns:
+                    step_in_turn(lines, verbs, generation, pool, chain)
+                else:
+                    step_together(lines, verbs, generation)
+                    if len(lineages) > 1:
+                        compare(made, verbs, generation)
     return made
 
 
@@ -76,6 +86,31 @@ def step_together(
     """One generation of all lineages of a policy: what their models made is one pool, before any of them goes on."""
     pool = [sample(line, do, generation) for line, do in zip(lines, verbs, strict=True)]
     return [step(line, do, generation, pool) for line, do in zip(lines, verbs, strict=True)]
+
+
+def step_in_turn(
+    lines: "Sequence[Lineage[Stage, Stage, Stage]]",
+    verbs: "Sequence[Planning]",
+    generation: int,
+    pool: Pool,
+    chain: list[tuple[int, Stage]],
+) -> None:
+    """One generation of a chain whose models are each of one of the lineages; at generation 0 each lineage has one.
+
+    Args:
+        chain: where rows of all generations accumulate, those of the generations so far, each with the number of the lineage in whose
+            tokens they are; this one's are put behind them.
+    """
+    for place in pool.at_work(generation):
+        line, do = lines[place], verbs[place]
+        made: list[Stage | None] = [None] * len(lines)
+        if generation:
+            before = pool.turns[generation - 1]
+            made[before] = sample(lines[before], verbs[before], generation)
+            line.samples = [do.read(rows, owner, generation) for owner, rows in chain]
+        step(line, do, generation, made)
+        if generation and line.policy.accumulates and line.policy.needs_samples(generation):
+            chain.append((place, line.samples[-1]))
 
 
 def sample(line: "Lineage[Model, Rows, Measured]", do: "Verbs[Model, Rows, Measured]", generation: int) -> Rows | None:
@@ -175,33 +210,57 @@ class Verbs(Protocol[Model, Rows, Measured]):
         """A model, fitted on `corpus`, on real test data, beside what was measured of generation 0."""
 
 
+@dataclass(frozen=True)
+class Own:
+    """What is a lineage's own: its name ("" of one alone), its experiment as if it were alone, where its things are, its real data.
+
+    `public` are the rows that all lineages train on besides, in its tokens.
+    """
+
+    name: str
+    config: Experiment
+    hints: learners.Hints
+    data: Stage
+    public: Stage | None = None
+
+    def with_public(self, sha256: str) -> "Own":
+        """The same with the public text, which has this hash."""
+        return replace(self, public=public_stage(self.config, self.hints, sha256, self.data))
+
+    @property
+    def written_in(self) -> Mapping[str, Any]:
+        """As `Learner.written_in`."""
+        return learners.learner_class(self.config.learner).written_in(self.config)
+
+
 class Planning(Verbs[Stage, Stage, Stage]):
     """The verbs of one lineage, each of which plans a stage.
 
     Attributes:
-        config, hints: of the lineage, as if it were alone.
-        every: the real data of each lineage, in order.
-        lineage: its name; "" of one alone.
-        place: its number among the lineages.
+        every: what is each lineage's own; `place` is the number of this one.
         pool: whose rows it takes.
+        shares: of the loss, those of private, public and pooled rows.
     """
 
     def __init__(
         self,
         plan: Plan,
-        config: Experiment,
-        hints: learners.Hints,
-        every: Sequence[Stage],
+        every: Sequence[Own],
+        place: int,
         policy: Policy,
         seed: int,
-        lineage: str = "",
-        place: int = 0,
-        pool: Pool | None = None,
+        pool: Pool,
+        shares: Shares,
     ) -> None:
-        self.plan, self.config, self.hints, self.every = plan, config, hints, every
-        self.policy, self.seed, self.lineage, self.place = policy, seed, lineage, place
-        self.pool, self.data = pool or Pool("own", 1), every[place]
-        self.examines = config.eval.samples and learners.learner_class(config.learner).examines
+        self.plan, self.every, self.place, self.policy, self.seed = plan, every, place, policy, seed
+        self.pool, self.shares, self.own = pool, shares, every[place]
+        self.lineage, self.config, self.hints, self.data = (
+            self.own.name,
+            self.own.config,
+            self.own.hints,
+            self.own.data,
+        )
+        self.examines = self.config.eval.samples and learners.learner_class(self.config.learner).examines
         self.sampled: Stage | None = None  # what the newest model made
         self.first_rows: Stage | None = None  # what the first made that was sampled from
         self.first: Generation | None = None
@@ -215,14 +274,23 @@ class Planning(Verbs[Stage, Stage, Stage]):
         return self.sampled
 
     def take(self, pool: Sequence[Stage | None], generation: int) -> Stage:
-        made = [pool[maker] for maker in self.pool.makers(self.place)]
-        members = [stage for stage in made if stage is not None]
-        assert len(members) == len(made), "a policy needs rows of all lineages, or of none"
-        if members == [pool[self.place]]:
+        makers = self.pool.makers(self.place, generation)
+        made = [(stage, maker) for maker in makers if (stage := pool[maker]) is not None]
+        assert len(made) == len(makers), "a policy needs rows of all lineages, or of none"
+        members = [self.read(stage, maker, generation) for stage, maker in made]
+        if len(members) == 1 and self.every[makers[0]].data.key == self.data.key:
             return members[0]
         cut = self.place if self.pool.cut else None
-        stage = pool_stage(self.config, self.policy, self.data, members, self.seed, generation, cut=cut)
+        takers = [len(self.pool.takers(maker, generation)) for maker in makers]
+        stage = pool_stage(self.config, self.policy, self.data, members, self.seed, generation, takers=takers, cut=cut)
         return self._add(stage, generation)
+
+    def read(self, rows: Stage, maker: int, generation: int) -> Stage:
+        """Rows that are in the tokens of a lineage in those of this one."""
+        other = self.every[maker]
+        if other is self.own or other.written_in == self.own.written_in:
+            return rows
+        return self._add(translate_stage(self.config, rows, other.data, self.data), generation)
 
     def select(self, rows: Stage, model: Stage, generation: int) -> Stage:
         assert self.first is not None
@@ -251,8 +319,20 @@ class Planning(Verbs[Stage, Stage, Stage]):
         if generation == 0:
             self._add(self.data, generation)
         anchor = self._anchor(generation)
+        if generation == 0 and self.own.public:
+            self._add(self.own.public, generation)
         stage = train_stage(
-            self.config, self.hints, self.data, corpus, start, self.seed, generation, anchor, self.lineage
+            self.config,
+            self.hints,
+            self.data,
+            corpus,
+            start,
+            self.seed,
+            generation,
+            anchor,
+            self.lineage,
+            self.own.public,
+            self.shares,
         )
         return self._add(stage, generation)
 
@@ -301,8 +381,9 @@ class Planning(Verbs[Stage, Stage, Stage]):
 
     def _sampled(self, model: Stage, corpus: Stage, generation: int) -> Stage:
         """What a model makes for the corpora of a generation: all that its lineage takes, or its part of what several take."""
-        places, takers = sharing_of(self.pool, self.place, [data.key for data in self.every])
-        sharing = Sharing(self.place, self.pool.lineages + self.pool.foreign, places) if places else None
+        places, takers = sharing_of(self.pool, self.place, [own.data.key for own in self.every], generation)
+        part, of = (0, 1) if self.pool.turns else (self.place, self.pool.lineages + self.pool.foreign)
+        sharing = Sharing(part, of, places) if places else None
         return sample_stage(
             self.config,
             self.policy,
@@ -313,7 +394,7 @@ class Planning(Verbs[Stage, Stage, Stage]):
             generation,
             self.lineage,
             sharing,
-            [self.every[taker] for taker in takers],
+            [self.every[taker].data for taker in takers],
         )
 
     def _examined(self, samples: Stage, model: Stage, corpus: Stage, generation: int) -> Stage:

@@ -147,6 +147,41 @@ def weighted(corpus: Dataset, weights: Weights) -> Dataset:
     return corpus if both is None else Dataset({**corpus.arrays, WEIGHTS: np.where(real, *both)}, corpus.origin)
 
 
+def with_public(
+    corpus: Dataset, public: Dataset | None, shares: Sequence[float] | None
+) -> tuple[Dataset, dict[str, int | float]]:
+    """A corpus as it is to be fitted, with the rows of the public text behind it; and how many there are of each kind.
+
+    Args:
+        public: real rows that all lineages share; None where there are none.
+        shares: of the loss, those of private, public and pooled rows, each as a whole. A kind without rows has none of it, and rows of
+            a kind whose share is 0 are left out. None: all rows count alike.
+
+    Returns:
+        The rows, with their weights where they do not count alike, 1 on average; `train_rows`, `real_rows` (private and public ones),
+        `public_rows`, `synthetic_rows`, and with shares `real_weight`, the share of the loss that real rows have.
+    """
+    own = Dataset({name: corpus.arrays[name] for name in public.arrays}, corpus.origin) if public else corpus
+    rows = Dataset.concat([own, public]) if public else own
+    kind = np.where(rows.origin > 0, 2, 0)
+    kind[len(corpus) :] = 1
+    weights = None
+    if shares is not None:
+        there = np.bincount(kind, minlength=3)
+        of_each = np.array([share / count if count else 0.0 for share, count in zip(shares, there, strict=True)])
+        kept = np.flatnonzero(of_each[kind] > 0)
+        rows, kind = rows.take(kept), kind[kept]
+        weights = of_each[kind] / of_each[kind].mean()
+        rows = Dataset({**rows.arrays, WEIGHTS: weights}, rows.origin)
+    private, shared, pooled = (int(count) for count in np.bincount(kind, minlength=3))
+    counts: dict[str, int | float] = {"train_rows": len(rows), "real_rows": private + shared, "synthetic_rows": pooled}
+    if public:
+        counts["public_rows"] = shared
+    if weights is not None:
+        counts["real_weight"] = float(weights[kind < 2].sum() / weights.sum())
+    return rows, counts
+
+
 def check_real_rows(policy: Policy, rows: int, reserve: int, generation: int, *, growing: bool) -> None:
     """Whether there are real rows enough for all generations up to `generation`.
 

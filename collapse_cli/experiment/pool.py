@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine.stage import seed_for
 
 
 @dataclass(frozen=True)
@@ -16,25 +17,33 @@ class Pool:
         rule: as `pool.rule`.
         lineages: how many there are.
         foreign: how many sources there are of rows that no lineage made; each taker has these behind those of lineages.
+        turns: with the rule random, which lineage the model of each generation is of, and that behind the last.
     """
 
     rule: str
     lineages: int
     foreign: int = 0
+    turns: tuple[int, ...] = ()
 
-    def makers(self, taker: int) -> tuple[int, ...]:
-        """The lineages whose rows one takes, in order."""
+    def makers(self, taker: int, generation: int = 1) -> tuple[int, ...]:
+        """The lineages whose rows the corpus of one takes at a generation, in order."""
         if self.rule == "own":
             return (taker,)
+        if self.rule == "random":
+            return (self.turns[generation - 1],) if taker == self.turns[generation] else ()
         return tuple(one for one in range(self.lineages) if self.rule != "others" or one != taker)
 
-    def takers(self, maker: int) -> tuple[int, ...]:
-        """The lineages that take the rows of one."""
-        return tuple(one for one in range(self.lineages) if maker in self.makers(one))
+    def takers(self, maker: int, generation: int = 1) -> tuple[int, ...]:
+        """The lineages whose corpora of a generation take rows of one."""
+        return tuple(one for one in range(self.lineages) if maker in self.makers(one, generation))
 
-    def members(self, taker: int) -> int:
-        """How many give rows to a lineage: lineages, itself among them, and foreign sources."""
-        return len(self.makers(taker)) + self.foreign
+    def members(self, taker: int, generation: int = 1) -> int:
+        """How many give rows to the corpus of a lineage: lineages, itself among them, and foreign sources."""
+        return len(self.makers(taker, generation)) + self.foreign
+
+    def at_work(self, generation: int) -> tuple[int, ...]:
+        """The lineages that have a model of a generation: all, but with the rule random, after generation 0, one."""
+        return (self.turns[generation],) if self.turns and generation else tuple(range(self.lineages))
 
     @property
     def exchanges(self) -> bool:
@@ -45,6 +54,12 @@ class Pool:
     def cut(self) -> bool:
         """Whether each row goes to one lineage alone, by chance: each makes as many rows as it takes itself."""
         return self.rule == "segments" and self.lineages > 1
+
+
+def turns(lineages: int, generations: int, seed: int) -> tuple[int, ...]:
+    """Which lineage each generation's model is of, drawn evenly, with that behind the last; more generations change none."""
+    each = (seed_for(seed, "base of a generation", generation) for generation in range(generations + 2))
+    return tuple(int(np.random.Generator(np.random.Philox(one)).integers(lineages)) for one in each)
 
 
 def quota(needed: int, members: int, place: int) -> int:
@@ -90,11 +105,14 @@ def segment(members: Sequence[Dataset], place: int, seed: int, trials: int = 1) 
     return rows.take_by_trial(np.stack([order, *others], axis=1))
 
 
-def sharing_of(pool: Pool, maker: int, keys: Sequence[str]) -> tuple[tuple[tuple[int, int], ...], list[int]]:
+def sharing_of(
+    pool: Pool, maker: int, keys: Sequence[str], generation: int = 1
+) -> tuple[tuple[tuple[int, int], ...], list[int]]:
     """For whom a lineage makes rows, where several take them: takers that take the same are one.
 
     Args:
         keys: what tells the original corpora of lineages apart.
+        generation: whose corpora they are; it matters with the rule random alone.
 
     Returns:
         For each taker the place of the maker among the members of its pool, and how many those are; and which lineage it is. None where
@@ -103,7 +121,9 @@ def sharing_of(pool: Pool, maker: int, keys: Sequence[str]) -> tuple[tuple[tuple
     if not pool.exchanges or pool.cut:
         return (), []
     found = {}
-    for taker in pool.takers(maker):
-        place = (pool.makers(taker).index(maker), pool.members(taker))
+    for taker in pool.takers(maker, generation):
+        place = (pool.makers(taker, generation).index(maker), pool.members(taker, generation))
         found[keys[taker], place] = taker
+    if found.keys() <= {(keys[maker], (0, 1))}:  # as many as for its own corpus
+        return (), []
     return tuple(place for _, place in found), list(found.values())

@@ -64,6 +64,10 @@ class Family(ABC):
         """What the rows of real data depend on."""
 
     @classmethod
+    def written_in(cls, config: Experiment) -> Mapping[str, Any]:
+        return {}
+
+    @classmethod
     def drawn(cls, config: Experiment) -> bool:
         return config.data.source in DRAWN
 

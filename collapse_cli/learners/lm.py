@@ -185,6 +185,10 @@ class LanguageModel:
         return 1
 
     @classmethod
+    def written_in(cls, config: Experiment) -> Mapping[str, Any]:
+        return text_inputs.written_in(config)
+
+    @classmethod
     def drawn(cls, config: Experiment) -> bool:
         """Text is what it is, for all seeds."""
         return False

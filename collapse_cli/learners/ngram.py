@@ -105,6 +105,10 @@ class NGram(Family):
         )
 
     @classmethod
+    def written_in(cls, config: Experiment) -> Mapping[str, Any]:
+        return text_inputs.written_in(config)
+
+    @classmethod
     def with_tokenizer_of(cls, config: Experiment, encoded: Path | None) -> Experiment:
         return text_inputs.with_tokenizer_of(config, encoded)
 

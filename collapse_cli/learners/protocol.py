@@ -44,6 +44,7 @@ class Hints:
         about: the facts of the data stage.
         anchor: the folder of the model that one is held to while it is trained, where that is among the inputs of a stage.
         bases: by the folder of an adapter, the folder of the model it lies on; of those among the inputs of a stage.
+        public: of the public text, the arguments of `data.dataset.load_text`; empty where there is none.
         lineages: of an experiment with several, those of each by name.
     """
 
@@ -61,6 +62,7 @@ class Hints:
     about: Mapping[str, Any] = field(default_factory=dict)
     anchor: Path | None = None
     bases: Mapping[str, Path] = field(default_factory=dict)
+    public: Mapping[str, str] = field(default_factory=dict)
     lineages: Mapping[str, "Hints"] = field(default_factory=dict)
 
     def of_lineage(self, name: str) -> "Hints":
@@ -145,6 +147,14 @@ class Learner(Protocol):
     @classmethod
     def params(cls, config: Experiment, verb: Verb) -> dict[str, Any]:
         """What a stage depends on that does this part of the work, of a resolved configuration."""
+        ...
+
+    @classmethod
+    def written_in(cls, config: Experiment) -> Mapping[str, Any]:
+        """What rows are written in, of a resolved configuration: who has an equal one can read them as they are.
+
+        Of learners of text it is their tokenizer; others can read the rows of all lineages.
+        """
         ...
 
     @classmethod

@@ -81,10 +81,7 @@ def find_text(data: DataConfig) -> tuple[Text, dict[str, str]]:
         InputError: as `data.load_text` does, for a source that is no text, and when the text is not what it was.
     """
     refuse_numbers(data.source)
-    where = {name: getattr(data, name) for name in ("source", "train", "valid", "test", "prompt", "completion")}
-    where |= {"column": data.text, "form": data.format}
-    if data.source in KNOWN:
-        where["language"] = getattr(data, data.source).model_dump_json()
+    where = data.places()
     text = load_text(**where)
     if isinstance(text.splits["train"][0], Dialogue):
         raise InputError(f"{data.source}: its rows are prompts and answers, which models are not trained on yet")
@@ -203,6 +200,27 @@ def with_tokenizer_of(config: Experiment, encoded: Path | None) -> Experiment:
     return config.model_copy(update={"model": config.model.model_copy(update=made)})
 
 
+def written_in(config: Experiment) -> dict[str, Any]:
+    """What decides which tokens a text becomes: the tokenizer's files, or how one is made and from which text."""
+    model = config.model
+    if model.tokenizer not in MADE_TOKENIZERS:
+        return {"sha256": model.tokenizer_sha256}
+    return {model.tokenizer: model.vocab_size, "text": config.data.sha256, "source": config.data.source in KNOWN}
+
+
+def public_rows(where: Mapping[str, str], sha256: str, encoded: Path, block_size: int, *, line_bos: bool) -> Dataset:
+    """The training text of a source as blocks of tokens.
+
+    Args:
+        where: the arguments of `load_text`; `sha256`: of the text that was planned for.
+        encoded: the folder of a data stage, with the tokenizer.
+    """
+    text = load_text(**where)
+    unchanged(sha256, text.sha256, "the public text (pool.public)")
+    stream = texts.encode(texts.load_tokenizer(encoded / TOKENIZER), text.splits["train"], line_bos=line_bos)
+    return texts.blocks(stream, block_size, "public")
+
+
 def data_params(config: Experiment) -> dict[str, Any]:
     """What the rows of real data depend on."""
     names = ("sha256", "block_size", "line_bos", "rows", "eval_rows")
@@ -248,13 +266,17 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
     about: Facts = {}
     rows: dict[str, Dataset] = {}
     lost: list[str] = []
-    for done, split in enumerate(name for name in SPLITS if name in text.splits):
+    for done, split in enumerate(name for name in (*SPLITS, "own") if name in text.splits):
         stream = texts.encode(tokenizer, text.splits[split], line_bos=data.line_bos)
         size = data.block_size if split == "train" else data.eval_block_size
         if source and source.documents:
-            rows[split] = texts.documents(tokenizer, text.splits[split], data.block_size, textfiles.WORDS[split])
+            rows[split] = texts.documents(
+                tokenizer, text.splits[split], data.block_size, textfiles.WORDS.get(split, "test")
+            )
         else:
-            rows[split] = texts.blocks(stream, size, textfiles.WORDS[split], tail=split == "test" and data.test_tail)
+            rows[split] = texts.blocks(
+                stream, size, textfiles.WORDS.get(split, "test"), tail=split == "test" and data.test_tail
+            )
         if split == "test":
             lost = texts.losses(tokenizer, text.splits[split], stream, apart=source is None)
         joined = "".join(text.splits[split])
@@ -270,7 +292,7 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
     rows["train"], rows["reserve"] = rows["train"].take(chosen), rows["train"].take(rest)
     if source and source.log_probability:
         rows["test"] = _with_truth(rows["test"], source.log_probability(options), text.splits["test"])
-    for split in ("valid", "test"):
+    for split in ("valid", "test", "own"):
         if split in rows and 0 < data.eval_rows < len(rows[split]):
             rows[split] = rows[split].take(np.linspace(0, len(rows[split]) - 1, data.eval_rows).round().astype(int))
     for split, dataset in rows.items():

@@ -226,6 +226,8 @@ class RunFolder:
             return
         old, new = self.config().identity(), config.identity()
         for tree in (old, new):
+            for option in ("public", "public_sha256"):
+                tree["pool"].pop(option, None)
             for own in tree["lineages"].values() if "lineages" in tree else (tree,):
                 for section in ("model", "data", "foreign"):
                     del own[section]

@@ -15,7 +15,16 @@ from collapse_cli.config.foreign import KEY, server_of
 from collapse_cli.config.selection import BY
 from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, ModelConfig
 from collapse_cli.config.unread import within
-from collapse_cli.data.dataset import HUB_NAMES, OWN, HubError, hub_revision, load_text, no_text, refuse_numbers
+from collapse_cli.data.dataset import (
+    HUB_NAMES,
+    OWN,
+    UNSCORED,
+    HubError,
+    hub_revision,
+    load_text,
+    no_text,
+    refuse_numbers,
+)
 from collapse_cli.data.images import load_images
 from collapse_cli.data.known import KNOWN
 from collapse_cli.data.textfiles import format_of
@@ -60,6 +69,7 @@ def check_experiment(config: Experiment, folder: RunFolder) -> None:
         else:
             check_source(own)
     check_foreign(config)
+    check_lineages(config)
 
 
 def check_policies(config: Experiment) -> None:
@@ -75,6 +85,36 @@ def check_policies(config: Experiment) -> None:
             f"this is {models:,} models (generations: {loop.generations + 1:,}, policies: {len(loop.policies):,}, seeds: "
             f"{len(loop.seeds):,}{f', lineages: {lineages:,}' if lineages > 1 else ''}), and a run has at most {MOST_MODELS:,}; lower one of them"
         )
+
+
+def check_lineages(config: Experiment) -> None:
+    """Whether several lineages can be told apart, and read each other's rows.
+
+    Raises:
+        ConfigError: when they cannot.
+    """
+    if config.pool.public:
+        if not FAMILIES[config.learner].text:
+            raise ConfigError(
+                f"pool.public is text, and the rows of the learner {config.learner} are numbers; leave it out"
+            )
+        if config.data.source in KNOWN and KNOWN[config.data.source].documents:
+            raise ConfigError(
+                f"pool.public is cut into blocks, and data.source = {config.data.source} has whole documents for rows"
+            )
+        load_text(source=config.pool.public, scored=UNSCORED)
+    several = {name: own for name, own in config.of_lineages().items() if name}
+    family = FAMILIES[config.learner]
+    for name, own in several.items():
+        if not family.text and not own.data.segment.whole:
+            raise ConfigError(
+                f"lineages.{name}: parts of a training text (pool.real = segments, data.segment) are of learners of text; the learner is {config.learner}"
+            )
+        if own.data.scored is not None and config.data.source in KNOWN:
+            raise ConfigError(
+                f"lineages.{name}.data.source: the truth of data.source = {config.data.source} is known, which other text does not have; "
+                "give lineages parts of it (pool.real = segments), or name another common text (--data)"
+            )
 
 
 def check_adapter(config: Experiment) -> None:
@@ -266,8 +306,7 @@ def check_text(data: DataConfig) -> None:
         return  # checked when it is made
     path, kind = place_of_text(source)
     if kind:  # read as it will be read again, which costs nothing then: it is kept
-        names = {name: getattr(data, name) for name in ("source", "train", "valid", "test", "prompt", "completion")}
-        load_text(**names, column=data.text, form=data.format)
+        load_text(**data.places())
         return
     named = HUB_NAMES.get(source, source)
     repo = named.partition(":")[0]

@@ -1,11 +1,12 @@
 """Before a run: everything looked up, the real data in the store, and how many stages are computed at a time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment
+from collapse_cli.data.dataset import UNSCORED, load_text, pinned
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.executors.processes import workers_for
@@ -15,6 +16,7 @@ from collapse_cli.experiment import foreign_sources, mixing, mixture
 from collapse_cli.experiment.costs import Size, Sizes
 from collapse_cli.experiment.kinds import plan
 from collapse_cli.experiment.stages.foreign import WRITTEN
+from collapse_cli.experiment.stages.public import PUBLIC
 from collapse_cli.learners import Hints, Resolved
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.observers.computed import Computed
@@ -50,7 +52,10 @@ class Prepared:
 
 def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path | None, jobs: int) -> Prepared:
     """Look everything up and bring the real data into the store (or, for a dry run, into a temporary one)."""
+    config, public = with_public(config)
     found = looked_up(config)
+    if public:
+        found = {name: replace(one, hints=replace(one.hints, public=public)) for name, one in found.items()}
     hints = found[""].hints if "" in found else Hints(lineages={name: one.hints for name, one in found.items()})
     config = config.with_lineages({name: one.config for name, one in found.items()})
     config, hints, said = foreign_sources.resolve(config, hints, next(iter(found.values())).hints.text)
@@ -73,6 +78,19 @@ def looked_up(config: Experiment) -> dict[str, Resolved]:
     return {name: resolve(learner.resolve(own)) for name, own in config.of_lineages().items()}
 
 
+def with_public(config: Experiment) -> tuple[Experiment, dict[str, str]]:
+    """A configuration with the hash of its public text, and the arguments of `load_text` that find it; none where there is none.
+
+    Raises:
+        InputError: when it is not what it was, or no text.
+    """
+    if not config.pool.public:
+        return config, {}
+    where = {"source": config.pool.public, "scored": UNSCORED}
+    sha256 = pinned(config.pool.public_sha256, "pool.public_sha256", load_text(**where).sha256)
+    return config.model_copy(update={"pool": config.pool.model_copy(update={"public_sha256": sha256})}), where
+
+
 def real_data(planned: Plan, lineage: str) -> Stage | None:
     """The stage of a lineage's real data, of the first seed; None of a mixture that is done in memory, which draws its own."""
     return next(
@@ -86,8 +104,9 @@ def real_data(planned: Plan, lineage: str) -> Stage | None:
 
 
 def _texts(planned: Plan, data: Stage) -> list[Stage]:
-    """Texts of other models in the tokens of real data: how many rows they have is known once they are read."""
-    return [stage for stage in planned.stages.values() if stage.of is WRITTEN and stage.inputs["data"] is data]
+    """Texts of other models, and the public one, in the tokens of real data: how many rows they have is known once they are read."""
+    of_them = [stage for stage in planned.stages.values() if stage.of in (WRITTEN, PUBLIC)]
+    return [stage for stage in of_them if stage.inputs["data"] is data]
 
 
 def _real_rows(
@@ -109,6 +128,7 @@ def _real_rows(
             if texts:
                 facts = [place.get(text.key).facts for text in texts]
                 mixture.check_foreign_rows(config, {about["source"]["sha256"]: about["rows"] for about in facts})
+        rows["public"] = sum(place.get(text.key).facts["rows"] for text in texts if text.of is PUBLIC)
     for policy in config.policies if config.kind == "generational" else ():
         mixing.check_real_rows(
             policy, rows["train"], rows["reserve"], config.loop.generations, growing=config.mix.size == "growing"
@@ -133,6 +153,7 @@ def _size(found: Resolved, config: Experiment, rows: Mapping[str, int]) -> Size:
         found.row_bytes,
         found.row_flops,
         found.adapter_parameters,
+        rows.get("public", 0),
     )
 
 

@@ -83,6 +83,8 @@ OTHER: dict[str, Any] = {
     "eval.context": 32,
     "eval.stride": 8,
     "loop.block": 1,
+    "pool.lineages": 2,
+    "data.segment": "1/2",
 }
 
 

@@ -24,6 +24,7 @@ def pool_stage(
     seed: int,
     generation: int,
     *,
+    takers: Sequence[int],
     cut: int | None = None,
 ) -> Stage:
     """The rows of `members` that the corpus of a generation takes, evenly.
@@ -31,6 +32,7 @@ def pool_stage(
     Args:
         data: of the lineage that takes them.
         members: stages that leave rows in its tokens, in order.
+        takers: how many lineages take the rows of each member: each is reckoned its part of what they cost.
         cut: the place of the lineage among the members, where all rows are shuffled and cut into disjoint parts.
     """
     inputs = {f"member-{place:05d}": stage for place, stage in enumerate(members, 1)}
@@ -39,7 +41,8 @@ def pool_stage(
         params = {"learner": config.learner, "part": cut} | ({"trials": trials} if trials > 1 else {})
         return Stage(POOL, params, inputs, seed_for(seed, "pool", generation))
     which = Shared(policy.at(generation), config.mix.size == "growing", generation, config.select.oversample)
-    return Stage(POOL, {"learner": config.learner, **which.params()}, {"data": data, **inputs})
+    params = {"learner": config.learner, "takers": list(takers), **which.params()}
+    return Stage(POOL, params, {"data": data, **inputs})
 
 
 @dataclass(frozen=True)
@@ -69,21 +72,30 @@ class Shared:
 @on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     members = [inputs[name] for name in sorted(name for name in inputs if name.startswith("member-"))]
-    rows = [Dataset.load(made.file(ROWS)) for made in members]
+    rows = _alike([Dataset.load(made.file(ROWS)) for made in members])
     if "part" in stage.params:
         chosen = segment(rows, stage.params["part"], stage.seed, stage.params.get("trials", 1))
-        counts = [len(chosen) / len(rows)] * len(rows)
+        shares = [len(chosen) / max(1, sum(map(len, rows)))] * len(rows)
     else:
         which = Shared.of(stage.params)
         needed = which.needed(inputs["data"].facts["splits"]["train"]["rows"])
         most = [candidates(which.oversample, quota(needed, len(rows), one)) for one in range(len(rows))]
-        chosen, counts = taken(rows, needed, most), [float(count) for count in most]
+        chosen, shares = taken(rows, needed, most), [1 / takers for takers in stage.params["takers"]]
     chosen.save(place.folder / ROWS)
-    return history(members, [count / max(1, len(made)) for count, made in zip(counts, rows, strict=True)])
+    return history(members, shares)
+
+
+def _alike(members: Sequence[Dataset]) -> list[Dataset]:
+    """Rows with the arrays that all members have: some know more of theirs, such as where a sample begins."""
+    names = [name for name in members[0].arrays if all(name in rows.arrays for rows in members)]
+    return [Dataset({name: rows.arrays[name] for name in names}, rows.origin) for rows in members]
 
 
 def history(members: Sequence[Finished], shares: Sequence[float]) -> dict[str, Any]:
-    """What a corpus hands on of the rows that it took: tokens and seconds of its shares of them, other numbers as their mean."""
+    """What a corpus hands on of the rows that it took: its share of the tokens and seconds of each member, other numbers as their mean.
+
+    So the tokens that lineages sampled are the sum over their rows.
+    """
     weights = [share * made.facts.get("sample_tokens", 0) for made, share in zip(members, shares, strict=True)]
     whole = sum(weights) or 1.0
     facts: dict[str, Any] = {"sample_tokens": round(sum(weights)), "seconds": {}}

@@ -6,12 +6,14 @@ from typing import Any
 from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.tree import TrainConfig
-from collapse_cli.config.weights import Weights
+from collapse_cli.config.weights import Shares, Weights
 from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for, tokens_a_second
 from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import TOKENIZER_BYTES, Size, trains_adapter
-from collapse_cli.experiment.stages.base import CORPUS, at, learner_of, on_one_thread, stage_of, with_history
+from collapse_cli.experiment.stages.base import CORPUS, ROWS, at, learner_of, on_one_thread, stage_of, with_history
+
+EQUAL_SHARES = Shares()
 
 
 def train_stage(
@@ -24,20 +26,28 @@ def train_stage(
     generation: int,
     anchor: Stage | None = None,
     lineage: str = "",
+    public: Stage | None = None,
+    shares: Shares = EQUAL_SHARES,
 ) -> Stage:
     """The model of a generation; it starts from `start`, or from the base model where that is none.
 
     Args:
         anchor: the model that it is held to, where `train.anchor` holds it to one of a generation.
         lineage: whose random numbers it has. Generation 0 has those of all, so that it is one model for lineages that are alike.
+        public: rows that all lineages train on besides.
+        shares: of the loss, those of private, public and pooled rows.
     """
     config = at_generation(config, generation)
     inputs = {"data": data, "corpus": corpus} | ({"init": start} if start else {})
     if anchor:
         inputs["anchor"] = anchor
+    if public:
+        inputs["public"] = public
     own_seed, weights = seed_for(seed, "train", generation, lineage if generation else ""), config.mix.weights
     # generation 0 has real rows alone, so that it is one for all weights
-    more = {} if weights.equal or generation == 0 else {"weights": weights.params()}
+    more: dict[str, Any] = {} if weights.equal or generation == 0 else {"weights": weights.params()}
+    if not (own_shares := shares.at(generation, public=public is not None)).equal:
+        more["shares"] = own_shares.params()
     return stage_of(TRAIN, config, inputs, own_seed, hints, verb="train", base=seed_for(seed, "base", 0), **more)
 
 
@@ -63,10 +73,16 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     learner = learner_of(stage, inputs, place)
     if "init" in inputs:
         learner.load(inputs["init"].folder)
-    corpus = mixing.weighted(Dataset.load(inputs["corpus"].file(CORPUS)), Weights.of(stage.params.get("weights")))
+    corpus = Dataset.load(inputs["corpus"].file(CORPUS))
+    if "public" in inputs or "shares" in stage.params:
+        public = Dataset.load(inputs["public"].file(ROWS)) if "public" in inputs else None
+        corpus, rows = mixing.with_public(corpus, public, stage.params.get("shares"))
+    else:
+        corpus = mixing.weighted(corpus, Weights.of(stage.params.get("weights")))
+        rows = counted(corpus)
     facts = learner.fit(corpus, seed=stage.seed, scratch=place.scratch)
     learner.save(place.folder)
-    return with_history(stage, inputs, "corpus") | facts | counted(corpus)
+    return with_history(stage, inputs, "corpus") | facts | rows
 
 
 def counted(corpus: Dataset) -> dict[str, int | float]:
@@ -89,6 +105,7 @@ def cost(stage: Stage, size: Size) -> Cost:
     An anchor's predictions are another pass forward, and another one through the model's own head and back.
     """
     rows, train = size.rows_of(stage.inputs["corpus"]), size.config.train
+    rows += size.public_rows if "public" in stage.inputs else 0
     if size.row_flops:
         return Cost(flops=rows * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35)
     per_step = train.batch_size - (train.replayed_rows if "replay" in stage.params["train"] else 0)

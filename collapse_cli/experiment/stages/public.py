@@ -1,0 +1,46 @@
+"""The public text, which all lineages train on besides, in the tokens of one of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from collapse_cli.config import Experiment
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace
+from collapse_cli.experiment.costs import Size, put_together
+from collapse_cli.experiment.stages.base import ROWS, at
+from collapse_cli.learners import Hints
+
+
+def public_stage(config: Experiment, hints: Hints, sha256: str, data: Stage) -> Stage:
+    """Rows of the public text, cut into blocks as those of the training text are.
+
+    Args:
+        config: of the lineage.
+        sha256: of the text; `hints.public` says where it is.
+        data: the lineage's real data, with its tokenizer.
+    """
+    params = {
+        "learner": config.learner,
+        "sha256": sha256,
+        "block_size": config.data.block_size,
+        "line_bos": config.data.line_bos,
+    }
+    return Stage(PUBLIC, params, {"data": data}, hints=hints)
+
+
+def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    from collapse_cli.learners import text_inputs
+
+    assert isinstance(stage.hints, Hints)
+    params = stage.params
+    rows = text_inputs.public_rows(
+        stage.hints.public, params["sha256"], inputs["data"].folder, params["block_size"], line_bos=params["line_bos"]
+    )
+    rows.save(place.folder / ROWS)
+    return {"rows": len(rows)}
+
+
+def cost(stage: Stage, size: Size) -> Cost:
+    return put_together(size, size.public_rows, 2.0)
+
+
+PUBLIC = StageKind[Size](name="public", kind="public", version=1, product=Product.ROWS, body=body, cost=cost, label=at)
