@@ -30,6 +30,7 @@ SAME = {
     "rules": "what calls something collapse, and what chooses rows by their scores",
     "score": "how a language model scores text, and what a score of rows is",
     "repetition": "of samples as a measure, and of a row as a score to choose it by",
+    "pool": "how it is asked for, whose rows and how many of whose, and the kind of stage that puts them together",
     "base": "what the files of a folder share: executors, kinds of stages, comparisons",
     "names": "of options, in messages; and what the things of the world are called",
     "description": "of a family, and of how a fitted law is told",
