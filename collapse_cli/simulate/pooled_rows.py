@@ -108,6 +108,7 @@ def pooled_means(
     real_rows: RealRows = "drawn",
     variance: Variance = "known",
     same_rows: bool = True,
+    common: bool = False,
     generations: int,
     trials: int,
     seed: int,
@@ -122,24 +123,25 @@ def pooled_means(
     if rows.synthetic % max(members, 1):
         raise TheoryError(f"synthetic is {rows.synthetic}; a simulation needs as many rows of each of {members} models")
     theta = np.asarray(truths, dtype=np.float64)[:, None]
-    original = theta + random.standard_normal((trials, k, size))
-    common = np.broadcast_to(public_truth + random.standard_normal((trials, 1, rows.public)), (trials, k, rows.public))
+    original = _of_each(theta, random.standard_normal((trials, 1 if common else k, size)))
+    shared = np.broadcast_to(public_truth + random.standard_normal((trials, 1, rows.public)), (trials, k, rows.public))
     every = (rows.private, rows.public, rows.synthetic)
     masses = every if rows.masses is None else rows.masses
     alone = (float(size), float(rows.public)) if rows.masses is None else (masses[0], masses[1])
     if not any(alone):
         alone = (1.0, 0.0)
-    mean, spread = _weighted([original, common], list(alone), variance)
+    mean, spread = _weighted([original, shared], list(alone), variance)
     for _ in range(generations):
         if real_rows == "new":
-            private = theta + random.standard_normal((trials, k, rows.private))
+            private = _of_each(theta, random.standard_normal((trials, 1 if common else k, rows.private)))
         elif real_rows == "same":
             private = original[:, :, : rows.private]
         else:
-            private = np.take_along_axis(original, _order(random, original.shape)[:, :, : rows.private], axis=2)
+            order = _order(random, (trials, 1, size) if common else original.shape)[:, :, : rows.private]
+            private = np.take_along_axis(original, np.broadcast_to(order, (trials, k, rows.private)), axis=2)
         made = mean[:, :, None] + np.sqrt(spread)[:, :, None] * random.standard_normal((trials, k, rows.synthetic))
         mean, spread = _weighted(
-            [private, common, _taken(random, made, rule, same_rows, members)], list(masses), variance
+            [private, shared, _taken(random, made, rule, same_rows, members)], list(masses), variance
         )
     errors, pairs = (mean - theta[:, 0]) ** 2, np.triu_indices(k, 1)
     apart = (mean[:, pairs[0]] - mean[:, pairs[1]]) ** 2
@@ -150,6 +152,11 @@ def pooled_means(
         "mixture_error": estimate((mean.mean(axis=1) - theta.mean()) ** 2),
         "mixture_variance": estimate(spread.mean(axis=1) + mean.var(axis=1)),
     }
+
+
+def _of_each(theta: Array, noise: Array) -> Array:
+    """(trials, K, rows) of noise (trials, K or 1, rows)."""
+    return np.asarray(theta + noise)
 
 
 def _order(random: np.random.Generator, shape: tuple[int, ...]) -> Array:

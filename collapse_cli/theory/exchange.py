@@ -264,6 +264,7 @@ def pooled_means(
     real_rows: RealRows = "drawn",
     variance: Variance = "known",
     same_rows: bool = True,
+    common: bool = False,
     generations: int,
 ) -> Iterator[Lineages]:
     """K Gaussians, each fitted to private rows, public rows, and rows of the pool that all models of the generation before made.
@@ -281,6 +282,7 @@ def pooled_means(
             asked for); or the "same" of those each time.
         variance: as in `mixed_mean`.
         same_rows: two lineages that take rows of one model take the same ones (rules `all` and `others`).
+        common: the private rows of all lineages are the same ones; their truths must be one.
 
     Raises:
         TheoryError: for what cannot be.
@@ -296,6 +298,8 @@ def pooled_means(
     first, second, third = rows.shares()
     if real_rows != "new" and rows.private > size:
         raise TheoryError(f"private is {rows.private}; the original corpus has {size} rows to keep")
+    if common and np.ptp(theta) > 0:
+        raise TheoryError("common rows have one truth, and the lineages' truths differ")
     if variance == "unbiased" and rows.spent >= 1:
         raise TheoryError("one row alone has no unbiased variance; take more rows")
     start = LineageRows(size, rows.public, 0, None if rows.masses is None else (rows.masses[0], rows.masses[1], 0.0))
@@ -303,16 +307,17 @@ def pooled_means(
         start = LineageRows(size, 0, 0)
     # state: means of the private rows that come back, (K,), of the public rows, and of the models, (K,)
     about = {"new": 0, "drawn": size, "same": rows.private}[real_rows]
+    alike = np.ones((k, k)) if common else np.eye(k)  # of the real rows of two lineages
     centre = np.concatenate([theta, [public_truth], theta])
     joint = np.zeros((2 * k + 1, 2 * k + 1))
-    joint[:k, :k] = np.eye(k) / about if about else 0.0
+    joint[:k, :k] = alike / about if about else 0.0
     joint[k, k] = 1 / rows.public if rows.public else 0.0
     back = np.hstack([np.eye(k) * (about > 0), np.ones((k, 1)), np.zeros((k, k))])
     own, common = start.shares()[:2]
     # generation 0 has all n rows: of their mean, about/n is that of the rows that come back
     left = np.hstack([own * about / size * np.eye(k), np.full((k, 1), common), np.zeros((k, k))])
     centre, joint = _next(
-        centre, joint, left, own * (1 - about / size) * theta, own**2 * np.eye(k) * (size - about) / size**2
+        centre, joint, left, own * (1 - about / size) * theta, own**2 * alike * (size - about) / size**2
     )
     spread = _spread(centre, joint, (own, common, 0.0), theta, public_truth, np.zeros(k), start, variance)
     yield _lines(centre, joint, spread, theta)
@@ -322,7 +327,7 @@ def pooled_means(
     for _ in range(last):
         means, models = centre[k + 1 :], joint[k + 1 :, k + 1 :]
         squares = taken @ (means**2 + np.diag(models) + spread)  # of the rows that each lineage takes, mean square
-        noise = first**2 * drawn * np.eye(k)
+        noise = first**2 * drawn * alike
         if rows.synthetic:
             made = (
                 _segments(means, models, spread, rows.synthetic)

@@ -163,6 +163,7 @@ REFUSED = [
     ({"rows": LineageRows(50, 0, 5)}, "private is 50; the original corpus has 10 rows to keep"),
     ({"truths": np.array([])}, "truths must be one finite number for each lineage"),
     ({"truths": np.zeros(1001)}, "lineages is 1001; at most 1000 are gone through"),
+    ({"common": True, "truths": np.arange(2)}, "common rows have one truth"),
     ({"generations": -1}, "generations is -1"),
     ({"rows": LineageRows(0, 0, 1), "variance": "unbiased"}, "one row alone has no unbiased variance"),
 ]

@@ -38,6 +38,19 @@ def test_pooled_means(rule: Any, rows: LineageRows, real_rows: Any, variance: An
         assert close(getattr(exact, name), measured), (name, getattr(exact, name), measured)
 
 
+@pytest.mark.parametrize(("real_rows", "private"), [("drawn", 5), ("same", 4), ("new", 6)])
+def test_lineages_with_the_same_real_rows(real_rows: Any, private: int) -> None:
+    """They are one model at generation 0, and what makes them differ later is their samples alone."""
+    rows = LineageRows(private, 0, 6)
+    loop: dict[str, Any] = {"n": 8, "rows": rows, "rule": "own", "truths": np.full(3, 0.7), "common": True}
+    loop |= {"real_rows": real_rows, "variance": "biased"}
+    assert next(theory.pooled_means(**loop, generations=0)).distance == 0
+    found = simulate.pooled_means(**loop, generations=3, trials=5000, seed=4)
+    *_, exact = theory.pooled_means(**loop, generations=3)
+    for name, measured in found.items():
+        assert close(getattr(exact, name), measured), (name, getattr(exact, name), measured)
+
+
 def close(predicted: float, found: Estimate) -> bool:
     """Whether they agree, and the simulation is sharp enough to contradict."""
     if found.error < 1e-12:
