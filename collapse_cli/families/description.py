@@ -67,12 +67,14 @@ class Theory:
     Attributes:
         loop: of the tree, a field of `metrics.jsonl`, a policy's name and a generation: the field's expected value.
         cell: of the tree and the coordinates of a cell of a mixture: the expected headline measure.
+        lineages: as `loop`, of one of several lineages; it takes that lineage's name before the generation.
         law: of the tree and a place of the grid: the threshold and the plateau of error against rows, either may be None.
     """
 
     loop: str = ""
     cell: str = ""
     law: str = ""
+    lineages: str = ""
 
 
 # options that another one switches off: their keys, whether it does in an experiment, and why nothing reads them

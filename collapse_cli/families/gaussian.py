@@ -78,6 +78,22 @@ MEASURES = (
         "The threshold is a convention.",
         zero=True,
     ),
+    Measure(
+        "distance_to_others",
+        "Distance to the other lineages",
+        "v₀",
+        "Squared distance of the mean from those of the other lineages' models, a mean over them: of several lineages; 0 once they are one.",
+        "Models with equal means may differ in their variances.",
+        zero=True,
+    ),
+    Measure(
+        "mixture_variance",
+        "Variance of all lineages together",
+        "of the truth's",
+        "Of the mixture of all lineages' models: what they hold between them; 1 is right where all have one truth.",
+        "Models that have drifted apart widen it, too.",
+        zero=True,
+    ),
     TEST_LOSS,
 )
 
@@ -92,5 +108,8 @@ GAUSSIAN = Description(
     headline=Headline("variance", "fitted variance, truth 1", better="more"),
     measures=MEASURES,
     starts_anew=all_rows_count,
-    theory=Theory(loop="collapse_cli.findings.predictions:refitted_gaussian"),
+    theory=Theory(
+        loop="collapse_cli.findings.predictions:refitted_gaussian",
+        lineages="collapse_cli.findings.exchanged:exchanged_gaussian",
+    ),
 )

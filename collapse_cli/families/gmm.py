@@ -73,6 +73,14 @@ MEASURES = (
         "Rising: the corpus becomes easier to fit, because it varies less.",
         "High is not good: it is of the corpus, not of the truth.",
     ),
+    Measure(
+        "distance_to_others",
+        "Distance to the other lineages",
+        "L2², squared",
+        "Squared L2 distance of the density from those of the other lineages' models, a mean over them: of several lineages.",
+        "Where two have come apart, it no longer counts how far.",
+        zero=True,
+    ),
     TEST_LOSS,
 )
 

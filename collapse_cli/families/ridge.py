@@ -30,6 +30,14 @@ COSINE = Measure(
     "Of the angle between fitted and true weights, where labels may have the wrong sign: 1 is right, below 0 the opposite is learned.",
     "How large the weights are.",
 )
+DISTANCE = Measure(
+    "distance_to_others",
+    "Distance to the other lineages",
+    "|ŵ − w|²",
+    "Squared distance of the fitted function from those of the other lineages' models, a mean over them: of several lineages.",
+    "Which of the models are near each other; and whether they are right.",
+    zero=True,
+)
 
 
 def lam_is_an_axis(experiment: Any) -> bool:
@@ -45,7 +53,7 @@ RIDGE = Description(
     rows="numbers",
     sources=("regression",),
     headline=HEADLINE,
-    measures=(ERROR, COSINE, TEST_LOSS),
+    measures=(ERROR, COSINE, DISTANCE, TEST_LOSS),
     grid=Grid(
         axes=("quality", "lam", "weight", "iterations"),
         headline=HEADLINE,
@@ -58,5 +66,6 @@ RIDGE = Description(
         loop="collapse_cli.findings.predictions:regression_generations",
         cell="collapse_cli.findings.predictions:regression_cell",
         law="collapse_cli.findings.predictions:regression_law",
+        lineages="collapse_cli.findings.exchanged:exchanged_ridge",
     ),
 )

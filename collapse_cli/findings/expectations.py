@@ -15,7 +15,7 @@ from collapse_cli.config.cell import SHORT, cells
 from collapse_cli.config.families import MixtureConfig
 from collapse_cli.findings import predictions
 from collapse_cli.findings.arms import averaged
-from collapse_cli.findings.predictions import Tree
+from collapse_cli.findings.predictions import EVERY, Tree
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import Interval, cut, logarithmic, normal, over_seeds
 from collapse_cli.records.fields import COORDINATES, finite
@@ -25,7 +25,6 @@ from collapse_cli.where import Arm
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 Coordinates = Mapping[str, Any]  # of a cell, by the names in `COORDINATES`
-EVERY = "*"  # in the place of a lineage: the mean over all
 ERRORS = 4.0  # standard errors over seeds that a mean may be off by chance
 MOST = 500  # entries that are looked at
 LARGEST = 100_000  # points of a grid, dimensions and generations up to which theory is asked; more is damage
@@ -116,12 +115,11 @@ def judge(rows: Sequence[Row], tree: Tree) -> list[Judged]:
 
 
 def theory_at(tree: Tree, what: str, arm: Arm, generation: int) -> float | None:
-    """What theory says of a field at a generation: `predictions.predict_loop`, where the configuration makes sense.
-
-    Its formulas are of one line of models that hears of no other.
-    """
-    if arm.lineage or generation > LARGEST:
+    """What theory says of a field at a generation: `predictions.predict_loop`, or `predict_lineage`, where the configuration makes sense."""
+    if generation > LARGEST:
         return None
+    if arm.lineage:
+        return finite(_asked(predictions.predict_lineage, tree, what, arm.policy, arm.lineage, generation)[0])
     return finite(_asked(predictions.predict_loop, tree, what, arm.policy, generation)[0])
 
 

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from collapse_cli import families, theory
+from collapse_cli.config import pool
 from collapse_cli.config.policies import Policy, of_row
 from collapse_cli.config.weights import EQUAL, Weights
 from collapse_cli.theory import TheoryError
 
 Tree = Mapping[str, Any]  # a configuration as run.json has it
 SMALL = 1e-3  # a penalty below this share of the smallest eigenvalue of X'X/n moves a risk by at most twice that share
+EVERY = "*"  # in the place of a lineage: the mean over all
 SETTLED = 5  # times its own time of relaxation, after which a chain with fixed real rows is at its end
 FAR = (10**9, 10**12)  # rows, at which a closed form is at its plateau, or is not
 GAUSSIAN = ("variance", "mean_shift_squared", "std", "log_variance", "w2_squared", "log_det")
@@ -84,6 +86,21 @@ def predict_loop(tree: Tree, what: str, policy: str, generation: int) -> float |
     """The expected value of a field of `metrics.jsonl` at a generation; None where no formula is known."""
     formula = _formula(tree, "loop")
     return None if formula is None else _finite(formula, tree, what, policy, generation)
+
+
+def predict_lineage(tree: Tree, what: str, policy: str, lineage: str, generation: int) -> float | None:
+    """The same of one lineage of several that take rows of each other; `*`: the mean over all of them."""
+    formula = _formula(tree, "lineages")
+    if formula is None:
+        return None
+    names = pool.names(pool.PoolConfig.model_validate(tree.get("pool") or {}), tree.get("lineages") or {})
+    if len(names) > pool.MOST_LINEAGES or (lineage not in names and lineage != EVERY):
+        return None
+    values = [
+        _finite(formula, tree, what, policy, name, generation) for name in (names if lineage == EVERY else (lineage,))
+    ]
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def known_law(tree: Tree, where: Mapping[str, float]) -> tuple[float | None, float | None]:

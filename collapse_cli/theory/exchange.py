@@ -313,13 +313,13 @@ def pooled_means(
     joint[:k, :k] = alike / about if about else 0.0
     joint[k, k] = 1 / rows.public if rows.public else 0.0
     back = np.hstack([np.eye(k) * (about > 0), np.ones((k, 1)), np.zeros((k, k))])
-    own, common = start.shares()[:2]
+    own, public_share = start.shares()[:2]
     # generation 0 has all n rows: of their mean, about/n is that of the rows that come back
-    left = np.hstack([own * about / size * np.eye(k), np.full((k, 1), common), np.zeros((k, k))])
+    left = np.hstack([own * about / size * np.eye(k), np.full((k, 1), public_share), np.zeros((k, k))])
     centre, joint = _next(
         centre, joint, left, own * (1 - about / size) * theta, own**2 * alike * (size - about) / size**2
     )
-    spread = _spread(centre, joint, (own, common, 0.0), theta, public_truth, np.zeros(k), start, variance)
+    spread = _spread(centre, joint, (own, public_share, 0.0), theta, public_truth, np.zeros(k), start, variance)
     yield _lines(centre, joint, spread, theta)
     drawn = {"new": 1.0, "drawn": 1 - rows.private / size, "same": 0.0}[real_rows] / max(rows.private, 1)
     taken = _taken(rule, k)

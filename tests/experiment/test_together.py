@@ -1,31 +1,25 @@
 """Several lineages in blocks: to the last bit what the plain loop gives, in blocks of any size, killed or not."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.computed import numbers_of, run
 
 from collapse_cli.config import Experiment, load, merge
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.engine import scheduler
-from collapse_cli.engine.executors.local import LocalExecutor
-from collapse_cli.engine.folder_store import FolderStore
-from collapse_cli.engine.stage import Plan
 from collapse_cli.errors import InputError
 from collapse_cli.experiment import kinds
 from collapse_cli.experiment.stages import together
 from collapse_cli.experiment.stages.base import CORPUS, TEST
 from collapse_cli.learners import Hints, silent
 from collapse_cli.learners.gaussian import Gaussian
-from collapse_cli.run.observers.computed import Computed
 from collapse_cli.run.observers.rows import ReadOnce, metrics_row
 
 Rows = dict[tuple[str, str, int], dict[str, Any]]
 POLICIES = ["keep-20", "accumulate"]
 MORE = [*POLICIES, "fresh-20", "accumulate-subsample", "keep-60-0"]
-NOT_NUMBERS = ("seconds", "model_key", "model_dir", "eval_keys")
 TOGETHER_ALONE = ("distance_to_others", "distance_to_others_se", "mixture_variance", "mixture_variance_se")
 FAMILIES: dict[str, dict[str, Any]] = {
     "gaussian": {
@@ -51,25 +45,6 @@ def experiment(learner: str, rule: str, **more: Any) -> Experiment:
     loop = {"generations": 3, "policies": POLICIES, "seeds": [3]}
     tree = {"learner": learner, "loop": loop, "lineages": lineages, "pool": {"rule": rule}, **FAMILIES[learner]}
     return load(merge(tree, more), "a test")
-
-
-def run(config: Experiment, root: Path) -> tuple[Plan, FolderStore]:
-    """All stages of an experiment in a store of its own."""
-    planned, store = kinds.plan(config, Hints()), FolderStore(root)
-    root.mkdir(exist_ok=True)
-    scheduler.run(list(planned.stages.values()), LocalExecutor(store), Computed())
-    return planned, store
-
-
-def rows_of(planned: Plan, store: FolderStore) -> Rows:
-    """The rows of metrics.jsonl as JSON has them, without what is no number."""
-    found: Rows = {}
-    for one in planned.generations:
-        row = json.loads(json.dumps(metrics_row(one, ReadOnce(store)).record()))
-        found[one.where.lineage, one.where.policy, one.where.generation] = {
-            name: value for name, value in row.items() if name not in NOT_NUMBERS
-        }
-    return found
 
 
 def without(rows: Rows) -> Rows:
@@ -100,7 +75,7 @@ def test_blocks_give_the_rows_of_the_plain_loop(
     for block in (1, 2, 50):
         given = merge(more, {"loop": {"policies": policies, "block": block}})
         planned, store = run(experiment(learner, rule, **given), tmp_path / str(block))
-        found.append(rows_of(planned, store))
+        found.append(numbers_of(planned, store))
     plain, two, whole = found
     assert {stage.kind for stage in planned.stages.values()} == {"data", "block"}
     assert len(planned.stages) == 3 + 3 + len(policies), "generation 0 is of all policies"
@@ -137,7 +112,7 @@ def test_killed_in_the_middle_all_lineages_go_on_from_one_generation(
 ) -> None:
     monkeypatch.setenv("COLLAPSE_CHECKPOINT_SECONDS", "0")
     config = experiment(learner, rule, loop={"generations": 5, "policies": ["accumulate-subsample", "accumulate"]})
-    expected = rows_of(*run(config, tmp_path / "whole"))
+    expected = numbers_of(*run(config, tmp_path / "whole"))
     step, worked = together._step, list[int]()
 
     def until(last: int | None) -> Any:
@@ -153,7 +128,7 @@ def test_killed_in_the_middle_all_lineages_go_on_from_one_generation(
     for last in (3, 5, 0, 1, None):
         monkeypatch.setattr(together, "_step", until(last))
         try:
-            found = rows_of(*run(config, tmp_path / "killed"))
+            found = numbers_of(*run(config, tmp_path / "killed"))
         except KillError:
             continue
     assert found == expected
@@ -164,7 +139,7 @@ def test_how_far_models_are_from_each_other(tmp_path: Path) -> None:
     """The field is the mean squared distance to the models of the others, at generation 0 too; a common pool alone makes all alike."""
     config = experiment("gaussian", "all", loop={"policies": ["keep-0"]}, data={"segment": "1/1"})
     planned, store = run(config, tmp_path / "store")
-    rows = rows_of(planned, store)
+    rows = numbers_of(planned, store)
     last = [one for one in planned.generations if one.where.generation == 0]
     means = [np.asarray(together.kept_model(one, store.get(one.train.key))["mean"]) for one in last]  # type: ignore[index]
     for number, one in enumerate(last):
@@ -189,15 +164,15 @@ def test_how_far_models_are_from_each_other(tmp_path: Path) -> None:
 def test_a_part_of_rows_that_are_drawn_is_disjoint_from_the_others_and_too_many_parts_are_refused(
     tmp_path: Path,
 ) -> None:
-    planned, store = run(experiment("gmm", "own", loop={"generations": 0}), tmp_path / "store")
+    planned, store = run(experiment("ridge", "own", loop={"generations": 0}), tmp_path / "store")
     data = [stage for stage in planned.stages.values() if stage.kind == "data"]
     first, second, whole = (Dataset.load(store.get(stage.key).file(CORPUS)).arrays["x"] for stage in data)
-    assert np.array_equal(first, whole[:40])
-    assert np.allclose(second, whole[40:] + np.array([2.0, 0.0]))
+    assert np.array_equal(first, whole[:30])
+    assert np.array_equal(second, whole[30:])
     with pytest.raises(
         InputError, match=r"data.segment = 1/50: the original corpus has fewer rows than parts; raise data.rows"
     ):
-        run(experiment("gmm", "own", lineages={"one": {"data": {"segment": "1/50", "rows": 7}}}), tmp_path / "few")
+        run(experiment("ridge", "own", lineages={"one": {"data": {"segment": "1/50", "rows": 7}}}), tmp_path / "few")
 
 
 def test_an_evaluation_finds_the_models_of_each_lineage(tmp_path: Path) -> None:
