@@ -230,10 +230,23 @@ def test_what_a_model_finds_of_the_samples_of_others(members: dict[str, Member],
 
 
 def test_samples_that_are_too_long_for_a_model_are_cut(members: dict[str, Member], tmp_path: Path) -> None:
+    """Of a continuation its end, of a prompt its beginning."""
     short = {"ada": replace(members["ada"], most=6), "bob": members["bob"], "cleo": members["cleo"]}
     found = measured(short, tmp_path / "scratch")
-    values = [found["ada"][name][other] for name in ("cross_perplexity", "cross_bits_per_byte") for other in short]
-    assert all(math.isfinite(value) for value in values)
+    ada, bob, total, kept, whole = model_of(short["ada"]), short["bob"], 0.0, 0, 0
+    assert bob.samples is not None
+    assert bob.prompts is not None
+    for ids, length, prompt in zip(*bob.samples.arrays.values(), bob.prompts.arrays["tokens"], strict=True):
+        new = ids[: min(length, 5)]
+        if length:
+            before = prompt[-(6 - len(new)) :]
+            total += losses(ada, np.concatenate([before, new]))[len(before) - 1 :].sum()
+        kept, whole = kept + len(new), whole + length
+    assert kept < whole
+    assert found["ada"]["cross_perplexity"]["bob"] == pytest.approx(math.exp(total / kept), rel=1e-4)
+    size = sum(len(text.encode()) for text in text_measures.spoken(bob.samples, bob.encoded)) * kept / whole
+    assert found["ada"]["cross_bits_per_byte"]["bob"] == pytest.approx(total / size / math.log(2), rel=1e-2)
+    assert math.isfinite(found["ada"]["cross_bits_per_byte"]["cleo"])
     without = {name: replace(member, samples=None) for name, member in short.items()}
     assert not measured(without, tmp_path / "none")["ada"].keys() & {"cross_perplexity", "others_perplexity"}
 
