@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from collapse_cli import learners
+from collapse_cli import families, learners
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Finished, Generation, Plan, StageKind
 from collapse_cli.errors import InputError
@@ -79,6 +79,13 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
             raise InputError(
                 f"loop.block = {config.loop.block}: select looks at rows of generation 0, which is a stage of its own; leave "
                 "loop.block at 0 or 1"
+            )
+        return loop.plan(config, hints)
+    if config.lineage_names != ("",) and families.of(config.learner).text:
+        if config.loop.block > 1:
+            raise InputError(
+                f"loop.block = {config.loop.block}: lineages of models of text are measured beside each other in each generation, which "
+                "is a stage of its own; leave loop.block at 0 or 1"
             )
         return loop.plan(config, hints)
     if learner.examines or not issubclass(learner, learners.Family):

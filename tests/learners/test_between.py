@@ -247,6 +247,8 @@ def test_samples_that_are_too_long_for_a_model_are_cut(members: dict[str, Member
     size = sum(len(text.encode()) for text in text_measures.spoken(bob.samples, bob.encoded)) * kept / whole
     assert found["ada"]["cross_bits_per_byte"]["bob"] == pytest.approx(total / size / math.log(2), rel=1e-2)
     assert math.isfinite(found["ada"]["cross_bits_per_byte"]["cleo"])
+    # rows of 8 tokens as 6 and 2, also for the other model that reads the same tokens
+    assert {found[name]["between"]["test_tokens"] for name in ("ada", "bob")} == {6 * len(bob.test)}
     without = {name: replace(member, samples=None) for name, member in short.items()}
     assert not measured(without, tmp_path / "none")["ada"].keys() & {"cross_perplexity", "others_perplexity"}
 

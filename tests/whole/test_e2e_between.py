@@ -122,6 +122,12 @@ def test_n_grams_say_what_all_of_them_have_lost(home: Path) -> None:
     assert own["model-1"] < own["model-2"], "it was fitted on the one half, and not on the other"
 
 
+def test_blocks_of_generations_have_no_place_for_it(home: Path) -> None:
+    result = e2e.collapse("run", written(home, "words", WORDS), "--runs-dir", home / "blocks", "--set", "loop.block=2")
+    assert result.code == 2
+    assert "loop.block = 2: lineages of models of text are measured beside each other" in result.err
+
+
 def test_a_lineage_alone_and_learners_of_numbers_have_no_such_stage(home: Path) -> None:
     e2e.run(written(home, "numbers", NUMBERS), home / "runs")
     assert not of_kind(home / "runs", "numbers")

@@ -4,7 +4,7 @@ they are, and what they predict together.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment
@@ -16,6 +16,9 @@ from collapse_cli.learners import between
 from collapse_cli.learners.continuations import continuations
 from collapse_cli.where import Where
 
+OwnText = Literal["test", "reserve", "corpus"]
+# the test split of its own source, real rows that nothing is trained on, or those that its generation 0 is
+OWN_ROWS: Mapping[OwnText, str] = {"test": "own.safetensors", "reserve": RESERVE, "corpus": CORPUS}
 LEAST_RESERVE = 32  # rows of real text kept out of training that a lineage's own text is measured on
 FORM = (
     "block_size",
@@ -78,24 +81,24 @@ def most_tokens(config: Experiment) -> int:
 
 @on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
-    own_text = _own_text(stage, inputs)
-    members = {name: _member(stage, inputs, name, own_text) for name in stage.params["lineages"]}
+    own_texts = {name: _own_text(stage, inputs[f"data-{name}"]) for name in stage.params["lineages"]}
+    members = {name: _member(stage, inputs, name, OWN_ROWS[own]) for name, own in own_texts.items()}
     measured = between.measure(members, place.scratch, place.tell)
-    for fields in measured.values():
+    for name, fields in measured.items():
         if "nll_on" in fields:
-            fields["between"]["own_text"] = own_text
+            fields["between"]["own_text"] = own_texts[name]
     return {"lineages": measured, "predicted_tokens": sum(each["between"]["test_tokens"] for each in measured.values())}
 
 
-def _own_text(stage: Stage, inputs: Mapping[str, Finished]) -> str:
-    """Which real rows of each lineage the others are measured on: kept out of training where each has some, or its corpus."""
-    rows = [
-        inputs[f"data-{name}"].facts["splits"].get("reserve", {}).get("rows", 0) for name in stage.params["lineages"]
-    ]
-    return "reserve" if stage.params["reserve"] and min(rows) >= LEAST_RESERVE else "corpus"
+def _own_text(stage: Stage, data: Finished) -> OwnText:
+    """Which real rows of a lineage's own the models of the others are measured on."""
+    rows = {split: about.get("rows", 0) for split, about in data.facts["splits"].items()}
+    if rows.get("own"):
+        return "test"
+    return "reserve" if stage.params["reserve"] and rows.get("reserve", 0) >= LEAST_RESERVE else "corpus"
 
 
-def _member(stage: Stage, inputs: Mapping[str, Finished], name: str, own_text: str) -> between.Member:
+def _member(stage: Stage, inputs: Mapping[str, Finished], name: str, own_rows: str) -> between.Member:
     data, model, params = inputs[f"data-{name}"], inputs[f"model-{name}"], stage.params["lineages"][name]
     assert isinstance(stage.hints, learners.Hints)
     base = inputs.get(f"base-{name}")
@@ -123,7 +126,7 @@ def _member(stage: Stage, inputs: Mapping[str, Finished], name: str, own_text: s
         encoded=data.folder,
         most=params["most"],
         test=Dataset.load(data.file(TEST)),
-        own=Dataset.load(data.file(RESERVE if own_text == "reserve" else CORPUS)),
+        own=Dataset.load(data.file(own_rows)),
         own_text=_text_of(stage.inputs[f"data-{name}"]),
         samples=samples,
         prompts=prompts,
