@@ -36,7 +36,7 @@ def digest_of(request: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
-class Kept:
+class KeptAnswers:
     """Answers by the digest of their request, in a file that only grows. A line that a kill tore, or that is damaged, is asked for again."""
 
     def __init__(self, path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collapse_cli.errors import InputError, how_many
-from collapse_cli.foreign.answers import Answer, Kept, digest_of
+from collapse_cli.foreign.answers import Answer, KeptAnswers, digest_of
 
 if TYPE_CHECKING:
     import httpx2
@@ -32,7 +32,7 @@ MOST_EMPTY = 0.1  # share of answers without text that is still put up with
 
 
 @dataclass(frozen=True)
-class Asked:
+class Question:
     """What is asked of a server, for every prompt alike. All of it determines the answers.
 
     Attributes:
@@ -51,7 +51,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Line:
+class Connection:
     """Where and how a server is asked; nothing of it changes an answer.
 
     Attributes:
@@ -74,8 +74,8 @@ class Line:
 
 
 def answers(
-    asked: Asked,
-    line: Line,
+    asked: Question,
+    line: Connection,
     prompts: Sequence[str],
     seeds: Sequence[int],
     scratch: Path,
@@ -92,7 +92,7 @@ def answers(
     """
     bodies = [_body(asked, prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
     digests = [digest_of({"server": asked.server, "chat": asked.chat, **body}) for body in bodies]
-    kept = Kept(scratch / "answers.jsonl")
+    kept = KeptAnswers(scratch / "answers.jsonl")
     try:
         missing = {digest: body for digest, body in zip(digests, bodies, strict=True) if digest not in kept}
         total, empty = len(set(digests)), dict[str, Answer]()
@@ -116,7 +116,7 @@ def answers(
         kept.close()
 
 
-def _body(asked: Asked, prompt: str, seed: int) -> dict[str, Any]:
+def _body(asked: Question, prompt: str, seed: int) -> dict[str, Any]:
     """A request but for the model's name, which is the server's affair where it has one alone."""
     own = {"messages": [{"role": "user", "content": prompt}]} if asked.chat else {"prompt": prompt}
     return {
@@ -195,7 +195,7 @@ def _as_they_come(
 class _Client:
     """One server. Used by several threads at a time."""
 
-    def __init__(self, line: Line, chat: bool) -> None:
+    def __init__(self, line: Connection, chat: bool) -> None:
         import openai
 
         key = os.environ.get(line.key, "")

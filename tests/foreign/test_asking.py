@@ -11,8 +11,8 @@ from support import served as serving
 from support.served import Proxy, Served
 
 from collapse_cli.errors import InputError
-from collapse_cli.foreign.answers import Answer, Kept, line_of
-from collapse_cli.foreign.asking import Asked, Line, answers, shown
+from collapse_cli.foreign.answers import Answer, KeptAnswers, line_of
+from collapse_cli.foreign.asking import Question, Connection, answers, shown
 
 KEY = "COLLAPSE_SERVER_KEY"
 PROMPTS = [f"the old dog sees {number}" for number in range(6)]
@@ -31,13 +31,13 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "of-another-account")
 
 
-def line_to(proxy: Proxy, **changes: object) -> Line:
-    line = Line(proxy.address, str(proxy.behind.model), True, at_once=3, timeout=20.0, retries=2, key=KEY)
+def line_to(proxy: Proxy, **changes: object) -> Connection:
+    line = Connection(proxy.address, str(proxy.behind.model), True, at_once=3, timeout=20.0, retries=2, key=KEY)
     return replace(line, **changes)  # type: ignore[arg-type]
 
 
 def ask(
-    line: Line,
+    line: Connection,
     scratch: Path,
     prompts: list[str] = PROMPTS,
     *,
@@ -46,11 +46,11 @@ def ask(
     temperature: float = 1.0,
 ) -> list[Answer]:
     scratch.mkdir(exist_ok=True)
-    asked = Asked(line.model or line.address, chat, most, temperature, 1.0)
+    asked = Question(line.model or line.address, chat, most, temperature, 1.0)
     return answers(asked, line, prompts, list(range(len(prompts))), scratch, lambda done, total, unit: None)
 
 
-def refused(line: Line, scratch: Path, *words: str, chat: bool = False) -> str:
+def refused(line: Connection, scratch: Path, *words: str, chat: bool = False) -> str:
     """The one line that asking ends in."""
     with pytest.raises(InputError) as raised:
         ask(line, scratch, chat=chat)
@@ -197,7 +197,7 @@ def test_whatever_a_server_does_wrong_is_one_line(
 ) -> None:
     proxy.always = fault
     refused(line_to(proxy, timeout=0.5, retries=1), tmp_path / "a", said)
-    assert Kept(tmp_path / "a/answers.jsonl")._answers == {}, "nothing of it is kept"
+    assert KeptAnswers(tmp_path / "a/answers.jsonl")._answers == {}, "nothing of it is kept"
 
 
 def test_a_few_empty_answers_are_put_up_with_and_said(
@@ -243,7 +243,7 @@ def test_a_torn_or_damaged_line_is_asked_for_again(
 
 
 def test_an_answer_is_written_before_the_next_is_waited_for(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "answers.jsonl")
+    kept = KeptAnswers(tmp_path / "answers.jsonl")
     kept.add("a" * 64, Answer("text"))
     assert line_of("a" * 64, Answer("text")) in (tmp_path / "answers.jsonl").read_bytes()
 
@@ -251,16 +251,16 @@ def test_an_answer_is_written_before_the_next_is_waited_for(tmp_path: Path) -> N
 def test_a_server_that_dies_in_the_middle_leaves_what_it_answered(server: Served, tmp_path: Path) -> None:
     """Killed while it answers, and started again on its port."""
     many = [f"the red house {number}" for number in range(40)]
-    line = Line(server.address, str(server.model), True, at_once=2, timeout=20.0, retries=0, key=KEY)
+    line = Connection(server.address, str(server.model), True, at_once=2, timeout=20.0, retries=0, key=KEY)
 
     def after_five(done: int, total: int, unit: str) -> None:
         if done == 5:
             server.kill()
 
-    asked = Asked(line.model, False, 6, 1.0, 1.0)
+    asked = Question(line.model, False, 6, 1.0, 1.0)
     with pytest.raises(InputError, match=r"ends its answers early.*running\? \d+ of 40 answers are kept"):
         answers(asked, line, many, list(range(40)), tmp_path, after_five)
-    there = len(Kept(tmp_path / "answers.jsonl"))
+    there = len(KeptAnswers(tmp_path / "answers.jsonl"))
     assert 5 <= there < 40
     server.start()
     with serving.proxy(server) as proxy:

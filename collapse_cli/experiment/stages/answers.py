@@ -14,7 +14,7 @@ from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.mixing import seeded_order
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, at
 from collapse_cli.foreign.answers import all_of, written_down
-from collapse_cli.foreign.asking import Asked, Line, answers
+from collapse_cli.foreign.asking import Question, Connection, answers
 
 ANSWERS, PROMPTS = "answers.jsonl", "prompts.safetensors"
 ROWS_ASKED = 64  # of a mixture: answers of a stage, whatever the grid, so that another grid finds them in the store
@@ -49,7 +49,7 @@ def _stage(
         "extra": foreign.extra,
     }
     params = {"learner": config.learner, "asked": asked, "prompt_tokens": sample.prompt_tokens, **which}
-    line = Line(server.address, server.model, server.here, foreign.at_once, foreign.timeout, foreign.retries, KEY)
+    line = Connection(server.address, server.model, server.here, foreign.at_once, foreign.timeout, foreign.retries, KEY)
     return Stage(ASKED, params, {"data": data, "prompts": prompts}, seed, line)
 
 
@@ -64,8 +64,8 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     from collapse_cli.learners.continuations import cut_prompts
     from collapse_cli.learners.text_measures import spoken
 
-    asked, line = Asked(**stage.params["asked"]), stage.hints
-    assert isinstance(line, Line)
+    asked, line = Question(**stage.params["asked"]), stage.hints
+    assert isinstance(line, Connection)
     corpus = Dataset.load(inputs["prompts"].file(CORPUS))
     rows, places = places_of(stage, len(corpus))
     cut = cut_prompts(corpus.take(rows), SampleConfig(prompt_tokens=stage.params["prompt_tokens"]), None)
@@ -88,7 +88,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 
 def cost(stage: Stage, size: Size) -> Cost:
     rows, line = stage.params["mixture"]["rows"], stage.hints
-    assert isinstance(line, Line)
+    assert isinstance(line, Connection)
     tokens = rows * stage.params["asked"]["max_tokens"]
     return Cost(rows=rows, tokens=tokens, disk=300 * rows + 8 * tokens, fixed_seconds=rows * SECONDS / line.at_once)
 
