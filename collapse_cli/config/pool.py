@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import field_validator
+
+from collapse_cli.config.foreign import Source, one_or_many
 from collapse_cli.config.weights import Shares
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import Parsed, Section, UserPath, added
@@ -81,6 +84,14 @@ class PoolConfig(Section):
     """Hash of that text. Filled in when loaded; if given, it must match."""
     weights: Shares = added(Shares())
     """Shares of the loss: private real rows, public and pooled (synthetic) ones, as in "1:1:2". `equal`: every row counts alike."""
+    foreign: tuple[Source, ...] = added(())
+    """Text of models that do not take part: files, folders, or OpenAI-style servers, `http://127.0.0.1:8000/v1#MODEL`. Each gives as
+    many synthetic rows as a lineage does; with `rule = "others"` and one lineage all of them are foreign."""
+
+    @field_validator("foreign", mode="before")
+    @classmethod
+    def _one_alone(cls, value: object) -> object:
+        return one_or_many(value)
 
     @property
     def used(self) -> bool:
@@ -134,14 +145,19 @@ def check(pool: PoolConfig, tables: Mapping[str, Mapping[str, Any]], sections: t
     if len(known) > MOST_LINEAGES:
         raise ValueError(f"there are {len(known)} lineages, and a run has at most {MOST_LINEAGES}")
     alone = not known and pool.lineages != 1
-    if alone and pool.rule != "own":
+    if alone and pool.rule != "own" and not pool.foreign:
         raise ValueError(
             f"pool.rule = {pool.rule} says whose rows a lineage takes, and there is one alone; name some (lineages.NAME), or say how "
             "many (pool.lineages)"
         )
     if alone and pool.real != "common":
         raise ValueError("pool.real = segments cuts the training text for several lineages, and there is one alone")
-    if not known and pool.rule == "others":
+    if pool.foreign and pool.rule in ("segments", "random"):
+        raise ValueError(
+            f"pool.rule = {pool.rule} deals out rows that lineages made, and pool.foreign names rows that none of them made; take "
+            "pool.rule = all"
+        )
+    if not known and pool.rule == "others" and not pool.foreign:
         raise ValueError("pool.rule = others takes rows of other lineages, and there are none (pool.lineages = 1)")
     if pool.real == "segments":
         for name, table in tables.items():

@@ -496,6 +496,11 @@ class Experiment(Families):
         if not self.variants:
             check_pool(self.pool, self.lineages, self._lineage_sections)
             self._check_shares()
+        if self.pool.foreign and self.learner in FAMILIES and not FAMILIES[self.learner].text:
+            mixed = ", ".join(name for name, family in FAMILIES.items() if family.text)
+            raise ValueError(
+                f"pool.foreign names text, and the rows of the learner {self.learner} are numbers; it belongs to {mixed}"
+            )
         sources = self.foreign_sources
         if len(set(sources)) < len(sources):
             raise ValueError(f"{self._of_sources} names one twice: {', '.join(sources)}")
@@ -551,8 +556,9 @@ class Experiment(Families):
         if not name:
             return self
         tree, table = self.model_dump(mode="json"), overrides_of_lineages(self.pool, self.lineages)[name]
-        for section in ("pool", "foreign", "lineages", "variants", "expect"):
+        for section in ("pool", "lineages", "variants", "expect"):
             del tree[section]
+        del tree["foreign"]["sha256"]  # of sources of the pool
         for section, names in REPLACED.items():
             if any(option in table.get(section, {}) for option in names):
                 for option in (
@@ -598,7 +604,7 @@ class Experiment(Families):
     @property
     def foreign_sources(self) -> tuple[str, ...]:
         """Files and servers that synthetic text of someone else's comes from."""
-        return self.mixture.synthetic if self.kind == "mixture" else ()
+        return self.mixture.synthetic if self.kind == "mixture" else self.pool.foreign
 
     @property
     def samples(self) -> bool:
@@ -625,7 +631,7 @@ class Experiment(Families):
         if names != ("",):
             pool = self._pool_identity()
             own = {name: lineage.identity() for name, lineage in self.of_lineages().items()}
-            return {"kind": self.kind, "learner": self.learner, "pool": pool, "lineages": own, "order": list(names)}
+            return {"kind": self.kind, "learner": self.learner, "pool": pool, "foreign": self._foreign_identity(), "lineages": own, "order": list(names)}
         tree = self.model_dump(mode="json")
         gone = {"loop": ["generations", "policies", "seeds", "block"], "model": [], "data": []}
         if self.data.sha256:
@@ -635,9 +641,7 @@ class Experiment(Families):
         if self.model.tokenizer_sha256:
             gone["model"] += ["tokenizer"]
         tree["select"] = self.select.identity()
-        hashes = self.foreign.sha256 or ("",) * len(self.foreign_sources)
-        tree["foreign"]["sha256"] = [sha256 or name for sha256, name in zip(hashes, self.foreign_sources, strict=True)]
-        gone["foreign"] = [*NOT_OF_RESULTS]
+        tree["foreign"] = self._foreign_identity()
         gone["mixture"] = ["synthetic"]
         gone["model"] += ["length_matters"]  # follows from the others, and earlier versions did not write it down
         for section, keys in gone.items():
@@ -657,9 +661,15 @@ class Experiment(Families):
     def _pool_identity(self) -> dict[str, Any]:
         """What of the pool makes a run another one: not how lineages were given, which each one's own identity says."""
         tree = self.pool.model_dump(mode="json")
-        for option in ("lineages", "real", *(("public",) if self.pool.public_sha256 else ())):
+        for option in ("lineages", "real", "foreign", *(("public",) if self.pool.public_sha256 else ())):
             del tree[option]
         return tree
+
+    def _foreign_identity(self) -> dict[str, Any]:
+        """What text of someone else's is: files by their hash, servers by their name."""
+        hashes = self.foreign.sha256 or ("",) * len(self.foreign_sources)
+        sources = [sha256 or name for sha256, name in zip(hashes, self.foreign_sources, strict=True)]
+        return {**self.foreign.model_dump(mode="json", exclude=set(NOT_OF_RESULTS)), "sha256": sources}
 
     def extended(self, other: "Experiment") -> "Experiment":
         """The experiment with the generations, policies and seeds of `other` as well."""

@@ -254,7 +254,7 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         "no policy of this run mixes real and synthetic rows",
     ),
     (
-        ("select",),
+        ("select", "pool.foreign"),
         lambda experiment: not any(_samples(policy) for policy in experiment.loop.policies),
         "no policy here takes rows that a model made",
     ),
@@ -264,7 +264,7 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         "pool.public names no text",
     ),
     (
-        ("select", "mix.weights"),
+        ("select", "mix.weights", "pool.foreign"),
         lambda experiment: experiment.kind == "generational" and experiment.loop.generations == 0,
         "generation 0 is trained on real rows alone, and there is no later one",
     ),
@@ -311,7 +311,7 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
     (
         ("foreign",),
         lambda experiment: not experiment.foreign_sources,
-        "no text of someone else's is named (mixture.synthetic)",
+        "no text of someone else's is named (pool.foreign, mixture.synthetic)",
     ),
     (
         tuple(f"foreign.{name}" for name in ("chat", "extra", "at_once", "timeout", "retries")),

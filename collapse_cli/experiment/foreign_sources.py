@@ -1,12 +1,18 @@
 """Sources of someone else's text, looked up before anything is computed: what files hold, and what of it stands in the test text."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from collapse_cli.config import Experiment
 from collapse_cli.config.foreign import CompletionServer, server_of
 from collapse_cli.data.dataset import load_text, pinned
-from collapse_cli.errors import ConfigError
+from collapse_cli.config.policies import Policy
+from collapse_cli.engine.stage import Stage
+from collapse_cli.errors import ConfigError, InputError
+from collapse_cli.experiment.pool import Pool
+from collapse_cli.experiment.stages.answers import answered_stage, asked_for_corpus
+from collapse_cli.experiment.stages.foreign import given_rows, portion_stage, too_few, written_stage
+from collapse_cli.experiment.stages.sample import Sharing
 from collapse_cli.foreign import written
 from collapse_cli.learners import Hints
 
@@ -55,4 +61,70 @@ def _of_server(server: CompletionServer, config: Experiment) -> list[str]:
         notes.append(
             f"text leaves this machine: rows of data.source = {config.data.source} are sent to {server.host}{plain}"
         )
+    return notes
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The sources of `pool.foreign` in order: names, hashes (empty for servers), and where files are."""
+
+    names: tuple[str, ...]
+    hashes: tuple[str, ...]
+    hints: Hints
+
+    @classmethod
+    def of(cls, config: Experiment, hints: Hints) -> "Sources":
+        return cls(config.pool.foreign, config.foreign.sha256, hints)
+
+    def rows(
+        self, own: Experiment, data: Stage, policy: Policy, pool: Pool, members: int, seed: int, generation: int
+    ) -> list[list[Stage]]:
+        """Of each source the stages that lead to the rows which a lineage takes for a generation's corpus: its rows are the last one.
+
+        Args:
+            own, data: of the lineage.
+            members: how many give rows to that corpus, these sources, which are the last, among them.
+        """
+        found = []
+        for number, (source, sha256) in enumerate(zip(self.names, self.hashes, strict=True)):
+            place = (members - len(self.names) + number, members)
+            if server := server_of(source):
+                sharing = Sharing(pool.lineages + number, pool.lineages + pool.foreign, (place,))
+                asked = asked_for_corpus(own, server, data, policy, sharing, seed, generation)
+                found.append([asked, answered_stage(own, data, [asked], generation)])
+            else:
+                every = written_stage(own, self.hints, data, sha256)
+                found.append([every, portion_stage(own, policy, data, every, place, seed, generation)])
+        return found
+
+
+def check_rows(config: Experiment, policy: Policy, members: int, rows: int, there: Mapping[str, int]) -> list[str]:
+    """Whether each file of `pool.foreign` has rows enough for the corpora of a policy, and a note where its rows come again.
+
+    Args:
+        members: how many give rows to a corpus, files among them; those of `pool.foreign` are the last.
+        rows: of the original corpus.
+        there: by hash, how many rows a file has.
+
+    Raises:
+        InputError: when a file has fewer than one corpus takes of it, so that a row would be in that twice.
+    """
+    notes, sources = [], config.pool.foreign
+    for number, (source, sha256) in enumerate(zip(sources, config.foreign.sha256, strict=True), members - len(sources)):
+        if sha256 not in there:
+            continue
+        growing = config.mix.size == "growing"
+        counts = [
+            given_rows(policy, rows, generation, config.select.oversample, (number, members), growing=growing)
+            for generation in range(1, config.loop.generations + 1)
+        ]
+        total, most = sum(counts), max(counts, default=0)
+        needed = total if policy.accumulates else most
+        if needed > there[sha256]:
+            raise InputError(f"{policy}: {too_few(needed, there[sha256], f'pool.foreign: {source}')}")
+        if total > there[sha256]:
+            notes.append(
+                f"{policy} takes {total:,} rows of {source} over {config.loop.generations} generations, and it has {there[sha256]:,}: "
+                "behind its last row a later generation begins with the first again; no corpus has a row twice"
+            )
     return notes

@@ -18,7 +18,7 @@ from collapse_cli.experiment.stages.data import DATA
 from collapse_cli.experiment.stages.detector import DETECTOR
 from collapse_cli.experiment.stages.eval import EVAL
 from collapse_cli.experiment.stages.examine import EXAMINE
-from collapse_cli.experiment.stages.foreign import WRITTEN
+from collapse_cli.experiment.stages.foreign import PORTION, WRITTEN
 from collapse_cli.experiment.stages.generate import GENERATE
 from collapse_cli.experiment.stages.mix import MIX
 from collapse_cli.experiment.stages.pool import POOL
@@ -49,7 +49,8 @@ KINDS: tuple[StageKind[Size], ...] = (
     CELLS,  # many cells of a mixture
     GENERATE,
     WRITTEN,  # text of someone else's model, in files
-    ASKED,  # and what a server answers
+    PORTION,  # and those rows of it that a corpus takes
+    ASKED,  # what a server answers
     ANSWERED,
     COMBINE,
 )
@@ -73,6 +74,12 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
             )
         return loop.plan(config, hints)
     if size == 1:
+        return loop.plan(config, hints)
+    if config.foreign_sources:  # whose rows are stages of their own
+        if config.loop.block > 1:
+            raise InputError(
+                f"loop.block = {config.loop.block}: rows of pool.foreign are stages of their own; leave loop.block at 0 or 1"
+            )
         return loop.plan(config, hints)
     if any(step.inputs for step in config.select.chosen):  # which are stages of their own
         if config.loop.block > 1:

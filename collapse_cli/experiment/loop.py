@@ -17,6 +17,7 @@ from collapse_cli.config.selection import Input, Need
 from collapse_cli.config.weights import Shares
 from collapse_cli.engine.stage import Generation, Plan, Stage
 from collapse_cli.experiment import mixing
+from collapse_cli.experiment.foreign_sources import Sources
 from collapse_cli.experiment.pool import Pool, sharing_of, turns
 from collapse_cli.experiment.stages.between import Standing, between_stage
 from collapse_cli.experiment.stages.data import data_stage
@@ -44,8 +45,9 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
     Stages with equal keys are one stage: generation 0 is trained once for all policies of a seed without a special case.
     """
     made, loop, lineages, shared = Plan(), config.loop, config.of_lineages(), config.pool
+    sources = Sources.of(config, hints)
     for seed in loop.seeds:
-        pool = Pool(shared.rule, len(lineages))
+        pool = Pool(shared.rule, len(lineages), len(sources.names))
         if pool.rule == "random":
             pool = replace(pool, turns=turns(len(lineages), loop.generations, seed))
         every = [
@@ -58,7 +60,9 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
         groups = []
         for policy in config.policies:
             lines = [Lineage[Stage, Stage, Stage](policy, loop.init, own.data, config.select.among) for own in every]
-            verbs = [Planning(made, every, place, policy, seed, pool, shared.weights) for place in range(len(every))]
+            verbs = [
+                Planning(made, every, place, policy, seed, pool, shared.weights, sources) for place in range(len(every))
+            ]
             groups.append((lines, verbs, list[tuple[int, Stage]]()))
         for generation in range(loop.generations + 1):
             for lines, verbs, chain in groups:
@@ -240,6 +244,7 @@ class Planning(Verbs[Stage, Stage, Stage]):
         every: what is each lineage's own; `place` is the number of this one.
         pool: whose rows it takes.
         shares: of the loss, those of private, public and pooled rows.
+        sources: of text that other models wrote, which gives rows to the pool as well.
     """
 
     def __init__(
@@ -251,9 +256,10 @@ class Planning(Verbs[Stage, Stage, Stage]):
         seed: int,
         pool: Pool,
         shares: Shares,
+        sources: Sources,
     ) -> None:
         self.plan, self.every, self.place, self.policy, self.seed = plan, every, place, policy, seed
-        self.pool, self.shares, self.own = pool, shares, every[place]
+        self.pool, self.shares, self.own, self.sources = pool, shares, every[place], sources
         self.lineage, self.config, self.hints, self.data = (
             self.own.name,
             self.own.config,
@@ -278,12 +284,20 @@ class Planning(Verbs[Stage, Stage, Stage]):
         made = [(stage, maker) for maker in makers if (stage := pool[maker]) is not None]
         assert len(made) == len(makers), "a policy needs rows of all lineages, or of none"
         members = [self.read(stage, maker, generation) for stage, maker in made]
-        if len(members) == 1 and self.every[makers[0]].data.key == self.data.key:
+        takers = [len(self.pool.takers(maker, generation)) for maker in makers]
+        foreign = self._foreign(self.pool.members(self.place, generation), generation)
+        if len(members) == 1 and not foreign and self.every[makers[0]].data.key == self.data.key:
             return members[0]
         cut = self.place if self.pool.cut else None
-        takers = [len(self.pool.takers(maker, generation)) for maker in makers]
+        members += foreign
+        takers += [sum(other.data.key == self.data.key for other in self.every)] * len(foreign)
         stage = pool_stage(self.config, self.policy, self.data, members, self.seed, generation, takers=takers, cut=cut)
         return self._add(stage, generation)
+
+    def _foreign(self, members: int, generation: int) -> list[Stage]:
+        """Rows of text that other models wrote, of each source."""
+        ways = self.sources.rows(self.config, self.data, self.policy, self.pool, members, self.seed, generation)
+        return [[self._add(stage, generation) for stage in way][-1] for way in ways]
 
     def read(self, rows: Stage, maker: int, generation: int) -> Stage:
         """Rows that are in the tokens of a lineage in those of this one."""

@@ -16,10 +16,10 @@ from collapse_cli.engine.stage import Generation, Plan, Stage, seed_for
 from collapse_cli.errors import InputError
 from collapse_cli.experiment.stages.answers import ROWS_ASKED, answered_stage, asked_of_rows
 from collapse_cli.experiment.stages.cells import cells_stage
-from collapse_cli.experiment.stages.combine import combine_stage, most_of_sources, too_few, with_foreign_stage
+from collapse_cli.experiment.stages.combine import combine_stage, most_of_sources, with_foreign_stage
 from collapse_cli.experiment.stages.data import data_stage
 from collapse_cli.experiment.stages.eval import eval_stage
-from collapse_cli.experiment.stages.foreign import written_stage
+from collapse_cli.experiment.stages.foreign import too_few, written_stage
 from collapse_cli.experiment.stages.generate import generate_stage
 from collapse_cli.experiment.stages.train import train_stage
 from collapse_cli.where import Where

@@ -228,8 +228,9 @@ class RunFolder:
         for tree in (old, new):
             for option in ("public", "public_sha256"):
                 tree["pool"].pop(option, None)
+            del tree["foreign"]
             for own in tree["lineages"].values() if "lineages" in tree else (tree,):
-                for section in ("model", "data", "foreign"):
+                for section in ("model", "data"):
                     del own[section]
                 for section in ("train", "sample"):  # `auto` is not yet resolved
                     del own[section]["dtype"]

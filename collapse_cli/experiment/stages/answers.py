@@ -1,18 +1,23 @@
 """What a server answers to real rows: asked once, kept in the store; and these answers as rows that the learner can take."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from collapse_cli.config import Experiment
 from collapse_cli.config.foreign import KEY, CompletionServer
+from collapse_cli.config.policies import Policy
+from collapse_cli.config.selection import candidates
 from collapse_cli.config.tree import SampleConfig
 from collapse_cli.data.dataset import Dataset, how_many
-from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, digest
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, digest, seed_for
+from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.mixing import seeded_order
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, at
+from collapse_cli.experiment.stages.sample import Continued, Sharing
 from collapse_cli.foreign.answers import all_of, written_down
 from collapse_cli.foreign.asking import Question, Connection, answers
 
@@ -32,13 +37,26 @@ def asked_of_rows(
         chunk: which `ROWS_ASKED` of its rows.
     """
     which = {"order": order, "part": part[0], "of": part[1], "first": chunk * ROWS_ASKED, "rows": ROWS_ASKED}
-    return _stage(config, server, data, data, seed, {"mixture": which})
+    return _stage(config, server, data, seed, {"mixture": which})
+
+
+def asked_for_corpus(
+    config: Experiment, server: CompletionServer, data: Stage, policy: Policy, sharing: Sharing, seed: int, generation: int
+) -> Stage:
+    """What a server answers to the real rows of a lineage, for the corpus of a generation.
+
+    Args:
+        sharing: which part of a pool's rows it gives.
+    """
+    which = Continued.by(policy, seed, generation, growing=config.mix.size == "growing")
+    which = replace(which, oversample=config.select.oversample, sharing=sharing)
+    return _stage(config, server, data, seed_for(seed, "sample", generation), {"continued": which.params()})
 
 
 def _stage(
-    config: Experiment, server: CompletionServer, data: Stage, prompts: Stage, seed: int, which: Mapping[str, Any]
+    config: Experiment, server: CompletionServer, data: Stage, seed: int, which: Mapping[str, Any]
 ) -> Stage:
-    """Answers to rows of the stage `prompts`, which are in tokens of `data`."""
+    """Answers to real rows."""
     sample, foreign = config.sample, config.foreign
     asked = {
         "server": server.identity,
@@ -50,11 +68,15 @@ def _stage(
     }
     params = {"learner": config.learner, "asked": asked, "prompt_tokens": sample.prompt_tokens, **which}
     line = Connection(server.address, server.model, server.here, foreign.at_once, foreign.timeout, foreign.retries, KEY)
-    return Stage(ASKED, params, {"data": data, "prompts": prompts}, seed, line)
+    return Stage(ASKED, params, {"data": data}, seed, line)
 
 
 def places_of(stage: Stage, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of so many real rows are continued, and at which place of the corpus each answer stands."""
+    """Which of so many real rows are continued, and a number of its own for each answer: of a mixture, its place in a corpus."""
+    if "continued" in stage.params:
+        which = Continued.of(stage.params["continued"])
+        prompts, streams = which.prompts(rows, [rows])
+        return mixing.spread(prompts, rows, rows, which.choice), streams
     which = stage.params["mixture"]
     places = which["part"] + which["of"] * np.arange(which["first"], which["first"] + which["rows"])
     return seeded_order(rows, which["order"])[places % rows], places
@@ -66,7 +88,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 
     asked, line = Question(**stage.params["asked"]), stage.hints
     assert isinstance(line, Connection)
-    corpus = Dataset.load(inputs["prompts"].file(CORPUS))
+    corpus = Dataset.load(inputs["data"].file(CORPUS))
     rows, places = places_of(stage, len(corpus))
     cut = cut_prompts(corpus.take(rows), SampleConfig(prompt_tokens=stage.params["prompt_tokens"]), None)
     # each request has a number of its own: equal prompts are not answered alike for that
@@ -87,8 +109,13 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    rows, line = stage.params["mixture"]["rows"], stage.hints
+    line = stage.hints
     assert isinstance(line, Connection)
+    rows = ROWS_ASKED
+    if "continued" in stage.params:
+        which = Continued.of(stage.params["continued"])
+        assert which.sharing is not None
+        rows = candidates(which.oversample, which.sharing.rows([which.new_rows(size.rows)]))
     tokens = rows * stage.params["asked"]["max_tokens"]
     return Cost(rows=rows, tokens=tokens, disk=300 * rows + 8 * tokens, fixed_seconds=rows * SECONDS / line.at_once)
 
@@ -111,11 +138,16 @@ ASKED = StageKind[Size](
 )
 
 
-def answered_stage(config: Experiment, data: Stage, asked: Sequence[Stage]) -> Stage:
-    """Answers as rows in the tokens of `data`: `sample.new_tokens` of them at most, behind their prompt where `train.target` says so."""
+def answered_stage(config: Experiment, data: Stage, asked: Sequence[Stage], generation: int = 1) -> Stage:
+    """Answers as rows in the tokens of `data`: `sample.new_tokens` of them at most, behind their prompt where `train.target` says so.
+
+    Args:
+        generation: whose corpus they are for.
+    """
     inputs = {"data": data, **{f"answers-{number:05d}": stage for number, stage in enumerate(asked)}}
     how = {"new_tokens": config.sample.new_tokens, "target": config.train.target}
-    return Stage(ANSWERED, {"learner": config.learner, "answered": how}, inputs)
+    own = {"generation": generation} if generation > 1 else {}
+    return Stage(ANSWERED, {"learner": config.learner, "answered": {**how, **own}}, inputs)
 
 
 def make_rows(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
@@ -134,7 +166,8 @@ def make_rows(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) ->
         full=how["target"] == "full",
     )
     more = {name: prompts.arrays[name] for name in ("row", "place")}
-    Dataset({**rows.arrays, **more}, np.ones(len(rows), np.int32)).save(place.folder / ROWS)
+    origin = np.full(len(rows), how.get("generation", 1), np.int32)
+    Dataset({**rows.arrays, **more}, origin).save(place.folder / ROWS)
     models = sorted({model for made in asked for model in made.facts["source"]["models"]})
     return {
         "rows": len(rows),

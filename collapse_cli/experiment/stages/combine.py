@@ -8,12 +8,13 @@ import numpy as np
 
 from collapse_cli.config import Experiment
 from collapse_cli.config.cell import Cell
-from collapse_cli.data.dataset import Dataset, how_many
+from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.errors import InputError
 from collapse_cli.experiment.costs import Size, put_together
 from collapse_cli.experiment.mixing import seeded_order
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, at, on_one_thread, with_history
+from collapse_cli.experiment.stages.foreign import too_few
 
 
 def combine_stage(
@@ -125,11 +126,6 @@ def most_of_sources(cells: Sequence[Cell], sources: int) -> list[int]:
         else [0] * sources
     )
     return [int(count) for count in most]
-
-
-def too_few(needed: int, there: int, source: str) -> str:
-    """What to say where a source has fewer rows than a corpus takes."""
-    return f"{source} has {how_many(there, 'row')}, and {needed:,} are needed, each once; give more text, or ask for fewer synthetic rows"
 
 
 def cost(stage: Stage, size: Size) -> Cost:

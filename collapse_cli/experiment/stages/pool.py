@@ -75,14 +75,19 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     rows = _alike([Dataset.load(made.file(ROWS)) for made in members])
     if "part" in stage.params:
         chosen = segment(rows, stage.params["part"], stage.seed, stage.params.get("trials", 1))
-        shares = [len(chosen) / max(1, sum(map(len, rows)))] * len(rows)
+        shares, most = [len(chosen) / max(1, sum(map(len, rows)))] * len(rows), [0] * len(rows)
     else:
         which = Shared.of(stage.params)
         needed = which.needed(inputs["data"].facts["splits"]["train"]["rows"])
         most = [candidates(which.oversample, quota(needed, len(rows), one)) for one in range(len(rows))]
         chosen, shares = taken(rows, needed, most), [1 / takers for takers in stage.params["takers"]]
     chosen.save(place.folder / ROWS)
-    return history(members, shares)
+    foreign = [
+        {"rows": count, **made.facts["source"]}
+        for made, count in zip(members, most, strict=True)
+        if "source" in made.facts  # text of another model, not of a lineage
+    ]
+    return history(members, shares) | ({"foreign_rows": foreign} if foreign else {})
 
 
 def _alike(members: Sequence[Dataset]) -> list[Dataset]:
