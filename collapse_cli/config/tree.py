@@ -631,7 +631,14 @@ class Experiment(Families):
         if names != ("",):
             pool = self._pool_identity()
             own = {name: lineage.identity() for name, lineage in self.of_lineages().items()}
-            return {"kind": self.kind, "learner": self.learner, "pool": pool, "foreign": self._foreign_identity(), "lineages": own, "order": list(names)}
+            return {
+                "kind": self.kind,
+                "learner": self.learner,
+                "pool": pool,
+                "foreign": self._foreign_identity(),
+                "lineages": own,
+                "order": list(names),
+            }
         tree = self.model_dump(mode="json")
         gone = {"loop": ["generations", "policies", "seeds", "block"], "model": [], "data": []}
         if self.data.sha256:

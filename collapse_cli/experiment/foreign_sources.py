@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from collapse_cli.config import Experiment
 from collapse_cli.config.foreign import CompletionServer, server_of
-from collapse_cli.data.dataset import load_text, pinned
 from collapse_cli.config.policies import Policy
+from collapse_cli.data.dataset import load_text, pinned
 from collapse_cli.engine.stage import Stage
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment.pool import Pool

@@ -13,6 +13,7 @@ from collapse_cli.families import INSTRUMENTS, SHARE, headline, headline_measure
 from collapse_cli.findings.diagnosis import Diagnosis, diagnose_run, said_of
 from collapse_cli.findings.expectations import judge, theory_at
 from collapse_cli.findings.forecast import vocabularies_of
+from collapse_cli.findings.foreign_text import given_by_sources, sources_said
 from collapse_cli.metrics.numbers import duration, factors, spread, value
 from collapse_cli.records.fields import finite, strings, table
 from collapse_cli.records.row import Row
@@ -250,6 +251,8 @@ def provenance(run: Run) -> dict[str, str]:
         "SHA-256 of the model begun with": str(model.get("sha256") or "from scratch: no weights"),
         "SHA-256 of the tokenizer": str(model.get("tokenizer_sha256") or "trained in the run"),
     }
+    if others := sources_said(given_by_sources(run.rows)):
+        facts["text of other models"] = " ".join(others)
     if run.family.begins_with_a_model:
         return facts
     drawn = str(data.get("source")) in DRAWN

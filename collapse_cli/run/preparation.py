@@ -15,6 +15,7 @@ from collapse_cli.engine.store import Store, store_at
 from collapse_cli.experiment import foreign_sources, mixing, mixture
 from collapse_cli.experiment.costs import Size, Sizes
 from collapse_cli.experiment.kinds import plan
+from collapse_cli.experiment.pool import Pool
 from collapse_cli.experiment.stages.foreign import WRITTEN
 from collapse_cli.experiment.stages.public import PUBLIC
 from collapse_cli.learners import Hints, Resolved
@@ -63,9 +64,12 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     planned = plan(config, hints)
     observer, sizes = Computed(), dict[str, Size]()
     notes = [*(note for one in found.values() for note in one.notes), *said]
-    for name, one in found.items():
-        rows, own = _real_rows(one.config if name else config, planned, name, store, temporary, observer)
+    pool = Pool(config.pool.rule, len(found), len(config.pool.foreign))
+    for number, (name, one) in enumerate(found.items()):
+        rows, own, there = _real_rows(one.config if name else config, planned, name, store, temporary, observer)
         notes += own
+        for policy in config.policies if there and config.kind == "generational" else ():
+            notes += foreign_sources.check_rows(config, policy, pool.members(number), rows["train"], there)
         sizes[name] = _size(one, one.config if name else config, rows)
     size = Sizes(sizes, planned)
     workers, threads = shared_out(planned, size, jobs)
@@ -111,9 +115,12 @@ def _texts(planned: Plan, data: Stage) -> list[Stage]:
 
 def _real_rows(
     config: Experiment, planned: Plan, lineage: str, store: Store, temporary: Path | None, observer: Computed
-) -> tuple[dict[str, int], list[str]]:
-    """How many rows of real data there are by split, and what the user should know of them; they are brought into the store."""
-    notes, rows = list[str](), dict.fromkeys(("train", "test", "reserve"), 0)
+) -> tuple[dict[str, int], list[str], dict[str, int]]:
+    """How many rows of real data there are by split, and what the user should know of them; they are brought into the store.
+
+    And by hash, how many rows texts of other models have.
+    """
+    notes, rows, foreign = list[str](), dict.fromkeys(("train", "test", "reserve"), 0), dict[str, int]()
     stage = real_data(planned, lineage)
     if stage is not None:
         texts = _texts(planned, stage)
@@ -123,11 +130,11 @@ def _real_rows(
         scheduler.run([stage, *texts], LocalExecutor(place), observer)
         data = place.get(stage.key)
         rows, notes = {split: about["rows"] for split, about in data.facts["splits"].items()}, [*data.facts["notes"]]
+        facts = [place.get(text.key).facts for text in texts if text.of is WRITTEN]
+        foreign = {about["source"]["sha256"]: about["rows"] for about in facts}
         if config.kind == "mixture":
             mixture.check_real_rows(config, rows["train"])
-            if texts:
-                facts = [place.get(text.key).facts for text in texts]
-                mixture.check_foreign_rows(config, {about["source"]["sha256"]: about["rows"] for about in facts})
+            mixture.check_foreign_rows(config, foreign)
         rows["public"] = sum(place.get(text.key).facts["rows"] for text in texts if text.of is PUBLIC)
     for policy in config.policies if config.kind == "generational" else ():
         mixing.check_real_rows(
@@ -137,7 +144,7 @@ def _real_rows(
             notes.append(note)
         if note := mixing.schedule_note(policy, config.loop.generations):
             notes.append(note)
-    return rows, notes
+    return rows, notes, foreign
 
 
 def _size(found: Resolved, config: Experiment, rows: Mapping[str, int]) -> Size:

@@ -8,6 +8,7 @@ from rich.console import Console
 from collapse_cli.errors import how_many
 from collapse_cli.findings import expectations
 from collapse_cli.findings.causes import Causes
+from collapse_cli.findings.foreign_text import given_by_sources, sources_said
 from collapse_cli.findings.known_world import world_said
 from collapse_cli.findings.predictions import Tree
 from collapse_cli.findings.run_result import Results, RunResult, row_warnings
@@ -56,7 +57,8 @@ def print_run(console: Console, result: RunResult) -> None:
         computed = how_many(result.computed, "stage")
         console.print(f"{computed} computed, {result.cached:,} from the store", highlight=False)
     line(console, result.verdict, "bold")
-    for sentence in (*world_said(result.world), *selection_said(result.selected)):
+    others = sources_said(given_by_sources(result.rows))
+    for sentence in (*world_said(result.world), *selection_said(result.selected), *others):
         line(console, sentence)
     line(console, f"{result.folder}: run.json plan.json metrics.jsonl events.jsonl")
     if result.report is not None:

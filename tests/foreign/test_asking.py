@@ -12,7 +12,7 @@ from support.served import Proxy, Served
 
 from collapse_cli.errors import InputError
 from collapse_cli.foreign.answers import Answer, KeptAnswers, line_of
-from collapse_cli.foreign.asking import Question, Connection, answers, shown
+from collapse_cli.foreign.asking import Connection, Question, answers, shown
 
 KEY = "COLLAPSE_SERVER_KEY"
 PROMPTS = [f"the old dog sees {number}" for number in range(6)]

@@ -19,7 +19,7 @@ from collapse_cli.experiment.mixing import seeded_order
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, at
 from collapse_cli.experiment.stages.sample import Continued, Sharing
 from collapse_cli.foreign.answers import all_of, written_down
-from collapse_cli.foreign.asking import Question, Connection, answers
+from collapse_cli.foreign.asking import Connection, Question, answers
 
 ANSWERS, PROMPTS = "answers.jsonl", "prompts.safetensors"
 ROWS_ASKED = 64  # of a mixture: answers of a stage, whatever the grid, so that another grid finds them in the store
@@ -41,7 +41,13 @@ def asked_of_rows(
 
 
 def asked_for_corpus(
-    config: Experiment, server: CompletionServer, data: Stage, policy: Policy, sharing: Sharing, seed: int, generation: int
+    config: Experiment,
+    server: CompletionServer,
+    data: Stage,
+    policy: Policy,
+    sharing: Sharing,
+    seed: int,
+    generation: int,
 ) -> Stage:
     """What a server answers to the real rows of a lineage, for the corpus of a generation.
 
@@ -53,9 +59,7 @@ def asked_for_corpus(
     return _stage(config, server, data, seed_for(seed, "sample", generation), {"continued": which.params()})
 
 
-def _stage(
-    config: Experiment, server: CompletionServer, data: Stage, seed: int, which: Mapping[str, Any]
-) -> Stage:
+def _stage(config: Experiment, server: CompletionServer, data: Stage, seed: int, which: Mapping[str, Any]) -> Stage:
     """Answers to real rows."""
     sample, foreign = config.sample, config.foreign
     asked = {

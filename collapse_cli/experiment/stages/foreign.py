@@ -99,10 +99,14 @@ def portion_stage(
         "oversample": config.select.oversample,
         "place": list(place),
     }
-    return Stage(PORTION, {"learner": config.learner, **which}, {"data": data, "rows": rows}, seed_for(seed, "foreign", 0))
+    return Stage(
+        PORTION, {"learner": config.learner, **which}, {"data": data, "rows": rows}, seed_for(seed, "foreign", 0)
+    )
 
 
-def given_rows(policy: Policy, rows: int, generation: int, oversample: float, place: tuple[int, int], *, growing: bool) -> int:
+def given_rows(
+    policy: Policy, rows: int, generation: int, oversample: float, place: tuple[int, int], *, growing: bool
+) -> int:
     """How many rows a member of a pool gives to the corpus of a generation, further candidates for a choice among them.
 
     Args:
