@@ -134,7 +134,8 @@ def _real_rows(
         foreign = {about["source"]["sha256"]: about["rows"] for about in facts}
         if config.kind == "mixture":
             mixture.check_real_rows(config, rows["train"])
-            mixture.check_foreign_rows(config, foreign)
+            if foreign:
+                mixture.check_foreign_rows(config, foreign)
         rows["public"] = sum(place.get(text.key).facts["rows"] for text in texts if text.of is PUBLIC)
     for policy in config.policies if config.kind == "generational" else ():
         mixing.check_real_rows(

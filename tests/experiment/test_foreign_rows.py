@@ -1,13 +1,12 @@
 """Mixtures whose synthetic rows other people's files hold: which rows, how they are counted, what keys hang on."""
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support import e2e
+from support import e2e, foreign
 
 from collapse_cli import config
 from collapse_cli.config.foreign import server_of
@@ -15,14 +14,6 @@ from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import ConfigError
 from collapse_cli.experiment import kinds
 from collapse_cli.learners import Hints
-
-
-def write_other(path: Path, lines: int, seed: int = 7) -> Path:
-    """Text of another model: like the real one, of other sentences."""
-    draw = random.Random(seed)
-    rows = (" ".join(draw.choices(e2e.WORDS, k=12)).capitalize() + "!" for _ in range(lines))
-    path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +25,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tree.format(source=e2e.write_text(home / "text").as_posix())
     grid = f"mixture = {{ rows = [16, 32], share = [0.0, 0.25, 1.0], synthetic = '{home / 'other.jsonl'}' }}"
     (home / "tiny.toml").write_text(f'kind = "mixture"\n{grid}\n{tree}')
-    write_other(home / "other.jsonl", 60)
-    write_other(home / "second.jsonl", 30, seed=8)
+    foreign.write_other(home / "other.jsonl", 60)
+    foreign.write_other(home / "second.jsonl", 30, seed=8)
     return home
 
 
@@ -108,7 +99,7 @@ def test_the_same_text_under_another_name_is_computed_once(home: Path, one: e2e.
     for name in ("one", "again"):
         done = run(home, name, "--json", **{"mixture.synthetic": str(home / "copy.txt")})
         assert (done.code, done.json["computed"]) == (0, 0), done
-    write_other(home / "changed.jsonl", 60, seed=9)
+    foreign.write_other(home / "changed.jsonl", 60, seed=9)
     changed = run(home, "one", **{"mixture.synthetic": str(home / "changed.jsonl")})
     assert (changed.code, "foreign.sha256" in changed.err, changed.err.count("\n")) == (2, True, 1)
 
