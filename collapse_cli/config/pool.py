@@ -82,6 +82,9 @@ class PoolConfig(Section):
     """Text that all lineages train on besides, in every generation: a file, a folder, or what else `data.source` may be. Empty: none."""
     public_sha256: str = added("")
     """Hash of that text. Filled in when loaded; if given, it must match."""
+    public_rows: int = added(0, ge=0)
+    """Of sources that are drawn (`blobs`, `regression`): so many real rows that all lineages train on besides, in every generation, the same
+    ones; of the truth that no lineage has moved."""
     weights: Shares = added(Shares())
     """Shares of the loss: private real rows, public and pooled (synthetic) ones, as in "1:1:2". `equal`: every row counts alike."""
     foreign: tuple[Source, ...] = added(())
@@ -96,7 +99,7 @@ class PoolConfig(Section):
     @property
     def used(self) -> bool:
         """Whether an experiment of one lineage has anything to do with it."""
-        return bool(self.public) or not self.weights.equal
+        return bool(self.public or self.public_rows) or not self.weights.equal
 
 
 def names(pool: PoolConfig, tables: Mapping[str, Any]) -> tuple[str, ...]:

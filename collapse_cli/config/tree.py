@@ -518,15 +518,25 @@ class Experiment(Families):
                 f"pool.rule = random draws the base model of each generation anew, and loop.init = {self.loop.init} starts from a model "
                 "that another generation left; set loop.init = base"
             )
+        if pool.public and pool.public_rows:
+            raise ValueError("pool.public is text and pool.public_rows are rows that are drawn; give one of them")
+        if pool.public_rows and not self.mix.weights.equal:
+            raise ValueError(
+                "mix.weights knows no public rows (pool.public_rows); say how much each kind counts by pool.weights"
+            )
         if pool.weights.parts is None:
             return
         if not self.mix.weights.equal:
             raise ValueError("pool.weights and mix.weights both say how much rows count; give one of them")
         private, public, pooled = pool.weights.parts
-        if bool(public) != bool(pool.public):
+        if bool(public) != bool(pool.public or pool.public_rows):
             raise ValueError(
-                f"pool.weights = {pool.weights} gives public rows {'a share' if public else 'no share'} of the loss, and pool.public names "
-                + ("no text; name one, or give them 0" if public else "some; give them one, or leave pool.public out")
+                f"pool.weights = {pool.weights} gives public rows {'a share' if public else 'no share'} of the loss, and "
+                + (
+                    "there are none; name a text (pool.public), or a number of drawn rows (pool.public_rows), or give them 0"
+                    if public
+                    else "there are some (pool.public, pool.public_rows); give them one, or leave those out"
+                )
             )
         for policy in self.loop.policies:
             if private and not any(policy.real(generation) for generation in range(1, len(policy.shares) + 1)):

@@ -12,7 +12,7 @@ from collapse_cli.where import Where
 
 def plan(config: Experiment, hints: learners.Hints, size: int) -> Plan:
     """The stages of an experiment in blocks of `size` generations; generation 0 is a block of its own, of all policies."""
-    if config.lineage_names != ("",):
+    if config.lineage_names != ("",) or config.pool.used:
         return _together(config, hints, size)
     made, loop = Plan(), config.loop
     for seed in loop.seeds:
@@ -46,19 +46,24 @@ def _together(config: Experiment, hints: learners.Hints, size: int) -> Plan:
     pool = Pool(config.pool.rule, len(lineages))
     for seed in loop.seeds:
         data = [data_stage(own, hints.of_lineage(name), seed) for name, own in lineages.items()]
+        public = _public(config, hints, seed)
+        shared = {"public": public} if public else {}
+        shares = config.pool.weights
         firsts = [
-            block_stage(own, hints.of_lineage(name), None, {"data": real}, seed, 0, 0)
+            block_stage(own, hints.of_lineage(name), None, {"data": real, **shared}, seed, 0, 0, shares)
             for real, (name, own) in zip(data, lineages.items(), strict=True)
         ]
         for policy in config.policies:
             for name, real, first in zip(lineages, data, firsts, strict=True):
                 made.add(real, Where(policy.name, seed, 0, name))
+                if public:
+                    made.add(public, Where(policy.name, seed, 0, name))
                 made.add(first, Where(policy.name, seed, 0, name))
             blocks: list[Stage] = []
             for start in (0, *range(size + 1, loop.generations + 1, size)):
                 last = min(start + size - (start > 0), loop.generations)
                 block = together_stage(
-                    lineages, pool, hints, policy.until(last), data, firsts, blocks, seed, start, last
+                    lineages, pool, hints, policy.until(last), data, firsts, blocks, seed, start, last, shares, public
                 )
                 blocks.append(block)
                 for place, (name, first) in enumerate(zip(lineages, firsts, strict=True)):
@@ -73,3 +78,15 @@ def _together(config: Experiment, hints: learners.Hints, size: int) -> Plan:
                         for generation in range(start, last + 1)
                     ]
     return made
+
+
+def _public(config: Experiment, hints: learners.Hints, seed: int) -> Stage | None:
+    """Real rows that all lineages share, drawn as theirs are, of the truth that none has moved; None where there are none.
+
+    They are those behind the last that any lineage may have, of one and the same sequence: more rows begin with the same rows.
+    """
+    if not config.pool.public_rows:
+        return None
+    rows = max(own.data.rows for own in config.of_lineages().values())
+    drawn = config.data.model_copy(update={"rows": rows + config.pool.public_rows, "reserve": 0, "eval_rows": 1})
+    return data_stage(config.model_copy(update={"data": drawn}), hints, seed, behind=rows)

@@ -16,7 +16,7 @@ from collapse_cli import theory
 from collapse_cli.config.names import merge
 from collapse_cli.config.policies import Policy, of_row
 from collapse_cli.config.pool import PoolConfig, Segment, overrides
-from collapse_cli.config.weights import EQUAL, Weights
+from collapse_cli.config.weights import EQUAL, Shares, Weights
 from collapse_cli.theory import LineageRows, Variance
 from collapse_cli.theory.exchange import POOL_RULES, PoolRule
 
@@ -151,12 +151,14 @@ def _rows(tree: Tree, policy: Policy, n: int) -> LineageRows | None:
     pool, mix = tree.get("pool") or {}, tree["mix"]
     size, public = int(mix.get("rows", 0)) or n, int(pool.get("public_rows", 0))
     private = policy.rows if policy.rule == "keep-rows" else round(size * policy.at(1).percent / 100)
-    pooled, weights, shares = size - private, Weights.parse(mix.get("weights", EQUAL)), str(pool.get("weights", EQUAL))
+    pooled, weights = size - private, Weights.parse(mix.get("weights", EQUAL))
+    shares = Shares.parse(str(pool.get("weights", EQUAL)))
     if pooled < 0 or private > n or pool.get("public"):
         return None
-    if shares != EQUAL:
-        parts = [float(part) for part in shares.split(":")]
-        masses = [part if rows else 0.0 for part, rows in zip(parts, (private, public, pooled), strict=True)]
+    if shares.parts is not None:
+        masses = [
+            float(part) if rows else 0.0 for part, rows in zip(shares.parts, (private, public, pooled), strict=True)
+        ]
         counts = [rows if mass else 0 for mass, rows in zip(masses, (private, public, pooled), strict=True)]
         return LineageRows(counts[0], counts[1], counts[2], (masses[0], masses[1], masses[2]))
     both = None if public else weights.of_rows(private, pooled)

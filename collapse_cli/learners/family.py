@@ -39,7 +39,7 @@ class Family(ABC):
     def __init__(self, params: Mapping[str, Any], hints: Hints, tell: Tell) -> None:
         """Subclasses read `params` as settings of their own."""
         self.hints, self._tell = hints, tell
-        self._segment = Segment(*params.get("segment", (1, 1)))
+        self._segment, self._behind = Segment(*params.get("segment", (1, 1))), int(params.get("behind", 0))
 
     # --- what is looked up before anything runs -----------------------------------------------------------------------
 
@@ -104,6 +104,8 @@ class Family(ABC):
         for name, rows in () if self._segment.whole else [*parts.items()]:
             if name in ("train", "reserve"):
                 parts[name] = rows.take(np.arange(len(rows))[self._segment.rows(len(rows))])
+        if self._behind:
+            parts["train"] = parts["train"].take(np.arange(self._behind, len(parts["train"])))
         if not len(parts["train"]):
             raise InputError(
                 f"data.segment = {self._segment}: the original corpus has fewer rows than parts; raise data.rows"
@@ -208,13 +210,19 @@ class Family(ABC):
     def summary_of(self, data: Dataset) -> State:
         """Sufficient statistics of a corpus, merged generation by generation: to the last bit what a running sum gives.
 
-        Rows of one kind, real or synthetic, have one weight.
+        Rows of one kind have one weight: there are few weights.
         """
         if (weights := data.arrays.get(WEIGHTS)) is not None:
             plain = Dataset({name: array for name, array in data.arrays.items() if name != WEIGHTS}, data.origin)
-            kinds = [np.flatnonzero(data.origin == 0), np.flatnonzero(data.origin != 0)]
-            real, synthetic = (self.summary_of(plain.take(rows)) for rows in kinds)
-            return self.weighed(real, synthetic, (float(weights[kinds[0][0]]), float(weights[kinds[1][0]])))
+            kinds = [
+                (np.flatnonzero(there & (weights == weight)), float(weight))
+                for there in (data.origin == 0, data.origin != 0)
+                for weight in dict.fromkeys(weights[there].tolist())
+            ]
+            first, *others = (self.scaled(self.summary_of(plain.take(rows)), weight) for rows, weight in kinds)
+            for other in others:
+                first = self.merge(first, other)
+            return first
         parts = [data.take(np.flatnonzero(data.origin == origin)) for origin in np.unique(data.origin)]
         summary = self.summarise(parts[0])
         for part in parts[1:]:

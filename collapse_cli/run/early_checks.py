@@ -7,10 +7,12 @@ import importlib.util
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from collapse_cli import files, tracking
 from collapse_cli.config import Experiment, nearest
+from collapse_cli.config.families import DRAWN
 from collapse_cli.config.foreign import KEY, server_of
 from collapse_cli.config.selection import BY
 from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, ModelConfig
@@ -96,7 +98,8 @@ def check_lineages(config: Experiment) -> None:
     if config.pool.public:
         if not FAMILIES[config.learner].text:
             raise ConfigError(
-                f"pool.public is text, and the rows of the learner {config.learner} are numbers; leave it out"
+                f"pool.public is text, and the rows of the learner {config.learner} are numbers; of a source that is drawn "
+                "say how many rows all share (pool.public_rows)"
             )
         if config.data.source in KNOWN and KNOWN[config.data.source].documents:
             raise ConfigError(
@@ -105,16 +108,44 @@ def check_lineages(config: Experiment) -> None:
         load_text(source=config.pool.public, scored=UNSCORED)
     several = {name: own for name, own in config.of_lineages().items() if name}
     family = FAMILIES[config.learner]
+    if config.pool.public_rows and config.data.source not in DRAWN:
+        raise ConfigError(
+            f"pool.public_rows = {config.pool.public_rows} are drawn, and data.source = {config.data.source} is not a distribution "
+            f"({', '.join(DRAWN)}); name a text that all share (pool.public)"
+        )
+    if not family.text:
+        check_shapes(several)
     for name, own in several.items():
-        if not family.text and not own.data.segment.whole:
-            raise ConfigError(
-                f"lineages.{name}: parts of a training text (pool.real = segments, data.segment) are of learners of text; the learner is {config.learner}"
-            )
         if own.data.scored is not None and config.data.source in KNOWN:
             raise ConfigError(
                 f"lineages.{name}.data.source: the truth of data.source = {config.data.source} is known, which other text does not have; "
                 "give lineages parts of it (pool.real = segments), or name another common text (--data)"
             )
+
+
+def check_shapes(several: Mapping[str, Experiment]) -> None:
+    """Whether lineages of numbers can take each other's rows.
+
+    Raises:
+        ConfigError: where rows of one have other numbers than those of the first.
+    """
+    shapes = {
+        name: {
+            "data.source": own.data.source,
+            "data.blobs.dimensions": own.data.blobs.dimensions,
+            "data.regression.dimensions": own.data.regression.dimensions,
+            f"{own.learner}.trials": getattr(getattr(own, own.learner), "trials", 1),
+        }
+        for name, own in several.items()
+    }
+    for name, shape in shapes.items():
+        for first, wanted in shapes.items():
+            for option, value in shape.items():
+                if wanted[option] != value:
+                    raise ConfigError(
+                        f"lineages.{name}.{option} = {value} and that of {first} is {wanted[option]}: rows of one cannot be fitted by the "
+                        "other; give all lineages the same"
+                    )
 
 
 def check_adapter(config: Experiment) -> None:
@@ -152,7 +183,8 @@ def check_select(config: Experiment) -> None:
     for step in config.select.chosen:
         if step.model:
             raise ConfigError(
-                f"select.model names a model that reads text, and the rows of the learner {config.learner} are numbers; leave it out"
+                f"select.model names a model that reads text, and the rows of the learner {config.learner} are numbers; of a source that is drawn "
+                "say how many rows all share (pool.public_rows)"
             )
         if step.kind.text:
             fit = ", ".join(name for name, kind in BY.items() if not kind.text)

@@ -63,6 +63,7 @@ CASES = [
         ["keep-20"],
         {"select": {"by": "verifier", "signs": True, "phi": 0.9, "psi": 0.5, "oversample": 4.0}},
     ),
+    ("ridge", "all", POLICIES, {"pool": {"weights": "1:0:2"}}),
     ("ridge", "own", ["accumulate-fresh-20"], {"mix": {"rows": 26}}),
 ]
 
@@ -159,6 +160,40 @@ def test_how_far_models_are_from_each_other(tmp_path: Path) -> None:
     assert one is not None
     assert two is not None
     assert np.array_equal(one["mean"], two["mean"])
+
+
+def test_public_rows_are_the_same_for_all_of_the_truth_that_none_has_moved_and_of_no_lineage(tmp_path: Path) -> None:
+    config = experiment("ridge", "all", pool={"public_rows": 40, "weights": "1:1:2"}, loop={"policies": ["keep-50"]})
+    planned, store = run(config, tmp_path / "store")
+    public, *own = (stage for stage in planned.stages.values() if stage.kind == "data" and "behind" in stage.params)
+    assert own == []
+    assert all(stage.inputs["public"] is public for stage in planned.stages.values() if stage.kind == "block")
+    shared = Dataset.load(store.get(public.key).file(CORPUS))
+    assert len(shared) == 40
+    assert np.linalg.lstsq(shared.arrays["x"], shared.arrays["y"])[0].sum() < 2, "not moved"
+    taken = {tuple(row) for row in shared.arrays["x"]}
+    for stage in planned.stages.values():
+        if stage.kind == "data" and stage is not public:
+            assert not taken & {tuple(row) for row in Dataset.load(store.get(stage.key).file(CORPUS)).arrays["x"]}
+    for (lineage, _, generation), row in numbers_of(planned, store).items():
+        rows = 60 if lineage == "whole" else 30
+        private, pooled = (rows // 2, rows // 2) if generation else (rows, 0)
+        assert (row["real_rows"], row["public_rows"], row["synthetic_rows"]) == (private + 40, 40, pooled)
+        assert row["real_weight"] == pytest.approx(0.5 if generation else 1.0)
+
+
+def test_public_rows_are_not_in_the_plain_loop() -> None:
+    config = experiment("ridge", "all", pool={"public_rows": 40}, loop={"block": 1})
+    with pytest.raises(InputError, match=r"pool.public_rows = 40: they are of generations that are computed in blocks"):
+        kinds.plan(config, Hints())
+
+
+def test_one_lineage_alone_may_have_public_rows_and_shares(tmp_path: Path) -> None:
+    config = experiment("ridge", "own", loop={"policies": ["keep-50"]}, pool={"public_rows": 40, "weights": "1:1:2"})
+    alone = config.model_copy(update={"lineages": {}})
+    rows = numbers_of(*run(alone, tmp_path / "store"))
+    assert [where[0] for where in rows] == [""] * 4
+    assert all("distance_to_others" not in row for row in rows.values())
 
 
 def test_a_part_of_rows_that_are_drawn_is_disjoint_from_the_others_and_too_many_parts_are_refused(

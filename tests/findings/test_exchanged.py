@@ -61,6 +61,18 @@ CASES = [
     *(({"pool": {"rule": rule}}, rule) for rule in ("own", "all", "others", "segments")),
     (SHIFTED, "of two truths"),
     ({"pool": {"real": "common", "rule": "own"}}, "of the same real rows"),
+    (
+        merge(
+            SHIFTED,
+            {
+                "pool": {"public_rows": 20, "weights": "3:1:4"},
+                "mix": {"rows": 72},
+                "loop": {"policies": ["keep-50"]},
+            },
+        ),
+        "with public rows and shares of the loss",
+    ),
+    ({"pool": {"public_rows": 10, "rule": "segments"}, "gaussian": {"unbiased": True}}, "with public rows, all alike"),
 ]
 
 

@@ -18,7 +18,7 @@ from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.policies import Policy
 from collapse_cli.config.selection import Need, candidates
-from collapse_cli.config.weights import Weights
+from collapse_cli.config.weights import Shares, Weights
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import checkpoint
 from collapse_cli.engine.stage import ALL_POLICIES, Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
@@ -60,12 +60,17 @@ def block_stage(
     seed: int,
     first: int,
     last: int,
+    shares: Shares | None = None,
 ) -> Stage:
     """Generations `first` to `last` of one policy (generation 0 is of all) in one stage; it is made as they would be.
 
     The run's seed itself is part of it: each generation's own follow from it.
+
+    Args:
+        inputs: `data`, the blocks before, and `public`, real rows that all lineages share, where there are some.
+        shares: of the loss, those of private, public and pooled rows.
     """
-    block = Block.by(config, policy, first, last)
+    block = Block.by(config, policy, first, last, shares, "public" in inputs)
     return Stage(BLOCK, block.params(), inputs, seed, hints)
 
 
@@ -83,6 +88,8 @@ class Block:
         trials: how many draw their rows apart.
         select: how rows are chosen, and how many are made for each that is needed; empty where all enter.
         weights: of real and synthetic rows in fits.
+        shares: of the loss in them, those of private, public and pooled rows; empty where all rows count alike.
+        public: whether there are rows that all lineages share.
     """
 
     verbs: Mapping[str, Mapping[str, Any]]
@@ -95,11 +102,14 @@ class Block:
     trials: int = 1
     select: Mapping[str, Any] = field(default_factory=dict)
     weights: Weights = field(default_factory=Weights)
+    shares: Sequence[float] = ()
+    public: bool = False
 
     def params(self) -> dict[str, Any]:
         """As a stage's parameters have it; a key has trials, a choice and weights only where they change anything."""
         own = {"policy": self.policy.params() if self.policy else {}, "weights": self.weights.params()}
         off = {"trials": self.trials == 1, "select": not self.select, "weights": self.weights.equal}
+        off |= {"shares": not self.shares, "public": not self.public}
         params = {name: value for name, value in (vars(self) | own).items() if not off.get(name)}
         # corpora were once kept as sums then, too, so that real rows were continued in place of the corpus'
         return params | ({"kept": "rows"} if self._could_sum and not self.sums else {})
@@ -107,7 +117,8 @@ class Block:
     @property
     def _could_sum(self) -> bool:
         """Whether a fit to a corpus that accumulates needs only sums over its rows."""
-        summarises = learners.family_class(self.learner).summarises and not self.select
+        kinds = self.public or len(self.shares) > 0
+        summarises = learners.family_class(self.learner).summarises and not self.select and not kinds
         return summarises and (self.policy is None or self.policy.rule == "accumulate")
 
     @property
@@ -121,8 +132,17 @@ class Block:
         return self.policy is not None and self.policy.accumulates and not self.sums
 
     @classmethod
-    def by(cls, config: Experiment, policy: Policy | None, first: int, last: int) -> "Block":
+    def by(
+        cls,
+        config: Experiment,
+        policy: Policy | None,
+        first: int,
+        last: int,
+        shares: Shares | None = None,
+        public: bool = False,
+    ) -> "Block":
         """That of a configuration."""
+        own_shares = (shares or Shares()).at(last, public=public)
         return cls(
             {verb: own(config, verb) for verb in VERBS + (("select",) if config.select.on and policy else ())},
             policy,
@@ -136,6 +156,8 @@ class Block:
             if policy and config.select.on
             else {},
             config.mix.weights if policy else Weights(),
+            () if own_shares.equal else own_shares.params(),
+            public,
         )
 
     @classmethod
@@ -223,6 +245,7 @@ class InMemory(Verbs[State, Dataset, Dataset]):
         self.first_generation = block.generations[0]
         data = inputs["data"]
         real, self.test, self.reserve = (Dataset.load(data.file(name)) for name in (CORPUS, TEST, RESERVE))
+        self.public = Dataset.load(inputs["public"].file(CORPUS)) if "public" in inputs else None
         self.hints, self.choosing = hints, Choosing.of(block.select) if block.select else Choosing()
         self.line = Lineage[State, Dataset, Dataset](policy or Policy("keep"), block.init, real, self.choosing.among)
         self.learners = {verb: self._learner(verb, self.hints) for verb in block.verbs}
@@ -343,11 +366,14 @@ class InMemory(Verbs[State, Dataset, Dataset]):
                 whole = self.summary if weights is None else learner.weighed(self._real_sums, self.summary, weights)
                 facts, rows = learner.fit_summary(whole), counts(real, synthetic, weights)
             else:
-                corpus = mixing.weighted(corpus, self.block.weights)
+                if self.block.shares or self.public:
+                    corpus, rows = mixing.with_public(corpus, self.public, self.block.shares or None)
+                else:
+                    corpus = mixing.weighted(corpus, self.block.weights)
+                    rows = counted(corpus)
                 own = self.beside.name if generation else ""
                 seed = seed_for(self.seed, "train", generation, own)
                 facts = learner.fit(corpus, seed=seed, scratch=self.scratch)
-                rows = counted(corpus)
                 if self.sums:
                     self.summary = learner.summary_of(corpus)
             model = learner.state()

@@ -11,10 +11,11 @@ from collapse_cli.experiment.stages.base import learner_of, on_one_thread, stage
 from collapse_cli.where import Where
 
 
-def data_stage(config: Experiment, hints: learners.Hints, seed: int = 0) -> Stage:
-    """Real data; for a run's seed where each draws its own."""
+def data_stage(config: Experiment, hints: learners.Hints, seed: int = 0, behind: int = 0) -> Stage:
+    """Real data; for a run's seed where each draws its own. With `behind` only the rows of the corpus behind so many."""
     drawn = learners.learner_class(config.learner).drawn(config)
-    return stage_of(DATA, config, {}, seed_for(seed, "data", 0) if drawn else 0, hints, verb="data")
+    more = {"behind": behind} if behind else {}
+    return stage_of(DATA, config, {}, seed_for(seed, "data", 0) if drawn else 0, hints, verb="data", **more)
 
 
 @on_one_thread

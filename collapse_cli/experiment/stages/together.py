@@ -16,6 +16,7 @@ import numpy as np
 from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.policies import Policy
+from collapse_cli.config.weights import Shares
 from collapse_cli.engine import checkpoint
 from collapse_cli.engine.stage import Cost, Finished, Generation, Product, Stage, StageKind, Workplace
 from collapse_cli.experiment.costs import Size
@@ -40,6 +41,8 @@ def together_stage(
     seed: int,
     first: int,
     last: int,
+    shares: Shares,
+    public: Stage | None,
 ) -> Stage:
     """Generations `first` to `last` of one policy, of all lineages.
 
@@ -47,8 +50,10 @@ def together_stage(
         data: the real rows of each lineage, in order.
         firsts: the block of generation 0 of each; where `first` is 0 it is measured here, not made again.
         before: the stages of this kind before it, of the same policy.
+        shares: of the loss, those of private, public and pooled rows.
+        public: real rows that all lineages share.
     """
-    own = {name: Block.by(config, policy, first, last) for name, config in lineages.items()}
+    own = {name: Block.by(config, policy, first, last, shares, public is not None) for name, config in lineages.items()}
     trials = (
         max(learners.learner_class(config.learner).trials(config) for config in lineages.values()) if pool.cut else 1
     )
@@ -56,6 +61,7 @@ def together_stage(
     inputs = {f"data-{place}": stage for place, stage in enumerate(data)}
     inputs |= {f"first-{place}": stage for place, stage in enumerate(firsts)}
     inputs |= {"before": before[-1]} if before else {}
+    inputs |= {"public": public} if public else {}
     if any(block.carries_rows for block in together.blocks):
         inputs |= {f"made-{number:05d}": stage for number, stage in enumerate(before, 1)}
     return Stage(TOGETHER, together.params(), inputs, seed, hints)
@@ -129,6 +135,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 
 def _lineages(stage: Stage, together: Together, inputs: Mapping[str, Finished], place: Workplace) -> list[InMemory]:
     """Each lineage as a block would have it alone, but that it takes rows of others."""
+    public = {name: found for name, found in inputs.items() if name == "public"}
     made, pool, hints = [], together.pool, stage.hints or learners.Hints()
     assert isinstance(hints, learners.Hints)
     count = len(together.names)
@@ -152,7 +159,7 @@ def _lineages(stage: Stage, together: Together, inputs: Mapping[str, Finished], 
             InMemory(
                 block,
                 stage.seed,
-                {"data": data, "first": first, "before": first} | earlier,
+                {"data": data, "first": first, "before": first} | earlier | public,
                 replace(hints.of_lineage(name), encoded=data.folder, about=data.facts),
                 place.scratch,
                 beside,
@@ -203,7 +210,8 @@ def _step(made: Sequence[InMemory], generation: int) -> None:
     for number, (lineage, model) in enumerate(zip(made, models, strict=True)):
         learner = copy(lineage.learners["eval"])
         learner.restore(model)
-        lineage.end(model, learner.beside([other for place, other in enumerate(models) if place != number]))
+        others = [other for place, other in enumerate(models) if place != number]
+        lineage.end(model, learner.beside(others) if others else {})
 
 
 def _keep(made: Sequence[InMemory], path: Path) -> None:
