@@ -25,11 +25,13 @@ from collapse_cli.learners import text_measures
 from collapse_cli.learners.continuations import spaced
 from collapse_cli.learners.protocol import Comparable, Facts, Tell
 from collapse_cli.learners.text_inputs import TOKENIZER
+from collapse_cli.learners.translation import in_tokens_of
 from collapse_cli.lm import text as texts
 from collapse_cli.metrics import likeness, perplexity
 
 SAMPLES = 500  # of each lineage, that the others' models score
 TOKENS = 8192  # at which models are held against each other
+MOST = 1 << 30  # tokens of a row that is read in other ones: it is cut afterwards
 
 
 @dataclass(frozen=True)
@@ -184,29 +186,23 @@ class _Comparison:
     def _shown(self, rows: Dataset, owner: str, name: str) -> Shown:
         """Rows of one lineage as the model of another is given them."""
         made, width = self.members[owner], self._width(name)
-        spoken = text_measures.spoken(rows, made.encoded)
-        size = _bytes(spoken)
+        size = _bytes(text_measures.spoken(rows, made.encoded))
         if made.tokens == self.members[name].tokens:
             return Shown(_cut(rows, width), size)
-        return Shown(_rows_of(self._encoded(spoken, name), width), size)
+        return Shown(_rows_of(self._translated(rows, owner, name), width), size)
 
-    def _encoded(self, spoken: Sequence[str], name: str) -> list[np.ndarray]:
-        """Each text in the tokens of a lineage."""
-        tokenizer = texts.load_tokenizer(self.members[name].encoded / TOKENIZER)
-        return [texts.encode(tokenizer, [text], line_bos=False) for text in spoken]
+    def _translated(self, rows: Dataset, owner: str, name: str) -> list[np.ndarray]:
+        """Rows of one lineage in the tokens of another, all of each."""
+        made, _ = in_tokens_of(rows, self.members[owner].encoded, self.members[name].encoded, MOST)
+        return text_measures.used(made)
 
     def _fitted(self, prompts: Dataset, new: Dataset, owner: str, name: str) -> tuple[Dataset, Dataset, float]:
         """Prompts and continuations as another lineage's model takes them, and what share of the continuations' tokens that is.
 
         What is too long is cut: of a continuation its end, of a prompt its beginning.
         """
-        made, member = self.members[owner], self.members[name]
-        both = [
-            text_measures.used(rows)
-            if self._reads_as(owner, name)
-            else self._encoded(text_measures.spoken(rows, made.encoded), name)
-            for rows in (prompts, new)
-        ]
+        member, alike = self.members[name], self._reads_as(owner, name)
+        both = [text_measures.used(rows) if alike else self._translated(rows, owner, name) for rows in (prompts, new)]
         begin = texts.bos_id(texts.load_tokenizer(member.encoded / TOKENIZER))
         kept = [ids[: member.most - 1] for ids in both[1]]
         starts = [

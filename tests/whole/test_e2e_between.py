@@ -19,6 +19,18 @@ learner = "gaussian"
 loop = { generations = 1, policies = ["keep-0"] }
 data = { source = "blobs", rows = 20, blobs = { dimensions = 1 } }
 """
+TASKS = """
+learner = "ngram"
+loop = {{ generations = 1, policies = ["keep-0"] }}
+model = {{ tokenizer = "bpe", vocab_size = 290 }}
+data = {{ source = "{home}/text", block_size = 16, rows = 60, eval_rows = 12 }}
+sample = {{ prompt_tokens = 4, new_tokens = 12, decode = {{ beams = 1, temperature = 1.0 }} }}
+pool.rule = "others"
+[lineages.plain]
+[lineages.task]
+data.source = "{home}/task"
+model.vocab_size = 300
+"""
 Rows = dict[tuple[str, str, int], dict[str, Any]]
 
 
@@ -120,6 +132,24 @@ def test_n_grams_say_what_all_of_them_have_lost(home: Path) -> None:
     assert "cross_perplexity" not in rows["model-1", "keep-0", 2]
     own = rows["model-1", "fresh-50", 0]["nll_on"]
     assert own["model-1"] < own["model-2"], "it was fitted on the one half, and not on the other"
+
+
+def test_a_lineage_with_text_and_tokens_of_its_own_is_measured_on_its_own_test_text(home: Path) -> None:
+    e2e.write_text(home / "text")
+    for file in e2e.write_text(home / "task").iterdir():
+        file.write_text(file.read_text().replace("house", "riverboat").replace("cat", "badger"))
+    (home / "tasks.toml").write_text(TASKS.format(home=home.as_posix()))
+    e2e.run(home / "tasks.toml", home / "runs")
+    rows = rows_of(home / "runs", "tasks")
+    for generation in (0, 1):
+        plain, task = (rows[name, "keep-0", generation] for name in ("plain", "task"))
+        assert [row["between"]["own_text"] for row in (plain, task)] == ["reserve", "test"]
+        assert not plain.keys() & {"js_distance_to", "mixture_nll"}, "their tokens differ"
+        assert plain["bits_per_byte_on"].keys() == task["bits_per_byte_on"].keys() == {"plain", "task"}
+    assert rows["plain", "keep-0", 0]["cross_bits_per_byte"].keys() == {"plain", "task"}
+    plain, task = (rows[name, "keep-0", 0]["bits_per_byte_on"] for name in ("plain", "task"))
+    assert task["task"] < plain["task"]
+    assert plain["plain"] < task["plain"]
 
 
 def test_blocks_of_generations_have_no_place_for_it(home: Path) -> None:
