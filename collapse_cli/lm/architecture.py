@@ -156,6 +156,7 @@ def config_of(folder: Path) -> "PreTrainedConfig":
 
     if places.is_gguf(folder):
         packed = gguf.config_of(folder)
+        _check_sizes(packed.to_dict(), str(folder))
         _check_text_alone(packed, folder)
         return packed
 

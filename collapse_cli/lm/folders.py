@@ -170,7 +170,9 @@ def check_weights(folder: Path, what: str, base: str = "") -> str:
         InputError: when the config or the weights are missing, damaged, quantised, or not those of a whole model.
     """
     if places.is_gguf(folder):
-        return gguf.check(folder, what)
+        found = gguf.check(folder, what)
+        _check_amount(gguf.numbers(folder), folder, what)
+        return found
     if any((folder / name).is_file() for name in ADAPTER_FILES):
         return _check_adapter(folder, what, base)
     if not (folder / "config.json").is_file():
@@ -206,15 +208,24 @@ def check_weights(folder: Path, what: str, base: str = "") -> str:
         inside[path.name] = kinds = _kinds_in_bin(path, what)
         _check_kinds(kinds, path, what)
     _check_once({name: inside[name] for name in sorted(shards & inside.keys())}, f"{what}: {folder}")
-    wanted = outline(config_of(folder), str(folder), read_json(folder / "config.json")).parameters
-    if (
-        held and wanted > 1.25 * held + MUCH
-    ):  # before that much memory is asked for; `load` says which weights it misses
+    _check_amount(held, folder, what)
+    return hash_weights(folder)
+
+
+def _check_amount(held: int, folder: Path, what: str) -> None:
+    """That a config does not describe a model of far more numbers than there are (0: not known), before that much memory is asked for.
+
+    Raises:
+        InputError: when it does; `load` says which weights it misses.
+    """
+    packed = places.is_gguf(folder)
+    wanted = outline(config_of(folder), str(folder), None if packed else read_json(folder / "config.json")).parameters
+    if held and wanted > 1.25 * held + MUCH:
+        whose = f"the config in {folder}" if packed else f"config.json of {folder}"
         raise InputError(
-            f"{what}: config.json of {folder} describes a model of {wanted:,} parameters, but the weights are {held:,} numbers; "
+            f"{what}: {whose} describes a model of {wanted:,} parameters, but the weights are {held:,} numbers; "
             "they are not of the same model, or a part of one is missing"
         )
-    return hash_weights(folder)
 
 
 def _check_adapter(folder: Path, what: str, base: str) -> str:

@@ -7,6 +7,7 @@ blocks stand for, and trained and saved as such. What lies beside a file has no 
 import copy
 import hashlib
 import io
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 FILE = f"model{places.GGUF}"
 KEPT = 128 << 20  # bytes of a file whose unpacked model is kept in memory
 READ_AS = "read as the numbers that these stand for, and trained and saved in float32"
+PLACE = "collapse-gguf-"  # how the names of folders begin that it is put into alone
 PLAIN = ("F64", "F32", "F16", "BF16")  # what gguf calls numbers that are not quantised
 
 
@@ -51,6 +53,11 @@ def check(path: Path, what: str) -> str:
         raise InputError(f"{what}: {path} holds no weights, only a vocabulary; give the file of the model")
     config_of(path)
     return hash_file(path)
+
+
+def numbers(path: Path) -> int:
+    """How many numbers the weights of a file are."""
+    return _header(path).numbers
 
 
 def notes(path: Path, what: str) -> list[str]:
@@ -124,7 +131,7 @@ def tokenizer(path: Path) -> "PreTrainedTokenizerBase":
             made.name_or_path = str(path)
     except Exception as error:  # each kind of tokenizer is made in a way of its own
         raise InputError(
-            f"{path}: transformers cannot make its tokenizer: {first_line(error)}; name another with --set model.tokenizer=FOLDER"
+            f"{path}: transformers cannot make its tokenizer: {_said(error, path)}; name another with --set model.tokenizer=FOLDER"
         ) from None
     if not made.get_vocab():
         raise InputError(f"{path}: the tokenizer in it has no tokens")
@@ -140,12 +147,16 @@ class _Header:
         kinds: the type of each weight's numbers, as gguf calls them.
         tokens: how many tokens its tokenizer has; 0 where it has none.
         parts: in how many files the model is.
+        numbers: how many the weights are.
+        settings: the names of all that is said of the model.
     """
 
     architecture: str
     kinds: tuple[str, ...]
     tokens: int
     parts: int
+    numbers: int
+    settings: frozenset[str]
 
 
 def _header(path: Path) -> _Header:
@@ -168,14 +179,19 @@ def _read_header(path: Path, state: tuple[int, int]) -> _Header:
         tokens, parts = reader.get_field("tokenizer.ggml.tokens"), reader.get_field("split.count")
         kinds = tuple(tensor.tensor_type.name for tensor in reader.tensors)
         split = 1 if parts is None else int(parts.contents())
+        numbers_held = sum(int(tensor.n_elements) for tensor in reader.tensors)
         ends = [tensor.data_offset + tensor.n_bytes for tensor in reader.tensors]
     except Exception as error:  # whatever the damage does to the arithmetic of the reader
-        raise InputError(f"{path} is damaged, or only a part of a file ({first_line(error)}); fetch it again") from None
+        raise InputError(
+            f"{path} is damaged, or only a part of a file ({_said(error, path)}); fetch it again"
+        ) from None
     if max(ends, default=0) > state[0]:
         raise InputError(
             f"{path} is only a part of a file: {state[0]:,} of {max(ends):,} bytes are there; fetch it again"
         )
-    return _Header(architecture, kinds, 0 if tokens is None else len(tokens.data), split)
+    return _Header(
+        architecture, kinds, 0 if tokens is None else len(tokens.data), split, numbers_held, frozenset(reader.fields)
+    )
 
 
 @lru_cache(maxsize=4)
@@ -189,14 +205,42 @@ def _config(path: Path, state: tuple[int, int]) -> "PreTrainedConfig":
                 folder, gguf_file=FILE, local_files_only=True, trust_remote_code=False
             )
     except Exception as error:  # each architecture is read in a way of its own
+        if "JSON" in str(error):  # which it was taken for when it could not be read
+            raise InputError(f"{path} is damaged, or only a part of a file; fetch it again") from None
         if "not supported" in str(error):
             raise InputError(
                 f"{path}: transformers reads no GGUF files of the architecture {architecture[:80]!r}; give a transformers folder of the "
                 "model"
             ) from None
-        raise InputError(f"{path}: the config in it cannot be used: {first_line(error)}") from None
+        raise InputError(f"{path}: the config in it cannot be used: {_said(error, path)}") from None
+    _check_settings(config, path)
     config.name_or_path = ""
     return config
+
+
+def _check_settings(config: "PreTrainedConfig", path: Path) -> None:
+    """That a file says what no shape of a weight tells: transformers would take defaults in silence.
+
+    Raises:
+        InputError: when it does not.
+    """
+    header = _header(path)
+    wanted = [
+        ("block_count",),
+        ("embedding_length",),
+        ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"),
+    ]
+    wanted += [("attention.head_count",)] if hasattr(config, "num_attention_heads") else []
+    lost = [
+        names[0] for names in wanted if not any(f"{header.architecture}.{name}" in header.settings for name in names)
+    ]
+    if lost:
+        raise InputError(f"{path} has lost settings: {', '.join(lost)}; fetch the file again")
+
+
+def _said(error: BaseException, path: Path) -> str:
+    """What a library says of a file, by the name that the user knows."""
+    return re.sub(rf"\S*/{PLACE}\w+(/{re.escape(FILE)})?", path.name, first_line(error))
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -208,6 +252,6 @@ def _state(path: Path) -> tuple[int, int]:
 @contextmanager
 def _alone(path: Path) -> Iterator[str]:
     """A folder with nothing but the file: transformers would read configs, adapters and tokenizers that lie beside it."""
-    with tempfile.TemporaryDirectory(prefix="collapse-") as folder:
+    with tempfile.TemporaryDirectory(prefix=PLACE) as folder:
         (Path(folder) / FILE).symlink_to(path.resolve())
         yield folder

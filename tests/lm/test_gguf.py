@@ -176,6 +176,12 @@ def _cut_in_its_header(path: Path, home: Path) -> None:
     path.write_bytes((home / "Q8_0.gguf").read_bytes()[:900])
 
 
+def _without_heads(path: Path, home: Path) -> None:
+    whole = (home / "Q8_0.gguf").read_bytes()
+    assert whole.count(b"attention.head_count\4") == 1
+    path.write_bytes(whole.replace(b"attention.head_count\4", b"attention.head_cxunt\4"))
+
+
 def _foreign(path: Path, home: Path) -> None:
     path.write_bytes(b"PK\3\4 no such file")
 
@@ -207,6 +213,7 @@ def _several(path: Path, home: Path) -> None:
     [
         (_cut, "is damaged, or only a part of a file"),
         (_cut_in_its_header, "is damaged, or only a part of a file"),
+        (_without_heads, "has lost settings: attention.head_count"),
         (_foreign, "is no GGUF file, whatever its name says"),
         (_empty, "is no GGUF file, whatever its name says"),
         (_unknown, "reads no GGUF files of the architecture 'rwkv6'"),
@@ -230,6 +237,19 @@ def test_a_file_that_is_not_there_and_one_that_is_a_pipe(tmp_path: Path) -> None
     answer = e2e.collapse("eval", tmp_path / "none.gguf", "--data", tmp_path)
     assert answer.code == 2
     assert "there is no file" in answer.err
+
+
+def test_a_repository_of_the_hub_with_gguf_files_alone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(folders, "hub_revision", lambda *_: "abc")
+    monkeypatch.setattr(
+        huggingface_hub, "list_repo_files", lambda *_, **__: ["README.md", "m.Q4_K_M.gguf", "m.Q8_0.gguf"]
+    )
+    with pytest.raises(
+        InputError, match=r"'of/m-GGUF' has only GGUF files \(m\.Q4_K_M\.gguf, m\.Q8_0\.gguf\); download the one"
+    ):
+        folders.find_folder("of/m-GGUF", "", "the model")
 
 
 @pytest.mark.parametrize("module", places.READS_GGUF)
