@@ -124,6 +124,7 @@ def sharing_of(
     for taker in pool.takers(maker, generation):
         place = (pool.makers(taker, generation).index(maker), pool.members(taker, generation))
         found[keys[taker], place] = taker
-    if found.keys() <= {(keys[maker], (0, 1))}:  # as many as for its own corpus
+    alone = pool.turns or list(found.values()) == [maker]
+    if alone and found.keys() <= {(keys[maker], (0, 1))}:  # as many as for its own corpus
         return (), []
     return tuple(place for _, place in found), list(found.values())
