@@ -67,7 +67,10 @@ def run(
         typer.Option(help="One repetition for each, such as 0,1,2 or 0-9. A run that exists also keeps its own."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="A Hub id, a folder with weights, or a config .json to start from scratch.")
+        str | None,
+        typer.Option(
+            help="A Hub id, a folder with weights or a LoRA adapter, a .gguf file, or a config .json to start from scratch."
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -133,7 +136,10 @@ def run(
 @app.command("eval")
 def evaluate(
     target: Annotated[
-        str, typer.Argument(help="A run (name or folder), a model folder, or a Hub id.", metavar="TARGET", parser=place)
+        str,
+        typer.Argument(
+            help="A run (name or folder), a model folder, a .gguf file, or a Hub id.", metavar="TARGET", parser=place
+        ),
     ],
     data: Annotated[
         str | None, typer.Option(help="Other text: wikitext2, pydoc, zipf, world, a Hub id, a file or a folder.")
@@ -143,7 +149,7 @@ def evaluate(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="An option of data.… or eval.…, such as eval.protocol=sliding; for a model also model.revision and "
+            help="An option of data.… or eval.…, such as eval.protocol=sliding; for a model also model.base, model.revision and "
             "model.tokenizer.",
         ),
     ] = None,

@@ -14,6 +14,7 @@ def examine(runs: Path) -> dict[str, str]:
     """Facts about the machine, each with what it means for a run."""
     import huggingface_hub
 
+    from collapse_cli.lm import places
     from collapse_cli.lm.model import device, has_fast_bf16
     from collapse_cli.run.costs import existing, matmul_speed
 
@@ -32,6 +33,7 @@ def examine(runs: Path) -> dict[str, str]:
         "float32": f"{numbers.prefixed(matmul_speed('float32'))}FLOP/s",
         "bfloat16": f"{numbers.prefixed(matmul_speed('bfloat16'))}FLOP/s: "
         + ("dtype = auto means bfloat16" if fast else "emulated, dtype = auto means float32"),
+        "GGUF files": f"not read; {places.INSTALL}" if places.missing_for_gguf() else "read",
         "runs folder": f"{runs.absolute()}: " + ("writable" if os.access(place, os.W_OK) else "NOT WRITABLE"),
         "disk": f"{numbers.size(shutil.disk_usage(place).free)} free there",
         "Hub": _hub(),

@@ -7,6 +7,7 @@ from collapse_cli.errors import ConfigError, InputError
 
 GGUF = ".gguf"
 MAGIC = b"GGUF"
+INSTALL = "pip install 'collapse-cli[gguf]'"
 READS_GGUF = ("gguf", "accelerate")  # modules that transformers needs for it; the extra brings them
 OWN_WEIGHTS = (
     "*.safetensors",
@@ -53,6 +54,11 @@ def gguf_in(folder: Path, what: str) -> Path | None:
     return there[0] if there else None
 
 
+def missing_for_gguf() -> str:
+    """The first module that reading GGUF files takes and that is not installed; "" where all are."""
+    return next((module for module in READS_GGUF if importlib.util.find_spec(module) is None), "")
+
+
 def check_gguf(path: Path, what: str) -> None:
     """Whether a file can be a GGUF file, and what reads it is installed.
 
@@ -60,12 +66,10 @@ def check_gguf(path: Path, what: str) -> None:
         ConfigError: for a module that is not installed.
         InputError: when it begins as no GGUF file does.
     """
-    for module in READS_GGUF:
-        if importlib.util.find_spec(module) is None:
-            raise ConfigError(
-                f"{what}: reading GGUF files takes {module}, which is not installed: pip install 'collapse-cli[gguf]', or give a "
-                "transformers folder of the model"
-            )
+    if missing := missing_for_gguf():
+        raise ConfigError(
+            f"{what}: reading GGUF files takes {missing}, which is not installed: {INSTALL}, or give a transformers folder of the model"
+        )
     try:
         with path.open("rb") as file:
             start = file.read(len(MAGIC))

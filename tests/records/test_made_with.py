@@ -62,6 +62,7 @@ def test_a_record_and_the_doctor_say_which_processor_it_was(tmp_path: Path) -> N
 
     assert said["kernels"] == torch.backends.cpu.get_cpu_capability()
     facts = examine(tmp_path)
+    assert facts["GGUF files"] == "read"
     assert facts["processor"].startswith(f"{name}, {said['cores']} core")
     assert f"{torch.get_num_threads()} torch thread" in facts["processor"]
     assert all(one in facts["vector instructions"] for one in [*vectors, said["kernels"]])
