@@ -24,7 +24,10 @@ KINDS = {
 }
 READS = {name: family.reads for name, family in FAMILIES.items()}
 ROWS = ("data.rows", "data.eval_rows")
-FILES = tuple(f"data.{name}" for name in ("train", "valid", "test", "text", "format", "prompt", "completion"))
+FILES = tuple(
+    f"data.{name}"
+    for name in ("train", "valid", "test", "text", "format", "prompt", "completion", "template", "template_sha256")
+)
 SOURCES = {
     "text": (
         *ROWS,

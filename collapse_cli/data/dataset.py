@@ -30,6 +30,8 @@ NUMBERS = ("blobs", "regression", "digits", "mnist")  # sources that hold no tex
 TELLING = 40  # characters of a row that hardly stands in two texts by chance
 WEIGHTS = "weights"  # of a corpus to be fitted whose rows do not count alike: (rows,) float64 above 0, 1 on average
 UNSCORED = "none"  # of text that is only trained on
+MASK = "loss_mask"  # of dialogues: (rows, width) bool, which tokens are predicted in losses and counted, for the assistant says them
+PROMPT = "prompt"  # of dialogues: (rows,) int32, how many tokens stand before the last answer
 HELD_OUT = 0.1  # share of a corpus without a test split that becomes one (and as much again for validation)
 
 
@@ -48,7 +50,8 @@ class Dataset:
     """Rows: named arrays of equal length, and where each row comes from.
 
     Attributes:
-        arrays: for text `tokens` (rows, width) int32 and `lengths` (rows,) int32, the used part of each row.
+        arrays: for text `tokens` (rows, width) int32 and `lengths` (rows,) int32, the used part of each row; for dialogues `MASK` and
+            `PROMPT` as well.
         origin: (rows,) int32; 0 for a real row, g for one made by the model of generation g-1 for generation g.
     """
 
@@ -62,6 +65,21 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.origin)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """(rows,) int64, of text: how many tokens of each row are predicted: those that an assistant says, or all, but never the first."""
+        if MASK in self.arrays:
+            return np.asarray(self.arrays[MASK][:, 1:].sum(axis=1, dtype=np.int64))
+        return np.asarray(np.maximum(self.arrays["lengths"].astype(np.int64) - 1, 0))
+
+    @property
+    def counted(self) -> np.ndarray:
+        """(rows, width) bool, of text: the tokens that are counted: those that an assistant says, or all that are used."""
+        if MASK in self.arrays:
+            return self.arrays[MASK]
+        used: np.ndarray = np.arange(self.arrays["tokens"].shape[1]) < self.arrays["lengths"][:, None]
+        return used
 
     def take(self, rows: np.ndarray) -> "Dataset":
         """The rows with these indices, in this order."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from collapse_cli.config.tree import SampleConfig
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import MASK, PROMPT, Dataset
 from collapse_cli.learners.protocol import CORPUS
 from collapse_cli.lm import text as texts
 
@@ -26,7 +26,14 @@ def nothing(rows: int) -> Dataset:
 
 
 def cut_prompts(rows: Dataset, settings: SampleConfig, start: int | None) -> Dataset:
-    """What of each row is continued: its first `prompt_tokens` tokens, or nothing but the BOS token (`start`)."""
+    """What of each row is continued: its first `prompt_tokens` tokens, or nothing but the BOS token (`start`); of a dialogue all that stands
+    before its last answer.
+    """
+    if PROMPT in rows.arrays:
+        lengths = rows.arrays[PROMPT]
+        others = {name: array for name, array in rows.arrays.items() if name != MASK}
+        ids = rows.arrays["tokens"][:, : max(1, int(lengths.max(initial=1)))]
+        return Dataset({**others, "tokens": ids, "lengths": lengths}, rows.origin)
     if settings.prompts == "none":
         assert start is not None, "sampling has refused this"
         ids, lengths = np.full((len(rows), 1), start, np.int32), np.ones(len(rows), np.int32)
@@ -34,6 +41,17 @@ def cut_prompts(rows: Dataset, settings: SampleConfig, start: int | None) -> Dat
         ids = rows.arrays["tokens"][:, : settings.prompt_tokens]
         lengths = np.minimum(rows.arrays["lengths"], settings.prompt_tokens)
     return Dataset({**rows.arrays, "tokens": ids, "lengths": lengths}, rows.origin)
+
+
+def answered(prompts: Dataset, new: Dataset, most: int) -> Dataset:
+    """Prompts and their answers as rows of dialogues, of at most `most` tokens; only the answers are predicted. `start` says where they begin."""
+    rows, begin = texts.join(prompts, new), prompts.arrays["lengths"].astype(np.int32)
+    lengths = np.minimum(rows.arrays["lengths"], most).astype(np.int32)
+    tokens = rows.arrays["tokens"][:, : max(1, int(lengths.max(initial=1)))]
+    columns = np.arange(tokens.shape[1])
+    mask = (columns >= begin[:, None]) & (columns < lengths[:, None])
+    tokens = np.where(columns < lengths[:, None], tokens, 0).astype(np.int32)
+    return Dataset({"tokens": tokens, "lengths": lengths, MASK: mask, PROMPT: begin, "start": begin}, new.origin)
 
 
 def continuations(samples: Dataset) -> Dataset:
@@ -51,7 +69,7 @@ def real_continuations(encoded: Path, settings: SampleConfig, start: int | None,
     corpus, after = Dataset.load(encoded / CORPUS), Dataset.load(encoded / FOLLOWING)
     there = np.flatnonzero(after.arrays["lengths"] > 0)
     if not len(there):  # rows are whole documents
-        least = 0 if settings.prompts == "none" else settings.prompt_tokens
+        least = corpus.arrays.get(PROMPT, 0 if settings.prompts == "none" else settings.prompt_tokens)
         there = np.flatnonzero(corpus.arrays["lengths"] > least)
     there = there[spaced(len(there), most)]
     both = texts.join(corpus.take(there), after.take(there))
@@ -65,6 +83,9 @@ def real_continuations(encoded: Path, settings: SampleConfig, start: int | None,
 
 def longest_real(corpus: Dataset, settings: SampleConfig) -> int:
     """Tokens of the longest real continuation: the rest of a row and the next; samples are looked at no farther."""
+    if PROMPT in corpus.arrays:
+        answers = corpus.arrays["lengths"].astype(np.int64) - corpus.arrays[PROMPT]
+        return int(min(answers.max(initial=1), settings.new_tokens))
     block = corpus.arrays["tokens"].shape[1]
     rest = block if settings.prompts == "none" else block - min(settings.prompt_tokens, block)
     return int(min(rest + block, settings.new_tokens))

@@ -15,10 +15,10 @@ from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.families.section import for_key
 from collapse_cli.learners import text_inputs
 from collapse_cli.learners import text_measures as measures
-from collapse_cli.learners.continuations import cut_prompts
+from collapse_cli.learners.continuations import answered, cut_prompts
 from collapse_cli.learners.protocol import CORPUS, VALID, Comparable, Facts, Hints, Outcome, Resolved, Tell, Verb
 from collapse_cli.learners.settings import Part
-from collapse_cli.lm import adapter, anchors, architecture, divergence, folders, memory, trial
+from collapse_cli.lm import adapter, anchors, architecture, chats, divergence, folders, memory, trial
 from collapse_cli.lm import edit as editing
 from collapse_cli.lm import model as models
 from collapse_cli.lm import sample as sampling
@@ -118,20 +118,27 @@ class LanguageModel:
                 *folders.notes(folder),
                 *text_inputs.other_tokens(model.tokenizer, tokenizer, folder),
             )
-            notes = (*notes, *text_inputs.other_ends(folder, tokenizer))
+        text, where = text_inputs.find_text(config.data)
+        data = config.data.model_copy(update={"sha256": text.sha256})
+        end: int | None = None
+        if text_inputs.holds_dialogues(text):
+            data, end, without = text_inputs.find_template(config, text, tokenizer)
+            notes, data = (*notes, *without), data.model_copy(update={"sha256": text.sha256})
+            config = config.model_copy(update={"data": data})
+        if folder:
+            notes = (*notes, *text_inputs.other_ends(folder, tokenizer, end))
         ids = model.vocab_size if tokenizer is None else texts.text_range(tokenizer)
         _check_fit(config, built, made.positions, ids)
         length_matters = _length_matters(config, built)
         if tokenizer is not None:
             _check_special(config, built, tokenizer)
 
-        text, where = text_inputs.find_text(config.data)
         train, sample = config.train, config.sample
         if train.select == "valid" and "valid" not in text.splits:
             raise InputError(training.NO_VALIDATION)
         filled = {
             "model": model.model_copy(update={"length_matters": length_matters}),
-            "data": config.data.model_copy(update={"sha256": text.sha256}),
+            "data": data,
             "train": train.model_copy(update={"dtype": models.resolve_dtype(train.dtype)}),
             "sample": sample.model_copy(update={"dtype": models.resolve_dtype(sample.dtype)}),
         }
@@ -263,12 +270,17 @@ class LanguageModel:
         )
 
     def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Outcome:
-        """The new tokens of each prompt, or prompt and new tokens (`start` says where these begin).
+        """The new tokens of each prompt, or prompt and new tokens (`start` says where these begin); of dialogues rows of their form.
 
-        Beside them the shares of duplicates and of special tokens.
+        Beside them the shares of duplicates, of special tokens and, of dialogues, of answers that end.
         """
         settings, tokenizer = self.settings.sample, self._tokenizer
         end, start = tokenizer.eos_token_id, texts.bos_id(tokenizer)
+        decode, dialogues = settings.decode, self.hints.about.get("dialogues")
+        if dialogues:
+            end = dialogues["end"]
+            if decode.min_new_tokens < 0:  # answers end where they do
+                decode = decode.model_copy(update={"min_new_tokens": 0})
         pad = tokenizer.pad_token_id
         if pad is None or pad >= architecture.vocabulary(
             self._model.config
@@ -281,7 +293,7 @@ class LanguageModel:
             self._model,
             cut,
             settings.new_tokens,
-            settings.decode,
+            decode,
             dtype=settings.dtype,
             end=end,
             pad=pad,
@@ -300,6 +312,11 @@ class LanguageModel:
             "special_token_share": metrics.share_with(tokens, lengths, odd),
         }
         begin = np.zeros(len(new), np.int32)
+        if dialogues:
+            facts["ended_share"] = (
+                float(np.mean(tokens[np.arange(len(tokens)), lengths - 1] == end)) if len(tokens) else 0.0
+            )
+            return Outcome(answered(cut, new, dialogues["most"]), facts)
         if self.settings.target == "full":
             new, begin = texts.join(cut, new), cut.arrays["lengths"]
         return Outcome(Dataset({**new.arrays, "start": begin}, new.origin), facts)
@@ -518,6 +535,8 @@ def _check_special(config: Experiment, built: "PreTrainedConfig", tokenizer: "Pr
     used = {"end-of-text": tokenizer.eos_token_id}
     if config.data.line_bos or config.sample.prompts == "none":
         used["begin-of-text"] = texts.bos_id(tokenizer)
+    if config.data.template_sha256:
+        used["chat template's"] = max(chats.Template(tokenizer, config.data.template).used())
     for name, index in used.items():
         if index is not None and index >= there:
             raise InputError(
@@ -529,12 +548,14 @@ def _check_special(config: Experiment, built: "PreTrainedConfig", tokenizer: "Pr
 def _lengths(config: Experiment) -> dict[str, int]:
     """How many tokens the model takes at once in each kind of work, by the settings that say so."""
     sample = config.sample
-    prompt = 1 if sample.prompts == "none" else sample.prompt_tokens
+    prompt, what = 1 if sample.prompts == "none" else sample.prompt_tokens, "sample.prompt_tokens"
+    if config.data.template_sha256:  # rows are dialogues: a prompt is all but an answer
+        prompt, what = config.data.block_size, "data.block_size"
     return {
         "eval.block_size": config.eval.block_size,
         "data.block_size": config.data.block_size,
         "eval.context": config.eval.context,
-    } | ({"sample.prompt_tokens + sample.new_tokens": prompt + sample.new_tokens} if config.samples else {})
+    } | ({f"{what} + sample.new_tokens": prompt + sample.new_tokens} if config.samples else {})
 
 
 def _length_matters(config: Experiment, built: "PreTrainedConfig") -> bool:

@@ -1,6 +1,7 @@
 """What learners of text read: the text and its tokenizer, found and checked, and made into rows of tokens."""
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, Experiment, ModelConfig, Segment
+from collapse_cli.config.tree import (
+    MADE_TOKENIZERS,
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    SampleConfig,
+    Segment,
+    TrainConfig,
+)
 from collapse_cli.data import textfiles
 from collapse_cli.data.dataset import SPLITS, Dataset, Text, how_many, load_text, pinned, refuse_numbers, unchanged
 from collapse_cli.data.dialogues import Dialogue
+from collapse_cli.data.forms import WORDS, Kind
 from collapse_cli.data.known import KNOWN, Options, Source
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import for_key
@@ -19,13 +29,14 @@ from collapse_cli.learners.continuations import FOLLOWING, following, nothing
 from collapse_cli.learners.protocol import Facts, Hints, Tell
 from collapse_cli.learners.settings import Part, Settings
 from collapse_cli.learners.truths import LOG_TRUTH
-from collapse_cli.lm import architecture, coding, folders
+from collapse_cli.lm import architecture, chats, coding, folders
 from collapse_cli.lm import text as texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TOKENIZER = "tokenizer"
+DIALOGUES = "dialogues.json"  # in the data stage, where rows are dialogues: the template that they are written by
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class TextRows:
         line_bos, rows, eval_rows: as in the section `data`.
         test_tail: whether what remains of the test text behind its last block is a row, too.
         segment: which part of the original corpus (and of the rows beyond it), of how many parts.
+        dialogues: of chats and pairs, which they are, the template that they are written by, and its hash.
         zipf, world: of a text whose truth is known, what that is made from, under the name of its source.
     """
 
@@ -49,6 +61,7 @@ class TextRows:
     eval_block_size: int
     test_tail: bool = False
     segment: tuple[int, int] = (1, 1)
+    dialogues: Mapping[str, str] | None = None
     zipf: Mapping[str, Any] | None = None
     world: Mapping[str, Any] | None = None
 
@@ -83,8 +96,6 @@ def find_text(data: DataConfig) -> tuple[Text, dict[str, str]]:
     refuse_numbers(data.source)
     where = data.places()
     text = load_text(**where)
-    if isinstance(text.splits["train"][0], Dialogue):
-        raise InputError(f"{data.source}: its rows are prompts and answers, which models are not trained on yet")
     pinned(data.sha256, "data.sha256", text.sha256)
     return text, where
 
@@ -154,8 +165,8 @@ def other_tokens(name: str, tokenizer: "PreTrainedTokenizerBase | None", folder:
     ]
 
 
-def other_ends(folder: Path, tokenizer: "PreTrainedTokenizerBase | None") -> list[str]:
-    """A note where the model names other ends of a text than the tokenizer's own, at which alone rows of samples end.
+def other_ends(folder: Path, tokenizer: "PreTrainedTokenizerBase | None", end: int | None = None) -> list[str]:
+    """A note where the model names other ends of a text than the tokenizer's own, or `end`, at which alone rows of samples end.
 
     Models tuned for conversations name several (`eos_token_id` in generation_config.json or config.json).
     """
@@ -168,13 +179,15 @@ def other_ends(folder: Path, tokenizer: "PreTrainedTokenizerBase | None") -> lis
             named |= {end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int}
     special = {index: str(token) for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     # ids of ordinary text are there by default, in configs whose tokenizer was chosen later
-    others = sorted((named & special.keys()) - {tokenizer.eos_token_id})
+    used = tokenizer.eos_token_id if end is None else end
+    others = sorted((named & special.keys()) - {used})
     if not others:
         return []
     few = architecture.few([f"{special[end]} ({end})" for end in others])
-    own = "nothing" if tokenizer.eos_token is None else f"{tokenizer.eos_token} ({tokenizer.eos_token_id})"
+    of = "the tokenizer's own" if end is None else "what the chat template writes behind an answer"
+    own = "nothing" if used is None else f"{tokenizer.convert_ids_to_tokens(used)} ({used})"
     return [
-        f"the model names other tokens that end a text: {few}; rows of samples end at the tokenizer's own alone, {own}, and "
+        f"the model names other tokens that end a text: {few}; rows of samples end at {of} alone, {own}, and "
         "what a model writes after another one stays in them"
     ]
 
@@ -233,9 +246,70 @@ def data_params(config: Experiment) -> dict[str, Any]:
         | {"eval_block_size": config.eval.block_size or config.data.block_size}
         | ({"test_tail": True} if config.eval.protocol == "sliding" else {})
         | ({} if segment.whole else {"segment": [segment.part, segment.of]})
+        | _dialogue_params(config.data)
         | known,
         "tokenizer": {model.tokenizer: model.vocab_size} if made else {"sha256": model.tokenizer_sha256},
     }
+
+
+def _dialogue_params(data: DataConfig) -> dict[str, Any]:
+    """What rows of chats and pairs depend on besides, once it is found; nothing of text."""
+    if data.format not in ("chat", "pairs") or not data.template_sha256:
+        return {}
+    return {"dialogues": {"format": data.format, "template": data.template, "sha256": data.template_sha256}}
+
+
+def holds_dialogues(text: Text) -> bool:
+    """Whether the rows of a text are chats or pairs."""
+    return isinstance(text.splits["train"][0], Dialogue)
+
+
+def find_template(
+    config: Experiment, text: Text, tokenizer: "PreTrainedTokenizerBase | None"
+) -> tuple[DataConfig, int | None, list[str]]:
+    """The section `data` with what chats and pairs are and how they are written; the token that ends answers, where the tokenizer is
+    there; and what of other sections they leave without meaning.
+
+    Args:
+        text: whose rows are chats or pairs.
+        tokenizer: None for one that the data stage will make.
+
+    Raises:
+        InputError: where there is no template, or the configuration asks for what dialogues do not have.
+    """
+    data, sample = config.data, config.sample
+    first = text.splits["train"][0]
+    assert isinstance(first, Dialogue)
+    kind: Kind = "pairs" if first.pair else "chat"
+    for wrong, instead in (
+        (config.eval.protocol != "block", "they are scored row by row: set eval.protocol = block"),
+        (data.line_bos, "the template says what stands before them: set data.line_bos = false"),
+        (sample.prompts == "none", "what is sampled are answers to their prompts: set sample.prompts = real"),
+    ):
+        if wrong:
+            raise InputError(f"{data.source} holds {WORDS[kind]}, and {instead}")
+    name = chats.template_for(tokenizer, data.template, pairs=first.pair)
+    found = pinned(data.template_sha256, "data.template_sha256", chats.hash_of(tokenizer, name))
+    without = [
+        f"{option} = {value} means nothing here: {why}"
+        for option, value, default, why in (
+            (
+                "sample.prompt_tokens",
+                sample.prompt_tokens,
+                SampleConfig().prompt_tokens,
+                "prompts are those of the data",
+            ),
+            (
+                "train.target",
+                config.train.target,
+                TrainConfig().target,
+                "models are trained on prompt and answer, and the loss counts the answer",
+            ),
+        )
+        if value != default
+    ]
+    end = None if tokenizer is None else chats.Template(tokenizer, name).end
+    return data.model_copy(update={"format": kind, "template": name, "template_sha256": found}), end, without
 
 
 def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Facts:
@@ -253,10 +327,11 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
     unchanged(data.sha256, text.sha256, "the text")
     known, source, options = data.known or ("", None, {})
     as_written = False
+    lines = _lines(text.splits["train"], data.dialogues)
     if wanted.bpe:
-        tokenizer = texts.train_bpe(text.splits["train"], wanted.bpe)
+        tokenizer = texts.train_bpe(lines, wanted.bpe)
     elif wanted.words:
-        common = texts.frequent_words(text.splits["train"], wanted.words)
+        common = texts.frequent_words(lines, wanted.words)
         tokenizer = texts.word_tokenizer(
             source.words(options) if source else common, marks=bool(source and source.marks)
         )
@@ -266,7 +341,14 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
     about: Facts = {}
     rows: dict[str, Dataset] = {}
     lost: list[str] = []
+    template = _template(tokenizer, data.dialogues, folder)
     for done, split in enumerate(name for name in (*SPLITS, "own") if name in text.splits):
+        if template:
+            size = data.block_size if split == "train" else data.eval_block_size
+            rows[split], about[split], passed = _answers(template, text.splits[split], size, split)
+            lost += passed
+            tell(done + 1, len(text.splits), "splits")
+            continue
         stream = texts.encode(tokenizer, text.splits[split], line_bos=data.line_bos)
         size = data.block_size if split == "train" else data.eval_block_size
         if source and source.documents:
@@ -287,7 +369,8 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
     chosen, rest = (some[Segment(*data.segment).rows(len(some))] for some in _original(len(rows["train"]), data.rows))
     if not len(chosen):
         raise InputError(f"data.segment = {Segment(*data.segment)}: the original corpus has fewer rows than parts")
-    behind = nothing(len(chosen)) if source and source.documents else following(rows["train"], chosen)
+    alone = template or (source and source.documents)
+    behind = nothing(len(chosen)) if alone else following(rows["train"], chosen)
     behind.save(folder / FOLLOWING)
     rows["train"], rows["reserve"] = rows["train"].take(chosen), rows["train"].take(rest)
     if source and source.log_probability:
@@ -314,6 +397,9 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
         # what was said of files stays with them: others can hold the same rows
         "notes": [*spelled, *fewer, *lost, *([coding.AS_WRITTEN] if as_written else [])],
     }
+    if template and data.dialogues:
+        facts["notes"] = [*_said(template, data.dialogues["format"]), *facts["notes"]]
+        facts["dialogues"] = {**data.dialogues, "end": template.end, "most": data.block_size}
     if source is None:
         return facts
     if truth := _truth(source, options, tokenizer):
@@ -324,10 +410,64 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
     return facts
 
 
+def _lines(rows: Sequence[str], dialogues: Mapping[str, str] | None) -> Sequence[str]:
+    """What a tokenizer is made from: rows as they are, dialogues as they are written, without special tokens."""
+    name = (dialogues or {}).get("template", "")
+    return [chats.as_text(row, name) if isinstance(row, Dialogue) else row for row in rows]
+
+
+def _template(
+    tokenizer: "PreTrainedTokenizerBase", dialogues: Mapping[str, str] | None, folder: Path
+) -> chats.Template | None:
+    """How dialogues are written, which is noted in the folder of the data stage; None for text."""
+    if not dialogues:
+        return None
+    template = chats.Template(tokenizer, dialogues["template"])
+    unchanged(dialogues["sha256"], chats.hash_of(tokenizer, dialogues["template"]), "the chat template")
+    (folder / DIALOGUES).write_text(json.dumps({"template": dialogues["template"]}), encoding="utf-8")
+    return template
+
+
+def _answers(template: chats.Template, rows: Sequence[str], most: int, split: str) -> tuple[Dataset, Facts, list[str]]:
+    """Dialogues as rows of tokens, counts of what is counted of them, and notes."""
+    what = textfiles.WORDS.get(split, "test")
+    dialogues = [row for row in rows if isinstance(row, Dialogue)]
+    if len(dialogues) < len(rows):
+        raise InputError(
+            f"the {what} text holds texts, where the training text holds prompts and answers; give such rows"
+        )
+    made = chats.coded_rows(template, dialogues, most, what)
+    notes = made.notes(what, len(rows), most)
+    if split == "test":
+        some = made.said[: texts.LOOKED_AT]
+        stream = texts.encode(template.tokenizer, some, line_bos=False)
+        notes += texts.losses(template.tokenizer, some, stream)
+    counts = {
+        "tokens": int(made.rows.predicted.sum()),
+        "words": sum(len(said.split()) for said in made.said),
+        "bytes": sum(len(said.encode()) for said in made.said),
+        "blocks": len(made.rows),
+    }
+    return made.rows, counts, notes
+
+
+def _said(template: chats.Template, kind: str) -> list[str]:
+    """What is to be said of how dialogues are read."""
+    token = template.tokenizer.convert_ids_to_tokens(template.end)
+    own = "" if template.ends_turns else ", which the template does not write itself"
+    notes = [
+        f"rows are {WORDS[kind]}, {chats.SAID[template.name]}; losses and perplexity count what the assistant says, each time with "
+        f"the token that ends it ({token}{own}); samples are answers to all that stands before the assistant's last turn"
+    ]
+    if template.has_clock:
+        notes.append(f"the chat template writes the day: it is {chats.DAY} here, so that rows are the same each day")
+    return notes
+
+
 def rows_of_text(
     encoded: Path, rows: Sequence[str], block_size: int, *, line_bos: bool, documents: bool, what: str
 ) -> tuple[Dataset, float]:
-    """Another text as rows of the shape that a data stage made of real text: blocks, or whole documents.
+    """Another text as rows of the shape that a data stage made of real text: blocks, whole documents, or dialogues.
 
     Args:
         encoded: the folder of the data stage, with the tokenizer.
@@ -340,13 +480,20 @@ def rows_of_text(
         InputError: for a text of less than a block, or one that the tokenizer cannot read.
     """
     tokenizer = texts.load_tokenizer(encoded / TOKENIZER)
-    if documents:
+    if (encoded / DIALOGUES).is_file():
+        name = json.loads((encoded / DIALOGUES).read_text(encoding="utf-8"))["template"]
+        dialogues = [row for row in rows if isinstance(row, Dialogue)]
+        if len(dialogues) < len(rows):
+            raise InputError(
+                f"{what}: rows are texts, and those of the real data are prompts and answers; give such rows"
+            )
+        made = chats.coded_rows(chats.Template(tokenizer, name), dialogues, block_size, what).rows
+    elif documents:
         made = texts.documents(tokenizer, [row for row in rows if row.strip()], block_size, what)
     else:
         made = texts.blocks(texts.encode(tokenizer, rows, line_bos=line_bos), block_size, what)
-    used = np.arange(made.arrays["tokens"].shape[1]) < made.arrays["lengths"][:, None]
     unknown = texts.unknown_id(tokenizer)
-    share = 0.0 if unknown is None else float(np.mean(made.arrays["tokens"][used] == unknown))
+    share = 0.0 if unknown is None else float(np.mean(made.arrays["tokens"][made.counted] == unknown))
     return made, share
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from collapse_cli import metrics
 from collapse_cli.config.tree import EvalConfig, SampleConfig
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import MASK, Dataset
 from collapse_cli.learners.continuations import continuations, cut_prompts, longest_real, real_continuations, spaced
 from collapse_cli.learners.protocol import CORPUS, Facts, Hints, Outcome, Tell
 from collapse_cli.learners.text_inputs import TOKENIZER
@@ -34,10 +34,9 @@ SHOWN_CHARACTERS = 2000  # of a text in `examples`
 
 
 def type_counts(encoded: Path, vocabulary: int) -> np.ndarray:
-    """(vocabulary,) how often each token occurs in the original corpus."""
-    corpus = Dataset.load(encoded / CORPUS).arrays
-    used = np.arange(corpus["tokens"].shape[1]) < corpus["lengths"][:, None]
-    return np.bincount(corpus["tokens"][used], minlength=vocabulary)
+    """(vocabulary,) how often each token occurs in the original corpus; of dialogues in the answers."""
+    corpus = Dataset.load(encoded / CORPUS)
+    return np.bincount(corpus.arrays["tokens"][corpus.counted], minlength=vocabulary)
 
 
 # --- a model on real test text ----------------------------------------------------------------------------------------
@@ -63,6 +62,8 @@ def measure(
     """
     width = test.arrays["tokens"].shape[1]
     protocol: Facts = {"protocol": settings.protocol, "dtype": settings.dtype, "line_bos": about["line_bos"]}
+    if MASK in test.arrays:
+        protocol["counted"] = "answers"
     truth = truth_of(about)
     details = scoring.Details(truth.more if truth else None)
     if settings.protocol == "block":

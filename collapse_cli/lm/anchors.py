@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from collapse_cli.config.tree import TrainConfig
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import MASK, Dataset
 from collapse_cli.engine import checkpoint as checkpoints
 from collapse_cli.errors import InputError
 from collapse_cli.lm import loss as losses
@@ -241,6 +241,7 @@ def fisher(model: "PreTrainedModel", data: Dataset, most: int, seed: int, scratc
     chosen = np.unique(np.linspace(0, len(data) - 1, min(most, len(data))).round().astype(np.int64))
     path = scratch / "fisher.safetensors"
     done, tokens, sums = _kept(path, named)
+    predicted = data.predicted
     written = time.monotonic()
     with fast_products(model.device):
         for number in range(done, len(chosen)):
@@ -252,12 +253,15 @@ def fisher(model: "PreTrainedModel", data: Dataset, most: int, seed: int, scratc
             )
             logits = model(input_ids=row, use_cache=False).logits[0, :-1].float()
             drawn = _drawn(logits.detach(), _numbers(seed, number, length - 1))
+            if MASK in data.arrays:
+                there = torch.from_numpy(data.arrays[MASK][chosen[number], 1:length]).to(model.device)
+                drawn = torch.where(there, drawn, losses.IGNORED)
             functional.cross_entropy(logits, drawn, reduction="sum").backward()  # type: ignore[no-untyped-call]
             for name, weight in named.items():
                 if weight.grad is not None:
                     sums[name].addcmul_(weight.grad, weight.grad)
                     weight.grad = None
-            tokens += length - 1
+            tokens += int(predicted[chosen[number]])
             if time.monotonic() - written >= checkpoints.seconds_between():
                 _keep(path, number + 1, tokens, sums)
                 written = time.monotonic()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import MASK, Dataset
 from collapse_cli.lm import score as scoring
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def edited(
     """Rows with some of their tokens drawn anew.
 
     Args:
-        rows: `tokens` and `lengths`. The first token of a row stays, for nothing predicts it.
+        rows: `tokens` and `lengths`. The first token of a row stays, for nothing predicts it; and of dialogues all but the answers.
         above: the probability above which a token is drawn anew.
         top: of how many of the most probable tokens.
         seed: of the draws. Each row has its own random numbers: of more rows the first are edited alike.
@@ -56,6 +56,8 @@ def edited(
     row = found["row"][order].astype(np.int64)
     counts = np.bincount(row, minlength=len(rows))
     place = 1 + np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    if MASK in rows.arrays:
+        place = 1 + np.nonzero(rows.arrays[MASK][:, 1:])[1]
     assert np.array_equal(tokens[row, place], found["label"][order]), "tokens of a row are not in their order"
     sure = -found["nll"][order] > np.log(above)
     row, place, order = row[sure], place[sure], order[sure]

@@ -13,7 +13,7 @@ import torch
 from collapse_cli.config.tree import TrainConfig
 from collapse_cli.errors import InputError
 from collapse_cli.lm.loss import CROSS_ENTROPY, IGNORED, Beside, TokenLoss, summed_losses
-from collapse_cli.lm.packing import Batch
+from collapse_cli.lm.packing import Batch, to_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -160,6 +160,8 @@ def _perturbation(embeddings: torch.Tensor, batch: Batch, size: float) -> torch.
     squares = torch.stack([gradient.square().sum(dim=2), values.square().sum(dim=2)])  # (2, rows, width)
     if batch.segments is None:
         there = torch.nn.functional.pad(batch.labels != IGNORED, (1, 0), value=True)
+        if batch.masked:  # tokens without a label are of the text, too
+            there = to_device(batch.owners >= 0, gradient.device)
         of_texts = (squares * there).sum(dim=2, keepdim=True)
     else:
         texts = batch.segments + 1  # padding is a text of its own, without a gradient

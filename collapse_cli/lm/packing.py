@@ -33,6 +33,7 @@ class Batch:
         positions, segments: (rows, width) position of each token in its text, and number of the text;
             None where each row is one text.
         weights: (rows, width-1) float32 what the loss of each label is multiplied by; None: all by 1.
+        masked: whether tokens of a text may be without a label that are not its first.
     """
 
     ids: torch.Tensor
@@ -41,6 +42,7 @@ class Batch:
     positions: torch.Tensor | None = None
     segments: torch.Tensor | None = None
     weights: torch.Tensor | None = None
+    masked: bool = False
 
     def places(self) -> np.ndarray:
         """(rows, width) position of each token in its text, on the host."""
@@ -103,6 +105,7 @@ def lay_out(
     device: torch.device,
     able: Abilities,
     weights: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Batches of at most `tokens_at_once` tokens (one row at least) with all that is to be predicted.
 
@@ -113,6 +116,7 @@ def lay_out(
         lengths: (texts,) how many of them are used.
         able: whether several texts may share a row or a batch.
         weights: (texts,) what the losses of a text are multiplied by; None: all by 1.
+        mask: (texts, columns) bool, which tokens are predicted; None: all but the first of each text, which never is.
     """
     texts = np.flatnonzero(lengths >= 2)
     if len(texts) == 0:
@@ -134,7 +138,7 @@ def lay_out(
             most = min(most, alike)
         part = [texts[row] for row in rows[start : start + most]]
         start += len(part)
-        batch = _batch(tokens, lengths, part, device)
+        batch = _batch(tokens, lengths, part, device, mask)
         yield batch if weights is None else replace(batch, weights=_weights(batch.owners, weights, device))
 
 
@@ -143,15 +147,19 @@ def _weights(owners: np.ndarray, weights: np.ndarray, device: torch.device) -> t
     return to_device(np.where(owners < 0, 0, weights[owners])[:, :-1].astype(np.float32), device)
 
 
-def _batch(tokens: np.ndarray, lengths: np.ndarray, rows: list[np.ndarray], device: torch.device) -> Batch:
+def _batch(
+    tokens: np.ndarray, lengths: np.ndarray, rows: list[np.ndarray], device: torch.device, mask: np.ndarray | None
+) -> Batch:
     """`rows`: the texts of each row."""
+    wanted = None if mask is None else np.where(mask, tokens, IGNORED).astype(np.int64)
     width = int(max(lengths[texts].sum() for texts in rows))
     if all(len(texts) == 1 for texts in rows):
         texts = np.concatenate(rows)
         mine = np.arange(width) < lengths[texts, None]
         ids = tokens[texts, :width].astype(np.int64)
-        labels = np.where(mine, ids, IGNORED)[:, 1:]
-        return Batch(to_device(ids, device), to_device(labels, device), np.where(mine, texts[:, None], -1))
+        labels = np.where(mine, ids if wanted is None else wanted[texts, :width], IGNORED)[:, 1:]
+        owners = np.where(mine, texts[:, None], -1)
+        return Batch(to_device(ids, device), to_device(labels, device), owners, masked=mask is not None)
     ids, positions = np.zeros((2, len(rows), width), np.int64)
     owners = np.full((len(rows), width), -1, np.int64)
     labels = np.full((len(rows), width), IGNORED, np.int64)
@@ -160,7 +168,9 @@ def _batch(tokens: np.ndarray, lengths: np.ndarray, rows: list[np.ndarray], devi
         for text in texts:
             end = begin + int(lengths[text])
             ids[row, begin:end] = tokens[text, : end - begin]
-            labels[row, begin : end - 1] = ids[row, begin + 1 : end]
+            labels[row, begin : end - 1] = (
+                ids[row, begin + 1 : end] if wanted is None else wanted[text, 1 : end - begin]
+            )
             positions[row, begin:end] = np.arange(end - begin)
             owners[row, begin:end] = text
             begin = end
@@ -170,6 +180,7 @@ def _batch(tokens: np.ndarray, lengths: np.ndarray, rows: list[np.ndarray], devi
         owners,
         to_device(positions, device),
         to_device(owners, device),
+        masked=mask is not None,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import MASK, Dataset
 
 
 class Replay:
@@ -43,9 +43,9 @@ class Replay:
 
     def beside(self, corpus: Dataset, numbers: np.ndarray) -> Dataset:
         """Rows of the corpus, and after them replayed ones, which count as the mean row of a corpus with weights does."""
-        tokens = {name: corpus.arrays[name] for name in ("tokens", "lengths", "weights") if name in corpus.arrays}
+        tokens = {name: corpus.arrays[name] for name in ("tokens", "lengths", "weights", MASK) if name in corpus.arrays}
         more = self.rows.take(numbers)
-        added = {name: more.arrays[name] for name in ("tokens", "lengths")}
+        added = {name: more.arrays[name] for name in ("tokens", "lengths", MASK) if name in tokens}
         if "weights" in tokens:
             added["weights"] = np.ones(len(more), tokens["weights"].dtype)
         return Dataset.concat([Dataset(tokens, corpus.origin), Dataset(added, more.origin)])

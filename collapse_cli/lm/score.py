@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import MASK, Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.lm.architecture import vocabulary
 from collapse_cli.lm.arithmetic import PackedWeights, fast_products
@@ -133,6 +133,8 @@ def score_blocks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score every row on its own: each token but the first is predicted from those before it in the row.
 
+    Where rows have a mask, only the tokens in it are.
+
     Args:
         dtype: `float32`, or `bfloat16` for matrix products in that.
         details: filled with what is found at each token; scoring then takes longer.
@@ -141,7 +143,7 @@ def score_blocks(
     Returns:
         (rows,) float64 summed negative log-likelihood in nats, and (rows,) int64 predicted tokens.
     """
-    tokens, lengths = data.arrays["tokens"], data.arrays["lengths"]
+    tokens, lengths, mask = data.arrays["tokens"], data.arrays["lengths"], data.arrays.get(MASK)
     nll, done = np.zeros(len(data)), 0
     with Scorer(model, int(lengths.max(initial=1)), dtype) as scorer:
 
@@ -149,7 +151,8 @@ def score_blocks(
             part = slice(done, done + size)
             sums, noted = np.zeros(len(lengths[part])), []
             at_once = rows * scorer.width
-            for batch in lay_out(tokens[part], lengths[part], at_once, model.device, scorer.able):
+            some = None if mask is None else mask[part]
+            for batch in lay_out(tokens[part], lengths[part], at_once, model.device, scorer.able, mask=some):
                 owners = batch.owners[:, 1:]
                 if details is None:
                     losses = scorer(batch)
@@ -172,7 +175,7 @@ def score_blocks(
                 details.parts.extend(noted)
             done = min(done + size, len(data))
             tell(done, len(data))
-    return nll, np.maximum(lengths.astype(np.int64) - 1, 0)
+    return nll, data.predicted
 
 
 def places_of(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

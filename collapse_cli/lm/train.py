@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from collapse_cli.config.tree import TrainConfig
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import MASK, Dataset
 from collapse_cli.engine import checkpoint as checkpoints
 from collapse_cli.errors import InputError
 from collapse_cli.lm import recorded
@@ -60,7 +60,7 @@ def fit(
 
     Args:
         data: rows; where they have `weights` (rows,), the losses of each row's tokens are multiplied by its own, in units of
-            their mean over the predicted tokens.
+            their mean over the predicted tokens; where they have a mask, only the tokens in it are predicted.
         settings: with `dtype` resolved.
         seed: of the order of rows and of dropout.
         scratch: where checkpoints are kept; a checkpoint found there is taken up.
@@ -79,7 +79,7 @@ def fit(
     rows, batch, epochs = len(data), settings.batch_size, settings.epochs
     if rows == 0:
         raise InputError("there are no rows to train on")
-    if data.arrays["lengths"].max() < 2:
+    if not data.predicted.any():
         raise TrainError(
             "no row has two tokens, so there is nothing to predict; raise sample.decode.min_new_tokens or "
             "sample.new_tokens, or set train.target = full"
@@ -104,7 +104,14 @@ def fit(
     longest = [data, *([replayed.rows] if replayed else [])]
     width = max(int(each.arrays["lengths"].max()) for each in longest)
     work = _Work(model, settings, width, objective)
-    if epochs * (rows // per_step) >= recorded.WORTH and work.plain_head and work.able.together and can_record(model):
+    # what is recorded predicts as many tokens each time
+    if (
+        MASK not in data.arrays
+        and epochs * (rows // per_step) >= recorded.WORTH
+        and work.plain_head
+        and work.able.together
+        and can_record(model)
+    ):
         work.rows_recorded = batch
     checkpoint = Checkpoint(scratch / "checkpoint.safetensors", model, optimizer)
     state = checkpoint.load() or {"step": 0, "losses": [[0.0, 0]] * epochs, "best": None}
@@ -182,7 +189,7 @@ def _with_mean_weight_one(data: Dataset) -> Dataset:
     weights = data.arrays.get("weights")
     if weights is None:
         return data
-    predicted = np.maximum(data.arrays["lengths"].astype(np.int64) - 1, 0)
+    predicted = data.predicted
     mean = float(weights.astype(np.float64) @ predicted) / float(predicted.sum())
     if not (weights >= 0).all() or not 0 < mean < math.inf:
         raise TrainError("the weights of the rows must be numbers from 0 on, and not all 0")
@@ -262,9 +269,9 @@ class _Work:
         for weight in self.weights:
             weight.grad = None  # of a try for which memory did not suffice
         lengths = chosen.arrays["lengths"]
-        predicted = int(np.maximum(lengths.astype(np.int64) - 1, 0).sum())
-        weights = chosen.arrays.get("weights")
-        batches = lay_out(chosen.arrays["tokens"], lengths, rows_at_once * self.width, device, self.able, weights)
+        predicted = int(chosen.predicted.sum())
+        weights, mask = chosen.arrays.get("weights"), chosen.arrays.get(MASK)
+        batches = lay_out(chosen.arrays["tokens"], lengths, rows_at_once * self.width, device, self.able, weights, mask)
         if len(chosen) == self.rows_recorded <= rows_at_once and lengths.min() == self.width:
             (batch,) = batches
             if self._recorded is None:

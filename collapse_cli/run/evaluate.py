@@ -36,6 +36,7 @@ OTHER = (
     "format",
     "prompt",
     "completion",
+    "template",
     *families.KNOWN,
 )  # of data: make it other text
 OF_TEXT = ("data", "eval")  # sections that decide how models of a run are scored
@@ -197,10 +198,14 @@ def _changed(config: Experiment, model: str | None, data: str | None, settings: 
     if source is not None and source in DRAWN and source == config.data.source:
         pass  # drawn as the run drew it
     elif source is not None:
-        found = dict.fromkeys(("train", "valid", "test", "sha256", "prompt", "completion"), "")
-        other["data"] = {"source": source, **found, "rows": 0, "format": "auto"}
+        found = dict.fromkeys(("train", "valid", "test", "sha256", "prompt", "completion", "template_sha256"), "")
+        other["data"] = {"source": source, **found, "rows": 0, "format": "auto", "template": "auto"}
     elif isinstance(wanted, Mapping) and wanted.keys() & set(OTHER):
-        other["data"] = {"sha256": "", "rows": config.data.rows if config.data.source in DRAWN else 0}
+        other["data"] = {
+            "sha256": "",
+            "template_sha256": "",
+            "rows": config.data.rows if config.data.source in DRAWN else 0,
+        }
     return with_options(config, merge(other, settings), "the settings")
 
 

@@ -127,6 +127,9 @@ def protocol(given: Mapping[str, Any], predicted: int, *, documents: bool = Fals
         how = f"blocks of {given.get('context', '?')} tokens, the first of each not predicted"
     else:
         how = f"a sliding window of {given.get('context', '?')} tokens moved by {given.get('stride', '?')}"
+    if given.get("counted") == "answers":
+        how = f"rows of up to {given.get('context', '?')} tokens, of which only what the assistant says is predicted"
+        lines = "each time with the token that ends it"
     dtype = given.get("dtype", "float32")
     arithmetic = "" if dtype in ("float32", "float64") else f"; in {short(dtype)}"
     floor = f"; {floored(given['floor'])}" if "floor" in given else ""

@@ -60,6 +60,7 @@ READ_ELSEWHERE = (  # than in a stage's parameters
     "sample.max_duplicates",  # a warning
     *("model.source", "model.base", "model.revision", "model.tokenizer", "model.tokenizer_sha256"),  # found by content
     *("data.train", "data.valid", "data.test", "data.text", "data.format", "data.prompt", "data.completion"),
+    *("data.template", "data.template_sha256"),
     *("data.zipf.seed", "data.zipf.train_tokens", "data.zipf.test_tokens"),  # the text they make is known by its hash
     *("data.world.train_documents", "data.world.test_documents"),
     "loop.block",  # of learners whose generations have stages of their own it is an error of its own
