@@ -536,7 +536,7 @@ def _check_special(config: Experiment, built: "PreTrainedConfig", tokenizer: "Pr
     if config.data.line_bos or config.sample.prompts == "none":
         used["begin-of-text"] = texts.bos_id(tokenizer)
     if config.data.template_sha256:
-        used["chat template's"] = max(chats.Template(tokenizer, config.data.template).used())
+        used["chat template's"] = max(chats.ChatTemplate(tokenizer, config.data.template).used())
     for name, index in used.items():
         if index is not None and index >= there:
             raise InputError(

@@ -308,7 +308,7 @@ def find_template(
         )
         if value != default
     ]
-    end = None if tokenizer is None else chats.Template(tokenizer, name).end
+    end = None if tokenizer is None else chats.ChatTemplate(tokenizer, name).end
     return data.model_copy(update={"format": kind, "template": name, "template_sha256": found}), end, without
 
 
@@ -418,17 +418,19 @@ def _lines(rows: Sequence[str], dialogues: Mapping[str, str] | None) -> Sequence
 
 def _template(
     tokenizer: "PreTrainedTokenizerBase", dialogues: Mapping[str, str] | None, folder: Path
-) -> chats.Template | None:
+) -> chats.ChatTemplate | None:
     """How dialogues are written, which is noted in the folder of the data stage; None for text."""
     if not dialogues:
         return None
-    template = chats.Template(tokenizer, dialogues["template"])
+    template = chats.ChatTemplate(tokenizer, dialogues["template"])
     unchanged(dialogues["sha256"], chats.hash_of(tokenizer, dialogues["template"]), "the chat template")
     (folder / DIALOGUES).write_text(json.dumps({"template": dialogues["template"]}), encoding="utf-8")
     return template
 
 
-def _answers(template: chats.Template, rows: Sequence[str], most: int, split: str) -> tuple[Dataset, Facts, list[str]]:
+def _answers(
+    template: chats.ChatTemplate, rows: Sequence[str], most: int, split: str
+) -> tuple[Dataset, Facts, list[str]]:
     """Dialogues as rows of tokens, counts of what is counted of them, and notes."""
     what = textfiles.WORDS.get(split, "test")
     dialogues = [row for row in rows if isinstance(row, Dialogue)]
@@ -451,7 +453,7 @@ def _answers(template: chats.Template, rows: Sequence[str], most: int, split: st
     return made.rows, counts, notes
 
 
-def _said(template: chats.Template, kind: str) -> list[str]:
+def _said(template: chats.ChatTemplate, kind: str) -> list[str]:
     """What is to be said of how dialogues are read."""
     token = template.tokenizer.convert_ids_to_tokens(template.end)
     own = "" if template.ends_turns else ", which the template does not write itself"
@@ -487,7 +489,7 @@ def rows_of_text(
             raise InputError(
                 f"{what}: rows are texts, and those of the real data are prompts and answers; give such rows"
             )
-        made = chats.coded_rows(chats.Template(tokenizer, name), dialogues, block_size, what).rows
+        made = chats.coded_rows(chats.ChatTemplate(tokenizer, name), dialogues, block_size, what).rows
     elif documents:
         made = texts.documents(tokenizer, [row for row in rows if row.strip()], block_size, what)
     else:

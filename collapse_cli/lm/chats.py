@@ -123,7 +123,7 @@ class Coded:
     said: list[str]
 
 
-class Template:
+class ChatTemplate:
     """A way to write dialogues, for one tokenizer."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
@@ -437,9 +437,9 @@ def hash_of(tokenizer: "PreTrainedTokenizerBase | None", name: str) -> str:
     """Hash of a template: what rows depend on besides the tokenizer's other files.
 
     Raises:
-        InputError: as `Template` does.
+        InputError: as `ChatTemplate` does.
     """
-    source = BUILT_IN[name] if tokenizer is None else Template(tokenizer, name).source
+    source = BUILT_IN[name] if tokenizer is None else ChatTemplate(tokenizer, name).source
     return hashlib.sha256(source.encode()).hexdigest()
 
 
@@ -451,7 +451,7 @@ def as_text(dialogue: Dialogue, name: str) -> str:
 
 
 @dataclass
-class Rows:
+class DialogueRows:
     """Dialogues as rows of tokens, and what became of them.
 
     Attributes:
@@ -489,7 +489,7 @@ class Rows:
         return said
 
 
-def coded_rows(template: Template, dialogues: Sequence[Dialogue], most: int, what: str) -> Rows:
+def coded_rows(template: ChatTemplate, dialogues: Sequence[Dialogue], most: int, what: str) -> DialogueRows:
     """Dialogues as rows of at most `most` tokens.
 
     One that is longer loses its last turns, up to an answer that fits; where not even the first does, that is cut; where not even its
@@ -504,7 +504,7 @@ def coded_rows(template: Template, dialogues: Sequence[Dialogue], most: int, wha
     counts: Counter[str] = Counter()
     kept: list[int] = []
     rows: list[Coded] = []
-    made = Rows(Dataset({}, np.zeros(0, np.int32)), np.zeros(0, np.int64), counts=counts)
+    made = DialogueRows(Dataset({}, np.zeros(0, np.int32)), np.zeros(0, np.int64), counts=counts)
     for portion in _portions(template, dialogues, counts):
         for (number, _), row in zip(portion, template.coded([filled for _, filled in portion]), strict=True):
             made.longest = max(made.longest, len(row.ids))
@@ -535,7 +535,7 @@ def coded_rows(template: Template, dialogues: Sequence[Dialogue], most: int, wha
 
 
 def _portions(
-    template: Template, dialogues: Sequence[Dialogue], counts: "Counter[str]"
+    template: ChatTemplate, dialogues: Sequence[Dialogue], counts: "Counter[str]"
 ) -> Iterator[list[tuple[int, Filled]]]:
     """Dialogues as the template writes them, with their numbers, as many together as make `CHARACTERS_AT_ONCE`."""
     some: list[tuple[int, Filled]] = []
