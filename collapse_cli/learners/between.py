@@ -29,7 +29,7 @@ from collapse_cli.learners.translation import in_tokens_of
 from collapse_cli.lm import text as texts
 from collapse_cli.metrics import likeness, perplexity
 
-SAMPLES = 500  # of each lineage, that the others' models score
+ROWS = 500  # of the own text and of the samples of a lineage, that the models of all score
 TOKENS = 8192  # at which models are held against each other
 MOST = 1 << 30  # tokens of a row that is read in other ones: it is cut afterwards
 
@@ -130,8 +130,8 @@ class _Comparison:
         arrays = {"nll": found[~np.isnan(found)]}
         for text, owner in self.texts.items():
             made = self.members[owner]
-            # as many rows as there are to test on
-            shown = self._shown(made.own.take(spaced(len(made.own), len(made.test))), owner, name)
+            some = spaced(len(made.own), min(ROWS, len(made.test)))
+            shown = self._shown(made.own.take(some), owner, name)
             on[text] = _summed(learner.token_losses(shown.rows), learner.unseen_nll, shown)
         for other, made in self.members.items():
             if made.samples is not None and made.prompts is not None:
@@ -149,7 +149,7 @@ class _Comparison:
         assert made.samples is not None
         assert made.prompts is not None
         filled = np.flatnonzero(made.samples.arrays["lengths"] > 0)
-        some = filled[spaced(len(filled), SAMPLES)]
+        some = filled[spaced(len(filled), ROWS)]
         prompts, new = made.prompts.take(some), made.samples.take(some)
         size: float = _bytes(text_measures.spoken(new, made.encoded))
         if not self._reads_as(name, other) or _longest(prompts, new) > self.members[name].most:

@@ -290,7 +290,9 @@ def counted(encoded: Path, prose: list[str], folder: Path) -> Member:
     return Member(folder, lambda: learner, encoded, 64, rows, rows, folder.name)
 
 
-def test_n_grams_are_compared_without_a_floor(members: dict[str, Member], tmp_path: Path) -> None:
+def test_n_grams_are_compared_without_a_floor(
+    members: dict[str, Member], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoded, test = members["ada"].encoded, blocks(members["ada"].encoded, PROSE[50:80] + OTHER[:9])
     both = {
         name: replace(counted(encoded, prose, tmp_path / name), test=test)
@@ -306,6 +308,12 @@ def test_n_grams_are_compared_without_a_floor(members: dict[str, Member], tmp_pa
     assert found["two"]["mixture_unseen_share"] == pytest.approx(unseen.mean())
     assert found["one"]["js_distance"] == pytest.approx(math.sqrt(slow_divergences(models, test).mean()))
     assert found["one"]["nll_on"]["one"] < found["one"]["nll_on"]["two"]
+    monkeypatch.setattr(between, "ROWS", 5)  # evenly spaced, of many
+    own = both["two"].own
+    five = models[0].token_losses(own.take(np.linspace(0, len(own) - 1, 5).round().astype(int)))
+    again = measured(both, tmp_path / "five")["one"]["nll_on"]["two"]
+    assert again == pytest.approx(np.where(np.isinf(five), -math.log(1e-9), five).mean())
+    assert again != found["one"]["nll_on"]["two"]
 
 
 def slow_divergences(models: list[Any], rows: Dataset) -> np.ndarray:

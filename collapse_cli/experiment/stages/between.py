@@ -143,14 +143,14 @@ def cost(stage: Stage, size: Size) -> Cost:
     count = len(stage.params["lineages"])
     texts = len({_text_of(made) for name, made in stage.inputs.items() if name.startswith("data-")})
     sampled = sum(name.startswith("samples-") for name in stage.inputs)
-    rows = count * size.test_rows * (1 + (texts if texts > 1 else 0))
+    rows = count * (size.test_rows + (texts if texts > 1 else 0) * min(size.test_rows, between.ROWS))
     if size.row_flops:
-        rows += count * sampled * between.SAMPLES
+        rows += count * sampled * between.ROWS
         return Cost(flops=rows * size.row_flops * TWENTIETH, disk=4096 * count, efficiency=0.4)
     sample, block = size.config.sample, size.config.eval.block_size or size.config.data.block_size
     apart = count * (count - 1) * between.TOKENS  # each pair has two models
     tokens = rows * block + apart
-    continued = count * sampled * between.SAMPLES
+    continued = count * sampled * between.ROWS
     passed = size.layer_parameters * (tokens + continued * (sample.prompt_tokens + sample.new_tokens))
     headed = size.head_parameters * (tokens + continued * sample.new_tokens)
     return Cost(
