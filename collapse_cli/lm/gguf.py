@@ -44,6 +44,11 @@ def check(path: Path, what: str) -> str:
     """
     places.check_gguf(path, what)
     header = _header(path)
+    if header.adapter:
+        raise InputError(
+            f"{what}: {path} is an adapter in llama.cpp's form, and collapse reads peft's: give the folder that it was converted from, or a "
+            "GGUF file of the merged model (llama.cpp: llama-export-lora)"
+        )
     if header.parts > 1:
         raise InputError(
             f"{what}: {path} is one of {header.parts} parts of a model; join them first (llama.cpp: llama-gguf-split --merge) and give the file "
@@ -149,6 +154,7 @@ class _Header:
         parts: in how many files the model is.
         numbers: how many the weights are.
         settings: the names of all that is said of the model.
+        adapter: whether it holds what is added to another model's weights, and no model.
     """
 
     architecture: str
@@ -157,6 +163,7 @@ class _Header:
     parts: int
     numbers: int
     settings: frozenset[str]
+    adapter: bool
 
 
 def _header(path: Path) -> _Header:
@@ -174,13 +181,22 @@ def _read_header(path: Path, state: tuple[int, int]) -> _Header:
 
     try:
         reader = GGUFReader(path)
-        field = reader.get_field("general.architecture")
-        architecture = "" if field is None else str(field.contents())
-        tokens, parts = reader.get_field("tokenizer.ggml.tokens"), reader.get_field("split.count")
-        kinds = tuple(tensor.tensor_type.name for tensor in reader.tensors)
-        split = 1 if parts is None else int(parts.contents())
-        numbers_held = sum(int(tensor.n_elements) for tensor in reader.tensors)
+
+        def said(name: str, default: Any) -> Any:
+            field = reader.get_field(name)
+            return default if field is None else field.contents()
+
+        tokens = reader.get_field("tokenizer.ggml.tokens")
         ends = [tensor.data_offset + tensor.n_bytes for tensor in reader.tensors]
+        header = _Header(
+            architecture=str(said("general.architecture", "")),
+            kinds=tuple(tensor.tensor_type.name for tensor in reader.tensors),
+            tokens=0 if tokens is None else len(tokens.data),
+            parts=int(said("split.count", 1)),
+            numbers=sum(int(tensor.n_elements) for tensor in reader.tensors),
+            settings=frozenset(reader.fields),
+            adapter=said("general.type", "") == "adapter",
+        )
     except Exception as error:  # whatever the damage does to the arithmetic of the reader
         raise InputError(
             f"{path} is damaged, or only a part of a file ({_said(error, path)}); fetch it again"
@@ -189,9 +205,7 @@ def _read_header(path: Path, state: tuple[int, int]) -> _Header:
         raise InputError(
             f"{path} is only a part of a file: {state[0]:,} of {max(ends):,} bytes are there; fetch it again"
         )
-    return _Header(
-        architecture, kinds, 0 if tokens is None else len(tokens.data), split, numbers_held, frozenset(reader.fields)
-    )
+    return header
 
 
 @lru_cache(maxsize=4)

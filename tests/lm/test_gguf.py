@@ -12,7 +12,9 @@ import pytest
 import torch
 from support import e2e, packed
 
+from collapse_cli.config.tree import DataConfig, ModelConfig
 from collapse_cli.errors import ConfigError, InputError
+from collapse_cli.learners import text_inputs
 from collapse_cli.lm import folders, model, places, text
 
 KINDS = ("F16", "Q8_0", "Q4_1")
@@ -48,6 +50,10 @@ def test_the_tokenizer_is_that_of_the_file(home: Path) -> None:
     assert wanted.get_vocab().items() <= mine.get_vocab().items()
     assert text.text_range(mine) == len(wanted), "transformers adds one special token, which no text becomes"
     assert (mine.bos_token, mine.eos_token) == ("</s>", "</s>")
+    named = text_inputs.find_tokenizer(ModelConfig(tokenizer=str(home / "Q8_0.gguf")), DataConfig(), None)
+    assert named.tokenizer is not None
+    assert named.tokenizer.get_vocab() == mine.get_vocab()
+    assert named.model.tokenizer_sha256 == folders.hash_tokenizer(home / "Q8_0.gguf")
     rows = ["The cat sees\n", "  two  blanks, ünïcode\n", "</s>", "<|endoftext|>"]
     for row in rows:
         coded = text.encode(mine, [row], line_bos=True)
@@ -198,6 +204,10 @@ def _part(path: Path, home: Path) -> None:
     packed.write(path, packed.llama(300), None, "F16", parts=3)
 
 
+def _adapter(path: Path, home: Path) -> None:
+    packed.write(path, packed.llama(300), None, "F16", adapter=True)
+
+
 def _without_tokenizer(path: Path, home: Path) -> None:
     packed.write(path, packed.llama(300), None, "F16")
 
@@ -217,6 +227,7 @@ def _several(path: Path, home: Path) -> None:
         (_foreign, "is no GGUF file, whatever its name says"),
         (_empty, "is no GGUF file, whatever its name says"),
         (_unknown, "reads no GGUF files of the architecture 'rwkv6'"),
+        (_adapter, "is an adapter in llama.cpp's form, and collapse reads peft's"),
         (_part, "is one of 3 parts of a model; join them first"),
         (_without_tokenizer, "holds no tokenizer; name one with --set model.tokenizer=FOLDER"),
         (_several, "holds 3 GGUF files; give one of them by its name"),

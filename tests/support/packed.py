@@ -47,6 +47,7 @@ def write(
     architecture: str = "llama",
     leave: str = "",
     parts: int = 1,
+    adapter: bool = False,
 ) -> Path:
     """A model and its byte-level BPE as a GGUF file.
 
@@ -54,6 +55,7 @@ def write(
         kind: of its matrices' numbers: F16, Q8_0, Q4_1 ….
         leave: a weight that is left out.
         parts: in how many files it says that the model is.
+        adapter: whether it says that it is no model, but an adapter.
     """
     config, file = model.config, gguf.GGUFWriter(path, architecture)
     file.add_context_length(config.max_position_embeddings)
@@ -66,6 +68,8 @@ def write(
     file.add_rope_freq_base(10_000.0)
     file.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
     file.add_vocab_size(config.vocab_size)
+    if adapter:
+        file.add_type("adapter")
     if parts > 1:
         file.add_uint16("split.count", parts)
     if tokenizer is not None:
