@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import MASK, Dataset
 from collapse_cli.engine import checkpoint as checkpoints
 from collapse_cli.learners import text_measures
 from collapse_cli.learners.continuations import spaced
@@ -31,6 +31,7 @@ from collapse_cli.metrics import likeness, perplexity
 
 ROWS = 500  # of the own text and of the samples of a lineage, that the models of all score
 TOKENS = 8192  # at which models are held against each other
+UNKNOWN: Facts = {"nll": None, "predicted": 0, "tokens": 0, "bytes": 0}  # losses of a text that could not be had
 MOST = 1 << 30  # tokens of a row that is read in other ones: it is cut afterwards
 
 
@@ -72,15 +73,12 @@ class Shown:
 
     Attributes:
         rows: in its tokens.
-        size: bytes of their text, UTF-8.
+        tokens, size: how many of its tokens count, and the bytes of their text in UTF-8: of dialogues of what an assistant says.
     """
 
     rows: Dataset
+    tokens: int
     size: int
-
-    @property
-    def tokens(self) -> int:
-        return int(self.rows.arrays["lengths"].sum())
 
 
 def measure(members: Mapping[str, Member], scratch: Path, tell: Tell) -> dict[str, Facts]:
@@ -132,7 +130,9 @@ class _Comparison:
             made = self.members[owner]
             some = spaced(len(made.own), min(ROWS, len(made.test)))
             shown = self._shown(made.own.take(some), owner, name)
-            on[text] = _summed(learner.token_losses(shown.rows), learner.unseen_nll, shown)
+            on[text] = (
+                UNKNOWN if shown is None else _summed(learner.token_losses(shown.rows), learner.unseen_nll, shown)
+            )
         for other, made in self.members.items():
             if made.samples is not None and made.prompts is not None:
                 samples[other] = self._of_samples(learner, name, other)
@@ -183,13 +183,17 @@ class _Comparison:
         first = next(other for other in self.names if self._reads_as(name, other))
         return _cut(self.members[first].test, self._width(name))
 
-    def _shown(self, rows: Dataset, owner: str, name: str) -> Shown:
-        """Rows of one lineage as the model of another is given them."""
+    def _shown(self, rows: Dataset, owner: str, name: str) -> Shown | None:
+        """Rows of one lineage as the model of another is given them; None of dialogues in other tokens, where it is not known who says what."""
         made, width = self.members[owner], self._width(name)
-        size = _bytes(text_measures.spoken(rows, made.encoded))
-        if made.tokens == self.members[name].tokens:
-            return Shown(_cut(rows, width), size)
-        return Shown(_rows_of(self._translated(rows, owner, name), width), size)
+        counted = [ids[there] for ids, there in zip(rows.arrays["tokens"], rows.counted, strict=True)]
+        size = _bytes(text_measures.spoken(_rows_of(counted, max(1, *map(len, counted))), made.encoded))
+        if self._reads_as(owner, name):
+            return Shown(_cut(rows, width), sum(map(len, counted)), size)
+        if MASK in rows.arrays:
+            return None
+        translated = _rows_of(self._translated(rows, owner, name), width)
+        return Shown(translated, int(translated.arrays["lengths"].sum()), size)
 
     def _translated(self, rows: Dataset, owner: str, name: str) -> list[np.ndarray]:
         """Rows of one lineage in the tokens of another, all of each."""
@@ -277,7 +281,12 @@ def _cut(rows: Dataset, width: int) -> Dataset:
     """Rows in pieces of `width` tokens at most; as they are where none is longer."""
     if int(rows.arrays["lengths"].max(initial=0)) <= width:
         return rows
-    return _rows_of(text_measures.used(rows), width)
+    made = _rows_of(text_measures.used(rows), width)
+    if MASK not in rows.arrays:
+        return made
+    pairs = zip(rows.arrays[MASK], rows.arrays["lengths"], strict=True)
+    counted = _rows_of([there[:length].astype(np.int32) for there, length in pairs], width)
+    return Dataset({**made.arrays, MASK: counted.arrays["tokens"] > 0}, made.origin)
 
 
 def _rows_of(coded: Sequence[np.ndarray], width: int) -> Dataset:

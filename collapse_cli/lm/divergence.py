@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import MASK, Dataset
 from collapse_cli.lm.arithmetic import product
 from collapse_cli.lm.loss import HELD_BYTES, IGNORED, TILE_BYTES
 from collapse_cli.lm.memory import halving
@@ -104,13 +104,13 @@ def divergences(
     """Jensen-Shannon divergences of what two models predict at each token but the first of its row.
 
     Args:
-        data: `tokens` and `lengths`, ids that mean the same to both models.
+        data: `tokens` and `lengths`, ids that mean the same to both models; where there is a mask, only the tokens in it count.
         dtype: `float32`, or `bfloat16` for matrix products in that.
 
     Returns:
         (rows, width-1) float64 in bits, NaN where nothing is predicted.
     """
-    tokens, lengths = data.arrays["tokens"], data.arrays["lengths"]
+    tokens, lengths, mask = data.arrays["tokens"], data.arrays["lengths"], data.arrays.get(MASK)
     found, done = np.full((len(data), max(0, tokens.shape[1] - 1)), np.nan), 0
     width = int(lengths.max(initial=1))
     with ExitStack() as stack:
@@ -120,7 +120,8 @@ def divergences(
 
         def chunk(rows: int) -> None:
             part = slice(done, done + rows)
-            for batch in lay_out(tokens[part], lengths[part], rows * width, one.device, able):
+            some = None if mask is None else mask[part]
+            for batch in lay_out(tokens[part], lengths[part], rows * width, one.device, able, mask=some):
                 _, row, column = places_of(batch)
                 found[done + row, column] = _of_batch(scorers, batch)
 

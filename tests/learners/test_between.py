@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.tiny import losses, rows_of, tiny_model
 
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import MASK, Dataset
 from collapse_cli.learners import between, text_measures
 from collapse_cli.learners.between import Member
 from collapse_cli.learners.lm import LanguageModel
@@ -159,6 +159,33 @@ def test_lineages_with_one_text_have_no_matrix(members: dict[str, Member], tmp_p
     found = measured(alike, tmp_path / "scratch")
     assert not found["ada"].keys() & {"nll_on", "bits_per_byte_on"}
     assert found["ada"]["js_distance"] > 0
+
+
+def test_of_dialogues_only_what_an_assistant_says_counts(members: dict[str, Member], tmp_path: Path) -> None:
+    def answered(rows: Dataset) -> Dataset:
+        mask = np.broadcast_to(np.arange(BLOCK) >= 5, rows.arrays["tokens"].shape)
+        return Dataset({**rows.arrays, MASK: mask}, rows.origin)
+
+    chats = {
+        name: replace(member, test=answered(member.test), own=answered(member.own), samples=None, most=6)
+        for name, member in members.items()
+    }
+    found = measured(chats, tmp_path / "scratch")["ada"]
+    own = chats["bob"].own.take(np.arange(len(chats["bob"].own)))
+    spoken = len("".join(text_measures.spoken(rows_of(own.arrays["tokens"][:, 5:]), chats["bob"].encoded)).encode())
+    # rows of 8 tokens as 6 and 2: of the first the last token counts, of the second the last, for nothing stands before the first
+    both = np.array(
+        [
+            [*losses(model_of(members["ada"]), ids[:6])[-1:], *losses(model_of(members["ada"]), ids[6:])]
+            for ids in own.arrays["tokens"]
+        ]
+    )
+    assert found["nll_on"]["bob"] == pytest.approx(both.mean(), rel=1e-5)
+    assert found["bits_per_byte_on"]["bob"] == pytest.approx(
+        both.mean() * 3 * len(own) / spoken / math.log(2), rel=1e-5
+    )
+    assert found["nll_on"]["cleo"] is None
+    assert found["between"]["js_tokens"] == found["between"]["test_tokens"] == 2 * len(chats["ada"].test)
 
 
 # --- how alike --------------------------------------------------------------------------------------------------------
