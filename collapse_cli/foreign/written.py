@@ -68,5 +68,5 @@ def also_in_test(name: str, rows: Sequence[str], test: Sequence[str]) -> list[st
         return []
     return [
         f"test lines of {TELLING} characters or more that also stand in {name}: {count:,} of {len(lines):,}; who is trained on "
-        "that text has seen them, and the test loss says less than it seems to"
+        "that text has seen them, and the test loss says less than it seems to (collapse check looks for passages, too)"
     ]

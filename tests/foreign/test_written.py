@@ -61,6 +61,6 @@ def test_test_lines_that_stand_in_another_text_are_counted() -> None:
     test = ["= A heading =\n", line + "\n", "and this one, which is as long, stands nowhere else at all\n"]
     assert written.also_in_test("other.txt", [f"A document.\n{line}\n= A heading =\n"], test) == [
         "test lines of 40 characters or more that also stand in other.txt: 1 of 2; who is trained on that text has seen them, and "
-        "the test loss says less than it seems to"
+        "the test loss says less than it seems to (collapse check looks for passages, too)"
     ]
     assert written.also_in_test("other.txt", ["nothing of the kind\n"], test) == []

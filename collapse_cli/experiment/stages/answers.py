@@ -1,5 +1,6 @@
 """What a server answers to real rows: asked once, kept in the store; and these answers as rows that the learner can take."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,11 +17,13 @@ from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind,
 from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.mixing import seeded_order
-from collapse_cli.experiment.stages.base import CORPUS, ROWS, at
+from collapse_cli.experiment.stages.base import CORPUS, ROWS, TEST, at
 from collapse_cli.experiment.stages.sample import Continued, Sharing
 from collapse_cli.foreign.answers import all_of, written_down
 from collapse_cli.foreign.asking import Connection, Question, answers
+from collapse_cli.foreign.written import also_in_test
 
+log = logging.getLogger(__name__)
 ANSWERS, PROMPTS = "answers.jsonl", "prompts.safetensors"
 ROWS_ASKED = 64  # of a mixture: answers of a stage, whatever the grid, so that another grid finds them in the store
 SECONDS = 1.0  # that an answer takes, where nothing is known of the server
@@ -99,6 +102,9 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     seeds = [int(digest([stage.seed, one])[:8], 16) >> 1 for one in places.tolist()]
     texts = spoken(cut, inputs["data"].folder)
     made = answers(asked, line, texts, seeds, place.scratch, place.tell)
+    test = "".join(spoken(Dataset.load(inputs["data"].file(TEST)), inputs["data"].folder))
+    for seen in also_in_test(f"the answers of {line.address}", [answer.text for answer in made], [test]):
+        log.warning(seen)
     written_down(place.folder / ANSWERS, made)
     Dataset({**cut.arrays, "row": rows.astype(np.int32), "place": places.astype(np.int32)}, cut.origin).save(
         place.folder / PROMPTS
