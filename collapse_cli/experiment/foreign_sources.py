@@ -7,6 +7,7 @@ from collapse_cli.config import Experiment
 from collapse_cli.config.foreign import CompletionServer, server_of
 from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import load_text, pinned
+from collapse_cli.data.dialogues import Dialogue
 from collapse_cli.engine.stage import Stage
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment.pool import Pool
@@ -32,6 +33,11 @@ def resolve(config: Experiment, hints: Hints, test: Mapping[str, str]) -> tuple[
     hashes, paths = list[str](), dict[str, str]()
     for number, source in enumerate(sources):
         if server := server_of(source):
+            if isinstance(load_text(**test).splits["train"][0], Dialogue):
+                raise ConfigError(
+                    f"{server} is asked to continue text, and the rows of data.source = {config.data.source} are prompts and answers; have "
+                    "it answer the prompts, and name the file of its answers instead (prompt and completion columns)"
+                )
             hashes.append("")
             notes += _of_server(server, config)
             continue
@@ -77,12 +83,20 @@ class Sources:
         return cls(config.pool.foreign, config.foreign.sha256, hints)
 
     def rows(
-        self, own: Experiment, data: Stage, policy: Policy, pool: Pool, members: int, seed: int, generation: int
+        self,
+        own: Experiment,
+        hints: Hints,
+        data: Stage,
+        policy: Policy,
+        pool: Pool,
+        members: int,
+        seed: int,
+        generation: int,
     ) -> list[list[Stage]]:
         """Of each source the stages that lead to the rows which a lineage takes for a generation's corpus: its rows are the last one.
 
         Args:
-            own, data: of the lineage.
+            own, hints, data: of the lineage.
             members: how many give rows to that corpus, these sources, which are the last, among them.
         """
         found = []
@@ -90,7 +104,7 @@ class Sources:
             place = (members - len(self.names) + number, members)
             if server := server_of(source):
                 sharing = Sharing(pool.lineages + number, pool.lineages + pool.foreign, (place,))
-                asked = asked_for_corpus(own, server, data, policy, sharing, seed, generation)
+                asked = asked_for_corpus(own, hints, server, data, policy, sharing, seed, generation)
                 found.append([asked, answered_stage(own, data, [asked], generation)])
             else:
                 every = written_stage(own, self.hints, data, sha256)

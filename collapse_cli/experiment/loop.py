@@ -296,7 +296,9 @@ class Planning(Verbs[Stage, Stage, Stage]):
 
     def _foreign(self, members: int, generation: int) -> list[Stage]:
         """Rows of text that other models wrote, of each source."""
-        ways = self.sources.rows(self.config, self.data, self.policy, self.pool, members, self.seed, generation)
+        ways = self.sources.rows(
+            self.config, self.hints, self.data, self.policy, self.pool, members, self.seed, generation
+        )
         return [[self._add(stage, generation) for stage in way][-1] for way in ways]
 
     def read(self, rows: Stage, maker: int, generation: int) -> Stage:

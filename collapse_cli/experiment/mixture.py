@@ -87,7 +87,10 @@ def sources(made: Plan, config: Experiment, hints: learners.Hints, data: Stage, 
         places = {place for cell in grid if cell.synthetic for place in range(cell.real, cell.rows)}
         chunks = sorted({place // len(named) // ROWS_ASKED for place in places if place % len(named) == number})
         own_seed, order, part = seed_for(seed, "sample", 0), seed_for(seed, "mix", 0), (number, len(named))
-        asked = [made.add(asked_of_rows(config, server, data, own_seed, order, part, chunk), where) for chunk in chunks]
+        asked = [
+            made.add(asked_of_rows(config, hints, server, data, own_seed, order, part, chunk), where)
+            for chunk in chunks
+        ]
         found.append(made.add(answered_stage(config, data, asked), where))
     return found
 

@@ -62,6 +62,7 @@ class Connection:
         timeout: seconds that an answer is waited for.
         retries: how often a request is sent again.
         key: the name of the environment variable that holds the server's key.
+        text: the arguments of `load_text` by which the real text is found, of which answers should hold no test lines.
     """
 
     address: str
@@ -71,6 +72,7 @@ class Connection:
     timeout: float
     retries: int
     key: str
+    text: Mapping[str, str] = field(default_factory=dict)
 
 
 def answers(

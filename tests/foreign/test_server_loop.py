@@ -70,13 +70,13 @@ def test_the_key_is_in_no_file_and_no_line(home: Path, proxy: Proxy, monkeypatch
     assert not any(KEY.encode() in path.read_bytes() for path in (home / "runs").rglob("*") if path.is_file())
 
 
-def test_an_answer_that_is_test_text_is_said(home: Path, proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_answer_that_is_test_text_is_said(home: Path, proxy: Proxy) -> None:
     """As of a model that has seen it."""
     line = (home / "text/test.txt").read_text().splitlines()[0]
     proxy.always = serving.says(200, serving.completion(f"x\n{line}\n", "stop"))
     done = run(home, "seen", **{"loop.generations": 1, "sample.decode.temperature": 0.7})
     assert done.code == 0, done.err
-    assert "also stand in the answers of http://127.0.0.1" in caplog.text
+    assert "also stand in the answers of http://127.0.0.1" in done.out + done.err
 
 
 def test_what_a_server_writes_makes_no_special_token_and_no_mark_up(home: Path, proxy: Proxy) -> None:

@@ -12,16 +12,17 @@ from collapse_cli.config.foreign import KEY, CompletionServer
 from collapse_cli.config.policies import Policy
 from collapse_cli.config.selection import candidates
 from collapse_cli.config.tree import SampleConfig
-from collapse_cli.data.dataset import Dataset, how_many
+from collapse_cli.data.dataset import Dataset, how_many, load_text
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, digest, seed_for
 from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.mixing import seeded_order
-from collapse_cli.experiment.stages.base import CORPUS, ROWS, TEST, at
+from collapse_cli.experiment.stages.base import CORPUS, ROWS, at
 from collapse_cli.experiment.stages.sample import Continued, Sharing
 from collapse_cli.foreign.answers import all_of, written_down
 from collapse_cli.foreign.asking import Connection, Question, answers
 from collapse_cli.foreign.written import also_in_test
+from collapse_cli.learners import Hints
 
 log = logging.getLogger(__name__)
 ANSWERS, PROMPTS = "answers.jsonl", "prompts.safetensors"
@@ -30,7 +31,14 @@ SECONDS = 1.0  # that an answer takes, where nothing is known of the server
 
 
 def asked_of_rows(
-    config: Experiment, server: CompletionServer, data: Stage, seed: int, order: int, part: tuple[int, int], chunk: int
+    config: Experiment,
+    hints: Hints,
+    server: CompletionServer,
+    data: Stage,
+    seed: int,
+    order: int,
+    part: tuple[int, int],
+    chunk: int,
 ) -> Stage:
     """What a server answers to real rows of a mixture.
 
@@ -40,11 +48,12 @@ def asked_of_rows(
         chunk: which `ROWS_ASKED` of its rows.
     """
     which = {"order": order, "part": part[0], "of": part[1], "first": chunk * ROWS_ASKED, "rows": ROWS_ASKED}
-    return _stage(config, server, data, seed, {"mixture": which})
+    return _stage(config, hints, server, data, seed, {"mixture": which})
 
 
 def asked_for_corpus(
     config: Experiment,
+    hints: Hints,
     server: CompletionServer,
     data: Stage,
     policy: Policy,
@@ -59,10 +68,12 @@ def asked_for_corpus(
     """
     which = Continued.by(policy, seed, generation, growing=config.mix.size == "growing")
     which = replace(which, oversample=config.select.oversample, sharing=sharing)
-    return _stage(config, server, data, seed_for(seed, "sample", generation), {"continued": which.params()})
+    return _stage(config, hints, server, data, seed_for(seed, "sample", generation), {"continued": which.params()})
 
 
-def _stage(config: Experiment, server: CompletionServer, data: Stage, seed: int, which: Mapping[str, Any]) -> Stage:
+def _stage(
+    config: Experiment, hints: Hints, server: CompletionServer, data: Stage, seed: int, which: Mapping[str, Any]
+) -> Stage:
     """Answers to real rows."""
     sample, foreign = config.sample, config.foreign
     asked = {
@@ -74,7 +85,9 @@ def _stage(config: Experiment, server: CompletionServer, data: Stage, seed: int,
         "extra": foreign.extra,
     }
     params = {"learner": config.learner, "asked": asked, "prompt_tokens": sample.prompt_tokens, **which}
-    line = Connection(server.address, server.model, server.here, foreign.at_once, foreign.timeout, foreign.retries, KEY)
+    line = Connection(
+        server.address, server.model, server.here, foreign.at_once, foreign.timeout, foreign.retries, KEY, hints.text
+    )
     return Stage(ASKED, params, {"data": data}, seed, line)
 
 
@@ -102,8 +115,8 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     seeds = [int(digest([stage.seed, one])[:8], 16) >> 1 for one in places.tolist()]
     texts = spoken(cut, inputs["data"].folder)
     made = answers(asked, line, texts, seeds, place.scratch, place.tell)
-    test = "".join(spoken(Dataset.load(inputs["data"].file(TEST)), inputs["data"].folder))
-    for seen in also_in_test(f"the answers of {line.address}", [answer.text for answer in made], [test]):
+    test = load_text(**line.text).splits["test"] if line.text else ()
+    for seen in also_in_test(f"the answers of {line.address}", [answer.text for answer in made], test):
         log.warning(seen)
     written_down(place.folder / ANSWERS, made)
     Dataset({**cut.arrays, "row": rows.astype(np.int32), "place": places.astype(np.int32)}, cut.origin).save(
