@@ -177,7 +177,7 @@ def evaluate(
         quiet_libraries()
         measured = again.evaluate_model(target, data, tree) if folder is None else None
     except InputError as error:
-        if folder is not None or Path(target).is_dir():
+        if folder is not None or Path(target).is_dir() or Path(target).is_file():
             raise
         near = nearest(target, names_of_runs(runs_dir))
         near = near or made_by(target)

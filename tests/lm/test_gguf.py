@@ -117,6 +117,11 @@ def test_a_run_begins_with_it_and_its_models_are_ordinary_folders(home: Path, tm
     again = e2e.collapse(*begin, "--name", "folder", "--model", tmp_path / "alone", "--dry-run")
     assert again.code == 0, again.err
     assert again.json["cached"] == again.json["stages"], "the file's content is the key, not where it lies"
+    lora = e2e.collapse(*begin, "--name", "lora", "--model", home / "Q8_0.gguf", "--set", "train.adapter=2")
+    assert lora.code == 0, lora.err
+    alone = e2e.folder_of(runs, e2e.metrics(runs, "lora")["keep-0", 0, 0]["model_key"])
+    assert json.loads((alone / "adapter_config.json").read_text())["base_model_name_or_path"].endswith("Q8_0.gguf")
+    assert e2e.collapse("eval", alone, "--data", home / "text").code == 0
 
 
 def test_keys_follow_the_content_alone(home: Path, tmp_path: Path) -> None:
@@ -242,6 +247,7 @@ def test_files_that_cannot_be_read_are_said_in_a_line(
     assert answer.code == 2
     assert said in answer.err
     assert answer.err.count("\n") <= 2
+    assert "there is no run" not in answer.err
 
 
 def test_a_file_that_is_not_there_and_one_that_is_a_pipe(tmp_path: Path) -> None:
