@@ -144,13 +144,13 @@ def cost(stage: Stage, size: Size) -> Cost:
     texts = len({_text_of(made) for name, made in stage.inputs.items() if name.startswith("data-")})
     sampled = sum(name.startswith("samples-") for name in stage.inputs)
     rows = count * (size.test_rows + (texts if texts > 1 else 0) * min(size.test_rows, between.ROWS))
+    continued = count * sampled * min(between.ROWS, size.rows)
     if size.row_flops:
-        rows += count * sampled * between.ROWS
+        rows += continued
         return Cost(flops=rows * size.row_flops * TWENTIETH, disk=4096 * count, efficiency=0.4)
     sample, block = size.config.sample, size.config.eval.block_size or size.config.data.block_size
-    apart = count * (count - 1) * between.TOKENS  # each pair has two models
+    apart = count * (count - 1) * min(between.TOKENS, size.test_rows * block)  # each pair has two models
     tokens = rows * block + apart
-    continued = count * sampled * between.ROWS
     passed = size.layer_parameters * (tokens + continued * (sample.prompt_tokens + sample.new_tokens))
     headed = size.head_parameters * (tokens + continued * sample.new_tokens)
     return Cost(
