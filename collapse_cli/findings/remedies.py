@@ -172,7 +172,9 @@ def remedies(runs: Sequence[OneRun]) -> Remedies | None:
     ends = {(run.run, there.arm): _losses(rows[run.run, there.arm], generation) for run, there in found}
     trees = {run.run: _experiment(run.tree) for run in runs}
     without = [run.run for run, there in found if there.arm.policy == BASELINE and not plain[run.run]]
-    baseline = (max(without, key=lambda run: _alike(trees[run], trees)), BASELINE) if without else None
+    alone = {run.run: table(run.tree.get("pool")).get("rule", "own") == "own" for run in runs}  # hears of no other model
+    best = max(without, key=lambda run: (alone[run], _alike(trees[run], trees))) if without else None
+    baseline = None if best is None else (best, BASELINE)
     words = plain if baseline is None else {run: _said(plain[run], trees[run], trees[baseline[0]]) for run in plain}
     others = max(1, len(found) - 1)
     level = 1 - (1 - LEVEL) / others
@@ -221,8 +223,10 @@ def _remedy(
     seeds = sorted(first.keys() & last.keys()) or sorted(last)
     there = {row.where.seed: row for row in own if row.where.generation == generation}
     itself = (run.run, arm.policy) == baseline
-    beside = None if baseline is None or itself else (baseline[0], Arm(baseline[1], arm.lineage))
-    without = ends.get(beside, {}) if beside is not None else {}
+    without: Mapping[int, float] = {}
+    if baseline is not None and not itself:  # of the same lineage, else of the one that the baseline has
+        of_same, of_one = ((baseline[0], Arm(baseline[1], lineage)) for lineage in (arm.lineage, ""))
+        without = ends.get(of_same) or ends.get(of_one) or {}
     logs = [last[seed] - without[seed] for seed in seeds if seed in without]
     apart = log_ratio(logs, level) if logs else None
     call = policy.calls.get("early")

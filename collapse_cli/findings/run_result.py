@@ -10,6 +10,7 @@ from collapse_cli.findings.causes import Causes
 from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.findings.expectations import Judged, judge
 from collapse_cli.findings.known_world import WorldLeft, world_left
+from collapse_cli.findings.lineages import Between, between
 from collapse_cli.findings.predictions import Tree
 from collapse_cli.findings.selection import SelectionOf, selections
 from collapse_cli.records.row import Row
@@ -29,6 +30,7 @@ class RunResult:
         tree: its configuration.
         world: of a run on the invented world, what its samples still say of it, by policy.
         selected: of a run with a selection, what it kept and threw away, by policy.
+        between: of a run of several lineages, how they stand to each other, by policy.
     """
 
     run: str
@@ -43,6 +45,7 @@ class RunResult:
     rows: Sequence[Row]
     world: Sequence[WorldLeft] = ()
     selected: Sequence[SelectionOf] = ()
+    between: Sequence[Between] = ()
 
     @classmethod
     def of(
@@ -53,7 +56,21 @@ class RunResult:
         verdict, judged = diagnose_run(rows, tree).verdict, judge(rows, tree)
         world = world_left(rows, tree)
         published, selected = not_as_published(tree), selections(rows)
-        return cls(folder.name, folder, computed, cached, page, verdict, judged, published, tree, rows, world, selected)
+        return cls(
+            folder.name,
+            folder,
+            computed,
+            cached,
+            page,
+            verdict,
+            judged,
+            published,
+            tree,
+            rows,
+            world,
+            selected,
+            between(rows),
+        )
 
     @property
     def warnings(self) -> list[str]:
@@ -71,6 +88,7 @@ class RunResult:
             "verdict": self.verdict,
             "world": [left.record() for left in self.world],
             "selected": [one.record() for one in self.selected],
+            **({"between": [one.record() for one in self.between]} if self.between else {}),
             "expect": [judged.record() for judged in self.judged],
             "expect_of_another": self.of_another,
             "config": dict(self.tree),

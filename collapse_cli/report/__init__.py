@@ -48,7 +48,7 @@ def write_markdown(folders: Sequence[RunFolder], out: Path, *, forecast: bool = 
 
 
 def write_figures(folders: Sequence[RunFolder], folder: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
-    """Write figures for papers into a folder: perplexity, histograms, deciles, diversity; of other
+    """Write figures for papers into a folder: perplexity, histograms, deciles, diversity; of several lineages how they stand to each other; of other
     families their headline measure, the others and pictures; of mixtures each axis. As far as there are numbers.
 
     Args:

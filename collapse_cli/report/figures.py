@@ -37,6 +37,8 @@ class Figure:
         group: plots with a common switch of the axis.
         numbers: the same as a table: names of columns, and rows of cells.
         still: the one value that all of it has, in words; "" where something moves.
+        policy: the number of the one policy it is about, where it is about all lineages of one.
+        row: of a map what its rows are.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Figure:
     numbers: tuple[Sequence[str], Sequence[Sequence[str]]] = ((), ())
     columns: Sequence[Series] = field(default=())
     still: str = ""
+    policy: int | None = None
+    row: str = ""
 
 
 def exponential(nats: float) -> float:

@@ -99,6 +99,7 @@ def how_to_read(reading: str, misses: str) -> str:
 def plot(figure: Figure, size: str, *, card: bool = True) -> str:
     """A place for a plot, the words around it, and its numbers: as a table, folded, and to take away."""
     hides = f' data-series="{figure.series.index}"' if figure.series is not None else ""
+    hides += f' data-policy="{figure.policy}"' if figure.policy is not None else ""
     title = heading(figure.series) if figure.series is not None else escaped(figure.title)
     top = f"<h3>{title}{of_all('seeds') if follows_no_seed(figure) else ''}</h3>" if card else ""
     kind = ' class="card"' if card else ""

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from collapse_cli.families import headline, headline_measure
 from collapse_cli.findings.known_world import world_left, world_said
+from collapse_cli.findings.lineages import between, between_said, more_than_one_said
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import spread
 from collapse_cli.report.check import in_markdown
@@ -13,6 +14,7 @@ from collapse_cli.report.figures import bounded, perplexities
 from collapse_cli.report.forecast import Forecast, outlook
 from collapse_cli.report.grid_figures import TITLES as AXES
 from collapse_cli.report.grid_figures import cells_of
+from collapse_cli.report.lineages import between_table, compared, more_table
 from collapse_cli.report.loading import Run, Series, thinned
 from collapse_cli.report.mixtures import cells_table, laws_table
 from collapse_cli.report.summaries import (
@@ -37,6 +39,8 @@ TITLES = {
     "diversity": "Diversity and repetition of the samples",
     "headline": "The first measure of the family by generation; bands are 95% intervals, dashed is theory",
     "measures": "The family's other measures by generation; dashed is theory",
+    "lineages": "Several models by generation: distance between them, one alone and all together; means over lineages, 95% intervals over seeds",
+    "more": "Growth of perplexity with one and more lineages, mean over lineages; bands are 95% intervals over seeds",
     "pictures": "Images that are generated, a row a generation; the first seed's",
     **{
         f"mixture_{axis}": f"Over the grid, against {title}; bars are 95% intervals, dashed is theory"
@@ -81,7 +85,13 @@ def markdown(
     if lines := [f"- {cell(left, 400)}" for left in left_out(series)]:
         parts.append("\n".join(lines))
     for run in runs:
-        parts += _mixture(run, several=len(runs) > 1) if run.mixture else []
+        parts += _mixture(run, several=len(runs) > 1) if run.mixture else _lineages(run)
+    if (found := compared(runs)) is not None:
+        parts += [
+            "## Does more than one hold longer?",
+            "\n".join(f"- {cell(said, 600)}" for said in more_than_one_said(found)),
+        ]
+        parts += [_table(*more_table(found)), "\n".join(f"- {cell(note, 400)}" for note in found.notes)]
     parts += [
         f"![{TITLES[_name(picture)]}]({quote(picture.name)})\n\n{TITLES[_name(picture)]}." for picture in pictures
     ]
@@ -146,6 +156,20 @@ def _generations(series: Sequence[Series], means: Mapping[int, Mapping[int, Inte
         if len(steps) == len(every)
         else f"{made}\n\n{len(steps)} of {len(every):,} generations that lines are drawn through."
     )
+
+
+def _lineages(run: Run) -> list[str]:
+    """How the lineages of a run stand to each other; nothing of a run that has one."""
+    found = between(run.rows)
+    if not found:
+        return []
+    parts = [f"## Several models: {cell(run.name)}", "\n".join(f"- {cell(said, 600)}" for said in between_said(found))]
+    for one in found:
+        parts += [
+            f"### {cell(one.policy)}: mean over {len(one.lineages)} lineages, by generation",
+            _table(*between_table(one)),
+        ]
+    return parts
 
 
 def _mixture(run: Run, *, several: bool) -> list[str]:

@@ -12,6 +12,7 @@
   const drawn = new Set();
   const dashes = ["solid", "9px,6px", "2px,4px", "9px,4px,2px,4px", "16px,5px", "9px,3px,2px,3px,2px,3px"];
   const symbols = ["circle", "square", "diamond", "triangle-up", "x", "cross"];
+  const NAMED = 8; /* lines that a legend names */
   const said = new Map(); /* what others keep in the address, by name: samples.js */
   let printing = false;
 
@@ -19,6 +20,9 @@
     const one = data.series[s];
     return one !== undefined && ["policy", "lineage", "run"].some((kind) => hidden[kind].has(one[kind]));
   };
+
+  /* what is of all lineages of a policy (p) of a run (r) is of no series */
+  const gone = ({ s, p, r, seed }) => off(s) || hidden.policy.has(p) || hidden.run.has(r) || (seed !== undefined && hidden.seed.has(seed));
 
   /* --- how it looks ------------------------------------------------------------------------------------------------- */
 
@@ -51,14 +55,15 @@
     return stops;
   };
 
-  const paint = (trace, look) => {
-    const { s, role, t, base, c, d, seed } = trace.meta;
+  const paint = (trace, look, crowd) => {
+    const { s, role, t, base, c, d } = trace.meta;
     const one = data.series[s] || { colour: c || 0, dash: d || 0, shade: 0 };
     const colour = shaded(look.series[one.colour % look.series.length], one.shade, look);
     const dash = dashes[one.dash];
+    const away = gone(trace.meta);
     delete trace.meta;
     if (innerWidth < 500 && s !== undefined && !printing) trace.showlegend = false; /* the buttons above say it in less room */
-    trace.visible = !off(s) && !(seed !== undefined && hidden.seed.has(seed)) && trace.x.length > 0;
+    trace.visible = !away && trace.x.length > 0;
     if (role === "mean") {
       trace.line = { color: colour, width: 2.4, dash };
       trace.marker = { color: colour, size: trace.x.length > 25 ? 4 : 7, symbol: symbols[(one.shade ? one.colour + one.dash : one.colour) % symbols.length] };
@@ -67,11 +72,11 @@
       trace.line = { color: look.ink, width: 1.5, dash: "5px,4px" };
     } else if (role === "edge" || role === "band") {
       trace.line = { color: colour, width: 0 };
-      trace.fillcolor = alpha(colour, 0.16);
+      trace.fillcolor = alpha(colour, 0.16 * crowd);
     } else if (role === "ahead") {
       trace.line = { color: colour, width: 2, dash: "dot" };
     } else if (role === "seed") {
-      trace.line = { color: alpha(colour, 0.42), width: 1, dash };
+      trace.line = { color: alpha(colour, 0.42 * crowd), width: 1, dash };
     } else if (role === "floor" || role === "ceiling") {
       trace.line = { color: look.muted, width: 1.5, dash: role === "floor" ? "8px,5px" : "dot" };
     } else if (role === "part") {
@@ -83,6 +88,11 @@
       const tone = between(look.wave, t);
       trace.line = { color: base === 0 || t === 0 ? tone : alpha(tone, 0.95), width: 1.6 };
       Object.assign(trace, { fill: "toself", fillcolor: alpha(tone, 0.55) });
+    } else if (role === "matrix") {
+      trace.colorscale = look.wave.map((hue, i) => [i / (look.wave.length - 1), hue]);
+      trace.textfont = { size: 10 }; /* in the ink that each cell needs */
+      Object.assign(trace.colorbar, { tickfont: { color: look.muted, size: 11 } });
+      trace.colorbar.title.font = { color: look.muted, size: 11 };
     } else if (role === "heat") {
       trace.colorscale = heat(look, trace.zmin, trace.zmax);
       trace.textfont = { color: look.muted, size: 14 };
@@ -179,7 +189,10 @@
       layout.legend.font = { size: 9 }; /* a row of a few names, and titles no longer than their axes */
       [layout.xaxis, layout.yaxis].forEach((one) => { if (one.title) one.title.font.size = 9; });
     }
-    return [chosen(figure.traces).map((trace) => paint(trace, look)), layout];
+    const lines = new Set(figure.traces.filter((one) => one.meta.role === "mean" && !gone(one.meta)).map((one) => one.meta.s)).size;
+    if (data.lineages.length > 1 && lines > NAMED && !printing) layout.showlegend = false; /* the buttons above say it in less room */
+    const crowd = data.lineages.length > 1 ? Math.min(1, NAMED / lines) : 1; /* of many lines bands and single seeds are fainter, or nothing is seen */
+    return [chosen(figure.traces).map((trace) => paint(trace, look, crowd)), layout];
   };
 
   const options = {
@@ -238,6 +251,7 @@
       button.setAttribute("aria-pressed", String(log[button.dataset.log]));
     });
     document.querySelectorAll("[data-series]").forEach((element) => { element.hidden = off(Number(element.dataset.series)); });
+    document.querySelectorAll("[data-policy]").forEach((element) => { element.hidden = hidden.policy.has(Number(element.dataset.policy)); });
     document.querySelectorAll("[data-run]").forEach((element) => { element.hidden = hidden.run.has(Number(element.dataset.run)); });
     /* what goes on counting what is hidden says so, where it stands */
     const less = { seeds: hidden.seed.size > 0, policies: hidden.policy.size > 0, lineages: hidden.lineage.size > 0 };
@@ -308,7 +322,7 @@
   const plain = (name) => new DOMParser().parseFromString(name ?? "", "text/html").documentElement.textContent;
   const csv = (name) => { /* of what is shown: no hidden policy, no hidden seed */
     const figure = structuredClone(data.figures[name]), { layout } = figure;
-    const traces = chosen(figure.traces).filter((one) => !off(one.meta.s) && !(one.meta.seed !== undefined && hidden.seed.has(one.meta.seed)));
+    const traces = chosen(figure.traces).filter((one) => !gone(one.meta));
     const x = layout.xaxis?.title?.text ?? "x", y = layout.yaxis?.title?.text || "value";
     const rows = [];
     if (traces[0]?.type === "heatmap") {

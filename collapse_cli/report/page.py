@@ -77,6 +77,7 @@ def _data(runs: Sequence[Run], series: Sequence[Series], contents: Contents) -> 
     return {
         "figures": {
             figure.name: {"traces": figure.traces, "layout": figure.layout, "group": figure.group}
+            | ({"row": figure.row} if figure.row else {})
             for figure in contents.figures
         },
         "series": [

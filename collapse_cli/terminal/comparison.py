@@ -8,8 +8,10 @@ from collapse_cli.families import Headline
 from collapse_cli.findings.compare import Comparison, measures, perplexities
 from collapse_cli.findings.compare.perplexities import INSTRUMENTS, PolicyPerplexity
 from collapse_cli.findings.diagnosis import ArmDiagnosis
+from collapse_cli.findings.lineages import more_than_one_said
 from collapse_cli.metrics import numbers
 from collapse_cli.metrics.numbers import factors, spread, value
+from collapse_cli.terminal.lineages import more_table
 from collapse_cli.terminal.text import Table, line, safe, short
 from collapse_cli.where import Arm
 
@@ -23,6 +25,12 @@ def print_comparison(console: Console, comparison: Comparison[Any, Any]) -> None
         line(console, warning, mark="[yellow]warning:[/] ")
     for table in of_text(comparison) if comparison.measure is None else of_families(comparison, comparison.measure):
         console.print(table)
+    if comparison.more is not None:
+        console.print(more_table(comparison.more))
+        for sentence in more_than_one_said(comparison.more):
+            line(console, sentence)
+        for note in comparison.more.notes:
+            line(console, f"note: {note}")
     for run, verdict in comparison.verdicts.items():
         line(console, f"{run}: {verdict}", "bold")
     for note in comparison.notes:

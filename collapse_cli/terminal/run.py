@@ -10,12 +10,14 @@ from collapse_cli.findings import expectations
 from collapse_cli.findings.causes import Causes
 from collapse_cli.findings.foreign_text import given_by_sources, sources_said
 from collapse_cli.findings.known_world import world_said
+from collapse_cli.findings.lineages import between_said
 from collapse_cli.findings.predictions import Tree
 from collapse_cli.findings.run_result import Results, RunResult, row_warnings
 from collapse_cli.findings.selection import selection_said
 from collapse_cli.metrics import floored
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.records.row import Row
+from collapse_cli.terminal.lineages import between_tables
 from collapse_cli.terminal.run_tables import (
     expectations_table,
     generations_table,
@@ -49,6 +51,8 @@ def print_rows(console: Console, rows: Sequence[Row], tree: Tree) -> None:
 def print_run(console: Console, result: RunResult) -> None:
     """How a run ended: what it measured, beside what was published or proved, what was computed, and where it is."""
     print_rows(console, result.rows, result.tree)
+    for table in between_tables(result.between):
+        console.print(table)
     if (expected := expectations_table(result.rows, result.tree)) is not None:
         console.print(expected)
     if result.computed == 0:
@@ -57,7 +61,7 @@ def print_run(console: Console, result: RunResult) -> None:
         computed = how_many(result.computed, "stage")
         console.print(f"{computed} computed, {result.cached:,} from the store", highlight=False)
     line(console, result.verdict, "bold")
-    others = sources_said(given_by_sources(result.rows))
+    others = [*sources_said(given_by_sources(result.rows)), *between_said(result.between)]
     for sentence in (*world_said(result.world), *selection_said(result.selected), *others):
         line(console, sentence)
     line(console, f"{result.folder}: run.json plan.json metrics.jsonl events.jsonl")

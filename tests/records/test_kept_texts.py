@@ -33,6 +33,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (found.left_out, found.torn) == ({HERE: 0, other: 0}, 0)
 
 
+def test_texts_of_two_lineages_are_not_those_of_one(tmp_path: Path) -> None:
+    mine, other = (KeptText("3", "The river ", word) for word in ("flows", "burns"))
+    kept = {Where("keep-0", 0, 1, "a"): [mine], Where("keep-0", 0, 1, "b"): [other], HERE: []}
+    written(tmp_path, kept)
+    assert kept_texts.read(tmp_path).texts == kept
+
+
 def test_texts_are_cut(tmp_path: Path) -> None:
     long = KeptText("0", "p" * 10_000, "t" * 10_000, None, ((0, 3, "right"), (5, 9_000, "wrong")))
     written(tmp_path, {HERE: [long]})

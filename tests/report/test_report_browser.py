@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.browser import chromium, resize, screen
 from support.instrumented import write_run
+from support.lineages import write_lineages
 from support.mixed import FAMILIES, families_rows, mixture_rows, regression, tree_of, write
 
 from collapse_cli.records.rundir import RunFolder
@@ -134,6 +135,35 @@ def test_one_button_hides_a_policy_in_every_plot_table_and_text(driver: Any, pag
     assert driver.execute_script(button) == "false"
     driver.execute_script(press)
     assert lines_shown(driver) == before
+    clean(driver)
+
+
+def test_one_button_hides_a_lineage_or_a_policy_with_what_is_between_lineages(driver: Any, tmp_path: Path) -> None:
+    rates = {name: {"keep-0": rate} for name, rate in (("a", 0.2), ("b", 0.02))}
+    write_lineages(tmp_path, "two", rates, policies=POLICIES[:2], seeds=(0, 1), generations=2)
+    show(driver, write_report([RunFolder(tmp_path, "two")], tmp_path / "two.html"))
+    before = lines_shown(driver)
+    assert all(before.values()), [plot for plot, count in before.items() if count == 0]
+    driver.execute_script("document.querySelectorAll('button[data-toggle=lineage]')[1].click()")
+    after = lines_shown(driver)
+    assert (after["perplexity"] - 1) * 2 == before["perplexity"] - 1, "guessing evenly is of no lineage"
+    assert after["together_0"] == before["together_0"], "means over lineages are of all"
+    assert driver.execute_script("return location.hash") == "#no-lineage=b"
+    driver.execute_script("document.querySelectorAll('button[data-toggle=policy]')[1].click()")
+    last = lines_shown(driver)
+    assert last["matrix_bits_per_byte_on_0_1"] == -1
+    assert last["matrix_bits_per_byte_on_0_0"] == before["matrix_bits_per_byte_on_0_0"]
+    assert last["together_0"] * 2 == before["together_0"]
+    text = driver.execute_script("return collapsePage.csv('matrix_bits_per_byte_on_0_0')").splitlines()
+    assert text[0] == "generation · text of,model,value"
+    assert text[1].startswith("0 · a,a,")
+    assert len(text) == 1 + 3 * 2 * 2
+    assert any(
+        "of all policies" in said
+        for said in driver.execute_script(
+            "return [...document.querySelectorAll('.of-all')].map((one) => one.textContent)"
+        )
+    )
     clean(driver)
 
 

@@ -92,7 +92,7 @@ def _between(rows: list[dict[str, Any]], lineages: Sequence[str]) -> None:
             }
             noise = {other: 0.01 * float(random.normal()) for other in lineages}
             on = {other: row["nll"] + apart[other] + noise[other] for other in lineages}
-            distances = {other: 0.6 * apart[other] / 0.35 for other in lineages if other != own}
+            distances = {other: 0.6 * apart[other] / 0.35 + noise[other] for other in lineages if other != own}
             cross = {other: math.exp(row["nll"] - 1 + apart[other] + noise[other]) for other in lineages}
             row |= {
                 "nll_on": on,

@@ -23,8 +23,9 @@ from collapse_cli import tracking
 from collapse_cli.config import Experiment, load
 from collapse_cli.engine import sealed
 from collapse_cli.errors import ConfigError
-from collapse_cli.records.row import Row
+from collapse_cli.records.row import PLACE, Row
 from collapse_cli.tracking.mirrored import clean, histogram_of, metrics_of
+from collapse_cli.where import Where
 
 # --- rows as numbers --------------------------------------------------------------------------------------------------
 
@@ -112,7 +113,7 @@ from pathlib import Path
 from collapse_cli import tracking
 from collapse_cli.engine import sealed
 from collapse_cli.config import Experiment
-from collapse_cli.records.row import Row
+from collapse_cli.records.row import PLACE, Row
 from collapse_cli.where import Where
 with tracking.open_mirrors(Experiment(), Path({str(tmp_path)!r}), "x", {{}}) as mirrors:
     mirrors.add(Row.at(Where("keep-0", 0, 0), {{"perplexity": 1.0}}))
@@ -339,6 +340,40 @@ def test_tensorboards_event_files_hold_every_number_and_again_no_point_twice(tmp
     assert_tensorboard_holds(folder, rows_of(3))
     assert (folder / "notes.txt").read_text() == "mine", "only event files are written anew"
     assert b"generated text" not in b"".join(path.read_bytes() for path in folder.rglob("events*"))
+
+
+def of_lineages() -> list[Row]:
+    """Two lineages of one policy and seed, whose numbers differ."""
+    return [
+        Row.at(
+            Where("keep-0", 0, generation, lineage),
+            {
+                **{name: value for name, value in row.fields.items() if name not in PLACE},
+                "perplexity": perplexity + generation,
+            },
+        )
+        for lineage, perplexity in (("a", 30.0), ("b", 70.0))
+        for generation in range(2)
+        for row in [a_row("keep-0", 0, generation)]
+    ]
+
+
+def test_each_lineage_is_mirrored_as_one_of_its_own(runs: Path) -> None:
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = Run(runs, config_of("mlflow", "tensorboard"))
+    run.go(of_lineages())
+    run.go(of_lineages())  # again no point twice
+    client, found = store(runs)
+    children = {child.data.tags["collapse.lineage"]: child for child in found if "collapse.lineage" in child.data.tags}
+    assert children.keys() == {"a", "b"}
+    assert {child.info.run_name for child in children.values()} == {"a-run keep-0/a seed 0", "a-run keep-0/b seed 0"}
+    for lineage, perplexity in (("a", 30.0), ("b", 70.0)):
+        points = client.get_metric_history(children[lineage].info.run_id, "perplexity")
+        assert [(point.step, point.value) for point in points] == [(0, perplexity), (1, perplexity + 1)]
+        assert children[lineage].data.params["lineage"] == lineage
+        events = accumulators.EventAccumulator(str(runs / "a-run" / "tensorboard" / "keep-0" / f"{lineage}-seed-0"))
+        events.Reload()
+        assert [(one.step, one.value) for one in events.Scalars("perplexity")] == [(0, perplexity), (1, perplexity + 1)]
 
 
 def test_tensorboard_shows_the_configuration_as_text(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from collapse_cli.config import Experiment
 from collapse_cli.families import Headline
 from collapse_cli.findings.arms import MOST, lineages_of
+from collapse_cli.findings.lineages import MoreThanOne
 from collapse_cli.records.row import Row
 from collapse_cli.where import Arm
 
@@ -44,6 +45,7 @@ class Comparison(Generic[Entries, Pairs]):
         verdicts: by run.
         notes: what limits the numbers.
         measure: what is compared; None: perplexity, beside what was called early and late collapse.
+        more: whether more than one lineage holds longer; None where runs do not differ in how many they have.
         differences: options in which the runs' configurations differ, with each run's value; None where not looked for.
         warnings: what is not comparable; None where not looked for.
     """
@@ -55,6 +57,7 @@ class Comparison(Generic[Entries, Pairs]):
     verdicts: Mapping[str, str]
     notes: tuple[str, ...]
     measure: Headline | None = None
+    more: MoreThanOne | None = None
     differences: Mapping[str, tuple[Any, ...]] | None = None
     warnings: tuple[str, ...] | None = None
 
@@ -68,6 +71,7 @@ class Comparison(Generic[Entries, Pairs]):
             "policies": [entry.record() for entry in self.entries],
             "pairs": [pair.record() for pair in self.pairs],
             "verdicts": dict(self.verdicts),
+            "more_than_one": None if self.more is None else self.more.record(),
             "differences": None if changed is None else {key: list(values) for key, values in changed.items()},
             "warnings": None if self.warnings is None else list(self.warnings),
             "notes": list(self.notes),

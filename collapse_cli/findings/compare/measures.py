@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from collapse_cli import families
 from collapse_cli.findings import expectations
 from collapse_cli.findings.compare.base import Compared, Comparison, Side, pairs_of
 from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.findings.diagnosis.headline import headline_of
+from collapse_cli.findings.lineages import more_than_one
 from collapse_cli.metrics.intervals import Interval, over_seeds, paired
 from collapse_cli.records.row import Row
 from collapse_cli.where import Arm
@@ -94,6 +96,9 @@ def compared(runs: list[Compared], generation: int) -> Comparison[MeasuredPolicy
         {run.name: diagnose_run(run.rows, trees[run.name]).verdict for run in runs},
         tuple(_notes(entries)),
         measure=measure,
+        more=more_than_one({run.name: run.rows for run in runs})
+        if families.of(runs[0].config.learner).text and not mixture
+        else None,
     )
 
 

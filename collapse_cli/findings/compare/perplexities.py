@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from collapse_cli.config import Experiment
 from collapse_cli.config.names import leaves
+from collapse_cli.config.pool import PoolConfig
+from collapse_cli.config.published import LOOKED_UP
 from collapse_cli.findings.arms import MOST, lineages_of, trees_of
 from collapse_cli.findings.compare.base import Compared, Comparison, Course, Side, pairs_of
 from collapse_cli.findings.diagnosis import ArmDiagnosis, Diagnosis, diagnose
+from collapse_cli.findings.lineages import more_than_one
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.intervals import LEVEL, NOISE, Interval, log_ratio, over_seeds, takes_noise_for_granted
 from collapse_cli.records.row import Row, by_arm, planned_arms
@@ -132,7 +136,8 @@ def compared(runs: list[Compared], generation: int) -> Comparison[PolicyPerplexi
         tuple(pairs),
         {name: diagnosis.verdict for name, diagnosis in zip(names, diagnoses, strict=True)},
         (*behind, *_notes(names, diagnoses, entries, pairs)),
-        differences=_differences([run.config.identity() for run in runs]),
+        more=more_than_one({run.name: run.rows for run in runs}),
+        differences=_differences([_told(run.config) for run in runs]),
         warnings=(*apart, *_guard_rails(names, rows)),
     )
 
@@ -267,6 +272,19 @@ def _notes(
     return notes + [
         f"{name}: {note}" for name, diagnosis in zip(names, diagnoses, strict=True) for note in diagnosis.notes
     ]
+
+
+def _told(config: Experiment) -> dict[str, Any]:
+    """What two experiments can differ in, as people say it: of several lineages what all share, and what each has otherwise."""
+    shared = config.model_copy(update={"lineages": {}, "pool": PoolConfig()}).identity()
+    own = {
+        name: {key: value for key, value in leaves(table) if key not in LOOKED_UP}
+        for name, table in config.lineages.items()
+    }
+    return shared | {
+        "pool": config.pool.model_dump(mode="json"),
+        "lineages": {name: table for name, table in own.items() if table},
+    }
 
 
 def _differences(trees: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:

@@ -1,0 +1,424 @@
+"""Several models in one world: whether they become alike, what they hold together, and whether more than one holds longer.
+
+Figures and sentences. All intervals are over seeds: lineages of one seed that hear of each other are not independent, so a
+mean over lineages is taken within a seed first, and it is said wherever it is taken.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from collapse_cli.findings.arms import averaged, lineages_of, of_policies
+from collapse_cli.metrics import perplexity
+from collapse_cli.metrics.counting import counted
+from collapse_cli.metrics.intervals import (
+    LEVEL,
+    NOISE,
+    Interval,
+    interval,
+    log_ratio,
+    over_seeds,
+    takes_noise_for_granted,
+)
+from collapse_cli.metrics.numbers import factors, spread
+from collapse_cli.records.row import Row, by_arm
+
+DISTANCES = ("js_distance", "distance_to_others")  # of models of text, and of numbers: the first that rows have
+MATRICES = ("bits_per_byte_on", "cross_bits_per_byte", "js_distance_to")  # fields with a number for each lineage
+TOGETHER = ("mixture_perplexity", "others_perplexity", "mixture_gain", "mixture_variance")
+HELD = 1.2  # times generation 0's perplexity, up to which it is said that it is held
+Courses = Mapping[int, Interval]  # generation -> mean over lineages and seeds
+Cells = Mapping[tuple[str, str], Interval]  # whose model, and whose text, samples or model
+
+
+@dataclass(frozen=True)
+class Between:
+    """How the lineages of one policy stand to each other.
+
+    Attributes:
+        lineages: their names, in order.
+        seeds: that all figures are over: those that every lineage has at generation 0 and at the last one.
+        measure: the distance between models that rows have; "" where they have none.
+        distance: its mean over lineages.
+        change: of the distance, last less first, paired by seed; None for one generation. alike: whether it falls (True) or
+            grows (False), by the interval that allows for the number of policies (Bonferroni); None where that does not say.
+        single: perplexity of a lineage on the common test text: geometric mean over lineages; empty where their tokens differ.
+        together: field (of `TOGETHER`) -> its course.
+        matrices: field (of `MATRICES`) -> generation -> mean over seeds of each cell.
+    """
+
+    policy: str
+    lineages: tuple[str, ...]
+    seeds: tuple[int, ...]
+    measure: str
+    distance: Courses
+    change: Interval | None
+    alike: bool | None
+    single: Courses
+    together: Mapping[str, Courses]
+    matrices: Mapping[str, Mapping[int, Cells]]
+
+    @property
+    def generations(self) -> list[int]:
+        there = [self.distance, self.single, *self.together.values(), *self.matrices.values()]
+        return sorted({generation for course in there for generation in course})
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "policy": self.policy,
+            "lineages": list(self.lineages),
+            "seeds": list(self.seeds),
+            "measure": self.measure,
+            "distance": _course_record(self.distance),
+            "change": None if self.change is None else self.change.record(),
+            "become_alike": self.alike,
+            "single_perplexity": _course_record(self.single),
+            "together": {name: _course_record(course) for name, course in self.together.items()},
+            "matrices": {
+                name: [
+                    {"generation": step, "model": own, "of": other, **cell.record()}
+                    for step, cells in by.items()
+                    for (own, other), cell in cells.items()
+                ]
+                for name, by in self.matrices.items()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Ecosystem:
+    """One policy of one run, with as many lineages as it has; means over lineages within a seed.
+
+    Attributes:
+        lineages: how many; 1 where the run has one.
+        seeds: those that every lineage has at generation 0 and at the generation compared.
+        growth: perplexity as a multiple of generation 0's; perplexity, together: on the common test text, of a single
+            lineage and of their mixture.
+        until: the last generation up to which growth stays within `HELD`.
+        longer: growth over that of the run with fewest lineages, paired by seed, at the generation compared; None of that
+            run itself, and where nothing is comparable. level: perplexity over that run's.
+        told: what the interval of `longer` that allows for all comparisons (Bonferroni) says: `holds longer`, `loses sooner`,
+            `is not told apart`; "" where there is no interval. granted: whether it rests on prior knowledge of the noise.
+    """
+
+    run: str
+    policy: str
+    lineages: int
+    seeds: tuple[int, ...]
+    growth: Courses
+    perplexity: Courses
+    together: Courses
+    until: int
+    longer: Interval | None = None
+    level: Interval | None = None
+    told: str = ""
+    granted: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        plain = {name: getattr(self, name) for name in ("run", "policy", "lineages", "until", "told", "granted")}
+        courses = {name: _course_record(getattr(self, name)) for name in ("growth", "perplexity", "together")}
+        paired = {
+            name: None if (over := getattr(self, name)) is None else over.record() for name in ("longer", "level")
+        }
+        return plain | {"seeds": list(self.seeds)} | courses | paired
+
+
+@dataclass(frozen=True)
+class MoreThanOne:
+    """Runs with other numbers of lineages beside each other, at `generation`.
+
+    Attributes:
+        runs: the fewest lineages first; by policy.
+        notes: what limits the numbers.
+    """
+
+    generation: int
+    runs: tuple[Ecosystem, ...]
+    notes: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "generation": self.generation,
+            "runs": [run.record() for run in self.runs],
+            "notes": list(self.notes),
+        }
+
+
+def between(rows: Sequence[Row]) -> list[Between]:
+    """What is known of the lineages of a run, by policy; none of a run that has one."""
+    arms = by_arm(rows)
+    several = {policy: own for policy, own in of_policies(arms).items() if len(lineages_of(own)) > 1}
+    level = 1 - (1 - LEVEL) / max(1, len(several))
+    found = [_between(policy, lineages_of(own), [arms[arm] for arm in own], level) for policy, own in several.items()]
+    return [there for there in found if there is not None]
+
+
+def between_said(found: Sequence[Between]) -> list[str]:
+    """A sentence for each policy: whether its models become alike, and what they hold together. No verdict without an interval."""
+    return [sentence for one in found if (sentence := _alike(one) + _together(one))]
+
+
+def more_than_one(runs: Mapping[str, Sequence[Row]]) -> MoreThanOne | None:
+    """Whether more than one lineage holds longer; None where no two runs of a policy differ in how many they have.
+
+    Args:
+        runs: rows of each run by its name.
+    """
+    there = [one for name, rows in runs.items() for one in _courses(name, rows)]
+    policies = {one.policy: {other.lineages for other in there if other.policy == one.policy} for one in there}
+    there = [one for one in there if len(policies[one.policy]) > 1]
+    steps = [one.last for one in there if one.last > 0]
+    if len(there) < 2 or not steps:
+        return None
+    generation = min(steps)
+    there = [one for one in there if one.last >= generation]
+    others = 0
+    pairs: list[tuple[_Course, _Course | None]] = []
+    for one in sorted(there, key=lambda one: (one.policy, one.lineages)):
+        few = min((other for other in there if other.policy == one.policy), key=lambda other: other.lineages)
+        pairs.append((one, few if few.lineages < one.lineages else None))
+        others += few.lineages < one.lineages
+    level = 1 - (1 - LEVEL) / max(1, others)
+    notes: list[str] = []
+    made = tuple(_ecosystem(one, few, generation, level, notes) for one, few in pairs)
+    if others == 0:
+        return None
+    notes += _notes(made, others)
+    return MoreThanOne(generation, made, tuple(dict.fromkeys(notes)))
+
+
+def more_than_one_said(found: MoreThanOne) -> list[str]:
+    """A sentence for each run that is held against one with fewer lineages."""
+    said = []
+    for one in found.runs:
+        if one.longer is None or found.generation not in one.growth:
+            continue
+        few = next(other for other in found.runs if other.policy == one.policy and other.longer is None)
+        growth, base = (factors(each.growth[found.generation])[0] for each in (one, few))
+        mean, ends = factors(one.longer)
+        sure = (
+            f" ({'' if one.longer.exact else '95% interval '}{ends})" if ends else " (one seed, so without an interval)"
+        )
+        verdict = {
+            "holds longer": f"{one.lineages} lineages hold longer than {few.lineages}",
+            "loses sooner": f"{one.lineages} lineages lose sooner than {few.lineages}",
+            "is not told apart": f"{one.lineages} lineages are not told apart from {few.lineages}",
+            "": f"{one.lineages} lineages beside {few.lineages}: nothing is shown",
+        }[one.told]
+        said.append(
+            f"{one.policy}: {verdict}. By generation {found.generation} perplexity is {base} against generation 0 with "
+            f"{few.lineages}, and {growth} with {one.lineages} (mean over lineages): {mean} against each other{sure}."
+        )
+    return said
+
+
+# --- between the lineages of a run -------------------------------------------------------------------------------------
+
+
+def _between(policy: str, names: Sequence[str], arms: Sequence[Sequence[Row]], level: float) -> Between | None:
+    having: dict[int, set[int]] = {}
+    for step in {row.where.generation for rows in arms for row in rows}:
+        each = [{row.where.seed for row in rows if row.where.generation == step} for rows in arms]
+        having[step] = set.intersection(*each)
+    end = counted(having)
+    if end is None:
+        return None
+    seeds = end[1]
+    arms = [[row for row in rows if row.where.seed in seeds] for rows in arms]
+    measure = next((name for name in DISTANCES if any(row.measure(name) is not None for row in arms[0])), "")
+    distances = _by_seed(averaged(arms, measure), measure) if measure else {}
+    last = max(distances, default=0)
+    change, alike = None, None
+    if last and 0 in distances and distances[0].keys() == distances[last].keys():
+        steps = [distances[last][seed] - distances[0][seed] for seed in sorted(distances[0])]
+        change, sure = interval(steps), interval(steps, level)
+        if sure.low is not None and sure.high is not None:
+            alike = True if sure.high < 0 else False if sure.low > 0 else None
+    tokens = {row.measure("predicted_tokens") for rows in arms for row in rows}
+    single = _course(arms, "nll", seeds) if len(tokens) == 1 else {}
+    together = {name: course for name in TOGETHER if (course := _course(arms, name, seeds))}
+    matrices = {name: cells for name in MATRICES if (cells := _matrix(names, arms, name, seeds))}
+    if not measure and not together and not matrices:
+        return None
+    return Between(
+        policy,
+        tuple(names),
+        tuple(seeds),
+        measure,
+        _over(distances, measure, seeds),
+        change,
+        alike,
+        {step: over.within(perplexity) for step, over in single.items()},
+        together,
+        matrices,
+    )
+
+
+def _course(arms: Sequence[Sequence[Row]], name: str, seeds: Sequence[int]) -> dict[int, Interval]:
+    """The mean of a field over lineages within a seed, then over seeds, of the generations that all seeds have."""
+    return _over(_by_seed(averaged(arms, name), name), name, seeds)
+
+
+def _by_seed(rows: Sequence[Row], name: str) -> dict[int, dict[int, float]]:
+    values: dict[int, dict[int, float]] = {}
+    for row in rows:
+        if (value := row.measure(name)) is not None:
+            values.setdefault(row.where.generation, {})[row.where.seed] = value
+    return values
+
+
+def _over(values: Mapping[int, Mapping[int, float]], name: str, seeds: Sequence[int]) -> dict[int, Interval]:
+    whole = {step: by for step, by in sorted(values.items()) if by.keys() == set(seeds)}
+    return {step: over_seeds(name, list(by.values())) for step, by in whole.items()}
+
+
+def _matrix(
+    names: Sequence[str], arms: Sequence[Sequence[Row]], field: str, seeds: Sequence[int]
+) -> dict[int, dict[tuple[str, str], Interval]]:
+    values: dict[int, dict[tuple[str, str], dict[int, float]]] = {}
+    for name, rows in zip(names, arms, strict=True):
+        for row in rows:
+            for other, value in row.by_lineage(field).items():
+                if other in names:
+                    values.setdefault(row.where.generation, {}).setdefault((name, other), {})[row.where.seed] = value
+    whole = {
+        step: {cell: over_seeds(field, list(by.values())) for cell, by in cells.items() if by.keys() == set(seeds)}
+        for step, cells in sorted(values.items())
+    }
+    return {step: cells for step, cells in whole.items() if cells}
+
+
+def _alike(one: Between) -> str:
+    """Whether the models of a policy become alike."""
+    if not one.distance or one.change is None:
+        return ""
+    last = max(one.distance)
+    words = {True: "become alike", False: "grow apart", None: "are not shown to become alike or to grow apart"}[
+        one.alike
+    ]
+    change = one.change.low is not None
+    sure = (
+        f"a change of {spread(one.change)} over {len(one.seeds)} seeds"
+        if change
+        else "of one seed, so nothing is shown"
+    )
+    return (
+        f"{one.policy}: the {len(one.lineages)} lineages' models {words}. From generation 0 to {last} their distance (mean over "
+        f"lineages) goes from {spread(one.distance[0])} to {spread(one.distance[last])}, {sure}."
+    )
+
+
+def _together(one: Between) -> str:
+    """What the mixture of all holds beside a single one."""
+    mixture = one.together.get("mixture_perplexity", {})
+    steps = sorted(mixture.keys() & one.single.keys())
+    if not steps:
+        return ""
+    first, last = steps[0], steps[-1]
+    return (
+        f" Together (the mean of their probabilities) they have perplexity {spread(mixture[last])} at generation {last}, one alone "
+        f"{spread(one.single[last])}; at generation {first} it was {spread(mixture[first])} and {spread(one.single[first])}."
+    )
+
+
+# --- one beside several -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Course:
+    """Mean loss over the lineages of a run, by generation and seed; `tokens` are those it is over, None where they differ."""
+
+    run: str
+    policy: str
+    lineages: int
+    losses: Mapping[int, Mapping[int, float]]
+    together: Mapping[int, Mapping[int, float]]
+    tokens: float | None
+
+    @property
+    def last(self) -> int:
+        """The last generation that a seed has beside generation 0."""
+        first = self.losses.get(0, {}).keys()
+        return max((step for step, by in self.losses.items() if first & by.keys()), default=0)
+
+
+def _courses(run: str, rows: Sequence[Row]) -> list[_Course]:
+    arms, found = by_arm(rows), []
+    for policy, own in of_policies(arms).items():
+        lineages = [arms[arm] for arm in own]
+        tokens = {row.measure("predicted_tokens") for every in lineages for row in every if row.nll is not None}
+        losses, together = (_by_seed(averaged(lineages, name), name) for name in ("nll", "mixture_nll"))
+        if 0 in losses:
+            same = next(iter(tokens)) if len(tokens) == 1 else None
+            found.append(_Course(run, policy, len(own), losses, together, same))
+    return found
+
+
+def _ecosystem(one: _Course, few: _Course | None, generation: int, level: float, notes: list[str]) -> Ecosystem:
+    seeds = sorted(one.losses[0].keys() & one.losses[generation].keys())
+    whole = {step: by for step, by in sorted(one.losses.items()) if by.keys() >= set(seeds) and step <= generation}
+    growth = {
+        step: log_ratio([by[seed] - one.losses[0][seed] for seed in seeds]).within(perplexity)
+        for step, by in whole.items()
+    }
+    own = {step: interval([by[seed] for seed in seeds]).within(perplexity) for step, by in whole.items()}
+    mixture = {
+        step: interval([by[seed] for seed in seeds]).within(perplexity)
+        for step, by in sorted(one.together.items())
+        if by.keys() >= set(seeds) and step <= generation
+    }
+    until = 0
+    for step in whole:
+        if growth[step].mean > HELD:
+            break
+        until = step
+    made = Ecosystem(one.run, one.policy, one.lineages, tuple(seeds), growth, own, mixture, until)
+    if few is None:
+        return made
+    common = [seed for seed in seeds if seed in few.losses[0] and seed in few.losses.get(generation, {})]
+    if not common:
+        notes.append(f"{one.run} and {few.run} share no seed; they are not held against each other")
+        return made
+    at, base = one.losses[generation], few.losses[generation]
+    longer = [at[seed] - one.losses[0][seed] - (base[seed] - few.losses[0][seed]) for seed in common]
+    apart, over = log_ratio(longer, level), log_ratio(longer)
+    same = one.tokens is not None and one.tokens == few.tokens
+    if not same:
+        notes.append(
+            f"the perplexities of {one.run} and {few.run} are of different tokens: only their growth is held against each other"
+        )
+    told = ""
+    if apart.low is not None and apart.high is not None:
+        told = "holds longer" if apart.high < 0 else "loses sooner" if apart.low > 0 else "is not told apart"
+    return replace(
+        made,
+        longer=over.within(perplexity),
+        level=log_ratio([at[seed] - base[seed] for seed in common]).within(perplexity) if same else None,
+        told=told,
+        granted=takes_noise_for_granted(longer) or takes_noise_for_granted(longer, level),
+    )
+
+
+def _notes(made: Sequence[Ecosystem], others: int) -> list[str]:
+    notes = [
+        "means over lineages are taken within a seed; intervals are over seeds, for lineages of a seed are not independent"
+    ]
+    if any(one.longer is not None and one.longer.low is None for one in made):
+        notes.append("one seed has no interval, so nothing is shown to differ")
+    elif others > 1:
+        notes.append(f"a difference counts as shown where its interval for {others} comparisons at once leaves out 1")
+    if any(one.granted for one in made):
+        notes.append(
+            f"an interval is narrower than these seeds alone show: it takes for granted that noise between seeds is at most {NOISE:g} nats"
+        )
+    notes.append(
+        "runs that differ in more than how many lineages there are differ by that as well: see the options in which they differ"
+    )
+    return notes
+
+
+def _course_record(course: Courses) -> list[dict[str, Any]]:
+    return [{"generation": step, **over.record()} for step, over in course.items()]
