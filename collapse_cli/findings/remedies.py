@@ -172,7 +172,9 @@ def remedies(runs: Sequence[OneRun]) -> Remedies | None:
     ends = {(run.run, there.arm): _losses(rows[run.run, there.arm], generation) for run, there in found}
     trees = {run.run: _experiment(run.tree) for run in runs}
     without = [run.run for run, there in found if there.arm.policy == BASELINE and not plain[run.run]]
-    alone = {run.run: table(run.tree.get("pool")).get("rule", "own") == "own" for run in runs}  # hears of no other model
+    alone = {
+        run.run: table(run.tree.get("pool")).get("rule", "own") == "own" for run in runs
+    }  # hears of no other model
     best = max(without, key=lambda run: (alone[run], _alike(trees[run], trees))) if without else None
     baseline = None if best is None else (best, BASELINE)
     words = plain if baseline is None else {run: _said(plain[run], trees[run], trees[baseline[0]]) for run in plain}
