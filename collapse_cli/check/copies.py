@@ -67,10 +67,7 @@ def between(real: Documents, synthetic: Documents, ours: Counted, theirs: Counte
     same = np.isin(synthetic.contents, real.contents)
     long = np.array([row.count(" ") >= TELLING - 1 for row in synthetic.rows], bool)
     count = len(ours)
-    tokens = np.concatenate([_padded(ours.tokens, theirs), _padded(theirs.tokens, ours)])
-    grams = Counted(
-        np.arange(len(both.first)), tokens, np.concatenate([ours.lengths, theirs.lengths]), np.zeros(0)
-    ).grams()
+    grams = ours.beside(theirs).grams()
     late = np.arange(count, len(both.first))
     mine = late[(both.first[late] < count) & ~same[theirs.index]]
     alike = np.array([likeness(grams, int(both.first[row]), np.array([row]))[0] for row in mine[:2_000]])
@@ -94,14 +91,10 @@ def between(real: Documents, synthetic: Documents, ours: Counted, theirs: Counte
     }
 
 
-def _padded(tokens: np.ndarray, beside: Counted) -> np.ndarray:
-    return np.pad(tokens, ((0, 0), (0, max(0, beside.tokens.shape[1] - tokens.shape[1]))))
-
-
 def both_in_clusters(ours: Counted, theirs: Counted, seed: int = 0) -> Clusters:
     """The near clusters of two texts, whose rows of the first stand before those of the second."""
-    tokens = np.concatenate([_padded(ours.tokens, theirs), _padded(theirs.tokens, ours)])
-    return clusters(tokens, np.concatenate([ours.lengths, theirs.lengths]), near=True, seed=seed)
+    both = ours.beside(theirs)
+    return clusters(both.tokens, both.lengths, near=True, seed=seed)
 
 
 def contamination(

@@ -32,12 +32,7 @@ def missing(real: Counted, synthetic: Counted, vocabulary: Vocabulary) -> dict[s
 
     counts: list[tuple[int, np.ndarray, np.ndarray, Grams]] = []
     signs = vocabulary.are_signs()
-    both = Counted(
-        np.zeros(0, np.int64),
-        np.concatenate(_as_wide(real, synthetic)),
-        np.concatenate([real.lengths, synthetic.lengths]),
-        np.zeros(0, np.int32),
-    ).grams()
+    both = real.beside(synthetic).grams()
     late = np.arange(len(both)) >= len(real)
     for n in ORDERS:
         ids = both.ids(n)
@@ -104,8 +99,3 @@ def _kept(real: np.ndarray, synthetic: np.ndarray) -> list[dict[str, Any]]:
                 }
             )
     return kept
-
-
-def _as_wide(first: Counted, second: Counted) -> list[np.ndarray]:
-    width = max(first.tokens.shape[1], second.tokens.shape[1])
-    return [np.pad(text.tokens, ((0, 0), (0, width - text.tokens.shape[1]))) for text in (first, second)]

@@ -49,6 +49,13 @@ class Counted:
         used = self.lengths[rows] if lengths is None else lengths.astype(np.int32)
         return Counted(self.index[rows], self.tokens[rows], used, self.whole[rows])
 
+    def beside(self, other: "Counted") -> "Counted":
+        """These rows, then those of another text."""
+        width = max(self.tokens.shape[1], other.tokens.shape[1])
+        tokens = [np.pad(text.tokens, ((0, 0), (0, width - text.tokens.shape[1]))) for text in (self, other)]
+        joined = (np.concatenate([getattr(text, name) for text in (self, other)]) for name in ("lengths", "whole"))
+        return Counted(np.concatenate([self.index, other.index]), np.concatenate(tokens), *joined)
+
     def grams(self) -> Grams:
         return Grams(self.tokens, self.lengths)
 

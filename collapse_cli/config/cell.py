@@ -110,6 +110,9 @@ def _sizes(mixture: MixtureConfig) -> list[tuple[int, int]]:
         sizes = [(n1, round(n1 * share / (1 - share))) for n1, share in product(mixture.real_rows, mixture.share)]
     else:
         sizes = list(product(mixture.real_rows, mixture.synthetic_rows))
+    if mixture.added_rows:
+        base = mixture.added_to or max((n1 for n1, _ in sizes), default=0)
+        sizes += [(base, n2) for n2 in (0, *mixture.added_rows)]
     return [(n1, n2) for n1, n2 in dict.fromkeys(sizes) if n1 + n2]
 
 

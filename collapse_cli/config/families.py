@@ -76,6 +76,10 @@ class MixtureConfig(Section):
     """Rounds of iterative mixing (ridge). Empty: one round, a fixed generator."""
     real_data: Literal["fresh", "fixed"] = "fresh"
     """Of iterative mixing: real rows newly drawn in each round, or drawn once."""
+    added_rows: tuple[int, ...] = added(())
+    """Synthetic rows that are added to `added_to` real ones, in cells beside those of the grid (lm)."""
+    added_to: int = added(0, ge=0)
+    """Real rows that `added_rows` are added to; these alone are a cell as well. 0: as many as the grid has at most."""
     synthetic: tuple[Source, ...] = added(())
     """Where synthetic rows come from in place of a generator that is fitted (lm): files or folders of text that someone else's
     model wrote, and OpenAI-style servers, `http://127.0.0.1:8000/v1#MODEL`; of several, evenly. Empty: from a generator."""
@@ -97,7 +101,14 @@ class MixtureConfig(Section):
             raise ValueError(f"share must be in 0..1, it is {list(self.share)}")
         if self.real_rows and any(share == 1 for share in self.share):
             raise ValueError("a share of 1 leaves no real rows: give rows in place of real_rows")
-        for name, least in (("rows", 1), ("real_rows", 0), ("synthetic_rows", 0), ("generator_rows", 0), ("size", 1)):
+        for name, least in (
+            ("rows", 1),
+            ("real_rows", 0),
+            ("synthetic_rows", 0),
+            ("generator_rows", 0),
+            ("added_rows", 1),
+            ("size", 1),
+        ):
             if any(value < least for value in getattr(self, name)):
                 raise ValueError(f"{name} must be at least {least}, it is {list(getattr(self, name))}")
         for name in ("quality", "lam"):
@@ -109,7 +120,11 @@ class MixtureConfig(Section):
             raise ValueError(
                 f"iterations must be at least 1 and at most {MOST_ROUNDS:,}, it is {list(self.iterations)}"
             )
-        for name in ("rows", "real_rows", "synthetic_rows"):
+        if not given and (self.added_rows or self.added_to):
+            raise ValueError("added_rows and added_to stand beside a grid: give rows and share, or real_rows, too")
+        if self.added_to and not self.added_rows:
+            raise ValueError(f"added_to = {self.added_to} has no effect without added_rows")
+        for name in ("rows", "real_rows", "synthetic_rows", "added_rows"):
             if any(value > MOST_CELL_ROWS for value in getattr(self, name)):
                 raise ValueError(f"{name} must be at most {MOST_CELL_ROWS:,}, it is {list(getattr(self, name))}")
         if any(value > LARGEST for value in (*self.quality, *self.lam)):

@@ -308,6 +308,8 @@ class TrainConfig(Section):
     """What the next generation is trained on: the new tokens alone, or the prompt with them."""
     select: Literal["last", "valid"] = "last"
     """Weights to keep: the last, or those of the epoch with the lowest loss on real validation text."""
+    steps: int = added(0, ge=0, le=100_000_000)
+    """Optimizer steps, whatever the size of the corpus, which is gone through as often as they last. 0: as `epochs` says."""
     loss: Literal["cross-entropy", "truncated", "focal", "smoothed"] = added("cross-entropy")
     """What a token costs; truncated: nothing where the model is sure of it already, focal: less the surer, smoothed: labels smoothed."""
     truncate: float = added(0.9, gt=0, le=1)
@@ -344,6 +346,20 @@ class TrainConfig(Section):
     def replayed_rows(self) -> int:
         """How many rows of a full batch are replayed."""
         return round(self.replay * self.batch_size)
+
+    @model_validator(mode="after")
+    def _ends_where_epochs_do(self) -> "TrainConfig":
+        if self.steps:
+            for wrong, option in (
+                (self.select == "valid", "select = valid"),
+                (self.schedule == "cosine-epoch", "schedule = cosine-epoch"),
+                (bool(self.replay), f"replay = {self.replay:g}"),
+            ):
+                if wrong:
+                    raise ValueError(
+                        f"{option} goes by whole epochs, and steps = {self.steps} may end within one; leave one out"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _replays_whole_rows(self) -> "TrainConfig":

@@ -187,6 +187,11 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         "sample.decode.beams = 1: there are no beams to rank",
     ),
     (
+        ("train.epochs",),
+        lambda experiment: experiment.train.steps > 0,
+        "train.steps says how long a model is trained",
+    ),
+    (
         ("train.min_lr",),
         lambda experiment: experiment.train.schedule == "constant",
         "train.schedule = constant: the learning rate does not fall",

@@ -76,7 +76,7 @@ def fit(
     Raises:
         TrainError: when the loss is not finite, or the weights did not change.
     """
-    rows, batch, epochs = len(data), settings.batch_size, settings.epochs
+    rows, batch = len(data), settings.batch_size
     if rows == 0:
         raise InputError("there are no rows to train on")
     if not data.predicted.any():
@@ -96,7 +96,8 @@ def fit(
         )
     per_step = replayed.here if replayed else batch
     steps_per_epoch = math.ceil(rows / per_step)
-    total = epochs * steps_per_epoch
+    total = settings.steps or settings.epochs * steps_per_epoch
+    epochs = math.ceil(total / steps_per_epoch)
     optimizer = torch.optim.AdamW(trained(model), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     before = _fingerprint(model)
     data = _with_mean_weight_one(data)
@@ -167,11 +168,15 @@ def fit(
         raise TrainError("training left every weight as it was; raise train.lr or train.epochs")
     model.eval()
     epoch_losses = [summed / count for summed, count in losses]
+    seen, lengths = (total - (epochs - 1) * steps_per_epoch) * per_step, data.arrays["lengths"].astype(np.int64)
+    last = _generator(seed, "order", epochs - 1).permutation(rows)[
+        :seen
+    ]  # of the last epoch, which steps may cut short
     facts: dict[str, Any] = {
         "train_loss": epoch_losses[-1],
         "epoch_losses": epoch_losses,
         "steps": total,
-        "train_tokens": epochs * int(data.arrays["lengths"].sum()),
+        "train_tokens": (epochs - 1) * int(lengths.sum()) + int(lengths[last].sum()),
     }
     if replayed:
         counted = replayed.counted(epochs)

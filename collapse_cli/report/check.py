@@ -3,11 +3,17 @@
 from collections.abc import Sequence
 
 from collapse_cli.findings.check import CheckTable, Remark
+from collapse_cli.findings.shares import ShareVerdict
+from collapse_cli.metrics.intervals import Interval
+from collapse_cli.metrics.numbers import percent, spread
 from collapse_cli.report.contents import Contents
-from collapse_cli.report.html_elements import cells, folded
+from collapse_cli.report.figures import Figure, Trace, rounded
+from collapse_cli.report.grid_figures import y_axis
+from collapse_cli.report.html_elements import cells, folded, swatch
 from collapse_cli.report.loading import Run
 from collapse_cli.report.text import cell, escaped, visible
 
+MOST_DRAWN = 1e6  # times real text alone
 FIRST = 6  # sentences that stand on the first screen
 CLASSES = {"bad": "bad", "good": "good", "plain": "open"}
 SIGNS = {"bad": "look at this", "good": "fine", "plain": "note"}
@@ -29,7 +35,8 @@ def said(run: Run) -> Sequence[Remark]:
     if run.compared is None:
         return ()
     worst_first = {"bad": 0, "plain": 1, "good": 2}
-    return sorted(run.compared.remarks, key=lambda remark: worst_first[remark.tone])
+    of_models = run.verdict.remarks if run.verdict is not None else ()
+    return [*of_models, *sorted(run.compared.remarks, key=lambda remark: worst_first[remark.tone])]
 
 
 def _items(remarks: Sequence[Remark]) -> str:
@@ -46,6 +53,8 @@ def checks(contents: Contents) -> None:
         if found is None:
             continue
         several = len(contents.runs) > 1
+        if run.verdict is not None:
+            _models(contents, run, run.verdict, index, several=several)
         parts = [_table(table) for table in found.tables]
         if several:
             parts.insert(0, f'<ul class="remarks">{_items(said(run))}</ul>')
@@ -65,6 +74,92 @@ def checks(contents: Contents) -> None:
         )
 
 
+def _models(contents: Contents, run: Run, verdict: ShareVerdict, index: int, *, several: bool) -> None:
+    """The section on trained models; its chart opens the page where no other does."""
+    of = f" · {escaped(run.name)}" if several else ""
+    title = f"What training on them does{of}"
+    figure = share_figure(verdict, f"shares_{index}")
+    lines = ("replacing real text, at equal tokens", "adding to all real text")
+    key = "".join(f"<li>{swatch(colour, colour)} {line}</li>" for colour, line in enumerate(lines))
+    tools = f'<div class="tools"><ul class="key" aria-label="colours of lines">{key}</ul></div>'
+    tables = "".join(_table(table) for table in verdict.tables)
+    contents.lead(f"shares-{index}", title, figure, tools, "")
+    contents.add(f"share-tables-{index}", f"The numbers of that{of}", tables)
+
+
+def share_figure(verdict: ShareVerdict, name: str) -> Figure:
+    """Perplexity against that of real text alone, by the synthetic share of all tokens; a line for each question."""
+    traces: list[Trace] = []
+    seen = [1.0]
+    for colour, (effects, what) in enumerate(((verdict.replaced, "replaced"), (verdict.added, "added"))):
+        if not effects:
+            continue
+        over = [effect.ratio or Interval(1.0, 1.0, 1.0, 1) for effect in effects]
+        middle = [min(ratio.mean, MOST_DRAWN) for ratio in over]
+        up = [
+            max(0.0, min(ratio.high, MOST_DRAWN) - y) if ratio.high is not None else 0.0
+            for ratio, y in zip(over, middle, strict=True)
+        ]
+        down = [
+            max(0.0, y - ratio.low) if ratio.low is not None else 0.0 for ratio, y in zip(over, middle, strict=True)
+        ]
+        seen += [y + more for y, more in zip(middle, up, strict=True)] + [
+            y - less for y, less in zip(middle, down, strict=True)
+        ]
+        traces.append(
+            {
+                "x": [rounded(100 * effect.place[1] / max(1, sum(effect.place))) for effect in effects],
+                "y": [rounded(y) for y in middle],
+                "mode": "lines+markers",
+                "cliponaxis": False,
+                "name": what,
+                "customdata": [f"{percent(effect.amount)} {what}: {spread(effect.ratio)}" for effect in effects],
+                "hovertemplate": "%{customdata}<extra></extra>",
+                "error_y": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [rounded(y) for y in up],
+                    "arrayminus": [rounded(y) for y in down],
+                },
+                "meta": {"role": "mean", "c": colour, "d": colour},
+            }
+        )
+    ends = [
+        f"{percent(effects[-1].amount)} {what}: {spread(effects[-1].ratio)}"
+        for effects, what in ((verdict.replaced, "replaced"), (verdict.added, "added"))
+        if effects
+    ]
+    return Figure(
+        name,
+        "Perplexity on held-out real text, times that of real text alone",
+        "Below 1 synthetic text helps, above 1 it hurts. Bars are 95% intervals that hold for all points together; where one holds 1, nothing is told.",
+        "All of this is of one model, and of perplexity: what else synthetic text is good or bad for it does not say.",
+        f"Perplexity against real text alone, by the synthetic share of all tokens. {'; '.join(ends)}.",
+        traces,
+        {
+            "xaxis": {
+                "title": {"text": "synthetic share of all tokens, percent"},
+                "fixedrange": True,
+                "range": [-4, 104],
+            },
+            "yaxis": {"title": {"text": "times real text alone"}, "fixedrange": True} | y_axis(seen, max(seen) > 3),
+            "hovermode": "closest",
+            "shapes": [
+                {
+                    "type": "line",
+                    "x0": 0,
+                    "x1": 1,
+                    "xref": "paper",
+                    "y0": 1,
+                    "y1": 1,
+                    "line": {"color": "rgba(128,128,128,0.7)", "width": 1, "dash": "dot"},
+                }
+            ],
+        },
+        height=430,
+    )
+
+
 def _table(figures: CheckTable) -> str:
     rows = [[escaped(text, 200) for text in row] for row in figures.rows]
     misses = f'<p class="reading">{escaped(figures.misses, 600)}</p>' if figures.misses else ""
@@ -80,7 +175,7 @@ def in_markdown(run: Run) -> list[str]:
     if found is None:
         return []
     parts = ["\n".join(f"- {cell(visible(remark.text), 1500)}" for remark in said(run))]
-    for table in found.tables:
+    for table in (*(run.verdict.tables if run.verdict is not None else ()), *found.tables):
         lines = [[cell(text, 200) for text in row] for row in (table.head, *table.rows)]
         rule = ["---"] * len(table.head)
         body = "\n".join(f"| {' | '.join(row)} |" for row in (lines[0], rule, *lines[1:]))

@@ -14,6 +14,7 @@ from collapse_cli.families import Description, headline
 from collapse_cli.findings.check import TwoTexts, compared
 from collapse_cli.findings.diagnosis import counted
 from collapse_cli.findings.expectations import is_mixture, learner_of, planned_cells
+from collapse_cli.findings.shares import ShareVerdict, verdict_of
 from collapse_cli.metrics.intervals import Interval, normal, over_seeds
 from collapse_cli.records import checked, kept_texts
 from collapse_cli.records.fields import BINS, Histogram, finite, table
@@ -43,6 +44,8 @@ class Run:
     """How many texts the file that keeps them had no room for."""
     compared: TwoTexts | None = None
     """Of a run of `collapse check`, what is known of its two texts without training."""
+    verdict: ShareVerdict | None = None
+    """Of a run of `collapse check`, what the models say that were trained on mixtures of both."""
     trained: bool = True
     """Whether there are models to be measured: a check may have none."""
 
@@ -186,23 +189,27 @@ def read(folders: Sequence[RunFolder]) -> list[Run]:
         if kept.fault:
             notes.append(one_line(f"{kept.fault}; the page lacks the texts it would hold", 280))
         name = f"{folder.name} #{same + 1}" if same else folder.name
-        texts, trained, fault = _checked(folder)
+        texts, verdict, trained, fault = _checked(folder, rows)
         notes += fault
-        run = Run(name, folder.record(), rows, events, notes, kept.texts, sum(kept.left_out.values()), texts, trained)
+        run = Run(
+            name, folder.record(), rows, events, notes, kept.texts, sum(kept.left_out.values()), texts, verdict, trained
+        )
         rows[:] = in_order(rows, _arms(run))
         runs.append(run)
     return runs
 
 
-def _checked(folder: RunFolder) -> tuple[TwoTexts | None, bool, list[str]]:
-    """What `collapse check` found of two texts, whether it trained models, and what could not be read of that."""
+def _checked(folder: RunFolder, rows: Sequence[Row]) -> tuple[TwoTexts | None, ShareVerdict | None, bool, list[str]]:
+    """What `collapse check` found of two texts and of models trained on them, whether there are any, and what could not be read."""
     try:
         record = checked.read_checked(folder.path)
         if record is None:
-            return None, True, []
-        return compared(table(record.get("texts"))), record.get("trained") is not False, []
-    except InputError as error:
-        return None, True, [one_line(f"{checked.FILE}: {error}; the page lacks what the texts are", 280)]
+            return None, None, True, []
+        trained = record.get("trained") is not False
+        texts = compared(table(record.get("texts")))
+        return texts, verdict_of(rows, table(record.get("training"))) if trained else None, trained, []
+    except (InputError, ArithmeticError, ValueError) as error:
+        return None, None, True, [one_line(f"{checked.FILE}: {error}; the page lacks what the texts are", 280)]
 
 
 def _arms(run: Run) -> list[Arm]:

@@ -59,7 +59,7 @@ def markdown(
     parts = [f"# Report on {', '.join(cell(run.name) for run in runs)}"]
     for run, diagnosis in zip(runs, diagnosed, strict=True):
         parts += in_markdown(run)
-        if run.trained:
+        if run.compared is None:
             parts.append(f"**{cell(diagnosis.verdict, 2000)}**")
         parts += [cell(said, 1000) for said in world_said(world_left(run.rows, run.config))]
         if not run.finished:
@@ -85,7 +85,8 @@ def markdown(
     if lines := [f"- {cell(left, 400)}" for left in left_out(series)]:
         parts.append("\n".join(lines))
     for run in runs:
-        parts += _mixture(run, several=len(runs) > 1) if run.mixture else _lineages(run)
+        if run.compared is None:  # a check has said it above
+            parts += _mixture(run, several=len(runs) > 1) if run.mixture else _lineages(run)
     if (found := compared(runs)) is not None:
         parts += [
             "## Does more than one hold longer?",

@@ -23,7 +23,7 @@ LOG = '<button type="button" data-log="mixture" aria-pressed="true">logarithmic 
 def mixtures(contents: Contents) -> None:
     """A section for each run that is a mixture."""
     for index, run in enumerate(contents.runs):
-        measured = cells_of(run) if run.mixture else []
+        measured = cells_of(run) if run.mixture and run.compared is None else []  # a check has a section of its own
         if not measured:
             continue
         several = len(contents.runs) > 1

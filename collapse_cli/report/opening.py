@@ -9,6 +9,7 @@ from collapse_cli.findings.diagnosis.brief import Brief
 from collapse_cli.findings.diagnosis.headline import headline_of
 from collapse_cli.findings.diagnosis.mixtures import contrast_of
 from collapse_cli.findings.grid import Point, axes_of, plainly
+from collapse_cli.findings.shares import ShareVerdict
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import factors, percent, spread, value
 from collapse_cli.report.contents import Contents
@@ -49,6 +50,8 @@ class Number:
 def numbers(contents: Contents, summary: Brief, diagnosis: Diagnosis) -> list[Number]:
     """The few numbers of the first run: of the policy that its sentence is about, else of the first; or of its grid."""
     run, series = contents.runs[0], contents.of_run(0)
+    if run.verdict is not None:
+        return _of_check(run.verdict)
     if run.mixture:
         return _of_grid(run)
     own = [line for line in series if line.arm == summary.arm] or list(series)
@@ -57,6 +60,25 @@ def numbers(contents: Contents, summary: Brief, diagnosis: Diagnosis) -> list[Nu
     line = own[0]
     there = [_perplexity(line, diagnosis), *_measures(line)] if line.run.text else _measures(line)
     return [number for number in there if number is not None][:MOST]
+
+
+def _of_check(verdict: ShareVerdict) -> list[Number]:
+    """Of a comparison of two texts: what all synthetic text does, what adding does, and the best share."""
+    found: list[Number] = []
+    for effects, what in ((verdict.replaced, "all real text replaced"), (verdict.added, "synthetic text added")):
+        if not effects or effects[-1].ratio is None:
+            continue
+        big, ends = factors(effects[-1].ratio)
+        told = "" if effects[-1].sign else "; not told apart" if ends else "; one seed"
+        amount = "" if effects is verdict.replaced and effects[-1].amount == 1 else f" ({percent(effects[-1].amount)})"
+        found.append(Number(big, f"perplexity on real text with {what}{amount}{f', {ends}' if ends else ''}{told}"))
+    if verdict.best and len(verdict.best) < len(verdict.replaced):
+        shares = dict.fromkeys([percent(verdict.best[0]), percent(verdict.best[-1])])
+        found.append(Number(" to ".join(shares), "best share of synthetic text, of those that were tried"))
+    if verdict.replaced:
+        mean, _, ends = spread(verdict.replaced[0].perplexity).partition(" (")
+        found.append(Number(mean, f"perplexity with real text alone{f' ({ends}' if ends else ''}"))
+    return found[:MOST]
 
 
 def _of_grid(run: Run) -> list[Number]:

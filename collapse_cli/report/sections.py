@@ -100,6 +100,8 @@ def glance(contents: Contents) -> None:
         heads = [escaped(name) for name in names]
         inside += cells(caption, heads, table, kind="wide glance", row_series=own, beside=of_all("seeds"))
     for index, (run, diagnosis) in enumerate(zip(contents.runs, contents.diagnoses, strict=True)):
+        if run.compared is not None:  # its sentences stand in a section of its own
+            continue
         if inside or len(contents.runs) > 1:
             name = f"<b>{escaped(run.name)}.</b> " if len(contents.runs) > 1 else ""
             whole = "" if run.mixture else of_all()

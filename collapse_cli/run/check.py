@@ -1,7 +1,9 @@
 """`collapse check`: from two texts to a run folder: what both are without training, then what training on them does."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,21 @@ from rich.console import Console
 from collapse_cli import report
 from collapse_cli.check import documents, side_by_side
 from collapse_cli.check.documents import Documents
-from collapse_cli.config import Experiment, load, merge
+from collapse_cli.check.training_texts import TrainingTexts, training_texts
+from collapse_cli.config import Experiment, load
 from collapse_cli.config.command_line import refuse_unread
-from collapse_cli.errors import ConfigError
-from collapse_cli.findings.check import TwoTexts, compared
+from collapse_cli.errors import ConfigError, InputError
+from collapse_cli.findings.check import Remark, TwoTexts, compared
+from collapse_cli.findings.shares import ShareVerdict, verdict_of
+from collapse_cli.metrics import numbers
 from collapse_cli.process import interruptible
 from collapse_cli.records.at_work import working
-from collapse_cli.records.checked import read_checked, write_checked
+from collapse_cli.records.checked import TEXTS, read_checked, write_checked
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import can_be_named
+from collapse_cli.run import check_options
+from collapse_cli.terminal import text as terminal
+from collapse_cli.terminal.plan import PlanCosts
 
 SEED = 0  # of what is drawn at random before any training
 
@@ -30,6 +38,8 @@ class CheckAsked:
     Attributes:
         test: the test text; None: a part of the real one is put aside.
         quick: whether nothing is trained.
+        model: a Hub id or a folder to start from; None: a small model from scratch.
+        seeds: of the trained models; None: three.
         tree: options of the configuration that were given, as `--set` has them.
     """
 
@@ -38,6 +48,8 @@ class CheckAsked:
     test: Path | None
     quick: bool
     name: str
+    model: str | None = None
+    seeds: tuple[int, ...] | None = None
     tree: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -68,13 +80,24 @@ class CheckTexts:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check came to."""
+    """What a check came to.
+
+    Attributes:
+        verdict: what trained models say; None where none were trained.
+        checked: the record, as `check.json` has it.
+    """
 
     run: str
     folder: Path
     page: Path | None
-    compared: TwoTexts
+    texts: TwoTexts
+    verdict: ShareVerdict | None
     checked: Mapping[str, Any]
+
+    @property
+    def remarks(self) -> list[Remark]:
+        """All sentences: first those on trained models."""
+        return [*(self.verdict.remarks if self.verdict else ()), *self.texts.remarks]
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
@@ -82,12 +105,13 @@ class CheckResult:
             "run": self.run,
             "folder": str(self.folder),
             "report": None if self.page is None else str(self.page),
-            "remarks": [remark.record() for remark in self.compared.remarks],
+            "remarks": [remark.record() for remark in self.remarks],
+            "trained": None if self.verdict is None else self.verdict.record(),
             "checked": dict(self.checked),
         }
 
 
-def named(real: Path, synthetic: Path) -> str:
+def named(synthetic: Path) -> str:
     """What a check is called where nobody names it: `check-`, and the name of the synthetic text."""
     name = f"check-{synthetic.name.split('.')[0]}"
     return name if can_be_named(name) else "check"
@@ -112,7 +136,8 @@ def read_texts(asked: CheckAsked) -> CheckTexts:
     if own_test is not None and asked.test is None:
         notes.append(f"the test text is that of {asked.real}")
     if test is not None:
-        stands = int(sum(content in set(real.contents.tolist()) for content in test.contents))
+        there = set(real.contents.tolist())
+        stands = sum(content in there for content in test.contents.tolist())
         if stands:
             notes.append(
                 f"{stands:,} of {len(test.rows):,} test rows also stand in the real text; they are left out of training"
@@ -120,27 +145,122 @@ def read_texts(asked: CheckAsked) -> CheckTexts:
     return CheckTexts(real, synthetic, test, notes)
 
 
-def check(asked: CheckAsked, runs: Path, console: Console) -> CheckResult:
-    """Compare two texts.
+def check(asked: CheckAsked, runs: Path, console: Console, *, jobs: int = 0) -> CheckResult:
+    """Compare two texts, then train models on them unless that was not wanted.
 
     Raises:
         ConfigError, InputError: for what the user has to mend; nothing has been written then.
     """
-    folder, config = RunFolder(runs, asked.name), without_training(asked)
+    folder = RunFolder(runs, asked.name)
+    if asked.quick:
+        quick = without_training(asked)
+    else:
+        check_options.check_options(_training(asked), str(asked.real), str(asked.synthetic))
     with interruptible():
         texts = read_texts(asked)
         checked = _same(folder, texts)
+        trained = None if asked.quick else training_texts(texts.real, texts.synthetic, texts.test, SEED)
         with working(folder.path):
             if checked is None:
-                with console.status("comparing the texts"):
+                with console.status("comparing the texts") if console.is_terminal else nullcontext():
                     found = side_by_side.examine(texts.real, texts.synthetic, texts.test, seed=SEED)
                 checked = {"inputs": texts.inputs(), "notes": list(texts.notes), "trained": False, "texts": found}
                 write_checked(folder.path, checked)
+            if trained is None:
                 if not folder.exists():
-                    folder.start(config, [], {})
-                folder.finish("success")
-            page = report.write_report([folder], folder.path / "report.html", forecast=False)
-    return CheckResult(folder.name, folder.path, page, compared(checked["texts"]), checked)
+                    folder.start(quick, [], {})
+                    folder.finish("success")
+                page: Path | None = report.write_report([folder], folder.path / "report.html", forecast=False)
+            else:
+                checked, page = _train(asked, folder, checked, trained, console, jobs)
+    return CheckResult(folder.name, folder.path, page, compared(checked["texts"]), _verdict(folder, checked), checked)
+
+
+def plan_check(asked: CheckAsked, runs: Path, console: Console, *, jobs: int = 0) -> PlanCosts:
+    """What the trained part would cost, by a short trial; nothing is left behind."""
+    from collapse_cli.engine.store import store_at
+    from collapse_cli.process import quiet_libraries
+    from collapse_cli.run import check_training, costs
+    from collapse_cli.run.preparation import prepare
+
+    quiet_libraries()
+    check_options.check_options(_training(asked), str(asked.real), str(asked.synthetic))
+    texts = read_texts(asked)
+    _same(RunFolder(runs, asked.name), texts)
+    with interruptible(), tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
+        place = Path(temporary)
+        written = training_texts(texts.real, texts.synthetic, texts.test, SEED).write(place / TEXTS)
+        store = store_at(place / "store")
+        store.begin()
+        with console.status("trying a few steps") if console.is_terminal else nullcontext():
+            config = check_training.experiment(_training(asked), *written, store, jobs)
+            folder = RunFolder(place, asked.name)
+            prepared = prepare(config, folder, store, None, jobs)
+            still = len(prepared.plan.generations)
+            tried = check_training.trial(prepared, still)
+        described = costs.describe(prepared, store, folder)
+        scale = tried.seconds / max(described.seconds, 1e-9)
+        kinds = {name: replace(kind, seconds=kind.seconds * scale) for name, kind in described.kinds.items()}
+        notes = [f"{_said(tried)}; nothing was run, and nothing is left behind", *described.notes]
+        return replace(described, seconds=tried.seconds, measured=True, kinds=kinds, notes=notes)
+
+
+def _train(
+    asked: CheckAsked, folder: RunFolder, checked: dict[str, Any], texts: TrainingTexts, console: Console, jobs: int
+) -> tuple[dict[str, Any], Path | None]:
+    """Train and score models; after an interruption the same command goes on.
+
+    Returns:
+        The record, and the page.
+    """
+    from collapse_cli.process import quiet_libraries
+    from collapse_cli.records.runs import store_of
+    from collapse_cli.run import check_training, runner
+    from collapse_cli.run.preparation import prepare, to_do
+
+    quiet_libraries()
+    store = store_of(folder.runs)
+    store.begin()
+    _forget_quick(folder, checked)
+    written = texts.write(folder.path / TEXTS)
+    with console.status("trying a few steps") if console.is_terminal else nullcontext():
+        config = check_training.experiment(_training(asked), *written, store, jobs)
+        prepared = prepare(config, folder, store, None, jobs)
+        todo = {stage.key for stage in to_do(prepared.plan, store)}
+        tried = check_training.trial(prepared, sum(made.eval.key in todo for made in prepared.plan.generations))
+    about = check_options.facts(prepared.config, prepared.size.parameters, texts.left_out)
+    if checked.get("training") != about or not checked["trained"]:
+        checked = {**checked, "trained": True, "training": about}
+        write_checked(folder.path, checked)
+    if tried.models:
+        terminal.line(console, f"note: {_said(tried)}")
+    done = runner.run(config, folder.runs, folder.name, console, jobs=jobs)
+    page = (
+        report.write_report([folder], folder.path / "report.html", forecast=False)
+        if done.report is None
+        else done.report
+    )
+    return checked, page
+
+
+def _said(tried: Any) -> str:
+    return f"{tried.models:,} models to train, {tried.steps:,} steps each: about {numbers.duration(tried.seconds)} (from short trainings that were tried just now)"
+
+
+def _training(asked: CheckAsked) -> check_options.TrainingAsked:
+    return check_options.TrainingAsked(asked.model, asked.seeds, asked.tree)
+
+
+def _forget_quick(folder: RunFolder, checked: Mapping[str, Any]) -> None:
+    """A run in which nothing was trained has the configuration of none; it makes room for one that trains."""
+    if folder.exists() and not checked["trained"] and not folder.rows():
+        with folder.locked():
+            for name in ("report.html", "report.md", "run.json", "plan.json"):
+                (folder.path / name).unlink(missing_ok=True)
+
+
+def _verdict(folder: RunFolder, checked: Mapping[str, Any]) -> ShareVerdict | None:
+    return verdict_of(folder.rows(), checked["training"]) if checked["trained"] else None
 
 
 def _same(folder: RunFolder, texts: CheckTexts) -> dict[str, Any] | None:
@@ -151,15 +271,19 @@ def _same(folder: RunFolder, texts: CheckTexts) -> dict[str, Any] | None:
     """
     if not folder.exists():
         folder.joined_with(load({}, "defaults"))  # refuses a folder that holds other things
-        return None
-    there = read_checked(folder.path)
+    try:
+        there = read_checked(folder.path)
+    except InputError as error:
+        raise ConfigError(f"{error}; remove it and give the command again") from None
     if there is None:
-        raise ConfigError(
-            f"{folder.path} is a run that `collapse check` did not make; give this one a --name of its own"
-        )
+        if folder.exists():
+            raise ConfigError(
+                f"{folder.path} is a run that `collapse check` did not make; give this one a --name of its own"
+            )
+        return None
     before, now = there.get("inputs"), texts.inputs()
-    if not isinstance(before, Mapping):
-        raise ConfigError(f"{folder.path / 'check.json'} is damaged; remove the folder and give the command again")
+    if not isinstance(before, Mapping) or type(there.get("trained")) is not bool:
+        raise ConfigError(f"{folder.path / 'check.json'} is damaged; remove it and give the command again")
     for name in ("real", "synthetic", "test"):
         if before.get(name) != now[name]:
             raise ConfigError(
@@ -175,6 +299,6 @@ def without_training(asked: CheckAsked) -> Experiment:
         ConfigError: for an option that is none, or that nothing reads.
     """
     tree = {"kind": "mixture", "data": {"source": str(asked.real)}, "mixture": {"rows": [1], "share": [0.0]}}
-    tree = merge(tree, dict(asked.tree))
+    tree = check_options.whole(tree, asked.tree)
     refuse_unread(asked.tree, tree, "the command line")
     return load(tree, "the command line")

@@ -107,7 +107,7 @@ def real_data(planned: Plan, lineage: str) -> Stage | None:
     )
 
 
-def _texts(planned: Plan, data: Stage) -> list[Stage]:
+def other_texts(planned: Plan, data: Stage) -> list[Stage]:
     """Texts of other models, and the public one, in the tokens of real data: how many rows they have is known once they are read."""
     of_them = [stage for stage in planned.stages.values() if stage.of in (WRITTEN, PUBLIC)]
     return [stage for stage in of_them if stage.inputs["data"] is data]
@@ -123,7 +123,7 @@ def _real_rows(
     notes, rows, foreign = list[str](), dict.fromkeys(("train", "test", "reserve"), 0), dict[str, int]()
     stage = real_data(planned, lineage)
     if stage is not None:
-        texts = _texts(planned, stage)
+        texts = other_texts(planned, stage)
         there = all(store.has(each.key) for each in (stage, *texts))
         place = store if temporary is None or there else store_at(temporary)
         place.begin()

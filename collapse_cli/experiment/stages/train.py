@@ -109,7 +109,10 @@ def cost(stage: Stage, size: Size) -> Cost:
     if size.row_flops:
         return Cost(flops=rows * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35)
     per_step = train.batch_size - (train.replayed_rows if "replay" in stage.params["train"] else 0)
+    steps = train.steps or train.epochs * -(-rows // per_step)
     tokens = round(rows * train.batch_size / per_step) * size.config.data.block_size * train.epochs
+    if train.steps:
+        tokens = steps * min(rows, train.batch_size) * size.config.data.block_size
     passes = 2 if train.adversarial else 1
     each = size.layer_parameters + size.head_parameters
     taught = (
@@ -119,7 +122,7 @@ def cost(stage: Stage, size: Size) -> Cost:
         tokens=tokens,
         flops=((4.0 if trains_adapter(stage) else 6.0) * passes * each + taught) * tokens,
         disk=4 * size.trained_parameters(stage) + TOKENIZER_BYTES,
-        steps=passes * train.epochs * -(-rows // per_step),
+        steps=passes * steps,
         efficiency=0.35,
         step_seconds=0.006,
     )
