@@ -48,7 +48,7 @@ def near(text: Documents, counted: Counted, seed: int = 0) -> dict[str, Any]:
     facts = found(of, counted.tokens, counted.lengths)
     facts["rows"] = len(counted)
     facts["shown"] = [
-        {"rows": one["rows"], "texts": [text.rows[counted.index[row]][:CHARACTERS] for row in one["indices"]]}
+        {"rows": one["rows"], "texts": [text.measured[counted.index[row]][:CHARACTERS] for row in one["indices"]]}
         for one in facts["shown"]
     ]
     return facts
@@ -74,8 +74,8 @@ def between(real: Documents, synthetic: Documents, ours: Counted, theirs: Counte
     close = mine[: len(alike)][alike >= NEAR]  # a cluster may hold rows that are like one another only by way of others
     shown = [
         {
-            "synthetic": synthetic.rows[theirs.index[row - count]][:CHARACTERS],
-            "real": real.rows[ours.index[both.first[row]]][:CHARACTERS],
+            "synthetic": synthetic.measured[theirs.index[row - count]][:CHARACTERS],
+            "real": real.measured[ours.index[both.first[row]]][:CHARACTERS],
         }
         for row in close[:SHOWN]
     ]
@@ -111,10 +111,10 @@ def contamination(
         (`alike_rows`) of the `text` and of the `real` text, drawn at random; `shown`.
     """
     there = set(text.contents.tolist())
-    words = [vocabulary.pattern.findall(row) for row in test.rows]
+    words = [vocabulary.pattern.findall(row) for row in test.measured]
     long = [len(row) >= TELLING for row in words]
     copied = [int(content) in there and telling for content, telling in zip(test.contents, long, strict=True)]
-    hit = _sharing(words, [vocabulary.pattern.findall(row) for row in text.rows])
+    hit = _sharing(words, [vocabulary.pattern.findall(row) for row in text.measured])
     random = np.random.Generator(np.random.Philox(seed))
     left = np.flatnonzero(~np.isin(real.contents, test.contents))
     left = left[np.sort(np.unique(real.contents[left], return_index=True)[1])]
@@ -122,7 +122,7 @@ def contamination(
     alike = {
         name: int(
             _sharing(
-                words, [vocabulary.pattern.findall(of.rows[row]) for row in random.choice(rows, few, replace=False)]
+                words, [vocabulary.pattern.findall(of.measured[row]) for row in random.choice(rows, few, replace=False)]
             ).sum()
         )
         for name, of, rows in (("synthetic", text, text.distinct), ("real", real, left))

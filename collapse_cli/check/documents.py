@@ -10,7 +10,8 @@ import numpy as np
 
 from collapse_cli import files
 from collapse_cli.data import textfiles
-from collapse_cli.data.textfiles import SPLIT_WORDS
+from collapse_cli.data.dialogues import Dialogue, answers
+from collapse_cli.data.forms import TEXT
 from collapse_cli.errors import InputError, how_many
 
 LEAST = 40  # rows of each text that are not the same; fewer can be judged by eye
@@ -26,7 +27,7 @@ class Documents:
     Attributes:
         name: what it is called in messages.
         source: where it was read from.
-        rows: those that hold more than white space, in the order of the files.
+        rows: those that hold more than white space, in the order of the files: what is trained on, and what tells rows apart.
         blank: how many held nothing else.
         notes: what was passed over while it was read.
     """
@@ -51,6 +52,16 @@ class Documents:
         """(rows that differ,) int64: the first row of each content, ascending."""
         return np.sort(np.unique(self.contents, return_index=True)[1])
 
+    @cached_property
+    def measured(self) -> Sequence[str]:
+        """(rows,) what is measured of each: of chats and of prompts with answers the last answer alone."""
+        return answers(self.rows)
+
+    @property
+    def dialogues(self) -> bool:
+        """Whether rows are chats, or prompts with answers."""
+        return bool(self.rows) and isinstance(self.rows[0], Dialogue)
+
     @property
     def sha256(self) -> str:
         """Of the rows, in order."""
@@ -64,42 +75,86 @@ class Documents:
         return Documents(self.name, self.source, [self.rows[row] for row in rows.tolist()])
 
 
-def read(path: Path, name: str, column: str) -> tuple[Documents, Documents | None]:
-    """A text, and that of its test split where it is a folder that has one.
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How given files are read, as the section `data` of a configuration has it.
 
-    Args:
-        name: what to call it in messages: `the real text`.
-        column: where formats have columns, the one that holds the text.
+    Attributes:
+        text, format, prompt, completion: as there; they hold for all texts.
+        train, valid, test: of the real text, where it is a folder, which file is which split.
+    """
+
+    text: str = TEXT
+    format: str = "auto"
+    prompt: str = ""
+    completion: str = ""
+    train: str = ""
+    valid: str = ""
+    test: str = ""
+
+    def all_of(self, path: Path) -> tuple[Sequence[str], list[str]]:
+        """The rows of a file, or of all text files of a folder, and notes."""
+        rows, notes = textfiles.read_all(
+            path, self.text, form=self.format, prompt=self.prompt, completion=self.completion
+        )
+        return rows, [*notes]
+
+    def by_split(self, path: Path) -> tuple[Mapping[str, Sequence[str]], list[str]]:
+        """The rows of a file, or of a folder's files by split, and notes."""
+        chosen = {"train": self.train, "valid": self.valid, "test": self.test}
+        return textfiles.read_source(
+            path, self.text, chosen, form=self.format, prompt=self.prompt, completion=self.completion
+        )
+
+
+def read_real(path: Path, how: ReadingOptions) -> tuple[Documents, Documents | None]:
+    """The real text, and that of its test split where it is a folder that has one.
 
     Raises:
         InputError: for what is not there, is no text, or has too few rows that differ.
     """
     if not files.what_is(path):
-        raise InputError(f"{name}: there is no file or folder {str(path)!r}")
-    splits, notes = textfiles.read_source(path, column, dict.fromkeys(SPLIT_WORDS, ""))
-    made = of_rows(splits["train"], name, str(path), notes)
-    if len(made.distinct) < LEAST:
-        twice = "" if len(made.distinct) == len(made.rows) else f" ({len(made.rows):,} in all)"
-        raise InputError(
-            f"{name} ({path}) has {how_many(len(made.distinct), 'row')} that differ{twice}, and at least {LEAST} are needed to say anything; a row is "
-            "a line of plain text, or a record of a format with columns: give more of it"
-        )
+        raise InputError(f"the real text: there is no file or folder {str(path)!r}")
+    splits, notes = how.by_split(path)
+    made = _enough(of_rows(splits["train"], "the real text", str(path), notes))
     test = of_rows(splits["test"], "the test text", str(path), ()) if "test" in splits else None
     return made, test if test is not None and test.rows else None
 
 
-def read_test(path: Path, column: str) -> Documents:
-    """The test text that is given; all of it, whatever its splits are called.
+def read_synthetic(path: Path, how: ReadingOptions) -> Documents:
+    """The synthetic text: all of a folder.
 
     Raises:
-        InputError: as `read`, but however few its rows are, and when there is none.
+        InputError: as `read_real`.
+    """
+    if not files.what_is(path):
+        raise InputError(f"the synthetic text: there is no file or folder {str(path)!r}")
+    rows, notes = how.all_of(path)
+    return _enough(of_rows(rows, "the synthetic text", str(path), notes))
+
+
+def read_test(path: Path, how: ReadingOptions) -> Documents:
+    """The test text that is given: all of a folder, however few its rows are.
+
+    Raises:
+        InputError: for what is not there, is no text, or is empty.
     """
     if not files.what_is(path):
         raise InputError(f"the test text (--test): there is no file or folder {str(path)!r}")
-    splits, notes = textfiles.read_source(path, column, dict.fromkeys(SPLIT_WORDS, ""))
-    made = of_rows(splits.get("test", splits["train"]), "the test text", str(path), notes)
+    rows, notes = how.all_of(path)
+    made = of_rows(rows, "the test text", str(path), notes)
     if not made.rows:
         raise InputError(f"the test text (--test {path}) is empty")
+    return made
+
+
+def _enough(made: Documents) -> Documents:
+    if len(made.distinct) < LEAST:
+        twice = "" if len(made.distinct) == len(made.rows) else f" ({len(made.rows):,} in all)"
+        raise InputError(
+            f"{made.name} ({made.source}) has {how_many(len(made.distinct), 'row')} that differ{twice}, and at least {LEAST} are needed to say "
+            "anything; a row is a line of plain text, or a record of a format with columns: give more of it"
+        )
     return made
 
 
@@ -129,6 +184,7 @@ def sources(texts: Mapping[str, Documents]) -> dict[str, dict[str, object]]:
             "blank_rows": text.blank,
             "characters": sum(map(len, text.rows)),
             "sha256": text.sha256,
+            "answers": text.dialogues,
             "notes": list(text.notes),
         }
         for name, text in texts.items()

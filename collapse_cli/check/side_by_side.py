@@ -34,10 +34,10 @@ def examine(
     aside = np.zeros(0, np.int64) if given else documents.held_out(real, seed)
     test = test or real.take(aside)
     tell("reading")
-    vocabulary = Vocabulary.of([real.rows, synthetic.rows])
+    vocabulary = Vocabulary.of([real.measured, synthetic.measured])
     random = np.random.Generator(np.random.Philox(seed))
     ours, theirs = (
-        vocabulary.count(text.rows, random.permutation(text.distinct), BUDGET) for text in (real, synthetic)
+        vocabulary.count(text.measured, random.permutation(text.distinct), BUDGET) for text in (real, synthetic)
     )
     tell("duplicates")
     both = copies.both_in_clusters(ours, theirs, seed)

@@ -73,10 +73,10 @@ def training_texts(real: Documents, synthetic: Documents, test: Documents | None
 def _apart(text: Documents, test: Documents, seed: int) -> np.ndarray:
     """(rows,) which rows of a text are no test rows, nor near one; near ones are looked for among `BUDGET` words."""
     free = ~np.isin(text.contents, test.contents)
-    vocabulary = Vocabulary.of([text.rows])
-    tested = vocabulary.count(test.rows, test.distinct, BUDGET)
+    vocabulary = Vocabulary.of([text.measured])
+    tested = vocabulary.count(test.measured, test.distinct, BUDGET)
     order = np.random.Generator(np.random.Philox(seed)).permutation(text.distinct)
-    counted = vocabulary.count(text.rows, order[free[order]], BUDGET)
+    counted = vocabulary.count(text.measured, order[free[order]], BUDGET)
     if len(counted) and len(tested):
         free[np.isin(text.contents, text.contents[counted.index[_near(tested, counted)]])] = False
     return np.flatnonzero(free)

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from collapse_cli import report
 from collapse_cli.check import documents, side_by_side
-from collapse_cli.check.documents import Documents
+from collapse_cli.check.documents import Documents, ReadingOptions
 from collapse_cli.check.training_texts import TrainingTexts, training_texts
 from collapse_cli.config import Experiment, load
 from collapse_cli.config.command_line import refuse_unread
@@ -53,10 +53,15 @@ class CheckAsked:
     tree: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def column(self) -> str:
-        """Where formats have columns, the one that holds the text."""
+    def reading(self) -> ReadingOptions:
+        """How the given files are read."""
         data = self.tree.get("data")
-        return str(data.get("text", "text")) if isinstance(data, Mapping) else "text"
+        known = {option.name for option in fields(ReadingOptions)}
+        return (
+            ReadingOptions(**{name: str(value) for name, value in data.items() if name in known})
+            if isinstance(data, Mapping)
+            else ReadingOptions()
+        )
 
 
 @dataclass(frozen=True)
@@ -123,10 +128,19 @@ def read_texts(asked: CheckAsked) -> CheckTexts:
     Raises:
         InputError: for one that is not there, is no text, or has too few rows.
     """
-    real, own_test = documents.read(asked.real, "the real text", asked.column)
-    synthetic, _ = documents.read(asked.synthetic, "the synthetic text", asked.column)
-    test = documents.read_test(asked.test, asked.column) if asked.test else own_test
+    real, own_test = documents.read_real(asked.real, asked.reading)
+    synthetic = documents.read_synthetic(asked.synthetic, asked.reading)
+    test = documents.read_test(asked.test, asked.reading) if asked.test else own_test
     notes = []
+    if real.dialogues != synthetic.dialogues:
+        odd = "real" if real.dialogues else "synthetic"
+        notes.append(
+            f"only the {odd} text is of chats or prompts with answers: of it the last answers are measured, of the other one whole rows"
+        )
+    elif real.dialogues:
+        notes.append(
+            "rows are chats, or prompts with answers: the last answers are measured; models are trained on whole rows, as plain text"
+        )
     if asked.real.resolve() == asked.synthetic.resolve():
         notes.append(
             "both texts are the same file: what is said of it shows how `collapse check` speaks of texts that do not differ"

@@ -155,3 +155,30 @@ def test_a_damaged_record_leaves_the_rest_of_the_page(folder: Path) -> None:
         assert main(["report", "--md", "check-synthetic", "--runs-dir", str(folder / "runs")]) == 0
         assert "the page lacks what the texts are" in (made / "report.md").read_text(encoding="utf-8")
         assert main(["list", "--runs-dir", str(folder / "runs")]) == 0
+
+
+def test_of_chats_the_answers_are_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The prompts are the same in both texts: by whole rows they would be near copies of each other."""
+    prompt = (
+        "Please tell me all that you know of the dogs in the town by the river, in a few sentences, as well as you can."
+    )
+    for name, rows in (("asked", world()[:150]), ("answered", shuffled(world()[150:300]))):
+        chats = [[{"role": "user", "content": prompt}, {"role": "assistant", "content": row}] for row in rows]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    assert run(folder, str(folder / "asked.jsonl"), str(folder / "answered.jsonl"), "--quick", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    texts = record["checked"]["texts"]
+    assert texts["texts"]["real"]["answers"]
+    assert texts["between"]["near"] == 0
+    assert not any(prompt[:20] in one["phrase"] for one in texts["missing"]["of_real"]["shown"])
+    assert "the last answers are measured" in " ".join(record["checked"]["notes"])
+
+
+def test_a_folder_with_a_test_text_is_tested_on_that(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "split").mkdir()
+    write(folder / "split" / "train.jsonl", world()[:300])
+    write(folder / "split" / "test.jsonl", world()[300:360])
+    assert run(folder, str(folder / "split"), str(folder / "synthetic.jsonl"), "--quick", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert not record["checked"]["texts"]["test"]["held_out"]
+    assert record["checked"]["texts"]["test"]["rows"] == 60

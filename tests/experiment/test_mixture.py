@@ -327,3 +327,16 @@ def test_a_mixture_of_language_models_from_scratch(tmp_path: Path) -> None:
     assert all(np.isfinite(row["nll"]) for row in found["rows"])
     row = next(row for row in found["rows"] if row["share"] == 0.5 and row["real_rows"] == 16)
     assert (row["synthetic_rows"], row["train_rows"]) == (16, 32)
+
+
+def test_rows_that_are_added_stand_beside_the_grid() -> None:
+    grid = {"rows": [20], "share": [0.0, 0.5], "added_rows": [5, 20], "added_to": 40}
+    made = [(cell.real, cell.synthetic) for cell in cells(load({**DIGITS, "mixture": grid}, "a test").mixture)]
+    assert made == [(20, 0), (10, 10), (40, 0), (40, 5), (40, 20)]
+    made = [
+        (cell.real, cell.synthetic)
+        for cell in cells(load({**DIGITS, "mixture": {**grid, "added_to": 0}}, "a test").mixture)
+    ]
+    assert made == [(20, 0), (10, 10), (20, 5), (20, 20)]
+    with pytest.raises(ConfigError, match="has no effect without added_rows"):
+        load({**DIGITS, "mixture": {"rows": [20], "share": [0.0], "added_to": 40}}, "a test")

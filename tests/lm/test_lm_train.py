@@ -292,3 +292,31 @@ def test_a_loss_that_is_not_finite_before_any_step_is_not_blamed_on_the_learning
     with pytest.raises(TrainError, match=r"at step 1 of .*no weight was changed before; give a model") as caught:
         fit(model, random_rows(4, 6), SETTINGS, seed=0, scratch=tmp_path)
     assert "train.lr" not in str(caught.value)
+
+
+def test_steps_in_place_of_epochs_go_through_the_corpus_as_often_as_they_last(tmp_path: Path) -> None:
+    data = random_rows(10, 9, ragged=True)
+    by_epochs = SETTINGS.model_copy(update={"epochs": 2, "batch_size": 4})
+    models = [tiny_model("opt") for _ in range(3)]
+    facts = [
+        fit(model, data, settings, seed=0, scratch=folder(tmp_path / str(at)))
+        for at, (model, settings) in enumerate(
+            zip(
+                models,
+                (by_epochs, by_epochs.model_copy(update={"steps": 6}), by_epochs.model_copy(update={"steps": 4})),
+                strict=True,
+            )
+        )
+    ]
+    assert identical(weights(models[0]), weights(models[1]))
+    assert facts[0] == facts[1]
+    assert facts[2]["steps"] == 4
+    order = train._generator(0, "order", 1).permutation(10)[:4]
+    lengths = data.arrays["lengths"]
+    assert facts[2]["train_tokens"] == int(lengths.sum()) + int(lengths[order].sum())
+
+
+@pytest.mark.parametrize("given", [{"select": "valid"}, {"schedule": "cosine-epoch"}, {"replay": 0.5}])
+def test_steps_are_refused_beside_what_goes_by_whole_epochs(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="goes by whole epochs"):
+        TrainConfig(steps=5, **given)
