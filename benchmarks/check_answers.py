@@ -101,9 +101,17 @@ def run(work: Path, case: str) -> dict[str, Any]:
     return record
 
 
+def _changed(effect: Any) -> str:
+    from collapse_cli.metrics.numbers import factors
+
+    if effect is None or effect.ratio is None:
+        return "–"
+    mean, ends = factors(effect.ratio)
+    return f"{mean} ({ends})"
+
+
 def page(work: Path) -> str:
     from collapse_cli.findings.shares import verdict_of
-    from collapse_cli.metrics.numbers import factors
     from collapse_cli.records.rundir import RunFolder
 
     rows, said = [], []
@@ -117,17 +125,13 @@ def page(work: Path) -> str:
         assert verdict is not None
         each = {effect.amount: effect for effect in verdict.replaced}
         more = verdict.added[-1]
-        cells = [
-            f"{factors(each[s].ratio)[0]} ({factors(each[s].ratio)[1]})" if s in each and each[s].ratio else "–"
-            for s in (0.25, 0.5, 1.0)
-        ]
-        cells.append(f"{factors(more.ratio)[0]} ({factors(more.ratio)[1]})" if more.ratio else "–")
+        cells = [_changed(each.get(share)) for share in (0.5, 1.0)] + [_changed(more)]
         telling = record["checked"]["texts"]["telling"]
         best = ", ".join(f"{share:.0%}" for share in verdict.best)
         rows.append([what, f"{telling['auc']:.2f} ({telling['low']:.2f} to {telling['high']:.2f})", *cells, best])
         sentences = "\n".join(f"- {remark['text']}" for remark in record["remarks"])
         said.append(f"### {what[:1].upper()}{what[1:]}\n\n{sentences}\n")
-    head = ["synthetic text", "AUC", "25% replaced", "50%", "100%", "added as much", "best share"]
+    head = ["synthetic text", "AUC", "50% replaced", "100% replaced", "added as much", "best share"]
     table = "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
     return f"{table}\n\n## What is said\n\n" + "\n".join(said)
 
@@ -146,7 +150,7 @@ def false_alarms(work: Path, times: int) -> dict[str, Any]:
             of_rows([rows[at] for at in part], name, name, ())
             for name, part in (("the real text", order[::2]), ("the synthetic text", order[1::2]))
         ]
-        record = json.loads(json.dumps(examine(*halves, None, seed=turn)))
+        record = json.loads(json.dumps(examine(halves[0], halves[1], None, seed=turn)))
         said = compared(record)
         telling = record["telling"]
         counts["told apart (the interval is above 0.5)"] += telling["low"] > 0.5
