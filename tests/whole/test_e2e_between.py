@@ -100,6 +100,7 @@ def test_a_stage_serves_all_lineages_of_a_generation_and_is_found_again(home: Pa
     assert rows_of(home / "again", "tiny") == before
 
 
+@pytest.mark.slow  # that a kill loses one model is held by tests/learners/test_between.py as well
 def test_a_run_that_is_killed_between_two_models_goes_on(home: Path, tiny: Path, runs: Path) -> None:
     """Of the first generation all but what is measured between the models is there."""
     there = home / "killed"
