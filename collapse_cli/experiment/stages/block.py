@@ -530,7 +530,8 @@ def cost_of(block: Block, size: Size) -> Cost:
 def label(stage: Stage, where: Where) -> str:
     first, last = Block.of(stage).generations
     which = f"generation {first}" if first == last else f"generations {first} to {last}"
-    return f"seed {where.seed}, {which}, {where.name if first else ALL_POLICIES}"
+    whose = f"{where.lineage}, " if where.lineage else ""
+    return f"{whose}seed {where.seed}, {which}, {where.name if first else ALL_POLICIES}"
 
 
 def note(stage: Stage, made: Finished) -> str:
