@@ -49,7 +49,7 @@ LATER: dict[str, dict[str, Any]] = {  # presets that commits before 2026-11-26 d
     },
     "budgets": {"loop": {"generations": 2, "seeds": [0, 1]}, "gaussian": {"trials": 5}},
     "verifier": {"loop": {"seeds": [0, 1]}, "data": {"rows": 500}},
-    "exchange": {"loop": {"generations": 2, "seeds": [0, 1]}, "gaussian": {"trials": 5}},
+    "exchange": {"loop": {"generations": 8, "seeds": [0, 1]}, "gaussian": {"trials": 5}},
 }
 SOME: dict[str, tuple[str, ...]] = {  # variants that stand for all
     "exchange": ("two-public", "loop-segments", "ridge-four"),
