@@ -1,7 +1,9 @@
 """Text that someone else's model wrote: how a source of it is named, and how it is read or asked for."""
 
+import json
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
@@ -11,7 +13,6 @@ from collapse_cli.errors import ConfigError
 from collapse_cli.families.section import Section, UserPath, added
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 OWN_WORDS = ("model", "prompt", "messages", "max_tokens", "temperature", "top_p", "seed", "stream", "n")
 KEY = "COLLAPSE_SERVER_KEY"  # the environment variable that holds a server's key; no other place may
 
@@ -35,7 +36,10 @@ class CompletionServer:
     @property
     def here(self) -> bool:
         """Whether it runs on this machine, so that no text leaves it."""
-        return self.host in THIS_MACHINE or self.host.startswith("127.")
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def identity(self) -> str:
@@ -128,6 +132,10 @@ class ForeignConfig(Section):
                 )
             if re.search("key|token$|secret|password|authorization", name, re.IGNORECASE):
                 raise ValueError(f"holds {name!r}, which would be written into run.json; a key is given in {KEY}")
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError("holds something that cannot be sent as JSON, such as a date") from None
         return value
 
 

@@ -1,6 +1,7 @@
 """Mixtures whose synthetic rows other people's files hold: which rows, how they are counted, what keys hang on."""
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,16 @@ def test_what_a_server_is_called() -> None:
         "https://api.example.org/v1",
     )
     assert server_of("other.jsonl") is None
+    hosts = {
+        "127.0.0.1:80": True,
+        "[::1]:80": True,
+        "127.evil.example": False,
+        "0.0.0.0": False,
+        "localhost.example": False,
+    }
+    assert {host: (server_of(f"http://{host}/v1") or away).here for host in hosts} == hosts
+    with pytest.raises(ConfigError, match=r"foreign.extra: holds something that cannot be sent as JSON"):
+        config.load({"foreign": {"extra": {"when": date(2026, 1, 1)}}}, "a test")
 
 
 def test_keys_of_mixtures_without_foreign_text_hold_nothing_of_it() -> None:
