@@ -17,15 +17,17 @@ import numpy as np
 from collapse_cli.config import preset_path, read_toml
 from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.metrics.numbers import value
+from collapse_cli.records.kept_texts import KeptText
 from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report.loading import Series, read, series_of
-from collapse_cli.report.sample_texts import shown_texts
+from collapse_cli.report.sample_texts import shown_texts, texts_of
 from collapse_cli.report.text import visible
 from collapse_cli.terminal.run import protocols
 
 HERE = Path(__file__).parent
 PROMPTS = 3  # that are shown with what was made of them
+RUN = 4  # words in a row that count as copied from a prompt
 PICTURES = 14  # of a generation
 OF_SAMPLES = {  # measures of samples, and what the table calls them
     "sample_perplexity": "perplexity under generation 0",
@@ -112,7 +114,7 @@ def main() -> None:
         "",
     ]
     if page.measure == "perplexity":
-        parts += ["## What the samples measure", "", *measures(rows), ""]
+        parts += ["## What the samples measure", "", *measures(run, rows), ""]
         parts += ["## What they look like", "", *words(run, rows)]
     else:
         grid = options.into / f"{options.page}-images.png"
@@ -162,14 +164,35 @@ def cell(curve: Curve, generation: int, base: int) -> str:
     return f"{said} (×{curve.values[generation] / curve.values[base]:.2f})" if base in curve.values else said
 
 
-def measures(rows: Sequence[Row]) -> list[str]:
-    """What was measured of the samples of each model."""
+def measures(run: RunFolder, rows: Sequence[Row]) -> list[str]:
+    """What was measured of the samples of each model, and how much of the texts that were kept stands in their prompts."""
+    texts = {row.where: texts_of(line, row) for line in series_of(read([run])) for row in line.rows}
     there = {name: label for name, label in OF_SAMPLES.items() if any(row.measure(name) is not None for row in rows)}
-    lines = ["| policy | generation | " + " | ".join(there.values()) + " |", "|---|---:|" + "---:|" * len(there)]
+    heads = [*there.values(), f"copied from the prompt, {RUN} words in a row"]
+    lines = ["| policy | generation | " + " | ".join(heads) + " |", "|---|---:|" + "---:|" * len(heads)]
     for row in sorted(rows, key=lambda row: (policies(rows).index(row.where.policy), row.where.generation)):
-        cells = ["–" if (found := row.measure(name)) is None else value(found) for name in there]
+        found = [*(row.measure(name) for name in there), copied(texts.get(row.where, ()))]
+        cells = ["–" if one is None else value(one) for one in found]
         lines.append(f"| {row.where.policy} | {row.where.generation} | " + " | ".join(cells) + " |")
-    return lines
+    many = max(map(len, texts.values()), default=0)
+    return [
+        *lines,
+        "",
+        f"The last column is of the texts that the run folder keeps, {many} a model at most; the others are of all samples.",
+    ]
+
+
+def copied(made: Sequence[KeptText]) -> float | None:
+    """Which share of the runs of `RUN` words in texts stands in their prompts word by word, on average over texts; None without texts."""
+    shares = []
+    for text in made:
+        prompt, own = (
+            {tuple(words[i : i + RUN]) for i in range(len(words) - RUN + 1)}
+            for words in (text.prompt.split(), text.text.split())
+        )
+        if own:
+            shares.append(len(own & prompt) / len(own))
+    return float(np.mean(shares)) if shares else None
 
 
 def words(run: RunFolder, rows: Sequence[Row]) -> list[str]:
