@@ -487,7 +487,8 @@ class Experiment(Families):
             )
         if self.data.source == "world" and self.eval.protocol != "block":
             raise ValueError("data.source = world is scored document by document: set eval.protocol = block")
-        prompted = self.sample.prompts != "none" and self.samples
+        dialogues = self.data.format in ("chat", "pairs")  # whose prompts are those of the data
+        prompted = self.sample.prompts != "none" and self.samples and not dialogues
         if prompted and self.sample.prompt_tokens > self.data.block_size:
             raise ValueError(
                 f"sample.prompt_tokens = {self.sample.prompt_tokens} is more than a row holds "

@@ -81,6 +81,18 @@ class Dataset:
         used: np.ndarray = np.arange(self.arrays["tokens"].shape[1]) < self.arrays["lengths"][:, None]
         return used
 
+    def answers(self) -> "Dataset":
+        """Of dialogues `tokens` and `lengths` of the last answers alone; other rows as they are."""
+        if PROMPT not in self.arrays:
+            return self
+        starts = self.arrays[PROMPT].astype(np.int64)
+        lengths = self.arrays["lengths"] - starts
+        columns = starts[:, None] + np.arange(max(1, int(lengths.max(initial=1))))
+        there = columns < self.arrays["lengths"][:, None]
+        tokens = np.take_along_axis(self.arrays["tokens"], np.where(there, columns, 0), axis=1)
+        arrays = {"tokens": np.where(there, tokens, 0).astype(np.int32), "lengths": lengths.astype(np.int32)}
+        return Dataset(arrays, self.origin)
+
     def take(self, rows: np.ndarray) -> "Dataset":
         """The rows with these indices, in this order."""
         return Dataset({name: array[rows] for name, array in self.arrays.items()}, self.origin[rows])

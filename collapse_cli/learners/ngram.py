@@ -92,6 +92,11 @@ class NGram(Family):
         own: NgramConfig = config.ngram
         reader = text_inputs.find_tokenizer(config.model, data, None)
         text, where = text_inputs.find_text(data)
+        if text_inputs.holds_dialogues(text):
+            raise InputError(
+                f"{data.source}: the learner ngram reads plain text, and rows here are prompts and answers; name a column of text (--set "
+                "data.format=text data.text=COLUMN), or take the learner lm"
+            )
         tokens = data.rows * data.block_size or _most_tokens(text.splits["train"])
         vocabulary = reader.model.vocab_size if reader.tokenizer is None else texts.id_range(reader.tokenizer)
         filled = {"model": reader.model, "data": data.model_copy(update={"sha256": text.sha256})}

@@ -13,7 +13,7 @@ from collapse_cli import families, learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.policies import Policy
 from collapse_cli.config.selection import Input, Need, Step
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import MASK, Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.errors import InputError
 from collapse_cli.experiment import mixing
@@ -240,7 +240,8 @@ def held_out(test: Dataset, candidates: Dataset) -> Dataset:
     made = candidates.arrays["lengths"][candidates.origin > 0]
     most = int(made.max(initial=0)) or int(some.arrays["lengths"].max(initial=0))
     lengths = np.minimum(some.arrays["lengths"], most).astype(np.int32)
-    return Dataset({**some.arrays, "tokens": some.arrays["tokens"][:, :most], "lengths": lengths}, some.origin)
+    columns = {name: array[:, :most] for name, array in some.arrays.items() if name in ("tokens", MASK)}
+    return Dataset({**some.arrays, **columns, "lengths": lengths}, some.origin)
 
 
 def text_of(learner: str, hints: learners.Hints) -> Callable[[Dataset], list[str]] | None:

@@ -118,7 +118,9 @@ class Duplicates:
         order = np.argsort(rows.origin > 0, kind="stable")
         ordered = rows.take(order)
         if "tokens" in ordered.arrays:
-            tokens, lengths = ordered.arrays["tokens"], ordered.arrays["lengths"]
+            # prompts begin alike, with what tells a model who it is
+            said = (ordered.answers() if self.near else ordered).arrays
+            tokens, lengths = said["tokens"], said["lengths"]
         else:  # a row of numbers is one token, whose id says which numbers they are
             _, kind = np.unique(numbers(ordered), axis=0, return_inverse=True)
             tokens, lengths = kind.reshape(-1, 1).astype(np.int32), np.ones(len(rows), np.int32)
@@ -139,6 +141,6 @@ class Duplicates:
 
 
 class NearDuplicates(Duplicates):
-    """The same of rows that are near an earlier one, or the same."""
+    """The same of rows that are near an earlier one, or the same; of dialogues of their last answers."""
 
     near = True

@@ -8,10 +8,10 @@ from collapse_cli.selection.score import Material, Scored
 
 
 class Length:
-    """Tokens of a row."""
+    """Tokens of a row; of a dialogue those of its last answer."""
 
     def __init__(self, step: Step, material: Material) -> None:
         pass
 
     def score(self, rows: Dataset) -> Scored:
-        return Scored(rows.arrays["lengths"].astype(np.float64))
+        return Scored(rows.answers().arrays["lengths"].astype(np.float64))

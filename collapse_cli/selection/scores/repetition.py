@@ -8,10 +8,14 @@ from collapse_cli.selection.score import Material, Scored
 
 
 class Repetition:
-    """rep-n of a row: the share of its n-grams that occurred in it before, 0 to 1 (Welleck et al. 2020); NaN of shorter rows."""
+    """rep-n of a row: the share of its n-grams that occurred in it before, 0 to 1 (Welleck et al. 2020); NaN of shorter rows.
+
+    Of dialogues their last answers are looked at.
+    """
 
     def __init__(self, step: Step, material: Material) -> None:
         self.gram = step.gram
 
     def score(self, rows: Dataset) -> Scored:
-        return Scored(repetition(Grams(rows.arrays["tokens"], rows.arrays["lengths"]), self.gram))
+        said = rows.answers().arrays
+        return Scored(repetition(Grams(said["tokens"], said["lengths"]), self.gram))
