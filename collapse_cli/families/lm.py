@@ -363,6 +363,7 @@ LM = Description(
             "unigram_entropy_se",
             "duplicate_share",
             "special_token_share",
+            "ended_share",
             "entropy_rate",
             "kl_truth_se",
             "sentences",
