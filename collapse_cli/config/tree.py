@@ -212,6 +212,8 @@ class DecodeConfig(Section):
     """Sample among the k most probable tokens. 0: among all."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Sample among the fewest tokens that hold this probability."""
+    min_p: float = added(0.0, ge=0, lt=1)
+    """Sample among the tokens that are at least this times as probable as the likeliest one. 0: among all."""
     repetition_penalty: float = Field(default=1.0, gt=0)
     """Divides the scores of tokens already in the prompt or the sample. 1: none."""
     length_penalty: float = 1.0
@@ -223,8 +225,10 @@ class DecodeConfig(Section):
     def _one_way(self) -> "DecodeConfig":
         if self.temperature > 0 and self.beams > 1:
             raise ValueError("beams above 1 and a temperature above 0 exclude each other: set beams = 1 to sample")
-        if self.temperature == 0 and (self.top_k > 0 or self.top_p < 1):
-            raise ValueError("top_k and top_p choose among sampled tokens: set temperature = 1.0 (and beams = 1)")
+        if self.temperature == 0 and (self.top_k > 0 or self.top_p < 1 or self.min_p > 0):
+            raise ValueError(
+                "top_k, top_p and min_p choose among sampled tokens: set temperature = 1.0 (and beams = 1)"
+            )
         return self
 
 

@@ -76,7 +76,10 @@ NGRAM = Description(
         *("model.tokenizer", "model.tokenizer_sha256", "model.vocab_size"),
         *("sample.prompts", "sample.prompt_tokens", "sample.new_tokens", "sample.max_duplicates"),
         # all but the temperature must be off, and its error says so
-        *(f"sample.decode.{name}" for name in ("beams", "temperature", "top_k", "top_p", "repetition_penalty")),
+        *(
+            f"sample.decode.{name}"
+            for name in ("beams", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+        ),
         "train.target",
         *("eval.protocol", "eval.block_size"),
         "foreign",

@@ -352,11 +352,11 @@ class NGram(Family):
 
 def _check(config: Experiment) -> None:
     decode = config.sample.decode
-    plain = (decode.beams, decode.top_k, decode.top_p, decode.repetition_penalty) == (1, 0, 1.0, 1.0)
+    plain = (decode.beams, decode.top_k, decode.top_p, decode.min_p, decode.repetition_penalty) == (1, 0, 1.0, 0.0, 1.0)
     if decode.temperature <= 0 or not plain:
         raise InputError(
             "the learner ngram draws from its probabilities and nothing else: set sample.decode.beams = 1 and "
-            "sample.decode.temperature = 1.0, without top_k, top_p or repetition_penalty"
+            "sample.decode.temperature = 1.0, without top_k, top_p, min_p or repetition_penalty"
         )
     if config.eval.protocol != "block":
         raise InputError("the learner ngram scores rows of tokens: set eval.protocol = block")

@@ -276,6 +276,6 @@ class _DrawFromRow:
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (rows, vocabulary) that are 0 at the drawn token and -inf elsewhere."""
-        options = self.decode.temperature, self.decode.top_k, self.decode.top_p
+        options = self.decode.temperature, self.decode.top_k, self.decode.top_p, self.decode.min_p
         drawn = pick.draw(scores.float(), self.uniforms[:, input_ids.shape[1] - self.prompt_width], *options)
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn[:, None], 0.0)

@@ -53,8 +53,13 @@ def log_mass(logits: torch.Tensor) -> torch.Tensor:
     return (logits - top).exp_().sum(dim=1, keepdim=True).log_() + top
 
 
-def draw(logits: torch.Tensor, uniform: torch.Tensor, temperature: float, top_k: int, top_p: float) -> torch.Tensor:
-    """(rows,) tokens, drawn with `uniform` (rows,) float64 in [0, 1) from what temperature, top-k and top-p leave."""
+def draw(
+    logits: torch.Tensor, uniform: torch.Tensor, temperature: float, top_k: int, top_p: float, min_p: float = 0.0
+) -> torch.Tensor:
+    """(rows,) tokens, drawn with `uniform` (rows,) float64 in [0, 1) from what temperature, top-k, top-p and min-p leave.
+
+    Min-p leaves the tokens that are at least `min_p` times as probable as the likeliest one (Nguyen et al., arXiv 2407.01082).
+    """
     if temperature < COLD:  # the quotients could be infinite, but of their differences only small ones matter
         logits.sub_(logits.amax(dim=1, keepdim=True))
         temperature = max(temperature, COLDEST)
@@ -62,7 +67,8 @@ def draw(logits: torch.Tensor, uniform: torch.Tensor, temperature: float, top_k:
     if top_k > 0:
         values, columns = best(scores, top_k)
         mass = (values - values[:, :1]).exp_()
-        return _among(mass, columns, _nucleus(mass, mass.sum(dim=1, keepdim=True), top_p), uniform)
+        kept = _nucleus(mass, mass.sum(dim=1, keepdim=True), top_p) & (mass >= min_p)
+        return _among(mass, columns, kept, uniform)
     if top_p < 1.0:
         values, columns = best(scores, LIKELY)
         mass = (values - values[:, :1]).exp_()
@@ -70,8 +76,9 @@ def draw(logits: torch.Tensor, uniform: torch.Tensor, temperature: float, top_k:
         if not bool((mass.sum(dim=1, keepdim=True) >= top_p * total).all()):
             values, columns = scores.sort(dim=1, descending=True)
             mass = (values - values[:, :1]).exp_()
-        return _among(mass, columns, _nucleus(mass, total, top_p), uniform)
-    return invert(scores.sub_(scores.amax(dim=1, keepdim=True)).exp_(), uniform)
+        return _among(mass, columns, _nucleus(mass, total, top_p) & (mass >= min_p), uniform)
+    mass = scores.sub_(scores.amax(dim=1, keepdim=True)).exp_()
+    return invert(mass.masked_fill_(mass < min_p, 0.0) if min_p else mass, uniform)
 
 
 def _nucleus(mass: torch.Tensor, total: torch.Tensor, top_p: float) -> torch.Tensor:

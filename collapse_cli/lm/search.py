@@ -104,7 +104,7 @@ def one_by_one(
             if uniforms is None:
                 tokens[part] = logits.argmax(dim=1)
             else:
-                options = decode.temperature, decode.top_k, decode.top_p
+                options = decode.temperature, decode.top_k, decode.top_p, decode.min_p
                 tokens[part] = pick.draw(logits, uniforms[part, step], *options)
         watch.see(step, mass)
         tokens = torch.where(over, rules.pad, tokens)

@@ -105,11 +105,14 @@ def all_drawn(logits: torch.Tensor, points: int, *how: Any) -> np.ndarray:
     return draw(logits.repeat(points, 1), uniform, *how).numpy()
 
 
-HOW = [(1.0, 0, 1.0), (0.7, 0, 1.0), (0.7, 5, 1.0), (0.7, 0, 0.8), (1.3, 7, 0.9), (1.0, 1, 1.0), (1.0, 99, 0.5)]
+HOW: list[tuple[Any, ...]] = [
+    *((1.0, 0, 1.0), (0.7, 0, 1.0), (0.7, 5, 1.0), (0.7, 0, 0.8), (1.3, 7, 0.9), (1.0, 1, 1.0), (1.0, 99, 0.5)),
+    *((1.0, 0, 1.0, 0.2), (1.5, 0, 1.0, 0.2), (1.3, 7, 0.9, 0.3), (0.7, 0, 0.8, 0.05)),
+]
 
 
 @pytest.mark.parametrize("how", HOW, ids=str)
-def test_draws_have_the_support_and_the_probabilities_of_transformers(how: tuple[float, int, float]) -> None:
+def test_draws_have_the_support_and_the_probabilities_of_transformers(how: tuple[Any, ...]) -> None:
     for seed, width in enumerate((12, 50, 600)):
         logits = logits_of(1, width, seed=seed)
         wanted = warped(logits, *how)[0]
@@ -130,16 +133,18 @@ def test_draws_have_the_support_and_the_probabilities_of_transformers(how: tuple
     temperature=st.sampled_from([0.3, 1.0, 2.0]),
     top_k=st.sampled_from([0, 1, 3, 50]),
     top_p=st.sampled_from([1.0, 0.95, 0.5, 0.01]),
+    min_p=st.sampled_from([0.0, 0.02, 0.3, 0.99]),
 )
 def test_what_is_drawn_is_what_transformers_leaves(
-    seed: int, width: int, temperature: float, top_k: int, top_p: float
+    seed: int, width: int, temperature: float, top_k: int, top_p: float, min_p: float
 ) -> None:
     logits = logits_of(4, width, seed=seed)
     random = np.random.default_rng(seed)
     uniform = torch.from_numpy(np.concatenate([[0.0, 1 - 2**-53], random.random(2)]))
-    drawn = draw(logits.clone(), uniform, temperature, top_k, top_p).numpy()
-    # a share that rounding may put on the other side of top_p is allowed either way
-    allowed = np.maximum(*(warped(logits, temperature, top_k, min(1.0, top_p * by)) for by in (1 - 1e-5, 1 + 1e-5)))
+    drawn = draw(logits.clone(), uniform, temperature, top_k, top_p, min_p).numpy()
+    # a share that rounding may put on the other side of top_p or min_p is allowed either way
+    sides = ((min(1.0, top_p * by), min_p / by) for by in (1 - 1e-5, 1 + 1e-5))
+    allowed = np.maximum(*(warped(logits, temperature, top_k, *side) for side in sides))
     assert (allowed[np.arange(4), drawn] > 0).all()
 
 
@@ -167,7 +172,7 @@ def test_top_p_of_a_flat_distribution_over_five_thousand_tokens_draws_from_all_i
 
 
 @pytest.mark.parametrize("how", HOW, ids=str)
-def test_a_draw_does_not_depend_on_the_other_rows(how: tuple[float, int, float]) -> None:
+def test_a_draw_does_not_depend_on_the_other_rows(how: tuple[Any, ...]) -> None:
     """One row in four is flat, so that top-p has to sort all of it."""
     logits = logits_of(12, 5_000, steep=4.0)
     logits[::4] *= 0.001

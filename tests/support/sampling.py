@@ -119,13 +119,14 @@ def chi_square(counts: np.ndarray, wanted: np.ndarray) -> float:
     return float((statistic - freedom) / np.sqrt(2 * freedom))
 
 
-def warped(logits: torch.Tensor, temperature: float, top_k: int, top_p: float) -> np.ndarray:
+def warped(logits: torch.Tensor, temperature: float, top_k: int, top_p: float, min_p: float = 0.0) -> np.ndarray:
     """Probabilities (rows, vocabulary) that transformers' own warpers leave."""
-    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+    from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     steps: list[Any] = [TemperatureLogitsWarper(temperature)]
     steps += [TopKLogitsWarper(top_k)] if top_k else []
     steps += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+    steps += [MinPLogitsWarper(min_p)] if min_p else []
     scores = logits.double()
     for step in steps:
         scores = step(None, scores)
