@@ -83,8 +83,8 @@ class PoolConfig(Section):
     public_sha256: str = added("")
     """Hash of that text. Filled in when loaded; if given, it must match."""
     public_rows: int = added(0, ge=0)
-    """Of sources that are drawn (`blobs`, `regression`): so many real rows that all lineages train on besides, in every generation, the same
-    ones; of the truth that no lineage has moved."""
+    """Of the public text so many rows, evenly spaced; 0: all. Of sources that are drawn (`blobs`, `regression`): so many real rows that
+    all lineages train on besides, in every generation, the same ones; of the truth that no lineage has moved."""
     weights: Shares = added(Shares())
     """Shares of the loss: private real rows, public and pooled (synthetic) ones, as in "1:1:2". `equal`: every row counts alike."""
     foreign: tuple[Source, ...] = added(())

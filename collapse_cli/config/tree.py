@@ -544,11 +544,9 @@ class Experiment(Families):
                 f"pool.rule = random draws the base model of each generation anew, and loop.init = {self.loop.init} starts from a model "
                 "that another generation left; set loop.init = base"
             )
-        if pool.public and pool.public_rows:
-            raise ValueError("pool.public is text and pool.public_rows are rows that are drawn; give one of them")
-        if pool.public_rows and not self.mix.weights.equal:
+        if (pool.public or pool.public_rows) and not self.mix.weights.equal:
             raise ValueError(
-                "mix.weights knows no public rows (pool.public_rows); say how much each kind counts by pool.weights"
+                "mix.weights knows no public rows (pool.public, pool.public_rows); say how much each kind counts by pool.weights"
             )
         if pool.weights.parts is None:
             return

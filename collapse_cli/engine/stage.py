@@ -14,6 +14,7 @@ from typing import Any, Generic, Never, Protocol, TypeVar
 from collapse_cli.where import Where
 
 Circumstances = TypeVar("Circumstances", contravariant=True)
+SEVERAL_LINEAGES = "several lineages"  # the same of lineages
 ALL_POLICIES = "all policies"  # in the place of one, where a stage works for a model that they share
 
 KEY = re.compile(r"[0-9a-f]{64}")  # of a stage
@@ -225,10 +226,13 @@ class Plan:
         return self.stages[stage.key]
 
     def place(self, key: str) -> Where:
-        """For whom a stage works: the first that it serves, or all policies where they share it."""
+        """For whom a stage works: the first that it serves, or all policies, and several lineages, where they share it."""
         first = self.serves[key][0]
-        shared = first.generation == 0 and len({where.policy for where in self.serves[key]}) > 1
-        return replace(first, policy=ALL_POLICIES) if shared else first
+        if first.generation:
+            return first
+        policies, lineages = ({getattr(where, name) for where in self.serves[key]} for name in ("policy", "lineage"))
+        shared = {"policy": ALL_POLICIES} if len(policies) > 1 else {}
+        return replace(first, **shared, **({"lineage": SEVERAL_LINEAGES} if len(lineages) > 1 else {}))
 
     def record(self) -> list[dict[str, Any]]:
         """The plan as JSON: what each stage is, what it is made from, and for which generations."""

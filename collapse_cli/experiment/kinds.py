@@ -66,13 +66,14 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
         return mixture.plan(config, hints)
     learner = learners.learner_class(config.learner)
     size = config.loop.block or learner.block
-    if config.pool.rule == "random" or (config.pool.used and (learner.block == 1 or config.loop.block == 1)):
+    pool = config.pool
+    if pool.rule == "random" or pool.public or (pool.used and (learner.block == 1 or config.loop.block == 1)):
         if config.loop.block > 1:
             raise InputError(
                 f"loop.block = {config.loop.block}: a public text, shares of the loss and base models that are drawn are computed "
                 "generation by generation; leave loop.block at 0 or 1"
             )
-        if config.pool.public_rows:
+        if pool.public_rows and not pool.public:
             raise InputError(
                 f"pool.public_rows = {config.pool.public_rows}: they are of generations that are computed in blocks; leave loop.block at 0, "
                 "and pool.rule other than random"

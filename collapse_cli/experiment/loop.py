@@ -56,7 +56,7 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
             for name, own in lineages.items()
         ]
         if shared.public:
-            every = [own.with_public(shared.public_sha256) for own in every]
+            every = [own.with_public(shared.public_sha256, shared.public_rows) for own in every]
         groups = []
         for policy in config.policies:
             lines = [Lineage[Stage, Stage, Stage](policy, loop.init, own.data, config.select.among) for own in every]
@@ -227,9 +227,9 @@ class Own:
     data: Stage
     public: Stage | None = None
 
-    def with_public(self, sha256: str) -> "Own":
-        """The same with the public text, which has this hash."""
-        return replace(self, public=public_stage(self.config, self.hints, sha256, self.data))
+    def with_public(self, sha256: str, rows: int) -> "Own":
+        """The same with so many rows of the public text, which has this hash; 0: all."""
+        return replace(self, public=public_stage(self.config, self.hints, sha256, rows, self.data))
 
     @property
     def written_in(self) -> Mapping[str, Any]:

@@ -221,17 +221,28 @@ def written_in(config: Experiment) -> dict[str, Any]:
     return {model.tokenizer: model.vocab_size, "text": config.data.sha256, "source": config.data.source in KNOWN}
 
 
-def public_rows(where: Mapping[str, str], sha256: str, encoded: Path, block_size: int, *, line_bos: bool) -> Dataset:
+def public_rows(
+    where: Mapping[str, str], sha256: str, encoded: Path, block_size: int, rows: int, *, line_bos: bool
+) -> Dataset:
     """The training text of a source as blocks of tokens.
 
     Args:
         where: the arguments of `load_text`; `sha256`: of the text that was planned for.
         encoded: the folder of a data stage, with the tokenizer.
+        rows: how many, evenly spaced; 0: all.
+
+    Raises:
+        InputError: when there are fewer.
     """
     text = load_text(**where)
     unchanged(sha256, text.sha256, "the public text (pool.public)")
     stream = texts.encode(texts.load_tokenizer(encoded / TOKENIZER), text.splits["train"], line_bos=line_bos)
-    return texts.blocks(stream, block_size, "public")
+    every = texts.blocks(stream, block_size, "public")
+    if rows > len(every):
+        raise InputError(
+            f"pool.public_rows = {rows:,}, but the public text has only {how_many(len(every), 'row')} (0 takes all)"
+        )
+    return every.take(np.linspace(0, len(every) - 1, rows).round().astype(int)) if rows else every
 
 
 def data_params(config: Experiment) -> dict[str, Any]:

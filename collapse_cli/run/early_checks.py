@@ -108,7 +108,7 @@ def check_lineages(config: Experiment) -> None:
         load_text(source=config.pool.public, scored=UNSCORED)
     several = {name: own for name, own in config.of_lineages().items() if name}
     family = FAMILIES[config.learner]
-    if config.pool.public_rows and config.data.source not in DRAWN:
+    if config.pool.public_rows and not config.pool.public and config.data.source not in DRAWN:
         raise ConfigError(
             f"pool.public_rows = {config.pool.public_rows} are drawn, and data.source = {config.data.source} is not a distribution "
             f"({', '.join(DRAWN)}); name a text that all share (pool.public)"
@@ -183,8 +183,7 @@ def check_select(config: Experiment) -> None:
     for step in config.select.chosen:
         if step.model:
             raise ConfigError(
-                f"select.model names a model that reads text, and the rows of the learner {config.learner} are numbers; of a source that is drawn "
-                "say how many rows all share (pool.public_rows)"
+                f"select.model names a model that reads text, and the rows of the learner {config.learner} are numbers; leave it out"
             )
         if step.kind.text:
             fit = ", ".join(name for name, kind in BY.items() if not kind.text)

@@ -122,16 +122,11 @@ def evaluate_run(
     if same and all(store.sound(stage.key) for stage in texts):
         planned = original  # nothing need be looked up: the data are in the store as the run used them
     else:
-        learner = learners.learner_class(config.learner)
-        if any(getattr(changed.data, name) != getattr(config.data, name) for name in OTHER):
-            _check(store, texts[0].key, "the run's text")
-            encoded_before = store.get(texts[0].key).folder if store.has(texts[0].key) else None
-            changed = learner.with_tokenizer_of(changed, encoded_before)
-        resolved = learner.resolve(changed)
-        planned = plan(resolved.config, resolved.hints)
+        other = any(getattr(changed.data, name) != getattr(config.data, name) for name in OTHER)
+        planned = _planned_again(changed, original, store, other=other)
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
         encoded = _data(planned, store if same else store_at(temporary))
-        own = store.get(texts[0].key).facts if store.sound(texts[0].key) else {}
+        own = {stage.key: store.get(stage.key).facts for stage in texts if store.sound(stage.key)}
         again: dict[tuple[str, int | None], dict[str, Any] | None] = {}
         name = "perplexity" if families.of(config.learner).text else "test_loss"
         evaluated = []
@@ -145,7 +140,9 @@ def evaluate_run(
                 there = all(
                     store.has(used) for used in (key, *(beside[what] for what in beside if what == "model_base"))
                 )
-                again[key, made.part] = _again(store, key, made, new, encoded, own) if there else None
+                again[key, made.part] = (
+                    _again(store, key, made, new, encoded, own.get(_data_of(made), {})) if there else None
+                )
             measured = again[key, made.part]
             now = None if measured is None else Row.at(made.where, measured)
             came = row is not None or store.has(key, whole=False)
@@ -153,6 +150,47 @@ def evaluate_run(
             evaluated.append(Evaluated(made.where, key, name, logged_value, now, came))
             tell(done, len(planned.generations))
     return evaluated
+
+
+def _planned_again(changed: Experiment, original: Plan, store: Store, *, other: bool) -> Plan:
+    """The plan whose stages score the models of a run as `changed` says: on `other` text, in the tokens that they were made for.
+
+    Lineages are scored on the same text, each in its own tokens.
+    """
+    learner = learners.learner_class(changed.learner)
+    several = changed.lineage_names != ("",) and families.of(changed.learner).text
+    if not several and not other:
+        resolved = learner.resolve(changed)
+        return plan(resolved.config, resolved.hints)
+    if not several:
+        resolved = learner.resolve(learner.with_tokenizer_of(changed, _encoded(original, "", store)))
+        return plan(resolved.config, resolved.hints)
+    lineages = changed.of_lineages()
+    if other:  # whatever text a lineage was trained on
+        changed = changed.model_copy(update={"pool": changed.pool.model_copy(update={"real": "common"})})
+        lineages = {
+            name: learner.with_tokenizer_of(
+                own.model_copy(update={"data": changed.data}), _encoded(original, name, store)
+            )
+            for name, own in lineages.items()
+        }
+    found = {name: learner.resolve(own) for name, own in lineages.items()}
+    hints = learners.Hints(lineages={name: one.hints for name, one in found.items()})
+    return plan(changed.with_lineages({name: one.config for name, one in found.items()}), hints)
+
+
+def _encoded(original: Plan, lineage: str, store: Store) -> Path | None:
+    """The folder of the real data of a lineage; None where the store has it no longer."""
+    made = next(made for made in original.generations if made.where.lineage == lineage)
+    key = _data_of(made)
+    _check(store, key, "the run's text")
+    return store.get(key).folder if store.has(key) else None
+
+
+def _data_of(made: Generation) -> str:
+    """The key of the real data that a model was made from; "" where it has none of its own."""
+    stage = inputs_of(made).get("data")
+    return stage.key if stage else ""
 
 
 def _check(store: Store, key: str, what: str) -> None:

@@ -76,6 +76,10 @@ def test_every_shipped_file_loads_plans_and_says_what_it_is(path: Path) -> None:
         models = len(one.loop.policies) * (one.loop.generations + 1)
         if one.kind == "mixture":
             models = len(cells(one.mixture))
+        else:  # of a chain whose models are each of one of the lineages, all have generation 0
+            chain = one.pool.rule == "random"
+            several = len(one.lineage_names)
+            models = len(one.loop.policies) * (several + one.loop.generations) if chain else models * several
         assert len(plan(one, Hints()).generations) == models * len(one.loop.seeds)
     assert load(experiment.model_dump(mode="json"), "again") == experiment
 

@@ -10,20 +10,23 @@ from collapse_cli.experiment.stages.base import ROWS, at
 from collapse_cli.learners import Hints
 
 
-def public_stage(config: Experiment, hints: Hints, sha256: str, data: Stage) -> Stage:
+def public_stage(config: Experiment, hints: Hints, sha256: str, rows: int, data: Stage) -> Stage:
     """Rows of the public text, cut into blocks as those of the training text are.
 
     Args:
         config: of the lineage.
         sha256: of the text; `hints.public` says where it is.
+        rows: how many of it; 0: all.
         data: the lineage's real data, with its tokenizer.
     """
-    params = {
+    params: dict[str, Any] = {
         "learner": config.learner,
         "sha256": sha256,
         "block_size": config.data.block_size,
         "line_bos": config.data.line_bos,
     }
+    if rows:
+        params["rows"] = rows
     return Stage(PUBLIC, params, {"data": data}, hints=hints)
 
 
@@ -33,7 +36,12 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     assert isinstance(stage.hints, Hints)
     params = stage.params
     rows = text_inputs.public_rows(
-        stage.hints.public, params["sha256"], inputs["data"].folder, params["block_size"], line_bos=params["line_bos"]
+        stage.hints.public,
+        params["sha256"],
+        inputs["data"].folder,
+        params["block_size"],
+        params.get("rows", 0),
+        line_bos=params["line_bos"],
     )
     rows.save(place.folder / ROWS)
     return {"rows": len(rows)}
