@@ -231,8 +231,9 @@ class Plan:
         if first.generation:
             return first
         policies, lineages = ({getattr(where, name) for where in self.serves[key]} for name in ("policy", "lineage"))
-        shared = {"policy": ALL_POLICIES} if len(policies) > 1 else {}
-        return replace(first, **shared, **({"lineage": SEVERAL_LINEAGES} if len(lineages) > 1 else {}))
+        policy = ALL_POLICIES if len(policies) > 1 else first.policy
+        lineage = SEVERAL_LINEAGES if len(lineages) > 1 else first.lineage
+        return replace(first, policy=policy, lineage=lineage)
 
     def record(self) -> list[dict[str, Any]]:
         """The plan as JSON: what each stage is, what it is made from, and for which generations."""
