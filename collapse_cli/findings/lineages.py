@@ -1,7 +1,8 @@
 """Several models in one world: whether they become alike, what they hold together, and whether more than one holds longer.
 
 Figures and sentences. All intervals are over seeds: lineages of one seed that hear of each other are not independent, so a
-mean over lineages is taken within a seed first, and it is said wherever it is taken.
+mean over lineages is taken within a seed first, and it is said wherever it is taken. They are plain t intervals: differences of
+growth have the noise of four models, which the prior knowledge of `intervals.log_ratio` is not about (docs/metrics.md, "Several models").
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,12 +14,9 @@ from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.counting import counted
 from collapse_cli.metrics.intervals import (
     LEVEL,
-    NOISE,
     Interval,
     interval,
-    log_ratio,
     over_seeds,
-    takes_noise_for_granted,
 )
 from collapse_cli.metrics.numbers import factors, spread
 from collapse_cli.records.row import Row, by_arm
@@ -99,7 +97,7 @@ class Ecosystem:
         longer: growth over that of the run with fewest lineages, paired by seed, at the generation compared; None of that
             run itself, and where nothing is comparable. level: perplexity over that run's.
         told: what the interval of `longer` that allows for all comparisons (Bonferroni) says: `holds longer`, `loses sooner`,
-            `is not told apart`; "" where there is no interval. granted: whether it rests on prior knowledge of the noise.
+            `is not told apart`; "" where there is no interval.
     """
 
     run: str
@@ -113,11 +111,10 @@ class Ecosystem:
     longer: Interval | None = None
     level: Interval | None = None
     told: str = ""
-    granted: bool = False
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        plain = {name: getattr(self, name) for name in ("run", "policy", "lineages", "until", "told", "granted")}
+        plain = {name: getattr(self, name) for name in ("run", "policy", "lineages", "until", "told")}
         courses = {name: _course_record(getattr(self, name)) for name in ("growth", "perplexity", "together")}
         paired = {
             name: None if (over := getattr(self, name)) is None else over.record() for name in ("longer", "level")
@@ -361,7 +358,7 @@ def _ecosystem(one: _Course, few: _Course | None, generation: int, level: float,
     seeds = sorted(one.losses[0].keys() & one.losses[generation].keys())
     whole = {step: by for step, by in sorted(one.losses.items()) if by.keys() >= set(seeds) and step <= generation}
     growth = {
-        step: log_ratio([by[seed] - one.losses[0][seed] for seed in seeds]).within(perplexity)
+        step: interval([by[seed] - one.losses[0][seed] for seed in seeds]).within(perplexity)
         for step, by in whole.items()
     }
     own = {step: interval([by[seed] for seed in seeds]).within(perplexity) for step, by in whole.items()}
@@ -384,7 +381,7 @@ def _ecosystem(one: _Course, few: _Course | None, generation: int, level: float,
         return made
     at, base = one.losses[generation], few.losses[generation]
     longer = [at[seed] - one.losses[0][seed] - (base[seed] - few.losses[0][seed]) for seed in common]
-    apart, over = log_ratio(longer, level), log_ratio(longer)
+    apart, over = interval(longer, level), interval(longer)
     same = one.tokens is not None and one.tokens == few.tokens
     if not same:
         notes.append(
@@ -396,9 +393,8 @@ def _ecosystem(one: _Course, few: _Course | None, generation: int, level: float,
     return replace(
         made,
         longer=over.within(perplexity),
-        level=log_ratio([at[seed] - base[seed] for seed in common]).within(perplexity) if same else None,
+        level=interval([at[seed] - base[seed] for seed in common]).within(perplexity) if same else None,
         told=told,
-        granted=takes_noise_for_granted(longer) or takes_noise_for_granted(longer, level),
     )
 
 
@@ -410,10 +406,6 @@ def _notes(made: Sequence[Ecosystem], others: int) -> list[str]:
         notes.append("one seed has no interval, so nothing is shown to differ")
     elif others > 1:
         notes.append(f"a difference counts as shown where its interval for {others} comparisons at once leaves out 1")
-    if any(one.granted for one in made):
-        notes.append(
-            f"an interval is narrower than these seeds alone show: it takes for granted that noise between seeds is at most {NOISE:g} nats"
-        )
     notes.append(
         "runs that differ in more than how many lineages there are differ by that as well: see the options in which they differ"
     )
