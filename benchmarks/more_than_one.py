@@ -1,4 +1,4 @@
-"""How often `findings.lineages` is wrong: whether its interval of the growth holds the truth, and how often it calls a difference that is none.
+"""How often `findings.several_models` is wrong: whether its interval of the growth holds the truth, and how often it calls a difference that is none.
 
 One run with one lineage and one with four, over few seeds; noise is normal with the given standard deviation in nats for each model, half of
 its variance common to all lineages of a seed. `python benchmarks/more_than_one.py`: a minute.
@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from collapse_cli.findings.lineages import Ecosystem, more_than_one
+from collapse_cli.findings.several_models import Ecosystem, more_than_one
 from collapse_cli.records.row import Row
 from collapse_cli.where import Where
 

@@ -10,9 +10,9 @@ from collapse_cli.findings.causes import Causes
 from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.findings.expectations import Judged, judge
 from collapse_cli.findings.known_world import WorldLeft, world_left
-from collapse_cli.findings.lineages import Between, between
 from collapse_cli.findings.predictions import Tree
 from collapse_cli.findings.selection import SelectionOf, selections
+from collapse_cli.findings.several_models import Between, between
 from collapse_cli.records.row import Row
 
 

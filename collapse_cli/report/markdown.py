@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from collapse_cli.families import headline, headline_measure
 from collapse_cli.findings.known_world import world_left, world_said
-from collapse_cli.findings.lineages import between, between_said, more_than_one_said
+from collapse_cli.findings.several_models import between, between_said, more_than_one_said
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import spread
 from collapse_cli.report.check import in_markdown
@@ -14,9 +14,9 @@ from collapse_cli.report.figures import bounded, perplexities
 from collapse_cli.report.forecast import Forecast, outlook
 from collapse_cli.report.grid_figures import TITLES as AXES
 from collapse_cli.report.grid_figures import cells_of
-from collapse_cli.report.lineages import between_table, compared, more_table
 from collapse_cli.report.loading import Run, Series, thinned
 from collapse_cli.report.mixtures import cells_table, laws_table
+from collapse_cli.report.several_models import between_table, compared, more_table
 from collapse_cli.report.summaries import (
     diagnoses,
     facts,

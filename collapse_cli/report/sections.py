@@ -11,11 +11,11 @@ from collapse_cli.report.figures import curve, perplexity, same_scale
 from collapse_cli.report.forecast import fan, outlook
 from collapse_cli.report.histograms import chosen, histograms
 from collapse_cli.report.html_elements import cells, folded, heading, how_to_read, leaves, note, of_all, plot, split
-from collapse_cli.report.lineages import lineages, more
 from collapse_cli.report.loading import Run, pooled
 from collapse_cli.report.mixtures import mixtures
 from collapse_cli.report.other_families import families, own_of_text, pictures
 from collapse_cli.report.remedies import what_stopped_it
+from collapse_cli.report.several_models import lineages, more
 from collapse_cli.report.summaries import (
     ceilings,
     family_glance,

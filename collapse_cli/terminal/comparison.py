@@ -8,10 +8,10 @@ from collapse_cli.families import Headline
 from collapse_cli.findings.compare import Comparison, measures, perplexities
 from collapse_cli.findings.compare.perplexities import INSTRUMENTS, PolicyPerplexity
 from collapse_cli.findings.diagnosis import ArmDiagnosis
-from collapse_cli.findings.lineages import more_than_one_said
+from collapse_cli.findings.several_models import more_than_one_said
 from collapse_cli.metrics import numbers
 from collapse_cli.metrics.numbers import factors, spread, value
-from collapse_cli.terminal.lineages import more_table
+from collapse_cli.terminal.several_models import more_table
 from collapse_cli.terminal.text import Table, line, safe, short
 from collapse_cli.where import Arm
 

@@ -10,14 +10,13 @@ from collapse_cli.findings import expectations
 from collapse_cli.findings.causes import Causes
 from collapse_cli.findings.foreign_text import given_by_sources, sources_said
 from collapse_cli.findings.known_world import world_said
-from collapse_cli.findings.lineages import between_said
 from collapse_cli.findings.predictions import Tree
 from collapse_cli.findings.run_result import Results, RunResult, row_warnings
 from collapse_cli.findings.selection import selection_said
+from collapse_cli.findings.several_models import between_said
 from collapse_cli.metrics import floored
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.records.row import Row
-from collapse_cli.terminal.lineages import between_tables
 from collapse_cli.terminal.run_tables import (
     expectations_table,
     generations_table,
@@ -25,6 +24,7 @@ from collapse_cli.terminal.run_tables import (
     laws_table,
     perplexity_table,
 )
+from collapse_cli.terminal.several_models import between_tables
 from collapse_cli.terminal.text import Table, line, safe, short
 
 DOCUMENTS = "kl_truth_se"  # a field that rows have where the blocks of the text are whole documents (docs/metrics.md)

@@ -12,7 +12,7 @@ from support.instrumented import write_run
 from support.lineages import write_lineages
 
 from collapse_cli.findings.compare import compare
-from collapse_cli.findings.lineages import between, between_said, more_than_one, more_than_one_said
+from collapse_cli.findings.several_models import between, between_said, more_than_one, more_than_one_said
 from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.where import Where

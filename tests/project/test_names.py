@@ -24,6 +24,7 @@ SAME = {
     "check": "the command, the run behind it, what its record says, and how that is printed and shown",
     "causes": "causes of error as a finding, and the page's section on them",
     "remedies": "what was compared as a finding, and the page's section on it",
+    "several_models": "what several models came to as a finding, what is printed of it, and the page's sections on it",
     "answers": "how a server's answers are kept, and the kinds of stage that ask for them",
     "foreign": "how other people's text is named, and the kind of stage that makes rows of it",
     "selection": "how it is asked for, what it did as a finding, and theorems about it",

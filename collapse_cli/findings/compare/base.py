@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from collapse_cli.config import Experiment
 from collapse_cli.families import Headline
 from collapse_cli.findings.arms import MOST, lineages_of
-from collapse_cli.findings.lineages import MoreThanOne
+from collapse_cli.findings.several_models import MoreThanOne
 from collapse_cli.records.row import Row
 from collapse_cli.where import Arm
 

@@ -9,7 +9,7 @@ from collapse_cli.findings import expectations
 from collapse_cli.findings.compare.base import Compared, Comparison, Side, pairs_of
 from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.findings.diagnosis.headline import headline_of
-from collapse_cli.findings.lineages import more_than_one
+from collapse_cli.findings.several_models import more_than_one
 from collapse_cli.metrics.intervals import Interval, over_seeds, paired
 from collapse_cli.records.row import Row
 from collapse_cli.where import Arm

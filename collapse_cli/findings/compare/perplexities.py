@@ -12,7 +12,7 @@ from collapse_cli.config.published import LOOKED_UP
 from collapse_cli.findings.arms import MOST, lineages_of, trees_of
 from collapse_cli.findings.compare.base import Compared, Comparison, Course, Side, pairs_of
 from collapse_cli.findings.diagnosis import ArmDiagnosis, Diagnosis, diagnose
-from collapse_cli.findings.lineages import more_than_one
+from collapse_cli.findings.several_models import more_than_one
 from collapse_cli.metrics import perplexity
 from collapse_cli.metrics.intervals import LEVEL, NOISE, Interval, log_ratio, over_seeds, takes_noise_for_granted
 from collapse_cli.records.row import Row, by_arm, planned_arms

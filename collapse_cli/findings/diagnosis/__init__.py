@@ -12,8 +12,8 @@ from typing import Any
 
 from collapse_cli.findings.arms import lineages_of, said
 from collapse_cli.findings.diagnosis.arm import MOVING, ArmDiagnosis
+from collapse_cli.findings.diagnosis.by_lineage import lineages_verdict
 from collapse_cli.findings.diagnosis.headline import family_verdict
-from collapse_cli.findings.diagnosis.lineages import lineages_verdict
 from collapse_cli.findings.diagnosis.mixtures import mixture_verdict
 from collapse_cli.findings.diagnosis.rules import Call, Evidence, Generations, early, late
 from collapse_cli.findings.expectations import family_of, is_mixture

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from collapse_cli.findings.arms import lineages_of, of_policies
 from collapse_cli.findings.diagnosis import COLLAPSED, FORECAST, Diagnosis
 from collapse_cli.findings.diagnosis.arm import MOVING, ArmDiagnosis
-from collapse_cli.findings.diagnosis.lineages import states_of, where_said
+from collapse_cli.findings.diagnosis.by_lineage import states_of, where_said
 from collapse_cli.metrics.numbers import BEYOND, LARGEST, factors
 from collapse_cli.where import Arm
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from collapse_cli.report.grid_figures import TITLES
 from collapse_cli.report.loading import Run, Series
-from collapse_cli.report.paper import of_families, of_lineages, of_text
+from collapse_cli.report.paper import of_families, of_several_models, of_text
 from collapse_cli.report.paper.canvas import STYLE
 from collapse_cli.report.paper.over_grids import mixture
 
@@ -19,8 +19,8 @@ DRAWN: Mapping[str, Callable[[Sequence[Run], Sequence[Series]], Any]] = {
     "diversity": of_text.diversity,
     "headline": of_families.headline,
     "measures": of_families.measures,
-    "lineages": of_lineages.lineages,
-    "more": of_lineages.more,
+    "lineages": of_several_models.lineages,
+    "more": of_several_models.more,
     "pictures": of_families.pictures,
     **{f"mixture_{axis}": partial(mixture, axis) for axis in TITLES},
 }

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from collapse_cli.findings.lineages import Courses, between
+from collapse_cli.findings.several_models import Courses, between
 from collapse_cli.report.figures import apart, log_ticks
-from collapse_cli.report.lineages import compared, several_said
 from collapse_cli.report.loading import Run, Series
 from collapse_cli.report.palette import assigned
 from collapse_cli.report.paper.canvas import (
@@ -20,6 +19,7 @@ from collapse_cli.report.paper.canvas import (
     plain,
     whole,
 )
+from collapse_cli.report.several_models import compared, several_said
 
 
 def lineages(runs: Sequence[Run], series: Sequence[Series]) -> Any:

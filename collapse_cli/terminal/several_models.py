@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from collapse_cli.findings.lineages import HELD, Between, MoreThanOne
+from collapse_cli.findings.several_models import HELD, Between, MoreThanOne
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import factors, spread, value
 from collapse_cli.terminal.run_tables import some

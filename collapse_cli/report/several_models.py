@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from collapse_cli.families import instruments
-from collapse_cli.findings.lineages import (
+from collapse_cli.findings.several_models import (
     HELD,
     TOGETHER,
     Between,
