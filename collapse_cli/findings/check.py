@@ -149,6 +149,7 @@ def _copies(record: Mapping[str, Any]) -> list[Remark]:
     found = record["between"]
     share, rows = float(found["copied_share"]), int(record["texts"]["synthetic"]["rows"])
     said = []
+    own = float(record["repeats"]["real"]["share"])  # rows of one source are alike now and then
     if share >= MOST:
         said.append(
             Remark(
@@ -159,7 +160,7 @@ def _copies(record: Mapping[str, Any]) -> list[Remark]:
     elif share >= MENTIONED:
         said.append(
             Remark(
-                "bad",
+                "bad" if share > 2 * own + MENTIONED else "plain",
                 f"{percent(share)} of the synthetic rows ({int(found['copies']):,} of {rows:,}) stand in the real text, word for word.",
             )
         )
@@ -167,7 +168,7 @@ def _copies(record: Mapping[str, Any]) -> list[Remark]:
     if close >= MENTIONED:
         said.append(
             Remark(
-                "bad",
+                "bad" if close > 2 * float(record["near"]["real"]["removed_share"]) + MENTIONED else "plain",
                 f"A further {percent(close)} of the synthetic rows that differ ({int(found['near']):,} of {int(looked_at[1]):,}) are near copies of a real row "
                 "(at least 80% of their three-word phrases are the same).",
             )
@@ -225,7 +226,7 @@ def _telling(record: Mapping[str, Any]) -> list[Remark]:
         word = next(word for least, word in GRADES if auc >= least)
         length = found["length"]
         by_length = (
-            f" By the length of rows alone: {float(length['auc']):.2f}."
+            f" By the length of rows alone: AUC {max(float(length['auc']), 1 - float(length['auc'])):.2f}."
             if float(length["low"]) > 0.5 or float(length["high"]) < 0.5
             else ""
         )
@@ -326,7 +327,7 @@ def _test(record: Mapping[str, Any]) -> list[Remark]:
     if copies:
         said.append(
             Remark(
-                "bad" if copies >= 0.02 * rows else "plain",
+                "bad" if copies > (2 * float(record["repeats"]["real"]["share"]) + 0.02) * rows else "plain",
                 f"{copies:,} of {rows:,} {which} stand in the synthetic text, word for word: a model trained on it has seen them. Training here leaves them out.",
             )
         )
