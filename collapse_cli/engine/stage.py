@@ -59,8 +59,8 @@ def seed_for(run_seed: int, kind: str, generation: int, lineage: str = "") -> in
     differences between policies are paired.
 
     Args:
-        lineage: separates streams of random numbers that must not be shared. Every experiment has one lineage today, whose
-            name is empty; it is part of what is hashed so that seeds stay the same when there are several.
+        lineage: separates streams of random numbers that lineages must not share; "" where there is one alone, and for what is
+            one and the same of all that are alike, such as generation 0.
     """
     text = canonical([run_seed, kind, generation, lineage])
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1

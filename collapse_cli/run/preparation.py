@@ -12,12 +12,14 @@ from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.executors.processes import workers_for
 from collapse_cli.engine.stage import Plan, Product, Stage
 from collapse_cli.engine.store import Store, store_at
+from collapse_cli.errors import ConfigError
 from collapse_cli.experiment import foreign_sources, mixing, mixture
 from collapse_cli.experiment.costs import Size, Sizes
 from collapse_cli.experiment.kinds import plan
 from collapse_cli.experiment.pool import Pool
 from collapse_cli.experiment.stages.foreign import WRITTEN
 from collapse_cli.experiment.stages.public import PUBLIC
+from collapse_cli.experiment.stages.translate import TRANSLATE
 from collapse_cli.learners import Hints, Resolved
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.observers.computed import Computed
@@ -136,6 +138,11 @@ def _real_rows(
             mixture.check_real_rows(config, rows["train"])
             if foreign:
                 mixture.check_foreign_rows(config, foreign)
+        if "dialogues" in data.facts and any(stage.of in (TRANSLATE, PUBLIC) for stage in planned.stages.values()):
+            raise ConfigError(
+                "rows of chats and of prompts with answers say which of their tokens are answers, which a public text (pool.public) does not "
+                "and text in another lineage's tokens no longer does; give lineages one tokenizer and no public text"
+            )
         rows["public"] = sum(place.get(text.key).facts["rows"] for text in texts if text.of is PUBLIC)
     for policy in config.policies if config.kind == "generational" else ():
         mixing.check_real_rows(
