@@ -369,7 +369,7 @@ def check_foreign(config: Experiment) -> None:
             f"{asked}: servers of completions have no beam search, and sample.decode.beams = {decode.beams}; set it to 1, with a "
             "temperature (--set sample.decode.beams=1 --set sample.decode.temperature=1.0)"
         )
-    for name, off in (("top_k", 0), ("repetition_penalty", 1.0), ("min_new_tokens", -1)):
+    for name, off in (("top_k", 0), ("min_p", 0.0), ("repetition_penalty", 1.0), ("min_new_tokens", -1)):
         if (value := getattr(decode, name)) != off:
             raise ConfigError(
                 f"{asked}: sample.decode.{name} = {value:g} is none of the options of OpenAI's completions; leave it at {off:g}, and "
