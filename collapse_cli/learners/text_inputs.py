@@ -317,7 +317,7 @@ def find_template(
                 "models are trained on prompt and answer, and the loss counts the answer",
             ),
         )
-        if value != default
+        if value != default and config.samples
     ]
     end = None if tokenizer is None else chats.ChatTemplate(tokenizer, name).end
     return data.model_copy(update={"format": kind, "template": name, "template_sha256": found}), end, without
