@@ -25,6 +25,7 @@ from collapse_cli.experiment.stages.pool import POOL
 from collapse_cli.experiment.stages.public import PUBLIC
 from collapse_cli.experiment.stages.real import REAL
 from collapse_cli.experiment.stages.sample import SAMPLE
+from collapse_cli.experiment.stages.segment import SEGMENT
 from collapse_cli.experiment.stages.select import SELECT
 from collapse_cli.experiment.stages.together import TOGETHER
 from collapse_cli.experiment.stages.train import TRAIN
@@ -36,6 +37,7 @@ KINDS: tuple[StageKind[Size], ...] = (
     SAMPLE,
     TRANSLATE,
     POOL,
+    SEGMENT,
     PUBLIC,
     DETECTOR,
     SELECT,

@@ -29,6 +29,7 @@ from collapse_cli.experiment.stages.pool import pool_stage
 from collapse_cli.experiment.stages.public import public_stage
 from collapse_cli.experiment.stages.real import real_stage
 from collapse_cli.experiment.stages.sample import Sharing, sample_stage
+from collapse_cli.experiment.stages.segment import segment_stage
 from collapse_cli.experiment.stages.select import select_stage
 from collapse_cli.experiment.stages.train import train_stage
 from collapse_cli.experiment.stages.translate import translate_stage
@@ -288,10 +289,11 @@ class Planning(Verbs[Stage, Stage, Stage]):
         foreign = self._foreign(self.pool.members(self.place, generation), generation)
         if len(members) == 1 and not foreign and self.every[makers[0]].data.key == self.data.key:
             return members[0]
-        cut = self.place if self.pool.cut else None
+        if self.pool.cut:
+            return self._add(segment_stage(self.config, self.place, members, self.seed, generation), generation)
         members += foreign
         takers += [sum(other.data.key == self.data.key for other in self.every)] * len(foreign)
-        stage = pool_stage(self.config, self.policy, self.data, members, self.seed, generation, takers=takers, cut=cut)
+        stage = pool_stage(self.config, self.policy, self.data, members, generation, takers=takers)
         return self._add(stage, generation)
 
     def _foreign(self, members: int, generation: int) -> list[Stage]:

@@ -8,12 +8,11 @@ from collapse_cli.config import Experiment
 from collapse_cli.config.policies import Policy
 from collapse_cli.config.selection import candidates
 from collapse_cli.data.dataset import Dataset
-from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace
 from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import Size, put_together
-from collapse_cli.experiment.pool import quota, segment, taken
+from collapse_cli.experiment.pool import quota, taken
 from collapse_cli.experiment.stages.base import ROWS, at, on_one_thread
-from collapse_cli.learners import learner_class
 
 
 def pool_stage(
@@ -21,11 +20,9 @@ def pool_stage(
     policy: Policy,
     data: Stage,
     members: Sequence[Stage],
-    seed: int,
     generation: int,
     *,
     takers: Sequence[int],
-    cut: int | None = None,
 ) -> Stage:
     """The rows of `members` that the corpus of a generation takes, evenly.
 
@@ -33,16 +30,23 @@ def pool_stage(
         data: of the lineage that takes them.
         members: stages that leave rows in its tokens, in order.
         takers: how many lineages take the rows of each member: each is reckoned its part of what they cost.
-        cut: the place of the lineage among the members, where all rows are shuffled and cut into disjoint parts.
     """
-    inputs = {f"member-{place:05d}": stage for place, stage in enumerate(members, 1)}
-    if cut is not None:
-        trials = learner_class(config.learner).trials(config)
-        params = {"learner": config.learner, "part": cut} | ({"trials": trials} if trials > 1 else {})
-        return Stage(POOL, params, inputs, seed_for(seed, "pool", generation))
     which = Shared(policy.at(generation), config.mix.size == "growing", generation, config.select.oversample)
     params = {"learner": config.learner, "takers": list(takers), **which.params()}
-    return Stage(POOL, params, {"data": data, **inputs})
+    return Stage(POOL, params, {"data": data, **as_inputs(members)})
+
+
+def as_inputs(members: Sequence[Stage]) -> dict[str, Stage]:
+    """The members of a pool by the names that they have among the inputs of a stage, in order."""
+    return {f"member-{place:05d}": stage for place, stage in enumerate(members, 1)}
+
+
+def members_of(inputs: Mapping[str, Finished]) -> tuple[list[Finished], list[Dataset]]:
+    """The members of a pool in order, and their rows, with the arrays that all have: some know where a sample begins, others do not."""
+    members = [inputs[name] for name in sorted(name for name in inputs if name.startswith("member-"))]
+    every = [Dataset.load(made.file(ROWS)) for made in members]
+    names = [name for name in every[0].arrays if all(name in rows.arrays for rows in every)]
+    return members, [Dataset({name: rows.arrays[name] for name in names}, rows.origin) for rows in every]
 
 
 @dataclass(frozen=True)
@@ -71,16 +75,10 @@ class Shared:
 
 @on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
-    members = [inputs[name] for name in sorted(name for name in inputs if name.startswith("member-"))]
-    rows = _alike([Dataset.load(made.file(ROWS)) for made in members])
-    if "part" in stage.params:
-        chosen = segment(rows, stage.params["part"], stage.seed, stage.params.get("trials", 1))
-        shares, most = [len(chosen) / max(1, sum(map(len, rows)))] * len(rows), [0] * len(rows)
-    else:
-        which = Shared.of(stage.params)
-        needed = which.needed(inputs["data"].facts["splits"]["train"]["rows"])
-        most = [candidates(which.oversample, quota(needed, len(rows), one)) for one in range(len(rows))]
-        chosen, shares = taken(rows, needed, most), [1 / takers for takers in stage.params["takers"]]
+    (members, rows), which = members_of(inputs), Shared.of(stage.params)
+    needed = which.needed(inputs["data"].facts["splits"]["train"]["rows"])
+    most = [candidates(which.oversample, quota(needed, len(rows), one)) for one in range(len(rows))]
+    chosen, shares = taken(rows, needed, most), [1 / takers for takers in stage.params["takers"]]
     chosen.save(place.folder / ROWS)
     foreign = [
         {"rows": count, **made.facts["source"]}
@@ -88,12 +86,6 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
         if "source" in made.facts  # text of another model, not of a lineage
     ]
     return history(members, shares) | ({"foreign_rows": foreign} if foreign else {})
-
-
-def _alike(members: Sequence[Dataset]) -> list[Dataset]:
-    """Rows with the arrays that all members have: some know more of theirs, such as where a sample begins."""
-    names = [name for name in members[0].arrays if all(name in rows.arrays for rows in members)]
-    return [Dataset({name: rows.arrays[name] for name in names}, rows.origin) for rows in members]
 
 
 def history(members: Sequence[Finished], shares: Sequence[float]) -> dict[str, Any]:
@@ -114,12 +106,8 @@ def history(members: Sequence[Finished], shares: Sequence[float]) -> dict[str, A
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    if "part" in stage.params:
-        rows = size.rows_of(stage.inputs[f"member-{stage.params['part'] + 1:05d}"])
-    else:
-        which = Shared.of(stage.params)
-        rows = candidates(which.oversample, which.needed(size.rows))
-    return put_together(size, rows, 0.1)
+    which = Shared.of(stage.params)
+    return put_together(size, candidates(which.oversample, which.needed(size.rows)), 0.1)
 
 
 POOL = StageKind[Size](name="pool", kind="pool", version=1, product=Product.ROWS, body=body, cost=cost, label=at)

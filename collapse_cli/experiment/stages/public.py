@@ -6,7 +6,7 @@ from typing import Any
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace
 from collapse_cli.experiment.costs import Size, put_together
-from collapse_cli.experiment.stages.base import ROWS, at
+from collapse_cli.experiment.stages.base import ROWS, at, on_one_thread
 from collapse_cli.learners import Hints
 
 
@@ -30,6 +30,7 @@ def public_stage(config: Experiment, hints: Hints, sha256: str, rows: int, data:
     return Stage(PUBLIC, params, {"data": data}, hints=hints)
 
 
+@on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     from collapse_cli.learners import text_inputs
 

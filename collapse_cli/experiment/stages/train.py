@@ -74,9 +74,9 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     if "init" in inputs:
         learner.load(inputs["init"].folder)
     corpus = Dataset.load(inputs["corpus"].file(CORPUS))
-    if "public" in inputs or "shares" in stage.params:
-        public = Dataset.load(inputs["public"].file(ROWS)) if "public" in inputs else None
-        corpus, rows = mixing.with_public(corpus, public, stage.params.get("shares"))
+    public, shares = inputs.get("public"), stage.params.get("shares")
+    if public or shares:
+        corpus, rows = mixing.with_public(corpus, Dataset.load(public.file(ROWS)) if public else None, shares)
     else:
         corpus = mixing.weighted(corpus, Weights.of(stage.params.get("weights")))
         rows = counted(corpus)

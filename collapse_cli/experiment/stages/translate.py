@@ -7,7 +7,7 @@ from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace
 from collapse_cli.experiment.costs import Size
-from collapse_cli.experiment.stages.base import ROWS, at, with_history
+from collapse_cli.experiment.stages.base import ROWS, at, on_one_thread, with_history
 
 MICROSECONDS = 4.0  # a token, on one core
 
@@ -30,6 +30,7 @@ def longest(config: Experiment) -> int:
     return max(config.data.block_size, prompt + sample.new_tokens)
 
 
+@on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     from collapse_cli.learners import translation
 
