@@ -123,7 +123,7 @@ def page(work: Path) -> str:
         folder = RunFolder(work / "runs", case)
         verdict = verdict_of(folder.rows(), record["checked"]["training"])
         assert verdict is not None
-        each = {effect.amount: effect for effect in verdict.replaced}
+        each = {round(effect.amount, 2): effect for effect in verdict.replaced}
         more = verdict.added[-1]
         cells = [_changed(each.get(share)) for share in (0.5, 1.0)] + [_changed(more)]
         telling = record["checked"]["texts"]["telling"]

@@ -160,7 +160,7 @@ def _copies(record: Mapping[str, Any]) -> list[Remark]:
     elif share >= MENTIONED:
         said.append(
             Remark(
-                "bad" if share > 2 * own + MENTIONED else "plain",
+                "bad" if _more(int(found["copies"]), rows, own) else "plain",
                 f"{percent(share)} of the synthetic rows ({int(found['copies']):,} of {rows:,}) stand in the real text, word for word.",
             )
         )
@@ -168,7 +168,9 @@ def _copies(record: Mapping[str, Any]) -> list[Remark]:
     if close >= MENTIONED:
         said.append(
             Remark(
-                "bad" if close > 2 * float(record["near"]["real"]["removed_share"]) + MENTIONED else "plain",
+                "bad"
+                if _more(int(found["near"]), int(looked_at[1]), float(record["near"]["real"]["removed_share"]))
+                else "plain",
                 f"A further {percent(close)} of the synthetic rows that differ ({int(found['near']):,} of {int(looked_at[1]):,}) are near copies of a real row "
                 "(at least 80% of their three-word phrases are the same).",
             )
@@ -190,7 +192,7 @@ def _repeats(record: Mapping[str, Any]) -> list[Remark]:
         beside = f"; of the {other} text it is {percent(float(others['share']))}" if name == "synthetic" else ""
         said.append(
             Remark(
-                "bad",
+                "bad" if _more(int(mine["repeats"]), int(mine["rows"]), float(others["share"])) else "plain",
                 f"{percent(share)} of the {name} rows repeat an earlier one ({int(mine['repeats']):,} of {int(mine['rows']):,}); "
                 f"{how_many(int(mine['repeated_rows']), 'row')} stand{'s' if mine['repeated_rows'] == 1 else ''} more than once, the most frequent {largest:,} times{beside}. "
                 "Leave one of each, or a model learns these by heart.",
@@ -327,7 +329,7 @@ def _test(record: Mapping[str, Any]) -> list[Remark]:
     if copies:
         said.append(
             Remark(
-                "bad" if copies > (2 * float(record["repeats"]["real"]["share"]) + 0.02) * rows else "plain",
+                "bad" if _more(copies, rows, float(record["repeats"]["real"]["share"])) else "plain",
                 f"{copies:,} of {rows:,} {which} stand in the synthetic text, word for word: a model trained on it has seen them. Training here leaves them out.",
             )
         )
@@ -470,6 +472,12 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
 def _interval(record: Mapping[str, Any]) -> Interval:
     low, high = (None if record[end] is None else float(record[end]) for end in ("low", "high"))
     return Interval(float(record["mean"]), low, high, int(record["n"]))
+
+
+def _more(count: int, rows: int, own: float) -> bool:
+    """Whether there are more than as many as the real text repeats itself: three standard deviations of such a count, and one for none at all."""
+    expected = own * rows
+    return count > expected + 3 * math.sqrt(expected + 1)
 
 
 def _mean(over: Interval, *, share: bool) -> str:

@@ -22,6 +22,7 @@ from collapse_cli.metrics.numbers import factors, percent, prefixed, spread
 from collapse_cli.records.fields import finite
 from collapse_cli.records.row import Row
 
+NEARLY = 1.05  # times real text alone: where no interval reaches further, no share does much harm
 UNLIKE = 0.9  # of the variances of a difference and of all others, the quantile of F from which on they are not pooled
 Place = tuple[int, int]  # real and synthetic rows of a cell
 
@@ -296,7 +297,7 @@ def _replaced(found: ShareVerdict, about: Mapping[str, Any]) -> list[Remark]:
         )
         said.append(
             Remark(
-                "good" if everything else "plain",
+                "good" if everything and high <= NEARLY else "plain",
                 f"{where}: the change of perplexity lies between {_signed(low)} and {_signed(high)}.",
             )
         )

@@ -142,7 +142,7 @@ def test_a_dry_run_says_what_it_will_cost_and_leaves_nothing(home: Path) -> None
 def test_rows_of_later_generations_hurt_more(home: Path) -> None:
     """What models of generations 0, 2 and 8 of a keep-0 run wrote: n-grams, which take seconds."""
     (home / "ngram.toml").write_text(
-        f'learner = "ngram"\n[loop]\ngenerations = 8\npolicies = ["keep-0"]\n[ngram]\norder = 4\n[model]\ntokenizer = "bpe"\nvocab_size = 400\n'
+        f'learner = "ngram"\n[loop]\ngenerations = 8\npolicies = ["keep-0"]\nblock = 1\n[ngram]\norder = 4\n[model]\ntokenizer = "bpe"\nvocab_size = 400\n'
         f'[data]\nsource = "{(home / "real.jsonl").as_posix()}"\nblock_size = 32\n'
         '[sample]\nprompts = "none"\nnew_tokens = 32\ndecode = { beams = 1, temperature = 0.7 }\n'
     )
