@@ -549,8 +549,8 @@ def _lengths(config: Experiment) -> dict[str, int]:
     """How many tokens the model takes at once in each kind of work, by the settings that say so."""
     sample = config.sample
     prompt, what = 1 if sample.prompts == "none" else sample.prompt_tokens, "sample.prompt_tokens"
-    if config.data.template_sha256:  # rows are dialogues: a prompt is all but an answer
-        prompt, what = config.data.block_size, "data.block_size"
+    if config.data.template_sha256:  # rows are dialogues: a prompt is all but an answer, of one token at least
+        prompt, what = config.data.block_size - 1, "data.block_size - 1"
     return {
         "eval.block_size": config.eval.block_size,
         "data.block_size": config.data.block_size,

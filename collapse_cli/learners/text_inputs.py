@@ -317,7 +317,7 @@ def find_template(
                 "models are trained on prompt and answer, and the loss counts the answer",
             ),
         )
-        if value != default and config.samples
+        if value not in (default, 1) and config.samples  # 1: of an evaluation, which samples nothing
     ]
     end = None if tokenizer is None else chats.ChatTemplate(tokenizer, name).end
     return data.model_copy(update={"format": kind, "template": name, "template_sha256": found}), end, without

@@ -185,6 +185,9 @@ def test_a_folder_is_scored_on_chats(home: Path, made: e2e.Result) -> None:
     assert plain.code == 0, plain.err
     assert any("data.template = plain" in note for note in plain.json["notes"])
     assert plain.json["perplexity"] != found.json["perplexity"]
+    assert not any("means nothing here" in note for note in found.json["notes"])
+    most = e2e.collapse("eval", home / "model", "--data", home / "data", "--set", "data.block_size=128", "--json")
+    assert most.code == 0, "as many tokens as the model takes"
 
 
 @pytest.mark.slow
@@ -301,7 +304,7 @@ def test_the_template_is_in_the_key_and_the_names_of_columns_are_not(
         (["data.prompt=a", "data.format=chat"], "columns of pairs"),
         (["data.template_sha256=abc"], "data.template_sha256 is abc"),
         (["data.block_size=8", "sample.prompt_tokens=4"], "none of 40 rows can be used"),
-        (["sample.new_tokens=120"], "data.block_size + sample.new_tokens is 164, but the model takes 128 tokens at most"),
+        (["sample.new_tokens=120"], "data.block_size - 1 + sample.new_tokens is 163, but the model takes 128 tokens at most"),
         (["learner=ngram"], "the learner ngram reads plain text"),
     ],
 )  # fmt: skip
