@@ -107,7 +107,8 @@ def main() -> None:
         f"![{preset}]({picture.name})",
         "",
     ]
-    compared = side.of(folders)
+    several = any(folder.config().lineage_names != ("",) for folder in folders)
+    compared = None if several else side.of(folders)  # whose baseline is one run without lineages
     if compared is not None:  # a table instead of a sentence on each
         parts += side.sections(compared, f"{preset}-", picture)
     for folder, record in zip(folders, records, strict=True) if compared is None else ():
@@ -115,7 +116,7 @@ def main() -> None:
         parts += [f"> {f'**{folder.name}**: ' if len(folders) > 1 else ''}{said}", ""]
     if lines := judged_table(folders):
         parts += ["## Measured against published numbers and theory", "", *lines, ""]
-    for folder in folders if compared is None else ():
+    for folder in folders if compared is None and not several else ():
         if folder.config().data.source == "world":
             parts += statements.sections(folder, HERE / f"{preset}-breeds.png")
     prose = HERE / "prose" / f"{preset}.md"
