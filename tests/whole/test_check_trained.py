@@ -13,10 +13,6 @@ import pytest
 from support import e2e
 from support.checked_texts import shuffled, world, write
 
-from collapse_cli.data.dataset import Dataset
-from collapse_cli.lm.text import load_tokenizer
-from collapse_cli.records.runs import store_of
-
 SMALL = ("--jobs", "1", "--set", "train.steps=60", "--set", "train.batch_size=16", "--set", "data.block_size=32",
          "--set", "mixture.share=[0.0,1.0]", "--set", "model.vocab_size=400", "--set", "mixture.added_rows=[300]")  # fmt: skip
 
@@ -136,29 +132,3 @@ def test_a_dry_run_says_what_it_will_cost_and_leaves_nothing(home: Path) -> None
     assert plan["seconds"] > 0
     assert plan["measured"]
     assert not (home / "runs" / "dry").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_rows_of_later_generations_hurt_more(home: Path) -> None:
-    """What models of generations 0 and 8 of a keep-0 run wrote: n-grams, which take seconds. docs/results/check.md has language models, and more of them."""
-    (home / "ngram.toml").write_text(
-        f'learner = "ngram"\n[loop]\ngenerations = 9\npolicies = ["keep-0"]\nblock = 1\n[ngram]\norder = 4\n[model]\ntokenizer = "bpe"\nvocab_size = 400\n'
-        f'[data]\nsource = "{(home / "real.jsonl").as_posix()}"\nblock_size = 32\n'
-        '[sample]\nprompts = "none"\nnew_tokens = 32\ndecode = { beams = 1, temperature = 0.7 }\n'
-    )
-    assert e2e.collapse("run", home / "ngram.toml", "--runs-dir", home / "runs").code == 0
-    models = {row["generation"]: row["model_key"] for row in e2e.read_lines(home / "runs" / "ngram" / "metrics.jsonl")}
-    store, plan = store_of(home / "runs"), e2e.plan(home / "runs", "ngram")
-    lost = []
-    for generation in (0, 8):
-        made = next(
-            stage for stage in plan if stage["kind"] == "sample" and stage["inputs"]["model"] == models[generation]
-        )
-        tokenizer = load_tokenizer(store.get(made["inputs"]["data"]).file("tokenizer"))
-        rows = Dataset.load(store.get(made["key"]).file("rows.safetensors")).arrays
-        write(home / f"later-{generation}.jsonl", [tokenizer.decode(ids.tolist()) for ids in rows["tokens"]])
-        done = e2e.collapse(*command(home, f"later-{generation}", f"later-{generation}", "--seeds", "0", "--json"))
-        assert done.code == 0, done.err
-        lost.append(json.loads(done.out)["trained"]["replaced"][-1]["ratio"]["mean"])
-    assert lost[0] < lost[1]
