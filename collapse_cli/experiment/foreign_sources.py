@@ -12,8 +12,9 @@ from collapse_cli.engine.stage import Stage
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment.pool import Pool
 from collapse_cli.experiment.stages.answers import answered_stage, asked_for_corpus
-from collapse_cli.experiment.stages.foreign import given_rows, portion_stage, too_few, written_stage
+from collapse_cli.experiment.stages.portion import given_rows, portion_stage, too_few
 from collapse_cli.experiment.stages.sample import Sharing
+from collapse_cli.experiment.stages.written import written_stage
 from collapse_cli.foreign import written
 from collapse_cli.learners import Hints
 

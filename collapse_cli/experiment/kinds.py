@@ -18,10 +18,10 @@ from collapse_cli.experiment.stages.data import DATA
 from collapse_cli.experiment.stages.detector import DETECTOR
 from collapse_cli.experiment.stages.eval import EVAL
 from collapse_cli.experiment.stages.examine import EXAMINE
-from collapse_cli.experiment.stages.foreign import PORTION, WRITTEN
 from collapse_cli.experiment.stages.generate import GENERATE
 from collapse_cli.experiment.stages.mix import MIX
 from collapse_cli.experiment.stages.pool import POOL
+from collapse_cli.experiment.stages.portion import PORTION
 from collapse_cli.experiment.stages.public import PUBLIC
 from collapse_cli.experiment.stages.real import REAL
 from collapse_cli.experiment.stages.sample import SAMPLE
@@ -30,6 +30,7 @@ from collapse_cli.experiment.stages.select import SELECT
 from collapse_cli.experiment.stages.together import TOGETHER
 from collapse_cli.experiment.stages.train import TRAIN
 from collapse_cli.experiment.stages.translate import TRANSLATE
+from collapse_cli.experiment.stages.written import WRITTEN
 
 KINDS: tuple[StageKind[Size], ...] = (
     DATA,

@@ -19,9 +19,10 @@ from collapse_cli.experiment.stages.cells import cells_stage
 from collapse_cli.experiment.stages.combine import combine_stage, most_of_sources, with_foreign_stage
 from collapse_cli.experiment.stages.data import data_stage
 from collapse_cli.experiment.stages.eval import eval_stage
-from collapse_cli.experiment.stages.foreign import too_few, written_stage
 from collapse_cli.experiment.stages.generate import generate_stage
+from collapse_cli.experiment.stages.portion import too_few
 from collapse_cli.experiment.stages.train import train_stage
+from collapse_cli.experiment.stages.written import written_stage
 from collapse_cli.where import Where
 
 TOGETHER = 64  # cells of a stage, where they are done in memory

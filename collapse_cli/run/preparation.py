@@ -17,9 +17,9 @@ from collapse_cli.experiment import foreign_sources, mixing, mixture
 from collapse_cli.experiment.costs import Size, Sizes
 from collapse_cli.experiment.kinds import plan
 from collapse_cli.experiment.pool import Pool
-from collapse_cli.experiment.stages.foreign import WRITTEN
 from collapse_cli.experiment.stages.public import PUBLIC
 from collapse_cli.experiment.stages.translate import TRANSLATE
+from collapse_cli.experiment.stages.written import WRITTEN
 from collapse_cli.learners import Hints, Resolved
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.observers.computed import Computed

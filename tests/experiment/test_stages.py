@@ -65,7 +65,10 @@ def test_a_kind_says_what_it_leaves_and_which_lines_a_user_sees() -> None:
     assert leaves == {
         ("data", Product.DATA),
         ("train", Product.MODEL),
-        *((name, Product.ROWS) for name in ("sample", "detector", "select", "mix", "translate", "pool", "public")),
+        *(
+            (name, Product.ROWS)
+            for name in ("sample", "detector", "select", "mix", "translate", "pool", "public", "foreign", "answers")
+        ),
         *((name, Product.MEASURES) for name in ("eval", "real", "examine", "between", "block")),
     }
     assert {one.name for one in KINDS if one.listed} == {"eval", "block"}

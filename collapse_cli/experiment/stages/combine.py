@@ -14,7 +14,7 @@ from collapse_cli.errors import InputError
 from collapse_cli.experiment.costs import Size, put_together
 from collapse_cli.experiment.mixing import seeded_order
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, at, on_one_thread, with_history
-from collapse_cli.experiment.stages.foreign import too_few
+from collapse_cli.experiment.stages.portion import too_few
 
 
 def combine_stage(
