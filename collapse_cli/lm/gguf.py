@@ -7,6 +7,7 @@ blocks stand for, and trained and saved as such. What lies beside a file has no 
 import copy
 import hashlib
 import io
+import math
 import re
 import tempfile
 from collections import Counter
@@ -27,6 +28,25 @@ FILE = f"model{places.GGUF}"
 KEPT = 128 << 20  # bytes of a file whose unpacked model is kept in memory
 READ_AS = "read as the numbers that these stand for, and trained and saved in float32"
 PLACE = "collapse-gguf-"  # how the names of folders begin that it is put into alone
+ROPE, SCALED = "rope_freqs.weight", "rope.scaling."  # what a file calls the scaling of rotations
+SCALED_BY = ("type", "factor", "original_context_length", "finetuned", "attn_factor")
+LLAMA3 = {
+    "rope_type": "llama3",
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+ARITHMETIC = {  # settings that change what a model computes, and the fields of a config that say the same
+    "attention.sliding_window": ("sliding_window",),
+    "attention.key_length": ("head_dim", "global_head_dim", "d_kv"),
+    "attention.scale": (),
+    "attention.clamp_kqv": ("clip_qkv",),
+    "attn_logit_softcapping": ("attn_logit_softcapping",),
+    "final_logit_softcapping": ("final_logit_softcapping",),
+    "logit_scale": ("logit_scale",),
+    "residual_scale": ("residual_multiplier",),
+    "embedding_scale": ("embedding_multiplier",),
+}
 PLAIN = ("F64", "F32", "F16", "BF16")  # what gguf calls numbers that are not quantised
 
 
@@ -95,6 +115,7 @@ def _read(path: Path, state: tuple[int, int]) -> "tuple[PreTrainedModel, Mapping
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
+    config = config_of(path)  # with what transformers itself does not read
     with (
         _alone(path) as folder,
         redirect_stderr(io.StringIO()),
@@ -102,6 +123,7 @@ def _read(path: Path, state: tuple[int, int]) -> "tuple[PreTrainedModel, Mapping
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             gguf_file=FILE,
+            config=config,
             dtype=torch.float32,
             quantization_config=GgufConfig(dequantize=True),
             local_files_only=True,
@@ -109,7 +131,21 @@ def _read(path: Path, state: tuple[int, int]) -> "tuple[PreTrainedModel, Mapping
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-    return model, loading
+    left = {*loading["unexpected_keys"], *_left_over(model, path)}
+    return model, {**loading, "unexpected_keys": left}
+
+
+def _left_over(model: "PreTrainedModel", path: Path) -> list[str]:
+    """The weights of a file that transformers put nowhere, of which it says nothing."""
+    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
+
+    header = _header(path)
+    own = {weight.data_ptr(): weight.numel() for weight in model.state_dict().values()}
+    if header.numbers - len(header.rope) <= sum(own.values()):
+        return []
+    kind = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)
+    known = get_gguf_hf_weights_map(model, kind(config=model.config.to_dict()))
+    return [name for name in header.names if name not in known and name != ROPE]
 
 
 _kept = lru_cache(maxsize=1)(
@@ -155,6 +191,9 @@ class _Header:
         numbers: how many the weights are.
         settings: the names of all that is said of the model.
         adapter: whether it holds what is added to another model's weights, and no model.
+        names: of its weights.
+        values: by name, what is said of the model's own arithmetic: numbers and words.
+        rope: by how much each frequency of the rotations is divided; none where they are as they are.
     """
 
     architecture: str
@@ -164,6 +203,9 @@ class _Header:
     numbers: int
     settings: frozenset[str]
     adapter: bool
+    names: tuple[str, ...]
+    values: Mapping[str, Any]
+    rope: tuple[float, ...]
 
 
 def _header(path: Path) -> _Header:
@@ -187,15 +229,21 @@ def _read_header(path: Path, state: tuple[int, int]) -> _Header:
             return default if field is None else field.contents()
 
         tokens = reader.get_field("tokenizer.ggml.tokens")
+        architecture = str(said("general.architecture", ""))
+        own = [name for name in reader.fields if name.startswith(f"{architecture}.")]
+        rope = [tensor for tensor in reader.tensors if tensor.name == ROPE]
         ends = [tensor.data_offset + tensor.n_bytes for tensor in reader.tensors]
         header = _Header(
-            architecture=str(said("general.architecture", "")),
+            architecture=architecture,
             kinds=tuple(tensor.tensor_type.name for tensor in reader.tensors),
             tokens=0 if tokens is None else len(tokens.data),
             parts=int(said("split.count", 1)),
             numbers=sum(int(tensor.n_elements) for tensor in reader.tensors),
             settings=frozenset(reader.fields),
             adapter=said("general.type", "") == "adapter",
+            names=tuple(tensor.name for tensor in reader.tensors),
+            values={name.removeprefix(f"{architecture}."): said(name, None) for name in own},
+            rope=tuple(float(value) for tensor in rope for value in tensor.data.ravel()),
         )
     except Exception as error:  # whatever the damage does to the arithmetic of the reader
         raise InputError(
@@ -228,6 +276,7 @@ def _config(path: Path, state: tuple[int, int]) -> "PreTrainedConfig":
             ) from None
         raise InputError(f"{path}: the config in it cannot be used: {_said(error, path)}") from None
     _check_settings(config, path)
+    _complete(config, path)
     config.name_or_path = ""
     return config
 
@@ -250,6 +299,100 @@ def _check_settings(config: "PreTrainedConfig", path: Path) -> None:
     ]
     if lost:
         raise InputError(f"{path} has lost settings: {', '.join(lost)}; fetch the file again")
+
+
+def _complete(config: "PreTrainedConfig", path: Path) -> None:
+    """Put into a config what a file says and transformers does not read, so that the model computes what it did elsewhere.
+
+    Raises:
+        InputError: for what cannot be put there.
+    """
+    header = _header(path)
+    window = header.values.get("attention.sliding_window")
+    if window and hasattr(config, "sliding_window") and not getattr(config, "layer_types", None):
+        config.sliding_window = window
+    unread = [
+        f"{name} = {value}"
+        for name, (value, own) in _beside(config, header).items()
+        if not any(isinstance(each, int | float) and math.isclose(each, value, rel_tol=1e-5) for each in own)
+    ]
+    scaled = _rope_of(config, header)
+    if scaled is None:
+        unread += [f"{name} = {value}" for name, value in header.values.items() if name.startswith("rope.scal")]
+        unread += [ROPE] if header.rope else []
+    elif scaled:
+        rotations = config.rope_parameters.get("full_attention", config.rope_parameters)
+        rotations.update(scaled)
+    if unread:
+        raise InputError(
+            f"{path}: transformers does not read what it says of {'; '.join(unread)[:200]}, and would compute something else; give a "
+            "transformers folder of the model"
+        )
+
+
+def _beside(config: "PreTrainedConfig", header: _Header) -> dict[str, tuple[Any, list[Any]]]:
+    """Settings of a model's arithmetic that are not neutral, each with what it may be in the config."""
+    width, heads = (getattr(config, name, None) for name in ("hidden_size", "num_attention_heads"))
+    divided = [width // heads] if isinstance(width, int) and isinstance(heads, int) and heads else []
+    found: dict[str, tuple[Any, list[Any]]] = {}
+    for name, fields in ARITHMETIC.items():
+        value = header.values.get(name)
+        if isinstance(value, int | float) and value:
+            own = [getattr(config, field, None) for field in fields]
+            if name == "attention.key_length":
+                own += divided
+            found[name] = value, own
+    return found
+
+
+def _rope_of(config: "PreTrainedConfig", header: _Header) -> dict[str, Any] | None:
+    """How a file's rotations are scaled, in transformers' words; empty where they are not, None where that cannot be said so."""
+    said = {name.removeprefix(SCALED): value for name, value in header.values.items() if name.startswith(SCALED)}
+    own = getattr(config, "rope_parameters", None) or {}
+    own = own.get("full_attention", own)
+    kind, factor = said.get("type", "none"), said.get("factor", 1.0) or 1.0
+    odd = header.values.get("rope.scale_linear", 1.0) not in (0.0, 1.0) or said.get("attn_factor", 1.0) not in (
+        0.0,
+        1.0,
+    )
+    if not odd and (kind == "none" or (kind == "linear" and factor == 1.0)) and not header.rope:
+        return {}
+    if own.get("rope_type", "default") != "default":  # transformers read it
+        return {}
+    if odd or "rope_theta" not in own:
+        return None
+    if header.rope:
+        return _as_llama3(config, own, header.rope) if kind in ("none", "linear") and factor == 1.0 else None
+    if said.keys() - {*SCALED_BY}:
+        return None
+    if kind == "linear":
+        return {"rope_type": "linear", "factor": factor}
+    if kind == "yarn" and "original_context_length" in said:
+        return {
+            "rope_type": "yarn",
+            "factor": factor,
+            "original_max_position_embeddings": said["original_context_length"],
+        }
+    return None
+
+
+def _as_llama3(
+    config: "PreTrainedConfig", own: Mapping[str, Any], divisors: tuple[float, ...]
+) -> dict[str, Any] | None:
+    """The scaling of Llama 3.1 and later, if these are its divisors: llama.cpp keeps these alone, and no setting."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    made = {**LLAMA3, "factor": max(divisors)}
+    scaled = copy.deepcopy(config)
+    scaled.rope_parameters = {**own, **made}
+    frequencies = ROPE_INIT_FUNCTIONS["llama3"](scaled, "cpu")[0].tolist()
+    width = 2 * len(frequencies)
+    plain = [own["rope_theta"] ** (-2 * place / width) for place in range(len(frequencies))]
+    if len(divisors) != len(plain):
+        return None
+    wanted = [one / by for one, by in zip(plain, divisors, strict=True)]
+    same = all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(frequencies, wanted, strict=True))
+    return made if same else None
 
 
 def _said(error: BaseException, path: Path) -> str:

@@ -279,3 +279,79 @@ def test_a_missing_extra_is_said_before_anything_is_read(
         ConfigError, match=rf"takes {module}, which is not installed: pip install 'collapse-cli\[gguf\]'"
     ):
         places.check_gguf(home / "F16.gguf", "the model")
+
+
+# --- what transformers does not read, and says nothing of -----------------------------------------------------------------
+
+LINEAR = {"rope_type": "linear", "factor": 4.0}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+def _scaled(file: gguf.GGUFWriter, rope: dict[str, Any]) -> None:
+    """As llama.cpp's converter writes it: of Llama 3's scaling nothing but by how much each frequency is divided."""
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    if rope["rope_type"] != "llama3":
+        file.add_rope_scaling_type(gguf.RopeScalingType(rope["rope_type"]))
+        file.add_rope_scaling_factor(rope["factor"])
+        if "original_max_position_embeddings" in rope:
+            file.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        return
+    config = LlamaConfig(hidden_size=32, num_attention_heads=4, rope_parameters=rope)
+    frequencies = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0].numpy()
+    divisors = rope["rope_theta"] ** (-2 * np.arange(4) / 8) / frequencies
+    assert divisors.round(2).tolist() == [1.0, 1.0, 2.69, 8.0], (
+        "a kept one, one between, and one that is divided by all"
+    )
+    file.add_tensor("rope_freqs.weight", divisors.astype(np.float32))
+
+
+@pytest.mark.parametrize("rope", [LINEAR, YARN, LLAMA3], ids=lambda rope: str(rope["rope_type"]))
+def test_rotations_are_scaled_as_a_file_says(tmp_path: Path, rope: dict[str, Any]) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    rope = {**rope, "rope_theta": 5e5}
+    plain = packed.llama(40)
+    path = packed.write(tmp_path / "m.gguf", plain, None, "F32", base=5e5, more=lambda file: _scaled(file, rope))
+    folders.check_weights(path, "the model")
+    read = model.load(path).eval()
+    wanted: Any = LlamaForCausalLM(LlamaConfig(**{**plain.config.to_dict(), "rope_parameters": rope})).eval()
+    wanted.load_state_dict(plain.state_dict())
+    read.save_pretrained(tmp_path / "saved")
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        assert torch.equal(read(ids).logits, wanted(ids).logits)
+        assert torch.equal(model.load(tmp_path / "saved").eval()(ids).logits, wanted(ids).logits)
+        assert (plain(ids).logits - wanted(ids).logits).abs().max() > 1
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (lambda file: file.add_tensor("rope_freqs.weight", np.float32([1, 2, 4, 8])), "what it says of rope_freqs.weight"),
+        (lambda file: file.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE), "rope.scaling.type = longrope"),
+        (lambda file: file.add_sliding_window(4), "attention.sliding_window = 4"),
+        (lambda file: file.add_logit_scale(0.5), "logit_scale = 0.5"),
+        (lambda file: file.add_key_length(16), "attention.key_length = 16"),
+        (lambda file: file.add_tensor("blk.0.attn_q.bias", np.ones(32, np.float32)), "left over: blk.0.attn_q.bias"),
+    ],
+)  # fmt: skip
+def test_what_would_compute_something_else_is_refused(
+    tmp_path: Path, more: Callable[[gguf.GGUFWriter], object], said: str
+) -> None:
+    path = packed.write(tmp_path / "m.gguf", packed.llama(40), None, "F32", more=more)
+    with pytest.raises(InputError) as error:
+        model.load(path)
+    assert said in str(error.value)
+    neutral = packed.write(
+        tmp_path / "n.gguf", packed.llama(40), None, "F32", more=lambda file: file.add_rope_scaling_attn_factors(1.0)
+    )
+    model.load(neutral)

@@ -1,6 +1,7 @@
 """Tiny GGUF files, written with the `gguf` package as llama.cpp's converter writes them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ def write(
     leave: str = "",
     parts: int = 1,
     adapter: bool = False,
+    base: float = 10_000.0,
+    more: Callable[[gguf.GGUFWriter], object] | None = None,
 ) -> Path:
     """A model and its byte-level BPE as a GGUF file.
 
@@ -56,6 +59,8 @@ def write(
         leave: a weight that is left out.
         parts: in how many files it says that the model is.
         adapter: whether it says that it is no model, but an adapter.
+        base: of the frequencies of the rotations.
+        more: writes what else is in it.
     """
     config, file = model.config, gguf.GGUFWriter(path, architecture)
     file.add_context_length(config.max_position_embeddings)
@@ -65,13 +70,15 @@ def write(
     file.add_head_count(config.num_attention_heads)
     file.add_head_count_kv(config.num_key_value_heads)
     file.add_layer_norm_rms_eps(config.rms_norm_eps)
-    file.add_rope_freq_base(10_000.0)
+    file.add_rope_freq_base(base)
     file.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
     file.add_vocab_size(config.vocab_size)
     if adapter:
         file.add_type("adapter")
     if parts > 1:
         file.add_uint16("split.count", parts)
+    if more is not None:
+        more(file)
     if tokenizer is not None:
         _add_tokenizer(file, tokenizer)
     for name, weight in model.state_dict().items():
