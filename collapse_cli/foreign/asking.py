@@ -28,6 +28,15 @@ SENT = {  # headers of a request: no account of the user's at another service, n
 MOST_BYTES = 16 << 20  # of one answer
 SHOWN = 200  # characters of what a server says of an error
 GRACE = 10.0  # seconds that answers on their way are still waited for when another one failed
+ENDED = (
+    "stop",
+    "eos",
+    "eos_token",
+    "stop_sequence",
+    "end_turn",
+)  # reasons of servers: the model ended, or came to words it should end at
+CUT = ("length", "max_tokens", "model_length", None)  # and: most tokens, or nothing said
+CALLED = ("tool_calls", "function_call", "content_filter", "safety")  # no text in answer to the prompt
 MOST_EMPTY = 0.1  # share of answers without text that is still put up with
 
 
@@ -295,7 +304,7 @@ class _Client:
     def _refused(self, error: "openai.APIStatusError") -> str:
         """What to say of a status that is no success."""
         address, code = self.line.address, error.status_code
-        says = shown(_message(error.response).replace(self.key, "…") if self.key else _message(error.response))
+        says = self._hidden(_message(error.response))
         says = f" ({says})" if says else ""
         if code in (401, 403):
             given = (
@@ -320,11 +329,19 @@ class _Client:
             f"{'chats' if self.chat else 'prompts'} and these options (sample.decode, foreign.extra)?"
         )
 
+    def _hidden(self, said: str) -> str:
+        """What a server says, as a short line without the key."""
+        return shown(said.replace(self.key, "…") if self.key else said)
+
     def _read(self, content: bytes, most: int) -> Answer:
         """The answer in what a server sent."""
         address = self.line.address
         try:
             found = json.loads(content.decode("utf-8"))
+            if isinstance(found, dict) and found.get("error") and not found.get("choices"):
+                raise _NoAnswerError(
+                    f"{address} has an error of its own, which it says is none: {self._hidden(_said_of(found))}"
+                )
             choice = found["choices"][0]
             text = choice["message"]["content"] if self.chat else choice["text"]
             reason, usage = choice.get("finish_reason"), found.get("usage") or {}
@@ -345,15 +362,20 @@ class _Client:
                 f"{address} answers with JSON that holds no completion; is it an OpenAI-style server, and is foreign.chat right?"
             ) from None
         text = (text or "").encode("utf-8", "replace").decode()  # half of a pair of signs, as JSON can write one
-        if reason == "content_filter":
+        if reason not in ENDED + CUT + CALLED or choice.get(
+            "error"
+        ):  # "error", "abort": the text is a part of an answer
+            why = self._hidden(_said_of(choice)) if choice.get("error") else shown(repr(reason), 60)
+            raise _NoAnswerError(f"{address} broke off an answer ({why}); is the server well?")
+        if reason in CALLED:
             text = ""
-        if reason == "length" and tokens is not None and tokens < most:
+        if reason in CUT[:-1] and tokens is not None and tokens < most:
             raise _NoAnswerError(
                 f"{address} cuts its answers after {how_many(tokens, 'token')} of the {most:,} that were asked for: its own limit, or "
                 "the model's length; lower sample.new_tokens or sample.prompt_tokens"
             )
         model = found.get("model")
-        return Answer(text, shown(model) if isinstance(model, str) else "", tokens, reason == "stop")
+        return Answer(text, shown(model) if isinstance(model, str) else "", tokens, reason in ENDED)
 
 
 def bounded(stream: Any, seconds: float) -> Any:
@@ -391,6 +413,11 @@ def _message(response: "httpx2.Response") -> str:
     except (ValueError, RecursionError):
         kind = response.headers.get("content-type", "")
         return response.text if kind.startswith("text/plain") else ""
+    return _said_of(found)
+
+
+def _said_of(found: Any) -> str:
+    """The message in what a server says of an error."""
     for name in ("error", "detail", "message"):
         if isinstance(found, dict) and name in found:
             found = found[name]

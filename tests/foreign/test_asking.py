@@ -182,6 +182,9 @@ def test_a_key_comes_from_the_environment_and_is_shown_nowhere(
         (serving.says(200, b"<html>hello</html>", "text/html"), "answers with something that is not JSON ('<html>hello</html>')"),
         (serving.says(200, b'{"choices": [{"text": "\xff\xfe"}]}'), "not UTF-8"),
         (serving.says(200, b'{"choices": []}'), "holds no completion"),
+        (serving.says(200, b'{"error": {"message": "the provider is overloaded", "code": 502}}'), "an error of its own, which it says is none: the provider is overloaded"),
+        (serving.says(200, b'{"choices": [{"text": "a b", "finish_reason": "error", "error": {"message": "lost"}}]}'), "broke off an answer (lost)"),
+        (serving.says(200, serving.completion("a b", "abort")), "broke off an answer ('abort')"),
         (serving.says(200, b"[" * 100_000), "not JSON"),
         (serving.says(200, serving.completion("a b", "length", usage={"completion_tokens": 2})), "cuts its answers after 2 tokens of the 6"),
         (serving.says(200, serving.completion("")), "6 of 6 answers of the model"),
@@ -207,6 +210,15 @@ def test_a_few_empty_answers_are_put_up_with_and_said(
     made = ask(line_to(proxy), tmp_path / "a", [f"prompt {number}" for number in range(11)])
     assert [answer.text == "" for answer in made].count(True) == 1
     assert "1 of 11 answers are empty" in caplog.text
+
+
+@pytest.mark.parametrize(("reason", "ended"), [("stop", True), ("eos_token", True), ("length", False), (None, False)])
+def test_an_answer_ended_where_the_server_says_so_in_any_of_their_words(
+    proxy: Proxy, tmp_path: Path, reason: str | None, ended: bool
+) -> None:
+    proxy.always = serving.says(200, serving.completion("a b", reason))
+    (answer,) = ask(line_to(proxy), tmp_path / "a", PROMPTS[:1])
+    assert (answer.text, answer.ended) == ("a b", ended)
 
 
 def test_what_a_server_writes_is_text_and_nothing_else() -> None:
