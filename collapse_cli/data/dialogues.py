@@ -27,6 +27,13 @@ ROLES = {  # of OpenAI's messages, and of ShareGPT's conversations
 }
 TOOL_ROLES = {"tool", "function", "function_call", "function_response", "observation", "ipython"}
 CALLS = ("tool_calls", "function_call", "tool_call_id")  # fields of a message that is one, or answers one
+UNUSED: dict[
+    str, object
+] = {  # fields of the assistant's messages that nothing is made of here, and what says no more than none
+    **dict.fromkeys(("reasoning_content", "reasoning", "thinking"), ""),
+    **dict.fromkeys(("weight", "train", "training", "train_on_turn", "trainable", "loss", "loss_mask"), 1),
+    **dict.fromkeys(("mask", "masked"), 0),
+}
 SURROGATE = re.compile("[\\ud800-\\udfff]")
 
 
@@ -45,16 +52,20 @@ class Dialogue(str):
         turns: in their order.
         pair: whether it is a prompt and a completion of two columns, rather than a chat.
         late: how many turns stood behind the assistant's last one, and were left out.
+        unused: fields of its messages that say more, and of which nothing is made.
     """
 
-    __slots__ = ("late", "pair", "turns")
+    __slots__ = ("late", "pair", "turns", "unused")
     turns: tuple[Turn, ...]
     pair: bool
     late: int
+    unused: frozenset[str]
 
-    def __new__(cls, turns: Sequence[Turn], *, pair: bool = False, late: int = 0) -> "Dialogue":
+    def __new__(
+        cls, turns: Sequence[Turn], *, pair: bool = False, late: int = 0, unused: frozenset[str] = frozenset()
+    ) -> "Dialogue":
         made = super().__new__(cls, _joined(turns))
-        made.turns, made.pair, made.late = tuple(turns), pair, late
+        made.turns, made.pair, made.late, made.unused = tuple(turns), pair, late, unused
         return made
 
     @property
@@ -133,13 +144,17 @@ def from_messages(value: Any, where: str) -> Dialogue:
         raise Unfit("without a turn of the assistant")
     if any(not turn.content.strip() for turn in turns[: last + 1] if turn.role == ASSISTANT):
         raise Unfit("with an empty turn of the assistant")
-    return Dialogue(turns[: last + 1], late=len(turns) - last - 1)
+    said = [item for item, turn in zip(value, turns[: last + 1], strict=False) if turn.role == ASSISTANT]
+    unused = {name for item in said for name in UNUSED.keys() & item.keys() if item[name] not in (None, UNUSED[name])}
+    return Dialogue(turns[: last + 1], late=len(turns) - last - 1, unused=frozenset(unused))
 
 
 def _turn(item: Any, where: str) -> Turn:
     if not isinstance(item, Mapping):
         raise InputError(f'{where}: this is no object such as {{"role": "user", "content": "hi"}}')
-    names = ("role", "content") if "role" in item else ("from", "value") if "from" in item else None
+    # a table gives all messages the columns of all, and leaves null where one had none
+    both = [names for names in (("role", "content"), ("from", "value")) if names[0] in item]
+    names = next((names for names in both if item[names[0]] is not None), both[0] if both else None)
     if names is None:
         there = ", ".join(str(name)[:40] for name in list(item)[:12]) or "nothing"
         raise InputError(f"{where}: it says neither role and content nor from and value (there: {there})")

@@ -19,6 +19,10 @@ PAIRS = (
     ("question", "answer"),
 )
 INPUTS = {"instruction": "input"}  # by the column of a prompt, one that belongs to it where it is there
+BESIDE = (  # columns that say more of a chat or a pair than is read
+    *("system", "system_prompt", "tools", "functions", "history", "input", "context"),
+    *("reasoning", "reasoning_content", "thinking", "images"),
+)  # fmt: skip
 WORDS = {"text": "texts", "chat": "chats", "pairs": "pairs of prompt and completion"}
 SAY = {"chat": "--set data.format=chat", "pairs": "--set data.format=pairs", "text": "--set data.format=text"}
 
@@ -49,6 +53,10 @@ class Form:
     def __str__(self) -> str:
         what = "the column" if len(self.columns) == 1 else "the columns"
         return f"{WORDS[self.kind]} ({what} {', '.join(map(shown, self.columns))})"
+
+    def beside(self, names: Sequence[str]) -> list[str]:
+        """Those of these columns of which nothing is made, though they say more of a chat or a pair."""
+        return [] if self.kind == "text" else [name for name in BESIDE if name in names and name not in self.columns]
 
     def dialogue(self, cells: Sequence[object], where: str) -> Dialogue:
         """The row of chats or pairs whose cells these are. Errors as those of `from_messages` and `from_pair`."""

@@ -31,6 +31,8 @@ class RowReader:
         rows: list[str] = []
         unfit: dict[str, list[str]] = {}
         late = missing = marks = total = 0
+        unused: Counter[str] = Counter()
+        beside: dict[str, None] = {}
         for part in parts:
             form = self._form(part, names)
             if form.kind == "text":
@@ -38,11 +40,13 @@ class RowReader:
                     missing += row is None
                     rows.append(row or "")
             else:
+                beside |= dict.fromkeys(form.beside(part.names))
                 for where, cells in part.cells(form.columns):
                     total += 1
                     try:
                         rows.append(made := form.dialogue(cells, where))
                         late += made.late > 0
+                        unused.update(made.unused)
                     except Unfit as why:
                         unfit.setdefault(str(why), []).append(where)
         marks = sum(MARK in row for row in rows)
@@ -63,6 +67,16 @@ class RowReader:
             )
         if passed:
             self.notes.append(f"{names}: rows passed over, of {total:,}: {'; '.join(passed)}")
+        if beside:
+            self.notes.append(
+                f"{names}: nothing is made of the columns {', '.join(beside)}: models see and learn what is in {form} alone"
+            )
+        if unused:
+            fields = [f"{name} (in {count:,} of {len(rows):,} rows)" for name, count in sorted(unused.items())]
+            self.notes.append(
+                f"{names}: nothing is made of what messages say besides role and content: {', '.join(fields)}; every turn of the assistant "
+                "is learned, as it stands in its content"
+            )
         if late:
             self.notes.append(
                 f"{names}: chats that go on after the assistant's last turn: {late:,} of {len(rows):,}; what follows it is left out"

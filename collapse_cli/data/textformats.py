@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ PACKED = {
     ".gz": ("gzip", GZIP),
     ".zst": ("zstd", ZSTD),
 }  # by ending, what files are compressed with, and how they begin
+SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a frame of zstd that holds no content, as pzstd writes them first
 BINARY = {  # how files begin that are no text, whatever they are called
     GZIP: "compressed with gzip (name it .gz)",
     b"PK\x03\x04": "a zip archive",
@@ -91,7 +93,7 @@ def unpacked(path: Path) -> bytes:
     for ending, (kind, start) in PACKED.items():
         if not path.name.lower().endswith(ending):
             continue
-        if content and not content.startswith(start):
+        if content and not content.startswith(start) and not (kind == "zstd" and SKIPPABLE.match(content)):
             raise InputError(
                 f"{path} is not compressed with {kind}, whatever its name says; take {ending} off its name"
             )
@@ -185,7 +187,12 @@ class Objects:
                     raise InputError(no_column(where, column, list(item)))
             if isinstance(item, _Object) and (twice := [column for column in columns if column in item.twice]):
                 raise InputError(f"{where}: {twice[0]!r} stands in this object more than once; which is meant?")
-            yield where, [item.get(column) for column in columns]
+            cells = [item.get(column) for column in columns]
+            messages = [message for cell in cells if isinstance(cell, list) for message in cell]
+            doubled = [name for each in messages if isinstance(each, _Object) for name in each.twice]
+            if doubled:
+                raise InputError(f"{where}: {min(doubled)!r} stands in a message more than once; which is meant?")
+            yield where, cells
 
 
 def _parsed(path: Path, text: str, line: int) -> Any:

@@ -163,6 +163,36 @@ def test_what_is_passed_over_is_counted_with_an_example(tmp_path: Path) -> None:
     assert any("go on after the assistant's last turn: 1 of 10" in note for note in text.notes)
 
 
+def test_what_nothing_is_made_of_is_said(tmp_path: Path) -> None:
+    asked, said = HI
+    rows: list[Any] = [
+        {"messages": [asked, {**said, "reasoning_content": "let me see", "weight": 1, "train": None, "masked": False}], "system": "be brief"},
+        {"messages": [{**asked, "weight": 0}, {**said, "weight": 0}, asked, {**said, "mask": True}]},
+        *[{"messages": HI}] * 8,
+    ]  # fmt: skip
+    text = read(jsonl(tmp_path / "chat.jsonl", rows))
+    assert [note for note in text.notes if "nothing is made" in note] == [
+        "chat.jsonl: nothing is made of the columns system: models see and learn what is in chats (the column messages) alone",
+        "chat.jsonl: nothing is made of what messages say besides role and content: mask (in 1 of 10 rows), "
+        "reasoning_content (in 1 of 10 rows), weight (in 1 of 10 rows); every turn of the assistant is learned, as it stands in its content",
+    ]
+    alpaca = jsonl(tmp_path / "alpaca.jsonl", [{"instruction": "add", "input": "1 and 2", "output": "3"}] * 10)
+    assert not any("nothing is made" in note for note in read(alpaca).notes)
+    named = read(alpaca, prompt="instruction", completion="output").notes
+    assert any("nothing is made of the columns input" in note for note in named), (
+        "named columns are those that are named"
+    )
+
+
+def test_messages_of_two_kinds_in_one_table_are_told_apart_by_what_is_not_null(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    own = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
+    pq.write_table(pa.Table.from_pylist([{"messages": HI}, {"messages": own}] * 5), tmp_path / "two.parquet")
+    assert {row.turns for row in rows_of(read(tmp_path / "two.parquet")) if isinstance(row, Dialogue)} == {TURNS}
+
+
 @pytest.mark.parametrize(
     ("rows", "asked", "said"),
     [
@@ -199,6 +229,7 @@ def test_what_is_passed_over_is_counted_with_an_example(tmp_path: Path) -> None:
             "message 1: it says neither role and content nor from and value (there: text)",
         ),
         ([{"messages": [{"role": 1, "content": "hi"}]}], {}, "the role is no word"),
+        ([{"messages": [{"role": None, "from": None}]}], {}, "the role is no word"),
         (
             [{"messages": [HI[0], {"role": "assistant", "content": 7}]}],
             {},
@@ -223,6 +254,12 @@ def test_what_is_passed_over_is_counted_with_an_example(tmp_path: Path) -> None:
 )
 def test_bad_chats_and_pairs_are_one_line(tmp_path: Path, rows: list[Any], asked: dict[str, str], said: str) -> None:
     assert said in refused(jsonl(tmp_path / "data.jsonl", rows), **asked)
+
+
+def test_a_name_that_stands_in_a_message_twice_is_refused(tmp_path: Path) -> None:
+    message = '{"role": "assistant", "content": "b", "content": "c"}'
+    (tmp_path / "data.jsonl").write_text(f'{{"messages": [{json.dumps(HI[0])}, {message}]}}\n' * 10)
+    assert "line 1: 'content' stands in a message more than once" in refused(tmp_path / "data.jsonl")
 
 
 def test_plain_text_holds_no_chats_and_kinds_are_not_mixed(tmp_path: Path) -> None:
@@ -310,5 +347,11 @@ def test_tabs_part_cells_of_tsv_and_what_is_damaged_is_refused(tmp_path: Path) -
     assert "the first line has commas in it" in refused(tmp_path / "c.tsv")
     (tmp_path / "d.txt.zst").write_bytes(b"\x28\xb5\x2f\xfd\x00")
     assert "cannot be unpacked" in refused(tmp_path / "d.txt.zst")
+    import zstandard
+
+    skipped = b"\x50\x2a\x4d\x18\x04\0\0\0\1\2\3\4"  # as pzstd writes one before each of its frames
+    frames = b"".join(skipped + zstandard.compress(f"line {number}\n".encode()) for number in range(10))
+    (tmp_path / "f.txt.zst").write_bytes(frames)
+    assert rows_of(read(tmp_path / "f.txt.zst")) == [f"line {number}\n" for number in range(10)]
     (tmp_path / "e.txt.zst").write_bytes(b"text")
     assert "is not compressed with zstd, whatever its name says" in refused(tmp_path / "e.txt.zst")
