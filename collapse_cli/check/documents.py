@@ -1,8 +1,9 @@
 """The rows of the texts that are compared, as people gave them, and which of them are the same."""
 
+import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -81,6 +82,7 @@ class ReadingOptions:
 
     Attributes:
         text, format, prompt, completion: as there; they hold for all texts.
+        synthetic: the column of the synthetic text (`foreign.text`); empty: as `text`.
         train, valid, test: of the real text, where it is a folder, which file is which split.
     """
 
@@ -88,6 +90,7 @@ class ReadingOptions:
     format: str = "auto"
     prompt: str = ""
     completion: str = ""
+    synthetic: str = ""
     train: str = ""
     valid: str = ""
     test: str = ""
@@ -114,7 +117,7 @@ def read_real(path: Path, how: ReadingOptions) -> tuple[Documents, Documents | N
         InputError: for what is not there, is no text, or has too few rows that differ.
     """
     if not files.what_is(path):
-        raise InputError(f"the real text: there is no file or folder {str(path)!r}")
+        raise _not_there("the real text", path)
     splits, notes = how.by_split(path)
     made = _enough(of_rows(splits["train"], "the real text", str(path), notes))
     test = of_rows(splits["test"], "the test text", str(path), ()) if "test" in splits else None
@@ -128,8 +131,11 @@ def read_synthetic(path: Path, how: ReadingOptions) -> Documents:
         InputError: as `read_real`.
     """
     if not files.what_is(path):
-        raise InputError(f"the synthetic text: there is no file or folder {str(path)!r}")
-    rows, notes = how.all_of(path)
+        raise _not_there("the synthetic text", path)
+    try:
+        rows, notes = (replace(how, text=how.synthetic) if how.synthetic else how).all_of(path)
+    except InputError as error:  # whose advice is of both texts
+        raise InputError(str(error).replace("data.text=", "foreign.text=")) from None
     return _enough(of_rows(rows, "the synthetic text", str(path), notes))
 
 
@@ -140,12 +146,19 @@ def read_test(path: Path, how: ReadingOptions) -> Documents:
         InputError: for what is not there, is no text, or is empty.
     """
     if not files.what_is(path):
-        raise InputError(f"the test text (--test): there is no file or folder {str(path)!r}")
+        raise _not_there("the test text (--test)", path)
     rows, notes = how.all_of(path)
     made = of_rows(rows, "the test text", str(path), notes)
     if not made.rows:
         raise InputError(f"the test text (--test {path}) is empty")
     return made
+
+
+def _not_there(name: str, path: Path) -> InputError:
+    beside = [one.name for one in files.in_folder(path.parent)] if files.what_is(path.parent) == "folder" else []
+    near = difflib.get_close_matches(path.name[:200], beside, n=1)
+    said = f" (did you mean {str(path.parent / near[0])!r}?)" if near else ""
+    return InputError(f"{name}: there is no file or folder {str(path)!r}{said}")
 
 
 def _enough(made: Documents) -> Documents:

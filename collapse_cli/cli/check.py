@@ -39,7 +39,7 @@ def check(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="An option of the configuration, such as data.text=COLUMN. Give it once for each option.",
+            help="An option of the configuration, such as data.text=COLUMN (foreign.text: of SYNTHETIC alone). Give it once for each option.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -54,6 +54,7 @@ def check(
 ) -> None:
     """Compare real text with text that a model wrote: what is wrong with it, and what would training on it do?"""
     from collapse_cli.config import ConfigError, parse_seeds, parse_settings
+    from collapse_cli.config.foreign import ADDRESS
     from collapse_cli.run import check as checks
     from collapse_cli.terminal.check import print_check
     from collapse_cli.terminal.plan import print_plan
@@ -67,7 +68,13 @@ def check(
     ):
         if value is not None and not value.strip():
             raise ConfigError(f"{what} is empty; is a shell variable unset?")
-    for option, given in (("--model", model), ("--seeds", seeds), ("--dry-run", dry_run)):
+    for what, value in (("REAL", real), ("SYNTHETIC", synthetic), ("--test", test)):
+        if value is not None and ADDRESS.match(value):
+            raise ConfigError(
+                f"{what} is an address, and texts are read from files here; save the text and name its file (a run can ask a server: "
+                "collapse options mixture.synthetic)"
+            )
+    for option, given in (("--model", model), ("--seeds", seeds), ("--dry-run", dry_run), ("--jobs", jobs)):
         if quick and given:
             raise ConfigError(f"{option} has no effect with --quick, which trains nothing; leave one of them out")
     asked = checks.CheckAsked(

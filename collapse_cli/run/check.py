@@ -55,13 +55,12 @@ class CheckAsked:
     @property
     def reading(self) -> ReadingOptions:
         """How the given files are read."""
-        data = self.tree.get("data")
-        known = {option.name for option in fields(ReadingOptions)}
-        return (
-            ReadingOptions(**{name: str(value) for name, value in data.items() if name in known})
-            if isinstance(data, Mapping)
-            else ReadingOptions()
+        data, foreign = (
+            given if isinstance(given := self.tree.get(name), Mapping) else {} for name in ("data", "foreign")
         )
+        known = {option.name for option in fields(ReadingOptions)} - {"synthetic"}
+        said = {name: str(value) for name, value in data.items() if name in known}
+        return ReadingOptions(**said, synthetic=str(foreign.get("text", "")))
 
 
 @dataclass(frozen=True)
@@ -215,7 +214,8 @@ def plan_check(asked: CheckAsked, runs: Path, console: Console, *, jobs: int = 0
         described = costs.describe(prepared, store, folder)
         scale = tried.seconds / max(described.seconds, 1e-9)
         kinds = {name: replace(kind, seconds=kind.seconds * scale) for name, kind in described.kinds.items()}
-        notes = [f"{_said(tried)}; nothing was run, and nothing is left behind", *described.notes]
+        found = [note.replace(str(written[1]), f"what is trained on of {asked.synthetic}") for note in described.notes]
+        notes = [f"{_said(tried)}; nothing was run, and nothing is left behind", *found]
         return replace(described, seconds=tried.seconds, measured=True, kinds=kinds, notes=notes)
 
 
@@ -313,6 +313,7 @@ def without_training(asked: CheckAsked) -> Experiment:
         ConfigError: for an option that is none, or that nothing reads.
     """
     tree = {"kind": "mixture", "data": {"source": str(asked.real)}, "mixture": {"rows": [1], "share": [0.0]}}
-    tree = check_options.whole(tree, asked.tree)
-    refuse_unread(asked.tree, tree, "the command line")
+    given = check_options.without_column(asked.tree)
+    tree = check_options.whole(tree, given)
+    refuse_unread(given, tree, "the command line")
     return load(tree, "the command line")

@@ -87,10 +87,18 @@ def whole(tree: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
 
 def given_of(asked: TrainingAsked) -> dict[str, Any]:
     """What was given, without what says which texts are read: these are written down anew."""
-    tree = {name: dict(value) if isinstance(value, Mapping) else value for name, value in asked.tree.items()}
+    tree = without_column(asked.tree)
     if isinstance(tree.get("data"), dict):
         for name in OF_READING:
             tree["data"].pop(name, None)
+    return {name: value for name, value in tree.items() if value != {}}
+
+
+def without_column(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, without the column of the synthetic text (`foreign.text`)."""
+    tree = {name: dict(value) if isinstance(value, Mapping) else value for name, value in given.items()}
+    if isinstance(tree.get("foreign"), dict):
+        tree["foreign"].pop("text", None)
     return {name: value for name, value in tree.items() if value != {}}
 
 

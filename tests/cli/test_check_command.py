@@ -71,13 +71,17 @@ BAD = {
     "a list of numbers": (["real.jsonl", "numbers.jsonl"], "cannot be read as json: line 2"),
     "not json": (["real.jsonl", "broken.jsonl"], "cannot be read as json"),
     "unknown format": (["real.jsonl", "text.docx"], "the format is not known"),
-    "empty folder": (["real.jsonl", "nothing"], "which file is the training text"),
+    "empty folder": (["real.jsonl", "nothing"], "holds no text files"),
     "no test": (["real.jsonl", "synthetic.jsonl", "--test", "missing.txt"], "the test text (--test): there is no file"),
     "empty test": (["real.jsonl", "synthetic.jsonl", "--test", "blank.txt"], "is empty"),
     "no name": (["real.jsonl", "synthetic.jsonl", "--name", ""], "--name is empty"),
     "a path for a name": (["real.jsonl", "synthetic.jsonl", "--name", "../x"], "a run's name is at most 100 letters"),
     "empty argument": (["real.jsonl", ""], "SYNTHETIC is empty"),
     "unknown option": (["real.jsonl", "synthetic.jsonl", "--set", "data.txt=x"], "data.txt"),
+    "a file misspelt": (["real.jsonl", "sinthetic.jsonl"], "did you mean 'synthetic.jsonl'?"),
+    "a server": (["real.jsonl", "http://127.0.0.1:8000/v1#m"], "SYNTHETIC is an address"),
+    "its column": (["real.jsonl", "column.jsonl"], "say --set foreign.text=COLUMN"),
+    "jobs of nothing": (["real.jsonl", "synthetic.jsonl", "--jobs", "2"], "--jobs has no effect with --quick"),
     "one text alone": (["real.jsonl"], "SYNTHETIC is missing"),
 }
 
@@ -115,6 +119,14 @@ def test_the_same_file_twice_is_said_and_not_refused(folder: Path, capsys: pytes
     printed = " ".join(capsys.readouterr().out.split())
     assert "both texts are the same file" in printed
     assert "They cannot be told apart" in printed
+
+
+def test_the_synthetic_text_may_stand_in_another_column(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(json.dumps({"id": number, "body": row}) + "\n" for number, row in enumerate(shuffled(world()[300:])))
+    (folder / "column.jsonl").write_text(rows, encoding="utf-8")
+    texts = str(folder / "real.jsonl"), str(folder / "column.jsonl"), "--quick", "--json"
+    assert run(folder, *texts, "--set", "foreign.text=body") == 0
+    assert json.loads(capsys.readouterr().out)["checked"]["texts"]["texts"]["synthetic"]["rows"] == len(world()[300:])
 
 
 def test_test_text_within_the_real_text_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
