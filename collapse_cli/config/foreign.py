@@ -112,7 +112,8 @@ class ForeignConfig(Section):
     sha256: tuple[str, ...] = added(())
     """Hash of the text of each source in turn, empty for a server. Filled in when read; if given, it must match."""
     chat: bool = added(False)
-    """Of servers: ask `/chat/completions`, the prompt as what a user says, in place of `/completions`."""
+    """Of servers, where real rows are plain text: ask `/chat/completions`, the prompt as what a user says, in place of `/completions`.
+    Where they are chats or pairs, that is done always: what stands before the last answer is sent turn by turn."""
     extra: dict[str, Any] = added({})
     """Of servers: what to send besides, for servers that take more than OpenAI's: `{ top_k = 40, ignore_eos = true }`."""
     at_once: int = added(4, ge=1, le=256)

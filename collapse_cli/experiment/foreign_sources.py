@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from collapse_cli.config import Experiment
 from collapse_cli.config.foreign import CompletionServer, server_of
 from collapse_cli.config.policies import Policy
-from collapse_cli.data.dataset import load_text, pinned
+from collapse_cli.data.dataset import Text, load_text, pinned
 from collapse_cli.data.dialogues import Dialogue
 from collapse_cli.engine.stage import Stage
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.experiment.pool import Pool
-from collapse_cli.experiment.stages.answers import answered_stage, asked_for_corpus
+from collapse_cli.experiment.stages.answered import answered_stage
+from collapse_cli.experiment.stages.asked import asked_for_corpus, nothing_to_answer
 from collapse_cli.experiment.stages.portion import given_rows, portion_stage, too_few
 from collapse_cli.experiment.stages.sample import Sharing
 from collapse_cli.experiment.stages.written import written_stage
@@ -34,13 +35,8 @@ def resolve(config: Experiment, hints: Hints, test: Mapping[str, str]) -> tuple[
     hashes, paths = list[str](), dict[str, str]()
     for number, source in enumerate(sources):
         if server := server_of(source):
-            if isinstance(load_text(**test).splits["train"][0], Dialogue):
-                raise ConfigError(
-                    f"{server} is asked to continue text, and the rows of data.source = {config.data.source} are prompts and answers; have "
-                    "it answer the prompts, and name the file of its answers instead (prompt and completion columns)"
-                )
             hashes.append("")
-            notes += _of_server(server, config)
+            notes += _of_server(server, config, load_text(**test))
             continue
         text = written.read(source, config.foreign.text)
         sha256 = pinned(given[number], f"foreign.sha256[{number}]", text.sha256)
@@ -57,10 +53,23 @@ def resolve(config: Experiment, hints: Hints, test: Mapping[str, str]) -> tuple[
     return config.model_copy(update={"foreign": filled}), hints, notes
 
 
-def _of_server(server: CompletionServer, config: Experiment) -> list[str]:
-    """What to know before a server is asked."""
+def _of_server(server: CompletionServer, config: Experiment, text: Text) -> list[str]:
+    """What to know before a server is asked.
+
+    Args:
+        text: the real one, of the first lineage.
+
+    Raises:
+        InputError: for dialogues that begin with their answer.
+    """
+    first, ends = next(iter(config.of_lineages().values())), "a text"
+    asked = "continue real rows"
+    if first.data.template_sha256:
+        asked, ends = "answer what stands before the last answer of real rows, turn by turn", "an answer"
+        if alone := sum(isinstance(row, Dialogue) and len(row.turns) == 1 for row in text.splits["train"]):
+            raise InputError(nothing_to_answer(alone))
     notes = [
-        f"{server} is asked to continue real rows, {config.sample.new_tokens} tokens each (sample.new_tokens) or fewer where it ends a text "
+        f"{server} is asked to {asked}, {config.sample.new_tokens} tokens each (sample.new_tokens) or fewer where it ends {ends} "
         "itself; its answers cannot be made again, so they are kept in the store, and what is there is not asked for again"
     ]
     if not server.here:

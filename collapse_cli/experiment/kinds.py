@@ -9,7 +9,8 @@ from collapse_cli.engine.stage import Finished, Generation, Plan, StageKind
 from collapse_cli.errors import InputError
 from collapse_cli.experiment import blocks, loop, mixture
 from collapse_cli.experiment.costs import Size
-from collapse_cli.experiment.stages.answers import ANSWERED, ASKED
+from collapse_cli.experiment.stages.answered import ANSWERED
+from collapse_cli.experiment.stages.asked import ASKED
 from collapse_cli.experiment.stages.between import BETWEEN
 from collapse_cli.experiment.stages.block import BLOCK
 from collapse_cli.experiment.stages.cells import CELLS

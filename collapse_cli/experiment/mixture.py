@@ -14,7 +14,8 @@ from collapse_cli.config.cell import cells
 from collapse_cli.config.foreign import server_of
 from collapse_cli.engine.stage import Generation, Plan, Stage, seed_for
 from collapse_cli.errors import InputError
-from collapse_cli.experiment.stages.answers import ROWS_ASKED, answered_stage, asked_of_rows
+from collapse_cli.experiment.stages.answered import answered_stage
+from collapse_cli.experiment.stages.asked import ROWS_ASKED, asked_of_rows
 from collapse_cli.experiment.stages.cells import cells_stage
 from collapse_cli.experiment.stages.combine import combine_stage, most_of_sources, with_foreign_stage
 from collapse_cli.experiment.stages.data import data_stage

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from collapse_cli.data.dialogues import USER, Turn
 from collapse_cli.errors import InputError, how_many
 from collapse_cli.foreign.answers import Answer, KeptAnswers, digest_of
 
@@ -46,7 +47,7 @@ class Question:
 
     Attributes:
         server: the name of the model, or the address of a server that has one alone.
-        chat: whether a prompt is what a user says, rather than the beginning of a text.
+        chat: whether a prompt is what a user says, or the turns of a dialogue, rather than the beginning of a text.
         max_tokens: of an answer, as the server counts them.
         extra: what is sent besides.
     """
@@ -87,7 +88,7 @@ class Connection:
 def answers(
     asked: Question,
     line: Connection,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Sequence[Turn]],
     seeds: Sequence[int],
     scratch: Path,
     tell: Callable[[int, int, str], None],
@@ -95,6 +96,7 @@ def answers(
     """The answer to each prompt, in order.
 
     Args:
+        prompts: text, or with `asked.chat` the turns of a dialogue that are to be answered.
         seeds: one for each prompt, so that equal prompts may be answered otherwise.
         scratch: where answers are kept until all are there; what is there already is not asked for again.
 
@@ -127,9 +129,12 @@ def answers(
         kept.close()
 
 
-def _body(asked: Question, prompt: str, seed: int) -> dict[str, Any]:
+def _body(asked: Question, prompt: str | Sequence[Turn], seed: int) -> dict[str, Any]:
     """A request but for the model's name, which is the server's affair where it has one alone."""
-    own = {"messages": [{"role": "user", "content": prompt}]} if asked.chat else {"prompt": prompt}
+    own: dict[str, Any] = {"prompt": prompt}
+    if asked.chat:
+        turns = [Turn(USER, prompt)] if isinstance(prompt, str) else prompt
+        own = {"messages": [{"role": turn.role, "content": turn.content} for turn in turns]}
     return {
         **own,
         "max_tokens": asked.max_tokens,
@@ -372,7 +377,7 @@ class _Client:
         if reason in CUT[:-1] and tokens is not None and tokens < most:
             raise _NoAnswerError(
                 f"{address} cuts its answers after {how_many(tokens, 'token')} of the {most:,} that were asked for: its own limit, or "
-                "the model's length; lower sample.new_tokens or sample.prompt_tokens"
+                "the model's length; lower sample.new_tokens or sample.prompt_tokens (of chats and pairs data.block_size)"
             )
         model = found.get("model")
         return Answer(text, shown(model) if isinstance(model, str) else "", tokens, reason in ENDED)

@@ -20,12 +20,12 @@ from collapse_cli.config.tree import (
 )
 from collapse_cli.data import textfiles
 from collapse_cli.data.dataset import SPLITS, Dataset, Text, how_many, load_text, pinned, refuse_numbers, unchanged
-from collapse_cli.data.dialogues import Dialogue
+from collapse_cli.data.dialogues import ASSISTANT, Dialogue, Turn
 from collapse_cli.data.forms import WORDS, Kind
 from collapse_cli.data.known import KNOWN, Options, Source
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import for_key
-from collapse_cli.learners.continuations import FOLLOWING, following, nothing
+from collapse_cli.learners.continuations import FOLLOWING, answered, following, nothing
 from collapse_cli.learners.protocol import Facts, Hints, Tell
 from collapse_cli.learners.settings import Part, Settings
 from collapse_cli.learners.truths import LOG_TRUTH
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer"
 DIALOGUES = "dialogues.json"  # in the data stage, where rows are dialogues: the template that they are written by
+TURNS = "turns.safetensors"  # beside it: of each row of the original corpus which dialogue it is, and how many of its answers it has
 
 
 @dataclass(frozen=True)
@@ -351,12 +352,14 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
     tokenizer.save_pretrained(folder / TOKENIZER)
     about: Facts = {}
     rows: dict[str, Dataset] = {}
+    coded: dict[str, chats.DialogueRows] = {}
     lost: list[str] = []
     template = _template(tokenizer, data.dialogues, folder)
     for done, split in enumerate(name for name in (*SPLITS, "own") if name in text.splits):
         if template:
             size = data.block_size if split == "train" else data.eval_block_size
-            rows[split], about[split], passed = _answers(template, text.splits[split], size, split)
+            coded[split], about[split], passed = _answers(template, text.splits[split], size, split)
+            rows[split] = coded[split].rows
             lost += passed
             tell(done + 1, len(text.splits), "splits")
             continue
@@ -383,6 +386,9 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
     alone = template or (source and source.documents)
     behind = nothing(len(chosen)) if alone else following(rows["train"], chosen)
     behind.save(folder / FOLLOWING)
+    if template:
+        made = coded["train"]
+        Dataset({"dialogue": made.kept, "answers": made.answers}, made.rows.origin).take(chosen).save(folder / TURNS)
     rows["train"], rows["reserve"] = rows["train"].take(chosen), rows["train"].take(rest)
     if source and source.log_probability:
         rows["test"] = _with_truth(rows["test"], source.log_probability(options), text.splits["test"])
@@ -441,7 +447,7 @@ def _template(
 
 def _answers(
     template: chats.ChatTemplate, rows: Sequence[str], most: int, split: str
-) -> tuple[Dataset, Facts, list[str]]:
+) -> tuple[chats.DialogueRows, Facts, list[str]]:
     """Dialogues as rows of tokens, counts of what is counted of them, and notes."""
     what = textfiles.WORDS.get(split, "test")
     dialogues = [row for row in rows if isinstance(row, Dialogue)]
@@ -461,7 +467,7 @@ def _answers(
         "bytes": sum(len(said.encode()) for said in made.said),
         "blocks": len(made.rows),
     }
-    return made.rows, counts, notes
+    return made, counts, notes
 
 
 def _said(template: chats.ChatTemplate, kind: str) -> list[str]:
@@ -494,13 +500,12 @@ def rows_of_text(
     """
     tokenizer = texts.load_tokenizer(encoded / TOKENIZER)
     if (encoded / DIALOGUES).is_file():
-        name = json.loads((encoded / DIALOGUES).read_text(encoding="utf-8"))["template"]
         dialogues = [row for row in rows if isinstance(row, Dialogue)]
         if len(dialogues) < len(rows):
             raise InputError(
                 f"{what}: rows are texts, and those of the real data are prompts and answers; give such rows"
             )
-        made = chats.coded_rows(chats.ChatTemplate(tokenizer, name), dialogues, block_size, what).rows
+        made = chats.coded_rows(_template_of(encoded), dialogues, block_size, what).rows
     elif documents:
         made = texts.documents(tokenizer, [row for row in rows if row.strip()], block_size, what)
     else:
@@ -508,6 +513,79 @@ def rows_of_text(
     unknown = texts.unknown_id(tokenizer)
     share = 0.0 if unknown is None else float(np.mean(made.arrays["tokens"][made.counted] == unknown))
     return made, share
+
+
+def _template_of(encoded: Path) -> chats.ChatTemplate:
+    """How the dialogues of a data stage are written."""
+    name = json.loads((encoded / DIALOGUES).read_text(encoding="utf-8"))["template"]
+    return chats.ChatTemplate(texts.load_tokenizer(encoded / TOKENIZER), name)
+
+
+def turns_before(encoded: Path, dialogues: Sequence[str], rows: np.ndarray) -> list[tuple[Turn, ...]]:
+    """Of rows of the original corpus the turns before their last answer.
+
+    Args:
+        encoded: the folder of the data stage.
+        dialogues: the training text that it was made from.
+        rows: (n,) which rows.
+
+    Raises:
+        InputError: when the data stage does not say which dialogue a row is.
+    """
+    if not (encoded / TURNS).is_file():
+        raise InputError(
+            f"{encoded} was made by an earlier version, which did not note the turns of its rows; remove that folder, and the same "
+            "command makes it again"
+        )
+    which, found = Dataset.load(encoded / TURNS).take(rows), list[tuple[Turn, ...]]()
+    for number, answers in zip(which.arrays["dialogue"], which.arrays["answers"], strict=True):
+        dialogue = dialogues[number]
+        assert isinstance(dialogue, Dialogue)
+        said = [place for place, turn in enumerate(dialogue.turns) if turn.role == ASSISTANT]
+        found.append(dialogue.turns[: said[answers - 1]])  # a row may have no room for the last turns
+    return found
+
+
+def rows_of_replies(
+    encoded: Path,
+    prompts: Dataset,
+    turns: Sequence[Sequence[Turn]],
+    answers: Sequence[str],
+    ended: Sequence[bool],
+    new_tokens: int,
+    most: int,
+) -> tuple[Dataset, int]:
+    """What answers dialogues as rows of the form of real ones, of which only that answer is predicted; and how many were cut.
+
+    Args:
+        encoded: the folder of the data stage, with tokenizer and template.
+        prompts: rows of tokens: what stands before each answer.
+        turns: the same as turns.
+        ended: whether who wrote an answer ended it; the token that ends a turn stands behind such a one, and behind an empty one.
+        new_tokens: tokens of an answer that are kept.
+        most: tokens of a row.
+    """
+    template, cut = _template_of(encoded), 0
+    before, new = list[list[int]](), list[list[int]]()
+    real = (
+        ids[:length].tolist() for ids, length in zip(prompts.arrays["tokens"], prompts.arrays["lengths"], strict=True)
+    )
+    for prompt, said, text, is_whole in zip(real, turns, answers, ended, strict=True):
+        own, ids = template.reply(Dialogue([*said, Turn(ASSISTANT, text)]), prompt)
+        own = own if len(own) < most else prompt
+        ids = ids if is_whole or not text else ids[:-1]
+        cut += len(ids) > min(new_tokens, most - len(own))
+        before.append(own)
+        new.append(ids[:new_tokens])
+    return answered(_padded(before, prompts.origin), _padded(new, prompts.origin), most), cut
+
+
+def _padded(rows: Sequence[Sequence[int]], origin: np.ndarray) -> Dataset:
+    lengths = np.array([len(ids) for ids in rows], np.int32)
+    tokens = np.zeros((len(rows), int(lengths.max(initial=1))), np.int32)
+    for row, ids in zip(tokens, rows, strict=True):
+        row[: len(ids)] = ids
+    return Dataset({"tokens": tokens, "lengths": lengths}, origin)
 
 
 def rows_of_answers(
@@ -523,18 +601,14 @@ def rows_of_answers(
         full: whether the prompt stands before the answer in a row (`start` says where that begins).
     """
     tokenizer = texts.load_tokenizer(encoded / TOKENIZER)
-    end, cut, coded = tokenizer.eos_token_id, 0, []
+    end, cut, coded = tokenizer.eos_token_id, 0, list[list[int]]()
     for text, is_whole in zip(answers, ended, strict=True):
         ids = texts.encode(tokenizer, [text], line_bos=False)
         if is_whole and end is not None:
             ids = np.append(ids, np.int32(end))
         cut += len(ids) > most
-        coded.append(ids[:most])
-    lengths = np.array([len(ids) for ids in coded], np.int32)
-    tokens = np.zeros((len(coded), int(lengths.max(initial=1))), np.int32)
-    for row, ids in zip(tokens, coded, strict=True):
-        row[: len(ids)] = ids
-    rows, start = Dataset({"tokens": tokens, "lengths": lengths}, prompts.origin), np.zeros(len(coded), np.int32)
+        coded.append(ids[:most].tolist())
+    rows, start = _padded(coded, prompts.origin), np.zeros(len(coded), np.int32)
     if full:
         rows, start = texts.join(prompts, rows), prompts.arrays["lengths"].astype(np.int32)
     return Dataset({**rows.arrays, "start": start}, rows.origin), cut

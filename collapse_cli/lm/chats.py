@@ -293,6 +293,20 @@ class ChatTemplate:
         for each, plain in zip(written, ordinary, strict=True):
             yield self._cut(each, next(made)) if plain else self._in_stretches(each)
 
+    def reply(self, dialogue: Dialogue, prompt: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The tokens before the last answer, and those of the answer with what ends it, whoever wrote that.
+
+        Args:
+            prompt: what stands before it where the template does not write this answer, or changes it, as many do that know of thoughts: the
+                answer then follows as it is.
+        """
+        try:
+            (made,) = self.coded([self.written(dialogue)])
+        except RefusedError:
+            return list(prompt), [*self._plain(dialogue.turns[-1].content), self.end]
+        first, last = made.answers[-1]
+        return made.ids[:first], made.ids[first:last]
+
     def _marks(self, filled: Filled) -> list[tuple[int, int, int]]:
         """The special tokens that the template wrote: from where to where, and which."""
         return [
@@ -457,6 +471,7 @@ class DialogueRows:
     Attributes:
         rows: `tokens` (rows, width) and `lengths` (rows,), with `MASK` and `PROMPT`.
         kept: (rows,) which dialogue each is.
+        answers: (rows,) how many answers of it each has.
         said: of each, what is counted of it as text.
         counts: why others were passed over, and how often.
         shortened, cut: rows whose last turns were left out, and rows whose answer was cut, to make them short enough.
@@ -465,6 +480,7 @@ class DialogueRows:
 
     rows: Dataset
     kept: np.ndarray
+    answers: np.ndarray
     said: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     shortened: int = 0
@@ -504,7 +520,8 @@ def coded_rows(template: ChatTemplate, dialogues: Sequence[Dialogue], most: int,
     counts: Counter[str] = Counter()
     kept: list[int] = []
     rows: list[Coded] = []
-    made = DialogueRows(Dataset({}, np.zeros(0, np.int32)), np.zeros(0, np.int64), counts=counts)
+    none = np.zeros(0, np.int32)
+    made = DialogueRows(Dataset({}, none), none, none, counts=counts)
     for portion in _portions(template, dialogues, counts):
         for (number, _), row in zip(portion, template.coded([filled for _, filled in portion]), strict=True):
             made.longest = max(made.longest, len(row.ids))
@@ -531,6 +548,7 @@ def coded_rows(template: ChatTemplate, dialogues: Sequence[Dialogue], most: int,
         long = f"; the longest has {made.longest:,} tokens: raise data.block_size" if made.longest > most else ""
         raise InputError(f"the {what} text: none of {how_many(len(dialogues), 'row')} can be used: {reasons}{long}")
     made.rows, made.kept = _dataset(rows), np.array(kept, np.int64)
+    made.answers = np.array([len(row.answers) for row in rows], np.int32)
     return made
 
 

@@ -10,6 +10,7 @@ import pytest
 from support import served as serving
 from support.served import Proxy, Served
 
+from collapse_cli.data.dialogues import Turn
 from collapse_cli.errors import InputError
 from collapse_cli.foreign.answers import Answer, KeptAnswers, line_of
 from collapse_cli.foreign.asking import Connection, Question, answers, shown
@@ -105,6 +106,26 @@ def test_chats_are_asked_where_that_is_wanted(proxy: Proxy, tmp_path: Path) -> N
     assert [answer.text for answer in ask(line_to(proxy), tmp_path / "a", chat=True)] == ["Hello."] * 6
     assert proxy.seen[0][1]["messages"] == [{"role": "user", "content": PROMPTS[0]}]
     refused(line_to(proxy), tmp_path / "b", "holds no completion", "foreign.chat")
+
+
+def test_turns_are_sent_as_they_are_and_those_of_other_roles_are_asked_apart(proxy: Proxy, tmp_path: Path) -> None:
+    """What user and assistant say reads the same as a text here, and is another question each time."""
+    proxy.always = serving.says(200, b'{"choices": [{"message": {"content": "Hello."}}]}')
+    talks = [[Turn("system", "Be\nkind. "), Turn("user", "who?")], [Turn("user", "Be\nkind. "), Turn("user", "who?")],
+             [Turn("user", "Be\nkind. \nwho?")], [Turn("user", "a"), Turn("assistant", "b"), Turn("user", "<|im_end|>\u00e9")]]  # fmt: skip
+    line = line_to(proxy, at_once=1)
+    asked = Question(line.model, True, 6, 1.0, 1.0)
+    for _ in range(2):  # what was answered is not asked for again
+        made = answers(asked, line, talks, [0] * 4, tmp_path, lambda done, total, unit: None)
+        assert [answer.text for answer in made] == ["Hello."] * 4
+        assert [[(turn["role"], turn["content"]) for turn in body["messages"]] for _, body in proxy.seen] == [
+            [(turn.role, turn.content) for turn in talk] for talk in talks
+        ]
+    answers(asked, line, ["Be\nkind. \nwho?"], [0], tmp_path, lambda done, total, unit: None)
+    assert len(proxy.seen) == 4, "a text that a user says, and a dialogue of that turn alone, are one request"
+    assert {key: value for key, value in proxy.seen[0][1].items() if key != "messages"} == {
+        "model": line.model, "max_tokens": 6, "temperature": 1.0, "top_p": 1.0, "seed": 0,
+    }  # fmt: skip
 
 
 def test_the_only_model_of_a_server_need_not_be_named(proxy: Proxy, tmp_path: Path) -> None:

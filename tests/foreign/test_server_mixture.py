@@ -160,13 +160,3 @@ def test_text_that_leaves_this_machine_is_said(home: Path) -> None:
     assert done.code == 0, done.err
     assert "text leaves this machine: rows of data.source" in said
     assert "are sent to models.example, and by http anyone on the way can read it" in said
-
-
-def test_servers_continue_text_and_prompts_with_answers_are_refused(home: Path) -> None:
-    pairs = [{"prompt": f"What does the {word} see?", "completion": f"A {word}, number {number}."} for number in range(40)
-             for word in e2e.WORDS[:4]]  # fmt: skip
-    (home / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    done = run(home, "pairs", "--dry-run", **{"data.source": str(home / "pairs.jsonl"), "data.block_size": 64, "data.rows": 0,
-                                              "model.config.max_position_embeddings": 128})  # fmt: skip
-    assert (done.code, done.err.count("\n")) == (2, 1), done.err
-    assert "name the file of its answers instead" in done.err

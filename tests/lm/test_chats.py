@@ -109,6 +109,27 @@ def test_what_a_template_refuses_or_changes_is_passed_over_and_counted() -> None
         chats.coded_rows(template_of("llama2"), [odd, odd], 99, "training")
 
 
+def test_what_another_model_answers_stands_where_the_template_has_it() -> None:
+    """As a real answer does; one that the template does not write as it is follows the prompt of the row."""
+    talk = said("the sea", "a hill", "and", "  on<|im_end|>  ")
+    for name, answer in (
+        ("chatml", "  on<|im_end|>  <|im_end|>"),  # its first one is text
+        ("llama2", " on<|im_end|> </s>"),
+        ("endless", "   on<|im_end|>  </s>"),
+    ):
+        template = template_of(name)
+        (row,) = coded(template, talk)
+        before, new = template.reply(talk, [1, 2, 3])
+        assert (before + new, len(before)) == (row.ids, row.answers[-1][0])
+        assert template.tokenizer.decode(new) == answer
+        assert new.count(template.end) == 1
+        before, new = template.reply(said("the sea", ""), [1, 2, 3])
+        assert template.tokenizer.decode(new).strip() == template.tokenizer.convert_ids_to_tokens(template.end)
+    thinking, thought = template_of("thinking"), said("the sea", "\nfirst</think>then")
+    assert thinking.reply(thought, [1, 2, 3])[0] == [1, 2, 3]
+    assert thinking.tokenizer.decode(thinking.reply(thought, [1, 2, 3])[1]) == "\nfirst</think>then<|im_end|>"
+
+
 def test_a_template_that_reads_the_clock_writes_one_day() -> None:
     template = template_of("dated")
     assert template.has_clock
@@ -167,6 +188,7 @@ def test_rows_that_are_too_long_lose_turns_then_the_end_of_their_answer_then_all
     made = chats.coded_rows(template, talks, most, "training")
     arrays = made.rows.arrays
     assert made.kept.tolist() == [0, 1, 2]
+    assert made.answers.tolist() == [2, 1, 1]
     assert (made.shortened, made.cut, made.longest) == (1, 1, max(lengths))
     assert arrays["tokens"].shape[1] <= most
     ends = arrays["tokens"][np.arange(3), arrays["lengths"] - 1] == template.end

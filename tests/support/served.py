@@ -20,6 +20,10 @@ from typing import Any
 from support.tiny import tiny_model
 
 HOST = "127.0.0.1"
+TEMPLATE = (  # of the served model's chats
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+)
 PATIENCE = 120.0  # seconds that a server may take until it answers
 
 
@@ -32,6 +36,7 @@ def write_served_model(folder: Path) -> Path:
     end = tokenizer.eos_token_id
     model.generation_config.update(eos_token_id=end, bos_token_id=end, pad_token_id=end)
     model.config.update({"eos_token_id": end, "bos_token_id": end, "pad_token_id": end})
+    tokenizer.chat_template = TEMPLATE
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
