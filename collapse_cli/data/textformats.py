@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
+
 from collapse_cli import files
 from collapse_cli.data.dialogues import SURROGATE
 from collapse_cli.data.forms import listed, shown
@@ -39,6 +41,7 @@ BINARY = {  # how files begin that are no text, whatever they are called
 }
 WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16 and, for the first, UTF-32
 SIGNS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
+PART = 1 << 24  # bytes that are unpacked at a time
 MANY = 0.1  # of all bytes; UTF-16 of English holds 0.5 of zero bytes, text none
 
 
@@ -88,7 +91,14 @@ def records(path: Path) -> Records:
 
 
 def unpacked(path: Path) -> bytes:
-    """What a file holds, unpacked."""
+    """What a file holds, unpacked.
+
+    Raises:
+        InputError: when it cannot be read or unpacked, is empty, or holds more than this machine can read.
+    """
+    most = psutil.virtual_memory().available // 2  # the other half is for the text in it
+    if files.what_is(path) == "file" and path.stat().st_size > most:
+        raise _too_large(path, most)
     content = files.read_bytes(path)
     for ending, (kind, start) in PACKED.items():
         if not path.name.lower().endswith(ending):
@@ -98,7 +108,13 @@ def unpacked(path: Path) -> bytes:
                 f"{path} is not compressed with {kind}, whatever its name says; take {ending} off its name"
             )
         try:
-            content = gzip.decompress(content) if kind == "gzip" else _without_zstd(content)
+            parts, size = [], 0
+            for part in _from_gzip(content) if kind == "gzip" else _from_zstd(content):
+                size += len(part)
+                if size > most:
+                    raise _too_large(path, most)
+                parts.append(part)
+            content = b"".join(parts)
         except (OSError, EOFError, zlib.error) as error:
             why = str(error).splitlines()[0][:200] if str(error) else "it ends too early"
             raise InputError(f"{path} cannot be unpacked: {why}; is it complete?") from None
@@ -107,8 +123,25 @@ def unpacked(path: Path) -> bytes:
     return content
 
 
-def _without_zstd(content: bytes) -> bytes:
-    """Unpacked by Arrow, which every installation has.
+def _too_large(path: Path, most: int) -> InputError:
+    return InputError(
+        f"{path} holds more than {most / 1e9:.1f} GB, half of the memory that is free; give a part of it, or end other programs"
+    )
+
+
+def _from_gzip(content: bytes) -> Iterator[bytes]:
+    """Unpacked, in parts.
+
+    Raises:
+        OSError, EOFError, zlib.error: when it is damaged or cut.
+    """
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+        while part := stream.read(PART):
+            yield part
+
+
+def _from_zstd(content: bytes) -> Iterator[bytes]:
+    """Unpacked by Arrow, which every installation has, in parts.
 
     Raises:
         OSError: when it is damaged or cut; EOFError when nothing is in it.
@@ -116,7 +149,8 @@ def _without_zstd(content: bytes) -> bytes:
     import pyarrow as pa
 
     with pa.CompressedInputStream(pa.BufferReader(content), "zstd") as stream:
-        return bytes(stream.read())
+        while part := stream.read(PART):
+            yield bytes(part)
 
 
 def _decoded(path: Path, content: bytes) -> str:

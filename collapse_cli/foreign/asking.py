@@ -27,6 +27,7 @@ SENT = {  # headers of a request: no account of the user's at another service, n
     *("host", "accept", "accept-encoding", "connection", "user-agent", "content-type", "content-length", "authorization"),
 }  # fmt: skip
 MOST_BYTES = 16 << 20  # of one answer
+MOST_TOKENS = 1 << 31  # of one answer, as a server may count them
 SHOWN = 200  # characters of what a server says of an error
 GRACE = 10.0  # seconds that answers on their way are still waited for when another one failed
 ENDED = (
@@ -157,48 +158,10 @@ def _as_they_come(
     Raises:
         InputError: after the first failure; answers that were on their way are still given.
     """
-    (first, body), *rest = missing.items()
+    first, *rest = missing.items()
     try:
-        yield first, client.ask(body)
-        waiting: queue.SimpleQueue[tuple[str, Mapping[str, Any]]] = queue.SimpleQueue()
-        for item in rest:
-            waiting.put(item)
-        came: queue.SimpleQueue[tuple[str, Answer] | BaseException | None] = queue.SimpleQueue()
-        over = threading.Event()
-
-        def work() -> None:
-            try:
-                while not over.is_set():
-                    digest, body = waiting.get_nowait()
-                    came.put((digest, client.ask(body)))
-            except queue.Empty:
-                pass
-            except BaseException as error:
-                over.set()
-                came.put(error)
-            came.put(None)
-
-        at_work = min(at_once, len(rest))
-        try:
-            for _ in range(at_work):  # daemons: whoever interrupts the run waits for none of them
-                threading.Thread(target=work, daemon=True).start()
-            failure: BaseException | None = None
-            until = float("inf")
-            while at_work and time.monotonic() < until:
-                try:
-                    one = came.get(timeout=0.5)
-                except queue.Empty:
-                    continue
-                if one is None:
-                    at_work -= 1
-                elif isinstance(one, BaseException):
-                    failure, until = failure or one, min(until, time.monotonic() + GRACE)
-                else:
-                    yield one
-            if failure:
-                raise failure
-        finally:
-            over.set()
+        yield from _side_by_side(client, [first], 1)
+        yield from _side_by_side(client, rest, at_once)
     except _NoAnswerError as error:
         there = kept()
         said, there = str(error), kept()
@@ -206,6 +169,58 @@ def _as_they_come(
             said += "" if said.endswith("?") else ";"
             said += f" {there:,} of {how_many(total, 'answer')} are kept, and the same command asks for the others"
         raise InputError(said) from None
+
+
+def _side_by_side(
+    client: "_Client", requests: Sequence[tuple[str, Mapping[str, Any]]], at_once: int
+) -> Iterator[tuple[str, Answer]]:
+    """The answers to requests, so many of which are open at a time.
+
+    Raises:
+        _NoAnswerError: after the first failure; answers that were on their way are still given.
+    """
+    waiting: queue.SimpleQueue[tuple[str, Mapping[str, Any]]] = queue.SimpleQueue()
+    for item in requests:
+        waiting.put(item)
+    came: queue.SimpleQueue[tuple[str, Answer] | BaseException | None] = queue.SimpleQueue()
+    over = threading.Event()
+
+    def work() -> None:
+        try:
+            while not over.is_set():
+                digest, body = waiting.get_nowait()
+                came.put((digest, client.ask(body)))
+        except queue.Empty:
+            pass
+        except BaseException as error:
+            over.set()
+            came.put(error)
+        came.put(None)
+
+    at_work = min(at_once, len(requests))
+    try:
+        for _ in range(at_work):  # daemons: whoever interrupts the run waits for none of them
+            threading.Thread(target=work, daemon=True).start()
+        failure: BaseException | None = None
+        until = float("inf")
+        while at_work and time.monotonic() < until:
+            try:
+                one = came.get(timeout=0.5)
+            except queue.Empty:
+                if client.overdue() and not failure:
+                    over.set()
+                    failure, until = _NoAnswerError(client.too_late), time.monotonic() + GRACE
+                continue
+            if one is None:
+                at_work -= 1
+            elif isinstance(one, BaseException):
+                failure, until = failure or one, min(until, time.monotonic() + GRACE)
+            else:
+                yield one
+        if failure:
+            raise failure
+    finally:
+        over.set()
 
 
 class _Client:
@@ -221,6 +236,7 @@ class _Client:
             )
         self.line, self.chat, self.key = line, chat, key
         self._told = threading.Lock()
+        self._begun: dict[int, float] = {}  # by thread, when the request began that has no response yet
         http = openai.DefaultHttpxClient(
             follow_redirects=False,
             trust_env=not line.here,  # no proxy between this machine and itself
@@ -246,12 +262,36 @@ class _Client:
         for name in list(request.headers):
             if name.lower() not in SENT or (name.lower() == "authorization" and not self.key):
                 del request.headers[name]
+        request.headers["accept-encoding"] = "identity"  # what is packed may be of any size
+        self._begun[threading.get_ident()] = time.monotonic()
 
     def _bounded(self, response: "httpx2.Response") -> None:
         """An answer ends in time, and within reason."""
+        import httpx2
+
+        self._begun.pop(threading.get_ident(), None)
+        response.encoding = (
+            "utf-8"  # whatever it says: names of encodings are names of Python's codecs, not all of text
+        )
+        if packed := response.headers.get("content-encoding", "identity").strip().lower().replace("identity", ""):
+            raise httpx2.DecodingError(
+                f"they are packed with {shown(packed, 20)}, which was not asked for", request=response.request
+            )
         if response.status_code == 429 and self._told.acquire(blocking=False):
             log.warning("%s limits how often it can be asked; requests wait as it says", self.line.address)
         response.stream = bounded(response.stream, self.line.timeout)
+
+    def overdue(self) -> bool:
+        """Whether a request has no response for longer than it takes: one that says its headers letter by letter is none."""
+        most = 2 * self.line.timeout + 2 * GRACE
+        return any(time.monotonic() - begun > most for begun in list(self._begun.values()))
+
+    @property
+    def too_late(self) -> str:
+        return (
+            f"{self.line.address} does not answer within {self.line.timeout:g} seconds; ask fewer at a time (foreign.at_once = "
+            f"{self.line.at_once}), or wait longer (foreign.timeout)"
+        )
 
     def ask(self, body: Mapping[str, Any]) -> Answer:
         """The answer to one request.
@@ -272,16 +312,19 @@ class _Client:
         except openai.APIStatusError as error:
             raise _NoAnswerError(self._refused(error)) from None
         except openai.APITimeoutError:
-            raise _NoAnswerError(
-                f"{address} does not answer within {self.line.timeout:g} seconds; ask fewer at a time (foreign.at_once = "
-                f"{self.line.at_once}), or wait longer (foreign.timeout)"
-            ) from None
+            raise _NoAnswerError(self.too_late) from None
         except openai.APIConnectionError as error:
             raise _NoAnswerError(
                 f"{address} cannot be reached, or ends its answers early ({_cause(error)}); is the server running?"
             ) from None
         except (UnicodeError, ValueError) as error:
             raise _NoAnswerError(f"{address}: the request cannot be sent ({shown(str(error))})") from None
+        except (RuntimeError, TypeError, LookupError, AttributeError) as error:  # the library reads what a server says
+            raise _NoAnswerError(
+                f"{address} says what cannot be read ({shown(str(error))}); is it an OpenAI-style server?"
+            ) from None
+        finally:
+            self._begun.pop(threading.get_ident(), None)
         return self._read(content, int(body["max_tokens"]))
 
     def _only_model(self) -> str:
@@ -294,7 +337,7 @@ class _Client:
             if error.status_code in (401, 403):
                 raise
             names = []
-        except (AttributeError, TypeError, ValueError):
+        except (AttributeError, TypeError, ValueError, RecursionError):
             names = []
         address = self.line.address
         if len(names) == 1:
@@ -351,6 +394,8 @@ class _Client:
             text = choice["message"]["content"] if self.chat else choice["text"]
             reason, usage = choice.get("finish_reason"), found.get("usage") or {}
             tokens = usage.get("completion_tokens")
+            if isinstance(tokens, int) and (tokens is True or tokens is False or not 0 <= tokens <= MOST_TOKENS):
+                tokens = None  # no count
             if not isinstance(text, str | None) or not isinstance(tokens, int | None):
                 raise TypeError
         except UnicodeDecodeError:

@@ -9,12 +9,15 @@ import re
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from support import e2e
 
 from collapse_cli import files
 from collapse_cli.config import Experiment
+from collapse_cli.data import textformats
 from collapse_cli.data.dataset import Text, load_text
 from collapse_cli.errors import InputError
 from collapse_cli.learners import Learner, Resolved, learner_class, silent
@@ -632,3 +635,23 @@ def test_cells_that_semicolons_part_are_never_one_text(tmp_path: Path) -> None:
 def test_a_file_that_is_called_gz_and_is_not_packed_says_so(tmp_path: Path) -> None:
     said = refused(corpus(tmp_path, train__txt__gz=TRAIN), train="train.txt.gz")
     assert said.endswith("train.txt.gz is not compressed with gzip, whatever its name says; take .gz off its name")
+
+
+@pytest.mark.parametrize("ending", ["txt", "txt.gz", "txt.zst"])
+def test_a_text_that_memory_cannot_hold_is_refused_before_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """A file of 40 kB may unpack to gigabytes; the system would end this process, or another one."""
+    import zstandard
+
+    content, pack = b"a line\n" * (1 << 19), {"txt": bytes, "txt.gz": gzip.compress, "txt.zst": zstandard.compress}
+    path = tmp_path / f"many.{ending}"
+    path.write_bytes(pack[ending](content))
+    assert textformats.unpacked(path) == content
+    monkeypatch.setattr(textformats, "PART", 1 << 16)
+    free = SimpleNamespace(available=2 * len(content) - 2)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    with pytest.raises(
+        InputError, match=r"many\.txt.* holds more than 0\.0 GB, half of the memory that is free; give a part"
+    ):
+        textformats.unpacked(path)

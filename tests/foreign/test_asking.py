@@ -1,5 +1,6 @@
 """Asking a real server for completions: what comes back, what is kept, and a clear line for whatever goes wrong."""
 
+import gzip
 import json
 import time
 from collections.abc import Iterator
@@ -214,6 +215,8 @@ def test_a_key_comes_from_the_environment_and_is_shown_nowhere(
         (serving.hangs(1.0), "does not answer within 0.5 seconds"),
         (serving.goes_on(0.05, 10), "does not answer within 0.5 seconds"),
         (serving.goes_on(0.0, 1 << 20), "more than 16 MB"),
+        (serving.says(200, gzip.compress(b" " * (1 << 24)), content_encoding="gzip"), "packed with gzip, which was not asked for"),
+        (serving.says(400, b"\xff", "text/plain; charset=rot13"), "refuses the request: status 400"),
     ],
 )  # fmt: skip
 def test_whatever_a_server_does_wrong_is_one_line(
@@ -222,6 +225,29 @@ def test_whatever_a_server_does_wrong_is_one_line(
     proxy.always = fault
     refused(line_to(proxy, timeout=0.5, retries=1), tmp_path / "a", said)
     assert KeptAnswers(tmp_path / "a/answers.jsonl")._answers == {}, "nothing of it is kept"
+
+
+def test_headers_without_an_end_are_waited_for_no_longer_than_an_answer(
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client waits for each part by itself, of which there is always another one."""
+    monkeypatch.setattr("collapse_cli.foreign.asking.GRACE", 0.2)
+    proxy.always = serving.never_begins
+    refused(line_to(proxy, timeout=0.5), tmp_path / "a", "does not answer within 0.5 seconds")
+
+
+def test_a_list_of_models_that_cannot_be_read_is_none(proxy: Proxy, tmp_path: Path) -> None:
+    proxy.always = serving.says(200, b"[" * 100_000)
+    refused(line_to(proxy, model=""), tmp_path / "a", "which model? (it does not say which it has)")
+
+
+@pytest.mark.parametrize("count", ["true", "-5", "9" * 400])
+def test_a_count_of_tokens_that_is_none_is_not_taken_for_one(proxy: Proxy, tmp_path: Path, count: str) -> None:
+    content = serving.completion("a b", "length").replace(
+        b'"model"', f'"usage": {{"completion_tokens": {count}}}, "model"'.encode()
+    )
+    proxy.always = serving.says(200, content)
+    assert ask(line_to(proxy), tmp_path / "a", PROMPTS[:1]) == [Answer("a b", "m")]
 
 
 def test_a_few_empty_answers_are_put_up_with_and_said(

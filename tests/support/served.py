@@ -254,6 +254,17 @@ def goes_on(pause: float, size: int) -> Fault:
     return fault
 
 
+def never_begins(request: _Passing) -> bool:
+    """Headers that go on and on: each time something comes, and never an answer."""
+    try:
+        while True:
+            request.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            time.sleep(0.05)
+    except OSError:
+        request.close_connection = True
+    return True
+
+
 def needs_key(key: str) -> Fault:
     """Requests without that key are refused; in the words of OpenAI, which repeat a part of it."""
 
