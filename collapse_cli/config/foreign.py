@@ -13,7 +13,19 @@ from collapse_cli.errors import ConfigError
 from collapse_cli.families.section import Section, UserPath, added
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-OWN_WORDS = ("model", "prompt", "messages", "max_tokens", "temperature", "top_p", "seed", "stream", "n")
+OWN_WORDS = (
+    "model",
+    "prompt",
+    "messages",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+    "stream",
+    "n",
+    "echo",
+)
 KEY = "COLLAPSE_SERVER_KEY"  # the environment variable that holds a server's key; no other place may
 
 

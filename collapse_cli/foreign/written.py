@@ -8,8 +8,8 @@ from pathlib import Path
 
 from collapse_cli import files
 from collapse_cli.data import textfiles
-from collapse_cli.data.dataset import TELLING
-from collapse_cli.data.dialogues import as_bytes
+from collapse_cli.data.dataset import TELLING, how_many
+from collapse_cli.data.dialogues import Dialogue, as_bytes
 from collapse_cli.data.forms import TEXT
 from collapse_cli.errors import InputError
 
@@ -52,6 +52,13 @@ def read(source: str, column: str = TEXT) -> Written:
     rows = tuple(row if row.endswith("\n") else row + "\n" for row in rows)
     if not any(row.strip() for row in rows):
         raise InputError(f"{source}: this text of another model is empty")
+    spoken = sum(isinstance(row, Dialogue) for row in rows)
+    if spoken:
+        notes = [
+            *notes,
+            f"{source}: {how_many(spoken, 'row')} of prompts and answers: both are learned as plain text, one behind the other, as if the "
+            "other model had written both; to take one column, say foreign.text=COLUMN",
+        ]
     value = hashlib.sha256()
     for row in rows:
         value.update(as_bytes(row) + b"\0")

@@ -133,6 +133,7 @@ def test_files_and_servers_give_rows_in_turn(home: Path, proxy: Proxy) -> None:
         ({"sample.decode.top_k": 40}, "sample.decode.top_k = 40 is none of the options of OpenAI's completions; .*foreign.extra"),
         ({"sample.prompts": "none"}, "servers continue real rows"),
         ({"foreign.extra": {"temperature": 2.0}}, "holds 'temperature', which other options say"),
+        ({"foreign.extra": {"echo": True}}, "holds 'echo', which other options say"),
         ({"foreign.extra": {"api_key": "x"}}, "would be written into run.json"),
         ({"foreign.text": "output"}, "only files have columns"),
         ({"mixture.generator_rows": [10]}, "no generator is fitted"),

@@ -64,3 +64,16 @@ def test_test_lines_that_stand_in_another_text_are_counted() -> None:
         "the test loss says less than it seems to (collapse check looks for passages, too)"
     ]
     assert written.also_in_test("other.txt", ["nothing of the kind\n"], test) == []
+
+
+def test_prompts_and_answers_of_another_model_are_said_to_be_read_as_plain_text(tmp_path: Path) -> None:
+    rows = [{"prompt": f"what is {number}?", "completion": f"{number}"} for number in range(3)]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    both, one = written.read(str(path)), written.read(str(path), "completion")
+    assert both.rows[0] == "what is 0?\n0\n"
+    assert both.notes == (
+        f"{path}: 3 rows of prompts and answers: both are learned as plain text, one behind the other, as if the other model had "
+        "written both; to take one column, say foreign.text=COLUMN",
+    )
+    assert (one.rows[0], one.notes) == ("0\n", ())
