@@ -7,12 +7,15 @@ import numpy as np
 
 from collapse_cli.check.documents import Documents
 from collapse_cli.check.word_counts import Counted, Vocabulary
-from collapse_cli.metrics.repetition import NEAR
-from collapse_cli.selection.scores.duplicates import Clusters, clusters, found, likeness
+from collapse_cli.metrics.grams import Grams
+from collapse_cli.metrics.repetition import NEAR, SHINGLE, jaccard
+from collapse_cli.selection.scores.duplicates import Clusters, clusters, found
 
 TELLING = 8  # words of a row that hardly stands in two texts by chance
 OVERLAP = 13  # words of a passage by which test text is found in other text (Brown et al. 2020, appendix C)
 SHOWN, CHARACTERS = 3, 300  # examples, and of each
+LOOKS = 32  # real rows of its cluster that a synthetic row is held against, at most
+AT_ONCE = 1_000  # rows
 
 
 def repeats(text: Documents) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def between(real: Documents, synthetic: Documents, ours: Counted, theirs: Counte
 
     Returns:
         `copies` and `copied_share` of all synthetic rows; `telling_copies`, those of them with `TELLING` words; `near` and `near_share` of
-        the rows of `theirs`, near a real row but not the same as one; `compared`, how many rows of either were looked at for that; `shown`.
+        the rows of `theirs`, near a real row but not the same as one: near the cluster's first row or another of its first `LOOKS` real ones; `compared`, how many rows of either were looked at for that; `shown`.
     """
     same = np.isin(synthetic.contents, real.contents)
     long = np.array([row.count(" ") >= TELLING - 1 for row in synthetic.rows], bool)
@@ -70,14 +73,14 @@ def between(real: Documents, synthetic: Documents, ours: Counted, theirs: Counte
     grams = ours.beside(theirs).grams()
     late = np.arange(count, len(both.first))
     mine = late[(both.first[late] < count) & ~same[theirs.index]]
-    alike = np.array([likeness(grams, int(both.first[row]), np.array([row]))[0] for row in mine[:2_000]])
-    close = mine[: len(alike)][alike >= NEAR]  # a cluster may hold rows that are like one another only by way of others
+    partner = _near(grams, mine, both.first, count)
+    close, partner = mine[partner >= 0], partner[partner >= 0]
     shown = [
         {
             "synthetic": synthetic.measured[theirs.index[row - count]][:CHARACTERS],
-            "real": real.measured[ours.index[both.first[row]]][:CHARACTERS],
+            "real": real.measured[ours.index[like]][:CHARACTERS],
         }
-        for row in close[:SHOWN]
+        for row, like in zip(close[:SHOWN], partner[:SHOWN], strict=True)
     ]
     return {
         "copies": int(same.sum()),
@@ -89,6 +92,31 @@ def between(real: Documents, synthetic: Documents, ours: Counted, theirs: Counte
         "compared": [count, len(theirs)],
         "shown": shown,
     }
+
+
+def _near(grams: Grams, rows: np.ndarray, first: np.ndarray, count: int) -> np.ndarray:
+    """(rows,) the real row that each is near, or has all words of; -1 for none.
+
+    A cluster holds rows that are like one another only by way of others, so each row is held against its real rows one by one.
+
+    Args:
+        first: (rows of both,) the cluster of each row.
+        count: how many rows are real; they stand before all others.
+    """
+    sets = np.sort(grams.ids(SHINGLE), axis=1)
+    sets[:, 1:][sets[:, 1:] == sets[:, :-1]] = -1
+    real = np.argsort(first[:count], kind="stable")
+    begin, end = (np.searchsorted(first[real], first[rows], side) for side in ("left", "right"))
+    partner = np.full(len(rows), -1, np.int64)
+    for look in range(LOOKS):
+        left = np.flatnonzero((partner < 0) & (begin + look < end))
+        for at in range(0, len(left), AT_ONCE):
+            some = left[at : at + AT_ONCE]
+            row, other = rows[some], real[begin[some] + look]
+            near = jaccard(sets[row], sets[other]) >= NEAR
+            near |= (grams.tokens[row] == grams.tokens[other]).all(axis=1)
+            partner[some[near]] = other[near]
+    return partner
 
 
 def both_in_clusters(ours: Counted, theirs: Counted, seed: int = 0) -> Clusters:

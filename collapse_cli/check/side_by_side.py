@@ -10,7 +10,7 @@ from collapse_cli.check import by_groups, copies, documents, missing, telling
 from collapse_cli.check.documents import Documents
 from collapse_cli.check.word_counts import BUDGET, GROUPS, WIDTH, Counted, Vocabulary, equal
 
-VERSION = 2  # of the record; raised where a body gives other results
+VERSION = 3  # of the record; raised where a body gives other results
 LEAST_WORDS = 100  # of a group
 
 Tell = Callable[[str], None]
@@ -62,6 +62,10 @@ def examine(
         missing.missing(_joined(groups[0], ours), _joined(groups[1], theirs), vocabulary)
         if words >= LEAST_WORDS
         else None
+    )
+    parts = equal([ours.take(rows) for rows in telling.two_parts(ours)])[1]
+    record["missing_halves"] = (
+        missing.missing(*(_joined(part, ours) for part in parts), vocabulary) if all(parts) else None
     )
     tell("telling them apart")
     record["telling"] = telling.tell_apart(ours, theirs, both.first, seed)

@@ -125,13 +125,18 @@ def ends(auc: float, error: float, count: int) -> tuple[float, float]:
     return max(0.0, auc - half), min(1.0, auc + half)
 
 
+def two_parts(text: Counted) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of either half: of eight parts in the order of the text every second one, and the others."""
+    order = np.argsort(text.index, kind="stable")
+    part = np.zeros(len(text), np.int64)
+    part[order] = np.arange(len(text)) * 8 // max(1, len(text))
+    return np.flatnonzero(part % 2 == 0), np.flatnonzero(part % 2 == 1)
+
+
 def halves(text: Counted, near: np.ndarray, seed: int = 0) -> dict[str, Any]:
     """The same of two halves of one text: every second of eight parts of it, in the order of its rows, against the others.
 
     Where these are told apart, the rows of a text hang together (by topic or author), and other rows of the same source would be told apart too.
     """
-    order = np.argsort(text.index, kind="stable")
-    part = np.zeros(len(text), np.int64)
-    part[order] = np.arange(len(text)) * 8 // max(1, len(text))
-    first, second = np.flatnonzero(part % 2 == 0), np.flatnonzero(part % 2 == 1)
+    first, second = two_parts(text)
     return tell_apart(text.take(first), text.take(second), np.concatenate([near[first], near[second]]), seed)

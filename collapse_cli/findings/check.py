@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli.errors import InputError, how_many
-from collapse_cli.metrics.intervals import Interval
+from collapse_cli.metrics.intervals import LEVEL, Interval
 from collapse_cli.metrics.numbers import percent, spread, value
 
 ALIKE = 0.55  # the AUC below which the whole interval must lie for "cannot be told apart"
@@ -263,6 +263,9 @@ def _missing(record: Mapping[str, Any]) -> list[Remark]:
     if found is None:
         return []
     said = []
+    parts = record.get("missing_halves")  # of a text whose rows hang together as much is missing in more of the same
+    own = [int(parts[name]["count"]) for name in ("of_real", "of_synthetic")] if parts else [0]
+    expected = 2 * max(own)  # the parts are half as large
     for name, of, other in (("of_real", "real", "synthetic"), ("of_synthetic", "synthetic", "real")):
         count, shown = int(found[name]["count"]), found[name]["shown"]
         if count:
@@ -270,11 +273,16 @@ def _missing(record: Mapping[str, Any]) -> list[Remark]:
                 f"“{str(one['phrase'])[:40]}” (expected in {int(one['expected']):,} rows, stands in {int(one['seen']):,})"
                 for one in shown[:NAMED]
             )
+            beside = (
+                f" Of two parts of the real text, one lacks {max(own):,} of the other's as well: rows hang together (by topic or author), so chance is more than is allowed for here."
+                if max(own)
+                else ""
+            )
             said.append(
                 Remark(
-                    "bad" if of == "real" else "plain",
+                    "bad" if of == "real" and (not max(own) or count > expected + 3 * math.sqrt(expected)) else "plain",
                     f"{how_many(count, 'word or phrase') if count == 1 else f'{count:,} words and phrases'} of the {of} text {'is' if count == 1 else 'are'} missing or rare in the {other} one, "
-                    f"beyond chance: {few}.",
+                    f"beyond {'the chance of rows that are drawn one by one' if max(own) else 'chance'}: {few}.{beside}",
                 )
             )
         elif of == "real":
@@ -338,7 +346,7 @@ def _test(record: Mapping[str, Any]) -> list[Remark]:
     if passages > copies and long:
         ours, theirs = int(alike["real"]), int(alike["synthetic"])
         beside = f"of {few:,} rows of each, the synthetic text shares one with {theirs:,} of them and the real text with {ours:,}"
-        if theirs > ours + 2 * math.sqrt(max(1, ours)) and not copies:
+        if _beyond(theirs - copies, ours):
             said.append(
                 Remark(
                     "bad",
@@ -346,8 +354,15 @@ def _test(record: Mapping[str, Any]) -> list[Remark]:
                 )
             )
     if not said and rows:
-        said.append(Remark("good", f"None of {rows:,} {which} stands in the synthetic text."))
+        said.append(Remark("good", f"None of {rows:,} {which} with 8 words or more stands in the synthetic text."))
     return said
+
+
+def _beyond(more: int, less: int) -> bool:
+    """Whether one count of rows is above another beyond chance: of both together binomial with one half, 2.5% on this side."""
+    from scipy.special import bdtrc  # scipy.stats gives the same number and takes a second to import
+
+    return more > less and bool(bdtrc(more - 1, more + less, 0.5) <= (1 - LEVEL) / 2)
 
 
 def _tables(record: Mapping[str, Any], texts: Mapping[str, _Source]) -> list[CheckTable]:

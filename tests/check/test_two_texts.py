@@ -156,3 +156,43 @@ def test_rows_put_aside_are_of_every_copy_or_none() -> None:
     aside = documents.held_out(real)
     contents = set(real.contents[aside].tolist())
     assert {row for row in range(len(rows)) if int(real.contents[row]) in contents} == set(aside.tolist())
+
+
+def test_a_row_near_any_real_row_counts_not_only_near_the_first_of_its_cluster() -> None:
+    random = np.random.default_rng(0)
+    words = [[f"w{number}" for number in random.integers(5000, size=46)] for _ in range(60)]
+    real = [" ".join(row[at : at + 38]) for row in words for at in (0, 3)]  # the second is near the first
+    record, of = found(real, [" ".join(row[6:44]) for row in words])  # near the second alone
+    assert record["between"]["near"] == 60  # type: ignore[index]
+    assert "A further 100% of the synthetic rows that differ (60 of 60) are near copies" in sentences(of, "bad")
+
+
+def test_where_rows_hang_together_missing_names_are_no_verdict() -> None:
+    """Twenty rows an article, each article's name in most of them: two texts of other articles lack each other's names."""
+    random = np.random.default_rng(0)
+
+    def articles(first: int) -> list[str]:
+        rows = [" ".join(f"w{number}" for number in random.zipf(1.5, 12) % 500) for _ in range(400)]
+        return [f"{row} Name{first + at // 20}" if at % 20 else row for at, row in enumerate(rows)]
+
+    record, of = found(articles(0), articles(100))
+    assert record["missing"]["of_real"]["count"] >= 10  # type: ignore[index]
+    assert "missing" not in sentences(of, "bad")
+    assert "rows hang together" in sentences(of, "plain")
+
+
+def test_shared_passages_are_bad_beyond_chance_alone() -> None:
+    record, _ = found(list(world())[:200], list(world())[200:400])
+    random = np.random.default_rng(0)
+    bad = 0
+    for ours, theirs in random.poisson(6, (400, 2)).tolist():
+        test = record["test"] | {
+            "copies": 0,
+            "passages": 30,
+            "passage_rows": 40,
+            "alike": {"real": ours, "synthetic": theirs},
+        }  # type: ignore[operator]
+        bad += "share a passage" in sentences(compared(record | {"test": test}), "bad")
+    assert bad / 400 <= 0.025
+    test = record["test"] | {"copies": 0, "passages": 30, "passage_rows": 40, "alike": {"real": 2, "synthetic": 14}}  # type: ignore[operator]
+    assert "share a passage" in sentences(compared(record | {"test": test}), "bad")
