@@ -63,9 +63,9 @@ def examine(
         if words >= LEAST_WORDS
         else None
     )
-    parts = equal([ours.take(rows) for rows in telling.two_parts(ours)])[1]
+    one, other = equal([ours.take(rows) for rows in telling.two_parts(ours)])[1]
     record["missing_halves"] = (
-        missing.missing(*(_joined(part, ours) for part in parts), vocabulary) if all(parts) else None
+        missing.missing(_joined(one, ours), _joined(other, ours), vocabulary) if one and other else None
     )
     tell("telling them apart")
     record["telling"] = telling.tell_apart(ours, theirs, both.first, seed)
