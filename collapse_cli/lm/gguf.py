@@ -47,6 +47,7 @@ ARITHMETIC = {  # settings that change what a model computes, and the fields of 
     "residual_scale": ("residual_multiplier",),
     "embedding_scale": ("embedding_multiplier",),
 }
+AS_GPT2 = ("", "gpt-2", "gpt2", "phi-2", "mpt", "olmo", "roberta-bpe")  # ways to cut text into words that are GPT-2's
 PLAIN = ("F64", "F32", "F16", "BF16")  # what gguf calls numbers that are not quantised
 
 
@@ -89,9 +90,27 @@ def notes(path: Path, what: str) -> list[str]:
     """What the reader of a file's numbers should know, in sentences."""
     kinds = _header(path).kinds
     packed = [kind for kind, _ in Counter(kinds).most_common() if kind not in PLAIN]
+    cut = _cut_otherwise(path)
+    said = (
+        [
+            f"{what}: the tokenizer in {path.name} cuts text into words in a way ({cut[:40]!r}) that transformers does not know; it is cut as "
+            "GPT-2 does, so that some tokens differ; model.tokenizer names another one"
+        ]
+        if cut
+        else []
+    )
     if not packed:
-        return []
-    return [f"{what}: the weights in {path.name} are quantised ({', '.join(packed)}); they are {READ_AS}"]
+        return said
+    return [*said, f"{what}: the weights in {path.name} are quantised ({', '.join(packed)}); they are {READ_AS}"]
+
+
+def _cut_otherwise(path: Path) -> str:
+    """The name of the way in which a file's tokenizer cuts text, where transformers does not know it and cuts as GPT-2 does; else ""."""
+    from transformers.integrations.gguf import gguf_tokenizer_mapping
+
+    known = getattr(gguf_tokenizer_mapping, "GGUF_PRE_TOKENIZER_SPLITS", {})
+    cut = _header(path).cut
+    return "" if cut in known or cut in AS_GPT2 else cut
 
 
 def config_of(path: Path) -> "PreTrainedConfig":
@@ -193,6 +212,7 @@ class _Header:
         adapter: whether it holds what is added to another model's weights, and no model.
         names: of its weights.
         values: by name, what is said of the model's own arithmetic: numbers and words.
+        cut: llama.cpp's name of the way in which its byte-level tokenizer cuts text into words; "" where it has none.
         rope: by how much each frequency of the rotations is divided; none where they are as they are.
     """
 
@@ -205,6 +225,7 @@ class _Header:
     adapter: bool
     names: tuple[str, ...]
     values: Mapping[str, Any]
+    cut: str
     rope: tuple[float, ...]
 
 
@@ -243,6 +264,7 @@ def _read_header(path: Path, state: tuple[int, int]) -> _Header:
             adapter=said("general.type", "") == "adapter",
             names=tuple(tensor.name for tensor in reader.tensors),
             values={name.removeprefix(f"{architecture}."): said(name, None) for name in own},
+            cut=str(said("tokenizer.ggml.pre", "")) if said("tokenizer.ggml.model", "") == "gpt2" else "",
             rope=tuple(float(value) for tensor in rope for value in tensor.data.ravel()),
         )
     except Exception as error:  # whatever the damage does to the arithmetic of the reader

@@ -16,6 +16,7 @@ from collapse_cli.config.tree import DataConfig, ModelConfig
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.learners import text_inputs
 from collapse_cli.lm import folders, model, places, text
+from collapse_cli.lm import gguf as gguf_files
 
 KINDS = ("F16", "Q8_0", "Q4_1")
 
@@ -336,7 +337,7 @@ def test_rotations_are_scaled_as_a_file_says(tmp_path: Path, rope: dict[str, Any
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (lambda file: file.add_tensor("rope_freqs.weight", np.float32([1, 2, 4, 8])), "what it says of rope_freqs.weight"),
+        (lambda file: file.add_tensor("rope_freqs.weight", np.array([1, 2, 4, 8], np.float32)), "what it says of rope_freqs.weight"),
         (lambda file: file.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE), "rope.scaling.type = longrope"),
         (lambda file: file.add_sliding_window(4), "attention.sliding_window = 4"),
         (lambda file: file.add_logit_scale(0.5), "logit_scale = 0.5"),
@@ -355,3 +356,12 @@ def test_what_would_compute_something_else_is_refused(
         tmp_path / "n.gguf", packed.llama(40), None, "F32", more=lambda file: file.add_rope_scaling_attn_factors(1.0)
     )
     model.load(neutral)
+
+
+@pytest.mark.parametrize(("cut", "said"), [("gpt-2", False), ("llama-bpe", False), ("deepseek-coder", True)])
+def test_a_tokenizer_that_cuts_text_in_a_way_that_is_not_known_is_said(
+    home: Path, tmp_path: Path, cut: str, said: bool
+) -> None:
+    bpe: Any = text.load_tokenizer(home / "tokenizer")
+    path = packed.write(tmp_path / "m.gguf", packed.llama(300), bpe.backend_tokenizer, "F16", cut=cut)
+    assert ["deepseek-coder" in note for note in gguf_files.notes(path, "the model")] == [True] * said

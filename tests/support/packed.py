@@ -50,6 +50,7 @@ def write(
     parts: int = 1,
     adapter: bool = False,
     base: float = 10_000.0,
+    cut: str = "gpt-2",
     more: Callable[[gguf.GGUFWriter], object] | None = None,
 ) -> Path:
     """A model and its byte-level BPE as a GGUF file.
@@ -60,6 +61,7 @@ def write(
         parts: in how many files it says that the model is.
         adapter: whether it says that it is no model, but an adapter.
         base: of the frequencies of the rotations.
+        cut: how the tokenizer cuts text into words, by llama.cpp's name.
         more: writes what else is in it.
     """
     config, file = model.config, gguf.GGUFWriter(path, architecture)
@@ -80,7 +82,7 @@ def write(
     if more is not None:
         more(file)
     if tokenizer is not None:
-        _add_tokenizer(file, tokenizer)
+        _add_tokenizer(file, tokenizer, cut)
     for name, weight in model.state_dict().items():
         if name != leave and not (name == "lm_head.weight" and config.tie_word_embeddings):
             _add(file, name, weight.numpy(), config, gguf.GGMLQuantizationType[kind])
@@ -91,12 +93,12 @@ def write(
     return path
 
 
-def _add_tokenizer(file: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
+def _add_tokenizer(file: gguf.GGUFWriter, tokenizer: Tokenizer, cut: str) -> None:
     model = json.loads(tokenizer.to_str())["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
     end = model["vocab"]["</s>"]
     file.add_tokenizer_model("gpt2")
-    file.add_tokenizer_pre("gpt-2")
+    file.add_tokenizer_pre(cut)
     file.add_token_list(tokens)
     file.add_token_types([gguf.TokenType.CONTROL if token == "</s>" else gguf.TokenType.NORMAL for token in tokens])
     file.add_token_merges([" ".join(pair) for pair in model["merges"]])
