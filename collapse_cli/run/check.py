@@ -288,7 +288,7 @@ def _same(folder: RunFolder, texts: CheckTexts) -> dict[str, Any] | None:
     try:
         there = read_checked(folder.path)
     except InputError as error:
-        raise ConfigError(f"{error}; remove it and give the command again") from None
+        raise ConfigError(f"{error}; {_begin_again(folder)}") from None
     if there is None:
         if folder.exists():
             raise ConfigError(
@@ -297,13 +297,18 @@ def _same(folder: RunFolder, texts: CheckTexts) -> dict[str, Any] | None:
         return None
     before, now = there.get("inputs"), texts.inputs()
     if not isinstance(before, Mapping) or type(there.get("trained")) is not bool:
-        raise ConfigError(f"{folder.path / 'check.json'} is damaged; remove it and give the command again")
+        raise ConfigError(f"{folder.path / 'check.json'} is damaged; {_begin_again(folder)}")
     for name in ("real", "synthetic", "test"):
         if before.get(name) != now[name]:
             raise ConfigError(
                 f"the run {folder.name!r} compared another {name} text; give this one a --name of its own, or remove the folder {folder.path}"
             )
     return there if before.get("version") == now["version"] else None
+
+
+def _begin_again(folder: RunFolder) -> str:
+    """What to do where the record is no good: without it, nothing tells the folder from one of another command."""
+    return f"remove the folder {folder.path} and give the command again (models that were trained are in the store)"
 
 
 def without_training(asked: CheckAsked) -> Experiment:

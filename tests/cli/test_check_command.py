@@ -1,6 +1,7 @@
 """`collapse check` from the command line: what is written and printed, what is refused, and what a page shows of hostile text."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,21 @@ def test_hostile_text_is_only_shown(folder: Path, capsys: pytest.CaptureFixture[
     assert "<img src=x" not in body
     assert "<script>alert" not in body
     assert "&lt;script&gt;alert" in body
+
+
+def test_what_is_advised_of_a_damaged_record_works(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = (str(folder / "real.jsonl"), str(folder / "synthetic.jsonl"), "--quick", "--name", "spoilt")
+    assert run(folder, *texts) == 0
+    made = folder / "runs" / "spoilt"
+    for spoilt in ("{}", "[1]", "\x00"):
+        (made / "check.json").write_text(spoilt, encoding="utf-8")
+        capsys.readouterr()
+        assert run(folder, *texts) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert f"remove the folder {made} and give the command again" in said
+    shutil.rmtree(made)
+    assert run(folder, *texts) == 0
 
 
 def test_a_damaged_record_leaves_the_rest_of_the_page(folder: Path) -> None:
