@@ -380,7 +380,8 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
         ends = len(rows[split]) if source and source.documents else 0  # of documents are tokens, too
         about[split] = {"tokens": len(stream) + ends, "words": words, "bytes": bytes_, "blocks": len(rows[split])}
         tell(done + 1, len(text.splits), "splits")
-    chosen, rest = (some[Segment(*data.segment).rows(len(some))] for some in _original(len(rows["train"]), data.rows))
+    original = _original(len(rows["train"]), data.rows, lost if template else ())
+    chosen, rest = (some[Segment(*data.segment).rows(len(some))] for some in original)
     if not len(chosen):
         raise InputError(f"data.segment = {Segment(*data.segment)}: the original corpus has fewer rows than parts")
     alone = template or (source and source.documents)
@@ -631,10 +632,17 @@ def _with_truth(rows: Dataset, log_probability: Callable[[str], float], text: Se
     return Dataset({**rows.arrays, LOG_TRUTH: logs}, rows.origin)
 
 
-def _original(there: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which blocks are the original corpus (`rows` drawn with a fixed seed, or all), and which the reserve."""
+def _original(there: int, rows: int, lost: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Which blocks are the original corpus (`rows` drawn with a fixed seed, or all), and which the reserve.
+
+    Args:
+        lost: notes on dialogues that were passed over, those of the training text first.
+    """
     if rows > there:
-        raise InputError(f"data.rows = {rows:,}, but the training text has only {how_many(there, 'row')} (0 takes all)")
+        passed = next((f"; {note}" for note in lost if note.startswith("the training text: rows passed over")), "")
+        raise InputError(
+            f"data.rows = {rows:,}, but the training text has only {how_many(there, 'row')} (0 takes all){passed}"
+        )
     if rows == 0:
         return np.arange(there), np.arange(0)
     order = np.random.Generator(np.random.Philox(0)).permutation(there)

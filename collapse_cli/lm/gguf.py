@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collapse_cli.errors import InputError, first_line
+from collapse_cli.errors import ConfigError, InputError, first_line
 from collapse_cli.lm import places
 
 if TYPE_CHECKING:
@@ -238,9 +238,15 @@ def _read_header(path: Path, state: tuple[int, int]) -> _Header:
     """The header of a file as it was at `state`; reading it takes seconds where there are many tokens.
 
     Raises:
+        ConfigError: where the package that reads it cannot be loaded.
         InputError: when it is damaged, or shorter than it says.
     """
-    from gguf import GGUFReader
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:  # of another version, or installed by halves; one that is missing is said before
+        raise ConfigError(
+            f"the package gguf, which reads {path.name}, cannot be loaded ({first_line(error)}); install it again: {places.INSTALL}"
+        ) from None
 
     try:
         reader = GGUFReader(path)

@@ -7,6 +7,7 @@ from support.chatting import chat_tokenizer, messages, said
 from collapse_cli.data.dataset import MASK, PROMPT
 from collapse_cli.data.dialogues import Dialogue, Turn
 from collapse_cli.errors import InputError
+from collapse_cli.learners import text_inputs
 from collapse_cli.lm import chats
 
 ORDINARY = [
@@ -254,3 +255,11 @@ def test_templates_that_are_broken_are_one_line() -> None:
         with pytest.raises(InputError, match=words) as error:
             chats.ChatTemplate(tokenizer, chats.OWN).end  # noqa: B018
         assert "\n" not in str(error.value)
+
+
+def test_too_few_rows_say_how_many_dialogues_were_passed_over() -> None:
+    passed = (
+        "the training text: rows passed over, of 20: 8 whose prompt alone has more than data.block_size = 32 tokens"
+    )
+    with pytest.raises(InputError, match=f"only 12 rows .0 takes all.; {passed}"):
+        text_inputs._original(12, 20, ["the test text: rows passed over, of 2: 1", passed])

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -280,6 +282,13 @@ def test_a_missing_extra_is_said_before_anything_is_read(
         ConfigError, match=rf"takes {module}, which is not installed: pip install 'collapse-cli\[gguf\]'"
     ):
         places.check_gguf(home / "F16.gguf", "the model")
+
+
+def test_a_broken_extra_is_a_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", types.ModuleType("gguf"))
+    gguf_files._read_header.cache_clear()
+    with pytest.raises(ConfigError, match=r"cannot be loaded \(cannot import name 'GGUFReader'.* install it again"):
+        gguf_files._header(home / "F16.gguf")
 
 
 # --- what transformers does not read, and says nothing of -----------------------------------------------------------------
