@@ -29,7 +29,7 @@ NOT_NEGATIVE = {
     ),
     *("sample_log_perplexity_std", "sample_log_perplexity_variance"),
     *("breeds_left", "breeds_kl", "facts_left", "possible_nll"),
-    *("mixture_nll", "mixture_gain"),
+    *("mixture_nll", "mixture_gain", "mixture_variance", "distance_to_others"),
 }
 SHARES = {
     *("accuracy", "calibration_error", "vocabulary_coverage", "recall_by_decile", "type_token_ratio", "mauve"),

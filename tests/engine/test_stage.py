@@ -147,6 +147,25 @@ SELECT = Stage(
     23,
 )
 # A key changes only on purpose: with the version of its kind of stages, or because all stores are given up.
+PUBLIC = Stage(kinds.PUBLIC, {"learner": "lm", "sha256": "2" * 64, "block_size": 64, "line_bos": False}, {"data": DATA})
+TRANSLATED = Stage(kinds.TRANSLATE, {"learner": "lm", "most": 128}, {"rows": SAMPLE, "source": DATA, "data": DATA})
+WRITTEN = Stage(kinds.WRITTEN, {"learner": "lm", "foreign": {"sha256": "3" * 64, "block_size": 64}}, {"data": DATA})
+POOL = Stage(
+    kinds.POOL,
+    {"learner": "lm", "takers": [2, 2], "policy": {"rule": "keep", "percent": 10.0}, "growing": False, "generation": 1},
+    {"data": DATA, "synthetic-00001": SAMPLE, "synthetic-00002": TRANSLATED},
+)
+ASKED = Stage(
+    kinds.ASKED,
+    {"learner": "lm", "asked": {"server": "a", "max_tokens": 64, "temperature": 1.0}, "prompt_tokens": 64},
+    {"data": DATA},
+    23,
+)
+BETWEEN = Stage(
+    kinds.BETWEEN,
+    {"learner": "lm", "lineages": {"a": {"most": 64}, "b": {"most": 64}}, "reserve": True},
+    {"model-a": TRAIN, "data-a": DATA, "model-b": TRAIN, "data-b": DATA},
+)
 GOLDEN_KEYS: dict[str, tuple[Stage, str]] = {
     "data": (DATA, "c07f107c29b0720594ed3298442b3526b3c454ae07aef9d50658e5fdfb07ec5c"),
     "train": (TRAIN, "19ebcc9a8f00157a449a144e267951c0f9a4f3f331095d279bfc3d6e8740e57b"),
@@ -155,6 +174,12 @@ GOLDEN_KEYS: dict[str, tuple[Stage, str]] = {
     "block": (BLOCK, "4a88a62b76b7b02043689e9f7998e596f08a1739972d36cb6077755ae8fef921"),
     "detector": (DETECTOR, "7cdd79723ca36fc68e8ab6b16206842c345d995cdca3c6557922693171e0a183"),
     "select": (SELECT, "13159b864fb4b5dfb17710ad38219fb8922b68bc489cf54fc68705bbf12ef04c"),
+    "public": (PUBLIC, "17ba767203e88934c97b04b10970b31ab8f1616a08f97aec04e116b9daf1ba68"),
+    "translate": (TRANSLATED, "e52b631d1b4d3a25c9e49d6e52ec783cfaf840a4941aa344d11991631591765d"),
+    "foreign": (WRITTEN, "645c016d32318b85030f2658ecd175d4ec7b4a27160f928ae3957ddd9e085778"),
+    "pool": (POOL, "b46fdc9ba22562ac841453f87197b22cd60d218cfc6354feeb818cbac9838349"),
+    "answers": (ASKED, "46a6c7c7e4cad45bd531e46e26c590e13f65a60fcd8dd8103175e28dc2ff0bec"),
+    "between": (BETWEEN, "27e5cc46e6c2ba0cf70478229411927c0a35a892293bf7be74d29e9d42240218"),
     "eval": (EVAL, "ecea775a01bb737d1c756f25c45edd0dc0b4b2fc1fb18c8d3439cc315d3892be"),
 }
 
@@ -279,7 +304,7 @@ def test_the_plan_of_smoke_has_the_golden_keys() -> None:
 
 
 def test_a_plan_does_not_depend_on_where_its_inputs_are() -> None:
-    here, there = plan(smoke(), {"text": {"source": "a"}}), plan(smoke(), {"text": {"source": "b"}, "model": "c"})
+    here, there = plan(smoke(), Hints(text={"source": "a"})), plan(smoke(), Hints(text={"source": "b"}, model="c"))
     assert list(here.stages) == list(there.stages)
 
 

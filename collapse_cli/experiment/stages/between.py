@@ -4,7 +4,7 @@ they are, and what they predict together.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment
@@ -12,9 +12,10 @@ from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, canonical
 from collapse_cli.experiment.costs import TWENTIETH, Size
 from collapse_cli.experiment.stages.base import CORPUS, RESERVE, ROWS, TEST, base_of, on_one_thread, own
-from collapse_cli.learners import between
-from collapse_cli.learners.continuations import continuations
 from collapse_cli.where import Where
+
+if TYPE_CHECKING:  # it imports torch, which a plan does without
+    from collapse_cli.learners.between import Member
 
 OwnText = Literal["test", "reserve", "corpus"]
 # the test split of its own source, real rows that nothing is trained on, or those that its generation 0 is
@@ -81,6 +82,8 @@ def most_tokens(config: Experiment) -> int:
 
 @on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    from collapse_cli.learners import between
+
     own_texts = {name: _own_text(stage, inputs[f"data-{name}"]) for name in stage.params["lineages"]}
     members = {name: _member(stage, inputs, name, OWN_ROWS[own]) for name, own in own_texts.items()}
     measured = between.measure(members, place.scratch, place.tell)
@@ -98,7 +101,10 @@ def _own_text(stage: Stage, data: Finished) -> OwnText:
     return "reserve" if stage.params["reserve"] and rows.get("reserve", 0) >= LEAST_RESERVE else "corpus"
 
 
-def _member(stage: Stage, inputs: Mapping[str, Finished], name: str, own_rows: str) -> between.Member:
+def _member(stage: Stage, inputs: Mapping[str, Finished], name: str, own_rows: str) -> "Member":
+    from collapse_cli.learners.between import Member
+    from collapse_cli.learners.continuations import continuations
+
     data, model, params = inputs[f"data-{name}"], inputs[f"model-{name}"], stage.params["lineages"][name]
     assert isinstance(stage.hints, learners.Hints)
     base = inputs.get(f"base-{name}")
@@ -120,7 +126,7 @@ def _member(stage: Stage, inputs: Mapping[str, Finished], name: str, own_rows: s
         samples = continuations(made)
         continued = Dataset.load(inputs[f"prompts-{name}"].file(CORPUS))
         prompts = make().continued(continued.take(made.arrays["row"]))
-    return between.Member(
+    return Member(
         model=model.folder,
         make=make,
         encoded=data.folder,
@@ -140,6 +146,8 @@ def _text_of(data: Stage) -> str:
 
 
 def cost(stage: Stage, size: Size) -> Cost:
+    from collapse_cli.learners import between
+
     count = len(stage.params["lineages"])
     texts = len({_text_of(made) for name, made in stage.inputs.items() if name.startswith("data-")})
     sampled = sum(name.startswith("samples-") for name in stage.inputs)
