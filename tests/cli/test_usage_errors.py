@@ -22,7 +22,7 @@ TYPED: dict[tuple[str, ...], str] = {
     ("theory", "gaussian", "--n", "1e3"): "--n must be a whole number, it is '1e3' (collapse theory gaussian --help)",
     ("theory", "ridge", "--n", "abc"): "--n must be a number, it is 'abc'",
     ("gc", "smoke"): "`collapse gc` does not take 'smoke' (collapse gc --help)",
-    ("eval",): "TARGET is missing: A run (name or folder), a model folder, or a Hub id (collapse eval --help)",
+    ("eval",): "TARGET is missing: A run (name or folder), a model folder, a .gguf file, or a Hub id (collapse eval --help)",
     ("report",): "RUN is missing: the name of a run, or its folder; `collapse list` shows the runs",
     ("forecast", "x", "--factor", "y"): "--factor must be a number, it is 'y' (collapse forecast --help)",
     (*QUICK, "--set", "seed=3"): "unknown key 'seed' (did you mean 'loop.seeds'?)",
