@@ -39,7 +39,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"kind": "mixture", "mixture": {"rows": [10], "share": [0.5]}, "lineages": TWO}, "kind = generational"),
     ({"lineages": TWO, "pool": {"rule": "random"}, "loop": {"init": "previous"}}, "set loop.init = base"),
     ({"lineages": TWO, "pool": {"weights": "1:2"}}, 'as in "1:1:2"'),
-    ({"lineages": TWO, "pool": {"weights": "1:1:2"}}, "pool.public names no text"),
+    ({"lineages": TWO, "pool": {"weights": "1:1:2"}}, "gives public rows a share of the loss, and there are none"),
     ({"lineages": TWO, "pool": {"weights": "1:0:2", "public": "t"}}, "gives public rows no share"),
     ({"lineages": TWO, "pool": {"weights": "1:0:2"}, "loop": {"policies": ["keep-0"]}}, "keep-0 has none"),
     ({"lineages": TWO, "pool": {"weights": "1:0:2"}, "loop": {"policies": ["keep-100"]}}, "keep-100 has none"),
