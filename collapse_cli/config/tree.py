@@ -529,10 +529,10 @@ class Experiment(Families):
             )
         sources = self.foreign_sources
         if len(set(sources)) < len(sources):
-            raise ValueError(f"{self._of_sources} names one twice: {', '.join(sources)}")
+            raise ValueError(f"{self.sources_option} names one twice: {', '.join(sources)}")
         if self.foreign.sha256 and len(self.foreign.sha256) != len(sources):
             raise ValueError(
-                f"foreign.sha256 has {len(self.foreign.sha256)} hashes for {len(sources)} sources ({self._of_sources}); give one a source"
+                f"foreign.sha256 has {len(self.foreign.sha256)} hashes for {len(sources)} sources ({self.sources_option}); give one a source"
             )
         return self
 
@@ -647,7 +647,7 @@ class Experiment(Families):
         return not read or any(map(server_of, self.foreign_sources))
 
     @property
-    def _of_sources(self) -> str:
+    def sources_option(self) -> str:
         """The option that names them."""
         return "mixture.synthetic" if self.kind == "mixture" else "pool.foreign"
 
@@ -707,10 +707,13 @@ class Experiment(Families):
         return tree
 
     def _foreign_identity(self) -> dict[str, Any]:
-        """What text of someone else's is: files by their hash, servers by their name."""
-        hashes = self.foreign.sha256 or ("",) * len(self.foreign_sources)
-        sources = [sha256 or name for sha256, name in zip(hashes, self.foreign_sources, strict=True)]
-        return {**self.foreign.model_dump(mode="json", exclude=set(NOT_OF_RESULTS)), "sha256": sources}
+        """What text of someone else's is: files by their hash, servers by what their answers hang on, as in keys."""
+        hashes, sources = self.foreign.sha256 or ("",) * len(self.foreign_sources), list[str]()
+        for sha256, name in zip(hashes, self.foreign_sources, strict=True):
+            server = server_of(name)
+            sources.append(server.identity if server else sha256 or name)
+        read = self.foreign.model_dump(mode="json", exclude={*NOT_OF_RESULTS, "sha256"})
+        return {**read, "sources": sources}
 
     def extended(self, other: "Experiment") -> "Experiment":
         """The experiment with the generations, policies and seeds of `other` as well."""

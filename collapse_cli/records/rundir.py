@@ -247,6 +247,8 @@ class RunFolder:
             )
         elif key.startswith(f"{STEPS}.") and not config.select.steps:  # one step, given in [select] itself
             key = f"select{key.removeprefix(STEPS)}"
+        elif key.startswith("foreign.sources"):
+            key = config.sources_option
         return ConfigError(
             f"the run {self.name!r} was made with {key} = {before!r}, this one has {now!r}; "
             f"give this one a --name of its own, or remove the folder {self.path} to make that run anew"

@@ -149,3 +149,15 @@ def test_a_source_more_changes_the_rows_of_the_pool_and_nothing_before_it() -> N
     assert [made.train.key for made in first] == [made.train.key for made in same]
     later = {made.train.key for made in plain.generations if made.where.generation}
     assert not later & {made.train.key for made in with_text.generations}
+
+
+def test_a_server_that_moved_is_the_same_source_where_its_model_is_named() -> None:
+    """As in keys: an address is mended, or a port changes, and the run goes on."""
+
+    def identity(source: str) -> dict[str, Any]:
+        tree = {"model": {"config": {"model_type": "opt"}}, "sample": {"decode": {"beams": 1, "temperature": 1.0}}}
+        return config.load({**tree, "pool": {"foreign": [source]}}, "x").identity()
+
+    assert identity("http://127.0.0.1:1/v1#m") == identity("http://127.0.0.1:2/v1#m")
+    assert identity("http://127.0.0.1:1/v1#m") != identity("http://127.0.0.1:1/v1#other")
+    assert identity("http://127.0.0.1:1/v1") != identity("http://127.0.0.1:2/v1")

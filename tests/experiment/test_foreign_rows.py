@@ -102,7 +102,7 @@ def test_the_same_text_under_another_name_is_computed_once(home: Path, one: e2e.
         assert (done.code, done.json["computed"]) == (0, 0), done
     foreign.write_other(home / "changed.jsonl", 60, seed=9)
     changed = run(home, "one", **{"mixture.synthetic": str(home / "changed.jsonl")})
-    assert (changed.code, "foreign.sha256" in changed.err, changed.err.count("\n")) == (2, True, 1)
+    assert (changed.code, "mixture.synthetic" in changed.err, changed.err.count("\n")) == (2, True, 1)
 
 
 def test_several_sources_give_rows_in_turn(home: Path) -> None:
