@@ -90,9 +90,10 @@ def read_all(
         group = folder.there
         if not group:
             raise InputError(f"{path} holds no text files ({' '.join(FORMATS)} are read)")
+        taken = {*group}
         notes = [
             *folder.notes,
-            *_passed_over(folder, [file for file in folder.inside if file not in group], False, True),
+            *_passed_over(folder, [file for file in folder.inside if file not in taken], False, True),
         ]
     reader = RowReader(asked)
     return reader.read(_names(group), map(records, group)), [*notes, *reader.notes]

@@ -42,6 +42,7 @@ BINARY = {  # how files begin that are no text, whatever they are called
 WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16 and, for the first, UTF-32
 SIGNS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 PART = 1 << 24  # bytes that are unpacked at a time
+LARGE = 1 << 20  # bytes of a file, from which on free memory is looked at
 MANY = 0.1  # of all bytes; UTF-16 of English holds 0.5 of zero bytes, text none
 
 
@@ -96,9 +97,11 @@ def unpacked(path: Path) -> bytes:
     Raises:
         InputError: when it cannot be read or unpacked, is empty, or holds more than this machine can read.
     """
-    most = psutil.virtual_memory().available // 2  # the other half is for the text in it
-    if files.what_is(path) == "file" and path.stat().st_size > most:
-        raise _too_large(path, most)
+    most = LARGE
+    if path.name.lower().endswith(tuple(PACKED)) or (files.what_is(path) == "file" and path.stat().st_size > LARGE):
+        most = psutil.virtual_memory().available // 2  # the other half is for the text in it
+        if files.what_is(path) == "file" and path.stat().st_size > most:
+            raise _too_large(path, most)
     content = files.read_bytes(path)
     for ending, (kind, start) in PACKED.items():
         if not path.name.lower().endswith(ending):
