@@ -151,8 +151,8 @@ class DataConfig(Section):
     completion: str = added("")
     """Of pairs, the column that holds the completions. Empty: found by its name."""
     template: Literal["auto", "tokenizer", "chatml", "plain", "none"] = added("auto")
-    """How chats and pairs are written: by the tokenizer's own chat template (`tokenizer`), as ChatML, as plain `User: …` and `Assistant: …`
-    lines, or, of pairs, joined as they are (`none`). auto: by its own; of pairs without one joined, with a tokenizer that is made plain."""
+    """How chats and pairs are written: by the tokenizer's own chat template (`tokenizer`), as ChatML, as plain lines
+    behind `User:` and `Assistant:`, or, of pairs, joined as they are (`none`). auto: by its own; of pairs without one joined, with a tokenizer that is made plain."""
     template_sha256: str = added("")
     """Hash of the chat template. Filled in when found; if given, it must match."""
     block_size: int = Field(default=64, ge=2)
