@@ -205,9 +205,14 @@ def more_than_one_said(found: MoreThanOne) -> list[str]:
             "is not told apart": f"{one.lineages} lineages are not told apart from {few.lineages}",
             "": f"{one.lineages} lineages beside {few.lineages}: nothing is shown",
         }[one.told]
+        # whoever begins worse has less to lose: growth alone would call that holding
+        level, at = ("", "") if one.level is None else factors(one.level)
+        itself = (
+            f" Perplexity itself: {level}{f' ({at})' if at else ''} against that with {few.lineages}." if level else ""
+        )
         said.append(
             f"{one.policy}: {verdict}. By generation {found.generation} perplexity is {base} against generation 0 with "
-            f"{few.lineages}, and {growth} with {one.lineages} (mean over lineages): {mean} against each other{sure}."
+            f"{few.lineages}, and {growth} with {one.lineages} (mean over lineages): {mean} against each other{sure}.{itself}"
         )
     return said
 
