@@ -22,6 +22,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "pool.public is text, and the rows of the learner gaussian are numbers; of a source that is drawn say how many rows all share "
         "(pool.public_rows)",
     ),
+    (
+        {"pool": {"lineages": 2, "public_rows": 9, "public": "text.txt"}},
+        "pool.public is text, and the rows of the learner gaussian are numbers; of a source that is drawn say how many rows all share "
+        "(pool.public_rows)",
+    ),
 ]
 UNREADABLE: list[tuple[dict[str, Any], str]] = [
     (
@@ -36,7 +41,6 @@ UNREADABLE: list[tuple[dict[str, Any], str]] = [
         {"pool": {"lineages": 2, "public_rows": 9}, "mix": {"weights": "2:1"}},
         "mix.weights knows no public rows",
     ),
-    ({"pool": {"lineages": 2, "public_rows": 9, "public": "text.txt"}}, "give one of them"),
 ]
 BASE: dict[str, Any] = {
     "learner": "gaussian",
