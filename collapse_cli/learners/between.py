@@ -154,7 +154,12 @@ class _Comparison:
         size: float = _bytes(text_measures.spoken(new, made.encoded))
         if not self._reads_as(name, other) or _longest(prompts, new) > self.members[name].most:
             prompts, new, kept = self._fitted(prompts, new, other, name)
-            size *= kept
+            # of other tokens, what is scored: on the way there, what is no text (U+FFFD at the ends) is left out
+            size = (
+                size * kept
+                if self._reads_as(name, other)
+                else _bytes(text_measures.spoken(new, self.members[name].encoded))
+            )
         nll, predicted = learner.continuation_losses(prompts, new)
         counts = {"predicted": int(predicted.sum()), "tokens": int(new.arrays["lengths"].sum()), "bytes": round(size)}
         return {"nll": _finite(float(nll.sum())), **counts, "rows": len(some)}

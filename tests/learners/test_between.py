@@ -256,6 +256,27 @@ def test_what_a_model_finds_of_the_samples_of_others(members: dict[str, Member],
     assert found["ada"]["between"]["sample_rows"] == 8
 
 
+def test_samples_in_other_tokens_are_counted_by_the_bytes_that_are_scored(
+    members: dict[str, Member], tmp_path: Path
+) -> None:
+    """What is no text (halves of a character at the ends of a sample) is left out on the way to other tokens."""
+    cleo = members["cleo"]
+    assert cleo.samples is not None
+    half = texts.load_tokenizer(cleo.encoded / "tokenizer").encode("é", add_special_tokens=False)[0]
+    tokens = cleo.samples.arrays["tokens"].copy()
+    tokens[np.arange(len(tokens)), np.maximum(cleo.samples.arrays["lengths"] - 1, 0)] = half
+    broken = replace(cleo, samples=Dataset({**cleo.samples.arrays, "tokens": tokens}, cleo.samples.origin))
+    found = measured({**members, "cleo": broken}, tmp_path / "scratch")
+    spoken = text_measures.spoken(broken.samples, cleo.encoded)
+    said = [text.strip("\ufffd") for text in spoken]
+    size = sum(len(text.encode()) for text in said)
+    assert size < sum(len(text.encode()) for text in spoken)
+    ada = texts.load_tokenizer(members["ada"].encoded / "tokenizer")
+    count = sum(len(ada.encode(text, add_special_tokens=False)) for text in said)
+    total = count * math.log(found["ada"]["cross_perplexity"]["cleo"])
+    assert found["ada"]["cross_bits_per_byte"]["cleo"] == pytest.approx(total / size / math.log(2), rel=1e-3)
+
+
 def test_samples_that_are_too_long_for_a_model_are_cut(members: dict[str, Member], tmp_path: Path) -> None:
     """Of a continuation its end, of a prompt its beginning."""
     short = {"ada": replace(members["ada"], most=6), "bob": members["bob"], "cleo": members["cleo"]}
