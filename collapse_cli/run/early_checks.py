@@ -7,7 +7,8 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from collapse_cli import files, tracking
@@ -31,7 +32,7 @@ from collapse_cli.data.images import load_images
 from collapse_cli.data.known import KNOWN
 from collapse_cli.data.textfiles import format_of
 from collapse_cli.data.world.world import SHORTEST
-from collapse_cli.errors import ConfigError, InputError
+from collapse_cli.errors import ConfigError, InputError, UserError
 from collapse_cli.families import FAMILIES
 from collapse_cli.foreign import written
 from collapse_cli.lm import places
@@ -55,23 +56,36 @@ def check_experiment(config: Experiment, folder: RunFolder) -> None:
     tracking.check_installed(config)
     check_policies(config)
     check_select(config)
-    lineages = config.of_lineages().values()
-    for own in lineages if family.text else ():
-        place_of_text(own.data.source)  # before the Hub is asked for anything
-        check_documents(own)
+    lineages = config.of_lineages()
+    for name, own in lineages.items() if family.text else ():
+        with _of_lineage(config, name):
+            place_of_text(own.data.source)  # before the Hub is asked for anything
+            check_documents(own)
     folder.check_same_settings(config)
-    for own in lineages:
-        if family.begins_with_a_model:
-            check_adapter(own)
-            check_anchor(own)
-            check_model(own.model)
-        if family.text:
-            check_tokenizer(own.model.tokenizer)
-            check_text(own.data)
-        else:
-            check_source(own)
+    for name, own in lineages.items():
+        with _of_lineage(config, name):
+            if family.begins_with_a_model:
+                check_adapter(own)
+                check_anchor(own)
+                check_model(own.model)
+            if family.text:
+                check_tokenizer(own.model.tokenizer)
+                check_text(own.data)
+            else:
+                check_source(own)
     check_foreign(config)
     check_lineages(config)
+
+
+@contextmanager
+def _of_lineage(config: Experiment, name: str) -> Iterator[None]:
+    """Errors say which lineage they are about, where it has anything of its own."""
+    try:
+        yield
+    except UserError as error:
+        if config.lineages.get(name):
+            error.args = (f"lineages.{name}: {error}",)
+        raise
 
 
 def check_policies(config: Experiment) -> None:
