@@ -7,6 +7,7 @@ from collapse_cli.records.row import Row
 
 MOST = 8  # sources that are named
 LONGEST = 100  # characters of a name
+NAMED = 3  # models of one server
 DIGITS = 12  # of a hash
 
 
@@ -53,7 +54,9 @@ def sources_said(found: Sequence[GivenBy]) -> list[str]:
         if one.sha256:
             what = f"SHA-256 {one.sha256[:DIGITS]}…"
         else:
-            named = ", ".join(name[:LONGEST] for name in one.models[:3]) or "nothing of its model"
+            named = ", ".join(name[:LONGEST] for name in one.models[:NAMED]) or "nothing of its model"
+            if len(one.models) > NAMED:
+                named += f" and {len(one.models) - NAMED:,} other models"
             what = f"the server said {named}; its answers are those that the store keeps"
         said.append(
             f"Text of another model: {one.source[:LONGEST]} gave {rows} rows to each corpus that has rows of it ({what})."
