@@ -139,8 +139,16 @@ def test_test_rows_are_found_whole_and_by_a_passage() -> None:
     vocabulary = word_counts.Vocabulary()
     real, synthetic = text(others, "real"), text([*shuffled(others), test[0], middle], "synthetic")
     told = copies.contamination(text(test, "test"), synthetic, real, vocabulary)
+
+    def passages(row: str) -> set[tuple[str, ...]]:
+        words = vocabulary.pattern.findall(row)
+        return {tuple(words[at : at + 13]) for at in range(len(words) - 12)}
+
+    there = set[tuple[str, ...]]().union(*map(passages, synthetic.measured))
+    sharing = [number for number, row in enumerate(test) if passages(row) & there]
     assert told["copies"] == 1
-    assert told["passages"] == sum(len(vocabulary.pattern.findall(test[row])) >= 13 for row in (0, 3))
+    assert {0, 3} <= set(sharing)
+    assert told["passages"] == len(sharing)
     assert test[0][:100] in told["shown"][0]
 
 
