@@ -5,6 +5,7 @@ that is no matter); computes nothing. What people have to say stands in `prose/P
 """
 
 import argparse
+import json
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,10 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from collapse_cli.config import preset_path, read_toml
+from collapse_cli.config import load, preset_path, read_toml
+from collapse_cli.config.names import different, leaves
+from collapse_cli.config.published import LOOKED_UP
+from collapse_cli.config.tree import Experiment
 from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.metrics.numbers import value
 from collapse_cli.records.kept_texts import KeptText
@@ -100,7 +104,7 @@ def main() -> None:
     known = [row.where for row in rows]
     reached = [f"{policy} {max(w.generation for w in known if w.policy == policy)}" for policy in policies(rows)]
     whole = (config.loop.generations + 1) * len(config.loop.policies)
-    parts = [f"# {options.page}: {page.title}", "", f"    collapse run --preset {options.page}", ""]
+    parts = [f"# {options.page}: {page.title}", "", f"    {command(options.page, config)}", ""]
     parts += [
         f"Generations reached: {', '.join(reached)} ({len(rows)} of {whole} models; the same command goes on where it was). {machine(run)}",
         "",
@@ -128,6 +132,16 @@ def main() -> None:
     ]
     (options.into / f"{options.page}.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
     print(options.into / f"{options.page}.md")
+
+
+def command(preset: str, config: Experiment) -> str:
+    """What starts such a run; where the model and the data lie is for whoever starts it, and what was looked up there is the run's own."""
+    given, plain = config.model_dump(mode="json"), load(read_toml(preset_path(preset)), preset).model_dump(mode="json")
+    changed = {
+        key: value for key, value in leaves(different(plain, given)) if not key.startswith(("data.", "model.", "name"))
+    }
+    sets = [f" --set '{key}={json.dumps(value)}'" for key, value in changed.items() if key not in LOOKED_UP]
+    return f"collapse run --preset {preset}{''.join(sets)}"
 
 
 def policies(rows: Sequence[Row]) -> list[str]:
