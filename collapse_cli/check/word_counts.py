@@ -94,11 +94,8 @@ class Vocabulary:
             total += len(numbers)
             if most is not None and total >= most:
                 break
-        lengths = np.array([len(numbers) for numbers in ids], np.int32)
-        tokens = np.zeros((len(ids), int(lengths.max(initial=1))), np.int32)
-        for place, numbers in enumerate(ids):
-            tokens[place, : len(numbers)] = numbers
-        return Counted(np.array(kept, np.int64), tokens, lengths, np.array(whole, np.int32))
+        counted = Dataset.of_tokens(ids).arrays
+        return Counted(np.array(kept, np.int64), counted["tokens"], counted["lengths"], np.array(whole, np.int32))
 
     def written(self, numbers: Sequence[int]) -> str:
         """Words as text, parted by blanks; characters as they are."""

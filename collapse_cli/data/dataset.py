@@ -140,6 +140,21 @@ class Dataset:
         return arrays
 
     @staticmethod
+    def of_tokens(coded: Sequence[Sequence[int] | np.ndarray], origin: np.ndarray | None = None) -> "Dataset":
+        """Token ids of texts, however long each is: `tokens` are 0 behind a row's end, and one column wide at least.
+
+        Args:
+            origin: (texts,); None: all are real.
+        """
+        lengths = np.array([len(ids) for ids in coded], np.int32)
+        tokens = np.zeros((len(coded), int(lengths.max(initial=1))), np.int32)
+        for row, ids in zip(tokens, coded, strict=True):
+            row[: len(ids)] = ids
+        return Dataset(
+            {"tokens": tokens, "lengths": lengths}, np.zeros(len(coded), np.int32) if origin is None else origin
+        )
+
+    @staticmethod
     def concat(parts: Sequence["Dataset"]) -> "Dataset":
         """The rows of all parts, in order; where rows differ in width, the shorter ones are padded with 0."""
         names = parts[0].arrays.keys()

@@ -297,11 +297,7 @@ def _cut(rows: Dataset, width: int) -> Dataset:
 def _rows_of(coded: Sequence[np.ndarray], width: int) -> Dataset:
     """Texts as rows of `width` tokens at most, the longer ones in pieces; of no text a row without tokens."""
     pieces = [ids[first : first + width] for ids in coded for first in range(0, max(1, len(ids)), width)]
-    lengths = np.array([len(ids) for ids in pieces], np.int32)
-    tokens = np.zeros((len(pieces), int(lengths.max(initial=1))), np.int32)
-    for row, ids in zip(tokens, pieces, strict=True):
-        row[: len(ids)] = ids
-    return Dataset({"tokens": tokens, "lengths": lengths}, np.zeros(len(pieces), np.int32))
+    return Dataset.of_tokens(pieces)
 
 
 def _longest(prompts: Dataset, new: Dataset) -> int:

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError, first_line
 from collapse_cli.learners.protocol import Facts
@@ -64,12 +62,9 @@ def translated(
     made: list[list[int]] = [[] for _ in range(len(rows))]
     for number, (row, ids) in enumerate(pieces):
         made[row] += [fixed[number]] if ids is None else next(read)
-    used = np.array([min(len(ids), most) for ids in made], np.int32)
-    padded = np.zeros((len(rows), max(int(used.max(initial=0)), 1)), np.int32)
-    for row, ids in enumerate(made):
-        padded[row, : used[row]] = ids[: used[row]]
-    facts = {"translated_tokens": int(used.sum()), "cut_tokens": sum(map(len, made)) - int(used.sum())}
-    return Dataset({"tokens": padded, "lengths": used}, rows.origin), facts
+    kept = [ids[:most] for ids in made]
+    used = sum(map(len, kept))
+    return Dataset.of_tokens(kept, rows.origin), {"translated_tokens": used, "cut_tokens": sum(map(len, made)) - used}
 
 
 def in_tokens_of(rows: Dataset, source: Path, target: Path, most: int) -> tuple[Dataset, Facts]:

@@ -574,12 +574,10 @@ def _portions(
 
 
 def _dataset(rows: Sequence[Coded]) -> Dataset:
-    lengths = np.array([len(row.ids) for row in rows], np.int32)
-    tokens = np.zeros((len(rows), int(lengths.max())), np.int32)
-    mask = np.zeros(tokens.shape, bool)
+    made = Dataset.of_tokens([row.ids for row in rows])
+    mask = np.zeros(made.arrays["tokens"].shape, bool)
     for number, row in enumerate(rows):
-        tokens[number, : len(row.ids)] = row.ids
         for first, last in row.answers:
             mask[number, first:last] = True
     prompt = np.array([row.answers[-1][0] for row in rows], np.int32)
-    return Dataset({"tokens": tokens, "lengths": lengths, MASK: mask, PROMPT: prompt}, np.zeros(len(rows), np.int32))
+    return Dataset({**made.arrays, MASK: mask, PROMPT: prompt}, made.origin)

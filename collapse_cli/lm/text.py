@@ -330,17 +330,13 @@ def documents(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], most: i
     if start is None or end is None:
         raise InputError("rows that are whole documents need an end-of-text token, and the tokenizer has none")
     coded = plain_ids(tokenizer, [row.strip() for row in rows])
-    lengths = np.array([len(ids) + 2 for ids in coded], np.int32)
-    longest = int(lengths.max(initial=0))
+    longest = max((len(ids) + 2 for ids in coded), default=0)
     if longest > most:
         raise InputError(
             f"a document of the {what} text has {longest} tokens with those that begin and end it, more than data.block_size = "
             f"{most}; raise it to {longest} at least"
         )
-    tokens = np.zeros((len(rows), longest), np.int32)
-    for row, ids in zip(tokens, coded, strict=True):
-        row[: len(ids) + 2] = [start, *ids, end]
-    return Dataset({"tokens": tokens, "lengths": lengths}, np.zeros(len(rows), np.int32))
+    return Dataset.of_tokens([[start, *ids, end] for ids in coded])
 
 
 def join(first: Dataset, second: Dataset) -> Dataset:

@@ -57,7 +57,7 @@ class Answered:
 
 @on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
-    from collapse_cli.learners.text_inputs import rows_of_answers, rows_of_replies
+    from collapse_cli.learners.other_texts import rows_of_answers, rows_of_replies
 
     how, encoded = Answered.of(stage), inputs["data"].folder
     asked = [inputs[name] for name in sorted(inputs) if name.startswith("answers-")]

@@ -183,7 +183,7 @@ class Requests:
 @on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     from collapse_cli.learners.continuations import cut_prompts
-    from collapse_cli.learners.text_inputs import turns_before
+    from collapse_cli.learners.other_texts import turns_before
     from collapse_cli.learners.text_measures import spoken
 
     asked, line, encoded = Requests.of(stage), stage.hints, inputs["data"].folder

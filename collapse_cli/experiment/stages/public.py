@@ -32,11 +32,11 @@ def public_stage(config: Experiment, hints: Hints, sha256: str, rows: int, data:
 
 @on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
-    from collapse_cli.learners import text_inputs
+    from collapse_cli.learners import other_texts
 
     assert isinstance(stage.hints, Hints)
     params = stage.params
-    rows = text_inputs.public_rows(
+    rows = other_texts.public_rows(
         stage.hints.public,
         params["sha256"],
         inputs["data"].folder,

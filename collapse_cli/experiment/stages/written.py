@@ -27,7 +27,7 @@ def written_stage(config: Experiment, hints: learners.Hints, data: Stage, sha256
 
 @on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
-    from collapse_cli.learners.text_inputs import rows_of_text
+    from collapse_cli.learners.other_texts import rows_of_text
 
     hints, how = hints_of(stage, inputs), stage.params["foreign"]
     named = hints.foreign.get(how["sha256"])

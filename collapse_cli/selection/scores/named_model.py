@@ -51,10 +51,6 @@ class NamedModel:
         """(rows,) nats per predicted token of its own tokenizer; NaN of a row without one. Of longer rows the beginning is read."""
         coded = [texts.encode(self.tokenizer, [words], line_bos=False) for words in self.text(rows)]
         most = architecture.positions(self.model) or max(map(len, coded), default=0)
-        lengths = np.array([min(len(ids), most) for ids in coded], np.int32)
-        tokens = np.zeros((len(coded), int(lengths.max(initial=1))), np.int32)
-        for row, ids in enumerate(coded):
-            tokens[row, : lengths[row]] = ids[: lengths[row]]
-        data = Dataset({"tokens": tokens, "lengths": lengths}, np.zeros(len(coded), np.int32))
+        data = Dataset.of_tokens([ids[:most] for ids in coded])
         nll, predicted = scoring.score_blocks(self.model, data, lambda done, total: self.tell(done, total, "rows"))
         return np.asarray(np.where(predicted > 0, nll / np.maximum(predicted, 1), np.nan))
