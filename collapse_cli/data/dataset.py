@@ -24,6 +24,7 @@ from collapse_cli.errors import how_many as how_many
 
 log = logging.getLogger(__name__)
 
+OWN_TEST = "own"  # the split of a text that is scored on another's: its own test text
 OWN = ("pydoc", *KNOWN)  # texts that need no file
 HUB_NAMES = {"wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1"}
 NUMBERS = ("blobs", "regression", "digits", "mnist")  # sources that hold no text
@@ -174,8 +175,8 @@ class Text:
     """Real text by split, and what was done to get it.
 
     Attributes:
-        splits: the rows (lines or documents) of `train`, `test` and, where there is one, `valid`; each ends in a newline. `own`: the
-            test split of a text that is scored on another's. Of chats and pairs each is a `Dialogue`.
+        splits: the rows (lines or documents) of `train`, `test` and, where there is one, `valid`; each ends in a newline. `OWN_TEST`:
+            that of a text that is scored on another's. Of chats and pairs each is a `Dialogue`.
         sha256: hash of all rows of all splits.
         notes: what the user should know, such as a test split that had to be cut from the training text.
     """
@@ -244,7 +245,7 @@ def load_text(
         if not any(row.strip() for row in rows):
             raise InputError(f"{source}: the {textfiles.WORDS[name]} text is empty")
     if scored and (own := splits.pop("test", None)):
-        splits["own"] = own
+        splits[OWN_TEST] = own
     if scored not in ("", UNSCORED):
         splits["test"] = load_text(**json.loads(scored)).splits["test"]
     if "test" not in splits and scored != UNSCORED:
@@ -262,7 +263,7 @@ def load_text(
     if source not in KNOWN:  # whose rows are drawn apart, and are alike by chance alone
         notes.extend(_also_in_training(splits))
     value = hashlib.sha256()
-    for name in (*SPLITS, "own"):
+    for name in (*SPLITS, OWN_TEST):
         for row in splits.get(name, ()):
             value.update(name.encode() + b"\0" + as_bytes(row) + b"\0")
     return Text(splits, value.hexdigest(), tuple(notes))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from collapse_cli.data.forms import WantedForm
 from collapse_cli.data.rowreader import RowReader
 from collapse_cli.data.textformats import PAIRED, cells_of, no_column, texts_of
-from collapse_cli.errors import InputError
+from collapse_cli.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import datasets
@@ -71,7 +71,8 @@ def read_saved(
     try:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # what datasets and Arrow raise for damaged files is of many kinds
-        why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise InputError(f"{folder} was written by datasets' save_to_disk, and cannot be read: {why}") from None
+        raise InputError(
+            f"{folder} was written by datasets' save_to_disk, and cannot be read: {first_line(error)}"
+        ) from None
     tables = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
     return read_tables(tables, str(folder), asked, chosen)

@@ -20,7 +20,7 @@ import psutil
 from collapse_cli import files
 from collapse_cli.data.dialogues import SURROGATE
 from collapse_cli.data.forms import listed, shown
-from collapse_cli.errors import InputError
+from collapse_cli.errors import InputError, first_line
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 PACKED = {
@@ -119,7 +119,7 @@ def unpacked(path: Path) -> bytes:
                 parts.append(part)
             content = b"".join(parts)
         except (OSError, EOFError, zlib.error) as error:
-            why = str(error).splitlines()[0][:200] if str(error) else "it ends too early"
+            why = first_line(error) if str(error) else "it ends too early"
             raise InputError(f"{path} cannot be unpacked: {why}; is it complete?") from None
     if not content:
         raise InputError(f"{path} is empty")
@@ -398,7 +398,7 @@ class Parquet:
         try:
             yield
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self.path} cannot be read as parquet: {str(error).splitlines()[0][:200]}") from None
+            raise InputError(f"{self.path} cannot be read as parquet: {first_line(error)}") from None
 
     def _column(self, column: str) -> Any:
         if self.names.count(column) > 1:

@@ -1,21 +1,18 @@
-"""Sources of someone else's text, looked up before anything is computed: what files hold, and what of it stands in the test text."""
+"""Sources of someone else's text, looked up before anything is computed: what files hold, whether it is enough, and what of
+it stands in the test text.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from collapse_cli.config import Experiment
 from collapse_cli.config.foreign import CompletionServer, server_of
 from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Text, load_text, pinned
 from collapse_cli.data.dialogues import Dialogue
-from collapse_cli.engine.stage import Stage
 from collapse_cli.errors import ConfigError, InputError
-from collapse_cli.experiment.pool import Pool
-from collapse_cli.experiment.stages.answered import answered_stage
-from collapse_cli.experiment.stages.asked import asked_for_corpus, nothing_to_answer
-from collapse_cli.experiment.stages.portion import given_rows, portion_stage, too_few
-from collapse_cli.experiment.stages.sample import Sharing
-from collapse_cli.experiment.stages.written import written_stage
+from collapse_cli.experiment.stages.asked import nothing_to_answer
+from collapse_cli.experiment.stages.portion import given_rows, too_few
 from collapse_cli.foreign import written
 from collapse_cli.learners import Hints
 
@@ -78,48 +75,6 @@ def _of_server(server: CompletionServer, config: Experiment, text: Text) -> list
             f"text leaves this machine: rows of data.source = {config.data.source} are sent to {server.host}{plain}"
         )
     return notes
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The sources of `pool.foreign` in order: names, hashes (empty for servers), and where files are."""
-
-    names: tuple[str, ...]
-    hashes: tuple[str, ...]
-    hints: Hints
-
-    @classmethod
-    def of(cls, config: Experiment, hints: Hints) -> "Sources":
-        return cls(config.pool.foreign, config.foreign.sha256, hints)
-
-    def rows(
-        self,
-        own: Experiment,
-        hints: Hints,
-        data: Stage,
-        policy: Policy,
-        pool: Pool,
-        members: int,
-        seed: int,
-        generation: int,
-    ) -> list[list[Stage]]:
-        """Of each source the stages that lead to the rows which a lineage takes for a generation's corpus: its rows are the last one.
-
-        Args:
-            own, hints, data: of the lineage.
-            members: how many give rows to that corpus, these sources, which are the last, among them.
-        """
-        found = []
-        for number, (source, sha256) in enumerate(zip(self.names, self.hashes, strict=True)):
-            place = (members - len(self.names) + number, members)
-            if server := server_of(source):
-                sharing = Sharing(pool.lineages + number, pool.lineages + pool.foreign, (place,))
-                asked = asked_for_corpus(own, hints, server, data, policy, sharing, seed, generation)
-                found.append([asked, answered_stage(own, data, [asked], generation)])
-            else:
-                every = written_stage(own, self.hints, data, sha256)
-                found.append([every, portion_stage(own, policy, data, every, place, seed, generation)])
-        return found
 
 
 def check_rows(config: Experiment, policy: Policy, members: int, rows: int, there: Mapping[str, int]) -> list[str]:

@@ -70,39 +70,15 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
         return mixture.plan(config, hints)
     learner = learners.learner_class(config.learner)
     size = config.loop.block or learner.block
-    pool = config.pool
-    if pool.rule == "random" or pool.public or (pool.used and (learner.block == 1 or config.loop.block == 1)):
+    if size > 1 and (why := _by_generations(config)):
         if config.loop.block > 1:
-            raise InputError(
-                f"loop.block = {config.loop.block}: a public text, shares of the loss and base models that are drawn are computed "
-                "generation by generation; leave loop.block at 0 or 1"
-            )
-        if pool.public_rows and not pool.public:
+            raise InputError(f"loop.block = {config.loop.block}: {why}; leave loop.block at 0 or 1")
+        size = 1
+    if size == 1:
+        if config.pool.public_rows and not config.pool.public:
             raise InputError(
                 f"pool.public_rows = {config.pool.public_rows}: they are of generations that are computed in blocks; leave loop.block at 0, "
                 "and pool.rule other than random"
-            )
-        return loop.plan(config, hints)
-    if size == 1:
-        return loop.plan(config, hints)
-    if config.foreign_sources:  # whose rows are stages of their own
-        if config.loop.block > 1:
-            raise InputError(
-                f"loop.block = {config.loop.block}: rows of pool.foreign are stages of their own; leave loop.block at 0 or 1"
-            )
-        return loop.plan(config, hints)
-    if any(step.inputs for step in config.select.chosen):  # which are stages of their own
-        if config.loop.block > 1:
-            raise InputError(
-                f"loop.block = {config.loop.block}: select looks at rows of generation 0, which is a stage of its own; leave "
-                "loop.block at 0 or 1"
-            )
-        return loop.plan(config, hints)
-    if config.lineage_names != ("",) and families.of(config.learner).text:
-        if config.loop.block > 1:
-            raise InputError(
-                f"loop.block = {config.loop.block}: lineages of models of text are measured beside each other in each generation, which "
-                "is a stage of its own; leave loop.block at 0 or 1"
             )
         return loop.plan(config, hints)
     if learner.examines or not issubclass(learner, learners.Family):
@@ -110,6 +86,22 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
             f"loop.block = {size}: a generation of {config.learner} has stages of its own; leave loop.block at 0 or 1"
         )
     return blocks.plan(config, hints, size)
+
+
+def _by_generations(config: Experiment) -> str:
+    """Why an experiment is computed generation by generation, whatever its learner could do; "" where blocks of them can be made."""
+    pool, alone = config.pool, learners.learner_class(config.learner).block == 1
+    if pool.rule == "random" or pool.public or (pool.used and alone):
+        return "a public text, shares of the loss and base models that are drawn are computed generation by generation"
+    if config.foreign_sources:
+        return "rows of pool.foreign are stages of their own"
+    if any(step.inputs for step in config.select.chosen):
+        return "select looks at rows of generation 0, which is a stage of its own"
+    if config.lineage_names != ("",) and families.of(config.learner).text:
+        return (
+            "lineages of models of text are measured beside each other in each generation, which is a stage of its own"
+        )
+    return ""
 
 
 def facts_of(generation: Generation, made: Finished) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ from collapse_cli.config.selection import Input, Need
 from collapse_cli.config.weights import Shares
 from collapse_cli.engine.stage import Generation, Plan, Stage
 from collapse_cli.experiment import mixing
-from collapse_cli.experiment.foreign_sources import Sources
+from collapse_cli.experiment.foreign_rows import Sources
 from collapse_cli.experiment.pool import Pool, sharing_of, turns
 from collapse_cli.experiment.stages.between import Standing, between_stage
 from collapse_cli.experiment.stages.data import data_stage

@@ -73,7 +73,6 @@ class Connection:
         timeout: seconds that an answer is waited for.
         retries: how often a request is sent again.
         key: the name of the environment variable that holds the server's key.
-        text: the arguments of `load_text` by which the real text is found, of which answers should hold no test lines.
     """
 
     address: str
@@ -83,7 +82,6 @@ class Connection:
     timeout: float
     retries: int
     key: str
-    text: Mapping[str, str] = field(default_factory=dict)
 
 
 def answers(
@@ -163,7 +161,6 @@ def _as_they_come(
         yield from _side_by_side(client, [first], 1)
         yield from _side_by_side(client, rest, at_once)
     except _NoAnswerError as error:
-        there = kept()
         said, there = str(error), kept()
         if there:
             said += "" if said.endswith("?") else ";"

@@ -9,9 +9,9 @@ import numpy as np
 from collapse_cli.data.dataset import Dataset, how_many, load_text, unchanged
 from collapse_cli.data.dialogues import ASSISTANT, Dialogue, Turn
 from collapse_cli.errors import InputError
-from collapse_cli.learners.continuations import answered
+from collapse_cli.learners.continuations import answered, spaced
 from collapse_cli.learners.text_inputs import DIALOGUES, TOKENIZER, TURNS
-from collapse_cli.lm import chats
+from collapse_cli.lm import chats, dialogue_rows
 from collapse_cli.lm import text as texts
 
 
@@ -36,7 +36,7 @@ def public_rows(
         raise InputError(
             f"pool.public_rows = {rows:,}, but the public text has only {how_many(len(every), 'row')} (0 takes all)"
         )
-    return every.take(np.linspace(0, len(every) - 1, rows).round().astype(int)) if rows else every
+    return every.take(spaced(len(every), rows)) if rows else every
 
 
 def rows_of_text(
@@ -61,7 +61,7 @@ def rows_of_text(
             raise InputError(
                 f"{what}: rows are texts, and those of the real data are prompts and answers; give such rows"
             )
-        made = chats.coded_rows(_template_of(encoded), dialogues, block_size, what).rows
+        made = dialogue_rows.coded_rows(_template_of(encoded), dialogues, block_size, what).rows
     elif documents:
         made = texts.documents(tokenizer, [row for row in rows if row.strip()], block_size, what)
     else:

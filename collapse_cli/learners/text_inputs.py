@@ -19,22 +19,33 @@ from collapse_cli.config.tree import (
     TrainConfig,
 )
 from collapse_cli.data import textfiles
-from collapse_cli.data.dataset import SPLITS, Dataset, Text, how_many, load_text, pinned, refuse_numbers, unchanged
+from collapse_cli.data.dataset import (
+    OWN_TEST,
+    SPLITS,
+    Dataset,
+    Text,
+    how_many,
+    load_text,
+    pinned,
+    refuse_numbers,
+    unchanged,
+)
 from collapse_cli.data.dialogues import Dialogue
 from collapse_cli.data.forms import WORDS, Kind
 from collapse_cli.data.known import KNOWN, Options, Source
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import for_key
-from collapse_cli.learners.continuations import FOLLOWING, following, nothing
+from collapse_cli.learners.continuations import FOLLOWING, following, nothing, spaced
 from collapse_cli.learners.protocol import Facts, Hints, Tell
 from collapse_cli.learners.settings import Part, Settings
 from collapse_cli.learners.truths import LOG_TRUTH
-from collapse_cli.lm import architecture, chats, coding, folders
+from collapse_cli.lm import architecture, chats, coding, dialogue_rows, folders
 from collapse_cli.lm import text as texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+NAMES = {**textfiles.WORDS, OWN_TEST: textfiles.WORDS["test"]}  # of splits, for people
 TOKENIZER = "tokenizer"
 DIALOGUES = "dialogues.json"  # in the data stage, where rows are dialogues: the template that they are written by
 TURNS = "turns.safetensors"  # beside it: of each row of the original corpus which dialogue it is, and how many of its answers it has
@@ -328,10 +339,10 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
     tokenizer.save_pretrained(folder / TOKENIZER)
     about: Facts = {}
     rows: dict[str, Dataset] = {}
-    coded: dict[str, chats.DialogueRows] = {}
+    coded: dict[str, dialogue_rows.DialogueRows] = {}
     lost: list[str] = []
     template = _template(tokenizer, data.dialogues, folder)
-    for done, split in enumerate(name for name in (*SPLITS, "own") if name in text.splits):
+    for done, split in enumerate(name for name in (*SPLITS, OWN_TEST) if name in text.splits):
         if template:
             size = data.block_size if split == "train" else data.eval_block_size
             coded[split], about[split], passed = _answers(template, text.splits[split], size, split)
@@ -342,13 +353,9 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
         stream = texts.encode(tokenizer, text.splits[split], line_bos=data.line_bos)
         size = data.block_size if split == "train" else data.eval_block_size
         if source and source.documents:
-            rows[split] = texts.documents(
-                tokenizer, text.splits[split], data.block_size, textfiles.WORDS.get(split, "test")
-            )
+            rows[split] = texts.documents(tokenizer, text.splits[split], data.block_size, NAMES[split])
         else:
-            rows[split] = texts.blocks(
-                stream, size, textfiles.WORDS.get(split, "test"), tail=split == "test" and data.test_tail
-            )
+            rows[split] = texts.blocks(stream, size, NAMES[split], tail=split == "test" and data.test_tail)
         if split == "test":
             lost = texts.losses(tokenizer, text.splits[split], stream, apart=source is None)
         joined = "".join(text.splits[split])
@@ -356,7 +363,7 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
         ends = len(rows[split]) if source and source.documents else 0  # of documents are tokens, too
         about[split] = {"tokens": len(stream) + ends, "words": words, "bytes": bytes_, "blocks": len(rows[split])}
         tell(done + 1, len(text.splits), "splits")
-    original = _original(len(rows["train"]), data.rows, lost if template else ())
+    original = _original(len(rows["train"]), data.rows, coded["train"].passed_over if template else "")
     chosen, rest = (some[Segment(*data.segment).rows(len(some))] for some in original)
     if not len(chosen):
         raise InputError(f"data.segment = {Segment(*data.segment)}: the original corpus has fewer rows than parts")
@@ -369,9 +376,9 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
     rows["train"], rows["reserve"] = rows["train"].take(chosen), rows["train"].take(rest)
     if source and source.log_probability:
         rows["test"] = _with_truth(rows["test"], source.log_probability(options), text.splits["test"])
-    for split in ("valid", "test", "own"):
+    for split in ("valid", "test", OWN_TEST):
         if split in rows and 0 < data.eval_rows < len(rows[split]):
-            rows[split] = rows[split].take(np.linspace(0, len(rows[split]) - 1, data.eval_rows).round().astype(int))
+            rows[split] = rows[split].take(spaced(len(rows[split]), data.eval_rows))
     for split, dataset in rows.items():
         dataset.save(folder / f"{split}.safetensors")
         about.setdefault(split, {})["rows"] = len(dataset)
@@ -424,16 +431,16 @@ def _template(
 
 def _answers(
     template: chats.ChatTemplate, rows: Sequence[str], most: int, split: str
-) -> tuple[chats.DialogueRows, Facts, list[str]]:
+) -> tuple[dialogue_rows.DialogueRows, Facts, list[str]]:
     """Dialogues as rows of tokens, counts of what is counted of them, and notes."""
-    what = textfiles.WORDS.get(split, "test")
+    what = NAMES[split]
     dialogues = [row for row in rows if isinstance(row, Dialogue)]
     if len(dialogues) < len(rows):
         raise InputError(
             f"the {what} text holds texts, where the training text holds prompts and answers; give such rows"
         )
-    made = chats.coded_rows(template, dialogues, most, what)
-    notes = made.notes(what, len(rows), most)
+    made = dialogue_rows.coded_rows(template, dialogues, most, what)
+    notes = made.notes
     if split == "test":
         some = made.said[: texts.LOOKED_AT]
         stream = texts.encode(template.tokenizer, some, line_bos=False)
@@ -477,16 +484,16 @@ def _with_truth(rows: Dataset, log_probability: Callable[[str], float], text: Se
     return Dataset({**rows.arrays, LOG_TRUTH: logs}, rows.origin)
 
 
-def _original(there: int, rows: int, lost: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _original(there: int, rows: int, passed_over: str) -> tuple[np.ndarray, np.ndarray]:
     """Which blocks are the original corpus (`rows` drawn with a fixed seed, or all), and which the reserve.
 
     Args:
-        lost: notes on dialogues that were passed over, those of the training text first.
+        passed_over: the note on dialogues of the training text that are none of them; "" where there is nothing to say.
     """
     if rows > there:
-        passed = next((f"; {note}" for note in lost if note.startswith("the training text: rows passed over")), "")
+        why = f"; {passed_over}" if passed_over else ""
         raise InputError(
-            f"data.rows = {rows:,}, but the training text has only {how_many(there, 'row')} (0 takes all){passed}"
+            f"data.rows = {rows:,}, but the training text has only {how_many(there, 'row')} (0 takes all){why}"
         )
     if rows == 0:
         return np.arange(there), np.arange(0)

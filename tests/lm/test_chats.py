@@ -9,6 +9,7 @@ from collapse_cli.data.dialogues import Dialogue, Turn
 from collapse_cli.errors import InputError
 from collapse_cli.learners import text_inputs
 from collapse_cli.lm import chats
+from collapse_cli.lm.dialogue_rows import coded_rows
 
 ORDINARY = [
     said("the sea?", "a green hill"),
@@ -92,22 +93,22 @@ def test_a_border_that_a_token_would_reach_over_stays_a_border() -> None:
 def test_what_a_template_refuses_or_changes_is_passed_over_and_counted() -> None:
     gemma = template_of("gemma")
     rows = [*ORDINARY, said("the sea", "a hill", system="be kind")]
-    made = chats.coded_rows(gemma, rows, 200, "training")
+    made = coded_rows(gemma, rows, 200, "training")
     assert made.kept.tolist() == [0, 1, 2]
-    assert made.notes("training", 4, 200) == [
+    assert made.notes == [
         "the training text: rows passed over, of 4: 1 that the chat template refuses (System role not supported)"
     ]
     thinking = template_of("thinking")
     twice = [said("a", "b"), said("the sea", "first</think>then", "and", "on"), said("a", "b", "a", "b")]
-    made = chats.coded_rows(thinking, twice, 200, "test")
+    made = coded_rows(thinking, twice, 200, "test")
     assert made.kept.tolist() == [0, 2]
-    assert "1 whose contents the chat template changes" in made.notes("test", 3, 200)[0]
+    assert "1 whose contents the chat template changes" in made.notes[0]
     odd = Dialogue([Turn("user", "a"), Turn("user", "b"), Turn("assistant", "c")])
     with pytest.raises(
         InputError,
         match=r"none of 2 rows can be used: 2 that the chat template refuses .Conversation roles must alternate",
     ):
-        chats.coded_rows(template_of("llama2"), [odd, odd], 99, "training")
+        coded_rows(template_of("llama2"), [odd, odd], 99, "training")
 
 
 def test_what_another_model_answers_stands_where_the_template_has_it() -> None:
@@ -186,7 +187,7 @@ def test_rows_that_are_too_long_lose_turns_then_the_end_of_their_answer_then_all
     lengths = [len(row.ids) for row in coded(template, *talks)]
     most = max(lengths[0], 30)
     assert min(lengths[1:]) > most
-    made = chats.coded_rows(template, talks, most, "training")
+    made = coded_rows(template, talks, most, "training")
     arrays = made.rows.arrays
     assert made.kept.tolist() == [0, 1, 2]
     assert made.answers.tolist() == [2, 1, 1]
@@ -200,7 +201,7 @@ def test_rows_that_are_too_long_lose_turns_then_the_end_of_their_answer_then_all
         assert mask[arrays[PROMPT][row] : arrays["lengths"][row]].all()
         assert not mask[arrays["lengths"][row] :].any()
     assert made.rows.predicted.tolist() == arrays[MASK].sum(axis=1).tolist()
-    first, second = made.notes("training", 4, most)
+    first, second = made.notes
     assert (
         first
         == f"the training text: rows passed over, of 4: 1 whose prompt alone has more than data.block_size = {most} tokens"
@@ -262,4 +263,4 @@ def test_too_few_rows_say_how_many_dialogues_were_passed_over() -> None:
         "the training text: rows passed over, of 20: 8 whose prompt alone has more than data.block_size = 32 tokens"
     )
     with pytest.raises(InputError, match=f"only 12 rows .0 takes all.; {passed}"):
-        text_inputs._original(12, 20, ["the test text: rows passed over, of 2: 1", passed])
+        text_inputs._original(12, 20, passed)

@@ -96,10 +96,27 @@ def _stage(
         foreign.extra,
     )
     asked = Requests(question, None if dialogues else sample.prompt_tokens, mixture, continued)
-    line = Connection(
-        server.address, server.model, server.here, foreign.at_once, foreign.timeout, foreign.retries, KEY, hints.text
-    )
-    return Stage(ASKED, {"learner": config.learner, **asked.params()}, {"data": data}, seed, line)
+    line = Connection(server.address, server.model, server.here, foreign.at_once, foreign.timeout, foreign.retries, KEY)
+    whom = Whom(line, hints.text)
+    return Stage(ASKED, {"learner": config.learner, **asked.params()}, {"data": data}, seed, whom)
+
+
+@dataclass(frozen=True)
+class Whom:
+    """Whom a stage asks, of which nothing is in its key.
+
+    Attributes:
+        text: the arguments of `load_text` by which the real text is found: its turns are sent, its test lines looked for in answers.
+    """
+
+    line: Connection
+    text: Mapping[str, str]
+
+    @classmethod
+    def of(cls, stage: Stage) -> "Whom":
+        """That of a stage."""
+        assert isinstance(stage.hints, cls)
+        return stage.hints
 
 
 @dataclass(frozen=True)
@@ -186,15 +203,14 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     from collapse_cli.learners.other_texts import turns_before
     from collapse_cli.learners.text_measures import spoken
 
-    asked, line, encoded = Requests.of(stage), stage.hints, inputs["data"].folder
-    assert isinstance(line, Connection)
+    asked, whom, encoded = Requests.of(stage), Whom.of(stage), inputs["data"].folder
     corpus = Dataset.load(inputs["data"].file(CORPUS))
     rows, places = asked.prompts(len(corpus))
     settings = SampleConfig() if asked.prompt_tokens is None else SampleConfig(prompt_tokens=asked.prompt_tokens)
     cut = cut_prompts(corpus.take(rows), settings, None)
     # each request has a number of its own: equal prompts are not answered alike for that
     seeds = [int(digest([stage.seed, one])[:8], 16) >> 1 for one in places.tolist()]
-    text = load_text(**line.text) if line.text else None
+    text = load_text(**whom.text) if whom.text else None
     prompts: Sequence[str | Sequence[Turn]]
     if asked.turns:
         assert text is not None
@@ -206,9 +222,9 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
         (place.folder / TURNS).write_text("".join(lines), encoding="utf-8")
     else:
         prompts = spoken(cut, encoded)
-    made = answers(asked.question, line, prompts, seeds, place.scratch, place.tell)
+    made = answers(asked.question, whom.line, prompts, seeds, place.scratch, place.tell)
     test = text.splits["test"] if text else ()
-    for seen in also_in_test(f"the answers of {line.address}", [answer.text for answer in made], test):
+    for seen in also_in_test(f"the answers of {whom.line.address}", [answer.text for answer in made], test):
         log.warning(seen)
     written_down(place.folder / ANSWERS, made)
     Dataset({**cut.arrays, "row": rows.astype(np.int32), "place": places.astype(np.int32)}, cut.origin).save(
@@ -235,12 +251,10 @@ def nothing_to_answer(count: int) -> str:
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    line = stage.hints
-    assert isinstance(line, Connection)
-    asked = Requests.of(stage)
+    asked, at_once = Requests.of(stage), Whom.of(stage).line.at_once
     rows = asked.rows(size.rows)
     tokens = rows * asked.question.max_tokens
-    return Cost(rows=rows, tokens=tokens, disk=300 * rows + 8 * tokens, fixed_seconds=rows * SECONDS / line.at_once)
+    return Cost(rows=rows, tokens=tokens, disk=300 * rows + 8 * tokens, fixed_seconds=rows * SECONDS / at_once)
 
 
 def note(stage: Stage, made: Finished) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment
-from collapse_cli.data.dataset import Dataset
+from collapse_cli.data.dataset import OWN_TEST, Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, canonical
 from collapse_cli.experiment.costs import TWENTIETH, Size
 from collapse_cli.experiment.stages.base import CORPUS, RESERVE, ROWS, TEST, base_of, on_one_thread, own
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # it imports torch, which a plan does without
 
 OwnText = Literal["test", "reserve", "corpus"]
 # the test split of its own source, real rows that nothing is trained on, or those that its generation 0 is
-OWN_ROWS: Mapping[OwnText, str] = {"test": "own.safetensors", "reserve": RESERVE, "corpus": CORPUS}
+OWN_ROWS: Mapping[OwnText, str] = {"test": f"{OWN_TEST}.safetensors", "reserve": RESERVE, "corpus": CORPUS}
 LEAST_RESERVE = 32  # rows of real text kept out of training that a lineage's own text is measured on
 FORM = (
     "block_size",
@@ -96,7 +96,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 def _own_text(stage: Stage, data: Finished) -> OwnText:
     """Which real rows of a lineage's own the models of the others are measured on."""
     rows = {split: about.get("rows", 0) for split, about in data.facts["splits"].items()}
-    if rows.get("own"):
+    if rows.get(OWN_TEST):
         return "test"
     return "reserve" if stage.params["reserve"] and rows.get("reserve", 0) >= LEAST_RESERVE else "corpus"
 
