@@ -38,7 +38,9 @@ def held_against(rate: float, seeds: int, noise: float, draw: np.random.Generato
 
 def main() -> None:
     draw, true = np.random.Generator(np.random.Philox(20261126)), math.exp((SLOW - FAST) * LAST)
-    print("| seeds | noise, nats | interval holds the truth | calls a difference that is none | finds exp(-0.6) |")
+    print(
+        "| seeds | noise, nats | interval holds the truth | calls a difference that is none, of growth or of perplexity | finds exp(-0.6) |"
+    )
     print("|---:|---:|---:|---:|---:|")
     for seeds in (2, 3, 5):
         for noise in (0.02, 0.1, 0.3):
@@ -48,8 +50,11 @@ def main() -> None:
                 one.longer is not None and (one.longer.low or 0) <= true <= (one.longer.high or math.inf)
                 for one in slow
             )
-            called = sum(one.told in ("holds longer", "loses sooner") for one in same)
-            found = sum(one.told == "holds longer" for one in slow)
+            called = sum(
+                one.told_level in ("is lower", "is higher") or one.told in ("grows more slowly", "grows faster")
+                for one in same
+            )
+            found = sum(one.told == "grows more slowly" for one in slow)
             print(f"| {seeds} | {noise} | {inside / TRIALS:.1%} | {called / TRIALS:.1%} | {found / TRIALS:.0%} |")
 
 

@@ -24,6 +24,9 @@ from collapse_cli.records.row import Row, by_arm
 DISTANCES = ("js_distance", "distance_to_others")  # of models of text, and of numbers: the first that rows have
 MATRICES = ("bits_per_byte_on", "cross_bits_per_byte", "js_distance_to")  # fields with a number for each lineage
 TOGETHER = ("mixture_perplexity", "others_perplexity", "mixture_gain", "mixture_variance")
+NOT_TOLD = "is not told apart"
+GROWTH = {-1: "grows more slowly", 1: "grows faster", 0: NOT_TOLD}
+PERPLEXITY = {-1: "is lower", 1: "is higher", 0: NOT_TOLD}
 HELD = 1.2  # times generation 0's perplexity, up to which it is said that it is held
 Courses = Mapping[int, Interval]  # generation -> mean over lineages and seeds
 Cells = Mapping[tuple[str, str], Interval]  # whose model, and whose text, samples or model
@@ -95,9 +98,10 @@ class Ecosystem:
             lineage and of their mixture.
         until: the last generation up to which growth stays within `HELD`.
         longer: growth over that of the run with fewest lineages, paired by seed, at the generation compared; None of that
-            run itself, and where nothing is comparable. level: perplexity over that run's.
-        told: what the interval of `longer` that allows for all comparisons (Bonferroni) says: `holds longer`, `loses sooner`,
-            `is not told apart`; "" where there is no interval.
+            run itself, and where nothing is comparable. level: perplexity over that run's, of the same tokens.
+        told: what is shown of `longer`, allowing for all comparisons of growth and of perplexity (`_shown`): `grows more
+            slowly`, `grows faster`, `is not told apart`; "" where there is no interval. told_level: of `level` likewise: `is lower`,
+            `is higher`, `is not told apart`.
     """
 
     run: str
@@ -111,10 +115,19 @@ class Ecosystem:
     longer: Interval | None = None
     level: Interval | None = None
     told: str = ""
+    told_level: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """What is shown of growth and of perplexity, for a cell of a table; empty where there is nothing to say."""
+        level = f"perplexity {self.told_level}" if self.told_level else ""
+        if self.told == NOT_TOLD and self.told_level in ("", NOT_TOLD):
+            return NOT_TOLD
+        return "; ".join(filter(None, [f"growth {self.told}" if self.told == NOT_TOLD else self.told, level]))
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        plain = {name: getattr(self, name) for name in ("run", "policy", "lineages", "until", "told")}
+        plain = {name: getattr(self, name) for name in ("run", "policy", "lineages", "until", "told", "told_level")}
         courses = {name: _course_record(getattr(self, name)) for name in ("growth", "perplexity", "together")}
         paired = {
             name: None if (over := getattr(self, name)) is None else over.record() for name in ("longer", "level")
@@ -178,13 +191,25 @@ def more_than_one(runs: Mapping[str, Sequence[Row]]) -> MoreThanOne | None:
         few = min((other for other in there if other.policy == one.policy), key=lambda other: other.lineages)
         pairs.append((one, few if few.lineages < one.lineages else None))
         others += few.lineages < one.lineages
-    level = 1 - (1 - LEVEL) / max(1, others)
-    notes: list[str] = []
-    made = tuple(_ecosystem(one, few, generation, level, notes) for one, few in pairs)
     if others == 0:
         return None
-    notes += _notes(made, others)
-    return MoreThanOne(generation, made, tuple(dict.fromkeys(notes)))
+    notes: list[str] = []
+    differences: list[tuple[list[float], list[float]]] = []
+    made: list[Ecosystem] = []
+    for one, few in pairs:
+        differences.append(([], []) if few is None else _differences(one, few, generation, notes))
+        made.append(_ecosystem(one, generation, *differences[-1]))
+    shown = _shown([values for pair in differences for values in pair])
+    judged = tuple(
+        replace(
+            one,
+            told="" if growth is None else GROWTH[growth],
+            told_level="" if level is None else PERPLEXITY[level],
+        )
+        for one, growth, level in zip(made, shown[::2], shown[1::2], strict=True)
+    )
+    notes += _notes(judged)
+    return MoreThanOne(generation, judged, tuple(dict.fromkeys(notes)))
 
 
 def more_than_one_said(found: MoreThanOne) -> list[str]:
@@ -193,28 +218,40 @@ def more_than_one_said(found: MoreThanOne) -> list[str]:
     for one in found.runs:
         if one.longer is None or found.generation not in one.growth:
             continue
-        few = next(other for other in found.runs if other.policy == one.policy and other.longer is None)
+        few = next(other for other in found.runs if other.policy == one.policy)
         growth, base = (factors(each.growth[found.generation])[0] for each in (one, few))
         mean, ends = factors(one.longer)
         sure = (
             f" ({'' if one.longer.exact else '95% interval '}{ends})" if ends else " (one seed, so without an interval)"
         )
-        verdict = {
-            "holds longer": f"{one.lineages} lineages hold longer than {few.lineages}",
-            "loses sooner": f"{one.lineages} lineages lose sooner than {few.lineages}",
-            "is not told apart": f"{one.lineages} lineages are not told apart from {few.lineages}",
-            "": f"{one.lineages} lineages beside {few.lineages}: nothing is shown",
-        }[one.told]
         # whoever begins worse has less to lose: growth alone would call that holding
         level, at = ("", "") if one.level is None else factors(one.level)
         itself = (
             f" Perplexity itself: {level}{f' ({at})' if at else ''} against that with {few.lineages}." if level else ""
         )
         said.append(
-            f"{one.policy}: {verdict}. By generation {found.generation} perplexity is {base} against generation 0 with "
-            f"{few.lineages}, and {growth} with {one.lineages} (mean over lineages): {mean} against each other{sure}.{itself}"
+            f"{one.policy}: {_verdict(one, few, found.generation)}. By generation {found.generation} perplexity is {base} against "
+            f"generation 0 with {few.lineages}, and {growth} with {one.lineages} (mean over lineages): {mean} against each other"
+            f"{sure}.{itself}"
         )
     return said
+
+
+def _verdict(one: Ecosystem, few: Ecosystem, generation: int) -> str:
+    """What is shown of several lineages beside fewer: growth and perplexity are two questions, and each has its answer."""
+    if not one.told:
+        return f"{one.lineages} lineages beside {few.lineages}: nothing is shown"
+    if one.verdict == NOT_TOLD:
+        return f"{one.lineages} lineages are not told apart from {few.lineages}"
+    at = f"at generation {generation}"
+    if one.told == NOT_TOLD:
+        growth = f"growth of perplexity with {one.lineages} lineages {NOT_TOLD} from that with {few.lineages}"
+        return f"{growth}, but {at} perplexity {one.told_level}" if one.told_level else growth
+    growth = f"perplexity with {one.lineages} lineages {one.told} than with {few.lineages}"
+    if one.told_level in ("", NOT_TOLD):
+        return f"{growth}; {at} it {NOT_TOLD}" if one.told_level else growth
+    agree = (one.told == GROWTH[1]) == (one.told_level == PERPLEXITY[1])
+    return f"{growth}, {'and' if agree else 'but'} {at} it {one.told_level}"
 
 
 # --- between the lineages of a run -------------------------------------------------------------------------------------
@@ -359,7 +396,25 @@ def _courses(run: str, rows: Sequence[Row]) -> list[_Course]:
     return found
 
 
-def _ecosystem(one: _Course, few: _Course | None, generation: int, level: float, notes: list[str]) -> Ecosystem:
+def _differences(one: _Course, few: _Course, generation: int, notes: list[str]) -> tuple[list[float], list[float]]:
+    """By seed that both have, how much further the loss of one has grown, and how much higher it is (of the same tokens)."""
+    common = sorted(
+        set.intersection(*({*by} for each in (one, few) for by in (each.losses[0], each.losses[generation])))
+    )
+    if not common:
+        notes.append(f"{one.run} and {few.run} share no seed; they are not held against each other")
+        return [], []
+    at, base = one.losses[generation], few.losses[generation]
+    growth = [at[seed] - one.losses[0][seed] - (base[seed] - few.losses[0][seed]) for seed in common]
+    if one.tokens is None or one.tokens != few.tokens:
+        notes.append(
+            f"the perplexities of {one.run} and {few.run} are of different tokens: only their growth is held against each other"
+        )
+        return growth, []
+    return growth, [at[seed] - base[seed] for seed in common]
+
+
+def _ecosystem(one: _Course, generation: int, growth_apart: Sequence[float], level_apart: Sequence[float]) -> Ecosystem:
     seeds = sorted(one.losses[0].keys() & one.losses[generation].keys())
     whole = {step: by for step, by in sorted(one.losses.items()) if by.keys() >= set(seeds) and step <= generation}
     growth = {
@@ -377,40 +432,57 @@ def _ecosystem(one: _Course, few: _Course | None, generation: int, level: float,
         if growth[step].mean > HELD:
             break
         until = step
-    made = Ecosystem(one.run, one.policy, one.lineages, tuple(seeds), growth, own, mixture, until)
-    if few is None:
-        return made
-    common = [seed for seed in seeds if seed in few.losses[0] and seed in few.losses.get(generation, {})]
-    if not common:
-        notes.append(f"{one.run} and {few.run} share no seed; they are not held against each other")
-        return made
-    at, base = one.losses[generation], few.losses[generation]
-    longer = [at[seed] - one.losses[0][seed] - (base[seed] - few.losses[0][seed]) for seed in common]
-    apart, over = interval(longer, level), interval(longer)
-    same = one.tokens is not None and one.tokens == few.tokens
-    if not same:
-        notes.append(
-            f"the perplexities of {one.run} and {few.run} are of different tokens: only their growth is held against each other"
-        )
-    told = ""
-    if apart.low is not None and apart.high is not None:
-        told = "holds longer" if apart.high < 0 else "loses sooner" if apart.low > 0 else "is not told apart"
-    return replace(
-        made,
-        longer=over.within(perplexity),
-        level=interval([at[seed] - base[seed] for seed in common]).within(perplexity) if same else None,
-        told=told,
+    return Ecosystem(
+        one.run,
+        one.policy,
+        one.lineages,
+        tuple(seeds),
+        growth,
+        own,
+        mixture,
+        until,
+        longer=interval(growth_apart).within(perplexity) if growth_apart else None,
+        level=interval(level_apart).within(perplexity) if level_apart else None,
     )
 
 
-def _notes(made: Sequence[Ecosystem], others: int) -> list[str]:
+def _shown(differences: Sequence[Sequence[float]]) -> list[int | None]:
+    """Which means of differences are shown to be below (-1) or above (1) 0, or not (0); None where there is no interval.
+
+    In all of them together at most 1 in 20 says something false (Holm 1979, Scand. J. Statist. 6:65): the clearest by an interval
+    that allows for all, then the next by one that allows for all that are left.
+    """
+    told: list[int | None] = [0 if values and interval(values).low is not None else None for values in differences]
+    left = [place for place, sign in enumerate(told) if sign is not None]
+    while left:
+        level = 1 - (1 - LEVEL) / len(left)
+        found = {place: _sign(interval(differences[place], level)) for place in left}
+        left = [place for place in left if not found[place]]
+        for place, sign in found.items():
+            told[place] = sign
+        if len(left) == len(found):
+            break
+    return told
+
+
+def _sign(over: Interval) -> int:
+    if over.low is None or over.high is None:
+        return 0
+    return -1 if over.high < 0 else 1 if over.low > 0 else 0
+
+
+def _notes(made: Sequence[Ecosystem]) -> list[str]:
+    comparisons = sum(told != "" for one in made for told in (one.told, one.told_level))
     notes = [
         "means over lineages are taken within a seed; intervals are over seeds, for lineages of a seed are not independent"
     ]
     if any(one.longer is not None and one.longer.low is None for one in made):
         notes.append("one seed has no interval, so nothing is shown to differ")
-    elif others > 1:
-        notes.append(f"a difference counts as shown where its interval for {others} comparisons at once leaves out 1")
+    elif comparisons > 1:
+        notes.append(
+            f"what is said to differ allows for {comparisons} comparisons, of growth and of perplexity itself (Holm): in all of them "
+            "together at most 1 in 20 says something false"
+        )
     notes.append(
         "runs that differ in more than how many lineages there are differ by that as well: see the options in which they differ"
     )

@@ -98,9 +98,9 @@ def more(contents: Contents) -> None:
         return
     said = "".join(f"<p>{escaped(sentence, 600)}{of_all()}</p>" for sentence in more_than_one_said(found))
     reading = how_to_read(
-        "Perplexity on real test text as a multiple of generation 0's, so that what a model had less to begin with is not counted "
-        "as a loss. The mean over the lineages of a run; the band is the 95% interval over seeds.",
-        "How good the models are to begin with: lineages that share one corpus have less text each. That stands in the table.",
+        "Growth: perplexity on real test text as a multiple of generation 0's. Beside it perplexity itself. The mean over the lineages of a "
+        "run; the band is the 95% interval over seeds.",
+        "Growth alone is no answer: lineages that share one corpus have less text each, begin worse and so have less to lose.",
     )
     figures = contents.grid(
         [growth_figure(contents.runs, found, absolute=absolute) for absolute in (False, True)], "tall"
@@ -148,7 +148,7 @@ def more_table(found: MoreThanOne) -> tuple[list[str], list[list[str]]]:
                 f"generation {one.until}",
                 "–" if one.longer is None else _factor(one.longer),
                 "–" if one.level is None else _factor(one.level),
-                one.told or "–",
+                one.verdict or "–",
                 spread(one.together.get(step)),
             ]
         )

@@ -76,7 +76,7 @@ def more_table(found: MoreThanOne) -> Table:
             _factor(one.growth.get(step)),
             f"until {one.until}",
             against,
-            one.told,
+            one.verdict,
         )
     return table
 
