@@ -225,7 +225,11 @@ def _groups(folder: Path, chosen: Mapping[str, str]) -> tuple[dict[str, list[Pat
     groups |= found
     if "train" not in groups:
         also = "".join(f"; {note}" for note in (*there.notes, *_passed_over(there, there.inside, True, walked)))
-        listed = _names(there.there, folder) or "no text files"
+        if not there.there:
+            raise InputError(
+                f"{folder} holds no text files ({' '.join(FORMATS)} are read); give a file or folder of text (--data){also}"
+            )
+        listed = _names(there.there, folder)
         more = "; a folder's name, or . for all that is here, takes all its files" if len(there.there) > 1 else ""
         raise InputError(f"{folder}: which file is the training text? ({listed}) Say --set data.train=FILE{more}{also}")
     shared = _shared(groups)

@@ -193,7 +193,12 @@ def test_two_files_for_one_split_are_ambiguous(tmp_path: Path) -> None:
 
 
 def test_without_a_training_text_the_files_there_are_named(tmp_path: Path) -> None:
-    assert "no text files" in refused(str(tmp_path))
+    empty = refused(str(tmp_path))
+    assert "holds no text files (.txt .text " in empty
+    assert "data.train" not in empty, "there is no file to name"
+    (tmp_path / "report.pdf").write_bytes(b"%PDF")
+    (tmp_path / "train.docx").write_bytes(b"PK")
+    assert "train.docx" in refused(str(tmp_path)), "what looks like it is named"
     source = folder_of(tmp_path, valid__txt=["a"], test__txt=["b"])
     assert "which file is the training text? (test.txt, valid.txt) Say --set data.train=FILE" in refused(source)
     assert "data.test = 'tset.txt': there is no such file" in refused(source, train="valid.txt", test="tset.txt")
