@@ -4,7 +4,7 @@ import numpy as np
 
 from collapse_cli.simulate.estimates import LARGEST, Array, Estimate, estimate, streams, whole_rows
 from collapse_cli.theory import TheoryError
-from collapse_cli.theory.exchange import Exchange, LineageRows, PoolRule
+from collapse_cli.theory.exchange import Exchange, LineageRows, PoolRule, equally_far, full_rank
 from collapse_cli.theory.means import RealRows, Variance
 
 
@@ -29,11 +29,7 @@ def isotropic_exchange(
     """
     rows, dims, k = whole_rows("n", n), whole_rows("d", d), whole_rows("lineages", lineages)
     each = rows if made is None else whole_rows("made", made)
-    for name, number in (("n", rows), ("public", public or dims), ("made", each)):
-        if number < dims:
-            raise TheoryError(
-                f"{name} is {number}, fewer rows than the {dims} dimensions; their Gram matrix has no full rank"
-            )
+    full_rank(dims, n=rows, public=public, made=each)
     if (k * (rows + each) + public) * dims > LARGEST:
         raise TheoryError(f"{k} lineages of {rows} rows do not fit in memory; take fewer")
     later = noise if noise_synthetic is None else noise_synthetic
@@ -89,9 +85,8 @@ def _fitted(parts: list[tuple[Array, Array]], weights: list[float]) -> Array:
 
 
 def _simplex(k: int, d: int, apart: float) -> Array:
-    """(K, d) points of which every two are `apart`; where there are more than d + 1 of them, no such points are."""
-    if k > d + 1 and apart > 0:
-        raise TheoryError(f"{k} points in {d} dimensions cannot all be equally far apart; take --d {k - 1} or more")
+    """(K, d) points of which every two are `apart`."""
+    equally_far(k, d, apart)
     corners = np.eye(k) * apart / np.sqrt(2)
     centred = corners - corners.mean(axis=0)
     turned = centred @ np.linalg.svd(centred)[2].T  # the last coordinate is 0

@@ -155,12 +155,15 @@ def isotropic_exchange(
         noise, noise_synthetic: standard deviations of the noise of real and of synthetic labels (None: the same).
 
     Raises:
-        TheoryError: for what cannot be, or a weight on public rows that there are not.
+        TheoryError: for what cannot be, a weight on public rows that there are not, fewer rows than dimensions, or more lineages
+            equally far apart than d + 1.
     """
     mix.check()
     k, dims, rows = whole("lineages", lineages, 1), whole("d", d, 1), whole("n", n, 1)
     shared, each = whole("public", public, 0), rows if made is None else whole("made", made, 1)
     last, far = steps(generations), not_negative("apart", apart)
+    full_rank(dims, n=rows, public=shared, made=each)
+    equally_far(k, dims, far)
     s = not_negative("noise", noise)
     later = s if noise_synthetic is None else not_negative("noise_synthetic", noise_synthetic)
     a, b = mix.pooled, mix.private
@@ -186,6 +189,21 @@ def isotropic_exchange(
         walk=walk,
         walk_limit=dims * step * a**2 / (1 - a**2) if a < 1 else (math.inf if later > 0 else 0.0),
     )
+
+
+def full_rank(d: int, **rows: int) -> None:
+    """Raises TheoryError where a source has fewer rows than there are dimensions; none at all is no source."""
+    for name, number in rows.items():
+        if 0 < number < d:
+            raise TheoryError(
+                f"{name} is {number}, fewer rows than the {d} dimensions; their Gram matrix has no full rank"
+            )
+
+
+def equally_far(k: int, d: int, apart: float) -> None:
+    """Raises TheoryError where no k points are all `apart` from each other: in d dimensions d + 1 are, at most."""
+    if k > d + 1 and apart > 0:
+        raise TheoryError(f"{k} points in {d} dimensions cannot all be equally far apart; take --d {k - 1} or more")
 
 
 # --- Gaussians ---------------------------------------------------------------------------------------------------------

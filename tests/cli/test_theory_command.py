@@ -333,9 +333,9 @@ REFUSED = [
         "exchange --public 0 --private 0.5",
         "private is 0.5, which leaves 0.5 to public rows, and there are none; give public rows, or private 1",
     ),
-    ("exchange --n 4 --simulate 2", "n is 4, fewer rows than the 5 dimensions; their Gram matrix has no full rank"),
+    ("exchange --n 4", "n is 4, fewer rows than the 5 dimensions; their Gram matrix has no full rank"),
     (
-        "exchange --lineages 9 --simulate 2",
+        "exchange --lineages 9",
         "9 points in 5 dimensions cannot all be equally far apart; take --d 8 or more",
     ),
     ("pooled-means --rule any", "rule 'any' is not known; there are own, all, others, segments"),
