@@ -8,7 +8,7 @@ from typing import Any
 from collapse_cli import families
 from collapse_cli.config.names import leaves, merge
 from collapse_cli.config.reading import DEEPEST, LARGEST_FILE, load, tree_of, variant_experiments
-from collapse_cli.config.unread import Scope, first_foreign, first_unread
+from collapse_cli.config.unread import Scope, first_foreign, first_replaced, first_unread
 from collapse_cli.errors import ConfigError, written
 
 MOST_SEEDS = 10_000
@@ -169,10 +169,9 @@ def refuse_unread(given: Mapping[str, Any], tree: Mapping[str, Any], where: str,
     if unread is None:
         experiment = load(tree, where)
         variants = variant_experiments(tree, where)
-        several = [
-            one for chosen in variants.values() or [experiment] for one in (chosen, *chosen.of_lineages().values())
-        ]
-        unread = first_unread(given, several)
+        asked = list(variants.values()) or [experiment]
+        several = [one for chosen in asked for one in (chosen, *chosen.of_lineages().values())]
+        unread = first_unread(given, several) or first_replaced(given, asked)
         for name, changed in (given.get("variants", {}) if variants else {}).items():
             unread = unread or first_unread(changed, [variants[name]])
         for name, changed in (given.get("lineages", {}) if not variants else {}).items():

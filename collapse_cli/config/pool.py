@@ -101,6 +101,19 @@ class PoolConfig(Section):
         """Whether an experiment of one lineage has anything to do with it."""
         return bool(self.public or self.public_rows) or not self.weights.equal
 
+    @property
+    def without_effect(self) -> str:
+        """A note on what is said of several lineages where `lineages` asks for one alone; empty elsewhere."""
+        if self.lineages != 1:
+            return ""
+        idle = {"pool.rule": self.rule} if self.rule != "own" and not self.foreign else {}
+        idle |= {"pool.real": self.real} if self.real != "common" else {}
+        options = " and ".join(f"{name} = {value}" for name, value in idle.items())
+        has = "has" if len(idle) == 1 else "have"
+        return "pool.lineages = 1: there is one lineage alone, as without it" + (
+            f", and {options} {has} no effect" if idle else ""
+        )
+
 
 def names(pool: PoolConfig, tables: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of the lineages, in order; none where there is one alone."""

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli import families
+from collapse_cli.config.families import Families
 from collapse_cli.config.foreign import server_of
 from collapse_cli.config.names import leaves
 from collapse_cli.config.policies import FRESH, Policy, Rule
+from collapse_cli.config.pool import OWN_SECTIONS
 from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, Experiment
 from collapse_cli.families import FAMILIES, KNOWN
 from collapse_cli.families.section import Parsed
@@ -262,7 +264,7 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         "no policy of this run mixes real and synthetic rows",
     ),
     (
-        ("select", "pool.foreign"),
+        ("select", "pool.foreign", "pool.rule"),
         lambda experiment: not any(_samples(policy) for policy in experiment.loop.policies),
         "no policy here takes rows that a model made",
     ),
@@ -272,9 +274,16 @@ CONDITIONS: tuple[tuple[tuple[str, ...], Condition, str], ...] = (
         "pool.public names no text",
     ),
     (
-        ("select", "mix.weights", "pool.foreign"),
+        ("select", "mix.weights", "pool.foreign", "pool.rule"),
         lambda experiment: experiment.kind == "generational" and experiment.loop.generations == 0,
         "generation 0 is trained on real rows alone, and there is no later one",
+    ),
+    (
+        ("pool.weights",),
+        lambda experiment: (
+            experiment.loop.generations == 0 and not (experiment.pool.public or experiment.pool.public_rows)
+        ),
+        "generation 0 is trained on private real rows alone here, and there is no later one",
     ),
     (
         ("data.reserve",),
@@ -384,6 +393,33 @@ def first_unread(given: Mapping[str, Any], experiments: Iterable[Experiment]) ->
     return None
 
 
+def first_replaced(given: Mapping[str, Any], experiments: Iterable[Experiment]) -> tuple[str, str] | None:
+    """The first option of a tree in whose place every lineage of every experiment has another value, and why; None without one.
+
+    Options of `data` are those of the common test text as well, so that they are read all the same; but for the segment.
+    """
+    lineages = [(one, one.of_lineages()) for one in experiments]
+    if any("" in each for _, each in lineages):
+        return None
+    for key, value in leaves(given):
+        own = (*OWN_SECTIONS, *Families.model_fields)
+        if not within(key, own) or (within(key, ("data",)) and key != "data.segment") or value == _default(key):
+            continue
+        if all(
+            (key == "data.segment" and one.pool.real == "segments") or _value(own, key) != _value(one, key)
+            for one, each in lineages
+            for own in each.values()
+        ):
+            return key, f"every lineage has its own ({_others(key, lineages[0][1])}); leave it out, or set it for them"
+    return None
+
+
+def _others(key: str, lineages: Mapping[str, Experiment]) -> str:
+    names = list(lineages)
+    values = [f"lineages.{name}.{key} = {_value(lineages[name], key)}"[:100] for name in names[:2]]
+    return ", ".join(values) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+
+
 def within(key: str, names: Iterable[str]) -> bool:
     """Whether a dotted key is one of `names`, or in a section that is."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
@@ -414,7 +450,12 @@ def _listed(names: list[str]) -> str:
 
 def _default(key: str) -> Any:
     """The default of an option, as a configuration file would have it."""
-    value: Any = Experiment()
+    return _value(Experiment(), key)
+
+
+def _value(experiment: Experiment, key: str) -> Any:
+    """The value of an option, as a configuration file would have it."""
+    value: Any = experiment
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
     if isinstance(value, Parsed):

@@ -66,6 +66,7 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     planned = plan(config, hints)
     observer, sizes = Computed(), dict[str, Size]()
     notes = [*(note for one in found.values() for note in one.notes), *said]
+    notes += filter(None, [config.pool.without_effect])
     pool = Pool(config.pool.rule, len(found), len(config.pool.foreign))
     for number, (name, one) in enumerate(found.items()):
         rows, own, there = _real_rows(one.config if name else config, planned, name, store, temporary, observer)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from collapse_cli.config import ConfigError, Experiment, load, merge
+from collapse_cli.config.command_line import refuse_unread
 from collapse_cli.config.pool import Segment
 from collapse_cli.config.weights import Shares
 from collapse_cli.errors import InputError
@@ -73,6 +74,54 @@ def test_the_short_form_is_so_many_tables() -> None:
     assert [str(own.data.segment) for own in short.of_lineages().values()] == ["1/3", "2/3", "3/3"]
     assert short.lineage("model-2").train.lr == 0.5
     assert of(pool={"lineages": 1, "rule": "segments", "real": "segments"}).lineage_names == ("",)
+
+
+@pytest.mark.parametrize(
+    ("pool", "said"),
+    [
+        ({"lineages": 0}, ""),
+        ({"lineages": 2, "rule": "all"}, ""),
+        ({"lineages": 1}, "pool.lineages = 1: there is one lineage alone, as without it"),
+        ({"lineages": 1, "rule": "all"}, "as without it, and pool.rule = all has no effect"),
+        ({"lineages": 1, "rule": "segments", "real": "segments"}, "pool.rule = segments and pool.real = segments have no effect"),
+        ({"lineages": 1, "rule": "others", "foreign": "t"}, "as without it"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_several_has_no_effect_on_one_and_that_is_said(pool: dict[str, Any], said: str) -> None:
+    note = of(pool=pool).pool.without_effect
+    assert note.endswith(said)
+    assert bool(note) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [
+        ({"model": {"source": "mine"}}, "model.source"),
+        ({"train": {"lr": 0.1, "epochs": 2}}, "train.lr"),
+        ({"data": {"segment": "1/2"}}, "data.segment"),
+    ],
+)
+def test_what_every_lineage_has_its_own_of_is_refused_for_all(given: dict[str, Any], option: str) -> None:
+    """It would be given, and change nothing."""
+    both = {name: {"model": {"source": name}, "train": {"lr": lr}} for name, lr in (("a", 0.5), ("b", 0.25))}
+    tree = {"lineages": both, "pool": {"real": "segments", "rule": "all"}, **given}
+    with pytest.raises(ConfigError, match=f"{option} means nothing here: every lineage has its own"):
+        refuse_unread(tree, tree, "x")
+    one = {"lineages": {"a": both["a"], "b": {}}, **given}
+    refuse_unread(one, one, "x")  # the other one reads it
+
+
+@pytest.mark.parametrize(
+    ("tree", "option"),
+    [
+        ({"pool": {"rule": "all"}, "loop": {"policies": ["keep-100"]}}, "pool.rule"),
+        ({"pool": {"rule": "all"}, "loop": {"generations": 0}}, "pool.rule"),
+        ({"pool": {"weights": "1:0:1"}, "loop": {"generations": 0, "policies": ["keep-50"]}}, "pool.weights"),
+    ],
+)
+def test_where_no_rows_are_pooled_what_is_said_of_them_is_refused(tree: dict[str, Any], option: str) -> None:
+    with pytest.raises(ConfigError, match=f"{option} means nothing here"):
+        refuse_unread({"lineages": TWO, **tree}, {"lineages": TWO, **tree}, "x")
 
 
 def test_another_model_or_text_takes_the_place_of_that_of_all_as_a_whole() -> None:
