@@ -196,8 +196,8 @@ def more_than_one(runs: Mapping[str, Sequence[Row]]) -> MoreThanOne | None:
     notes: list[str] = []
     differences: list[tuple[list[float], list[float]]] = []
     made: list[Ecosystem] = []
-    for one, few in pairs:
-        differences.append(([], []) if few is None else _differences(one, few, generation, notes))
+    for one, fewest in pairs:
+        differences.append(([], []) if fewest is None else _differences(one, fewest, generation, notes))
         made.append(_ecosystem(one, generation, *differences[-1]))
     shown = _shown([values for pair in differences for values in pair])
     judged = tuple(

@@ -94,8 +94,8 @@ class NGram(Family):
         text, where = text_inputs.find_text(data)
         if text_inputs.holds_dialogues(text):
             raise InputError(
-                f"{data.source}: the learner ngram reads plain text, and rows here are prompts and answers; name a column of text (--set "
-                "data.format=text data.text=COLUMN), or take the learner lm"
+                f"{data.source}: the learner ngram reads plain text, and rows here are prompts and answers; name the column that it shall "
+                "read (--set data.format=text --set data.text=COLUMN), or take the learner lm, which reads both"
             )
         tokens = data.rows * data.block_size or _most_tokens(text.splits["train"])
         vocabulary = reader.model.vocab_size if reader.tokenizer is None else texts.id_range(reader.tokenizer)
