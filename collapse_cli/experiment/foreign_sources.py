@@ -2,7 +2,7 @@
 it stands in the test text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from collapse_cli.config import Experiment
@@ -10,10 +10,12 @@ from collapse_cli.config.foreign import CompletionServer, server_of
 from collapse_cli.config.policies import Policy
 from collapse_cli.data.dataset import Text, load_text, pinned
 from collapse_cli.data.dialogues import Dialogue
+from collapse_cli.engine.stage import Stage
 from collapse_cli.errors import ConfigError, InputError
-from collapse_cli.experiment.stages.asked import nothing_to_answer
+from collapse_cli.experiment.stages.asked import ASKED, nothing_to_answer
 from collapse_cli.experiment.stages.portion import given_rows, too_few
 from collapse_cli.foreign import written
+from collapse_cli.foreign.asking import Connection, reach
 from collapse_cli.learners import Hints
 
 
@@ -75,6 +77,21 @@ def _of_server(server: CompletionServer, config: Experiment, text: Text) -> list
             f"text leaves this machine: rows of data.source = {config.data.source} are sent to {server.host}{plain}"
         )
     return notes
+
+
+def check_servers(needed: Iterable[Stage]) -> None:
+    """Whether each server that stages still have to ask is there; what the store has needs none.
+
+    Raises:
+        InputError: for the first one that is not.
+    """
+    lines = {
+        stage.hints.address: stage.hints
+        for stage in needed
+        if stage.of is ASKED and isinstance(stage.hints, Connection)
+    }
+    for line in lines.values():
+        reach(line)
 
 
 def check_rows(config: Experiment, policy: Policy, members: int, rows: int, there: Mapping[str, int]) -> list[str]:

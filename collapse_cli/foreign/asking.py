@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,33 @@ def _body(asked: Question, prompt: str | Sequence[Turn], seed: int) -> dict[str,
         "seed": seed,
         **asked.extra,
     }
+
+
+def reach(line: Connection) -> None:
+    """Find out before a run begins whether there is a server, and, where no model is named, which one it has.
+
+    Whatever a server answers to the question which models it has, it is there; one that is slow to say so is not refused.
+
+    Raises:
+        InputError: when nothing can be reached there, or it is not clear which model is meant.
+    """
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            client.greet()
+        except BaseException as error:
+            failed.append(error)
+
+    with _Client(line, chat=False) as client:
+        asking = threading.Thread(target=work, daemon=True)  # a server may say its headers letter by letter
+        asking.start()
+        asking.join(3 * GRACE)
+        error = failed[0] if failed else None
+    if isinstance(error, _NoAnswerError):
+        raise InputError(str(error)) from None
+    if error is not None:
+        raise error
 
 
 class _NoAnswerError(Exception):
@@ -290,6 +318,34 @@ class _Client:
             f"{self.line.at_once}), or wait longer (foreign.timeout)"
         )
 
+    def greet(self) -> None:
+        """Ask which models there are. Of a model that has a name the answer does not matter: servers need not list what they take.
+
+        Raises:
+            _NoAnswerError: when there is no server, or a name is needed.
+        """
+        import httpx2
+        import openai
+
+        if not self.model:
+            with self._in_words():
+                self._only_model()
+            return
+        patience = openai.Timeout(min(GRACE, self.line.timeout))
+        client = self._client.with_options(max_retries=min(1, self.line.retries), timeout=patience)
+        try:
+            client.get("/models", cast_to=openai.HttpxBinaryResponseContent)
+        except openai.APITimeoutError as error:
+            if isinstance(error.__cause__, httpx2.ConnectTimeout):
+                raise _NoAnswerError(self._unreachable(error)) from None
+        except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, httpx2.ConnectError):
+                raise _NoAnswerError(self._unreachable(error)) from None
+        except (openai.APIError, UnicodeError, ValueError, RuntimeError, TypeError, LookupError, AttributeError):
+            pass  # it says something
+        finally:
+            self._begun.pop(threading.get_ident(), None)
+
     def ask(self, body: Mapping[str, Any]) -> Answer:
         """The answer to one request.
 
@@ -298,22 +354,33 @@ class _Client:
         """
         import openai
 
-        address = self.line.address
-        try:
+        with self._in_words():
             if not self.model:
                 self.model = self._only_model()
             path = "/chat/completions" if self.chat else "/completions"
             content: bytes = self._client.post(
                 path, body={"model": self.model, **body}, cast_to=openai.HttpxBinaryResponseContent
             ).read()
+        return self._read(content, int(body["max_tokens"]))
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """What the library raises, in words.
+
+        Raises:
+            _NoAnswerError: in place of it.
+        """
+        import openai
+
+        address = self.line.address
+        try:
+            yield
         except openai.APIStatusError as error:
             raise _NoAnswerError(self._refused(error)) from None
         except openai.APITimeoutError:
             raise _NoAnswerError(self.too_late) from None
         except openai.APIConnectionError as error:
-            raise _NoAnswerError(
-                f"{address} cannot be reached, or ends its answers early ({_cause(error)}); is the server running?"
-            ) from None
+            raise _NoAnswerError(self._unreachable(error)) from None
         except (UnicodeError, ValueError) as error:
             raise _NoAnswerError(f"{address}: the request cannot be sent ({shown(str(error))})") from None
         except (RuntimeError, TypeError, LookupError, AttributeError) as error:  # the library reads what a server says
@@ -322,7 +389,9 @@ class _Client:
             ) from None
         finally:
             self._begun.pop(threading.get_ident(), None)
-        return self._read(content, int(body["max_tokens"]))
+
+    def _unreachable(self, error: BaseException) -> str:
+        return f"{self.line.address} cannot be reached, or ends its answers early ({_cause(error)}); is the server running?"
 
     def _only_model(self) -> str:
         """The name of the one model that the server has."""

@@ -13,6 +13,7 @@ from collapse_cli.config import Experiment, variants_of
 from collapse_cli.engine.stage import Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
+from collapse_cli.experiment import foreign_sources
 from collapse_cli.findings import causes
 from collapse_cli.findings.run_result import Results, RunResult
 from collapse_cli.process import interruptible, quiet_libraries
@@ -120,6 +121,7 @@ def _run(prepared: Prepared, folder: RunFolder, store: Store, console: Console) 
     planned, config = prepared.plan, prepared.config
     needed = to_do(planned, store)
     check_disk(prepared, needed, folder.runs)
+    foreign_sources.check_servers(needed)
     missing = {stage.key for stage in needed}
     there = [stage for key, stage in planned.stages.items() if key not in missing and store.has(key)]
     measured = {made.where: [stage.key for stage in made.measured] for made in planned.generations}

@@ -14,7 +14,7 @@ from support.served import Proxy, Served
 from collapse_cli.data.dialogues import Turn
 from collapse_cli.errors import InputError
 from collapse_cli.foreign.answers import Answer, KeptAnswers, line_of
-from collapse_cli.foreign.asking import Connection, Question, answers, shown
+from collapse_cli.foreign.asking import Connection, Question, answers, reach, shown
 
 KEY = "COLLAPSE_SERVER_KEY"
 PROMPTS = [f"the old dog sees {number}" for number in range(6)]
@@ -131,10 +131,10 @@ def test_turns_are_sent_as_they_are_and_those_of_other_roles_are_asked_apart(pro
 
 def test_the_only_model_of_a_server_need_not_be_named(proxy: Proxy, tmp_path: Path) -> None:
     one = json.dumps({"object": "list", "data": [{"id": str(proxy.behind.model), "object": "model"}]}).encode()
-    proxy.faults = [serving.says(200, one)]
+    proxy.listing = serving.says(200, one)
     assert ask(line_to(proxy, model=""), tmp_path / "a", PROMPTS[:2])[0].text
     two = json.dumps({"data": [{"id": "first"}, {"id": "second\u001b[31m"}]}).encode()
-    proxy.faults = [serving.says(200, two)]
+    proxy.listing = serving.says(200, two)
     refused(line_to(proxy, model=""), tmp_path / "b", "which model? (it has first, second [31m)", "#MODEL")
 
 
@@ -236,8 +236,31 @@ def test_headers_without_an_end_are_waited_for_no_longer_than_an_answer(
     refused(line_to(proxy, timeout=0.5), tmp_path / "a", "does not answer within 0.5 seconds")
 
 
+def test_a_server_is_looked_for_before_it_is_asked(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What answers at all is a server, whatever it says; which model is meant must be clear."""
+    monkeypatch.setattr("collapse_cli.foreign.asking.GRACE", 0.3)
+    for listing in (
+        None,
+        serving.says(500),
+        serving.says(401, b"{}"),
+        serving.cuts,
+        serving.hangs(1.5),
+        serving.never_begins,
+    ):
+        proxy.listing = listing
+        reach(line_to(proxy, retries=0))
+    proxy.listing = serving.says(200, b'{"data": [{"id": "a"}, {"id": "b"}]}')
+    reach(line_to(proxy, retries=0))
+    with pytest.raises(InputError, match=r"which model\? \(it has a, b\)"):
+        reach(line_to(proxy, model=""))
+    gone = f"http://127.0.0.1:{serving.free_port()}/v1"
+    with pytest.raises(InputError, match=f"{gone} cannot be reached.*is the server running"):
+        reach(line_to(proxy, address=gone))
+    assert not proxy.seen, "a completion was asked for"
+
+
 def test_a_list_of_models_that_cannot_be_read_is_none(proxy: Proxy, tmp_path: Path) -> None:
-    proxy.always = serving.says(200, b"[" * 100_000)
+    proxy.listing = serving.says(200, b"[" * 100_000)
     refused(line_to(proxy, model=""), tmp_path / "a", "which model? (it does not say which it has)")
 
 

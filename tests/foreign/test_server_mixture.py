@@ -117,6 +117,14 @@ def test_what_is_kept_needs_no_server(home: Path, proxy: Proxy) -> None:
     proxy.always = None
 
 
+def test_a_server_that_does_not_run_is_found_before_the_run_begins(home: Path) -> None:
+    gone = f"http://127.0.0.1:{serving.free_port()}/v1"
+    done = run(home, "gone", **{"mixture.synthetic": f"{gone}#m", "foreign.retries": 0})
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert f"{gone} cannot be reached" in done.err
+    assert not (home / "runs/gone").exists()
+
+
 def test_files_and_servers_give_rows_in_turn(home: Path, proxy: Proxy) -> None:
     (home / "other.txt").write_text("a red bird likes the old tree under the new house\n" * 40)
     both = [str(home / "other.txt"), f"{proxy.address}#{proxy.behind.model}"]

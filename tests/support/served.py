@@ -116,6 +116,7 @@ class Proxy(ThreadingHTTPServer):
         faults: for the next requests in turn; None: this one is passed on.
         always: for all requests behind those.
         seen: the headers and the body of each request that came.
+        listing: for the question which models there are, which is none of those; None: it is passed on.
     """
 
     daemon_threads = True
@@ -125,6 +126,7 @@ class Proxy(ThreadingHTTPServer):
         self.behind = behind
         self.faults: list[Fault | None] = []
         self.always: Fault | None = None
+        self.listing: Fault | None = None
         self.seen: list[tuple[dict[str, str], dict[str, Any]]] = []
         self.passed = 0
         self.lock = threading.Lock()
@@ -142,7 +144,9 @@ class _Passing(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self.do_POST()
+        self.body = b""
+        if self.server.listing is None or not self.server.listing(self):
+            self.pass_on()
 
     def do_POST(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -164,7 +168,7 @@ class _Passing(BaseHTTPRequestHandler):
         finally:
             link.close()
         with self.server.lock:
-            self.server.passed += 1
+            self.server.passed += self.command == "POST"
         self.say(answer.status, content, answer.headers.get("content-type", ""))
 
     def say(self, status: int, content: bytes, kind: str = "application/json", **headers: str) -> None:
