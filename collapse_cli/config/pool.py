@@ -9,7 +9,7 @@ from pydantic import field_validator
 
 from collapse_cli.config.foreign import Source, one_or_many
 from collapse_cli.config.weights import Shares
-from collapse_cli.errors import InputError
+from collapse_cli.errors import InputError, written
 from collapse_cli.families.section import Parsed, Section, UserPath, added
 
 MOST_LINEAGES = 64
@@ -149,7 +149,9 @@ def check(pool: PoolConfig, tables: Mapping[str, Mapping[str, Any]], sections: t
                 raise ValueError(
                     f"lineages.{name}.{section}: lineages differ in {', '.join(sections)}; all else they share"
                 )
-            for option in COMMON_DATA if section == "data" and isinstance(options, Mapping) else ():
+            if not isinstance(options, Mapping):
+                raise ValueError(f"lineages.{name}.{section} must be a table of options, it is {written(options)}")
+            for option in COMMON_DATA if section == "data" else ():
                 if option in options:
                     raise ValueError(
                         f"lineages.{name}.data.{option}: all lineages are measured on the same text; set data.{option} for all"

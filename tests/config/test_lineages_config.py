@@ -32,6 +32,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"lineages": {"a": {}, "b": {"loop": {"init": "gen0"}}}},
         "lineages.b.loop: lineages differ in model, data, train, sample",
     ),
+    ({"lineages": {"a": {}, "b": {"data": 3}}}, "lineages.b.data must be a table of options, it is 3"),
     ({"lineages": {"a": {}, "b": {"data": {"test": "x"}}}}, "measured on the same text"),
     ({"lineages": {"a": {}, "b": {"train": {"lr": -1.0}}}}, "lineages.b: train.lr must be above 0"),
     ({"lineages": {"a": {}, "b": {"train": {"rate": 1.0}}}}, "lineages.b: unknown key 'train.rate'"),
