@@ -10,11 +10,12 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from collapse_cli.data.dialogues import ASSISTANT, USER, Dialogue, Turn
 from collapse_cli.errors import InputError, first_line
+from collapse_cli.lm import template_trial
 from collapse_cli.lm.coding import plain_ids
 from collapse_cli.lm.text import bos_id
 
@@ -43,6 +44,15 @@ DAY = "26 Jul 2024"
 NO_CLOCK = "{%- macro strftime_now(format) -%}" + DAY + "{%- endmacro -%}"
 WIDE = "\u2003"  # white space that no template writes, beside a stand-in: shows whether it strips contents
 STAND_IN = re.compile("(\u2003?)\ue000(\\d+)\ue001(\u2003?)")
+
+
+_ASKED = (Turn(USER, "What is the sea?"), Turn(ASSISTANT, "Salt water."))
+_TRIALS = (  # small dialogues that a template is tried with, and whether a model is to answer next
+    (_ASKED, False),
+    (_ASKED[:1], True),
+    ((Turn("system", "Be brief."), *_ASKED, *_ASKED), False),
+)
+_tried: set[str] = set()  # templates that came through
 
 
 class RefusedError(Exception):
@@ -146,6 +156,12 @@ class ChatTemplate:
                 f"data.template = {name} ends answers with the end-of-text token, and the tokenizer has none; give another tokenizer"
             )
         self._words = {"begin": tokenizer.convert_ids_to_tokens(begin), "end": tokenizer.eos_token}
+        if name == OWN and self.source not in _tried:
+            if trouble := template_trial.trouble([partial(self._made, *how) for how in _TRIALS]):
+                raise InputError(
+                    f"the tokenizer's chat template {trouble}; say --set data.template={PLAIN}, or give another tokenizer"
+                )
+            _tried.add(self.source)
         self._skeletons: dict[tuple[str, ...], Skeleton | RefusedError] = {}
         self._tails: dict[tuple[str, str], list[int]] = {}
 
@@ -213,20 +229,23 @@ class ChatTemplate:
 
     # --- rendering ----------------------------------------------------------------------------------------------------
 
-    def _render(self, turns: Sequence[Turn], *, prompt: bool = False) -> str:
-        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-        try:
-            made = self.tokenizer.apply_chat_template(
-                messages,
+    def _made(self, turns: Sequence[Turn], prompt: bool) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(
+                [{"role": turn.role, "content": turn.content} for turn in turns],
                 chat_template=(NO_CLOCK if self.has_clock else "") + self.source,
                 tokenize=False,
                 add_generation_prompt=prompt,
                 date_string=DAY,
                 **self._words,
             )
+        )
+
+    def _render(self, turns: Sequence[Turn], *, prompt: bool = False) -> str:
+        try:
+            return self._made(turns, prompt)
         except Exception as error:  # jinja's own, what a template raises, and whatever its operations do
             raise RefusedError(f"that the chat template refuses ({first_line(error)[:80]})") from None
-        return str(made)
 
     def _skeleton(self, roles: tuple[str, ...]) -> Skeleton:
         if roles not in self._skeletons:
