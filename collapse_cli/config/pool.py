@@ -75,7 +75,7 @@ class PoolConfig(Section):
     rule: Literal["own", "all", "others", "segments", "random"] = added("own")
     """Whose synthetic rows a lineage takes; own: those that its own model made, all: as many from each lineage, others: from each but
     itself, segments: all rows are put together, shuffled and cut into disjoint parts, anew in each generation; random: there is one
-    chain of models, and which lineage the next one is of is drawn: the lineages are the list."""
+    chain of models, and which lineage the next one is of is drawn: the lineages are the list. Nothing is measured between them then."""
     real: Literal["common", "segments"] = added("common")
     """The real rows of lineages; common: all of the training text for each, segments: it is cut into as many parts, one for each."""
     public: UserPath = added("")
@@ -101,18 +101,22 @@ class PoolConfig(Section):
         """Whether an experiment of one lineage has anything to do with it."""
         return bool(self.public or self.public_rows) or not self.weights.equal
 
-    @property
-    def without_effect(self) -> str:
-        """A note on what is said of several lineages where `lineages` asks for one alone; empty elsewhere."""
-        if self.lineages != 1:
-            return ""
-        idle = {"pool.rule": self.rule} if self.rule != "own" and not self.foreign else {}
-        idle |= {"pool.real": self.real} if self.real != "common" else {}
+
+CHAIN = (
+    "pool.rule = random: after generation 0 each generation has one model, of a lineage that is drawn, so that nothing is measured "
+    "between lineages"
+)
+
+
+def notes(pool: PoolConfig, tables: Mapping[str, Any]) -> list[str]:
+    """What whoever gives lineages so should know: what has no effect, and what is not measured."""
+    if pool.lineages == 1:
+        idle = {"pool.rule": pool.rule} if pool.rule != "own" and not pool.foreign else {}
+        idle |= {"pool.real": pool.real} if pool.real != "common" else {}
         options = " and ".join(f"{name} = {value}" for name, value in idle.items())
-        has = "has" if len(idle) == 1 else "have"
-        return "pool.lineages = 1: there is one lineage alone, as without it" + (
-            f", and {options} {has} no effect" if idle else ""
-        )
+        without = f", and {options} {'has' if len(idle) == 1 else 'have'} no effect" if idle else ""
+        return [f"pool.lineages = 1: there is one lineage alone, as without it{without}"]
+    return [CHAIN] if pool.rule == "random" and names(pool, tables) else []
 
 
 def names(pool: PoolConfig, tables: Mapping[str, Any]) -> tuple[str, ...]:
@@ -145,6 +149,10 @@ def check(pool: PoolConfig, tables: Mapping[str, Mapping[str, Any]], sections: t
         if not isinstance(table, Mapping):
             raise ValueError(f"lineages.{name} must be a table")
         for section, options in table.items():
+            if section == "learner":
+                raise ValueError(
+                    f"lineages.{name}.learner: all lineages have one learner, for they take each other's rows; set learner for all of them"
+                )
             if section not in sections:
                 raise ValueError(
                     f"lineages.{name}.{section}: lineages differ in {', '.join(sections)}; all else they share"

@@ -470,7 +470,8 @@ class Experiment(Families):
     expect: tuple[Expectation, ...] = ()
     """Published numbers that the report shows beside the measured ones."""
     lineages: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Lines of descent that are run together: by name, what each has otherwise (`lineages.NAME.model.source = "…"`)."""
+    """Lines of descent that are run together: by name, what each has otherwise (`lineages.NAME.model.source = "…"`) of `model`, `data`,
+    `train`, `sample` and the section of the learner. The learner itself, the loop, the mix, selection and evaluation are the same for all."""
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Runs to make in place of this one: by name, the options that each changes (`variants.NAME.train.lr = 1e-4`)."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from collapse_cli import families, learners
 from collapse_cli.config import Experiment
+from collapse_cli.config.pool import notes as notes_on_pool
 from collapse_cli.data.dataset import UNSCORED, load_text, pinned
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
@@ -66,7 +67,7 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     planned = plan(config, hints)
     observer, sizes = Computed(), dict[str, Size]()
     notes = [*(note for one in found.values() for note in one.notes), *said]
-    notes += filter(None, [config.pool.without_effect])
+    notes += notes_on_pool(config.pool, config.lineages)
     pool = Pool(config.pool.rule, len(found), len(config.pool.foreign))
     for number, (name, one) in enumerate(found.items()):
         rows, own, there = _real_rows(one.config if name else config, planned, name, store, temporary, observer)

@@ -7,6 +7,7 @@ import pytest
 from collapse_cli.config import ConfigError, Experiment, load, merge
 from collapse_cli.config.command_line import refuse_unread
 from collapse_cli.config.pool import Segment
+from collapse_cli.config.pool import notes as pool_notes
 from collapse_cli.config.weights import Shares
 from collapse_cli.errors import InputError
 
@@ -33,6 +34,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "lineages.b.loop: lineages differ in model, data, train, sample",
     ),
     ({"lineages": {"a": {}, "b": {"data": 3}}}, "lineages.b.data must be a table of options, it is 3"),
+    ({"lineages": {"a": {}, "b": {"learner": "ngram"}}}, "lineages.b.learner: all lineages have one learner"),
     ({"lineages": {"a": {}, "b": {"data": {"test": "x"}}}}, "measured on the same text"),
     ({"lineages": {"a": {}, "b": {"train": {"lr": -1.0}}}}, "lineages.b: train.lr must be above 0"),
     ({"lineages": {"a": {}, "b": {"train": {"rate": 1.0}}}}, "lineages.b: unknown key 'train.rate'"),
@@ -86,12 +88,14 @@ def test_the_short_form_is_so_many_tables() -> None:
         ({"lineages": 1, "rule": "all"}, "as without it, and pool.rule = all has no effect"),
         ({"lineages": 1, "rule": "segments", "real": "segments"}, "pool.rule = segments and pool.real = segments have no effect"),
         ({"lineages": 1, "rule": "others", "foreign": "t"}, "as without it"),
+        ({"lineages": 2, "rule": "random"}, "so that nothing is measured between lineages"),
     ],
 )  # fmt: skip
-def test_what_is_said_of_several_has_no_effect_on_one_and_that_is_said(pool: dict[str, Any], said: str) -> None:
-    note = of(pool=pool).pool.without_effect
-    assert note.endswith(said)
-    assert bool(note) == bool(said)
+def test_what_has_no_effect_and_what_is_not_measured_is_said(pool: dict[str, Any], said: str) -> None:
+    found = of(pool=pool)
+    notes = pool_notes(found.pool, found.lineages)
+    assert len(notes) == bool(said)
+    assert all(note.endswith(said) for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,15 @@ def test_each_lineage_is_diagnosed_as_if_it_were_alone(run: RunFolder, lineage: 
         assert (found.arm, there.arm) == (Arm(there.arm.policy, lineage), Arm(found.arm.policy))
 
 
+def test_that_a_chain_measures_nothing_between_lineages_is_said(run: RunFolder) -> None:
+    """Its page has no section of several models: nothing says why but this."""
+    chain = {**run.tree(), "pool": {"rule": "random"}}
+    said = "so that nothing is measured between lineages"
+    assert said in diagnose_run(run.rows(), chain).notes[-1]
+    assert not any(said in note for note in diagnose_run(run.rows(), run.tree()).notes)
+    assert not any(said in note for note in diagnose_run(alone(run, "a"), {**chain, "lineages": {}}).notes)
+
+
 def test_each_lineage_is_forecast_as_if_it_were_alone(run: RunFolder) -> None:
     together = forecast_rows([row for row in run.rows() if row.where.lineage in "ab" and row.where.policy == "keep-0"])
     single = forecast_rows([row for row in alone(run, "b") if row.where.policy == "keep-0"])

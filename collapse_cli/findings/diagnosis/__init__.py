@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from collapse_cli.config.pool import CHAIN
 from collapse_cli.findings.arms import lineages_of, said
 from collapse_cli.findings.diagnosis.arm import MOVING, ArmDiagnosis
 from collapse_cli.findings.diagnosis.by_lineage import lineages_verdict
@@ -118,6 +119,9 @@ def diagnose_run(
         planned=[Arm(named(arm.policy), named(arm.lineage)) for arm in planned_arms(tree)],
         seeds=[seed for seed in seeds if isinstance(seed, int)],
     )
+    pool = tree.get("pool")
+    if isinstance(pool, Mapping) and pool.get("rule") == "random" and len(lineages_of(by_arm(rows))) > 1:
+        diagnosis = replace(diagnosis, notes=(*diagnosis.notes, CHAIN))
     return diagnosis if family.diagnosed else replace(diagnosis, verdict=family_verdict(rows, tree))
 
 
