@@ -155,6 +155,14 @@ REPETITION = (
         zero=True,
     ),
     Measure(
+        "prompt_overlap_4",
+        "4-grams copied from the prompt",
+        SHARE,
+        "Rising: samples say again what their prompt says.",
+        "What is said again in other words; not there where samples have no prompt.",
+        zero=True,
+    ),
+    Measure(
         "longest_repeat",
         "Longest repeated phrase",
         "tokens",

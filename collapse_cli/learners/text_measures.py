@@ -168,6 +168,7 @@ def examine(
     deciles = tails.frequency_deciles(type_counts(encoded, vocabulary(reference.config)))
     before = None if first is None else sampled.per_token(first.arrays["nll"], first.arrays["tokens"])
     facts = sampled.sample_measures(new.arrays["tokens"], lengths, deciles, equal)
+    facts |= sampled.prompt_measures((cut.arrays["tokens"], cut.arrays["lengths"]), (new.arrays["tokens"], lengths))
     facts |= sampled.score_measures(nll, lengths, before)
     facts["mauve"] = sampled.mauve(real.arrays["features"], features)
     for phrase in facts["top_8grams"]:

@@ -41,6 +41,7 @@ SHARES = {
         "rep_2",
         "rep_3",
         "rep_4",
+        "prompt_overlap_4",
         "missing_mass",
         "largest_weight",
     ),

@@ -1,4 +1,4 @@
-"""What samples repeat: within themselves, and of each other."""
+"""What samples repeat: within themselves, of each other, and of their prompts."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -28,6 +28,36 @@ def repetition(grams: Grams, n: int) -> np.ndarray:
     total = new.sum(axis=1)
     new[:, 1:] &= ids[:, 1:] != ids[:, :-1]
     return np.where(total > 0, 1 - new.sum(axis=1) / np.maximum(total, 1), np.nan)
+
+
+def prompt_overlap(
+    prompts: tuple[np.ndarray, np.ndarray], samples: tuple[np.ndarray, np.ndarray], n: int
+) -> np.ndarray:
+    """Share of the n-grams of each sample, every place counted, that also occur in its prompt: 1 - the share of novel n-grams
+    (See, Liu and Manning 2017, arXiv 1704.04368, figure 6, of summaries and their sources). None crosses from the prompt into the sample.
+
+    Args:
+        prompts, samples: each `tokens` (rows, width) int and `lengths` (rows,) of how many count.
+
+    Returns:
+        (rows,) float64, 0..1; NaN where the sample or its prompt is too short to hold an n-gram.
+    """
+    shares = np.full(len(samples[0]), np.nan)
+    for start in range(0, len(shares), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        (before, there), (after, made) = ((tokens[part], lengths[part]) for tokens, lengths in (prompts, samples))
+        width = max(before.shape[1], after.shape[1])
+        stacked = np.concatenate([np.pad(rows, ((0, 0), (0, width - rows.shape[1]))) for rows in (before, after)])
+        ids = Grams(stacked, np.concatenate([there, made])).ids(n).astype(np.int64)
+        own = (
+            ids + (np.arange(len(ids)) % len(before) * (ids.max(initial=0) + 1))[:, None]
+        )  # those of other rows are others
+        of_prompt, of_sample = np.split(np.where(ids >= 0, own, -1), 2)
+        count = (of_sample >= 0).sum(axis=1)
+        copied = (np.isin(of_sample, of_prompt) & (of_sample >= 0)).sum(axis=1)
+        known = (count > 0) & (of_prompt >= 0).any(axis=1)
+        shares[part][known] = copied[known] / count[known]
+    return shares
 
 
 def longest_repeat(grams: Grams) -> np.ndarray:

@@ -13,7 +13,7 @@ from collapse_cli.metrics import diversity, perplexity, repetition
 from collapse_cli.metrics.features import mauve
 from collapse_cli.metrics.grams import Grams
 
-__all__ = ["mauve", "per_token", "sample_measures", "score_measures"]
+__all__ = ["mauve", "per_token", "prompt_measures", "sample_measures", "score_measures"]
 
 BARS = 10  # of the histogram per nat
 MOST_BARS = 10_000  # what is above 1,000 nats per token counts in the last one
@@ -60,6 +60,17 @@ def sample_measures(
     measures["unigram_entropy"], measures["unigram_entropy_se"] = diversity.unigram_entropy(few)
     measures["next_token_entropy"] = diversity.next_token_entropy(few)
     return measures | diversity.coverage(few, deciles)
+
+
+def prompt_measures(
+    prompts: tuple[np.ndarray, np.ndarray], samples: tuple[np.ndarray, np.ndarray]
+) -> dict[str, float | None]:
+    """`prompt_overlap_4`: how much of what samples say stands in their prompts; None where no prompt is long enough.
+
+    Args:
+        prompts, samples: `tokens` and `lengths` of each, row by row.
+    """
+    return {"prompt_overlap_4": _mean(repetition.prompt_overlap(prompts, samples, 4))}
 
 
 def per_token(nll: np.ndarray, tokens: np.ndarray) -> np.ndarray:

@@ -190,6 +190,17 @@ def test_samples_are_scored_under_the_reference_and_compared_with_generation_0(e
     assert collapsed["low_share"] + collapsed["high_share"] != facts["low_share"] + facts["high_share"]
 
 
+def test_what_samples_copy_from_their_prompts_is_measured(encoded: Path) -> None:
+    corpus, samples = made(encoded, np.arange(40), seed=7)
+    tokens = samples.arrays["tokens"].copy()
+    tokens[:20, :4] = corpus.arrays["tokens"][:20, :4]  # half of the samples begin with their prompt again
+    copied = examine(encoded, Dataset({**samples.arrays, "tokens": tokens}, samples.origin), corpus, None).facts
+    places = samples.arrays["lengths"].astype(float) - 3  # of 4-grams: one is the prompt's, of 4 tokens
+    enough = places > 0
+    assert examine(encoded, samples, corpus, None).facts["prompt_overlap_4"] == 0
+    assert copied["prompt_overlap_4"] == pytest.approx((1 / places[:20][enough[:20]]).sum() / enough.sum())
+
+
 def test_policies_that_make_fewer_samples_are_compared_over_as_many(encoded: Path) -> None:
     """20 of 40 rows are always enough for both: entropies and coverage do not grow with the number of samples."""
     corpus, many = made(encoded, np.arange(40), seed=7)

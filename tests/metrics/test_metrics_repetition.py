@@ -165,3 +165,36 @@ def test_thousands_of_samples_that_are_all_alike_take_no_square_of_comparisons()
     tokens = np.tile(np.arange(20, dtype=np.int32), (20_000, 1))
     tokens[:, -1] = np.arange(20_000) + 20
     assert repetition.near_duplicates(Grams(tokens, np.full(20_000, 20))).sum() == 19_999
+
+
+def slow_overlap(prompt: list[int], row: list[int], n: int) -> float:
+    """The share of a sample's n-grams that stand in its prompt; NaN without either."""
+    there, own = slices(prompt, n), slices(row, n)
+    return sum(gram in there for gram in own) / len(own) if there and own else float("nan")
+
+
+def test_what_is_copied_from_the_prompt_in_known_samples() -> None:
+    prompts, rows = [[1, 2, 3, 4], [1, 2, 3, 4], [1, 2], [5, 6, 7]], [[2, 3, 9, 2, 3], [7, 8], [1, 2, 1], [1, 2, 3]]
+    found = repetition.prompt_overlap(arrays(prompts), arrays(rows), 2)
+    assert found.tolist() == [0.5, 0.0, 0.5, 0.0], (
+        "each place counts; the prompt of another row does not; none reaches over the border"
+    )
+    short = repetition.prompt_overlap(arrays([[1], [1, 2, 3]]), arrays([[1, 2, 3], [1]]), 2)
+    assert np.isnan(short).all()
+
+
+@given(ragged, ragged)
+def test_what_is_copied_is_what_a_search_in_the_prompt_finds(prompts: list[list[int]], rows: list[list[int]]) -> None:
+    both = list(zip(prompts, rows, strict=False))
+    before, after = [prompt for prompt, _ in both], [row for _, row in both]
+    for n in (2, 4):
+        found = repetition.prompt_overlap(arrays(before), arrays(after), n)
+        assert found.tolist() == pytest.approx([slow_overlap(*one, n) for one in both], nan_ok=True)
+
+
+def test_what_is_copied_over_more_rows_than_are_taken_at_once() -> None:
+    prompts, rows = (random_rows(seed, repetition.ROWS_AT_ONCE + 300, 24, 6) for seed in (4, 5))
+    found = repetition.prompt_overlap(arrays(prompts), arrays(rows), 2)
+    assert found.tolist() == pytest.approx(
+        [slow_overlap(*one, 2) for one in zip(prompts, rows, strict=True)], nan_ok=True
+    )

@@ -264,6 +264,7 @@ def _samples(rise: float, first: Mapping[str, Any], random: np.random.Generator)
             "width": HISTOGRAM_WIDTH,
             "counts": np.bincount(bins - bins.min()).tolist(),
         },
+        "prompt_overlap_4": 0.1 + 0.4 * (1 - forget),
         "longest_repeat": 3 + 20 * (1 - forget),
         "longest_repeat_max": min(WIDTH - 1, 9 + round(50 * (1 - forget))),
         "exact_duplicate_rate": 0.3 * (1 - forget) ** 2,
