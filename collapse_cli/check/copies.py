@@ -22,8 +22,8 @@ def repeats(text: Documents) -> dict[str, Any]:
     """Rows that are the same but for white space.
 
     Returns:
-        `rows`; `repeats`, how many repeat an earlier one; `share`; `largest`, how often the most frequent row stands there; `shown`, the most
-        frequent rows.
+        `rows`; `repeats`, how many repeat an earlier one; `share`, of all rows; `repeated_rows`, how many different ones stand there more than
+        once; `largest`, how often the most frequent row stands there; `shown`, the most frequent rows.
     """
     counts = np.unique(text.contents, return_counts=True)
     order = np.argsort(-counts[1], kind="stable")[:SHOWN]
@@ -64,7 +64,7 @@ def between(real: Documents, synthetic: Documents, ours: Counted, theirs: Counte
         ours, theirs: rows of either that are not the same, which `both` are the clusters of, the real ones first.
 
     Returns:
-        `copies` and `copied_share` of all synthetic rows; `telling_copies`, those of them with `TELLING` words; `near` and `near_share` of
+        `copies` and `copied_share` of all synthetic rows; `telling_copies`, those of them with `TELLING` words, and `copied`, a few of these; `near` and `near_share` of
         the rows of `theirs`, near a real row but not the same as one: near the cluster's first row or another of its first `LOOKS` real ones; `compared`, how many rows of either were looked at for that; `shown`.
     """
     same = np.isin(synthetic.contents, real.contents)

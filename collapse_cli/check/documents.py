@@ -16,9 +16,8 @@ from collapse_cli.data.forms import TEXT
 from collapse_cli.errors import InputError, how_many
 
 LEAST = 40  # rows of each text that are not the same; fewer can be judged by eye
-PER_GROUP = 20  # of a text held out of the real one: the share is 1 / 10, at least so many rows
-HELD_OUT = 0.1
-MOST_HELD = 1_000
+HELD_OUT = 0.1  # share of the real rows that differ, to test on
+LEAST_HELD, MOST_HELD = 20, 1_000
 
 
 @dataclass(frozen=True)
@@ -180,9 +179,9 @@ def of_rows(rows: Sequence[str], name: str, source: str, notes: Sequence[str]) -
 def held_out(real: Documents, seed: int = 0) -> np.ndarray:
     """(held,) int64: rows of the real text that are put aside to test on, ascending.
 
-    A tenth of the rows that differ, 1,000 at most. All rows of one content are put aside or none.
+    A tenth of the rows that differ, at least 20 and at most 1,000. All rows of one content are put aside or none.
     """
-    count = min(MOST_HELD, max(PER_GROUP, round(HELD_OUT * len(real.distinct))), len(real.distinct) // 2)
+    count = min(MOST_HELD, max(LEAST_HELD, round(HELD_OUT * len(real.distinct))), len(real.distinct) // 2)
     chosen = np.random.Generator(np.random.Philox(seed)).choice(len(real.distinct), count, replace=False)
     return np.flatnonzero(np.isin(real.contents, real.contents[real.distinct[chosen]]))
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from collapse_cli.check import by_groups, copies, documents, missing, telling
 from collapse_cli.check.documents import Documents
-from collapse_cli.check.word_counts import BUDGET, GROUPS, WIDTH, Counted, Vocabulary, equal
+from collapse_cli.check.word_counts import BUDGET, GROUPS, WIDTH, Vocabulary, equal, joined
 
 VERSION = 3  # of the record; raised where a body gives other results
 LEAST_WORDS = 100  # of a group
@@ -59,26 +59,12 @@ def examine(
     record["measures"] = by_groups.compare(groups[0], groups[1], vocabulary) if words >= LEAST_WORDS else []
     tell("what is missing")
     record["missing"] = (
-        missing.missing(_joined(groups[0], ours), _joined(groups[1], theirs), vocabulary)
-        if words >= LEAST_WORDS
-        else None
+        missing.missing(joined(groups[0]), joined(groups[1]), vocabulary) if words >= LEAST_WORDS else None
     )
     one, other = equal([ours.take(rows) for rows in telling.two_parts(ours)])[1]
-    record["missing_halves"] = (
-        missing.missing(_joined(one, ours), _joined(other, ours), vocabulary) if one and other else None
-    )
+    record["missing_halves"] = missing.missing(joined(one), joined(other), vocabulary) if one and other else None
     tell("telling them apart")
     record["telling"] = telling.tell_apart(ours, theirs, both.first, seed)
     record["halves"] = telling.halves(ours, both.first[: len(ours)], seed)
     record["seconds"] = time.perf_counter() - start
     return record
-
-
-def _joined(groups: list[Counted], text: Counted) -> Counted:
-    """Groups as one text again: equally many words of each."""
-    return Counted(
-        np.concatenate([group.index for group in groups]),
-        np.concatenate([group.tokens for group in groups]),
-        np.concatenate([group.lengths for group in groups]),
-        np.concatenate([group.whole for group in groups]),
-    )

@@ -51,10 +51,7 @@ class Counted:
 
     def beside(self, other: "Counted") -> "Counted":
         """These rows, then those of another text."""
-        width = max(self.tokens.shape[1], other.tokens.shape[1])
-        tokens = [np.pad(text.tokens, ((0, 0), (0, width - text.tokens.shape[1]))) for text in (self, other)]
-        joined = (np.concatenate([getattr(text, name) for text in (self, other)]) for name in ("lengths", "whole"))
-        return Counted(np.concatenate([self.index, other.index]), np.concatenate(tokens), *joined)
+        return joined([self, other])
 
     def grams(self) -> Grams:
         return Grams(self.tokens, self.lengths)
@@ -62,6 +59,16 @@ class Counted:
     def dataset(self) -> Dataset:
         """As rows that a detector reads."""
         return Dataset({"tokens": self.tokens, "lengths": self.lengths}, np.zeros(len(self), np.int32))
+
+
+def joined(texts: Sequence[Counted]) -> Counted:
+    """The rows of several texts, or groups, one behind the other."""
+    width = max(text.tokens.shape[1] for text in texts)
+    tokens = [np.pad(text.tokens, ((0, 0), (0, width - text.tokens.shape[1]))) for text in texts]
+    index, lengths, whole = (
+        np.concatenate([getattr(text, name) for text in texts]) for name in ("index", "lengths", "whole")
+    )
+    return Counted(index, np.concatenate(tokens), lengths, whole)
 
 
 class Vocabulary:
@@ -72,6 +79,7 @@ class Vocabulary:
         self.pattern = SIGN if signs else WORD
         self.signs = signs
         self.numbers: dict[str, int] = {}
+        self._names: list[str] = []
 
     @staticmethod
     def of(texts: Sequence[Sequence[str]]) -> "Vocabulary":
@@ -99,17 +107,13 @@ class Vocabulary:
 
     def written(self, numbers: Sequence[int]) -> str:
         """Words as text, parted by blanks; characters as they are."""
-        names = self._names()
-        return ("" if self.signs else " ").join(names[number - 1] for number in numbers)
+        if len(self._names) != len(self.numbers):
+            self._names = list(self.numbers)
+        return ("" if self.signs else " ").join(self._names[number - 1] for number in numbers)
 
     def are_signs(self) -> np.ndarray:
         """(words + 1,) bool by number: what is neither a word nor a figure."""
         return np.array([False, *(not any(map(str.isalnum, word)) for word in self.numbers)], bool)
-
-    def _names(self) -> list[str]:
-        if len(getattr(self, "_written", ())) != len(self.numbers):
-            self._written = list(self.numbers)
-        return self._written
 
 
 def in_groups(text: Counted, words: int, groups: int = GROUPS) -> list[Counted]:

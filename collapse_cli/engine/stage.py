@@ -14,8 +14,8 @@ from typing import Any, Generic, Never, Protocol, TypeVar
 from collapse_cli.where import Where
 
 Circumstances = TypeVar("Circumstances", contravariant=True)
-SEVERAL_LINEAGES = "several lineages"  # the same of lineages
 ALL_POLICIES = "all policies"  # in the place of one, where a stage works for a model that they share
+SEVERAL_LINEAGES = "several lineages"  # the same of lineages
 
 KEY = re.compile(r"[0-9a-f]{64}")  # of a stage
 

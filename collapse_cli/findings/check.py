@@ -432,7 +432,7 @@ def _tables(record: Mapping[str, Any], texts: Mapping[str, _Source]) -> list[Che
                         f"{title}: {more:,} words and phrases",
                         ["phrase", "expected in rows", "stands in rows"],
                         body,
-                        f"Chance alone would name one in {1 / 0.05:.0f} comparisons: {int(missing['tested']):,} phrases were tested, and the level is 5% divided by that. "
+                        f"Chance alone would name a phrase in one of 20 comparisons: {int(missing['tested']):,} phrases were tested, and the level is 5% divided by that. "
                         "Parts of a phrase that is named are left out.",
                     )
                 )

@@ -11,7 +11,7 @@ alone together (Bonferroni), at 95%.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -107,11 +107,7 @@ def verdict_of(rows: Sequence[Row], about: Mapping[str, Any]) -> ShareVerdict | 
         if real is not None and made is not None and nll is not None:
             values.setdefault((int(real), int(made)), {})[row.where.seed] = nll
     replacing = sorted((place for place in values if sum(place) == fixed), key=lambda place: place[1])
-    adding = sorted(
-        (place for place in values if place[0] == base and (place[1] or base != fixed or place in replacing)),
-        key=lambda place: place[1],
-    )
-    adding = [place for place in adding if place[1] == 0 or sum(place) != fixed or base != fixed]
+    adding = sorted((place for place in values if place[0] == base), key=lambda place: place[1])
     blocks = _Blocks.of({place: values[place] for place in {*replacing, *adding}})
     if blocks is None:
         return None
@@ -123,7 +119,7 @@ def verdict_of(rows: Sequence[Row], about: Mapping[str, Any]) -> ShareVerdict | 
         return None
     best = _best(blocks, replaced)
     found = ShareVerdict(replaced, added, best, blocks.seeds, len(pairs), (), ())
-    return ShareVerdict(replaced, added, best, blocks.seeds, len(pairs), _remarks(found, about), _tables(found, about))
+    return replace(found, remarks=_remarks(found, about), tables=_tables(found, about))
 
 
 def _effects(line: Sequence[Place], blocks: "_Blocks", level: float, *, of_all: bool) -> list[Effect]:
@@ -228,7 +224,7 @@ def _best(blocks: _Blocks, replaced: Sequence[Effect]) -> list[float]:
 def _remarks(found: ShareVerdict, about: Mapping[str, Any]) -> list[Remark]:
     if found.seeds < 2:
         return _of_one_seed(found)
-    return [*_replaced(found, about), *_best_said(found), *_added(found, about), _how(found, about)]
+    return [*_replaced(found), *_best_said(found), *_added(found), _how(found, about)]
 
 
 def _of_one_seed(found: ShareVerdict) -> list[Remark]:
@@ -250,7 +246,7 @@ def _of_one_seed(found: ShareVerdict) -> list[Remark]:
     ]
 
 
-def _replaced(found: ShareVerdict, about: Mapping[str, Any]) -> list[Remark]:
+def _replaced(found: ShareVerdict) -> list[Remark]:
     tried = [effect for effect in found.replaced if effect.ratio is not None]
     if not tried:
         return []
@@ -328,7 +324,7 @@ def _best_said(found: ShareVerdict) -> list[Remark]:
     ]
 
 
-def _added(found: ShareVerdict, about: Mapping[str, Any]) -> list[Remark]:
+def _added(found: ShareVerdict) -> list[Remark]:
     said = []
     for effect in found.added:
         if effect.ratio is None:

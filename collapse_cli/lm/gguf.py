@@ -135,10 +135,8 @@ def _read(path: Path, state: tuple[int, int]) -> "tuple[PreTrainedModel, Mapping
     from transformers import AutoModelForCausalLM, GgufConfig
 
     config = config_of(path)  # with what transformers itself does not read
-    with (
-        _alone(path) as folder,
-        redirect_stderr(io.StringIO()),
-    ):  # which a bar of progress is written to, whatever is said
+    # a bar of progress is written there, whatever is said
+    with _alone(path) as folder, redirect_stderr(io.StringIO()):
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
             gguf_file=FILE,
@@ -167,9 +165,8 @@ def _left_over(model: "PreTrainedModel", path: Path) -> list[str]:
     return [name for name in header.names if name not in known and name != ROPE]
 
 
-_kept = lru_cache(maxsize=1)(
-    _read
-)  # many stages begin with the same model, and unpacking one takes many times as long as copying it
+# many stages begin with the same model, and unpacking one takes many times as long as copying it
+_kept = lru_cache(maxsize=1)(_read)
 
 
 def tokenizer(path: Path) -> "PreTrainedTokenizerBase":

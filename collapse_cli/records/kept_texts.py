@@ -172,10 +172,7 @@ def read(folder: Path) -> KeptTexts:
     for line in lines:
         policy, seed, generation = line.get("policy"), line.get("seed"), line.get("generation")
         lineage = line.get("lineage", "")
-        if not isinstance(policy, str) or not isinstance(lineage, str):
-            torn += 1
-            continue
-        if type(seed) is not int or type(generation) is not int:
+        if not (isinstance(policy, str) and isinstance(lineage, str) and type(seed) is type(generation) is int):
             torn += 1
             continue
         where, key, missing = Where(policy, seed, generation, lineage), line.get("key"), line.get("left_out")

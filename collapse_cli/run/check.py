@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -27,6 +27,9 @@ from collapse_cli.records.runs import can_be_named
 from collapse_cli.run import check_options
 from collapse_cli.terminal import text as terminal
 from collapse_cli.terminal.plan import PlanCosts
+
+if TYPE_CHECKING:  # it imports torch
+    from collapse_cli.run.check_training import TrialTime
 
 SEED = 0  # of what is drawn at random before any training
 
@@ -257,7 +260,8 @@ def _train(
     return checked, page
 
 
-def _said(tried: Any) -> str:
+def _said(tried: "TrialTime") -> str:
+    """What the trial found, before models are trained."""
     return f"{tried.models:,} models to train, {tried.steps:,} steps each: about {numbers.duration(tried.seconds)} (from short trainings that were tried just now)"
 
 

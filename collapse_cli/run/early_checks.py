@@ -74,6 +74,7 @@ def check_experiment(config: Experiment, folder: RunFolder) -> None:
             else:
                 check_source(own)
     check_foreign(config)
+    check_public(config)
     check_lineages(config)
 
 
@@ -103,11 +104,12 @@ def check_policies(config: Experiment) -> None:
         )
 
 
-def check_lineages(config: Experiment) -> None:
-    """Whether several lineages can be told apart, and read each other's rows.
+def check_public(config: Experiment) -> None:
+    """Whether there can be the public rows that a configuration asks for. The text is read as it will be again, which costs nothing then.
 
     Raises:
-        ConfigError: when they cannot.
+        ConfigError: when there cannot.
+        InputError: as `load_text` does.
     """
     if config.pool.public:
         if not FAMILIES[config.learner].text:
@@ -120,14 +122,21 @@ def check_lineages(config: Experiment) -> None:
                 f"pool.public is cut into blocks, and data.source = {config.data.source} has whole documents for rows"
             )
         load_text(source=config.pool.public, scored=UNSCORED)
-    several = {name: own for name, own in config.of_lineages().items() if name}
-    family = FAMILIES[config.learner]
-    if config.pool.public_rows and not config.pool.public and config.data.source not in DRAWN:
+    elif config.pool.public_rows and config.data.source not in DRAWN:
         raise ConfigError(
             f"pool.public_rows = {config.pool.public_rows} are drawn, and data.source = {config.data.source} is not a distribution "
             f"({', '.join(DRAWN)}); name a text that all share (pool.public)"
         )
-    if not family.text:
+
+
+def check_lineages(config: Experiment) -> None:
+    """Whether lineages can be measured beside each other, and read each other's rows.
+
+    Raises:
+        ConfigError: when they cannot.
+    """
+    several = {name: own for name, own in config.of_lineages().items() if name}
+    if not FAMILIES[config.learner].text:
         check_shapes(several)
     for name, own in several.items():
         if own.data.scored is not None and config.data.source in KNOWN:
@@ -152,14 +161,14 @@ def check_shapes(several: Mapping[str, Experiment]) -> None:
         }
         for name, own in several.items()
     }
+    first, wanted = next(iter(shapes.items()), ("", {}))
     for name, shape in shapes.items():
-        for first, wanted in shapes.items():
-            for option, value in shape.items():
-                if wanted[option] != value:
-                    raise ConfigError(
-                        f"lineages.{name}.{option} = {value} and that of {first} is {wanted[option]}: rows of one cannot be fitted by the "
-                        "other; give all lineages the same"
-                    )
+        for option, value in shape.items():
+            if wanted[option] != value:
+                raise ConfigError(
+                    f"lineages.{first}.{option} = {wanted[option]} and that of {name} is {value}: rows of one cannot be fitted by the "
+                    "other; give all lineages the same"
+                )
 
 
 def check_adapter(config: Experiment) -> None:

@@ -159,11 +159,10 @@ def _planned_again(changed: Experiment, original: Plan, store: Store, *, other: 
     """
     learner = learners.learner_class(changed.learner)
     several = changed.lineage_names != ("",) and families.of(changed.learner).text
-    if not several and not other:
-        resolved = learner.resolve(changed)
-        return plan(resolved.config, resolved.hints)
     if not several:
-        resolved = learner.resolve(learner.with_tokenizer_of(changed, _encoded(original, "", store)))
+        if other:
+            changed = learner.with_tokenizer_of(changed, _encoded(original, "", store))
+        resolved = learner.resolve(changed)
         return plan(resolved.config, resolved.hints)
     lineages = changed.of_lineages()
     if other:  # whatever text a lineage was trained on

@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from support.serving import at_work
 from support.tiny import tiny_model
 
 HOST = "127.0.0.1"
@@ -189,14 +190,8 @@ class _Passing(BaseHTTPRequestHandler):
 @contextmanager
 def proxy(behind: Served) -> Iterator[Proxy]:
     """A proxy at work, without faults."""
-    with Proxy(behind) as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield made
-        finally:
-            made.shutdown()
-            thread.join()
+    with Proxy(behind) as made, at_work(made):
+        yield made
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------

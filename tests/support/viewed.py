@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from support.instrumented import write_run
+from support.serving import at_work
 
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.view.server import HOST, Server, server
@@ -37,14 +37,8 @@ class Answer:
 @contextmanager
 def serving(folder: Path, named: Sequence[RunFolder] = ()) -> Iterator[Server]:
     """The server at work, on a port that is free."""
-    with server(folder, named) as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield made
-        finally:
-            made.shutdown()
-            thread.join()
+    with server(folder, named) as made, at_work(made):
+        yield made
 
 
 def ask(made: Server, target: str, method: str = "GET", hosts: Sequence[str] | None = None, **headers: str) -> Answer:

@@ -193,7 +193,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 
 
 @dataclass(frozen=True)
-class Beside:
+class InPool:
     """A lineage among others whose rows are one pool.
 
     Attributes:
@@ -237,10 +237,10 @@ class InMemory(Verbs[State, Dataset, Dataset]):
         inputs: Mapping[str, Finished],
         hints: learners.Hints,
         scratch: Path,
-        beside: Beside | None = None,
+        beside: InPool | None = None,
     ) -> None:
         """`seed`: of the run."""
-        self.block, self.seed, self.scratch, self.beside = block, seed, scratch, beside or Beside()
+        self.block, self.seed, self.scratch, self.beside = block, seed, scratch, beside or InPool()
         policy = block.policy
         self.first_generation = block.generations[0]
         data = inputs["data"]

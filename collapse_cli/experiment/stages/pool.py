@@ -31,7 +31,7 @@ def pool_stage(
         members: stages that leave rows in its tokens, in order.
         takers: how many lineages take the rows of each member: each is reckoned its part of what they cost.
     """
-    which = Shared(policy.at(generation), config.mix.size == "growing", generation, config.select.oversample)
+    which = Taken(policy.at(generation), config.mix.size == "growing", generation, config.select.oversample)
     params = {"learner": config.learner, "takers": list(takers), **which.params()}
     return Stage(POOL, params, {"data": data, **as_inputs(members)})
 
@@ -50,7 +50,7 @@ def members_of(inputs: Mapping[str, Finished]) -> tuple[list[Finished], list[Dat
 
 
 @dataclass(frozen=True)
-class Shared:
+class Taken:
     """How many rows a corpus takes: the attributes are those of `stages.sample.Continued`."""
 
     policy: Policy
@@ -63,7 +63,7 @@ class Shared:
         return vars(self) | {"policy": self.policy.params()}
 
     @classmethod
-    def of(cls, params: Mapping[str, Any]) -> "Shared":
+    def of(cls, params: Mapping[str, Any]) -> "Taken":
         """What a stage's parameters say."""
         own = {name: params[name] for name in ("growing", "generation", "oversample")}
         return cls(Policy.of(params["policy"]), **own)
@@ -75,7 +75,7 @@ class Shared:
 
 @on_one_thread
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
-    (members, rows), which = members_of(inputs), Shared.of(stage.params)
+    (members, rows), which = members_of(inputs), Taken.of(stage.params)
     needed = which.needed(inputs["data"].facts["splits"]["train"]["rows"])
     most = [candidates(which.oversample, quota(needed, len(rows), one)) for one in range(len(rows))]
     chosen, shares = taken(rows, needed, most), [1 / takers for takers in stage.params["takers"]]
@@ -106,7 +106,7 @@ def history(members: Sequence[Finished], shares: Sequence[float]) -> dict[str, A
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    which = Shared.of(stage.params)
+    which = Taken.of(stage.params)
     return put_together(size, candidates(which.oversample, which.needed(size.rows)), 0.1)
 
 

@@ -24,7 +24,7 @@ from collapse_cli.experiment.loop import step_together
 from collapse_cli.experiment.pool import Pool, sharing_of
 from collapse_cli.experiment.stages import block as alone
 from collapse_cli.experiment.stages.base import first_measure, on_one_thread
-from collapse_cli.experiment.stages.block import Beside, Block, InMemory, models_of, part_of
+from collapse_cli.experiment.stages.block import Block, InMemory, InPool, models_of, part_of
 from collapse_cli.experiment.stages.sample import Sharing
 from collapse_cli.learners.family import State
 from collapse_cli.where import Where
@@ -147,7 +147,7 @@ def _lineages(stage: Stage, together: Together, inputs: Mapping[str, Finished], 
             key: _of(number, found) for key, found in inputs.items() if key == "before" or key.startswith("made-")
         }
         places, takers = sharing_of(pool, number, keys)
-        beside = Beside(
+        beside = InPool(
             name,
             number,
             pool,

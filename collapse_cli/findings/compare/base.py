@@ -13,7 +13,7 @@ from collapse_cli.records.row import Row
 from collapse_cli.where import Arm
 
 Side = tuple[str, Arm]  # run, and policy with lineage, or cell
-Course = tuple[str, str]  # run, and lineage
+RunLineage = tuple[str, str]  # run, and lineage
 
 
 class HasRecord(Protocol):
@@ -92,7 +92,7 @@ def pairs_of(
     series: Mapping[Side, Mapping[int, float]],
     *,
     within: bool,
-    apart: Container[tuple[Course, Course]] = (),
+    apart: Container[tuple[RunLineage, RunLineage]] = (),
 ) -> Iterator[tuple[Side, Side, list[int]]]:
     """Policies of one lineage, and lineages under one policy, where `within`; a policy or cell in two runs; with the seeds that both have.
 

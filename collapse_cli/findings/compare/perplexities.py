@@ -10,7 +10,7 @@ from collapse_cli.config.names import leaves
 from collapse_cli.config.pool import PoolConfig
 from collapse_cli.config.published import LOOKED_UP
 from collapse_cli.findings.arms import MOST, lineages_of, trees_of
-from collapse_cli.findings.compare.base import Compared, Comparison, Course, Side, pairs_of
+from collapse_cli.findings.compare.base import Compared, Comparison, RunLineage, Side, pairs_of
 from collapse_cli.findings.diagnosis import ArmDiagnosis, Diagnosis, diagnose
 from collapse_cli.findings.several_models import more_than_one
 from collapse_cli.metrics import perplexity
@@ -124,7 +124,7 @@ def compared(runs: list[Compared], generation: int) -> Comparison[PolicyPerplexi
                 entries.append(entry)
     mixed = _incomparable(names, rows, [run.config.model_dump(mode="json") for run in runs])
     apart = [
-        f"{_course(first, second)} differ in {', '.join(why)}: their perplexities are not comparable, and no differences "
+        f"{_both(first, second)} differ in {', '.join(why)}: their perplexities are not comparable, and no differences "
         "between them are given (of one text under two tokenizers, bits_per_byte is comparable)"
         for (first, second), why in mixed.items()
     ]
@@ -142,7 +142,7 @@ def compared(runs: list[Compared], generation: int) -> Comparison[PolicyPerplexi
     )
 
 
-def _course(first: Course, second: Course) -> str:
+def _both(first: RunLineage, second: RunLineage) -> str:
     """Two runs, or lineages of them, in words."""
     return " and ".join(f"{run}, lineage {lineage}," if lineage else run for run, lineage in (first, second))
 
@@ -184,7 +184,10 @@ def _losses(rows: Mapping[int, Row]) -> dict[int, float]:
 
 
 def _pairs(
-    names: Sequence[str], rows: Sequence[Sequence[Row]], generation: int, mixed: Container[tuple[Course, Course]]
+    names: Sequence[str],
+    rows: Sequence[Sequence[Row]],
+    generation: int,
+    mixed: Container[tuple[RunLineage, RunLineage]],
 ) -> list[PerplexityRatio]:
     """Policies of one lineage, lineages under one policy, and the same policy in two runs that are comparable."""
     series: dict[Side, dict[int, float]] = {}
@@ -204,9 +207,9 @@ def _pairs(
 
 def _incomparable(
     names: Sequence[str], rows: Sequence[Sequence[Row]], configs: Sequence[Mapping[str, Any]]
-) -> dict[tuple[Course, Course], list[str]]:
+) -> dict[tuple[RunLineage, RunLineage], list[str]]:
     """Pairs of runs, or of lineages, whose perplexities are not of the same tokens, and why."""
-    facts: dict[Course, dict[str, Any]] = {}
+    facts: dict[RunLineage, dict[str, Any]] = {}
     for name, own, config in zip(names, rows, configs, strict=True):
         trees = trees_of(config)
         first: dict[str, Row] = {}
