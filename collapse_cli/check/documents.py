@@ -118,6 +118,11 @@ def read_real(path: Path, how: ReadingOptions) -> tuple[Documents, Documents | N
     if not files.what_is(path):
         raise _not_there("the real text", path)
     splits, notes = how.by_split(path)
+    if "valid" in splits:
+        notes = [
+            *notes,
+            f"{path}: {how_many(len(splits['valid']), 'row')} of validation text are neither compared nor trained on",
+        ]
     made = _enough(of_rows(splits["train"], "the real text", str(path), notes))
     test = of_rows(splits["test"], "the test text", str(path), ()) if "test" in splits else None
     return made, test if test is not None and test.rows else None

@@ -6,6 +6,7 @@ import typer
 
 from collapse_cli.cli.theory import D, Generations, Noise, NoiseSynthetic, Output, command
 from collapse_cli.cli.theory_remedies import Variance, app, numbers
+from collapse_cli.config.weights import KINDS
 
 if TYPE_CHECKING:
     from collapse_cli.simulate import Estimate
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["app"]  # the one of `collapse theory`, with these commands too
 
 LineagesOption = Annotated[int, typer.Option("--lineages", help="K, models of each generation.")]
-KINDS = ("private", "public", "pooled")
 
 
 @command()

@@ -20,11 +20,7 @@ OWN_SECTIONS = (
     "train",
     "sample",
 )  # that a lineage may have otherwise than the others; and its learner's
-COMMON_DATA = (
-    "valid",
-    "test",
-    "eval_rows",
-)  # options of `data` that all lineages share: they are measured on the same text
+COMMON_DATA = ("valid", "test", "eval_rows")  # options of `data` that all share: they are measured on the same text
 
 
 @dataclass(frozen=True)
@@ -97,8 +93,8 @@ class PoolConfig(Section):
         return one_or_many(value)
 
     @property
-    def used(self) -> bool:
-        """Whether an experiment of one lineage has anything to do with it."""
+    def more_than_pooled(self) -> bool:
+        """Whether a fit is of public rows besides, or of kinds of rows that have shares of the loss."""
         return bool(self.public or self.public_rows) or not self.weights.equal
 
 

@@ -94,11 +94,8 @@ class Weights(Parsed):
         return cls(1.0 if params is None else None if params == GOLDEN else float(params))
 
 
-KINDS = (
-    "private",
-    "public",
-    "pooled",
-)  # rows of a lineage's own real text, of the text that all share, and synthetic ones
+# of rows: of a lineage's own real text, of the text that all share, and synthetic ones
+KINDS = ("private", "public", "pooled")
 
 
 @dataclass(frozen=True)

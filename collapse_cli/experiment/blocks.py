@@ -12,7 +12,7 @@ from collapse_cli.where import Where
 
 def plan(config: Experiment, hints: learners.Hints, size: int) -> Plan:
     """The stages of an experiment in blocks of `size` generations; generation 0 is a block of its own, of all policies."""
-    if config.lineage_names != ("",) or config.pool.used:
+    if config.lineage_names != ("",) or config.pool.more_than_pooled:
         return _together(config, hints, size)
     made, loop = Plan(), config.loop
     for seed in loop.seeds:

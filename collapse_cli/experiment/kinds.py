@@ -91,7 +91,7 @@ def plan(config: Experiment, hints: learners.Hints) -> Plan:
 def _by_generations(config: Experiment) -> str:
     """Why an experiment is computed generation by generation, whatever its learner could do; "" where blocks of them can be made."""
     pool, alone = config.pool, learners.learner_class(config.learner).block == 1
-    if pool.rule == "random" or pool.public or (pool.used and alone):
+    if pool.rule == "random" or pool.public or (pool.more_than_pooled and alone):
         return "a public text, shares of the loss and base models that are drawn are computed generation by generation"
     if config.foreign_sources:
         return "rows of pool.foreign are stages of their own"

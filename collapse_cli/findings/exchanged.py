@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -17,13 +16,12 @@ from collapse_cli.config.names import merge
 from collapse_cli.config.policies import Policy, of_row
 from collapse_cli.config.pool import PoolConfig, Segment, overrides
 from collapse_cli.config.weights import EQUAL, Shares, Weights
+from collapse_cli.findings.predictions import SMALL, Tree
 from collapse_cli.theory import LineageRows, Variance
 from collapse_cli.theory.exchange import POOL_RULES, PoolRule
 
-Tree = Mapping[str, Any]  # a configuration as run.json has it
 REAL_ROWS: dict[str, theory.RealRows] = {"keep": "drawn", "keep-rows": "same", "fresh": "new"}
 MANY = 100  # rows for each dimension, from which on least squares is to about 1 / MANY a mean of rows in each direction
-SMALL = 1e-3  # a penalty below this share of the eigenvalues moves an error by at most twice that share
 MOST = 100_000  # lineages times generations, up to which they are gone through
 MEANS = ("variance", "mean_shift_squared", "distance_to_others", "mixture_variance")
 ERRORS = ("error", "distance_to_others")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,3 +205,12 @@ def test_shared_passages_are_bad_beyond_chance_alone() -> None:
     assert bad / 400 <= 0.025
     test = record["test"] | {"copies": 0, "passages": 30, "passage_rows": 40, "alike": {"real": 2, "synthetic": 14}}  # type: ignore[operator]
     assert "share a passage" in sentences(compared(record | {"test": test}), "bad")
+
+
+def test_of_a_folder_s_validation_text_it_is_said_that_nothing_is_made_of_it(tmp_path: Path) -> None:
+    for name, rows in (("train", 50), ("valid", 7), ("test", 5)):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{name} row {number}\n" for number in range(rows)))
+    real, test = documents.read_real(tmp_path, documents.ReadingOptions())
+    assert test is not None
+    assert (len(real.rows), len(test.rows)) == (50, 5)
+    assert "7 rows of validation text are neither compared nor trained on" in " ".join(real.notes)
