@@ -58,7 +58,7 @@ def list_runs(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
 
     runs = runs_in(runs_dir)
     if as_json:
-        print(json.dumps(runs))
+        print(json.dumps([run.record() for run in runs]))
         return
     console = terminal.console()
     if not runs:
@@ -67,9 +67,9 @@ def list_runs(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
         console.print(f"no runs in {where}; `collapse run --preset smoke` makes one", markup=False)
         return
     console.print(listing.table(runs, runs_dir))
-    for entry in runs:
-        if entry["error"]:
-            terminal.line(console, f"{entry['name']}: {terminal.plain(entry['error'], 300)}")
+    for run in runs:
+        if run.error:
+            terminal.line(console, f"{run.name}: {terminal.plain(run.error, 300)}")
 
 
 def status(

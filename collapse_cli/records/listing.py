@@ -1,6 +1,7 @@
 """The runs of a folder, as far as their files tell: the state of each, how far it is, its policies and seeds."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,58 @@ from collapse_cli.where import Where
 MOST_NAMED = 4  # policies or seeds of a run that its line names; of more, how many there are
 
 
-def runs_in(folder: Path) -> list[dict[str, Any]]:
-    """What is known of each run, the one that changed last at the end.
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of a run; of one whose record cannot be read no more than its name, and why.
 
-    A run whose record cannot be read has the status `damaged`, and `error` says why. Of one that has the status `started`,
-    `at_work` says whether it is, as `records.at_work` does; else it is None.
+    Attributes:
+        kind: of the experiment, or `check` for two texts that were compared without a model.
+        done, planned: generations, or cells of a mixture.
+        status: as its record has it; `damaged` where that cannot be read.
+        at_work: of one that has the status `started`, whether it is at work (`records.at_work`); else None.
+        created, updated: times as ISO 8601 has them.
+        error: why it ended, or why its record cannot be read; "" where there is nothing to say.
     """
-    runs = [facts_of(folder, name) for name in names_of_runs(folder)]
-    return sorted(runs, key=lambda run: (run["updated"] or "", run["name"]))
+
+    name: str
+    kind: str = ""
+    learner: str = ""
+    done: int = 0
+    planned: int = 0
+    policies: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    status: str = "damaged"
+    at_work: bool | None = None
+    created: str = ""
+    updated: str = ""
+    error: str = ""
+
+    @property
+    def progress(self) -> str:
+        """How far it is, in words; "" where that is not known."""
+        if self.status == "damaged":
+            return ""
+        unit = "cells" if self.kind == "mixture" else "generations"
+        return "two texts" if self.kind == "check" else f"{self.done:,} of {self.planned:,} {unit}"
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**vars(self), "policies": list(self.policies), "seeds": list(self.seeds)}
 
 
-def facts_of(folder: Path, name: str) -> dict[str, Any]:
-    """What is known of one run, as in `runs_in`."""
-    facts = nothing_of(name)
+def runs_in(folder: Path) -> list[RunFacts]:
+    """What is known of each run, the one that changed last at the end."""
+    return sorted((facts_of(folder, name) for name in names_of_runs(folder)), key=lambda run: (run.updated, run.name))
+
+
+def facts_of(folder: Path, name: str) -> RunFacts:
+    """What is known of one run."""
     try:
         run = RunFolder(folder, name)
         record, config, rows = run.record(), run.config(), run.rows()
         compared = read_checked(run.path)
     except (ConfigError, InputError, OSError) as error:
-        return facts | {"error": str(error)}
+        return RunFacts(name, error=str(error))
     loop, kind = config.loop, str(config.kind)
     if compared is not None and compared.get("trained") is False:
         kind, done, planned = "check", 0, 0  # two texts, and no model
@@ -50,27 +84,20 @@ def facts_of(folder: Path, name: str) -> dict[str, Any]:
             for generation in begun
         )
         planned = loop.generations + 1
-    return facts | {
-        "kind": kind,
-        "learner": config.learner,
-        "done": done,
-        "planned": max(done, planned),
-        "policies": list(map(str, loop.policies)) if config.kind == "generational" else [],
-        "seeds": list(loop.seeds),
-        "status": str(record["status"]),
-        "at_work": at_work(run.path) if record["status"] == "started" else None,
-        "created": str(record["created"]),
-        "updated": str(record["updated"]),
-        "error": str(record.get("error", "")),
-    }
-
-
-def nothing_of(name: str) -> dict[str, Any]:
-    """What is said of a run that cannot be read, but for its `error`."""
-    return {
-        "name": name, "kind": "", "learner": "", "done": 0, "planned": 0, "policies": [], "seeds": [],
-        "status": "damaged", "at_work": None, "created": "", "updated": "", "error": "",
-    }  # fmt: skip
+    return RunFacts(
+        name,
+        kind,
+        config.learner,
+        done,
+        max(done, planned),
+        tuple(map(str, loop.policies)) if config.kind == "generational" else (),
+        tuple(loop.seeds),
+        str(record["status"]),
+        at_work(run.path) if record["status"] == "started" else None,
+        str(record["created"]),
+        str(record["updated"]),
+        str(record.get("error", "")),
+    )
 
 
 def few(names: Sequence[str]) -> str:

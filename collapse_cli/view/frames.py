@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
@@ -49,7 +49,7 @@ def bar(names: Sequence[str], states: Sequence[State]) -> dict[str, Any]:
                 "name": state.name,
                 "said": state.label,
                 "kind": state.kind,
-                "done": _done(state),
+                "done": state.facts.progress,
                 "changed": _changed(state),
                 "doing": one_line(state.doing),
             }
@@ -75,14 +75,14 @@ def _line(state: State) -> str:
     name = escaped(state.name, 120)
     link = f'<a href="/run/{name}">{name}</a>' if state.linked else name
     tick = f'<input type="checkbox" value="{name}" aria-label="show {name} beside others">' if state.linked else ""
-    told = facts["error"] or state.doing
+    told = facts.error or state.doing
     why = f'<p class="why">{escaped(one_line(told, 300))}</p>' if told else ""
     cells = (
         f'<span class="pill {state.kind}">{escaped(state.label)}</span>',
         _progress(state),
-        escaped(one_line(facts["learner"], 60)),
-        escaped(one_line(few(facts["policies"]))),
-        escaped(seeds_said(facts["seeds"])),
+        escaped(one_line(facts.learner, 60)),
+        escaped(one_line(few(facts.policies))),
+        escaped(seeds_said(facts.seeds)),
         escaped(_changed(state)),
     )
     rest = "".join(f'<td data-is="{what}">{cell}</td>' for what, cell in zip(COLUMNS[2:], cells, strict=True))
@@ -91,17 +91,8 @@ def _line(state: State) -> str:
 
 def _progress(state: State) -> str:
     facts = state.facts
-    gauge = f'<progress value="{facts["done"]}" max="{facts["planned"]}" aria-hidden="true"></progress>'
-    return escaped(_done(state)) + (gauge if facts["planned"] and not state.ended else "")
-
-
-def _done(state: State) -> str:
-    facts: Mapping[str, Any] = state.facts
-    if facts["status"] == "damaged":
-        return ""
-    if facts["kind"] == "check":
-        return "two texts"
-    return f"{facts['done']:,} of {facts['planned']:,} {'cells' if facts['kind'] == 'mixture' else 'generations'}"
+    gauge = f'<progress value="{facts.done}" max="{facts.planned}" aria-hidden="true"></progress>'
+    return escaped(facts.progress) + (gauge if facts.planned and not state.ended else "")
 
 
 def _changed(state: State) -> str:

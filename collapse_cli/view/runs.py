@@ -1,14 +1,13 @@
 """Which runs may be looked at, and in which state each is."""
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from collapse_cli.records import checked, kept_texts
 from collapse_cli.records.at_work import SAID, at_work
-from collapse_cli.records.listing import facts_of, nothing_of
+from collapse_cli.records.listing import RunFacts, facts_of
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import can_be_named, names_of_runs
 from collapse_cli.records.underway import underway
@@ -42,7 +41,7 @@ class State:
     """
 
     name: str
-    facts: Mapping[str, Any]
+    facts: RunFacts
     label: str
     kind: str
     changed: float
@@ -51,7 +50,7 @@ class State:
 
     @property
     def ended(self) -> bool:
-        return self.facts["status"] in ("success", "error", "interrupted")
+        return self.facts.status in ("success", "error", "interrupted")
 
 
 class Runs:
@@ -91,9 +90,9 @@ class Runs:
         path = run.path if run else self.folder / name
         _, facts = self._facts.get(path)
         changed = _changed(path)
-        working = at_work(path) if facts["status"] == "started" else None
-        label, kind = STATES.get(facts["status"], (SAID[working], "bad" if working is False else "open"))
-        stages = underway(path, mixture=facts["kind"] == "mixture") if working else []
+        working = at_work(path) if facts.status == "started" else None
+        label, kind = STATES.get(facts.status, (SAID[working], "bad" if working is False else "open"))
+        stages = underway(path, mixture=facts.kind == "mixture") if working else []
         return State(name, facts, label, kind, changed, "; ".join(stages[:MOST_DOING]), bool(run) or can_be_named(name))
 
     def states(self) -> list[State]:
@@ -119,13 +118,13 @@ def _changed(run: Path) -> float:
     return max(times, default=0) / 1e9
 
 
-def _is_damaged(facts: Mapping[str, Any]) -> bool:
-    return str(facts["status"]) == "damaged"
+def _is_damaged(facts: RunFacts) -> bool:
+    return facts.status == "damaged"
 
 
-def _facts(run: Path) -> dict[str, Any]:
+def _facts(run: Path) -> RunFacts:
     try:
         return facts_of(run.parent, run.name)
     except Exception as error:  # a mistake of ours, which must not take the other runs out of the list
         log.exception("what is known of %s could not be found out", run)
-        return nothing_of(run.name) | {"error": f"{type(error).__name__}: {error}"}
+        return RunFacts(run.name, error=f"{type(error).__name__}: {error}")

@@ -62,7 +62,7 @@ def test_rows_stand_by_policy_and_lineage_as_the_configuration_names_them(run: R
     backwards = in_order(run.rows()[::-1], planned)
     assert [row.where for row in backwards] == [row.where for row in run.rows()]
     facts = facts_of(run.runs, run.name)
-    assert (facts["done"], facts["planned"]) == (7, 7)
+    assert (facts.done, facts.planned) == (7, 7)
 
 
 @pytest.mark.parametrize("lineage", ["a", "b", "c"])

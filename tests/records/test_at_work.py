@@ -28,17 +28,17 @@ def test_it_is_known_while_somebody_works_and_afterwards(tmp_path: Path) -> None
 
 def test_a_kill_is_noticed_and_the_command_says_what_to_do(tmp_path: Path) -> None:
     folder = write_run(tmp_path, "run", generations=2, missing=[("keep-0", 0, 2)], status="started")
-    assert facts_of(tmp_path, "run")["at_work"] is None
+    assert facts_of(tmp_path, "run").at_work is None
     assert "started: at work, or killed (give the same command" in " ".join(status(tmp_path).split())
     code = f"from pathlib import Path; from collapse_cli.records.at_work import working\nwith working(Path({str(folder)!r})): print(flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        assert facts_of(tmp_path, "run")["at_work"] is True
+        assert facts_of(tmp_path, "run").at_work is True
         assert "started: at work " in status(tmp_path)
         assert e2e.collapse("status", "run", "--runs-dir", tmp_path, "--json").json["at_work"] is True
         child.send_signal(signal.SIGKILL)
-    assert facts_of(tmp_path, "run")["at_work"] is False
+    assert facts_of(tmp_path, "run").at_work is False
     assert "started: killed (give the same command" in " ".join(status(tmp_path).split())
     assert " killed " in e2e.collapse("list", "--runs-dir", tmp_path).out
 

@@ -22,6 +22,7 @@ from support.viewed import POLICIES, Live, ask, serving
 from collapse_cli import report
 from collapse_cli.engine import sealed
 from collapse_cli.records.at_work import working
+from collapse_cli.records.listing import RunFacts
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.report import write_report
 from collapse_cli.view import kept
@@ -111,8 +112,8 @@ def test_a_mistake_of_ours_is_said_on_the_page_and_the_others_are_shown(
 def test_a_run_that_trips_us_takes_no_other_out_of_the_list(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = view_runs.facts_of
 
-    def tripping(folder: Path, name: str) -> dict[str, object]:
-        return {"none": 1 / 0} if name == "other" else plain(folder, name)
+    def tripping(folder: Path, name: str) -> RunFacts:
+        return RunFacts(name, done=1 // 0) if name == "other" else plain(folder, name)
 
     monkeypatch.setattr(view_runs, "facts_of", tripping)
     with serving(runs) as server:
