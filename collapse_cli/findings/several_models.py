@@ -27,8 +27,16 @@ TOGETHER = ("mixture_perplexity", "others_perplexity", "mixture_gain", "mixture_
 NOT_TOLD = "is not told apart"
 GROWTH = {-1: "grows more slowly", 1: "grows faster", 0: NOT_TOLD}
 PERPLEXITY = {-1: "is lower", 1: "is higher", 0: NOT_TOLD}
+HEADS = {  # of courses, in tables
+    "distance": "distance between models",
+    "single": "perplexity of one",
+    "mixture_perplexity": "of all together",
+    "others_perplexity": "of the others' samples",
+    "mixture_gain": "gained by all together, nats/token",
+    "mixture_variance": "variance of all together",
+}
 HELD = 1.2  # times generation 0's perplexity, up to which it is said that it is held
-Courses = Mapping[int, Interval]  # generation -> mean over lineages and seeds
+Course = Mapping[int, Interval]  # generation -> mean over lineages and seeds
 Cells = Mapping[tuple[str, str], Interval]  # whose model, and whose text, samples or model
 
 
@@ -52,11 +60,11 @@ class Between:
     lineages: tuple[str, ...]
     seeds: tuple[int, ...]
     measure: str
-    distance: Courses
+    distance: Course
     change: Interval | None
     alike: bool | None
-    single: Courses
-    together: Mapping[str, Courses]
+    single: Course
+    together: Mapping[str, Course]
     matrices: Mapping[str, Mapping[int, Cells]]
 
     @property
@@ -108,9 +116,9 @@ class Ecosystem:
     policy: str
     lineages: int
     seeds: tuple[int, ...]
-    growth: Courses
-    perplexity: Courses
-    together: Courses
+    growth: Course
+    perplexity: Course
+    together: Course
     until: int
     longer: Interval | None = None
     level: Interval | None = None
@@ -186,7 +194,7 @@ def more_than_one(runs: Mapping[str, Sequence[Row]]) -> MoreThanOne | None:
     generation = min(steps)
     there = [one for one in there if one.last >= generation]
     others = 0
-    pairs: list[tuple[_Course, _Course | None]] = []
+    pairs: list[tuple[_RunLosses, _RunLosses | None]] = []
     for one in sorted(there, key=lambda one: (one.policy, one.lineages)):
         few = min((other for other in there if other.policy == one.policy), key=lambda other: other.lineages)
         pairs.append((one, few if few.lineages < one.lineages else None))
@@ -367,7 +375,7 @@ def _together(one: Between) -> str:
 
 
 @dataclass(frozen=True)
-class _Course:
+class _RunLosses:
     """Mean loss over the lineages of a run, by generation and seed; `tokens` are those it is over, None where they differ."""
 
     run: str
@@ -384,7 +392,7 @@ class _Course:
         return max((step for step, by in self.losses.items() if first & by.keys()), default=0)
 
 
-def _courses(run: str, rows: Sequence[Row]) -> list[_Course]:
+def _courses(run: str, rows: Sequence[Row]) -> list[_RunLosses]:
     arms, found = by_arm(rows), []
     for policy, own in of_policies(arms).items():
         lineages = [arms[arm] for arm in own]
@@ -392,11 +400,13 @@ def _courses(run: str, rows: Sequence[Row]) -> list[_Course]:
         losses, together = (_by_seed(averaged(lineages, name), name) for name in ("nll", "mixture_nll"))
         if 0 in losses:
             same = next(iter(tokens)) if len(tokens) == 1 else None
-            found.append(_Course(run, policy, len(own), losses, together, same))
+            found.append(_RunLosses(run, policy, len(own), losses, together, same))
     return found
 
 
-def _differences(one: _Course, few: _Course, generation: int, notes: list[str]) -> tuple[list[float], list[float]]:
+def _differences(
+    one: _RunLosses, few: _RunLosses, generation: int, notes: list[str]
+) -> tuple[list[float], list[float]]:
     """By seed that both have, how much further the loss of one has grown, and how much higher it is (of the same tokens)."""
     common = sorted(
         set.intersection(*({*by} for each in (one, few) for by in (each.losses[0], each.losses[generation])))
@@ -414,7 +424,9 @@ def _differences(one: _Course, few: _Course, generation: int, notes: list[str]) 
     return growth, [at[seed] - base[seed] for seed in common]
 
 
-def _ecosystem(one: _Course, generation: int, growth_apart: Sequence[float], level_apart: Sequence[float]) -> Ecosystem:
+def _ecosystem(
+    one: _RunLosses, generation: int, growth_apart: Sequence[float], level_apart: Sequence[float]
+) -> Ecosystem:
     seeds = sorted(one.losses[0].keys() & one.losses[generation].keys())
     whole = {step: by for step, by in sorted(one.losses.items()) if by.keys() >= set(seeds) and step <= generation}
     growth = {
@@ -489,5 +501,5 @@ def _notes(made: Sequence[Ecosystem]) -> list[str]:
     return notes
 
 
-def _course_record(course: Courses) -> list[dict[str, Any]]:
+def _course_record(course: Course) -> list[dict[str, Any]]:
     return [{"generation": step, **over.record()} for step, over in course.items()]

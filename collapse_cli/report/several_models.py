@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from collapse_cli.errors import how_many
 from collapse_cli.families import instruments
 from collapse_cli.findings.several_models import (
+    HEADS,
     HELD,
     TOGETHER,
     Between,
-    Courses,
+    Course,
     MoreThanOne,
     between,
     between_said,
@@ -50,19 +53,12 @@ MATRICES = {  # field -> title, what stands across, unit, how to read it, what i
         "Models that become alike need not become worse, or better.",
     ),
 }
-HEADS = {
-    "distance": "distance between models",
-    "single": "perplexity of one",
-    "mixture_perplexity": "of all together",
-    "others_perplexity": "of the others' samples",
-    "mixture_gain": "gained by all together, nats/token",
-    "mixture_variance": "variance of all together",
-}
 
 
 def lineages(contents: Contents) -> None:
     """What is measured between the lineages of each run."""
     parts: list[str] = []
+    explained: set[str] = set()  # maps of which the page has said how they are read
     of_each = [measure for measure in instruments("between") if measure.name not in TOGETHER]
     for index, run in enumerate(contents.runs):
         found = between(run.rows) if not run.mixture else []
@@ -73,9 +69,11 @@ def lineages(contents: Contents) -> None:
             f'<p data-run="{index}">{name}{escaped(sentence, 600)}{of_all("seeds")}</p>'
             for sentence in between_said(found)
         ]
-        figures = [
-            map_of(contents, index, one, found, field) for field in MATRICES for one in found if field in one.matrices
-        ]
+        figures = []
+        for field in MATRICES:
+            for one in (one for one in found if field in one.matrices):
+                figures.append(map_of(contents, index, one, found, field, explained=field in explained))
+                explained.add(field)
         policies = {line.arm.policy: line.policy_index for line in contents.of_run(index)}
         tables = [_table(run, one, index, policies[one.policy], several=len(contents.runs) > 1) for one in found]
         together = contents.plots([_mixture(contents, index, found)], "middle")
@@ -163,8 +161,8 @@ def growth_figure(runs: Sequence[Run], found: MoreThanOne, *, absolute: bool) ->
     ends = []
     for at, one in enumerate(found.runs):
         meta = {"c": names[one.run], "d": at % 6 if several else 0, "r": names[one.run]}
-        name = label(f"{one.run}{f', {one.policy}' if several else ''}: {several_said(one.lineages)}")
-        courses: list[tuple[str, Courses, int]] = [(name, one.perplexity if absolute else one.growth, meta["d"])]
+        name = label(f"{one.run}{f', {one.policy}' if several else ''}: {how_many(one.lineages, 'lineage')}")
+        courses: list[tuple[str, Course, int]] = [(name, one.perplexity if absolute else one.growth, meta["d"])]
         if absolute and one.together:
             courses.append((f"{name}, all together", one.together, 2))
         for said, course, dash in courses:
@@ -174,11 +172,7 @@ def growth_figure(runs: Sequence[Run], found: MoreThanOne, *, absolute: bool) ->
     if not traces:
         return None
     steps = sorted({step for one in found.runs for step in one.growth})
-    seen = [y for trace in traces for y in trace["y"]]
-    layout = layout_of("perplexity" if absolute else "times generation 0's", found.generation) | {"showlegend": True}
-    low, high = apart(min(seen), max(seen))
-    layout["yaxis"] |= {"type": "log"} | log_ticks(low, high)
-    layout["yaxis"]["logrange"] = [math.log10(low) - 0.02, math.log10(high) + 0.02]
+    layout = _log_layout("perplexity" if absolute else "times generation 0's", found.generation, traces)
     title = (
         "Perplexity on real test text, mean over lineages" if absolute else "Growth of perplexity, mean over lineages"
     )
@@ -205,12 +199,17 @@ def growth_figure(runs: Sequence[Run], found: MoreThanOne, *, absolute: bool) ->
     )
 
 
-def several_said(count: int) -> str:
-    """`1 lineage`, `4 lineages`."""
-    return f"{count} lineage{'s' if count > 1 else ''}"
+def _log_layout(title: str, last: int, traces: Sequence[Trace]) -> dict[str, Any]:
+    """Of lines by generation up to `last` on a logarithmic axis that holds them all, with a legend."""
+    seen = [y for trace in traces for y in trace["y"]]
+    low, high = apart(min(seen), max(seen))
+    layout = layout_of(title, last) | {"showlegend": True}
+    layout["yaxis"] |= {"type": "log"} | log_ticks(low, high)
+    layout["yaxis"]["logrange"] = [math.log10(low) - 0.02, math.log10(high) + 0.02]
+    return layout
 
 
-def lines_of(name: str, course: Courses, meta: Mapping[str, object]) -> list[Trace]:
+def lines_of(name: str, course: Course, meta: Mapping[str, object]) -> list[Trace]:
     """A mean over lineages in a plot over generations: band and line; it is of all seeds."""
     traces: list[Trace] = []
     banded = {step: over for step, over in course.items() if over.low is not None and over.high is not None}
@@ -238,8 +237,15 @@ def lines_of(name: str, course: Courses, meta: Mapping[str, object]) -> list[Tra
     return traces
 
 
-def map_of(contents: Contents, index: int, one: Between, beside: Sequence[Between], field: str) -> Figure:
-    """What each model is to each lineage, generations beside each other, one scale of colour for all policies."""
+def map_of(
+    contents: Contents, index: int, one: Between, beside: Sequence[Between], field: str, *, explained: bool
+) -> Figure:
+    """What each model is to each lineage, generations beside each other, one scale of colour for all policies.
+
+    Args:
+        beside: all policies of the run.
+        explained: whether a map above it has said how it is read.
+    """
     policy = next(line.policy_index for line in contents.of_run(index) if line.arm.policy == one.policy)
     by = one.matrices[field]
     title, across, unit, reading, misses = MATRICES[field]
@@ -293,12 +299,11 @@ def map_of(contents: Contents, index: int, one: Between, beside: Sequence[Betwee
     last = by[steps[-1]]
     ends = [cell.mean for cell in last.values()]
     name = one.policy if len(contents.runs) == 1 else f"{contents.runs[index].name} · {one.policy}"
-    first = index == _first(contents) and one is next(other for other in beside if field in other.matrices)
     return Figure(
         f"matrix_{field}_{index}_{policy}",
         f"{title}: {name}" if len(beside) + len(contents.runs) > 2 else title,
-        reading if first else "",
-        misses if first else "",
+        "" if explained else reading,
+        "" if explained else misses,
         f"{title}, {name}: {unit} by model and {across} lineage. At generation {steps[-1]} from {value(min(ends))} to {value(max(ends))}.",
         [trace],
         layout,
@@ -314,11 +319,6 @@ def thinned_to(steps: Sequence[int], most: int) -> list[int]:
     if len(steps) <= most:
         return list(steps)
     return [steps[round(at * (len(steps) - 1) / (most - 1))] for at in range(most)]
-
-
-def _first(contents: Contents) -> int:
-    """The first run that has something between lineages."""
-    return next(index for index, run in enumerate(contents.runs) if not run.mixture and between(run.rows))
 
 
 def _mixture(contents: Contents, index: int, found: Sequence[Between]) -> Figure | None:
@@ -341,12 +341,8 @@ def _mixture(contents: Contents, index: int, found: Sequence[Between]) -> Figure
         )
     if not traces:
         return None
-    seen = [y for trace in traces for y in trace["y"]]
     steps = sorted({step for one in shown for step in one.single})
-    layout = layout_of("perplexity", max(steps)) | {"showlegend": True}
-    low, high = apart(min(seen), max(seen))
-    layout["yaxis"] |= {"type": "log"} | log_ticks(low, high)
-    layout["yaxis"]["logrange"] = [math.log10(low) - 0.02, math.log10(high) + 0.02]
+    layout = _log_layout("perplexity", max(steps), traces)
     heads = [f"{one.policy}, {which}" for one in shown for which in ("one", "all together")]
     numbers = [
         [
@@ -373,7 +369,7 @@ def _mixture(contents: Contents, index: int, found: Sequence[Between]) -> Figure
 
 def between_table(one: Between) -> tuple[list[str], list[list[str]]]:
     """A line a generation, for HTML and Markdown: distance, one alone, all together."""
-    courses: dict[str, Courses] = {"distance": one.distance, "single": one.single, **one.together}
+    courses: dict[str, Course] = {"distance": one.distance, "single": one.single, **one.together}
     there = {name: course for name, course in courses.items() if course and name in HEADS}
     steps = thinned(one.generations, 30)
     return ["generation", *(HEADS[name] for name in there)], [

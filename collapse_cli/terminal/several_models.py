@@ -2,19 +2,14 @@
 
 from collections.abc import Sequence
 
-from collapse_cli.findings.several_models import HELD, Between, MoreThanOne
+from collapse_cli.findings.several_models import HEADS, HELD, Between, MoreThanOne
 from collapse_cli.metrics.intervals import Interval
 from collapse_cli.metrics.numbers import factors, spread, value
 from collapse_cli.terminal.run_tables import some
 from collapse_cli.terminal.text import Table, short
 
 MOST_MODELS = 8  # of a table of each model on each lineage's text; larger ones are on the page
-COURSES = {
-    "distance": "distance between models",
-    "single": "perplexity of one",
-    "mixture_perplexity": "of all together",
-    "mixture_variance": "variance of all together",
-}
+COURSES = ("distance", "single", "mixture_perplexity", "mixture_variance")  # that a terminal has room for
 MATRICES = {
     "bits_per_byte_on": "bits/byte of each model (down) on each lineage's text (across)",
     "cross_bits_per_byte": "bits/byte of each lineage's samples (across) under each model (down)",
@@ -29,7 +24,7 @@ def between_tables(found: Sequence[Between]) -> list[Table]:
         there = {name: course for name, course in courses.items() if course and name in COURSES}
         over = f"mean over {len(one.lineages)} lineages, {_seeds(one)}"
         table = Table(f"{short(one.policy)}: between the lineages ({over})")
-        for head in ("gen.", *(COURSES[name] for name in there)):
+        for head in ("gen.", *(HEADS[name] for name in there)):
             table.add_column(head, justify="right")
         for step in some(one.generations):
             table.add_row(str(step), *(spread(course.get(step)) for course in there.values()))

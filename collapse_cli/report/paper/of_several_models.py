@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from collapse_cli.findings.several_models import Courses, between
+from collapse_cli.errors import how_many
+from collapse_cli.findings.several_models import Course, between
 from collapse_cli.report.figures import apart, log_ticks
 from collapse_cli.report.loading import Run, Series
 from collapse_cli.report.palette import assigned
@@ -19,7 +20,7 @@ from collapse_cli.report.paper.canvas import (
     plain,
     whole,
 )
-from collapse_cli.report.several_models import compared, several_said
+from collapse_cli.report.several_models import compared
 
 
 def lineages(runs: Sequence[Run], series: Sequence[Series]) -> Any:
@@ -57,7 +58,7 @@ def more(runs: Sequence[Run], series: Sequence[Series]) -> Any:
     names = [run.name for run in runs]
     several = len({one.policy for one in found.runs}) > 1
     for at, one in enumerate(found.runs):
-        name = f"{one.run}{f', {one.policy}' if several else ''}: {several_said(one.lineages)}"
+        name = f"{one.run}{f', {one.policy}' if several else ''}: {how_many(one.lineages, 'lineage')}"
         _draw(axes, name, one.growth, names.index(one.run), at if several else 0)
     axes.set(xlabel="generation", ylabel="perplexity against generation 0")
     _logarithmic(axes, [one.growth for one in found.runs])
@@ -65,7 +66,7 @@ def more(runs: Sequence[Run], series: Sequence[Series]) -> Any:
     return figure
 
 
-def _draw(axes: Any, name: str, course: Courses, colour: int, dash: int) -> None:
+def _draw(axes: Any, name: str, course: Course, colour: int, dash: int) -> None:
     """A mean over lineages with its band over seeds."""
     steps, tone = list(course), COLOURS[colour % len(COLOURS)]
     axes.plot(
@@ -84,7 +85,7 @@ def _draw(axes: Any, name: str, course: Courses, colour: int, dash: int) -> None
         )
 
 
-def _logarithmic(axes: Any, courses: Sequence[Courses]) -> None:
+def _logarithmic(axes: Any, courses: Sequence[Course]) -> None:
     seen = [
         end
         for course in courses
