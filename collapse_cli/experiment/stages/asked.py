@@ -97,23 +97,23 @@ def _stage(
     )
     asked = Requests(question, None if dialogues else sample.prompt_tokens, mixture, continued)
     line = Connection(server.address, server.model, server.here, foreign.at_once, foreign.timeout, foreign.retries, KEY)
-    whom = Whom(line, hints.text)
-    return Stage(ASKED, {"learner": config.learner, **asked.params()}, {"data": data}, seed, whom)
+    params = {"learner": config.learner, **asked.params()}
+    return Stage(ASKED, params, {"data": data}, seed, AskingHints(line, hints.text))
 
 
 @dataclass(frozen=True)
-class Whom:
-    """Whom a stage asks, of which nothing is in its key.
+class AskingHints:
+    """Whom a stage asks, and which text its prompts are of; nothing of it is in its key.
 
     Attributes:
-        text: the arguments of `load_text` by which the real text is found: its turns are sent, its test lines looked for in answers.
+        text: the arguments of `load_text` by which the real text is found: its turns are sent, its test lines are looked for in answers.
     """
 
     line: Connection
     text: Mapping[str, str]
 
     @classmethod
-    def of(cls, stage: Stage) -> "Whom":
+    def of(cls, stage: Stage) -> "AskingHints":
         """That of a stage."""
         assert isinstance(stage.hints, cls)
         return stage.hints
@@ -203,14 +203,14 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     from collapse_cli.learners.other_texts import turns_before
     from collapse_cli.learners.text_measures import spoken
 
-    asked, whom, encoded = Requests.of(stage), Whom.of(stage), inputs["data"].folder
+    asked, hints, encoded = Requests.of(stage), AskingHints.of(stage), inputs["data"].folder
     corpus = Dataset.load(inputs["data"].file(CORPUS))
     rows, places = asked.prompts(len(corpus))
     settings = SampleConfig() if asked.prompt_tokens is None else SampleConfig(prompt_tokens=asked.prompt_tokens)
     cut = cut_prompts(corpus.take(rows), settings, None)
     # each request has a number of its own: equal prompts are not answered alike for that
     seeds = [int(digest([stage.seed, one])[:8], 16) >> 1 for one in places.tolist()]
-    text = load_text(**whom.text) if whom.text else None
+    text = load_text(**hints.text) if hints.text else None
     prompts: Sequence[str | Sequence[Turn]]
     if asked.turns:
         assert text is not None
@@ -222,9 +222,9 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
         (place.folder / TURNS).write_text("".join(lines), encoding="utf-8")
     else:
         prompts = spoken(cut, encoded)
-    made = answers(asked.question, whom.line, prompts, seeds, place.scratch, place.tell)
+    made = answers(asked.question, hints.line, prompts, seeds, place.scratch, place.tell)
     test = text.splits["test"] if text else ()
-    for seen in also_in_test(f"the answers of {whom.line.address}", [answer.text for answer in made], test):
+    for seen in also_in_test(f"the answers of {hints.line.address}", [answer.text for answer in made], test):
         log.warning(seen)
     written_down(place.folder / ANSWERS, made)
     Dataset({**cut.arrays, "row": rows.astype(np.int32), "place": places.astype(np.int32)}, cut.origin).save(
@@ -251,7 +251,7 @@ def nothing_to_answer(count: int) -> str:
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    asked, at_once = Requests.of(stage), Whom.of(stage).line.at_once
+    asked, at_once = Requests.of(stage), AskingHints.of(stage).line.at_once
     rows = asked.rows(size.rows)
     tokens = rows * asked.question.max_tokens
     return Cost(rows=rows, tokens=tokens, disk=300 * rows + 8 * tokens, fixed_seconds=rows * SECONDS / at_once)
