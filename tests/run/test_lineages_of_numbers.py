@@ -6,7 +6,7 @@ import pytest
 
 from collapse_cli.config import load
 from collapse_cli.errors import ConfigError
-from collapse_cli.run.early_checks import check_lineages
+from collapse_cli.run.early_checks import check_lineages, check_public
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
@@ -51,8 +51,10 @@ BASE: dict[str, Any] = {
 
 @pytest.mark.parametrize(("changed", "said"), REFUSED, ids=[said[:50] for _, said in REFUSED])
 def test_refused_before_anything_runs(changed: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError) as found:
-        check_lineages(load({**BASE, **changed}, "a test"))
+    config = load({**BASE, **changed}, "a test")
+    with pytest.raises(ConfigError) as found:  # noqa: PT012 - by whichever of both
+        check_public(config)
+        check_lineages(config)
     assert str(found.value) == said
 
 
@@ -60,7 +62,7 @@ def test_public_rows_of_a_text_are_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"pool.public_rows = 9 are drawn, and data.source = pydoc is not a distribution"
     ):
-        check_lineages(
+        check_public(
             load({"learner": "ngram", "data": {"source": "pydoc"}, "pool": {"lineages": 2, "public_rows": 9}}, "a test")
         )
 
@@ -75,4 +77,6 @@ def test_refused_when_it_is_read(changed: dict[str, Any], said: str) -> None:
 
 def test_lineages_of_equal_rows_with_parts_and_truths_of_their_own_are_taken() -> None:
     lineages = {"a": {"data": {"segment": "1/2"}}, "b": {"data": {"segment": "2/2", "blobs": {"shift": 1.0}}}}
-    check_lineages(load({**BASE, "lineages": lineages, "pool": {"rule": "all", "public_rows": 5}}, "a test"))
+    config = load({**BASE, "lineages": lineages, "pool": {"rule": "all", "public_rows": 5}}, "a test")
+    check_public(config)
+    check_lineages(config)
