@@ -12,7 +12,7 @@ from collapse_cli.data.dataset import Text, load_text, pinned
 from collapse_cli.data.dialogues import Dialogue
 from collapse_cli.engine.stage import Stage
 from collapse_cli.errors import ConfigError, InputError
-from collapse_cli.experiment.stages.asked import ASKED, Whom, nothing_to_answer
+from collapse_cli.experiment.stages.asked import ASKED, AskingHints, nothing_to_answer
 from collapse_cli.experiment.stages.portion import given_rows, too_few
 from collapse_cli.foreign import written
 from collapse_cli.foreign.asking import reach
@@ -85,7 +85,7 @@ def check_servers(needed: Iterable[Stage]) -> None:
     Raises:
         InputError: for the first one that is not.
     """
-    lines = (Whom.of(stage).line for stage in needed if stage.of is ASKED)
+    lines = (AskingHints.of(stage).line for stage in needed if stage.of is ASKED)
     for line in {line.address: line for line in lines}.values():
         reach(line)
 
