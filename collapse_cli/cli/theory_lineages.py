@@ -6,7 +6,6 @@ import typer
 
 from collapse_cli.cli.theory import D, Generations, Noise, NoiseSynthetic, Output, command
 from collapse_cli.cli.theory_remedies import Variance, app, numbers
-from collapse_cli.config.weights import KINDS
 
 if TYPE_CHECKING:
     from collapse_cli.simulate import Estimate
@@ -94,6 +93,7 @@ def pooled_means(
     import numpy as np
 
     from collapse_cli import theory
+    from collapse_cli.config.weights import KINDS
     from collapse_cli.terminal.theory import show
     from collapse_cli.theory.checks import not_negative, whole
 
