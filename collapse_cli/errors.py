@@ -1,4 +1,6 @@
-"""What the user can mend, and how messages show numbers, values and what libraries say. Imports nothing."""
+"""What the user can mend, and how messages show numbers, values and what libraries say. Imports nothing of this package."""
+
+from collections.abc import Sequence
 
 LONGEST_VALUE = 60  # characters of a value in a message
 
@@ -6,6 +8,12 @@ LONGEST_VALUE = 60  # characters of a value in a message
 def how_many(number: int, what: str) -> str:
     """`1 row`, `2,000 rows`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def enumerated(parts: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`; at least one."""
+    *others, last = parts
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def written(value: object) -> str:

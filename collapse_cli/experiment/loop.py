@@ -129,18 +129,18 @@ def step(
     line: "Lineage[Model, Rows, Measured]",
     do: "Verbs[Model, Rows, Measured]",
     generation: int,
-    pool: "Sequence[Rows | None] | None" = None,
+    pool: "Sequence[Rows | None]",
 ) -> tuple[Model, Measured]:
     """One generation of one lineage: take rows of the pool, choose among them, mix, fit the next model, measure it.
 
     Args:
-        pool: what the newest model of each lineage made, in order; left out where the lineage is alone.
+        pool: what the newest model of each lineage made, in order.
     """
     corpus = line.real
     if line.model is not None:
         needed = line.policy.needs_samples(generation)
         if needed:
-            made = do.sample(line.model, line.corpus, generation) if pool is None else do.take(pool, generation)
+            made = do.take(pool, generation)
             line.keep(do.select(made, line.model, generation) if line.chooses == "synthetic" else made)
         corpus = do.mix(line.samples if needed or line.policy.accumulates else [], generation)
         if needed and line.chooses == "pool":

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from collapse_cli.errors import how_many
+from collapse_cli.errors import enumerated, how_many
 from collapse_cli.findings.check import CheckTable, Remark
 from collapse_cli.metrics.intervals import LEVEL, Interval, interval, t_quantile
 from collapse_cli.metrics.numbers import factors, percent, prefixed, spread
@@ -416,8 +416,7 @@ def _signed(ratio: float) -> str:
 
 
 def _shares(shares: Sequence[float]) -> str:
-    named = [percent(share) for share in shares]
-    return named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
+    return enumerated([percent(share) for share in shares])
 
 
 def _exp(value: float) -> float:

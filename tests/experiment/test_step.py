@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from collapse_cli.config.policies import Policy
-from collapse_cli.experiment.loop import Lineage, step
+from collapse_cli.experiment.loop import Lineage, step_together
 
 
 class Saying:
@@ -13,6 +13,11 @@ class Saying:
 
     def sample(self, model: str, corpus: str, generation: int) -> str:
         return f"s{generation}({model}|{corpus})"
+
+    def take(self, pool: Sequence[str | None], generation: int) -> str:
+        (own,) = pool
+        assert own is not None
+        return own
 
     def mix(self, samples: Sequence[str], generation: int) -> str:
         return f"x{generation}({','.join(word.partition('(')[0] for word in samples)})"
@@ -29,7 +34,7 @@ def lineage(policy: str, init: str = "base", generations: int = 3) -> tuple[list
     line = Lineage[str, str, str](Policy.parse(policy), init, "real")
     made, samples = [], []
     for generation in range(generations):
-        made.append(step(line, Saying(), generation))
+        made += step_together([line], [Saying()], generation)
         samples.append([word.partition("(")[0] for word in line.samples])
     return made, samples
 
@@ -71,5 +76,5 @@ def test_a_model_continues_the_corpus_that_it_was_fitted_on_where_it_is_asked_to
             return super().sample(model, corpus, generation)
 
     for generation in range(3):
-        step(line, Hearing(), generation)
+        step_together([line], [Hearing()], generation)
     assert given == [("m0", "real"), ("m1", "x1(s1)")]

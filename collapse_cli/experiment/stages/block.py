@@ -24,7 +24,7 @@ from collapse_cli.engine import checkpoint
 from collapse_cli.engine.stage import ALL_POLICIES, Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import Size
-from collapse_cli.experiment.loop import Lineage, Verbs, step
+from collapse_cli.experiment.loop import Lineage, Verbs, step_together
 from collapse_cli.experiment.pool import Pool, quota, segment, taken
 from collapse_cli.experiment.stages.base import (
     CORPUS,
@@ -263,7 +263,7 @@ class InMemory(Verbs[State, Dataset, Dataset]):
     def step(self, generation: int) -> None:
         """One more generation."""
         self.begin(generation)
-        model, _ = step(self.line, self, generation)
+        ((model, _),) = step_together([self.line], [self], generation)
         self.end(model)
 
     def begin(self, generation: int) -> None:

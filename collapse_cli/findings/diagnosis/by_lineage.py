@@ -5,6 +5,7 @@ Nothing is judged here and nothing is averaged over lineages: the words are thos
 
 from collections.abc import Sequence
 
+from collapse_cli.errors import enumerated
 from collapse_cli.findings.arms import MOST, few, lineages_of, of_policies
 from collapse_cli.findings.diagnosis.arm import ArmDiagnosis
 from collapse_cli.metrics.numbers import factors
@@ -45,7 +46,7 @@ def where_said(arms: Sequence[ArmDiagnosis], every: int) -> str:
     """`in a (×3.1) and b (×3.4)`; of many `in 12 of 16 lineages (×2.1 in d to ×3.4 in a)`: of each its own mean."""
     if len(arms) <= MOST:
         parts = [f"{there.arm.lineage} ({factors(there.ratio)[0]})" for there in arms]
-        return f"in {_listed(parts)}"
+        return f"in {enumerated(parts)}"
     least, most = (pick(arms, key=lambda there: there.ratio.mean) for pick in (min, max))
     low, high = (factors(there.ratio)[0] for there in (least, most))
     ends = low if low == high else f"{low} in {least.arm.lineage} to {high} in {most.arm.lineage}"
@@ -54,7 +55,7 @@ def where_said(arms: Sequence[ArmDiagnosis], every: int) -> str:
 
 def _states(arms: Sequence[ArmDiagnosis]) -> str:
     """What became of one policy."""
-    return _listed([f"{state} {where_said(there, len(arms))}" for state, there in states_of(arms).items()])
+    return enumerated([f"{state} {where_said(there, len(arms))}" for state, there in states_of(arms).items()])
 
 
 def _calls(arms: Sequence[ArmDiagnosis]) -> str:
@@ -86,9 +87,3 @@ def _calls(arms: Sequence[ArmDiagnosis]) -> str:
 def _span(numbers: set[int]) -> str:
     low, high = min(numbers), max(numbers)
     return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    *others, last = parts
-    return f"{', '.join(others)} and {last}" if others else last
