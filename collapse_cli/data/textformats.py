@@ -455,6 +455,7 @@ PLAIN = (".txt", ".text", ".tokens", ".raw", ".md", ".markdown")  # a row a line
 FORMATS: dict[str, Callable[[Path, bytes], Records]] = {
     **dict.fromkeys(PLAIN, Lines),
     ".jsonl": Objects,
+    ".ndjson": Objects,
     ".json": Objects,
     ".csv": Cells,
     ".tsv": partial(Cells, sign="\t"),

@@ -9,9 +9,13 @@ from collapse_cli.families.section import Section
 
 KNOWN = ("zipf", "world")  # values of data.source whose truth is known (data/known.py)
 SHARE = "share"
-LIMITS = {SHARE: (0.0, 1.0), "cosine": (-1.0, 1.0), "0–1": (0.0, 1.0), "0–100": (0.0, 100.0)} | dict.fromkeys(
-    ("of the truth's", "std", "v₀", "W₂², v₀", "L2², squared", "|ŵ − w|²", "squared"), (0.0, math.inf)
-)
+LIMITS = {
+    SHARE: (0.0, 1.0),
+    "cosine": (-1.0, 1.0),
+    "0–1": (0.0, 1.0),
+    "0–100": (0.0, 100.0),
+    "perplexity": (1.0, math.inf),
+} | dict.fromkeys(("of the truth's", "std", "v₀", "W₂², v₀", "L2², squared", "|ŵ − w|²", "squared"), (0.0, math.inf))
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ class Ecosystem:
         seeds: those that every lineage has at generation 0 and at the generation compared.
         growth: perplexity as a multiple of generation 0's; perplexity, together: on the common test text, of a single
             lineage and of their mixture.
-        until: the last generation up to which growth stays within `HELD`.
+        until: the last generation up to which mean growth stays within `HELD`: a mean without its interval, no finding.
         longer: growth over that of the run with fewest lineages, paired by seed, at the generation compared; None of that
             run itself, and where nothing is comparable. level: perplexity over that run's, of the same tokens.
         told: what is shown of `longer`, allowing for all comparisons of growth and of perplexity (`_shown`): `grows more
@@ -433,9 +433,9 @@ def _ecosystem(
         step: interval([by[seed] - one.losses[0][seed] for seed in seeds]).within(perplexity)
         for step, by in whole.items()
     }
-    own = {step: interval([by[seed] for seed in seeds]).within(perplexity) for step, by in whole.items()}
+    own = {step: over_seeds("nll", [by[seed] for seed in seeds]).within(perplexity) for step, by in whole.items()}
     mixture = {
-        step: interval([by[seed] for seed in seeds]).within(perplexity)
+        step: over_seeds("mixture_nll", [by[seed] for seed in seeds]).within(perplexity)
         for step, by in sorted(one.together.items())
         if by.keys() >= set(seeds) and step <= generation
     }

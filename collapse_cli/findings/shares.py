@@ -363,7 +363,7 @@ def _how(found: ShareVerdict, about: Mapping[str, Any]) -> Remark:
     return Remark(
         "plain",
         f"All of this is of {model}: {rows * block:,.0f} tokens to replace, {steps:,.0f} steps of {batch * block:,.0f} tokens, {how_many(found.seeds, 'seed')}; "
-        f"95% intervals that hold for all {found.comparisons} comparisons together. They are over seeds, which share these rows: other rows of the same sources can differ by more, most of all where texts are short. Another model may take other amounts: --model trains the one you use.",
+        f"95% intervals that hold for all {found.comparisons} comparisons together where all models scatter alike over seeds. They are over seeds, which share these rows: other rows of the same sources can differ by more, most of all where texts are short. Another model may take other amounts: --model trains the one you use.",
     )
 
 

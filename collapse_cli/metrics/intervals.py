@@ -174,16 +174,18 @@ def geometric(values: Sequence[float], level: float = LEVEL) -> Interval:
 def over_seeds(name: str, values: Sequence[float], level: float = LEVEL) -> Interval:
     """Mean over seeds and interval of a field of `metrics.jsonl`, on the scale that the field has.
 
-    Perplexities differ by factors: geometric mean, interval of the mean logarithm. All else is on the linear scale, with
-    ends cut at what the field cannot be (`bounds`).
+    Perplexities differ by factors: geometric mean, interval of the mean logarithm. All else is on the linear scale. Ends are cut at
+    what the field cannot be (`bounds`).
     """
     if logarithmic(name):
-        return geometric(values, level)
+        return cut(name, geometric(values, level), values)
     return cut(name, interval(values, level), values)
 
 
 def bounds(name: str) -> tuple[float, float]:
     """What values of a field cannot lie outside of."""
+    if logarithmic(name):
+        return 1.0, math.inf
     if name in SHARES or name.endswith(("_rate", "_share")):
         return 0.0, 1.0
     return (0.0, 100.0) if name == "self_bleu" else (0.0 if name in NOT_NEGATIVE else -math.inf, math.inf)

@@ -119,7 +119,7 @@ def with_factor(value: Interval) -> str:
     """The same in less room, of an interval on the log scale: 871 ×÷4.43 is from 871 / 4.43 to 871 × 4.43."""
     if value.low is None or value.high is None or value.low <= 0 or value.exact:
         return with_interval(value)
-    factor = math.sqrt(value.high / value.low) if value.high / value.low < math.inf else math.inf
+    factor = value.high / value.mean if value.high / value.mean < math.inf else math.inf  # the low end may be cut at 1
     if factor < 1.005:  # which three digits would make 1.00, as if there were no interval
         return f"{perplexity(value.mean)} ×÷{1 + float(f'{factor - 1:.2g}'):.9g}"
     return f"{perplexity(value.mean)} ×÷{f'{factor:#.3g}' if factor < 1000 else perplexity(factor)}".rstrip(".")

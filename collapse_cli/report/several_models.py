@@ -127,7 +127,7 @@ def more_table(found: MoreThanOne) -> tuple[list[str], list[list[str]]]:
     several = len({one.policy for one in found.runs}) > 1
     names = ["run", "lineages", "generation 0", f"generation {found.generation}", "growth"]
     names += [
-        f"within {HELD:g}× until",
+        f"mean within {HELD:g}× until",
         "growth against the fewest",
         "perplexity against the fewest",
         "verdict",

@@ -58,12 +58,12 @@ def check_experiment(config: Experiment, folder: RunFolder) -> None:
     check_select(config)
     lineages = config.of_lineages()
     for name, own in lineages.items() if family.text else ():
-        with _of_lineage(config, name):
+        with of_lineage(config, name):
             place_of_text(own.data.source)  # before the Hub is asked for anything
             check_documents(own)
     folder.check_same_settings(config)
     for name, own in lineages.items():
-        with _of_lineage(config, name):
+        with of_lineage(config, name):
             if family.begins_with_a_model:
                 check_adapter(own)
                 check_anchor(own)
@@ -79,12 +79,12 @@ def check_experiment(config: Experiment, folder: RunFolder) -> None:
 
 
 @contextmanager
-def _of_lineage(config: Experiment, name: str) -> Iterator[None]:
-    """Errors say which lineage they are about, where it has anything of its own."""
+def of_lineage(config: Experiment, name: str) -> Iterator[None]:
+    """Errors say which lineage they are about, where it has anything of its own; those that say it already are left as they are."""
     try:
         yield
     except UserError as error:
-        if config.lineages.get(name):
+        if config.lineages.get(name) and not str(error).startswith(f"lineages.{name}"):
             error.args = (f"lineages.{name}: {error}",)
         raise
 

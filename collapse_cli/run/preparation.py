@@ -23,6 +23,7 @@ from collapse_cli.experiment.stages.translate import TRANSLATE
 from collapse_cli.experiment.stages.written import WRITTEN
 from collapse_cli.learners import Hints, Resolved
 from collapse_cli.records.rundir import RunFolder
+from collapse_cli.run.early_checks import of_lineage
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.selection.resolve import resolve
 
@@ -70,7 +71,8 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     notes += notes_on_pool(config.pool, config.lineages)
     pool = Pool(config.pool.rule, len(found), len(config.pool.foreign))
     for number, (name, one) in enumerate(found.items()):
-        rows, own, there = _real_rows(one.config if name else config, planned, name, store, temporary, observer)
+        with of_lineage(config, name):
+            rows, own, there = _real_rows(one.config if name else config, planned, name, store, temporary, observer)
         notes += own
         for policy in config.policies if there and config.kind == "generational" else ():
             notes += foreign_sources.check_rows(config, policy, pool.members(number), rows["train"], there)
@@ -83,7 +85,11 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
 def looked_up(config: Experiment) -> dict[str, Resolved]:
     """Of each lineage by name ("" of one alone), what its configuration names, found."""
     learner = learners.learner_class(config.learner)
-    return {name: resolve(learner.resolve(own)) for name, own in config.of_lineages().items()}
+    found = {}
+    for name, own in config.of_lineages().items():
+        with of_lineage(config, name):
+            found[name] = resolve(learner.resolve(own))
+    return found
 
 
 def with_public(config: Experiment) -> tuple[Experiment, dict[str, str]]:

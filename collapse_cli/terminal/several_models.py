@@ -54,7 +54,7 @@ def more_table(found: MoreThanOne) -> Table:
         "gen. 0",
         f"gen. {step}",
         "growth",
-        f"within {HELD:g}×",
+        f"mean within {HELD:g}×",
         "against the fewest",
         "verdict",
     )

@@ -33,7 +33,7 @@ ROWS = [
 
 def write(path: Path, rows: Sequence[str], column: str = "text") -> Path:
     """Write rows in the format that the name of the file says."""
-    if path.suffix == ".jsonl":
+    if path.suffix in (".jsonl", ".ndjson"):
         lines = [json.dumps({"id": number, column: row}) for number, row in enumerate(rows)]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     elif path.suffix == ".csv":
@@ -84,7 +84,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Text:
     return load_text(folder_of(folder, train__txt=ROWS, test__txt=["a test"]))
 
 
-@pytest.mark.parametrize("suffix", [".txt", ".text", ".tokens", ".raw", ".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".txt", ".text", ".tokens", ".raw", ".jsonl", ".ndjson", ".csv", ".parquet"])
 def test_every_format_holds_the_same_rows(tmp_path: Path, suffix: str, reference: Text) -> None:
     write(tmp_path / f"train{suffix}", ROWS)
     write(tmp_path / f"test{suffix}", ["a test"])

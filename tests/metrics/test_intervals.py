@@ -169,13 +169,22 @@ def test_no_interval_ends_where_a_measure_cannot_be(measure: Measure) -> None:
     """The page's limits are by unit, the terminal's by name; an accuracy from -0.3 to 1.2 was printed."""
     low, high = measure.bounds
     ours = intervals.bounds(measure.name)
-    if measure.unit in ("0–1", SHARE, "0–100") or low == 0:
+    if measure.unit in ("0–1", SHARE, "0–100") or low in (0, 1):
         assert ours == (low, high)
-    inside = [0.02, 0.9] if high == 1 else [0.02, 90.0]
+    inside = [0.02, 0.9] if high == 1 else [1.02 if low == 1 else 0.02, 90.0]
     over = intervals.over_seeds(measure.name, inside)
     assert over.low is not None
     assert over.high is not None
     assert ours[0] <= over.low <= over.high <= ours[1]
+
+
+def test_a_perplexity_is_never_below_one_and_its_factor_is_that_of_the_end_that_is_not_cut() -> None:
+    """Of two seeds "87.5 (0.0510 to 150,242)" was printed."""
+    over = intervals.over_seeds("mixture_perplexity", [43.0, 178.0])
+    assert over.low == 1.0
+    assert over.high is not None
+    assert with_factor(over) == with_factor(intervals.geometric([43.0, 178.0]))
+    assert intervals.bounds("sample_log_perplexity_mean")[0] == 0, "its logarithm may be"
 
 
 def test_a_narrow_interval_is_shown_to_have_a_width() -> None:
