@@ -172,10 +172,11 @@ def refuse_unread(given: Mapping[str, Any], tree: Mapping[str, Any], where: str,
         asked = list(variants.values()) or [experiment]
         several = [one for chosen in asked for one in (chosen, *chosen.of_lineages().values())]
         unread = first_unread(given, several) or first_replaced(given, asked)
-        for name, changed in (given.get("variants", {}) if variants else {}).items():
-            unread = unread or first_unread(changed, [variants[name]])
-        for name, changed in (given.get("lineages", {}) if not variants else {}).items():
-            unread = unread or first_unread(changed, [experiment.lineage(name)])
+        tables = [("variants", variants)] if variants else [("lineages", experiment.of_lineages())]
+        for section, there in tables:
+            for name, changed in given.get(section, {}).items():
+                if unread is None and (own := first_unread(changed, [there[name]])) is not None:
+                    unread = (f"{section}.{name}.{own[0]}", own[1])
     if unread is not None:
         key, why = unread
         named = f"{FLAGS[key]} ({key})" if key in flags else key

@@ -116,6 +116,12 @@ def test_what_every_lineage_has_its_own_of_is_refused_for_all(given: dict[str, A
     refuse_unread(one, one, "x")  # the other one reads it
 
 
+def test_an_option_of_one_lineage_that_nothing_reads_is_named_with_it() -> None:
+    tree = {"learner": "ngram", "lineages": {"a": {}, "b": {"train": {"lr": 0.5}}}}
+    with pytest.raises(ConfigError, match=r"lineages\.b\.train\.lr means nothing here: it belongs to the learner lm"):
+        refuse_unread(tree, tree, "x")
+
+
 @pytest.mark.parametrize(
     ("tree", "option"),
     [
