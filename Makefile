@@ -37,14 +37,14 @@ demo: $(READY)
 
 # Files side by side in two processes of one thread each.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The same tests with the lowest versions (their wheels are of Python 3.11 and 3.12).
 test-lowest: $(LOW)/ready
-	$(LOW)/bin/python -m pytest -n 2 --dist loadfile
+	$(LOW)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 check: $(READY)
 	$(BIN)/ruff check .

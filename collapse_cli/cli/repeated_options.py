@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import typer
@@ -30,7 +31,15 @@ class _Once(TyperCommand):
 
 
 class App(typer.Typer):
-    """A typer application of such commands."""
+    """A typer application of such commands, whose parsers are built at its first call and kept."""
+
+    @cached_property
+    def _parsers(self) -> Any:
+        return typer.main.get_command(self)
+
+    def __call__(self, *arguments: Any, **more: Any) -> Any:
+        """Run a command line, as click's commands do."""
+        return self._parsers(*arguments, **more)
 
     def command(self, *arguments: Any, **more: Any) -> Callable[[Any], Any]:
         return super().command(*arguments, **{"cls": _Once, **more})

@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,13 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python, this package and the libraries whose numbers it shows."""
-    known = {"python": platform.python_version(), "collapse": metadata.version("collapse-cli")}
-    return known | {name: metadata.version(name) for name in PACKAGES}
+    known = {"python": platform.python_version(), "collapse": _version("collapse-cli")}
+    return known | {name: _version(name) for name in PACKAGES}
+
+
+@cache  # each is a file that is read and parsed
+def _version(package: str) -> str:
+    return metadata.version(package)
 
 
 def git_state() -> dict[str, str | bool] | None:

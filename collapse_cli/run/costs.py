@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder) -> PlanCosts:
     """The plan in numbers, for `--dry-run`."""
     planned, needed = prepared.plan, {stage.key: stage for stage in to_do(prepared.plan, store)}
     kinds: dict[str, KindCosts] = {}
-    clock = Clock(prepared)
+    clock = Clock(prepared, needed=bool(needed))
     for key, stage in planned.stages.items():
         if store.has(key):
             clock.finished(stage, store.get(key).seconds)
@@ -66,9 +67,11 @@ def check_disk(prepared: Prepared, needed: Collection[Stage], runs: Path) -> Non
 class Clock:
     """Time left for a plan: guesses per stage, corrected by how long finished stages of the kind took."""
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, *, needed: bool = True) -> None:
+        """`needed`: whether anything is to be computed; without it, this machine's speed is not measured."""
         self.plan, self.workers = prepared.plan, prepared.workers
-        speed = NOMINAL_SPEED if prepared.size.known else matmul_speed(prepared.size.config.train.dtype)
+        nominal = prepared.size.known or not needed
+        speed = NOMINAL_SPEED if nominal else matmul_speed(prepared.size.config.train.dtype)
         self.guesses = {
             # a stage beside others has its share of the cores
             key: prepared.size.seconds(stage, speed) * self.workers
@@ -98,8 +101,9 @@ def correction(observed: Iterable[tuple[str, float, float]]) -> Mapping[str, flo
     return {kind: real / guess for kind, (guess, real) in sums.items() if guess > 0}
 
 
+@cache
 def matmul_speed(dtype: str) -> float:
-    """FLOP/s of a matrix product on this machine, measured in a fraction of a second."""
+    """FLOP/s of a matrix product on this machine, measured in a fraction of a second, once a process."""
     import torch
 
     from collapse_cli.lm.model import device

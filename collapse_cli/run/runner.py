@@ -155,7 +155,8 @@ def _compute(
                 for note in prepared.notes:
                     shown.line(f"note: {note}")
                 rows = Rows(folder, store, config, planned, readers=[Mirroring(mirrors), texts, reporting])
-                observers = [computed, Events(folder, planned), Progress(shown, prepared), rows, pruning]
+                progress = Progress(shown, prepared, needed=bool(needed))
+                observers = [computed, Events(folder, planned), progress, rows, pruning]
                 compute([*there, *needed], prepared, store, Observers(observers, new=prepared.computed))
             pruning.prune()
         except BaseException as error:

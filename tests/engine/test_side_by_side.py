@@ -1,13 +1,14 @@
 """Stages side by side in worker processes: the same numbers, and nothing lost whoever is killed, asked or held up."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from collapse_cli.engine.scheduler import width
 from collapse_cli.engine.stage import Finished, Plan, Stage
 from collapse_cli.where import Where
 
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 SEEDS = ("--seeds", "0,1")  # so that generation 0 is side by side, too
 LONG = ("--generations", "0", "--set", "train.epochs=120")
 
@@ -34,38 +34,37 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return e2e.write_experiment(tmp_path_factory.mktemp("side"))
 
 
-COLLAPSE = """
-import signal, sys
-from collapse_cli.__main__ import main
-signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where a shell started us in the background
-sys.exit(main(sys.argv[1:]))
-"""
+def job(config: Path, runs: Path, *more: str, jobs: int = 2) -> dict[str, Any]:
+    """A run in a process of its own, whose workers are processes as a user's are; what it says goes into files beside `runs`."""
+    argv = ["run", str(config), "--runs-dir", str(runs), *SEEDS, "--jobs", str(jobs), *more]
+    return {"argv": argv, **{stream: f"{runs}.{stream}" for stream in ("out", "err", "pid")}}
 
 
-def command(config: Path, runs: Path, *more: str) -> list[str]:
-    return [sys.executable, "-c", COLLAPSE, "run", str(config), "--runs-dir", str(runs), *more]
-
-
-def run(config: Path, runs: Path, *more: str, jobs: int = 2) -> subprocess.CompletedProcess[str]:
-    argv = command(config, runs, *SEEDS, "--jobs", str(jobs), *more)
-    return subprocess.run(argv, env=ONE_THREAD, capture_output=True, text=True, timeout=120)
+def run(config: Path, runs: Path, *more: str, jobs: int = 2) -> e2e.Result:
+    ((code,),) = e2e.drive(job(config, runs, *more, jobs=jobs))
+    return e2e.Result(code, *(Path(f"{runs}.{stream}").read_text() for stream in ("out", "err")))
 
 
 @pytest.fixture(scope="module")
 def alone(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A runs folder made in one process."""
-    runs = tmp_path_factory.mktemp("alone")
+    runs = tmp_path_factory.mktemp("alone") / "runs"
     made = run(config, runs, jobs=1)
-    assert made.returncode == 0, made.stderr
+    assert made.code == 0, made.err
     return runs
 
 
-def test_two_at_once_give_the_numbers_of_one(config: Path, alone: Path, tmp_path: Path) -> None:
-    made = run(config, tmp_path)
-    assert made.returncode == 0, made.stderr
-    assert e2e.results(tmp_path) == e2e.results(alone)
-    assert set(e2e.finished_events(tmp_path, "tiny").values()) == {1}
-    events = e2e.read_lines(tmp_path / "tiny" / "events.jsonl")
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def test_two_at_once_give_the_numbers_of_one(config: Path, alone: Path, runs: Path) -> None:
+    made = run(config, runs)
+    assert made.code == 0, made.err
+    assert e2e.results(runs) == e2e.results(alone)
+    assert set(e2e.finished_events(runs, "tiny").values()) == {1}
+    events = e2e.read_lines(runs / "tiny" / "events.jsonl")
     finished = [event for event in events if event["event"] == "finished"]
     assert all(event["peak_memory_mb"] > 100 for event in finished)
     at_work: set[str] = set()
@@ -74,7 +73,7 @@ def test_two_at_once_give_the_numbers_of_one(config: Path, alone: Path, tmp_path
         at_work = at_work | {event["key"]} if event["event"] == "started" else at_work - {event["key"]}
         most = max(most, len(at_work))
     assert most == 2
-    again = e2e.collapse("run", config, "--runs-dir", tmp_path, *SEEDS, "--jobs", "2")
+    again = e2e.collapse("run", config, "--runs-dir", runs, *SEEDS, "--jobs", "2")
     assert "nothing to compute" in again.out, "no worker is started for what is there"
 
 
@@ -120,70 +119,86 @@ def test_workers_are_as_many_as_cores_or_as_were_asked_for_but_no_more_than_can_
 # --- when things go wrong ---------------------------------------------------------------------------------------------
 
 
+@dataclass
+class Started:
+    """A run at work, in a process that the test may end.
+
+    Attributes:
+        process: the run; its children are its workers.
+        ended: has its exit code, once it has one.
+        err: the file of what it says on stderr.
+    """
+
+    process: psutil.Process
+    ended: Future[list[list[int]]]
+    err: Path
+
+    def end(self) -> tuple[int, str]:
+        """Wait for its end: the exit code, and what it has said on stderr."""
+        return self.ended.result(timeout=60)[0][0], self.err.read_text()
+
+
 @pytest.fixture
-def started(config: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def started(config: Path, runs: Path) -> Iterator[Started]:
     """A run of many epochs, its two workers in the middle of training generation 0, each of a seed."""
-    argv = command(config, tmp_path, *SEEDS, "--jobs", "2", *LONG)
-    env = ONE_THREAD | {"COLLAPSE_CHECKPOINT_SECONDS": "0"}
-    process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    scratch = tmp_path / "store" / ".scratch"
-    deadline = time.monotonic() + 60
-    while len(list(scratch.glob("*/checkpoint.safetensors"))) < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    yield process
-    process.kill()
-    process.communicate()
+    asked, scratch = job(config, runs, *LONG), runs / "store" / ".scratch"
+    with ThreadPoolExecutor(1) as beside:
+        ended = beside.submit(e2e.drive, asked | {"env": {"COLLAPSE_CHECKPOINT_SECONDS": "0"}})
+        deadline = time.monotonic() + 120
+        while len(list(scratch.glob("*/checkpoint.safetensors"))) < 2:
+            assert not ended.done(), ended.result()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process = psutil.Process(int(Path(asked["pid"]).read_text()))
+        yield Started(process, ended, Path(asked["err"]))
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    return psutil.Process(process.pid).children()
+def workers_of(process: psutil.Process) -> list[psutil.Process]:
+    return process.children()
 
 
-def test_a_killed_run_takes_its_workers_along_and_goes_on(
-    config: Path, tmp_path: Path, started: subprocess.Popen[str]
-) -> None:
-    workers = workers_of(started)
+def test_a_killed_run_takes_its_workers_along_and_goes_on(config: Path, runs: Path, started: Started) -> None:
+    workers = workers_of(started.process)
     assert len(workers) == 2
-    started.kill()
+    started.process.kill()
     assert psutil.wait_procs(workers, timeout=20)[1] == [], "a worker outlived its run"
-    done = run(config, tmp_path, *LONG)
-    assert done.returncode == 0, done.stderr
-    assert len(e2e.metrics(tmp_path)) == 4
+    assert started.end()[0] == -signal.SIGKILL
+    done = run(config, runs, *LONG)
+    assert done.code == 0, done.err
+    assert len(e2e.metrics(runs)) == 4
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_an_interrupted_run_ends_in_one_line_and_its_workers_with_it(
-    tmp_path: Path, started: subprocess.Popen[str], name: str
-) -> None:
-    workers = workers_of(started)
-    for process in (started, *workers):  # as a terminal or a scheduler does
+def test_an_interrupted_run_ends_in_one_line_and_its_workers_with_it(runs: Path, started: Started, name: str) -> None:
+    workers = workers_of(started.process)
+    for process in (started.process, *workers):  # as a terminal or a scheduler does
         process.send_signal(getattr(signal, name))
-    _, err = started.communicate(timeout=30)
-    assert started.returncode == 130
+    code, err = started.end()
+    assert code == 130
     assert err.splitlines() == ["collapse: interrupted; the same command goes on where it stopped"]
     assert psutil.wait_procs(workers, timeout=20)[1] == []
-    assert json.loads((tmp_path / "tiny" / "run.json").read_text())["status"] == "interrupted"
+    assert json.loads((runs / "tiny" / "run.json").read_text())["status"] == "interrupted"
 
 
-def test_a_killed_worker_ends_the_run_with_advice(tmp_path: Path, started: subprocess.Popen[str]) -> None:
-    first, second = workers_of(started)
+def test_a_killed_worker_ends_the_run_with_advice(started: Started) -> None:
+    first, second = workers_of(started.process)
     first.kill()
-    _, err = started.communicate(timeout=30)
-    assert started.returncode == 2
+    code, err = started.end()
+    assert code == 2
     (line,) = err.splitlines()
     assert "a worker process was killed by signal 9 at a train stage" in line
     assert line.endswith("run the same command again with --jobs 1")
     assert psutil.wait_procs([second], timeout=20)[1] == []
 
 
-def test_a_mistake_of_the_users_is_one_line_in_a_worker_too(config: Path, tmp_path: Path) -> None:
-    made = run(config, tmp_path, "--generations", "0", "--set", "train.lr=1e30")
-    assert made.returncode == 2
-    assert len(made.stderr.splitlines()) == 1
-    assert "lower train.lr" in made.stderr
-    assert not list((tmp_path / "store").glob(e2e.HEX64 + "/model.safetensors")), "nothing half-written is published"
+def test_a_mistake_of_the_users_is_one_line_in_a_worker_too(config: Path, runs: Path) -> None:
+    made = run(config, runs, "--generations", "0", "--set", "train.lr=1e30")
+    assert made.code == 2
+    assert len(made.err.splitlines()) == 1
+    assert "lower train.lr" in made.err
+    assert not list((runs / "store").glob(e2e.HEX64 + "/model.safetensors")), "nothing half-written is published"
 
 
 # --- the executor itself ----------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Helpers of the end-to-end tests: a tiny experiment, and the command line in this process or in forks of another.
 
 Run as a script this file is the driver of the kill tests: it imports torch once, then runs each job in a fork of its
-own, where the job may be killed at a chosen point.
+own, where the job may be killed at a chosen point. One driver serves all tests of a process.
 """
 
 import contextlib
@@ -11,13 +11,16 @@ import itertools
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +67,7 @@ lr = 1e-2
 batch_size = 8
 dtype = "float32"
 """
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 WORDS = ("the", "a", "cat", "dog", "bird", "runs", "sees", "likes", "old", "new", "red", "house", "tree", "of", "under")
 
 
@@ -238,21 +242,44 @@ def drive(*steps: Mapping[str, Any] | Sequence[Mapping[str, Any]], timeout: floa
 
     A job is a dict with `argv` and, where wanted: `out` and `err` (files), `strike` (where it is hit by a signal),
     `until_done` (again and again while it is killed), `most_rows` (sampled at once), `log` (a file that hears how far
-    each stage comes), `copy` (two folders: the first is copied to the second before), `here` (in the driver itself, whose
-    forks then need not do again what a process does once).
+    each stage comes), `copy` (two folders: the first is copied to the second before), `pid` (a file that hears the
+    number of its process), `env` (variables of its own), `here` (in the process that all other jobs of the call are forks of, which then need not do
+    again what a process does once).
     """
     jobs = [[step] if isinstance(step, Mapping) else list(step) for step in steps]
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # jobs at once would fight over the cores
-    made = subprocess.run(
-        [sys.executable, __file__],
-        input=json.dumps(jobs),
-        env={**os.environ, **one_thread, "TOKENIZERS_PARALLELISM": "false"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-    assert made.returncode == 0, made.stderr
-    return json.loads(made.stdout.splitlines()[-1])
+    with tempfile.TemporaryDirectory() as temporary:
+        ends, said = Path(temporary, "codes.json"), Path(temporary, "said.txt")
+        asked = {"jobs": jobs, "env": dict(os.environ), "folder": str(Path.cwd()), "ends": str(ends), "said": str(said)}
+        driver = _driver()
+        assert driver.stdin is not None
+        assert driver.stdout is not None
+        driver.stdin.write(json.dumps(asked) + "\n")
+        driver.stdin.flush()
+        if not select.select([driver.stdout], [], [], timeout)[0]:
+            driver.kill()
+            raise TimeoutError(f"the jobs were not done after {timeout} seconds")
+        assert driver.stdout.readline() == "0\n", said.read_text() if said.exists() else "the driver has ended"
+        return json.loads(ends.read_text())
+
+
+_started: list[subprocess.Popen[str]] = []
+
+
+def _driver() -> subprocess.Popen[str]:
+    """The driver of this process, which has imported all that takes seconds; it ends when its input does."""
+    if not _started or _started[-1].poll() is not None:
+        # of one thread, in which it can be forked: jobs at once would fight over the cores
+        alone = {**dict.fromkeys(ONE_THREAD, "1"), "TOKENIZERS_PARALLELISM": "false"}
+        _started.append(
+            subprocess.Popen(
+                [sys.executable, __file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, **alone},
+                text=True,
+            )
+        )
+    return _started[-1]
 
 
 def strike(kind: str, call: int = 1, *, when: str, tell: int = 1, name: str = "SIGKILL") -> dict[str, Any]:
@@ -266,28 +293,70 @@ def strike(kind: str, call: int = 1, *, when: str, tell: int = 1, name: str = "S
 
 
 def _drive() -> None:
-    # What takes seconds is imported once, before the forks. Only imported: a fork must not inherit threads at work.
+    # What takes seconds is done once, before the forks: a run of its own. A fork must not inherit threads at work.
     for module in ("datasets", "torch._dynamo", "transformers.generation", "collapse_cli.run.runner"):
         importlib.import_module(module)
-    for name in ("AutoModelForCausalLM", "AutoTokenizer", "OPTForCausalLM", "PreTrainedTokenizerFast"):
-        getattr(importlib.import_module("transformers"), name)
-    codes, tasks = [], _threads()
-    for step in json.loads(sys.stdin.read()):
-        if step[0].get("here"):
-            codes.append([main(step[0]["argv"])])
-            assert _threads() <= tasks, "a fork must not inherit threads at work"
-            continue
-        children = [_fork(job) for job in step]
-        ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        while step[0].get("until_done") and ends[-1] == -signal.SIGKILL and len(ends) < 100:
-            ends.append(os.waitstatus_to_exitcode(os.waitpid(_fork(step[0]), 0)[1]))
-        codes.append(ends)
-    print(json.dumps(codes))
+    tasks = _threads()
+    with tempfile.TemporaryDirectory() as temporary:
+        config = write_experiment(Path(temporary))
+        result = collapse("run", config, "--runs-dir", Path(temporary, "runs"), "--jobs", "1")
+    assert result.code == 0, result.err
+    _alone(tasks)
+    own = {name: os.environ[name] for name in (*ONE_THREAD, "TOKENIZERS_PARALLELISM")}
+    for line in sys.stdin:
+        asked = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _answer(asked, own)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
-def _threads() -> int:
-    """How many threads this process has; 0 where the system does not tell."""
-    return len(list(Path("/proc/self/task").glob("*")))
+def _answer(asked: Mapping[str, Any], own: Mapping[str, str]) -> None:
+    """Do the jobs of one call, in a fork of the driver, whose output is none of the caller's."""
+    code = 1
+    try:
+        said = os.open(asked["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for stream, file in ((0, os.open(os.devnull, os.O_RDONLY)), (1, said), (2, said)):
+            os.dup2(file, stream)
+        os.chdir(asked["folder"])
+        os.environ.clear()
+        os.environ.update({**asked["env"], **own})
+        codes, tasks = [], _threads()
+        for step in asked["jobs"]:
+            if step[0].get("here"):
+                codes.append([main(step[0]["argv"])])
+                _alone(tasks)
+                continue
+            children = [_fork(job) for job in step]
+            ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+            while step[0].get("until_done") and ends[-1] == -signal.SIGKILL and len(ends) < 100:
+                ends.append(os.waitstatus_to_exitcode(os.waitpid(_fork(step[0]), 0)[1]))
+            codes.append(ends)
+        Path(asked["ends"]).write_text(json.dumps(codes))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _threads() -> dict[str, str]:
+    """The names of this process's threads, by number; none where the system does not tell.
+
+    Without those of pyarrow's allocator, which begin when they like, and which a fork can do without.
+    """
+    names = {path.parent.name: path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
+    return {number: name for number, name in names.items() if not name.startswith("jemalloc")}
+
+
+def _alone(before: Collection[str]) -> None:
+    """Wait until threads that have ended are gone; a fork must not inherit one that is at work."""
+    end = time.monotonic() + 20
+    while more := {number: name for number, name in _threads().items() if number not in before}:
+        assert time.monotonic() < end, f"threads are still at work: {more}"
+        time.sleep(0.02)
 
 
 def _fork(job: Mapping[str, Any]) -> int:
@@ -299,6 +368,9 @@ def _fork(job: Mapping[str, Any]) -> int:
             os.dup2(os.open(job.get(name, os.devnull), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         if "copy" in job:
             shutil.copytree(*job["copy"])
+        os.environ.update(job.get("env", {}))
+        if "pid" in job:
+            Path(job["pid"]).write_text(str(os.getpid()))
         _arm(job)
         code = main(job["argv"])
     except BaseException:

@@ -10,8 +10,8 @@ from collapse_cli.terminal.progress import ProgressBars
 class Progress(Observer):
     """Moves the bars, and says how long the rest will take."""
 
-    def __init__(self, shown: ProgressBars, prepared: Prepared) -> None:
-        self.shown, self.plan, self._clock = shown, prepared.plan, Clock(prepared)
+    def __init__(self, shown: ProgressBars, prepared: Prepared, *, needed: bool) -> None:
+        self.shown, self.plan, self._clock = shown, prepared.plan, Clock(prepared, needed=needed)
 
     def started(self, stage: Stage) -> None:
         self.shown.started(stage.work, self._label(stage))
