@@ -1,13 +1,13 @@
 """Stages side by side in worker processes: the same numbers, and nothing lost whoever is killed, asked or held up."""
 
 import json
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,17 +142,19 @@ class Started:
 def started(config: Path, runs: Path) -> Iterator[Started]:
     """A run of many epochs, its two workers in the middle of training generation 0, each of a seed."""
     asked, scratch = job(config, runs, *LONG), runs / "store" / ".scratch"
+    number = Path(asked["pid"])
     with ThreadPoolExecutor(1) as beside:
         ended = beside.submit(e2e.drive, asked | {"env": {"COLLAPSE_CHECKPOINT_SECONDS": "0"}})
-        deadline = time.monotonic() + 120
-        while len(list(scratch.glob("*/checkpoint.safetensors"))) < 2:
-            assert not ended.done(), ended.result()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process = psutil.Process(int(Path(asked["pid"]).read_text()))
-        yield Started(process, ended, Path(asked["err"]))
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+        try:
+            deadline = time.monotonic() + 200
+            while len(list(scratch.glob("*/checkpoint.safetensors"))) < 2:
+                assert not ended.done(), ended.result()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield Started(psutil.Process(int(number.read_text())), ended, Path(asked["err"]))
+        finally:
+            if not ended.done() and number.exists():
+                os.kill(int(number.read_text()), signal.SIGKILL)
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
