@@ -9,6 +9,7 @@ import os
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -124,9 +125,20 @@ def answers(
             )
         if empty:
             log.warning("%s: %d of %d answers are empty", line.address, len(empty), total)
-        return [kept[digest] if digest in kept else empty[digest] for digest in digests]
+        found = [kept[digest] if digest in kept else empty[digest] for digest in digests]
+        _say_if_several(line.address, found)
+        return found
     finally:
         kept.close()
+
+
+def _say_if_several(address: str, found: Sequence[Answer]) -> None:
+    """That answers are of models of several names, as where a server was started again with another one while some were kept."""
+    names = Counter(answer.model for answer in found if answer.model).most_common()
+    if len(names) > 1:
+        few = "; ".join(f"{shown(name, 60)}: {how_many(count, 'answer')}" for name, count in names[:3])
+        more = f"; and {how_many(len(names) - 3, 'other')}" if len(names) > 3 else ""
+        log.warning("%s says that several models answered (%s%s); rows of all of them are taken", address, few, more)
 
 
 def _body(asked: Question, prompt: str | Sequence[Turn], seed: int) -> dict[str, Any]:

@@ -273,6 +273,20 @@ def test_a_count_of_tokens_that_is_none_is_not_taken_for_one(proxy: Proxy, tmp_p
     assert ask(line_to(proxy), tmp_path / "a", PROMPTS[:1]) == [Answer("a b", "m")]
 
 
+def test_a_server_that_was_started_again_with_another_model_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Answers that are kept and those that come are of two models; no name of a model tells that but what the server says."""
+    with serving.proxy(Served(tmp_path / "none")) as alone:  # all is said in place of a server
+        for model, prompts in (("first", PROMPTS[:4]), ("second\x1b[31m", PROMPTS)):
+            assert "several models" not in caplog.text
+            content = serving.completion("a b").replace(b'"m"', json.dumps(model).encode())
+            alone.always = serving.says(200, content)
+            ask(line_to(alone), tmp_path / "a", prompts)
+    said = "several models answered (first: 4 answers; second [31m: 2 answers); rows of all of them are taken"
+    assert said in caplog.text
+
+
 def test_a_few_empty_answers_are_put_up_with_and_said(
     proxy: Proxy, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
