@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from collapse_cli.errors import InputError, how_many
+from collapse_cli.errors import InputError, enumerated, how_many
 from collapse_cli.metrics.intervals import LEVEL, Interval
 from collapse_cli.metrics.numbers import percent, spread, value
 
@@ -19,38 +19,52 @@ GRADES = ((0.99, "almost always"), (0.85, "mostly"), (0.65, "often"), (0.0, "som
 MENTIONED = 0.01  # share of rows from which on duplicates are spoken of
 MOST = 0.999  # as good as all rows
 NAMED = 3  # phrases in a sentence
-TITLES = {  # of measures: in tables, whether it is a share, and what the synthetic text is where its value is lower and where it is higher
-    "distinct_1": ("different words per word", True, "uses fewer different words", "uses more different words"),
-    "distinct_2": (
+
+
+@dataclass(frozen=True)
+class MeasureWords:
+    """How a measure of `collapse check` is spoken of.
+
+    Attributes:
+        title: in tables, with its unit.
+        lower: what the synthetic text does where its value is the lower one: "The synthetic text …".
+        higher: the same, where its value is the higher one.
+        worse: the sign of a difference, synthetic minus real, that is a loss; 0 where neither is.
+        share: whether values are shares, written in percent.
+    """
+
+    title: str
+    lower: str
+    higher: str
+    worse: int
+    share: bool = False
+
+
+TITLES = {
+    "distinct_1": MeasureWords(
+        "different words per word", "uses fewer different words", "uses more different words", -1, share=True
+    ),
+    "distinct_2": MeasureWords(
         "different pairs of words per pair",
-        True,
         "has fewer different pairs of words",
         "has more different pairs of words",
+        -1,
+        share=True,
     ),
-    "unigram_entropy": ("entropy of words, nats", False, "uses words less evenly", "uses words more evenly"),
-    "compression": ("compression ratio", False, "can be compressed less", "can be compressed more"),
-    "self_bleu": (
-        "self-BLEU, of rows to each other",
-        False,
-        "has rows less like each other",
-        "has rows more like each other",
+    "unigram_entropy": MeasureWords("entropy of words, nats", "uses words less evenly", "uses words more evenly", -1),
+    "compression": MeasureWords("compression ratio", "can be compressed less", "can be compressed more", 1),
+    "self_bleu": MeasureWords(
+        "self-BLEU, of rows to each other", "has rows less like each other", "has rows more like each other", 1
     ),
-    "rep_4": (
+    "rep_4": MeasureWords(
         "4-word phrases repeated in a row",
-        True,
         "repeats itself less within a row",
         "repeats itself more within a row",
+        1,
+        share=True,
     ),
-    "length": ("words in a row", False, "has shorter rows", "has longer rows"),
+    "length": MeasureWords("words in a row", "has shorter rows", "has longer rows", 0),
 }
-LOSSES = {
-    "distinct_1": -1,
-    "distinct_2": -1,
-    "unigram_entropy": -1,
-    "compression": 1,
-    "self_bleu": 1,
-    "rep_4": 1,
-}  # which way is worse
 
 
 @dataclass(frozen=True)
@@ -305,20 +319,16 @@ def _measures(record: Mapping[str, Any]) -> list[Remark]:
         difference = _interval(one["difference"])
         if difference.low is None or difference.high is None or difference.low <= 0 <= difference.high:
             continue
-        _, share, lower, higher = TITLES[one["name"]]
-        number = percent if share else value
-        words = (
-            lower if difference.mean < 0 else higher
-        ) + f" ({number(float(one['synthetic']['mean']))} against {number(float(one['real']['mean']))})"
-        bad = LOSSES.get(one["name"], 0)
-        (other if not bad else worse if bad * difference.mean > 0 else better).append(words)
-    said = []
-    if worse:
-        said.append(Remark("bad", f"The synthetic text {_listed(worse)}."))
-    if better:
-        said.append(Remark("plain", f"The synthetic text {_listed(better)}."))
-    if other:
-        said.append(Remark("plain", f"The synthetic text {_listed(other)}."))
+        words = TITLES[one["name"]]
+        number = percent if words.share else value
+        found = words.lower if difference.mean < 0 else words.higher
+        at = worse if words.worse * difference.mean > 0 else better if words.worse else other
+        at.append(f"{found} ({number(float(one['synthetic']['mean']))} against {number(float(one['real']['mean']))})")
+    said = [
+        Remark(tone, f"The synthetic text {enumerated(parts)}.")
+        for tone, parts in (("bad", worse), ("plain", better), ("plain", other))
+        if parts
+    ]
     if record["measures"] and not said:
         said.append(
             Remark(
@@ -395,14 +405,14 @@ def _tables(record: Mapping[str, Any], texts: Mapping[str, _Source]) -> list[Che
         body = []
         for one in record["measures"]:
             if one["name"] in TITLES:
-                title, share, *_ = TITLES[one["name"]]
+                words = TITLES[one["name"]]
                 change = _interval(one["difference"])
-                sign = f"{change.mean * 100:+.2g} points" if share else f"{change.mean:+.3g}"
+                sign = f"{change.mean * 100:+.2g} points" if words.share else f"{change.mean:+.3g}"
                 sure = change.low is not None and change.high is not None and not change.low <= 0 <= change.high
                 body.append(
                     [
-                        title,
-                        *(_mean(_interval(one[name]), share=share) for name in ("real", "synthetic")),
+                        words.title,
+                        *(_mean(_interval(one[name]), share=words.share) for name in ("real", "synthetic")),
                         sign if sure else "not shown",
                     ]
                 )
@@ -504,7 +514,3 @@ def _mean(over: Interval, *, share: bool) -> str:
 
 def _text(text: object) -> str:
     return str(text)[:300]
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
