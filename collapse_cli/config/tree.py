@@ -496,8 +496,8 @@ class Experiment(Families):
         prompted = self.sample.prompts != "none" and self.samples and not dialogues
         if prompted and self.sample.prompt_tokens > self.data.block_size:
             raise ValueError(
-                f"sample.prompt_tokens = {self.sample.prompt_tokens} is more than a row holds "
-                f"(data.block_size = {self.data.block_size})"
+                f"sample.prompt_tokens = {self.sample.prompt_tokens} is more than a row holds (data.block_size = {self.data.block_size}); "
+                "lower it, or, for chats or pairs, whose prompts are their own, say data.format = chat or pairs"
             )
         if (self.data.prompt or self.data.completion) and self.data.format not in ("auto", "pairs"):
             raise ValueError(

@@ -183,3 +183,20 @@ def test_a_comparison_of_runs_says_whether_more_than_one_holds_longer(tmp_path: 
     assert found.differences == {"pool.rule": ("own", "all")}
     assert compare([RunFolder(tmp_path, "m1")]).more is None
     assert "more_than_one" not in compare([RunFolder(tmp_path, "m1")]).record()
+
+
+def test_what_all_lineages_have_alike_is_no_difference_from_a_run_of_one(tmp_path: Path) -> None:
+    """What was looked up stands in the lineages' tables: the text's hash, the resolved type and the model were told as differences."""
+    write_run(tmp_path, "m1", policies=("keep-0",), seeds=(0, 1), generations=1, collapse={"keep-0": 0.2})
+    write_lineages(tmp_path, "m2", {"a": {"keep-0": 0.02}, "b": {"keep-0": 0.02}}, generations=1)
+    file = tmp_path / "m2" / "run.json"
+    record = json.loads(file.read_text())
+    one = json.loads((tmp_path / "m1" / "run.json").read_text())["config"]
+    alike = {"model": one["model"], "sample": {"dtype": one["sample"]["dtype"]}}
+    record["config"]["sample"]["dtype"] = "auto"
+    record["config"]["lineages"] = {"a": {**alike, "train": {"lr": 0.5}}, "b": alike}
+    file.write_text(json.dumps(record))
+    found = compare([RunFolder(tmp_path, "m1"), RunFolder(tmp_path, "m2")])
+    assert found.differences is not None
+    assert found.differences.pop("train.lr")[1] == "by lineage"
+    assert found.differences == {"pool.rule": ("own", "all"), "lineages.a.train.lr": (None, 0.5)}

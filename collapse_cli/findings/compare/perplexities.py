@@ -7,7 +7,6 @@ from typing import Any
 
 from collapse_cli.config import Experiment
 from collapse_cli.config.names import leaves
-from collapse_cli.config.pool import PoolConfig
 from collapse_cli.config.published import LOOKED_UP
 from collapse_cli.findings.arms import MOST, lineages_of, trees_of
 from collapse_cli.findings.compare.base import Compared, Comparison, RunLineage, Side, pairs_of
@@ -18,6 +17,7 @@ from collapse_cli.metrics.intervals import LEVEL, NOISE, Interval, log_ratio, ov
 from collapse_cli.records.row import Row, by_arm, planned_arms
 from collapse_cli.where import Arm
 
+BY_LINEAGE = "by lineage"  # in place of the value of an option in which the lineages of a run differ
 INSTRUMENTS = {  # field -> heading, format
     "unigram_entropy": ("entropy", "{:.2f}"),
     "distinct_2": ("distinct-2", "{:.3f}"),
@@ -278,16 +278,29 @@ def _notes(
 
 
 def _told(config: Experiment) -> dict[str, Any]:
-    """What two experiments can differ in, as people say it: of several lineages what all share, and what each has otherwise."""
-    shared = config.model_copy(update={"lineages": {}, "pool": PoolConfig()}).identity()
+    """What two experiments can differ in, as people say it: of several lineages what is the same in all, and what each has otherwise."""
+    pool = {"pool": config.pool.model_dump(mode="json")}
+    lineages = config.of_lineages()
+    if "" in lineages:
+        return config.identity() | pool
+    whole = config.identity()
+    each = [dict(leaves(own)) for own in whole["lineages"].values()]
+    shared = {
+        key: value if all(key in own and own[key] == value for own in each) else BY_LINEAGE
+        for key, value in (leaf for own in each for leaf in own.items())
+        if not key.startswith(("pool.", "foreign."))
+    }
+    values = [dict(leaves(own.model_dump(mode="json"))) for own in lineages.values()]
     own = {
-        name: {key: value for key, value in leaves(table) if key not in LOOKED_UP}
+        name: {
+            key: value
+            for key, value in leaves(table)
+            if key not in LOOKED_UP and any(there.get(key) != value for there in values)
+        }
         for name, table in config.lineages.items()
     }
-    return shared | {
-        "pool": config.pool.model_dump(mode="json"),
-        "lineages": {name: table for name, table in own.items() if table},
-    }
+    there = {name: table for name, table in own.items() if table}
+    return shared | pool | {"foreign": whole["foreign"]} | ({"lineages": there} if there else {})
 
 
 def _differences(trees: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
