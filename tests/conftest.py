@@ -52,7 +52,7 @@ settings.load_profile("same")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The rooms of long files come first: with `-n 2 --no-loadscope-reorder` no process ends long before the other."""
-    items.sort(key=lambda item: item.path.parent.name not in ("whole", "engine"))
+    items.sort(key=lambda item: item.path.parent.name not in ("engine", "whole", "view", "theory", "tracking"))
 
 
 def pytest_sessionfinish() -> None:

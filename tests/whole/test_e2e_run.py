@@ -145,6 +145,19 @@ def test_a_finished_run_computes_nothing_and_says_so(tiny: Path, runs: Path) -> 
     assert (runs / "tiny" / "metrics.jsonl").read_text() == rows
 
 
+def test_the_machines_speed_is_measured_only_for_what_is_to_be_computed(
+    tiny: Path, runs: Path, fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+    monkeypatch.setattr("collapse_cli.run.costs.matmul_speed", lambda dtype: measured.append(dtype) or 1e10)
+    two = {"loop__generations": 2}
+    assert e2e.run(tiny, runs, **two)["computed"] == 0
+    assert e2e.run(tiny, runs, "--dry-run", **two)["seconds"] == 0
+    assert measured == []
+    assert e2e.run(tiny, fresh, "--dry-run", **two)["seconds"] > 0
+    assert measured == ["float32"]
+
+
 def test_a_longer_broader_run_reuses_all_there_is(tiny: Path, fresh: Path) -> None:
     """One more generation, policy or seed costs its own stages and no other; asking for less again costs nothing."""
     first = e2e.run(tiny, fresh)
