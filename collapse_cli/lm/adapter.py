@@ -219,7 +219,9 @@ def _put_on(model: "PreTrainedModel", config: "LoraConfig") -> "PeftModel":
     with _quiet():
         try:
             made: PeftModel = get_peft_model(model, config)
-        except (ValueError, TypeError, NotImplementedError) as error:  # layers that peft does not adapt
+        except (
+            Exception
+        ) as error:  # layers that peft does not adapt, a pattern of names that is none, and whatever else a config says
             raise InputError(f"no adapter fits this {model.config.model_type} model: {first_line(error)}") from None
     return made
 

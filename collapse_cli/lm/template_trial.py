@@ -9,12 +9,14 @@ import faulthandler
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 SECONDS = 10  # of processor time
+PATIENCE = 120.0  # seconds by the clock
 MEMORY = 1 << 30  # bytes, besides what the process has
 MOST = 1 << 20  # characters around the few words of a dialogue
 FINE, TOO_MUCH, TOO_LONG = 0, 3, 4  # how the process ends
@@ -33,19 +35,31 @@ def trouble(writers: Sequence[Callable[[], str]]) -> str:
         child = os.fork()
     if not child:
         _write(writers)
-    try:
-        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        raise
+    ended = _end_of(child)
     if ended == TOO_MUCH:
         return f"takes more than {MEMORY >> 30} GB of memory for a short dialogue"
     if ended == TOO_LONG:
         return f"writes more than {MOST:,} characters around a short dialogue"
-    if ended in (-signal.SIGXCPU, -signal.SIGKILL):
-        return f"does not come to an end within {SECONDS} seconds"
+    if ended == -signal.SIGXCPU:
+        return f"does not come to an end within {SECONDS} seconds of work"
     return f"ends the process that runs it (signal {-ended})" if ended < 0 else ""
+
+
+def _end_of(child: int) -> int:
+    """How the process ended; `FINE` for one that only waits, as one that was begun while another thread held a lock."""
+    until = time.monotonic() + PATIENCE
+    done, status = 0, 0
+    try:
+        while not done and time.monotonic() < until:
+            done, status = os.waitpid(child, os.WNOHANG)
+            time.sleep(0 if done else 0.005)
+    finally:
+        if not done:
+            os.kill(child, signal.SIGKILL)
+            _, status, used = os.wait4(child, 0)
+    if not done:
+        return -signal.SIGXCPU if used.ru_utime + used.ru_stime > SECONDS / 2 else FINE
+    return os.waitstatus_to_exitcode(status)
 
 
 @contextlib.contextmanager

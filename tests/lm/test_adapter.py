@@ -224,6 +224,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "another rank": (lambda at: rewritten(at / "adapter_config.json", r=2), r"of another shape: .*\(3, 16\) for \(2, 16\)"),
     "fewer layers": (lambda at: rewritten(at / "adapter_config.json", target_modules=["fc1"]), "left over: "),
     "NaN": (with_a_nan, "NaN or infinite"),
+    "no pattern": (lambda at: rewritten(at / "adapter_config.json", target_modules="("), "no adapter fits this opt model: missing"),
     "another kind": (lambda at: rewritten(at / "adapter_config.json", peft_type="IA3"), "kind 'IA3', and collapse merges"),
     "a module to import": (lambda at: rewritten(at / "adapter_config.json", megatron_config={"a": 1}, megatron_core="antigravity"), "Megatron"),
     "no base": (lambda at: rewritten(at / "adapter_config.json", base_model_name_or_path=None), "does not name"),

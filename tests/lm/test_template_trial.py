@@ -15,10 +15,10 @@ DOUBLED = "{% set all = namespace(x='ab') %}{% for _ in range(60) %}{% set all.x
 HOSTILE = {
     "loops": (
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}" + SAYS,
-        "within 1 seconds",
+        "within 1 seconds of work",
     ),
-    "power": ("{{ 9 ** (9 ** 9) % 2 }}" + SAYS, "within 1 seconds"),
-    "later": ("{% if messages | length > 2 %}{{ 9 ** (9 ** 9) % 2 }}{% endif %}" + SAYS, "within 1 seconds"),
+    "power": ("{{ 9 ** (9 ** 9) % 2 }}" + SAYS, "within 1 seconds of work"),
+    "later": ("{% if messages | length > 2 %}{{ 9 ** (9 ** 9) % 2 }}{% endif %}" + SAYS, "within 1 seconds of work"),
     "doubles": (DOUBLED + SAYS, "more than 1 GB of memory"),
     "long": ("{{ 'a' * 2000000 }}" + SAYS, "more than 1,048,576 characters around a short dialogue"),
 }
@@ -53,6 +53,16 @@ def test_a_template_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     chats.ChatTemplate(tokenizer, chats.OWN)
     monkeypatch.setattr(os, "fork", lambda: pytest.fail("it was tried again"))
     chats.ChatTemplate(tokenizer, chats.OWN)
+
+
+def test_a_process_that_waits_for_ever_is_no_trouble_and_is_waited_for_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one that was begun while another thread held a lock: it says nothing of the template."""
+    monkeypatch.setattr(template_trial, "PATIENCE", 0.5)
+    begun = time.monotonic()
+    assert template_trial.trouble([lambda: time.sleep(300) or "x"]) == ""  # type: ignore[func-returns-value]
+    assert time.monotonic() - begun < 100
 
 
 def test_a_process_that_dies_is_said() -> None:
