@@ -1,6 +1,7 @@
 """The commands. Each reads its options, calls the module that does the work, and prints."""
 
 import json
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -83,7 +84,7 @@ def run(
     ] = None,
     settings: Settings = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and what it will cost; run nothing.")
+        bool, typer.Option("--dry-run", help="Time a few steps, and print the plan and what it will cost; run nothing.")
     ] = False,
     jobs: Annotated[
         int,
@@ -106,22 +107,25 @@ def run(
     experiment, folder = asked.experiment, RunFolder(runs_dir, asked.name)
     if not experiment.variants:  # those of variants are checked under their own names
         early_checks.check_experiment(experiment, folder)
-    console = terminal.console(stderr=as_json)
+    console, began = terminal.console(stderr=as_json), time.perf_counter()
     with console.status("loading the libraries") if console.is_terminal else nullcontext():
         from collapse_cli.run import runner
-        from collapse_cli.terminal.plan import print_plan
+        from collapse_cli.terminal.plan import Total, print_plan, print_total
         from collapse_cli.terminal.run import print_run, print_variants
 
     for note in configuration.notes(asked, folder):
         terminal.line(console, f"note: {note}")
     if dry_run:
-        plans = runner.plan_all(experiment, runs_dir, asked.name, console, jobs=jobs)
+        loading = time.perf_counter() - began
+        plans = runner.plan_all(experiment, runs_dir, asked.name, console, jobs=jobs, loading=loading)
+        total = Total.of(plans)
         if as_json:
             records = [plan.record() for plan in plans]
-            print(json.dumps({"runs": records} if experiment.variants else records[0]))
+            print(json.dumps({"runs": records, "total": total.record()} if experiment.variants else records[0]))
             return
         for plan in plans:
             print_plan(console, plan)
+        print_total(console, total)
         return
     results = runner.run_all(experiment, runs_dir, asked.name, console, jobs=jobs)
     if as_json:

@@ -79,6 +79,8 @@ class Cost:
         efficiency: the share of the speed of matrix products that it reaches.
         step_seconds: what a pass costs besides, for a model of no layers; each four layers cost as much again.
         fixed_seconds: its time where that is not counted in operations.
+        amount: what its time grows with, where that is neither tokens nor the rows it leaves: rows, times the passes over them.
+        parts: how many generations or cells it does, each of which takes a time of its own besides.
     """
 
     rows: int = 0
@@ -89,6 +91,13 @@ class Cost:
     efficiency: float = 1.0
     step_seconds: float = 0.0
     fixed_seconds: float = 0.0
+    amount: float = 0.0
+    parts: int = 1
+
+    @property
+    def work(self) -> float:
+        """What its time grows with: tokens where it has some, or rows; in no unit that other kinds of stages share."""
+        return float(self.amount or self.tokens or self.rows)
 
     def seconds(self, speed: float, layers: int) -> float:
         """A first guess of the time at `speed` FLOP/s, for a model of so many layers."""
@@ -112,6 +121,15 @@ def tokens_a_second(stage: "Stage", made: "Finished") -> str:
     return f"{tokens / max(made.seconds, 1e-3):,.0f} tokens/s" if tokens else ""
 
 
+# what of a stage's parameters its learner's speed hangs on; the others say which rows it works on
+OF_LEARNERS = ("learner", "model", "train", "sample", "target", "eval", "tried", "how", "regression")
+
+
+def by_learner(stage: "Stage") -> object:
+    """What its learner works by."""
+    return {name: value for name, value in stage.params.items() if name in OF_LEARNERS}
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageKind(Generic[Circumstances]):
     """All that stages of one kind have in common.
@@ -129,6 +147,8 @@ class StageKind(Generic[Circumstances]):
         note: what came out of a stage, in a few words.
         counts: the fact that says how many tokens it trained on (once an epoch), sampled or scored.
         listed: whether a finished one is a line for the user, where bars show the others.
+        apart: what the time of such a stage hangs on besides how much it does; it is compared as canonical JSON.
+        here: whether its work is done on this machine alone, so that a short trial of it may be made; not where it asks a server.
     """
 
     name: str
@@ -141,6 +161,8 @@ class StageKind(Generic[Circumstances]):
     note: "Callable[[Stage, Finished], str]" = tokens_a_second
     counts: str = ""
     listed: bool = False
+    apart: "Callable[[Stage], object]" = by_learner
+    here: bool = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Cost, Plan, Product, Stage, StageKind
 
 TOKENIZER_BYTES = 1 << 20
 ROW_BYTES = 4
+WEIGHT_BYTES, TRAINING_BYTES = 4, 16  # of a float32 weight; with its gradient and Adam's two moments
 REAL_ROWS = 5000  # of real text, that samples are compared with
 TWENTIETH = 1 / 20  # of fitting a row, that sampling or scoring one costs a family of numbers
 # Shares of the speed of matrix products that stages reach, and seconds a step costs besides, are rough, from runs on two
@@ -58,6 +60,10 @@ class Size:
         """How many rows a stage leaves for others."""
         return self.cost_of(stage).rows
 
+    def passes(self, rows: int) -> float:
+        """How many times a fit goes over so many rows."""
+        return learners.learner_class(self.config.learner).passes(self.config, rows)
+
     def row_disk(self, rows: int, tokens: int) -> int:
         """Bytes of rows that are kept, each of so many tokens where the model is one of language."""
         return rows * self.row_bytes if self.row_flops else ROW_BYTES * rows * tokens
@@ -84,6 +90,17 @@ class Sizes:
 
     def trained_parameters(self, stage: Stage) -> int:
         return self.of(stage).trained_parameters(stage)
+
+    def row_bytes(self, stage: Stage) -> int:
+        """Of the rows that a stage leaves or goes through."""
+        size = self.of(stage)
+        return size.row_disk(max(size.cost_of(stage).rows, size.rows), size.config.data.block_size)
+
+    def training_bytes(self, stage: Stage) -> int:
+        """Of the model while a stage trains it (weights, gradients, Adam's two moments), or works with it."""
+        size = self.of(stage)
+        trained = size.trained_parameters(stage) if stage.of.product is Product.MODEL else 0
+        return TRAINING_BYTES * trained + (WEIGHT_BYTES * size.parameters if trained != size.parameters else 0)
 
     @property
     def config(self) -> Experiment:
@@ -118,7 +135,7 @@ def put_together(size: Size, rows: int, seconds: float) -> Cost:
 
 def scored(size: Size, rows: int, efficiency: float = 0.4) -> Cost:
     """The cost of a family of numbers that looks at so many rows, and keeps something of each."""
-    return Cost(flops=rows * size.row_flops * TWENTIETH, disk=rows * size.row_bytes, efficiency=efficiency)
+    return Cost(flops=rows * size.row_flops * TWENTIETH, disk=rows * size.row_bytes, efficiency=efficiency, amount=rows)
 
 
 def continued(size: Size, rows: int) -> Cost:

@@ -85,6 +85,15 @@ class Family(ABC):
         return dict(scored)
 
     @classmethod
+    def passes(cls, config: Experiment, rows: int) -> float:
+        """Once, by default: what a fit does besides takes as long for any number of passes."""
+        return 1.0
+
+    @classmethod
+    def in_one_pass(cls, config: Experiment) -> Experiment:
+        return config
+
+    @classmethod
     def check_source(cls, source: str) -> None:
         """Whether the source is one that the family takes, where all have names.
 

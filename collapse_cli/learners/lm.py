@@ -192,6 +192,15 @@ class LanguageModel:
         return 1
 
     @classmethod
+    def passes(cls, config: Experiment, rows: int) -> float:
+        train = config.train
+        return train.steps * train.batch_size / max(1, rows) if train.steps else float(train.epochs)
+
+    @classmethod
+    def in_one_pass(cls, config: Experiment) -> Experiment:
+        return config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1, "steps": 0})})
+
+    @classmethod
     def written_in(cls, config: Experiment) -> Mapping[str, Any]:
         return text_inputs.written_in(config)
 

@@ -102,6 +102,15 @@ class Mlp(Family):
         )
 
     @classmethod
+    def passes(cls, config: Experiment, rows: int) -> float:
+        return float(_epochs(cls._own(config), rows))
+
+    @classmethod
+    def in_one_pass(cls, config: Experiment) -> Experiment:
+        once = cls._own(config).model_copy(update={"epochs": 1, "steps": 0})
+        return config.model_copy(update={cls.section: once})
+
+    @classmethod
     def data_params(cls, config: Experiment) -> dict[str, Any]:
         data = config.data
         images = MlpImages(data.sha256, data.rows, data.eval_rows, _aside(cls._own(config)))

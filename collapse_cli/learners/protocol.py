@@ -189,6 +189,16 @@ class Learner(Protocol):
         """
         ...
 
+    @classmethod
+    def passes(cls, config: Experiment, rows: int) -> float:
+        """How many times a fit goes over a corpus of so many rows."""
+        ...
+
+    @classmethod
+    def in_one_pass(cls, config: Experiment) -> Experiment:
+        """The configuration of a short trial, by which work is timed: a fit goes over its rows once, and is otherwise what it was."""
+        ...
+
     # --- the verbs ----------------------------------------------------------------------------------------------------
 
     def __init__(self, params: Mapping[str, Any], hints: Hints, tell: Tell) -> None:

@@ -130,6 +130,16 @@ class Vae(Family):
         )
 
     @classmethod
+    def passes(cls, config: Experiment, rows: int) -> float:
+        model: VaeConfig = config.vae
+        return float(model.epochs)
+
+    @classmethod
+    def in_one_pass(cls, config: Experiment) -> Experiment:
+        model: VaeConfig = config.vae
+        return config.model_copy(update={cls.section: model.model_copy(update={"epochs": 1})})
+
+    @classmethod
     def data_params(cls, config: Experiment) -> dict[str, Any]:
         data = config.data
         return {"data": vars(VaeImages(data.sha256, data.rows, data.eval_rows))}

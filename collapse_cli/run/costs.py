@@ -2,55 +2,167 @@
 
 import shutil
 import time
-from collections.abc import Collection, Iterable, Mapping
-from functools import cache
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from collapse_cli.engine import scheduler
 from collapse_cli.engine.stage import Product, Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
 from collapse_cli.experiment.costs import Sizes
 from collapse_cli.metrics import numbers
 from collapse_cli.records.rundir import RunFolder
+from collapse_cli.run.computing import apart
+from collapse_cli.run.rates import Estimates, Timings, makespan, sameness
 from collapse_cli.run.preparation import NOMINAL_SPEED, Prepared, to_do
+from collapse_cli.run.timing import SECONDS, Timed, time_stages
 from collapse_cli.terminal.plan import KindCosts, PlanCosts
 
-RECENT = 24  # finished stages that the estimate of the time left is made from
+LEAST_SECONDS, SEVERAL = 1.5, 16.0  # for timing each of several plans at least, and all of them unless that is more
+BATCH = 640  # sequences that a CPU samples at once, at most (docs/design.md: Memory)
+ROW_COPIES = 3  # of the rows of a corpus that are held at once: as read, chosen, and put together
 
 
-def describe(prepared: Prepared, store: Store, folder: RunFolder) -> PlanCosts:
-    """The plan in numbers, for `--dry-run`."""
-    planned, needed = prepared.plan, {stage.key: stage for stage in to_do(prepared.plan, store)}
-    kinds: dict[str, KindCosts] = {}
-    clock = Clock(prepared, needed=bool(needed))
+@dataclass
+class CostsAsked:
+    """What plans of one command share, when they are asked what they will cost.
+
+    Attributes:
+        temporary: where short versions are timed; None: nowhere, first guesses do.
+        plans: how many plans there are, which share the seconds for that.
+        timings: what was timed for the plans before.
+        reached: by group, the rows of the largest plan that it was timed for.
+        counted: keys of stages that are counted with a plan before, which will compute them.
+        loading: seconds that the libraries took to load, as they will again.
+    """
+
+    temporary: Path | None = None
+    plans: int = 1
+    timings: Timings = field(default_factory=Timings)
+    reached: dict[str, int] = field(default_factory=dict)
+    counted: set[str] = field(default_factory=set)
+    loading: float = 0.0
+
+
+def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAsked | None = None) -> PlanCosts:
+    """The plan in numbers, for `--dry-run`: from finished stages, from short versions of it that are timed, else guessed."""
+    asked = asked or CostsAsked()
+    planned, size = prepared.plan, prepared.size
+    needed = [stage for stage in to_do(planned, store) if stage.key not in asked.counted]
+    todo = {stage.key for stage in needed}
+    speed = NOMINAL_SPEED if size.known or not needed else matmul_speed(size.config.train.dtype)
+    estimates = Estimates(size, asked.timings, partial(size.seconds, speed=speed))
     for key, stage in planned.stages.items():
         if store.has(key):
-            clock.finished(stage, store.get(key).seconds)
+            estimates.finished(stage, store.get(key).seconds)
+    for key, made in prepared.real.items():
+        if key not in planned.stages:
+            continue
+        estimates.timings.same.setdefault(sameness(planned.stages[key]), [made.seconds])
+    timed = _timed(prepared, estimates, needed, asked, speed)
+    seconds = {stage.key: estimates.seconds(stage) for stage in needed}
+    kinds: dict[str, KindCosts] = {}
     for stage in planned.stages.values():
         entry = kinds.setdefault(stage.kind, KindCosts())
         entry.stages += 1
-        if stage.key not in needed:
+        if stage.key not in todo:
             entry.cached += 1
             continue
-        cost = prepared.size.cost_of(stage)
+        cost = size.cost_of(stage)
         entry.tokens += cost.tokens
         entry.flops += cost.flops
         entry.disk += cost.disk
-        entry.seconds += clock.left([stage.key])
+        entry.seconds += seconds[stage.key]
+        entry.guessed += not estimates.timed(stage)
+    begin = asked.loading + timed.warming if needed else 0.0
+    asked.counted |= todo
     return PlanCosts(
         run=folder.name,
         stages=len(planned.stages),
         cached=len(planned.stages) - len(needed),
         kinds=kinds,
-        parameters=prepared.size.parameters,
-        rows=prepared.size.rows,
-        disk_needed=disk_needed(needed.values(), prepared.size),
+        parameters=size.parameters,
+        rows=size.rows,
+        disk_needed=disk_needed(needed, size),
         disk_free=shutil.disk_usage(existing(folder.runs)).free,
-        seconds=sum(kind.seconds for kind in kinds.values()),
-        measured=bool(clock.observed),
+        seconds=begin + _computing(prepared, needed, seconds, begin),
+        measured=bool(needed) and all(map(estimates.timed, needed)),
         notes=prepared.notes,
+        begin=begin,
+        workers=prepared.workers,
+        timed=timed.seconds,
+        fault=timed.fault,
+        memory_needed=memory_needed(prepared, needed, timed),
+        memory_free=memory_free(),
     )
+
+
+def _timed(prepared: Prepared, estimates: Estimates, needed: Sequence[Stage], asked: CostsAsked, speed: float) -> Timed:
+    """Short versions, where there are stages to do of which nothing is known."""
+    unknown = {
+        estimates.group(stage)
+        for stage in needed
+        if sameness(stage) not in estimates.timings.same
+        and (group := estimates.group(stage)) not in estimates.timings.finished
+        and asked.reached.get(group, -1) < prepared.size.rows
+    }
+    if asked.temporary is None or not unknown:
+        return Timed()
+    asked.reached |= dict.fromkeys(unknown, prepared.size.rows)
+    place = asked.temporary / f"short-{len(asked.counted)}-{len(needed)}"
+    seconds = SECONDS if asked.plans == 1 else min(SECONDS, max(LEAST_SECONDS, SEVERAL / asked.plans))
+    return time_stages(prepared, estimates, unknown, place, speed, seconds=seconds)
+
+
+def _computing(prepared: Prepared, needed: Sequence[Stage], seconds: Mapping[str, float], begin: float) -> float:
+    """Seconds until all that is needed is computed, where and in which order a run computes it."""
+    if prepared.workers == 1:
+        return sum(seconds.values())
+    alone, others = apart(needed, scheduler.width(prepared.plan))
+    here = sum(seconds[stage.key] for stage in alone)
+    if not others:
+        return here
+    return max(here, begin) + makespan(others, seconds, min(prepared.workers, len(others)))  # workers load what we did
+
+
+def memory_free() -> int:
+    """Bytes that can still be taken: on a GPU, of its own."""
+    from collapse_cli.lm import memory
+    from collapse_cli.lm.model import device
+
+    return memory.free_bytes(device())
+
+
+def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed) -> int:
+    """Bytes that all processes of a run hold at its peak, about.
+
+    Each holds what this one did when a short version was timed; what its memory grew by between two versions it grows by on to the
+    rows that are worked on at once: of a language model `BATCH`, of others all. Where nothing was timed: weights, gradients and Adam's
+    two moments beside what this process holds now.
+    """
+    size, rows = prepared.size, prepared.size.rows
+    if not needed:
+        return 0
+    own = int(psutil.Process().memory_info().rss)
+    processes = prepared.workers + 1 if prepared.workers > 1 else 1
+    most = max((size.row_bytes(stage) for stage in needed), default=0)
+    model = max((size.training_bytes(stage) for stage in needed), default=0)
+    if not timed.memory:
+        return own + (processes - 1 or 1) * (model + ROW_COPIES * most) + (processes - 1) * own
+    reached = max(timed.memory)
+    peak = timed.memory[reached]
+    before = [share for share in timed.memory if share < reached]
+    if before and rows:
+        slope = (peak - timed.memory[max(before)]) / ((reached - max(before)) * rows)
+        at_once = rows if size.known else min(rows, BATCH)
+        peak += round(max(0.0, slope) * max(0.0, at_once - reached * rows))
+    each = max(peak, model) + round(ROW_COPIES * most * (1 - reached))
+    return each if processes == 1 else own + prepared.workers * each
 
 
 def check_disk(prepared: Prepared, needed: Collection[Stage], runs: Path) -> None:
@@ -62,43 +174,6 @@ def check_disk(prepared: Prepared, needed: Collection[Stage], runs: Path) -> Non
             f"the plan needs about {numbers.size(wanted)} on the disk of {runs}, where {numbers.size(free)} are free; free "
             "some (collapse gc), use another --runs-dir, or --set store.keep_models=ends"
         )
-
-
-class Clock:
-    """Time left for a plan: guesses per stage, corrected by how long finished stages of the kind took."""
-
-    def __init__(self, prepared: Prepared, *, needed: bool = True) -> None:
-        """`needed`: whether anything is to be computed; without it, this machine's speed is not measured."""
-        self.plan, self.workers = prepared.plan, prepared.workers
-        nominal = prepared.size.known or not needed
-        speed = NOMINAL_SPEED if nominal else matmul_speed(prepared.size.config.train.dtype)
-        self.guesses = {
-            # a stage beside others has its share of the cores
-            key: prepared.size.seconds(stage, speed) * self.workers
-            for key, stage in self.plan.stages.items()
-        }
-        self.todo = dict(self.guesses)
-        self.observed: list[tuple[str, float, float]] = []  # kind, guessed, real; the newest count
-
-    def finished(self, stage: Stage, seconds: float | None) -> None:
-        self.todo.pop(stage.key, None)
-        if seconds is not None:
-            self.observed.append((stage.work, self.guesses[stage.key], seconds))
-
-    def left(self, among: Collection[str] | None = None) -> float:
-        """Seconds, for all stages still to do, or for some of them."""
-        factors = correction(self.observed[-RECENT:])
-        keys = self.todo if among is None else {key: self.todo[key] for key in among if key in self.todo}
-        return sum(guess * factors.get(self.plan.stages[key].work, 1.0) for key, guess in keys.items()) / self.workers
-
-
-def correction(observed: Iterable[tuple[str, float, float]]) -> Mapping[str, float]:
-    """By kind, real seconds over guessed ones, from finished stages (kind, guessed, real)."""
-    sums: dict[str, tuple[float, float]] = {}
-    for kind, guess, real in observed:
-        before = sums.get(kind, (0.0, 0.0))
-        sums[kind] = (before[0] + guess, before[1] + real)
-    return {kind: real / guess for kind, (guess, real) in sums.items() if guess > 0}
 
 
 @cache

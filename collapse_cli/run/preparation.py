@@ -11,7 +11,7 @@ from collapse_cli.data.dataset import UNSCORED, load_text, pinned
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.executors.processes import workers_for
-from collapse_cli.engine.stage import Plan, Product, Stage
+from collapse_cli.engine.stage import Finished, Plan, Product, Stage
 from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import ConfigError
 from collapse_cli.experiment import foreign_sources, mixing, mixture
@@ -43,6 +43,7 @@ class Prepared:
         computed: keys of the stages that were computed for this: the real data of the first seed.
         workers: how many stages are computed at the same time.
         threads: by key, how many a stage may use.
+        real: by key, the real data of the first seed, where they are.
     """
 
     config: Experiment
@@ -53,6 +54,7 @@ class Prepared:
     size: Sizes
     workers: int
     threads: dict[str, int]
+    real: dict[str, Finished]
 
 
 def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path | None, jobs: int) -> Prepared:
@@ -66,20 +68,22 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
     config, hints, said = foreign_sources.resolve(config, hints, next(iter(found.values())).hints.text)
     config = folder.joined_with(config)
     planned = plan(config, hints)
-    observer, sizes = Computed(), dict[str, Size]()
+    observer, sizes, real = Computed(), dict[str, Size](), dict[str, Finished]()
     notes = [*(note for one in found.values() for note in one.notes), *said]
     notes += notes_on_pool(config.pool, config.lineages)
     pool = Pool(config.pool.rule, len(found), len(config.pool.foreign))
     for number, (name, one) in enumerate(found.items()):
         with of_lineage(config, name):
-            rows, own, there = _real_rows(one.config if name else config, planned, name, store, temporary, observer)
+            rows, own, there = _real_rows(
+                one.config if name else config, planned, name, store, temporary, observer, real
+            )
         notes += own
         for policy in config.policies if there and config.kind == "generational" else ():
             notes += foreign_sources.check_rows(config, policy, pool.members(number), rows["train"], there)
         sizes[name] = _size(one, one.config if name else config, rows)
     size = Sizes(sizes, planned)
     workers, threads = shared_out(planned, size, jobs)
-    return Prepared(config, hints, planned, list(dict.fromkeys(notes)), observer.keys, size, workers, threads)
+    return Prepared(config, hints, planned, list(dict.fromkeys(notes)), observer.keys, size, workers, threads, real)
 
 
 def looked_up(config: Experiment) -> dict[str, Resolved]:
@@ -124,11 +128,17 @@ def other_texts(planned: Plan, data: Stage) -> list[Stage]:
 
 
 def _real_rows(
-    config: Experiment, planned: Plan, lineage: str, store: Store, temporary: Path | None, observer: Computed
+    config: Experiment,
+    planned: Plan,
+    lineage: str,
+    store: Store,
+    temporary: Path | None,
+    observer: Computed,
+    real: dict[str, Finished],
 ) -> tuple[dict[str, int], list[str], dict[str, int]]:
     """How many rows of real data there are by split, and what the user should know of them; they are brought into the store.
 
-    And by hash, how many rows texts of other models have.
+    And by hash, how many rows texts of other models have. Where all these stand is added to `real`, by key.
     """
     notes, rows, foreign = list[str](), dict.fromkeys(("train", "test", "reserve"), 0), dict[str, int]()
     stage = real_data(planned, lineage)
@@ -138,7 +148,8 @@ def _real_rows(
         place = store if temporary is None or there else store_at(temporary)
         place.begin()
         scheduler.run([stage, *texts], LocalExecutor(place), observer)
-        data = place.get(stage.key)
+        real |= {each.key: place.get(each.key) for each in (stage, *texts)}
+        data = real[stage.key]
         rows, notes = {split: about["rows"] for split, about in data.facts["splits"].items()}, [*data.facts["notes"]]
         facts = [place.get(text.key).facts for text in texts if text.of is WRITTEN]
         foreign = {about["source"]["sha256"]: about["rows"] for about in facts}

@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -22,7 +23,7 @@ from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
 from collapse_cli.run import early_checks
 from collapse_cli.run.computing import compute
-from collapse_cli.run.costs import check_disk, describe
+from collapse_cli.run.costs import CostsAsked, check_disk, describe
 from collapse_cli.run.observers import Observers
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.run.observers.events import Events
@@ -56,11 +57,23 @@ def run_all(config: Experiment, runs: Path, name: str, console: Console, *, jobs
     return Results(done, _page_of_variants(list(folders), runs / f"{name}.html"), causes.shares(rows))
 
 
-def plan_all(config: Experiment, runs: Path, name: str, console: Console, *, jobs: int = 0) -> list[PlanCosts]:
-    """What `run_all` would cost, of each run; nothing is run."""
+def plan_all(
+    config: Experiment, runs: Path, name: str, console: Console, *, jobs: int = 0, loading: float = 0.0
+) -> list[PlanCosts]:
+    """What `run_all` would cost, of each run: a stage that several share is counted with the first. Nothing is run but short trials.
+
+    Args:
+        loading: seconds that the libraries took to load, as they will again.
+    """
     variants = variants_of(config, name)
     folders = _folders_of_variants(variants, runs, name) if variants else {RunFolder(runs, name): config}
-    return [_plan(changed, folder, console, jobs) for folder, changed in folders.items()]
+    with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
+        asked = CostsAsked(Path(temporary) / "timed", len(folders), loading=loading)
+        made = []
+        for folder, changed in folders.items():
+            made.append(_plan(changed, folder, Path(temporary) / "store", console, jobs, asked))
+            asked.loading = 0.0
+    return made
 
 
 def _folders_of_variants(variants: Mapping[str, Experiment], runs: Path, name: str) -> dict[RunFolder, Experiment]:
@@ -98,14 +111,19 @@ def run(config: Experiment, runs: Path, name: str, console: Console, *, jobs: in
         return _run(prepared, folder, store, console)
 
 
-def _plan(config: Experiment, folder: RunFolder, console: Console, jobs: int) -> PlanCosts:
+def _plan(
+    config: Experiment, folder: RunFolder, temporary: Path, console: Console, jobs: int, asked: CostsAsked
+) -> PlanCosts:
     """What one run would cost."""
-    store = store_of(folder.runs)
+    store, began = store_of(folder.runs), time.perf_counter()
     early_checks.check_experiment(config, folder)
-    with interruptible(), tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
+    with interruptible():
         with _looking_up(config, console):
-            prepared = prepare(config, folder, store, Path(temporary), jobs)
-        return describe(prepared, store, folder)
+            prepared = prepare(config, folder, store, temporary, jobs)
+        reading = sum(prepared.real[key].seconds for key in prepared.computed if key in prepared.real)
+        asked.loading += max(0.0, time.perf_counter() - began - reading)
+        with console.status("timing a few steps of each kind of stage") if console.is_terminal else nullcontext():
+            return describe(prepared, store, folder, asked)
 
 
 @contextmanager
@@ -149,13 +167,14 @@ def _compute(
     planned, config = prepared.plan, prepared.config
     reporting, computed, pruning = Reporting(folder), Computed(), Pruning(folder, store, config, planned)
     texts = KeepingTexts(folder, store, config, planned)
+    before = [(stage, store.get(stage.key).seconds) for stage in there if stage.key not in prepared.computed]
     with ProgressBars(console, len(there) + len(needed)) as shown:
         try:
             with tracking.open_mirrors(config, folder.path, folder.name, folder.record(), folder.rows) as mirrors:
                 for note in prepared.notes:
                     shown.line(f"note: {note}")
                 rows = Rows(folder, store, config, planned, readers=[Mirroring(mirrors), texts, reporting])
-                progress = Progress(shown, prepared, needed=bool(needed))
+                progress = Progress(shown, prepared, before)
                 observers = [computed, Events(folder, planned), progress, rows, pruning]
                 compute([*there, *needed], prepared, store, Observers(observers, new=prepared.computed))
             pruning.prune()

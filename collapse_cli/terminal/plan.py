@@ -7,12 +7,15 @@ from typing import Any
 from rich.console import Console
 
 from collapse_cli.metrics import numbers
-from collapse_cli.terminal.text import Table, line, short
+from collapse_cli.terminal.text import Table, line, safe, short
 
 
 @dataclass
 class KindCosts:
-    """What the stages of one kind need together: those that are not there yet, but for the counts of `stages` and `cached`."""
+    """What the stages of one kind need together: those that are not there yet, but for the counts of `stages` and `cached`.
+
+    `seconds` are those of all, one after another; `guessed`: how many of them have a time that nothing was measured for.
+    """
 
     stages: int = 0
     cached: int = 0
@@ -20,6 +23,7 @@ class KindCosts:
     flops: float = 0.0
     disk: int = 0
     seconds: float = 0.0
+    guessed: int = 0
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,19 @@ class PlanCosts:
     """What a run will cost.
 
     Attributes:
-        stages, cached: how many it has, and how many of them need not be computed.
+        stages, cached: how many it has, and how many of them need not be computed, or are with another run of the same command.
         kinds: by kind of stage.
         parameters: of the model.
         rows: of the original corpus.
         disk_needed, disk_free: bytes.
-        measured: whether `seconds` follow from finished stages, or are guessed.
+        seconds: from the command to the last stage.
+        measured: whether all of `seconds` follows from stages that were timed; else some are guessed.
         notes: what the user should know of model and data.
+        begin: seconds of it until the first stage begins.
+        workers: how many stages are computed at the same time.
+        timed: seconds in which short versions of the stages were timed for this; 0: none were.
+        fault: why that ended before all was timed, where something went wrong.
+        memory_needed, memory_free: bytes, at the peak and free now; on a GPU, of its own.
     """
 
     run: str
@@ -47,6 +57,12 @@ class PlanCosts:
     seconds: float
     measured: bool
     notes: Sequence[str]
+    begin: float = 0.0
+    workers: int = 1
+    timed: float = 0.0
+    fault: str = ""
+    memory_needed: int = 0
+    memory_free: int = 0
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
@@ -64,7 +80,7 @@ def print_plan(console: Console, plan: PlanCosts) -> None:
         ("tokens", numbers.prefixed(sum(kind.tokens for kind in kinds))),
         ("FLOPs", numbers.prefixed(sum(kind.flops for kind in kinds))),
         ("disk", numbers.size(sum(kind.disk for kind in kinds))),
-        ("time", numbers.duration(plan.seconds)),
+        ("time", numbers.duration(sum(kind.seconds for kind in kinds))),
     ):
         table.add_column(name, justify="right", footer=total)
     for kind, entry in plan.kinds.items():
@@ -78,13 +94,83 @@ def print_plan(console: Console, plan: PlanCosts) -> None:
             numbers.duration(entry.seconds),
         )
     console.print(table)
-    basis = "from the finished stages of this plan" if plan.measured else "an estimate from this machine's speed"
     console.print(
-        f"{numbers.prefixed(plan.parameters)} parameters, {plan.rows:,} real rows; time is {basis}; disk "
-        f"{numbers.size(plan.disk_needed)} of {numbers.size(plan.disk_free)} free, with a checkpoint",
+        f"{numbers.prefixed(plan.parameters)} parameters, {plan.rows:,} real rows; disk {numbers.size(plan.disk_needed)} of "
+        f"{numbers.size(plan.disk_free)} free, with a checkpoint; memory at its peak about {numbers.size(plan.memory_needed)}, "
+        f"of {numbers.size(plan.memory_free)} free now",
         highlight=False,
     )
+    console.print(f"time: {basis(plan)}", highlight=False)
     for note in plan.notes:
         line(console, f"note: {note}")
     if plan.disk_needed > plan.disk_free:
         console.print("[red]this run would be refused: there is too little space on the disk[/]")
+    if plan.memory_needed > plan.memory_free:
+        console.print(
+            "[red]memory will hardly do:[/] end what else is running, take a smaller model or batch, or fewer stages at a time (--jobs 1)"
+            if plan.workers > 1
+            else "[red]memory will hardly do:[/] end what else is running, or take a smaller model or batch"
+        )
+
+
+def basis(plan: PlanCosts) -> str:
+    """How long a run takes from the command to its end, and what that is known from."""
+    if plan.cached == plan.stages:
+        return "none: all stages are there"
+    said = [f"{numbers.duration(plan.seconds)} in all, {numbers.duration(plan.begin)} of it to begin"]
+    if plan.workers > 1:
+        said.append(f"{plan.workers} stages at a time")
+    known = []
+    if plan.timed:
+        known.append(f"short trials of {numbers.duration(plan.timed)} here and now, with what else this machine does")
+    if plan.measured and not plan.timed:
+        known.append("stages of each kind that are finished, or were timed for a run before this one")
+    guessed = [f"{kind} ({entry.guessed})" for kind, entry in plan.kinds.items() if entry.guessed]
+    if guessed:
+        known.append(f"a guess for {', '.join(guessed)}")
+    text = f"{', '.join(said)}; from {' and '.join(known)}"
+    return f"{text}; a trial failed: {safe(plan.fault)}" if plan.fault else text
+
+
+@dataclass(frozen=True)
+class Total:
+    """What several runs of one command cost together; stages that they share are counted once.
+
+    Attributes:
+        runs: how many.
+        seconds: one after the other.
+        disk_needed: bytes of all.
+        memory_needed: of the one that needs most.
+    """
+
+    runs: int
+    stages: int
+    cached: int
+    seconds: float
+    disk_needed: int
+    memory_needed: int
+
+    @classmethod
+    def of(cls, plans: Sequence[PlanCosts]) -> "Total":
+        return cls(
+            len(plans),
+            sum(plan.stages for plan in plans),
+            sum(plan.cached for plan in plans),
+            sum(plan.seconds for plan in plans),
+            sum(plan.disk_needed for plan in plans),
+            max(plan.memory_needed for plan in plans),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def print_total(console: Console, total: Total) -> None:
+    """What several runs cost together; nothing of one alone, whose plan says it."""
+    if total.runs > 1:
+        console.print(
+            f"all {total.runs} runs: {numbers.duration(total.seconds)}, {total.stages - total.cached:,} stages to compute, disk "
+            f"{numbers.size(total.disk_needed)}, memory {numbers.size(total.memory_needed)}",
+            highlight=False,
+        )

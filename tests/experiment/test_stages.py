@@ -137,12 +137,14 @@ def test_the_costs_of_the_loop_follow_from_the_rows_of_each_stage() -> None:
 
 
 def test_the_costs_of_blocks_and_cells_are_those_of_all_that_is_in_them() -> None:
-    one, made = planned("nature-gaussian", loop={"policies": ["accumulate"], "generations": 4, "block": 4}, expect=[])
-    size = size_of(one, row_bytes=8, row_flops=10.0)
-    assert [size.cost_of(stage).flops for stage in made.stages.values() if stage.kind == "block"][:2] == [
-        200 * 10.0,
-        (400 + 1000) // 2 * 4 * 10.0,
-    ]
+    loop = {"policies": ["accumulate"], "generations": 4, "block": 4}
+    sums, rows = 200 * 4 * 10.0, (400 + 1000) // 2 * 4 * 10.0
+    for prompts, later in (("real", sums), ("previous", rows)):  # a corpus whose rows are continued is kept as rows
+        one, made = planned("nature-gaussian", loop=loop, sample={"prompts": prompts}, expect=[])
+        size = size_of(one, row_bytes=8, row_flops=10.0)
+        blocks = [size.cost_of(stage) for stage in made.stages.values() if stage.kind == "block"]
+        assert [cost.flops for cost in blocks][:2] == [200 * 10.0, later]
+        assert [cost.parts for cost in blocks][:2] == [1, 4]
     one, made = planned("strong-ridge", loop={"seeds": [1]}, expect=[])
     stage = next(iter(made.stages.values()))
     rows = sum((cell["real"] + cell["synthetic"]) * (cell["iterations"] or 1) for cell in stage.params["cells"])

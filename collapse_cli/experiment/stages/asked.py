@@ -272,4 +272,5 @@ ASKED = StageKind[Size](
     label=at,
     note=note,
     counts="sample_tokens",
+    here=False,
 )

@@ -155,7 +155,7 @@ def cost(stage: Stage, size: Size) -> Cost:
     continued = count * sampled * min(between.ROWS, size.rows)
     if size.row_flops:
         rows += continued
-        return Cost(flops=rows * size.row_flops * TWENTIETH, disk=4096 * count, efficiency=0.4)
+        return Cost(flops=rows * size.row_flops * TWENTIETH, disk=4096 * count, efficiency=0.4, amount=rows)
     sample, block = size.config.sample, size.config.eval.block_size or size.config.data.block_size
     apart = count * (count - 1) * min(between.TOKENS, size.test_rows * block)  # each pair has two models
     tokens = rows * block + apart

@@ -518,13 +518,15 @@ def cost_of(block: Block, size: Size) -> Cost:
     """What a block needs."""
     first, last = block.generations
     rows = [size.rows, size.rows]
-    if block.policy:
+    if block.policy and not block.sums:  # sums over a corpus take no longer where it grows
         rows = [
             sum(mixing.rows_in_corpus(block.policy, size.rows, generation, growing=block.growing))
             for generation in block.generations
         ]
-    fitted = sum(rows) // 2 * (last - first + 1)
-    return Cost(flops=fitted * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35)
+    parts = last - first + 1
+    fitted = sum(rows) // 2 * parts
+    amount = fitted * size.passes(rows[-1])
+    return Cost(flops=fitted * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35, amount=amount, parts=parts)
 
 
 def label(stage: Stage, where: Where) -> str:
@@ -538,6 +540,15 @@ def note(stage: Stage, made: Finished) -> str:
     return first_measure(stage, made.facts["generations"][-1])
 
 
+def apart(stage: Stage) -> object:
+    """A rule may keep rows, sums over them, or nothing; generation 0 has none."""
+    return apart_of(Block.of(stage))
+
+
+def apart_of(block: Block) -> list[object]:
+    return [block.learner, block.verbs, block.policy.rule if block.policy else ""]
+
+
 BLOCK = StageKind[Size](
     name="block",
     kind="block",
@@ -548,4 +559,5 @@ BLOCK = StageKind[Size](
     label=label,
     note=note,
     listed=True,
+    apart=apart,
 )

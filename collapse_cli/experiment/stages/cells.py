@@ -53,8 +53,9 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    rows = sum(cell.rows * (cell.iterations or 1) for cell in cells_of(stage))
-    return Cost(flops=rows * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35)
+    done = cells_of(stage)
+    rows = sum(cell.rows * (cell.iterations or 1) for cell in done)
+    return Cost(flops=rows * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35, amount=rows, parts=len(done))
 
 
 def label(stage: Stage, where: Where) -> str:

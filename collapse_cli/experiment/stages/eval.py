@@ -38,7 +38,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 def cost(stage: Stage, size: Size) -> Cost:
     rows = size.test_rows
     if size.row_flops:
-        return Cost(flops=rows * size.row_flops * TWENTIETH, disk=8 * rows, efficiency=0.4)
+        return Cost(flops=rows * size.row_flops * TWENTIETH, disk=8 * rows, efficiency=0.4, amount=rows)
     tokens = rows * (size.config.eval.block_size or size.config.data.block_size)
     return Cost(
         tokens=tokens,

@@ -293,11 +293,12 @@ def cost(stage: Stage, size: Size) -> Cost:
     disk = size.row_disk(kept, size.config.data.block_size)
     if size.row_flops:
         looked = scored(size, rows * len(which.how.needs))
-        return Cost(rows=kept, flops=looked.flops, disk=disk, efficiency=looked.efficiency, fixed_seconds=0.1)
+        amount = rows * max(1, len(which.how.needs))
+        return Cost(kept, 0, looked.flops, disk, efficiency=looked.efficiency, fixed_seconds=0.1, amount=amount)
     tokens = rows * size.config.data.block_size * len(which.how.needs)
     weights = size.layer_parameters + size.head_parameters
     if not tokens:
-        return Cost(rows=kept, disk=disk, fixed_seconds=0.5)
+        return Cost(rows=kept, disk=disk, fixed_seconds=0.5, amount=rows)
     return Cost(rows=kept, tokens=tokens, flops=2.0 * weights * tokens, disk=disk, steps=-(-rows // 64), efficiency=0.4)
 
 

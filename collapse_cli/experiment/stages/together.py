@@ -239,7 +239,13 @@ def cost(stage: Stage, size: Size) -> Cost:
     together = Together.of(stage)
     one = alone.cost_of(together.blocks[0], size)
     count = len(together.names)
-    return replace(one, flops=one.flops * count, disk=one.disk * count)
+    return replace(
+        one,
+        flops=one.flops * count,
+        disk=one.disk * count,
+        amount=one.amount * count,
+        parts=one.parts * count,
+    )
 
 
 def label(stage: Stage, where: Where) -> str:
@@ -252,6 +258,10 @@ def note(stage: Stage, made: Finished) -> str:
     return first_measure(stage, made.facts["generations"][-1])
 
 
+def apart(stage: Stage) -> object:
+    return [alone.apart_of(block) for block in Together.of(stage).blocks]
+
+
 TOGETHER = StageKind[Size](
     name="block",
     kind="block",
@@ -262,4 +272,5 @@ TOGETHER = StageKind[Size](
     label=label,
     note=note,
     listed=True,
+    apart=apart,
 )

@@ -107,7 +107,8 @@ def cost(stage: Stage, size: Size) -> Cost:
     rows, train = size.rows_of(stage.inputs["corpus"]), size.config.train
     rows += size.public_rows if "public" in stage.inputs else 0
     if size.row_flops:
-        return Cost(flops=rows * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35)
+        amount = rows * size.passes(rows)
+        return Cost(flops=rows * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35, amount=amount)
     per_step = train.batch_size - (train.replayed_rows if "replay" in stage.params["train"] else 0)
     steps = train.steps or train.epochs * -(-rows // per_step)
     tokens = round(rows * train.batch_size / per_step) * size.config.data.block_size * train.epochs

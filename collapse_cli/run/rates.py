@@ -1,0 +1,204 @@
+"""How long stages will take, from what stages of their kind have taken: finished ones, or those of short versions."""
+
+import heapq
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from collapse_cli.engine.stage import Cost, Stage, digest
+from collapse_cli.experiment.costs import Sizes
+from collapse_cli.experiment.short import group_of
+
+RECENT = 24  # of a group, the finished stages that count: the newest
+
+
+class Taken(NamedTuple):
+    """What a stage has taken: how much it did (`Cost.work`), in how many parts, and in how many seconds."""
+
+    work: float
+    parts: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Seconds for each unit of work, for each part of a stage (it has one, where it is no block of them), and for each stage besides."""
+
+    unit: float
+    part: float
+    stage: float
+
+    def of(self, work: float, parts: int, stages: int = 1) -> float:
+        """Seconds of so much."""
+        return self.unit * work + self.part * parts + self.stage * stages
+
+
+def rate_of(taken: Sequence[Taken]) -> Rate:
+    """The rate that comes nearest to what stages took, by least squares without anything negative.
+
+    What stages of one size have taken is all put down to their work: where that is little, it is more than they will take.
+    """
+    from scipy.optimize import nnls
+
+    columns = np.array([[one.work, one.parts, 1.0] for one in taken])
+    columns[:, 0] = np.maximum(columns[:, 0], 1e-9)
+    scale = columns.max(axis=0)
+    shapes = columns / scale
+    if not np.ptp(shapes, axis=0).any():
+        return Rate(float(np.mean([one.seconds for one in taken])) / float(scale[0]), 0.0, 0.0)
+    shapes[:, 1] *= np.ptp(columns[:, 1]) > 0  # parts that are the same in all are told from nothing
+    found, _ = nnls(shapes, np.array([one.seconds for one in taken]))
+    unit, part, stage = found / scale
+    return Rate(float(unit), float(part), float(stage))
+
+
+@dataclass
+class Timings:
+    """What stages have taken, by groups that do the same work with the same model.
+
+    Attributes:
+        finished: of each group, of stages of the plan or of runs that shared them.
+        tried: of each group, of short versions.
+        same: by all that a stage is made from but its seed, the seconds that such a one took.
+    """
+
+    finished: dict[str, list[Taken]] = field(default_factory=dict)
+    tried: dict[str, list[Taken]] = field(default_factory=dict)
+    same: dict[str, list[float]] = field(default_factory=dict)
+    _works: dict[str, set[str]] = field(default_factory=dict)
+    _rates: dict[str, Rate] = field(default_factory=dict)
+
+    def add(self, where: dict[str, list[Taken]], work: str, group: str, cost: Cost, seconds: float) -> None:
+        """A stage of a group has taken so long; `where` is `finished` or `tried`."""
+        where.setdefault(group, []).append(Taken(cost.work, cost.parts, seconds))
+        self._works.setdefault(work, set()).add(group)
+        self._rates.pop(group, None)
+
+    def rate(self, work: str, group: str) -> Rate | None:
+        """That of a group; of one that has none, that of all stages called so; None where there are none."""
+        if group not in self.finished and group not in self.tried:
+            others = sorted(self._works.get(work, ()))
+            taken = [one for other in others for one in self._taken(other)]
+            return rate_of(taken) if taken else None
+        if group not in self._rates:
+            self._rates[group] = rate_of(self._taken(group))
+        return self._rates[group]
+
+    def _taken(self, group: str) -> list[Taken]:
+        return self.finished.get(group, [])[-RECENT:] or self.tried[group]
+
+
+def sameness(stage: Stage) -> str:
+    """Equal for stages that differ in their seed alone."""
+    return digest([stage.work, stage.params])
+
+
+@dataclass
+class Estimates:
+    """Seconds of stages of a plan.
+
+    Attributes:
+        guess: a first guess of a stage's time, where nothing of its kind has been timed.
+    """
+
+    sizes: Sizes
+    timings: Timings
+    guess: Callable[[Stage], float] = lambda stage: 0.0
+
+    def finished(self, stage: Stage, seconds: float) -> None:
+        """A stage has taken so long: it counts for all of its group."""
+        group, cost = self.group(stage), self.sizes.cost_of(stage)
+        self.timings.add(self.timings.finished, stage.work, group, cost, seconds)
+
+    def tried(self, stage: Stage, group: str, cost: Cost, seconds: float) -> None:
+        """A stage of a short version has."""
+        self.timings.add(self.timings.tried, stage.work, group, cost, seconds)
+
+    def group(self, stage: Stage) -> str:
+        return group_of(stage, self.sizes.of(stage))
+
+    def timed(self, stage: Stage) -> bool:
+        """Whether anything of its kind has been timed."""
+        return sameness(stage) in self.timings.same or self.timings.rate(stage.work, self.group(stage)) is not None
+
+    def seconds(self, stage: Stage) -> float:
+        """How long a stage will take."""
+        if same := self.timings.same.get(sameness(stage)):
+            return sum(same) / len(same)
+        rate = self.timings.rate(stage.work, self.group(stage))
+        return self.guess(stage) if rate is None else self._by(rate, stage)
+
+    def _by(self, rate: Rate, stage: Stage) -> float:
+        cost = self.sizes.cost_of(stage)
+        return rate.of(cost.work, cost.parts)
+
+
+def makespan(stages: Sequence[Stage], seconds: Mapping[str, float], slots: int) -> float:
+    """Seconds until all stages are done, so many at a time, in the order of the plan as their inputs are there.
+
+    Args:
+        seconds: of each, by key.
+    """
+    keys = {stage.key for stage in stages}
+    order = {stage.key: place for place, stage in enumerate(stages)}
+    waits = {stage.key: {made.key for made in stage.inputs.values()} & keys for stage in stages}
+    users: dict[str, list[str]] = {}
+    for key, needed in waits.items():
+        for made in needed:
+            users.setdefault(made, []).append(key)
+    ready = [(place, key) for key, place in order.items() if not waits[key]]
+    heapq.heapify(ready)
+    at_work: list[tuple[float, str]] = []
+    now = 0.0
+    while ready or at_work:
+        while ready and len(at_work) < slots:
+            _, key = heapq.heappop(ready)
+            heapq.heappush(at_work, (now + seconds[key], key))
+        now, key = heapq.heappop(at_work)
+        for user in users.get(key, ()):
+            waits[user].discard(key)
+            if not waits[user]:
+                heapq.heappush(ready, (order[user], user))
+    return now
+
+
+class Left:
+    """Seconds that are left of a running plan; it corrects itself as stages finish.
+
+    Remaining work is summed by group, so that asking takes as long whatever the number of stages.
+    """
+
+    def __init__(self, estimates: Estimates, stages: Collection[Stage], slots: int) -> None:
+        self.estimates, self.slots = estimates, slots
+        self._todo: dict[str, tuple[str, float, int, int]] = {}  # by group: what it is called, work, parts, stages
+        self._of: dict[str, tuple[str, Cost]] = {}
+        for stage in stages:
+            group, cost = estimates.group(stage), estimates.sizes.cost_of(stage)
+            self._of[stage.key] = (group, cost)
+            _, work, parts, count = self._todo.get(group, (stage.work, 0.0, 0, 0))
+            self._todo[group] = (stage.work, work + cost.work, parts + cost.parts, count + 1)
+
+    def finished(self, stage: Stage, seconds: float | None) -> None:
+        """A stage is done; in so many seconds, where it was computed now."""
+        if stage.key not in self._of:
+            return
+        group, cost = self._of.pop(stage.key)
+        name, work, parts, count = self._todo[group]
+        if count == 1:
+            del self._todo[group]
+        else:
+            self._todo[group] = (name, work - cost.work, parts - cost.parts, count - 1)
+        if seconds is not None:
+            self.estimates.timings.add(self.estimates.timings.finished, name, group, cost, seconds)
+
+    def seconds(self) -> float | None:
+        """None as long as there is a kind of stage to do of which none has been timed."""
+        total = 0.0
+        for group, (name, work, parts, stages) in self._todo.items():
+            rate = self.estimates.timings.rate(name, group)
+            if rate is None:
+                return None
+            total += rate.of(work, parts, stages)
+        return total / self.slots

@@ -1,0 +1,84 @@
+"""From what stages have taken to what others will: against plain sums, with times that are made up."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.kinds import kind
+
+from collapse_cli.engine.stage import Cost, Stage
+from collapse_cli.run.rates import Taken, Timings, makespan, rate_of, sameness
+
+WORK = kind("work")
+
+
+def test_a_rate_is_what_stages_were_made_with() -> None:
+    """Seconds that follow a law exactly give it back, and so the time of a stage a thousand times as large."""
+    unit, part, stage = 0.002, 0.05, 0.3
+    sizes = [(16, 2), (64, 2), (64, 8), (256, 32)]
+    taken = [Taken(work, parts, unit * work + part * parts + stage) for work, parts in sizes]
+    rate = rate_of(taken)
+    assert (rate.unit, rate.part, rate.stage) == pytest.approx((unit, part, stage), rel=1e-6)
+    assert rate.of(256_000, 50) == pytest.approx(unit * 256_000 + part * 50 + stage, rel=1e-6)
+
+
+def test_rates_of_noisy_times_are_near_and_never_negative() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        taken = [
+            Taken(work, 1, max(0.0, 0.01 + 1e-4 * work + random.normal(0, 0.005))) for work in (10, 100, 1000, 10_000)
+        ]
+        rate = rate_of(taken)
+        assert min(rate.unit, rate.part, rate.stage) >= 0
+        assert rate.of(100_000, 1) == pytest.approx(10.01, rel=0.05)
+    falling = rate_of([Taken(10, 1, 2.0), Taken(1000, 1, 1.0)])
+    assert falling.unit == 0
+    assert falling.of(10**6, 1) == pytest.approx(1.5)
+
+
+def test_of_one_size_alone_the_time_grows_with_the_work() -> None:
+    rate = rate_of([Taken(100, 1, 1.0), Taken(100, 1, 3.0)])
+    assert (rate.unit, rate.part, rate.stage) == (pytest.approx(0.02), 0, 0)
+    assert rate_of([Taken(0, 1, 0.5)]).of(0, 1) >= 0, "a stage that counts no work"
+
+
+def test_finished_stages_count_for_more_than_trials_and_the_newest_for_most() -> None:
+    timings = Timings()
+    timings.add(timings.tried, "train", "a", Cost(tokens=100), 1.0)
+    assert timings.rate("train", "a").of(1000, 1) == pytest.approx(10)  # type: ignore[union-attr]
+    assert timings.rate("train", "b").of(1000, 1) == pytest.approx(10), "of its name, where its own group has none"  # type: ignore[union-attr]
+    assert timings.rate("eval", "a2") is None
+    for _ in range(30):
+        timings.add(timings.finished, "train", "a", Cost(tokens=100), 9.0)
+    for _ in range(24):
+        timings.add(timings.finished, "train", "a", Cost(tokens=100), 2.0)
+    assert timings.rate("train", "a").of(1000, 1) == pytest.approx(20)  # type: ignore[union-attr]
+
+
+def chain(count: int, *, name: str = "chain") -> list[Stage]:
+    """Stages each of which needs the one before it."""
+    made: list[Stage] = []
+    for number in range(count):
+        made.append(Stage(WORK, {"name": name, "number": number}, {"before": made[-1]} if made else {}))
+    return made
+
+
+def test_stages_at_the_same_time_wait_for_their_inputs() -> None:
+    """Three chains of two on two slots take 4 seconds, in the order of the plan; one chain gains nothing; what is not to be done is not waited for."""
+    chains = [stage for name in "abc" for stage in chain(2, name=name)]
+    each = {stage.key: 1.0 for stage in chains}
+    assert makespan(chains, each, 1) == 6
+    assert makespan(chains, each, 2) == 4
+    assert makespan(chains, each, 8) == 2
+    line = chain(5)
+    seconds = {stage.key: float(place) for place, stage in enumerate(line)}
+    assert makespan(line, seconds, 4) == 0 + 1 + 2 + 3 + 4
+    assert makespan(line[3:], seconds, 4) == 3 + 4
+    assert makespan([], {}, 2) == 0
+
+
+def test_only_a_seed_may_differ_between_stages_that_are_the_same(tmp_path: Path) -> None:
+    one, other = (Stage(WORK, {"cells": [1, 2]}, seed=seed) for seed in (1, 2))
+    assert sameness(one) == sameness(other)
+    assert one.key != other.key
+    assert sameness(one) != sameness(Stage(WORK, {"cells": [1, 3]}, seed=1))

@@ -1,0 +1,161 @@
+"""Short versions of an experiment are timed by a clock that is made up, and leave nothing behind."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import e2e, small
+
+from collapse_cli.config import load, presets
+from collapse_cli.config.reading import read_toml
+from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.observer import Observer
+from collapse_cli.engine.stage import Stage
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.records.runs import store_of
+from collapse_cli.run import costs, preparation, timing
+from collapse_cli.run.costs import CostsAsked, describe
+from collapse_cli.run.timing import Timed
+
+ONE_BY_ONE: dict[str, Any] = {
+    "learner": "gaussian",
+    "loop": {"generations": 5, "policies": ["keep-0", "accumulate"], "seeds": [0, 1], "block": 1},
+    "data": {"source": "blobs", "rows": 2000, "eval_rows": 500, "blobs": {"dimensions": 1}},
+}
+PER_ROW, ONCE = 0.01, 2.0  # of a fit, by the clock that is made up
+OTHERS = 0.25
+
+
+class MadeUp:
+    """A clock that stages move: a fit by `ONCE` and `PER_ROW` for each row, others by `OTHERS`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, stuck: float = 0.0) -> None:
+        self.seconds, self.fits = 0.0, list[int]()
+        compute = LocalExecutor.compute
+
+        def timed(executor: LocalExecutor, stage: Stage, observer: Observer) -> Any:
+            done = compute(executor, stage, observer)
+            assert done.made is not None
+            if stage.kind == "train":
+                self.fits.append(done.made.facts["train_rows"])
+                self.seconds += ONCE + PER_ROW * self.fits[-1]
+            else:
+                self.seconds += OTHERS
+            return done
+
+        monkeypatch.setattr(LocalExecutor, "compute", timed)
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], seconds: float = 1e9) -> Any:
+    """The costs of a plan, by the clock that is made up."""
+    folder, store = RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "runs")
+    prepared = preparation.prepare(load(asked, "a test"), folder, store, tmp_path / "real", 1)
+    clock, time_stages = MadeUp(monkeypatch), timing.time_stages
+    monkeypatch.setattr(costs, "SECONDS", seconds)
+    monkeypatch.setattr(
+        costs, "time_stages", lambda *given, **more: time_stages(*given, now=clock, computed=clock, **more)
+    )
+    return describe(prepared, store, folder, CostsAsked(tmp_path / "timed")), clock
+
+
+def test_a_plan_takes_what_its_stages_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """11 models of 2,000 rows and of up to 12,000 that accumulate, of two seeds, from two models of one seed on fewer rows."""
+    plan, clock = described(tmp_path, monkeypatch, ONE_BY_ONE, seconds=60.0)
+    rows = 2 * (2000 * 6 + sum(2000 * more for more in range(2, 7)))
+    assert plan.kinds["train"].stages == 2 * 11
+    assert plan.kinds["train"].seconds == pytest.approx(22 * ONCE + rows * PER_ROW, rel=1e-6)
+    assert plan.kinds["eval"].seconds == pytest.approx(plan.kinds["eval"].stages * OTHERS, rel=1e-6)
+    assert plan.measured
+    assert plan.timed == clock.seconds
+    assert clock.fits[:5] == [16, 16, 16, 16, 64], "the smallest twice, for libraries are loaded in the first"
+    assert max(clock.fits) < 2000, "all rows would have taken longer than there was time"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_trial_ends_with_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second size is timed even then; a third is not."""
+    _, clock = described(tmp_path, monkeypatch, ONE_BY_ONE, seconds=6.0)
+    assert sorted({*clock.fits}) == [16, 64]
+
+
+def test_a_stage_that_takes_too_long_is_stopped_at_its_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it would have taken follows from how far it came."""
+    now = {"seconds": 0.0}
+    keeper = timing.Timekeeper(lambda: now["seconds"], 10.0)
+    stage: Any = None
+    keeper.started(stage)
+    now["seconds"] = 9.0
+    keeper.progress(stage, 1, 4, "steps")
+    now["seconds"] = 12.0
+    with pytest.raises(timing.EnoughError):
+        keeper.progress(stage, 2, 4, "steps")
+    assert (keeper.done, keeper.stopped) == (0.5, True)
+
+
+def test_what_fails_in_a_trial_is_said_and_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> Any:
+        raise ValueError("no two rows")
+
+    monkeypatch.setattr(timing, "_time_version", fails)
+    plan, _ = described(tmp_path, monkeypatch, ONE_BY_ONE)
+    assert (plan.fault, plan.measured) == ("no two rows", False)
+    assert plan.kinds["train"].guessed == 22
+
+
+def test_finished_stages_are_what_the_rest_is_reckoned_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is timed where a stage of each kind is in the store, and nothing is written there."""
+    home, file = tmp_path / "runs", small.write(tmp_path, "numbers", small.NUMBERS)
+    e2e.run(file, home)
+    before = e2e.snapshot(home)
+    monkeypatch.setattr(costs, "time_stages", lambda *_, **__: pytest.fail("timed in vain"))
+    plan = e2e.collapse("run", file, "--runs-dir", home, "--dry-run", "--json", "--generations", "9").json
+    assert plan["measured"]
+    assert plan["timed"] == 0
+    assert plan["seconds"] > 0
+    assert e2e.snapshot(home) == before
+
+
+def test_keys_of_a_plan_are_those_without_a_trial(tmp_path: Path) -> None:
+    file = small.write(tmp_path, "cells", small.CELLS)
+    assert e2e.collapse("run", file, "--runs-dir", tmp_path / "runs", "--dry-run").code == 0
+    assert not (tmp_path / "runs").exists()
+    plan = e2e.collapse("run", file, "--runs-dir", tmp_path / "runs", "--dry-run", "--json").json
+    made = e2e.run(file, tmp_path / "runs")
+    assert made["computed"] == plan["stages"]
+
+
+DOWNLOADED = ("opt125m", "smollm2", "nature-keep", "hodel-west", "vu", "kovac", "wikitext2", "strong-gpt2-full")
+READ_LONG = [
+    name for name, path in presets().items() if read_toml(path).get("learner", "lm") == "lm" and name != "smoke"
+]
+PRESETS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in READ_LONG else [])
+    for name in presets()
+    if not name.startswith(DOWNLOADED)
+]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_dry_run_of_a_preset_ends_with_a_total(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one run that of its plan; of several one of all, which counts what they share once."""
+    monkeypatch.setattr(costs, "time_stages", lambda *_, **__: Timed())
+    ask = ("run", "--preset", preset, "--runs-dir", tmp_path / "runs", "--dry-run", "--json")
+    result = e2e.collapse(*ask)
+    if result.code == 2 and "mnist" in result.err:
+        pytest.skip("its images are not here")
+    assert result.code == 0, result.err
+    plans = result.json.get("runs", [result.json])
+    assert all(plan["seconds"] > 0 or plan["cached"] == plan["stages"] for plan in plans)
+    assert all(plan["memory_needed"] > 0 for plan in plans if plan["cached"] < plan["stages"])
+    if len(plans) > 1:
+        total = result.json["total"]
+        assert total["seconds"] == pytest.approx(sum(plan["seconds"] for plan in plans))
+        assert total["stages"] - total["cached"] == sum(plan["stages"] - plan["cached"] for plan in plans)
+    assert not (tmp_path / "runs").exists()
