@@ -18,8 +18,8 @@ from collapse_cli.experiment.costs import Sizes
 from collapse_cli.metrics import numbers
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.computing import apart
-from collapse_cli.run.rates import Estimates, Timings, makespan, sameness
 from collapse_cli.run.preparation import NOMINAL_SPEED, Prepared, to_do
+from collapse_cli.run.rates import Estimates, Timings, makespan, sameness
 from collapse_cli.run.timing import SECONDS, Timed, time_stages
 from collapse_cli.terminal.plan import KindCosts, PlanCosts
 

@@ -19,8 +19,8 @@ from collapse_cli.errors import UserError
 from collapse_cli.experiment import short
 from collapse_cli.experiment.short import Extent, Short
 from collapse_cli.process import peak_memory_mb
-from collapse_cli.run.rates import Estimates, Timings, sameness
 from collapse_cli.run.preparation import Prepared
+from collapse_cli.run.rates import Estimates, Timings, sameness
 
 SECONDS = 6.0  # of this process's own computing, for the short versions of a plan
 MOST = 60.0  # seconds until a stage is stopped at its next step: on a machine that has much else to do that computing takes longer

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Finished, Stage
-from collapse_cli.run.rates import Estimates, Left, Timings
 from collapse_cli.run.preparation import Prepared
+from collapse_cli.run.rates import Estimates, Left, Timings
 from collapse_cli.terminal.progress import ProgressBars
 
 
