@@ -43,7 +43,7 @@ def collapse(*arguments: str) -> Any:
 
 def stage_seconds(runs: Path) -> float:
     """Of all stages that a run made, one after another, by their records."""
-    return sum(json.loads(path.read_text())["seconds"] for path in (runs / "store").rglob("stage.json"))
+    return sum(float(json.loads(path.read_text())["seconds"]) for path in (runs / "store").rglob("stage.json"))
 
 
 def measure(preset: str, jobs: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collapse_cli.experiment.short import group_of
 RECENT = 24  # of a group, the finished stages that count: the newest
 
 
-class Taken(NamedTuple):
+class TimeTaken(NamedTuple):
     """What a stage has taken: how much it did (`Cost.work`), in how many parts, and in how many seconds."""
 
     work: float
@@ -35,7 +35,7 @@ class Rate:
         return self.unit * work + self.part * parts + self.stage * stages
 
 
-def rate_of(taken: Sequence[Taken]) -> Rate:
+def rate_of(taken: Sequence[TimeTaken]) -> Rate:
     """The rate that comes nearest to what stages took, by least squares without anything negative.
 
     What stages of one size have taken is all put down to their work: where that is little, it is more than they will take.
@@ -64,15 +64,15 @@ class Timings:
         same: by all that a stage is made from but its seed, the seconds that such a one took.
     """
 
-    finished: dict[str, list[Taken]] = field(default_factory=dict)
-    tried: dict[str, list[Taken]] = field(default_factory=dict)
+    finished: dict[str, list[TimeTaken]] = field(default_factory=dict)
+    tried: dict[str, list[TimeTaken]] = field(default_factory=dict)
     same: dict[str, list[float]] = field(default_factory=dict)
     _works: dict[str, set[str]] = field(default_factory=dict)
     _rates: dict[str, Rate] = field(default_factory=dict)
 
-    def add(self, where: dict[str, list[Taken]], work: str, group: str, cost: Cost, seconds: float) -> None:
+    def add(self, where: dict[str, list[TimeTaken]], work: str, group: str, cost: Cost, seconds: float) -> None:
         """A stage of a group has taken so long; `where` is `finished` or `tried`."""
-        where.setdefault(group, []).append(Taken(cost.work, cost.parts, seconds))
+        where.setdefault(group, []).append(TimeTaken(cost.work, cost.parts, seconds))
         self._works.setdefault(work, set()).add(group)
         self._rates.pop(group, None)
 
@@ -86,7 +86,7 @@ class Timings:
             self._rates[group] = rate_of(self._taken(group))
         return self._rates[group]
 
-    def _taken(self, group: str) -> list[Taken]:
+    def _taken(self, group: str) -> list[TimeTaken]:
         return self.finished.get(group, [])[-RECENT:] or self.tried[group]
 
 

@@ -7,7 +7,7 @@ import pytest
 from support.kinds import kind
 
 from collapse_cli.engine.stage import Cost, Stage
-from collapse_cli.run.rates import Taken, Timings, makespan, rate_of, sameness
+from collapse_cli.run.rates import TimeTaken, Timings, makespan, rate_of, sameness
 
 WORK = kind("work")
 
@@ -16,7 +16,7 @@ def test_a_rate_is_what_stages_were_made_with() -> None:
     """Seconds that follow a law exactly give it back, and so the time of a stage a thousand times as large."""
     unit, part, stage = 0.002, 0.05, 0.3
     sizes = [(16, 2), (64, 2), (64, 8), (256, 32)]
-    taken = [Taken(work, parts, unit * work + part * parts + stage) for work, parts in sizes]
+    taken = [TimeTaken(work, parts, unit * work + part * parts + stage) for work, parts in sizes]
     rate = rate_of(taken)
     assert (rate.unit, rate.part, rate.stage) == pytest.approx((unit, part, stage), rel=1e-6)
     assert rate.of(256_000, 50) == pytest.approx(unit * 256_000 + part * 50 + stage, rel=1e-6)
@@ -26,20 +26,21 @@ def test_rates_of_noisy_times_are_near_and_never_negative() -> None:
     random = np.random.default_rng(0)
     for _ in range(20):
         taken = [
-            Taken(work, 1, max(0.0, 0.01 + 1e-4 * work + random.normal(0, 0.005))) for work in (10, 100, 1000, 10_000)
+            TimeTaken(work, 1, max(0.0, 0.01 + 1e-4 * work + random.normal(0, 0.005)))
+            for work in (10, 100, 1000, 10_000)
         ]
         rate = rate_of(taken)
         assert min(rate.unit, rate.part, rate.stage) >= 0
         assert rate.of(100_000, 1) == pytest.approx(10.01, rel=0.05)
-    falling = rate_of([Taken(10, 1, 2.0), Taken(1000, 1, 1.0)])
+    falling = rate_of([TimeTaken(10, 1, 2.0), TimeTaken(1000, 1, 1.0)])
     assert falling.unit == 0
     assert falling.of(10**6, 1) == pytest.approx(1.5)
 
 
 def test_of_one_size_alone_the_time_grows_with_the_work() -> None:
-    rate = rate_of([Taken(100, 1, 1.0), Taken(100, 1, 3.0)])
+    rate = rate_of([TimeTaken(100, 1, 1.0), TimeTaken(100, 1, 3.0)])
     assert (rate.unit, rate.part, rate.stage) == (pytest.approx(0.02), 0, 0)
-    assert rate_of([Taken(0, 1, 0.5)]).of(0, 1) >= 0, "a stage that counts no work"
+    assert rate_of([TimeTaken(0, 1, 0.5)]).of(0, 1) >= 0, "a stage that counts no work"
 
 
 def test_finished_stages_count_for_more_than_trials_and_the_newest_for_most() -> None:
