@@ -243,8 +243,8 @@ def drive(*steps: Mapping[str, Any] | Sequence[Mapping[str, Any]], timeout: floa
     A job is a dict with `argv` and, where wanted: `out` and `err` (files), `strike` (where it is hit by a signal),
     `until_done` (again and again while it is killed), `most_rows` (sampled at once), `log` (a file that hears how far
     each stage comes), `copy` (two folders: the first is copied to the second before), `pid` (a file that hears the
-    number of its process), `env` (variables of its own), `here` (in the process that all other jobs of the call are forks of, which then need not do
-    again what a process does once).
+    number of its process), `env` (variables of its own), `here` (in the process that all other jobs of the call are
+    forks of, which then need not do again what a process does once).
     """
     jobs = [[step] if isinstance(step, Mapping) else list(step) for step in steps]
     with tempfile.TemporaryDirectory() as temporary:
@@ -253,12 +253,17 @@ def drive(*steps: Mapping[str, Any] | Sequence[Mapping[str, Any]], timeout: floa
         driver = _driver()
         assert driver.stdin is not None
         assert driver.stdout is not None
-        driver.stdin.write(json.dumps(asked) + "\n")
-        driver.stdin.flush()
-        if not select.select([driver.stdout], [], [], timeout)[0]:
+        try:
+            driver.stdin.write(json.dumps(asked) + "\n")
+            driver.stdin.flush()
+            if not select.select([driver.stdout], [], [], timeout)[0]:
+                raise TimeoutError(f"the jobs were not done after {timeout} seconds")
+            answer = driver.stdout.readline()
+        except BaseException:  # whose answer, later, would be taken for that of another call
             driver.kill()
-            raise TimeoutError(f"the jobs were not done after {timeout} seconds")
-        assert driver.stdout.readline() == "0\n", said.read_text() if said.exists() else "the driver has ended"
+            driver.wait()
+            raise
+        assert answer == "0\n", said.read_text() if said.exists() else "the driver has ended"
         return json.loads(ends.read_text())
 
 
