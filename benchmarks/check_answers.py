@@ -37,10 +37,30 @@ def write(path: Path, rows: Sequence[str]) -> None:
     path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows), encoding="utf-8")
 
 
-def texts(world: Path, work: Path) -> None:
-    from collapse_cli.data.dataset import Dataset, load_text
+def spoken(run: Path, generation: int) -> list[str]:
+    """What the model of a generation wrote in a finished keep-0 run, seed 0: the rows that the next generation is trained on."""
+    from collapse_cli.data.dataset import Dataset
     from collapse_cli.lm.text import load_tokenizer
     from collapse_cli.records.runs import store_of
+
+    stages, store = json.loads((run / "plan.json").read_text(encoding="utf-8"))["stages"], store_of(run.parent)
+    lines = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    (model,) = (
+        row["model_key"]
+        for row in lines
+        if (row["policy"], row["seed"], row["generation"]) == ("keep-0", 0, generation)
+    )
+    made = next(stage for stage in stages if stage["kind"] == "sample" and stage["inputs"]["model"] == model)
+    tokenizer = load_tokenizer(store.get(made["inputs"]["data"]).file("tokenizer"))
+    rows = Dataset.load(store.get(made["key"]).file("rows.safetensors")).arrays
+    return [
+        tokenizer.decode(ids[:length].tolist(), skip_special_tokens=True).strip() + "\n"
+        for ids, length in zip(rows["tokens"], rows["lengths"], strict=True)
+    ]
+
+
+def texts(world: Path, work: Path) -> None:
+    from collapse_cli.data.dataset import load_text
 
     work.mkdir(parents=True, exist_ok=True)
     record = json.loads((world / "run.json").read_text(encoding="utf-8"))
@@ -54,26 +74,8 @@ def texts(world: Path, work: Path) -> None:
     write(work / "shuffled.jsonl", mixed)
     write(work / "tenth.jsonl", [*real[tenth:], *(row for row in real[:tenth] for _ in range(100))])
 
-    stages, store = json.loads((world / "plan.json").read_text(encoding="utf-8"))["stages"], store_of(world.parent)
-    lines = (world / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    models = {
-        row["generation"]: row["model_key"]
-        for row in map(json.loads, lines)
-        if row["policy"] == "keep-0" and row["seed"] == 0
-    }
     for generation in GENERATIONS:
-        made = next(
-            stage
-            for stage in stages
-            if stage["kind"] == "sample" and stage["inputs"]["model"] == models[generation - 1]
-        )
-        tokenizer = load_tokenizer(store.get(made["inputs"]["data"]).file("tokenizer"))
-        rows = Dataset.load(store.get(made["key"]).file("rows.safetensors")).arrays
-        spoken = [
-            tokenizer.decode(ids[:length].tolist(), skip_special_tokens=True).strip() + "\n"
-            for ids, length in zip(rows["tokens"], rows["lengths"], strict=True)
-        ]
-        write(work / f"generation-{generation}.jsonl", spoken[: len(real)])
+        write(work / f"generation-{generation}.jsonl", spoken(world, generation - 1)[: len(real)])
 
 
 def run(work: Path, case: str) -> dict[str, Any]:

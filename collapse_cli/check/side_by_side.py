@@ -10,7 +10,7 @@ from collapse_cli.check import by_groups, copies, documents, missing, telling
 from collapse_cli.check.documents import Documents
 from collapse_cli.check.word_counts import BUDGET, GROUPS, WIDTH, Vocabulary, equal, joined
 
-VERSION = 3  # of the record; raised where a body gives other results
+VERSION = 4  # of the record; raised where a body gives other results
 LEAST_WORDS = 100  # of a group
 
 Tell = Callable[[str], None]
@@ -64,7 +64,7 @@ def examine(
     one, other = equal([ours.take(rows) for rows in telling.two_parts(ours)])[1]
     record["missing_halves"] = missing.missing(joined(one), joined(other), vocabulary) if one and other else None
     tell("telling them apart")
-    record["telling"] = telling.tell_apart(ours, theirs, both.first, seed)
-    record["halves"] = telling.halves(ours, both.first[: len(ours)], seed)
+    record["telling"] = telling.tell_apart(ours, theirs, seed)
+    record["halves"] = telling.halves(ours, seed)
     record["seconds"] = time.perf_counter() - start
     return record

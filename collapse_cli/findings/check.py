@@ -19,6 +19,7 @@ GRADES = ((0.99, "almost always"), (0.85, "mostly"), (0.65, "often"), (0.0, "som
 MENTIONED = 0.01  # share of rows from which on duplicates are spoken of
 MOST = 0.999  # as good as all rows
 NAMED = 3  # phrases in a sentence
+TWINS = 2  # of two rows that are alike one repeats an earlier one, but both stand in another text of as many rows that has the like
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,12 @@ class Remark:
     Attributes:
         tone: `bad`, `good`, or `plain` where it is neither.
         text: plain text, with words of the compared texts in it.
+        weight: how much is concerned, 0 to 1, by which the worst comes first: a share of rows, or how far from chance to certainty.
     """
 
     tone: str
     text: str
+    weight: float = 0.0
 
     def record(self) -> dict[str, str]:
         """As JSON."""
@@ -103,7 +106,7 @@ class TwoTexts:
     """What is known of two texts without training.
 
     Attributes:
-        remarks: what matters, in sentences; the first ones first.
+        remarks: what matters, in sentences; the worst first.
         tables: figures behind them.
         examples: by title, texts to look at: each a few rows that belong together.
         notes: of the texts, and of what was left out.
@@ -123,19 +126,23 @@ def compared(record: Mapping[str, Any]) -> TwoTexts:
     Raises:
         InputError: when it is none.
     """
+    worst_first = {"bad": 0, "plain": 1, "good": 2}
     try:
         texts = {name: _Source.of(record["texts"][name]) for name in ("real", "synthetic")}
         return TwoTexts(
             texts["real"].name,
             texts["synthetic"].name,
-            [
-                *_copies(record),
-                *_repeats(record),
-                *_telling(record),
-                *_missing(record),
-                *_measures(record),
-                *_test(record),
-            ],
+            sorted(
+                [
+                    *_copies(record),
+                    *_repeats(record),
+                    *_telling(record),
+                    *_missing(record),
+                    *_measures(record),
+                    *_test(record),
+                ],
+                key=lambda remark: (worst_first[remark.tone], -remark.weight),
+            ),
             _tables(record, texts),
             _examples(record),
             _notes(record),
@@ -163,12 +170,13 @@ def _copies(record: Mapping[str, Any]) -> list[Remark]:
     found = record["between"]
     share, rows = float(found["copied_share"]), int(record["texts"]["synthetic"]["rows"])
     said = []
-    own = float(record["repeats"]["real"]["share"])  # rows of one source are alike now and then
+    own = TWINS * float(record["repeats"]["real"]["share"])  # rows of one source are alike now and then
     if share >= MOST:
         said.append(
             Remark(
                 "bad",
                 f"Every row of the synthetic text stands in the real one, word for word ({rows:,} rows): it is a copy, with nothing new in it.",
+                1.0,
             )
         )
     elif share >= MENTIONED:
@@ -176,6 +184,7 @@ def _copies(record: Mapping[str, Any]) -> list[Remark]:
             Remark(
                 "bad" if _more(int(found["copies"]), rows, own) else "plain",
                 f"{percent(share)} of the synthetic rows ({int(found['copies']):,} of {rows:,}) stand in the real text, word for word.",
+                share,
             )
         )
     close, looked_at = float(found["near_share"]), found["compared"]
@@ -183,10 +192,11 @@ def _copies(record: Mapping[str, Any]) -> list[Remark]:
         said.append(
             Remark(
                 "bad"
-                if _more(int(found["near"]), int(looked_at[1]), float(record["near"]["real"]["removed_share"]))
+                if _more(int(found["near"]), int(looked_at[1]), TWINS * float(record["near"]["real"]["removed_share"]))
                 else "plain",
                 f"A further {percent(close)} of the synthetic rows that differ ({int(found['near']):,} of {int(looked_at[1]):,}) are near copies of a real row "
                 "(at least 80% of their three-word phrases are the same).",
+                close,
             )
         )
     if not said:
@@ -210,6 +220,7 @@ def _repeats(record: Mapping[str, Any]) -> list[Remark]:
                 f"{percent(share)} of the {name} rows repeat an earlier one ({int(mine['repeats']):,} of {int(mine['rows']):,}); "
                 f"{how_many(int(mine['repeated_rows']), 'row')} stand{'s' if mine['repeated_rows'] == 1 else ''} more than once, the most frequent {largest:,} times{beside}. "
                 "Leave one of each, or a model learns these by heart.",
+                share if name == "synthetic" else share / 2,
             )
         )
     near = record["near"]["synthetic"]
@@ -224,6 +235,7 @@ def _repeats(record: Mapping[str, Any]) -> list[Remark]:
                 "bad" if gone > 2 * own + 0.01 else "plain",
                 f"Of the synthetic rows that differ, {percent(gone)} are near an earlier one (of the real ones {percent(own)}); the largest cluster has "
                 f"{how_many(most, 'row')}{merged}.",
+                gone,
             )
         )
     return said
@@ -233,9 +245,10 @@ def _telling(record: Mapping[str, Any]) -> list[Remark]:
     found, halves = record["telling"], record["halves"]
     auc, low, high = (float(found[name]) for name in ("auc", "low", "high"))
     beside = f"AUC {auc:.2f}, {low:.2f} to {high:.2f}; two parts of the real text against each other {float(halves['auc']):.2f}, {float(halves['low']):.2f} to {float(halves['high']):.2f}"
+    likeness = _likeness(found)
     grouped = (
         ""
-        if found["grouped"]
+        if likeness is not None
         else " Near duplicates are too many to keep them out of the rows that it was judged on, so it may know some by heart."
     )
     if low > 0.5:
@@ -256,6 +269,7 @@ def _telling(record: Mapping[str, Any]) -> list[Remark]:
             Remark(
                 tone,
                 f"A small classifier can {word} tell synthetic rows from real ones ({beside}).{by_length}{topics}{grouped}",
+                2 * auc - 1,
             )
         ]
     if high <= ALIKE:
@@ -270,6 +284,13 @@ def _telling(record: Mapping[str, Any]) -> list[Remark]:
             f"A small classifier is not shown to tell them apart, but {how_many(int(found['rows']), 'row')} of each are too few to say that nothing could ({beside}).{grouped}",
         )
     ]
+
+
+def _likeness(found: Mapping[str, Any]) -> float | None:
+    """From how like on rows were judged together; None where only rows that are the same were. Records before version 4 say whether near ones were."""
+    if "likeness" not in found:
+        return 0.8 if found["grouped"] else None
+    return None if found["likeness"] is None else float(found["likeness"])
 
 
 def _missing(record: Mapping[str, Any]) -> list[Remark]:
@@ -297,6 +318,8 @@ def _missing(record: Mapping[str, Any]) -> list[Remark]:
                     "bad" if of == "real" and (not max(own) or count > expected + 3 * math.sqrt(expected)) else "plain",
                     f"{how_many(count, 'word or phrase') if count == 1 else f'{count:,} words and phrases'} of the {of} text {'is' if count == 1 else 'are'} missing or rare in the {other} one, "
                     f"beyond {'the chance of rows that are drawn one by one' if max(own) else 'chance'}: {few}.{beside}",
+                    max((int(one["expected"]) - int(one["seen"]) for one in shown), default=0)
+                    / max(1, int(record["counted"][of])),
                 )
             )
         elif of == "real":
@@ -313,6 +336,7 @@ def _measures(record: Mapping[str, Any]) -> list[Remark]:
     worse: list[str] = []
     better: list[str] = []
     other: list[str] = []
+    most = 0.0
     for one in record["measures"]:
         if one["name"] not in TITLES:
             continue
@@ -324,9 +348,12 @@ def _measures(record: Mapping[str, Any]) -> list[Remark]:
         found = words.lower if difference.mean < 0 else words.higher
         at = worse if words.worse * difference.mean > 0 else better if words.worse else other
         at.append(f"{found} ({number(float(one['synthetic']['mean']))} against {number(float(one['real']['mean']))})")
+        if at is worse:
+            least, largest = sorted(abs(float(one[name]["mean"])) for name in ("real", "synthetic"))
+            most = max(most, largest - least if words.share else 1 - least / largest)
     said = [
-        Remark(tone, f"The synthetic text {enumerated(parts)}.")
-        for tone, parts in (("bad", worse), ("plain", better), ("plain", other))
+        Remark(tone, f"The synthetic text {enumerated(parts)}.", weight)
+        for tone, parts, weight in (("bad", worse, most / 2), ("plain", better, 0.0), ("plain", other, 0.0))
         if parts
     ]
     if record["measures"] and not said:
@@ -347,8 +374,10 @@ def _test(record: Mapping[str, Any]) -> list[Remark]:
     if copies:
         said.append(
             Remark(
-                "bad" if _more(copies, rows, float(record["repeats"]["real"]["share"])) else "plain",
-                f"{copies:,} of {rows:,} {which} stand in the synthetic text, word for word: a model trained on it has seen them. Training here leaves them out.",
+                "bad" if _more(copies, rows, TWINS * float(record["repeats"]["real"]["share"])) else "plain",
+                f"{copies:,} of {rows:,} {which} {'stands' if copies == 1 else 'stand'} in the synthetic text, word for word: a model trained on it has seen "
+                f"{'it' if copies == 1 else 'them'}. Training here leaves {'it' if copies == 1 else 'them'} out.",
+                copies / max(1, rows),
             )
         )
     passages, long = int(found["passages"]), int(found["passage_rows"])
@@ -361,6 +390,7 @@ def _test(record: Mapping[str, Any]) -> list[Remark]:
                 Remark(
                     "bad",
                     f"{passages:,} of {long:,} {which} share a passage of {int(found['passage_words'])} words with the synthetic text ({beside}).",
+                    (passages - copies) / long / 2,
                 )
             )
     if not said and rows:
@@ -485,6 +515,12 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
             notes.append(
                 f"{percent(cut)} of the {name} rows have more than {int(record['counted']['width']):,} {record['unit']!s:.20}; of these only the first are compared"
             )
+    likeness = _likeness(record["telling"])
+    if likeness is not None and "likeness" in record["telling"]:
+        notes.append(
+            f"the classifier is judged on stretches of neighbouring rows; rows that share {percent(likeness)} of their three-word phrases are judged together. "
+            "Rows about one thing that are neither neighbours nor as alike count as if they were drawn one by one, and can make two texts of one source seem to differ"
+        )
     if record["unit"] == "characters":
         notes.append("no white space parts these texts into words, so characters are compared in place of words")
     if not record["measures"]:

@@ -13,6 +13,8 @@ from collapse_cli.data.dialogues import Dialogue, as_bytes
 from collapse_cli.data.forms import TEXT
 from collapse_cli.errors import InputError
 
+ADVICE = " (collapse check looks for passages, too)"
+
 
 @dataclass(frozen=True)
 class Written:
@@ -75,5 +77,5 @@ def also_in_test(name: str, rows: Sequence[str], test: Sequence[str]) -> list[st
         return []
     return [
         f"test lines of {TELLING} characters or more that also stand in {name}: {count:,} of {len(lines):,}; who is trained on "
-        "that text has seen them, and the test loss says less than it seems to (collapse check looks for passages, too)"
+        f"that text has seen them, and the test loss says less than it seems to{ADVICE}"
     ]

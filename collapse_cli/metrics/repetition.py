@@ -1,6 +1,6 @@
 """What samples repeat: within themselves, of each other, and of their prompts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ SLOTS = 126  # of the MinHash
 # Slots of a band, and with how many earlier samples of the same bucket a sample is compared, nearest in order first.
 # Two samples at Jaccard 0.8 share one of the 21 bands of 6 slots with probability 0.998, at 0.5 with 0.28.
 LOOKS = {12: 32, 6: 16}
-MARGIN = 0.15  # candidates whose MinHash estimate is this far below NEAR (4 standard errors) are not looked at further
+# Where less like samples are wanted: at 0.5 two share one of the 31 bands of 4 slots with probability 0.86.
+FURTHER = LOOKS | {4: 8}
+MARGIN = 0.15  # candidates whose MinHash estimate is this far below what is asked for (4 standard errors) are not looked at further
 
 
 def repetition(grams: Grams, n: int) -> np.ndarray:
@@ -129,12 +131,12 @@ def near_duplicates(grams: Grams, seed: int = 0) -> np.ndarray:
     return nearest_earlier(grams, seed) >= 0
 
 
-def nearest_earlier(grams: Grams, seed: int = 0) -> np.ndarray:
+def nearest_earlier(grams: Grams, seed: int = 0, least: float = NEAR) -> np.ndarray:
     """(rows,) int64: an earlier sample that each is near, or the same as; -1 where there is none.
 
-    Near: the Jaccard similarity of their sets of 3-token shingles is at least 0.8. Candidates share a band of a MinHash
+    Near: the Jaccard similarity of their sets of 3-token shingles is at least 0.8 (`least`). Candidates share a band of a MinHash
     (Broder 1997; datasketch); their similarity is then computed exactly, so none is called near that is not. Missed
-    are 0.2% of single pairs at exactly 0.8 (fewer above), and samples whose candidates before the nearest are too many.
+    are 0.2% of single pairs at exactly 0.8 (fewer above; 14% at 0.5 where that is asked for), and samples whose candidates before the nearest are too many.
     Samples of fewer than 3 tokens are near only to the same. Of several it is one, always the same.
     """
     earlier_one = same_as_earlier(grams)
@@ -146,13 +148,13 @@ def nearest_earlier(grams: Grams, seed: int = 0) -> np.ndarray:
     sets[:, 1:][sets[:, 1:] == sets[:, :-1]] = -1
     open_ = np.ones(len(rows), bool)
     looked = np.zeros(0, np.int64)
-    for pairs in _candidates(signatures, open_):
+    for pairs in _candidates(signatures, open_, LOOKS if least >= NEAR else FURTHER):
         pairs = np.setdiff1d(pairs, looked, assume_unique=True)
         looked = np.concatenate([looked, pairs])
         later, earlier = np.divmod(pairs, len(rows))
-        alike = (signatures[later] == signatures[earlier]).mean(axis=1) >= NEAR - MARGIN
+        alike = (signatures[later] == signatures[earlier]).mean(axis=1) >= least - MARGIN
         later, earlier = later[alike], earlier[alike]
-        near = jaccard(sets[later], sets[earlier]) >= NEAR
+        near = jaccard(sets[later], sets[earlier]) >= least
         earlier_one[rows[later[near]]] = rows[earlier[near]]
         open_[later[near]] = False
     return earlier_one
@@ -178,7 +180,7 @@ def jaccard(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.asarray(shared / np.maximum(united, 1))
 
 
-def _candidates(signatures: np.ndarray, open_: np.ndarray) -> Iterator[np.ndarray]:
+def _candidates(signatures: np.ndarray, open_: np.ndarray, all_looks: Mapping[int, int]) -> Iterator[np.ndarray]:
     """Pairs that share a band, as later × rows + earlier, of the rows that are still `open_` when they are asked for.
 
     First each sample with the one before it in its bucket, then with the one before that, and so on: where samples are
@@ -186,7 +188,7 @@ def _candidates(signatures: np.ndarray, open_: np.ndarray) -> Iterator[np.ndarra
     Wide bands come first, since in them samples are likeliest near.
     """
     count = len(signatures)
-    for band, looks in LOOKS.items():
+    for band, looks in all_looks.items():
         orders, places = [], []
         for start in range(0, SLOTS - band + 1, band):
             key = np.ascontiguousarray(signatures[:, start : start + band])

@@ -34,9 +34,7 @@ def said(run: Run) -> Sequence[Remark]:
     """All sentences of a check, what matters most first."""
     if run.compared is None:
         return ()
-    worst_first = {"bad": 0, "plain": 1, "good": 2}
-    of_models = run.verdict.remarks if run.verdict is not None else ()
-    return [*of_models, *sorted(run.compared.remarks, key=lambda remark: worst_first[remark.tone])]
+    return [*(run.verdict.remarks if run.verdict is not None else ()), *run.compared.remarks]
 
 
 def _items(remarks: Sequence[Remark]) -> str:

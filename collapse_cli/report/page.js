@@ -388,7 +388,9 @@
 
   let before = null;
   addEventListener("beforeprint", () => {
-    before = { theme: root.dataset.theme };
+    const shut = [...document.querySelectorAll("header details:not([open])")].filter((one) => one.querySelector(".remarks"));
+    before = { theme: root.dataset.theme, shut };  // what a check says is not left out on paper
+    shut.forEach((one) => { one.open = true; });
     root.dataset.theme = "light";
     printing = true;
     places.forEach((place, name) => draw(name));
@@ -397,6 +399,7 @@
     if (!before) return;
     if (before.theme) root.dataset.theme = before.theme;
     else delete root.dataset.theme;
+    before.shut.forEach((one) => { one.open = false; });
     printing = false;
     before = null;
     again();

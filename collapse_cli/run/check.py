@@ -1,7 +1,7 @@
 """`collapse check`: from two texts to a run folder: what both are without training, then what training on them does."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from collapse_cli.config.command_line import refuse_unread
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.findings.check import Remark, TwoTexts, compared
 from collapse_cli.findings.shares import ShareVerdict, verdict_of
+from collapse_cli.foreign.written import ADVICE
 from collapse_cli.metrics import numbers
 from collapse_cli.process import interruptible
 from collapse_cli.records.at_work import working
@@ -217,7 +218,7 @@ def plan_check(asked: CheckAsked, runs: Path, console: Console, *, jobs: int = 0
         described = costs.describe(prepared, store, folder)
         scale = tried.seconds / max(described.seconds, 1e-9)
         kinds = {name: replace(kind, seconds=kind.seconds * scale) for name, kind in described.kinds.items()}
-        found = [note.replace(str(written[1]), f"what is trained on of {asked.synthetic}") for note in described.notes]
+        found = [_worded(asked, written)(note) for note in described.notes]
         notes = [f"{_said(tried)}; nothing was run, and nothing is left behind", *found]
         return replace(described, seconds=tried.seconds, measured=True, kinds=kinds, notes=notes)
 
@@ -251,13 +252,24 @@ def _train(
         write_checked(folder.path, checked)
     if tried.models:
         terminal.line(console, f"note: {_said(tried)}")
-    done = runner.run(config, folder.runs, folder.name, console, jobs=jobs)
+    done = runner.run(config, folder.runs, folder.name, console, jobs=jobs, worded=_worded(asked, written))
     page = (
         report.write_report([folder], folder.path / "report.html", forecast=False)
         if done.report is None
         else done.report
     )
     return checked, page
+
+
+def _worded(asked: CheckAsked, written: tuple[Path, Path]) -> Callable[[str], str]:
+    """Notes on the texts that were written down to train on, said of those that were given; without the advice to do what is being done."""
+
+    def worded(note: str) -> str:
+        for file, given in zip(written, (asked.real, asked.synthetic), strict=True):
+            note = note.replace(str(file), f"what is trained on of {given}")
+        return note.replace(ADVICE, "")
+
+    return worded
 
 
 def _said(tried: "TrialTime") -> str:

@@ -3,8 +3,9 @@
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -93,11 +94,20 @@ def _page_of_variants(folders: Sequence[RunFolder], page: Path) -> Path | None:
         return None
 
 
-def run(config: Experiment, runs: Path, name: str, console: Console, *, jobs: int = 0) -> RunResult:
+def run(
+    config: Experiment,
+    runs: Path,
+    name: str,
+    console: Console,
+    *,
+    jobs: int = 0,
+    worded: Callable[[str], str] = str,
+) -> RunResult:
     """Run an experiment.
 
     Args:
         jobs: how many stages to compute at the same time; 0: as many as pay.
+        worded: how a command that made the configuration says a note on the data.
 
     Raises:
         ConfigError, InputError: for what the user has to mend; nothing has been written into the run folder then.
@@ -108,6 +118,7 @@ def run(config: Experiment, runs: Path, name: str, console: Console, *, jobs: in
         with _looking_up(config, console):
             _begin(store)
             prepared = prepare(config, folder, store, None, jobs)
+        prepared = replace(prepared, notes=[worded(note) for note in prepared.notes])
         return _run(prepared, folder, store, console)
 
 

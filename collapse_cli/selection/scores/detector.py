@@ -346,7 +346,14 @@ def squared(x: np.ndarray) -> np.ndarray:
 
 
 def parts(lines: np.ndarray, content: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """(rows,) 0..9: which tenth a row is of. Rows of equal line, of equal content, and what hangs together by them, are of one.
+    """(rows,) 0..9: which tenth a row is of. Rows that hang together are of one. Arguments: as `hanging_together` has them."""
+    group = hanging_together(lines, content)
+    part: np.ndarray = random.permutation(int(group.max()) + 1)[group] % PARTS
+    return part
+
+
+def hanging_together(lines: np.ndarray, content: np.ndarray) -> np.ndarray:
+    """(rows,) 0, 1, 2 …: which group a row is of. Rows of equal line, of equal content, and what hangs together by them, are of one.
 
     Args:
         lines: (rows,) the row of the original corpus that each is or continues.
@@ -364,7 +371,7 @@ def parts(lines: np.ndarray, content: np.ndarray, random: np.random.Generator) -
     edges = coo_array((np.ones(2 * count, np.int8), (np.concatenate([row, row]), ends)), shape=(total, total))
     _, group = connected_components(edges, directed=False)
     _, group = np.unique(group[:count], return_inverse=True)
-    return random.permutation(int(group.max()) + 1)[group] % PARTS
+    return np.asarray(group)
 
 
 def classifier(x: Any, synthetic: np.ndarray) -> tuple[np.ndarray, float]:

@@ -42,15 +42,16 @@ class Clusters:
         return np.bincount(self.first, minlength=len(self.first))
 
 
-def clusters(tokens: np.ndarray, lengths: np.ndarray, *, near: bool, seed: int = 0) -> Clusters:
+def clusters(tokens: np.ndarray, lengths: np.ndarray, *, near: bool, seed: int = 0, least: float = NEAR) -> Clusters:
     """Clusters of rows that are the same (`near` false), or near each other.
 
     Args:
         tokens, lengths: (rows, width) and (rows,), as `Grams` has them. A row that is to be kept before others stands before them.
         seed: of the MinHash, which takes 32 bits of it.
+        least: the Jaccard similarity from which on two rows are near.
     """
     grams = Grams(tokens, lengths)
-    first = nearest_earlier(grams, seed % SEEDS) if near else same_as_earlier(grams)
+    first = nearest_earlier(grams, seed % SEEDS, least) if near else same_as_earlier(grams)
     own = first < 0
     first[own] = np.flatnonzero(own)
     while not np.array_equal(first, first[first]):  # each goes to where the earlier one went
