@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from collapse_cli import files
 from collapse_cli.data.forms import WantedForm
 from collapse_cli.data.rowreader import RowReader
 from collapse_cli.data.textformats import PAIRED, cells_of, no_column, texts_of
@@ -67,6 +68,8 @@ def read_saved(
     """
     import datasets
 
+    if odd := next((path for path in sorted(folder.rglob("*")) if files.what_is(path) == "other"), None):
+        raise InputError(f"{odd} is a pipe or a device, which a folder of datasets' save_to_disk has none of")
     datasets.disable_progress_bars()
     try:
         loaded = datasets.load_from_disk(str(folder))
