@@ -270,6 +270,17 @@ def test_test_text_that_stands_in_the_training_text_is_said(tmp_path: Path) -> N
     assert "20 of 20" in note
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_a_folder_of_save_to_disk_is_said_and_not_waited_for(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_dict({"text": ["a row", "another one"]}).save_to_disk(tmp_path)
+    (rows,) = tmp_path.glob("*.arrow")
+    rows.unlink()
+    os.mkfifo(rows)
+    assert f"{rows.name} is a pipe or a device" in refused(tmp_path)
+
+
 def test_a_damaged_folder_of_save_to_disk_is_refused(tmp_path: Path) -> None:
     corpus(tmp_path, dataset_dict__json="{}")
     assert "written by datasets' save_to_disk, and cannot be read" in refused(tmp_path)
