@@ -110,9 +110,15 @@ def in_memory(config: Experiment) -> bool:
     return config.kind == "mixture" and grid is not None and grid.in_memory
 
 
-def shortened(config: Experiment, hints: learners.Hints, sizes: Sizes, extent: Extent) -> Short:
-    """The short version of an experiment, which is looked up already."""
-    few = _few(config, extent)
+def shortened(config: Experiment, hints: learners.Hints, sizes: Sizes, extent: Extent, turn: int = 0) -> Short:
+    """The short version of an experiment, which is looked up already.
+
+    Args:
+        turn: how many experiments were shortened in this process before. Cells that are done in memory are of the seed whose turn it is: learners
+            remember from cell to cell, and in a run of several seeds the next variant finds nothing of its seed any more.
+    """
+    seeds = config.loop.seeds
+    few = _few(config, extent, seeds[turn % len(seeds)] if in_memory(config) else seeds[0])
     once = _in_one_pass(few)
     made, alike = plan(once, hints), plan(few, hints)
     own = once.of_lineages()
@@ -136,7 +142,7 @@ def _in_one_pass(config: Experiment) -> Experiment:
     return once(config).with_lineages({name: once(own) for name, own in config.of_lineages().items()})
 
 
-def _few(config: Experiment, extent: Extent) -> Experiment:
+def _few(config: Experiment, extent: Extent, seed: int) -> Experiment:
     """With one seed, few generations and policies, or few cells of a grid."""
     loop, share = config.loop, extent.share
     changed: dict[str, Any] = {}
@@ -155,7 +161,7 @@ def _few(config: Experiment, extent: Extent) -> Experiment:
         if config.select.on:  # an untrained model makes rows of which few may stay
             changed["select"] = config.select.model_copy(update={"short": "real"})
     few = {
-        "seeds": loop.seeds[:1],
+        "seeds": (seed,),
         "generations": min(loop.generations, extent.generations),
         "policies": tuple(_cut(policy, share) for policy in _telling(config)),
     }

@@ -39,6 +39,7 @@ class CostsAsked:
         reached: by group, the rows of the largest plan that it was timed for.
         counted: keys of stages that are counted with a plan before, which will compute them.
         loading: seconds that the libraries took to load, as they will again.
+        turn: how many plans were timed before.
     """
 
     temporary: Path | None = None
@@ -47,6 +48,7 @@ class CostsAsked:
     reached: dict[str, int] = field(default_factory=dict)
     counted: set[str] = field(default_factory=set)
     loading: float = 0.0
+    turn: int = 0
 
 
 def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAsked | None = None) -> PlanCosts:
@@ -116,7 +118,8 @@ def _timed(prepared: Prepared, estimates: Estimates, needed: Sequence[Stage], as
     asked.reached |= dict.fromkeys(unknown, prepared.size.rows)
     place = asked.temporary / f"short-{len(asked.counted)}-{len(needed)}"
     seconds = SECONDS if asked.plans == 1 else min(SECONDS, max(LEAST_SECONDS, SEVERAL / asked.plans))
-    return time_stages(prepared, estimates, unknown, place, speed, seconds=seconds)
+    asked.turn += 1
+    return time_stages(prepared, estimates, unknown, place, speed, seconds=seconds, turn=asked.turn - 1)
 
 
 def _computing(prepared: Prepared, needed: Sequence[Stage], seconds: Mapping[str, float], begin: float) -> float:

@@ -90,6 +90,7 @@ def time_stages(
     now: Now = time.perf_counter,
     computed: Now = time.process_time,
     seconds: float = SECONDS,
+    turn: int = 0,
 ) -> Timed:
     """Time short versions of an experiment, each longer than the one before it, as long as there is time.
 
@@ -99,6 +100,7 @@ def time_stages(
         speed: FLOP/s, by which the first version is made small enough.
         now, computed: clocks: that on the wall, which stages are timed by, and that of this process's own computing.
         seconds: of computing, for all of it.
+        turn: how many experiments were timed in this process before.
     """
     timed, began = Timed(), now()
     keeper, own = Timekeeper(now, began + MOST), computed()
@@ -110,7 +112,7 @@ def time_stages(
         for number, extent in enumerate(ladder):
             before = now()
             try:
-                version = short.shortened(prepared.config, prepared.hints, prepared.size, extent)
+                version = short.shortened(prepared.config, prepared.hints, prepared.size, extent, turn)
                 if number == 1 and found and computed() - own > seconds:
                     continue  # a large model, beside which libraries are little
                 if found:

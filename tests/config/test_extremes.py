@@ -298,7 +298,7 @@ EARLY: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "model file": (lambda home: ["run", "--preset", "smoke", "--model", str(home / "no.json")], "no.json"),
     "tokenizer": (lambda home: ["run", "--preset", "smoke", "--set", f"model.tokenizer={home}/none"], "tokenizer"),
     "data": (lambda home: ["run", "--preset", "smoke", "--data", str(home / "none.txt")], "none.txt"),
-    "data folder": (lambda home: ["run", "--preset", "smoke", "--data", str(home)], "data.train"),
+    "data folder": (lambda home: ["run", "--preset", "smoke", "--data", str(home)], "holds no text files"),
     "numbers": (lambda home: ["run", "--preset", "smoke", "--set", "data.source=blobs"], "numbers"),
     "images": (lambda home: ["run", "--preset", "nature-vae", "--data", str(home / "none")], "images"),
     "grid": (lambda home: ["run", "--preset", "strong-ridge", "--set", "mixture.size=[3]"], "mixture.size"),

@@ -120,6 +120,23 @@ def test_finished_stages_are_what_the_rest_is_reckoned_from(tmp_path: Path, monk
     assert e2e.snapshot(home) == before
 
 
+def test_each_variant_of_a_grid_in_memory_is_timed_by_a_seed_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later variant found what learners remember of the first one's seed, and was said to take a sixth of its time."""
+    turns, shortened = list[int](), timing.short.shortened
+
+    def kept(*given: Any) -> Any:
+        version = shortened(*given)
+        turns.extend(sorted({stage.seed for stage in version.plan.stages.values()}))
+        return version
+
+    monkeypatch.setattr(timing.short, "shortened", kept)
+    file = small.write(tmp_path, "cells", small.CELLS + "variants = { one = {}, two = { ridge.lam = 0.1 } }\n")
+    assert e2e.collapse("run", file, "--runs-dir", tmp_path / "runs", "--dry-run").code == 0
+    assert turns == [0, 1]
+
+
 def test_keys_of_a_plan_are_those_without_a_trial(tmp_path: Path) -> None:
     file = small.write(tmp_path, "cells", small.CELLS)
     assert e2e.collapse("run", file, "--runs-dir", tmp_path / "runs", "--dry-run").code == 0
