@@ -139,7 +139,7 @@ CASES: dict[str, tuple[Case, tuple[str, ...]]] = {
     ),
     "an empty folder": (
         lambda h: h.command(h.config, "--data", h.file("folder/readme.md", "x").parent),
-        ("data.train",),
+        ("holds no text files", ".txt"),
     ),
     "an unknown format": (lambda h: h.command(h.config, "--data", h.file("text.pdf", "x" * 99)), ("text.pdf", ".txt")),
     "a missing column": (
