@@ -375,7 +375,7 @@ def test_files_that_are_none_are_refused_where_named_and_said_where_not(tmp_path
         refused(folder),
     )
     (folder / "train.txt").unlink()
-    assert re.search(r"holds no text files \(\.txt  .*devices: pipe\.txt, test\.txt", refused(folder))
+    assert re.search(r"holds no text files \(\.txt .*devices: pipe\.txt, test\.txt", refused(folder))
     corpus(folder.parent / "other")
     os.mkfifo(folder.parent / "other" / "pipe.txt")
     for name in ("gone", "round"):
