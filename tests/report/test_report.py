@@ -70,7 +70,7 @@ def test_every_plot_has_a_place_and_every_id_is_one(runs: Path) -> None:
     figures = figures_of(text)["figures"]
     assert {f"plot-{name}" for name in figures} == {one for one in page.ids if one.startswith("plot-")}
     # the histograms and deciles of each policy, all curves of the catalogue but those of a known truth, the fan
-    assert len(figures) == 1 + 1 + 2 * len(POLICIES) + 25
+    assert len(figures) == 1 + 1 + 2 * len(POLICIES) + 26
     for name in re.findall(r'aria-label="([^"]*)"', text):
         assert name.strip()
 
