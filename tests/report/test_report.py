@@ -264,8 +264,9 @@ def test_markdown_has_the_same_numbers_and_its_pictures_beside_it(runs: Path, tm
             assert len(re.findall(r"(?<!\\)\|", line)) == len(re.findall(r"(?<!\\)\|", line.strip()))
 
 
-def test_pictures_for_papers(runs: Path, tmp_path: Path) -> None:
+def test_pictures_for_papers(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """300 dpi, not blank; SVG keeps its text as text; old runs give what they can; no state of pyplot is touched."""
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)  # another test may have loaded it
     made = write_figures([RunFolder(runs, "one")], tmp_path)
     assert sorted(path.name for path in made) == sorted(
         f"{name}.{kind}" for name in ("perplexity", "histograms", "deciles", "diversity") for kind in ("png", "svg")

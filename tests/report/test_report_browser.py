@@ -109,7 +109,7 @@ def test_the_page_opens_from_disk_with_all_its_plots(driver: Any, pages: Path, n
     show(driver, pages / f"{name}.html")
     drawn = lines_shown(driver)
     assert all(drawn.values()), [plot for plot, count in drawn.items() if count == 0]
-    assert len(drawn) == {"plain": 33, "both": 39, "old": 1}[name]
+    assert len(drawn) == {"plain": 34, "both": 40, "old": 1}[name]
     assert drawn["perplexity"] == {"plain": 16, "both": 20, "old": 3}[name], "with guessing evenly, and the floor"
     colours = screen(driver).getcolors(1 << 24) or []
     assert len(colours) > 50
@@ -408,7 +408,7 @@ def test_it_prints_in_light_on_a_few_pages(driver: Any, pages: Path) -> None:
     assert len(pdf) > 100_000
     at_print = driver.execute_script("return window.atPrint")
     assert at_print["theme"] == "light"
-    assert at_print["drawn"] >= 33
+    assert at_print["drawn"] >= 34
     assert pdf.count(b"/Type /Page\n") <= 8
     assert 0 < at_print["widest"] <= 680, "180 mm of paper"
     assert driver.execute_script(closed) == count
