@@ -11,7 +11,9 @@ from rich.console import Console
 from support import e2e
 
 from collapse_cli.config import Experiment, load, merge, preset_path, read_toml, variant_experiments
+from collapse_cli.run import costs as run_costs
 from collapse_cli.run import runner
+from collapse_cli.run.timing import Timed
 
 SEVERAL = """
 [pool]
@@ -123,7 +125,12 @@ PRESETS = {
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_at_full_size_is_planned_offline_with_small_stand_ins(preset: str, home: Path) -> None:
+def test_a_preset_at_full_size_is_planned_offline_with_small_stand_ins(
+    preset: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        run_costs, "time_stages", lambda *_, **__: Timed()
+    )  # how long stages take is asked in tests/run
     model = home / "model"
     if not model.exists():
         e2e.write_model(model)
