@@ -56,6 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish() -> None:
+    if used := sys.modules.get("support.e2e"):
+        used.end_driver()
     shutil.rmtree(HF_HOME, ignore_errors=True)
 
 

@@ -287,6 +287,14 @@ def _driver() -> subprocess.Popen[str]:
     return _started[-1]
 
 
+def end_driver() -> None:
+    """End the driver of this process, if there is one."""
+    for driver in _started:
+        with driver:  # which closes its input, and waits
+            pass
+    _started.clear()
+
+
 def strike(kind: str, call: int = 1, *, when: str, tell: int = 1, name: str = "SIGKILL") -> dict[str, Any]:
     """Where a job is hit: in the `call`-th computed stage of `kind` (or of any).
 
