@@ -290,7 +290,10 @@ def _driver() -> subprocess.Popen[str]:
 def end_driver() -> None:
     """End the driver of this process, if there is one."""
     for driver in _started:
-        with driver:  # which closes its input, and waits
+        with (
+            contextlib.suppress(OSError),
+            driver,
+        ):  # which closes its input, and waits; one that was killed has no reader
             pass
     _started.clear()
 
