@@ -1,8 +1,6 @@
 """The trained part of a check: which models, on how much of what, and how long that takes."""
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from collapse_cli.run.check_options import (
     whole,
 )
 from collapse_cli.run.observers.computed import Computed
-from collapse_cli.run.preparation import Prepared, other_texts, prepare, real_data
+from collapse_cli.run.preparation import Prepared, other_texts, prepare, real_data, threads_of_a_stage
 
 TRIED = (4, 16)  # steps of two short trainings, by whose difference a step is timed
 
@@ -88,7 +86,7 @@ def trial(prepared: Prepared, still: int) -> TrialTime:
     steps = config.train.steps
     if not still:
         return TrialTime(0, steps, 0.0)
-    with tempfile.TemporaryDirectory(prefix="collapse-") as folder, _threads(prepared):
+    with tempfile.TemporaryDirectory(prefix="collapse-") as folder, threads_of_a_stage(prepared):
         store = store_at(Path(folder))
         store.begin()
         seconds = []
@@ -105,16 +103,3 @@ def trial(prepared: Prepared, still: int) -> TrialTime:
     a_step = max(0.0, seconds[1][0] - seconds[0][0]) / max(1, TRIED[1] - TRIED[0])
     once = max(0.0, seconds[0][0] - TRIED[0] * a_step) + seconds[1][1]
     return TrialTime(still, steps, still * (once + steps * a_step) / prepared.workers)
-
-
-@contextmanager
-def _threads(prepared: Prepared) -> Iterator[None]:
-    """As many threads as a stage will have beside others."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(before, *prepared.threads.values()))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

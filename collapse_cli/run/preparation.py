@@ -1,6 +1,7 @@
 """Before a run: everything looked up, the real data in the store, and how many stages are computed at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -207,3 +208,16 @@ def shared_out(planned: Plan, size: Sizes, jobs: int) -> tuple[int, dict[str, in
 def to_do(planned: Plan, store: Store) -> list[Stage]:
     """The stages that are still to be computed so that every generation is measured."""
     return scheduler.missing(list(planned.stages.values()), store, lambda stage: stage.of.product is Product.MEASURES)
+
+
+@contextmanager
+def threads_of_a_stage(prepared: Prepared) -> Iterator[None]:
+    """As many threads as a stage will have beside others."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, *prepared.threads.values()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

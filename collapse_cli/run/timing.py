@@ -19,7 +19,7 @@ from collapse_cli.errors import UserError
 from collapse_cli.experiment import short
 from collapse_cli.experiment.short import Extent, Short
 from collapse_cli.process import peak_memory_mb
-from collapse_cli.run.preparation import Prepared
+from collapse_cli.run.preparation import Prepared, threads_of_a_stage
 from collapse_cli.run.rates import Estimates, Timings, sameness
 
 SECONDS = 6.0  # of this process's own computing, for the short versions of a plan
@@ -106,7 +106,7 @@ def time_stages(
     keeper, own = Timekeeper(now, began + MOST), computed()
     rows = max(prepared.size.rows, 1)
     found, took = list[tuple[Extent, list[Stopwatched]]](), list[float]()
-    with _quietly(), _threads(prepared):
+    with _quietly(), threads_of_a_stage(prepared):
         ladder = short.extents(prepared.config, prepared.size.rows, _least(prepared, rows, speed))
         ladder = [*ladder[:1], *ladder] if len(ladder) > 1 else ladder  # libraries are loaded in the first of all
         for number, extent in enumerate(ladder):
@@ -223,16 +223,3 @@ def _quietly() -> Iterator[None]:
         yield
     finally:
         ours.disabled, ours.level = before
-
-
-@contextmanager
-def _threads(prepared: Prepared) -> Iterator[None]:
-    """As many threads as a stage will have beside others."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(before, *prepared.threads.values()))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
