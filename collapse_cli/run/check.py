@@ -1,6 +1,7 @@
 """`collapse check`: from two texts to a run folder: what both are without training, then what training on them does."""
 
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
@@ -214,13 +215,15 @@ def plan_check(asked: CheckAsked, runs: Path, console: Console, *, jobs: int = 0
             folder = RunFolder(place, asked.name)
             prepared = prepare(config, folder, store, None, jobs)
             still = len(prepared.plan.generations)
+            began = time.perf_counter()
             tried = check_training.trial(prepared, still)
+            timed = time.perf_counter() - began
         described = costs.describe(prepared, store, folder)
         scale = tried.seconds / max(described.seconds, 1e-9)
-        kinds = {name: replace(kind, seconds=kind.seconds * scale) for name, kind in described.kinds.items()}
+        kinds = {name: replace(kind, seconds=kind.seconds * scale, guessed=0) for name, kind in described.kinds.items()}
         found = [_worded(asked, written)(note) for note in described.notes]
         notes = [f"{_said(tried)}; nothing was run, and nothing is left behind", *found]
-        return replace(described, seconds=tried.seconds, measured=True, kinds=kinds, notes=notes)
+        return replace(described, seconds=tried.seconds, timed=timed, measured=True, kinds=kinds, notes=notes)
 
 
 def _train(

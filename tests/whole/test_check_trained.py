@@ -112,4 +112,8 @@ def test_a_dry_run_says_what_it_will_cost_and_leaves_nothing(home: Path) -> None
     plan = json.loads(done.out)
     assert plan["seconds"] > 0
     assert plan["measured"]
+    assert plan["timed"] > 0
+    assert not any(kind["guessed"] for kind in plan["kinds"].values()), (
+        "all is reckoned from the trainings that were tried"
+    )
     assert not (home / "runs" / "dry").exists()
