@@ -4,8 +4,10 @@ Several processes may work on one store at once: each stage is computed by the o
 go on with what else is ready, or wait.
 """
 
+import heapq
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 
 from collapse_cli.engine.executors.base import Executor
 from collapse_cli.engine.observer import Observer
@@ -28,45 +30,84 @@ def run(
     Raises:
         As `Executor.poll`.
     """
-    todo = {stage.key: stage for stage in stages}
+    todo = Todo(stages)
     at_work: set[str] = set()
-    held: dict[str, float] = {}  # keys that another process has: when to ask for them again
+    held: set[str] = set()  # that another process has, or had when last asked for
+    asleep: deque[tuple[float, Stage]] = deque()  # those that are to be asked for again, and when, the soonest first
     announced: set[str] = set()
     while todo:
-        for stage in ready(todo):
-            if stage.key in at_work or held.get(stage.key, 0.0) > time.monotonic():
-                continue
+        while asleep and asleep[0][0] <= time.monotonic():
+            todo.put_back(asleep.popleft()[1])
+        while (stage := todo.take()) is not None:
             if executor.store.has(stage.key):
-                held.pop(stage.key, None)
-                del todo[stage.key]
+                held.discard(stage.key)
+                todo.done(stage)
                 observer.finished(stage, executor.store.get(stage.key), cached=True)
             elif len(at_work) < executor.slots:
                 at_work.add(stage.key)
                 executor.submit(stage, (threads or {}).get(stage.key, 0))
             else:
+                todo.put_back(stage)
                 break
         if not at_work:
             time.sleep(WAIT_SECONDS if todo else 0)
             continue
         for ended in executor.poll(observer, WAIT_SECONDS if held else None):
-            key = ended.stage.key
-            at_work.remove(key)
+            stage = ended.stage
+            at_work.remove(stage.key)
             if ended.made is None:
-                held[key] = time.monotonic() + WAIT_SECONDS
-                if key not in announced:
-                    announced.add(key)
-                    observer.waiting(ended.stage)
+                held.add(stage.key)
+                asleep.append((time.monotonic() + WAIT_SECONDS, stage))
+                if stage.key not in announced:
+                    announced.add(stage.key)
+                    observer.waiting(stage)
             else:
-                held.pop(key, None)
-                del todo[key]
-                observer.finished(ended.stage, ended.made, cached=ended.cached, memory_mb=ended.memory_mb)
+                held.discard(stage.key)
+                todo.done(stage)
+                observer.finished(stage, ended.made, cached=ended.cached, memory_mb=ended.memory_mb)
 
 
-def ready(todo: Mapping[str, Stage]) -> Iterator[Stage]:
-    """The stages of `todo` none of whose inputs is to be done; stages may be taken out of `todo` on the way."""
-    for stage in list(todo.values()):
-        if not any(made.key in todo for made in stage.inputs.values()):
-            yield stage
+class Todo:
+    """Stages that are to be done. Of those that are ready it hands out the earliest in the plan first.
+
+    Of each stage it counts the inputs that are still to be done, so that nothing is looked through when one is: all of it
+    together takes a time that grows with the number of stages and inputs (and the logarithm of how many are ready).
+    """
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self._stages = list({stage.key: stage for stage in stages}.values())
+        self._places = {stage.key: place for place, stage in enumerate(self._stages)}
+        self._left = len(self._stages)
+        self._users: dict[str, list[int]] = {}  # by key of an input that is to be done: places
+        self._waits = [0] * self._left  # for how many inputs, by place
+        self._ready: list[int] = []  # places; a heap, for which an ascending list does
+        for place, stage in enumerate(self._stages):
+            inputs = {made.key for made in stage.inputs.values()} & self._places.keys()
+            self._waits[place] = len(inputs)
+            for key in inputs:
+                self._users.setdefault(key, []).append(place)
+            if not inputs:
+                self._ready.append(place)
+
+    def __len__(self) -> int:
+        """How many are not done."""
+        return self._left
+
+    def take(self) -> Stage | None:
+        """The earliest that is ready and was not taken; None where there is none."""
+        return self._stages[heapq.heappop(self._ready)] if self._ready else None
+
+    def put_back(self, stage: Stage) -> None:
+        """One that was taken may be taken again."""
+        heapq.heappush(self._ready, self._places[stage.key])
+
+    def done(self, stage: Stage) -> None:
+        """One that was taken is done: what waited for it alone is ready."""
+        self._left -= 1
+        for place in self._users.pop(stage.key, ()):
+            self._waits[place] -= 1
+            if not self._waits[place]:
+                heapq.heappush(self._ready, place)
 
 
 def missing(plan: Sequence[Stage], store: Store, wanted: Callable[[Stage], bool]) -> list[Stage]:
@@ -76,16 +117,15 @@ def missing(plan: Sequence[Stage], store: Store, wanted: Callable[[Stage], bool]
     an input is missing also when its files are not what was written.
     """
     needed: set[str] = set()
-
-    def need(stage: Stage, there: Callable[[str], bool]) -> None:
-        if stage.key not in needed and not there(stage.key):
-            needed.add(stage.key)
-            for made in stage.inputs.values():
-                need(made, store.sound)
-
-    for stage in plan:
-        if wanted(stage):
-            need(stage, store.has)
+    for last in plan:
+        if wanted(last) and last.key not in needed and not store.has(last.key):
+            needed.add(last.key)
+            behind = [last]  # a list, not a recursion: of models that were pruned all generations before may be needed
+            while behind:
+                for made in behind.pop().inputs.values():
+                    if made.key not in needed and not store.sound(made.key):
+                        needed.add(made.key)
+                        behind.append(made)
     return [stage for stage in plan if stage.key in needed]
 
 
