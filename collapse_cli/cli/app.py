@@ -4,7 +4,7 @@ import json
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -90,6 +90,13 @@ def run(
         int,
         typer.Option(min=0, help="How many stages to compute at the same time; 0: chosen by the size of the model."),
     ] = 0,
+    executor: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            metavar="WHERE",
+            help="What computes the stages: local, this machine, or ray, a Ray cluster (docs/cluster.md).",
+        ),
+    ] = "local",
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -105,6 +112,7 @@ def run(
     file = None if config is None else Path(config)
     asked = configuration.requested(file, preset, loop, seeds, model, data, name, settings or [])
     experiment, folder = asked.experiment, RunFolder(runs_dir, asked.name)
+    early_checks.check_executor(experiment, executor, given=settings or [])
     if not experiment.variants:  # those of variants are checked under their own names
         early_checks.check_experiment(experiment, folder)
     console, began = terminal.console(stderr=as_json), time.perf_counter()
@@ -117,7 +125,9 @@ def run(
         terminal.line(console, f"note: {note}")
     if dry_run:
         loading = time.perf_counter() - began
-        plans = runner.plan_all(experiment, runs_dir, asked.name, console, jobs=jobs, loading=loading)
+        plans = runner.plan_all(
+            experiment, runs_dir, asked.name, console, jobs=jobs, executor=executor, loading=loading
+        )
         total = Total.of(plans)
         if as_json:
             records = [plan.record() for plan in plans]
@@ -127,7 +137,7 @@ def run(
             print_plan(console, plan)
         print_total(console, total)
         return
-    results = runner.run_all(experiment, runs_dir, asked.name, console, jobs=jobs)
+    results = runner.run_all(experiment, runs_dir, asked.name, console, jobs=jobs, executor=executor)
     if as_json:
         print(json.dumps(results.record() if experiment.variants else results.runs[0].record()))
         return

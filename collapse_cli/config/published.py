@@ -17,6 +17,7 @@ CHOSEN = (
     "loop.block",
     "store",
     "tracking",
+    "ray",
     "expect",
     "variants",
 )

@@ -449,6 +449,24 @@ class TrackingConfig(Section):
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
+class RayConfig(Section):
+    """By what `--executor ray` computes stages. Nothing of it is in a key."""
+
+    address: str = ""
+    """`HOST:PORT` of the head of a cluster that runs, or `auto`. Empty: RAY_ADDRESS where that is set, else Ray is started on this machine."""
+    threads: int = Field(default=0, ge=0, le=100_000)
+    """CPUs that a stage asks for, and the threads that it uses. 0: as many as without Ray on this machine."""
+    gpus: float | None = Field(default=None, ge=0, le=1000)
+    """GPUs that a stage which works with a model asks for; below 1, several share one. Left out: 1 where this machine has one."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_above_one(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError(f"above 1 it must be a whole number, it is {value}")
+        return value
+
+
 class Experiment(Families):
     """Everything that defines an experiment; saved, resolved, in `run.json`."""
 
@@ -467,6 +485,7 @@ class Experiment(Families):
     eval: EvalConfig = EvalConfig()
     store: StoreConfig = StoreConfig()
     tracking: TrackingConfig = TrackingConfig()
+    ray: RayConfig = RayConfig()
     expect: tuple[Expectation, ...] = ()
     """Published numbers that the report shows beside the measured ones."""
     lineages: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -689,7 +708,7 @@ class Experiment(Families):
         for section, keys in gone.items():
             for key in keys:
                 del tree[section][key]
-        for section in ("store", "tracking", "expect", "variants", "lineages"):
+        for section in ("store", "tracking", "ray", "expect", "variants", "lineages"):
             del tree[section]
         tree["pool"] = self._pool_identity()
         for source in (*KNOWN, *DRAWN):

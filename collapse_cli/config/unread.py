@@ -19,7 +19,7 @@ from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, Experiment
 from collapse_cli.families import FAMILIES, KNOWN
 from collapse_cli.families.section import Parsed
 
-ALWAYS = ("kind", "learner", "loop.seeds", "data.source", "store", "tracking", "expect", "variants")
+ALWAYS = ("kind", "learner", "loop.seeds", "data.source", "store", "tracking", "ray", "expect", "variants")
 KINDS = {
     "generational": ("loop", "mix", "select", "pool", "lineages"),
     "mixture": ("mixture",),

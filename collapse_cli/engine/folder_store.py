@@ -64,6 +64,9 @@ class FolderStore:
     def begin(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
 
+    def there(self) -> bool:
+        return self.root.is_dir()
+
     def folder(self, key: str) -> Path:
         """Where the files of a finished stage are on this machine."""
         return self.root / key[:2] / key

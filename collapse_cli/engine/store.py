@@ -23,6 +23,9 @@ class Store(Protocol):
     def begin(self) -> None:
         """Make it, where it is not there yet."""
 
+    def there(self) -> bool:
+        """Whether it is there; it is not made."""
+
     # --- finished stages
 
     def has(self, key: str, *, whole: bool = True) -> bool:

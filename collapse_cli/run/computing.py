@@ -1,21 +1,29 @@
 """Which executor computes which stages of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
+from collapse_cli import families
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.executors.processes import ProcessExecutor
+from collapse_cli.engine.executors.ray import RayExecutor
 from collapse_cli.engine.observer import Observer
-from collapse_cli.engine.stage import Stage
+from collapse_cli.engine.stage import Product, Stage
 from collapse_cli.engine.store import Store
-from collapse_cli.run import worker
+from collapse_cli.run import ray_cluster, ray_driver, worker
 from collapse_cli.run.preparation import Prepared
+from collapse_cli.run.ray_task import order_of
 
 
 def compute(stages: Sequence[Stage], prepared: Prepared, store: Store, observer: Observer) -> None:
-    """In worker processes what can be computed at the same time; in this process, while they start, what all that waits for."""
+    """By Ray, or here: in worker processes what can be computed at the same time; in this process, while they start, what all
+    that waits for.
+    """
     here = LocalExecutor(store)
+    if prepared.executor == "ray":
+        _compute_by_ray(stages, prepared, store, observer)
+        return
     alone, others = apart(stages, scheduler.width(prepared.plan)) if prepared.workers > 1 else (stages, [])
     workers = min(prepared.workers, sum(not store.has(stage.key) for stage in others))
     if workers == 0:
@@ -29,6 +37,44 @@ def compute(stages: Sequence[Stage], prepared: Prepared, store: Store, observer:
     with ProcessExecutor(store, worker.command(), order, workers) as elsewhere:
         scheduler.run(alone, here, observer)
         scheduler.run(others, elsewhere, observer, prepared.threads)
+
+
+def _compute_by_ray(stages: Sequence[Stage], prepared: Prepared, store: Store, observer: Observer) -> None:
+    todo = [stage for stage in stages if not store.has(stage.key)]
+    if not todo:
+        scheduler.run(stages, LocalExecutor(store), observer)
+        return
+    asked, gpus = prepared.config.ray.threads, gpus_of(prepared)
+    threads = {stage.key: asked or prepared.threads[stage.key] for stage in stages}
+    width = scheduler.width(prepared.plan)
+    config = prepared.config.model_dump(mode="json")
+    order = {
+        "plan": order_of(config, asdict(prepared.hints), store.address, list(prepared.plan.stages)),
+        "address": ray_cluster.address_of(prepared.config),
+        # of Ray on this machine
+        "cpus": max(threads[stage.key] * min(prepared.workers, width[stage.key]) for stage in stages),
+        "threads": max(threads[stage.key] for stage in todo),
+        "gpus": max(gpus(stage) for stage in todo),
+    }
+    slots = prepared.jobs or len(todo)
+    with RayExecutor(store, ray_driver.command(), order, slots, gpus) as cluster:
+        scheduler.run(stages, cluster, observer, threads)
+
+
+def gpus_of(prepared: Prepared) -> Callable[[Stage], float]:
+    """How many GPUs a stage asks for: none where it works with no model."""
+    wanted = prepared.config.ray.gpus
+    if wanted is None:
+        wanted = 0.0
+        if not families.of(prepared.config.learner).light:
+            import torch
+
+            wanted = float(torch.cuda.is_available())
+
+    def asked(stage: Stage) -> float:
+        return wanted if stage.of.product is not Product.DATA and prepared.size.cost_of(stage).flops else 0.0
+
+    return asked
 
 
 def apart(stages: Sequence[Stage], width: Mapping[str, int]) -> tuple[list[Stage], list[Stage]]:

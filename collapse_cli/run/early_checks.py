@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from collapse_cli.families import FAMILIES
 from collapse_cli.foreign import written
 from collapse_cli.lm import places
 from collapse_cli.records.rundir import RunFolder
+from collapse_cli.run import ray_cluster
 
 IMAGES = ("digits", "mnist")  # which no folder need be given for
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*")
@@ -76,6 +77,21 @@ def check_experiment(config: Experiment, folder: RunFolder) -> None:
     check_foreign(config)
     check_public(config)
     check_lineages(config)
+
+
+def check_executor(config: Experiment, executor: str, given: Sequence[str] = ()) -> None:
+    """Whether what is to compute the stages can be had.
+
+    Args:
+        given: settings of the command line, `KEY=VALUE`.
+
+    Raises:
+        ConfigError: where not, and for a setting of one that is not asked for.
+    """
+    if executor == "ray":
+        ray_cluster.check(config)
+    elif unread := [setting.partition("=")[0].strip() for setting in given if setting.strip().startswith("ray.")]:
+        raise ConfigError(f"{unread[0]} has no effect without --executor ray")
 
 
 @contextmanager

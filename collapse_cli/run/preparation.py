@@ -45,6 +45,8 @@ class Prepared:
         workers: how many stages are computed at the same time.
         threads: by key, how many a stage may use.
         real: by key, the real data of the first seed, where they are.
+        executor: what computes the stages: `local` or `ray`.
+        jobs: how many at the same time, as asked for; 0: not.
     """
 
     config: Experiment
@@ -56,9 +58,13 @@ class Prepared:
     workers: int
     threads: dict[str, int]
     real: dict[str, Finished]
+    executor: str = "local"
+    jobs: int = 0
 
 
-def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path | None, jobs: int) -> Prepared:
+def prepare(
+    config: Experiment, folder: RunFolder, store: Store, temporary: Path | None, jobs: int, executor: str = "local"
+) -> Prepared:
     """Look everything up and bring the real data into the store (or, for a dry run, into a temporary one)."""
     config, public = with_public(config)
     found = looked_up(config)
@@ -84,7 +90,8 @@ def prepare(config: Experiment, folder: RunFolder, store: Store, temporary: Path
         sizes[name] = _size(one, one.config if name else config, rows)
     size = Sizes(sizes, planned)
     workers, threads = shared_out(planned, size, jobs)
-    return Prepared(config, hints, planned, list(dict.fromkeys(notes)), observer.keys, size, workers, threads, real)
+    notes = list(dict.fromkeys(notes))
+    return Prepared(config, hints, planned, notes, observer.keys, size, workers, threads, real, executor, jobs)
 
 
 def looked_up(config: Experiment) -> dict[str, Resolved]:

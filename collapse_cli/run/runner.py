@@ -41,25 +41,34 @@ from collapse_cli.terminal.progress import ProgressBars
 log = logging.getLogger(__name__)
 
 
-def run_all(config: Experiment, runs: Path, name: str, console: Console, *, jobs: int = 0) -> Results:
+def run_all(
+    config: Experiment, runs: Path, name: str, console: Console, *, jobs: int = 0, executor: str = "local"
+) -> Results:
     """Run an experiment, or each of its variants as a run of its own, `NAME-VARIANT`, and one report on all of them.
 
     Arguments and errors as those of `run`.
     """
     variants = variants_of(config, name)
     if not variants:
-        return Results([run(config, runs, name, console, jobs=jobs)])
+        return Results([run(config, runs, name, console, jobs=jobs, executor=executor)])
     folders = _folders_of_variants(variants, runs, name)
     done = []
     for folder, changed in folders.items():
         console.print(f"{folder.name}:", style="bold", highlight=False, markup=False)
-        done.append(run(changed, runs, folder.name, console, jobs=jobs))
+        done.append(run(changed, runs, folder.name, console, jobs=jobs, executor=executor))
     rows = {variant: folder.rows() for variant, folder in zip(variants, folders, strict=True)}
     return Results(done, _page_of_variants(list(folders), runs / f"{name}.html"), causes.shares(rows))
 
 
 def plan_all(
-    config: Experiment, runs: Path, name: str, console: Console, *, jobs: int = 0, loading: float = 0.0
+    config: Experiment,
+    runs: Path,
+    name: str,
+    console: Console,
+    *,
+    jobs: int = 0,
+    executor: str = "local",
+    loading: float = 0.0,
 ) -> list[PlanCosts]:
     """What `run_all` would cost, of each run: a stage that several share is counted with the first. Nothing is run but short trials.
 
@@ -72,7 +81,7 @@ def plan_all(
         asked = CostsAsked(Path(temporary) / "timed", len(folders), loading=loading)
         made = []
         for folder, changed in folders.items():
-            made.append(_plan(changed, folder, Path(temporary) / "store", console, jobs, asked))
+            made.append(_plan(changed, folder, Path(temporary) / "store", console, jobs, executor, asked))
             asked.loading = 0.0
     return made
 
@@ -101,12 +110,14 @@ def run(
     console: Console,
     *,
     jobs: int = 0,
+    executor: str = "local",
     worded: Callable[[str], str] = str,
 ) -> RunResult:
     """Run an experiment.
 
     Args:
-        jobs: how many stages to compute at the same time; 0: as many as pay.
+        jobs: how many stages to compute at the same time; 0: as many as pay, or as a cluster has room for.
+        executor: `local`: processes of this machine; `ray`: a Ray cluster.
         worded: how a command that made the configuration says a note on the data.
 
     Raises:
@@ -114,23 +125,31 @@ def run(
     """
     folder, store = RunFolder(runs, name), store_of(runs)
     early_checks.check_experiment(config, folder)
+    early_checks.check_executor(config, executor)
     with interruptible():
         with _looking_up(config, console):
             _begin(store)
-            prepared = prepare(config, folder, store, None, jobs)
+            prepared = prepare(config, folder, store, None, jobs, executor)
         prepared = replace(prepared, notes=[worded(note) for note in prepared.notes])
         return _run(prepared, folder, store, console)
 
 
 def _plan(
-    config: Experiment, folder: RunFolder, temporary: Path, console: Console, jobs: int, asked: CostsAsked
+    config: Experiment,
+    folder: RunFolder,
+    temporary: Path,
+    console: Console,
+    jobs: int,
+    executor: str,
+    asked: CostsAsked,
 ) -> PlanCosts:
     """What one run would cost."""
     store, began = store_of(folder.runs), time.perf_counter()
     early_checks.check_experiment(config, folder)
+    early_checks.check_executor(config, executor)
     with interruptible():
         with _looking_up(config, console):
-            prepared = prepare(config, folder, store, temporary, jobs)
+            prepared = prepare(config, folder, store, temporary, jobs, executor)
         reading = sum(prepared.real[key].seconds for key in prepared.computed if key in prepared.real)
         asked.loading += max(0.0, time.perf_counter() - began - reading)
         with console.status("timing a few steps of each kind of stage") if console.is_terminal else nullcontext():

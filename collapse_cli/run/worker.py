@@ -14,13 +14,25 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TextIO
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from collapse_cli.engine.stage import Finished, Stage
 from collapse_cli.errors import UserError
 
+if TYPE_CHECKING:
+    from collapse_cli.engine.executors.local import LocalExecutor
+
 START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from collapse_cli.run.worker import main; sys.exit(main())"
 TELL_SECONDS = 0.1  # at least, between two messages about progress
+LAST = frozenset({"held", "finished", "mistake", "system", "failure"})  # messages after which a stage has ended
+
+
+class Lines(Protocol):
+    """Where lines are written to."""
+
+    def write(self, line: str, /) -> object:
+        """Write one, its end included."""
 
 
 def command() -> list[str]:
@@ -30,33 +42,44 @@ def command() -> list[str]:
 
 def main() -> int:
     """Work until the input ends."""
-    for ignored in ("SIGINT", "SIGTERM", "SIGHUP"):  # a terminal sends them to us too; we end with our input
-        if hasattr(signal, ignored):
-            signal.signal(getattr(signal, ignored), signal.SIG_IGN)
-    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
-    orders = _lines_of_input()
+    answers = answers_alone()
+    orders = lines_of_input()
     order = next(orders)
 
     from collapse_cli.engine.executors.local import LocalExecutor
     from collapse_cli.engine.store import store_at
 
     telling = Telling(answers)
-    logging.getLogger("collapse_cli").addHandler(telling)
-    stages, set_threads = plan_of(order)
-    executor = LocalExecutor(store_at(order["store"]))
-    for order in orders:
-        set_threads(order["threads"])
-        try:
-            done = executor.compute(stages[order["key"]], telling)
-        except Exception as error:
-            telling.failed(error)
-        else:
-            if done.made is None:
-                telling.say("held")
-            else:
-                telling.say("finished", cached=done.cached, memory_mb=done.memory_mb)
+    with telling.heard():
+        stages, set_threads = plan_of(order)
+        executor = LocalExecutor(store_at(order["store"]))
+        for order in orders:
+            set_threads(order["threads"])
+            compute(executor, stages[order["key"]], telling)
     return 0
+
+
+def answers_alone() -> TextIO:
+    """Where a process that is talked to in lines answers; it ends with its input, and by no signal that a terminal sends."""
+    for ignored in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, ignored):
+            signal.signal(getattr(signal, ignored), signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
+    return answers
+
+
+def compute(executor: "LocalExecutor", stage: Stage, telling: "Telling") -> None:
+    """Compute a stage, and tell how it ended."""
+    try:
+        done = executor.compute(stage, telling)
+    except Exception as error:
+        telling.failed(error)
+    else:
+        if done.made is None:
+            telling.say("held")
+        else:
+            telling.say("finished", cached=done.cached, memory_mb=done.memory_mb)
 
 
 def plan_of(order: Mapping[str, Any]) -> tuple[Mapping[str, Stage], Callable[[int], object]]:
@@ -78,7 +101,8 @@ def plan_of(order: Mapping[str, Any]) -> tuple[Mapping[str, Stage], Callable[[in
     return stages, lambda threads: torch.set_num_threads(threads or every)
 
 
-def _lines_of_input() -> Iterator[dict[str, Any]]:
+def lines_of_input() -> Iterator[dict[str, Any]]:
+    """What is written to this process, line by line; where that ends, so does the process."""
     lines: queue.Queue[str] = queue.Queue()
 
     def read() -> None:
@@ -94,9 +118,19 @@ def _lines_of_input() -> Iterator[dict[str, Any]]:
 class Telling(logging.Handler):
     """Passes on what happens: as an observer what an executor tells of a stage, as a log handler the engine's notes."""
 
-    def __init__(self, answers: TextIO) -> None:
+    def __init__(self, answers: Lines) -> None:
         super().__init__(logging.WARNING)
         self.answers, self._told = answers, 0.0
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """While it hears what the engine logs."""
+        engine = logging.getLogger("collapse_cli")
+        engine.addHandler(self)
+        try:
+            yield
+        finally:
+            engine.removeHandler(self)
 
     def say(self, event: str, **what: Any) -> None:
         self.answers.write(json.dumps({"event": event, **what}) + "\n")

@@ -52,6 +52,8 @@ class ProgressBars:
 
     def started(self, kind: str, where: str) -> None:
         label = f"{kind:<7} {where}"
+        if (before := self._at_work.pop(label, None)) is not None:  # it was lost, and is computed again
+            self._bars.remove_task(before.bar)
         bar = self._bars.add_task(safe(label), total=1, speed="", left="")
         self._at_work[label] = _AtWork(bar, time.monotonic(), time.monotonic())
 

@@ -34,6 +34,9 @@ class ArchiveStore:
     def begin(self) -> None:
         self.here.mkdir(parents=True, exist_ok=True)
 
+    def there(self) -> bool:
+        return self.here.is_dir()
+
     def record(self, key: str) -> dict[str, Any]:
         with tarfile.open(fileobj=io.BytesIO(self.objects[key])) as archive:
             file = archive.extractfile(RECORD)

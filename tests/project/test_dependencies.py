@@ -49,7 +49,7 @@ def foreign(folder: str) -> Iterator[tuple[str, Path]]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("collapse_cli", ["mlflow", "tensorboard", "wandb", "gguf", "server"]),
+        ("collapse_cli", ["mlflow", "tensorboard", "wandb", "gguf", "server", "ray"]),
         ("tests", ["dev", "wandb", "gguf", "mlflow", "server", "tensorboard"]),
         ("benchmarks", ["dev"]),
         ("docs", ["dev"]),

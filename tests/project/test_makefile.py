@@ -58,6 +58,16 @@ def test_an_environment_of_the_same_python_is_kept(clone: Path) -> None:
     assert "-m venv" not in plan(clone, "test", f"PYTHON={sys.executable}")
 
 
+def test_what_only_tests_need_is_installed_for_tests_alone(clone: Path) -> None:
+    """Ray is large, and not to be had everywhere: the demonstration asks for nothing of it, and tests go on without."""
+    asked = f"PYTHON={sys.executable}"
+    assert "[cluster]" not in plan(clone, "demo", asked) + plan(clone, "check", asked) + plan(clone, "setup", asked)
+    for words in ("test", "test-fast"):
+        said = plan(clone, words, asked)
+        assert said.index("'.[dev]'") < said.index("'.[cluster]'") < said.index("pytest")
+        assert "|| echo" in said
+
+
 def test_the_lowest_versions_have_an_environment_of_their_own(clone: Path) -> None:
     said = plan(clone, "test-lowest", f"PYTHON={sys.executable}")
     assert "--resolution lowest-direct" in said
