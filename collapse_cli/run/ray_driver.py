@@ -23,6 +23,7 @@ START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from collapse_
 OBJECTS = 80 << 20  # bytes of Ray's object store, which holds nothing of ours; less than Ray's minimum is refused
 MOST_DEATHS = 5  # of workers at one stage: what always ends its worker would be tried for ever
 MOST_LOSSES = 50  # of nodes under one stage
+MOST_TOLD = 100.0  # lines a second about progress, of all stages together
 PAUSE = 0.5  # seconds before a stage is tried again, longer each time
 LOOK = 2.0  # seconds between two looks at whether the cluster is there
 SILENCE = 30.0  # seconds without an answer after which it is lost
@@ -170,9 +171,13 @@ class Driver:
         self._order = json.dumps(order["plan"])
         self._task = ray.remote(num_returns="streaming", max_retries=0)(computed)
         self._at_work: set[asyncio.Task[None]] = set()
+        self._cpus = 1.0
 
     async def serve(self, lines: Any) -> None:
         """Take stages from the input for as long as there is one."""
+        import ray
+
+        self._cpus = ray.cluster_resources().get("CPU", 1.0)
         loop = asyncio.get_running_loop()
 
         def read() -> None:
@@ -242,7 +247,9 @@ class Driver:
             num_cpus=stage["threads"], num_gpus=stage["gpus"], name=f"{stage['work']} {stage['key'][:12]}"
         )
         ended = False
-        async for line in task.remote(self._order, stage["key"], stage["threads"]):
+        at_work = min(len(self._at_work), self._cpus / stage["threads"])
+        every = max(worker.TELL_SECONDS, at_work / MOST_TOLD)
+        async for line in task.remote(self._order, stage["key"], stage["threads"], every):
             message = json.loads(await line)
             ended = message["event"] in worker.LAST
             self._write(json.dumps({"at": stage["key"], **message}) + "\n")

@@ -34,15 +34,16 @@ def order_of(config: Mapping[str, Any], hints: Mapping[str, Any], store: str, ke
     }
 
 
-def computed(order: str, key: str, threads: int) -> Iterator[str]:
+def computed(order: str, key: str, threads: int, every: float) -> Iterator[str]:
     """Compute a stage; each line is given as soon as there is something to tell, so the work is done in a thread of its own.
 
     Args:
         order: that of `order_of`, as JSON: equal ones are read once a process.
         threads: how many it may use.
+        every: seconds between two lines about progress.
     """
     said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    threading.Thread(target=_compute, args=(order, key, threads, said), daemon=True).start()
+    threading.Thread(target=_compute, args=(order, key, threads, every, said), daemon=True).start()
     while (line := said.get()) is not None:
         yield line
 
@@ -57,9 +58,9 @@ class _Said:
         self.lines.put(line)
 
 
-def _compute(order: str, key: str, threads: int, said: "queue.SimpleQueue[str | None]") -> None:
+def _compute(order: str, key: str, threads: int, every: float, said: "queue.SimpleQueue[str | None]") -> None:
     try:
-        telling = worker.Telling(_Said(said))
+        telling = worker.Telling(_Said(said), every)
         with telling.heard():
             try:
                 executor, stages, set_threads = _prepared(order)

@@ -118,9 +118,10 @@ def lines_of_input() -> Iterator[dict[str, Any]]:
 class Telling(logging.Handler):
     """Passes on what happens: as an observer what an executor tells of a stage, as a log handler the engine's notes."""
 
-    def __init__(self, answers: Lines) -> None:
+    def __init__(self, answers: Lines, every: float = TELL_SECONDS) -> None:
+        """Tell of progress once in `every` seconds."""
         super().__init__(logging.WARNING)
-        self.answers, self._told = answers, 0.0
+        self.answers, self._every, self._told = answers, every, 0.0
 
     @contextmanager
     def heard(self) -> Iterator[None]:
@@ -140,7 +141,7 @@ class Telling(logging.Handler):
 
     def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
-        if now - self._told > TELL_SECONDS:
+        if now - self._told > self._every:
             self._told = now
             self.say("progress", key=stage.key, done=done, total=total, unit=unit)
 

@@ -145,7 +145,7 @@ def test_an_interrupted_run_ends_in_one_line_and_nothing_of_it_stays_at_work(
     family = psutil.Process(process.pid).children(recursive=True)
     assert family
     process.send_signal(getattr(signal, name))
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err.splitlines() == [SAID]
     assert psutil.wait_procs(family, timeout=20)[1] == []
