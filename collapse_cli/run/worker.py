@@ -28,7 +28,7 @@ TELL_SECONDS = 0.1  # at least, between two messages about progress
 LAST = frozenset({"held", "finished", "mistake", "system", "failure"})  # messages after which a stage has ended
 
 
-class Lines(Protocol):
+class TakingLines(Protocol):
     """Where lines are written to."""
 
     def write(self, line: str, /) -> object:
@@ -118,7 +118,7 @@ def lines_of_input() -> Iterator[dict[str, Any]]:
 class Telling(logging.Handler):
     """Passes on what happens: as an observer what an executor tells of a stage, as a log handler the engine's notes."""
 
-    def __init__(self, answers: Lines, every: float = TELL_SECONDS) -> None:
+    def __init__(self, answers: TakingLines, every: float = TELL_SECONDS) -> None:
         """Tell of progress once in `every` seconds."""
         super().__init__(logging.WARNING)
         self.answers, self._every, self._told = answers, every, 0.0
