@@ -55,7 +55,7 @@ BASES: dict[str, dict[str, Any]] = {
     },
 }
 READ_ELSEWHERE = (  # than in a stage's parameters
-    *("store", "tracking", "expect", "variants"),
+    *("store", "tracking", "ray", "expect", "variants"),
     *("kind", "learner", "data.source"),  # decide on all else
     "sample.max_duplicates",  # a warning
     *("model.source", "model.base", "model.revision", "model.tokenizer", "model.tokenizer_sha256"),  # found by content
