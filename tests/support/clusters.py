@@ -37,15 +37,15 @@ def free_port() -> int:
         return port
 
 
-# As `ray.cluster_utils.Cluster` begins a node, in a process that ends when one of the node's own does.
+# As `ray.cluster_utils.Cluster` begins a node, in a process that ends when one of the node's own does, or whoever began it.
 NODE = """
-import json, sys, time
+import json, os, sys, time
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
-more = json.loads(sys.argv[1])
+more, parent = json.loads(sys.argv[1]), os.getppid()
 node = Node(RayParams(**more["params"]), head=more["head"], shutdown_at_exit=False, spawn_reaper=False)
-while all(info.process.poll() is None for kind in ("raylet", "gcs_server") for info in node.all_processes.get(kind, [])):
+while os.getppid() == parent and all(info.process.poll() is None for kind in ("raylet", "gcs_server") for info in node.all_processes.get(kind, [])):
     time.sleep(0.1)
 """
 
