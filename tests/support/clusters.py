@@ -37,16 +37,33 @@ def free_port() -> int:
         return port
 
 
-# As `ray.cluster_utils.Cluster` begins a node, in a process that ends when one of the node's own does, or whoever began it.
+# As `ray.cluster_utils.Cluster` begins a node, in a process that ends when one of the node's own does, or whoever began it; then
+# all that it started ends with it, for Ray's own processes outlive the one that began them.
 NODE = """
-import json, os, sys, time
+import contextlib, json, os, sys, time
+import psutil
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
-more, parent = json.loads(sys.argv[1]), os.getppid()
-node = Node(RayParams(**more["params"]), head=more["head"], shutdown_at_exit=False, spawn_reaper=False)
-while os.getppid() == parent and all(info.process.poll() is None for kind in ("raylet", "gcs_server") for info in node.all_processes.get(kind, [])):
-    time.sleep(0.1)
+more = json.loads(sys.argv[1])
+try:
+    node = Node(RayParams(**more["params"]), head=more["head"], shutdown_at_exit=False, spawn_reaper=False)
+    own = [info.process for kind in ("raylet", "gcs_server") for info in node.all_processes.get(kind, [])]
+    while os.getppid() == more["parent"] and all(process.poll() is None for process in own):
+        time.sleep(0.1)
+finally:
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+"""
+# For a process that is to end with the tests, as a first line of its own.
+END_WITH_PARENT = """
+import os, threading, time
+def watch(parent=os.getppid()):
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+threading.Thread(target=watch, daemon=True).start()
 """
 
 
@@ -65,7 +82,7 @@ class Node:
             "max_worker_port": 0,
             **more,
         }
-        command = [sys.executable, "-c", NODE, json.dumps({"params": params, "head": head})]
+        command = [sys.executable, "-c", NODE, json.dumps({"params": params, "head": head, "parent": os.getpid()})]
         with Path(home, "said").open("ab") as said:
             self.process = subprocess.Popen(
                 command,

@@ -32,7 +32,10 @@ SOON = 1.0  # seconds from one beginning to the next
 # Ray listens on 127.0.0.1 alone where it takes this machine for one that can be no part of a cluster.
 HERE_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
 LONGEST_PLACE = 20  # characters: the system's limit for a socket is 107, and Ray's own names take 62
-WAITS = 20.0  # seconds for a head that does not answer, before Ray ends its driver; 60 unless it is told
+WAITS = {  # seconds for a head that does not answer: before Ray ends its driver, where it was there and where it was not
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+    "RAY_py_gcs_connect_timeout_s": "15",
+}
 
 
 def _place() -> str | None:
@@ -130,13 +133,12 @@ class RayExecutor:
 
     def _begin(self) -> Child:
         own = {} if self._order["address"] else HERE_ALONE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        waits = {"RAY_gcs_rpc_server_reconnect_timeout_s": str(int(WAITS))}
         with Path(self._home, "said").open("wb") as said:
             return Child(
                 self._command,
                 self._order | {"home": self._home, "again": self._known},
                 stderr=said,
-                env=waits | dict(os.environ) | own,
+                env=WAITS | dict(os.environ) | own,
                 start_new_session=True,  # a terminal's Ctrl-C is for this process, and not for all that Ray started
             )
 
