@@ -107,6 +107,10 @@ class Node:
                 process.kill()
         self.process.wait()
 
+    def has_begun(self) -> bool:
+        """Whether it has a raylet, which takes stages."""
+        return any(name_of(process) == "raylet" for process in self.processes())
+
     def works_at(self, work: str) -> bool:
         """Whether a stage of that name is computed here now."""
         return any(title.startswith(f"ray::{work} ") for title in map(title_of, self.processes()))
@@ -115,6 +119,13 @@ class Node:
 def title_of(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
+
+
+def name_of(process: psutil.Process) -> str:
+    try:
+        return str(process.name())
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return ""
 
@@ -166,7 +177,7 @@ class Nodes:
     def wait(self) -> None:
         """Until each node has a raylet, which is when it takes stages."""
         end = time.monotonic() + SECONDS
-        while not all(any("raylet" in title_of(process) for process in node.processes()) for node in self.all):
+        while not all(node.has_begun() for node in self.all):
             assert time.monotonic() < end, Path(self._home, "said").read_text()
             self.mend()
             time.sleep(0.1)
