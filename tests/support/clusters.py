@@ -182,9 +182,10 @@ class Nodes:
             self.mend()
             time.sleep(0.1)
 
-    def kill(self, node: Node) -> None:
-        """Kill a node; it begins again, as whoever looks after a cluster sees to: all do, where it was the head."""
+    def kill(self, node: Node, down: float = 0.0) -> None:
+        """Kill a node; it begins again after `down` seconds, as whoever looks after a cluster sees to: all do, where it was the head."""
         node.kill()
+        time.sleep(down)
         if node is not self.head:
             self.others[self.others.index(node)] = self._begin_other()
             return
