@@ -102,9 +102,9 @@ def _wait_for(address: str) -> None:
             return
 
 
-def _end_when_lost() -> None:
+def _end_when_lost(order: Mapping[str, Any], say: Say) -> None:
     """End this process when the cluster no longer knows the node that it is at: a head that began anew knows of no driver and of
-    no task, and Ray would wait for ever.
+    no task, and Ray would wait for ever. Where nodes are lost so that none is large enough, say what is waited for.
     """
     import ray
 
@@ -113,11 +113,17 @@ def _end_when_lost() -> None:
     def ask() -> None:
         while True:
             try:
-                there = any(node["NodeID"] == own and node["Alive"] for node in ray.nodes())
+                nodes = ray.nodes()
             except Exception:
-                there = False
-            if not there:
+                nodes = []
+            if not any(node["NodeID"] == own and node["Alive"] for node in nodes):
                 os._exit(LOST)
+            if (lacking := _lacking(nodes, order)) is not None:
+                name, _, asked, most = lacking
+                say(
+                    "note",
+                    text=f"no node that is left has {asked:g} {name}s for a stage (the largest has {most:g}): waiting for one",
+                )
             heard[0] = time.monotonic()
             time.sleep(LOOK)
 
@@ -150,15 +156,27 @@ def _why(address: str, error: Exception) -> str:
 
 
 def _check_resources(nodes: list[dict[str, Any]], order: Mapping[str, Any]) -> None:
-    """Whether some node has what the largest stage asks for."""
+    """Whether some node has what the largest stage asks for.
+
+    Raises:
+        ConfigError: where none has.
+    """
+    if (lacking := _lacking(nodes, order)) is not None:
+        name, option, asked, most = lacking
+        raise ConfigError(
+            f"a stage asks for {asked:g} {name}s ({option}), and no node of the cluster has more than {most:g}: "
+            f"--set {option}={most:g}, or add a node"
+        )
+
+
+def _lacking(nodes: list[dict[str, Any]], order: Mapping[str, Any]) -> tuple[str, str, float, float] | None:
+    """Of what no node has enough for the largest stage: name, option, how much it asks for, the most that one has."""
     there = [node["Resources"] for node in nodes if node["Alive"]]
     for name, key, option in (("CPU", "threads", "ray.threads"), ("GPU", "gpus", "ray.gpus")):
         most = max((node.get(name, 0.0) for node in there), default=0.0)
         if order[key] > most:
-            raise ConfigError(
-                f"a stage asks for {order[key]:g} {name}s ({option}), and no node of the cluster has more than {most:g}: "
-                f"--set {option}={most:g}, or add a node"
-            )
+            return name, option, order[key], most
+    return None
 
 
 class Driver:
@@ -167,7 +185,7 @@ class Driver:
     def __init__(self, order: Mapping[str, Any], say: Say, write: Callable[[str], Any]) -> None:
         import ray
 
-        self._say, self._write = say, write
+        self._asked, self._say, self._write = order, say, write
         self._order = json.dumps(order["plan"])
         self._task = ray.remote(num_returns="streaming", max_retries=0)(computed)
         self._at_work: set[asyncio.Task[None]] = set()
@@ -184,7 +202,7 @@ class Driver:
             for stage in lines:
                 loop.call_soon_threadsafe(self._begin, stage)
 
-        threading.Thread(target=_end_when_lost, daemon=True).start()
+        threading.Thread(target=_end_when_lost, args=(self._asked, self._say), daemon=True).start()
         threading.Thread(target=read, daemon=True).start()
         await asyncio.Event().wait()
 

@@ -60,7 +60,7 @@ class _Said:
 
 def _compute(order: str, key: str, threads: int, every: float, said: "queue.SimpleQueue[str | None]") -> None:
     try:
-        telling = worker.Telling(_Said(said), every)
+        telling = worker.Telling(_Said(said), every, _node())
         with telling.heard():
             try:
                 executor, stages, set_threads = _prepared(order)
@@ -73,6 +73,10 @@ def _compute(order: str, key: str, threads: int, every: float, said: "queue.Simp
         said.put(None)
 
 
+def _node() -> str:
+    return f"the node {platform.node()}"
+
+
 @lru_cache(maxsize=2)
 def _prepared(order: str) -> tuple[LocalExecutor, Mapping[str, Stage], Callable[[int], object]]:
     """What computes stages on this node, and the plan.
@@ -80,7 +84,7 @@ def _prepared(order: str) -> tuple[LocalExecutor, Mapping[str, Stage], Callable[
     Raises:
         InputError: when the node lacks what the plan needs.
     """
-    asked, node = json.loads(order), f"the node {platform.node()}"
+    asked, node = json.loads(order), _node()
     if asked["version"] != collapse_cli.__version__:
         raise InputError(
             f"{node} has collapse {collapse_cli.__version__}, and the run was started with {asked['version']}; install one "

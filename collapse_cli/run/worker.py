@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from collapse_cli.run.worker import main; sys.exit(main())"
 TELL_SECONDS = 0.1  # at least, between two messages about progress
-LAST = frozenset({"held", "finished", "mistake", "system", "failure"})  # messages after which a stage has ended
+LAST = frozenset(
+    {"held", "finished", "mistake", "system", "memory", "failure"}
+)  # messages after which a stage has ended
 
 
 class TakingLines(Protocol):
@@ -118,10 +120,10 @@ def lines_of_input() -> Iterator[dict[str, Any]]:
 class Telling(logging.Handler):
     """Passes on what happens: as an observer what an executor tells of a stage, as a log handler the engine's notes."""
 
-    def __init__(self, answers: TakingLines, every: float = TELL_SECONDS) -> None:
-        """Tell of progress once in `every` seconds."""
+    def __init__(self, answers: TakingLines, every: float = TELL_SECONDS, node: str = "") -> None:
+        """Tell of progress once in `every` seconds, and of errors of the system, on which node they were."""
         super().__init__(logging.WARNING)
-        self.answers, self._every, self._told = answers, every, 0.0
+        self.answers, self._every, self._told, self._node = answers, every, 0.0, node
 
     @contextmanager
     def heard(self) -> Iterator[None]:
@@ -157,8 +159,11 @@ class Telling(logging.Handler):
     def failed(self, error: Exception) -> None:
         """As in `__main__`: our own errors are sentences for the user, some of the system's too, others are our faults."""
         if isinstance(error, OSError) and error.errno is not None:
-            self.say("system", errno=error.errno, text=error.strerror, file=error.filename)
+            file = f"{error.filename or 'a file'} on {self._node}" if self._node else error.filename
+            self.say("system", errno=error.errno, text=error.strerror, file=file)
+        elif isinstance(error, MemoryError):
+            self.say("memory", text=" on ".join(filter(None, (str(error), self._node))))
         elif isinstance(error, UserError):
             self.say("mistake", text=str(error))
         else:
-            self.say("failure", text=traceback.format_exc())
+            self.say("failure", text="".join(traceback.format_exception(error)))

@@ -131,13 +131,15 @@ def name_of(process: psutil.Process) -> str:
 
 
 class Nodes:
-    """A head and others, of one CPU each.
+    """A head and others.
 
     Attributes:
         address: of the head; the same after it was killed and began again.
     """
 
-    def __init__(self, count: int = 3) -> None:
+    def __init__(self, count: int = 3, cpus: int = 1) -> None:
+        """Begin `count` nodes of `cpus` CPUs each."""
+        self._cpus = cpus
         self._home = tempfile.mkdtemp(prefix="nodes-")
         self._port = free_port()
         self.address = f"127.0.0.1:{self._port}"
@@ -163,7 +165,10 @@ class Nodes:
         return [self.head, *self.others]
 
     def _begin_head(self) -> Node:
-        head, end = Node(self._home, head=True, gcs_server_port=self._port), time.monotonic() + SECONDS
+        head, end = (
+            Node(self._home, head=True, gcs_server_port=self._port, num_cpus=self._cpus),
+            time.monotonic() + SECONDS,
+        )
         while time.monotonic() < end:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
                 return head
@@ -172,7 +177,7 @@ class Nodes:
         raise TimeoutError(Path(self._home, "said").read_text())
 
     def _begin_other(self) -> Node:
-        return Node(self._home, head=False, gcs_address=self.address)
+        return Node(self._home, head=False, gcs_address=self.address, num_cpus=self._cpus)
 
     def wait(self) -> None:
         """Until each node has a raylet, which is when it takes stages."""

@@ -25,7 +25,7 @@ def hear(message: Mapping[str, Any], stage: Stage, store: Store, observer: Obser
         How the stage ended; None as long as it has not.
 
     Raises:
-        WorkerError, OSError: for what the user can mend.
+        WorkerError, OSError, MemoryError: for what the user can mend.
         RuntimeError: for anything else that went wrong there; it holds the traceback.
     """
     match message["event"]:
@@ -47,6 +47,8 @@ def hear(message: Mapping[str, Any], stage: Stage, store: Store, observer: Obser
             raise WorkerError(message["text"])
         case "system":
             raise OSError(message["errno"], message["text"], message["file"])
+        case "memory":
+            raise MemoryError(message["text"])
         case "failure":
             raise RuntimeError(f"a worker failed at {stage.kind} {stage.key[:12]}:\n{message['text']}")
     return None

@@ -69,7 +69,11 @@ class RayExecutor:
         self._lost = 0.0  # since when; 0: it is not
         self._known = False  # that the cluster was there
         self._home = tempfile.mkdtemp(prefix="collapse-ray-", dir=_place())
-        self._driver = self._begin()
+        try:
+            self._driver = self._begin()
+        except BaseException:  # Ctrl-C
+            shutil.rmtree(self._home, ignore_errors=True)
+            raise
 
     def __enter__(self) -> "RayExecutor":
         return self
