@@ -1,8 +1,10 @@
 """Text to rows of tokens, and the tokenizers that do it."""
 
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,10 +105,26 @@ def has_tokenizer(folder: Path) -> bool:
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a folder: a transformers one, or `vocab.json` and `merges.txt` of a byte-level BPE alone.
 
+    Each stage asks for it, and one of 50,000 tokens takes half a second to read. So who asks again in the same thread is
+    given the same one, as long as the folder's files are the same; nobody changes it.
+
     Raises:
         InputError: when there is none, or it cannot be read.
     """
+    return _kept(folder, _state(folder), threading.get_ident())
+
+
+@lru_cache(maxsize=4)
+def _kept(folder: Path, state: tuple[tuple[str | int, ...], ...], thread: int) -> "PreTrainedTokenizerBase":
+    """For one thread: a tokenizer that reads text in two at once fails."""
     return read_tokenizer(folder)[0]
+
+
+def _state(folder: Path) -> tuple[tuple[str | int, ...], ...]:
+    """Names, sizes and times of a folder's files, or of a GGUF file."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+    found = [(file.name, file.stat()) for file in files if file.is_file()]
+    return tuple((name, about.st_ino, about.st_size, about.st_mtime_ns) for name, about in found)
 
 
 def read_tokenizer(folder: Path) -> tuple["PreTrainedTokenizerBase", bool]:

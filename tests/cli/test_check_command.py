@@ -17,6 +17,23 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two texts, and the run of a quick check of them, `check-synthetic`; none is changed."""
+    folder = tmp_path_factory.mktemp("once")
+    write(folder / "real.jsonl", world())
+    write(folder / "synthetic.jsonl", shuffled(world()))
+    assert run(folder, str(folder / "real.jsonl"), str(folder / "synthetic.jsonl"), "--quick") == 0
+    return folder
+
+
+@pytest.fixture
+def checked(once: Path, tmp_path: Path) -> Path:
+    """A folder of one's own with the run of `once`."""
+    shutil.copytree(once / "runs", tmp_path / "runs")
+    return tmp_path
+
+
 def run(folder: Path, *arguments: str) -> int:
     return main(["check", *arguments, "--runs-dir", str(folder / "runs")])
 
@@ -46,15 +63,15 @@ def test_a_quick_check_leaves_a_run_that_all_commands_know(folder: Path, capsys:
     assert "almost always" in (made / "report.md").read_text(encoding="utf-8")
 
 
-def test_other_texts_under_the_same_name_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    real, synthetic = folder / "real.jsonl", folder / "synthetic.jsonl"
-    assert run(folder, str(real), str(synthetic), "--quick") == 0
-    before = (folder / "runs" / "check-synthetic" / "check.json").read_bytes()
-    write(synthetic, world()[:200])
+def test_other_texts_under_the_same_name_are_refused(
+    once: Path, checked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (checked / "runs" / "check-synthetic" / "check.json").read_bytes()
+    other = write(checked / "synthetic.jsonl", world()[:200])
     capsys.readouterr()
-    assert run(folder, str(real), str(synthetic), "--quick") == 2
+    assert run(checked, str(once / "real.jsonl"), str(other), "--quick") == 2
     assert "compared another synthetic text" in capsys.readouterr().err
-    assert (folder / "runs" / "check-synthetic" / "check.json").read_bytes() == before
+    assert (checked / "runs" / "check-synthetic" / "check.json").read_bytes() == before
 
 
 LONG = "It belongs to a teacher who lives in the town by the river, and so on and on. "
@@ -160,29 +177,29 @@ def test_hostile_text_is_only_shown(folder: Path, capsys: pytest.CaptureFixture[
     assert "&lt;script&gt;alert" in body
 
 
-def test_what_is_advised_of_a_damaged_record_works(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    texts = (str(folder / "real.jsonl"), str(folder / "synthetic.jsonl"), "--quick", "--name", "spoilt")
-    assert run(folder, *texts) == 0
-    made = folder / "runs" / "spoilt"
+def test_what_is_advised_of_a_damaged_record_works(
+    once: Path, checked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = (str(once / "real.jsonl"), str(once / "synthetic.jsonl"), "--quick")
+    made = checked / "runs" / "check-synthetic"
     for spoilt in ("{}", "[1]", "\x00"):
         (made / "check.json").write_text(spoilt, encoding="utf-8")
         capsys.readouterr()
-        assert run(folder, *texts) == 2
+        assert run(checked, *texts) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert f"remove the folder {made} and give the command again" in said
     shutil.rmtree(made)
-    assert run(folder, *texts) == 0
+    assert run(checked, *texts) == 0
 
 
-def test_a_damaged_record_leaves_the_rest_of_the_page(folder: Path) -> None:
-    assert run(folder, str(folder / "real.jsonl"), str(folder / "synthetic.jsonl"), "--quick") == 0
-    made = folder / "runs" / "check-synthetic"
+def test_a_damaged_record_leaves_the_rest_of_the_page(checked: Path) -> None:
+    made = checked / "runs" / "check-synthetic"
     for spoilt in ("{}", '{"texts": 3}', '{"texts": {"texts": {"real": [], "synthetic": null}}}', "[1]", "\x00"):
         (made / "check.json").write_text(spoilt, encoding="utf-8")
-        assert main(["report", "--md", "check-synthetic", "--runs-dir", str(folder / "runs")]) == 0
+        assert main(["report", "--md", "check-synthetic", "--runs-dir", str(checked / "runs")]) == 0
         assert "the page lacks what the texts are" in (made / "report.md").read_text(encoding="utf-8")
-        assert main(["list", "--runs-dir", str(folder / "runs")]) == 0
+        assert main(["list", "--runs-dir", str(checked / "runs")]) == 0
 
 
 def test_of_chats_the_answers_are_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -192,7 +192,7 @@ def test_generation_g_is_the_same_generation_in_a_run_and_in_theory(capsys: Say,
     seeds = list(range(4 if learner == "gaussian" else 60))
     loop = f"learner = '{learner}'\n[loop]\ngenerations = 4\npolicies = {list(commands)}\nseeds = {seeds}\n"
     (tmp_path / "one.toml").write_text(loop + sections, encoding="utf-8")
-    assert main(["run", str(tmp_path / "one.toml"), "--runs-dir", str(tmp_path / "runs")]) == 0
+    assert main(["run", str(tmp_path / "one.toml"), "--runs-dir", str(tmp_path / "runs"), "--jobs", "1"]) == 0
     capsys.readouterr()
     lines = (tmp_path / "runs" / "one" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from support import e2e
 from support.kinds import kind
+from support.small import write
 
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
@@ -27,6 +28,12 @@ from collapse_cli.where import Where
 
 SEEDS = ("--seeds", "0,1")  # so that generation 0 is side by side, too
 LONG = ("--generations", "0", "--set", "train.epochs=120")
+# Workers that need no torch, which takes seconds to load: for what does not depend on the model.
+NUMBERS = """
+learner = "gaussian"
+loop = { generations = 3000, policies = ["keep-0"], block = 3001 }
+data = { source = "blobs", rows = 50, blobs = { dimensions = 1 } }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +131,13 @@ class Started:
     """A run at work, in a process that the test may end.
 
     Attributes:
+        name: of the run.
         process: the run; its children are its workers.
         ended: has its exit code, once it has one.
         err: the file of what it says on stderr.
     """
 
+    name: str
     process: psutil.Process
     ended: Future[list[list[int]]]
     err: Path
@@ -138,22 +147,23 @@ class Started:
         return self.ended.result(timeout=60)[0][0], self.err.read_text()
 
 
-@pytest.fixture
-def started(config: Path, runs: Path) -> Iterator[Started]:
-    """A run of many epochs, its two workers in the middle of training generation 0, each of a seed."""
-    asked, scratch = job(config, runs, *LONG), runs / "store" / ".scratch"
+@pytest.fixture(params=["tiny"])
+def started(request: pytest.FixtureRequest, config: Path, runs: Path) -> Iterator[Started]:
+    """A run, its two workers in the middle of a stage that takes seconds, each of a seed: a training, or a block of generations."""
+    name, scratch = request.param, runs / "store" / ".scratch"
+    asked = job(config, runs, *LONG) if name == "tiny" else job(write(runs.parent, name, NUMBERS), runs)
     number = Path(asked["pid"])
     with ThreadPoolExecutor(1) as beside:
         ended = beside.submit(e2e.drive, asked | {"env": {"COLLAPSE_CHECKPOINT_SECONDS": "0"}})
         try:
             deadline = float("inf")  # what it takes until the driver is ready is no part of the run
-            while len(list(scratch.glob("*/checkpoint.safetensors"))) < 2:
+            while len({file.parent for file in scratch.glob("*/*.safetensors")}) < 2:
                 assert not ended.done(), ended.result()
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
                 if number.exists():
                     deadline = min(deadline, time.monotonic() + 120)
-            yield Started(psutil.Process(int(number.read_text())), ended, Path(asked["err"]))
+            yield Started(name, psutil.Process(int(number.read_text())), ended, Path(asked["err"]))
         finally:
             if not ended.done() and number.exists():
                 os.kill(int(number.read_text()), signal.SIGKILL)
@@ -174,7 +184,7 @@ def test_a_killed_run_takes_its_workers_along_and_goes_on(config: Path, runs: Pa
     assert len(e2e.metrics(runs)) == 4
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(("started", "name"), [("tiny", "SIGINT"), ("numbers", "SIGTERM")], indirect=["started"])
 def test_an_interrupted_run_ends_in_one_line_and_its_workers_with_it(runs: Path, started: Started, name: str) -> None:
     workers = workers_of(started.process)
     for process in (started.process, *workers):  # as a terminal or a scheduler does
@@ -183,16 +193,17 @@ def test_an_interrupted_run_ends_in_one_line_and_its_workers_with_it(runs: Path,
     assert code == 130
     assert err.splitlines() == ["collapse: interrupted; the same command goes on where it stopped"]
     assert psutil.wait_procs(workers, timeout=20)[1] == []
-    assert json.loads((runs / "tiny" / "run.json").read_text())["status"] == "interrupted"
+    assert json.loads((runs / started.name / "run.json").read_text())["status"] == "interrupted"
 
 
+@pytest.mark.parametrize("started", ["numbers"], indirect=True)
 def test_a_killed_worker_ends_the_run_with_advice(started: Started) -> None:
     first, second = workers_of(started.process)
     first.kill()
     code, err = started.end()
     assert code == 2
     (line,) = err.splitlines()
-    assert "a worker process was killed by signal 9 at a train stage" in line
+    assert "a worker process was killed by signal 9 at a block stage" in line
     assert line.endswith("run the same command again with --jobs 1")
     assert psutil.wait_procs([second], timeout=20)[1] == []
 

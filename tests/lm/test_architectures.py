@@ -31,14 +31,22 @@ MORE = [
 ]
 MORE += ["deepseek_v3", "llama4_text", "lfm2", "jamba", "mamba2", "bert", "prophetnet", "xglm", "minicpm3", "gpt_oss"]
 
+ROWS = 6  # whose tokens are checked
+
 
 @pytest.fixture(scope="module")
 def architectures() -> ModuleType:
-    return script("benchmarks/architectures.py")
+    """With fewer prompts and new tokens, which still go past windows and switches from both sides."""
+    made = script("benchmarks/architectures.py")
+    made.PROMPTS, made.NEW = made.PROMPTS[:8], 14
+    checked = made.PROMPTS[:ROWS]
+    assert min(checked) < made.WINDOW < made.SWITCH < min(checked) + made.NEW
+    assert max(checked) > made.SWITCH
+    return made
 
 
 def check(architectures: ModuleType, kind: str, rope: str) -> None:
-    found = architectures.look(kind, rope, rows=6, searched=1)
+    found = architectures.look(kind, rope, rows=ROWS, searched=1)
     if "left out" in found:
         pytest.skip(f"this transformers makes no such model: {found['left out']}")
     assert found["sampling"] != "refused"
@@ -67,7 +75,7 @@ def test_the_check_sees_faults(architectures: ModuleType, monkeypatch: pytest.Mo
     monkeypatch.setattr(architectures, "ROWS", (40, 3))
     alone = architectures.slopes_alone
     monkeypatch.setattr(architectures, "slopes_alone", lambda model, data: [2 * slope for slope in alone(model, data)])
-    said = "; ".join(architectures.faults_of(architectures.look("opt", rows=6, searched=1)))
+    said = "; ".join(architectures.faults_of(architectures.look("opt", rows=ROWS, searched=1)))
     assert "6 rows greedy" in said
     assert "1 rows beams" in said
     assert "scores differ" in said

@@ -117,10 +117,10 @@ def test_a_row_does_not_depend_on_the_size_of_batches(monkeypatch: pytest.Monkey
     model, prompts = family(name, eager=2.0), random_rows(11, 7, ragged=True)
     wanted = continued(model, prompts, new=8, **DECODES[how])
     assert len(np.unique(wanted.arrays["tokens"], axis=0)) > 8
-    for rows in (1, 2, 3, 5):
+    for rows, some in ((1, 4), (2, 4), (3, 11), (5, 11)):
         at_most(monkeypatch, rows, DECODES[how])
-        found = continued(model, prompts, new=8, **DECODES[how])
-        assert np.array_equal(found.arrays["tokens"], wanted.arrays["tokens"])
+        found = continued(model, cut(prompts, range(some)), new=8, **DECODES[how])
+        assert np.array_equal(found.arrays["tokens"], wanted.arrays["tokens"][:some])
 
 
 @pytest.mark.parametrize("how", [{"beams": 1}, {"beams": 5}, {"beams": 1, "temperature": 1.0, "top_p": 0.9}], ids=str)
@@ -130,10 +130,10 @@ def test_a_row_of_a_wider_model_does_not_depend_on_the_size_of_batches(
     """Its products go through oneDNN, and slots of beams are dropped several times."""
     model, prompts = wide_model(), random_rows(7, 7, ragged=True, vocabulary=1000)
     wanted = continued(model, prompts, new=40, **how)
-    for rows in (1, 3):
+    for rows, some in ((1, 3), (3, 7)):
         at_most(monkeypatch, rows, how)
-        found = continued(model, prompts, new=40, **how)
-        assert np.array_equal(found.arrays["tokens"], wanted.arrays["tokens"])
+        found = continued(model, cut(prompts, range(some)), new=40, **how)
+        assert np.array_equal(found.arrays["tokens"], wanted.arrays["tokens"][:some])
 
 
 @settings(max_examples=25)

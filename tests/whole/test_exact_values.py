@@ -24,7 +24,7 @@ Row = Mapping[str, Any]
 def run(tmp_path: Path, text: str) -> tuple[dict[str, Any], list[Row]]:
     """The resolved configuration and the rows of a run."""
     (tmp_path / "one.toml").write_text(text, encoding="utf-8")
-    assert main(["run", str(tmp_path / "one.toml"), "--runs-dir", str(tmp_path / "runs")]) == 0
+    assert main(["run", str(tmp_path / "one.toml"), "--runs-dir", str(tmp_path / "runs"), "--jobs", "1"]) == 0
     folder = tmp_path / "runs" / "one"
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
