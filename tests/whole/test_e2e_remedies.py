@@ -18,6 +18,7 @@ CUT = {
     "rows = 600": "rows = 80",
     "train_documents = 1140, test_documents = 400": "train_documents = 160, test_documents = 40",
     "epochs = 6": "epochs = 1",
+    "new_tokens = 80": "new_tokens = 40",
     "psi = 0.0": "psi = 0.6",  # a model of one epoch writes nothing that is right
 }
 
