@@ -19,18 +19,21 @@ endif
 setup: $(READY)
 
 # pip would compile 23,000 files one after another, which takes as long as all else. A few are not for this Python: never mind.
+COMPILE := $(BIN)/python -m compileall -q -j 0 .venv/lib collapse_cli > /dev/null 2>&1 || true
+
 $(READY): pyproject.toml constraints.txt $(OTHER)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "collapse needs Python 3.11 or newer; say make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(if $(OTHER),--clear) .venv
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m compileall -q -j 0 .venv/lib collapse_cli > /dev/null 2>&1 || true
+	$(COMPILE)
 	touch $(READY)
 
 # What only tests need, and few machines have: where it does not install, that is said, and the tests that want it skip.
 MORE := cluster
 $(READY)-tests: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(MORE)]' \
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[$(MORE)]' \
 	  || echo "could not be installed here: $(MORE); tests that want it will skip"
+	$(COMPILE)
 	touch $(READY)-tests
 
 # The oldest versions that pyproject.toml allows, in an environment of their own; uv works out which these are.
