@@ -97,6 +97,14 @@ def run(
             help="What computes the stages: local, this machine, or ray, a Ray cluster (docs/cluster.md).",
         ),
     ] = "local",
+    shards: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="In how many parts to compute long stages of language models (sampling), so that workers or machines share them; the rows are the same.",
+        ),
+    ] = 1,
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -126,7 +134,7 @@ def run(
     if dry_run:
         loading = time.perf_counter() - began
         plans = runner.plan_all(
-            experiment, runs_dir, asked.name, console, jobs=jobs, executor=executor, loading=loading
+            experiment, runs_dir, asked.name, console, jobs=jobs, executor=executor, shards=shards, loading=loading
         )
         total = Total.of(plans)
         if as_json:
@@ -137,7 +145,7 @@ def run(
             print_plan(console, plan)
         print_total(console, total)
         return
-    results = runner.run_all(experiment, runs_dir, asked.name, console, jobs=jobs, executor=executor)
+    results = runner.run_all(experiment, runs_dir, asked.name, console, jobs=jobs, executor=executor, shards=shards)
     if as_json:
         print(json.dumps(results.record() if experiment.variants else results.runs[0].record()))
         return

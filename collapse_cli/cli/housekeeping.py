@@ -89,6 +89,7 @@ def status(
     from collapse_cli.records.at_work import SAID, at_work
     from collapse_cli.records.rundir import run_of
     from collapse_cli.records.runs import store_of
+    from collapse_cli.terminal.plan import SHARDS
     from collapse_cli.terminal.run import print_rows
     from collapse_cli.terminal.text import facts_table
 
@@ -97,7 +98,9 @@ def status(
     warn_of_damage([folder])
     stages: dict[str, list[int]] = {}
     for stage in folder.plan():
-        entry = stages.setdefault(stage.kind, [0, 0])
+        if stage.shard_of and store.has(stage.shard_of, whole=False):
+            continue
+        entry = stages.setdefault(f"{stage.kind}{SHARDS if stage.shard_of else ''}", [0, 0])
         entry[0] += store.has(stage.key, whole=False)
         entry[1] += 1
     working = at_work(folder.path) if record["status"] == "started" else None

@@ -30,7 +30,7 @@ def run(
     Raises:
         As `Executor.poll`.
     """
-    todo = Todo(stages)
+    todo, whole = Todo(stages), {shard.key: stage.key for stage in stages for shard in stage.shards}
     at_work: set[str] = set()
     held: set[str] = set()  # that another process has, or had when last asked for
     asleep: deque[tuple[float, Stage]] = deque()  # those that are to be asked for again, and when, the soonest first
@@ -43,6 +43,9 @@ def run(
                 held.discard(stage.key)
                 todo.done(stage)
                 observer.finished(stage, executor.store.get(stage.key), cached=True)
+            elif len(at_work) < executor.slots and stage.key in whole and executor.store.has(whole[stage.key]):
+                todo.done(stage)  # another process needed no shards, or other ones
+                observer.finished(stage, executor.store.get(whole[stage.key]), cached=True)
             elif len(at_work) < executor.slots:
                 at_work.add(stage.key)
                 executor.submit(stage, (threads or {}).get(stage.key, 0))
@@ -70,7 +73,7 @@ def run(
 class Todo:
     """Stages that are to be done. Of those that are ready it hands out the earliest in the plan first.
 
-    Of each stage it counts the inputs that are still to be done, so that nothing is looked through when one is: all of it
+    Of each stage it counts the inputs and shards that are still to be done, so that nothing is looked through when one is: all of it
     together takes a time that grows with the number of stages and inputs (and the logarithm of how many are ready).
     """
 
@@ -78,15 +81,15 @@ class Todo:
         self._stages = list({stage.key: stage for stage in stages}.values())
         self._places = {stage.key: place for place, stage in enumerate(self._stages)}
         self._left = len(self._stages)
-        self._users: dict[str, list[int]] = {}  # by key of an input that is to be done: places
-        self._waits = [0] * self._left  # for how many inputs, by place
+        self._users: dict[str, list[int]] = {}  # by key of a stage that is to be done: places
+        self._waits = [0] * self._left  # for how many stages, by place
         self._ready: list[int] = []  # places; a heap, for which an ascending list does
         for place, stage in enumerate(self._stages):
-            inputs = {made.key for made in stage.inputs.values()} & self._places.keys()
-            self._waits[place] = len(inputs)
-            for key in inputs:
+            needs = {made.key for made in stage.needs.values()} & self._places.keys()
+            self._waits[place] = len(needs)
+            for key in needs:
                 self._users.setdefault(key, []).append(place)
-            if not inputs:
+            if not needs:
                 self._ready.append(place)
 
     def __len__(self) -> int:
@@ -122,7 +125,7 @@ def missing(plan: Sequence[Stage], store: Store, wanted: Callable[[Stage], bool]
             needed.add(last.key)
             behind = [last]  # a list, not a recursion: of models that were pruned all generations before may be needed
             while behind:
-                for made in behind.pop().inputs.values():
+                for made in behind.pop().needs.values():
                     if made.key not in needed and not store.sound(made.key):
                         needed.add(made.key)
                         behind.append(made)
@@ -132,10 +135,13 @@ def missing(plan: Sequence[Stage], store: Store, wanted: Callable[[Stage], bool]
 def width(plan: Plan) -> dict[str, int]:
     """By key: how many stages of a plan could be computed at the same time as this one, itself included.
 
-    Those are the stages of its work and generation. It depends on nothing but the plan: how many cores a stage is
-    given decides how its sums are rounded, and the same command is to give the same numbers, resumed or not.
+    Those are the stages of its work and generation, of a shard as many shards of each. It depends on nothing but the plan: how
+    many cores a stage is given decides how its sums are rounded, and the same command is to give the same numbers, resumed or not.
     """
     groups: dict[tuple[str, int], list[str]] = {}
+    parts = plan.shard_of
     for key, stage in plan.stages.items():
-        groups.setdefault((stage.work, plan.serves[key][0].generation), []).append(key)
-    return {key: len(keys) for keys in groups.values() for key in keys}
+        if key not in parts:
+            groups.setdefault((stage.work, plan.serves[key][0].generation), []).append(key)
+    widths = {key: len(keys) for keys in groups.values() for key in keys}
+    return widths | {shard: widths[whole.key] * len(whole.shards) for shard, whole in parts.items()}

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
@@ -64,6 +64,26 @@ def seed_for(run_seed: int, kind: str, generation: int, lineage: str = "") -> in
     """
     text = canonical([run_seed, kind, generation, lineage])
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of the rows that a long stage works on.
+
+    Attributes:
+        number: which, from 1 on.
+        of: how many there are.
+    """
+
+    number: int = 1
+    of: int = 1
+
+    def rows(self, there: int) -> slice:
+        """Which of so many rows it has: shards are next to each other, and none has more than one row more than another."""
+        return slice((self.number - 1) * there // self.of, self.number * there // self.of)
+
+
+ALL_ROWS = Shard()
 
 
 @dataclass(frozen=True)
@@ -130,6 +150,11 @@ def by_learner(stage: "Stage") -> object:
     return {name: value for name, value in stage.params.items() if name in OF_LEARNERS}
 
 
+def never_split(stage: "Stage", number: int) -> "Sequence[Stage]":
+    """Of a kind whose stages are computed whole."""
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageKind(Generic[Circumstances]):
     """All that stages of one kind have in common.
@@ -149,6 +174,8 @@ class StageKind(Generic[Circumstances]):
         listed: whether a finished one is a line for the user, where bars show the others.
         apart: what the time of such a stage hangs on besides how much it does; it is compared as canonical JSON.
         here: whether its work is done on this machine alone, so that a short trial of it may be made; not where it asks a server.
+        split: so many shards of a stage, each a stage of its own with the same inputs, from which the body puts it together; none where
+            it is computed whole.
     """
 
     name: str
@@ -163,6 +190,7 @@ class StageKind(Generic[Circumstances]):
     listed: bool = False
     apart: "Callable[[Stage], object]" = by_learner
     here: bool = True
+    split: "Callable[[Stage, int], Sequence[Stage]]" = never_split
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +198,8 @@ class Stage:
     """One unit of work: what it is made from and how.
 
     `params` and `seed` must hold all that can change the result. `hints` say where things are found on this
-    machine (folders, Hub ids); they are not part of the key, because their content hashes are in `params`.
+    machine (folders, Hub ids); they are not part of the key, because their content hashes are in `params`. Nor are its
+    `shards`: what is put together from parts is what one process makes of the whole.
     """
 
     of: StageKind[Never]
@@ -178,6 +207,14 @@ class Stage:
     inputs: Mapping[str, "Stage"] = field(default_factory=dict, repr=False)
     seed: int = 0
     hints: object = None
+    shards: "tuple[Stage, ...]" = field(default=(), repr=False)
+
+    @property
+    def needs(self) -> "Mapping[str, Stage]":
+        """By name, the stages that must be in the store before this one is computed: its inputs, and its shards in order."""
+        if not self.shards:
+            return self.inputs
+        return {**self.inputs, **{f"shard-{number:05d}": shard for number, shard in enumerate(self.shards, 1)}}
 
     @property
     def kind(self) -> str:
@@ -247,6 +284,37 @@ class Plan:
         self.serves.setdefault(stage.key, []).append(where)
         return self.stages[stage.key]
 
+    def in_shards(self, number: Mapping[str, int]) -> "Plan":
+        """The same plan where stages are put together from shards, which stand before them.
+
+        Args:
+            number: by key, of how many; stages of kinds that do not split stay whole.
+        """
+        if not number:
+            return self
+        made, new = Plan(), dict[str, Stage]()
+        for key, stage in self.stages.items():
+            inputs = {name: new[other.key] for name, other in stage.inputs.items()}
+            whole = replace(stage, inputs=inputs)
+            new[key] = replace(whole, shards=tuple(whole.of.split(whole, number[key])) if key in number else ())
+            for each in (*new[key].shards, new[key]):
+                made.stages[each.key], made.serves[each.key] = each, self.serves[key]
+        for one in self.generations:
+            samples, between = (stage and new[stage.key] for stage in (one.samples, one.between))
+            own = replace(one, train=new[one.train.key], eval=new[one.eval.key], samples=samples, between=between)
+            made.generations.append(own)
+        return made
+
+    @property
+    def shards(self) -> dict[str, int]:
+        """What `in_shards` was given to make this plan of the whole one."""
+        return {key: len(stage.shards) for key, stage in self.stages.items() if stage.shards}
+
+    @property
+    def shard_of(self) -> dict[str, Stage]:
+        """By the key of each shard, the stage that is put together from it."""
+        return {shard.key: stage for stage in self.stages.values() for shard in stage.shards}
+
     def place(self, key: str) -> Where:
         """For whom a stage works: the first that it serves, or all policies, and several lineages, where they share it."""
         first = self.serves[key][0]
@@ -258,13 +326,15 @@ class Plan:
         return replace(first, policy=policy, lineage=lineage)
 
     def record(self) -> list[dict[str, Any]]:
-        """The plan as JSON: what each stage is, what it is made from, and for which generations."""
+        """The plan as JSON: what each stage is, what it is made from, and for which generations; of a shard, which stage it is a part of."""
+        parts = {shard: {"shard_of": whole.key} for shard, whole in self.shard_of.items()}
         return [
             {
                 "kind": stage.kind,
                 "key": key,
                 "inputs": {name: made.key for name, made in stage.inputs.items()},
                 "for": [where.record() for where in self.serves[key]],
+                **parts.get(key, {}),
             }
             for key, stage in self.stages.items()
         ]

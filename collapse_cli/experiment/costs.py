@@ -1,7 +1,7 @@
 """What the costs of stages depend on, and what they have in common. What each costs stands with its kind in `stages/`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from collapse_cli import learners
@@ -12,6 +12,7 @@ TOKENIZER_BYTES = 1 << 20
 ROW_BYTES = 4
 WEIGHT_BYTES, TRAINING_BYTES = 4, 16  # of a float32 weight; with its gradient and Adam's two moments
 REAL_ROWS = 5000  # of real text, that samples are compared with
+TOGETHER, TOGETHER_ROW = 0.2, 2e-5  # seconds in which a stage puts together what its shards found, and for each row
 TWENTIETH = 1 / 20  # of fitting a row, that sampling or scoring one costs a family of numbers
 # Shares of the speed of matrix products that stages reach, and seconds a step costs besides, are rough, from runs on two
 # CPU cores. Times of finished stages of the same plan replace them.
@@ -52,9 +53,14 @@ class Size:
         return self.adapter_parameters if trains_adapter(stage) else self.parameters
 
     def cost_of(self, stage: Stage) -> Cost:
-        """What a stage needs."""
+        """What a stage needs; of one that is put together from shards, beside these."""
         kind = cast("StageKind[Size]", stage.of)  # as all of `KINDS`; the engine does not know what costs depend on
-        return kind.cost(stage, self)
+        cost = kind.cost(stage, self)
+        if not stage.shards:
+            return cost
+        return replace(
+            cost, tokens=0, flops=0.0, steps=0, amount=0.0, fixed_seconds=TOGETHER + cost.rows * TOGETHER_ROW
+        )
 
     def rows_of(self, stage: Stage) -> int:
         """How many rows a stage leaves for others."""

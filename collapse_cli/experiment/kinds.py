@@ -19,13 +19,13 @@ from collapse_cli.experiment.stages.data import DATA
 from collapse_cli.experiment.stages.detector import DETECTOR
 from collapse_cli.experiment.stages.eval import EVAL
 from collapse_cli.experiment.stages.examine import EXAMINE
-from collapse_cli.experiment.stages.generate import GENERATE
+from collapse_cli.experiment.stages.generate import GENERATE, GENERATE_SHARD
 from collapse_cli.experiment.stages.mix import MIX
 from collapse_cli.experiment.stages.pool import POOL
 from collapse_cli.experiment.stages.portion import PORTION
 from collapse_cli.experiment.stages.public import PUBLIC
 from collapse_cli.experiment.stages.real import REAL
-from collapse_cli.experiment.stages.sample import SAMPLE
+from collapse_cli.experiment.stages.sample import SAMPLE, SAMPLE_SHARD
 from collapse_cli.experiment.stages.segment import SEGMENT
 from collapse_cli.experiment.stages.select import SELECT
 from collapse_cli.experiment.stages.together import TOGETHER
@@ -37,6 +37,7 @@ KINDS: tuple[StageKind[Size], ...] = (
     DATA,
     TRAIN,
     SAMPLE,
+    SAMPLE_SHARD,  # a part of it
     TRANSLATE,
     POOL,
     SEGMENT,
@@ -52,6 +53,7 @@ KINDS: tuple[StageKind[Size], ...] = (
     TOGETHER,  # those of several lineages
     CELLS,  # many cells of a mixture
     GENERATE,
+    GENERATE_SHARD,
     WRITTEN,  # text of someone else's model, in files
     PORTION,  # and those rows of it that a corpus takes
     ASKED,  # what a server answers

@@ -9,6 +9,7 @@ from collapse_cli.families import FAMILIES
 from collapse_cli.learners.family import Family
 from collapse_cli.learners.protocol import (
     Comparable,
+    Divisible,
     Facts,
     Hints,
     Learner,
@@ -23,6 +24,7 @@ from collapse_cli.learners.protocol import (
 
 __all__ = [
     "Comparable",
+    "Divisible",
     "Facts",
     "Family",
     "Hints",

@@ -16,7 +16,20 @@ from collapse_cli.families.section import for_key
 from collapse_cli.learners import text_inputs
 from collapse_cli.learners import text_measures as measures
 from collapse_cli.learners.continuations import answered, cut_prompts
-from collapse_cli.learners.protocol import CORPUS, VALID, Comparable, Facts, Hints, Outcome, Resolved, Tell, Verb
+from collapse_cli.learners.protocol import (
+    ALL_ROWS,
+    CORPUS,
+    VALID,
+    Arrays,
+    Comparable,
+    Facts,
+    Hints,
+    Outcome,
+    Resolved,
+    Shard,
+    Tell,
+    Verb,
+)
 from collapse_cli.learners.settings import Part
 from collapse_cli.lm import adapter, anchors, architecture, chats, divergence, folders, memory, trial
 from collapse_cli.lm import edit as editing
@@ -57,7 +70,7 @@ class LanguageModelSettings(text_inputs.TextSettings):
 
 
 class LanguageModel:
-    """Any causal language model of transformers. Implements `Learner`, `Sizable`, `Comparable` and `Editing`."""
+    """Any causal language model of transformers. Implements `Learner`, `Sizable`, `Comparable`, `Divisible` and `Editing`."""
 
     examines: ClassVar[bool] = True
     block: ClassVar[int] = 1
@@ -283,20 +296,21 @@ class LanguageModel:
 
         Beside them the shares of duplicates, of special tokens and, of dialogues, of answers that end.
         """
+        return self.sampled(prompts, self.continue_part(prompts, ALL_ROWS, seed=seed, scratch=scratch))
+
+    def continue_part(self, prompts: Dataset, shard: Shard, *, seed: int, scratch: Path) -> Arrays:
+        """`tokens` (rows, new_tokens) and `lengths`: what continues those prompts that a shard has."""
         settings, tokenizer = self.settings.sample, self._tokenizer
-        end, start = tokenizer.eos_token_id, texts.bos_id(tokenizer)
-        decode, dialogues = settings.decode, self.hints.about.get("dialogues")
-        if dialogues:
-            end = dialogues["end"]
-            if decode.min_new_tokens < 0:  # answers end where they do
-                decode = decode.model_copy(update={"min_new_tokens": 0})
+        end, decode = self._end, settings.decode
+        if self.hints.about.get("dialogues") and decode.min_new_tokens < 0:  # answers end where they do
+            decode = decode.model_copy(update={"min_new_tokens": 0})
         pad = tokenizer.pad_token_id
-        if pad is None or pad >= architecture.vocabulary(
-            self._model.config
-        ):  # added to the tokenizer, not to the model
+        if pad is None or pad >= self._vocabulary:  # added to the tokenizer, not to the model
             pad = end or 0
+        start = texts.bos_id(tokenizer)
         if settings.prompts == "none" and start is None:
             raise InputError("sample.prompts = none needs a BOS or end-of-text token, and the tokenizer has neither")
+        # of all rows, so that they are as wide whichever are continued here
         cut = cut_prompts(prompts, settings, start)
         new = sampling.continue_rows(
             self._model,
@@ -309,11 +323,20 @@ class LanguageModel:
             seed=seed,
             scratch=scratch,
             tell=lambda done, total: self._tell(done, total, "tokens"),
+            rows=shard.rows(len(cut)),
         )
+        return dict(new.arrays)
+
+    def sampled(self, prompts: Dataset, found: Arrays) -> Outcome:
+        """As `sample`, of what continues all prompts. The model is not loaded for that."""
+        settings, tokenizer = self.settings.sample, self._tokenizer
+        end, start = self._end, texts.bos_id(tokenizer)
+        dialogues = self.hints.about.get("dialogues")
+        cut, new = cut_prompts(prompts, settings, start), Dataset(found, np.zeros(len(prompts), np.int32))
         counted = new.take(np.flatnonzero(~prompts.arrays["extra"]))
         tokens, lengths = counted.arrays["tokens"], counted.arrays["lengths"]
         # padding and the like, and ids of the model's that the tokenizer does not have
-        unknown = set(range(architecture.vocabulary(self._model.config))) - set(tokenizer.get_vocab().values())
+        unknown = set(range(self._vocabulary)) - set(tokenizer.get_vocab().values())
         odd = {*tokenizer.all_special_ids, *unknown} - {start, end}
         facts = {
             "sample_tokens": int(lengths.sum()),
@@ -426,6 +449,20 @@ class LanguageModel:
     def load(self, folder: Path) -> None:
         """It is read when it is used: what an adapter is merged into is no model to train it further on."""
         self._folder, self._loaded = folder, None
+
+    @property
+    def _end(self) -> int | None:
+        """The token that ends a text; of dialogues an answer."""
+        dialogues = self.hints.about.get("dialogues")
+        end: int | None = dialogues["end"] if dialogues else self._tokenizer.eos_token_id
+        return end
+
+    @property
+    def _vocabulary(self) -> int:
+        """How many tokens the model has, which its folder says too."""
+        if self._loaded is None and self._folder is not None and (base := self._base) is not None:
+            return architecture.vocabulary(architecture.config_of(base))
+        return architecture.vocabulary(self._model.config)
 
     @property
     def _base(self) -> Path | None:

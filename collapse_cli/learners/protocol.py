@@ -10,10 +10,15 @@ import numpy as np
 from collapse_cli.config.cell import Cell
 from collapse_cli.config.tree import Experiment
 from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine.stage import ALL_ROWS as ALL_ROWS
+from collapse_cli.engine.stage import Shard as Shard
 from collapse_cli.engine.stage import Tell as Tell
 
 Facts = dict[str, Any]
 """What was found out, as JSON; much of it becomes fields of `metrics.jsonl`."""
+
+Arrays = dict[str, np.ndarray]
+"""Named arrays, each with its rows in order: what was found of rows."""
 
 # what `Learner.encode` leaves in the folder of the data stage: the original corpus, real rows beyond it, and others to measure
 # and to choose by
@@ -300,6 +305,22 @@ class Mixing(Learner, Protocol):
 
     def cell(self, cell: Cell, *, seed: int, scratch: Path) -> dict[str, float]:
         """One cell, from its rows to its measures."""
+        ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A learner that does its long work on some of the rows alone: what it finds of a row is the same whatever rows are beside it.
+
+    `sample` is `sampled` of what `continue_part` gives for all shards, one behind the other: of `ALL_ROWS`, or of several.
+    """
+
+    def continue_part(self, prompts: Dataset, shard: Shard, *, seed: int, scratch: Path) -> Arrays:
+        """The new tokens of those prompts that a shard has; `prompts` are all of them."""
+        ...
+
+    def sampled(self, prompts: Dataset, found: Arrays) -> Outcome:
+        """As `Learner.sample`, of what was found of all prompts."""
         ...
 
 

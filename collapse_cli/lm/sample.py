@@ -47,6 +47,7 @@ def continue_rows(
     seed: int,
     scratch: Path,
     tell: Callable[[int, int], None] = lambda done, total: None,
+    rows: slice = slice(None),
 ) -> Dataset:
     """Continue every prompt.
 
@@ -60,6 +61,7 @@ def continue_rows(
         end: the end-of-text token, after which a row is over.
         scratch: finished batches are kept here, so that a killed sampling goes on where it was.
         tell: called with the new tokens made so far and in all.
+        rows: of the prompts, those to be continued, the others not.
 
     Returns:
         `tokens` (rows, new_tokens) and `lengths` (rows,), the new tokens alone.
@@ -68,6 +70,8 @@ def continue_rows(
         SampleError: when the model's logits are not finite, or there are more beams than tokens to choose from.
     """
     model.eval()
+    first = rows.indices(len(prompts))[0]
+    prompts = prompts.take(np.arange(len(prompts))[rows])
     least = new_tokens if decode.min_new_tokens < 0 else decode.min_new_tokens
     rules = search.Rules(decode, new_tokens, least, end, pad)
     if decode.beams > vocabulary(model.config):
@@ -102,7 +106,7 @@ def continue_rows(
                 return batches.run(
                     some,
                     rows,
-                    part.start,
+                    first + part.start,
                     lambda tokens: tell(part.start * new_tokens + tokens, done.rows * new_tokens),
                 )
 

@@ -39,11 +39,17 @@ NEEDED: Set[str] = {"model_key", "warnings"}  # of a row, besides what says of w
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage of a plan; `inputs`: by name, the keys of those that it is made from."""
+    """A stage of a plan.
+
+    Attributes:
+        inputs: by name, the keys of those that it is made from.
+        shard_of: of a shard, the key of the stage that is put together from it and others; "" of a whole stage.
+    """
 
     kind: str
     key: str
     inputs: Mapping[str, str]
+    shard_of: str = ""
 
 
 class RunFolder:
@@ -125,7 +131,9 @@ class RunFolder:
             whole = False
         if not whole:
             raise ConfigError(f"{path} is damaged (it is not a plan); give the run's command again")
-        return [PlannedStage(stage["kind"], stage["key"], stage["inputs"]) for stage in stages]
+        return [
+            PlannedStage(stage["kind"], stage["key"], stage["inputs"], stage.get("shard_of", "")) for stage in stages
+        ]
 
     def rows(self) -> list[Row]:
         """The rows of `metrics.jsonl`, by seed, generation and the configuration's order of policies and lineages.
@@ -388,7 +396,7 @@ def _digest(row: Row) -> bytes:
 
 def _is_planned(stage: Mapping[str, Any]) -> bool:
     """Whether an entry of a plan is one: its names and keys are printed, and looked for in the store."""
-    keys = (stage["key"], *stage["inputs"].values())
+    keys = (stage["key"], *stage["inputs"].values(), *([stage["shard_of"]] if "shard_of" in stage else []))
     whole = isinstance(stage["kind"], str) and isinstance(stage["for"], list)
     return whole and all(isinstance(key, str) and KEY.fullmatch(key) for key in keys)
 

@@ -33,6 +33,7 @@ def compute(stages: Sequence[Stage], prepared: Prepared, store: Store, observer:
         "config": prepared.config.model_dump(mode="json"),
         "hints": asdict(prepared.hints),
         "store": store.address,
+        "shards": prepared.plan.shards,
     }
     with ProcessExecutor(store, worker.command(), order, workers) as elsewhere:
         scheduler.run(alone, here, observer)
@@ -49,7 +50,7 @@ def _compute_by_ray(stages: Sequence[Stage], prepared: Prepared, store: Store, o
     width = scheduler.width(prepared.plan)
     config = prepared.config.model_dump(mode="json")
     order = {
-        "plan": order_of(config, asdict(prepared.hints), store.address, list(prepared.plan.stages)),
+        "plan": order_of(config, asdict(prepared.hints), store.address, prepared.plan),
         "address": ray_cluster.address_of(prepared.config),
         # of Ray on this machine
         "cpus": max(threads[stage.key] * min(prepared.workers, width[stage.key]) for stage in stages),
@@ -81,6 +82,6 @@ def apart(stages: Sequence[Stage], width: Mapping[str, int]) -> tuple[list[Stage
     """The stages that nothing can be computed beside, and that wait for none which can; and the others."""
     others = {stage.key: stage for stage in stages}
     for stage in stages:
-        if width[stage.key] == 1 and not any(made.key in others for made in stage.inputs.values()):
+        if width[stage.key] == 1 and not any(made.key in others for made in stage.needs.values()):
             del others[stage.key]
     return [stage for stage in stages if stage.key not in others], list(others.values())

@@ -21,7 +21,7 @@ from collapse_cli.run.computing import apart
 from collapse_cli.run.preparation import NOMINAL_SPEED, Prepared, to_do
 from collapse_cli.run.rates import Estimates, Timings, makespan, sameness
 from collapse_cli.run.timing import SECONDS, Timed, time_stages
-from collapse_cli.terminal.plan import KindCosts, PlanCosts
+from collapse_cli.terminal.plan import SHARDS, KindCosts, PlanCosts
 
 LEAST_SECONDS, SEVERAL = 1.5, 16.0  # for timing each of several plans at least, and all of them unless that is more
 BATCH = 640  # sequences that a CPU samples at once, at most (docs/design.md: Memory)
@@ -69,8 +69,9 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
     timed = _timed(prepared, estimates, needed, asked, speed)
     seconds = {stage.key: estimates.seconds(stage) for stage in needed}
     kinds: dict[str, KindCosts] = {}
+    parts = planned.shard_of
     for stage in planned.stages.values():
-        entry = kinds.setdefault(stage.kind, KindCosts())
+        entry = kinds.setdefault(f"{stage.kind}{SHARDS if stage.key in parts else ''}", KindCosts())
         entry.stages += 1
         if stage.key not in todo:
             entry.cached += 1
@@ -109,7 +110,8 @@ def _timed(prepared: Prepared, estimates: Estimates, needed: Sequence[Stage], as
     unknown = {
         estimates.group(stage)
         for stage in needed
-        if sameness(stage) not in estimates.timings.same
+        if not stage.shards
+        and sameness(stage) not in estimates.timings.same
         and (group := estimates.group(stage)) not in estimates.timings.finished
         and asked.reached.get(group, -1) < prepared.size.rows
     }

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from collapse_cli.engine.stage import Plan
+from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
 from collapse_cli.records.rundir import OF_A_RUN, RunFolder
 from collapse_cli.records.runs import STORE, store_of
@@ -19,14 +21,14 @@ def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:
     """
     store = store_of(runs)
     keys, unfinished = store.keys(), store.unfinished()  # before the plans: what comes later is not looked at
-    seen, planned = _plans(runs), planned_keys(runs)
+    seen, planned = _plans(runs), planned_keys(runs, store)
     stages, leftovers, freed, kept = 0, 0, 0, len(planned.intersection(keys))
     for key in sorted({*keys, *unfinished}):
         with store.locked(key) as free:
             if not free:
                 continue
             if (now := _plans(runs)) != seen:
-                seen, planned = now, planned_keys(runs)
+                seen, planned = now, planned_keys(runs, store)
             if key in keys and key not in planned and store.holds(key):
                 stages += 1
                 freed += store.size(key) if dry_run else store.remove(key)
@@ -36,8 +38,17 @@ def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:
     return {"stages": stages, "leftovers": leftovers, "bytes": freed, "kept": kept}
 
 
-def planned_keys(runs: Path) -> set[str]:
-    """The keys of all stages in the plans of a runs folder.
+def drop_shards(planned: Plan, store: Store) -> None:
+    """Remove the shards of stages that have been put together from them."""
+    for shard, whole in planned.shard_of.items():
+        if store.holds(shard) and store.has(whole.key):
+            with store.locked(shard) as free:
+                if free:
+                    store.remove(shard)
+
+
+def planned_keys(runs: Path, store: Store) -> set[str]:
+    """The keys of all stages in the plans of a runs folder, but for shards of stages that are there.
 
     Raises:
         ConfigError: for a run that cannot be read whole.
@@ -58,7 +69,8 @@ def planned_keys(runs: Path) -> set[str]:
                 f"{lacks.partition(';')[0]}, so it is not known which stages the run {path.name!r} needs; nothing was "
                 "removed: give the run's command again, or move its folder away, and then collapse gc"
             ) from None
-        planned.update(stage.key for stage in stages)
+        there = {key for key in {stage.shard_of for stage in stages if stage.shard_of} if store.has(key)}
+        planned.update(stage.key for stage in stages if stage.shard_of not in there)
     return planned
 
 

@@ -12,7 +12,7 @@ from collapse_cli.data.dataset import UNSCORED, load_text, pinned
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.executors.processes import workers_for
-from collapse_cli.engine.stage import Finished, Plan, Product, Stage
+from collapse_cli.engine.stage import Finished, Plan, Product, Stage, never_split
 from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import ConfigError
 from collapse_cli.experiment import foreign_sources, mixing, mixture
@@ -63,9 +63,20 @@ class Prepared:
 
 
 def prepare(
-    config: Experiment, folder: RunFolder, store: Store, temporary: Path | None, jobs: int, executor: str = "local"
+    config: Experiment,
+    folder: RunFolder,
+    store: Store,
+    temporary: Path | None,
+    jobs: int,
+    executor: str = "local",
+    shards: int = 1,
 ) -> Prepared:
-    """Look everything up and bring the real data into the store (or, for a dry run, into a temporary one)."""
+    """Look everything up and bring the real data into the store (or, for a dry run, into a temporary one).
+
+    Args:
+        jobs: how many stages to compute at the same time; 0: as many as pay.
+        shards: in how many parts to compute long stages.
+    """
     config, public = with_public(config)
     found = looked_up(config)
     if public:
@@ -75,6 +86,12 @@ def prepare(
     config, hints, said = foreign_sources.resolve(config, hints, next(iter(found.values())).hints.text)
     config = folder.joined_with(config)
     planned = plan(config, hints)
+    divided = planned.in_shards(shards_of_stages(planned, store, folder, shards))
+    if shards > 1 and not any(stage.of.split(stage, shards) for stage in planned.stages.values()):
+        said.append(
+            f"--shards {shards}: no stage of this experiment is computed in parts; those of language models are"
+        )
+    planned = divided
     observer, sizes, real = Computed(), dict[str, Size](), dict[str, Finished]()
     notes = [*(note for one in found.values() for note in one.notes), *said]
     notes += notes_on_pool(config.pool, config.lineages)
@@ -92,6 +109,27 @@ def prepare(
     workers, threads = shared_out(planned, size, jobs)
     notes = list(dict.fromkeys(notes))
     return Prepared(config, hints, planned, notes, observer.keys, size, workers, threads, real, executor, jobs)
+
+
+def shards_of_stages(planned: Plan, store: Store, folder: RunFolder, asked: int) -> dict[str, int]:
+    """By key, in how many shards stages are computed that are not there yet.
+
+    A stage that this run has begun in shards goes on in as many, whatever is asked for now: what is there is not computed again.
+    """
+    try:
+        before = [stage for stage in folder.plan() if stage.shard_of]
+    except ConfigError:  # it is written anew
+        before = []
+    of: dict[str, list[str]] = {}
+    for stage in before:
+        of.setdefault(stage.shard_of, []).append(stage.key)
+    begun = {whole: len(keys) for whole, keys in of.items() if any(map(store.has, keys))}
+    number = {
+        key: begun.get(key, asked)
+        for key, stage in planned.stages.items()
+        if stage.of.split is not never_split and begun.get(key, asked) > 1
+    }
+    return {key: count for key, count in number.items() if not store.has(key)}
 
 
 def looked_up(config: Experiment) -> dict[str, Resolved]:

@@ -120,11 +120,17 @@ class Estimates:
         return group_of(stage, self.sizes.of(stage))
 
     def timed(self, stage: Stage) -> bool:
-        """Whether anything of its kind has been timed."""
-        return sameness(stage) in self.timings.same or self.timings.rate(stage.work, self.group(stage)) is not None
+        """Whether anything of its kind has been timed, or its shards do the work."""
+        return (
+            bool(stage.shards)
+            or sameness(stage) in self.timings.same
+            or self.timings.rate(stage.work, self.group(stage)) is not None
+        )
 
     def seconds(self, stage: Stage) -> float:
-        """How long a stage will take."""
+        """How long a stage will take; of one that is put together from shards, when these are there."""
+        if stage.shards:
+            return self.sizes.cost_of(stage).fixed_seconds
         if same := self.timings.same.get(sameness(stage)):
             return sum(same) / len(same)
         rate = self.timings.rate(stage.work, self.group(stage))
@@ -143,7 +149,7 @@ def makespan(stages: Sequence[Stage], seconds: Mapping[str, float], slots: int) 
     """
     keys = {stage.key for stage in stages}
     order = {stage.key: place for place, stage in enumerate(stages)}
-    waits = {stage.key: {made.key for made in stage.inputs.values()} & keys for stage in stages}
+    waits = {stage.key: {made.key for made in stage.needs.values()} & keys for stage in stages}
     users: dict[str, list[str]] = {}
     for key, needed in waits.items():
         for made in needed:
@@ -175,6 +181,8 @@ class Left:
         self._todo: dict[str, tuple[str, float, int, int]] = {}  # by group: what it is called, work, parts, stages
         self._of: dict[str, tuple[str, Cost]] = {}
         for stage in stages:
+            if stage.shards:  # which do its work
+                continue
             group, cost = estimates.group(stage), estimates.sizes.cost_of(stage)
             self._of[stage.key] = (group, cost)
             _, work, parts, count = self._todo.get(group, (stage.work, 0.0, 0, 0))

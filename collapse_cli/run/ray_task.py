@@ -12,7 +12,7 @@ from typing import Any
 
 import collapse_cli
 from collapse_cli.engine.executors.local import LocalExecutor
-from collapse_cli.engine.stage import Stage, digest
+from collapse_cli.engine.stage import Plan, Stage, digest
 from collapse_cli.engine.store import store_at
 from collapse_cli.errors import InputError
 from collapse_cli.run import worker
@@ -21,15 +21,16 @@ PLACES = ("model", "tokenizer", "detector", "source")  # of `Hints`, which may b
 BY_HASH = ("judges", "foreign")  # whose values may all be
 
 
-def order_of(config: Mapping[str, Any], hints: Mapping[str, Any], store: str, keys: list[str]) -> dict[str, Any]:
+def order_of(config: Mapping[str, Any], hints: Mapping[str, Any], store: str, planned: Plan) -> dict[str, Any]:
     """What a node must know to compute stages of a plan, and to find out whether it can."""
     hints = _absolute(hints)
     return {
         "config": config,
         "hints": hints,
         "store": store if "://" in store else os.path.abspath(store),  # noqa: PTH100 - links stay as they are
+        "shards": planned.shards,
         "version": collapse_cli.__version__,
-        "keys": digest(sorted(keys)),
+        "keys": digest(sorted(planned.stages)),
         "paths": sorted(set(_paths(hints))),
     }
 

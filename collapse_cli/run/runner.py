@@ -25,6 +25,7 @@ from collapse_cli.records.runs import store_of
 from collapse_cli.run import early_checks
 from collapse_cli.run.computing import compute
 from collapse_cli.run.costs import CostsAsked, check_disk, describe
+from collapse_cli.run.garbage import drop_shards
 from collapse_cli.run.observers import Observers
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.run.observers.events import Events
@@ -42,7 +43,14 @@ log = logging.getLogger(__name__)
 
 
 def run_all(
-    config: Experiment, runs: Path, name: str, console: Console, *, jobs: int = 0, executor: str = "local"
+    config: Experiment,
+    runs: Path,
+    name: str,
+    console: Console,
+    *,
+    jobs: int = 0,
+    executor: str = "local",
+    shards: int = 1,
 ) -> Results:
     """Run an experiment, or each of its variants as a run of its own, `NAME-VARIANT`, and one report on all of them.
 
@@ -50,12 +58,12 @@ def run_all(
     """
     variants = variants_of(config, name)
     if not variants:
-        return Results([run(config, runs, name, console, jobs=jobs, executor=executor)])
+        return Results([run(config, runs, name, console, jobs=jobs, executor=executor, shards=shards)])
     folders = _folders_of_variants(variants, runs, name)
     done = []
     for folder, changed in folders.items():
         console.print(f"{folder.name}:", style="bold", highlight=False, markup=False)
-        done.append(run(changed, runs, folder.name, console, jobs=jobs, executor=executor))
+        done.append(run(changed, runs, folder.name, console, jobs=jobs, executor=executor, shards=shards))
     rows = {variant: folder.rows() for variant, folder in zip(variants, folders, strict=True)}
     return Results(done, _page_of_variants(list(folders), runs / f"{name}.html"), causes.shares(rows))
 
@@ -68,6 +76,7 @@ def plan_all(
     *,
     jobs: int = 0,
     executor: str = "local",
+    shards: int = 1,
     loading: float = 0.0,
 ) -> list[PlanCosts]:
     """What `run_all` would cost, of each run: a stage that several share is counted with the first. Nothing is run but short trials.
@@ -81,7 +90,7 @@ def plan_all(
         asked = CostsAsked(Path(temporary) / "timed", len(folders), loading=loading)
         made = []
         for folder, changed in folders.items():
-            made.append(_plan(changed, folder, Path(temporary) / "store", console, jobs, executor, asked))
+            made.append(_plan(changed, folder, Path(temporary) / "store", console, jobs, executor, shards, asked))
             asked.loading = 0.0
     return made
 
@@ -111,6 +120,7 @@ def run(
     *,
     jobs: int = 0,
     executor: str = "local",
+    shards: int = 1,
     worded: Callable[[str], str] = str,
 ) -> RunResult:
     """Run an experiment.
@@ -118,6 +128,7 @@ def run(
     Args:
         jobs: how many stages to compute at the same time; 0: as many as pay, or as a cluster has room for.
         executor: `local`: processes of this machine; `ray`: a Ray cluster.
+        shards: in how many parts to compute long stages; 1: whole.
         worded: how a command that made the configuration says a note on the data.
 
     Raises:
@@ -129,7 +140,7 @@ def run(
     with interruptible():
         with _looking_up(config, console):
             _begin(store)
-            prepared = prepare(config, folder, store, None, jobs, executor)
+            prepared = prepare(config, folder, store, None, jobs, executor, shards)
         prepared = replace(prepared, notes=[worded(note) for note in prepared.notes])
         return _run(prepared, folder, store, console)
 
@@ -141,6 +152,7 @@ def _plan(
     console: Console,
     jobs: int,
     executor: str,
+    shards: int,
     asked: CostsAsked,
 ) -> PlanCosts:
     """What one run would cost."""
@@ -149,7 +161,7 @@ def _plan(
     early_checks.check_executor(config, executor)
     with interruptible():
         with _looking_up(config, console):
-            prepared = prepare(config, folder, store, temporary, jobs, executor)
+            prepared = prepare(config, folder, store, temporary, jobs, executor, shards)
         reading = sum(prepared.real[key].seconds for key in prepared.computed if key in prepared.real)
         asked.loading += max(0.0, time.perf_counter() - began - reading)
         with console.status("timing a few steps of each kind of stage") if console.is_terminal else nullcontext():
@@ -208,6 +220,7 @@ def _compute(
                 observers = [computed, Events(folder, planned), progress, rows, pruning]
                 compute([*there, *needed], prepared, store, Observers(observers, new=prepared.computed))
             pruning.prune()
+            drop_shards(planned, store)
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt | BrokenPipeError)  # the latter as by `| head -1`
             folder.finish("interrupted" if interrupted else "error", "" if interrupted else str(error))

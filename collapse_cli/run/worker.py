@@ -1,6 +1,6 @@
 """A worker process: computes the stages it is told to, and says what happens to them. `ProcessExecutor` starts it.
 
-Read from standard input: the order (`config`, `hints`, `store`), then a line per stage (`key`, `threads`). It ends with
+Read from standard input: the order (`config`, `hints`, `store`, `shards`: by key, how many a stage has), then a line per stage (`key`, `threads`). It ends with
 that input, also in the middle of a stage: whoever started it is gone then.
 """
 
@@ -93,7 +93,7 @@ def plan_of(order: Mapping[str, Any]) -> tuple[Mapping[str, Stage], Callable[[in
     from collapse_cli.process import quiet_libraries
 
     config = load(order["config"], "the run's configuration")
-    stages = plan(config, Hints.from_record(order["hints"])).stages
+    stages = plan(config, Hints.from_record(order["hints"])).in_shards(order["shards"]).stages
     if families.of(config.learner).light:
         return stages, lambda threads: None  # they have one each
     import torch

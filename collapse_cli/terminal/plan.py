@@ -9,6 +9,8 @@ from rich.console import Console
 from collapse_cli.metrics import numbers
 from collapse_cli.terminal.text import Table, line, safe, short
 
+SHARDS = ", shards"  # behind the word of a kind: its stages that are parts of others
+
 
 @dataclass
 class KindCosts:

@@ -224,7 +224,7 @@ def looks_at_all(
     at_work, held, announced = set[str](), dict[str, float](), set[str]()
     while todo:
         for stage in list(todo.values()):
-            if any(made.key in todo for made in stage.inputs.values()):
+            if any(made.key in todo for made in stage.needs.values()):
                 continue
             if stage.key in at_work or held.get(stage.key, 0.0) > clock.now:
                 continue

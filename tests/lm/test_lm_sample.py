@@ -14,6 +14,7 @@ from support.tiny import END, KINDS, PAD, VOCABULARY, random_rows, rows_of, tiny
 
 from collapse_cli.config.tree import DecodeConfig
 from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine.stage import Shard
 from collapse_cli.lm import sample
 from collapse_cli.lm.decode import Trial, try_out
 from collapse_cli.lm.sample import SampleError, rows_at_once
@@ -363,3 +364,25 @@ def test_prompt_and_new_tokens_are_joined_without_a_gap() -> None:
     assert joined.arrays["lengths"].tolist() == [4, 3]
     assert joined.arrays["lengths"].dtype == np.int32
     assert joined.origin.tolist() == [4, 4]
+
+
+@pytest.mark.parametrize("decode", ["temperature", "beams that end"])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_part_of_the_rows_is_continued_as_all_of_them_are(kind: str, decode: str) -> None:
+    """Shards (`engine.stage.Shard`): few rows, none, and more than a batch needs, of prompts of unequal length."""
+    model, prompts = family(kind), random_rows(41, 12, ragged=True)
+    whole = continued(model, prompts, **DECODES[decode])
+    for number in (2, 3, 7, 50):
+        parts = [
+            continued(model, prompts, rows=Shard(one, number).rows(41), **DECODES[decode])
+            for one in range(1, number + 1)
+        ]
+        joined = Dataset.concat(parts)
+        assert all(np.array_equal(joined.arrays[name], array) for name, array in whole.arrays.items())
+
+
+def test_a_row_that_goes_wrong_in_a_part_is_named_by_its_place_among_all() -> None:
+    model = tiny_model("opt")
+    model.get_output_embeddings().weight.data[:] = float("nan")
+    with pytest.raises(SampleError, match=r"^row 6 of the prompts"):
+        continued(model, random_rows(10, 8), rows=slice(6, 9), **DRAW)

@@ -75,15 +75,27 @@ def continued(
     end: int | None = END,
     dtype: str = "float32",
     tell: Any = lambda done, total: None,
+    rows: slice = slice(None),
     **how: Any,
 ) -> Dataset:
     """Our sampling; `how` are options of `DecodeConfig`."""
     if scratch is None:
         with TemporaryDirectory() as folder:
-            return continued(model, prompts, Path(folder), new=new, seed=seed, end=end, dtype=dtype, tell=tell, **how)
+            more = {"new": new, "seed": seed, "end": end, "dtype": dtype, "tell": tell, "rows": rows}
+            return continued(model, prompts, Path(folder), **more, **how)
     scratch.mkdir(parents=True, exist_ok=True)
     return continue_rows(
-        model, prompts, new, DecodeConfig(**how), dtype=dtype, end=end, pad=PAD, seed=seed, scratch=scratch, tell=tell
+        model,
+        prompts,
+        new,
+        DecodeConfig(**how),
+        dtype=dtype,
+        end=end,
+        pad=PAD,
+        seed=seed,
+        scratch=scratch,
+        tell=tell,
+        rows=rows,
     )
 
 

@@ -31,7 +31,7 @@ class LocalExecutor:
     def compute(self, stage: Stage, observer: Observer) -> Ended:
         """Compute a stage whose inputs are in the store, under its lock.
 
-        Inputs that turn out to be damaged are set aside and computed again first, and what those are made from.
+        Inputs and shards that turn out to be damaged are set aside and computed again first, and what those are made from.
 
         Raises:
             InputError: when a stage is damaged again and again.
@@ -40,7 +40,7 @@ class LocalExecutor:
         while True:
             last = needed[-1]
             if not self.store.sound(last.key):
-                damaged = next((made for made in last.inputs.values() if not self.store.sound(made.key)), None)
+                damaged = next((made for made in last.needs.values() if not self.store.sound(made.key)), None)
                 if damaged is not None:
                     needed.append(damaged)
                     continue
@@ -65,7 +65,8 @@ class LocalExecutor:
 
     def _compute(self, stage: Stage, observer: Observer) -> Finished:
         observer.started(stage)
-        inputs = {name: self.store.get(made.key) for name, made in stage.inputs.items()}
+        inputs = {name: self.store.get(made.key) for name, made in stage.needs.items()}
+        parts = sum(self.store.get(shard.key).seconds for shard in stage.shards)
         start = time.perf_counter()
         place = Workplace(
             folder=self.store.attempt(stage.key),
@@ -74,4 +75,4 @@ class LocalExecutor:
         )
         with disk_errors(self.store.address):
             facts = stage.of.body(stage, inputs, place)
-            return self.store.publish(stage, facts, time.perf_counter() - start)
+            return self.store.publish(stage, facts, time.perf_counter() - start + parts)

@@ -60,8 +60,8 @@ def _among(stage: Stage, key: str) -> Stage:
     for behind in among:
         if behind.key == key:
             return behind
-        among += [made for made in behind.inputs.values() if made.key not in seen]
-        seen.update(made.key for made in behind.inputs.values())
+        among += [made for made in behind.needs.values() if made.key not in seen]
+        seen.update(made.key for made in behind.needs.values())
     raise KeyError(key)
 
 

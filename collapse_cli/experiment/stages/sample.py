@@ -17,6 +17,8 @@ from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import TWENTIETH, Size
 from collapse_cli.experiment.pool import quota, starting_at
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, SHOWN, at, learner_of, on_one_thread, stage_of
+from collapse_cli.experiment.stages.shards import found_by_shards, kind_of_shards, leave, shard_of, split_into
+from collapse_cli.learners.protocol import Arrays
 
 SHOWN_ROWS = 8
 
@@ -139,24 +141,66 @@ class Continued:
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     learner = learner_of(stage, inputs, place)
     learner.load(inputs["model"].folder)
-    corpus = Dataset.load(inputs["prompts"].file(CORPUS))
-    rows = inputs["data"].facts["splits"]["train"]["rows"]
-    # the same prompts in every generation, for people to read
-    shown = np.unique(np.linspace(0, rows - 1, SHOWN_ROWS).round().astype(np.int64))
-    takers = [inputs[name] for name in sorted(name for name in inputs if name.startswith("taker-"))]
+    shown = _shown(inputs)
     made, seen, facts = continued(
         learner,
-        corpus,
-        rows,
+        Dataset.load(inputs["prompts"].file(CORPUS)),
+        _rows(inputs["data"]),
         Continued.of(stage.params),
         seed=stage.seed,
         scratch=place.scratch,
         shown=shown,
-        takers=[taker.facts["splits"]["train"]["rows"] for taker in takers],
+        takers=_takers(inputs),
+        found=found_by_shards(stage, inputs),
     )
     made.save(place.folder / ROWS)
     seen.save(place.folder / SHOWN)
     return facts
+
+
+def body_of_shard(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    corpus, which = Dataset.load(inputs["prompts"].file(CORPUS)), Continued.of(stage.params)
+    prompts, _ = prompts_of(corpus, _rows(inputs["data"]), which, _shown(inputs), _takers(inputs))
+    return continue_part(stage, inputs, place, prompts)
+
+
+def continue_part(stage: Stage, inputs: Mapping[str, Finished], place: Workplace, prompts: Dataset) -> dict[str, Any]:
+    """Do the work of a shard: continue its part of the prompts."""
+    learner = learner_of(stage, inputs, place)
+    assert isinstance(learner, learners.Divisible), "a learner whose stages do not split"
+    learner.load(inputs["model"].folder)
+    found = learner.continue_part(prompts, shard_of(stage), seed=stage.seed, scratch=place.scratch)
+    leave(found, place)
+    return {"rows": len(found["lengths"]), "sample_tokens": int(found["lengths"].sum())}
+
+
+def _shown(inputs: Mapping[str, Finished]) -> np.ndarray:
+    """The same prompts in every generation, for people to read."""
+    return np.unique(np.linspace(0, _rows(inputs["data"]) - 1, SHOWN_ROWS).round().astype(np.int64))
+
+
+def _takers(inputs: Mapping[str, Finished]) -> list[int]:
+    """As `Continued.prompts` has them."""
+    return [_rows(inputs[name]) for name in sorted(inputs) if name.startswith("taker-")]
+
+
+def _rows(data: Finished) -> int:
+    """Of an original corpus."""
+    rows: int = data.facts["splits"]["train"]["rows"]
+    return rows
+
+
+def prompts_of(
+    corpus: Dataset, rows: int, which: Continued, shown: np.ndarray, takers: Sequence[int] = ()
+) -> tuple[Dataset, np.ndarray]:
+    """The rows to continue, as `Learner.sample` takes them, and their places in the corpus; arguments as those of `continued`."""
+    places, chosen = which.prompts(rows, takers)
+    other = shown[~np.isin(shown, chosen)]
+    wanted = np.concatenate([chosen, other])
+    row = mixing.spread(np.concatenate([places, other]), rows, len(corpus), which.choice)
+    prompts = corpus.take(row)
+    extra = np.arange(len(wanted)) >= len(chosen)
+    return Dataset({**prompts.arrays, "stream": wanted, "extra": extra}, prompts.origin), row
 
 
 def continued(
@@ -169,6 +213,7 @@ def continued(
     scratch: Path,
     shown: np.ndarray,
     takers: Sequence[int] = (),
+    found: Arrays | None = None,
 ) -> tuple[Dataset, Dataset, learners.Facts]:
     """The synthetic rows that a model makes for the next generation, what it makes of the rows `shown`, and the facts.
 
@@ -176,21 +221,31 @@ def continued(
         corpus: rows to continue: the original corpus, of `rows` rows, or the model's own.
         which: of them.
         takers: as `Continued.prompts` has them.
+        found: what shards found of all the rows; None: the learner works on them here.
     """
-    places, chosen = which.prompts(rows, takers)
-    other = shown[~np.isin(shown, chosen)]
-    wanted = np.concatenate([chosen, other])
-    row = mixing.spread(np.concatenate([places, other]), rows, len(corpus), which.choice)
-    prompts = corpus.take(row)
-    extra = np.arange(len(wanted)) >= len(chosen)
-    prompts = Dataset({**prompts.arrays, "stream": wanted, "extra": extra}, prompts.origin)
-    sampled = learner.sample(prompts, seed=seed, scratch=scratch)
+    prompts, row = prompts_of(corpus, rows, which, shown, takers)
+    wanted, extra = prompts.arrays["stream"], prompts.arrays["extra"]
+    sampled = sampled_of(learner, prompts, found, seed=seed, scratch=scratch)
     origin = np.full(len(sampled.rows), which.generation, np.int32)
     made = Dataset({**sampled.rows.arrays, "row": row.astype(np.int32)}, origin)
     if not len(shown):
         return made, made.take(np.arange(0)), sampled.facts
     seen = np.array([np.flatnonzero(wanted == index)[0] for index in shown], np.int64)
     return made.take(np.flatnonzero(~extra)), made.take(seen), sampled.facts
+
+
+def sampled_of(
+    learner: learners.Learner, prompts: Dataset, found: Arrays | None, *, seed: int, scratch: Path
+) -> learners.Outcome:
+    """What a learner makes of prompts: itself, or of what its shards found."""
+    if found is None:
+        return learner.sample(prompts, seed=seed, scratch=scratch)
+    assert isinstance(learner, learners.Divisible), "a learner whose stages do not split"
+    return learner.sampled(prompts, found)
+
+
+def split(stage: Stage, number: int) -> list[Stage]:
+    return split_into(SAMPLE_SHARD, stage, number)
 
 
 def cost(stage: Stage, size: Size) -> Cost:
@@ -229,4 +284,6 @@ SAMPLE = StageKind[Size](
     cost=cost,
     label=at,
     counts="sample_tokens",
+    split=split,
 )
+SAMPLE_SHARD = kind_of_shards(SAMPLE, body_of_shard)

@@ -11,7 +11,7 @@ class Events(Observer):
     """Writes a line of `events.jsonl` for each stage that begins or is finished."""
 
     def __init__(self, folder: RunFolder, plan: Plan) -> None:
-        self.folder, self.plan = folder, plan
+        self.folder, self.plan, self._parts = folder, plan, plan.shard_of
 
     def started(self, stage: Stage) -> None:
         self.folder.add_event({"event": "started", **self._about(stage)})
@@ -38,4 +38,5 @@ class Events(Observer):
             "work": stage.work,
             "key": stage.key,
             "for": self.plan.serves[stage.key][0].record(),
+            **({"shard_of": self._parts[stage.key].key} if stage.key in self._parts else {}),
         }

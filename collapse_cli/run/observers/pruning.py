@@ -42,9 +42,19 @@ class Pruning(Observer):
         Of those that were pruned and so have to be made again, the inputs too, and theirs.
         """
         others = [other for other in all_runs(self.folder.runs) if other.name != self.folder.name]
-        plans = {other: {stage.key: set(stage.inputs.values()) for stage in other.plan()} for other in others}
+        plans = {
+            other: {
+                stage.key: set(stage.inputs.values())
+                for stage in other.plan()
+                if not (stage.shard_of and self.store.has(stage.shard_of, whole=False))
+            }
+            for other in others
+        }
+        parts = self.plan.shard_of
         plans[self.folder] = {
-            key: {made.key for made in stage.inputs.values()} for key, stage in self.plan.stages.items()
+            key: {made.key for made in stage.inputs.values()}
+            for key, stage in self.plan.stages.items()
+            if not (key in parts and self.store.has(parts[key].key, whole=False))
         }
         wanted: set[str] = set()
         for run, stages in plans.items():

@@ -1,0 +1,140 @@
+"""Runs whose long stages are computed in shards: the same rows to the last byte, however many, by however many processes, killed or not."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import e2e
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return e2e.write_experiment(tmp_path_factory.mktemp("shards"))
+
+
+def job(config: Path, runs: Path, shards: int, *more: str, jobs: int = 1, **how: Any) -> dict[str, Any]:
+    argv = ["run", str(config), "--runs-dir", str(runs), "--jobs", str(jobs), "--shards", str(shards), *more]
+    return {"argv": argv, "err": f"{runs}.err", **how}
+
+
+@pytest.fixture(scope="module")
+def whole(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder made without shards."""
+    runs = tmp_path_factory.mktemp("whole") / "runs"
+    assert e2e.drive(job(config, runs, 1)) == [[0]]
+    return runs
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def made(runs: Path) -> dict[str, dict[str, bytes]]:
+    """By key, the rows that each stage left, but for shards: they are files of arrays."""
+    return {
+        key: {path.name: path.read_bytes() for path in sorted(e2e.folder_of(runs, key).glob("*.safetensors"))}
+        for key, stage in e2e.stages(runs).items()
+        if "shard" not in stage["params"]
+    }
+
+
+def shards_in(runs: Path) -> set[str]:
+    """The keys of the shards in the store."""
+    return {key for key, stage in e2e.stages(runs).items() if "shard" in stage["params"]}
+
+
+@pytest.mark.parametrize(("number", "jobs", "generations"), [(2, 1, 1), (3, 2, 1), (7, 1, 1), (45, 1, 0)])
+def test_rows_are_the_same_in_any_number_of_shards(
+    config: Path, whole: Path, runs: Path, number: int, jobs: int, generations: int
+) -> None:
+    """45 are more than there are rows."""
+    asked = job(config, runs, number, "--generations", str(generations), jobs=jobs)
+    assert e2e.drive(asked) == [[0]], Path(f"{runs}.err").read_text()
+    assert e2e.results(runs).items() <= e2e.results(whole).items()
+    assert made(runs).items() <= made(whole).items(), "the same stages, and the same bytes"
+    planned = e2e.plan(runs)
+    parts = [stage for stage in planned if "shard_of" in stage]
+    assert len(parts) == number * len({stage["shard_of"] for stage in parts}) > 0
+    assert e2e.finished_events(runs, "tiny") == dict.fromkeys([stage["key"] for stage in planned], 1)
+    assert shards_in(runs) == set(), "what was put together is not kept in parts"
+
+
+def test_a_run_killed_within_a_shard_goes_on_in_as_many_and_computes_nothing_twice(
+    config: Path, whole: Path, runs: Path
+) -> None:
+    killed = job(config, runs, 4, strike=e2e.strike("sample", 2, when="tell"), most_rows=4)
+    assert e2e.drive(killed) == [[-9]]
+    (first,) = shards_in(runs)
+    status = e2e.collapse("status", "tiny", "--runs-dir", runs, "--json").json
+    assert status["stages"]["sample, shards"] == {"done": 1, "planned": 16}
+    assert e2e.collapse("gc", "--runs-dir", runs).code == 0
+    assert shards_in(runs) == {first}, "what a run still needs is no garbage"
+    again = job(config, runs, 3, log=f"{runs}.log", most_rows=4)
+    assert e2e.drive(again) == [[0]], Path(f"{runs}.err").read_text()
+    assert e2e.results(runs) == e2e.results(whole)
+    assert made(runs) == made(whole)
+    assert set(e2e.finished_events(runs, "tiny").values()) == {1}
+    parts = {stage["key"]: stage["shard_of"] for stage in e2e.plan(runs) if "shard_of" in stage}
+    number = Counter(parts.values())
+    assert sorted(number.values()) == [3, 3, 3, 4]
+    assert number[parts[first]] == 4, "what was begun in four went on in four, the others are in three"
+    second = next(key for key in parts if key != first)
+    begun = [done / total for _, key, done, total in e2e.read_lines(Path(f"{runs}.log")) if key == second]
+    assert begun[0] > 0.4, "the shard went on where it was killed"
+
+
+def test_shards_of_a_run_that_was_killed_are_no_use_to_a_run_that_has_all(
+    config: Path, whole: Path, runs: Path
+) -> None:
+    """Without `--shards` what was begun goes on; once the stages are there, nothing is planned in shards."""
+    assert e2e.drive(job(config, runs, 2, strike=e2e.strike("sample", 2, when="published"))) == [[-9]]
+    assert len(shards_in(runs)) == 2
+    assert e2e.drive(job(config, runs, 1)) == [[0]]
+    assert e2e.results(runs) == e2e.results(whole)
+    assert set(e2e.finished_events(runs, "tiny").values()) == {1}
+    assert e2e.drive(job(config, runs, 5)) == [[0]]
+    assert not any("shard_of" in stage for stage in e2e.plan(runs))
+    assert e2e.collapse("run", config, "--runs-dir", runs, "--shards", "5").out.count("nothing to compute") == 1
+
+
+def test_shards_that_a_killed_run_left_behind_are_garbage_once_the_whole_is_there(
+    config: Path, whole: Path, runs: Path
+) -> None:
+    assert e2e.drive(job(config, runs, 2, strike=e2e.strike("mix", 1, when="published"))) == [[-9]]
+    assert len(shards_in(runs)) == 4
+    status = e2e.collapse("status", "tiny", "--runs-dir", runs, "--json").json
+    assert status["stages"]["sample, shards"] == {"done": 0, "planned": 4}, "those that are still needed"
+    assert e2e.collapse("gc", "--runs-dir", runs, "--json").json["stages"] == 4
+    assert shards_in(runs) == set()
+    assert e2e.drive(job(config, runs, 2)) == [[0]]
+    assert e2e.results(runs) == e2e.results(whole)
+
+
+def test_a_dry_run_shows_the_shards_and_reckons_no_more_work_than_without(
+    config: Path, whole: Path, runs: Path
+) -> None:
+    plain, parts = (
+        e2e.collapse(
+            "run", config, "--runs-dir", runs, "--dry-run", "--json", "--jobs", "1", "--shards", str(number)
+        ).json
+        for number in (1, 4)
+    )
+    assert parts["kinds"]["sample, shards"]["stages"] == 4 * plain["kinds"]["sample"]["stages"]
+    assert parts["kinds"]["sample"]["stages"] == plain["kinds"]["sample"]["stages"]
+    assert parts["kinds"]["sample, shards"]["tokens"] == plain["kinds"]["sample"]["tokens"]
+    assert parts["kinds"]["sample"]["tokens"] == 0
+    assert parts["measured"]
+    assert parts["kinds"]["sample, shards"]["seconds"] < 8 * plain["kinds"]["sample"]["seconds"] + 8
+    assert not (runs / "store").exists()
+
+
+def test_where_no_stage_splits_that_is_said(tmp_path: Path, runs: Path) -> None:
+    config = tmp_path / "numbers.toml"
+    config.write_text(
+        'learner = "gaussian"\n[loop]\ngenerations = 2\npolicies = ["keep-0"]\n[data]\nsource = "blobs"\nrows = 20\n'
+    )
+    said = e2e.collapse("run", config, "--runs-dir", runs, "--shards", "4")
+    assert said.code == 0, said.err
+    assert "--shards 4: no stage of this experiment is computed in parts" in " ".join(said.out.split())
