@@ -102,7 +102,7 @@ def run(
         typer.Option(
             min=1,
             max=1000,
-            help="In how many parts to compute long stages of language models (sampling), so that workers or machines share them; the rows are the same.",
+            help="In how many parts to compute long stages of language models (sampling, scoring, examining), so that workers or machines share them; the rows are the same.",
         ),
     ] = 1,
     runs_dir: Runs = Path("runs"),

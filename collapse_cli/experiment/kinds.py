@@ -17,8 +17,8 @@ from collapse_cli.experiment.stages.cells import CELLS
 from collapse_cli.experiment.stages.combine import COMBINE
 from collapse_cli.experiment.stages.data import DATA
 from collapse_cli.experiment.stages.detector import DETECTOR
-from collapse_cli.experiment.stages.eval import EVAL
-from collapse_cli.experiment.stages.examine import EXAMINE
+from collapse_cli.experiment.stages.eval import EVAL, EVAL_SHARD
+from collapse_cli.experiment.stages.examine import EXAMINE, EXAMINE_SHARD
 from collapse_cli.experiment.stages.generate import GENERATE, GENERATE_SHARD
 from collapse_cli.experiment.stages.mix import MIX
 from collapse_cli.experiment.stages.pool import POOL
@@ -46,8 +46,10 @@ KINDS: tuple[StageKind[Size], ...] = (
     SELECT,
     MIX,
     EVAL,
+    EVAL_SHARD,
     REAL,
     EXAMINE,
+    EXAMINE_SHARD,
     BETWEEN,
     BLOCK,  # many generations
     TOGETHER,  # those of several lineages

@@ -407,8 +407,16 @@ class LanguageModel:
 
     def measure(self, test: Dataset, first: Dataset | None = None) -> Outcome:
         """Perplexity and its relatives under the protocol of the settings; values of each row (block or window)."""
+        return self.measured(test, first, self.score_part(test, ALL_ROWS))
+
+    def score_part(self, test: Dataset, shard: Shard) -> Arrays:
+        """As `text_measures.score_part`."""
+        return measures.score_part(self._model, test, self.settings.eval, self.hints.about, self._tell, shard.rows)
+
+    def measured(self, test: Dataset, first: Dataset | None, found: Arrays) -> Outcome:
+        """As `measure`, of what was found of all rows. The model is not loaded for that."""
         encoded, about = self.hints.real(), self.hints.about
-        return measures.measure(self._model, test, first, self.settings.eval, encoded, about, self._tell)
+        return measures.measured(found, test, first, self.settings.eval, encoded, about, self._vocabulary)
 
     def look_at_real(self, folder: Path) -> Facts:
         """Features of real continuations, by this model."""
@@ -421,8 +429,29 @@ class LanguageModel:
         self, samples: Dataset, shown: Dataset, prompts: Dataset, *, real: Path, first: Dataset | None
     ) -> Outcome:
         """Repetition, diversity and more of what another model made, with this one for a reference."""
-        return measures.examine(
-            self._model,
+        found = self.examine_part(samples, prompts, ALL_ROWS)
+        return self.examined(samples, shown, prompts, real=real, first=first, found=found)
+
+    def examine_part(self, samples: Dataset, prompts: Dataset, shard: Shard) -> Arrays:
+        """As `text_measures.examine_part`."""
+        settings = self.settings.sample
+        return measures.examine_part(
+            self._model, self._tokenizer, samples, prompts, settings, self.hints, self._tell, shard.rows
+        )
+
+    def examined(
+        self,
+        samples: Dataset,
+        shown: Dataset,
+        prompts: Dataset,
+        *,
+        real: Path,
+        first: Dataset | None,
+        found: Arrays,
+    ) -> Outcome:
+        """As `examine`, of what was found of all samples. The model is not loaded for that."""
+        return measures.examined(
+            found,
             self._tokenizer,
             samples,
             shown,
@@ -431,7 +460,7 @@ class LanguageModel:
             self.hints,
             Dataset.load(real / measures.REAL),
             first,
-            self._tell,
+            self._vocabulary,
         )
 
     def save(self, folder: Path) -> None:

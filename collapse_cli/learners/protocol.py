@@ -312,7 +312,8 @@ class Mixing(Learner, Protocol):
 class Divisible(Protocol):
     """A learner that does its long work on some of the rows alone: what it finds of a row is the same whatever rows are beside it.
 
-    `sample` is `sampled` of what `continue_part` gives for all shards, one behind the other: of `ALL_ROWS`, or of several.
+    `sample` is `sampled` of what `continue_part` gives for all shards, one behind the other: of `ALL_ROWS`, or of several. So are
+    `measure` and `examine`.
     """
 
     def continue_part(self, prompts: Dataset, shard: Shard, *, seed: int, scratch: Path) -> Arrays:
@@ -321,6 +322,31 @@ class Divisible(Protocol):
 
     def sampled(self, prompts: Dataset, found: Arrays) -> Outcome:
         """As `Learner.sample`, of what was found of all prompts."""
+        ...
+
+    def score_part(self, test: Dataset, shard: Shard) -> Arrays:
+        """What of those test rows that a shard has is to be measured; `test` are all of them."""
+        ...
+
+    def measured(self, test: Dataset, first: Dataset | None, found: Arrays) -> Outcome:
+        """As `Learner.measure`, of what was found of all test rows."""
+        ...
+
+    def examine_part(self, samples: Dataset, prompts: Dataset, shard: Shard) -> Arrays:
+        """What of those samples that a shard has is to be measured; `samples` are all of them."""
+        ...
+
+    def examined(
+        self,
+        samples: Dataset,
+        shown: Dataset,
+        prompts: Dataset,
+        *,
+        real: Path,
+        first: Dataset | None,
+        found: Arrays,
+    ) -> Outcome:
+        """As `Learner.examine`, of what was found of all samples."""
         ...
 
 

@@ -1,7 +1,7 @@
 """What is measured of a language model: itself on real test text, and the samples it made under the model of generation 0.
 
-A new measure is a pure function in `metrics/`; here is what is given to it (`measure`: every scored token of the test text;
-`examine`: the samples, and their states), and where what it returns becomes fields of `metrics.jsonl`.
+A new measure is a pure function in `metrics/`; here is what is given to it (`measured`: every scored token of the test text;
+`examined`: the samples, and their states), and where what it returns becomes fields of `metrics.jsonl`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,12 @@ from collapse_cli import metrics
 from collapse_cli.config.tree import EvalConfig, SampleConfig
 from collapse_cli.data.dataset import MASK, Dataset
 from collapse_cli.learners.continuations import continuations, cut_prompts, longest_real, real_continuations, spaced
-from collapse_cli.learners.protocol import CORPUS, Facts, Hints, Outcome, Tell
+from collapse_cli.learners.protocol import CORPUS, Arrays, Facts, Hints, Outcome, Tell
 from collapse_cli.learners.text_inputs import TOKENIZER
 from collapse_cli.learners.truths import Truth, truth_of
 from collapse_cli.lm import architecture
 from collapse_cli.lm import score as scoring
 from collapse_cli.lm import text as texts
-from collapse_cli.lm.architecture import vocabulary
 from collapse_cli.metrics import samples as sampled
 from collapse_cli.metrics import tails
 from collapse_cli.metrics.features import ROWS
@@ -42,55 +41,91 @@ def type_counts(encoded: Path, vocabulary: int) -> np.ndarray:
 # --- a model on real test text ----------------------------------------------------------------------------------------
 
 
-def measure(
+EACH = "token."  # before the names of what is known of each scored token, beside what is known of each row
+
+
+def score_part(
     model: "PreTrainedModel",
     test: Dataset,
-    first: Dataset | None,
     settings: EvalConfig,
-    encoded: Path,
     about: Mapping[str, Any],
     tell: Tell,
-) -> Outcome:
-    """Perplexity and its relatives under a protocol, and what needs every token: tails, calibration, known truth.
+    part: scoring.Part = scoring.everything,
+) -> Arrays:
+    """Score a part of the test text under a protocol.
 
     Args:
-        first: the per-row values of generation 0, to compare with.
-        encoded, about: the folder and the facts of the data stage.
+        about: the facts of the data stage.
 
     Returns:
-        The fields of `metrics.jsonl`; per row (block or window) `nll`, `predicted`, and both by decile (rows, 10).
+        Per row (block or window) `nll` and `predicted`, and of each scored token, as `token.NAME`, what `scoring.Details` has;
+        and `context` (1,), the tokens that the model sees at once.
     """
     width = test.arrays["tokens"].shape[1]
-    protocol: Facts = {"protocol": settings.protocol, "dtype": settings.dtype, "line_bos": about["line_bos"]}
-    if MASK in test.arrays:
-        protocol["counted"] = "answers"
     truth = truth_of(about)
     details = scoring.Details(truth.more if truth else None)
     if settings.protocol == "block":
-        protocol |= {"context": width, "stride": width}
+        context = width
         nll, predicted = scoring.score_blocks(
             model,
             test,
             lambda done, total: tell(done * width, total * width, "tokens"),
             dtype=settings.dtype,
             details=details,
+            part=part,
         )
     else:
         context = settings.context or architecture.positions(model) or width
-        protocol |= {"context": context, "stride": settings.stride or max(1, context // 2)}
         nll, predicted = scoring.score_sliding(
             model,
             test.arrays["tokens"][np.arange(width) < test.arrays["lengths"][:, None]],
             context,
-            protocol["stride"],
+            _stride(settings, context),
             lambda done, total: tell(done, total, "tokens"),
             dtype=settings.dtype,
             details=details,
+            part=part,
         )
+    tokens = {f"{EACH}{name}": values for name, values in details.columns().items()}
+    return {"nll": nll, "predicted": predicted, "context": np.array([context]), **tokens}
+
+
+def _stride(settings: EvalConfig, context: int) -> int:
+    """By how many tokens the window moves."""
+    return settings.stride or max(1, context // 2)
+
+
+def measured(
+    found: Arrays,
+    test: Dataset,
+    first: Dataset | None,
+    settings: EvalConfig,
+    encoded: Path,
+    about: Mapping[str, Any],
+    vocabulary: int,
+) -> Outcome:
+    """Perplexity and its relatives under a protocol, and what needs every token: tails, calibration, known truth.
+
+    Args:
+        found: what `score_part` gives of all test rows.
+        first: the per-row values of generation 0, to compare with.
+        encoded, about: the folder and the facts of the data stage.
+        vocabulary: how many tokens the model has.
+
+    Returns:
+        The fields of `metrics.jsonl`; per row (block or window) `nll`, `predicted`, and both by decile (rows, 10).
+    """
+    nll, predicted, context = found["nll"], found["predicted"], int(found["context"][0])
+    protocol: Facts = {"protocol": settings.protocol, "dtype": settings.dtype, "line_bos": about["line_bos"]}
+    if MASK in test.arrays:
+        protocol["counted"] = "answers"
+    stride = context if settings.protocol == "block" else _stride(settings, context)
+    protocol |= {"context": context, "stride": stride}
+    truth = truth_of(about)
     size = about["splits"]["test"]
     facts: Facts = metrics.text_measures(nll, predicted, size["tokens"], size["words"], size["bytes"])
-    tokens = details.columns()
-    deciles = tails.frequency_deciles(type_counts(encoded, vocabulary(model.config)))
+    tokens = {name.removeprefix(EACH): values for name, values in found.items() if name.startswith(EACH)}
+    deciles = tails.frequency_deciles(type_counts(encoded, vocabulary))
     sums, counts = tails.by_decile(tokens["nll"], deciles[tokens["label"]], tokens["row"], len(nll))
     facts |= tails.decile_measures(sums, counts) | tails.token_measures(tokens, deciles)
     if first is not None:
@@ -124,8 +159,41 @@ def real_features(
     return Dataset({"features": features}, np.zeros(len(features), np.int32))
 
 
-def examine(
+def examine_part(
     reference: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    samples: Dataset,
+    prompts: Dataset,
+    settings: SampleConfig,
+    hints: Hints,
+    tell: Tell,
+    part: scoring.Part = scoring.everything,
+) -> Arrays:
+    """Score a part of the continuations that a model made; arguments as those of `examined`.
+
+    Args:
+        reference: the model of generation 0.
+
+    Returns:
+        Per sample `nll`; `features` (samples that MAUVE looks at, d) float32, the reference model's state at the end of each.
+    """
+    new = continuations(samples)
+    if len(new) == 0:
+        return {"nll": np.zeros(0), "features": np.zeros((0, 0), np.float32)}
+    cut = cut_prompts(prompts.take(samples.arrays["row"]), settings, texts.bos_id(tokenizer))
+    corpus = Dataset.load(hints.real(CORPUS))
+    ends = np.zeros(len(new), np.int64)
+    equal = sampled.equal_rows(len(new), len(corpus) // 2)
+    some = equal[spaced(len(equal), ROWS)]
+    ends[some] = np.minimum(new.arrays["lengths"][some], longest_real(corpus, settings))
+    nll, features = scoring.score_continuations(
+        reference, cut, new, ends, lambda done, total: tell(done, total, "samples"), settings.dtype, part
+    )
+    return {"nll": nll, "features": features}
+
+
+def examined(
+    found: Arrays,
     tokenizer: "PreTrainedTokenizerBase",
     samples: Dataset,
     shown: Dataset,
@@ -134,18 +202,19 @@ def examine(
     hints: Hints,
     real: Dataset,
     first: Dataset | None,
-    tell: Tell,
+    vocabulary: int,
 ) -> Outcome:
     """Measure the continuations that a model made.
 
     Args:
-        reference: the model of generation 0.
+        found: what `examine_part` gives of all of them.
         samples, shown: `tokens`, `lengths`, `start` (where the continuation begins) and `row` (that it continues).
         prompts: the corpus whose rows were continued.
         settings: the `sample` section of the configuration.
         hints: where the data stage is, and its facts.
         real: what `real_features` found.
         first: per sample `nll` and `tokens` of generation 0; None for that itself.
+        vocabulary: how many tokens the reference has.
 
     Returns:
         The fields of `metrics.jsonl`; per sample `nll` and `tokens`.
@@ -158,19 +227,13 @@ def examine(
     cut = cut_prompts(prompts.take(samples.arrays["row"]), settings, texts.bos_id(tokenizer))
     lengths = new.arrays["lengths"].astype(np.int64)
     corpus = Dataset.load(encoded / CORPUS)
-    equal = sampled.equal_rows(len(new), len(corpus) // 2)
-    ends = np.zeros(len(new), np.int64)
-    some = equal[spaced(len(equal), ROWS)]
-    ends[some] = np.minimum(lengths[some], longest_real(corpus, settings))
-    nll, features = scoring.score_continuations(
-        reference, cut, new, ends, lambda done, total: tell(done, total, "samples"), settings.dtype
-    )
-    deciles = tails.frequency_deciles(type_counts(encoded, vocabulary(reference.config)))
+    equal, nll = sampled.equal_rows(len(new), len(corpus) // 2), found["nll"]
+    deciles = tails.frequency_deciles(type_counts(encoded, vocabulary))
     before = None if first is None else sampled.per_token(first.arrays["nll"], first.arrays["tokens"])
     facts = sampled.sample_measures(new.arrays["tokens"], lengths, deciles, equal)
     facts |= sampled.prompt_measures((cut.arrays["tokens"], cut.arrays["lengths"]), (new.arrays["tokens"], lengths))
     facts |= sampled.score_measures(nll, lengths, before)
-    facts["mauve"] = sampled.mauve(real.arrays["features"], features)
+    facts["mauve"] = sampled.mauve(real.arrays["features"], found["features"])
     for phrase in facts["top_8grams"]:
         phrase["text"] = tokenizer.decode(phrase["tokens"], clean_up_tokenization_spaces=False)
     truth = truth_of(about)

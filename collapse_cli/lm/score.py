@@ -33,6 +33,12 @@ TOKENS_AT_ONCE = 4096  # scored together on a CPU, so that a layer's work stays 
 LOGITS_BYTES = 512 << 20  # of float32 logits, for models that give them all at once
 CHUNK = 16  # batches whose rows are packed together
 Columns = dict[str, np.ndarray]  # of equal length, a value for each token
+Part = Callable[[int], slice]  # of so many pieces of work, which next to each other are to be done
+
+
+def everything(pieces: int) -> slice:
+    """The part that is all of it."""
+    return slice(0, pieces)
 
 
 class Scorer:
@@ -130,6 +136,7 @@ def score_blocks(
     dtype: str = "float32",
     details: Details | None = None,
     each: np.ndarray | None = None,
+    part: Part = everything,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score every row on its own: each token but the first is predicted from those before it in the row.
 
@@ -139,20 +146,21 @@ def score_blocks(
         dtype: `float32`, or `bfloat16` for matrix products in that.
         details: filled with what is found at each token; scoring then takes longer.
         each: (rows, width-1) filled with the loss of each predicted token, where there are no details.
+        part: which of the rows are scored: they go into pieces, which are the same whatever part of them is asked for.
 
     Returns:
-        (rows,) float64 summed negative log-likelihood in nats, and (rows,) int64 predicted tokens.
+        (rows,) float64 summed negative log-likelihood in nats, and (rows,) int64 predicted tokens; of the part.
     """
     tokens, lengths, mask = data.arrays["tokens"], data.arrays["lengths"], data.arrays.get(MASK)
-    nll, done = np.zeros(len(data)), 0
     with Scorer(model, int(lengths.max(initial=1)), dtype) as scorer:
+        pieces, own = _pieces(lengths, scorer, part)
+        nll = np.zeros(len(lengths[own]))
 
         def chunk(rows: int) -> tuple[np.ndarray, list[Columns]]:
-            part = slice(done, done + size)
-            sums, noted = np.zeros(len(lengths[part])), []
-            at_once = rows * scorer.width
-            some = None if mask is None else mask[part]
-            for batch in lay_out(tokens[part], lengths[part], at_once, model.device, scorer.able, mask=some):
+            sums, noted = np.zeros(len(lengths[piece])), []
+            at_once, done = rows * scorer.width, piece.start
+            some = None if mask is None else mask[piece]
+            for batch in lay_out(tokens[piece], lengths[piece], at_once, model.device, scorer.able, mask=some):
                 owners = batch.owners[:, 1:]
                 if details is None:
                     losses = scorer(batch)
@@ -166,16 +174,28 @@ def score_blocks(
                     noted.append({**columns, "row": columns["row"] + done})
             return sums, noted
 
-        while done < len(data):
-            full = lengths[done : done + scorer.rows_at_once].min() == scorer.width
-            size = scorer.rows_at_once * (1 if full else CHUNK)
+        for piece in pieces:
             (sums, noted), scorer.rows_at_once = halving(chunk, scorer.rows_at_once, "scoring")
-            nll[done : done + size] = sums
+            nll[piece.start - own.start : piece.stop - own.start] = sums
             if details is not None:
                 details.parts.extend(noted)
-            done = min(done + size, len(data))
-            tell(done, len(data))
-    return nll, data.predicted
+            tell(piece.stop - own.start, len(nll))
+    return nll, data.predicted[own]
+
+
+def _pieces(lengths: np.ndarray, scorer: Scorer, part: Part) -> tuple[list[slice], slice]:
+    """The rows that are laid out together, of a part of all, and which rows that part has.
+
+    Rows of full width are a batch each; others are laid out `CHUNK` batches at a time, so that they fill these.
+    """
+    pieces, done = list[slice](), 0
+    while done < len(lengths):
+        full = lengths[done : done + scorer.rows_at_once].min() == scorer.width
+        end = min(done + scorer.rows_at_once * (1 if full else CHUNK), len(lengths))
+        pieces.append(slice(done, end))
+        done = end
+    own = pieces[part(len(pieces))]
+    return own, slice(own[0].start, own[-1].stop) if own else slice(0, 0)
 
 
 def places_of(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -191,6 +211,7 @@ def score_continuations(
     ends: np.ndarray,
     tell: Callable[[int, int], None] = lambda done, total: None,
     dtype: str = "float32",
+    part: Part = everything,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score what continues prompts, given the prompt; the prompt itself is not scored.
 
@@ -198,28 +219,29 @@ def score_continuations(
         prompts, new: `tokens` (rows, columns) and `lengths` (rows,) each, prompts of at least one token.
         ends: (rows,) after how many new tokens the model's state is wanted; 0: not at all.
         dtype: `float32`, or `bfloat16` for matrix products in that.
+        part: which of the rows are scored, as `score_blocks` has it.
 
     Returns:
         (rows,) float64 summed negative log-likelihood of the new tokens in nats, and (rows with `ends` > 0, d) float32
-        last hidden states there.
+        last hidden states there; of the part.
     """
     joined = join(prompts, new)
     tokens, lengths = joined.arrays["tokens"], joined.arrays["lengths"]
     starts = prompts.arrays["lengths"].astype(np.int64)
     wanted = np.where(ends > 0, starts + ends - 1, -1)
-    nll, done = np.zeros(len(new)), 0
     states: list[np.ndarray] = []
     with Scorer(model, int(lengths.max(initial=1)), dtype) as scorer:
+        pieces, own = _pieces(lengths, scorer, part)
+        nll = np.zeros(len(lengths[own]))
 
         def chunk(rows: int) -> tuple[np.ndarray, np.ndarray]:
-            part = slice(done, done + size)
-            sums, at = np.zeros(len(lengths[part])), wanted[part]
+            sums, at = np.zeros(len(lengths[piece])), wanted[piece]
             kept: dict[int, np.ndarray] = {}
             at_once = rows * scorer.width
-            for batch in lay_out(tokens[part], lengths[part], at_once, model.device, scorer.able):
+            for batch in lay_out(tokens[piece], lengths[piece], at_once, model.device, scorer.able):
                 owners, places = batch.owners, batch.places()
                 inside = owners >= 0
-                batch.labels[to_device((places[:, 1:] < starts[part][owners[:, 1:]]), model.device)] = IGNORED
+                batch.labels[to_device((places[:, 1:] < starts[piece][owners[:, 1:]]), model.device)] = IGNORED
                 here = np.flatnonzero((inside & (places == at[owners])).ravel())
                 losses, last = scorer.ends(batch, here)
                 sums += np.bincount(owners[:, 1:][inside[:, 1:]], losses[inside[:, 1:]], minlength=len(sums))
@@ -227,15 +249,12 @@ def score_continuations(
             order = np.flatnonzero(at >= 0)
             return sums, np.stack([kept[row] for row in order.tolist()]) if len(order) else np.zeros((0, 0), np.float32)
 
-        while done < len(new):
-            full = lengths[done : done + scorer.rows_at_once].min() == scorer.width
-            size = scorer.rows_at_once * (1 if full else CHUNK)
+        for piece in pieces:
             (sums, some), scorer.rows_at_once = halving(chunk, scorer.rows_at_once, "scoring samples")
-            nll[done : done + size] = sums
+            nll[piece.start - own.start : piece.stop - own.start] = sums
             if len(some):
                 states.append(some)
-            done = min(done + size, len(new))
-            tell(done, len(new))
+            tell(piece.stop - own.start, len(nll))
     return nll, np.concatenate(states) if states else np.zeros((0, 0), np.float32)
 
 
@@ -247,6 +266,7 @@ def score_sliding(
     tell: Callable[[int, int], None] = lambda done, total: None,
     dtype: str = "float32",
     details: Details | None = None,
+    part: Part = everything,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score a stream of tokens with a window of `context` tokens that moves by `stride`.
 
@@ -256,9 +276,10 @@ def score_sliding(
     Args:
         dtype: `float32`, or `bfloat16` for matrix products in that.
         details: filled with what is found at each token; scoring then takes longer.
+        part: which of the windows are scored, as `score_blocks` has it.
 
     Returns:
-        (windows,) float64 summed negative log-likelihood in nats, and (windows,) int64 predicted tokens.
+        (windows,) float64 summed negative log-likelihood in nats, and (windows,) int64 predicted tokens; of the part.
 
     Raises:
         InputError: unless the stride is less than the context.
@@ -273,11 +294,14 @@ def score_sliding(
     if len(stream) < 2:
         ends = ends[:0]
     predicted = np.diff(ends, prepend=1)
-    nll, done = np.zeros(len(ends)), 0
     with Scorer(model, width, dtype) as scorer:
+        at_once = scorer.rows_at_once
+        batches = part(-(-len(ends) // at_once))
+        first, last = (min(edge * at_once, len(ends)) for edge in (batches.start, batches.stop))
+        nll, done, before = np.zeros(last - first), first, int(ends[first - 1]) if first else 0
 
         def some(rows: int) -> tuple[np.ndarray, list[Columns]]:
-            part = slice(done, done + rows)
+            part = slice(done, min(done + rows, last))
             inside = ends[part, None] - width + np.arange(width)
             ids = stream[inside].astype(np.int64)
             new = np.arange(width) >= width - predicted[part, None]
@@ -290,11 +314,11 @@ def score_sliding(
             summed = np.bincount(columns["row"], columns["nll"], minlength=len(ids))
             return summed, [{**columns, "row": columns["row"] + done}]
 
-        while done < len(ends):
+        while done < last:
             (sums, noted), scorer.rows_at_once = halving(some, scorer.rows_at_once, "scoring")
-            nll[done : done + len(sums)] = sums
+            nll[done - first : done - first + len(sums)] = sums
             if details is not None:
                 details.parts.extend(noted)
             done += len(sums)
-            tell(int(ends[done - 1]), len(stream))
-    return nll, predicted.astype(np.int64)
+            tell(int(ends[done - 1]) - before, int(ends[last - 1]) - before)
+    return nll, predicted[first:last].astype(np.int64)

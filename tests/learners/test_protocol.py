@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from collapse_cli.families import FAMILIES
-from collapse_cli.learners import LEARNERS, Comparable, Family, Learner, Mixing, Sizable, learner_class
+from collapse_cli.learners import LEARNERS, Comparable, Divisible, Family, Learner, Mixing, Sizable, learner_class
 from collapse_cli.learners.gaussian import Gaussian
 from collapse_cli.learners.gmm import GaussianMixture
 from collapse_cli.learners.lm import LanguageModel
@@ -19,6 +19,7 @@ from collapse_cli.learners.vae import Vae
 WHOLE: tuple[type[Learner], ...] = (LanguageModel, NGram, Gaussian, GaussianMixture, Vae, Ridge, Projections, Mlp)
 SIZABLE: tuple[type[Sizable], ...] = (LanguageModel, Mlp)
 COMPARABLE: tuple[type[Comparable], ...] = (LanguageModel, NGram)
+DIVISIBLE: tuple[type[Divisible], ...] = (LanguageModel,)
 MIXING: tuple[type[Mixing], ...] = (Ridge, Projections)
 
 
@@ -36,6 +37,11 @@ def test_families_with_a_grid_have_what_a_mixture_asks_for() -> None:
 def test_models_of_text_can_be_held_against_those_of_other_lineages() -> None:
     """`stages.between` trusts it."""
     assert {learner_class(one.name) for one in FAMILIES.values() if one.text} == set(COMPARABLE)
+
+
+def test_what_can_be_divided_is_told_by_its_methods() -> None:
+    """`stages.shards` asks the class."""
+    assert {learner for learner in WHOLE if issubclass(learner, Divisible)} == set(DIVISIBLE)
 
 
 def test_families_whose_generations_share_a_stage_are_a_few_arrays() -> None:

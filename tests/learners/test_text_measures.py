@@ -57,9 +57,14 @@ def examine(encoded: Path, samples: Dataset, corpus: Dataset, first: Dataset | N
     model = tiny_model("opt", seed=3)
     real = measures.real_features(model, tokenizer, SETTINGS, encoded, silent)
     shown = samples.take(np.arange(min(2, len(samples))))
-    return measures.examine(
-        model, tokenizer, samples, shown, corpus, SETTINGS, Hints(encoded=encoded), real, first, silent
-    )
+    hints = Hints(encoded=encoded)
+    found = measures.examine_part(model, tokenizer, samples, corpus, SETTINGS, hints, silent)
+    return measures.examined(found, tokenizer, samples, shown, corpus, SETTINGS, hints, real, first, VOCABULARY)
+
+
+def measure(model: Any, test: Dataset, first: Dataset | None, settings: EvalConfig, encoded: Path) -> Outcome:
+    found = measures.score_part(model, test, settings, ABOUT, silent)
+    return measures.measured(found, test, first, settings, encoded, ABOUT, VOCABULARY)
 
 
 # --- real continuations -----------------------------------------------------------------------------------------------
@@ -98,7 +103,7 @@ def test_rows_to_compare_are_spread_evenly_and_none_twice(count: int, most: int)
 
 def test_the_losses_by_decile_and_of_unseen_tokens_make_up_the_whole(encoded: Path) -> None:
     model, test = tiny_model("opt"), random_rows(30, 8, seed=5)
-    outcome = measures.measure(model, test, None, PROTOCOL, encoded, ABOUT, silent)
+    outcome = measure(model, test, None, PROTOCOL, encoded)
     facts, rows = outcome.facts, outcome.rows
     nll, predicted = score_blocks(model, test)
     assert facts["nll"] == pytest.approx(nll.sum() / predicted.sum(), rel=1e-5)
@@ -115,10 +120,10 @@ def test_the_losses_by_decile_and_of_unseen_tokens_make_up_the_whole(encoded: Pa
 def test_a_model_compared_with_itself_has_not_changed_and_with_another_by_its_losses(encoded: Path) -> None:
     test = random_rows(30, 8, seed=5)
     one, two = tiny_model("opt"), tiny_model("opt", seed=1)
-    outcome = measures.measure(one, test, None, PROTOCOL, encoded, ABOUT, silent)
+    outcome = measure(one, test, None, PROTOCOL, encoded)
     before, rows = outcome.facts, outcome.rows
-    same = measures.measure(one, test, rows, PROTOCOL, encoded, ABOUT, silent).facts
-    other = measures.measure(two, test, rows, PROTOCOL, encoded, ABOUT, silent).facts
+    same = measure(one, test, rows, PROTOCOL, encoded).facts
+    other = measure(two, test, rows, PROTOCOL, encoded).facts
     assert same["head_change"] == same["tail_change"] == same["tail_change_se"] == 0
     for decile in range(10):
         change = other["nll_by_decile"][decile] - before["nll_by_decile"][decile]
@@ -128,7 +133,7 @@ def test_a_model_compared_with_itself_has_not_changed_and_with_another_by_its_lo
 def test_a_sliding_window_has_the_same_measures(encoded: Path) -> None:
     model, test = tiny_model("opt"), random_rows(30, 8, seed=5)
     sliding = EvalConfig(protocol="sliding", context=16, stride=8)
-    facts = measures.measure(model, test, None, sliding, encoded, ABOUT, silent).facts
+    facts = measure(model, test, None, sliding, encoded).facts
     assert facts["predicted_tokens"] == 239
     assert sum(facts["tokens_by_decile"]) + facts["unseen_tokens"] == 239
     assert facts["protocol"] == {

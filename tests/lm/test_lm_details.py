@@ -9,6 +9,7 @@ from support.tiny import KINDS, losses, random_rows, rows_of, tiny_model
 from torch.nn import functional
 
 from collapse_cli.data.dataset import Dataset
+from collapse_cli.engine.stage import Shard
 from collapse_cli.lm import score
 from collapse_cli.lm.memory import warn_once
 from collapse_cli.lm.score import Details, score_blocks, score_continuations, score_sliding
@@ -150,3 +151,43 @@ def test_a_model_without_a_plain_head_is_scored_alike(monkeypatch: pytest.Monkey
     score_blocks(model, prompts, details=plain)
     for name, values in details.columns().items():
         assert plain.columns()[name] == pytest.approx(values, rel=1e-3, abs=1e-5), name
+
+
+@pytest.mark.parametrize("number", [2, 3, 7, 20])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_parts_of_the_rows_are_scored_as_all_of_them_are(
+    model: Any, monkeypatch: pytest.MonkeyPatch, ragged: bool, number: int
+) -> None:
+    """To the last bit, for what is laid out together is the same: blocks, windows and continuations, and what is known of their tokens."""
+    monkeypatch.setattr(score, "TOKENS_AT_ONCE", 40)
+    monkeypatch.setattr(score, "CHUNK", 2)
+    shards = [Shard(one, number) for one in range(1, number + 1)]
+    rows, (prompts, new) = random_rows(33, 8, ragged=ragged), pairs(33, ragged=ragged)
+    ends = new.arrays["lengths"].astype(np.int64) * (np.arange(33) % 3 > 0)
+    stream = random_rows(1, 95).arrays["tokens"][0]
+
+    def found(part: score.Part = score.everything) -> list[np.ndarray]:
+        blocks, windows = Details(), Details()
+        sums = [
+            *score_blocks(model, rows, details=blocks, part=part),
+            *score_sliding(model, stream, 12, 5, details=windows, part=part),
+            *score_continuations(model, prompts, new, ends, part=part),
+        ]
+        return [*sums, *blocks.columns().values(), *windows.columns().values()]
+
+    parts = [found(shard.rows) for shard in shards]
+    for at, wanted in enumerate(found()):
+        joined = np.concatenate([part[at] for part in parts if len(part[at])])
+        assert np.array_equal(joined, wanted), at
+
+
+def test_a_part_tells_how_far_it_is_of_its_own_rows(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score, "TOKENS_AT_ONCE", 40)
+    told: list[tuple[int, int]] = []
+    nll, _ = score_blocks(model, random_rows(33, 8), lambda *done: told.append(done), part=Shard(2, 3).rows)
+    assert told[-1] == (len(nll), len(nll))
+    assert 0 < len(nll) < 33
+    score_sliding(
+        model, random_rows(1, 95).arrays["tokens"][0], 12, 5, lambda *done: told.append(done), part=Shard(2, 3).rows
+    )
+    assert told[-1][0] == told[-1][1] < 95

@@ -64,11 +64,12 @@ def test_rows_are_the_same_in_any_number_of_shards(
 def test_a_run_killed_within_a_shard_goes_on_in_as_many_and_computes_nothing_twice(
     config: Path, whole: Path, runs: Path
 ) -> None:
-    killed = job(config, runs, 4, strike=e2e.strike("sample", 2, when="tell"), most_rows=4)
+    killed = job(config, runs, 4, strike=e2e.strike("sample", 2, when="tell", tell=18), most_rows=4)
     assert e2e.drive(killed) == [[-9]]
-    (first,) = shards_in(runs)
+    (first,) = (key for key in shards_in(runs) if e2e.stages(runs)[key]["kind"] == "sample")
     status = e2e.collapse("status", "tiny", "--runs-dir", runs, "--json").json
     assert status["stages"]["sample, shards"] == {"done": 1, "planned": 16}
+    assert status["stages"]["eval, shards"] == {"done": 0, "planned": 24}, "without those of what is there"
     assert e2e.collapse("gc", "--runs-dir", runs).code == 0
     assert shards_in(runs) == {first}, "what a run still needs is no garbage"
     again = job(config, runs, 3, log=f"{runs}.log", most_rows=4)
@@ -78,7 +79,7 @@ def test_a_run_killed_within_a_shard_goes_on_in_as_many_and_computes_nothing_twi
     assert set(e2e.finished_events(runs, "tiny").values()) == {1}
     parts = {stage["key"]: stage["shard_of"] for stage in e2e.plan(runs) if "shard_of" in stage}
     number = Counter(parts.values())
-    assert sorted(number.values()) == [3, 3, 3, 4]
+    assert sorted(number.values()) == [3] * 9 + [4]
     assert number[parts[first]] == 4, "what was begun in four went on in four, the others are in three"
     second = next(key for key in parts if key != first)
     begun = [done / total for _, key, done, total in e2e.read_lines(Path(f"{runs}.log")) if key == second]
@@ -90,7 +91,7 @@ def test_shards_of_a_run_that_was_killed_are_no_use_to_a_run_that_has_all(
 ) -> None:
     """Without `--shards` what was begun goes on; once the stages are there, nothing is planned in shards."""
     assert e2e.drive(job(config, runs, 2, strike=e2e.strike("sample", 2, when="published"))) == [[-9]]
-    assert len(shards_in(runs)) == 2
+    assert e2e.kinds(shards_in(runs), runs) == {"eval": 2, "sample": 2}
     assert e2e.drive(job(config, runs, 1)) == [[0]]
     assert e2e.results(runs) == e2e.results(whole)
     assert set(e2e.finished_events(runs, "tiny").values()) == {1}
@@ -103,10 +104,10 @@ def test_shards_that_a_killed_run_left_behind_are_garbage_once_the_whole_is_ther
     config: Path, whole: Path, runs: Path
 ) -> None:
     assert e2e.drive(job(config, runs, 2, strike=e2e.strike("mix", 1, when="published"))) == [[-9]]
-    assert len(shards_in(runs)) == 4
+    assert e2e.kinds(shards_in(runs), runs) == {"eval": 6, "sample": 4}
     status = e2e.collapse("status", "tiny", "--runs-dir", runs, "--json").json
     assert status["stages"]["sample, shards"] == {"done": 0, "planned": 4}, "those that are still needed"
-    assert e2e.collapse("gc", "--runs-dir", runs, "--json").json["stages"] == 4
+    assert e2e.collapse("gc", "--runs-dir", runs, "--json").json["stages"] == 10
     assert shards_in(runs) == set()
     assert e2e.drive(job(config, runs, 2)) == [[0]]
     assert e2e.results(runs) == e2e.results(whole)

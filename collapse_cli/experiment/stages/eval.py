@@ -17,6 +17,14 @@ from collapse_cli.experiment.stages.base import (
     stage_of,
     with_history,
 )
+from collapse_cli.experiment.stages.shards import (
+    divisible,
+    found_by_shards,
+    kind_of_shards,
+    leave,
+    shard_of,
+    split_into,
+)
 
 
 def eval_stage(config: Experiment, model: Stage, data: Stage, first: Stage | None) -> Stage:
@@ -30,9 +38,22 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     learner.load(inputs["model"].folder)
     test = Dataset.load(inputs["data"].file(TEST))
     first = Dataset.load(inputs["first"].file(ROWS)) if "first" in inputs else None
-    measured = learner.measure(test, first)
+    found = found_by_shards(stage, inputs)
+    measured = learner.measure(test, first) if found is None else divisible(learner).measured(test, first, found)
     measured.rows.save(place.folder / ROWS)
     return with_history(stage, inputs, "model") | measured.facts
+
+
+def body_of_shard(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    learner = learner_of(stage, inputs, place)
+    learner.load(inputs["model"].folder)
+    found = divisible(learner).score_part(Dataset.load(inputs["data"].file(TEST)), shard_of(stage))
+    leave(found, place)
+    return {"rows": len(found["nll"]), "predicted_tokens": int(found["predicted"].sum())}
+
+
+def split(stage: Stage, number: int) -> list[Stage]:
+    return split_into(EVAL_SHARD, stage, number)
 
 
 def cost(stage: Stage, size: Size) -> Cost:
@@ -65,4 +86,6 @@ EVAL = StageKind[Size](
     note=note,
     listed=True,
     counts="predicted_tokens",
+    split=split,
 )
+EVAL_SHARD = kind_of_shards(EVAL, body_of_shard)

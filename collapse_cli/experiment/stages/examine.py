@@ -18,6 +18,14 @@ from collapse_cli.experiment.stages.base import (
     on_one_thread,
     stage_of,
 )
+from collapse_cli.experiment.stages.shards import (
+    divisible,
+    found_by_shards,
+    kind_of_shards,
+    leave,
+    shard_of,
+    split_into,
+)
 
 
 def examine_stage(
@@ -38,16 +46,29 @@ def examine_stage(
 def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
     learner = learner_of(stage, inputs, place)
     learner.load(inputs["reference"].folder)
-    made = inputs["samples"]
-    examined = learner.examine(
-        Dataset.load(made.file(ROWS)),
-        Dataset.load(made.file(SHOWN)),
-        Dataset.load(inputs["prompts"].file(CORPUS)),
-        real=inputs["real"].folder,
-        first=Dataset.load(inputs["first"].file(ROWS)) if "first" in inputs else None,
-    )
+    samples, shown = (Dataset.load(inputs["samples"].file(name)) for name in (ROWS, SHOWN))
+    prompts, real = Dataset.load(inputs["prompts"].file(CORPUS)), inputs["real"].folder
+    first = Dataset.load(inputs["first"].file(ROWS)) if "first" in inputs else None
+    found = found_by_shards(stage, inputs)
+    if found is None:
+        examined = learner.examine(samples, shown, prompts, real=real, first=first)
+    else:
+        examined = divisible(learner).examined(samples, shown, prompts, real=real, first=first, found=found)
     examined.rows.save(place.folder / ROWS)
     return examined.facts
+
+
+def body_of_shard(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
+    learner = learner_of(stage, inputs, place)
+    learner.load(inputs["reference"].folder)
+    samples, prompts = Dataset.load(inputs["samples"].file(ROWS)), Dataset.load(inputs["prompts"].file(CORPUS))
+    found = divisible(learner).examine_part(samples, prompts, shard_of(stage))
+    leave(found, place)
+    return {"rows": len(found["nll"])}
+
+
+def split(stage: Stage, number: int) -> list[Stage]:
+    return split_into(EXAMINE_SHARD, stage, number)
 
 
 def cost(stage: Stage, size: Size) -> Cost:
@@ -74,4 +95,6 @@ EXAMINE = StageKind[Size](
     label=at,
     note=note,
     counts="predicted_tokens",
+    split=split,
 )
+EXAMINE_SHARD = kind_of_shards(EXAMINE, body_of_shard)

@@ -17,7 +17,14 @@ from collapse_cli.experiment import mixing
 from collapse_cli.experiment.costs import TWENTIETH, Size
 from collapse_cli.experiment.pool import quota, starting_at
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, SHOWN, at, learner_of, on_one_thread, stage_of
-from collapse_cli.experiment.stages.shards import found_by_shards, kind_of_shards, leave, shard_of, split_into
+from collapse_cli.experiment.stages.shards import (
+    divisible,
+    found_by_shards,
+    kind_of_shards,
+    leave,
+    shard_of,
+    split_into,
+)
 from collapse_cli.learners.protocol import Arrays
 
 SHOWN_ROWS = 8
@@ -167,9 +174,8 @@ def body_of_shard(stage: Stage, inputs: Mapping[str, Finished], place: Workplace
 def continue_part(stage: Stage, inputs: Mapping[str, Finished], place: Workplace, prompts: Dataset) -> dict[str, Any]:
     """Do the work of a shard: continue its part of the prompts."""
     learner = learner_of(stage, inputs, place)
-    assert isinstance(learner, learners.Divisible), "a learner whose stages do not split"
     learner.load(inputs["model"].folder)
-    found = learner.continue_part(prompts, shard_of(stage), seed=stage.seed, scratch=place.scratch)
+    found = divisible(learner).continue_part(prompts, shard_of(stage), seed=stage.seed, scratch=place.scratch)
     leave(found, place)
     return {"rows": len(found["lengths"]), "sample_tokens": int(found["lengths"].sum())}
 
@@ -240,8 +246,7 @@ def sampled_of(
     """What a learner makes of prompts: itself, or of what its shards found."""
     if found is None:
         return learner.sample(prompts, seed=seed, scratch=scratch)
-    assert isinstance(learner, learners.Divisible), "a learner whose stages do not split"
-    return learner.sampled(prompts, found)
+    return divisible(learner).sampled(prompts, found)
 
 
 def split(stage: Stage, number: int) -> list[Stage]:

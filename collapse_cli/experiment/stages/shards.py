@@ -87,6 +87,12 @@ def _part(cost: Cost, shard: Shard) -> Cost:
     )
 
 
+def divisible(learner: learners.Learner) -> learners.Divisible:
+    """A learner of stages that are in shards."""
+    assert isinstance(learner, learners.Divisible), "a learner whose stages do not split"
+    return learner
+
+
 def leave(found: Arrays, place: Workplace) -> None:
     """What a shard found, for the whole."""
     from safetensors.numpy import save_file
@@ -98,9 +104,9 @@ def found_by_shards(stage: Stage, inputs: Mapping[str, Finished]) -> Arrays | No
     """What the shards of a stage found of all rows, in order; None of a stage without any, which works on them itself."""
     if not stage.shards:
         return None
-    names = sorted(name for name in stage.needs if name not in stage.inputs)
-    parts = [Dataset.load_arrays(inputs[name].file(FOUND)) for name in names]
-    # of no rows it may be unknown how wide they are
-    return {
-        name: np.concatenate([part[name] for part in parts if len(part[name])] or [parts[0][name]]) for name in parts[0]
-    }
+    shards = sorted(name for name in stage.needs if name not in stage.inputs)
+    parts = [Dataset.load_arrays(inputs[name].file(FOUND)) for name in shards]
+    # of no rows it may be unknown how wide they are, and what else there is to say of them
+    names = dict.fromkeys(name for part in parts for name in part)
+    found = {name: [part[name] for part in parts if name in part] for name in names}
+    return {name: np.concatenate([some for some in each if len(some)] or each[:1]) for name, each in found.items()}
