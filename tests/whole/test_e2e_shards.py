@@ -45,13 +45,20 @@ def shards_in(runs: Path) -> set[str]:
     return {key for key, stage in e2e.stages(runs).items() if "shard" in stage["params"]}
 
 
-@pytest.mark.parametrize(("number", "jobs", "generations"), [(2, 1, 1), (3, 2, 1), (7, 1, 1), (45, 1, 0)])
+@pytest.mark.parametrize(
+    ("number", "jobs", "more"),
+    [
+        (2, 1, ()),
+        (3, 2, ()),
+        (7, 1, ()),
+        pytest.param(45, 1, ("--generations", "0", "--policy", "keep-0"), marks=pytest.mark.slow),
+    ],
+)
 def test_rows_are_the_same_in_any_number_of_shards(
-    config: Path, whole: Path, runs: Path, number: int, jobs: int, generations: int
+    config: Path, whole: Path, runs: Path, number: int, jobs: int, more: tuple[str, ...]
 ) -> None:
-    """45 are more than there are rows."""
-    asked = job(config, runs, number, "--generations", str(generations), jobs=jobs)
-    assert e2e.drive(asked) == [[0]], Path(f"{runs}.err").read_text()
+    """45 are more than there are rows to continue, 7 more than there are batches to score."""
+    assert e2e.drive(job(config, runs, number, *more, jobs=jobs)) == [[0]], Path(f"{runs}.err").read_text()
     assert e2e.results(runs).items() <= e2e.results(whole).items()
     assert made(runs).items() <= made(whole).items(), "the same stages, and the same bytes"
     planned = e2e.plan(runs)
