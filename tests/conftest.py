@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # Before anything imports a Hugging Face library: they read these once. Subprocesses inherit them.
 HF_HOME = tempfile.mkdtemp(prefix="collapse-tests-hf-")
@@ -57,6 +57,24 @@ settings.load_profile("same")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The rooms of long files come first: with `-n 2 --no-loadscope-reorder` no process ends long before the other."""
     items.sort(key=lambda item: item.path.parent.name not in ("engine", "whole", "view", "theory", "tracking"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n 2 --dist loadfile`: files that share what takes ten seconds to start go to one process."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneOfEach(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return next((what for what, users in shared.items() if file in users), file)
+
+    def users(folder: str, word: str) -> set[str]:
+        files = sorted((PROJECT / "tests").glob(f"{folder}/test_*.py"))
+        return {path.relative_to(PROJECT).as_posix() for path in files if word in path.read_text(encoding="utf-8")}
+
+    shared = {"the driver of forks": users("*", "e2e.drive("), "the server": users("foreign", "server")}
+    return OneOfEach(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_sessionfinish() -> None:

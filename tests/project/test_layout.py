@@ -4,9 +4,8 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "collapse_cli"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -23,7 +22,8 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path): path for path in FILES}
 
 
-def imports_of(path: Path) -> set[str]:
+@cache
+def imports_of(path: Path) -> frozenset[str]:
     """All modules that a file imports anywhere, those within functions too; `from x import y` as `x` and `x.y`."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -34,7 +34,7 @@ def imports_of(path: Path) -> set[str]:
             assert node.module is not None
             found.add(node.module)
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return found
+    return frozenset(found)
 
 
 def own_imports(path: Path) -> set[str]:
@@ -108,15 +108,15 @@ def room_of(name: str) -> str:
     return name.partition(".")[0]
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_a_room_imports_only_from_those_below_it(name: str) -> None:
-    room = room_of(name)
-    others = {own for own in own_imports(MODULES[name]) if room_of(own) != room}
-    assert {own for own in others if room_of(own) not in MAY[room].split()} == set()
-    for (importer, imported), modules in OF_THEM.items():
-        if importer == room:
-            allowed = {imported, *modules.split()}
-            assert {own for own in others if room_of(own) == imported} - allowed == set()
+def test_a_room_imports_only_from_those_below_it() -> None:
+    for name, path in MODULES.items():
+        room = room_of(name)
+        others = {own for own in own_imports(path) if room_of(own) != room}
+        assert {own for own in others if room_of(own) not in MAY[room].split()} == set(), name
+        for (importer, imported), modules in OF_THEM.items():
+            if importer == room:
+                allowed = {imported, *modules.split()}
+                assert {own for own in others if room_of(own) == imported} - allowed == set(), name
 
 
 def test_what_is_allowed_is_used() -> None:
@@ -150,8 +150,7 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(name for name in MODULES if room_of(name) in READERS and name != ASKS_FOR_GPUS))
-def test_what_only_reads_or_counts_imports_neither_torch_nor_learners(name: str) -> None:
+def test_what_only_reads_or_counts_imports_neither_torch_nor_learners() -> None:
     heavy = {
         "torch",
         "transformers",
@@ -160,17 +159,19 @@ def test_what_only_reads_or_counts_imports_neither_torch_nor_learners(name: str)
         "collapse_cli.experiment.loop",
         "collapse_cli.experiment.stages",
     }
-    assert {module for module in imports_of(MODULES[name]) if within(module, heavy)} == set()
+    for name, path in MODULES.items():
+        if room_of(name) in READERS and name != ASKS_FOR_GPUS:
+            assert {module for module in imports_of(path) if within(module, heavy)} == set(), name
 
 
-@pytest.mark.parametrize("name", sorted(name for name in MODULES if room_of(name) not in ("engine", "records")))
-def test_where_the_store_keeps_its_files_is_known_to_the_store_alone(name: str) -> None:
+def test_where_the_store_keeps_its_files_is_known_to_the_store_alone() -> None:
     """A store that is no local folder would be one class, chosen where an address becomes a store."""
-    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call):
-            assert "FolderStore" not in ast.unparse(node.func), f"{name}:{node.lineno}: use store_at, store_of"
-        if isinstance(node, ast.Attribute) and node.attr == "root":
-            assert "store" not in ast.unparse(node.value).lower(), f"{name}:{node.lineno}: {ast.unparse(node)}"
+    for name in sorted(name for name in MODULES if room_of(name) not in ("engine", "records")):
+        for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                assert "FolderStore" not in ast.unparse(node.func), f"{name}:{node.lineno}: use store_at, store_of"
+            if isinstance(node, ast.Attribute) and node.attr == "root":
+                assert "store" not in ast.unparse(node.value).lower(), f"{name}:{node.lineno}: {ast.unparse(node)}"
 
 
 def test_no_module_is_imported_in_a_circle() -> None:
@@ -181,25 +182,24 @@ def test_no_module_is_imported_in_a_circle() -> None:
         graph = {name: wanted for name, wanted in graph.items() if name not in leaves}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_a_file_is_named_for_what_is_in_it(path: Path) -> None:
-    assert path.stem not in ("utils", "util", "helpers", "common", "misc")
+def test_a_file_is_named_for_what_is_in_it() -> None:
+    assert {path.stem for path in FILES} & {"utils", "util", "helpers", "common", "misc"} == set()
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_nothing_unpickles_or_runs_downloaded_code(path: Path) -> None:
+def test_nothing_unpickles_or_runs_downloaded_code() -> None:
     unsafe = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-    assert imports_of(path) & unsafe == set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            where = f"{path.name}:{node.lineno}: {called}"
-            assert called not in ("torch.load", "torch.save", "eval", "exec"), where
-            words = {word.arg: word.value for word in node.keywords}
-            for name in ("trust_remote_code", "allow_pickle"):
-                value = words.get(name, ast.Constant(False))
-                assert isinstance(value, ast.Constant), where
-                assert not value.value, where
+    for path in FILES:
+        assert imports_of(path) & unsafe == set(), path
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                where = f"{path}:{node.lineno}: {called}"
+                assert called not in ("torch.load", "torch.save", "eval", "exec"), where
+                words = {word.arg: word.value for word in node.keywords}
+                for name in ("trust_remote_code", "allow_pickle"):
+                    value = words.get(name, ast.Constant(False))
+                    assert isinstance(value, ast.Constant), where
+                    assert not value.value, where
 
 
 def test_a_test_file_is_on_its_own() -> None:
@@ -250,12 +250,12 @@ def names_compared(path: Path, names: set[str]) -> list[str]:
 OUTSIDE = sorted(name for name in MODULES if room_of(name) != "families" and name not in ASKS_BY_NAME)
 
 
-@pytest.mark.parametrize("name", OUTSIDE)
-def test_what_a_family_is_stands_in_families_alone(name: str) -> None:
+def test_what_a_family_is_stands_in_families_alone() -> None:
     """A new family is a file there, a line in its list, and a learner; nothing else asks for it by name."""
     from collapse_cli.families import FAMILIES
 
-    assert names_compared(MODULES[name], set(FAMILIES)) == []
+    for name in OUTSIDE:
+        assert names_compared(MODULES[name], set(FAMILIES)) == [], name
 
 
 def test_the_search_for_names_of_learners_finds_them(tmp_path: Path) -> None:
@@ -278,16 +278,14 @@ SHOWING = ("findings", "terminal", "report", "view", "tracking")
 AVERAGES = "findings.arms"  # the one place where lineages become one, and say so
 
 
-@pytest.mark.parametrize("name", sorted(name for name in MODULES if room_of(name) in SHOWING))
-def test_what_shows_rows_groups_them_by_arm_and_builds_no_keys_of_its_own(name: str) -> None:
+def test_what_shows_rows_groups_them_by_arm_and_builds_no_keys_of_its_own() -> None:
     """By policy alone two lineages would overwrite or average each other, and nothing would say so."""
-    if name == AVERAGES:
-        return
-    text = MODULES[name].read_text(encoding="utf-8")
-    alone = [line for line in text.splitlines() if re.search(r"\bwhere\.(policy|name|lineage)\b", line)]
     allowed = (
         "_name(where.",  # report.loading makes the names of all arms fit to show
         "(where.name, where.lineage)",
         "first.setdefault(row.where.lineage, row)",  # a row of each lineage, to look at its protocol
     )
-    assert [line for line in alone if not any(part in line for part in allowed)] == []
+    for name in sorted(name for name in MODULES if room_of(name) in SHOWING and name != AVERAGES):
+        text = MODULES[name].read_text(encoding="utf-8")
+        alone = [line for line in text.splitlines() if re.search(r"\bwhere\.(policy|name|lineage)\b", line)]
+        assert [line for line in alone if not any(part in line for part in allowed)] == [], name
