@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,12 @@ from collapse_cli.findings.check import TwoTexts, compared
 
 
 def found(real: Sequence[str], synthetic: Sequence[str]) -> tuple[dict[str, object], TwoTexts]:
+    return examined(tuple(real), tuple(synthetic))
+
+
+@cache
+def examined(real: tuple[str, ...], synthetic: tuple[str, ...]) -> tuple[dict[str, object], TwoTexts]:
+    """Once for the same texts: nobody changes what is found."""
     record = json.loads(json.dumps(examine(text(real, "real"), text(synthetic, "synthetic"), None)))
     return record, compared(record)
 
