@@ -1,10 +1,12 @@
-"""What `collapse run --dry-run` says that a preset takes, beside what it takes: in one go, on one machine.
+"""What `collapse run --dry-run` says that a run takes, beside what it takes: in one go, on one machine.
 
-    python benchmarks/estimates.py [PRESET ...] [--jobs N]
+    python benchmarks/estimates.py [NAME ...] [--jobs N] [--limit SECONDS]
 
-Of each preset: the dry run, then the run itself into a folder of its own, then their ratio, with and without what is no stage (the
-start, the report). Both see what else this machine does, but not at the same moment: on a machine that others use, ratios differ from one
-time to the next. The load average before and after is printed with each. Without names: the presets that end within minutes.
+Of each: the dry run, then the run itself into a folder of its own. Seconds of the whole command and of its stages alone, memory at its peak
+(of all processes: the sum of what each held at most) and disk, each as said, as found, and said by found. Both see what else this machine does,
+but not at the same moment: on a machine that others use, ratios differ from one time to the next. The load average before and after is
+printed with each. Names are those of `CASES`: presets, cut where they take more than minutes, and a model of 30 layers that no table knows
+(random weights, saved as a pretrained one is), on text of ../shared/data. A run that is said to take more than `--limit` is left out.
 """
 
 import argparse
@@ -13,32 +15,129 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-SHORT = (
-    "smoke",
-    "strong-ridge",
-    "strong-weighted",
-    "strong-projections",
-    "ngram-zipf",
-    "generational-regression",
-    "quick",
-)
+import psutil
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+ONE = ("--seeds", "0")
 
 
-def collapse(*arguments: str) -> Any:
-    """What a command says as JSON.
+def preset(name: str, *cuts: str) -> Callable[[Path], list[str]]:
+    return lambda folder: ["--preset", name, *cuts]
+
+
+def saved_model(folder: Path) -> list[str]:
+    """A model of 30 layers, thin, as a pretrained one is saved, fine-tuned on WikiText."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50272,
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=30,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=2,
+        eos_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    for path in (SHARED / "opt-tokenizer").iterdir():
+        (folder / "model" / path.name).write_bytes(path.read_bytes())
+    tree = f"""
+[loop]
+generations = 2
+policies = ["keep-0"]
+seeds = [0]
+
+[model]
+source = "{folder / "model"}"
+tokenizer = "{SHARED / "opt-tokenizer"}"
+
+[data]
+source = "{SHARED / "wikitext-2"}"
+train = "valid.txt"
+test = "test.txt"
+rows = 256
+eval_rows = 128
+
+[sample]
+decode = {{ beams = 1, temperature = 1.0 }}
+
+[train]
+epochs = 2
+lr = 5e-4
+batch_size = 16
+"""
+    (folder / "thin.toml").write_text(tree)
+    return [str(folder / "thin.toml")]
+
+
+CASES: Mapping[str, Callable[[Path], Sequence[str]]] = {
+    "smoke": preset("smoke"),
+    "strong-weighted": preset("strong-weighted"),
+    "strong-ridge": preset("strong-ridge"),
+    "strong-projections": preset("strong-projections"),
+    "ngram-zipf": preset("ngram-zipf"),
+    "generational-regression": preset("generational-regression"),
+    "nature-gaussian": preset("nature-gaussian"),
+    "strong-iterative": preset("strong-iterative"),
+    "quick": preset("quick", *ONE, "--generations", "2"),
+    "world": preset("world", *ONE, "--generations", "1"),
+    "ecosystem": preset("ecosystem", *ONE, "--generations", "1"),
+    "wikitext2-small": preset("wikitext2-small", *ONE, "--generations", "1", "--policy", "keep-0"),
+    "nature-vae": preset("nature-vae", "--generations", "1", "--policy", "keep-0", "--set", "vae.epochs=10"),
+    "nature-gmm": preset("nature-gmm", "--generations", "400"),
+    "strong-mlp": preset("strong-mlp", *ONE),
+    "strong-gpt2": preset("strong-gpt2", *ONE),
+    "thin": saved_model,
+}
+
+
+def collapse(*arguments: str) -> tuple[Any, int]:
+    """What a command says as JSON, and the bytes that its processes held: the sum of what each held at most.
 
     Raises:
         SystemExit: when it fails.
     """
-    command = [sys.executable, "-m", "collapse_cli", *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(arguments)}: {done.stderr.strip()}")
-    return json.loads(done.stdout)
+    command, peaks = [sys.executable, "-m", "collapse_cli", *arguments, "--json"], dict[int, int]()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        watched = threading.Thread(target=watch, args=(process, peaks), daemon=True)
+        watched.start()
+        said, errors = process.communicate()
+        watched.join()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(arguments)}: {errors.strip()}")
+    return json.loads(said), sum(peaks.values())
+
+
+def watch(process: "subprocess.Popen[str]", peaks: dict[int, int]) -> None:
+    """What each process of a command held at most (`VmHWM`; where the system does not say, what it was seen to hold)."""
+    while process.poll() is None:
+        with suppress(psutil.Error):
+            own = psutil.Process(process.pid)
+            for one in (own, *own.children(recursive=True)):
+                with suppress(psutil.Error, OSError):
+                    peaks[one.pid] = max(peaks.get(one.pid, 0), held(one))
+        time.sleep(0.2)
+
+
+def held(process: psutil.Process) -> int:
+    status = Path(f"/proc/{process.pid}/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) << 10
+    return int(process.memory_info().rss)
 
 
 def stage_seconds(runs: Path) -> float:
@@ -46,44 +145,56 @@ def stage_seconds(runs: Path) -> float:
     return sum(float(json.loads(path.read_text())["seconds"]) for path in (runs / "store").rglob("stage.json"))
 
 
-def measure(preset: str, jobs: int) -> dict[str, Any]:
-    """Predicted and measured seconds of a preset."""
+def on_disk(runs: Path) -> int:
+    return sum(path.stat().st_size for path in (runs / "store").rglob("*") if path.is_file())
+
+
+def measure(name: str, jobs: int, limit: float) -> str:
+    """A row of the table."""
     with tempfile.TemporaryDirectory(prefix="estimates-") as folder:
         runs = Path(folder) / "runs"
-        asked = ("run", "--preset", preset, "--runs-dir", str(runs), "--jobs", str(jobs))
+        asked = ("run", *CASES[name](Path(folder)), "--runs-dir", str(runs), "--jobs", str(jobs))
         load, began = os.getloadavg()[0], time.perf_counter()
-        said = collapse(*asked, "--dry-run")
+        said, _ = collapse(*asked, "--dry-run")
         tried, began = time.perf_counter() - began, time.perf_counter()
-        collapse(*asked)
-        took, plans = time.perf_counter() - began, said.get("runs", [said])
-        kinds = [kind for plan in plans for kind in plan["kinds"].values()]
-        return {
-            "preset": preset,
-            "predicted": sum(plan["seconds"] for plan in plans),
-            "measured": took,
-            "stages predicted": sum(kind["seconds"] for kind in kinds),
-            "stages measured": stage_seconds(runs),
-            "guessed": sum(kind["guessed"] for kind in kinds),
-            "dry run": tried,
-            "load": (load, os.getloadavg()[0]),
-        }
+        plans = said.get("runs", [said])
+        total = said.get("total", {"seconds": plans[0]["seconds"], "memory_needed": plans[0]["memory_needed"]})
+        stages = sum(kind["seconds"] for plan in plans for kind in plan["kinds"].values())
+        if total["seconds"] > limit:
+            return f"| `{name}` | {total['seconds']:.0f} s | not run | | {stages:.0f} s | | | | | {tried:.1f} s | |"
+        _, memory = collapse(*asked)
+        took, computed, disk = time.perf_counter() - began, stage_seconds(runs), on_disk(runs)
+        said_disk = sum(kind["disk"] for plan in plans for kind in plan["kinds"].values())
+        cells = [
+            f"`{name}`",
+            f"{total['seconds']:.1f} s",
+            f"{took:.1f} s",
+            f"{total['seconds'] / took:.2f}",
+            f"{stages:.1f} s",
+            f"{computed:.1f} s",
+            f"{stages / computed:.2f}",
+            f"{total['memory_needed'] / 1e6:.0f} MB, {memory / 1e6:.0f} MB, {total['memory_needed'] / memory:.2f}",
+            f"{said_disk / 1e6:.1f} MB, {disk / 1e6:.1f} MB, {said_disk / max(1, disk):.2f}",
+            f"{tried:.1f} s",
+            f"{load:.1f}, {os.getloadavg()[0]:.1f}",
+        ]
+        return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("presets", nargs="*", default=SHORT)
+    parser.add_argument("names", nargs="*", default=[*CASES], metavar="NAME", choices=[*CASES, []])
     parser.add_argument("--jobs", type=int, default=0, help="as that of `collapse run`")
+    parser.add_argument(
+        "--limit", type=float, default=600.0, help="seconds of a run, as they are said, above which it is not run"
+    )
     asked = parser.parse_args()
-    print("| preset | predicted | measured | ratio | stages: predicted | measured | ratio | the dry run took | load |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
-    for preset in asked.presets:
-        one = measure(preset, asked.jobs)
-        ratio, of_stages = (one[f"{name}predicted"] / one[f"{name}measured"] for name in ("", "stages "))
-        print(
-            f"| `{preset}` | {one['predicted']:.1f} s | {one['measured']:.1f} s | {ratio:.2f} | {one['stages predicted']:.1f} s | "
-            f"{one['stages measured']:.1f} s | {of_stages:.2f} | {one['dry run']:.1f} s | {one['load'][0]:.1f}, {one['load'][1]:.1f} |",
-            flush=True,
-        )
+    print(
+        "| run | said | took | ratio | stages: said | took | ratio | memory: said, found, ratio | disk: said, found, ratio | the dry run took | load |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|---|---|---:|---|")
+    for name in asked.names:
+        print(measure(name, asked.jobs, asked.limit), flush=True)
 
 
 if __name__ == "__main__":

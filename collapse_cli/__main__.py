@@ -17,6 +17,7 @@ try:
     import atexit
     import errno
     import signal
+    import time
     from collections.abc import Iterator
     from contextlib import contextmanager, suppress
     from pathlib import Path
@@ -88,6 +89,7 @@ def _end_as_interrupted(ends: list[int]) -> None:
 
 
 def _run(arguments: list[str] | None) -> int:
+    began = time.perf_counter()
     try:
         Path.cwd()
     except OSError as error:
@@ -95,6 +97,7 @@ def _run(arguments: list[str] | None) -> int:
         return _say(f"the folder that you are in {gone}; change to another one (cd) and give the command again", USAGE)
     from collapse_cli import process
 
+    process.BEGAN.set(began)
     process.own_errors_of_output()
     process.print_in_any_encoding()
     if odd := process.odd_variable():

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 IN_ASCII = str.maketrans(
@@ -15,6 +16,7 @@ IN_ASCII = str.maketrans(
 )
 
 
+BEGAN: ContextVar[float] = ContextVar("BEGAN")  # when the command began, by `time.perf_counter`
 OUTPUT = "the output of this command"  # what an error of the standard output has for a file
 
 

@@ -11,6 +11,7 @@ import typer
 from collapse_cli.cli import check, housekeeping, repeated_options, theory_lineages, viewing
 from collapse_cli.cli.housekeeping import Json, Runs, place, warn_of_damage
 from collapse_cli.errors import how_many
+from collapse_cli.process import BEGAN
 from collapse_cli.terminal import text as terminal
 
 app = repeated_options.App(
@@ -123,7 +124,7 @@ def run(
     early_checks.check_executor(experiment, executor, given=settings or [])
     if not experiment.variants:  # those of variants are checked under their own names
         early_checks.check_experiment(experiment, folder)
-    console, began = terminal.console(stderr=as_json), time.perf_counter()
+    console = terminal.console(stderr=as_json)
     with console.status("loading the libraries") if console.is_terminal else nullcontext():
         from collapse_cli.run import runner
         from collapse_cli.terminal.plan import Total, print_plan, print_total
@@ -132,7 +133,7 @@ def run(
     for note in configuration.notes(asked, folder):
         terminal.line(console, f"note: {note}")
     if dry_run:
-        loading = time.perf_counter() - began
+        loading = time.perf_counter() - BEGAN.get(time.perf_counter())
         plans = runner.plan_all(
             experiment, runs_dir, asked.name, console, jobs=jobs, executor=executor, shards=shards, loading=loading
         )

@@ -6,7 +6,7 @@ generations, and where a fit goes over its rows several times it does so once.
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,14 @@ class Short:
 
     Attributes:
         extent: how short.
+        config: the experiment.
         plan: its stages.
         alike: by their keys, the same stages of a version whose fits make all their passes: they say to which group it belongs.
         sizes: what their costs depend on.
     """
 
     extent: Extent
+    config: Experiment
     plan: Plan
     alike: Mapping[str, Stage]
     sizes: Sizes
@@ -110,15 +112,20 @@ def in_memory(config: Experiment) -> bool:
     return config.kind == "mixture" and grid is not None and grid.in_memory
 
 
-def shortened(config: Experiment, hints: learners.Hints, sizes: Sizes, extent: Extent, turn: int = 0) -> Short:
+def shortened(
+    config: Experiment, hints: learners.Hints, sizes: Sizes, extent: Extent, turn: int = 0, beside: int = 1
+) -> Short:
     """The short version of an experiment, which is looked up already.
 
     Args:
         turn: how many experiments were shortened in this process before. Cells that are done in memory are of the seed whose turn it is: learners
             remember from cell to cell, and in a run of several seeds the next variant finds nothing of its seed any more.
+        beside: how many stages are computed at a time. There are as many lineages or seeds, then, so that stages slow each other as they
+            will; cells that are done in memory are enough by themselves.
     """
-    seeds = config.loop.seeds
-    few = _few(config, extent, seeds[turn % len(seeds)] if in_memory(config) else seeds[0])
+    seeds, several = config.loop.seeds, math.ceil(beside / len(config.lineage_names))
+    chosen = [seeds[turn % len(seeds)]] if in_memory(config) else [*seeds, *_others(seeds, several)][:several]
+    few = _few(config, extent, tuple(chosen))
     once = _in_one_pass(few)
     made, alike = plan(once, hints), plan(few, hints)
     own = once.of_lineages()
@@ -132,7 +139,7 @@ def shortened(config: Experiment, hints: learners.Hints, sizes: Sizes, extent: E
         )
         for name, size in sizes.lineages.items()
     }
-    return Short(extent, made, dict(zip(made.stages, alike.stages.values(), strict=True)), Sizes(cut, made))
+    return Short(extent, once, made, dict(zip(made.stages, alike.stages.values(), strict=True)), Sizes(cut, made))
 
 
 def _in_one_pass(config: Experiment) -> Experiment:
@@ -142,8 +149,13 @@ def _in_one_pass(config: Experiment) -> Experiment:
     return once(config).with_lineages({name: once(own) for name, own in config.of_lineages().items()})
 
 
-def _few(config: Experiment, extent: Extent, seed: int) -> Experiment:
-    """With one seed, few generations and policies, or few cells of a grid."""
+def _others(seeds: Sequence[int], many: int) -> list[int]:
+    """So many seeds that are none of these."""
+    return [seed for seed in range(many + len(seeds)) if seed not in seeds]
+
+
+def _few(config: Experiment, extent: Extent, seeds: tuple[int, ...]) -> Experiment:
+    """With few seeds, generations and policies, or few cells of a grid."""
     loop, share = config.loop, extent.share
     changed: dict[str, Any] = {}
     if config.kind == "mixture" and not in_memory(config):
@@ -161,7 +173,7 @@ def _few(config: Experiment, extent: Extent, seed: int) -> Experiment:
         if config.select.on:  # an untrained model makes rows of which few may stay
             changed["select"] = config.select.model_copy(update={"short": "real"})
     few = {
-        "seeds": (seed,),
+        "seeds": seeds,
         "generations": min(loop.generations, extent.generations),
         "policies": tuple(_cut(policy, share) for policy in _telling(config)),
     }

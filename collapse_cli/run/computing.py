@@ -29,12 +29,7 @@ def compute(stages: Sequence[Stage], prepared: Prepared, store: Store, observer:
     if workers == 0:
         scheduler.run([*alone, *others], here, observer)
         return
-    order = {
-        "config": prepared.config.model_dump(mode="json"),
-        "hints": asdict(prepared.hints),
-        "store": store.address,
-        "shards": prepared.plan.shards,
-    }
+    order = worker.order(prepared.config, prepared.hints, store, prepared.plan.shards)
     with ProcessExecutor(store, worker.command(), order, workers) as elsewhere:
         scheduler.run(alone, here, observer)
         scheduler.run(others, elsewhere, observer, prepared.threads)

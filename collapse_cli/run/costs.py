@@ -18,12 +18,14 @@ from collapse_cli.experiment.costs import Sizes
 from collapse_cli.metrics import numbers
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.computing import apart
+from collapse_cli.run.ending import Ending
 from collapse_cli.run.preparation import NOMINAL_SPEED, Prepared, to_do
 from collapse_cli.run.rates import Estimates, Timings, makespan, sameness
-from collapse_cli.run.timing import SECONDS, Timed, time_stages
+from collapse_cli.run.timing import SECONDS, Places, Timed, time_stages
 from collapse_cli.terminal.plan import SHARDS, KindCosts, PlanCosts
 
 LEAST_SECONDS, SEVERAL = 1.5, 16.0  # for timing each of several plans at least, and all of them unless that is more
+SEVERAL_MODELS = 4  # times as many models as were on a page that was timed: it is timed again
 BATCH = 640  # sequences that a CPU samples at once, at most (docs/design.md: Memory)
 ROW_COPIES = 3  # of the rows of a corpus that are held at once: as read, chosen, and put together
 
@@ -40,6 +42,9 @@ class CostsAsked:
         counted: keys of stages that are counted with a plan before, which will compute them.
         loading: seconds that the libraries took to load, as they will again.
         turn: how many plans were timed before.
+        places: where they are timed.
+        starting: seconds that workers took to start.
+        ending: what a run does besides its stages, as it was timed for the plan with the most models so far.
     """
 
     temporary: Path | None = None
@@ -49,6 +54,9 @@ class CostsAsked:
     counted: set[str] = field(default_factory=set)
     loading: float = 0.0
     turn: int = 0
+    places: Places = field(default_factory=Places)
+    starting: float = 0.0
+    ending: Ending | None = None
 
 
 def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAsked | None = None) -> PlanCosts:
@@ -82,8 +90,13 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
         entry.disk += cost.disk
         entry.seconds += seconds[stage.key]
         entry.guessed += not estimates.timed(stage)
-    begin = asked.loading + timed.warming if needed else 0.0
     asked.counted |= todo
+    asked.starting, asked.ending = timed.starting or asked.starting, timed.ending or asked.ending
+    ending, models = asked.ending or Ending(), len(planned.generations)
+    begin = asked.loading + ending.folder + timed.warming if needed else 0.0
+    cold = {stage.key: timed.cold.get(estimates.group(stage), 0.0) for stage in needed}
+    computing = _computing(prepared, needed, seconds, cold, asked.starting, models * ending.row) if needed else 0.0
+    end = ending.of(models) if needed else 0.0
     return PlanCosts(
         run=folder.name,
         stages=len(planned.stages),
@@ -93,11 +106,13 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
         rows=size.rows,
         disk_needed=disk_needed(needed, size),
         disk_free=shutil.disk_usage(existing(folder.runs)).free,
-        seconds=begin + _computing(prepared, needed, seconds, begin),
+        seconds=begin + computing + end,
         measured=bool(needed) and all(map(estimates.timed, needed)),
         notes=prepared.notes,
         begin=begin,
+        end=end,
         workers=prepared.workers,
+        executor=prepared.executor,
         timed=timed.seconds,
         fault=timed.fault,
         memory_needed=memory_needed(prepared, needed, timed),
@@ -121,18 +136,44 @@ def _timed(prepared: Prepared, estimates: Estimates, needed: Sequence[Stage], as
     place = asked.temporary / f"short-{len(asked.counted)}-{len(needed)}"
     seconds = SECONDS if asked.plans == 1 else min(SECONDS, max(LEAST_SECONDS, SEVERAL / asked.plans))
     asked.turn += 1
-    return time_stages(prepared, estimates, unknown, place, speed, seconds=seconds, turn=asked.turn - 1)
+    ending = asked.ending is None or len(prepared.plan.generations) > SEVERAL_MODELS * asked.ending.models
+    return time_stages(
+        prepared,
+        estimates,
+        unknown,
+        place,
+        speed,
+        asked.places,
+        seconds=seconds,
+        turn=asked.turn - 1,
+        ending=ending,
+    )
 
 
-def _computing(prepared: Prepared, needed: Sequence[Stage], seconds: Mapping[str, float], begin: float) -> float:
-    """Seconds until all that is needed is computed, where and in which order a run computes it."""
+def _computing(
+    prepared: Prepared,
+    needed: Sequence[Stage],
+    seconds: Mapping[str, float],
+    cold: Mapping[str, float],
+    starting: float,
+    rows: float,
+) -> float:
+    """Seconds from the first stage to the last, where and in which order a run computes them.
+
+    Args:
+        cold: by how much a stage takes longer, the first of its kind in a process: this one too computes some, where there are workers.
+        starting: until workers are at work.
+        rows: to write what was measured: between stages, or beside them where there are workers. Where these keep all cores busy, it slows them.
+    """
     if prepared.workers == 1:
-        return sum(seconds.values())
+        return sum(seconds.values()) + rows
     alone, others = apart(needed, scheduler.width(prepared.plan))
-    here = sum(seconds[stage.key] for stage in alone)
+    here = sum(seconds[stage.key] for stage in alone) + max((cold[stage.key] for stage in alone), default=0.0)
     if not others:
-        return here
-    return max(here, begin) + makespan(others, seconds, min(prepared.workers, len(others)))  # workers load what we did
+        return here + rows
+    workers = min(prepared.workers, len(others))
+    slowed = rows / workers if workers >= (psutil.cpu_count() or 1) else 0.0
+    return max(here, starting) + makespan(others, seconds, workers) + slowed
 
 
 def memory_free() -> int:

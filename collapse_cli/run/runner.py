@@ -4,7 +4,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,9 +89,10 @@ def plan_all(
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
         asked = CostsAsked(Path(temporary) / "timed", len(folders), loading=loading)
         made = []
-        for folder, changed in folders.items():
-            made.append(_plan(changed, folder, Path(temporary) / "store", console, jobs, executor, shards, asked))
-            asked.loading = 0.0
+        with closing(asked.places):
+            for folder, changed in folders.items():
+                made.append(_plan(changed, folder, Path(temporary) / "store", console, jobs, executor, shards, asked))
+                asked.loading = 0.0
     return made
 
 

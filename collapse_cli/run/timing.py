@@ -4,26 +4,33 @@ Nothing of it enters the store or the runs folder, nothing is downloaded, and no
 """
 
 import logging
+import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from collapse_cli.engine import scheduler
+from collapse_cli.engine.executors.base import Ended, Executor
 from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.executors.processes import ProcessExecutor
 from collapse_cli.engine.observer import Observer
+from collapse_cli.engine.record import RECORD
 from collapse_cli.engine.stage import Cost, Finished, Stage
 from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import UserError
 from collapse_cli.experiment import short
 from collapse_cli.experiment.short import Extent, Short
-from collapse_cli.process import peak_memory_mb
+from collapse_cli.run import worker
+from collapse_cli.run.ending import Ending, time_ending
 from collapse_cli.run.preparation import Prepared, threads_of_a_stage
 from collapse_cli.run.rates import Estimates, Timings, sameness
 
 SECONDS = 6.0  # of this process's own computing, for the short versions of a plan
-MOST = 60.0  # seconds until a stage is stopped at its next step: on a machine that has much else to do that computing takes longer
+MOST = 40.0  # seconds until a stage is stopped at its next step: on a machine that has much else to do that computing takes longer
 MORE_OF = 6.0  # times `SECONDS`, for a second size: of one alone nothing can be said of others
 FIRST = 2.0  # nominal seconds that the first may take; of a larger model it has fewer rows
 
@@ -36,21 +43,58 @@ class EnoughError(Exception):
     """The time is up, in the middle of a stage."""
 
 
-class Timekeeper(Observer):
-    """Stops a stage at its next step when the time is up, and says how far it came."""
+class Stopwatch(Observer):
+    """Times stages, and stops them at their next step when the time is up.
+
+    Attributes:
+        taken: of each that is done, seconds, by key; of those that were stopped, what they would have taken.
+        stopped: whether the time was up.
+        whole: the keys of those that were not stopped.
+        memory: the most bytes that a process had held when it was done with one.
+        first, last: when the first began and the last ended.
+    """
 
     def __init__(self, now: Now, until: float) -> None:
         self.now, self.until = now, until
-        self.done, self.stopped = 0.0, False
+        self.stopped, self.memory = False, 0
+        self.again()
+
+    def again(self) -> None:
+        """For other stages."""
+        self.taken, self.whole = dict[str, float](), set[str]()
+        self.first: float | None = None
+        self.last = 0.0
+        self._began, self._done = dict[str, float](), dict[str, float]()
 
     def started(self, stage: Stage) -> None:
-        self.done = 0.0
+        self._began[stage.key] = self.now()
+        if self.first is None:
+            self.first = self.now()
 
     def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
-        self.done = done / max(1, total)
+        self._done[stage.key] = done / max(1, total)
         if done and done < total and self.now() > self.until:
+            for key, part in self._done.items():
+                if key not in self.whole and part:
+                    self.taken[key] = (self.now() - self._began[key]) / part
             self.stopped = True
             raise EnoughError
+
+    def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
+        self.memory = max(self.memory, memory_mb << 20)
+        if cached:
+            return
+        self.last = self.now()
+        self.taken[stage.key] = self.last - self._began[stage.key]
+        self.whole.add(stage.key)
+        if self.last > self.until:
+            self.stopped = True
+            raise EnoughError
+
+    @property
+    def seconds(self) -> float:
+        """From the first stage to the last."""
+        return 0.0 if self.first is None else self.last - self.first
 
 
 @dataclass
@@ -60,14 +104,101 @@ class Timed:
     Attributes:
         seconds: how long that took.
         warming: seconds that the first version took longer than the same once more: libraries are loaded when they are first needed.
+        cold: the same of the stages of each group.
+        starting: seconds until the workers were at work; 0 where there are none, or they were at work before.
+        ending: what a run does besides its stages; None where that was not timed.
         fault: why nothing more was timed, where that was not for the time.
         memory: of each version by its share of the rows, the most bytes that this process had held when it was done.
     """
 
     seconds: float = 0.0
     warming: float = 0.0
+    cold: dict[str, float] = field(default_factory=dict)
+    starting: float = 0.0
+    ending: Ending | None = None
     fault: str = ""
     memory: dict[float, int] = field(default_factory=dict)
+
+
+class Places:
+    """Where short versions are computed: as those of the run, in this process or in as many workers, beside each other.
+
+    Workers take some seconds to start, so those of one plan go on with the next.
+    """
+
+    def __init__(self) -> None:
+        self._workers: ProcessExecutor | None = None
+
+    def executor(self, prepared: Prepared, version: Short, store: Store) -> Executor:
+        """One for a version."""
+        if prepared.workers == 1:
+            return LocalExecutor(store)
+        order = worker.order(version.config, prepared.hints, store)
+        if self._workers is not None and self.workers == prepared.workers:
+            self._workers.anew(store, order)
+            return self._workers
+        self.close()
+        self._workers = ProcessExecutor(store, worker.command(), order, prepared.workers)
+        return self._workers
+
+    @property
+    def workers(self) -> int:
+        """How many are at work."""
+        return self._workers.slots if self._workers is not None else 0
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._workers is not None:
+            self._workers.__exit__()
+        self._workers = None
+
+    def computed(self) -> float:
+        """Seconds of computing so far: of this process, and of its workers one beside the other."""
+        own = time.process_time()
+        if self._workers is None:
+            return own
+        with suppress(psutil.Error):
+            own += sum(sum(child.cpu_times()[:2]) for child in psutil.Process().children()) / self._workers.slots
+        return own
+
+
+class OfFewLineages:
+    """An executor that computes stages of as many lineages as it has slots; what others would make is a copy of what these made.
+
+    A copy is of a stage that does as much of the same work with the same model, so nothing that is timed takes another time.
+    """
+
+    def __init__(self, executor: Executor, version: Short, groups: Mapping[str, str]) -> None:
+        self.executor, self.version, self.groups = executor, version, groups
+        self.store, self.slots = executor.store, executor.slots
+        self._computed: dict[object, list[Stage]] = {}  # by what they do
+        self._copies: list[tuple[Stage, list[Stage]]] = []
+
+    def submit(self, stage: Stage, threads: int) -> None:
+        first, cost = self.version.plan.serves[stage.key][0], self.version.sizes.cost_of(stage)
+        alike = self._computed.setdefault((self.groups[stage.key], cost, first.generation), [])
+        if first.lineage and len(alike) >= self.slots:
+            self._copies.append((stage, alike))
+        else:
+            alike.append(stage)
+            self.executor.submit(stage, threads)
+
+    def poll(self, observer: Observer, wait: float | None) -> Iterable[Ended]:
+        for copy in self._copies:
+            stage, alike = copy
+            done = next((one for one in alike if self.store.has(one.key)), None)
+            if done is not None:
+                self._copies.remove(copy)
+                return [Ended(stage, _copied(stage, self.store.get(done.key), self.store), cached=True)]
+        return self.executor.poll(observer, wait)
+
+
+def _copied(stage: Stage, made: Finished, store: Store) -> Finished:
+    """A stage that leaves what another one left."""
+    with store.locked(stage.key):
+        left_out = shutil.ignore_patterns(RECORD)
+        shutil.copytree(made.folder, store.attempt(stage.key), ignore=left_out, dirs_exist_ok=True)
+        return store.publish(stage, made.facts, made.seconds)
 
 
 @dataclass(frozen=True)
@@ -87,10 +218,12 @@ def time_stages(
     wanted: Collection[str],
     folder: Path,
     speed: float,
+    places: Places,
     now: Now = time.perf_counter,
-    computed: Now = time.process_time,
+    computed: Now | None = None,
     seconds: float = SECONDS,
     turn: int = 0,
+    ending: bool = True,
 ) -> Timed:
     """Time short versions of an experiment, each longer than the one before it, as long as there is time.
 
@@ -98,43 +231,65 @@ def time_stages(
         wanted: the groups of stages that are to be timed.
         folder: where their stores are made.
         speed: FLOP/s, by which the first version is made small enough.
-        now, computed: clocks: that on the wall, which stages are timed by, and that of this process's own computing.
+        now, computed: clocks: that on the wall, which stages are timed by, and that of the computing that is done for this.
         seconds: of computing, for all of it.
         turn: how many experiments were timed in this process before.
+        ending: whether to time, too, what a run does besides its stages.
     """
-    timed, began = Timed(), now()
-    keeper, own = Timekeeper(now, began + MOST), computed()
+    timed, began, computed = Timed(), now(), computed or places.computed
+    watch, own = Stopwatch(now, began + MOST), computed()
     rows = max(prepared.size.rows, 1)
     found, took = list[tuple[Extent, list[Stopwatched]]](), list[float]()
+    last: tuple[Short, Store] | None = None
+    started = prepared.workers > 1 and not places.workers  # they will be
     with _quietly(), threads_of_a_stage(prepared):
         ladder = short.extents(prepared.config, prepared.size.rows, _least(prepared, rows, speed))
         ladder = [*ladder[:1], *ladder] if len(ladder) > 1 else ladder  # libraries are loaded in the first of all
         for number, extent in enumerate(ladder):
             before = now()
             try:
-                version = short.shortened(prepared.config, prepared.hints, prepared.size, extent, turn)
+                version = short.shortened(
+                    prepared.config, prepared.hints, prepared.size, extent, turn, prepared.workers
+                )
                 if number == 1 and found and computed() - own > seconds:
                     continue  # a large model, beside which libraries are little
                 if found:
                     busy = (computed() - own) / max(1e-9, before - began)  # how much of the time we were let compute
                     most = seconds * (1 if len({extent for extent, _ in found}) > 1 else MORE_OF)
-                    if computed() - own + busy * _expected(version, found) > most:
+                    if computed() - own + busy * _expected(version, found, prepared.workers) > most:
                         break
-                taken = _time_version(version, prepared, wanted, store_at(folder / f"{number}"), keeper)
+                store = store_at(folder / f"{number}")
+                taken = _time_version(version, prepared, wanted, store, watch, places)
             except ANY as error:  # so few rows may be too few for a model; more may do
-                timed.fault = " ".join(str(error).split()) or type(error).__name__
+                places.close()
+                timed.fault = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
                 continue
+            if started and watch.first is not None:
+                timed.starting, started = watch.first - before, False
             found.append((extent, taken))
-            took.append(now() - before)
-            timed.fault, timed.memory[extent.share] = "", peak_memory_mb() << 20
-            if keeper.stopped:
+            took.append(watch.seconds)
+            timed.fault, timed.memory[extent.share] = "", watch.memory
+            last = last if watch.stopped and last else (version, store)
+            if watch.stopped:
+                places.close()
                 break
+        if ending and last is not None:
+            try:
+                timed.ending = time_ending(
+                    prepared.config, prepared.plan, last[0].plan, last[1], folder / "ending", now
+                )
+            except ANY as error:
+                timed.fault = timed.fault or f"{type(error).__name__}: {error}"
     if (
         len(found) > 1
         and found[0][0] == found[1][0]
         and {one.group for one in found[0][1]} <= {one.group for one in found[1][1]}
     ):
         timed.warming = max(0.0, took[0] - took[1])
+        again = {one.stage.key: one.seconds for one in found[1][1]}
+        for one in found[0][1]:
+            longer = one.seconds - again.get(one.stage.key, one.seconds)
+            timed.cold[one.group] = max(longer, timed.cold.get(one.group, 0.0))
         del found[0]
     for extent, taken in found:
         for one in taken:
@@ -145,8 +300,8 @@ def time_stages(
     return timed
 
 
-def _expected(version: Short, found: Sequence[tuple[Extent, list[Stopwatched]]]) -> float:
-    """Seconds that a version will take, by what those before it have taken."""
+def _expected(version: Short, found: Sequence[tuple[Extent, list[Stopwatched]]], workers: int) -> float:
+    """Seconds that a version will take with so many workers, by what those before it have taken."""
     timings = Timings()
     for _, taken in found:
         for one in taken:
@@ -156,7 +311,7 @@ def _expected(version: Short, found: Sequence[tuple[Extent, list[Stopwatched]]])
         rate = timings.rate(stage.work, short.group_of(version.alike[key], version.sizes.of(stage)))
         cost = version.sizes.cost_of(stage)
         total += rate.of(cost.work, cost.parts) if rate else 0.0
-    return total
+    return total / workers
 
 
 def _least(prepared: Prepared, rows: int, speed: float) -> int:
@@ -172,30 +327,30 @@ def _least(prepared: Prepared, rows: int, speed: float) -> int:
 
 
 def _time_version(
-    version: Short, prepared: Prepared, wanted: Collection[str], store: Store, keeper: Timekeeper
+    version: Short, prepared: Prepared, wanted: Collection[str], store: Store, watch: Stopwatch, places: Places
 ) -> list[Stopwatched]:
     """Compute the stages of a short version, as a run does; of each that is wanted, how long it took."""
     store.begin()
-    executor, taken = LocalExecutor(store), list[Stopwatched]()
+    watch.again()
     planned = version.plan.stages
     groups = {key: short.group_of(alike, version.sizes.of(planned[key])) for key, alike in version.alike.items()}
-    stages = _here(planned.values())
-    for stage in scheduler.missing(stages, store, lambda stage: groups[stage.key] in wanted):
-        if stage.key in prepared.real:
-            _put(stage, prepared.real[stage.key], version.extent, store)
-            continue
-        before, group, cost = keeper.now(), groups[stage.key], version.sizes.cost_of(stage)
-        try:
-            executor.compute(stage, keeper)
-        except EnoughError:
-            took = (keeper.now() - before) / keeper.done
-            return [*taken, *([Stopwatched(stage, group, cost, took, whole=False)] if group in wanted else [])]
-        if group in wanted:
-            taken.append(Stopwatched(stage, group, cost, keeper.now() - before))
-        if keeper.now() > keeper.until:
-            keeper.stopped = True
-            return taken
-    return taken
+    # of each seed the rows of the first one, where rows are not its own to draw
+    real = {
+        sameness(prepared.plan.stages[key]): made for key, made in prepared.real.items() if key in prepared.plan.stages
+    }
+    needed = scheduler.missing(_here(planned.values()), store, lambda stage: groups[stage.key] in wanted)
+    for stage in needed:
+        if (made := real.get(sameness(stage))) is not None:
+            _put(stage, made, version.extent, store)
+    threads = dict.fromkeys(planned, min(prepared.threads.values()))
+    with suppress(EnoughError):
+        executor = places.executor(prepared, version, store)
+        scheduler.run(needed, OfFewLineages(executor, version, groups), watch, threads)
+    return [
+        Stopwatched(planned[key], groups[key], version.sizes.cost_of(planned[key]), seconds, key in watch.whole)
+        for key, seconds in watch.taken.items()
+        if groups[key] in wanted
+    ]
 
 
 def _here(planned: Iterable[Stage]) -> list[Stage]:

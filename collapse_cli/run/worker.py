@@ -1,6 +1,7 @@
 """A worker process: computes the stages it is told to, and says what happens to them. `ProcessExecutor` starts it.
 
-Read from standard input: the order (`config`, `hints`, `store`, `shards`: by key, how many a stage has), then a line per stage (`key`, `threads`). It ends with
+Read from standard input: the order (`config`, `hints`, `store`, `shards`: by key, how many a stage has), then a line per stage (`key`, `threads`), or an
+order of another run. It ends with
 that input, also in the middle of a stage: whoever started it is gone then.
 """
 
@@ -15,13 +16,17 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from collapse_cli.engine.stage import Finished, Stage
 from collapse_cli.errors import UserError
 
 if TYPE_CHECKING:
+    from collapse_cli.config import Experiment
     from collapse_cli.engine.executors.local import LocalExecutor
+    from collapse_cli.engine.store import Store
+    from collapse_cli.learners import Hints
 
 START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from collapse_cli.run.worker import main; sys.exit(main())"
 TELL_SECONDS = 0.1  # at least, between two messages about progress
@@ -42,6 +47,22 @@ def command() -> list[str]:
     return [sys.executable, "-P", "-c", START, json.dumps(sys.path)]
 
 
+def order(
+    config: "Experiment", hints: "Hints", store: "Store", shards: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """What a worker is told first: of which run stages are, and where they are kept.
+
+    Args:
+        shards: by key, in how many a stage is computed.
+    """
+    return {
+        "config": config.model_dump(mode="json"),
+        "hints": asdict(hints),
+        "store": store.address,
+        "shards": dict(shards or {}),
+    }
+
+
 def main() -> int:
     """Work until the input ends."""
     answers = answers_alone()
@@ -56,6 +77,10 @@ def main() -> int:
         stages, set_threads = plan_of(order)
         executor = LocalExecutor(store_at(order["store"]))
         for order in orders:
+            if "config" in order:  # of another run
+                stages, set_threads = plan_of(order)
+                executor = LocalExecutor(store_at(order["store"]))
+                continue
             set_threads(order["threads"])
             compute(executor, stages[order["key"]], telling)
     return 0

@@ -38,11 +38,13 @@ class PlanCosts:
         parameters: of the model.
         rows: of the original corpus.
         disk_needed, disk_free: bytes.
-        seconds: from the command to the last stage.
+        seconds: from the command to its end.
         measured: whether all of `seconds` follows from stages that were timed; else some are guessed.
         notes: what the user should know of model and data.
         begin: seconds of it until the first stage begins.
+        end: seconds of it after the last one: the report, and what is printed.
         workers: how many stages are computed at the same time.
+        executor: what computes them; `seconds` are those of this machine, whatever computes them.
         timed: seconds in which short versions of the stages were timed for this; 0: none were.
         fault: why that ended before all was timed, where something went wrong.
         memory_needed, memory_free: bytes, at the peak and free now; on a GPU, of its own.
@@ -60,7 +62,9 @@ class PlanCosts:
     measured: bool
     notes: Sequence[str]
     begin: float = 0.0
+    end: float = 0.0
     workers: int = 1
+    executor: str = "local"
     timed: float = 0.0
     fault: str = ""
     memory_needed: int = 0
@@ -119,9 +123,13 @@ def basis(plan: PlanCosts) -> str:
     """How long a run takes from the command to its end, and what that is known from."""
     if plan.cached == plan.stages:
         return "none: all stages are there"
-    said = [f"{numbers.duration(plan.seconds)} in all, {numbers.duration(plan.begin)} of it to begin"]
+    said = [
+        f"{numbers.duration(plan.seconds)} in all, {numbers.duration(plan.begin)} of it to begin and {numbers.duration(plan.end)} for the report"
+    ]
     if plan.workers > 1:
         said.append(f"{plan.workers} stages at a time")
+    if plan.executor != "local":
+        said.append("as if this machine computed all of it, for what a cluster's nodes take is not timed")
     known = []
     if plan.timed:
         known.append(f"short trials of {numbers.duration(plan.timed)} here and now, with what else this machine does")
@@ -140,7 +148,7 @@ class Total:
 
     Attributes:
         runs: how many.
-        seconds: one after the other.
+        seconds: one after the other, and for the report on all of them, as long as for those of each.
         disk_needed: bytes of all.
         memory_needed: of the one that needs most.
     """
@@ -158,7 +166,7 @@ class Total:
             len(plans),
             sum(plan.stages for plan in plans),
             sum(plan.cached for plan in plans),
-            sum(plan.seconds for plan in plans),
+            sum(plan.seconds for plan in plans) + (sum(plan.end for plan in plans) if len(plans) > 1 else 0.0),
             sum(plan.disk_needed for plan in plans),
             max(plan.memory_needed for plan in plans),
         )

@@ -1,21 +1,26 @@
 """Short versions of an experiment are timed by a clock that is made up, and leave nothing behind."""
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support import e2e, small
+from support.kinds import kind
 
 from collapse_cli.config import load, presets
 from collapse_cli.config.reading import read_toml
+from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.observer import Observer
-from collapse_cli.engine.stage import Stage
+from collapse_cli.engine.stage import Cost, Plan, Stage, Workplace
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
 from collapse_cli.run import costs, preparation, timing
 from collapse_cli.run.costs import CostsAsked, describe
 from collapse_cli.run.timing import Timed
+from collapse_cli.where import Where
 
 ONE_BY_ONE: dict[str, Any] = {
     "learner": "gaussian",
@@ -56,7 +61,7 @@ def described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, 
     clock, time_stages = MadeUp(monkeypatch), timing.time_stages
     monkeypatch.setattr(costs, "SECONDS", seconds)
     monkeypatch.setattr(
-        costs, "time_stages", lambda *given, **more: time_stages(*given, now=clock, computed=clock, **more)
+        costs, "time_stages", lambda *given, **more: time_stages(*given, **{**more, "now": clock, "computed": clock})
     )
     return describe(prepared, store, folder, CostsAsked(tmp_path / "timed")), clock
 
@@ -86,15 +91,41 @@ def test_a_stage_that_takes_too_long_is_stopped_at_its_next_step(
 ) -> None:
     """What it would have taken follows from how far it came."""
     now = {"seconds": 0.0}
-    keeper = timing.Timekeeper(lambda: now["seconds"], 10.0)
-    stage: Any = None
-    keeper.started(stage)
+    watch = timing.Stopwatch(lambda: now["seconds"], 10.0)
+    stage = Stage(kind("train"), {})
+    watch.started(stage)
     now["seconds"] = 9.0
-    keeper.progress(stage, 1, 4, "steps")
+    watch.progress(stage, 1, 4, "steps")
     now["seconds"] = 12.0
     with pytest.raises(timing.EnoughError):
-        keeper.progress(stage, 2, 4, "steps")
-    assert (keeper.done, keeper.stopped) == (0.5, True)
+        watch.progress(stage, 2, 4, "steps")
+    assert (watch.taken, watch.whole, watch.stopped) == ({stage.key: 24.0}, set(), True)
+
+
+def test_of_lineages_that_do_the_same_one_is_computed_and_the_others_are_copies(tmp_path: Path) -> None:
+    """Two generations of three lineages; the one whose work is another's is computed, too."""
+    computed, planned = list[str](), Plan()
+
+    def body(stage: Stage, inputs: Any, place: Workplace) -> dict[str, Any]:
+        computed.append(stage.params["name"])
+        (place.folder / "made.txt").write_text(stage.params["name"])
+        return {"made": stage.params["name"]}
+
+    work, groups = kind("work", body=body), dict[str, str]()
+    for name, group in (("a", "same"), ("b", "same"), ("c", "other")):
+        first = planned.add(Stage(work, {"name": name}), Where("keep-0", 0, 0, name))
+        second = planned.add(Stage(work, {"name": f"{name}2"}, {"made": first}), Where("keep-0", 0, 1, name))
+        groups |= {first.key: group, second.key: group}
+    store = store_of(tmp_path)
+    store.begin()
+    version: Any = SimpleNamespace(plan=planned, sizes=SimpleNamespace(cost_of=lambda stage: Cost(rows=1)))
+    watch = timing.Stopwatch(time.perf_counter, time.perf_counter() + 60)
+    stages = [*planned.stages.values()]
+    scheduler.run(stages, timing.OfFewLineages(LocalExecutor(store), version, groups), watch)
+    assert sorted(computed) == ["a", "a2", "c", "c2"]
+    assert {planned.stages[key].params["name"] for key in watch.taken} == {*computed}
+    assert [store.get(stage.key).facts["made"] for stage in stages] == ["a", "a2", "a", "a2", "c", "c2"]
+    assert all(store.sound(stage.key) and store.get(stage.key).file("made.txt").is_file() for stage in stages)
 
 
 def test_what_fails_in_a_trial_is_said_and_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

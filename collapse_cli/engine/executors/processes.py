@@ -53,6 +53,12 @@ class ProcessExecutor:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def anew(self, store: Store, order: Mapping[str, Any]) -> None:
+        """Go on with the stages of another plan, in another store. None is at work."""
+        self.store = store
+        for worker in self._workers:
+            worker.send(order)
+
     def submit(self, stage: Stage, threads: int) -> None:
         next(worker for worker in self._workers if worker.stage is None).begin(stage, threads)
 
@@ -95,8 +101,12 @@ class Worker:
     def begin(self, stage: Stage, threads: int) -> None:
         """Have a stage computed, whose inputs are in the store."""
         self.stage = stage
+        self.send({"key": stage.key, "threads": threads})
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Tell it something."""
         with self._last_words():
-            self._child.send({"key": stage.key, "threads": threads})
+            self._child.send(message)
 
     def fileno(self) -> int:
         return self._child.fileno()
