@@ -1,7 +1,8 @@
-"""How this machine multiplies matrices fast: oneDNN for float32 on x86 CPUs, and memory that is not given back.
+"""How this machine multiplies matrices fast: oneDNN or torch's own way for float32, and memory that is not given back.
 
-PyTorch hands float32 products to MKL, which on processors that are not Intel's leaves their 512-bit units idle: oneDNN,
-which comes with PyTorch too, was 2.2 times as fast on an AMD EPYC (docs/benchmarks.md). bfloat16 goes to oneDNN anyway.
+PyTorch hands float32 products to MKL, which on processors that are not Intel's leaves AVX-512 unused: oneDNN, which comes
+with PyTorch too, was 2.2 times as fast on an AMD EPYC that has it. On processors without AVX-512 oneDNN is the slower one,
+and torch's own way is taken (docs/benchmarks.md: Kinds of processors). bfloat16 goes to oneDNN anyway.
 """
 
 import ctypes
@@ -19,6 +20,9 @@ LEAST_WEIGHT = 1 << 13  # numbers; for smaller weights a call of oneDNN costs mo
 # Multiplications of a layer in training, likewise: oneDNN writes a program for each shape that it meets (0.7 ms), and where
 # rows are texts of unequal lengths, each step has a shape of its own.
 LEAST_WORK = 1 << 25
+# Rows are filled up to multiples of this where one has to come out the same in every batch: MKL shares rows out to its threads,
+# and a thread that is left with fewer than 4 of them adds up in another order.
+FILL = 16
 
 
 @lru_cache(maxsize=1)
@@ -48,6 +52,12 @@ def has_onednn() -> bool:
         return False
 
 
+@lru_cache(maxsize=1)
+def prefers_onednn() -> bool:
+    """Whether float32 products are faster through oneDNN here: asked of the processor, so that a machine always answers alike."""
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512") and has_onednn()  # type: ignore[no-untyped-call]
+
+
 def _onednn(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Rows (n, in) @ weight (out, in).T + bias (out,)."""
     return cast(torch.Tensor, torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], ""))
@@ -59,8 +69,24 @@ def _suits(rows: torch.Tensor, weight: torch.Tensor) -> bool:
         rows.dtype == weight.dtype == torch.float32
         and rows.device.type == "cpu"
         and weight.numel() >= LEAST_WEIGHT
-        and has_onednn()
+        and prefers_onednn()
     )
+
+
+def filled(rows: torch.Tensor) -> torch.Tensor:
+    """Rows (n, k) with zeros below, so that products round each of them alike however many there are (`FILL`)."""
+    missing = -len(rows) % FILL
+    if not missing or rows.dtype != torch.float32 or rows.device.type != "cpu":
+        return rows
+    return functional.pad(rows, (0, 0, 0, missing))
+
+
+def _own_linear(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Torch's own, without gradients: a row comes out the same in every batch."""
+    if rows.shape[:-1].numel() % FILL == 0:
+        return functional.linear(rows, weight, bias)
+    flat = rows.reshape(-1, rows.shape[-1])
+    return functional.linear(filled(flat), weight, bias)[: len(flat)].view(*rows.shape[:-1], weight.shape[0])
 
 
 def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -104,7 +130,8 @@ def linear(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None =
     else:
         taken = _suits(rows, weight)
     if not taken or torch.is_autocast_enabled(rows.device.type):
-        return functional.linear(rows, weight, bias)
+        own = functional.linear if torch.is_grad_enabled() else _own_linear
+        return own(rows, weight, bias)
     flat = rows.reshape(-1, rows.shape[-1])
     if torch.is_grad_enabled():
         made = _Linear.apply(flat, weight, bias)  # type: ignore[no-untyped-call]
@@ -126,9 +153,10 @@ class PackedWeights:
 
     def linear(self, rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """As `torch.nn.functional.linear`, without gradients."""
-        packs = rows.dtype == weight.dtype == torch.bfloat16 and rows.device.type == "cpu" and has_onednn()
+        # without AVX-512 oneDNN packs no weights in bfloat16
+        packs = rows.dtype == weight.dtype == torch.bfloat16 and rows.device.type == "cpu" and prefers_onednn()
         if not packs and not _suits(rows, weight):
-            return functional.linear(rows, weight, bias)
+            return _own_linear(rows, weight, bias)
         key = (weight.data_ptr(), weight.shape)
         if key not in self._packed:
             self._packed[key] = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), self.rows)
@@ -192,5 +220,6 @@ def fast_products(device: torch.device, packed: "PackedWeights | None" = None) -
         yield
         return
     keep_memory()
-    with _Fast(products=has_onednn(), packed=packed):
+    # where torch's own way is the faster one, training has no use for ours
+    with _Fast(products=prefers_onednn() or not torch.is_grad_enabled(), packed=packed):
         yield

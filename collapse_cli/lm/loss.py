@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from collapse_cli.lm.architecture import vocabulary
-from collapse_cli.lm.arithmetic import product, transposed_product
+from collapse_cli.lm.arithmetic import filled, product, transposed_product
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,9 +91,10 @@ class _Softmax:
         small = weight.device.type == "cpu" and len(states) > 0
         small = small and _largest_norm(states) * _largest_norm(weight) < LARGEST
         self.tiles: list[tuple[int, int, torch.Tensor]] = []
+        given = states if keep else filled(states)  # in training no row need come out the same in every batch
         for first in range(0, len(weight), size):
             last = min(first + size, len(weight))
-            scores = product(states, weight[first:last].T)
+            scores = product(given, weight[first:last].T)[: len(states)]
             here = (labels >= first) & (labels < last)  # masks, not places: nothing here waits for a GPU
             column = (labels - first).clamp_(0, last - first - 1)[:, None]
             chosen = torch.where(here, scores.gather(1, column).squeeze(1).float(), chosen)
@@ -489,7 +490,7 @@ def token_details(
         head = weight.to(dtype)
         for group in groups(where, head, torch.float32):
             part = states[group].to(dtype)
-            scores = product(part, head.T).float() if plain_head else part
+            scores = product(filled(part), head.T)[: len(part)].float() if plain_head else part
             log_odds = functional.log_softmax(scores, dim=1)
             top, best = log_odds.max(dim=1)
             values = {

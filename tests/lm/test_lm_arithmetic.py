@@ -1,5 +1,11 @@
 """Fast products and dropout do what torch's do."""
 
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +14,8 @@ from support.tiny import KINDS, tiny_model
 from torch.nn import functional
 
 from collapse_cli.lm import arithmetic
-from collapse_cli.lm.arithmetic import fast_products, linear, product, transposed_product
+from collapse_cli.lm.arithmetic import PackedWeights, fast_products, filled, linear, product, transposed_product
+from collapse_cli.lm.model import has_fast_bf16
 
 CPU = torch.device("cpu")
 
@@ -27,6 +34,63 @@ def test_products_are_products(shape: tuple[int, int, int], dtype: torch.dtype) 
     torch.testing.assert_close(product(left, right), left @ right)
     torch.testing.assert_close(product(left.T.contiguous().T, right.T.contiguous().T), left @ right)
     torch.testing.assert_close(transposed_product(left.T.contiguous(), right), left @ right)
+
+
+@pytest.fixture(params=["oneDNN", "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Both ways that products can go; the one that this processor does not prefer is tested on it all the same."""
+    if request.param == "oneDNN" and not arithmetic.has_onednn():
+        pytest.skip("there is no oneDNN here")
+    monkeypatch.setattr(arithmetic, "prefers_onednn", lambda: request.param == "oneDNN")
+    return request.param
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", [(64, 192), (37, 100), (192, 768)], ids=str)
+@torch.no_grad()
+def test_a_row_is_the_same_among_any_number_of_rows(way: str, shape: tuple[int, int], threads: int) -> None:
+    """MKL alone gives other bits for 1 to 3 rows, with two threads for up to 11; with oneDNN the callers see to 16 rows."""
+    inner, columns = shape
+    torch.manual_seed(0)
+    rows, weight, bias = torch.randn(160, inner), torch.randn(columns, inner), torch.randn(columns)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    packed = PackedWeights(64)
+    try:
+        for function in (linear, packed.linear, lambda given, *_: product(filled(given), weight.T)[: len(given)]):
+            wanted = function(rows, weight, bias)
+            for count in range(16 if way == "oneDNN" else 1, 40):
+                found = function(rows[7 : 7 + count].clone(), weight, bias)
+                assert torch.equal(found, wanted[7 : 7 + count]), count
+            three = rows[:35].view(5, 7, inner)
+            if function is linear:
+                assert torch.equal(function(three, weight, bias), wanted[:35].view(5, 7, columns))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_processor_decides_how_to_multiply() -> None:
+    """One that has AVX-512 takes oneDNN; one that has none takes torch's own way, and no bfloat16 on its own account."""
+    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")  # type: ignore[no-untyped-call]
+    assert arithmetic.prefers_onednn() == (wide and arithmetic.has_onednn())
+    if not wide and not torch.cuda.is_available():
+        assert not has_fast_bf16()
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="imitates a processor of this kind")
+def test_what_the_engine_promises_holds_without_avx_512() -> None:
+    """The core of these tests in a process that is held to AVX2: same rows in every batch, the reference's numbers."""
+    here = Path(__file__).parent
+    files = [str(here / f"test_lm_{name}.py") for name in ("arithmetic", "slots", "score", "train")]
+    names = (
+        "decides or products_are or models_give or (whatever_other and opt) or (in_every_batch and 5) or scored_as "
+        "or do_not_depend or (equals_a_plain_loop and opt)"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", names]
+    held = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+    done = subprocess.run(command, env=os.environ | held, capture_output=True, text=True, check=False, cwd=here.parents[1])
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(re.search(r"(\d+) passed", done.stdout).group(1)) > 20  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("bias", [True, False])
