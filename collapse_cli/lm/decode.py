@@ -66,6 +66,11 @@ class Decoder:
         self.next_position = self.next_position + 1
         return states[:, 0]
 
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these rows (n,) alone, until the next prompts are read. Not on a GPU, which records steps of one size."""
+        self.slots.keep(rows)
+        self.next_position = self.next_position.view(-1, self.beams)[rows].flatten()
+
     def follow(self, text: torch.Tensor) -> torch.Tensor:
         """As so many steps of one beam, in one: the beams of a single row write the tokens of one text.
 

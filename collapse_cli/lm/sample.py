@@ -18,6 +18,7 @@ from collapse_cli.lm.arithmetic import fast_products
 from collapse_cli.lm.attention import attending
 from collapse_cli.lm.decode import Decoder, Trial, try_out
 from collapse_cli.lm.memory import free_bytes, halving, warn_once
+from collapse_cli.lm.search import LEAST_ROWS
 from collapse_cli.lm.slots import most_slots
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 MEMORY_SHARE = 0.5  # of the free memory, for keys and values
 MOST_SEQUENCES = {"cpu": 640, "cuda": 8192}  # rows times beams at once; more brings nothing
-LEAST_ROWS = 16  # matrix products of fewer rows round in another way
 LOGITS_BYTES = {"cpu": 32 << 20, "cuda": 1 << 30}  # of float32 logits held together; on a CPU what its caches hold
 FALLBACK_BYTES = {"cpu": 24 << 20, "cuda": 1 << 30}  # the same, where `generate` holds them for all rows
 

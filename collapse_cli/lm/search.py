@@ -9,6 +9,8 @@ from collapse_cli.config.tree import DecodeConfig
 from collapse_cli.lm import pick
 from collapse_cli.lm.decode import Decoder
 
+WORTH_DROPPING = 0.75  # rows that are over are dropped when no more than this share of those at work would be left
+LEAST_ROWS = 16  # matrix products of fewer rows round in another way
 NEVER = -1e9  # the score of what must not win, as in transformers: finite, so that sums of it stay numbers
 
 
@@ -67,6 +69,41 @@ def pieces(states: torch.Tensor, at_once: int) -> Iterator[tuple[slice, torch.Te
         first += len(part)
 
 
+class _Working:
+    """The rows of a batch that are still at work; of what `one_by_one` knows of them, their part.
+
+    Rows that are over are dropped now and then, for they cost as much as the others. A row comes out the same in every
+    batch, so none is changed by that.
+    """
+
+    def __init__(self, new: torch.Tensor, uniforms: torch.Tensor | None, history: SeenTokens) -> None:
+        """All rows of a batch: `new` (rows, new_tokens) as they begin."""
+        rows, device = len(new), new.device
+        self.who = torch.arange(rows, device=device)  # their places in the batch
+        self.new, self.uniforms, self.history, self.watch = new.clone(), uniforms, history, Watch(rows, device)
+        self.over = torch.zeros(rows, dtype=torch.bool, device=device)
+
+    def left(self) -> torch.Tensor | None:
+        """(n,) which to go on with, at least `LEAST_ROWS`; None where it is not worth while to drop the others."""
+        living = int((~self.over).sum())
+        count = max(living, LEAST_ROWS)
+        if count > WORTH_DROPPING * len(self.who):
+            return None
+        return torch.argsort(self.over.to(torch.int8), stable=True)[:count].sort().values
+
+    def put(self, new: torch.Tensor, bad: torch.Tensor) -> None:
+        """Write what was found of them into what is found of all."""
+        new[self.who], bad[self.who] = self.new, self.watch.bad
+
+    def drop_all_but(self, kept: torch.Tensor, new: torch.Tensor, bad: torch.Tensor) -> None:
+        """Go on with these of them (n,); what was found so far is put away for all."""
+        self.put(new, bad)
+        self.who, self.new, self.over = self.who[kept], self.new[kept], self.over[kept]
+        self.uniforms = None if self.uniforms is None else self.uniforms[kept]
+        self.history.prompt = self.history.prompt[kept]
+        self.watch.bad = self.watch.bad[kept]
+
+
 def one_by_one(
     decoder: Decoder,
     ids: torch.Tensor,
@@ -88,12 +125,14 @@ def one_by_one(
     """
     rows, device, decode = len(ids), ids.device, rules.decode
     new = torch.full((rows, rules.new_tokens), rules.pad, device=device)
-    history, watch = SeenTokens(ids, lengths), Watch(rows, device)
-    over = torch.zeros(rows, dtype=torch.bool, device=device)
+    bad = torch.full((rows,), -1, device=device)
+    work = _Working(new, uniforms, SeenTokens(ids, lengths))
+    can_end = rules.end is not None and rules.least < rules.new_tokens
     states = decoder.read(ids, lengths)
     for step in range(rules.new_tokens):
-        seen = history.of(new[:, None, :step]) if rules.penalty != 1.0 else None
-        tokens, mass = torch.empty(rows, dtype=torch.int64, device=device), torch.empty(rows, device=device)
+        count = len(work.who)
+        seen = work.history.of(work.new[:, None, :step]) if rules.penalty != 1.0 else None
+        tokens, mass = torch.empty(count, dtype=torch.int64, device=device), torch.empty(count, device=device)
         for part, some in pieces(states, at_once):
             logits = decoder.logits(some)
             mass[part] = logits.sum(dim=1)
@@ -101,22 +140,28 @@ def one_by_one(
                 pick.penalize(logits, seen[part], rules.penalty)
             if rules.end is not None and step < rules.least:
                 logits[:, rules.end] = -torch.inf
-            if uniforms is None:
+            if work.uniforms is None:
                 tokens[part] = logits.argmax(dim=1)
             else:
                 options = decode.temperature, decode.top_k, decode.top_p, decode.min_p
-                tokens[part] = pick.draw(logits, uniforms[part, step], *options)
-        watch.see(step, mass)
-        tokens = torch.where(over, rules.pad, tokens)
-        new[:, step] = tokens
+                tokens[part] = pick.draw(logits, work.uniforms[part, step], *options)
+        work.watch.see(step, mass)
+        tokens = torch.where(work.over, rules.pad, tokens)
+        work.new[:, step] = tokens
         tell(step + 1)
-        if rules.end is not None and rules.least < rules.new_tokens:
-            over |= tokens == rules.end
-            if bool(over.all()):
+        if can_end:
+            work.over |= tokens == rules.end
+            if bool(work.over.all()):
                 break
+            kept = work.left() if device.type == "cpu" and step + 1 < rules.new_tokens else None
+            if kept is not None:
+                work.drop_all_but(kept, new, bad)
+                decoder.keep(kept)
+                tokens = tokens[kept]
         if step + 1 < rules.new_tokens:
             states = decoder.step(tokens[:, None])
-    return new, watch.bad
+    work.put(new, bad)
+    return new, bad
 
 
 def beam_search(

@@ -25,7 +25,8 @@ class Slots:
 
     def __init__(self, rows: int, beams: int, width: int, new_tokens: int, device: torch.device) -> None:
         """For prompts of up to `width` tokens."""
-        self.rows, self.beams, self.reach, self.device = rows, beams, width + new_tokens, device
+        self.all_rows = self.rows = rows
+        self.beams, self.reach, self.device = beams, width + new_tokens, device
         self.grain = GRAIN if device.type == "cpu" else GPU_GRAIN
         self.most = self._rounded(most_slots(width, new_tokens, beams))
         # by layer: (rows, key heads, capacity, d), of one beam perhaps as the transpose of (rows, key heads, d, capacity)
@@ -33,7 +34,7 @@ class Slots:
         self.values: dict[torch.nn.Module, torch.Tensor] = {}
         self.spare: torch.Tensor | None = None
         # made once: recorded steps of earlier batches look for them where they were
-        self.each_row = torch.arange(rows, device=device)[:, None]
+        self.every_row = self.each_row = torch.arange(rows, device=device)[:, None]
         self.each_beam = torch.arange(beams, device=device)
         self.places: dict[torch.Size, torch.Tensor] = {}
         self.capacity = 0
@@ -43,6 +44,7 @@ class Slots:
 
     def begin(self, lengths: torch.Tensor, width: int) -> None:
         """Start a batch of prompts of `lengths` (rows,), the longest of them `width` tokens."""
+        self.rows, self.each_row = self.all_rows, self.every_row
         self.capacity = self._rounded(width + STEPS_AHEAD * self.beams)
         self.places.clear()
         self.used = lengths.clone()  # (rows,) the next free slot
@@ -78,6 +80,27 @@ class Slots:
         """Beam k of each row now descends from beam parents[row, k]."""
         self.own = self.own.gather(1, parents[:, :, None].expand(-1, -1, self.capacity))
 
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these rows (n,) alone, until the next batch begins; not where steps are recorded."""
+        self.rows, self.each_row = len(rows), self.every_row[: len(rows)]
+        self.used, self.own = self.used[rows], self.own[rows]
+        self.places.clear()
+        for kept in (self.keys, self.values):
+            for layer, states in kept.items():
+                heads, d = states.shape[1], states.shape[3]
+                columns = not states.is_contiguous()
+                made = self._view(self._other(_storage(states)), heads, d, columns)
+                # as they stand in memory: of one beam perhaps (rows, key heads, d, capacity)
+                before, after = (each.transpose(2, 3) if columns else each for each in (states, made))
+                torch.index_select(before, 0, rows, out=after)
+                self.spare, kept[layer] = _storage(states), made
+
+    def _other(self, own: torch.Tensor) -> torch.Tensor:
+        """As much memory as `own`, in which nothing is kept; fresh memory is slow."""
+        if self.spare is None or len(self.spare) < len(own):
+            self.spare = torch.zeros_like(own)  # what is masked must still be a number
+        return self.spare
+
     def _rounded(self, slots: int) -> int:
         return -(-slots // self.grain) * self.grain
 
@@ -110,9 +133,7 @@ class Slots:
         """These vectors as (rows, heads, capacity, d), in memory that is there already: fresh memory is slow."""
         heads, d = states.shape[1], states.shape[3]
         own = _storage(states)
-        if self.spare is None or len(self.spare) < len(own):
-            self.spare = torch.zeros_like(own)  # what is masked must still be a number
-        made = self._view(self.spare, heads, d, not states.is_contiguous())
+        made = self._view(self._other(own), heads, d, not states.is_contiguous())
         if not states.is_contiguous():  # of one beam, none is dropped
             made[:, :, : states.shape[2]] = states
             made[:, :, states.shape[2] :] = 0
@@ -178,7 +199,7 @@ class Slots:
             if layer not in kept:
                 storage = states.new_empty(self.rows * heads * self.most * d)
                 kept[layer] = self._view(storage, heads, d, columns).zero_()  # what is masked must still be a number
-            elif kept[layer].shape[2] != self.capacity:  # left from another batch: any numbers will do
+            elif kept[layer].shape[0] != self.rows or kept[layer].shape[2] != self.capacity:  # left from another batch: any numbers will do
                 kept[layer] = self._view(_storage(kept[layer]), heads, d, columns)
             kept[layer][self.read, :, : states.shape[2]] = states
 

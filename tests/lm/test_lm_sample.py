@@ -1,5 +1,6 @@
 """A sampled row depends on nothing but itself and the seed; sampling survives a kill and says what goes wrong."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from support.tiny import END, KINDS, PAD, VOCABULARY, random_rows, rows_of, tiny
 from collapse_cli.config.tree import DecodeConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Shard
-from collapse_cli.lm import sample
-from collapse_cli.lm.decode import Trial, try_out
+from collapse_cli.lm import sample, search
+from collapse_cli.lm.decode import Decoder, Trial, try_out
 from collapse_cli.lm.sample import SampleError, rows_at_once
 from collapse_cli.lm.search import Rules
 from collapse_cli.lm.slots import most_slots
@@ -135,6 +136,38 @@ def test_a_row_of_a_wider_model_does_not_depend_on_the_size_of_batches(
         at_most(monkeypatch, rows, how)
         found = continued(model, cut(prompts, range(some)), new=40, **how)
         assert np.array_equal(found.arrays["tokens"], wanted.arrays["tokens"][:some])
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "how"),
+    [(name, "float32", {}) for name in FAMILIES]
+    + [("opt", "float32", {"repetition_penalty": 1.3, "top_k": 20}), ("llama", "bfloat16", {})],
+)
+def test_rows_that_are_over_are_dropped_and_no_other_row_changes(
+    monkeypatch: pytest.MonkeyPatch, name: str, dtype: str, how: dict[str, Any]
+) -> None:
+    """In two batches, the second of which needs room for all its rows again."""
+    model, prompts = copy.deepcopy(family(name, eager=10.0)), random_rows(120, 9, ragged=True)
+    how = {"beams": 1, "temperature": 1.0, "min_new_tokens": 0, "dtype": dtype, **how}
+    monkeypatch.setitem(sample.MOST_SEQUENCES, "cpu", 60)
+    sizes: list[int] = []
+    keep = Decoder.keep
+
+    def watched(self: Decoder, rows: torch.Tensor) -> None:
+        sizes.append(len(rows))
+        keep(self, rows)
+
+    monkeypatch.setattr(Decoder, "keep", watched)
+    found = continued(model, prompts, new=40, **how).arrays
+    assert len(sizes) >= 4
+    assert min(sizes) >= search.LEAST_ROWS
+    sizes.clear()
+    monkeypatch.setattr(search, "WORTH_DROPPING", 0.0)
+    wanted = continued(model, prompts, new=40, **how).arrays
+    assert not sizes
+    assert len(np.unique(wanted["lengths"])) > 5
+    same = (found["tokens"] == wanted["tokens"]).all(axis=1)
+    assert same.all() if dtype == "float32" else same.mean() > 0.9  # there, rounding may choose another token
 
 
 @settings(max_examples=25)
