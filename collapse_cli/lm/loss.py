@@ -76,7 +76,8 @@ class _Softmax:
 
     Attributes:
         tiles: (first, last, exponentials) of each tile, exponentials (tokens, last - first) in the dtype of the states,
-            0 at a token's label: what belongs to the label is added apart, exactly. Empty unless asked for.
+            0 at a token's label: what belongs to the label is added apart, exactly. Below them the rows that were filled
+            up (`arithmetic.filled`). Empty unless asked for.
         factors: (tiles, tokens) float32.
         losses: (tokens,) float32 cross-entropy in nats.
         missing: (tokens, 1) float32, 1 - the probability of the label, without cancellation where that is near 1.
@@ -91,10 +92,12 @@ class _Softmax:
         small = weight.device.type == "cpu" and len(states) > 0
         small = small and _largest_norm(states) * _largest_norm(weight) < LARGEST
         self.tiles: list[tuple[int, int, torch.Tensor]] = []
-        given = states if keep else filled(states)  # in training no row need come out the same in every batch
+        # filled up, so that rows come out the same in every batch, and that steps of unequal lengths share their shapes
+        given = filled(states)
         for first in range(0, len(weight), size):
             last = min(first + size, len(weight))
-            scores = product(given, weight[first:last].T)[: len(states)]
+            made = product(given, weight[first:last].T)
+            scores = made[: len(states)]
             here = (labels >= first) & (labels < last)  # masks, not places: nothing here waits for a GPU
             column = (labels - first).clamp_(0, last - first - 1)[:, None]
             chosen = torch.where(here, scores.gather(1, column).squeeze(1).float(), chosen)
@@ -109,7 +112,7 @@ class _Softmax:
             scores.scatter_(1, column, scores.gather(1, column).masked_fill_(here[:, None], 0))
             masses.append(scores.sum(dim=1).float())
             if keep:
-                self.tiles.append((first, last, scores))
+                self.tiles.append((first, last, made))
         highest, others = torch.stack(tops), torch.stack(masses)
         top = highest.amax(dim=0)
         self.factors = highest.sub_(top).exp_()
@@ -188,9 +191,9 @@ class _LinearLosses(torch.autograd.Function):
             factors = softmax.factors.mul_(scale if share is None else share)[:, :, None]
             for (first, last, odds), factor in zip(softmax.tiles, factors, strict=True):
                 if hidden_wanted:
-                    slope.addcmul_(product(odds, head[first:last]).float(), factor)
+                    slope.addcmul_(product(odds, head[first:last])[: len(states)].float(), factor)
                 if weight_gradient is not None:
-                    part = transposed_product(odds, (exact * factor).to(dtype))
+                    part = transposed_product(odds[: len(states)], (exact * factor).to(dtype))
                     # written the first time, so that nothing has to be zeroed
                     weight_gradient[first:last].copy_(part) if number == 0 else weight_gradient[first:last].add_(part)
             if weight_gradient is not None:
