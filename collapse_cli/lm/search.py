@@ -69,6 +69,19 @@ def pieces(states: torch.Tensor, at_once: int) -> Iterator[tuple[slice, torch.Te
         first += len(part)
 
 
+def left(over: torch.Tensor, least: int) -> torch.Tensor | None:
+    """(n,) which rows to go on with, at least so many; None where it is not worth while to drop those that are `over` (rows,).
+
+    Never on a GPU, which records steps for one number of rows.
+    """
+    if over.device.type != "cpu":
+        return None
+    count = max(int((~over).sum()), least)
+    if count > WORTH_DROPPING * len(over):
+        return None
+    return torch.argsort(over.to(torch.int8), stable=True)[:count].sort().values
+
+
 class _Working:
     """The rows of a batch that are still at work; of what `one_by_one` knows of them, their part.
 
@@ -82,14 +95,6 @@ class _Working:
         self.who = torch.arange(rows, device=device)  # their places in the batch
         self.new, self.uniforms, self.history, self.watch = new.clone(), uniforms, history, Watch(rows, device)
         self.over = torch.zeros(rows, dtype=torch.bool, device=device)
-
-    def left(self) -> torch.Tensor | None:
-        """(n,) which to go on with, at least `LEAST_ROWS`; None where it is not worth while to drop the others."""
-        living = int((~self.over).sum())
-        count = max(living, LEAST_ROWS)
-        if count > WORTH_DROPPING * len(self.who):
-            return None
-        return torch.argsort(self.over.to(torch.int8), stable=True)[:count].sort().values
 
     def put(self, new: torch.Tensor, bad: torch.Tensor) -> None:
         """Write what was found of them into what is found of all."""
@@ -153,8 +158,7 @@ def one_by_one(
             work.over |= tokens == rules.end
             if bool(work.over.all()):
                 break
-            kept = work.left() if device.type == "cpu" and step + 1 < rules.new_tokens else None
-            if kept is not None:
+            if step + 1 < rules.new_tokens and (kept := left(work.over, LEAST_ROWS)) is not None:
                 work.drop_all_but(kept, new, bad)
                 decoder.keep(kept)
                 tokens = tokens[kept]
@@ -178,9 +182,12 @@ def beam_search(
     written = torch.full((rows, beams, rules.new_tokens), rules.pad, device=device)
     scores = torch.zeros(rows, 1, device=device)
     done = FinishedBeams(rows, beams, rules, device)
+    can_end = rules.end is not None and rules.least < rules.new_tokens
+    who = torch.arange(rows, device=device)  # the rows that are at work
+    new, bad = written[:, 0].clone(), watch.bad
     states = decoder.read(ids, lengths)
     for step in range(rules.new_tokens):
-        now = scores.shape[1]  # one beam at first
+        rows, now = len(who), scores.shape[1]  # one beam at first
         seen = history.of(written[:, :now, :step]) if rules.penalty != 1.0 else None
         gains, columns = _candidates(decoder, states, seen, step, rules, at_once, watch)
         totals = (gains.view(rows, now, -1) + scores[:, :, None]).flatten(1)
@@ -196,11 +203,19 @@ def beam_search(
         scores, kept = (totals + ends * NEVER).topk(beams, dim=1)
         done.look_ahead(step, scores)
         tell(step + 1)
-        if step + 1 == rules.new_tokens or (rules.least < rules.new_tokens and done.complete()):
+        if step + 1 == rules.new_tokens or (can_end and done.complete()):
             break
         written = longer.gather(1, kept[:, :, None].expand(-1, -1, rules.new_tokens))
-        states = decoder.step(tokens.gather(1, kept), parents.gather(1, kept))
-    return done.sequences[:, 0], watch.bad
+        tokens, parents = tokens.gather(1, kept), parents.gather(1, kept)
+        if can_end and (rest := left(~done.open[:, 0], -(-LEAST_ROWS // beams))) is not None:
+            new[who], bad[who] = done.sequences[:, 0], watch.bad
+            who, written, scores, tokens, parents = (each[rest] for each in (who, written, scores, tokens, parents))
+            history.prompt, watch.bad = history.prompt[rest], watch.bad[rest]
+            done.keep(rest)
+            decoder.keep(rest)
+        states = decoder.step(tokens, parents)
+    new[who], bad[who] = done.sequences[:, 0], watch.bad
+    return new, bad
 
 
 def _candidates(
@@ -252,6 +267,11 @@ class FinishedBeams:
         reachable = scores[:, :1] / (step + 1) ** self.power
         worst = torch.where(self.over, self.scores.amin(dim=1, keepdim=True), NEVER)
         self.open &= (reachable > worst).any(dim=1, keepdim=True)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these rows (n,) alone."""
+        self.sequences, self.scores = self.sequences[rows], self.scores[rows]
+        self.over, self.open = self.over[rows], self.open[rows]
 
     def complete(self) -> bool:
         return not bool(self.open.any())

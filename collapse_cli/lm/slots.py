@@ -199,7 +199,9 @@ class Slots:
             if layer not in kept:
                 storage = states.new_empty(self.rows * heads * self.most * d)
                 kept[layer] = self._view(storage, heads, d, columns).zero_()  # what is masked must still be a number
-            elif kept[layer].shape[0] != self.rows or kept[layer].shape[2] != self.capacity:  # left from another batch: any numbers will do
+            elif (
+                kept[layer].shape[0] != self.rows or kept[layer].shape[2] != self.capacity
+            ):  # left from another batch: any numbers will do
                 kept[layer] = self._view(_storage(kept[layer]), heads, d, columns)
             kept[layer][self.read, :, : states.shape[2]] = states
 

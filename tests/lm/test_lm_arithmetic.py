@@ -88,7 +88,9 @@ def test_what_the_engine_promises_holds_without_avx_512() -> None:
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", names]
     held = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
-    done = subprocess.run(command, env=os.environ | held, capture_output=True, text=True, check=False, cwd=here.parents[1])
+    done = subprocess.run(
+        command, env=os.environ | held, capture_output=True, text=True, check=False, cwd=here.parents[1]
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     assert int(re.search(r"(\d+) passed", done.stdout).group(1)) > 20  # type: ignore[union-attr]
 

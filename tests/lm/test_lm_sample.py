@@ -141,7 +141,9 @@ def test_a_row_of_a_wider_model_does_not_depend_on_the_size_of_batches(
 @pytest.mark.parametrize(
     ("name", "dtype", "how"),
     [(name, "float32", {}) for name in FAMILIES]
-    + [("opt", "float32", {"repetition_penalty": 1.3, "top_k": 20}), ("llama", "bfloat16", {})],
+    + [("opt", "float32", {"repetition_penalty": 1.3, "top_k": 20}), ("llama", "bfloat16", {})]
+    + [(name, "float32", {"beams": 3, "temperature": 0.0}) for name in ("opt", "grouped")]
+    + [("opt", "bfloat16", {"beams": 3, "temperature": 0.0, "repetition_penalty": 1.3})],
 )
 def test_rows_that_are_over_are_dropped_and_no_other_row_changes(
     monkeypatch: pytest.MonkeyPatch, name: str, dtype: str, how: dict[str, Any]
@@ -149,7 +151,7 @@ def test_rows_that_are_over_are_dropped_and_no_other_row_changes(
     """In two batches, the second of which needs room for all its rows again."""
     model, prompts = copy.deepcopy(family(name, eager=10.0)), random_rows(120, 9, ragged=True)
     how = {"beams": 1, "temperature": 1.0, "min_new_tokens": 0, "dtype": dtype, **how}
-    monkeypatch.setitem(sample.MOST_SEQUENCES, "cpu", 60)
+    monkeypatch.setitem(sample.MOST_SEQUENCES, "cpu", 60 * how["beams"])
     sizes: list[int] = []
     keep = Decoder.keep
 
@@ -160,7 +162,7 @@ def test_rows_that_are_over_are_dropped_and_no_other_row_changes(
     monkeypatch.setattr(Decoder, "keep", watched)
     found = continued(model, prompts, new=40, **how).arrays
     assert len(sizes) >= 4
-    assert min(sizes) >= search.LEAST_ROWS
+    assert min(sizes) >= search.LEAST_ROWS / how["beams"]
     sizes.clear()
     monkeypatch.setattr(search, "WORTH_DROPPING", 0.0)
     wanted = continued(model, prompts, new=40, **how).arrays
