@@ -55,7 +55,7 @@ def has_onednn() -> bool:
 @lru_cache(maxsize=1)
 def prefers_onednn() -> bool:
     """Whether float32 products are faster through oneDNN here: asked of the processor, so that a machine always answers alike."""
-    return torch.backends.cpu.get_cpu_capability().startswith("AVX512") and has_onednn()  # type: ignore[no-untyped-call]
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512") and has_onednn()
 
 
 def _onednn(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

@@ -35,7 +35,7 @@ def has_fast_bf16() -> bool:
     if place.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if place.type == "cpu" and platform.machine() in ("x86_64", "AMD64"):
-        if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):  # type: ignore[no-untyped-call]
+        if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
             return False  # also where torch was told to do without
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch has no public question for this
         return any(getattr(torch.cpu, probe, bool)() for probe in probes)

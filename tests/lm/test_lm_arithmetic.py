@@ -71,7 +71,7 @@ def test_a_row_is_the_same_among_any_number_of_rows(way: str, shape: tuple[int, 
 
 def test_the_processor_decides_how_to_multiply() -> None:
     """One that has AVX-512 takes oneDNN; one that has none takes torch's own way, and no bfloat16 on its own account."""
-    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")  # type: ignore[no-untyped-call]
+    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     assert arithmetic.prefers_onednn() == (wide and arithmetic.has_onednn())
     if not wide and not torch.cuda.is_available():
         assert not has_fast_bf16()
