@@ -165,7 +165,7 @@ class PackedWeights:
 
 
 def dropout(rows: torch.Tensor, share: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-    """As `torch.nn.functional.dropout`, ten times as fast on a CPU: 16 random bits an element, four of them at a draw.
+    """As `torch.nn.functional.dropout`, three to five times as fast on a CPU (docs/benchmarks.md): 16 random bits an element, four of them at a draw.
 
     The share is rounded to a multiple of 2**-16, and what is kept is scaled by exactly that. Random numbers are
     torch's, so that `torch.manual_seed` decides them.
