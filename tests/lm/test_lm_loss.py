@@ -185,7 +185,9 @@ def test_the_full_logits_are_never_made(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(losses, "product", spy)
     hidden, weight, labels = drawn(0.3, tokens=200, vocabulary=97)
     linear_losses(hidden, weight, labels)[0].backward()
-    assert max(made) <= 16 * 10  # logits of a tile, for the tokens of a group filled up to 16 rows, or a tile's gradient
+    assert (
+        max(made) <= 16 * 10
+    )  # logits of a tile, for the tokens of a group filled up to 16 rows, or a tile's gradient
 
 
 # --- through models ---------------------------------------------------------------------------------------------------
