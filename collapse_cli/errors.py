@@ -53,3 +53,7 @@ class ConfigError(UserError):
 
 class InputError(UserError):
     """What the user gave cannot be used."""
+
+
+class UnreachableError(InputError):
+    """What is elsewhere does not answer, though it was asked several times."""

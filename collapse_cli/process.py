@@ -31,7 +31,13 @@ class _Output(io.FileIO):
 
 
 # environment variables that we, or libraries while they are imported, take for numbers
-NUMBERS = {"HF_HUB_ETAG_TIMEOUT": int, "HF_HUB_DOWNLOAD_TIMEOUT": int, "COLLAPSE_CHECKPOINT_SECONDS": float}
+NUMBERS = {
+    "HF_HUB_ETAG_TIMEOUT": int,
+    "HF_HUB_DOWNLOAD_TIMEOUT": int,
+    "COLLAPSE_CHECKPOINT_SECONDS": float,
+    "COLLAPSE_LEASE_SECONDS": float,
+    "COLLAPSE_OUTAGE_SECONDS": float,
+}
 
 
 def odd_variable() -> str:

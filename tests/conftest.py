@@ -45,6 +45,7 @@ from hypothesis import settings  # noqa: E402
 import collapse_cli  # noqa: E402, F401 - before any test imports torch: it says how OpenMP's threads wait
 
 if TYPE_CHECKING:
+    from support.objects import S3
     from support.served import Served
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -117,4 +118,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Served"]:
     from support.served import served
 
     with served(tmp_path_factory.mktemp("server")) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator["S3"]:
+    """A server of S3 with one bucket; each test has a prefix of its own."""
+    from support.objects import serving
+
+    with serving() as one:
         yield one

@@ -184,6 +184,7 @@ def evaluate(
     A model is scored on the test split of `--data` (by default wikitext2), a run on that of its own data.
     """
     from collapse_cli.config import nearest, parse_settings
+    from collapse_cli.engine.remote_addresses import shown
     from collapse_cli.errors import InputError
     from collapse_cli.findings.evaluated import disagreements
     from collapse_cli.process import quiet_libraries
@@ -204,7 +205,7 @@ def evaluate(
             raise
         near = nearest(target, names_of_runs(runs_dir))
         near = near or made_by(target)
-        raise InputError(f"there is no run {target!r} in {runs_dir}{near}; and as a model: {error}") from None
+        raise InputError(f"there is no run {target!r} in {shown(runs_dir)}{near}; and as a model: {error}") from None
     if folder is None:
         assert measured is not None
         if as_json:

@@ -5,6 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
+from collapse_cli.engine.remote_addresses import address_of
 from collapse_cli.errors import how_many
 from collapse_cli.metrics import numbers
 from collapse_cli.records.made_with import hardware, versions
@@ -34,7 +35,8 @@ def examine(runs: Path) -> dict[str, str]:
         "bfloat16": f"{numbers.prefixed(matmul_speed('bfloat16'))}FLOP/s: "
         + ("dtype = auto means bfloat16" if fast else "emulated, dtype = auto means float32"),
         "GGUF files": f"not read; {places.INSTALL}" if places.missing_for_gguf() else "read",
-        "runs folder": f"{runs.absolute()}: " + ("writable" if os.access(place, os.W_OK) else "NOT WRITABLE"),
+        "runs folder": f"{address_of(runs) and f'{address_of(runs)}, worked on in '}{runs.absolute()}: "
+        + ("writable" if os.access(place, os.W_OK) else "NOT WRITABLE"),
         "disk": f"{numbers.size(shutil.disk_usage(place).free)} free there",
         "Hub": _hub(),
         "Hub cache": str(huggingface_hub.constants.HF_HUB_CACHE),

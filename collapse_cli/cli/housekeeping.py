@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from collapse_cli import files
-from collapse_cli.errors import InputError, how_many
+from collapse_cli.engine.remote_addresses import address_of, is_address, shown
+from collapse_cli.errors import ConfigError, InputError, how_many
 from collapse_cli.terminal import text as terminal
 
 if TYPE_CHECKING:
@@ -28,6 +29,13 @@ def _folder(text: str | Path) -> Path:
         raise typer.BadParameter("it is empty; is a shell variable unset?")
     if not files.is_utf8(text):
         raise typer.BadParameter(f"{str(text)!r} is not UTF-8; {files.NOT_UTF8}")
+    if is_address(str(text)):
+        from collapse_cli.records import elsewhere
+
+        try:
+            return elsewhere.folder_of(str(text))
+        except ConfigError as error:
+            raise typer.BadParameter(str(error)) from None
     path = Path(place(text))
     try:
         kind = files.what_is(path)
@@ -39,7 +47,13 @@ def _folder(text: str | Path) -> Path:
 
 
 Runs = Annotated[
-    Path, typer.Option("--runs-dir", parser=_folder, metavar="FOLDER", help="The folder of the runs and their store.")
+    Path,
+    typer.Option(
+        "--runs-dir",
+        parser=_folder,
+        metavar="FOLDER",
+        help="The folder of the runs and their store; or s3://BUCKET/PREFIX, or file:///FOLDER for one without locks.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 
@@ -62,8 +76,8 @@ def list_runs(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
         return
     console = terminal.console()
     if not runs:
-        missing = "" if runs_dir.is_dir() else ", a folder that does not exist"
-        where = f"{terminal.plain(runs_dir)}{missing}"
+        missing = "" if runs_dir.is_dir() or address_of(runs_dir) else ", a folder that does not exist"
+        where = f"{terminal.plain(shown(runs_dir))}{missing}"
         console.print(f"no runs in {where}; `collapse run --preset smoke` makes one", markup=False)
         return
     console.print(listing.table(runs, runs_dir))
@@ -87,6 +101,7 @@ def status(
         list_runs(runs_dir, as_json)
         return
     from collapse_cli.records.at_work import SAID, at_work
+    from collapse_cli.records.elsewhere import said
     from collapse_cli.records.rundir import run_of
     from collapse_cli.records.runs import store_of
     from collapse_cli.terminal.plan import SHARDS
@@ -117,7 +132,7 @@ def status(
         "started": record["created"],
         "updated": record["updated"],
         "stages": _stages_said(stages, folder, measured=bool(rows)),
-        "folder": str(folder.path),
+        "folder": said(folder.path),
     }
     console.print(facts_table(facts, folder.name))
     if rows:
@@ -166,7 +181,6 @@ def options(
     from dataclasses import asdict
 
     from collapse_cli.config import options as known
-    from collapse_cli.errors import ConfigError
 
     chosen = known.options() if word is None else known.matching(word)
     if not chosen:
@@ -193,11 +207,10 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """Delete from the store what no run needs any more, and what killed runs left behind."""
-    from collapse_cli.errors import ConfigError
     from collapse_cli.metrics import numbers
     from collapse_cli.run.garbage import collect_garbage
 
-    if not runs_dir.is_dir():
+    if not (runs_dir.is_dir() or address_of(runs_dir)):
         raise ConfigError(f"there is no folder {str(runs_dir)!r} (--runs-dir)")
     removed = collect_garbage(runs_dir, dry_run=dry_run)
     if as_json:

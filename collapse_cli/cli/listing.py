@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from collapse_cli.engine.remote_addresses import shown
 from collapse_cli.records.at_work import SAID
 from collapse_cli.records.listing import RunFacts, few, seeds_said
 from collapse_cli.terminal.text import Table, safe, short
@@ -11,7 +12,7 @@ from collapse_cli.terminal.text import Table, safe, short
 
 def table(runs: Sequence[RunFacts], folder: Path) -> Table:
     """The runs for the terminal."""
-    made = Table(f"runs in {safe(folder)}", "run", "learner", "done", "policies", "seeds", "status", "updated")
+    made = Table(f"runs in {safe(shown(folder))}", "run", "learner", "done", "policies", "seeds", "status", "updated")
     for run in runs:
         if run.status == "damaged":
             made.add_row(short(run.name), "", "", "", "", "damaged", "")

@@ -32,6 +32,7 @@ def view(
     in on this machine can open it.
     """
     from collapse_cli.process import interruptible
+    from collapse_cli.records.elsewhere import following
     from collapse_cli.records.rundir import run_of
     from collapse_cli.view.server import server
 
@@ -40,7 +41,8 @@ def view(
         if not run.exists():
             run.record()  # says what may have been meant
     try:
-        with server(runs_dir, named, port) as made, interruptible():
+        here = [run.name for run in named if run.path.parent == runs_dir]
+        with following(runs_dir, here), server(runs_dir, named, port) as made, interruptible():
             if as_json:
                 print(json.dumps({"address": made.address}), flush=True)
             else:

@@ -8,7 +8,7 @@ import os
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -60,6 +60,10 @@ class FolderStore:
     @property
     def address(self) -> str:
         return str(self.root)
+
+    @property
+    def here(self) -> Path:
+        return self.root
 
     def begin(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -249,6 +253,9 @@ class FolderStore:
     def unfinished(self) -> list[str]:
         return sorted({path.name for name in LEFTOVERS for path in self.root.glob(f"{name}/*")})
 
+    def is_unfinished(self, key: str) -> bool:
+        return any((self.root / name / key).exists() for name in LEFTOVERS)
+
     def leftover_size(self, key: str) -> int:
         return sum(size_of(self.root / name / key) for name in LEFTOVERS)
 
@@ -267,6 +274,10 @@ class FolderStore:
                     if held and self.has(key, whole=False):
                         for name in (".attempts", ".scratch"):
                             shutil.rmtree(self.root / name / key, ignore_errors=True)
+
+    def drop_copies(self, planned: Collection[str], *, dry_run: bool = False) -> tuple[int, int]:
+        """There are no copies beside this store."""
+        return 0, 0
 
     def _discard(self, folder: Path) -> None:
         """Take a visible folder away whole: rename first, so that no reader sees half of it."""

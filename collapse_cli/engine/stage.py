@@ -359,6 +359,24 @@ class Finished:
         return self.folder / name
 
 
+class NotYetHere(Finished):
+    """A finished stage whose files are elsewhere: they are brought to this machine when its folder is asked for."""
+
+    @classmethod
+    def of(
+        cls, kind: str, key: str, facts: Mapping[str, Any], seconds: float, bring: Callable[[], Path]
+    ) -> "NotYetHere":
+        made = object.__new__(cls)
+        made.__dict__.update(kind=kind, key=key, facts=facts, seconds=seconds, _bring=bring)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "folder":
+            raise AttributeError(name)
+        self.__dict__["folder"] = self.__dict__["_bring"]()
+        return self.__dict__["folder"]
+
+
 Tell = Callable[[int, int, str], None]
 """How much is done, of how much, and of what."""
 

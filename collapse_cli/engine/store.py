@@ -1,11 +1,14 @@
-"""What a store is: finished stages by key, the same for all that use one. `folder_store.py` is one, `store_at` chooses."""
+"""What a store is: finished stages by key, the same for all that use one. `folder_store.py` and `object_store.py` are two;
+`store_at` chooses.
+"""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 from collapse_cli.engine.folder_store import FolderStore
+from collapse_cli.engine.remote_addresses import address_of, is_address
 from collapse_cli.engine.stage import Finished, Stage
 
 
@@ -19,6 +22,10 @@ class Store(Protocol):
     @property
     def address(self) -> str:
         """What `store_at` makes this store of, in another process too."""
+
+    @property
+    def here(self) -> Path:
+        """The folder of this machine in which stages are made, and to which they are brought."""
 
     def begin(self) -> None:
         """Make it, where it is not there yet."""
@@ -97,6 +104,9 @@ class Store(Protocol):
     def unfinished(self) -> list[str]:
         """The keys that have an attempt or a checkpoint left over, from a kill or from a stage at work right now."""
 
+    def is_unfinished(self, key: str) -> bool:
+        """Whether a key is among them."""
+
     def leftover_size(self, key: str) -> int:
         """Bytes of the attempt and the checkpoints of an unfinished stage."""
 
@@ -106,7 +116,19 @@ class Store(Protocol):
     def tidy(self, keys: Iterable[str]) -> None:
         """Remove what was left of attempts at those of the stages that are finished by now. Takes their locks itself."""
 
+    def drop_copies(self, planned: Collection[str], *, dry_run: bool = False) -> tuple[int, int]:
+        """Remove what this machine keeps beside the store and the store has no longer; how many stages, and their bytes.
+
+        Args:
+            planned: stages that a run on this machine may have yet to send.
+        """
+
 
 def store_at(address: str | Path) -> Store:
-    """The store at an address, which is a folder. A store of another kind would be told by its address, here."""
+    """The store at an address: a folder, `PROTOCOL://…`, or the folder in which the latter is worked on."""
+    elsewhere = address if isinstance(address, str) and is_address(address) else address_of(Path(address))
+    if elsewhere:
+        from collapse_cli.engine.object_store import ObjectStore  # fsspec takes longer to load than many a command
+
+        return ObjectStore(elsewhere)
     return FolderStore(Path(address))

@@ -1,53 +1,27 @@
-"""Whether a run is at work: who works on it holds a lock on a file of its folder, and the lock dies with its holder."""
+"""Whether a run is at work: who works on it says so with a flag in its folder, and with a lease where the run is elsewhere."""
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from importlib import import_module
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-fcntl: Any
-try:
-    fcntl = import_module("fcntl")
-except ImportError:  # Windows; nothing is known there
-    fcntl = None
+from collapse_cli.records import elsewhere, flags
 
-FILE = ".at-work"
 # what is said of a run whose record says that it was started and not that it ended
 SAID = {True: "at work", False: "killed", None: "at work, or killed"}
 
 
 @contextmanager
 def working(folder: Path) -> Iterator[None]:
-    """While this process works on the run of a folder. Several may at the same time."""
-    if fcntl is None:
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / FILE).open("a") as file:  # closing it gives the lock back
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_SH)
+    """While this process works on the run of a folder. Several may at the same time, but for a run that is elsewhere.
+
+    Raises:
+        ConfigError: when another process works on a run that is elsewhere.
+    """
+    with flags.raised(folder), elsewhere.working(folder):
         yield
 
 
 def at_work(folder: Path) -> bool | None:
-    """Whether a process works on the run of a folder; None where that is not known, as of runs made before there was the file.
-
-    Nothing is written, and whoever begins to work meanwhile waits for some microseconds at most.
-    """
-    if fcntl is None:
-        return None
-    try:
-        number = os.open(folder / FILE, os.O_RDONLY | os.O_NONBLOCK)
-    except (OSError, ValueError):
-        return None
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return None
-    finally:
-        os.close(number)
-    return False
+    """Whether a process works on the run of a folder; None where that is not known."""
+    here = flags.is_raised(folder)
+    return here if here or not elsewhere.is_copy(folder.parent) else elsewhere.at_work(folder)

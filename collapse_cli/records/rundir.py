@@ -19,13 +19,14 @@ from collapse_cli import families, files
 from collapse_cli.config import Experiment, load, nearest
 from collapse_cli.config.selection import LOOKED_UP
 from collapse_cli.engine import sealed
+from collapse_cli.engine.remote_addresses import is_address, shown
 from collapse_cli.engine.stage import KEY
 from collapse_cli.errors import ConfigError, InputError
-from collapse_cli.records import checked
+from collapse_cli.records import checked, elsewhere
 from collapse_cli.records.fields import makes_sense
 from collapse_cli.records.made_with import git_state, hardware, versions
 from collapse_cli.records.row import Row, in_order, planned_arms
-from collapse_cli.records.runs import RULE_OF_NAMES, STORE, can_be_named, made_by, names_of_runs
+from collapse_cli.records.runs import RULE_OF_NAMES, can_be_named, made_by, names_of_runs
 from collapse_cli.where import Arm, Where
 
 log = logging.getLogger(__name__)
@@ -60,10 +61,12 @@ class RunFolder:
 
         Raises:
             ConfigError: for a name that is no plain file name.
+            InputError: for a run that is elsewhere, and cannot be reached.
         """
         if not can_be_named(name):
             raise ConfigError(f"--name {name[:120]!r}: {RULE_OF_NAMES}")
         self.runs, self.name, self.path = runs, name, runs / name
+        elsewhere.bring(runs, name)
         # of metrics.jsonl: which file, how far it was read, and what its rows say
         self._file, self._read = 0, 0
         self._there: dict[Where, bytes] = {}
@@ -85,7 +88,7 @@ class RunFolder:
         if not os.path.lexists(path):
             near = nearest(self.name, names_of_runs(self.runs)) or made_by(self.name)
             raise ConfigError(
-                f"there is no run {self.name!r} in {self.runs}{near}; `collapse list` shows what there is"
+                f"there is no run {self.name!r} in {shown(self.runs)}{near}; `collapse list` shows what there is"
             )
         try:
             record = sealed.read(path, MOST_OF_RECORD)
@@ -315,6 +318,7 @@ class RunFolder:
             clean = "".join(sealed.line(row.fields) for row in kept)
             if clean.encode() != (file.read_bytes() if file.exists() else b""):
                 files.write_atomically(file, clean)
+        elsewhere.send(self.path)  # before anything is made: by its plan others know what it needs
 
     def add_rows(self, rows: Sequence[Row]) -> bool:
         """Append rows to `metrics.jsonl`, flushed, but those of generations that have theirs. False when all had.
@@ -376,16 +380,18 @@ def run_of(target: str, runs: Path) -> RunFolder:
     Raises:
         ConfigError: for what can be neither.
     """
+    if is_address(target):
+        raise ConfigError(f"{target!r}: a run that is elsewhere is named, and its place given with --runs-dir")
     path = Path(target).resolve()
     try:
         return RunFolder(path.parent, path.name) if "/" in target or target == "." else RunFolder(runs, target)
     except ConfigError:
-        raise ConfigError(f"{target!r} is neither the name of a run in {runs} nor a run's folder") from None
+        raise ConfigError(f"{target!r} is neither the name of a run in {shown(runs)} nor a run's folder") from None
 
 
 def all_runs(runs: Path) -> list[RunFolder]:
     """Every run in a runs folder."""
-    return [RunFolder(runs, path.parent.name) for path in sorted(runs.glob("*/run.json")) if path.parent.name != STORE]
+    return [RunFolder(runs, name) for name in names_of_runs(runs)]
 
 
 def _digest(row: Row) -> bytes:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from collapse_cli.config import presets
 from collapse_cli.engine.store import Store, store_at
+from collapse_cli.records import elsewhere
 
 STORE = "store"
 RULE_OF_NAMES = f"a run's name is at most 100 letters, digits, '.', '_' and '-', starts with a letter or digit, and is not {STORE!r}"
@@ -17,6 +18,7 @@ def can_be_named(name: str) -> bool:
 
 def names_of_runs(runs: Path) -> list[str]:
     """The names of the runs in a folder, sorted; none where it cannot be read."""
+    elsewhere.bring_all(runs)
     try:
         return sorted(path.parent.name for path in runs.glob("*/run.json") if path.parent.name != STORE)
     except OSError:

@@ -13,6 +13,7 @@ from collapse_cli.config.unread import first_unread, within
 from collapse_cli.data.dataset import Dataset, load_text
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
+from collapse_cli.engine.remote_addresses import is_address
 from collapse_cli.engine.stage import Finished, Generation, Plan, Product, Stage
 from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import ConfigError, InputError
@@ -21,6 +22,7 @@ from collapse_cli.experiment.stages.base import ROWS, TEST
 from collapse_cli.experiment.stages.together import block_of, inputs_of, kept_model
 from collapse_cli.findings.evaluated import Evaluated, value_of
 from collapse_cli.learners.family import State
+from collapse_cli.records import elsewhere
 from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
@@ -47,8 +49,12 @@ NOT_SCORED = {"data.rows": "only the test text is scored", "eval.samples": "only
 def find_run(target: str, runs: Path) -> RunFolder | None:
     """The run that `target` names, by name or by folder; None when it is none."""
     path = Path(target)
+    if is_address(target):
+        raise ConfigError(f"{target!r}: a run that is elsewhere is named, and its place given with --runs-dir")
     if (path / "run.json").is_file():
         return RunFolder(path.resolve().parent, path.resolve().name)
+    if "/" not in target:
+        elsewhere.bring(runs, target)
     if "/" not in target and (runs / target / "run.json").is_file():
         return RunFolder(runs, target)
     return None

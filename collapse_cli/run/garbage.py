@@ -5,6 +5,7 @@ from pathlib import Path
 from collapse_cli.engine.stage import Plan
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
+from collapse_cli.records import elsewhere
 from collapse_cli.records.rundir import OF_A_RUN, RunFolder
 from collapse_cli.records.runs import STORE, store_of
 
@@ -24,6 +25,8 @@ def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:
     seen, planned = _plans(runs), planned_keys(runs, store)
     stages, leftovers, freed, kept = 0, 0, 0, len(planned.intersection(keys))
     for key in sorted({*keys, *unfinished}):
+        if key in planned and key not in unfinished:
+            continue
         with store.locked(key) as free:
             if not free:
                 continue
@@ -32,9 +35,13 @@ def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:
             if key in keys and key not in planned and store.holds(key):
                 stages += 1
                 freed += store.size(key) if dry_run else store.remove(key)
-            if key in store.unfinished() and (key not in planned or store.has(key)):
+            if key in unfinished and store.is_unfinished(key) and (key not in planned or store.has(key)):
                 leftovers += 1
                 freed += store.leftover_size(key) if dry_run else store.clear(key)
+    copies, size = store.drop_copies(planned, dry_run=dry_run)
+    if not dry_run:
+        elsewhere.drop_gone(runs)
+    leftovers, freed = leftovers + copies, freed + size
     return {"stages": stages, "leftovers": leftovers, "bytes": freed, "kept": kept}
 
 
@@ -53,6 +60,7 @@ def planned_keys(runs: Path, store: Store) -> set[str]:
     Raises:
         ConfigError: for a run that cannot be read whole.
     """
+    elsewhere.bring_all(runs)
     planned: set[str] = set()
     for path in sorted(runs.iterdir()) if runs.is_dir() else []:
         if path.name == STORE or not any((path / name).exists() for name in OF_A_RUN):
@@ -76,6 +84,7 @@ def planned_keys(runs: Path, store: Store) -> set[str]:
 
 def _plans(runs: Path) -> dict[str, tuple[int, int, int]]:
     """Which plans there are: another run, or another plan of one, makes it another."""
+    elsewhere.bring_all(runs)
     plans = {}
     for path in runs.glob("*/plan.json"):
         try:

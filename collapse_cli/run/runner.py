@@ -236,4 +236,4 @@ def _begin(store: Store) -> None:
     try:
         store.begin()
     except FileNotFoundError as error:  # as below /proc
-        raise ConfigError(f"{store.address} cannot be made ({error.strerror}); choose another --runs-dir") from None
+        raise ConfigError(f"{store.here} cannot be made ({error.strerror}); choose another --runs-dir") from None

@@ -16,6 +16,7 @@ from collapse_cli.findings.selection import selection_said
 from collapse_cli.findings.several_models import between_said
 from collapse_cli.metrics import floored
 from collapse_cli.metrics.intervals import Interval
+from collapse_cli.records.elsewhere import said
 from collapse_cli.records.row import Row
 from collapse_cli.terminal.run_tables import (
     expectations_table,
@@ -64,7 +65,7 @@ def print_run(console: Console, result: RunResult) -> None:
     others = [*sources_said(given_by_sources(result.rows)), *between_said(result.between)]
     for sentence in (*world_said(result.world), *selection_said(result.selected), *others):
         line(console, sentence)
-    line(console, f"{result.folder}: run.json plan.json metrics.jsonl events.jsonl")
+    line(console, f"{said(result.folder)}: run.json plan.json metrics.jsonl events.jsonl")
     if result.report is not None:
         console.print(f"report: {safe(result.report)}", highlight=False, soft_wrap=True)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli.metrics import numbers
+from collapse_cli.records.elsewhere import is_copy, place_of
 from collapse_cli.records.listing import few, seeds_said
 from collapse_cli.report.text import escaped, one_line
 from collapse_cli.view.runs import State
@@ -25,7 +26,7 @@ def look(name: str) -> str:
 def runs_list(states: Sequence[State], folder: Path, chosen: Sequence[str]) -> str:
     """The first page: all runs with their states."""
     heads = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
-    title = "the runs that were named" if chosen else f"runs in {one_line(folder.absolute(), 300)}"
+    title = "the runs that were named" if chosen else f"runs in {one_line(place_of(folder), 300)}"
     return _page(
         "list.html", title=escaped(title), heads=heads, lines=lines(states, folder, chosen), look="list.js", runs=""
     )
@@ -34,8 +35,10 @@ def runs_list(states: Sequence[State], folder: Path, chosen: Sequence[str]) -> s
 def lines(states: Sequence[State], folder: Path, chosen: Sequence[str]) -> str:
     """The lines of the list; it holds no text but escaped text."""
     if not states:
-        missing = "" if folder.is_dir() else ", a folder that does not exist (yet)"
-        none = f"no runs in {one_line(folder.absolute(), 300)}{missing}; <code>collapse run --preset smoke</code> makes one"
+        missing = "" if folder.is_dir() or is_copy(folder) else ", a folder that does not exist (yet)"
+        none = (
+            f"no runs in {one_line(place_of(folder), 300)}{missing}; <code>collapse run --preset smoke</code> makes one"
+        )
         return f'<tr><td colspan="{len(COLUMNS)}">{none}</td></tr>'
     return "".join(_line(state) for state in states)
 

@@ -6,7 +6,7 @@ A stage is brought to a folder of this machine when it is asked for, and is an a
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,11 +115,17 @@ class ArchiveStore:
     def unfinished(self) -> list[str]:
         return []
 
+    def is_unfinished(self, key: str) -> bool:
+        return False
+
     def leftover_size(self, key: str) -> int:
         return 0
 
     def clear(self, key: str) -> int:
         return 0
+
+    def drop_copies(self, planned: Collection[str], *, dry_run: bool = False) -> tuple[int, int]:
+        return 0, 0
 
     def tidy(self, keys: Iterable[str]) -> None:
         return

@@ -50,8 +50,8 @@ def foreign(folder: str) -> Iterator[tuple[str, Path]]:
     ("folder", "extras"),
     [
         ("collapse_cli", ["mlflow", "tensorboard", "wandb", "gguf", "server", "ray"]),
-        ("tests", ["dev", "wandb", "gguf", "mlflow", "server", "tensorboard"]),
-        ("benchmarks", ["dev"]),
+        ("tests", ["dev", "wandb", "gguf", "mlflow", "server", "tensorboard", "cluster"]),
+        ("benchmarks", ["dev", "cluster", "s3"]),
         ("docs", ["dev"]),
     ],
 )

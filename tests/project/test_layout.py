@@ -84,7 +84,7 @@ MAY = {
     "report": "errors where files engine config families metrics records findings",
     "view": "errors metrics records report",
     "run": "errors where files process data engine config families metrics foreign lm learners selection check records tracking experiment findings terminal report",
-    "cli": "errors files process config metrics lm theory simulate records findings terminal report view run",
+    "cli": "errors files process engine config metrics lm theory simulate records findings terminal report view run",
     "__main__": "errors process terminal cli",
     "": "",
 }
@@ -98,6 +98,7 @@ OF_THEM = {
     ("selection", "engine"): "engine.stage",
     ("experiment", "engine"): "engine.stage engine.checkpoint",
     ("report", "engine"): "engine.sealed",
+    ("cli", "engine"): "engine.remote_addresses",
     ("cli", "metrics"): "metrics.numbers",
     ("view", "metrics"): "metrics.numbers",
 }

@@ -9,8 +9,9 @@ import pytest
 from support import e2e
 from support.instrumented import write_run
 
-from collapse_cli.records import at_work as module
-from collapse_cli.records.at_work import FILE, SAID, at_work, working
+from collapse_cli.records import flags as module
+from collapse_cli.records.at_work import SAID, at_work, working
+from collapse_cli.records.flags import FILE
 from collapse_cli.records.listing import facts_of
 
 pytestmark = pytest.mark.skipif(module.fcntl is None, reason="no locks of this kind on Windows")

@@ -73,6 +73,6 @@ class LocalExecutor:
             scratch=self.store.scratch(stage.key),
             tell=lambda done, total, unit: observer.progress(stage, done, total, unit),
         )
-        with disk_errors(self.store.address):
+        with disk_errors(str(self.store.here)):
             facts = stage.of.body(stage, inputs, place)
             return self.store.publish(stage, facts, time.perf_counter() - start + parts)
