@@ -106,7 +106,7 @@ class Case:
     def command(self, runs: Path, executor: str) -> list[str]:
         return [
             sys.executable,
-            *("-m", "collapse_cli", "run", *self.arguments, "--runs-dir", str(runs), "--executor", executor),
+            *("-c", clusters.COLLAPSE, "run", *self.arguments, "--runs-dir", str(runs), "--executor", executor),
             *(() if executor == "ray" else ("--jobs", "1")),
         ]
 

@@ -74,8 +74,8 @@ def main() -> None:
                     runs = home / f"{name}-{at}-{by}"
                     command = [
                         sys.executable,
-                        "-m",
-                        "collapse_cli",
+                        "-c",
+                        clusters.COLLAPSE,
                         "run",
                         *arguments,
                         "--runs-dir",

@@ -56,14 +56,19 @@ finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
 """
-# For a process that is to end with the tests, as a first line of its own.
-END_WITH_PARENT = """
+# The command line in a process that ends with the one that began it.
+COLLAPSE = """
 import os, threading, time
 def watch(parent=os.getppid()):
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 threading.Thread(target=watch, daemon=True).start()
+
+import signal, sys
+from collapse_cli.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main(sys.argv[1:]))
 """
 
 

@@ -53,14 +53,6 @@ def here(nodes: clusters.Nodes, monkeypatch: pytest.MonkeyPatch) -> clusters.Nod
     return nodes
 
 
-COLLAPSE = f"""{clusters.END_WITH_PARENT}
-import signal, sys
-from collapse_cli.__main__ import main
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 class Begin(Protocol):
     """Begins a run, which ends with the test."""
 
@@ -78,7 +70,7 @@ def begin(config: Path) -> Iterator[Begin]:
         ) -> subprocess.Popen[str]:
             arguments = ["run", str(config), "--runs-dir", str(runs), "--executor", executor, *more]
             process = subprocess.Popen(
-                [sys.executable, "-c", COLLAPSE, *arguments],
+                [sys.executable, "-c", clusters.COLLAPSE, *arguments],
                 env={**os.environ, **environment, "COLLAPSE_CHECKPOINT_SECONDS": "0"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
