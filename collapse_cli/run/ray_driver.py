@@ -25,6 +25,7 @@ MOST_DEATHS = 5  # of workers at one stage: what always ends its worker would be
 MOST_LOSSES = 50  # of nodes under one stage
 MOST_TOLD = 100.0  # lines a second about progress, of all stages together
 PAUSE = 0.5  # seconds before a stage is tried again, longer each time
+MOST_HELD = 5.0  # seconds before what another run computes is asked for again, which takes a task
 LOOK = 2.0  # seconds between two looks at whether the cluster is there
 SILENCE = 30.0  # seconds without an answer after which it is lost
 LOST = 3  # the exit code then
@@ -190,6 +191,7 @@ class Driver:
         self._task = ray.remote(num_returns="streaming", max_retries=0)(computed)
         self._at_work: set[asyncio.Task[None]] = set()
         self._cpus = 1.0
+        self._held: dict[str, int] = {}  # by key: how often another process had it
 
     async def serve(self, lines: Any) -> None:
         """Take stages from the input for as long as there is one."""
@@ -270,6 +272,9 @@ class Driver:
         async for line in task.remote(self._order, stage["key"], stage["threads"], every):
             message = json.loads(await line)
             ended = message["event"] in worker.LAST
+            if message["event"] == "held":
+                asked = self._held[stage["key"]] = self._held.get(stage["key"], 0) + 1
+                await asyncio.sleep(min(PAUSE * (asked - 1), MOST_HELD))
             self._write(json.dumps({"at": stage["key"], **message}) + "\n")
         if not ended:
             raise ray.exceptions.WorkerCrashedError

@@ -1,0 +1,96 @@
+"""What Ray's driver does about what nodes tell it; the nodes are made up."""
+
+import asyncio
+import importlib.util
+import json
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+
+import pytest
+
+from collapse_cli.run import ray_driver
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(
+        importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install 'collapse-cli[ray]'"
+    ),
+]
+STAGE = {"key": "k" * 64, "work": "train", "threads": 1, "gpus": 0}
+
+
+class Node:
+    """A task: tells what it is given to tell, then ends."""
+
+    def __init__(self, *events: str) -> None:
+        self.events = events
+
+    def options(self, **_: Any) -> "Node":
+        return self
+
+    async def remote(self, *_: Any) -> AsyncIterator[Awaitable[str]]:
+        for event in self.events:
+            line: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            line.set_result(json.dumps({"event": event, "key": STAGE["key"]}))
+            yield line
+
+
+@pytest.fixture
+def told() -> list[dict[str, Any]]:
+    return []
+
+
+@pytest.fixture
+def driver(told: list[dict[str, Any]]) -> ray_driver.Driver:
+    def say(event: str, at: str = "", **what: Any) -> None:
+        told.append({"event": event, "at": at, **what})
+
+    return ray_driver.Driver({"plan": {}}, say, lambda line: told.append(json.loads(line)))
+
+
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that are slept, which take none."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    return slept
+
+
+def test_what_another_run_computes_is_asked_for_less_and_less_often(
+    driver: ray_driver.Driver, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand stages that are waited for would be thousands of tasks a second."""
+    slept = pauses(monkeypatch)
+    monkeypatch.setattr(driver, "_task", Node("held"))
+    for _ in range(20):
+        asyncio.run(driver.follow(STAGE))
+    assert [one["event"] for one in told] == ["held"] * 20
+    assert slept[0] == 0, "the first time it is said at once"
+    assert slept == sorted(slept)
+    assert slept[-1] == ray_driver.MOST_HELD
+
+
+def test_a_stage_that_always_ends_its_worker_ends_the_run_in_a_line(
+    driver: ray_driver.Driver, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept = pauses(monkeypatch)
+    monkeypatch.setattr(driver, "_task", Node("started"))  # and then nothing
+    asyncio.run(driver.follow(STAGE))
+    assert [one["event"] for one in told].count("started") == ray_driver.MOST_DEATHS
+    assert told[-1]["event"] == "mistake"
+    assert told[-1]["text"].startswith(
+        f"at a train stage the worker died {ray_driver.MOST_DEATHS} times: perhaps memory"
+    )
+    assert len(slept) == ray_driver.MOST_DEATHS - 1
+
+
+def test_what_no_node_that_is_left_has() -> None:
+    large = {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}
+    small = {"Alive": True, "Resources": {"CPU": 2.0}}
+    order = {"threads": 4, "gpus": 1.0}
+    assert ray_driver._lacking([large, small], order) is None
+    assert ray_driver._lacking([large | {"Alive": False}, small], order) == ("CPU", "ray.threads", 4, 2.0)
+    assert ray_driver._lacking([small], order | {"threads": 1}) == ("GPU", "ray.gpus", 1.0, 0.0)
