@@ -260,6 +260,5 @@ def test_something_else_that_answers_at_the_address(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{other.getsockname()[1]}")
-        monkeypatch.setenv("RAY_py_gcs_connect_timeout_s", "1")  # seconds that Ray waits for an answer
         said = one_line(config, tmp_path, "--set", "ray.threads=1")
     assert "cannot be used" in said

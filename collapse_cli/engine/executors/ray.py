@@ -32,10 +32,7 @@ SOON = 1.0  # seconds from one beginning to the next
 # Ray listens on 127.0.0.1 alone where it takes this machine for one that can be no part of a cluster.
 HERE_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
 LONGEST_PLACE = 20  # characters: the system's limit for a socket is 107, and Ray's own names take 62
-WAITS = {  # seconds for a head that does not answer: before Ray ends its driver, where it was there and where it was not
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
-    "RAY_py_gcs_connect_timeout_s": "15",
-}
+WAITS = {"RAY_gcs_rpc_server_reconnect_timeout_s": "20"}  # for a head that is gone, before Ray ends its driver; 60 else
 
 
 def _place() -> str | None:
