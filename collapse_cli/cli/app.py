@@ -4,7 +4,7 @@ import json
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,11 @@ from collapse_cli.cli.housekeeping import Json, Runs, place, warn_of_damage
 from collapse_cli.errors import how_many
 from collapse_cli.process import BEGAN
 from collapse_cli.terminal import text as terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from collapse_cli.findings.run_result import Results
 
 app = repeated_options.App(
     help="What happens to a generative model when its training data are partly made by earlier models?",
@@ -115,20 +120,32 @@ def run(
     """
     from collapse_cli.cli import configuration
     from collapse_cli.records.rundir import RunFolder
-    from collapse_cli.run import early_checks
+    from collapse_cli.run import finished
 
     loop = {"generations": generations, "policies": policy}
     file = None if config is None else Path(config)
     asked = configuration.requested(file, preset, loop, seeds, model, data, name, settings or [])
     experiment, folder = asked.experiment, RunFolder(runs_dir, asked.name)
+    console = terminal.console(stderr=as_json)
+    there = finished.as_they_were(experiment, runs_dir, asked.name) if executor == "local" and not dry_run else None
+    if there is not None:
+        for note in configuration.notes(asked, folder):
+            terminal.line(console, f"note: {note}")
+        for run_name, notes in there.notes.items():
+            if experiment.variants:
+                console.print(f"{run_name}:", style="bold", highlight=False, markup=False)
+            for note in notes:
+                terminal.line(console, f"note: {note}")
+        _tell(there.results, console, variants=bool(experiment.variants), as_json=as_json)
+        return
+    from collapse_cli.run import early_checks  # which takes longer to load than to say that a run is finished
+
     early_checks.check_executor(experiment, executor, given=settings or [])
     if not experiment.variants:  # those of variants are checked under their own names
         early_checks.check_experiment(experiment, folder)
-    console = terminal.console(stderr=as_json)
     with console.status("loading the libraries") if console.is_terminal else nullcontext():
         from collapse_cli.run import runner
         from collapse_cli.terminal.plan import Total, print_plan, print_total
-        from collapse_cli.terminal.run import print_run, print_variants
 
     for note in configuration.notes(asked, folder):
         terminal.line(console, f"note: {note}")
@@ -147,12 +164,19 @@ def run(
         print_total(console, total)
         return
     results = runner.run_all(experiment, runs_dir, asked.name, console, jobs=jobs, executor=executor, shards=shards)
+    _tell(results, console, variants=bool(experiment.variants), as_json=as_json)
+
+
+def _tell(results: "Results", console: "Console", *, variants: bool, as_json: bool) -> None:
+    """What a run, or each of its variants, came to."""
+    from collapse_cli.terminal.run import print_run, print_variants
+
     if as_json:
-        print(json.dumps(results.record() if experiment.variants else results.runs[0].record()))
+        print(json.dumps(results.record() if variants else results.runs[0].record()))
         return
     for result in results.runs:
         print_run(console, result)
-    if experiment.variants:
+    if variants:
         print_variants(console, results)
 
 

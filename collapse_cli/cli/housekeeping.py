@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from collapse_cli.records.rundir import RunFolder
 
+MOST_LISTED = 200  # runs of a list, unless asked for more
 GOES_ON = " (give the same command again to go on)"
 
 
@@ -65,12 +66,19 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def list_runs(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
+def list_runs(
+    limit: Annotated[
+        int,
+        typer.Option(min=0, help="Of more runs, show those that changed last; 0: all of them. JSON always has all."),
+    ] = MOST_LISTED,
+    runs_dir: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
     """All runs: how far each is, its policies and seeds."""
     from collapse_cli.cli import listing
     from collapse_cli.records.listing import runs_in
 
-    runs = runs_in(runs_dir)
+    runs, there = runs_in(runs_dir, 0 if as_json else limit)
     if as_json:
         print(json.dumps([run.record() for run in runs]))
         return
@@ -81,6 +89,11 @@ def list_runs(runs_dir: Runs = Path("runs"), as_json: Json = False) -> None:
         console.print(f"no runs in {where}; `collapse run --preset smoke` makes one", markup=False)
         return
     console.print(listing.table(runs, runs_dir))
+    if len(runs) < there:
+        terminal.line(
+            console,
+            f"these changed last, or cannot be read; {how_many(there - len(runs), 'more run')}: `collapse list --limit 0` shows all",
+        )
     for run in runs:
         if run.error:
             terminal.line(console, f"{run.name}: {terminal.plain(run.error, 300)}")
@@ -98,7 +111,7 @@ def status(
 ) -> None:
     """How far a run is: its status, its stages, its perplexities."""
     if target is None:
-        list_runs(runs_dir, as_json)
+        list_runs(runs_dir=runs_dir, as_json=as_json)
         return
     from collapse_cli.records.at_work import SAID, at_work
     from collapse_cli.records.elsewhere import said

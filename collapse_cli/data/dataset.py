@@ -3,6 +3,8 @@
 import hashlib
 import json
 import logging
+import math
+import mmap
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +19,7 @@ from collapse_cli.data import textfiles
 from collapse_cli.data.dialogues import as_bytes
 from collapse_cli.data.forms import WantedForm
 from collapse_cli.data.known import KNOWN
+from collapse_cli.data.longtext import is_long
 from collapse_cli.data.tables import read_tables
 from collapse_cli.data.textfiles import SPLITS as SPLITS
 from collapse_cli.errors import InputError as InputError
@@ -33,6 +36,18 @@ WEIGHTS = "weights"  # of a corpus to be fitted whose rows do not count alike: (
 UNSCORED = "none"  # of text that is only trained on
 MASK = "loss_mask"  # of dialogues: (rows, width) bool, which tokens are predicted in losses and counted, for the assistant says them
 PROMPT = "prompt"  # of dialogues: (rows,) int32, how many tokens stand before the last answer
+MAPPED = 1 << 24  # bytes of a file of rows, from which on it is not loaded whole where few of its rows are wanted
+AT_ONCE = 1 << 16  # rows that are brought into memory together
+GATHERED = (
+    1 << 10
+)  # rows from anywhere in a file that are looked at together; the system has up to 64 kB around each in memory
+_KINDS = {
+    "int32": "I32",
+    "int64": "I64",
+    "float32": "F32",
+    "float64": "F64",
+    "bool": "BOOL",
+}  # as safetensors calls them
 HELD_OUT = 0.1  # share of a corpus without a test split that becomes one (and as much again for validation)
 
 
@@ -117,10 +132,64 @@ class Dataset:
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
         save_file(arrays | {"origin": np.ascontiguousarray(self.origin)}, path)
 
+    def save_rows(self, path: Path, rows: np.ndarray) -> None:
+        """As `take(rows).save(path)`, byte for byte, without having all of these rows in memory.
+
+        Args:
+            rows: indices; of rows beside each other in order, or all of them drawn, as they come.
+        """
+        if len(rows) <= AT_ONCE:
+            self.take(rows).save(path)
+            return
+        arrays = {**self.arrays, "origin": self.origin}
+        kinds = {name: (_KINDS[array.dtype.name], array.dtype.itemsize) for name, array in arrays.items()}
+        order = sorted(arrays, key=lambda name: (-kinds[name][1], name))  # as the library writes them
+        header, end = dict[str, object](), 0
+        for name in order:
+            shape = [len(rows), *arrays[name].shape[1:]]
+            begin, end = end, end + kinds[name][1] * math.prod(shape)
+            header[name] = {"dtype": kinds[name][0], "shape": shape, "data_offsets": [begin, end]}
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        with path.open("wb") as out:
+            out.write(len(text).to_bytes(8, "little") + text)
+            for name in order:
+                for first in range(0, len(rows), GATHERED):
+                    out.write(np.ascontiguousarray(arrays[name][rows[first : first + GATHERED]]).tobytes())
+                    _forget(arrays[name])
+
     @staticmethod
     def load(path: Path) -> "Dataset":
         arrays = Dataset.load_arrays(path)
         return Dataset(arrays, arrays.pop("origin"))
+
+    @staticmethod
+    def load_mapped(path: Path) -> "Dataset":
+        """As `load`, but rows of a large file come into memory where they are looked at.
+
+        Raises:
+            InputError: for a damaged one.
+        """
+        if path.stat().st_size < MAPPED:
+            return Dataset.load(path)
+        kinds = {word: name for name, word in _KINDS.items()}
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            try:
+                header = json.loads(file.read(size))
+                arrays: dict[str, np.ndarray] = {
+                    name: np.asarray(
+                        np.memmap(
+                            path, kinds[about["dtype"]], "r", 8 + size + about["data_offsets"][0], tuple(about["shape"])
+                        )
+                    )
+                    for name, about in header.items()
+                }
+                return Dataset(arrays, arrays.pop("origin"))
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{path} is damaged ({error}); remove its folder, and the run's command makes what was in it again"
+                ) from None
 
     @staticmethod
     def load_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -161,6 +230,15 @@ class Dataset:
         names = parts[0].arrays.keys()
         arrays = {name: _stack([part.arrays[name] for part in parts]) for name in names}
         return Dataset(arrays, np.concatenate([part.origin for part in parts]))
+
+
+def _forget(array: np.ndarray) -> None:
+    """Let the system have the memory of what was looked at of an array in a file; it is read again where it is looked at."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _stack(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -240,7 +318,7 @@ def load_text(
         notes.extend(passed_over)
     else:
         raise no_text(source)
-    splits = {name: tuple(row if row.endswith("\n") else row + "\n" for row in rows) for name, rows in splits.items()}
+    splits = {name: _whole_lines(rows) for name, rows in splits.items()}
     for name, rows in splits.items():
         if not any(row.strip() for row in rows):
             raise InputError(f"{source}: the {textfiles.WORDS[name]} text is empty")
@@ -269,13 +347,18 @@ def load_text(
     return Text(splits, value.hexdigest(), tuple(notes))
 
 
+def _whole_lines(rows: Sequence[str]) -> Sequence[str]:
+    """Rows that end in a newline; those on the disk do, for they are lines."""
+    return rows if is_long(rows) else tuple(row if row.endswith("\n") else row + "\n" for row in rows)
+
+
 def _also_in_training(splits: Mapping[str, Sequence[str]]) -> list[str]:
     """Notes on test and validation rows that stand in the training text, too. Short rows, such as headings, do not count."""
     notes = []
     for split, word in (("test", "test"), ("valid", "validation")):
         long = [row.strip() for row in splits.get(split, ()) if len(row.strip()) >= TELLING]
         wanted = set(long)
-        repeated = {plain for row in splits["train"] if (plain := row.strip()) in wanted}
+        repeated = {plain for row in splits["train"] if (plain := row.strip()) in wanted} if wanted else set()
         count = sum(row in repeated for row in long)
         if count:
             notes.append(

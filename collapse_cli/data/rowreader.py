@@ -6,7 +6,8 @@ from pathlib import Path
 
 from collapse_cli.data.dialogues import Unfit
 from collapse_cli.data.forms import TEXT, Form, WantedForm, form_of
-from collapse_cli.data.textformats import WITH_COLUMNS, Lines, Records
+from collapse_cli.data.longtext import Joined
+from collapse_cli.data.textformats import WITH_COLUMNS, Lines, LongLines, Records
 from collapse_cli.errors import InputError, how_many
 
 MARK = "\ufeff"  # a byte order mark
@@ -28,28 +29,33 @@ class RowReader:
 
     def read(self, names: str, parts: Iterable[Records]) -> Sequence[str]:
         """The rows of one split; `names`: of its files, for people."""
-        rows: list[str] = []
+        read: list[str] = []
+        sequences: list[Sequence[str]] = []  # of rows on the disk, and those between them
         unfit: dict[str, list[str]] = {}
         late = missing = marks = total = 0
         unused: Counter[str] = Counter()
         beside: dict[str, None] = {}
         for part in parts:
             form = self._form(part, names)
-            if form.kind == "text":
+            if isinstance(part, LongLines):  # which has no row without text, and no mark
+                sequences += [read, part.rows]
+                read = []
+            elif form.kind == "text":
                 for row in part.texts(form.columns[0]):
                     missing += row is None
-                    rows.append(row or "")
+                    read.append(row or "")
             else:
                 beside |= dict.fromkeys(form.beside(part.names))
                 for where, cells in part.cells(form.columns):
                     total += 1
                     try:
-                        rows.append(made := form.dialogue(cells, where))
+                        read.append(made := form.dialogue(cells, where))
                         late += made.late > 0
                         unused.update(made.unused)
                     except Unfit as why:
                         unfit.setdefault(str(why), []).append(where)
-        marks = sum(MARK in row for row in rows)
+        marks = sum(MARK in row for some in (*sequences, read) if isinstance(some, list) for row in some)
+        rows = Joined([some for some in (*sequences, read) if len(some)]) if sequences else read
         if missing:
             self.notes.append(
                 f"{names}: rows without text (null): {missing:,} of {len(rows):,}; they are read as blank lines"

@@ -20,6 +20,7 @@ import psutil
 from collapse_cli import files
 from collapse_cli.data.dialogues import SURROGATE
 from collapse_cli.data.forms import listed, shown
+from collapse_cli.data.longtext import FileRows, file_rows
 from collapse_cli.errors import InputError, first_line
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -41,6 +42,7 @@ BINARY = {  # how files begin that are no text, whatever they are called
 }
 WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16 and, for the first, UTF-32
 SIGNS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
+BEGINNING = 1 << 10  # characters that tell what a file is
 PART = 1 << 24  # bytes that are unpacked at a time
 LARGE = 1 << 20  # bytes of a file, from which on free memory is looked at
 MANY = 0.1  # of all bytes; UTF-16 of English holds 0.5 of zero bytes, text none
@@ -88,6 +90,8 @@ def records(path: Path) -> Records:
         raise InputError(
             f"{path}: the format is not known; known: {' '.join(FORMATS)}, also with {' or '.join(PACKED)}"
         )
+    if ending in PLAIN and path.name.lower().endswith(ending) and (rows := file_rows(path)) is not None:
+        return LongLines(path, rows)
     return FORMATS[ending](path, unpacked(path))
 
 
@@ -188,12 +192,24 @@ class Lines:
     def __init__(self, path: Path, content: bytes) -> None:
         self.path, self.content = path, content
 
-    def texts(self, column: str) -> list[str | None]:
+    def texts(self, column: str) -> Sequence[str | None]:
         text = _decoded(self.path, self.content).replace("\r\n", "\n").replace("\r", "\n")
         return [line + "\n" for line in text.removesuffix("\n").split("\n")]
 
     def cells(self, columns: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
         raise NotImplementedError("plain text has no columns")
+
+
+class LongLines(Lines):
+    """The same of a large file, whose rows stay on the disk."""
+
+    def __init__(self, path: Path, rows: FileRows) -> None:
+        super().__init__(path, b"")
+        self.rows = rows
+        _decoded(path, rows[0][:BEGINNING].encode())  # says so where it is no text
+
+    def texts(self, column: str) -> Sequence[str | None]:
+        return self.rows
 
 
 class Objects:

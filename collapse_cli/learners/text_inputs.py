@@ -33,6 +33,7 @@ from collapse_cli.data.dataset import (
 from collapse_cli.data.dialogues import Dialogue
 from collapse_cli.data.forms import WORDS, Kind
 from collapse_cli.data.known import KNOWN, Options, Source
+from collapse_cli.data.longtext import is_long
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import for_key
 from collapse_cli.learners.continuations import FOLLOWING, following, nothing, spaced
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 NAMES = {**textfiles.WORDS, OWN_TEST: textfiles.WORDS["test"]}  # of splits, for people
 TOKENIZER = "tokenizer"
+SPOOLED = ".stream-"  # and the split: tokens of a long text, while its stage is at work
 DIALOGUES = "dialogues.json"  # in the data stage, where rows are dialogues: the template that they are written by
 TURNS = "turns.safetensors"  # beside it: of each row of the original corpus which dialogue it is, and how many of its answers it has
 
@@ -350,7 +352,8 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
             lost += passed
             tell(done + 1, len(text.splits), "splits")
             continue
-        stream = texts.encode(tokenizer, text.splits[split], line_bos=data.line_bos)
+        spool = folder / f"{SPOOLED}{split}" if is_long(text.splits[split]) else None
+        stream = texts.encode(tokenizer, text.splits[split], line_bos=data.line_bos, spool=spool)
         size = data.block_size if split == "train" else data.eval_block_size
         if source and source.documents:
             rows[split] = texts.documents(tokenizer, text.splits[split], data.block_size, NAMES[split])
@@ -358,8 +361,9 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
             rows[split] = texts.blocks(stream, size, NAMES[split], tail=split == "test" and data.test_tail)
         if split == "test":
             lost = texts.losses(tokenizer, text.splits[split], stream, apart=source is None)
-        joined = "".join(text.splits[split])
-        words, bytes_ = len(joined.split()), len(joined.encode())
+        words = bytes_ = 0
+        for row in text.splits[split]:  # each ends in a newline, so no word is in two
+            words, bytes_ = words + len(row.split()), bytes_ + len(row.encode())
         ends = len(rows[split]) if source and source.documents else 0  # of documents are tokens, too
         about[split] = {"tokens": len(stream) + ends, "words": words, "bytes": bytes_, "blocks": len(rows[split])}
         tell(done + 1, len(text.splits), "splits")
@@ -373,7 +377,8 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
     if template:
         made = coded["train"]
         Dataset({"dialogue": made.kept, "answers": made.answers}, made.rows.origin).take(chosen).save(folder / TURNS)
-    rows["train"], rows["reserve"] = rows["train"].take(chosen), rows["train"].take(rest)
+    every, rows["train"] = rows["train"], rows["train"].take(chosen)
+    every.save_rows(folder / "reserve.safetensors", rest)
     if source and source.log_probability:
         rows["test"] = _with_truth(rows["test"], source.log_probability(options), text.splits["test"])
     for split in ("valid", "test", OWN_TEST):
@@ -382,6 +387,9 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
     for split, dataset in rows.items():
         dataset.save(folder / f"{split}.safetensors")
         about.setdefault(split, {})["rows"] = len(dataset)
+    about["reserve"] = {"rows": len(rest)}
+    for spooled in folder.glob(f"{SPOOLED}*"):
+        spooled.unlink()
     spelled = [
         f"the training text spells out {token} {count:,} times; it is read as plain text, not as a special token"
         for token, count in texts.special_tokens_in(tokenizer, text.splits["train"]).items()

@@ -239,8 +239,10 @@ def bos_id(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     return tokenizer.eos_token_id if own is None else own
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bos: bool) -> np.ndarray:
-    """All rows as one stream of token ids, int32.
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bos: bool, spool: Path | None = None
+) -> np.ndarray:
+    """All rows as one stream of token ids, int32; with `spool` in that file, which is made, and not in memory.
 
     No special token is ever read out of the text: `</s>` in a file is four characters. With `line_bos` every row,
     a blank one too, starts with the BOS token, and blank rows hold nothing else (as in WikiText on the Hub, where
@@ -251,7 +253,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bo
         raise InputError(
             "data.line_bos = true, but the tokenizer has neither a BOS nor an end-of-text token; set data.line_bos = false"
         )
-    coded_rows: list[np.ndarray] = []
+    made = TokenStream(spool)
     for some in _portions(rows, blank=not line_bos, own_blank=_prepends(tokenizer)):
         try:
             coded = plain_ids(tokenizer, [piece for piece, _ in some])
@@ -259,11 +261,35 @@ def encode(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str], *, line_bo
             raise InputError(
                 f"the tokenizer cannot read the text: {first_line(error)}; use the text it was made for"
             ) from None
-        coded_rows.extend(
+        made.add([
             np.asarray([start, *ids] if first and start is not None else ids, dtype=np.int32)
             for ids, (_, first) in zip(coded, some, strict=True)
-        )
-    return np.concatenate(coded_rows) if coded_rows else np.empty(0, np.int32)
+        ])  # fmt: skip
+    return made.whole()
+
+
+class TokenStream:
+    """Token ids that come in parts, and are one array in the end: in memory, or in a file that is read where it is looked at."""
+
+    def __init__(self, spool: Path | None) -> None:
+        self._spool, self._parts, self._count = spool, list[np.ndarray](), 0
+        if spool is not None:
+            spool.write_bytes(b"")
+
+    def add(self, parts: Sequence[np.ndarray]) -> None:
+        part = np.concatenate(parts) if parts else np.empty(0, np.int32)
+        self._count += len(part)
+        if self._spool is None:
+            self._parts.append(part)
+            return
+        with self._spool.open("ab") as out:
+            out.write(part.tobytes())
+
+    def whole(self) -> np.ndarray:
+        """(tokens,) int32."""
+        if self._spool is None or self._count == 0:
+            return np.concatenate(self._parts) if self._parts else np.empty(0, np.int32)
+        return np.asarray(np.memmap(self._spool, np.int32, "r", shape=(self._count,)))
 
 
 def pieces(row: str) -> list[str]:
@@ -374,5 +400,9 @@ def join(first: Dataset, second: Dataset) -> Dataset:
 
 def special_tokens_in(tokenizer: "PreTrainedTokenizerBase", rows: Sequence[str]) -> dict[str, int]:
     """How often each special token is spelled out in the text."""
-    counts = {token: sum(row.count(token) for row in rows) for token in tokenizer.all_special_tokens}
+    counts = dict.fromkeys(tokenizer.all_special_tokens, 0)
+    for row in rows:
+        for token in counts:
+            if token in row:
+                counts[token] += row.count(token)
     return {token: count for token, count in counts.items() if count}

@@ -1,19 +1,22 @@
 """The runs of a folder, as far as their files tell: the state of each, how far it is, its policies and seeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from collapse_cli.config.cell import cells
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.records.at_work import at_work
+from collapse_cli.records.checked import FILE as CHECKED
 from collapse_cli.records.checked import read_checked
+from collapse_cli.records.remembered import Remembered
 from collapse_cli.records.row import planned_arms
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import names_of_runs
 from collapse_cli.where import Where
 
+FILES = ("run.json", "metrics.jsonl", CHECKED)  # of a run, what its facts are read from
 MOST_NAMED = 4  # policies or seeds of a run that its line names; of more, how many there are
 
 
@@ -56,9 +59,46 @@ class RunFacts:
         return {**vars(self), "policies": list(self.policies), "seeds": list(self.seeds)}
 
 
-def runs_in(folder: Path) -> list[RunFacts]:
-    """What is known of each run, the one that changed last at the end."""
-    return sorted((facts_of(folder, name) for name in names_of_runs(folder)), key=lambda run: (run.updated, run.name))
+def runs_in(folder: Path, most: int = 0) -> tuple[list[RunFacts], int]:
+    """What is known of each run, the one that changed last at the end; and how many runs there are.
+
+    Args:
+        most: of more runs, those that changed last, and those whose record cannot be read; 0: all.
+    """
+    names = names_of_runs(folder)
+    shown = _last(folder, names, most) if 0 < most < len(names) else names
+
+    def read(name: str) -> dict[str, Any]:
+        return facts_of(folder, name).record()
+
+    # of some of the runs the file is not written: it would lose the others
+    kept = Remembered(folder, FILES, read, name="facts" if shown is names else "", lasting=_is_whole)
+    facts = [_again(folder, record) for record in kept.values(shown).values()]
+    return sorted(facts, key=lambda run: (run.updated, run.name)), len(names)
+
+
+def _last(folder: Path, names: Sequence[str], most: int) -> list[str]:
+    """The runs that changed last, and before them those whose record cannot be read; at most twice as many as asked for."""
+
+    def read(name: str) -> str:
+        try:
+            return str(RunFolder(folder, name).record()["updated"])
+        except (ConfigError, OSError):
+            return ""
+
+    updated = Remembered(folder, ("run.json",), read, name="updated", lasting=bool).values(names)
+    whole = sorted((name for name in names if updated[name]), key=lambda name: (updated[name], name))
+    return [name for name in names if not updated[name]][:most] + whole[-most:]
+
+
+def _is_whole(record: dict[str, Any]) -> bool:
+    return bool(record["status"] != "damaged")
+
+
+def _again(folder: Path, record: dict[str, Any]) -> RunFacts:
+    """Facts from their record; whether a run is at work is no matter of its files."""
+    facts = RunFacts(**{**record, "policies": tuple(record["policies"]), "seeds": tuple(record["seeds"])})
+    return replace(facts, at_work=at_work(folder / facts.name) if facts.status == "started" else None)
 
 
 def facts_of(folder: Path, name: str) -> RunFacts:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -294,6 +294,7 @@ class RunFolder:
                     path.unlink()
             created = self.record()["created"] if self.exists() else _now()
             files.write_atomically(self.path / "plan.json", sealed.sealed({"stages": plan}))
+            _tell_of_plan(self.runs)
             record = {
                 "name": self.name,
                 "status": "started",
@@ -389,9 +390,18 @@ def run_of(target: str, runs: Path) -> RunFolder:
         raise ConfigError(f"{target!r} is neither the name of a run in {shown(runs)} nor a run's folder") from None
 
 
-def all_runs(runs: Path) -> list[RunFolder]:
-    """Every run in a runs folder."""
-    return [RunFolder(runs, name) for name in names_of_runs(runs)]
+def time_of_plans(runs: Path) -> int:
+    """When a run last wrote its plan into a folder of runs, or a run came or went: its time. Another one says that plans are to be read again."""
+    try:
+        return runs.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _tell_of_plan(runs: Path) -> None:
+    """Change `time_of_plans`. The clock's time, for the file system's own stands still for some milliseconds."""
+    with suppress(OSError):  # a folder of someone else's
+        os.utime(runs, ns=(time.time_ns(), time.time_ns()))
 
 
 def _digest(row: Row) -> bytes:

@@ -1,5 +1,6 @@
 """A folder of runs: what a run in it can be called, which there are, and the store that they share."""
 
+import os
 import re
 from pathlib import Path
 
@@ -20,9 +21,11 @@ def names_of_runs(runs: Path) -> list[str]:
     """The names of the runs in a folder, sorted; none where it cannot be read."""
     elsewhere.bring_all(runs)
     try:
-        return sorted(path.parent.name for path in runs.glob("*/run.json") if path.parent.name != STORE)
+        with os.scandir(runs) as entries:  # of ten thousand runs a glob takes several times as long
+            names = [entry.name for entry in entries if entry.name != STORE]
     except OSError:
         return []
+    return sorted(name for name in names if os.path.lexists(f"{runs}/{name}/run.json"))
 
 
 def made_by(name: str) -> str:

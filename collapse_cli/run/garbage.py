@@ -1,13 +1,19 @@
 """`collapse gc`: what no run's plan reaches leaves the store. A run that cannot be read stops it: its stages are unknown."""
 
+import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from collapse_cli.engine.stage import Plan
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
 from collapse_cli.records import elsewhere
-from collapse_cli.records.rundir import OF_A_RUN, RunFolder
+from collapse_cli.records.remembered import Remembered, Stamp, stamp_of
+from collapse_cli.records.rundir import OF_A_RUN, RunFolder, time_of_plans
 from collapse_cli.records.runs import STORE, store_of
+
+OF_PLANS = ("plan.json", "run.json")
+AT_ONCE = 64  # stages that are looked at, and locked, together
 
 
 def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:
@@ -21,24 +27,25 @@ def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:
         ConfigError: for a run whose plan cannot be read; nothing was removed then.
     """
     store = store_of(runs)
-    keys, unfinished = store.keys(), store.unfinished()  # before the plans: what comes later is not looked at
-    seen, planned = _plans(runs), planned_keys(runs, store)
-    stages, leftovers, freed, kept = 0, 0, 0, len(planned.intersection(keys))
-    for key in sorted({*keys, *unfinished}):
-        if key in planned and key not in unfinished:
-            continue
-        with store.locked(key) as free:
-            if not free:
-                continue
-            if (now := _plans(runs)) != seen:
-                seen, planned = now, planned_keys(runs, store)
-            if key in keys and key not in planned and store.holds(key):
-                stages += 1
-                freed += store.size(key) if dry_run else store.remove(key)
-            if key in unfinished and store.is_unfinished(key) and (key not in planned or store.has(key)):
-                leftovers += 1
-                freed += store.leftover_size(key) if dry_run else store.clear(key)
-    copies, size = store.drop_copies(planned, dry_run=dry_run)
+    keys, unfinished = set(store.keys()), set(store.unfinished())  # before the plans: what comes later is not looked at
+    plans = Plans(runs, store)
+    planned = plans.keys()
+    stages, leftovers, freed, kept = 0, 0, 0, len(planned & keys)
+    doubtful = sorted(key for key in keys | unfinished if key in unfinished or key not in planned)
+    at_once = 1 if elsewhere.is_copy(runs) else AT_ONCE
+    for first in range(0, len(doubtful), at_once):
+        with ExitStack() as locks:
+            free = [key for key in doubtful[first : first + at_once] if locks.enter_context(store.locked(key))]
+            plans.look_again()  # now that none of them can be begun
+            for key in free:
+                planned = plans.keys()
+                if key in keys and key not in planned and store.holds(key):
+                    stages += 1
+                    freed += store.size(key) if dry_run else store.remove(key)
+                if key in unfinished and store.is_unfinished(key) and (key not in planned or store.has(key)):
+                    leftovers += 1
+                    freed += store.leftover_size(key) if dry_run else store.clear(key)
+    copies, size = store.drop_copies(plans.keys(), dry_run=dry_run)
     if not dry_run:
         elsewhere.drop_gone(runs)
     leftovers, freed = leftovers + copies, freed + size
@@ -54,19 +61,57 @@ def drop_shards(planned: Plan, store: Store) -> None:
                     store.remove(shard)
 
 
-def planned_keys(runs: Path, store: Store) -> set[str]:
-    """The keys of all stages in the plans of a runs folder, but for shards of stages that are there.
+class Plans:
+    """The plans of a runs folder; one that has not changed since is not read again, nor by the next command."""
 
-    Raises:
-        ConfigError: for a run that cannot be read whole.
-    """
-    elsewhere.bring_all(runs)
-    planned: set[str] = set()
-    for path in sorted(runs.iterdir()) if runs.is_dir() else []:
-        if path.name == STORE or not any((path / name).exists() for name in OF_A_RUN):
-            continue
+    def __init__(self, runs: Path, store: Store) -> None:
+        self._runs, self._store = runs, store
+        self._kept = Remembered(runs, OF_PLANS, self._read, name="plans")
+        self._began, self._seen = -1, dict[str, Stamp]()
+        self._whole: frozenset[str] = frozenset()
+        self._shards: dict[str, str] = {}
+        self._keys: frozenset[str] = frozenset()
+
+    def keys(self) -> frozenset[str]:
+        """Those of all stages that are planned now, but for shards of stages that are there. Runs that begin say so by the time of the folder, which is all that is looked at
+        where they did not: it is asked for each stage that goes.
+
+        Raises:
+            ConfigError: for a run that cannot be read whole.
+        """
+        if self._began != time_of_plans(self._runs) or elsewhere.is_copy(self._runs):
+            self.look_again()
+        return self._keys
+
+    def look_again(self) -> None:
+        """At each plan, whatever the folder's time says: a run that was copied there does not change it.
+
+        Raises:
+            ConfigError: as `keys`.
+        """
+        self._began = time_of_plans(self._runs)
+        now = self._there()
+        if now != self._seen:
+            plans = self._kept.values(now).values()
+            self._seen, self._whole = now, frozenset(key for plan in plans for key, of in plan.items() if not of)
+            self._shards = {key: of for plan in plans for key, of in plan.items() if of}
+        there = {whole for whole in {*self._shards.values()} if self._store.has(whole)}
+        self._keys = self._whole | {key for key, whole in self._shards.items() if whole not in there}
+
+    def _there(self) -> dict[str, Stamp]:
+        """The folders of runs, each with what says which record and plan it has: another run, or another plan of one, makes it another."""
+        elsewhere.bring_all(self._runs)
+        names = os.listdir(self._runs) if self._runs.is_dir() else []  # noqa: PTH208
+        stamps = {name: stamp_of(self._runs / name, OF_PLANS) for name in sorted(names) if name != STORE}
+        return {
+            name: stamp for name, stamp in stamps.items() if any(stamp) or any(stamp_of(self._runs / name, OF_A_RUN))
+        }
+
+    def _read(self, name: str) -> dict[str, str]:
+        """Of each stage of a plan, of which stage it is a shard; of most of none."""
+        path = self._runs / name
         try:
-            run = RunFolder(runs, path.name)
+            run = RunFolder(self._runs, name)
             run.record()
             stages = run.plan()
             if not stages:
@@ -74,22 +119,7 @@ def planned_keys(runs: Path, store: Store) -> set[str]:
         except ConfigError as error:
             lacks = f"{path / 'run.json'} is missing" if not (path / "run.json").exists() else str(error)
             raise ConfigError(
-                f"{lacks.partition(';')[0]}, so it is not known which stages the run {path.name!r} needs; nothing was "
+                f"{lacks.partition(';')[0]}, so it is not known which stages the run {name!r} needs; nothing was "
                 "removed: give the run's command again, or move its folder away, and then collapse gc"
             ) from None
-        there = {key for key in {stage.shard_of for stage in stages if stage.shard_of} if store.has(key)}
-        planned.update(stage.key for stage in stages if stage.shard_of not in there)
-    return planned
-
-
-def _plans(runs: Path) -> dict[str, tuple[int, int, int]]:
-    """Which plans there are: another run, or another plan of one, makes it another."""
-    elsewhere.bring_all(runs)
-    plans = {}
-    for path in runs.glob("*/plan.json"):
-        try:
-            now = path.stat()
-        except FileNotFoundError:
-            continue
-        plans[path.parent.name] = (now.st_ino, now.st_mtime_ns, now.st_size)
-    return plans
+        return {stage.key: stage.shard_of for stage in stages}

@@ -22,7 +22,7 @@ from collapse_cli.process import interruptible, quiet_libraries
 from collapse_cli.records.at_work import working
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
-from collapse_cli.run import early_checks
+from collapse_cli.run import early_checks, finished
 from collapse_cli.run.computing import compute
 from collapse_cli.run.costs import CostsAsked, check_disk, describe
 from collapse_cli.run.garbage import drop_shards
@@ -139,11 +139,15 @@ def run(
     early_checks.check_experiment(config, folder)
     early_checks.check_executor(config, executor)
     with interruptible():
+        before = finished.circumstances(config)
         with _looking_up(config, console):
             _begin(store)
             prepared = prepare(config, folder, store, None, jobs, executor, shards)
         prepared = replace(prepared, notes=[worded(note) for note in prepared.notes])
-        return _run(prepared, folder, store, console)
+        result = _run(prepared, folder, store, console)
+        if result.report is not None:
+            finished.remember(before, folder, prepared.plan, prepared.notes)
+        return result
 
 
 def _plan(

@@ -8,6 +8,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
+from collapse_cli.errors import how_many
 from collapse_cli.metrics import numbers
 from collapse_cli.records.elsewhere import is_copy, place_of
 from collapse_cli.records.listing import few, seeds_said
@@ -23,24 +24,35 @@ def look(name: str) -> str:
     return resources.files(__package__ or "").joinpath(name).read_text(encoding="utf-8")
 
 
-def runs_list(states: Sequence[State], folder: Path, chosen: Sequence[str]) -> str:
+def runs_list(states: Sequence[State], more: int, folder: Path, chosen: Sequence[str]) -> str:
     """The first page: all runs with their states."""
     heads = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
     title = "the runs that were named" if chosen else f"runs in {one_line(place_of(folder), 300)}"
     return _page(
-        "list.html", title=escaped(title), heads=heads, lines=lines(states, folder, chosen), look="list.js", runs=""
+        "list.html",
+        title=escaped(title),
+        heads=heads,
+        lines=lines(states, more, folder, chosen),
+        look="list.js",
+        runs="",
     )
 
 
-def lines(states: Sequence[State], folder: Path, chosen: Sequence[str]) -> str:
-    """The lines of the list; it holds no text but escaped text."""
+def lines(states: Sequence[State], more: int, folder: Path, chosen: Sequence[str]) -> str:
+    """The lines of the list, and how many more runs there are than it shows; it holds no text but escaped text."""
     if not states:
         missing = "" if folder.is_dir() or is_copy(folder) else ", a folder that does not exist (yet)"
         none = (
             f"no runs in {one_line(place_of(folder), 300)}{missing}; <code>collapse run --preset smoke</code> makes one"
         )
         return f'<tr><td colspan="{len(COLUMNS)}">{none}</td></tr>'
-    return "".join(_line(state) for state in states)
+    shown = "".join(_line(state) for state in states)
+    if not more:
+        return shown
+    left = (
+        f"{how_many(more, 'more run')} changed before these: give their names to <code>collapse view</code> to see them"
+    )
+    return f'{shown}<tr><td colspan="{len(COLUMNS)}">{left}</td></tr>'
 
 
 def bar(names: Sequence[str], states: Sequence[State]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ SHOWN = ("run.json", "metrics.jsonl", kept_texts.FILE, checked.FILE)  # a page i
 WRITTEN = (*SHOWN, "events.jsonl")  # by a run at work
 MOST_DOING = 4  # stages that are said to be underway
 MOST_RUNS = 1000  # whose facts are kept
+MOST_LISTED = 500  # lines of the list, which is asked for every few seconds
 # status of run.json -> what a reader is told, and how good that is
 STATES = {
     "success": ("finished", "good"),
@@ -95,9 +96,16 @@ class Runs:
         stages = underway(path, mixture=facts.kind == "mixture") if working else []
         return State(name, facts, label, kind, changed, "; ".join(stages[:MOST_DOING]), bool(run) or can_be_named(name))
 
-    def states(self) -> list[State]:
-        """All runs, the one that changed last first."""
-        return sorted(map(self.state, self.names()), key=lambda state: (-state.changed, state.name))
+    def states(self) -> tuple[list[State], int]:
+        """The runs that changed last, the last of all first: at most `MOST_LISTED`, and those that were named; and how many more there are."""
+        names = self.names()
+        if not self._named and len(names) > MOST_LISTED:
+            changed = {name: _changed(self.folder / name) for name in names}
+            shown = sorted(names, key=lambda name: (-changed[name], name))[:MOST_LISTED]
+        else:
+            shown = names
+        states = sorted(map(self.state, shown), key=lambda state: (-state.changed, state.name))
+        return states, len(names) - len(shown)
 
 
 def stamp(paths: Sequence[Path], names: Sequence[str]) -> Hashable:

@@ -125,9 +125,9 @@ class _Handler(BaseHTTPRequestHandler):
             (name,) = what.names
             return (frames.LOOK[name], frames.look(name), OWN) if name in frames.LOOK else None
         if what.kind == "list":
-            return "text/html", frames.runs_list(runs.states(), runs.folder, runs.chosen), OWN
+            return "text/html", frames.runs_list(*runs.states(), runs.folder, runs.chosen), OWN
         if what.kind == "lines":
-            return "text/html", frames.lines(runs.states(), runs.folder, runs.chosen), OWN
+            return "text/html", frames.lines(*runs.states(), runs.folder, runs.chosen), OWN
         folders = runs.find(what.names)
         if folders is None:
             return None

@@ -63,7 +63,7 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
     corpus = mixing.mix(
         mixed.policy,
         Dataset.load(data.file(CORPUS)),
-        Dataset.load(data.file(RESERVE)),
+        Dataset.load_mapped(data.file(RESERVE)),
         [Dataset.load(inputs[name].file(ROWS)) for name in names],
         mixed.generation,
         stage.seed,

@@ -4,7 +4,9 @@ from collapse_cli.config import Experiment
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Finished, Plan, Product, Stage
 from collapse_cli.engine.store import Store
-from collapse_cli.records.rundir import RunFolder, all_runs
+from collapse_cli.records.remembered import Remembered
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.records.runs import names_of_runs
 
 
 class Pruning(Observer):
@@ -12,6 +14,7 @@ class Pruning(Observer):
 
     def __init__(self, folder: RunFolder, store: Store, config: Experiment, plan: Plan) -> None:
         self.folder, self.store, self.config, self.plan = folder, store, config, plan
+        self._others = Remembered(folder.runs, ("run.json", "plan.json"), self._read)
 
     def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
         if not cached and any(made.of.product is Product.MODEL for made in stage.inputs.values()):
@@ -21,7 +24,8 @@ class Pruning(Observer):
         """Drop the weights that `store.keep_models` does not keep and no plan in the runs folder still needs."""
         if self.config.store.keep_models == "all":
             return
-        for key in self._mine() - self._wanted():
+        mine = self._mine()
+        for key in mine - self._wanted(mine):
             if self.store.has(key):
                 with self.store.locked(key) as held:
                     if held:
@@ -36,19 +40,24 @@ class Pruning(Observer):
         models = {generation.train.key for generation in self.plan.generations}
         return models - (ends if self.config.store.keep_models == "ends" else set())
 
-    def _wanted(self) -> set[str]:
+    def _read(self, name: str) -> dict[str, tuple[set[str], str]]:
+        """The plan of a run: by key of a stage, those that it is made from, and of which it is a shard."""
+        stages = RunFolder(self.folder.runs, name).plan()
+        return {stage.key: (set(stage.inputs.values()), stage.shard_of) for stage in stages}
+
+    def _wanted(self, mine: set[str]) -> set[str]:
         """The stages that a run still needs: inputs of what it has yet to make, and all of one that keeps its models.
 
-        Of those that were pruned and so have to be made again, the inputs too, and theirs.
+        Of those that were pruned and so have to be made again, the inputs too, and theirs. Runs that have none of `mine` in their plans
+        are left out: there may be thousands.
         """
-        others = [other for other in all_runs(self.folder.runs) if other.name != self.folder.name]
+        runs = self.folder.runs
         plans = {
-            other: {
-                stage.key: set(stage.inputs.values())
-                for stage in other.plan()
-                if not (stage.shard_of and self.store.has(stage.shard_of, whole=False))
+            RunFolder(runs, name): {
+                key: inputs for key, (inputs, of) in stages.items() if not (of and self.store.has(of, whole=False))
             }
-            for other in others
+            for name, stages in self._others.values(names_of_runs(runs)).items()
+            if name != self.folder.name and not mine.isdisjoint(stages)
         }
         parts = self.plan.shard_of
         plans[self.folder] = {
