@@ -3,6 +3,7 @@
 In memory, in a shared folder, and on a real server of S3; two folders of copies stand for two machines.
 """
 
+import errno
 import json
 import logging
 import os
@@ -11,13 +12,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support import objects
 from support.kinds import kind as kind_of
 
-from collapse_cli.engine import scheduler
+from collapse_cli.engine import leases, scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.object_store import ObjectStore
 from collapse_cli.engine.objects import RemoteObjects
@@ -297,6 +299,23 @@ def test_a_damaged_copy_on_this_machine_is_fetched_again(
     assert copy.read_bytes() == b"weights" * 1000
 
 
+def test_a_full_disk_of_copies_is_named(shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the other side, which has room."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    compute(ObjectStore(shared), stage())
+    other = machine(shared, "two", monkeypatch, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(RemoteObjects, "download", full)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:
+            other.get(stage().key).file("model.safetensors")
+        assert Path(caught.value.filename).is_relative_to(tmp_path / "two")
+    assert other.get(stage().key).file("model.safetensors").stat().st_size == 7000
+    assert other.sound(stage().key)
+
+
 # --- leases -----------------------------------------------------------------------------------------------------------
 
 
@@ -350,6 +369,19 @@ def test_the_lease_of_a_killed_process_ends(
         time.sleep(0.05)
     took = time.monotonic() - begin
     assert (took < float(SOON) * 0.8) == (where == "this machine"), took
+
+
+@pytest.mark.parametrize("days", [-400, 400])
+def test_a_clock_that_is_wrong_takes_nothing_from_who_is_at_work(
+    days: int, shared: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one, key = ObjectStore(shared), stage().key
+    with one.locked(key) as mine:
+        assert mine
+        wrong = SimpleNamespace(time=lambda: time.time() + 86_400 * days, monotonic=time.monotonic, sleep=time.sleep)
+        monkeypatch.setattr(leases, "time", wrong)
+        with machine(shared, "two", monkeypatch, tmp_path).locked(key) as other:
+            assert not other
 
 
 def test_who_was_taken_for_dead_and_was_not_does_no_harm(
