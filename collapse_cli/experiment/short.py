@@ -61,6 +61,10 @@ class Short:
     alike: Mapping[str, Stage]
     sizes: Sizes
 
+    def group(self, stage: Stage) -> str:
+        """The group that a stage of it belongs to."""
+        return group_of(self.alike[stage.key], self.sizes.of(stage))
+
 
 def group_of(stage: Stage, size: Size) -> str:
     """Equal for stages that do the same work with the same model; how much of it they do may differ."""

@@ -6,7 +6,8 @@ Nothing of it enters the store or the runs folder, nothing is downloaded, and no
 import logging
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,16 +169,16 @@ class OfFewLineages:
     A copy is of a stage that does as much of the same work with the same model, so nothing that is timed takes another time.
     """
 
-    def __init__(self, executor: Executor, version: Short, groups: Mapping[str, str]) -> None:
-        self.executor, self.version, self.groups = executor, version, groups
+    def __init__(self, executor: Executor, version: Short) -> None:
+        self.executor, self.version = executor, version
         self.store, self.slots = executor.store, executor.slots
         self._computed: dict[object, list[Stage]] = {}  # by what they do
         self._copies: list[tuple[Stage, list[Stage]]] = []
 
     def submit(self, stage: Stage, threads: int) -> None:
-        first, cost = self.version.plan.serves[stage.key][0], self.version.sizes.cost_of(stage)
-        alike = self._computed.setdefault((self.groups[stage.key], cost, first.generation), [])
-        if first.lineage and len(alike) >= self.slots:
+        what, may_be_copied = _what(stage, self.version)
+        alike = self._computed.setdefault(what, [])
+        if may_be_copied and len(alike) >= self.slots:
             self._copies.append((stage, alike))
         else:
             alike.append(stage)
@@ -191,6 +192,23 @@ class OfFewLineages:
                 self._copies.remove(copy)
                 return [Ended(stage, _copied(stage, self.store.get(done.key), self.store), cached=True)]
         return self.executor.poll(observer, wait)
+
+
+def _what(stage: Stage, version: Short) -> tuple[object, bool]:
+    """What a stage does, in a value that is equal for those of other lineages that do the same; and whether it is of a lineage."""
+    first = version.plan.serves[stage.key][0]
+    return (version.group(stage), version.sizes.cost_of(stage), first.generation), bool(first.lineage)
+
+
+def _few(version: Short, slots: int) -> list[Stage]:
+    """The stages of a version that are no copies."""
+    few, times = list[Stage](), Counter[object]()
+    for stage in version.plan.stages.values():
+        what, may_be_copied = _what(stage, version)
+        if not may_be_copied or times[what] < slots:
+            few.append(stage)
+        times[what] += 1
+    return few
 
 
 def _copied(stage: Stage, made: Finished, store: Store) -> Finished:
@@ -307,8 +325,8 @@ def _expected(version: Short, found: Sequence[tuple[Extent, list[Stopwatched]]],
         for one in taken:
             timings.add(timings.tried, one.stage.work, one.group, one.cost, one.seconds)
     total = 0.0
-    for key, stage in version.plan.stages.items():
-        rate = timings.rate(stage.work, short.group_of(version.alike[key], version.sizes.of(stage)))
+    for stage in _few(version, workers):
+        rate = timings.rate(stage.work, version.group(stage))
         cost = version.sizes.cost_of(stage)
         total += rate.of(cost.work, cost.parts) if rate else 0.0
     return total / workers
@@ -319,7 +337,7 @@ def _least(prepared: Prepared, rows: int, speed: float) -> int:
     least = min(short.LEAST_ROWS, rows)
     while least > 1 and not prepared.size.known:
         version = short.shortened(prepared.config, prepared.hints, prepared.size, Extent(least / rows))
-        costs = map(version.sizes.cost_of, version.plan.stages.values())
+        costs = map(version.sizes.cost_of, _few(version, prepared.workers))
         if sum(cost.seconds(speed, 0) for cost in costs if not cost.fixed_seconds) < FIRST:
             break
         least //= 2
@@ -333,7 +351,7 @@ def _time_version(
     store.begin()
     watch.again()
     planned = version.plan.stages
-    groups = {key: short.group_of(alike, version.sizes.of(planned[key])) for key, alike in version.alike.items()}
+    groups = {key: version.group(stage) for key, stage in planned.items()}
     # of each seed the rows of the first one, where rows are not its own to draw
     real = {
         sameness(prepared.plan.stages[key]): made for key, made in prepared.real.items() if key in prepared.plan.stages
@@ -345,7 +363,7 @@ def _time_version(
     threads = dict.fromkeys(planned, min(prepared.threads.values()))
     with suppress(EnoughError):
         executor = places.executor(prepared, version, store)
-        scheduler.run(needed, OfFewLineages(executor, version, groups), watch, threads)
+        scheduler.run(needed, OfFewLineages(executor, version), watch, threads)
     return [
         Stopwatched(planned[key], groups[key], version.sizes.cost_of(planned[key]), seconds, key in watch.whole)
         for key, seconds in watch.taken.items()

@@ -118,10 +118,11 @@ def test_of_lineages_that_do_the_same_one_is_computed_and_the_others_are_copies(
         groups |= {first.key: group, second.key: group}
     store = store_of(tmp_path)
     store.begin()
-    version: Any = SimpleNamespace(plan=planned, sizes=SimpleNamespace(cost_of=lambda stage: Cost(rows=1)))
+    sizes = SimpleNamespace(cost_of=lambda stage: Cost(rows=1))
+    version: Any = SimpleNamespace(plan=planned, sizes=sizes, group=lambda stage: groups[stage.key])
     watch = timing.Stopwatch(time.perf_counter, time.perf_counter() + 60)
     stages = [*planned.stages.values()]
-    scheduler.run(stages, timing.OfFewLineages(LocalExecutor(store), version, groups), watch)
+    scheduler.run(stages, timing.OfFewLineages(LocalExecutor(store), version), watch)
     assert sorted(computed) == ["a", "a2", "c", "c2"]
     assert {planned.stages[key].params["name"] for key in watch.taken} == {*computed}
     assert [store.get(stage.key).facts["made"] for stage in stages] == ["a", "a2", "a", "a2", "c", "c2"]
