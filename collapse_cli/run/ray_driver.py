@@ -136,22 +136,28 @@ def _end_when_lost(order: Mapping[str, Any], say: Say) -> None:
 
 def _why(address: str, error: Exception) -> str:
     """Why a cluster cannot be used, in a sentence."""
-    text = " ".join(f"{error} {error.__cause__ or ''}".split())
-    if "ersion mismatch" in text:
+    whole = f"{type(error).__name__}: {error}\n{error.__cause__ or ''}"
+    # Ray writes whole tracebacks into what it raises; the last line of one says what was wrong
+    text = (
+        whole.split("Traceback (most recent call last)")[-1].strip().splitlines()[-1 if "Traceback" in whole else 0 :]
+    )
+    said = " ".join(" ".join(text).split()).removeprefix(f"{type(error).__name__}: ")
+    if "AuthenticationError" in whole:
         return (
-            f"the cluster at {address} has another version of Ray or Python than this machine ({text[:300]}); install the same "
-            "on all nodes"
+            f"the cluster at {address} wants a token, and was given none or another one; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
+            "(or RAY_AUTH_TOKEN_PATH) as on its nodes"
         )
-    if type(error).__name__ == "AuthenticationError":
+    if "ersion mismatch" in whole:
         return (
-            f"the cluster at {address} wants a token ({first_line(error)}); set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH"
+            f"the cluster at {address} has another version of Ray or Python than this machine ({said[:300]}); install the same "
+            "on all nodes"
         )
     if address == "auto":
         return (
             "no Ray runs on this machine (ray.address is auto); start one (ray start --head), or leave the address out"
         )
     return (
-        f"the cluster at {address} cannot be used ({text[:300]}); is it Ray that answers there, and does a node of it run on this "
+        f"the cluster at {address} cannot be used ({said[:300]}); is it Ray that answers there, and does a node of it run on this "
         f"machine (ray start --address={address})?"
     )
 

@@ -94,3 +94,37 @@ def test_what_no_node_that_is_left_has() -> None:
     assert ray_driver._lacking([large, small], order) is None
     assert ray_driver._lacking([large | {"Alive": False}, small], order) == ("CPU", "ray.threads", 4, 2.0)
     assert ray_driver._lacking([small], order | {"threads": 1}) == ("GPU", "ray.gpus", 1.0, 0.0)
+
+
+TRACEBACK = """Failed to connect to GCS. Last connection error: Traceback (most recent call last):
+  File "node.py", line 996, in _init_gcs_client
+    client = GcsClient(
+             ^^^^^^^^^^
+{last}
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("ray.exceptions.AuthenticationError: RPC error: InvalidAuthToken: missing or incorrect.", "wants a token"),
+        (
+            "ray.exceptions.RpcError: Timed out while waiting for GCS",
+            "cannot be used (ray.exceptions.RpcError: Timed out",
+        ),
+    ],
+)
+def test_what_ray_raises_is_a_line_without_the_traceback_in_it(error: str, words: str) -> None:
+    raised = ConnectionError("Failed to connect to Ray cluster at 127.0.0.1:6379")
+    raised.__cause__ = RuntimeError(TRACEBACK.format(last=error))
+    said = ray_driver._why("127.0.0.1:6379", raised)
+    assert words in said
+    assert "File" not in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_version_that_differs_is_said_with_both() -> None:
+    text = "Version mismatch: The cluster was started with:\n    Ray: 2.1.0\n    Python: 3.11.2\nThis process on node 127.0.0.1 was started with:\n    Ray: 2.60.0"
+    said = ray_driver._why("127.0.0.1:6379", RuntimeError(text))
+    assert "has another version of Ray or Python than this machine (Version mismatch" in said
+    assert "Ray: 2.1.0 Python: 3.11.2 This process" in said
