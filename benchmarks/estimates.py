@@ -1,12 +1,13 @@
 """What `collapse run --dry-run` says that a run takes, beside what it takes: in one go, on one machine.
 
-    python benchmarks/estimates.py [NAME ...] [--jobs N] [--limit SECONDS]
+    python benchmarks/estimates.py [NAME ...] [--jobs N] [--limit SECONDS] [--processor-time]
 
 Of each: the dry run, then the run itself into a folder of its own. Seconds of the whole command and of its stages alone, memory at its peak
 (of all processes: the sum of what each held at most) and disk, each as said, as found, and said by found. Both see what else this machine does,
 but not at the same moment: on a machine that others use, ratios differ from one time to the next. The load average before and after is
 printed with each. Names are those of `CASES`: presets, cut where they take more than minutes, and a model of 30 layers that no table knows
 (random weights, saved as a pretrained one is), on text of ../shared/data. A run that is said to take more than `--limit` is left out.
+`--processor-time`: for a machine that others use, both in seconds of the processor, one stage at a time on one thread.
 """
 
 import argparse
@@ -103,21 +104,35 @@ CASES: Mapping[str, Callable[[Path], Sequence[str]]] = {
 }
 
 
-def collapse(*arguments: str) -> tuple[Any, int]:
-    """What a command says as JSON, and the bytes that its processes held: the sum of what each held at most.
+COMMAND = ("-m", "collapse_cli")
+# its clock counts the seconds in which this process computes
+IN_PROCESSOR_TIME = (
+    "-c",
+    "import sys, time; time.perf_counter = time.process_time; from collapse_cli.__main__ import main; code = main(sys.argv[1:]); "
+    "print('PROCESSOR', time.process_time(), file=sys.stderr); sys.exit(code)",
+)
+
+
+def collapse(command: Sequence[str], *arguments: str) -> tuple[Any, int, float]:
+    """What a command says as JSON, the bytes that its processes held (the sum of what each held at most), and its seconds.
 
     Raises:
         SystemExit: when it fails.
     """
-    command, peaks = [sys.executable, "-m", "collapse_cli", *arguments, "--json"], dict[int, int]()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    peaks, began = dict[int, int](), time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, *command, *arguments, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         watched = threading.Thread(target=watch, args=(process, peaks), daemon=True)
         watched.start()
         said, errors = process.communicate()
         watched.join()
     if process.returncode:
         raise SystemExit(f"{' '.join(arguments)}: {errors.strip()}")
-    return json.loads(said), sum(peaks.values())
+    took = time.perf_counter() - began
+    if command is IN_PROCESSOR_TIME:
+        took = float(errors.split("PROCESSOR")[-1])
+    return json.loads(said), sum(peaks.values()), took
 
 
 def watch(process: "subprocess.Popen[str]", peaks: dict[int, int]) -> None:
@@ -149,21 +164,20 @@ def on_disk(runs: Path) -> int:
     return sum(path.stat().st_size for path in (runs / "store").rglob("*") if path.is_file())
 
 
-def measure(name: str, jobs: int, limit: float) -> str:
+def measure(name: str, jobs: int, limit: float, command: Sequence[str]) -> str:
     """A row of the table."""
     with tempfile.TemporaryDirectory(prefix="estimates-") as folder:
         runs = Path(folder) / "runs"
         asked = ("run", *CASES[name](Path(folder)), "--runs-dir", str(runs), "--jobs", str(jobs))
-        load, began = os.getloadavg()[0], time.perf_counter()
-        said, _ = collapse(*asked, "--dry-run")
-        tried, began = time.perf_counter() - began, time.perf_counter()
+        load = os.getloadavg()[0]
+        said, _, tried = collapse(command, *asked, "--dry-run")
         plans = said.get("runs", [said])
         total = said.get("total", {"seconds": plans[0]["seconds"], "memory_needed": plans[0]["memory_needed"]})
         stages = sum(kind["seconds"] for plan in plans for kind in plan["kinds"].values())
         if total["seconds"] > limit:
             return f"| `{name}` | {total['seconds']:.0f} s | not run | | {stages:.0f} s | | | | | {tried:.1f} s | |"
-        _, memory = collapse(*asked)
-        took, computed, disk = time.perf_counter() - began, stage_seconds(runs), on_disk(runs)
+        _, memory, took = collapse(command, *asked)
+        computed, disk = stage_seconds(runs), on_disk(runs)
         said_disk = sum(kind["disk"] for plan in plans for kind in plan["kinds"].values())
         cells = [
             f"`{name}`",
@@ -188,13 +202,19 @@ def main() -> None:
     parser.add_argument(
         "--limit", type=float, default=600.0, help="seconds of a run, as they are said, above which it is not run"
     )
+    parser.add_argument(
+        "--processor-time", action="store_true", help="seconds of the processor; one stage at a time, one thread"
+    )
     asked = parser.parse_args()
+    jobs, command = asked.jobs, COMMAND
+    if asked.processor_time:
+        jobs, command, os.environ["OMP_NUM_THREADS"] = 1, IN_PROCESSOR_TIME, "1"
     print(
         "| run | said | took | ratio | stages: said | took | ratio | memory: said, found, ratio | disk: said, found, ratio | the dry run took | load |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---|---|---:|---|")
     for name in asked.names:
-        print(measure(name, asked.jobs, asked.limit), flush=True)
+        print(measure(name, jobs, asked.limit, command), flush=True)
 
 
 if __name__ == "__main__":
