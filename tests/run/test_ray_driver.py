@@ -97,7 +97,7 @@ def test_what_no_node_that_is_left_has() -> None:
 
 
 TRACEBACK = """Failed to connect to GCS. Last connection error: Traceback (most recent call last):
-  File "node.py", line 996, in _init_gcs_client
+  File "somewhere", line 996, in _init_gcs_client
     client = GcsClient(
              ^^^^^^^^^^
 {last}
