@@ -4,10 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import e2e
 from support.kinds import kind
 
+from collapse_cli.config import load
+from collapse_cli.config.reading import read_toml
 from collapse_cli.engine.stage import Cost, Stage
-from collapse_cli.run.rates import TimeTaken, Timings, makespan, rate_of, sameness
+from collapse_cli.experiment.costs import TOGETHER
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.records.runs import store_of
+from collapse_cli.run.preparation import Prepared, prepare
+from collapse_cli.run.rates import Estimates, Left, TimeTaken, Timings, makespan, rate_of, sameness
 
 WORK = kind("work")
 
@@ -83,3 +90,50 @@ def test_only_a_seed_may_differ_between_stages_that_are_the_same(tmp_path: Path)
     assert sameness(one) == sameness(other)
     assert one.key != other.key
     assert sameness(one) != sameness(Stage(WORK, {"cells": [1, 3]}, seed=1))
+
+
+def prepared(tmp_path: Path, shards: int) -> Prepared:
+    """The tiny experiment in so many shards."""
+    config = load(read_toml(e2e.write_experiment(tmp_path)), "a test")
+    runs = tmp_path / "runs"
+    return prepare(config, RunFolder(runs, "x"), store_of(runs), tmp_path / "real", 1, shards=shards)
+
+
+@pytest.mark.parametrize("number", [2, 3, 7])
+def test_shards_take_what_the_whole_would_and_each_the_time_of_a_stage(tmp_path: Path, number: int) -> None:
+    """By a law of seconds that is made up: 0.001 a unit of work and 5 a stage; beside each other they take a part of that."""
+    whole, parts = prepared(tmp_path / "whole", 1), prepared(tmp_path / "parts", number)
+    stages = [stage for stage in parts.plan.stages.values() if stage.shards]
+    assert {stage.work for stage in stages} == {"eval", "sample", "examine"}
+    for stage in stages:
+        alone, costs = whole.size.cost_of(whole.plan.stages[stage.key]), [*map(parts.size.cost_of, stage.shards)]
+        for name in ("tokens", "rows", "flops", "disk", "work"):
+            assert sum(getattr(cost, name) for cost in costs) == pytest.approx(getattr(alone, name), rel=1e-9), name
+        estimates = Estimates(parts.size, Timings(), lambda stage: 1e9)
+        for work in (alone.work, 3 * alone.work):
+            taken = Cost(tokens=round(work))
+            estimates.tried(stage.shards[0], estimates.group(stage), taken, 0.001 * work + 5)
+        assert estimates.timed(stage)
+        seconds = {each.key: estimates.seconds(each) for each in (*stage.shards, stage)}
+        assert sum(seconds[shard.key] for shard in stage.shards) == pytest.approx(0.001 * alone.work + 5 * number)
+        assert TOGETHER <= seconds[stage.key] < TOGETHER + 0.01
+        assert makespan([*stage.shards, stage], seconds, number) == pytest.approx(
+            max(seconds.values()) + seconds[stage.key]
+        )
+        left = Left(estimates, [*stage.shards, stage], 1)
+        assert left.seconds() == pytest.approx(0.001 * alone.work + 5 * number)
+        for shard in stage.shards:
+            left.finished(shard, seconds[shard.key])
+        left.finished(stage, 1e6)
+        assert left.seconds() == 0
+
+
+def test_what_was_put_together_from_shards_counts_as_all_the_work_that_it_was(tmp_path: Path) -> None:
+    """The record of such a stage has its seconds and those of its shards, so it tells how long the same takes at once."""
+    whole = prepared(tmp_path, 1)
+    stage = next(stage for stage in whole.plan.stages.values() if stage.work == "sample")
+    estimates = Estimates(whole.size, Timings())
+    estimates.finished(stage, 12.0)
+    other = next(each for each in whole.plan.stages.values() if each.work == "sample" and each is not stage)
+    share = whole.size.cost_of(other).work / whole.size.cost_of(stage).work
+    assert estimates.seconds(other) == pytest.approx(12.0 * share)

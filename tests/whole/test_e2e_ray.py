@@ -102,6 +102,25 @@ def beginnings(runs: Path, work: str) -> int:
     return sum('"started"' in line and f'"work": "{work}"' in line for line in lines)
 
 
+def test_shards_are_tasks_and_the_rows_are_those_of_one_process(
+    nodes: clusters.Nodes, begin: Begin, tmp_path: Path
+) -> None:
+    one, parts = tmp_path / "one", tmp_path / "parts"
+    runs = [
+        begin(one, nodes.environment, "--policy", "keep-10", executor="local"),
+        begin(parts, nodes.environment, "--policy", "keep-10", "--shards", "3"),
+    ]
+    for run in runs:
+        out, err = run.communicate(timeout=200)
+        assert run.returncode == 0, out + err
+    assert e2e.results(parts) == e2e.results(one)
+    planned = e2e.plan(parts)
+    assert sum("shard_of" in stage for stage in planned) == 18, (
+        "three each of scoring, sampling and examining, at both generations"
+    )
+    assert e2e.finished_events(parts, "tiny") == dict.fromkeys([stage["key"] for stage in planned], 1)
+
+
 @pytest.mark.timeout(900)  # a minute on a machine that does nothing else
 def test_nodes_and_the_head_are_killed_and_the_rows_are_those_of_one_process(
     config: Path, nodes: clusters.Nodes, begin: Begin, tmp_path: Path
