@@ -108,7 +108,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
         disk_free=shutil.disk_usage(existing(folder.runs)).free,
         seconds=begin + computing + end,
         measured=bool(needed) and all(map(estimates.timed, needed)),
-        notes=prepared.notes,
+        notes=[*prepared.notes, *prepared.of_command],
         begin=begin,
         end=end,
         workers=prepared.workers,

@@ -1,6 +1,6 @@
 """Before a run: everything looked up, the real data in the store, and how many stages are computed at a time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +47,7 @@ class Prepared:
         real: by key, the real data of the first seed, where they are.
         executor: what computes the stages: `local` or `ray`.
         jobs: how many at the same time, as asked for; 0: not.
+        of_command: what the user should know of what this command asked for.
     """
 
     config: Experiment
@@ -60,6 +61,7 @@ class Prepared:
     real: dict[str, Finished]
     executor: str = "local"
     jobs: int = 0
+    of_command: Sequence[str] = ()
 
 
 def prepare(
@@ -86,12 +88,12 @@ def prepare(
     config, hints, said = foreign_sources.resolve(config, hints, next(iter(found.values())).hints.text)
     config = folder.joined_with(config)
     planned = plan(config, hints)
-    divided = planned.in_shards(shards_of_stages(planned, store, folder, shards))
+    of_command = list[str]()
     if shards > 1 and not any(stage.of.split(stage, shards) for stage in planned.stages.values()):
-        said.append(
+        of_command = [
             f"--shards {shards}: no stage of this experiment is computed in parts; those of language models are"
-        )
-    planned = divided
+        ]
+    planned = planned.in_shards(shards_of_stages(planned, store, folder, shards))
     observer, sizes, real = Computed(), dict[str, Size](), dict[str, Finished]()
     notes = [*(note for one in found.values() for note in one.notes), *said]
     notes += notes_on_pool(config.pool, config.lineages)
@@ -108,7 +110,8 @@ def prepare(
     size = Sizes(sizes, planned)
     workers, threads = shared_out(planned, size, jobs)
     notes = list(dict.fromkeys(notes))
-    return Prepared(config, hints, planned, notes, observer.keys, size, workers, threads, real, executor, jobs)
+    computed = observer.keys
+    return Prepared(config, hints, planned, notes, computed, size, workers, threads, real, executor, jobs, of_command)
 
 
 def shards_of_stages(planned: Plan, store: Store, folder: RunFolder, asked: int) -> dict[str, int]:

@@ -218,7 +218,7 @@ def _compute(
     with ProgressBars(console, len(there) + len(needed)) as shown:
         try:
             with tracking.open_mirrors(config, folder.path, folder.name, folder.record(), folder.rows) as mirrors:
-                for note in prepared.notes:
+                for note in (*prepared.notes, *prepared.of_command):
                     shown.line(f"note: {note}")
                 rows = Rows(folder, store, config, planned, readers=[Mirroring(mirrors), texts, reporting])
                 progress = Progress(shown, prepared, before)

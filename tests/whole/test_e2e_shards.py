@@ -103,7 +103,10 @@ def test_shards_of_a_run_that_was_killed_are_no_use_to_a_run_that_has_all(
     assert e2e.results(runs) == e2e.results(whole)
     assert set(e2e.finished_events(runs, "tiny").values()) == {1}
     assert e2e.drive(job(config, runs, 5)) == [[0]]
-    assert not any("shard_of" in stage for stage in e2e.plan(runs))
+    assert set(e2e.finished_events(runs, "tiny").values()) == {1}
+    assert e2e.kinds(shards_in(runs), runs) == {"eval": 2}, "which the killed run had put together already, and left"
+    assert e2e.collapse("gc", "--runs-dir", runs).code == 0
+    assert shards_in(runs) == set()
     assert e2e.collapse("run", config, "--runs-dir", runs, "--shards", "5").out.count("nothing to compute") == 1
 
 
@@ -146,3 +149,4 @@ def test_where_no_stage_splits_that_is_said(tmp_path: Path, runs: Path) -> None:
     said = e2e.collapse("run", config, "--runs-dir", runs, "--shards", "4")
     assert said.code == 0, said.err
     assert "--shards 4: no stage of this experiment is computed in parts" in " ".join(said.out.split())
+    assert "--shards" not in e2e.collapse("run", config, "--runs-dir", runs).out, "of a command that asked for none"
