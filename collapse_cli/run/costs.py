@@ -136,6 +136,8 @@ def _timed(prepared: Prepared, estimates: Estimates, needed: Sequence[Stage], as
     place = asked.temporary / f"short-{len(asked.counted)}-{len(needed)}"
     seconds = SECONDS if asked.plans == 1 else min(SECONDS, max(LEAST_SECONDS, SEVERAL / asked.plans))
     asked.turn += 1
+    fits = prepared.workers == 1 or memory_needed(prepared, needed, Timed()) <= memory_free()
+    workers = prepared.workers if fits else 1  # several that do not fit would end the dry run that is to say so
     ending = asked.ending is None or len(prepared.plan.generations) > SEVERAL_MODELS * asked.ending.models
     return time_stages(
         prepared,
@@ -146,6 +148,7 @@ def _timed(prepared: Prepared, estimates: Estimates, needed: Sequence[Stage], as
         asked.places,
         seconds=seconds,
         turn=asked.turn - 1,
+        workers=workers,
         ending=ending,
     )
 

@@ -130,16 +130,16 @@ class Places:
     def __init__(self) -> None:
         self._workers: ProcessExecutor | None = None
 
-    def executor(self, prepared: Prepared, version: Short, store: Store) -> Executor:
-        """One for a version."""
-        if prepared.workers == 1:
+    def executor(self, prepared: Prepared, version: Short, store: Store, workers: int) -> Executor:
+        """One for a version, of so many stages at a time."""
+        if workers == 1:
             return LocalExecutor(store)
         order = worker.order(version.config, prepared.hints, store)
-        if self._workers is not None and self.workers == prepared.workers:
+        if self._workers is not None and self.workers == workers:
             self._workers.anew(store, order)
             return self._workers
         self.close()
-        self._workers = ProcessExecutor(store, worker.command(), order, prepared.workers)
+        self._workers = ProcessExecutor(store, worker.command(), order, workers)
         return self._workers
 
     @property
@@ -241,6 +241,7 @@ def time_stages(
     computed: Now | None = None,
     seconds: float = SECONDS,
     turn: int = 0,
+    workers: int = 1,
     ending: bool = True,
 ) -> Timed:
     """Time short versions of an experiment, each longer than the one before it, as long as there is time.
@@ -252,6 +253,7 @@ def time_stages(
         now, computed: clocks: that on the wall, which stages are timed by, and that of the computing that is done for this.
         seconds: of computing, for all of it.
         turn: how many experiments were timed in this process before.
+        workers: how many stages are computed at a time; fewer than in the run, where memory will not do for so many.
         ending: whether to time, too, what a run does besides its stages.
     """
     timed, began, computed = Timed(), now(), computed or places.computed
@@ -259,25 +261,23 @@ def time_stages(
     rows = max(prepared.size.rows, 1)
     found, took = list[tuple[Extent, list[Stopwatched]]](), list[float]()
     last: tuple[Short, Store] | None = None
-    started = prepared.workers > 1 and not places.workers  # they will be
+    started = workers > 1 and not places.workers  # they will be
     with _quietly(), threads_of_a_stage(prepared):
-        ladder = short.extents(prepared.config, prepared.size.rows, _least(prepared, rows, speed))
+        ladder = short.extents(prepared.config, prepared.size.rows, _least(prepared, rows, speed, workers))
         ladder = [*ladder[:1], *ladder] if len(ladder) > 1 else ladder  # libraries are loaded in the first of all
         for number, extent in enumerate(ladder):
             before = now()
             try:
-                version = short.shortened(
-                    prepared.config, prepared.hints, prepared.size, extent, turn, prepared.workers
-                )
+                version = short.shortened(prepared.config, prepared.hints, prepared.size, extent, turn, workers)
                 if number == 1 and found and computed() - own > seconds:
                     continue  # a large model, beside which libraries are little
                 if found:
                     busy = (computed() - own) / max(1e-9, before - began)  # how much of the time we were let compute
                     most = seconds * (1 if len({extent for extent, _ in found}) > 1 else MORE_OF)
-                    if computed() - own + busy * _expected(version, found, prepared.workers) > most:
+                    if computed() - own + busy * _expected(version, found, workers) > most:
                         break
                 store = store_at(folder / f"{number}")
-                taken = _time_version(version, prepared, wanted, store, watch, places)
+                taken = _time_version(version, prepared, wanted, store, watch, places, workers)
             except ANY as error:  # so few rows may be too few for a model; more may do
                 places.close()
                 timed.fault = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
@@ -332,12 +332,12 @@ def _expected(version: Short, found: Sequence[tuple[Extent, list[Stopwatched]]],
     return total / workers
 
 
-def _least(prepared: Prepared, rows: int, speed: float) -> int:
+def _least(prepared: Prepared, rows: int, speed: float, workers: int) -> int:
     """Rows of the first version: fewer where even these would take seconds."""
     least = min(short.LEAST_ROWS, rows)
     while least > 1 and not prepared.size.known:
         version = short.shortened(prepared.config, prepared.hints, prepared.size, Extent(least / rows))
-        costs = map(version.sizes.cost_of, _few(version, prepared.workers))
+        costs = map(version.sizes.cost_of, _few(version, workers))
         if sum(cost.seconds(speed, 0) for cost in costs if not cost.fixed_seconds) < FIRST:
             break
         least //= 2
@@ -345,7 +345,13 @@ def _least(prepared: Prepared, rows: int, speed: float) -> int:
 
 
 def _time_version(
-    version: Short, prepared: Prepared, wanted: Collection[str], store: Store, watch: Stopwatch, places: Places
+    version: Short,
+    prepared: Prepared,
+    wanted: Collection[str],
+    store: Store,
+    watch: Stopwatch,
+    places: Places,
+    workers: int,
 ) -> list[Stopwatched]:
     """Compute the stages of a short version, as a run does; of each that is wanted, how long it took."""
     store.begin()
@@ -362,7 +368,7 @@ def _time_version(
             _put(stage, made, version.extent, store)
     threads = dict.fromkeys(planned, min(prepared.threads.values()))
     with suppress(EnoughError):
-        executor = places.executor(prepared, version, store)
+        executor = places.executor(prepared, version, store, workers)
         scheduler.run(needed, OfFewLineages(executor, version), watch, threads)
     return [
         Stopwatched(planned[key], groups[key], version.sizes.cost_of(planned[key]), seconds, key in watch.whole)

@@ -13,7 +13,7 @@ from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
-from collapse_cli.run import costs, ending, preparation
+from collapse_cli.run import costs, ending, preparation, timing
 from collapse_cli.run.costs import CostsAsked, describe
 from collapse_cli.run.ending import Ending, time_ending
 from collapse_cli.run.observers.computed import Computed
@@ -94,4 +94,8 @@ def test_what_memory_will_not_do_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(costs, "memory_free", lambda: 1 << 40)
     assert "memory will hardly do" not in e2e.collapse(*ask).out
     monkeypatch.setattr(costs, "memory_free", lambda: 1 << 20)
-    assert "memory will hardly do" in e2e.collapse(*ask).out
+    monkeypatch.setattr(
+        timing, "ProcessExecutor", lambda *_: pytest.fail("workers would take more memory than there is")
+    )
+    for jobs in ("1", "2"):
+        assert "memory will hardly do" in e2e.collapse(*ask, "--jobs", jobs).out
