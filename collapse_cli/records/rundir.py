@@ -32,7 +32,9 @@ from collapse_cli.where import Arm, Where
 log = logging.getLogger(__name__)
 OF_A_RUN = ("run.json", "plan.json", "metrics.jsonl", "events.jsonl")
 OF_A_CHECK = (checked.FILE, checked.TEXTS)
-HALF_WRITTEN = re.compile(r"\.(run\.json|plan\.json|metrics\.jsonl|samples\.jsonl)\.[0-9a-f]{8}")  # left by a kill
+HALF_WRITTEN = re.compile(
+    r"\.(run\.json|plan\.json|metrics\.jsonl|samples\.jsonl|\.finished\.json)\.[0-9a-f]{8}"
+)  # left by a kill
 STEPS = "select.steps"  # where the identity of a configuration has its selection, whichever way it was given
 MOST_OF_RECORD = 1 << 26  # bytes of a run.json; a larger one is damage
 NEEDED: Set[str] = {"model_key", "warnings"}  # of a row, besides what says of which model it is

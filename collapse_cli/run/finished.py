@@ -142,6 +142,8 @@ def _as_it_was(config: Experiment, folder: RunFolder) -> tuple[RunResult, Sequen
         if folder.record()["status"] != "success" or not (folder.path / PAGE).is_file():
             return None
         store = store_of(folder.runs)
+        if not {*store.unfinished()}.isdisjoint(record["planned"]):  # what a kill left is tidied when a run begins
+            return None
         if not all(map(store.has, record["measured"])):
             return None
         return _result(folder, store, record), record["notes"]
@@ -155,8 +157,9 @@ def _result(folder: RunFolder, store: Store, record: Mapping[str, Any]) -> RunRe
 
 
 def _left(folder: RunFolder) -> list[Any]:
-    """Which files the run has left; JSON has no tuples."""
-    return [stamp and list(stamp) for stamp in stamp_of(folder.path, LEFT)]
+    """Which files the run has left, what else is in its folder, and whether its lock is one; JSON has no tuples."""
+    names = sorted({path.name for path in folder.path.iterdir()} - {FILE})
+    return [names, (folder.path / ".lock").is_file(), *(stamp and list(stamp) for stamp in stamp_of(folder.path, LEFT))]
 
 
 def _named(config: Experiment) -> Iterator[Path | None]:

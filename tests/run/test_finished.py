@@ -170,6 +170,20 @@ def damage_what_it_left(home: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b'"notes"', b'"nutes"'))
 
 
+def leave_half_a_file(home: Path) -> None:
+    (home / "runs" / "small" / "..finished.json.0123abcd").write_text("half")
+
+
+def replace_the_lock(home: Path) -> None:
+    lock = home / "runs" / "small" / ".lock"
+    lock.unlink()
+    lock.mkdir()
+
+
+def leave_an_attempt(home: Path) -> None:
+    (home / "runs" / "store" / ".attempts" / _of_kind(home, "block").name).mkdir(parents=True)
+
+
 CHANGES: list[Callable[[Path], None]] = [
     change_text,
     add_a_text,
@@ -178,6 +192,8 @@ CHANGES: list[Callable[[Path], None]] = [
     tear_rows,
     lose_the_page,
     damage_what_it_left,
+    leave_half_a_file,
+    leave_an_attempt,
 ]
 
 
