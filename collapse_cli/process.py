@@ -2,14 +2,17 @@
 
 import codecs
 import io
+import json
 import logging
 import os
+import queue
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
 IN_ASCII = str.maketrans(
     {"×": "x", "≥": ">=", "≤": "<=", "²": "^2", "…": "...", "·": "-", "–": "-", "—": "-", "σ": "s"}
@@ -139,3 +142,27 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def answers_alone() -> TextIO:
+    """Where a process that is talked to in lines answers. It ends with its input, and by no signal that a terminal sends."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
+    return answers
+
+
+def lines_of_input() -> Iterator[dict[str, Any]]:
+    """What is written to this process, line by line; where that ends, so does the process, whatever it is at."""
+    lines: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield json.loads(lines.get())

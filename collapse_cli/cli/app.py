@@ -111,6 +111,14 @@ def run(
             help="In how many parts to compute long stages of language models (sampling, scoring, examining), so that workers or machines share them; the rows are the same.",
         ),
     ] = 1,
+    devices: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="How many devices train one model together: GPUs of this machine, or processes on its CPU.",
+        ),
+    ] = 1,
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -143,6 +151,7 @@ def run(
     early_checks.check_executor(experiment, executor, given=settings or [])
     if not experiment.variants:  # those of variants are checked under their own names
         early_checks.check_experiment(experiment, folder)
+    early_checks.check_devices(experiment, devices)
     with console.status("loading the libraries") if console.is_terminal else nullcontext():
         from collapse_cli.run import runner
         from collapse_cli.terminal.plan import Total, print_plan, print_total
@@ -152,7 +161,15 @@ def run(
     if dry_run:
         loading = time.perf_counter() - BEGAN.get(time.perf_counter())
         plans = runner.plan_all(
-            experiment, runs_dir, asked.name, console, jobs=jobs, executor=executor, shards=shards, loading=loading
+            experiment,
+            runs_dir,
+            asked.name,
+            console,
+            jobs=jobs,
+            executor=executor,
+            shards=shards,
+            devices=devices,
+            loading=loading,
         )
         total = Total.of(plans)
         if as_json:
@@ -163,7 +180,9 @@ def run(
             print_plan(console, plan)
         print_total(console, total)
         return
-    results = runner.run_all(experiment, runs_dir, asked.name, console, jobs=jobs, executor=executor, shards=shards)
+    results = runner.run_all(
+        experiment, runs_dir, asked.name, console, jobs=jobs, executor=executor, shards=shards, devices=devices
+    )
     _tell(results, console, variants=bool(experiment.variants), as_json=as_json)
 
 

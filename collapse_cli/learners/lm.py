@@ -1,7 +1,8 @@
 """The language model as a learner: text becomes rows of tokens, a fitted model continues its prompts."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,6 +17,7 @@ from collapse_cli.families.section import for_key
 from collapse_cli.learners import text_inputs
 from collapse_cli.learners import text_measures as measures
 from collapse_cli.learners.continuations import answered, cut_prompts
+from collapse_cli.learners.device_processes import DeviceProcesses, order_of, shared_threads
 from collapse_cli.learners.protocol import (
     ALL_ROWS,
     CORPUS,
@@ -31,7 +33,7 @@ from collapse_cli.learners.protocol import (
     Verb,
 )
 from collapse_cli.learners.settings import Part
-from collapse_cli.lm import adapter, anchors, architecture, chats, divergence, folders, memory, trial
+from collapse_cli.lm import adapter, anchors, architecture, chats, devices, divergence, folders, memory, trial
 from collapse_cli.lm import edit as editing
 from collapse_cli.lm import model as models
 from collapse_cli.lm import sample as sampling
@@ -269,7 +271,29 @@ class LanguageModel:
         return text_inputs.encode(folder, self.settings, self.hints, self._tell)
 
     def fit(self, data: Dataset, *, seed: int, scratch: Path) -> Facts:
-        """Train on the rows, all weights or an adapter; `train_loss` and more."""
+        """Train on the rows, all weights or an adapter, on as many devices as the hints say; `train_loss` and more."""
+        count = self.hints.devices
+        if count == 1:
+            return self.fit_together(data, seed=seed, scratch=scratch)
+        devices.check(count)
+        with DeviceProcesses(count) as others, shared_threads(count):
+
+            def join() -> devices.Group:
+                return others.join(order_of(self.settings.whole, self.hints, self._folder, data, seed, scratch))
+
+            try:
+                return self.fit_together(data, seed=seed, scratch=scratch, join=join)
+            except devices.GroupError as error:
+                raise others.fault(str(error)) from None
+
+    def fit_together(
+        self, data: Dataset, *, seed: int, scratch: Path, join: Callable[[], devices.Group] | None = None
+    ) -> Facts:
+        """What one device does of `fit`.
+
+        Args:
+            join: called when all is ready, to find the others; None: there are none.
+        """
         settings, width = self.settings.train, data.arrays["tokens"].shape[1]
         if settings.adapter:
             self._adapted = self._with_adapter(settings, seed)
@@ -277,19 +301,22 @@ class LanguageModel:
         valid_file = self.hints.real(VALID)
         replay = Dataset.load(self.hints.real(CORPUS)) if settings.replay else None
         longest = max(int(each.arrays["lengths"].max(initial=0)) for each in (data, replay) if each is not None)
-        return training.fit(
-            self._model,
-            data,
-            settings,
-            seed=seed,
-            scratch=scratch,
-            valid=Dataset.load(valid_file) if valid_file.exists() else None,
-            replay=replay,
-            anchor=self._anchor(settings, longest, seed, scratch),
-            tell=lambda done, total: self._tell(
-                done * settings.batch_size * width, total * settings.batch_size * width, "tokens"
-            ),
-        )
+        model, anchor = self._model, self._anchor(settings, longest, seed, scratch)
+        with nullcontext() if join is None else join() as group:
+            return training.fit(
+                model,
+                data,
+                settings,
+                seed=seed,
+                scratch=scratch,
+                valid=Dataset.load(valid_file) if valid_file.exists() else None,
+                replay=replay,
+                anchor=anchor,
+                group=group,
+                tell=lambda done, total: self._tell(
+                    done * settings.batch_size * width, total * settings.batch_size * width, "tokens"
+                ),
+            )
 
     def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Outcome:
         """The new tokens of each prompt, or prompt and new tokens (`start` says where these begin); of dialogues rows of their form.

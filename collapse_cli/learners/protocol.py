@@ -1,7 +1,7 @@
 """What a learner is: all that others ask of a model family's class and of a learner at work."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -51,6 +51,7 @@ class Hints:
         bases: by the folder of an adapter, the folder of the model it lies on; of those among the inputs of a stage.
         public: of the public text, the arguments of `data.dataset.load_text`; empty where there is none.
         lineages: of an experiment with several, those of each by name.
+        devices: how many devices of this machine train one model together.
     """
 
     model: str = ""
@@ -69,16 +70,32 @@ class Hints:
     bases: Mapping[str, Path] = field(default_factory=dict)
     public: Mapping[str, str] = field(default_factory=dict)
     lineages: Mapping[str, "Hints"] = field(default_factory=dict)
+    devices: int = 1
 
     def of_lineage(self, name: str) -> "Hints":
         """Those of one lineage; of an experiment with one alone its own."""
         return self.lineages.get(name, self)
 
+    def with_devices(self, count: int) -> "Hints":
+        """The same, for so many devices."""
+        lineages = {name: own.with_devices(count) for name, own in self.lineages.items()}
+        return replace(self, devices=count, lineages=lineages)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        bases = {name: str(folder) for name, folder in self.bases.items()}
+        lineages = {name: own.record() for name, own in self.lineages.items()}
+        places = {name: folder and str(folder) for name, folder in (("encoded", self.encoded), ("anchor", self.anchor))}
+        plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**plain, "bases": bases, "lineages": lineages, **places}
+
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Hints":
-        """What `dataclasses.asdict` made of hints, after it was JSON."""
+        """What `record` gave, after it was JSON."""
+        bases = {name: Path(folder) for name, folder in record.get("bases", {}).items()}
         lineages = {name: cls.from_record(own) for name, own in record.get("lineages", {}).items()}
-        return cls(**{**record, "lineages": lineages})
+        places = {name: Path(folder) for name in ("encoded", "anchor") if (folder := record.get(name))}
+        return cls(**{**record, "bases": bases, "lineages": lineages, **places})
 
     def real(self, file: str = "") -> Path:
         """The folder of the data stage, or a file in it."""

@@ -19,6 +19,11 @@ class Settings:
     def __init__(self, params: Mapping[str, Any]) -> None:
         self._params = params
 
+    @property
+    def whole(self) -> Mapping[str, Any]:
+        """The parameters as they are."""
+        return self._params
+
     def __contains__(self, part: str) -> bool:
         return part in self._params
 

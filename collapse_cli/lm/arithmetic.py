@@ -9,7 +9,8 @@ import ctypes
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import torch
@@ -164,28 +165,53 @@ class PackedWeights:
         return _onednn(flat, self._packed[key], bias).view(*rows.shape[:-1], weight.shape[0])
 
 
-def dropout(rows: torch.Tensor, share: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+@dataclass(frozen=True)
+class OwnRows:
+    """Those rows of a batch that are worked on here: from `first` to `last` of `rows`."""
+
+    first: int
+    last: int
+    rows: int
+
+
+def dropout(
+    rows: torch.Tensor,
+    share: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    part: OwnRows | None = None,
+) -> torch.Tensor:
     """As `torch.nn.functional.dropout`, three to five times as fast on a CPU (docs/benchmarks.md): 16 random bits an element, four of them at a draw.
 
     The share is rounded to a multiple of 2**-16, and what is kept is scaled by exactly that. Random numbers are
     torch's, so that `torch.manual_seed` decides them.
+
+    Args:
+        part: which rows of a batch these are, first in their order: random numbers are drawn for the whole batch, so that
+            each row gets those that it gets where all rows are together.
     """
     dropped = round(share * 2**16)
     if not training or inplace or rows.device.type != "cpu" or not 0 < dropped < 2**16:
         return functional.dropout(rows, share, training, inplace)
-    count = rows.numel()
-    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    first, count = 0, rows.numel()
+    drawn = count
+    if part is not None:
+        of_a_row = count // (part.last - part.first)
+        first, drawn = part.first * of_a_row, max(part.first * of_a_row + count, part.rows * of_a_row)
+    bits = torch.empty(-(-drawn // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     mask = torch.empty(rows.shape, dtype=rows.dtype)
-    torch.ge(bits[:count].view(rows.shape), dropped - 2**15, out=mask)
+    torch.ge(bits[first : first + count].view(rows.shape), dropped - 2**15, out=mask)
     return rows * mask * (2**16 / (2**16 - dropped))  # not a mask of that: in bfloat16 it would be rounded
 
 
 class _Fast(TorchFunctionMode):
     """Sends the work of unchanged modules to the functions above: nn.Linear, the Conv1D of GPT-2, dropout."""
 
-    def __init__(self, *, products: bool, packed: "PackedWeights | None") -> None:
+    def __init__(self, *, products: bool, packed: "PackedWeights | None", part: OwnRows | None = None) -> None:
         super().__init__()
-        self.instead: dict[Any, Callable[..., Any]] = {functional.dropout: _called_dropout}
+        self._dropout = partial(_called_dropout, part=part)
+        self.instead: dict[Any, Callable[..., Any]] = {functional.dropout: self._dropout}
         if products:
             use = linear if packed is None else packed.linear
             self.instead[functional.linear] = use
@@ -198,28 +224,31 @@ class _Fast(TorchFunctionMode):
         instead = self.instead.get(func)
         if instead is None:
             return func(*args, **kwargs) if kwargs else func(*args)
-        if instead is _called_dropout:
+        if instead is self._dropout:
             return instead(*args, **(kwargs or {}))
         return func(*args, **kwargs) if kwargs else instead(*args)
 
 
-def _called_dropout(*args: Any, **kwargs: Any) -> torch.Tensor:
-    return dropout(*args, **{"share" if name == "p" else name: value for name, value in kwargs.items()})
+def _called_dropout(*args: Any, part: OwnRows | None, **kwargs: Any) -> torch.Tensor:
+    return dropout(*args, **{"share" if name == "p" else name: value for name, value in kwargs.items()}, part=part)
 
 
 @contextmanager
-def fast_products(device: torch.device, packed: "PackedWeights | None" = None) -> Iterator[None]:
+def fast_products(
+    device: torch.device, packed: "PackedWeights | None" = None, part: OwnRows | None = None
+) -> Iterator[None]:
     """Inside, models work as fast as this machine can. Their results change by rounding only.
 
     Dropout takes its random numbers in another way than torch's.
 
     Args:
         packed: keeps weights as oneDNN wants them; only where weights do not change and no gradients are wanted.
+        part: which rows of a batch are worked on here, on a CPU; None: all.
     """
     if device.type != "cpu":
         yield
         return
     keep_memory()
     # where torch's own way is the faster one, training has no use for ours
-    with _Fast(products=prefers_onednn() or not torch.is_grad_enabled(), packed=packed):
+    with _Fast(products=prefers_onednn() or not torch.is_grad_enabled(), packed=packed, part=part):
         yield

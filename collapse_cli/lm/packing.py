@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from collapse_cli.lm import trial
+from collapse_cli.lm.arithmetic import OwnRows
 from collapse_cli.lm.attention import Causal, UnsupportedError, attending
 from collapse_cli.lm.loss import IGNORED, has_plain_head, summed_loss
 from collapse_cli.lm.memory import warn_once
@@ -49,6 +50,22 @@ class Batch:
         if self.positions is not None:
             return self.positions.cpu().numpy()
         return np.broadcast_to(np.arange(self.owners.shape[1]), self.owners.shape)
+
+    def part(self, part: OwnRows) -> "Batch":
+        """Some of its rows, which are what they are in the whole batch."""
+
+        def of(rows: torch.Tensor) -> torch.Tensor:
+            return rows[part.first : part.last]
+
+        return replace(
+            self,
+            ids=of(self.ids),
+            labels=of(self.labels),
+            owners=self.owners[part.first : part.last],
+            positions=None if self.positions is None else of(self.positions),
+            segments=None if self.segments is None else of(self.segments),
+            weights=None if self.weights is None else of(self.weights),
+        )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import astuple, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,13 @@ from collapse_cli.engine import checkpoint as checkpoints
 from collapse_cli.errors import InputError
 from collapse_cli.lm import recorded
 from collapse_cli.lm.architecture import vocabulary
-from collapse_cli.lm.arithmetic import fast_products
-from collapse_cli.lm.attention import Causal, attending
+from collapse_cli.lm.arithmetic import OwnRows, fast_products
+from collapse_cli.lm.attention import MATH_WIDTH, Causal, attending
+from collapse_cli.lm.devices import Group
 from collapse_cli.lm.loss import has_plain_head, token_losses
-from collapse_cli.lm.memory import free_bytes, halving
+from collapse_cli.lm.memory import free_bytes, halving, is_out_of_memory, warn_once
 from collapse_cli.lm.objective import PLAIN, Anchor, Objective
-from collapse_cli.lm.packing import Batch, abilities, attention_for, lay_out
+from collapse_cli.lm.packing import Abilities, Batch, abilities, attention_for, lay_out
 from collapse_cli.lm.recorded import Recorded, can_record, record
 from collapse_cli.lm.replay import Replay
 from collapse_cli.lm.score import score_blocks
@@ -54,6 +56,7 @@ def fit(
     valid: Dataset | None = None,
     replay: Dataset | None = None,
     anchor: Anchor | None = None,
+    group: Group | None = None,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Train `model` in place on the rows of `data`: the weights of it that want gradients.
@@ -67,14 +70,18 @@ def fit(
         valid: rows to choose the best epoch by, for `select = "valid"`.
         replay: rows of which each batch has the share `settings.replay`; an epoch goes through `data` once all the same.
         anchor: what holds the model to another one.
+        group: the devices that train it together, each with a model and all rows of its own; None: one alone. The first of them
+            writes and reads checkpoints, and has the model in the end; the others may take up nothing and leave nothing behind.
 
     Returns:
         `train_loss` (nats per predicted token, mean of the last epoch: the cross-entropy, unweighted, whatever was made
         small), `epoch_losses`, `steps`, `train_tokens`; `train_objective` where something else than that was made
-        small, the same mean of it; and where rows are replayed, which all of these count, what `Replay.counted` says.
+        small, the same mean of it; and where rows are replayed, which all of these count, what `Replay.counted` says. `devices`
+        where there are several.
 
     Raises:
         TrainError: when the loss is not finite, or the weights did not change.
+        GroupError: when another device is gone.
     """
     rows, batch = len(data), settings.batch_size
     if rows == 0:
@@ -104,10 +111,11 @@ def fit(
     objective = Objective.of(settings, anchor)
     longest = [data, *([replayed.rows] if replayed else [])]
     width = max(int(each.arrays["lengths"].max()) for each in longest)
-    work = _Work(model, settings, width, objective)
+    work, first = _Work(model, settings, width, objective, group), group is None or group.is_first
     # what is recorded predicts as many tokens each time
     if (
-        MASK not in data.arrays
+        group is None
+        and MASK not in data.arrays
         and epochs * (rows // per_step) >= recorded.WORTH
         and work.plain_head
         and work.able.together
@@ -115,10 +123,13 @@ def fit(
     ):
         work.rows_recorded = batch
     checkpoint = Checkpoint(scratch / "checkpoint.safetensors", model, optimizer)
-    state = checkpoint.load() or {"step": 0, "losses": [[0.0, 0]] * epochs, "best": None}
+    state = (checkpoint.load() if first else None) or {"step": 0, "losses": [[0.0, 0]] * epochs, "best": None}
+    state.setdefault("rows_at_once", work.rows_at_once)
+    if group:
+        _begin_alike(group, work, optimizer, state)
     step, losses, best = state["step"], [tuple(loss) for loss in state["losses"]], state["best"]
     objectives = state.get("objectives", [0.0] * epochs)
-    work.rows_at_once = state.get("rows_at_once", work.rows_at_once)  # other sums would be rounded otherwise
+    work.rows_at_once = state["rows_at_once"]  # other sums would be rounded otherwise
 
     model.train()
     with work.ready():
@@ -131,8 +142,8 @@ def fit(
             if replayed:
                 again = replayed.at(epoch, within, len(chosen))
                 taken = replayed.beside(taken, again)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, step, total, steps_per_epoch)
+            for weights_alike in optimizer.param_groups:
+                weights_alike["lr"] = learning_rate(settings, step, total, steps_per_epoch)
             dropout = int(_generator(seed, "dropout", step).integers(2**63))
             summed, loss, predicted = _step(work, optimizer, taken, dropout)
             if not math.isfinite(summed):
@@ -140,13 +151,13 @@ def fit(
                 if step == 0:  # the learning rate had no part in it yet
                     mended = "set train.dtype = float32" if work.bf16 else "give a model whose weights are sound"
                     advice = f"no weight was changed before; {mended}"
-                raise TrainError(
-                    f"the loss is {summed} at step {step + 1} of {total}; {advice} "
-                    f"({work.bad_rows(taken, chosen, again)})"
-                )
+                where = work.bad_rows(taken, chosen, again) if first else "as the first device says"
+                raise TrainError(f"the loss is {summed} at step {step + 1} of {total}; {advice} ({where})")
             losses[epoch] = (losses[epoch][0] + loss, losses[epoch][1] + predicted)
             objectives[epoch] += summed
             step += 1
+            if not first:
+                continue
             if settings.select == "valid" and step % steps_per_epoch == 0:
                 best = _keep_best(model, valid, best, scratch / "best.safetensors")
             checkpoint.save_sometimes(
@@ -159,6 +170,8 @@ def fit(
                 }
             )
             tell(step, total)
+    if group and not group.agree(_fingerprint(model)):
+        raise RuntimeError(f"{group.count} devices trained one model, and ended with different weights")
     if best is not None:
         _restore(model, scratch / "best.safetensors")
     after = _fingerprint(model)
@@ -183,7 +196,27 @@ def fit(
         facts |= counted | {"train_tokens": facts["train_tokens"] + counted["replay_tokens"]}
     if not objective.is_cross_entropy or "weights" in data.arrays:
         facts["train_objective"] = objectives[-1] / losses[-1][1]
-    return facts
+    return facts | ({"devices": group.count} if group else {})
+
+
+def _begin_alike(group: Group, work: "_Work", optimizer: torch.optim.AdamW, state: dict[str, Any]) -> None:
+    """All devices begin with what the first one has: its step, how it goes about its work, weights and Adam's moments."""
+    able = [*astuple(work.able), work.plain_head]
+    known = [int(weight in optimizer.state) for weight in work.weights]
+    numbers = torch.tensor([state["step"], state["rows_at_once"], *able, *known], dtype=torch.int64)
+    group.take(numbers)
+    state["step"], state["rows_at_once"], *flags = numbers.tolist()
+    *ways, work.plain_head = map(bool, flags[: len(able)])
+    work.able = Abilities(*ways)
+    tensors: list[torch.Tensor] = [weight.detach() for weight in work.weights]
+    for weight, there in zip(work.weights, flags[-len(known) :], strict=True):
+        if there:
+            if weight not in optimizer.state:
+                one = torch.zeros((), dtype=torch.float32, device=weight.device)
+                moments = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
+                optimizer.state[weight] = {"step": one, **moments}
+            tensors += [optimizer.state[weight][name] for name in ("step", "exp_avg", "exp_avg_sq")]
+    group.take(*tensors)
 
 
 def _with_mean_weight_one(data: Dataset) -> Dataset:
@@ -234,15 +267,22 @@ class _Work:
     """How a model is trained: what it can do, in which precision, and how much of a step at once.
 
     Attributes:
-        rows_at_once: how many rows of full width one forward pass takes; less from where memory ran out.
+        rows_at_once: how many rows of full width one forward pass takes, on CPUs of all devices together; less from where memory
+            ran out.
         rows_recorded: steps of so many rows, all of full width, are recorded on a GPU; 0: none are.
     """
 
     def __init__(
-        self, model: "PreTrainedModel", settings: TrainConfig, width: int, objective: Objective = PLAIN
+        self,
+        model: "PreTrainedModel",
+        settings: TrainConfig,
+        width: int,
+        objective: Objective = PLAIN,
+        group: Group | None = None,
     ) -> None:
-        """`width`: the longest row, in tokens."""
+        """`width`: the longest row, in tokens; `group`: the devices that share the rows of each step."""
         self.model, self.objective, self.width, self.clip = model, objective, width, settings.clip
+        self.group = group
         self.weights = trained(model)
         self.bf16 = settings.dtype == "bfloat16"
         self.plain_head, self.able = has_plain_head(model), abilities(model, width, gradients=True)
@@ -276,7 +316,12 @@ class _Work:
         lengths = chosen.arrays["lengths"]
         predicted = int(chosen.predicted.sum())
         weights, mask = chosen.arrays.get("weights"), chosen.arrays.get(MASK)
+        group = self.group
+        if group and device.type != "cpu":
+            rows_at_once *= group.count
         batches = lay_out(chosen.arrays["tokens"], lengths, rows_at_once * self.width, device, self.able, weights, mask)
+        if group:
+            return self._own_gradients(group, [*batches], predicted, seed), predicted
         if len(chosen) == self.rows_recorded <= rows_at_once and lengths.min() == self.width:
             (batch,) = batches
             if self._recorded is None:
@@ -291,12 +336,99 @@ class _Work:
             losses = [self._backward(batch, 1 / max(1, predicted)) for batch in batches]
         return losses, predicted
 
-    def _backward(self, batch: Batch, scale: float, where: torch.Tensor | None = None) -> torch.Tensor:
-        """Adds the gradients of `scale` times the summed objective. Returns (2,) that and the cross-entropy, both scaled."""
+    def _own_gradients(self, group: Group, batches: list[Batch], predicted: int, seed: int) -> list[torch.Tensor]:
+        """What this device's rows of the batches have in `gradients`, which is of all predicted tokens."""
+        device = self.model.device
+        alike = self._drops_alike
+        if not alike:
+            if self._dropped and group.is_first:
+                warn_once(
+                    f"{', '.join(self._dropped)}: each of the {group.count} devices draws random numbers of its own here, so another "
+                    "number of devices gives other results, by more than rounding"
+                )
+            if group.rank:
+                seed = int(_generator(seed, "device", group.rank).integers(2**63))
+        _seed_dropout(device, seed)
+        losses, scale = list[torch.Tensor](), 1 / max(1, predicted)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            for number, batch in enumerate(batches):
+                part = group.part(number, len(batch.ids))
+                if part.first < part.last:
+                    losses.append(self._backward(batch.part(part), scale, part=part if alike else None))
+                elif alike and self._dropped and number + 1 < len(batches):
+                    self._draw(batch)
+        return losses
+
+    @torch.no_grad()
+    def _draw(self, batch: Batch) -> None:
+        """Draws the random numbers of a batch of which no row is this device's, so that those of the next are the same on all."""
+        part = OwnRows(0, 1, len(batch.ids))
+        first = batch.part(part)
+        positions = {} if first.positions is None else {"position_ids": first.positions}
+        model: Any = self.model.base_model if self.plain_head else self.model
+        for _ in range(2 if self.objective.adversarial else 1):
+            with attention_for(self.model, self.able, first), fast_products(first.ids.device, part=part):
+                model(input_ids=first.ids, use_cache=False, **positions)
+
+    @cached_property
+    def _dropped(self) -> list[str]:
+        """The settings by which a model leaves out parts of its work by chance, while it is trained."""
+        settings = self.model.config.get_text_config().to_dict()
+        others = ("summary", "classifier")  # of heads that are no language model's
+        return [name for name, value in settings.items() if "drop" in name and value and not name.startswith(others)]
+
+    @cached_property
+    def _drops_alike(self) -> bool:
+        """Whether a row's dropout can be the same on any number of devices: not on GPUs, nor where torch's own attention draws it."""
+        inside = [name for name in self._dropped if name.startswith("att") or not self.able.attends]
+        wide = self.width > MATH_WIDTH or not self.able.attends
+        return self.model.device.type == "cpu" and not (inside and wide)
+
+    def agreed_gradients(self, chosen: Dataset, seed: int, rows_at_once: int) -> tuple[list[torch.Tensor], int]:
+        """As `gradients`; of several devices the sum over all.
+
+        Raises:
+            MemoryError: on each device, when memory ran out on one of them.
+        """
+        group = self.group
+        if group is None:
+            return self.gradients(chosen, seed, rows_at_once)
+        losses, predicted, failed = list[torch.Tensor](), 0, False
+        try:
+            losses, predicted = self.gradients(chosen, seed, rows_at_once)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failed = True
+        said = torch.tensor([failed, *(weight.grad is not None for weight in self.weights)], dtype=torch.int64)
+        group.add(said)
+        if said[0]:
+            raise MemoryError("memory ran out on one of the devices")
+        gradients = list[torch.Tensor]()
+        for weight, there in zip(self.weights, said[1:].tolist(), strict=True):
+            if there:  # a weight without gradients anywhere is left as it is, as on one device
+                if weight.grad is None:
+                    weight.grad = torch.zeros_like(weight)
+                gradients.append(weight.grad)
+        means = torch.zeros(2, dtype=torch.float64, device=self.model.device)
+        for loss in losses:
+            means += loss
+        group.add(means)
+        group.add_all(gradients)
+        return [means], predicted
+
+    def _backward(
+        self, batch: Batch, scale: float, where: torch.Tensor | None = None, part: OwnRows | None = None
+    ) -> torch.Tensor:
+        """Adds the gradients of `scale` times the summed objective. Returns (2,) that and the cross-entropy, both scaled.
+
+        Args:
+            part: which rows of a batch these are, whose dropout is that of the whole batch.
+        """
 
         @contextmanager
         def inside() -> Iterator[None]:
-            with attention_for(self.model, self.able, batch), fast_products(self.model.device):
+            with attention_for(self.model, self.able, batch), fast_products(self.model.device, part=part):
                 yield
 
         return self.objective.backward(self.model, batch, inside, plain_head=self.plain_head, scale=scale, where=where)
@@ -348,7 +480,7 @@ def _step(work: _Work, optimizer: torch.optim.Optimizer, chosen: Dataset, seed: 
         The summed objective and the summed cross-entropy in nats, and the predicted tokens.
     """
     (losses, predicted), work.rows_at_once = halving(
-        lambda rows: work.gradients(chosen, seed, rows), work.rows_at_once, "training"
+        lambda rows: work.agreed_gradients(chosen, seed, rows), work.rows_at_once, "training"
     )
     ahead = work.model.device.type == "cuda"
     if ahead:  # what comes next is handed over before the loss is waited for, and does nothing when it is not finite

@@ -1,7 +1,6 @@
 """Which executor computes which stages of a run."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 
 from collapse_cli import families
 from collapse_cli.engine import scheduler
@@ -45,7 +44,7 @@ def _compute_by_ray(stages: Sequence[Stage], prepared: Prepared, store: Store, o
     width = scheduler.width(prepared.plan)
     config = prepared.config.model_dump(mode="json")
     order = {
-        "plan": order_of(config, asdict(prepared.hints), store.address, prepared.plan),
+        "plan": order_of(config, prepared.hints.record(), store.address, prepared.plan),
         "address": ray_cluster.address_of(prepared.config),
         # of Ray on this machine
         "cpus": max(threads[stage.key] * min(prepared.workers, width[stage.key]) for stage in stages),
@@ -58,7 +57,7 @@ def _compute_by_ray(stages: Sequence[Stage], prepared: Prepared, store: Store, o
 
 
 def gpus_of(prepared: Prepared) -> Callable[[Stage], float]:
-    """How many GPUs a stage asks for: none where it works with no model."""
+    """How many GPUs a stage asks for: none where it works with no model, one a device where it trains one."""
     wanted = prepared.config.ray.gpus
     if wanted is None:
         wanted = 0.0
@@ -68,7 +67,10 @@ def gpus_of(prepared: Prepared) -> Callable[[Stage], float]:
             wanted = float(torch.cuda.is_available())
 
     def asked(stage: Stage) -> float:
-        return wanted if stage.of.product is not Product.DATA and prepared.size.cost_of(stage).flops else 0.0
+        if stage.of.product is Product.DATA or not prepared.size.cost_of(stage).flops:
+            return 0.0
+        together = prepared.hints.devices if stage.of.product is Product.MODEL else 1
+        return max(wanted, together) if wanted and together > 1 else wanted
 
     return asked
 

@@ -68,8 +68,8 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
     speed = NOMINAL_SPEED if size.known or not needed else matmul_speed(size.config.train.dtype)
     estimates = Estimates(size, asked.timings, partial(size.seconds, speed=speed))
     for key, stage in planned.stages.items():
-        if store.has(key):
-            estimates.finished(stage, store.get(key).seconds)
+        if store.has(key) and prepared.took_as_long(stage, made := store.get(key)):
+            estimates.finished(stage, made.seconds)
     for key, made in prepared.real.items():
         if key not in planned.stages:
             continue
@@ -113,6 +113,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
         end=end,
         workers=prepared.workers,
         executor=prepared.executor,
+        devices=prepared.hints.devices,
         timed=timed.seconds,
         fault=timed.fault,
         memory_needed=memory_needed(prepared, needed, timed),
@@ -192,17 +193,25 @@ def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed) -> 
 
     Each holds what this one did when a short version was timed; what its memory grew by between two versions it grows by on to the
     rows that are worked on at once: of a language model `BATCH`, of others all. Where nothing was timed: weights, gradients and Adam's
-    two moments beside what this process holds now.
+    two moments beside what this process holds now. Each device of a training on a CPU is a process that holds as much as the first.
     """
+    from collapse_cli.lm.model import device
+
     size, rows = prepared.size, prepared.size.rows
     if not needed:
         return 0
     own = int(psutil.Process().memory_info().rss)
     processes = prepared.workers + 1 if prepared.workers > 1 else 1
+    trains = any(stage.of.product is Product.MODEL for stage in needed)
+    copies = prepared.hints.devices if trains and device().type == "cpu" else 1
     most = max((size.row_bytes(stage) for stage in needed), default=0)
     model = max((size.training_bytes(stage) for stage in needed), default=0)
     if not timed.memory:
-        return own + (processes - 1 or 1) * (model + ROW_COPIES * most) + (processes - 1) * own
+        return (
+            own
+            + (processes - 1 or 1) * (copies * (model + ROW_COPIES * most) + (copies - 1) * own)
+            + (processes - 1) * own
+        )
     reached = max(timed.memory)
     peak = timed.memory[reached]
     before = [share for share in timed.memory if share < reached]
@@ -210,7 +219,7 @@ def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed) -> 
         slope = (peak - timed.memory[max(before)]) / ((reached - max(before)) * rows)
         at_once = rows if size.known else min(rows, BATCH)
         peak += round(max(0.0, slope) * max(0.0, at_once - reached * rows))
-    each = max(peak, model) + round(ROW_COPIES * most * (1 - reached))
+    each = copies * (max(peak, model) + round(ROW_COPIES * most * (1 - reached)))
     return each if processes == 1 else own + prepared.workers * each
 
 

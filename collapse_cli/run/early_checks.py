@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,6 +93,23 @@ def check_executor(config: Experiment, executor: str, given: Sequence[str] = ())
         ray_cluster.check(config)
     elif unread := [setting.partition("=")[0].strip() for setting in given if setting.strip().startswith("ray.")]:
         raise ConfigError(f"{unread[0]} has no effect without --executor ray")
+
+
+def check_devices(config: Experiment, devices: int) -> None:
+    """Whether models of the experiment can be trained on several devices; whether they are there is known once torch is.
+
+    Raises:
+        ConfigError: when they cannot.
+    """
+    if devices == 1:
+        return
+    if not FAMILIES[config.learner].begins_with_a_model:
+        raise ConfigError(
+            f"--devices {devices}: language models alone are trained on several devices, and this is an experiment with {config.learner}; "
+            "leave it out (--jobs says how many stages are computed at the same time)"
+        )
+    if sys.platform == "win32":
+        raise ConfigError(f"--devices {devices}: on Windows a model is trained on one device; leave it out")
 
 
 @contextmanager

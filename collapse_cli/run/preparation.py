@@ -14,7 +14,7 @@ from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.executors.processes import workers_for
 from collapse_cli.engine.stage import Finished, Plan, Product, Stage, never_split
 from collapse_cli.engine.store import Store, store_at
-from collapse_cli.errors import ConfigError
+from collapse_cli.errors import ConfigError, how_many
 from collapse_cli.experiment import foreign_sources, mixing, mixture
 from collapse_cli.experiment.costs import Size, Sizes
 from collapse_cli.experiment.kinds import plan
@@ -63,6 +63,10 @@ class Prepared:
     jobs: int = 0
     of_command: Sequence[str] = ()
 
+    def took_as_long(self, stage: Stage, made: Finished) -> bool:
+        """Whether a finished stage says how long such a stage takes in this run: not a training on another number of devices."""
+        return stage.of.product is not Product.MODEL or made.facts.get("devices", 1) == self.hints.devices
+
 
 def prepare(
     config: Experiment,
@@ -72,19 +76,23 @@ def prepare(
     jobs: int,
     executor: str = "local",
     shards: int = 1,
+    devices: int = 1,
 ) -> Prepared:
     """Look everything up and bring the real data into the store (or, for a dry run, into a temporary one).
 
     Args:
         jobs: how many stages to compute at the same time; 0: as many as pay.
         shards: in how many parts to compute long stages.
+        devices: how many devices train one model together.
     """
+    shared = notes_on_devices(config, devices) if executor == "local" else []  # a node looks for itself
     config, public = with_public(config)
     found = looked_up(config)
     if public:
         found = {name: replace(one, hints=replace(one.hints, public=public)) for name, one in found.items()}
     hints = found[""].hints if "" in found else Hints(lineages={name: one.hints for name, one in found.items()})
     config = config.with_lineages({name: one.config for name, one in found.items()})
+    hints = hints.with_devices(devices)
     config, hints, said = foreign_sources.resolve(config, hints, next(iter(found.values())).hints.text)
     config = folder.joined_with(config)
     planned = plan(config, hints)
@@ -95,7 +103,7 @@ def prepare(
         ]
     planned = planned.in_shards(shards_of_stages(planned, store, folder, shards))
     observer, sizes, real = Computed(), dict[str, Size](), dict[str, Finished]()
-    notes = [*(note for one in found.values() for note in one.notes), *said]
+    notes = [*(note for one in found.values() for note in one.notes), *said, *shared]
     notes += notes_on_pool(config.pool, config.lineages)
     pool = Pool(config.pool.rule, len(found), len(config.pool.foreign))
     for number, (name, one) in enumerate(found.items()):
@@ -108,7 +116,7 @@ def prepare(
             notes += foreign_sources.check_rows(config, policy, pool.members(number), rows["train"], there)
         sizes[name] = _size(one, one.config if name else config, rows)
     size = Sizes(sizes, planned)
-    workers, threads = shared_out(planned, size, jobs)
+    workers, threads = shared_out(planned, size, jobs, devices)
     notes = list(dict.fromkeys(notes))
     computed = observer.keys
     return Prepared(config, hints, planned, notes, computed, size, workers, threads, real, executor, jobs, of_command)
@@ -240,8 +248,32 @@ def _size(found: Resolved, config: Experiment, rows: Mapping[str, int]) -> Size:
     )
 
 
-def shared_out(planned: Plan, size: Sizes, jobs: int) -> tuple[int, dict[str, int]]:
-    """How many stages are computed at a time, and by key how many threads each has."""
+def notes_on_devices(config: Experiment, devices: int) -> list[str]:
+    """What the user should know of a training on so many devices.
+
+    Raises:
+        ConfigError: when this machine has fewer.
+    """
+    if devices == 1:
+        return []
+    import torch
+
+    from collapse_cli.lm import devices as together
+    from collapse_cli.lm.model import device
+
+    together.check(devices)
+    cores, batch, notes = torch.get_num_threads(), config.train.batch_size, list[str]()
+    if device().type == "cpu" and devices > cores:
+        notes.append(f"--devices {devices}: this machine has {how_many(cores, 'core')}, which the devices share")
+    if batch < devices:
+        notes.append(
+            f"--devices {devices}: a step has {how_many(batch, 'row')} (train.batch_size), so not all have some"
+        )
+    return notes
+
+
+def shared_out(planned: Plan, size: Sizes, jobs: int, devices: int = 1) -> tuple[int, dict[str, int]]:
+    """How many stages are computed at a time, and by key how many threads each has; devices of a training share those of its stage."""
     import torch
 
     cores = torch.get_num_threads()
@@ -249,7 +281,7 @@ def shared_out(planned: Plan, size: Sizes, jobs: int) -> tuple[int, dict[str, in
     seconds = sum(size.seconds(stage, NOMINAL_SPEED) for stage in stages)
     worth = LIGHT_WORTH if families.of(size.config.learner).light else WORTH
     pays = not torch.cuda.is_available() and size.parameters <= LARGE and seconds > worth
-    workers = workers_for(planned, cores, jobs, pays=pays)
+    workers = workers_for(planned, max(1, cores // devices), jobs, pays=pays)
     return workers, {key: max(1, cores // min(at_once, workers)) for key, at_once in scheduler.width(planned).items()}
 
 

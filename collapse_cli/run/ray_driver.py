@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from collapse_cli.errors import ConfigError, first_line
+from collapse_cli.process import answers_alone, lines_of_input
 from collapse_cli.run import worker
 from collapse_cli.run.ray_task import computed
 
@@ -40,8 +41,8 @@ def command() -> list[str]:
 
 def main() -> int:
     """Work until the input ends."""
-    answers = worker.answers_alone()
-    lines = worker.lines_of_input()
+    answers = answers_alone()
+    lines = lines_of_input()
     order = next(lines)
 
     def say(event: str, at: str = "", **what: Any) -> None:

@@ -51,6 +51,7 @@ def run_all(
     jobs: int = 0,
     executor: str = "local",
     shards: int = 1,
+    devices: int = 1,
 ) -> Results:
     """Run an experiment, or each of its variants as a run of its own, `NAME-VARIANT`, and one report on all of them.
 
@@ -58,12 +59,14 @@ def run_all(
     """
     variants = variants_of(config, name)
     if not variants:
-        return Results([run(config, runs, name, console, jobs=jobs, executor=executor, shards=shards)])
+        return Results([run(config, runs, name, console, jobs=jobs, executor=executor, shards=shards, devices=devices)])
     folders = _folders_of_variants(variants, runs, name)
     done = []
     for folder, changed in folders.items():
         console.print(f"{folder.name}:", style="bold", highlight=False, markup=False)
-        done.append(run(changed, runs, folder.name, console, jobs=jobs, executor=executor, shards=shards))
+        done.append(
+            run(changed, runs, folder.name, console, jobs=jobs, executor=executor, shards=shards, devices=devices)
+        )
     rows = {variant: folder.rows() for variant, folder in zip(variants, folders, strict=True)}
     return Results(done, _page_of_variants(list(folders), runs / f"{name}.html"), causes.shares(rows))
 
@@ -77,6 +80,7 @@ def plan_all(
     jobs: int = 0,
     executor: str = "local",
     shards: int = 1,
+    devices: int = 1,
     loading: float = 0.0,
 ) -> list[PlanCosts]:
     """What `run_all` would cost, of each run: a stage that several share is counted with the first. Nothing is run but short trials.
@@ -91,7 +95,9 @@ def plan_all(
         made = []
         with closing(asked.places):
             for folder, changed in folders.items():
-                made.append(_plan(changed, folder, Path(temporary) / "store", console, jobs, executor, shards, asked))
+                made.append(
+                    _plan(changed, folder, Path(temporary) / "store", console, jobs, executor, shards, devices, asked)
+                )
                 asked.loading = 0.0
     return made
 
@@ -122,6 +128,7 @@ def run(
     jobs: int = 0,
     executor: str = "local",
     shards: int = 1,
+    devices: int = 1,
     worded: Callable[[str], str] = str,
 ) -> RunResult:
     """Run an experiment.
@@ -130,6 +137,7 @@ def run(
         jobs: how many stages to compute at the same time; 0: as many as pay, or as a cluster has room for.
         executor: `local`: processes of this machine; `ray`: a Ray cluster.
         shards: in how many parts to compute long stages; 1: whole.
+        devices: how many devices train one model together.
         worded: how a command that made the configuration says a note on the data.
 
     Raises:
@@ -142,7 +150,7 @@ def run(
         before = finished.circumstances(config)
         with _looking_up(config, console):
             _begin(store)
-            prepared = prepare(config, folder, store, None, jobs, executor, shards)
+            prepared = prepare(config, folder, store, None, jobs, executor, shards, devices)
         prepared = replace(prepared, notes=[worded(note) for note in prepared.notes])
         result = _run(prepared, folder, store, console)
         if result.report is not None:
@@ -158,6 +166,7 @@ def _plan(
     jobs: int,
     executor: str,
     shards: int,
+    devices: int,
     asked: CostsAsked,
 ) -> PlanCosts:
     """What one run would cost."""
@@ -166,7 +175,7 @@ def _plan(
     early_checks.check_executor(config, executor)
     with interruptible():
         with _looking_up(config, console):
-            prepared = prepare(config, folder, store, temporary, jobs, executor, shards)
+            prepared = prepare(config, folder, store, temporary, jobs, executor, shards, devices)
         reading = sum(prepared.real[key].seconds for key in prepared.computed if key in prepared.real)
         asked.loading += max(0.0, time.perf_counter() - began - reading)
         with console.status("timing a few steps of each kind of stage") if console.is_terminal else nullcontext():
@@ -214,7 +223,11 @@ def _compute(
     planned, config = prepared.plan, prepared.config
     reporting, computed, pruning = Reporting(folder), Computed(), Pruning(folder, store, config, planned)
     texts = KeepingTexts(folder, store, config, planned)
-    before = [(stage, store.get(stage.key).seconds) for stage in there if stage.key not in prepared.computed]
+    before = [
+        (stage, made.seconds)
+        for stage in there
+        if stage.key not in prepared.computed and prepared.took_as_long(stage, made := store.get(stage.key))
+    ]
     with ProgressBars(console, len(there) + len(needed)) as shown:
         try:
             with tracking.open_mirrors(config, folder.path, folder.name, folder.record(), folder.rows) as mirrors:

@@ -7,20 +7,16 @@ that input, also in the middle of a stage: whoever started it is gone then.
 
 import json
 import logging
-import os
-import queue
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol
 
 from collapse_cli.engine.stage import Finished, Stage
 from collapse_cli.errors import UserError
+from collapse_cli.process import answers_alone, lines_of_input
 
 if TYPE_CHECKING:
     from collapse_cli.config import Experiment
@@ -57,7 +53,7 @@ def order(
     """
     return {
         "config": config.model_dump(mode="json"),
-        "hints": asdict(hints),
+        "hints": hints.record(),
         "store": store.address,
         "shards": dict(shards or {}),
     }
@@ -84,16 +80,6 @@ def main() -> int:
             set_threads(order["threads"])
             compute(executor, stages[order["key"]], telling)
     return 0
-
-
-def answers_alone() -> TextIO:
-    """Where a process that is talked to in lines answers; it ends with its input, and by no signal that a terminal sends."""
-    for ignored in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, ignored):
-            signal.signal(getattr(signal, ignored), signal.SIG_IGN)
-    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
-    return answers
 
 
 def compute(executor: "LocalExecutor", stage: Stage, telling: "Telling") -> None:
@@ -126,20 +112,6 @@ def plan_of(order: Mapping[str, Any]) -> tuple[Mapping[str, Stage], Callable[[in
     quiet_libraries()
     every = torch.get_num_threads()
     return stages, lambda threads: torch.set_num_threads(threads or every)
-
-
-def lines_of_input() -> Iterator[dict[str, Any]]:
-    """What is written to this process, line by line; where that ends, so does the process."""
-    lines: queue.Queue[str] = queue.Queue()
-
-    def read() -> None:
-        for line in sys.stdin:
-            lines.put(line)
-        os._exit(0)
-
-    threading.Thread(target=read, daemon=True).start()
-    while True:
-        yield json.loads(lines.get())
 
 
 class Telling(logging.Handler):

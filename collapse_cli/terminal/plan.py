@@ -45,6 +45,7 @@ class PlanCosts:
         end: seconds of it after the last one: the report, and what is printed.
         workers: how many stages are computed at the same time.
         executor: what computes them; `seconds` are those of this machine, whatever computes them.
+        devices: how many devices train one model together.
         timed: seconds in which short versions of the stages were timed for this; 0: none were.
         fault: why that ended before all was timed, where something went wrong.
         memory_needed, memory_free: bytes, at the peak and free now; on a GPU, of its own.
@@ -65,6 +66,7 @@ class PlanCosts:
     end: float = 0.0
     workers: int = 1
     executor: str = "local"
+    devices: int = 1
     timed: float = 0.0
     fault: str = ""
     memory_needed: int = 0
@@ -130,6 +132,8 @@ def basis(plan: PlanCosts) -> str:
         said.append(f"{plan.workers} stages at a time")
     if plan.executor != "local":
         said.append("as if this machine computed all of it, for what a cluster's nodes take is not timed")
+    if plan.devices > 1:
+        said.append(f"models trained on {plan.devices} devices")
     known = []
     if plan.timed:
         known.append(f"short trials of {numbers.duration(plan.timed)} here and now, with what else this machine does")

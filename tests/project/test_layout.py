@@ -73,7 +73,7 @@ MAY = {
     "simulate": "theory",
     "metrics": "errors",
     "lm": "errors files data engine config",
-    "learners": "errors data engine config families metrics lm",
+    "learners": "errors process data engine config families metrics lm",
     "selection": "errors data engine config families metrics lm learners",
     "check": "errors files data metrics selection",
     "records": "errors where files engine config families",
