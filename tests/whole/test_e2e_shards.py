@@ -45,22 +45,14 @@ def shards_in(runs: Path) -> set[str]:
     return {key for key, stage in e2e.stages(runs).items() if "shard" in stage["params"]}
 
 
-@pytest.mark.parametrize(
-    ("number", "jobs", "more"),
-    [
-        (2, 1, ()),
-        (3, 2, ()),
-        (7, 1, ()),
-        pytest.param(45, 1, ("--generations", "0", "--policy", "keep-0"), marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize(("number", "jobs"), [(2, 1), (3, 2), (7, 1)])
 def test_rows_are_the_same_in_any_number_of_shards(
-    config: Path, whole: Path, runs: Path, number: int, jobs: int, more: tuple[str, ...]
+    config: Path, whole: Path, runs: Path, number: int, jobs: int
 ) -> None:
-    """45 are more than there are rows to continue, 7 more than there are batches to score."""
-    assert e2e.drive(job(config, runs, number, *more, jobs=jobs)) == [[0]], Path(f"{runs}.err").read_text()
-    assert e2e.results(runs).items() <= e2e.results(whole).items()
-    assert made(runs).items() <= made(whole).items(), "the same stages, and the same bytes"
+    """7 are more than there are batches to score: some shards have nothing to do."""
+    assert e2e.drive(job(config, runs, number, jobs=jobs)) == [[0]], Path(f"{runs}.err").read_text()
+    assert e2e.results(runs) == e2e.results(whole)
+    assert made(runs) == made(whole), "the same stages, and the same bytes"
     planned = e2e.plan(runs)
     parts = [stage for stage in planned if "shard_of" in stage]
     assert len(parts) == number * len({stage["shard_of"] for stage in parts}) > 0
