@@ -38,6 +38,8 @@ def saved_model(folder: Path) -> list[str]:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from collapse_cli.lm.text import load_tokenizer
+
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=50272,
@@ -52,8 +54,7 @@ def saved_model(folder: Path) -> list[str]:
         eos_token_id=2,
     )
     LlamaForCausalLM(config).save_pretrained(folder / "model")
-    for path in (SHARED / "opt-tokenizer").iterdir():
-        (folder / "model" / path.name).write_bytes(path.read_bytes())
+    load_tokenizer(SHARED / "opt-tokenizer").save_pretrained(folder / "model")
     tree = f"""
 [loop]
 generations = 2
@@ -62,7 +63,6 @@ seeds = [0]
 
 [model]
 source = "{folder / "model"}"
-tokenizer = "{SHARED / "opt-tokenizer"}"
 
 [data]
 source = "{SHARED / "wikitext-2"}"

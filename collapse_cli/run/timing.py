@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -31,7 +31,7 @@ from collapse_cli.run.preparation import Prepared, threads_of_a_stage
 from collapse_cli.run.rates import Estimates, Timings, sameness
 
 SECONDS = 6.0  # of this process's own computing, for the short versions of a plan
-MOST = 40.0  # seconds until a stage is stopped at its next step: on a machine that has much else to do that computing takes longer
+MOST = 100.0  # seconds until a stage is stopped at its next step: on a machine that has much else to do that computing takes longer
 MORE_OF = 6.0  # times `SECONDS`, for a second size: of one alone nothing can be said of others
 FIRST = 2.0  # nominal seconds that the first may take; of a larger model it has fewer rows
 
@@ -53,10 +53,11 @@ class Stopwatch(Observer):
         whole: the keys of those that were not stopped.
         memory: the most bytes that a process had held when it was done with one.
         first, last: when the first began and the last ended.
+        half: of each that told how far it was, seconds that it would have taken for half of its work.
     """
 
-    def __init__(self, now: Now, until: float) -> None:
-        self.now, self.until = now, until
+    def __init__(self, now: Now, late: Callable[[], bool]) -> None:
+        self.now, self.late = now, late
         self.stopped, self.memory = False, 0
         self.again()
 
@@ -65,7 +66,11 @@ class Stopwatch(Observer):
         self.taken, self.whole = dict[str, float](), set[str]()
         self.first: float | None = None
         self.last = 0.0
+        self.half = dict[str, float]()
         self._began, self._done = dict[str, float](), dict[str, float]()
+        self._told = dict[
+            str, list[tuple[float, float]]
+        ]()  # when, and which part was done: the first time and the last
 
     def started(self, stage: Stage) -> None:
         self._began[stage.key] = self.now()
@@ -73,11 +78,15 @@ class Stopwatch(Observer):
             self.first = self.now()
 
     def progress(self, stage: Stage, done: int, total: int, unit: str) -> None:
-        self._done[stage.key] = done / max(1, total)
-        if done and done < total and self.now() > self.until:
-            for key, part in self._done.items():
-                if key not in self.whole and part:
-                    self.taken[key] = (self.now() - self._began[key]) / part
+        part = done / max(1, total)
+        self._done[stage.key] = part
+        if part:
+            self._told[stage.key] = [*self._told.get(stage.key, [])[:1], (self.now(), part)]
+        if done and done < total and self.late():
+            for key, reached in self._done.items():
+                if key not in self.whole and reached:
+                    rest = self._each(key) * (1 - reached)
+                    self._took(key, self.now() - self._began[key] + rest)
             self.stopped = True
             raise EnoughError
 
@@ -86,16 +95,23 @@ class Stopwatch(Observer):
         if cached:
             return
         self.last = self.now()
-        self.taken[stage.key] = self.last - self._began[stage.key]
+        self._took(stage.key, self.last - self._began[stage.key])
         self.whole.add(stage.key)
-        if self.last > self.until:
+        if self.late():
             self.stopped = True
             raise EnoughError
 
-    @property
-    def seconds(self) -> float:
-        """From the first stage to the last."""
-        return 0.0 if self.first is None else self.last - self.first
+    def _took(self, key: str, seconds: float) -> None:
+        self.taken[key] = seconds
+        if len(self._told.get(key, ())) > 1:
+            self.half[key] = max(0.0, seconds - self._each(key) / 2)
+
+    def _each(self, key: str) -> float:
+        """Seconds for all that a stage does, by how fast it went on after its first steps, which take longer."""
+        (before, little), (after, more) = self._told[key][0], self._told[key][-1]
+        if more > little:
+            return (after - before) / (more - little)
+        return (after - self._began[key]) / more
 
 
 @dataclass
@@ -221,13 +237,14 @@ def _copied(stage: Stage, made: Finished, store: Store) -> Finished:
 
 @dataclass(frozen=True)
 class Stopwatched:
-    """A stage of a short version: how long it took, or would have taken where it was stopped (not `whole`)."""
+    """A stage of a short version: how long it took, or would have taken where it was stopped (not `whole`), or for half of its work."""
 
     stage: Stage
     group: str
     cost: Cost
     seconds: float
     whole: bool = True
+    half: float | None = None
 
 
 def time_stages(
@@ -257,9 +274,10 @@ def time_stages(
         ending: whether to time, too, what a run does besides its stages.
     """
     timed, began, computed = Timed(), now(), computed or places.computed
-    watch, own = Stopwatch(now, began + MOST), computed()
+    own = computed()
+    watch = Stopwatch(now, lambda: computed() - own > MORE_OF * seconds or now() - began > MOST)
     rows = max(prepared.size.rows, 1)
-    found, took = list[tuple[Extent, list[Stopwatched]]](), list[float]()
+    found = list[tuple[Extent, list[Stopwatched]]]()
     last: tuple[Short, Store] | None = None
     started = workers > 1 and not places.workers  # they will be
     with _quietly(), threads_of_a_stage(prepared):
@@ -285,7 +303,6 @@ def time_stages(
             if started and watch.first is not None:
                 timed.starting, started = watch.first - before, False
             found.append((extent, taken))
-            took.append(watch.seconds)
             timed.fault, timed.memory[extent.share] = "", watch.memory
             last = last if watch.stopped and last else (version, store)
             if watch.stopped:
@@ -298,22 +315,24 @@ def time_stages(
                 )
             except ANY as error:
                 timed.fault = timed.fault or f"{type(error).__name__}: {error}"
-    if (
-        len(found) > 1
-        and found[0][0] == found[1][0]
-        and {one.group for one in found[0][1]} <= {one.group for one in found[1][1]}
-    ):
-        timed.warming = max(0.0, took[0] - took[1])
-        again = {one.stage.key: one.seconds for one in found[1][1]}
-        for one in found[0][1]:
-            longer = one.seconds - again.get(one.stage.key, one.seconds)
-            timed.cold[one.group] = max(longer, timed.cold.get(one.group, 0.0))
-        del found[0]
+    first = list[Stopwatched]()
+    if len(found) > 1 and {one.group for one in found[0][1]} <= {one.group for one in found[1][1]}:
+        first = found.pop(0)[1]  # of which the first steps took longer
     for extent, taken in found:
         for one in taken:
             estimates.tried(one.stage, one.group, one.cost, one.seconds)
+            if (
+                len({extent for extent, _ in found}) == 1 and one.half is not None
+            ):  # of one size nothing follows for others
+                less = replace(one.cost, amount=one.cost.work / 2)
+                estimates.tried(one.stage, one.group, less, one.half)
             if one.whole and extent.share == 1 and one.stage.key in prepared.plan.stages:  # keys know of no cut
                 estimates.timings.same[sameness(one.stage)] = [one.seconds]
+    for one in first:
+        rate = estimates.timings.rate(one.stage.work, one.group)
+        longer = max(0.0, one.seconds - rate.of(one.cost.work, one.cost.parts)) if rate else 0.0
+        timed.cold[one.group] = max(longer, timed.cold.get(one.group, 0.0))
+        timed.warming += longer / workers
     timed.seconds = now() - began
     return timed
 
@@ -371,7 +390,14 @@ def _time_version(
         executor = places.executor(prepared, version, store, workers)
         scheduler.run(needed, OfFewLineages(executor, version), watch, threads)
     return [
-        Stopwatched(planned[key], groups[key], version.sizes.cost_of(planned[key]), seconds, key in watch.whole)
+        Stopwatched(
+            planned[key],
+            groups[key],
+            version.sizes.cost_of(planned[key]),
+            seconds,
+            key in watch.whole,
+            watch.half.get(key),
+        )
         for key, seconds in watch.taken.items()
         if groups[key] in wanted
     ]

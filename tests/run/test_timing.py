@@ -91,7 +91,7 @@ def test_a_stage_that_takes_too_long_is_stopped_at_its_next_step(
 ) -> None:
     """What it would have taken follows from how far it came."""
     now = {"seconds": 0.0}
-    watch = timing.Stopwatch(lambda: now["seconds"], 10.0)
+    watch = timing.Stopwatch(lambda: now["seconds"], lambda: now["seconds"] > 10.0)
     stage = Stage(kind("train"), {})
     watch.started(stage)
     now["seconds"] = 9.0
@@ -99,7 +99,8 @@ def test_a_stage_that_takes_too_long_is_stopped_at_its_next_step(
     now["seconds"] = 12.0
     with pytest.raises(timing.EnoughError):
         watch.progress(stage, 2, 4, "steps")
-    assert (watch.taken, watch.whole, watch.stopped) == ({stage.key: 24.0}, set(), True)
+    assert (watch.taken, watch.whole, watch.stopped) == ({stage.key: 12.0 + 2 * 3.0}, set(), True)
+    assert watch.half == {stage.key: 18.0 - 2 * 3.0}, "the first of four steps took nine seconds, the others three"
 
 
 def test_of_lineages_that_do_the_same_one_is_computed_and_the_others_are_copies(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_of_lineages_that_do_the_same_one_is_computed_and_the_others_are_copies(
     store.begin()
     sizes = SimpleNamespace(cost_of=lambda stage: Cost(rows=1))
     version: Any = SimpleNamespace(plan=planned, sizes=sizes, group=lambda stage: groups[stage.key])
-    watch = timing.Stopwatch(time.perf_counter, time.perf_counter() + 60)
+    watch = timing.Stopwatch(time.perf_counter, lambda: False)
     stages = [*planned.stages.values()]
     scheduler.run(stages, timing.OfFewLineages(LocalExecutor(store), version), watch)
     assert sorted(computed) == ["a", "a2", "c", "c2"]
