@@ -18,6 +18,7 @@ from collapse_cli.records import kept_texts
 from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
+from collapse_cli.run import finished
 from collapse_cli.run.observers import reporting
 from collapse_cli.run.observers import rows as written
 from collapse_cli.run.observers.kept_texts import KeepingTexts
@@ -188,6 +189,7 @@ def test_a_report_that_fails_costs_a_note_and_nothing_else(
         raise OSError("no room")
 
     monkeypatch.setattr(reporting.report, "write_report", fail)
+    (runs / "tiny" / finished.FILE).unlink(missing_ok=True)  # with it a finished run would write no page anew
     result = e2e.collapse("run", tiny, "--runs-dir", runs)
     assert result.code == 0
     assert "report could not be written" in result.out + result.err
