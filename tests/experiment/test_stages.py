@@ -9,7 +9,7 @@ import pytest
 from support.kinds import kind
 
 from collapse_cli import config, experiment
-from collapse_cli.engine.stage import Cost, Plan, Product, StageKind
+from collapse_cli.engine.stage import Cost, Plan, Product, StageKind, never_split
 from collapse_cli.experiment import kinds
 from collapse_cli.experiment.costs import Size
 from collapse_cli.experiment.kinds import KINDS
@@ -21,10 +21,14 @@ STAGES = PACKAGE / "experiment" / "stages"
 
 
 def test_each_kind_is_a_file_and_each_file_a_kind_that_is_listed() -> None:
-    files = {path.stem.upper() for path in STAGES.glob("*.py")} - {"__INIT__", "BASE"}
-    assert {name for name, value in vars(kinds).items() if isinstance(value, StageKind)} == files
-    assert len(KINDS) == len(set(map(id, KINDS))) == len(files)
-    assert all(getattr(kinds, name) in KINDS for name in files)
+    """The kind of the shards of a kind that splits stands in its file."""
+    files = {path.stem.upper() for path in STAGES.glob("*.py")} - {"__INIT__", "BASE", "SHARDS"}
+    splitting = {f"{name}_SHARD" for name in files if getattr(kinds, name).split is not never_split}
+    assert splitting
+    named = files | splitting
+    assert {name for name, value in vars(kinds).items() if isinstance(value, StageKind)} == named
+    assert len(KINDS) == len(set(map(id, KINDS))) == len(named)
+    assert all(getattr(kinds, name) in KINDS for name in named)
 
 
 @pytest.mark.parametrize("missing", ["name", "kind", "version", "product", "body", "cost", "label"])
