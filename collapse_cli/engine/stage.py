@@ -132,6 +132,7 @@ class Product(Enum):
     DATA = "real data, as the learner takes them"
     MODEL = "a model, whose weights may be pruned once nothing needs them"
     ROWS = "rows: samples, or a corpus"
+    PART = "what a shard found, for the whole stage alone"
     MEASURES = "facts about a model or its samples: why a plan is computed at all"
 
 

@@ -90,8 +90,7 @@ def remember(before: str | None, folder: RunFolder, plan: Plan, notes: Sequence[
     """
     if before is None or elsewhere.is_copy(folder.runs):  # others may work on a run that is elsewhere
         return
-    measures = (key for key, stage in plan.stages.items() if stage.of.product is Product.MEASURES)
-    measured = [key for key in measures if key not in plan.shard_of]  # shards go once the whole is there
+    measured = [key for key, stage in plan.stages.items() if stage.of.product is Product.MEASURES]
     record = {
         "circumstances": before,
         "left": _left(folder),

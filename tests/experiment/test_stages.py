@@ -73,6 +73,7 @@ def test_a_kind_says_what_it_leaves_and_which_lines_a_user_sees() -> None:
             (name, Product.ROWS)
             for name in ("sample", "detector", "select", "mix", "translate", "pool", "public", "foreign", "answers")
         ),
+        *((name, Product.PART) for name in ("sample", "eval", "examine")),
         *((name, Product.MEASURES) for name in ("eval", "real", "examine", "between", "block")),
     }
     assert {one.name for one in KINDS if one.listed} == {"eval", "block"}

@@ -59,7 +59,7 @@ def kind_of_shards(whole: StageKind[Size], body: Body) -> StageKind[Size]:
 
     return replace(
         whole,
-        product=Product.ROWS,
+        product=Product.PART,
         body=on_one_thread(body),
         cost=cost,
         label=label,
