@@ -2,9 +2,12 @@
 
 import base64
 import io
+import os
 import shutil
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,8 +33,21 @@ def chromium() -> Iterator[Any]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with webdriver.Chrome(options=options, service=Service(tool)) as made:
+        profile = made.capabilities["chrome"]["userDataDir"]
         made.set_script_timeout(60)
-        yield made
+        try:
+            yield made
+        finally:
+            made.quit()
+            _end_all_of(profile)
+
+
+def _end_all_of(profile: str) -> None:
+    """End what is left of a browser: Debian starts it by a shell script, and a driver that ends ends the script alone."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if profile in (process / "cmdline").read_text(errors="replace"):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def resize(driver: Any, width: int, height: int = 900, *, dark: bool = False) -> None:
