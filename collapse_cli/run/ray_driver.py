@@ -116,7 +116,7 @@ def _end_when_lost(order: Mapping[str, Any], say: Say) -> None:
         while True:
             try:
                 nodes = ray.nodes()
-            except Exception:
+            except Exception:  # the cluster does not answer: who began this process says so
                 nodes = []
             if not any(node["NodeID"] == own and node["Alive"] for node in nodes):
                 os._exit(LOST)
