@@ -26,9 +26,11 @@ HOSTILE = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_template_without_an_end_is_a_line(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_trial, "SECONDS", 1)
     tokenizer = chat_tokenizer("chatml")
     tokenizer.chat_template, wanted = HOSTILE[kind]
+    # The others need the time that there is: to fill a gigabyte takes more than a second on some machines.
+    if "seconds" in wanted:
+        monkeypatch.setattr(template_trial, "SECONDS", 1)
     with pytest.raises(InputError) as raised:
         chats.ChatTemplate(tokenizer, chats.OWN)
     assert str(raised.value).startswith("the tokenizer's chat template ")
