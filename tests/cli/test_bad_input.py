@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from support import e2e
 from support.kinds import change_bodies
+from support.waiting import PATIENCE
 
 from collapse_cli.__main__ import main
 
@@ -425,7 +426,7 @@ def test_an_environment_variable_that_is_no_number_is_said(
 def test_help_is_printed_whatever_the_width_of_the_terminal_is_said_to_be(width: str) -> None:
     environment = {**os.environ, "TERMINAL_WIDTH": width}
     command = [sys.executable, "-m", "collapse_cli", "run", "--help"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, "--preset" in done.stdout) == (0, True), done.stderr
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from support.waiting import PATIENCE
 
 SAID = "collapse: interrupted; the same command goes on where it stopped\n"
 # Sends the signal from within, while the n-th module after our first is looked for: the same moments on any machine.
@@ -60,7 +61,7 @@ def test_ctrl_c_at_moments_from_the_start_to_the_end(tmp_path: Path) -> None:
         )
         time.sleep(0.075 * moment)
         child.send_signal(signal.SIGINT)
-        said = child.communicate(timeout=60)[1]
+        said = child.communicate(timeout=PATIENCE)[1]
         if "Traceback" in said and "__main__.py" not in said:
             ends["before our first line"] += 1
         elif child.returncode == 130:

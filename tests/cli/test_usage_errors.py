@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support import e2e
+from support.waiting import PATIENCE
 
 from collapse_cli.run.early_checks import _cached_dataset
 
@@ -97,7 +98,7 @@ assert not {"torch", "transformers", "datasets"} & sys.modules.keys()
     for command in (("run", "--preset", "smoke"), ("run", "--preset", "ngram-zipf")):
         done = subprocess.run(
             [sys.executable, "-c", code, *command, "--data", "corpus", "--runs-dir", str(tmp_path / "runs")],
-            capture_output=True, text=True, cwd=ROOT, env=place | {"PYTHONPATH": str(ROOT)}, timeout=60,
+            capture_output=True, text=True, cwd=ROOT, env=place | {"PYTHONPATH": str(ROOT)}, timeout=PATIENCE,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import e2e, nature
+from support.waiting import PATIENCE
 
 from collapse_cli import config
 from collapse_cli.config.policies import Policy
@@ -53,7 +54,7 @@ def test_it_runs_from_filled_caches_without_a_network(caches: Path, tmp_path: Pa
     environment = {**os.environ, "HF_HOME": str(caches), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "collapse_cli", "run", "--generations", "1", "--policy", "keep-10", "--json"]
     command += ["--runs-dir", str(tmp_path), *(f"--set={setting}" for setting in SHORT)]
-    made = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    made = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert made.returncode == 0, made.stderr
     recorded = json.loads((tmp_path / "opt125m-wikitext2" / "run.json").read_text())["config"]
     assert (recorded["model"]["source"], recorded["data"]["source"]) == ("facebook/opt-125m", "wikitext2")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support import e2e
+from support.waiting import PATIENCE
 
 from collapse_cli.config import load, parse_seeds, parse_settings, read_toml
 from collapse_cli.errors import ConfigError
@@ -21,17 +22,17 @@ NESTED = "[" * 5000
 BASE = '[model.config]\nmodel_type = "opt"\n[data]\nsource = "pydoc"\n[sample]\ndecode = { beams = 1, temperature = 1.0 }\n'
 
 
-def said(*arguments: str | Path, within: float = 2.0) -> str:
-    """What a mistake's one line says."""
-    began = time.monotonic()
+def said(*arguments: str | Path) -> str:
+    """What a mistake's one line says, without more work than any machine does in some seconds."""
+    began = time.process_time()
     result = e2e.collapse(*arguments)
-    took = time.monotonic() - began
+    took = time.process_time() - began
     assert result.code == 2, result
     assert result.err.startswith("collapse: ")
     assert result.err.count("\n") == 1, result.err
     assert len(result.err) < 2500
     assert result.out == ""
-    assert took < within, f"{took:.1f} s"
+    assert took < 30, f"{took:.1f} s"
     return result.err
 
 
@@ -160,8 +161,8 @@ def test_an_empty_or_impossible_runs_folder(command: tuple[str, ...], tmp_path: 
     assert "--runs-dir" in said(*command, "--runs-dir", " ")
     if command[0] == "run":
         (tmp_path / "file").write_text("x")
-        assert "--runs-dir" in said(*command, "--runs-dir", tmp_path / "file", within=60)
-        assert "too long" in said(*command, "--runs-dir", tmp_path / LONG, within=60)
+        assert "--runs-dir" in said(*command, "--runs-dir", tmp_path / "file")
+        assert "too long" in said(*command, "--runs-dir", tmp_path / LONG)
 
 
 FILES: dict[str, tuple[bytes, str]] = {
@@ -245,7 +246,7 @@ def pipe(tmp_path: Path) -> Iterator[Path]:
     path.unlink()
 
 
-def run_apart(*arguments: str | Path, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
+def run_apart(*arguments: str | Path, timeout: float = PATIENCE) -> "subprocess.CompletedProcess[str]":
     """A command in a process of its own, which is ended when it hangs."""
     command = [sys.executable, "-m", "collapse_cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT)
@@ -341,7 +342,7 @@ def test_a_mistake_is_said_before_torch_is_imported(tmp_path: Path) -> None:
         input=json.dumps(orders),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")},
     )

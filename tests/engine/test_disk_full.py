@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from support import e2e
 from support.small import EXPERIMENTS, rows_of
+from support.waiting import PATIENCE
 
 from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.records.runs import STORE
@@ -91,7 +92,7 @@ def test_a_run_whose_output_nobody_reads_ends_and_can_go_on(tmp_path: Path, jobs
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "collapse_cli", "run", config, "--runs-dir", runs, "--jobs", jobs]
-    made = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    made = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE)
     os.close(write)
     assert (made.returncode, made.stderr) == (141, "")
     record = (runs / "numbers" / "run.json").read_text()
@@ -142,7 +143,7 @@ def test_lock_files_that_are_none_are_said_and_not_waited_for(
         path.unlink()
     began = time.monotonic()
     result = e2e.collapse("run", config, "--runs-dir", runs, "--jobs", "1")
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < PATIENCE
     assert result.code == 2 or (what == "pipe" and where == "stage" and result.code == 0), result.err
     assert "Traceback" not in result.err
     assert result.err.count("\n") <= 1

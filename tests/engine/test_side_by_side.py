@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pytest
 from support import e2e
 from support.kinds import kind
 from support.small import write
+from support.waiting import PATIENCE, until
 
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
@@ -144,7 +144,7 @@ class Started:
 
     def end(self) -> tuple[int, str]:
         """Wait for its end: the exit code, and what it has said on stderr."""
-        return self.ended.result(timeout=60)[0][0], self.err.read_text()
+        return self.ended.result(timeout=PATIENCE)[0][0], self.err.read_text()
 
 
 @pytest.fixture(params=["tiny"])
@@ -156,13 +156,12 @@ def started(request: pytest.FixtureRequest, config: Path, runs: Path) -> Iterato
     with ThreadPoolExecutor(1) as beside:
         ended = beside.submit(e2e.drive, asked | {"env": {"COLLAPSE_CHECKPOINT_SECONDS": "0"}})
         try:
-            deadline = float("inf")  # what it takes until the driver is ready is no part of the run
-            while len({file.parent for file in scratch.glob("*/*.safetensors")}) < 2:
+
+            def both_at_work() -> bool:
                 assert not ended.done(), ended.result()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-                if number.exists():
-                    deadline = min(deadline, time.monotonic() + 120)
+                return len({file.parent for file in scratch.glob("*/*.safetensors")}) == 2
+
+            until(both_at_work)
             yield Started(name, psutil.Process(int(number.read_text())), ended, Path(asked["err"]))
         finally:
             if not ended.done() and number.exists():
@@ -177,7 +176,7 @@ def test_a_killed_run_takes_its_workers_along_and_goes_on(config: Path, runs: Pa
     workers = workers_of(started.process)
     assert len(workers) == 2
     started.process.kill()
-    assert psutil.wait_procs(workers, timeout=20)[1] == [], "a worker outlived its run"
+    assert psutil.wait_procs(workers, timeout=PATIENCE)[1] == [], "a worker outlived its run"
     assert started.end()[0] == -signal.SIGKILL
     done = run(config, runs, *LONG)
     assert done.code == 0, done.err
@@ -192,7 +191,7 @@ def test_an_interrupted_run_ends_in_one_line_and_its_workers_with_it(runs: Path,
     code, err = started.end()
     assert code == 130
     assert err.splitlines() == ["collapse: interrupted; the same command goes on where it stopped"]
-    assert psutil.wait_procs(workers, timeout=20)[1] == []
+    assert psutil.wait_procs(workers, timeout=PATIENCE)[1] == []
     assert json.loads((runs / started.name / "run.json").read_text())["status"] == "interrupted"
 
 
@@ -205,7 +204,7 @@ def test_a_killed_worker_ends_the_run_with_advice(started: Started) -> None:
     (line,) = err.splitlines()
     assert "a worker process was killed by signal 9 at a block stage" in line
     assert line.endswith("run the same command again with --jobs 1")
-    assert psutil.wait_procs([second], timeout=20)[1] == []
+    assert psutil.wait_procs([second], timeout=PATIENCE)[1] == []
 
 
 def test_a_mistake_of_the_users_is_one_line_in_a_worker_too(config: Path, runs: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support import served as serving
 from support.served import Proxy, Served
+from support.waiting import PATIENCE
 
 from collapse_cli.data.dialogues import Turn
 from collapse_cli.errors import InputError
@@ -34,7 +35,7 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def line_to(proxy: Proxy, **changes: object) -> Connection:
-    line = Connection(proxy.address, str(proxy.behind.model), True, at_once=3, timeout=20.0, retries=2, key=KEY)
+    line = Connection(proxy.address, str(proxy.behind.model), True, at_once=3, timeout=PATIENCE, retries=2, key=KEY)
     return replace(line, **changes)  # type: ignore[arg-type]
 
 
@@ -212,7 +213,7 @@ def test_a_key_comes_from_the_environment_and_is_shown_nowhere(
         (serving.says(200, serving.completion("")), "6 of 6 answers of the model"),
         (serving.says(200, serving.completion("not for you", "content_filter")), "are empty"),
         (serving.cuts, "cannot be reached, or ends its answers early"),
-        (serving.hangs(1.0), "does not answer within 0.5 seconds"),
+        (serving.hangs, "does not answer within 0.5 seconds"),
         (serving.goes_on(0.05, 10), "does not answer within 0.5 seconds"),
         (serving.goes_on(0.0, 1 << 20), "more than 16 MB"),
         (serving.says(200, gzip.compress(b" " * (1 << 24)), content_encoding="gzip"), "packed with gzip, which was not asked for"),
@@ -223,7 +224,8 @@ def test_whatever_a_server_does_wrong_is_one_line(
     proxy: Proxy, tmp_path: Path, fault: serving.Fault, said: str
 ) -> None:
     proxy.always = fault
-    refused(line_to(proxy, timeout=0.5, retries=1), tmp_path / "a", said)
+    timeout = 0.5 if "within 0.5 seconds" in said else PATIENCE
+    refused(line_to(proxy, timeout=timeout, retries=1), tmp_path / "a", said)
     assert KeptAnswers(tmp_path / "a/answers.jsonl")._answers == {}, "nothing of it is kept"
 
 
@@ -244,7 +246,7 @@ def test_a_server_is_looked_for_before_it_is_asked(proxy: Proxy, monkeypatch: py
         serving.says(500),
         serving.says(401, b"{}"),
         serving.cuts,
-        serving.hangs(1.5),
+        serving.hangs,
         serving.never_begins,
     ):
         proxy.listing = listing
@@ -347,7 +349,7 @@ def test_an_answer_is_written_before_the_next_is_waited_for(tmp_path: Path) -> N
 def test_a_server_that_dies_in_the_middle_leaves_what_it_answered(server: Served, tmp_path: Path) -> None:
     """Killed while it answers, and started again on its port."""
     many = [f"the red house {number}" for number in range(40)]
-    line = Connection(server.address, str(server.model), True, at_once=2, timeout=20.0, retries=0, key=KEY)
+    line = Connection(server.address, str(server.model), True, at_once=2, timeout=PATIENCE, retries=0, key=KEY)
 
     def after_five(done: int, total: int, unit: str) -> None:
         if done == 5:

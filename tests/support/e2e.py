@@ -369,7 +369,7 @@ def _threads() -> dict[str, str]:
 
 def _alone(before: Collection[str]) -> None:
     """Wait until threads that have ended are gone; a fork must not inherit one that is at work."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while more := {number: name for number, name in _threads().items() if number not in before}:
         assert time.monotonic() < end, f"threads are still at work: {more}"
         time.sleep(0.02)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,13 +19,13 @@ from typing import Any
 
 from support.serving import at_work
 from support.tiny import tiny_model
+from support.waiting import PATIENCE
 
 HOST = "127.0.0.1"
 TEMPLATE = (  # of the served model's chats
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
 )
-PATIENCE = 120.0  # seconds that a server may take until it answers
 
 
 def write_served_model(folder: Path) -> Path:
@@ -223,15 +223,12 @@ def cuts(request: _Passing) -> bool:
     return True
 
 
-def hangs(seconds: float) -> Fault:
-    """Nothing is said for so long."""
-
-    def fault(request: _Passing) -> bool:
-        time.sleep(seconds)
-        request.cut()
-        return True
-
-    return fault
+def hangs(request: _Passing) -> bool:
+    """Nothing is said until whoever asked has gone."""
+    with suppress(OSError):
+        request.rfile.read(1)
+    request.close_connection = True
+    return True
 
 
 def goes_on(pause: float, size: int) -> Fault:

@@ -10,6 +10,7 @@ from typing import Any
 
 from support.instrumented import write_run
 from support.serving import at_work
+from support.waiting import PATIENCE
 
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.view.server import HOST, Server, server
@@ -47,7 +48,7 @@ def ask(made: Server, target: str, method: str = "GET", hosts: Sequence[str] | N
     Args:
         headers: others, with _ for -.
     """
-    connection = http.client.HTTPConnection(HOST, made.server_port, timeout=60)
+    connection = http.client.HTTPConnection(HOST, made.server_port, timeout=PATIENCE)
     # the server has to look at it, not the client
     connection._validate_path = lambda url: None  # type: ignore[attr-defined]
     connection._encode_request = lambda request: request.encode("latin-1")  # type: ignore[attr-defined]

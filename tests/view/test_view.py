@@ -18,6 +18,7 @@ from support import e2e
 from support.instrumented import write_run
 from support.pages import Text
 from support.viewed import POLICIES, Live, ask, serving
+from support.waiting import PATIENCE
 
 from collapse_cli import report
 from collapse_cli.engine import sealed
@@ -439,11 +440,11 @@ def test_it_only_reads(made: Server, method: str) -> None:
 
 
 def test_who_reads_slowly_gets_the_whole_page(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view_server._Handler, "timeout", 1.5)
+    monkeypatch.setattr(view_server._Handler, "timeout", 3.0)
     with serving(runs) as server, socket.socket() as reader:
         monkeypatch.setattr(server.pages, "page", lambda runs: gzip.compress(bytes(16_000_000)))
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        reader.settimeout(20)
+        reader.settimeout(PATIENCE)
         reader.connect((HOST, server.server_port))
         reader.sendall(f"GET /page/quick HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
         got, slept = 0, 0
@@ -503,10 +504,10 @@ def test_it_prints_its_address_serves_and_ends_when_told_to(runs: Path, number: 
         said = child.stdout.readline()
         address, rest = said.split("  ")
         assert (address.rpartition("/")[2], rest) == ("quick", "(Ctrl-C ends it)\n")
-        with urllib.request.urlopen(address, timeout=60) as page:
+        with urllib.request.urlopen(address, timeout=PATIENCE) as page:
             assert b'data-runs="quick"' in page.read()
         child.send_signal(number)
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=PATIENCE)
     assert (child.returncode, out, err) == (0, "", "collapse: ended\n")
 
 

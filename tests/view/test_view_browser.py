@@ -9,6 +9,7 @@ import pytest
 from support.browser import chromium, resize, screen
 from support.instrumented import write_run
 from support.viewed import Live, serving
+from support.waiting import PATIENCE
 
 from collapse_cli.records.at_work import working
 from collapse_cli.view import kept
@@ -32,7 +33,7 @@ def afresh(driver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     driver.get_log("browser")
 
 
-def until(driver: Any, script: str, *, most: float = 40.0) -> Any:
+def until(driver: Any, script: str, *, most: float = PATIENCE) -> Any:
     """Wait for a script to give something; `page` in it is the window of the report that is shown."""
     end = time.monotonic() + most
     while time.monotonic() < end:
@@ -189,7 +190,7 @@ def test_the_list_follows_the_runs_and_lays_some_side_by_side(driver: Any, tmp_p
             driver.execute_script(tick.format(name))
         live.measure()
         write_run(tmp_path, "newer", generations=1)
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE
         said: Callable[[], str] = lambda: driver.execute_script("return document.body.innerText")  # noqa: E731
         while not ("4 of 5 generations" in said() and "newer" in said()) and time.monotonic() < end:
             time.sleep(0.1)

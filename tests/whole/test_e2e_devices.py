@@ -1,12 +1,12 @@
 """A run whose models are trained on two devices: killed, given again with other numbers of devices, and refused where it makes no sense."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from support import e2e
+from support.waiting import until
 
 from collapse_cli.config import load
 from collapse_cli.config.reading import read_toml
@@ -60,10 +60,7 @@ def ends(home: Path) -> list[list[int]]:
             env={MARK: mark, "COLLAPSE_CHECKPOINT_SECONDS": "0"},
         ),
     )
-    until = time.monotonic() + 20
-    while (there := alive(mark)) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert there == [], "a device outlived its run"
+    until(lambda: not alive(mark))  # no device outlives its run
     return made + e2e.drive(job("two", "--devices=1", log=str(home / "progress.jsonl")))
 
 

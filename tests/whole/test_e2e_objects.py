@@ -7,14 +7,13 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import e2e, objects, small
+from support.waiting import until
 
 from collapse_cli.engine.remote_addresses import copy_of
 from collapse_cli.records.elsewhere import following
@@ -25,7 +24,8 @@ STRIKES = {
     "a step of training": e2e.strike("train", 2, when="tell", tell=2),
     "made, and nothing of it sent": e2e.strike("train", 2, when="published"),
 }
-SOON = "2"  # seconds after which a lease ends here
+LEASE = "10"  # seconds after which a lease ends here: longer than any process is held up
+SOON = "2"  # of one that does end
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def home(s3: objects.S3, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def machine(s3: objects.S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Each test is on a machine of its own, which has seen nothing yet."""
-    objects.use(monkeypatch, s3.port, tmp_path / "copies", COLLAPSE_LEASE_SECONDS=SOON)
+    objects.use(monkeypatch, s3.port, tmp_path / "copies", COLLAPSE_LEASE_SECONDS=LEASE)
     return tmp_path / "copies"
 
 
@@ -207,21 +207,15 @@ def test_a_browser_follows_runs_that_are_elsewhere(home: Path, s3: objects.S3, t
             page: str = answer.read().decode()
         return page
 
-    def becomes(true: Callable[[], bool]) -> bool:
-        until = time.monotonic() + 30
-        while not true() and time.monotonic() < until:
-            time.sleep(0.1)
-        return true()
-
     with following(runs), server(runs) as made:
         threading.Thread(target=made.serve_forever, daemon=True).start()
         assert address(prefix) in listed()
         assert ">tiny<" in listed()
         s3.copy(f"{prefix}/runs/tiny", f"{prefix}/runs/later")
-        assert becomes(lambda: ">later<" in listed())
+        until(lambda: ">later<" in listed())
         for name in s3.names(f"{prefix}/runs/tiny"):
             s3.client.delete_object(Bucket=objects.BUCKET, Key=f"{prefix}/runs/tiny/{name}")
-        assert becomes(lambda: ">tiny<" not in listed())
+        until(lambda: ">tiny<" not in listed())
         made.shutdown()
 
 
@@ -273,7 +267,10 @@ def test_killed_anywhere_a_run_goes_on_here_and_on_another_machine(
         there[prefix] = len(s3.names(f"{prefix}/store/records"))
     elsewhere, unsent = prefixes
     there[unsent] += 1
-    another = {"COLLAPSE_CACHE": str(tmp_path / "another machine")}  # where leases end by themselves
+    another = {
+        "COLLAPSE_CACHE": str(tmp_path / "another machine"),
+        "COLLAPSE_LEASE_SECONDS": SOON,
+    }  # where leases end by themselves
     assert e2e.drive(job(address(unsent)), job(address(elsewhere), env=another)) == [[0], [0]]
     for prefix in prefixes:
         assert json.loads((tmp_path / f"{prefix}.json").read_text())["cached"] == there[prefix], prefix

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from support import e2e
 from support.kinds import change_bodies
+from support.waiting import PATIENCE
 
 from collapse_cli import families
 
@@ -604,7 +605,7 @@ def test_a_terminal_gets_bars(tiny: Path, runs: Path) -> None:
         pass
     finally:
         os.close(controller)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     assert b"\x1b[" in out
     assert "━" in out.decode()
     assert "perplexity on real test text" in out.decode()
