@@ -7,7 +7,7 @@ not what a real server takes: multiply the requests by what one costs there (20 
 
 `made`: computed, sent and published, one after another. `found`: planned anew by another machine, nothing brought. `brought`:
 the files of each on another machine, compared with their hashes. `waited for`: asked for the lock of one that another process
-holds. `removed`: by `collapse gc`, each under its lock.
+holds. `removed`: by `collapse gc`, beside `--runs` runs that need one stage, all requests of the command by the stages that go.
 """
 
 import argparse
@@ -27,11 +27,15 @@ import pytest
 from support import objects
 from support.kinds import kind
 
+from collapse_cli.config import Experiment
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.object_store import ObjectStore
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Stage
+from collapse_cli.records import elsewhere
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.run.garbage import collect_garbage
 
 CALLS: Counter[str] = Counter()
 
@@ -66,13 +70,24 @@ def count_calls() -> None:
     S3FileSystem._call_s3 = counting
 
 
+def make_runs(server: objects.S3, folder: Path, count: int, stage: Stage) -> None:
+    """Runs there that need a stage."""
+    run = RunFolder(folder, "run")
+    run.start(Experiment(), [{"kind": stage.kind, "key": stage.key, "inputs": {}, "for": []}], {})
+    for number in range(count):
+        for name in ("run.json", "plan.json"):
+            server.write(f"runs/run-{number}/{name}", (run.path / name).read_bytes())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--stages", type=int, default=200)
-    stages = [Stage(kind("train", body=body), {"number": number}) for number in range(parser.parse_args().stages)]
+    parser.add_argument("--runs", type=int, default=20)
+    asked = parser.parse_args()
+    stages = [Stage(kind("train", body=body), {"number": number}) for number in range(asked.stages)]
     count_calls()
     with objects.serving() as server, tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        address = f"s3://{objects.BUCKET}/store"
+        address = f"s3://{objects.BUCKET}/store"  # below no prefix: beside it lie the runs
 
         def machine(name: str) -> ObjectStore:
             objects.use(patch, server.port, Path(folder, name))
@@ -99,13 +114,11 @@ def main() -> None:
 
             tell("waited for", wait, 20)
 
-        def remove() -> None:
-            for stage in stages:
-                with one.locked(stage.key) as mine:
-                    assert mine
-                    one.remove(stage.key)
-
-        tell("removed", remove, len(stages))
+        make_runs(server, Path(folder, "runs"), asked.runs, stages[0])
+        objects.use(patch, server.port, Path(folder, "one"))
+        runs = elsewhere.folder_of(f"s3://{objects.BUCKET}")
+        tell("removed", lambda: collect_garbage(runs), len(stages) - 1)
+        assert one.keys() == [stages[0].key]
         Report(None, about_machine()).table(
             f"Requests to the store, of {len(stages)} stages",
             ["what", "requests a stage", "of them", "ms a stage here"],

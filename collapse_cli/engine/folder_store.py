@@ -10,7 +10,6 @@ import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from collapse_cli import files
 from collapse_cli.engine import sealed
+from collapse_cli.engine.known import Knowing, Known
 from collapse_cli.engine.record import RECORD, read_record, record_of
 from collapse_cli.engine.stage import KEY, Finished, Stage
 from collapse_cli.errors import InputError
@@ -30,31 +30,14 @@ WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.i
 MOST_AGAIN = 2  # times that one process computes a damaged stage again before it blames the disk
 
 
-@dataclass
-class _Known:
-    """What this process has found out about a stage.
-
-    Attributes:
-        record: which `stage.json` that was: inode, time, size. Another one is looked at anew.
-        pruned: its weights are gone, and its record says so.
-        fault: what is damaged; empty: nothing that was looked at.
-        checked: its files were compared with their hashes.
-    """
-
-    record: tuple[int, int, int]
-    pruned: bool = False
-    fault: str = ""
-    checked: bool = False
-
-
-class FolderStore:
+class FolderStore(Knowing[Known]):
     """Stages below one folder: `ab/ab12…/` finished, `.attempts/` being made, `.scratch/` checkpoints, `.locks/`, and
     `.damaged/`, what was set aside because it no longer is what was written. What methods promise: `store.Store`.
     """
 
     def __init__(self, root: Path) -> None:
+        super().__init__()
         self.root = root
-        self._known: dict[str, _Known] = {}
         self._again: Counter[str] = Counter()
 
     @property
@@ -81,28 +64,12 @@ class FolderStore:
     def place_of(self, key: str) -> str:
         return str(self.folder(key))
 
-    def has(self, key: str, *, whole: bool = True) -> bool:
-        known = self._look(key)
-        return known is not None and not known.fault and not (whole and known.pruned)
-
-    def sound(self, key: str) -> bool:
-        if not self.has(key):
-            return False
-        known = self._known[key]
-        if not known.checked:
-            known.fault, known.checked = self._fault_of_files(key), True
-        return not known.fault
-
     def get(self, key: str) -> Finished:
         if not self.has(key, whole=False):
             raise FileNotFoundError(errno.ENOENT, "this stage is not in the store", str(self.folder(key)))
         folder = self.folder(key)
         record = json.loads((folder / RECORD).read_bytes())
         return Finished(record["kind"], key, folder, record["facts"], record["seconds"])
-
-    def fault(self, key: str) -> str:
-        known = self._look(key)
-        return known.fault if known is not None else f"{RECORD} is missing"
 
     def set_aside(self, stage: Stage) -> None:
         """Into a hidden folder."""
@@ -127,8 +94,8 @@ class FolderStore:
             aside.parent,
         )
 
-    def _look(self, key: str) -> _Known | None:
-        """What is known of a stage, its record read where it is a new one; None where there is no record."""
+    def _look(self, key: str) -> Known | None:
+        """A record is told from another one by inode, time and size."""
         if not KEY.fullmatch(key):  # of a plan or a row that somebody changed: it becomes no path
             return None
         path = self.folder(key) / RECORD
@@ -138,13 +105,16 @@ class FolderStore:
             return None
         which = (now.st_ino, now.st_mtime_ns, now.st_size)
         known = self._known.get(key)
-        if known is None or known.record != which:
-            known = self._known[key] = _Known(which)
+        if known is None or known.which != which:
+            known = self._known[key] = Known(which)
             try:
                 known.pruned = read_record(path, key).get("pruned", False)
             except InputError as error:
                 known.fault = str(error)
         return known
+
+    def _check(self, key: str, known: Known) -> None:
+        known.fault, known.checked = self._fault_of_files(key), True
 
     def _fault_of_files(self, key: str) -> str:
         """What of a stage's files is not as it was written; empty: nothing."""

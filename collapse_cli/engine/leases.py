@@ -2,7 +2,8 @@
 
 A lease of a name is an object `leases/NAME/NUMBER`, created only where there is none. Who takes it looks again afterwards:
 another one beside its own, and it steps back. So at most one holds it. Whether a lease is still renewed is told by its content,
-which changes at each renewal, and by the clock of whoever waits: clocks of two machines are not compared.
+which changes at each renewal, and by the clock of whoever waits; or by the time that the other side gives each object, beside that of
+one written just now. Clocks of two machines are not compared.
 
 A holder that was paused for longer than that, and does not know yet, does no harm: what is published is created, not replaced.
 """
@@ -20,11 +21,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from collapse_cli.engine.objects import RemoteObjects
+from collapse_cli.engine.objects import ObjectFacts, RemoteObjects
 from collapse_cli.errors import UserError
 
 SECONDS = 60.0  # after which a lease that was not renewed has ended
 LEAST = 0.5  # seconds
+SLACK = 2.0  # times its seconds, after which it has ended by the other side's clock: that may be several, and leave out parts of a second
 LONG_AGO = 86_400.0  # seconds, by clocks that may be wrong: enough for what is shown
 TOKEN = re.compile(r"[0-9a-f]{32}")
 log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Leases:
         self._alive: Any = None  # the lock that says that this process lives
         self._beats = 0
         self._left = 0  # that could not be removed
+        self._ahead: float | None = None  # the other side's clock of our monotonic one, at least
 
     def take(self, name: str) -> bool:
         """Try to take a lease at once; false when another process holds it."""
@@ -56,6 +59,9 @@ class Leases:
         if now - self._asked.get(name, -self.seconds) < self.seconds / 20:
             return False
         ended, others = self._among(name, now)
+        if others and self._ahead is None:
+            self._ask_the_time()
+            ended, others = self._among(name, now)
         if others:
             self._asked[name] = now
             return False
@@ -63,9 +69,12 @@ class Leases:
         self._begin_renewing()
         if not self.objects.create(mine, self._content(name)):
             return False
-        if self.objects.find(f"leases/{name}").keys() - {mine, *ended}:  # somebody else at the same moment
+        now = time.monotonic()
+        there = self.objects.find(f"leases/{name}")
+        if there.keys() - {mine, *ended}:  # somebody else at the same moment
             self.objects.remove([mine])
             return False
+        self._hear_the_time(there.get(mine), now)
         self.objects.remove(ended)
         with self._guard:
             self._held[name] = mine
@@ -83,6 +92,20 @@ class Leases:
             with self.objects.hurried():  # it ends by itself
                 self.objects.remove([mine])
             self._left -= 1
+
+    def left(self) -> list[str]:
+        """The names whose leases have all ended: they are of processes that were killed, on whichever machine."""
+        there = self.objects.find("leases")
+        if there:
+            self._ask_the_time()
+        over: dict[str, bool] = {}
+        for each, about in there.items():
+            name = (*each.split("/"), "")[1]
+            ended = self._is_over(about) or (
+                (content := self.objects.read(each)) is not None and self._is_dead(_facts(content))
+            )
+            over[name] = over.get(name, True) and ended
+        return sorted(name for name, ended in over.items() if ended)
 
     def holder(self, name: str) -> str:
         """Who holds a lease at the moment, in words; "" where nobody seems to. Of one that ended just now that is not known."""
@@ -113,14 +136,35 @@ class Leases:
     def _among(self, name: str, now: float) -> tuple[list[str], list[str]]:
         """The leases of a name: those that have ended, and those of somebody at work."""
         ended, others = list[str](), list[str]()
-        for each, content in self._contents(name).items():
+        for each, about in self.objects.find(f"leases/{name}").items():
+            if (content := self.objects.read(each)) is None:
+                continue
             seen, since = self._seen.get(each, (b"", now))
             if seen != content:
                 self._seen[each] = content, now
                 since = now
-            over = now - since > self.seconds or self._is_dead(_facts(content))
+            over = now - since > self.seconds or self._is_over(about) or self._is_dead(_facts(content))
             (ended if over else others).append(each)
         return ended, others
+
+    def _is_over(self, about: ObjectFacts) -> bool:
+        """Whether it was not renewed for long enough, by the other side's clock; that of an object that has no time is not known."""
+        return self._ahead is not None and time.monotonic() + self._ahead - about.written > SLACK * self.seconds
+
+    def _ask_the_time(self) -> None:
+        """By an object that is written now."""
+        name = f".clock-{uuid.uuid4().hex}"
+        self.objects.write(name, b"1")
+        now = time.monotonic()
+        try:
+            self._hear_the_time(self.objects.about(name), now)
+        finally:
+            self.objects.remove([name])
+
+    def _hear_the_time(self, about: ObjectFacts | None, now: float) -> None:
+        """Of an object that was written when our clock said no more than `now`."""
+        if about is not None:
+            self._ahead = about.written - now
 
     def _is_dead(self, about: dict[str, Any]) -> bool:
         """Whether a holder is known to be gone: one of this machine, whose lock is free."""

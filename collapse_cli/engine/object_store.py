@@ -17,7 +17,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,6 +25,7 @@ from collapse_cli import files
 from collapse_cli.engine import sealed
 from collapse_cli.engine.disk import disk_errors
 from collapse_cli.engine.folder_store import MOST_AGAIN, WEIGHTS, FolderStore
+from collapse_cli.engine.known import Knowing, Known
 from collapse_cli.engine.leases import Leases
 from collapse_cli.engine.objects import ObjectFacts, RemoteObjects
 from collapse_cli.engine.record import RECORD, read_record
@@ -41,37 +42,32 @@ SHARE = 0.05  # of the time that listing may take
 
 
 @dataclass
-class _Known:
-    """What this process has found out about a stage.
+class _Known(Known):
+    """What is checked is on this machine, too.
 
     Attributes:
-        version: which record that was.
         content: the record, as it stands.
         record: the same, read; empty where it is damaged.
-        fault: what is damaged; empty: nothing that was looked at.
-        checked: its files are on this machine, and were compared with their hashes.
     """
 
-    version: str
-    content: bytes
-    record: Mapping[str, Any]
-    fault: str = ""
-    checked: bool = False
+    content: bytes = b""
+    record: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def pruned(self) -> bool:
-        return bool(self.record.get("pruned", False))
+    @staticmethod
+    def of(version: str, content: bytes, record: Mapping[str, Any], **more: Any) -> "_Known":
+        """Of a record that is whole."""
+        return _Known(version, bool(record.get("pruned", False)), content=content, record=record, **more)
 
 
-class ObjectStore:
+class ObjectStore(Knowing[_Known]):
     """Finished stages as objects below an address, and a folder of this machine to work in."""
 
     def __init__(self, address: str) -> None:
+        super().__init__()
         self._address = address.rstrip("/")
         self._objects = RemoteObjects(self._address)
         self._here = FolderStore(copy_of(self._address))
         self._leases = Leases(self._objects, self._here.root)
-        self._known: dict[str, _Known] = {}
         self._listing: dict[str, ObjectFacts] = {}
         self._listed_until = 0.0  # by the monotonic clock
         self._again: Counter[str] = Counter()
@@ -94,18 +90,6 @@ class ObjectStore:
         return True
 
     # --- finished stages
-
-    def has(self, key: str, *, whole: bool = True) -> bool:
-        known = self._look(key)
-        return known is not None and not known.fault and not (whole and known.pruned)
-
-    def sound(self, key: str) -> bool:
-        if not self.has(key):
-            return False
-        known = self._known[key]
-        if not known.checked:
-            self._bring(key, known)
-        return not known.fault
 
     def get(self, key: str) -> Finished:
         """The finished stage; its files are brought when its folder is asked for."""
@@ -132,10 +116,6 @@ class ObjectStore:
 
     def place_of(self, key: str) -> str:
         return f"{self._address}/files/{key}"
-
-    def fault(self, key: str) -> str:
-        known = self._look(key)
-        return known.fault if known is not None else f"{RECORD} is missing"
 
     # --- stages at work
 
@@ -200,7 +180,7 @@ class ObjectStore:
                 return
             self._objects.write(_record(key), content)
         if (about := self._ask(key)) is not None:  # the hashes are of what this process wrote, or has compared just now
-            self._known[key] = _Known(about.version, content, record, checked=True)
+            self._known[key] = _Known.of(about.version, content, record, checked=True)
 
     def set_aside(self, stage: Stage) -> None:
         """Remove it: objects that are no longer what was written are of no use to anybody."""
@@ -236,17 +216,18 @@ class ObjectStore:
         return sum(there[name].size for name in weights)
 
     def remove(self, key: str) -> int:
-        freed = self.size(key)
+        there = self._objects.find(f"files/{key}")
         self._objects.remove([_record(key)])  # first: what has none is no stage
-        self._objects.remove(self._objects.find(f"files/{key}"))
+        self._objects.remove(there)
         self._forget(key)
         self._drop_here(key)
-        return freed
+        return sum(about.size for about in there.values())
 
     def unfinished(self) -> list[str]:
-        """Here what attempts left, and there files that no record came after."""
+        """Here what attempts left, and there files that no record came after, and leases that nobody renews."""
         sent = {key for name in self._objects.find("files") if KEY.fullmatch(key := (*name.split("/", 2), "")[1])}
-        return sorted({*self._here.unfinished(), *sent.difference(self.keys())})
+        left = {key for key in self._leases.left() if KEY.fullmatch(key)}
+        return sorted({*self._here.unfinished(), *sent.difference(self.keys()), *left})
 
     def is_unfinished(self, key: str) -> bool:
         return self._here.is_unfinished(key) or bool(not self.holds(key) and self._objects.find(f"files/{key}"))
@@ -315,7 +296,7 @@ class ObjectStore:
             self._known.pop(key, None)
             return None
         known = self._known.get(key)
-        if known is None or known.version != about.version or (now and not known.record):
+        if known is None or known.which != about.version or (now and not known.record):
             known = self._read(key, about.version)
             if known is None:
                 self._forget(key)
@@ -360,11 +341,11 @@ class ObjectStore:
             record = read_record(kept, key)
             if not all(HASH.fullmatch(value) for value in record["files"].values()):
                 raise InputError(f"{RECORD} is no record of a stage")
-            return _Known(version, kept.read_bytes(), record)
+            return _Known.of(version, kept.read_bytes(), record)
         except InputError as error:
             content = kept.read_bytes()
             kept.unlink(missing_ok=True)  # it may be this machine's disk: it is fetched again
-            return _Known(version, content, {}, fault=str(error))
+            return _Known(version, fault=str(error), content=content)
 
     # --- files on this machine
 
@@ -378,13 +359,13 @@ class ObjectStore:
     def _folder_of(self, key: str) -> Path:
         known = self._look(key)
         if known is not None and not known.checked and not known.fault:
-            self._bring(key, known)
+            self._check(key, known)
         if known is None or known.fault:
             fault = known.fault if known else "it was removed meanwhile"
             raise InputError(f"{self.place_of(key)} cannot be used ({fault}); give the run's command again")
         return self._here.folder(key)
 
-    def _bring(self, key: str, known: _Known) -> None:
+    def _check(self, key: str, known: _Known) -> None:
         """Have a stage's files on this machine, each as its record says; what is wrong with them is its `fault`."""
         folder = self._here.folder(key)
         if self._is_here(key, known):

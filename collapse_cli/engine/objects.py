@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,10 +69,12 @@ class ObjectFacts:
     Attributes:
         size: bytes.
         version: differs between one content and the next: the ETag, or time and size.
+        written: when it was, in seconds by the other side's clock, which may leave out their parts; nan where it does not say.
     """
 
     size: int
     version: str
+    written: float = float("nan")
 
 
 class RemoteObjects:
@@ -330,7 +333,9 @@ class RemoteObjects:
 def _about(info: Mapping[str, Any]) -> ObjectFacts:
     when = next((info[name] for name in ("mtime", "created", "LastModified") if info.get(name)), "")
     size = int(info.get("size") or 0)
-    return ObjectFacts(size, str(info.get("ETag") or f"{when} {size}"))
+    written = when.timestamp() if isinstance(when, datetime) else when
+    written = float(written) if isinstance(written, int | float) else float("nan")
+    return ObjectFacts(size, str(info.get("ETag") or f"{when} {size}"), written)
 
 
 def _code(error: BaseException) -> str:

@@ -204,6 +204,9 @@ class _Place:
                         shutil.rmtree(folder, ignore_errors=True)
                 finally:
                     self.leases.release(_lease(folder.name))
+        for left in self.leases.left():
+            if left.startswith(_lease("")) and self.leases.take(left):
+                self.leases.release(left)
 
     def _bring_all(self, names: Collection[str] = ()) -> None:
         if names:

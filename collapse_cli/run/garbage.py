@@ -1,6 +1,7 @@
 """`collapse gc`: what no run's plan reaches leaves the store. A run that cannot be read stops it: its stages are unknown."""
 
 import os
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from collapse_cli.records.runs import STORE, store_of
 
 OF_PLANS = ("plan.json", "run.json")
 AT_ONCE = 64  # stages that are looked at, and locked, together
+LOOK = 3.0  # seconds for which plans that are elsewhere are taken for those that were seen
+SHARE = 0.05  # of the time that looking at these may take
 
 
 def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:
@@ -32,10 +35,9 @@ def collect_garbage(runs: Path, *, dry_run: bool = False) -> dict[str, int]:
     planned = plans.keys()
     stages, leftovers, freed, kept = 0, 0, 0, len(planned & keys)
     doubtful = sorted(key for key in keys | unfinished if key in unfinished or key not in planned)
-    at_once = 1 if elsewhere.is_copy(runs) else AT_ONCE
-    for first in range(0, len(doubtful), at_once):
+    for first in range(0, len(doubtful), AT_ONCE):
         with ExitStack() as locks:
-            free = [key for key in doubtful[first : first + at_once] if locks.enter_context(store.locked(key))]
+            free = [key for key in doubtful[first : first + AT_ONCE] if locks.enter_context(store.locked(key))]
             plans.look_again()  # now that none of them can be begun
             for key in free:
                 planned = plans.keys()
@@ -67,19 +69,19 @@ class Plans:
     def __init__(self, runs: Path, store: Store) -> None:
         self._runs, self._store = runs, store
         self._kept = Remembered(runs, OF_PLANS, self._read, name="plans")
-        self._began, self._seen = -1, dict[str, Stamp]()
+        self._began, self._seen, self._until = -1, dict[str, Stamp](), float("inf")
         self._whole: frozenset[str] = frozenset()
         self._shards: dict[str, str] = {}
         self._keys: frozenset[str] = frozenset()
 
     def keys(self) -> frozenset[str]:
         """Those of all stages that are planned now, but for shards of stages that are there. Runs that begin say so by the time of the folder, which is all that is looked at
-        where they did not: it is asked for each stage that goes.
+        where they did not: it is asked for each stage that goes. Those that begin elsewhere do not; they are looked for every few seconds.
 
         Raises:
             ConfigError: for a run that cannot be read whole.
         """
-        if self._began != time_of_plans(self._runs) or elsewhere.is_copy(self._runs):
+        if self._began != time_of_plans(self._runs) or time.monotonic() > self._until:
             self.look_again()
         return self._keys
 
@@ -89,8 +91,11 @@ class Plans:
         Raises:
             ConfigError: as `keys`.
         """
+        began = time.monotonic()
         self._began = time_of_plans(self._runs)
         now = self._there()
+        if elsewhere.is_copy(self._runs):
+            self._until = time.monotonic() + max(LOOK, (time.monotonic() - began) / SHARE)
         if now != self._seen:
             plans = self._kept.values(now).values()
             self._seen, self._whole = now, frozenset(key for plan in plans for key, of in plan.items() if not of)

@@ -391,6 +391,29 @@ def test_the_lease_of_a_killed_process_ends(
         assert store.takes(key, after=0.2)
 
 
+def test_a_lease_that_ended_before_it_was_seen_is_garbage_and_taken_at_once(shared: str) -> None:
+    """By the times that the other side gives: its holder was killed on another machine, and nobody was there to see it renewed."""
+    key, there = stage().key, RemoteObjects(shared)
+    lease = f"leases/{key}/000001"
+    held = {"for": key, "host": "another", "pid": 1, "token": "0" * 32, "beat": 1, "time": time.time()}
+    there.write(lease, json.dumps(held).encode())
+    assert ObjectStore(shared).unfinished() == [], "it may be renewed yet"
+    before = time.time() - 3 * float(SOON)
+    os.utime(Path(shared.removeprefix("file://"), lease), (before, before))
+    assert ObjectStore(shared).unfinished() == [key]
+    with ObjectStore(shared).locked(key) as mine:
+        assert mine
+    assert [path for path in Path(shared.removeprefix("file://")).rglob("*") if path.is_file()] == []
+
+
+def test_the_other_side_says_when_an_object_was_written(address: str) -> None:
+    there = RemoteObjects(address)
+    there.write("one", b"1")
+    about = there.about("one")
+    assert about is not None
+    assert abs(about.written - time.time()) < 60, "in other units, or of another time zone"
+
+
 @pytest.mark.parametrize("days", [-400, 400])
 def test_a_clock_that_is_wrong_takes_nothing_from_who_is_at_work(
     days: int, shared: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -15,8 +15,10 @@ import pytest
 from support import e2e, objects, small
 from support.waiting import until
 
+from collapse_cli.engine.objects import RemoteObjects
 from collapse_cli.engine.remote_addresses import copy_of
 from collapse_cli.records.elsewhere import following
+from collapse_cli.run import garbage
 from collapse_cli.view.server import server
 
 pytestmark = pytest.mark.timeout(600)  # retries of a server that is away, and leases that end, are waited for
@@ -144,8 +146,15 @@ def test_weights_that_are_not_kept_leave_the_store(home: Path, s3: objects.S3, t
     assert not [name for name in s3.names(tmp_path.name) if name.endswith("/model.safetensors")]
 
 
-def test_garbage_is_what_no_plan_elsewhere_reaches(home: Path, s3: objects.S3, tmp_path: Path) -> None:
+def test_garbage_is_what_no_plan_elsewhere_reaches(
+    home: Path, s3: objects.S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs there are looked at as often, however many stages go."""
     prefix = copy(s3, tmp_path)
+    looks = list[str]()
+    find = RemoteObjects.find
+    monkeypatch.setattr(RemoteObjects, "find", lambda self, prefix: looks.append(prefix) or find(self, prefix))
+    monkeypatch.setattr(garbage, "LOOK", 600.0)
     there = ("--runs-dir", address(prefix), "--json")
     before = s3.names(f"{prefix}/store")
     assert e2e.collapse("gc", *there).json["stages"] == 0
@@ -153,8 +162,10 @@ def test_garbage_is_what_no_plan_elsewhere_reaches(home: Path, s3: objects.S3, t
     for name in s3.names(f"{prefix}/runs/tiny"):
         s3.client.delete_object(Bucket=objects.BUCKET, Key=f"{prefix}/runs/tiny/{name}")
     assert e2e.collapse("gc", *there, "--dry-run").json["stages"] == len(s3.names("whole/store/records"))
+    looks.clear()
     assert e2e.collapse("gc", *there).json["kept"] == 0
     assert s3.names(f"{prefix}/store") == []
+    assert looks.count("runs") < 5
 
 
 def test_one_more_policy_takes_up_what_another_machine_made_and_a_damaged_object_is_made_again(
@@ -181,10 +192,11 @@ def test_one_more_policy_takes_up_what_another_machine_made_and_a_damaged_object
 
 @pytest.mark.slow
 def test_worker_processes_share_the_store(config: Path, s3: objects.S3, tmp_path: Path) -> None:
+    """With stages in shards, which pass through it, too."""
     argv = ["run", str(config), "--seeds", "0,1", "--generations", "0", "--jobs"]
     said = {"err": str(tmp_path / "err")}
     jobs = [{"argv": [*argv, "1", "--runs-dir", str(tmp_path / "runs")]}]
-    jobs.append({"argv": [*argv, "2", "--runs-dir", address(tmp_path.name)], **said})
+    jobs.append({"argv": [*argv, "2", "--shards", "2", "--runs-dir", address(tmp_path.name)], **said})
     assert e2e.drive(*jobs) == [[0], [0]], (tmp_path / "err").read_text()
     there = copy_of(address(tmp_path.name))
     assert rows(s3, tmp_path.name, "tiny", tmp_path / "rows") == e2e.results(tmp_path / "runs")
