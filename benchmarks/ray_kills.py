@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kills import broken, rows
 from loop import ROOT
@@ -37,14 +38,7 @@ MOST_STRIKES = 4  # of one run
 HEAD = 4  # every so manieth strike is at the head
 HERE = ("data", "public")  # which the run's own process does, before it has anything else computed
 DOWN = 2.0  # seconds that a node is gone
-TEXT = """
-[pool]
-rule = "all"
-public = "{public}"
-weights = "1:1:2"
-[lineages.plain]
-[lineages.other]
-model = {{ vocab_size = 300, config = {{ model_type = "gpt2", n_embd = 16, n_layer = 1, n_head = 2, n_positions = 64 }} }}
+SELECT = """
 [select]
 oversample = 1.5
 by = "perplexity"
@@ -111,12 +105,7 @@ class Case:
         ]
 
     def _text(self) -> Path:
-        config = e2e.write_experiment(self.home)
-        public = self.home / "public.txt"
-        public.write_text("".join(f"public text says {n} and {n * 7 % 31}.\n" for n in range(400)))
-        alone = config.read_text().replace('policies = ["keep-0", "keep-10"]', 'policies = ["keep-50"]')
-        config.write_text(alone + TEXT.format(public=public.as_posix()))
-        return config
+        return e2e.write_lineages(self.home, SELECT, public_lines=400)
 
 
 def took(runs: Path) -> dict[str, float]:
@@ -185,6 +174,11 @@ def begun(runs: Path, work: str) -> int:
     return sum('"started"' in line and f'"work": "{work}"' in line for line in lines)
 
 
+def begun_by_key(events: list[dict[str, Any]]) -> Counter[str]:
+    """How often each stage that has begun did so, as far as the run heard of it."""
+    return Counter(event["key"] for event in events if event["event"] == "started")
+
+
 def sweep(case: Case, nodes: clusters.Nodes, strikes: list[tuple[str, bool, float]]) -> Struck:
     """Strike runs of a case until all strikes have been.
 
@@ -243,7 +237,8 @@ def judged(case: Case, runs: Path, process: subprocess.Popen[str], watch: Watch,
     twice = Counter(event["key"] for event in events if event["event"] == "finished")
     found += [f"{case.name}: stage {key[:8]} was finished {count} times" for key, count in twice.items() if count > 1]
     made.stages = len(planned)
-    made.again += sum(event["event"] == "started" for event in events) - twice.total()
+    # not those that were published by then, which the run heard of as cached: they began once
+    made.again += sum(count - 1 for count in begun_by_key(events).values())
     seen = dict(watch.seen)
     again = subprocess.run(
         case.command(runs, "local"), env=case.environment, capture_output=True, text=True, check=False

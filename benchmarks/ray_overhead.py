@@ -7,16 +7,21 @@ The cluster is one node of four CPUs on this machine (127.0.0.1, no dashboard), 
 is a process of its own with an empty runs folder, one thread a stage. `whole`: seconds of the command. `work`: from the first stage that begins to the last
 that ends. `begins`: before that, which is loading libraries, planning, connecting, starting workers. `sum`: what the stages themselves took, added up.
 `around a stage`: work times those at a time, less the sum, by stages: what each costs besides itself, waiting for others included.
+`processor`: seconds of all processes of the command and of the cluster's node, whose own work when it is idle is in them: of a busy machine
+these say more than the clock.
 """
 
 import argparse
+import contextlib
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import psutil
 from loop import ROOT
 
 sys.path.insert(0, str(ROOT / "tests"))
@@ -30,9 +35,21 @@ data = {{ source = "blobs", rows = 20, eval_rows = 10, blobs = {{ dimensions = 1
 SECONDS = ("--seeds=0,1,2,3", "--policy=keep-0", "--generations=1", "--set=train.epochs=80")
 
 
-def measured(command: list[str], runs: Path, environment: dict[str, str], at: int) -> list[str]:
-    """The cells of one line of the table."""
-    start, first = time.time(), 0.0
+def processor_seconds(node: clusters.Node) -> float:
+    """Of all commands that have ended, and of the processes of a node, those that have ended included."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = ended.ru_utime + ended.ru_stime
+    for process in node.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += sum(process.cpu_times()[:4])  # user and system, its own and its ended children's
+    return total
+
+
+def measured(
+    command: list[str], runs: Path, environment: dict[str, str], at: int, node: clusters.Node
+) -> dict[str, float]:
+    """The numbers of one line of the table."""
+    start, first, spent = time.time(), 0.0, processor_seconds(node)
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     while process.poll() is None and not first:
@@ -45,8 +62,15 @@ def measured(command: list[str], runs: Path, environment: dict[str, str], at: in
     (path,) = runs.glob("*/events.jsonl")
     ended = [event["seconds"] for event in e2e.read_lines(path) if event["event"] == "finished"]
     work, total = path.stat().st_mtime - first, sum(ended)
-    around = 1000 * (work * at - total) / len(ended)
-    return [str(len(ended)), *(f"{value:.1f}" for value in (whole, first - start, work, total)), f"{around:.0f}"]
+    return {
+        "how many": len(ended),
+        "whole": whole,
+        "begins": first - start,
+        "work": work,
+        "sum": total,
+        "around": 1000 * (work * at - total) / len(ended),
+        "processor": processor_seconds(node) - spent,
+    }
 
 
 def main() -> None:
@@ -57,9 +81,9 @@ def main() -> None:
     asked = parser.parse_args()
     print(f"load before: {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores\n")
     print(
-        "| stages | at a time | by | how many | whole (s) | begins (s) | work (s) | sum (s) | around a stage (ms) | whole, by `--jobs` |"
+        "| stages | at a time | by | how many | whole (s) | begins (s) | work (s) | sum (s) | around a stage (ms) | processor (s) | whole, processor by `--jobs` | load |"
     )
-    print("|---|---:|---|---:|---:|---:|---:|---:|---:|---:|", flush=True)
+    print("|---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|", flush=True)
     with tempfile.TemporaryDirectory() as temporary, clusters.Nodes(1, cpus=4) as nodes:
         home = Path(temporary)
         tiny = home / "small.toml"
@@ -69,7 +93,7 @@ def main() -> None:
             if asked.only not in (None, name):
                 continue
             for at in asked.at:
-                by_jobs = 0.0
+                by_jobs = dict[str, float]()
                 for by in ("--jobs", "ray"):
                     runs = home / f"{name}-{at}-{by}"
                     command = [
@@ -84,10 +108,17 @@ def main() -> None:
                         str(at),
                     ]
                     command += ["--executor", "ray"] if by == "ray" else []
-                    cells = measured(command, runs, dict(nodes.environment), at)
-                    by_jobs = by_jobs or float(cells[1])
-                    said = f"{float(cells[1]) / by_jobs:.2f}"
-                    print(f"| {name} | {at} | {by} | {' | '.join(cells)} | {said} |", flush=True)
+                    found = measured(command, runs, dict(nodes.environment), at, nodes.head)
+                    by_jobs = by_jobs or found
+                    cells = [
+                        f"{value:.{what in ('whole', 'begins', 'work', 'sum', 'processor'):d}f}"
+                        for what, value in found.items()
+                    ]
+                    ratios = ", ".join(f"{found[what] / by_jobs[what]:.2f}" for what in ("whole", "processor"))
+                    print(
+                        f"| {name} | {at} | {by} | {' | '.join(cells)} | {ratios} | {os.getloadavg()[0]:.1f} |",
+                        flush=True,
+                    )
     print(f"\nload after: {os.getloadavg()[0]:.1f}")
 
 

@@ -67,6 +67,17 @@ lr = 1e-2
 batch_size = 8
 dtype = "float32"
 """
+LINEAGES = """
+[pool]
+rule = "all"
+public = "{public}"
+weights = "1:1:2"
+
+[lineages.plain]
+
+[lineages.other]
+model = {{ vocab_size = 300, config = {{ model_type = "gpt2", n_embd = 16, n_layer = 1, n_head = 2, n_positions = 64 }} }}
+"""
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 WORDS = ("the", "a", "cat", "dog", "bird", "runs", "sees", "likes", "old", "new", "red", "house", "tree", "of", "under")
 
@@ -88,6 +99,17 @@ def write_experiment(folder: Path) -> Path:
     """A configuration file and its text: 40 rows, one layer, one epoch; a generation takes a tenth of a second."""
     path = folder / "tiny.toml"
     path.write_text(TINY.format(source=write_text(folder / "text").as_posix()), encoding="utf-8")
+    return path
+
+
+def write_lineages(folder: Path, more: str = "", *, public_lines: int = 200) -> Path:
+    """The same of lineages `plain` and `other`, of another model and other tokens, which share a pool with public text; `more`: tables."""
+    path, public = write_experiment(folder), folder / "public.txt"
+    public.write_text(
+        "".join(f"public text says {n} and {n * 7 % 31}.\n" for n in range(public_lines)), encoding="utf-8"
+    )
+    alone = path.read_text(encoding="utf-8").replace('policies = ["keep-0", "keep-10"]', 'policies = ["keep-50"]')
+    path.write_text(alone + LINEAGES.format(public=public.as_posix()) + more, encoding="utf-8")
     return path
 
 

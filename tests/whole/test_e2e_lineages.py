@@ -15,32 +15,15 @@ from collapse_cli.run import costs as run_costs
 from collapse_cli.run import runner
 from collapse_cli.run.timing import Timed
 
-SEVERAL = """
-[pool]
-rule = "all"
-public = "{public}"
-weights = "1:1:2"
-
-[lineages.plain]
-
-[lineages.other]
-model = {{ vocab_size = 300, config = {{ model_type = "gpt2", n_embd = 16, n_layer = 1, n_head = 2, n_positions = 64 }} }}
-
-[lineages.owner]
-data = {{ source = "{own}" }}
-"""
 SAMPLE = "decode = { beams = 1, temperature = 1.0 }"
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lineages")
-    tiny = e2e.write_experiment(folder)
-    for name in ("own", "public"):
-        lines = [f"{name} text says {number} and {number * 7 % 31}.\n" for number in range(200)]
-        (folder / f"{name}.txt").write_text("".join(lines))
-    several = SEVERAL.format(public=(folder / "public.txt").as_posix(), own=(folder / "own.txt").as_posix())
-    tiny.write_text(tiny.read_text().replace('policies = ["keep-0", "keep-10"]', 'policies = ["keep-50"]') + several)
+    own = folder / "own.txt"
+    own.write_text("".join(f"own text says {number} and {number * 7 % 31}.\n" for number in range(200)))
+    e2e.write_lineages(folder, f'\n[lineages.owner]\ndata = {{ source = "{own.as_posix()}" }}\n')
     return folder
 
 
