@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 
 from collapse_cli import files
 from collapse_cli.engine import sealed
-from collapse_cli.engine.known import Knowing, Known
 from collapse_cli.engine.record import RECORD, read_record, record_of
+from collapse_cli.engine.soundness import Knowing, Known
 from collapse_cli.engine.stage import KEY, Finished, Stage
 from collapse_cli.errors import InputError
 

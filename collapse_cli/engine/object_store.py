@@ -25,11 +25,11 @@ from collapse_cli import files
 from collapse_cli.engine import sealed
 from collapse_cli.engine.disk import disk_errors
 from collapse_cli.engine.folder_store import MOST_AGAIN, WEIGHTS, FolderStore
-from collapse_cli.engine.known import Knowing, Known
 from collapse_cli.engine.leases import Leases
 from collapse_cli.engine.objects import ObjectFacts, RemoteObjects
 from collapse_cli.engine.record import RECORD, read_record
 from collapse_cli.engine.remote_addresses import copy_of
+from collapse_cli.engine.soundness import Knowing, Known
 from collapse_cli.engine.stage import KEY, Finished, NotYetHere, Stage
 from collapse_cli.errors import InputError, UnreachableError, UserError
 
