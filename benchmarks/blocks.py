@@ -27,6 +27,7 @@ from collapse_cli.experiment.stages import block
 from collapse_cli.experiment.stages.base import hints_of
 from collapse_cli.learners import learner_class
 from collapse_cli.run import runner
+from collapse_cli.run.execution import Execution
 from collapse_cli.run.observers.computed import Computed
 
 
@@ -69,7 +70,7 @@ def whole(config: Experiment, root: Path) -> tuple[float, float, int]:
 
     start = time.process_time()
     with mock.patch.object(report, "write_report", timed):
-        runner.run(config, root, "bench", Console(file=io.StringIO()), jobs=1)
+        runner.run(config, root, "bench", Console(file=io.StringIO()), Execution(jobs=1))
     return time.process_time() - start, reports[0], sum(path.is_file() for path in root.rglob("*"))
 
 

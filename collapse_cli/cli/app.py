@@ -147,11 +147,12 @@ def run(
         _tell(there.results, console, variants=bool(experiment.variants), as_json=as_json)
         return
     from collapse_cli.run import early_checks  # which takes longer to load than to say that a run is finished
+    from collapse_cli.run.execution import Execution
 
-    early_checks.check_executor(experiment, executor, given=settings or [])
+    execution = Execution(jobs, executor, shards, devices)
     if not experiment.variants:  # those of variants are checked under their own names
         early_checks.check_experiment(experiment, folder)
-    early_checks.check_devices(experiment, devices)
+    execution.check(experiment, given=settings or [])
     with console.status("loading the libraries") if console.is_terminal else nullcontext():
         from collapse_cli.run import runner
         from collapse_cli.terminal.plan import Total, print_plan, print_total
@@ -160,17 +161,7 @@ def run(
         terminal.line(console, f"note: {note}")
     if dry_run:
         loading = time.perf_counter() - BEGAN.get(time.perf_counter())
-        plans = runner.plan_all(
-            experiment,
-            runs_dir,
-            asked.name,
-            console,
-            jobs=jobs,
-            executor=executor,
-            shards=shards,
-            devices=devices,
-            loading=loading,
-        )
+        plans = runner.plan_all(experiment, runs_dir, asked.name, console, execution, loading=loading)
         total = Total.of(plans)
         if as_json:
             records = [plan.record() for plan in plans]
@@ -180,9 +171,7 @@ def run(
             print_plan(console, plan)
         print_total(console, total)
         return
-    results = runner.run_all(
-        experiment, runs_dir, asked.name, console, jobs=jobs, executor=executor, shards=shards, devices=devices
-    )
+    results = runner.run_all(experiment, runs_dir, asked.name, console, execution)
     _tell(results, console, variants=bool(experiment.variants), as_json=as_json)
 
 

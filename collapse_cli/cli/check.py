@@ -56,6 +56,7 @@ def check(
     from collapse_cli.config import ConfigError, parse_seeds, parse_settings
     from collapse_cli.config.foreign import ADDRESS
     from collapse_cli.run import check as checks
+    from collapse_cli.run.execution import Execution
     from collapse_cli.terminal.check import print_check
     from collapse_cli.terminal.plan import print_plan
 
@@ -89,13 +90,13 @@ def check(
     )
     console = terminal.console(stderr=as_json)
     if dry_run:
-        plan = checks.plan_check(asked, runs_dir, console, jobs=jobs)
+        plan = checks.plan_check(asked, runs_dir, console, Execution(jobs))
         if as_json:
             print(json.dumps(plan.record()))
         else:
             print_plan(console, plan)
         return
-    result = checks.check(asked, runs_dir, console, jobs=jobs)
+    result = checks.check(asked, runs_dir, console, Execution(jobs))
     if as_json:
         print(json.dumps(result.record()))
         return

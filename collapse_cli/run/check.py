@@ -27,6 +27,7 @@ from collapse_cli.records.checked import TEXTS, read_checked, write_checked
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import can_be_named
 from collapse_cli.run import check_options
+from collapse_cli.run.execution import DEFAULT, Execution
 from collapse_cli.terminal import text as terminal
 from collapse_cli.terminal.plan import PlanCosts
 
@@ -163,7 +164,7 @@ def read_texts(asked: CheckAsked) -> CheckTexts:
     return CheckTexts(real, synthetic, test, notes)
 
 
-def check(asked: CheckAsked, runs: Path, console: Console, *, jobs: int = 0) -> CheckResult:
+def check(asked: CheckAsked, runs: Path, console: Console, execution: Execution = DEFAULT) -> CheckResult:
     """Compare two texts, then train models on them unless that was not wanted.
 
     Raises:
@@ -190,11 +191,11 @@ def check(asked: CheckAsked, runs: Path, console: Console, *, jobs: int = 0) -> 
                     folder.finish("success")
                 page: Path | None = report.write_report([folder], folder.path / "report.html", forecast=False)
             else:
-                checked, page = _train(asked, folder, checked, trained, console, jobs)
+                checked, page = _train(asked, folder, checked, trained, console, execution)
     return CheckResult(folder.name, folder.path, page, compared(checked["texts"]), _verdict(folder, checked), checked)
 
 
-def plan_check(asked: CheckAsked, runs: Path, console: Console, *, jobs: int = 0) -> PlanCosts:
+def plan_check(asked: CheckAsked, runs: Path, console: Console, execution: Execution = DEFAULT) -> PlanCosts:
     """What the trained part would cost, by a short trial; nothing is left behind."""
     from collapse_cli.engine.store import store_at
     from collapse_cli.process import quiet_libraries
@@ -211,9 +212,9 @@ def plan_check(asked: CheckAsked, runs: Path, console: Console, *, jobs: int = 0
         store = store_at(place / "store")
         store.begin()
         with console.status("trying a few steps") if console.is_terminal else nullcontext():
-            config = check_training.experiment(_training(asked), *written, store, jobs)
+            config = check_training.experiment(_training(asked), *written, store, execution)
             folder = RunFolder(place, asked.name)
-            prepared = prepare(config, folder, store, None, jobs)
+            prepared = prepare(config, folder, store, None, execution)
             still = len(prepared.plan.generations)
             began = time.perf_counter()
             tried = check_training.trial(prepared, still)
@@ -227,7 +228,12 @@ def plan_check(asked: CheckAsked, runs: Path, console: Console, *, jobs: int = 0
 
 
 def _train(
-    asked: CheckAsked, folder: RunFolder, checked: dict[str, Any], texts: TrainingTexts, console: Console, jobs: int
+    asked: CheckAsked,
+    folder: RunFolder,
+    checked: dict[str, Any],
+    texts: TrainingTexts,
+    console: Console,
+    execution: Execution,
 ) -> tuple[dict[str, Any], Path | None]:
     """Train and score models; after an interruption the same command goes on.
 
@@ -245,8 +251,8 @@ def _train(
     _forget_quick(folder, checked)
     written = texts.write(folder.path / TEXTS)
     with console.status("trying a few steps") if console.is_terminal else nullcontext():
-        config = check_training.experiment(_training(asked), *written, store, jobs)
-        prepared = prepare(config, folder, store, None, jobs)
+        config = check_training.experiment(_training(asked), *written, store, execution)
+        prepared = prepare(config, folder, store, None, execution)
         todo = {stage.key for stage in to_do(prepared.plan, store)}
         tried = check_training.trial(prepared, sum(made.eval.key in todo for made in prepared.plan.generations))
     about = check_options.facts(prepared.config, prepared.size.parameters, texts.left_out)
@@ -255,7 +261,7 @@ def _train(
         write_checked(folder.path, checked)
     if tried.models:
         terminal.line(console, f"note: {_said(tried)}")
-    done = runner.run(config, folder.runs, folder.name, console, jobs=jobs, worded=_worded(asked, written))
+    done = runner.run(config, folder.runs, folder.name, console, execution, worded=_worded(asked, written))
     page = (
         report.write_report([folder], folder.path / "report.html", forecast=False)
         if done.report is None

@@ -25,13 +25,14 @@ from collapse_cli.run.check_options import (
     given_of,
     whole,
 )
+from collapse_cli.run.execution import Execution
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.run.preparation import Prepared, other_texts, prepare, real_data, threads_of_a_stage
 
 TRIED = (4, 16)  # steps of two short trainings, by whose difference a step is timed
 
 
-def experiment(asked: TrainingAsked, real: Path, synthetic: Path, store: Store, jobs: int) -> Experiment:
+def experiment(asked: TrainingAsked, real: Path, synthetic: Path, store: Store, execution: Execution) -> Experiment:
     """The whole configuration: how much of either text there is decides how many rows cells have.
 
     Raises:
@@ -39,7 +40,7 @@ def experiment(asked: TrainingAsked, real: Path, synthetic: Path, store: Store, 
     """
     first = check_options(asked, str(real), str(synthetic))
     with tempfile.TemporaryDirectory(prefix="collapse-") as nowhere:
-        prepared = prepare(first, RunFolder(Path(nowhere), "check"), store, None, jobs)
+        prepared = prepare(first, RunFolder(Path(nowhere), "check"), store, None, execution)
     data = real_data(prepared.plan, "")
     assert data is not None, "text has a stage of its own"
     (other,) = other_texts(prepared.plan, data)

@@ -20,7 +20,7 @@ def compute(stages: Sequence[Stage], prepared: Prepared, store: Store, observer:
     that waits for.
     """
     here = LocalExecutor(store)
-    if prepared.executor == "ray":
+    if prepared.execution.executor == "ray":
         _compute_by_ray(stages, prepared, store, observer)
         return
     alone, others = apart(stages, scheduler.width(prepared.plan)) if prepared.workers > 1 else (stages, [])
@@ -51,7 +51,7 @@ def _compute_by_ray(stages: Sequence[Stage], prepared: Prepared, store: Store, o
         "threads": max(threads[stage.key] for stage in todo),
         "gpus": max(gpus(stage) for stage in todo),
     }
-    slots = prepared.jobs or len(todo)
+    slots = prepared.execution.jobs or len(todo)
     with RayExecutor(store, ray_driver.command(), order, slots, gpus) as cluster:
         scheduler.run(stages, cluster, observer, threads)
 
@@ -69,7 +69,7 @@ def gpus_of(prepared: Prepared) -> Callable[[Stage], float]:
     def asked(stage: Stage) -> float:
         if stage.of.product is Product.DATA or not prepared.size.cost_of(stage).flops:
             return 0.0
-        together = prepared.hints.devices if stage.of.product is Product.MODEL else 1
+        together = prepared.execution.devices if stage.of.product is Product.MODEL else 1
         return max(wanted, together) if wanted and together > 1 else wanted
 
     return asked

@@ -112,8 +112,8 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
         begin=begin,
         end=end,
         workers=prepared.workers,
-        executor=prepared.executor,
-        devices=prepared.hints.devices,
+        executor=prepared.execution.executor,
+        devices=prepared.execution.devices,
         timed=timed.seconds,
         fault=timed.fault,
         memory_needed=memory_needed(prepared, needed, timed),
@@ -203,7 +203,7 @@ def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed) -> 
     own = int(psutil.Process().memory_info().rss)
     processes = prepared.workers + 1 if prepared.workers > 1 else 1
     trains = any(stage.of.product is Product.MODEL for stage in needed)
-    copies = prepared.hints.devices if trains and device().type == "cpu" else 1
+    copies = prepared.execution.devices if trains and device().type == "cpu" else 1
     most = max((size.row_bytes(stage) for stage in needed), default=0)
     model = max((size.training_bytes(stage) for stage in needed), default=0)
     if not timed.memory:

@@ -7,8 +7,7 @@ import importlib.util
 import json
 import os
 import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,7 +37,6 @@ from collapse_cli.families import FAMILIES
 from collapse_cli.foreign import written
 from collapse_cli.lm import places
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.run import ray_cluster
 
 IMAGES = ("digits", "mnist")  # which no folder need be given for
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*")
@@ -78,38 +76,6 @@ def check_experiment(config: Experiment, folder: RunFolder) -> None:
     check_foreign(config)
     check_public(config)
     check_lineages(config)
-
-
-def check_executor(config: Experiment, executor: str, given: Sequence[str] = ()) -> None:
-    """Whether what is to compute the stages can be had.
-
-    Args:
-        given: settings of the command line, `KEY=VALUE`.
-
-    Raises:
-        ConfigError: where not, and for a setting of one that is not asked for.
-    """
-    if executor == "ray":
-        ray_cluster.check(config)
-    elif unread := [setting.partition("=")[0].strip() for setting in given if setting.strip().startswith("ray.")]:
-        raise ConfigError(f"{unread[0]} has no effect without --executor ray")
-
-
-def check_devices(config: Experiment, devices: int) -> None:
-    """Whether models of the experiment can be trained on several devices; whether they are there is known once torch is.
-
-    Raises:
-        ConfigError: when they cannot.
-    """
-    if devices == 1:
-        return
-    if not FAMILIES[config.learner].begins_with_a_model:
-        raise ConfigError(
-            f"--devices {devices}: language models alone are trained on several devices, and this is an experiment with {config.learner}; "
-            "leave it out (--jobs says how many stages are computed at the same time)"
-        )
-    if sys.platform == "win32":
-        raise ConfigError(f"--devices {devices}: on Windows a model is trained on one device; leave it out")
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from collapse_cli.experiment.stages.written import WRITTEN
 from collapse_cli.learners import Hints, Resolved
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.early_checks import of_lineage
+from collapse_cli.run.execution import Execution
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.selection.resolve import resolve
 
@@ -45,8 +46,7 @@ class Prepared:
         workers: how many stages are computed at the same time.
         threads: by key, how many a stage may use.
         real: by key, the real data of the first seed, where they are.
-        executor: what computes the stages: `local` or `ray`.
-        jobs: how many at the same time, as asked for; 0: not.
+        execution: how it was asked to be computed.
         of_command: what the user should know of what this command asked for.
     """
 
@@ -59,13 +59,12 @@ class Prepared:
     workers: int
     threads: dict[str, int]
     real: dict[str, Finished]
-    executor: str = "local"
-    jobs: int = 0
-    of_command: Sequence[str] = ()
+    execution: Execution
+    of_command: Sequence[str]
 
     def took_as_long(self, stage: Stage, made: Finished) -> bool:
         """Whether a finished stage says how long such a stage takes in this run: not a training on another number of devices."""
-        return stage.of.product is not Product.MODEL or made.facts.get("devices", 1) == self.hints.devices
+        return stage.of.product is not Product.MODEL or made.facts.get("devices", 1) == self.execution.devices
 
 
 def prepare(
@@ -73,30 +72,23 @@ def prepare(
     folder: RunFolder,
     store: Store,
     temporary: Path | None,
-    jobs: int,
-    executor: str = "local",
-    shards: int = 1,
-    devices: int = 1,
+    execution: Execution,
 ) -> Prepared:
-    """Look everything up and bring the real data into the store (or, for a dry run, into a temporary one).
-
-    Args:
-        jobs: how many stages to compute at the same time; 0: as many as pay.
-        shards: in how many parts to compute long stages.
-        devices: how many devices train one model together.
-    """
-    shared = notes_on_devices(config, devices) if executor == "local" else []  # a node looks for itself
+    """Look everything up and bring the real data into the store (or, for a dry run, into a temporary one)."""
+    here = execution.executor == "local"
+    shared = notes_on_devices(config, execution.devices) if here else []  # a node looks for itself
     config, public = with_public(config)
     found = looked_up(config)
     if public:
         found = {name: replace(one, hints=replace(one.hints, public=public)) for name, one in found.items()}
     hints = found[""].hints if "" in found else Hints(lineages={name: one.hints for name, one in found.items()})
     config = config.with_lineages({name: one.config for name, one in found.items()})
-    hints = hints.with_devices(devices)
+    hints = hints.with_devices(execution.devices)
     config, hints, said = foreign_sources.resolve(config, hints, next(iter(found.values())).hints.text)
     config = folder.joined_with(config)
     planned = plan(config, hints)
     of_command = list[str]()
+    shards = execution.shards
     if shards > 1 and not any(stage.of.split(stage, shards) for stage in planned.stages.values()):
         of_command = [
             f"--shards {shards}: no stage of this experiment is computed in parts; those of language models are"
@@ -116,10 +108,10 @@ def prepare(
             notes += foreign_sources.check_rows(config, policy, pool.members(number), rows["train"], there)
         sizes[name] = _size(one, one.config if name else config, rows)
     size = Sizes(sizes, planned)
-    workers, threads = shared_out(planned, size, jobs, devices)
+    workers, threads = shared_out(planned, size, execution)
     notes = list(dict.fromkeys(notes))
     computed = observer.keys
-    return Prepared(config, hints, planned, notes, computed, size, workers, threads, real, executor, jobs, of_command)
+    return Prepared(config, hints, planned, notes, computed, size, workers, threads, real, execution, of_command)
 
 
 def shards_of_stages(planned: Plan, store: Store, folder: RunFolder, asked: int) -> dict[str, int]:
@@ -272,7 +264,7 @@ def notes_on_devices(config: Experiment, devices: int) -> list[str]:
     return notes
 
 
-def shared_out(planned: Plan, size: Sizes, jobs: int, devices: int = 1) -> tuple[int, dict[str, int]]:
+def shared_out(planned: Plan, size: Sizes, execution: Execution) -> tuple[int, dict[str, int]]:
     """How many stages are computed at a time, and by key how many threads each has; devices of a training share those of its stage."""
     import torch
 
@@ -281,7 +273,7 @@ def shared_out(planned: Plan, size: Sizes, jobs: int, devices: int = 1) -> tuple
     seconds = sum(size.seconds(stage, NOMINAL_SPEED) for stage in stages)
     worth = LIGHT_WORTH if families.of(size.config.learner).light else WORTH
     pays = not torch.cuda.is_available() and size.parameters <= LARGE and seconds > worth
-    workers = workers_for(planned, max(1, cores // devices), jobs, pays=pays)
+    workers = workers_for(planned, max(1, cores // execution.devices), execution.jobs, pays=pays)
     return workers, {key: max(1, cores // min(at_once, workers)) for key, at_once in scheduler.width(planned).items()}
 
 

@@ -25,6 +25,7 @@ from collapse_cli.records.runs import store_of
 from collapse_cli.run import early_checks, finished
 from collapse_cli.run.computing import compute
 from collapse_cli.run.costs import CostsAsked, check_disk, describe
+from collapse_cli.run.execution import DEFAULT, Execution
 from collapse_cli.run.garbage import drop_shards
 from collapse_cli.run.observers import Observers
 from collapse_cli.run.observers.computed import Computed
@@ -47,11 +48,7 @@ def run_all(
     runs: Path,
     name: str,
     console: Console,
-    *,
-    jobs: int = 0,
-    executor: str = "local",
-    shards: int = 1,
-    devices: int = 1,
+    execution: Execution = DEFAULT,
 ) -> Results:
     """Run an experiment, or each of its variants as a run of its own, `NAME-VARIANT`, and one report on all of them.
 
@@ -59,14 +56,12 @@ def run_all(
     """
     variants = variants_of(config, name)
     if not variants:
-        return Results([run(config, runs, name, console, jobs=jobs, executor=executor, shards=shards, devices=devices)])
-    folders = _folders_of_variants(variants, runs, name)
+        return Results([run(config, runs, name, console, execution)])
+    folders = _folders_of_variants(variants, runs, name, execution)
     done = []
     for folder, changed in folders.items():
         console.print(f"{folder.name}:", style="bold", highlight=False, markup=False)
-        done.append(
-            run(changed, runs, folder.name, console, jobs=jobs, executor=executor, shards=shards, devices=devices)
-        )
+        done.append(run(changed, runs, folder.name, console, execution))
     rows = {variant: folder.rows() for variant, folder in zip(variants, folders, strict=True)}
     return Results(done, _page_of_variants(list(folders), runs / f"{name}.html"), causes.shares(rows))
 
@@ -76,11 +71,8 @@ def plan_all(
     runs: Path,
     name: str,
     console: Console,
+    execution: Execution = DEFAULT,
     *,
-    jobs: int = 0,
-    executor: str = "local",
-    shards: int = 1,
-    devices: int = 1,
     loading: float = 0.0,
 ) -> list[PlanCosts]:
     """What `run_all` would cost, of each run: a stage that several share is counted with the first. Nothing is run but short trials.
@@ -89,24 +81,25 @@ def plan_all(
         loading: seconds that the libraries took to load, as they will again.
     """
     variants = variants_of(config, name)
-    folders = _folders_of_variants(variants, runs, name) if variants else {RunFolder(runs, name): config}
+    folders = _folders_of_variants(variants, runs, name, execution) if variants else {RunFolder(runs, name): config}
     with tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
         asked = CostsAsked(Path(temporary) / "timed", len(folders), loading=loading)
         made = []
         with closing(asked.places):
             for folder, changed in folders.items():
-                made.append(
-                    _plan(changed, folder, Path(temporary) / "store", console, jobs, executor, shards, devices, asked)
-                )
+                made.append(_plan(changed, folder, Path(temporary) / "store", console, execution, asked))
                 asked.loading = 0.0
     return made
 
 
-def _folders_of_variants(variants: Mapping[str, Experiment], runs: Path, name: str) -> dict[RunFolder, Experiment]:
+def _folders_of_variants(
+    variants: Mapping[str, Experiment], runs: Path, name: str, execution: Execution
+) -> dict[RunFolder, Experiment]:
     """Where each variant is run; a name that is none, or a variant that cannot be, is said before anything runs."""
     folders = {RunFolder(runs, f"{name}-{variant}"): changed for variant, changed in variants.items()}
     for folder, changed in folders.items():
         early_checks.check_experiment(changed, folder)
+        execution.check(changed)
     return folders
 
 
@@ -124,20 +117,14 @@ def run(
     runs: Path,
     name: str,
     console: Console,
+    execution: Execution = DEFAULT,
     *,
-    jobs: int = 0,
-    executor: str = "local",
-    shards: int = 1,
-    devices: int = 1,
     worded: Callable[[str], str] = str,
 ) -> RunResult:
     """Run an experiment.
 
     Args:
-        jobs: how many stages to compute at the same time; 0: as many as pay, or as a cluster has room for.
-        executor: `local`: processes of this machine; `ray`: a Ray cluster.
-        shards: in how many parts to compute long stages; 1: whole.
-        devices: how many devices train one model together.
+        execution: how it is computed.
         worded: how a command that made the configuration says a note on the data.
 
     Raises:
@@ -145,12 +132,12 @@ def run(
     """
     folder, store = RunFolder(runs, name), store_of(runs)
     early_checks.check_experiment(config, folder)
-    early_checks.check_executor(config, executor)
+    execution.check(config)
     with interruptible():
         before = finished.circumstances(config)
         with _looking_up(config, console):
             _begin(store)
-            prepared = prepare(config, folder, store, None, jobs, executor, shards, devices)
+            prepared = prepare(config, folder, store, None, execution)
         prepared = replace(prepared, notes=[worded(note) for note in prepared.notes])
         result = _run(prepared, folder, store, console)
         if result.report is not None:
@@ -163,19 +150,16 @@ def _plan(
     folder: RunFolder,
     temporary: Path,
     console: Console,
-    jobs: int,
-    executor: str,
-    shards: int,
-    devices: int,
+    execution: Execution,
     asked: CostsAsked,
 ) -> PlanCosts:
     """What one run would cost."""
     store, began = store_of(folder.runs), time.perf_counter()
     early_checks.check_experiment(config, folder)
-    early_checks.check_executor(config, executor)
+    execution.check(config)
     with interruptible():
         with _looking_up(config, console):
-            prepared = prepare(config, folder, store, temporary, jobs, executor, shards, devices)
+            prepared = prepare(config, folder, store, temporary, execution)
         reading = sum(prepared.real[key].seconds for key in prepared.computed if key in prepared.real)
         asked.loading += max(0.0, time.perf_counter() - began - reading)
         with console.status("timing a few steps of each kind of stage") if console.is_terminal else nullcontext():

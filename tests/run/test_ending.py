@@ -16,6 +16,7 @@ from collapse_cli.records.runs import store_of
 from collapse_cli.run import costs, ending, preparation, timing
 from collapse_cli.run.costs import CostsAsked, describe
 from collapse_cli.run.ending import Ending, time_ending
+from collapse_cli.run.execution import Execution
 from collapse_cli.run.observers.computed import Computed
 from collapse_cli.run.rates import Rate
 from collapse_cli.run.timing import Timed
@@ -29,7 +30,7 @@ def test_pages_are_timed_with_as_many_models_as_the_run_will_have(
     few = load(read_toml(file), "a test")
     many = few.model_copy(update={"loop": few.loop.model_copy(update={"seeds": tuple(range(7))})})
     folder, store = RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "short")
-    version, prepared = (preparation.prepare(one, folder, store, None, 1) for one in (few, many))
+    version, prepared = (preparation.prepare(one, folder, store, None, Execution(jobs=1)) for one in (few, many))
     scheduler.run([*version.plan.stages.values()], LocalExecutor(store), Computed())
     pages, write = list[int](), ending.report.write_report
 
@@ -55,7 +56,7 @@ def test_a_plan_takes_its_stages_its_rows_and_its_page(tmp_path: Path, monkeypat
     """In this process rows are written between stages; a report on all variants takes as long again as those of each."""
     file = small.write(tmp_path, "numbers", small.NUMBERS)
     folder, store = RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "runs")
-    prepared = preparation.prepare(load(read_toml(file), "a test"), folder, store, tmp_path / "real", 1)
+    prepared = preparation.prepare(load(read_toml(file), "a test"), folder, store, tmp_path / "real", Execution(jobs=1))
     known = Ending(folder=0.5, row=0.25, page=Rate(0.125, 0.0, 1.0), libraries=2.0, models=12)
     monkeypatch.setattr(costs, "time_stages", lambda *_, **__: Timed(ending=known))
     plan = describe(prepared, store, folder, CostsAsked(tmp_path / "timed", loading=3.0))

@@ -13,6 +13,7 @@ from collapse_cli.engine.stage import Cost, Stage
 from collapse_cli.experiment.costs import TOGETHER
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
+from collapse_cli.run.execution import Execution
 from collapse_cli.run.preparation import Prepared, prepare
 from collapse_cli.run.rates import Estimates, Left, TimeTaken, Timings, makespan, rate_of, sameness
 
@@ -96,7 +97,7 @@ def prepared(tmp_path: Path, shards: int) -> Prepared:
     """The tiny experiment in so many shards."""
     config = load(read_toml(e2e.write_experiment(tmp_path)), "a test")
     runs = tmp_path / "runs"
-    return prepare(config, RunFolder(runs, "x"), store_of(runs), tmp_path / "real", 1, shards=shards)
+    return prepare(config, RunFolder(runs, "x"), store_of(runs), tmp_path / "real", Execution(jobs=1, shards=shards))
 
 
 @pytest.mark.parametrize("number", [2, 3, 7])

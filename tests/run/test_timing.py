@@ -19,6 +19,7 @@ from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
 from collapse_cli.run import costs, preparation, timing
 from collapse_cli.run.costs import CostsAsked, describe
+from collapse_cli.run.execution import Execution
 from collapse_cli.run.timing import Timed
 from collapse_cli.where import Where
 
@@ -57,7 +58,7 @@ class MadeUp:
 def described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], seconds: float = 1e9) -> Any:
     """The costs of a plan, by the clock that is made up."""
     folder, store = RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "runs")
-    prepared = preparation.prepare(load(asked, "a test"), folder, store, tmp_path / "real", 1)
+    prepared = preparation.prepare(load(asked, "a test"), folder, store, tmp_path / "real", Execution(jobs=1))
     clock, time_stages = MadeUp(monkeypatch), timing.time_stages
     monkeypatch.setattr(costs, "SECONDS", seconds)
     monkeypatch.setattr(

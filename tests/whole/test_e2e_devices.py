@@ -16,6 +16,7 @@ from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
 from collapse_cli.run.computing import gpus_of
 from collapse_cli.run.costs import memory_needed
+from collapse_cli.run.execution import Execution
 from collapse_cli.run.preparation import prepare, to_do
 from collapse_cli.run.timing import Timed
 
@@ -95,7 +96,7 @@ def test_what_devices_need_is_in_the_estimate(home: Path, tmp_path: Path) -> Non
     folder, store = RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "runs")
     needed = {}
     for count in (1, 3):
-        prepared = prepare(config, folder, store, tmp_path / f"real-{count}", 4, devices=count)
+        prepared = prepare(config, folder, store, tmp_path / f"real-{count}", Execution(4, devices=count))
         needed[count] = memory_needed(prepared, to_do(prepared.plan, store), Timed())
         assert prepared.hints.devices == count
         notes = [note for note in prepared.notes if "--devices" in note]

@@ -19,6 +19,7 @@ from collapse_cli.records.row import Row
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
 from collapse_cli.run import finished
+from collapse_cli.run.execution import Execution
 from collapse_cli.run.observers import reporting
 from collapse_cli.run.observers import rows as written
 from collapse_cli.run.observers.kept_texts import KeepingTexts
@@ -369,7 +370,7 @@ def test_texts_of_each_model_are_kept_for_people_and_a_finished_run_leaves_them(
 def texts_to_keep(runs: Path, name: str, folder: Path) -> tuple[KeepingTexts, list[Row]]:
     """Those of a finished run, to be kept in a folder that has none."""
     done, store = RunFolder(runs, name), store_of(runs)
-    planned = prepare(done.config(), done, store, None, 1).plan
+    planned = prepare(done.config(), done, store, None, Execution(jobs=1)).plan
     (folder / "bare").mkdir()
     return KeepingTexts(RunFolder(folder, "bare"), store, done.config(), planned), done.rows()
 
