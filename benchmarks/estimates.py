@@ -3,7 +3,7 @@
     python benchmarks/estimates.py [NAME ...] [--jobs N] [--limit SECONDS] [--processor-time]
 
 Of each: the dry run, then the run itself into a folder of its own. Seconds of the whole command and of its stages alone, memory at its peak
-(of all processes: the sum of what each held at most) and disk, each as said, as found, and said by found. Both see what else this machine does,
+(of all processes at one moment: the sum of what each had held at most) and disk, each as said, as found, and said by found. Both see what else this machine does,
 but not at the same moment: on a machine that others use, ratios differ from one time to the next. The load average before and after is
 printed with each. Names are those of `CASES`: presets, cut where they take more than minutes, and a model of 30 layers that no table knows
 (random weights, saved as a pretrained one is), on text of ../shared/data. A run that is said to take more than `--limit` is left out.
@@ -114,12 +114,12 @@ IN_PROCESSOR_TIME = (
 
 
 def collapse(command: Sequence[str], *arguments: str) -> tuple[Any, int, float]:
-    """What a command says as JSON, the bytes that its processes held (the sum of what each held at most), and its seconds.
+    """What a command says as JSON, the bytes that its processes held at their peak (at one moment, the sum of what each had held at most), and its seconds.
 
     Raises:
         SystemExit: when it fails.
     """
-    peaks, began = dict[int, int](), time.perf_counter()
+    peaks, began = [0], time.perf_counter()
     with subprocess.Popen(
         [sys.executable, *command, *arguments, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -132,17 +132,19 @@ def collapse(command: Sequence[str], *arguments: str) -> tuple[Any, int, float]:
     took = time.perf_counter() - began
     if command is IN_PROCESSOR_TIME:
         took = float(errors.split("PROCESSOR")[-1])
-    return json.loads(said), sum(peaks.values()), took
+    return json.loads(said), max(peaks), took
 
 
-def watch(process: "subprocess.Popen[str]", peaks: dict[int, int]) -> None:
-    """What each process of a command held at most (`VmHWM`; where the system does not say, what it was seen to hold)."""
+def watch(process: "subprocess.Popen[str]", peaks: list[int]) -> None:
+    """Add what the processes of a command held at each moment: of each, the most so far (`VmHWM`; where the system does not say, what it holds)."""
     while process.poll() is None:
         with suppress(psutil.Error):
             own = psutil.Process(process.pid)
+            now = 0
             for one in (own, *own.children(recursive=True)):
                 with suppress(psutil.Error, OSError):
-                    peaks[one.pid] = max(peaks.get(one.pid, 0), held(one))
+                    now += held(one)
+            peaks.append(now)
         time.sleep(0.2)
 
 

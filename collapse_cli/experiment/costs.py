@@ -8,8 +8,12 @@ from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Cost, Plan, Product, Stage, StageKind
 
-TOKENIZER_BYTES = 1 << 20
 ROW_BYTES = 4
+RECORD_BYTES, FACTS_BYTES = (
+    2000,
+    500,
+)  # of the record of a stage (ours have 1,000 to 4,000), and of what it says of a generation or cell
+NUMBER_BYTES = 8  # of what a family of numbers fits
 WEIGHT_BYTES, TRAINING_BYTES = 4, 16  # of a float32 weight; with its gradient and Adam's two moments
 REAL_ROWS = 5000  # of real text, that samples are compared with
 TOGETHER, TOGETHER_ROW = 0.2, 2e-5  # seconds in which a stage puts together what its shards found, and for each row
@@ -34,6 +38,8 @@ class Size:
         row_bytes, row_flops, adapter_parameters: as `learners.Resolved` has them: 0 for language models, and for those of
             which all weights are trained.
         public_rows: of the public text, in the lineage's tokens.
+        data_bytes, tokenizer_bytes: of the real data as they are kept, and of the tokenizer, which is kept with each model, too; 0 where
+            there is none, or nobody has looked.
     """
 
     config: Experiment
@@ -47,6 +53,8 @@ class Size:
     row_flops: float = 0.0
     adapter_parameters: int = 0
     public_rows: int = 0
+    data_bytes: int = 0
+    tokenizer_bytes: int = 0
 
     def trained_parameters(self, stage: Stage) -> int:
         """How many numbers a stage trains, and keeps: those of an adapter, or all of the model."""
@@ -56,6 +64,7 @@ class Size:
         """What a stage needs; of one that is put together from shards, beside these."""
         kind = cast("StageKind[Size]", stage.of)  # as all of `KINDS`; the engine does not know what costs depend on
         cost = kind.cost(stage, self)
+        cost = replace(cost, disk=cost.disk + RECORD_BYTES)
         if not stage.shards:
             return cost
         return replace(

@@ -22,7 +22,9 @@ from collapse_cli.errors import InputError
 from collapse_cli.experiment.costs import Size, Sizes
 from collapse_cli.experiment.kinds import plan
 
-LEAST_ROWS = 16  # of the first short version, where a model is not so large that these take seconds
+LEAST_ROWS = (
+    16  # of the first short version, where a model is not so large that these take seconds; and to measure a model on
+)
 MORE = 4  # how many times as much each does as the one before
 
 
@@ -33,14 +35,26 @@ class Extent:
     Attributes:
         share: of the real rows.
         generations: behind generation 0, at most.
+        steps: of a training; 0: as many as one pass over its rows has.
+        once: whether of the stages that do the same in several generations one is enough.
     """
 
     share: float
     generations: int = 1
+    steps: int = 0
+    once: bool = False
 
     def rows(self, rows: int) -> int:
         """How many of so many there are: one at least, where there are some."""
         return math.ceil(rows * self.share - 1e-9)
+
+    def test_rows(self, rows: int) -> int:
+        """The same of those that models are measured on: a few, by which what they take stands out from what reading the model takes."""
+        return min(rows, max(LEAST_ROWS, self.rows(rows)))
+
+    def of_split(self, split: str, rows: int) -> int:
+        """The same of the rows of a split."""
+        return self.test_rows(rows) if split == "test" else self.rows(rows)
 
 
 @dataclass(frozen=True)
@@ -75,19 +89,23 @@ def group_of(stage: Stage, size: Size) -> str:
     )
 
 
-def extents(config: Experiment, rows: int, least: int) -> list[Extent]:
+def extents(config: Experiment, rows: int, least: int, second: int, steps: int = 0) -> list[Extent]:
     """Short versions, each with `MORE` times the rows of the one before it, up to all; in blocks, with more generations before and after.
 
     Args:
         rows: real rows that there are.
         least: of the first.
+        second: of the second.
+        steps: as `Extent.steps`, for a model whose work is to be kept short: the first version has two generations, so that it tells what
+            libraries take, and of later ones one is enough.
     """
     loop = config.loop.generations
     if in_memory(config):
         return [Extent(1.0, 0)]
-    shares = [n / rows for n in _growing(min(least, rows), rows)] if rows else [1.0]
+    sizes = [*dict.fromkeys([min(least, rows), *_growing(min(second, rows), rows)])]
+    shares = [n / rows for n in sizes] if rows else [1.0]
     if not _in_blocks(config):
-        return [Extent(share, min(loop, 1)) for share in shares]
+        return [Extent(share, min(loop, 1), steps, bool(steps and at)) for at, share in enumerate(shares)]
     few, more, *most = [
         *dict.fromkeys(_growing(min(loop, 2), loop)),
         loop,
@@ -130,7 +148,7 @@ def shortened(
     seeds, several = config.loop.seeds, math.ceil(beside / len(config.lineage_names))
     chosen = [seeds[turn % len(seeds)]] if in_memory(config) else [*seeds, *_others(seeds, several)][:several]
     few = _few(config, extent, tuple(chosen))
-    once = _in_one_pass(few)
+    once = _in_one_pass(few, extent.steps)
     made, alike = plan(once, hints), plan(few, hints)
     own = once.of_lineages()
     cut = {
@@ -138,7 +156,7 @@ def shortened(
             size,
             config=own[name],
             rows=extent.rows(size.rows),
-            test_rows=extent.rows(size.test_rows),
+            test_rows=extent.test_rows(size.test_rows),
             public_rows=extent.rows(size.public_rows),
         )
         for name, size in sizes.lineages.items()
@@ -146,11 +164,11 @@ def shortened(
     return Short(extent, once, made, dict(zip(made.stages, alike.stages.values(), strict=True)), Sizes(cut, made))
 
 
-def _in_one_pass(config: Experiment) -> Experiment:
+def _in_one_pass(config: Experiment, steps: int) -> Experiment:
     once = learners.learner_class(config.learner).in_one_pass
     if config.lineage_names == ("",):
-        return once(config)
-    return once(config).with_lineages({name: once(own) for name, own in config.of_lineages().items()})
+        return once(config, steps)
+    return once(config, steps).with_lineages({name: once(own, steps) for name, own in config.of_lineages().items()})
 
 
 def _others(seeds: Sequence[int], many: int) -> list[int]:
@@ -206,13 +224,13 @@ def cut(made: Finished, extent: Extent, folder: Path) -> dict[str, Any]:
         if rows is None:
             (shutil.copytree if path.is_dir() else shutil.copyfile)(path, folder / path.name)
             continue
-        counts[path.stem] = extent.rows(len(rows))
+        counts[path.stem] = extent.of_split(path.stem, len(rows))
         rows.take(np.arange(counts[path.stem])).save(folder / path.name)
     facts = dict(made.facts)
     if "splits" in facts:
         facts["splits"] = {
             split: {
-                name: counts.get(split, 0) if name == "rows" else max(1, extent.rows(value))
+                name: counts.get(split, 0) if name == "rows" else max(1, extent.of_split(split, value))
                 for name, value in about.items()
             }
             for split, about in facts["splits"].items()

@@ -23,8 +23,7 @@ from collapse_cli.data.dataset import MASK, Dataset
 from collapse_cli.engine import checkpoint as checkpoints
 from collapse_cli.learners import text_measures
 from collapse_cli.learners.continuations import spaced
-from collapse_cli.learners.protocol import Comparable, Facts, Tell
-from collapse_cli.learners.text_inputs import TOKENIZER
+from collapse_cli.learners.protocol import TOKENIZER, Comparable, Facts, Tell
 from collapse_cli.learners.translation import in_tokens_of
 from collapse_cli.lm import text as texts
 from collapse_cli.metrics import likeness, perplexity

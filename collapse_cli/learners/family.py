@@ -90,7 +90,7 @@ class Family(ABC):
         return 1.0
 
     @classmethod
-    def in_one_pass(cls, config: Experiment) -> Experiment:
+    def in_one_pass(cls, config: Experiment, steps: int = 0) -> Experiment:
         return config
 
     @classmethod

@@ -212,8 +212,8 @@ class LanguageModel:
         return train.steps * train.batch_size / max(1, rows) if train.steps else float(train.epochs)
 
     @classmethod
-    def in_one_pass(cls, config: Experiment) -> Experiment:
-        return config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1, "steps": 0})})
+    def in_one_pass(cls, config: Experiment, steps: int = 0) -> Experiment:
+        return config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1, "steps": steps})})
 
     @classmethod
     def written_in(cls, config: Experiment) -> Mapping[str, Any]:

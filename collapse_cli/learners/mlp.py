@@ -106,7 +106,7 @@ class Mlp(Family):
         return float(_epochs(cls._own(config), rows))
 
     @classmethod
-    def in_one_pass(cls, config: Experiment) -> Experiment:
+    def in_one_pass(cls, config: Experiment, steps: int = 0) -> Experiment:
         once = cls._own(config).model_copy(update={"epochs": 1, "steps": 0})
         return config.model_copy(update={cls.section: once})
 

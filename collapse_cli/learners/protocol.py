@@ -23,6 +23,7 @@ Arrays = dict[str, np.ndarray]
 # what `Learner.encode` leaves in the folder of the data stage: the original corpus, real rows beyond it, and others to measure
 # and to choose by
 CORPUS, RESERVE, TEST, VALID = "train.safetensors", "reserve.safetensors", "test.safetensors", "valid.safetensors"
+TOKENIZER = "tokenizer"  # its folder, beside the rows of text
 
 Verb = Literal["data", "train", "sample", "select", "eval", "examine", "between"]
 """A part of a learner's work, by the name that keys of blocks have for it."""
@@ -217,8 +218,12 @@ class Learner(Protocol):
         ...
 
     @classmethod
-    def in_one_pass(cls, config: Experiment) -> Experiment:
-        """The configuration of a short trial, by which work is timed: a fit goes over its rows once, and is otherwise what it was."""
+    def in_one_pass(cls, config: Experiment, steps: int = 0) -> Experiment:
+        """The configuration of a short trial, by which work is timed: a fit goes over its rows once, and is otherwise what it was.
+
+        Args:
+            steps: a language model is fitted in so many steps instead; 0: in one pass.
+        """
         ...
 
     # --- the verbs ----------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from collapse_cli.data.longtext import is_long
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import for_key
 from collapse_cli.learners.continuations import FOLLOWING, following, nothing, spaced
-from collapse_cli.learners.protocol import Facts, Hints, Tell
+from collapse_cli.learners.protocol import TOKENIZER, Facts, Hints, Tell
 from collapse_cli.learners.settings import Part, Settings
 from collapse_cli.learners.truths import LOG_TRUTH
 from collapse_cli.lm import architecture, chats, coding, dialogue_rows, folders
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NAMES = {**textfiles.WORDS, OWN_TEST: textfiles.WORDS["test"]}  # of splits, for people
-TOKENIZER = "tokenizer"
 SPOOLED = ".stream-"  # and the split: tokens of a long text, while its stage is at work
 DIALOGUES = "dialogues.json"  # in the data stage, where rows are dialogues: the template that they are written by
 TURNS = "turns.safetensors"  # beside it: of each row of the original corpus which dialogue it is, and how many of its answers it has

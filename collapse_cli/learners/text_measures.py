@@ -15,8 +15,7 @@ from collapse_cli import metrics
 from collapse_cli.config.tree import EvalConfig, SampleConfig
 from collapse_cli.data.dataset import MASK, Dataset
 from collapse_cli.learners.continuations import continuations, cut_prompts, longest_real, real_continuations, spaced
-from collapse_cli.learners.protocol import CORPUS, Arrays, Facts, Hints, Outcome, Tell
-from collapse_cli.learners.text_inputs import TOKENIZER
+from collapse_cli.learners.protocol import CORPUS, TOKENIZER, Arrays, Facts, Hints, Outcome, Tell
 from collapse_cli.learners.truths import Truth, truth_of
 from collapse_cli.lm import architecture
 from collapse_cli.lm import score as scoring

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError, first_line
-from collapse_cli.learners.protocol import Facts
-from collapse_cli.learners.text_inputs import TOKENIZER
+from collapse_cli.learners.protocol import TOKENIZER, Facts
 from collapse_cli.lm import coding
 from collapse_cli.lm import text as texts
 

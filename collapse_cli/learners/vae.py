@@ -135,7 +135,7 @@ class Vae(Family):
         return float(model.epochs)
 
     @classmethod
-    def in_one_pass(cls, config: Experiment) -> Experiment:
+    def in_one_pass(cls, config: Experiment, steps: int = 0) -> Experiment:
         model: VaeConfig = config.vae
         return config.model_copy(update={cls.section: model.model_copy(update={"epochs": 1})})
 

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,8 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
     begin = asked.loading + ending.folder + timed.warming if needed else 0.0
     cold = {stage.key: timed.cold.get(estimates.group(stage), 0.0) for stage in needed}
     computing = _computing(prepared, needed, seconds, cold, asked.starting, models * ending.row) if needed else 0.0
-    end = ending.of(models) if needed else 0.0
+    libraries, asked.ending = ending.libraries if needed else 0.0, replace(ending, libraries=0.0) if needed else ending
+    end = libraries + ending.of(planned) if needed else 0.0
     return PlanCosts(
         run=folder.name,
         stages=len(planned.stages),
@@ -111,6 +112,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
         notes=[*prepared.notes, *prepared.of_command],
         begin=begin,
         end=end,
+        libraries=libraries,
         workers=prepared.workers,
         executor=prepared.execution.executor,
         devices=prepared.execution.devices,

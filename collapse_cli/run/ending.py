@@ -5,7 +5,7 @@ is time for; rows of models that were not made say what those that were made say
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from collapse_cli.terminal.run import print_run
 from collapse_cli.where import Where
 
 LEAST, MORE = 16, 4  # models on the first page, and how many times as many on the next
-SECONDS = 2.0  # that the last page may take, by what the one before it took
+SECONDS = 5.0  # that the last page may take, by what the one before it took: pages of many models take less for each
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Ending:
     Attributes:
         folder: seconds until its folder says what will be run.
         row: seconds for each model that is measured, while other stages may be at work.
-        page: from how many models there are to the seconds from the last stage to the end of the command.
+        page: from how many models there are, of how many kinds (`arms_of`), to the seconds from the last stage to the end of the command.
         libraries: seconds of these that it takes longer the first time in a process.
         models: of how many the largest page was, that was timed.
     """
@@ -48,9 +48,14 @@ class Ending:
     libraries: float = 0.0
     models: int = 0
 
-    def of(self, models: int) -> float:
-        """Seconds from the last stage to the end of the command."""
-        return self.libraries + self.page.of(models, 1)
+    def of(self, planned: Plan) -> float:
+        """Seconds from the last stage to the end of the command, the libraries loaded."""
+        return self.page.of(len(planned.generations), arms_of(planned.generations))
+
+
+def arms_of(models: Iterable[Generation]) -> int:
+    """How many kinds of models there are, seeds and generations aside: pages have a line or a row for each."""
+    return len({made.where.arm for made in models})
 
 
 def time_ending(
@@ -89,7 +94,7 @@ def time_ending(
         stand_ins.upto(models)
         if not taken:
             first = _end(config, whole, now)
-        taken.append(TimeTaken(models, 1, _end(config, whole, now)))
+        taken.append(TimeTaken(models, arms_of(stand_ins.models(models)), _end(config, whole, now)))
     page = rate_of(taken) if len(taken) > 1 else Rate(0.0, 0.0, taken[0].seconds)
     return Ending(folder, row, page, max(0.0, first - taken[0].seconds), int(taken[-1].work))
 
@@ -125,6 +130,10 @@ class _StandIns:
         # all models of one seed, then of the next, as whole seeds are what pages compare
         self._todo = sorted(planned.generations, key=lambda made: (made.where.seed, made.where.generation))
         self._room = kept_texts.room_for(len(self._todo))
+
+    def models(self, count: int) -> Sequence[Generation]:
+        """The first so many."""
+        return self._todo[:count]
 
     def upto(self, models: int) -> None:
         """So many models are in the run folder."""

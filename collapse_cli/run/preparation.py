@@ -12,7 +12,7 @@ from collapse_cli.data.dataset import UNSCORED, load_text, pinned
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.executors.processes import workers_for
-from collapse_cli.engine.stage import Finished, Plan, Product, Stage, never_split
+from collapse_cli.engine.stage import Finished, NotYetHere, Plan, Product, Stage, never_split
 from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import ConfigError, how_many
 from collapse_cli.experiment import foreign_sources, mixing, mixture
@@ -23,6 +23,7 @@ from collapse_cli.experiment.stages.public import PUBLIC
 from collapse_cli.experiment.stages.translate import TRANSLATE
 from collapse_cli.experiment.stages.written import WRITTEN
 from collapse_cli.learners import Hints, Resolved
+from collapse_cli.learners.protocol import TOKENIZER
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.early_checks import of_lineage
 from collapse_cli.run.execution import Execution
@@ -106,7 +107,9 @@ def prepare(
         notes += own
         for policy in config.policies if there and config.kind == "generational" else ():
             notes += foreign_sources.check_rows(config, policy, pool.members(number), rows["train"], there)
-        sizes[name] = _size(one, one.config if name else config, rows)
+        data = real_data(planned, name)
+        made = real.get(data.key) if data else None
+        sizes[name] = _size(one, one.config if name else config, rows, made)
     size = Sizes(sizes, planned)
     workers, threads = shared_out(planned, size, execution)
     notes = list(dict.fromkeys(notes))
@@ -223,8 +226,9 @@ def _real_rows(
     return rows, notes, foreign
 
 
-def _size(found: Resolved, config: Experiment, rows: Mapping[str, int]) -> Size:
-    """What the costs of a lineage depend on."""
+def _size(found: Resolved, config: Experiment, rows: Mapping[str, int], data: Finished | None) -> Size:
+    """What the costs of a lineage depend on; `data`: its real data, where they are."""
+    here = data is not None and not isinstance(data, NotYetHere)  # files elsewhere are not brought for this
     return Size(
         config,
         found.parameters,
@@ -237,7 +241,14 @@ def _size(found: Resolved, config: Experiment, rows: Mapping[str, int]) -> Size:
         found.row_flops,
         found.adapter_parameters,
         rows.get("public", 0),
+        _bytes_in(data.folder) if data and here else 0,
+        _bytes_in(data.folder / TOKENIZER) if data and here else 0,
     )
+
+
+def _bytes_in(folder: Path) -> int:
+    """Of all files of a folder; 0 where there is none."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def notes_on_devices(config: Experiment, devices: int) -> list[str]:

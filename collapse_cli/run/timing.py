@@ -31,9 +31,11 @@ from collapse_cli.run.preparation import Prepared, threads_of_a_stage
 from collapse_cli.run.rates import Estimates, Timings, sameness
 
 SECONDS = 6.0  # of this process's own computing, for the short versions of a plan
-MOST = 100.0  # seconds until a stage is stopped at its next step: on a machine that has much else to do that computing takes longer
-MORE_OF = 6.0  # times `SECONDS`, for a second size: of one alone nothing can be said of others
+MOST = 150.0  # seconds until a stage is stopped at its next step: on a machine that has much else to do that computing takes longer
+MORE_OF = 15.0  # times `SECONDS`, for a second size: of one alone nothing can be said of others
+STEPS = 2  # of a training of a large model, in a short version: of one alone nothing can be said of others
 FIRST = 2.0  # nominal seconds that the first may take; of a larger model it has fewer rows
+SECOND = 80.0  # the same of the second
 
 # what a model may say of a corpus that is too short for it; anything else ends a trial too, but never a command
 ANY = (UserError, ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError)
@@ -211,9 +213,13 @@ class OfFewLineages:
 
 
 def _what(stage: Stage, version: Short) -> tuple[object, bool]:
-    """What a stage does, in a value that is equal for those of other lineages that do the same; and whether it is of a lineage."""
+    """What a stage does, in a value that is equal for those of other lineages (or generations) that do the same; and whether it is of those
+    that may be copied.
+    """
     first = version.plan.serves[stage.key][0]
-    return (version.group(stage), version.sizes.cost_of(stage), first.generation), bool(first.lineage)
+    once = version.extent.once
+    generation = 0 if once else first.generation
+    return (version.group(stage), version.sizes.cost_of(stage), generation), bool(first.lineage) or once
 
 
 def _few(version: Short, slots: int) -> list[Stage]:
@@ -281,17 +287,20 @@ def time_stages(
     last: tuple[Short, Store] | None = None
     started = workers > 1 and not places.workers  # they will be
     with _quietly(), threads_of_a_stage(prepared):
-        ladder = short.extents(prepared.config, prepared.size.rows, _least(prepared, rows, speed, workers))
+        least = _least(prepared, rows, speed, workers)
+        second, steps = _second(prepared, least, speed, workers), 0 if least >= min(short.LEAST_ROWS, rows) else STEPS
+        ladder = short.extents(prepared.config, prepared.size.rows, least, second, steps)
         ladder = [*ladder[:1], *ladder] if len(ladder) > 1 else ladder  # libraries are loaded in the first of all
         for number, extent in enumerate(ladder):
             before = now()
             try:
                 version = short.shortened(prepared.config, prepared.hints, prepared.size, extent, turn, workers)
                 if number == 1 and found and computed() - own > seconds:
-                    continue  # a large model, beside which libraries are little
-                if found:
+                    continue  # a large model: of the stages of each kind the first one tells what libraries take
+                sizes = {extent for extent, _ in found}
+                if len(sizes) > 1 or (found and extent in sizes):  # of one size alone nothing is known of another
                     busy = (computed() - own) / max(1e-9, before - began)  # how much of the time we were let compute
-                    most = seconds * (1 if len({extent for extent, _ in found}) > 1 else MORE_OF)
+                    most = seconds * (1 if len(sizes) > 1 else MORE_OF)
                     if computed() - own + busy * _expected(version, found, workers) > most:
                         break
                 store = store_at(folder / f"{number}")
@@ -316,14 +325,20 @@ def time_stages(
             except ANY as error:
                 timed.fault = timed.fault or f"{type(error).__name__}: {error}"
     first = list[Stopwatched]()
-    if len(found) > 1 and {one.group for one in found[0][1]} <= {one.group for one in found[1][1]}:
-        first = found.pop(0)[1]  # of which the first steps took longer
+    if len(found) > 1 and found[0][0] == found[1][0]:
+        if {one.group for one in found[0][1]} <= {one.group for one in found[1][1]}:
+            first = found.pop(0)[1]  # of which the first steps took longer
+    elif found and len(ladder) > 1:
+        first, others = _first_of_each(found[0][1])
+        found[0] = (found[0][0], others)
+    works: dict[str, set[float]] = {}
+    for _, taken in found:
+        for one in taken:
+            works.setdefault(one.group, set()).add(one.cost.work)
     for extent, taken in found:
         for one in taken:
             estimates.tried(one.stage, one.group, one.cost, one.seconds)
-            if (
-                len({extent for extent, _ in found}) == 1 and one.half is not None
-            ):  # of one size nothing follows for others
+            if len(works[one.group]) == 1 and one.half is not None:  # of one size nothing follows for others
                 less = replace(one.cost, amount=one.cost.work / 2)
                 estimates.tried(one.stage, one.group, less, one.half)
             if one.whole and extent.share == 1 and one.stage.key in prepared.plan.stages:  # keys know of no cut
@@ -335,6 +350,14 @@ def time_stages(
         timed.warming += longer / workers
     timed.seconds = now() - began
     return timed
+
+
+def _first_of_each(taken: Sequence[Stopwatched]) -> tuple[list[Stopwatched], list[Stopwatched]]:
+    """The first of each group of which there are several, for which libraries were loaded; and the others."""
+    times, first, others = Counter(one.group for one in taken), list[Stopwatched](), list[Stopwatched]()
+    for one in taken:
+        (first if times.pop(one.group, 1) > 1 else others).append(one)
+    return first, others
 
 
 def _expected(version: Short, found: Sequence[tuple[Extent, list[Stopwatched]]], workers: int) -> float:
@@ -354,13 +377,26 @@ def _expected(version: Short, found: Sequence[tuple[Extent, list[Stopwatched]]],
 def _least(prepared: Prepared, rows: int, speed: float, workers: int) -> int:
     """Rows of the first version: fewer where even these would take seconds."""
     least = min(short.LEAST_ROWS, rows)
-    while least > 1 and not prepared.size.known:
-        version = short.shortened(prepared.config, prepared.hints, prepared.size, Extent(least / rows))
-        costs = map(version.sizes.cost_of, _few(version, workers))
-        if sum(cost.seconds(speed, 0) for cost in costs if not cost.fixed_seconds) < FIRST:
-            break
+    while least > 1 and not prepared.size.known and _nominal(prepared, least, speed, workers) >= FIRST:
         least //= 2
     return least
+
+
+def _second(prepared: Prepared, least: int, speed: float, workers: int) -> int:
+    """Rows of the second version: where the first has very few, so many that what they take stands out from what a stage takes besides."""
+    few = least < min(short.LEAST_ROWS, prepared.size.rows)
+    for rows in (short.MORE * short.LEAST_ROWS, short.LEAST_ROWS) if few else ():
+        if _nominal(prepared, rows, speed, workers, STEPS) <= SECOND:
+            return rows
+    return short.MORE * least
+
+
+def _nominal(prepared: Prepared, rows: int, speed: float, workers: int, steps: int = 0) -> float:
+    """Seconds that a version of so many rows takes, as its stages are guessed."""
+    extent = Extent(min(1.0, rows / max(1, prepared.size.rows)), 1, steps, steps > 0)
+    version = short.shortened(prepared.config, prepared.hints, prepared.size, extent)
+    costs = map(version.sizes.cost_of, _few(version, workers))
+    return sum(cost.seconds(speed, 0) for cost in costs if not cost.fixed_seconds)
 
 
 def _time_version(

@@ -43,6 +43,7 @@ class PlanCosts:
         notes: what the user should know of model and data.
         begin: seconds of it until the first stage begins.
         end: seconds of it after the last one: the report, and what is printed.
+        libraries: seconds of these in which libraries are loaded, once a command.
         workers: how many stages are computed at the same time.
         executor: what computes them; `seconds` are those of this machine, whatever computes them.
         devices: how many devices train one model together.
@@ -64,6 +65,7 @@ class PlanCosts:
     notes: Sequence[str]
     begin: float = 0.0
     end: float = 0.0
+    libraries: float = 0.0
     workers: int = 1
     executor: str = "local"
     devices: int = 1
@@ -170,7 +172,8 @@ class Total:
             len(plans),
             sum(plan.stages for plan in plans),
             sum(plan.cached for plan in plans),
-            sum(plan.seconds for plan in plans) + (sum(plan.end for plan in plans) if len(plans) > 1 else 0.0),
+            sum(plan.seconds for plan in plans)
+            + (sum(plan.end - plan.libraries for plan in plans) if len(plans) > 1 else 0.0),
             sum(plan.disk_needed for plan in plans),
             max(plan.memory_needed for plan in plans),
         )

@@ -11,7 +11,7 @@ from support.kinds import kind
 from collapse_cli import config, experiment
 from collapse_cli.engine.stage import Cost, Plan, Product, StageKind, never_split
 from collapse_cli.experiment import kinds
-from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.costs import RECORD_BYTES, Size
 from collapse_cli.experiment.kinds import KINDS
 from collapse_cli.learners import Hints
 from collapse_cli.where import Where
@@ -132,7 +132,7 @@ def test_the_costs_of_the_loop_follow_from_the_rows_of_each_stage() -> None:
     assert costs["sample", "accumulate", 1].rows == 200
     assert costs["sample", "keep-25", 1].rows == 150
     assert costs["examine", "keep-25", 1].tokens == 150 * one.sample.new_tokens
-    assert costs["mix", "accumulate", 2].disk == 4 * 600 * width
+    assert costs["mix", "accumulate", 2].disk == 4 * 600 * width + RECORD_BYTES
     assert costs["eval", "accumulate", 2].flops == 2 * 1000 * 50 * (one.eval.block_size or width)
     speed = 1e9
     train = costs["train", "keep-25", 2]

@@ -48,7 +48,7 @@ def test_pages_are_timed_with_as_many_models_as_the_run_will_have(
     assert pages == [16, 16, 64, len(prepared.plan.generations)]
     assert timed is not None
     assert timed.models == len(prepared.plan.generations) == 84
-    assert timed.of(10) > 0
+    assert timed.of(version.plan) > 0
     assert not (tmp_path / "runs").exists()
 
 
@@ -63,8 +63,22 @@ def test_a_plan_takes_its_stages_its_rows_and_its_page(tmp_path: Path, monkeypat
     stages, models = sum(kind.seconds for kind in plan.kinds.values()), len(prepared.plan.generations)
     assert (plan.begin, plan.end) == (3.5, 3.0 + models * 0.125)
     assert plan.seconds == pytest.approx(stages + models * 0.25 + plan.begin + plan.end)
-    total = costs_total(plan, replace(plan, end=1.0, seconds=2.0))
-    assert total == pytest.approx(plan.seconds + 2.0 + plan.end + 1.0)
+    assert plan.libraries == 2.0
+    other = replace(plan, end=1.0, libraries=0.0, seconds=2.0)
+    assert costs_total(plan, other) == pytest.approx(plan.seconds + 2.0 + plan.end - 2.0 + 1.0), "libraries load once"
+
+
+def test_pages_of_many_models_take_what_their_kinds_and_their_number_do(tmp_path: Path) -> None:
+    """The models of a seed differ in their kind, those of other seeds do not: by a law that is made up, of 6 kinds and 84 models."""
+    file = small.write(tmp_path, "numbers", small.NUMBERS)
+    config = load(read_toml(file), "a test")
+    many = config.model_copy(update={"loop": config.loop.model_copy(update={"seeds": tuple(range(7))})})
+    prepared = preparation.prepare(many, RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "short"), None, 1)
+    models = prepared.plan.generations
+    kinds = len({made.where.name for made in models})
+    assert ending.arms_of(models) == kinds < len(models)
+    known = Ending(page=Rate(0.001, 0.1, 0.5))
+    assert known.of(prepared.plan) == pytest.approx(0.5 + 0.1 * kinds + 0.001 * len(models))
 
 
 def costs_total(*plans: costs.PlanCosts) -> float:

@@ -10,7 +10,7 @@ from support.kinds import kind
 from collapse_cli.config import load
 from collapse_cli.config.reading import read_toml
 from collapse_cli.engine.stage import Cost, Stage
-from collapse_cli.experiment.costs import TOGETHER
+from collapse_cli.experiment.costs import RECORD_BYTES, TOGETHER
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
 from collapse_cli.run.execution import Execution
@@ -108,7 +108,8 @@ def test_shards_take_what_the_whole_would_and_each_the_time_of_a_stage(tmp_path:
     assert {stage.work for stage in stages} == {"eval", "sample", "examine"}
     for stage in stages:
         alone, costs = whole.size.cost_of(whole.plan.stages[stage.key]), [*map(parts.size.cost_of, stage.shards)]
-        for name in ("tokens", "rows", "flops", "disk", "work"):
+        assert sum(cost.disk for cost in costs) == alone.disk + (number - 1) * RECORD_BYTES
+        for name in ("tokens", "rows", "flops", "work"):
             assert sum(getattr(cost, name) for cost in costs) == pytest.approx(getattr(alone, name), rel=1e-9), name
         estimates = Estimates(parts.size, Timings(), lambda stage: 1e9)
         for work in (alone.work, 3 * alone.work):

@@ -15,6 +15,7 @@ from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Cost, Plan, Stage, Workplace
+from collapse_cli.experiment.short import Extent
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
 from collapse_cli.run import costs, preparation, timing
@@ -104,6 +105,66 @@ def test_a_stage_that_takes_too_long_is_stopped_at_its_next_step(
     assert watch.half == {stage.key: 18.0 - 2 * 3.0}, "the first of four steps took nine seconds, the others three"
 
 
+def test_libraries_are_told_from_work_by_the_second_stage_of_a_kind() -> None:
+    """Where the first version is not made twice; of a kind that has one stage alone that one counts."""
+    made = [
+        timing.Stopwatched(Stage(kind(name), {"number": number}), name, Cost(rows=1), seconds)
+        for number, (name, seconds) in enumerate(
+            [("train", 5.0), ("eval", 2.0), ("mix", 0.1), ("train", 1.0), ("eval", 0.5)]
+        )
+    ]
+    first, others = timing._first_of_each(made)
+    assert [(one.group, one.seconds) for one in first] == [("train", 5.0), ("eval", 2.0)]
+    assert [(one.group, one.seconds) for one in others] == [("mix", 0.1), ("train", 1.0), ("eval", 0.5)]
+
+
+LARGE: dict[str, Any] = {
+    "loop": {"generations": 3, "policies": ["keep-0"], "seeds": [0]},
+    "model": {
+        "tokenizer": "words",
+        "config": {"model_type": "gpt2", "n_embd": 8, "n_head": 1, "n_layer": 1, "n_positions": 64},
+    },
+    "data": {"source": "zipf", "block_size": 16, "zipf": {"vocabulary": 16, "train_tokens": 4800, "test_tokens": 800}},
+    "sample": {"prompt_tokens": 2, "new_tokens": 16, "decode": {"beams": 1, "temperature": 1.0}},
+    "train": {"batch_size": 16, "epochs": 3},
+}  # said to be large
+
+
+def test_a_large_model_is_timed_in_few_steps_of_whole_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps of a training of two rows, and of 64 in batches of 16; what follows is what all steps of the plan take, by a law that is made up."""
+    folder, store = RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "runs")
+    prepared = preparation.prepare(load(LARGE, "a test"), folder, store, tmp_path / "real", 1)
+    monkeypatch.setattr(timing, "_nominal", lambda prepared, rows, *_: 0.9 * rows)
+    clock, rows, steps = {"seconds": 0.0}, list[int](), list[int]()
+    compute = LocalExecutor.compute
+
+    def timed(executor: LocalExecutor, stage: Stage, observer: Observer) -> Any:
+        done = compute(executor, stage, observer)
+        assert done.made is not None
+        if stage.kind == "train":
+            rows.append(done.made.facts["train_rows"])
+            steps.append(done.made.facts["steps"])
+            clock["seconds"] += 3.0 + 0.5 * done.made.facts["train_tokens"] / 16
+        else:
+            clock["seconds"] += 0.01
+        return done
+
+    monkeypatch.setattr(LocalExecutor, "compute", timed)
+    time_stages = timing.time_stages
+    monkeypatch.setattr(
+        costs,
+        "time_stages",
+        lambda *given, **more: time_stages(
+            *given, **{**more, "now": lambda: clock["seconds"], "computed": lambda: clock["seconds"]}
+        ),
+    )
+    plan = describe(prepared, store, folder, CostsAsked(tmp_path / "timed"))
+    assert prepared.size.rows == 300
+    assert set(zip(rows, steps, strict=True)) == {(2, 2), (64, 2)}
+    assert rows == [2, 2, 64], "of the second version the models of all generations are one"
+    assert plan.kinds["train"].seconds == pytest.approx(4 * (3.0 + 0.5 * 300 * 3), rel=1e-3)
+
+
 def test_of_lineages_that_do_the_same_one_is_computed_and_the_others_are_copies(tmp_path: Path) -> None:
     """Two generations of three lineages; the one whose work is another's is computed, too."""
     computed, planned = list[str](), Plan()
@@ -121,7 +182,7 @@ def test_of_lineages_that_do_the_same_one_is_computed_and_the_others_are_copies(
     store = store_of(tmp_path)
     store.begin()
     sizes = SimpleNamespace(cost_of=lambda stage: Cost(rows=1))
-    version: Any = SimpleNamespace(plan=planned, sizes=sizes, group=lambda stage: groups[stage.key])
+    version: Any = SimpleNamespace(plan=planned, sizes=sizes, group=lambda stage: groups[stage.key], extent=Extent(1.0))
     watch = timing.Stopwatch(time.perf_counter, lambda: False)
     stages = [*planned.stages.values()]
     scheduler.run(stages, timing.OfFewLineages(LocalExecutor(store), version), watch)

@@ -23,7 +23,7 @@ from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import checkpoint
 from collapse_cli.engine.stage import ALL_POLICIES, Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment import mixing
-from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.costs import FACTS_BYTES, NUMBER_BYTES, Size
 from collapse_cli.experiment.loop import Lineage, Verbs, step_together
 from collapse_cli.experiment.pool import Pool, quota, segment, taken
 from collapse_cli.experiment.stages.base import (
@@ -526,7 +526,10 @@ def cost_of(block: Block, size: Size) -> Cost:
     parts = last - first + 1
     fitted = sum(rows) // 2 * parts
     amount = fitted * size.passes(rows[-1])
-    return Cost(flops=fitted * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35, amount=amount, parts=parts)
+    models = NUMBER_BYTES * size.parameters * parts
+    kept = size.rows * size.row_bytes * parts if block.carries_rows else 0
+    disk = FACTS_BYTES * parts + (models if models <= LARGEST else models // parts) + kept
+    return Cost(flops=fitted * size.row_flops, disk=disk, efficiency=0.35, amount=amount, parts=parts)
 
 
 def label(stage: Stage, where: Where) -> str:

@@ -11,7 +11,7 @@ from collapse_cli.config import Experiment
 from collapse_cli.config.cell import Cell
 from collapse_cli.engine import checkpoint
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace
-from collapse_cli.experiment.costs import Size
+from collapse_cli.experiment.costs import FACTS_BYTES, Size
 from collapse_cli.experiment.stages.base import first_measure, hints_of, on_one_thread, own
 from collapse_cli.where import Where
 
@@ -55,7 +55,9 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 def cost(stage: Stage, size: Size) -> Cost:
     done = cells_of(stage)
     rows = sum(cell.rows * (cell.iterations or 1) for cell in done)
-    return Cost(flops=rows * size.row_flops, disk=100 * size.row_bytes, efficiency=0.35, amount=rows, parts=len(done))
+    return Cost(
+        flops=rows * size.row_flops, disk=FACTS_BYTES * len(done), efficiency=0.35, amount=rows, parts=len(done)
+    )
 
 
 def label(stage: Stage, where: Where) -> str:

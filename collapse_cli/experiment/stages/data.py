@@ -1,6 +1,7 @@
 """Real data as rows that the learner can take."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from collapse_cli import families, learners
@@ -24,7 +25,8 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    return put_together(size, size.rows, 2.0)
+    cost = put_together(size, size.rows, 2.0)
+    return replace(cost, disk=size.data_bytes or cost.disk)
 
 
 def label(stage: Stage, where: Where) -> str:

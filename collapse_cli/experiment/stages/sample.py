@@ -28,6 +28,7 @@ from collapse_cli.experiment.stages.shards import (
 from collapse_cli.learners.protocol import Arrays
 
 SHOWN_ROWS = 8
+FILLED = 16  # rows that a language model continues at once at least (`lm/search.py`): fewer take as long
 
 
 def sample_stage(
@@ -272,6 +273,7 @@ def cost_of(rows: int, size: Size) -> Cost:
     return Cost(
         rows=rows,
         tokens=rows * new,
+        amount=max(rows, FILLED) * new,
         flops=2.0 * rows * sample.decode.beams * passed,
         disk=disk,
         steps=new * -(-rows // 128),
