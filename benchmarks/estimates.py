@@ -57,7 +57,7 @@ def saved_model(folder: Path) -> list[str]:
     load_tokenizer(SHARED / "opt-tokenizer").save_pretrained(folder / "model")
     tree = f"""
 [loop]
-generations = 2
+generations = 1
 policies = ["keep-0"]
 seeds = [0]
 
@@ -92,14 +92,14 @@ CASES: Mapping[str, Callable[[Path], Sequence[str]]] = {
     "generational-regression": preset("generational-regression"),
     "nature-gaussian": preset("nature-gaussian"),
     "strong-iterative": preset("strong-iterative"),
-    "quick": preset("quick", *ONE, "--generations", "2"),
-    "world": preset("world", *ONE, "--generations", "1"),
+    "quick": preset("quick", *ONE, "--generations", "1", "--policy", "keep-0"),
+    "world": preset("world", *ONE, "--generations", "1", "--policy", "keep-0"),
     "ecosystem": preset("ecosystem", *ONE, "--generations", "1"),
     "wikitext2-small": preset("wikitext2-small", *ONE, "--generations", "1", "--policy", "keep-0"),
     "nature-vae": preset("nature-vae", "--generations", "1", "--policy", "keep-0", "--set", "vae.epochs=10"),
-    "nature-gmm": preset("nature-gmm", "--generations", "400"),
+    "nature-gmm": preset("nature-gmm", "--generations", "50"),
     "strong-mlp": preset("strong-mlp", *ONE),
-    "strong-gpt2": preset("strong-gpt2", *ONE),
+    "strong-gpt2": preset("strong-gpt2", *ONE, "--set", "mixture.rows=[500,2000]"),
     "thin": saved_model,
 }
 

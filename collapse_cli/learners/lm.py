@@ -21,6 +21,7 @@ from collapse_cli.learners.device_processes import DeviceProcesses, order_of, sh
 from collapse_cli.learners.protocol import (
     ALL_ROWS,
     CORPUS,
+    TOKENIZER,
     VALID,
     Arrays,
     Comparable,
@@ -576,7 +577,7 @@ class LanguageModel:
 
     @property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":
-        return texts.load_tokenizer(self.hints.real(text_inputs.TOKENIZER))
+        return texts.load_tokenizer(self.hints.real(TOKENIZER))
 
 
 def _without(section: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from collapse_cli.data.dataset import Dataset, how_many, load_text, unchanged
 from collapse_cli.data.dialogues import ASSISTANT, Dialogue, Turn
 from collapse_cli.errors import InputError
 from collapse_cli.learners.continuations import answered, spaced
-from collapse_cli.learners.text_inputs import DIALOGUES, TOKENIZER, TURNS
+from collapse_cli.learners.protocol import TOKENIZER
+from collapse_cli.learners.text_inputs import DIALOGUES, TURNS
 from collapse_cli.lm import chats, dialogue_rows
 from collapse_cli.lm import text as texts
 
