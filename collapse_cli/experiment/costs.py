@@ -13,7 +13,7 @@ RECORD_BYTES, FACTS_BYTES = (
     2000,
     500,
 )  # of the record of a stage (ours have 1,000 to 4,000), and of what it says of a generation or cell
-NUMBER_BYTES = 8  # of what a family of numbers fits
+NUMBER_BYTES = 8  # of what is fitted without a network, and of what is measured of a row
 WEIGHT_BYTES, TRAINING_BYTES = 4, 16  # of a float32 weight; with its gradient and Adam's two moments
 REAL_ROWS = 5000  # of real text, that samples are compared with
 TOGETHER, TOGETHER_ROW = 0.2, 2e-5  # seconds in which a stage puts together what its shards found, and for each row
@@ -149,8 +149,8 @@ def put_together(size: Size, rows: int, seconds: float) -> Cost:
 
 
 def scored(size: Size, rows: int, efficiency: float = 0.4) -> Cost:
-    """The cost of a family of numbers that looks at so many rows, and keeps something of each."""
-    return Cost(flops=rows * size.row_flops * TWENTIETH, disk=rows * size.row_bytes, efficiency=efficiency, amount=rows)
+    """The cost of a family of numbers that looks at so many rows, and keeps a number of each."""
+    return Cost(flops=rows * size.row_flops * TWENTIETH, disk=NUMBER_BYTES * rows, efficiency=efficiency, amount=rows)
 
 
 def continued(size: Size, rows: int) -> Cost:

@@ -20,7 +20,7 @@ from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.computing import apart
 from collapse_cli.run.ending import Ending
 from collapse_cli.run.preparation import NOMINAL_SPEED, Prepared, to_do
-from collapse_cli.run.rates import Estimates, Timings, makespan, sameness
+from collapse_cli.run.rates import Estimates, Timings, makespan
 from collapse_cli.run.timing import SECONDS, Places, Timed, time_stages
 from collapse_cli.terminal.plan import SHARDS, KindCosts, PlanCosts
 
@@ -73,7 +73,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
     for key, made in prepared.real.items():
         if key not in planned.stages:
             continue
-        estimates.timings.same.setdefault(sameness(planned.stages[key]), [made.seconds])
+        estimates.timings.same.setdefault(estimates.alike(planned.stages[key]), [made.seconds])
     timed = _timed(prepared, estimates, needed, asked, speed)
     seconds = {stage.key: estimates.seconds(stage) for stage in needed}
     kinds: dict[str, KindCosts] = {}
@@ -129,7 +129,7 @@ def _timed(prepared: Prepared, estimates: Estimates, needed: Sequence[Stage], as
         estimates.group(stage)
         for stage in needed
         if not stage.shards
-        and sameness(stage) not in estimates.timings.same
+        and estimates.alike(stage) not in estimates.timings.same
         and (group := estimates.group(stage)) not in estimates.timings.finished
         and asked.reached.get(group, -1) < prepared.size.rows
     }

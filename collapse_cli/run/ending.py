@@ -27,7 +27,8 @@ from collapse_cli.terminal.run import print_run
 from collapse_cli.where import Where
 
 LEAST, MORE = 16, 4  # models on the first page, and how many times as many on the next
-SECONDS = 5.0  # that the last page may take, by what the one before it took: pages of many models take less for each
+FEW_OF_A_KIND = 2  # models of each kind, on the largest page, up to which pages are said to grow with the kinds alone
+SECONDS = 8.0  # that the last page may take, by what the one before it took: pages of many models take less for each
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ def time_ending(
             first = _end(config, whole, now)
         taken.append(TimeTaken(models, arms_of(stand_ins.models(models)), _end(config, whole, now)))
     page = rate_of(taken) if len(taken) > 1 else Rate(0.0, 0.0, taken[0].seconds)
+    if (
+        len(taken) > 1 and taken[-1].work < FEW_OF_A_KIND * taken[-1].parts
+    ):  # what their number takes cannot be told from what their kinds do
+        kinds = rate_of([TimeTaken(one.parts, 1, one.seconds) for one in taken])
+        page = Rate(0.0, kinds.unit, kinds.stage + kinds.part)
     return Ending(folder, row, page, max(0.0, first - taken[0].seconds), int(taken[-1].work))
 
 

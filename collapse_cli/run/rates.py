@@ -61,7 +61,7 @@ class Timings:
     Attributes:
         finished: of each group, of stages of the plan or of runs that shared them.
         tried: of each group, of short versions.
-        same: by all that a stage is made from but its seed, the seconds that such a one took.
+        same: by what a stage does and how much (`Estimates.alike`), the seconds that such a one took.
     """
 
     finished: dict[str, list[TimeTaken]] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Timings:
 
 
 def sameness(stage: Stage) -> str:
-    """Equal for stages that differ in their seed alone."""
+    """Equal for stages that differ in their seed alone, and in what they are made from."""
     return digest([stage.work, stage.params])
 
 
@@ -119,11 +119,16 @@ class Estimates:
     def group(self, stage: Stage) -> str:
         return group_of(stage, self.sizes.of(stage))
 
+    def alike(self, stage: Stage) -> str:
+        """Equal for stages of plans that differ in their seed alone: they do as much of the same, whatever rows they are given."""
+        cost = self.sizes.cost_of(stage)
+        return f"{sameness(stage)} {cost.work} {cost.parts}"
+
     def timed(self, stage: Stage) -> bool:
         """Whether anything of its kind has been timed, or its shards do the work."""
         return (
             bool(stage.shards)
-            or sameness(stage) in self.timings.same
+            or self.alike(stage) in self.timings.same
             or self.timings.rate(stage.work, self.group(stage)) is not None
         )
 
@@ -131,7 +136,7 @@ class Estimates:
         """How long a stage will take; of one that is put together from shards, when these are there."""
         if stage.shards:
             return self.sizes.cost_of(stage).fixed_seconds
-        if same := self.timings.same.get(sameness(stage)):
+        if same := self.timings.same.get(self.alike(stage)):
             return sum(same) / len(same)
         rate = self.timings.rate(stage.work, self.group(stage))
         return self.guess(stage) if rate is None else self._by(rate, stage)

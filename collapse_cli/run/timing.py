@@ -341,8 +341,9 @@ def time_stages(
             if len(works[one.group]) == 1 and one.half is not None:  # of one size nothing follows for others
                 less = replace(one.cost, amount=one.cost.work / 2)
                 estimates.tried(one.stage, one.group, less, one.half)
-            if one.whole and extent.share == 1 and one.stage.key in prepared.plan.stages:  # keys know of no cut
-                estimates.timings.same[sameness(one.stage)] = [one.seconds]
+            planned = prepared.plan.stages.get(one.stage.key)
+            if one.whole and extent.share == 1 and planned is not None:  # keys know of no cut
+                estimates.timings.same[estimates.alike(planned)] = [one.seconds]
     for one in first:
         rate = estimates.timings.rate(one.stage.work, one.group)
         longer = max(0.0, one.seconds - rate.of(one.cost.work, one.cost.parts)) if rate else 0.0

@@ -93,6 +93,23 @@ def test_only_a_seed_may_differ_between_stages_that_are_the_same(tmp_path: Path)
     assert sameness(one) != sameness(Stage(WORK, {"cells": [1, 3]}, seed=1))
 
 
+def test_variants_with_other_rows_are_timed_for_themselves(tmp_path: Path) -> None:
+    """Their stages do the same (`nature-gmm`: 500 to 50,000 rows), but not as much of it."""
+    runs, made = tmp_path / "runs", []
+    for rows in (100, 200):
+        tree = {"learner": "gaussian", "loop": {"generations": 1}, "data": {"source": "blobs", "rows": rows}}
+        one = prepare(load(tree, "a test"), RunFolder(runs, "x"), store_of(runs), tmp_path / "real", 1)
+        stage = next(each for each in one.plan.stages.values() if each.work == "block")
+        made.append((stage, Estimates(one.size, Timings())))
+    (few, small), (many, large) = made
+    assert sameness(few) == sameness(many)
+    assert small.alike(few) != large.alike(many)
+    small.timings.same[small.alike(few)] = [3.0]
+    large.timings = small.timings
+    assert small.seconds(few) == 3.0
+    assert not large.timed(many)
+
+
 def prepared(tmp_path: Path, shards: int) -> Prepared:
     """The tiny experiment in so many shards."""
     config = load(read_toml(e2e.write_experiment(tmp_path)), "a test")

@@ -10,7 +10,7 @@ from collapse_cli.config.weights import Shares, Weights
 from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for, tokens_a_second
 from collapse_cli.experiment import mixing
-from collapse_cli.experiment.costs import NUMBER_BYTES, Size, trains_adapter
+from collapse_cli.experiment.costs import WEIGHT_BYTES, Size, trains_adapter
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, at, learner_of, on_one_thread, stage_of, with_history
 
 EQUAL_SHARES = Shares()
@@ -108,7 +108,7 @@ def cost(stage: Stage, size: Size) -> Cost:
     rows += size.public_rows if "public" in stage.inputs else 0
     if size.row_flops:
         amount = rows * size.passes(rows)
-        return Cost(flops=rows * size.row_flops, disk=NUMBER_BYTES * size.parameters, efficiency=0.35, amount=amount)
+        return Cost(flops=rows * size.row_flops, disk=WEIGHT_BYTES * size.parameters, efficiency=0.35, amount=amount)
     per_step = train.batch_size - (train.replayed_rows if "replay" in stage.params["train"] else 0)
     steps = train.steps or train.epochs * -(-rows // per_step)
     tokens = round(rows * train.batch_size / per_step) * size.config.data.block_size * train.epochs
@@ -122,7 +122,7 @@ def cost(stage: Stage, size: Size) -> Cost:
     return Cost(
         tokens=tokens,
         flops=((4.0 if trains_adapter(stage) else 6.0) * passes * each + taught) * tokens,
-        disk=4 * size.trained_parameters(stage) + size.tokenizer_bytes,
+        disk=WEIGHT_BYTES * size.trained_parameters(stage) + size.tokenizer_bytes,
         steps=passes * steps,
         efficiency=0.35,
         step_seconds=0.006,
