@@ -49,6 +49,38 @@ if TYPE_CHECKING:
     from support.served import Served
 
 PROJECT = Path(__file__).resolve().parent.parent
+# In the order in which they begin: what takes a process of its own and many others' time (the driver of forks with all its files, Ray,
+# a browser, the server), then files of more than ten seconds.
+LONGEST = (
+    "engine/test_side_by_side.py",
+    "whole/test_e2e_ray.py",
+    "engine/test_damage.py",
+    "whole/test_e2e_run.py",
+    "foreign/test_asking.py",
+    "report/test_report_browser.py",
+    "view/test_view_browser.py",
+    "lm/test_architectures.py",
+    "engine/test_object_store.py",
+    "tracking/test_tracking.py",
+    "experiment/test_blocks.py",
+    "engine/test_disk_full.py",
+    "whole/test_e2e_remedies.py",
+    "whole/test_hub.py",
+    "lm/test_lm_slots.py",
+    "report/test_report_hostile.py",
+    "whole/test_exact_values.py",
+    "whole/test_weights_and_budgets.py",
+    "config/test_extremes.py",
+    "whole/test_e2e_report.py",
+    "lm/test_lm_sample.py",
+    "whole/test_wikitext2_small.py",
+    "learners/test_devices.py",
+    "cli/test_check_command.py",
+    "cli/test_interrupted.py",
+    "whole/test_eval_blocks.py",
+    "whole/test_before.py",
+    "view/test_view.py",
+)
 
 # The same examples on every run, so that a red test stays red; `--hypothesis-profile=default` looks for new ones.
 settings.register_profile("same", deadline=None, derandomize=True, max_examples=60)
@@ -56,8 +88,9 @@ settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The rooms of long files come first: with `-n 2 --no-loadscope-reorder` no process ends long before the other."""
-    items.sort(key=lambda item: item.path.parent.name not in ("engine", "whole", "view", "theory", "tracking"))
+    """The longest files come first: with `-n 2 --no-loadscope-reorder` no process ends long before the other."""
+    place = {PROJECT / "tests" / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from support import e2e
 from support.kinds import kind
+from support.meeting import who_came
 from support.small import write
 from support.waiting import PATIENCE, until
 
@@ -31,8 +32,16 @@ LONG = ("--generations", "0", "--set", "train.epochs=120")
 # Workers that need no torch, which takes seconds to load: for what does not depend on the model.
 NUMBERS = """
 learner = "gaussian"
-loop = { generations = 3000, policies = ["keep-0"], block = 3001 }
+loop = { generations = 4, policies = ["keep-0"], block = 2 }
 data = { source = "blobs", rows = 50, blobs = { dimensions = 1 } }
+select = { by = "meeting:met", keep = "highest", oversample = 2 }
+"""
+NONE_LEFT = """
+learner = "ngram"
+loop = { generations = 1, policies = ["keep-0"], block = 1 }
+data = { source = "zipf", block_size = 12, rows = 60, zipf = { vocabulary = 16, rank = 2, train_tokens = 1200, test_tokens = 240 } }
+sample = { prompts = "none", new_tokens = 12, decode = { beams = 1, temperature = 1.0 } }
+select = { by = "perplexity", keep = "threshold", oversample = 1.0, threshold = -1.0, side = "below" }
 """
 
 
@@ -149,17 +158,24 @@ class Started:
 
 @pytest.fixture(params=["tiny"])
 def started(request: pytest.FixtureRequest, config: Path, runs: Path) -> Iterator[Started]:
-    """A run, its two workers in the middle of a stage that takes seconds, each of a seed: a training, or a block of generations."""
+    """A run, its two workers in the middle of a stage that takes seconds, each of a seed: a training, or a block of generations.
+
+    The blocks wait for a third process, which does not come.
+    """
     name, scratch = request.param, runs / "store" / ".scratch"
+    place = runs.parent / "meeting"
+    place.mkdir()
+    own = {"COLLAPSE_CHECKPOINT_SECONDS": "0", "MEETING": str(place), "MEETING_OF": "3"}
     asked = job(config, runs, *LONG) if name == "tiny" else job(write(runs.parent, name, NUMBERS), runs)
     number = Path(asked["pid"])
     with ThreadPoolExecutor(1) as beside:
-        ended = beside.submit(e2e.drive, asked | {"env": {"COLLAPSE_CHECKPOINT_SECONDS": "0"}})
+        ended = beside.submit(e2e.drive, asked | {"env": own})
         try:
 
             def both_at_work() -> bool:
                 assert not ended.done(), ended.result()
-                return len({file.parent for file in scratch.glob("*/*.safetensors")}) == 2
+                made = {file.parent for file in scratch.glob("*/*.safetensors")}
+                return len(made if name == "tiny" else who_came(place)) == 2
 
             until(both_at_work)
             yield Started(name, psutil.Process(int(number.read_text())), ended, Path(asked["err"]))
@@ -172,15 +188,16 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
     return process.children()
 
 
-def test_a_killed_run_takes_its_workers_along_and_goes_on(config: Path, runs: Path, started: Started) -> None:
+@pytest.mark.parametrize("started", ["numbers"], indirect=True)
+def test_a_killed_run_takes_its_workers_along_and_goes_on(runs: Path, started: Started) -> None:
     workers = workers_of(started.process)
     assert len(workers) == 2
     started.process.kill()
     assert psutil.wait_procs(workers, timeout=PATIENCE)[1] == [], "a worker outlived its run"
     assert started.end()[0] == -signal.SIGKILL
-    done = run(config, runs, *LONG)
+    done = run(runs.parent / "numbers.toml", runs)
     assert done.code == 0, done.err
-    assert len(e2e.metrics(runs)) == 4
+    assert len(e2e.metrics(runs, "numbers")) == 2 * 5
 
 
 @pytest.mark.parametrize(("started", "name"), [("tiny", "SIGINT"), ("numbers", "SIGTERM")], indirect=["started"])
@@ -207,12 +224,15 @@ def test_a_killed_worker_ends_the_run_with_advice(started: Started) -> None:
     assert psutil.wait_procs([second], timeout=PATIENCE)[1] == []
 
 
-def test_a_mistake_of_the_users_is_one_line_in_a_worker_too(config: Path, runs: Path) -> None:
-    made = run(config, runs, "--generations", "0", "--set", "train.lr=1e30")
+def test_a_mistake_of_the_users_is_one_line_in_a_worker_too(runs: Path) -> None:
+    made = run(write(runs.parent, "none-left", NONE_LEFT), runs)
     assert made.code == 2
     assert len(made.err.splitlines()) == 1
-    assert "lower train.lr" in made.err
-    assert not list((runs / "store").glob(e2e.HEX64 + "/model.safetensors")), "nothing half-written is published"
+    assert "0 of 60 candidates stay" in made.err
+    works = {
+        stage["work"] for stage in e2e.read_lines(runs / "none-left" / "events.jsonl") if stage["event"] == "finished"
+    }
+    assert works == {"data", "train", "sample", "eval"}, "nothing half-written is published"
 
 
 # --- the executor itself ----------------------------------------------------------------------------------------------

@@ -8,28 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import e2e
+from support import e2e, small
 
 from collapse_cli.config.tree import Experiment
 from collapse_cli.records import remembered
 from collapse_cli.run import finished, runner
 from collapse_cli.run.finished import FILE, circumstances
 
-CONFIG = """
-learner = "ngram"
-[loop]
-generations = 1
-policies = ["keep-10"]
-[data]
-source = "{source}"
-block_size = 16
-rows = 40
-eval_rows = 12
-[sample]
-prompts = "none"
-new_tokens = 16
-decode = {{ beams = 1, temperature = 1.0 }}
-"""
 VARIANTS = """
 learner = "gaussian"
 [loop]
@@ -51,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a text, a configuration, and a finished run."""
     folder = tmp_path_factory.mktemp("finished")
     e2e.write_text(folder / "text")
-    (folder / "small.toml").write_text(CONFIG.format(source=folder / "text"))
+    (folder / "small.toml").write_text(small.NGRAM.format(source=folder / "text"))
     found = e2e.collapse("run", folder / "small.toml", "--runs-dir", folder / "runs")
     assert found.code == 0, found.err
     return folder
@@ -61,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def home(made: Path, tmp_path: Path) -> Path:
     """A copy, finished where it is now."""
     home = Path(shutil.copytree(made, tmp_path / "home"))
-    (home / "small.toml").write_text(CONFIG.format(source=home / "text"))
+    (home / "small.toml").write_text(small.NGRAM.format(source=home / "text"))
     assert run(home).code == 0
     return home
 

@@ -22,6 +22,21 @@ loop.seeds = [0, 1, 2]
 data = { source = "regression", regression = { dimensions = 10 } }
 mixture = { rows = [20, 40, 80], share = [0.0, 0.5], quality = [0.5] }
 """
+NGRAM = """
+learner = "ngram"
+[loop]
+generations = 1
+policies = ["keep-10"]
+[data]
+source = "{source}"
+block_size = 16
+rows = 40
+eval_rows = 12
+[sample]
+prompts = "none"
+new_tokens = 16
+decode = {{ beams = 1, temperature = 1.0 }}
+"""
 
 
 def rows_of(runs: Path, name: str) -> list[dict[str, Any]]:
@@ -36,6 +51,11 @@ def write(home: Path, name: str, text: str) -> Path:
     path = home / f"{name}.toml"
     path.write_text(text)
     return path
+
+
+def write_ngram(home: Path) -> Path:
+    """The smallest model of text that needs no torch."""
+    return write(home, "ngram", NGRAM.format(source=e2e.write_text(home / "text").as_posix()))
 
 
 def write_tiny(home: Path) -> Path:

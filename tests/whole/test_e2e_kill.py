@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support import e2e
+from support.small import write
 from support.waiting import PATIENCE, until
 
 KILLED = -signal.SIGKILL
@@ -19,6 +20,11 @@ POLITE = {  # where Ctrl-C and SIGTERM strike
     "SIGINT": e2e.strike("train", 2, when="tell", tell=2, name="SIGINT"),
     "SIGTERM": e2e.strike("sample", 1, when="tell", name="SIGTERM"),
 }
+NUMBERS = """
+learner = "gaussian"
+loop = { generations = 60000, policies = ["keep-0"], block = 200 }
+data = { source = "blobs", rows = 50, blobs = { dimensions = 1 } }
+"""
 ONE = ["--policy", "keep-10"]  # of the policies, where each stage is killed in turn
 VARIED = [  # what a checkpoint must carry besides weights
     "--set=train.epochs=2",
@@ -176,15 +182,18 @@ def test_after_a_polite_end(home: Path, codes: dict[str, list[list[int]]], name:
 @pytest.fixture
 def long_run(home: Path) -> Iterator[subprocess.Popen[str]]:
     """A real process at a run that takes minutes, with its first generation measured."""
-    arguments = command(home, "long", "--generations", "300", "--policy", "keep-0")
+    config = write(home, "numbers", NUMBERS)
     process = subprocess.Popen(
-        [sys.executable, "-m", "collapse_cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "collapse_cli", "run", str(config), "--runs-dir", str(home / "long"), "--jobs", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
 
         def measured() -> bool:
             assert process.poll() is None, process.communicate()
-            return (home / "long" / "tiny" / "metrics.jsonl").exists()
+            return (home / "long" / "numbers" / "metrics.jsonl").exists()
 
         until(measured)
         yield process
@@ -199,7 +208,7 @@ def test_a_real_process_is_terminated(home: Path, long_run: subprocess.Popen[str
     _, err = long_run.communicate(timeout=PATIENCE)
     assert long_run.returncode == 130
     assert err.count("\n") == 1
-    assert json.loads((home / "long" / "tiny" / "run.json").read_text())["status"] == "interrupted"
+    assert json.loads((home / "long" / "numbers" / "run.json").read_text())["status"] == "interrupted"
 
 
 @pytest.mark.parametrize("torn", ['{"policy": "keep-0", "se', "", "\n"])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import e2e
+from support import e2e, small
 from support.kinds import change_bodies
 from support.waiting import PATIENCE
 
@@ -586,16 +586,15 @@ def test_json_goes_to_stdout_alone(tiny: Path, runs: Path) -> None:
     assert "\x1b" not in result.err
 
 
-def test_a_terminal_gets_bars(tiny: Path, runs: Path) -> None:
+def test_a_terminal_gets_bars(tmp_path: Path) -> None:
     """With a terminal the display is live; it ends with the table and the cursor is back."""
     controller, terminal = pty.openpty()
-    command = [sys.executable, "-m", "collapse_cli", "run", str(tiny), "--runs-dir", str(runs), "--name", "tty"]
+    config = small.write_ngram(tmp_path)
+    command = [sys.executable, "-m", "collapse_cli", "run", str(config), "--runs-dir", str(tmp_path), "--name", "tty"]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
     for name in ("NO_COLOR", "CI", "FORCE_COLOR"):
         environment.pop(name, None)
-    process = subprocess.Popen(
-        [*command, "--set=train.epochs=3"], stdin=terminal, stdout=terminal, stderr=terminal, env=environment
-    )
+    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment)
     os.close(terminal)
     out = b""
     try:

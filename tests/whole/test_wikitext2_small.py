@@ -9,11 +9,11 @@ from support import e2e
 
 @pytest.fixture(scope="module")
 def runs(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two generations of two policies on 64 rows."""
+    """Two generations of two policies on 32 rows."""
     runs = tmp_path_factory.mktemp("wikitext")
     text, tokenizer = shared_data / "wikitext-2", shared_data / "opt-tokenizer"
     files = {"data__train": "valid.txt", "data__test": "test.txt", "model__tokenizer": tokenizer}
-    small = {"data__rows": 64, "data__eval_rows": 32, "train__epochs": 1}
+    small = {"data__rows": 32, "data__eval_rows": 16, "train__epochs": 1}
     arguments = ["--name", "small", "--generations", "1", "--data", str(text)]
     for policy in ("keep-0", "keep-10"):
         arguments += ["--policy", policy]
@@ -29,9 +29,9 @@ def test_the_tokens_are_opts(runs: Path) -> None:
     train, test = data["splits"]["train"], data["splits"]["test"]
     assert (train["words"], train["bytes"]) == (213_886, 1_121_681)
     assert (test["words"], test["bytes"]) == (241_211, 1_256_449)
-    assert (train["rows"], test["rows"]) == (64, 32)
+    assert (train["rows"], test["rows"]) == (32, 16)
     assert train["blocks"] == train["tokens"] // 64
-    assert data["splits"]["reserve"]["rows"] == train["blocks"] - 64
+    assert data["splits"]["reserve"]["rows"] == train["blocks"] - 32
     tokens = e2e.real_rows(runs, "small", "test.safetensors").arrays["tokens"]
     assert (tokens == 2).any(), "no </s> before a line"
     assert 3 < tokens.max() < 50_265
@@ -42,11 +42,11 @@ def test_the_numbers_are_sane(runs: Path) -> None:
     rows = e2e.metrics(runs, "small")
     assert set(rows) == {(policy, 0, generation) for policy in ("keep-0", "keep-10") for generation in (0, 1)}
     for row in rows.values():
-        assert row["train_rows"] == 64
-        assert row["predicted_tokens"] == 32 * 63
+        assert row["train_rows"] == 32
+        assert row["predicted_tokens"] == 16 * 63
         assert math.isfinite(row["perplexity"])
         assert 100 < row["perplexity"] < 60_000
         assert row["train_loss"] < math.log(50_272) + 0.5
         assert row["word_perplexity"] > row["perplexity"]
-    assert [rows["keep-10", 0, g]["real_rows"] for g in (0, 1)] == [64, 6]
-    assert [rows["keep-0", 0, g]["sample_tokens"] for g in (0, 1)] == [0, 64 * 64]
+    assert [rows["keep-10", 0, g]["real_rows"] for g in (0, 1)] == [32, 3]
+    assert [rows["keep-0", 0, g]["sample_tokens"] for g in (0, 1)] == [0, 32 * 64]
