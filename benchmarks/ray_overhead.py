@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("seconds", "tiny"))
     parser.add_argument("--at", type=int, nargs="+", default=[1, 2, 4], help="how many stages at a time")
-    parser.add_argument("--generations", type=int, default=500, help="of tiny stages: 20 stages each")
+    parser.add_argument("--generations", type=int, default=500, help="of tiny stages: 16 stages each")
     asked = parser.parse_args()
     print(f"load before: {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores\n")
     print(

@@ -7,6 +7,7 @@ whatever was started here with it. Written: what a worker process writes (`run/w
 import asyncio
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -187,6 +188,17 @@ def _lacking(nodes: list[dict[str, Any]], order: Mapping[str, Any]) -> tuple[str
     return None
 
 
+def _of_memory(said: str) -> str:
+    """Of the pages that Ray writes when it ends a worker for the node's memory: how much was in use, and where its limit is."""
+    found = re.search(
+        r"IP: ([^,\s]+),.*? was (\S+) used / (\S+) limit .*? threshold of \d+B \((\S+%) of", said, re.DOTALL
+    )
+    if found is None:
+        return "memory ran out"
+    node, used, whole, limit = found.groups()
+    return f"memory ran out ({used} of {whole} in use on the node {node}; Ray ends a worker above {limit}: RAY_memory_usage_threshold)"
+
+
 class Driver:
     """Follows each stage that it is given from its submission to its end."""
 
@@ -236,7 +248,7 @@ class Driver:
                 deaths += 1
                 if deaths >= MOST_DEATHS:
                     why = (
-                        "memory ran out"
+                        _of_memory(str(error))
                         if isinstance(error, ray.exceptions.OutOfMemoryError)
                         else "perhaps memory ran out"
                     )

@@ -87,6 +87,18 @@ def test_a_stage_that_always_ends_its_worker_ends_the_run_in_a_line(
     assert len(slept) == ray_driver.MOST_DEATHS - 1
 
 
+KILLED = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: 9982957ab) was 3.42GB used / 23.54GB limit (0.145454)
+OOM kill reason: Memory usage 3854102528B exceeded threshold of 505530272B (2.0% of 25276514304B limit)
+Object store memory usage: [- objects spillable: 0"""
+
+
+def test_of_memory_that_ran_out_it_is_said_where_and_how_much_there_was() -> None:
+    assert ray_driver._of_memory(KILLED) == (
+        "memory ran out (3.42GB of 23.54GB in use on the node 10.0.0.7; Ray ends a worker above 2.0%: RAY_memory_usage_threshold)"
+    )
+    assert ray_driver._of_memory("in other words, as of another version") == "memory ran out"
+
+
 def test_what_no_node_that_is_left_has() -> None:
     large = {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}
     small = {"Alive": True, "Resources": {"CPU": 2.0}}
