@@ -3,11 +3,16 @@
 import asyncio
 import importlib.util
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from collapse_cli.engine.executors.ray import RayExecutor
+from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.run import ray_driver
 
 pytestmark = [
@@ -85,6 +90,24 @@ def test_a_stage_that_always_ends_its_worker_ends_the_run_in_a_line(
         f"at a train stage the worker died {ray_driver.MOST_DEATHS} times: perhaps memory"
     )
     assert len(slept) == ray_driver.MOST_DEATHS - 1
+
+
+STARTS_ANOTHER = """
+import json, subprocess, sys
+other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], process_group=0)
+sys.stdout.write(json.dumps({"other": other.pid}) + "\\n")
+sys.stdout.flush()
+sys.stdin.read()
+"""
+
+
+def test_a_worker_that_is_just_beginning_ends_with_the_run(tmp_path: Path) -> None:
+    """Ray gives each a group of its own; one that went on made the folder of its logs anew, which was removed by then."""
+    command = [sys.executable, "-c", STARTS_ANOTHER]
+    with RayExecutor(FolderStore(tmp_path), command, {"address": "127.0.0.1:1"}, 1) as cluster:
+        other = psutil.Process(cluster._driver.messages()[0]["other"])
+        assert other.is_running()
+    assert not other.is_running() or other.status() == psutil.STATUS_ZOMBIE
 
 
 KILLED = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: 9982957ab) was 3.42GB used / 23.54GB limit (0.145454)

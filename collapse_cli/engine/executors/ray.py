@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from collapse_cli.engine.executors.base import Ended
 from collapse_cli.engine.executors.child import Child, ChildEndedError
 from collapse_cli.engine.executors.messages import WorkerError, hear, note
@@ -39,6 +41,19 @@ def _place() -> str | None:
     """Where Ray's sockets and logs may be, in a folder of their own: the names of sockets may not be long."""
     short = Path("/tmp")  # noqa: S108
     return str(short) if len(tempfile.gettempdir()) > LONGEST_PLACE and os.access(short, os.W_OK) else None
+
+
+def _family(group: int) -> set[psutil.Process]:
+    """The processes of a group, and all that they started."""
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            members += [process] if os.getpgid(process.pid) == group else []
+    family = set(members)
+    for process in members:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family.update(process.children(recursive=True))
+    return family
 
 
 class RayExecutor:
@@ -167,10 +182,16 @@ class RayExecutor:
                 self._driver.send(order)
 
     def _end(self) -> None:
-        """End Ray's process, and all that it started."""
+        """End Ray's process, and all that it started: also a worker that is just beginning, in a group of its own."""
+        group = self._driver.process.pid
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._driver.process.pid, signal.SIGKILL)
+            os.killpg(group, signal.SIGSTOP)  # what is listed begins nothing more
+        family = _family(group)
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self._driver.__exit__()
+        psutil.wait_procs(family, timeout=SOON)
 
     def _last_words(self) -> str:
         lines = Path(self._home, "said").read_text(encoding="utf-8", errors="replace").splitlines()
