@@ -2,22 +2,26 @@
 
     .venv/bin/python benchmarks/products.py                             # GFLOP/s of products by shape; dropout
     .venv/bin/python benchmarks/products.py --model quick --rows 640    # training, scoring, sampling through either, in turn
+    .venv/bin/python benchmarks/products.py --attention                 # fused, beside plain products, by shape
+    .venv/bin/python benchmarks/products.py --model quick --tokens 2048,4096,8192 --sequences 320,640,1280     # at once, in turn
     ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ...      # held to AVX2
 
 One thread. Products are timed by the clock, best of some; the engine's work by seconds of the processor.
 """
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from common import DECODES
+from common import DECODES, WIDTH
 from ours import sample, score_blocks, train
 from torch.nn import functional
 
-from collapse_cli.lm import arithmetic
+from collapse_cli.lm import arithmetic, attention, score
+from collapse_cli.lm import sample as sampling
 
 SHAPES = (
     (16, 64, 256),
@@ -28,6 +32,14 @@ SHAPES = (
     (2048, 3072, 768),
     (4096, 768, 3072),
     (160, 768, 50272),
+)
+ATTENTIONS = (  # rows, heads, tokens, d
+    (64, 2, 64, 32),
+    (16, 3, 90, 32),
+    (128, 2, 32, 32),
+    (32, 2, 128, 32),
+    (16, 12, 64, 64),
+    (16, 3, 45, 32),
 )
 LEAST = 0.15  # seconds that a product is tried for
 
@@ -109,6 +121,52 @@ def ways(model: str, rows: int, rounds: int, works: list[str]) -> None:
         print(f"{model}, {work}, {rows} rows, through oneDNN and torch's own way: {'; '.join(pairs)}", flush=True)
 
 
+@torch.no_grad()
+def attentions() -> None:
+    """Print seconds of the processor of plain products over those of torch's fused attention, causal: forward, and with gradients."""
+    print("| rows, heads, tokens, d | forward | forward, masked | with gradients | with gradients, masked |")
+    print("|---|---:|---:|---:|---:|")
+    for shape in ATTENTIONS:
+        rows, heads, width, d = shape
+        given = torch.randn(3, rows, width, heads, d).transpose(2, 3)
+        segments = (torch.arange(width) > width // 2).long().expand(rows, -1)
+        cells = []
+        for grown in (False, True):
+            for parts in (None, segments):
+                took: dict[bool, list[float]] = {True: [], False: []}
+                for turn in range(16):
+                    for fused in (True, False) if turn % 2 else (False, True):
+                        attention.prefers_fused = lambda answer=fused: answer  # type: ignore[assignment]
+                        leaves = [each.clone().requires_grad_(grown) for each in given]
+                        start = time.process_time()
+                        with torch.set_grad_enabled(grown):
+                            seen = attention.Causal(parts, width)(torch.nn.Identity(), *leaves, 1.0, 0.0)
+                            if grown:
+                                seen.sum().backward()  # type: ignore[no-untyped-call]
+                        took[fused].append(time.process_time() - start)
+                cells.append(f"{statistics.median(took[False][2:]) / statistics.median(took[True][2:]):.2f}")
+        print(f"| {', '.join(map(str, shape))} | {' | '.join(cells)} |", flush=True)
+
+
+def at_once(model: str, rows: int, rounds: int, work: str, counts: list[int]) -> None:
+    """Print tokens/s by seconds of the processor with so many tokens scored, or sequences sampled, at once; in turn."""
+    took: dict[int, list[float]] = {count: [] for count in counts}
+    for turn in range(-1, rounds):
+        for count in counts if turn % 2 else counts[::-1]:
+            score.TOKENS_AT_ONCE, sampling.MOST_SEQUENCES["cpu"] = count, count
+            start = time.process_time()
+            if work == "score":
+                score_blocks(model, rows)
+            else:
+                sample(model, "float32", DECODES["temperature 1"], rows)
+            if turn >= 0:
+                took[count].append(rows * WIDTH / (time.process_time() - start))
+    for count, speeds in took.items():
+        ratios = sorted(speed / first for speed, first in zip(speeds, took[counts[0]], strict=True))
+        beside = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) times {counts[0]}"
+        print(f"{model}, {work}, {count:,} at once: {statistics.median(speeds):,.0f} tokens/s, {beside}", flush=True)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,10 +174,19 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--works", default="train,score,sample")
+    parser.add_argument("--attention", action="store_true", help="attention alone")
+    parser.add_argument("--tokens", help="scored at once, such as 2048,4096")
+    parser.add_argument("--sequences", help="sampled at once, such as 320,640")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     print(f"kernels: {torch.backends.cpu.get_cpu_capability()}\n")
-    if asked.model:
+    if asked.attention:
+        attentions()
+    elif asked.model and (asked.tokens or asked.sequences):
+        for work, counts in (("score", asked.tokens), ("sample", asked.sequences)):
+            if counts:
+                at_once(asked.model, asked.rows, asked.rounds, work, [int(count) for count in counts.split(",")])
+    elif asked.model:
         ways(asked.model, asked.rows, asked.rounds, asked.works.split(","))
     else:
         products()

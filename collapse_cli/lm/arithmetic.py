@@ -7,20 +7,23 @@ and torch's own way is taken (docs/benchmarks.md: Kinds of processors). bfloat16
 
 import ctypes
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+from torch.nn.functional import dropout as torchs_dropout
+from torch.nn.functional import linear as torchs_linear
 
 LEAST_WEIGHT = 1 << 13  # numbers; for smaller weights a call of oneDNN costs more than it saves
 # Multiplications of a layer in training, likewise: oneDNN writes a program for each shape that it meets (0.7 ms), and where
 # rows are texts of unequal lengths, each step has a shape of its own.
 LEAST_WORK = 1 << 25
+torchs_addmm = torch.addmm
+NAMES = {"input": "rows", "p": "share"}  # of the arguments of torch's dropout, in ours
 # Rows are filled up to multiples of this where one has to come out the same in every batch: MKL shares rows out to its threads,
 # and a thread that is left with fewer than 4 of them adds up in another order.
 FILL = 16
@@ -85,9 +88,9 @@ def filled(rows: torch.Tensor) -> torch.Tensor:
 def _own_linear(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """Torch's own, without gradients: a row comes out the same in every batch."""
     if rows.shape[:-1].numel() % FILL == 0:
-        return functional.linear(rows, weight, bias)
+        return torchs_linear(rows, weight, bias)
     flat = rows.reshape(-1, rows.shape[-1])
-    return functional.linear(filled(flat), weight, bias)[: len(flat)].view(*rows.shape[:-1], weight.shape[0])
+    return torchs_linear(filled(flat), weight, bias)[: len(flat)].view(*rows.shape[:-1], weight.shape[0])
 
 
 def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -131,7 +134,7 @@ def linear(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None =
     else:
         taken = _suits(rows, weight)
     if not taken or torch.is_autocast_enabled(rows.device.type):
-        own = functional.linear if torch.is_grad_enabled() else _own_linear
+        own = torchs_linear if torch.is_grad_enabled() else _own_linear
         return own(rows, weight, bias)
     flat = rows.reshape(-1, rows.shape[-1])
     if torch.is_grad_enabled():
@@ -193,7 +196,7 @@ def dropout(
     """
     dropped = round(share * 2**16)
     if not training or inplace or rows.device.type != "cpu" or not 0 < dropped < 2**16:
-        return functional.dropout(rows, share, training, inplace)
+        return torchs_dropout(rows, share, training, inplace)
     first, count = 0, rows.numel()
     drawn = count
     if part is not None:
@@ -205,32 +208,42 @@ def dropout(
     return rows * mask * (2**16 / (2**16 - dropped))  # not a mask of that: in bfloat16 it would be rounded
 
 
-class _Fast(TorchFunctionMode):
-    """Sends the work of unchanged modules to the functions above: nn.Linear, the Conv1D of GPT-2, dropout."""
+class _Names:
+    """What unchanged modules call, by name, for nn.Linear, the Conv1D of GPT-2 and dropout: with the functions above in their place.
+
+    Names are exchanged and not each call looked at (`TorchFunctionMode`), which cost a small model 5% of its time. Calls that the
+    functions above do not know go to torch's own.
+    """
 
     def __init__(self, *, products: bool, packed: "PackedWeights | None", part: OwnRows | None = None) -> None:
-        super().__init__()
-        self._dropout = partial(_called_dropout, part=part)
-        self.instead: dict[Any, Callable[..., Any]] = {functional.dropout: self._dropout}
+        use = linear if packed is None else packed.linear
+
+        def called_linear(*args: Any, **kwargs: Any) -> torch.Tensor:
+            return use(*args, **kwargs) if not kwargs or kwargs.keys() == {"bias"} else torchs_linear(*args, **kwargs)
+
+        def called_addmm(*args: Any, **kwargs: Any) -> torch.Tensor:
+            if kwargs or args[0].dim() != 1:  # a sum of matrices is no layer's
+                return torchs_addmm(*args, **kwargs)
+            return use(args[1], args[2].T, args[0])
+
+        def called_dropout(*args: Any, **kwargs: Any) -> torch.Tensor:
+            return dropout(*args, **{NAMES.get(name, name): value for name, value in kwargs.items()}, part=part)
+
+        self.instead: list[tuple[Any, str, Callable[..., Any]]] = [(functional, "dropout", called_dropout)]
         if products:
-            use = linear if packed is None else packed.linear
-            self.instead[functional.linear] = use
-            self.instead[torch.addmm] = lambda bias, rows, weight: use(rows, weight.T, bias)
+            self.instead += [(functional, "linear", called_linear), (torch, "addmm", called_addmm)]
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        # hundreds of calls a step come by here, nearly all of them to be passed on
-        instead = self.instead.get(func)
-        if instead is None:
-            return func(*args, **kwargs) if kwargs else func(*args)
-        if instead is self._dropout:
-            return instead(*args, **(kwargs or {}))
-        return func(*args, **kwargs) if kwargs else instead(*args)
-
-
-def _called_dropout(*args: Any, part: OwnRows | None, **kwargs: Any) -> torch.Tensor:
-    return dropout(*args, **{"share" if name == "p" else name: value for name, value in kwargs.items()}, part=part)
+    @contextmanager
+    def exchanged(self) -> Iterator[None]:
+        """Inside, they are called; not by other threads at the same time, which there are none of."""
+        before = [(where, name, getattr(where, name)) for where, name, _ in self.instead]
+        try:
+            for where, name, function in self.instead:
+                setattr(where, name, function)
+            yield
+        finally:
+            for where, name, function in before:
+                setattr(where, name, function)
 
 
 @contextmanager
@@ -250,5 +263,6 @@ def fast_products(
         return
     keep_memory()
     # where torch's own way is the faster one, training has no use for ours
-    with _Fast(products=prefers_onednn() or not torch.is_grad_enabled(), packed=packed, part=part):
+    products = prefers_onednn() or not torch.is_grad_enabled()
+    with _Names(products=products, packed=packed, part=part).exchanged():
         yield

@@ -7,6 +7,7 @@ Models are called unchanged. What their attention layers do is set by `attending
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "collapse"
-MATH_WIDTH = 128  # up to here, on a CPU, plain products are faster than torch's fused attention
+# Up to here, on a CPU, plain products are faster than torch's fused attention: with AVX-512, and without where dropout is wanted,
+# for which nothing is fused (docs/benchmarks.md: Kinds of processors).
+MATH_WIDTH = 128
 # What models hand to attention functions besides the tensors, and what does not change the result here.
 HARMLESS = {
     "cache_position",
@@ -29,6 +32,14 @@ HARMLESS = {
     "return_dict",
     "use_cache",
 }
+
+
+@lru_cache(maxsize=1)
+def prefers_fused() -> bool:
+    """Whether torch's fused attention is faster than plain products for short rows, too: asked of the processor, so that a machine
+    always answers alike.
+    """
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 class UnsupportedError(Exception):
@@ -118,7 +129,7 @@ class Causal:
         dropout: float,
     ) -> torch.Tensor:
         width = query.shape[2]
-        if query.device.type == "cpu" and width <= MATH_WIDTH:
+        if query.device.type == "cpu" and width <= MATH_WIDTH and (dropout or not prefers_fused()):
             return self._by_products(query, key, value, scaling, dropout)
         made = functional.scaled_dot_product_attention(
             query,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch.nn import functional
 
+from collapse_cli.lm import trial
 from collapse_cli.lm.architecture import vocabulary
 from collapse_cli.lm.arithmetic import filled, product, transposed_product
 
@@ -291,6 +292,11 @@ def has_plain_head(model: "PreTrainedModel") -> bool:
     head = model.get_output_embeddings()
     if getattr(head, "weight", None) is None or getattr(head, "bias", None) is not None:
         return False
+    return trial.remembered(model, ("plain head",), lambda: _tried_head(model, head))
+
+
+def _tried_head(model: "PreTrainedModel", head: torch.nn.Module) -> tuple[bool, bool]:
+    """What `has_plain_head` says, and whether that goes for other weights, too."""
     given: list[torch.Tensor] = []
 
     def instead(_: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
@@ -310,8 +316,9 @@ def has_plain_head(model: "PreTrainedModel") -> bool:
         model.train(training)
     wanted = torch.linspace(-100, 100, logits.numel(), dtype=logits.dtype, device=logits.device).view_as(logits)
     if states is None:  # the family has no model without its head
-        return False
-    return len(given) == 1 and torch.equal(given[0], states) and torch.equal(logits, wanted)
+        return False, True
+    plain = len(given) == 1 and torch.equal(given[0], states) and torch.equal(logits, wanted)
+    return plain, bool(states.isfinite().all())
 
 
 def _inputs(ids: torch.Tensor, positions: torch.Tensor | None) -> dict[str, Any]:
@@ -413,13 +420,15 @@ def _losses_of(model: "PreTrainedModel", states: torch.Tensor, labels: torch.Ten
     """`token_losses` from the last hidden states (rows, width, d) of a model with a plain head."""
     dtype = _head_dtype(states)
     with torch.autocast(states.device.type, enabled=False):
-        head, wanted = model.get_output_embeddings().weight.to(dtype), labels.flatten()
+        head, wanted = (
+            model.get_output_embeddings().weight.to(dtype),
+            functional.pad(labels, (0, 1), value=IGNORED).flatten(),
+        )
         losses = torch.zeros(len(wanted), dtype=torch.float32, device=states.device)
-        where = (wanted != IGNORED).nonzero().squeeze(1)
-        flat = states[:, :-1].flatten(0, 1)
+        where, flat = (wanted != IGNORED).nonzero().squeeze(1), states.flatten(0, 1)
         for group in groups(where, head, dtype):
             losses[group] = _Softmax(flat[group].to(dtype), head, wanted[group], keep=False).losses
-    return losses.view(labels.shape)
+    return losses.view(states.shape[:2])[:, :-1]
 
 
 @torch.no_grad()

@@ -124,6 +124,42 @@ def test_models_give_the_same_inside(kind: str) -> None:
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-5, msg=name)
 
 
+def test_names_are_as_they_were_afterwards_also_when_something_went_wrong() -> None:
+    def names() -> tuple[Any, ...]:
+        return functional.linear, functional.dropout, torch.addmm
+
+    before = names()
+    with torch.no_grad(), fast_products(CPU):
+        outside = names()
+        with pytest.raises(RuntimeError), fast_products(CPU, PackedWeights(64)):
+            functional.linear(torch.ones(2, 3), torch.ones(4, 5))
+        with fast_products(CPU, PackedWeights(64)):
+            assert all(inner is not outer for inner, outer in zip(names(), outside, strict=True))
+        assert names() == outside
+        assert all(inner is not outer for inner, outer in zip(outside, before, strict=True))
+    assert names() == before
+
+
+@pytest.mark.parametrize("grown", [False, True], ids=["without gradients", "with gradients"])
+def test_calls_by_any_names_of_their_arguments_are_answered(way: str, grown: bool) -> None:
+    torch.manual_seed(0)
+    rows, weight, bias = torch.randn(5, 8), torch.randn(12, 8), torch.randn(12)
+    wanted = rows @ weight.T + bias
+    with torch.set_grad_enabled(grown), fast_products(CPU):
+        found = [
+            functional.linear(rows, weight, bias),
+            functional.linear(rows, weight, bias=bias),
+            functional.linear(input=rows, weight=weight, bias=bias),
+            torch.addmm(bias, rows, weight.T),
+            torch.addmm(bias, rows, weight.T, beta=1),
+            torch.addmm(bias.expand(5, -1), rows, weight.T),
+            torch.nn.functional.dropout(wanted, training=False),
+            torch.nn.functional.dropout(input=wanted, p=0.5, training=False),
+        ]
+    for each in found:
+        torch.testing.assert_close(each, wanted)
+
+
 # --- dropout ----------------------------------------------------------------------------------------------------------
 
 

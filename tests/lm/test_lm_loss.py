@@ -8,6 +8,7 @@ from support.tiny import KINDS, tiny_model
 from torch.nn import functional
 
 from collapse_cli.lm import loss as losses
+from collapse_cli.lm import trial
 from collapse_cli.lm.loss import IGNORED, has_plain_head, linear_losses, summed_loss, token_losses
 
 
@@ -321,3 +322,15 @@ def test_looking_at_the_head_leaves_the_model_as_it_was(training: bool) -> None:
 
 def test_a_model_of_few_tokens_and_positions_has_a_plain_head_too() -> None:
     assert has_plain_head(tiny_model("opt", vocabulary=5))
+
+
+def test_what_is_said_of_a_head_is_remembered_but_not_of_a_broken_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_verdicts", {})
+    model = tiny_model("opt")
+    whole = model.model.decoder.final_layer_norm.weight.clone()
+    model.model.decoder.final_layer_norm.weight.data.fill_(torch.nan)
+    assert not has_plain_head(model)
+    model.model.decoder.final_layer_norm.weight.data.copy_(whole)
+    assert has_plain_head(model)
+    monkeypatch.setattr(type(model), "forward", None)
+    assert has_plain_head(model), "without another look"

@@ -67,12 +67,12 @@ def test_without_packing_texts_of_like_length_go_together() -> None:
     assert widths == [9, 7, 4]
 
 
-@pytest.mark.parametrize("limit", [0, 128], ids=["torch's attention", "products"])
+@pytest.mark.parametrize("fused", [True, False], ids=["torch's attention", "products"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_packed_rows_give_the_loss_and_gradients_of_each_text_alone(
-    monkeypatch: pytest.MonkeyPatch, kind: str, limit: int
+    monkeypatch: pytest.MonkeyPatch, kind: str, fused: bool
 ) -> None:
-    monkeypatch.setattr(attention, "MATH_WIDTH", limit)
+    monkeypatch.setattr(attention, "prefers_fused", lambda: fused)
     model = tiny_model(kind, tied=kind != "llama")
     tokens, lengths = texts()
     wanted = torch.zeros(())
@@ -103,10 +103,10 @@ def test_packed_rows_give_the_loss_and_gradients_of_each_text_alone(
         torch.testing.assert_close(weight.grad, gradients[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("limit", [0, 128], ids=["torch's attention", "products"])
+@pytest.mark.parametrize("fused", [True, False], ids=["torch's attention", "products"])
 @pytest.mark.parametrize("heads", [4, 2], ids=["heads", "grouped"])
-def test_causal_attention_is_that_of_a_plain_loop(monkeypatch: pytest.MonkeyPatch, limit: int, heads: int) -> None:
-    monkeypatch.setattr(attention, "MATH_WIDTH", limit)
+def test_causal_attention_is_that_of_a_plain_loop(monkeypatch: pytest.MonkeyPatch, fused: bool, heads: int) -> None:
+    monkeypatch.setattr(attention, "prefers_fused", lambda: fused)
     torch.manual_seed(0)
     query, (key, value) = torch.randn(2, 4, 6, 8), torch.randn(2, 2, heads, 6, 8)
     segments = torch.tensor([[0, 0, 0, 1, 1, -1], [2, 2, 2, 2, 2, 2]])
@@ -121,6 +121,40 @@ def test_causal_attention_is_that_of_a_plain_loop(monkeypatch: pytest.MonkeyPatc
                     group = head * heads // 4
                     odds = (query[row, head, token] @ key[row, group, own].T * 0.3).softmax(0)
                     torch.testing.assert_close(found[row, token, head], odds @ value[row, group, own])
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "one text a row"])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("fused", [True, False], ids=["torch's attention", "products"])
+@torch.no_grad()
+def test_attention_gives_a_row_the_same_bits_among_any_number_of_rows(
+    monkeypatch: pytest.MonkeyPatch, fused: bool, threads: int, packed: bool
+) -> None:
+    monkeypatch.setattr(attention, "prefers_fused", lambda: fused)
+    torch.manual_seed(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for width in (1, 3, 31, 33, 64, 90):
+            rows = torch.randn(3, 9, width, 2, 16).transpose(2, 3)
+            segments = (torch.arange(width) > width // 3).long().expand(9, -1) if packed else None
+            all_rows = Causal(segments, width)(torch.nn.Identity(), *rows, 1.0, 0.0)
+            for first, last in ((0, 1), (4, 6), (2, 9)):
+                part = None if segments is None else segments[first:last]
+                some = Causal(part, width)(torch.nn.Identity(), *rows[:, first:last], 1.0, 0.0)
+                assert torch.equal(some, all_rows[first:last]), (width, first, last)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_attention_with_dropout_is_made_of_products_on_every_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose dropout is ours: what several devices promise rests on it (`train._drops_alike`)."""
+    monkeypatch.setattr(attention, "prefers_fused", lambda: True)
+    asked: list[float] = []
+    monkeypatch.setattr(functional, "dropout", lambda odds, share: asked.append(share) or odds)  # type: ignore[func-returns-value]
+    rows = torch.randn(3, 2, 2, 5, 8)
+    Causal(None, 5)(torch.nn.Identity(), *rows, 1.0, 0.25)
+    assert asked == [0.25]
 
 
 def small(kind: str, **fields: Any) -> Any:
