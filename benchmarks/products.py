@@ -121,7 +121,6 @@ def ways(model: str, rows: int, rounds: int, works: list[str]) -> None:
         print(f"{model}, {work}, {rows} rows, through oneDNN and torch's own way: {'; '.join(pairs)}", flush=True)
 
 
-@torch.no_grad()
 def attentions() -> None:
     """Print seconds of the processor of plain products over those of torch's fused attention, causal: forward, and with gradients."""
     print("| rows, heads, tokens, d | forward | forward, masked | with gradients | with gradients, masked |")
@@ -133,18 +132,20 @@ def attentions() -> None:
         cells = []
         for grown in (False, True):
             for parts in (None, segments):
-                took: dict[bool, list[float]] = {True: [], False: []}
+                took: dict[int, list[float]] = {0: [], 1 << 30: []}
                 for turn in range(16):
-                    for fused in (True, False) if turn % 2 else (False, True):
-                        attention.prefers_fused = lambda answer=fused: answer  # type: ignore[assignment]
-                        leaves = [each.clone().requires_grad_(grown) for each in given]
+                    for limit in took if turn % 2 else reversed(took):
+                        attention.MATH_WIDTH, attention.prefers_fused = limit, lambda: False  # type: ignore[assignment]
+                        query, key, value = (each.clone().requires_grad_(grown) for each in given)
                         start = time.process_time()
                         with torch.set_grad_enabled(grown):
-                            seen = attention.Causal(parts, width)(torch.nn.Identity(), *leaves, 1.0, 0.0)
+                            causal = attention.Causal(parts, width)
+                            seen = causal(torch.nn.Identity(), query, key, value, 1.0, 0.0)
                             if grown:
                                 seen.sum().backward()  # type: ignore[no-untyped-call]
-                        took[fused].append(time.process_time() - start)
-                cells.append(f"{statistics.median(took[False][2:]) / statistics.median(took[True][2:]):.2f}")
+                        took[limit].append(time.process_time() - start)
+                fused, plain = (statistics.median(seconds[2:]) for seconds in took.values())
+                cells.append(f"{plain / fused:.2f}")
         print(f"| {', '.join(map(str, shape))} | {' | '.join(cells)} |", flush=True)
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "collapse"
-# Up to here, on a CPU, plain products are faster than torch's fused attention: with AVX-512, and without where dropout is wanted,
-# for which nothing is fused (docs/benchmarks.md: Kinds of processors).
+# Up to here, on a CPU, plain products are faster than torch's fused attention: with AVX-512, and in training (docs/benchmarks.md: A
+# processor of AVX2).
 MATH_WIDTH = 128
 # What models hand to attention functions besides the tensors, and what does not change the result here.
 HARMLESS = {
@@ -36,8 +36,8 @@ HARMLESS = {
 
 @lru_cache(maxsize=1)
 def prefers_fused() -> bool:
-    """Whether torch's fused attention is faster than plain products for short rows, too: asked of the processor, so that a machine
-    always answers alike.
+    """Whether torch's fused attention is faster for short rows, too, where no gradients are wanted: asked of the processor, so that a
+    machine always answers alike.
     """
     return torch.backends.cpu.get_cpu_capability() == "AVX2"
 
@@ -129,7 +129,8 @@ class Causal:
         dropout: float,
     ) -> torch.Tensor:
         width = query.shape[2]
-        if query.device.type == "cpu" and width <= MATH_WIDTH and (dropout or not prefers_fused()):
+        fused = query.dtype == torch.float32 and not torch.is_grad_enabled() and not dropout and prefers_fused()
+        if query.device.type == "cpu" and width <= MATH_WIDTH and not fused:
             return self._by_products(query, key, value, scaling, dropout)
         made = functional.scaled_dot_product_attention(
             query,

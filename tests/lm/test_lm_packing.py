@@ -67,12 +67,13 @@ def test_without_packing_texts_of_like_length_go_together() -> None:
     assert widths == [9, 7, 4]
 
 
-@pytest.mark.parametrize("fused", [True, False], ids=["torch's attention", "products"])
+@pytest.mark.parametrize("limit", [0, 128], ids=["torch's attention", "products"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_packed_rows_give_the_loss_and_gradients_of_each_text_alone(
-    monkeypatch: pytest.MonkeyPatch, kind: str, fused: bool
+    monkeypatch: pytest.MonkeyPatch, kind: str, limit: int
 ) -> None:
-    monkeypatch.setattr(attention, "prefers_fused", lambda: fused)
+    monkeypatch.setattr(attention, "MATH_WIDTH", limit)
+    monkeypatch.setattr(attention, "prefers_fused", lambda: limit == 0)
     model = tiny_model(kind, tied=kind != "llama")
     tokens, lengths = texts()
     wanted = torch.zeros(())
@@ -105,6 +106,7 @@ def test_packed_rows_give_the_loss_and_gradients_of_each_text_alone(
 
 @pytest.mark.parametrize("fused", [True, False], ids=["torch's attention", "products"])
 @pytest.mark.parametrize("heads", [4, 2], ids=["heads", "grouped"])
+@torch.no_grad()
 def test_causal_attention_is_that_of_a_plain_loop(monkeypatch: pytest.MonkeyPatch, fused: bool, heads: int) -> None:
     monkeypatch.setattr(attention, "prefers_fused", lambda: fused)
     torch.manual_seed(0)
@@ -147,6 +149,7 @@ def test_attention_gives_a_row_the_same_bits_among_any_number_of_rows(
         torch.set_num_threads(before)
 
 
+@torch.no_grad()
 def test_attention_with_dropout_is_made_of_products_on_every_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose dropout is ours: what several devices promise rests on it (`train._drops_alike`)."""
     monkeypatch.setattr(attention, "prefers_fused", lambda: True)
