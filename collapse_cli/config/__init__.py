@@ -1,4 +1,4 @@
-"""The configuration: the typed tree (`tree.py`), how it is read from files (`reading.py`) and from the command line
+"""The configuration: the typed tree (`experiment.py`, its sections in `tree.py`), how it is read from files (`reading.py`) and from the command line
 (`command_line.py`), and which options nothing would read (`unread.py`).
 """
 
@@ -10,6 +10,7 @@ from collapse_cli.config.command_line import (
     refuse_options,
     refuse_unread,
 )
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.config.names import merge, nearest
 from collapse_cli.config.published import not_as_published
 from collapse_cli.config.reading import (
@@ -22,7 +23,7 @@ from collapse_cli.config.reading import (
     variants_of,
     with_options,
 )
-from collapse_cli.config.tree import Expectation, Experiment
+from collapse_cli.config.tree import Expectation
 from collapse_cli.errors import ConfigError
 from collapse_cli.families.section import Section
 

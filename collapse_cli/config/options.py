@@ -9,8 +9,8 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.config.families import Families
-from collapse_cli.config.tree import Experiment
 from collapse_cli.config.unread import READS, within
 from collapse_cli.families.section import Parsed, Section
 

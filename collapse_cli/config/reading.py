@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.config.families import Families
 from collapse_cli.config.names import TOO_LONG, merge, nearest
 from collapse_cli.config.policies import SAID_BY_POLICIES, looks_like_a_policy
-from collapse_cli.config.tree import Experiment
 from collapse_cli.errors import ConfigError, written
 from collapse_cli.families.section import Section
 

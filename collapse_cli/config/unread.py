@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli import families
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.config.families import Families
 from collapse_cli.config.foreign import server_of
 from collapse_cli.config.names import leaves
 from collapse_cli.config.policies import FRESH, Policy, Rule
 from collapse_cli.config.pool import OWN_SECTIONS
-from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, Experiment
+from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig
 from collapse_cli.families import FAMILIES, KNOWN
 from collapse_cli.families.section import Parsed
 

@@ -1,4 +1,4 @@
-"""What every section of settings is: the tree of a configuration (`config.tree`) is made of them."""
+"""What every section of settings is: the tree of a configuration (`config.tree`, `config.experiment`) is made of them."""
 
 import types
 from collections.abc import Mapping

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from collapse_cli.config import merge
-from collapse_cli.config.tree import REPLACED
+from collapse_cli.config.experiment import REPLACED
 from collapse_cli.metrics.intervals import logarithmic
 from collapse_cli.records.fields import table
 from collapse_cli.records.row import Row

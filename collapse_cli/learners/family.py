@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from collapse_cli import families
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.config.families import DRAWN
-from collapse_cli.config.tree import Experiment, Segment
+from collapse_cli.config.pool import Segment
 from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import for_key

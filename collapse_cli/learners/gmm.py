@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from collapse_cli.config.tree import Experiment
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.data import blobs
 from collapse_cli.data.blobs import Drawn
 from collapse_cli.data.dataset import WEIGHTS, Dataset

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from collapse_cli import metrics
-from collapse_cli.config.tree import MADE_TOKENIZERS, EvalConfig, Experiment, SampleConfig, TrainConfig
+from collapse_cli.config.experiment import Experiment
+from collapse_cli.config.tree import MADE_TOKENIZERS, EvalConfig, SampleConfig, TrainConfig
 from collapse_cli.data.dataset import Dataset, pinned
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.families.section import for_key

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from collapse_cli import metrics
-from collapse_cli.config.tree import Experiment
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.data import zipf
 from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.errors import InputError

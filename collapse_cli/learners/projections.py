@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from collapse_cli.config.cell import Cell
-from collapse_cli.config.tree import Experiment
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.families.projections import ProjectionsConfig
 from collapse_cli.learners import regression_mixture

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from collapse_cli.config.cell import Cell
-from collapse_cli.config.tree import Experiment
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import ALL_ROWS as ALL_ROWS
 from collapse_cli.engine.stage import Shard as Shard

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from collapse_cli.config.cell import Cell, cells
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.config.families import MixtureConfig, RegressionConfig
-from collapse_cli.config.tree import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import seed_for
 from collapse_cli.errors import InputError

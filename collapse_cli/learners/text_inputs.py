@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from collapse_cli.config.tree import (
-    MADE_TOKENIZERS,
-    DataConfig,
-    Experiment,
-    ModelConfig,
-    SampleConfig,
-    Segment,
-    TrainConfig,
-)
+from collapse_cli.config.experiment import Experiment
+from collapse_cli.config.pool import Segment
+from collapse_cli.config.tree import MADE_TOKENIZERS, DataConfig, ModelConfig, SampleConfig, TrainConfig
 from collapse_cli.data import textfiles
 from collapse_cli.data.dataset import (
     OWN_TEST,

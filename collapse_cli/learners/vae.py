@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from collapse_cli.config.tree import Experiment
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.data.dataset import Dataset, pinned, unchanged
 from collapse_cli.data.images import load_images
 from collapse_cli.errors import InputError

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from collapse_cli import families, learners
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.config.selection import SelectConfig, Step
-from collapse_cli.config.tree import Experiment
 from collapse_cli.data.dataset import pinned
 from collapse_cli.errors import ConfigError
 from collapse_cli.learners.protocol import Resolved

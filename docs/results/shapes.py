@@ -16,9 +16,9 @@ import matplotlib as mpl
 import numpy as np
 
 from collapse_cli.config import load, preset_path, read_toml
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.config.names import different, leaves
 from collapse_cli.config.published import LOOKED_UP
-from collapse_cli.config.tree import Experiment
 from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.metrics.numbers import value
 from collapse_cli.records.kept_texts import KeptText

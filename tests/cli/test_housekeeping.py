@@ -10,8 +10,8 @@ from support.instrumented import write_run
 from support.mixed import mixture_rows, tree_of, write
 
 from collapse_cli.cli.app import app
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.config.options import matching, options
-from collapse_cli.config.tree import Experiment
 from collapse_cli.engine import sealed
 
 

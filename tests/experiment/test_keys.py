@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from collapse_cli import config
-from collapse_cli.config.tree import EvalConfig, Experiment, TrainConfig
+from collapse_cli.config.experiment import Experiment
+from collapse_cli.config.tree import EvalConfig, TrainConfig
 from collapse_cli.engine.stage import Plan, Stage
 from collapse_cli.experiment import kinds
 from collapse_cli.families.gaussian import GaussianConfig

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.config.selection import SelectConfig, Step
-from collapse_cli.config.tree import Experiment, TrainConfig
+from collapse_cli.config.tree import TrainConfig
 from collapse_cli.findings.remedies import OneRun, remedies, remedy_of
 from collapse_cli.metrics.intervals import log_ratio
 from collapse_cli.records.row import Row

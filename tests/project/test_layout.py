@@ -92,9 +92,9 @@ MAY = {
 OF_THEM = {
     ("lm", "engine"): "engine.checkpoint",
     ("learners", "engine"): "engine.checkpoint engine.stage",
-    ("learners", "config"): "config.cell config.tree config.families",
+    ("learners", "config"): "config.cell config.experiment config.families config.pool config.tree",
     ("lm", "config"): "config.tree",
-    ("selection", "config"): "config.selection config.tree",
+    ("selection", "config"): "config.selection config.experiment",
     ("selection", "engine"): "engine.stage",
     ("experiment", "engine"): "engine.stage engine.checkpoint",
     ("report", "engine"): "engine.sealed",

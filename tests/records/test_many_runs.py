@@ -10,7 +10,7 @@ from support.instrumented import write_run
 from support.many_runs import copies
 from support.viewed import ask, serving
 
-from collapse_cli.config.tree import Experiment
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.engine import sealed
 from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.engine.stage import Plan

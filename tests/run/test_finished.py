@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support import e2e, small
 
-from collapse_cli.config.tree import Experiment
+from collapse_cli.config.experiment import Experiment
 from collapse_cli.records import remembered
 from collapse_cli.run import finished, runner
 from collapse_cli.run.finished import FILE, circumstances
