@@ -11,6 +11,7 @@ the most memory that it or a child of it held. What is made stays in `--folder` 
 """
 
 import argparse
+import gzip
 import itertools
 import json
 import os
@@ -383,7 +384,7 @@ def many_generations(folder: Path, asked: argparse.Namespace) -> list[list[str]]
 
 
 def write_corpus(file: Path, megabytes: int) -> None:
-    """Sentences of made-up words, some far more frequent than others, a paragraph a line: always the same for a size."""
+    """Sentences of made-up words, some far more frequent than others, a paragraph a row: always the same for a size."""
     draw = random.Random(0)
     words = [
         "".join(draw.choice("bdfgklmnprstvz") + draw.choice("aeiou") for _ in range(draw.randint(1, 4)))
@@ -391,12 +392,14 @@ def write_corpus(file: Path, megabytes: int) -> None:
     ]
     weights = list(itertools.accumulate(1 / (rank + 3) for rank in range(len(words))))
     written = 0
-    with file.open("w", encoding="utf-8") as out:
+    packed = file.suffix == ".gz"
+    with gzip.open(file, "wt", 1, encoding="utf-8") if packed else file.open("w", encoding="utf-8") as out:
         while written < megabytes * 1_000_000:
             lines = []
             for _ in range(1000):
                 drawn = draw.choices(words, cum_weights=weights, k=100)
-                lines.append(" ".join(drawn).capitalize() + ".\n")
+                row = " ".join(drawn).capitalize() + "."
+                lines.append((json.dumps({"text": row}) if ".jsonl" in file.name else row) + "\n")
             text = "".join(lines)
             written += len(text)
             out.write(text)
@@ -404,12 +407,12 @@ def write_corpus(file: Path, megabytes: int) -> None:
 
 def much_text(folder: Path, asked: argparse.Namespace) -> list[list[str]]:
     """A file of text, of which a small model is trained on some rows, and continues them."""
-    corpus = folder / f"text-{asked.megabytes}"
-    if not (corpus / "test.txt").exists():
+    corpus = folder / f"text-{asked.megabytes}{asked.ending}"
+    if not (corpus / f"test{asked.ending}").exists():
         corpus.mkdir(parents=True, exist_ok=True)
-        write_corpus(corpus / "train.txt", asked.megabytes)
-        write_corpus(corpus / "test.txt", 1)
-    file, runs = folder / f"text-{asked.megabytes}.toml", folder / "runs"
+        write_corpus(corpus / f"train{asked.ending}", asked.megabytes)
+        write_corpus(corpus / f"test{asked.ending}", 1)
+    file, runs = folder / f"text-{asked.megabytes}.toml", folder / f"runs{asked.ending}"
     file.write_text(TEXT_MODEL.format(source=corpus))
     there, table = ["--runs-dir", str(runs)], list[list[str]]()
     commands: list[tuple[str, list[str | Path]]] = [
@@ -463,6 +466,9 @@ def main() -> None:
     parser.add_argument("--generations", type=int, default=100_000)
     parser.add_argument("--block", type=int, default=0, help="generations of a stage; 0: as the learner has it")
     parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument(
+        "--ending", choices=(".txt", ".txt.gz", ".jsonl", ".jsonl.gz"), default=".txt", help="of the text"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON there instead of printing it")
     asked = parser.parse_args()
     report = Report(asked.json, about_machine())

@@ -13,6 +13,7 @@ from collapse_cli import files
 from collapse_cli.data import textfiles
 from collapse_cli.data.dialogues import Dialogue, answers
 from collapse_cli.data.forms import TEXT
+from collapse_cli.data.longtext import check_memory
 from collapse_cli.errors import InputError, how_many
 
 LEAST = 40  # rows of each text that are not the same; fewer can be judged by eye
@@ -176,7 +177,12 @@ def _enough(made: Documents) -> Documents:
 
 
 def of_rows(rows: Sequence[str], name: str, source: str, notes: Sequence[str]) -> Documents:
-    """A text of rows, of which those without a sign are left out."""
+    """A text of rows, of which those without a sign are left out.
+
+    Raises:
+        InputError: when memory cannot hold all of them.
+    """
+    check_memory(rows, source)
     kept = [row for row in rows if row.strip()]
     return Documents(name, source, kept, len(rows) - len(kept), tuple(notes))
 

@@ -19,7 +19,7 @@ from collapse_cli.data import textfiles
 from collapse_cli.data.dialogues import as_bytes
 from collapse_cli.data.forms import WantedForm
 from collapse_cli.data.known import KNOWN
-from collapse_cli.data.longtext import is_long
+from collapse_cli.data.longtext import whole_lines
 from collapse_cli.data.tables import read_tables
 from collapse_cli.data.textfiles import SPLITS as SPLITS
 from collapse_cli.errors import InputError as InputError
@@ -318,7 +318,7 @@ def load_text(
         notes.extend(passed_over)
     else:
         raise no_text(source)
-    splits = {name: _whole_lines(rows) for name, rows in splits.items()}
+    splits = {name: whole_lines(rows) for name, rows in splits.items()}
     for name, rows in splits.items():
         if not any(row.strip() for row in rows):
             raise InputError(f"{source}: the {textfiles.WORDS[name]} text is empty")
@@ -345,11 +345,6 @@ def load_text(
         for row in splits.get(name, ()):
             value.update(name.encode() + b"\0" + as_bytes(row) + b"\0")
     return Text(splits, value.hexdigest(), tuple(notes))
-
-
-def _whole_lines(rows: Sequence[str]) -> Sequence[str]:
-    """Rows that end in a newline; those on the disk do, for they are lines."""
-    return rows if is_long(rows) else tuple(row if row.endswith("\n") else row + "\n" for row in rows)
 
 
 def _also_in_training(splits: Mapping[str, Sequence[str]]) -> list[str]:

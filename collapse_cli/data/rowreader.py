@@ -6,7 +6,7 @@ from pathlib import Path
 
 from collapse_cli.data.dialogues import Unfit
 from collapse_cli.data.forms import TEXT, Form, WantedForm, form_of
-from collapse_cli.data.longtext import Joined
+from collapse_cli.data.longtext import Spool, joined
 from collapse_cli.data.textformats import WITH_COLUMNS, Lines, LongLines, Records
 from collapse_cli.errors import InputError, how_many
 
@@ -29,33 +29,36 @@ class RowReader:
 
     def read(self, names: str, parts: Iterable[Records]) -> Sequence[str]:
         """The rows of one split; `names`: of its files, for people."""
-        read: list[str] = []
-        sequences: list[Sequence[str]] = []  # of rows on the disk, and those between them
-        unfit: dict[str, list[str]] = {}
+        texts, dialogues = Spool(), list[str]()
+        before: list[Sequence[str]] = []  # texts of files whose rows stay there, and those between them
+        unfit: Counter[str] = Counter()
+        first_unfit: dict[str, str] = {}
         late = missing = marks = total = 0
         unused: Counter[str] = Counter()
         beside: dict[str, None] = {}
         for part in parts:
             form = self._form(part, names)
             if isinstance(part, LongLines):  # which has no row without text, and no mark
-                sequences += [read, part.rows]
-                read = []
+                before += [texts.rows(), part.rows]
+                texts = Spool()
             elif form.kind == "text":
                 for row in part.texts(form.columns[0]):
                     missing += row is None
-                    read.append(row or "")
+                    marks += row is not None and MARK in row
+                    texts.append(row or "")
             else:
                 beside |= dict.fromkeys(form.beside(part.names))
                 for where, cells in part.cells(form.columns):
                     total += 1
                     try:
-                        read.append(made := form.dialogue(cells, where))
+                        dialogues.append(made := form.dialogue(cells, where))
+                        marks += MARK in made
                         late += made.late > 0
                         unused.update(made.unused)
                     except Unfit as why:
-                        unfit.setdefault(str(why), []).append(where)
-        marks = sum(MARK in row for some in (*sequences, read) if isinstance(some, list) for row in some)
-        rows = Joined([some for some in (*sequences, read) if len(some)]) if sequences else read
+                        unfit[str(why)] += 1
+                        first_unfit.setdefault(str(why), where)
+        rows = joined([*before, texts.rows(), dialogues])
         if missing:
             self.notes.append(
                 f"{names}: rows without text (null): {missing:,} of {len(rows):,}; they are read as blank lines"
@@ -65,8 +68,7 @@ class RowReader:
                 f"{names}: rows with a byte order mark (U+FEFF), as when files were joined: {marks:,} of {len(rows):,}; it is "
                 "read as text"
             )
-        counts = Counter({why: len(wheres) for why, wheres in unfit.items()}).most_common()
-        passed = [f"{count:,} {why} (the first: {Path(unfit[why][0]).name})" for why, count in counts]
+        passed = [f"{count:,} {why} (the first: {Path(first_unfit[why]).name})" for why, count in unfit.most_common()]
         if total and not rows:
             raise InputError(
                 f"{names}: none of {how_many(total, 'row')} has a prompt and an answer: {'; '.join(passed[:NAMED])}"

@@ -1,13 +1,13 @@
 """Tables of `datasets`: those of the Hub, and folders that its `save_to_disk` wrote. No code of others is run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collapse_cli import files
 from collapse_cli.data.forms import WantedForm
 from collapse_cli.data.rowreader import RowReader
-from collapse_cli.data.textformats import PAIRED, cells_of, no_column, texts_of
+from collapse_cli.data.textformats import AT_ONCE, PAIRED, cells_of, check_text, no_column, texts_of
 from collapse_cli.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -23,16 +23,23 @@ class SavedTable:
         self.table, self.where = table, where
         self.names: list[str] = table.column_names
 
-    def _column(self, column: str) -> Any:
+    def _check_column(self, column: str) -> None:
         if column not in self.names:
             raise InputError(no_column(self.where, column, self.names) + PAIRED)
-        return self.table.select_columns([column]).with_format("arrow")[:].column(column)
 
-    def texts(self, column: str) -> list[str | None]:
-        return texts_of(self._column(column), column, self.where)
+    def _tables(self, columns: Sequence[str]) -> Iterator[Any]:
+        some: Iterator[Any] = self.table.select_columns(list(dict.fromkeys(columns))).with_format("arrow").iter(AT_ONCE)
+        return some
+
+    def texts(self, column: str) -> Iterable[str | None]:
+        self._check_column(column)
+        check_text(self.table.features.arrow_schema.field(column).type, column, self.where)
+        return texts_of(self._tables([column]), column, self.where)
 
     def cells(self, columns: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
-        return cells_of([self._column(column) for column in columns], columns, self.where)
+        for column in columns:
+            self._check_column(column)
+        return cells_of(self._tables(columns), columns, self.where)
 
 
 def read_tables(

@@ -11,6 +11,7 @@ from pathlib import Path
 from collapse_cli import files
 from collapse_cli.data import tables
 from collapse_cli.data.forms import TEXT, WantedForm
+from collapse_cli.data.longtext import joined
 from collapse_cli.data.rowreader import NAMED, RowReader
 from collapse_cli.data.textformats import FORMATS, PLAIN, records
 from collapse_cli.data.textformats import format_of as format_of
@@ -83,7 +84,7 @@ def read_all(
         group, notes = [path], list[str]()
     elif is_saved(path):
         splits, notes = tables.read_saved(path, asked, dict.fromkeys(SPLITS, ""))
-        return [row for rows in splits.values() for row in rows], notes
+        return joined(list(splits.values())), notes
     else:
         folder = _Folder(path)
         folder.walk()

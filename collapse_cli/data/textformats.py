@@ -4,13 +4,9 @@ Files are read as bytes and cells as strings: no cache, and no guessing of types
 """
 
 import csv
-import gzip
-import io
 import json
-import re
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,34 +14,15 @@ from typing import Any, Protocol
 import psutil
 
 from collapse_cli import files
+from collapse_cli.data.content import BEGINNING, PACKED, SMALL, Content, is_packed, not_text, unpacked
 from collapse_cli.data.dialogues import SURROGATE
 from collapse_cli.data.forms import listed, shown
-from collapse_cli.data.longtext import FileRows, file_rows
+from collapse_cli.data.longtext import FileRows, Stamp, check_stamp, file_rows, stamp_of, too_large
 from collapse_cli.errors import InputError, first_line
 
-GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-PACKED = {
-    ".gz": ("gzip", GZIP),
-    ".zst": ("zstd", ZSTD),
-}  # by ending, what files are compressed with, and how they begin
-SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a frame of zstd that holds no content, as pzstd writes them first
-BINARY = {  # how files begin that are no text, whatever they are called
-    GZIP: "compressed with gzip (name it .gz)",
-    b"PK\x03\x04": "a zip archive",
-    ZSTD: "compressed with zstd (name it .zst)",
-    b"\xfd7zXZ": "compressed with xz",
-    b"BZh": "compressed with bzip2",
-    b"PAR1": "a Parquet file (name it .parquet)",
-    b"ARROW1": "an Arrow file",
-    b"%PDF": "a PDF",
-    b"version https://git-lfs": "a git-lfs pointer, not the file itself (run `git lfs pull`)",
-}
-WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16 and, for the first, UTF-32
 SIGNS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
-BEGINNING = 1 << 10  # characters that tell what a file is
-PART = 1 << 24  # bytes that are unpacked at a time
-LARGE = 1 << 20  # bytes of a file, from which on free memory is looked at
-MANY = 0.1  # of all bytes; UTF-16 of English holds 0.5 of zero bytes, text none
+AT_ONCE = 1 << 8  # rows of a table that are brought into memory together
+BUFFER = 1 << 20  # bytes of a table that are read at a time
 
 
 class Records(Protocol):
@@ -57,7 +34,7 @@ class Records(Protocol):
     @property
     def names(self) -> Sequence[str]: ...
 
-    def texts(self, column: str) -> Sequence[str | None]:
+    def texts(self, column: str) -> Iterable[str | None]:
         """The text of each row; None where there is none.
 
         Raises:
@@ -92,96 +69,7 @@ def records(path: Path) -> Records:
         )
     if ending in PLAIN and path.name.lower().endswith(ending) and (rows := file_rows(path)) is not None:
         return LongLines(path, rows)
-    return FORMATS[ending](path, unpacked(path))
-
-
-def unpacked(path: Path) -> bytes:
-    """What a file holds, unpacked.
-
-    Raises:
-        InputError: when it cannot be read or unpacked, is empty, or holds more than this machine can read.
-    """
-    most = LARGE
-    if path.name.lower().endswith(tuple(PACKED)) or (files.what_is(path) == "file" and path.stat().st_size > LARGE):
-        most = psutil.virtual_memory().available // 2  # the other half is for the text in it
-        if files.what_is(path) == "file" and path.stat().st_size > most:
-            raise _too_large(path, most)
-    content = files.read_bytes(path)
-    for ending, (kind, start) in PACKED.items():
-        if not path.name.lower().endswith(ending):
-            continue
-        if content and not content.startswith(start) and not (kind == "zstd" and SKIPPABLE.match(content)):
-            raise InputError(
-                f"{path} is not compressed with {kind}, whatever its name says; take {ending} off its name"
-            )
-        try:
-            parts, size = [], 0
-            for part in _from_gzip(content) if kind == "gzip" else _from_zstd(content):
-                size += len(part)
-                if size > most:
-                    raise _too_large(path, most)
-                parts.append(part)
-            content = b"".join(parts)
-        except (OSError, EOFError, zlib.error) as error:
-            why = first_line(error) if str(error) else "it ends too early"
-            raise InputError(f"{path} cannot be unpacked: {why}; is it complete?") from None
-    if not content:
-        raise InputError(f"{path} is empty")
-    return content
-
-
-def _too_large(path: Path, most: int) -> InputError:
-    return InputError(
-        f"{path} holds more than {most / 1e9:.1f} GB, half of the memory that is free; give a part of it, or end other programs"
-    )
-
-
-def _from_gzip(content: bytes) -> Iterator[bytes]:
-    """Unpacked, in parts.
-
-    Raises:
-        OSError, EOFError, zlib.error: when it is damaged or cut.
-    """
-    with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
-        while part := stream.read(PART):
-            yield part
-
-
-def _from_zstd(content: bytes) -> Iterator[bytes]:
-    """Unpacked by Arrow, which every installation has, in parts.
-
-    Raises:
-        OSError: when it is damaged or cut; EOFError when nothing is in it.
-    """
-    import pyarrow as pa
-
-    with pa.CompressedInputStream(pa.BufferReader(content), "zstd") as stream:
-        while part := stream.read(PART):
-            yield bytes(part)
-
-
-def _decoded(path: Path, content: bytes) -> str:
-    """Text of a file, without a byte order mark.
-
-    Raises:
-        InputError: when it is not UTF-8.
-    """
-    for start, kind in BINARY.items():
-        if content.startswith(start):
-            raise InputError(f"{path} is no text: it is {kind}; unpack or convert it first")
-    if content.startswith(WIDE_MARKS):
-        raise InputError(f"{path} is UTF-16 or UTF-32; convert it to UTF-8, for example with iconv")
-    if content.count(0) > MANY * len(content):
-        raise InputError(
-            f"{path} is no UTF-8 text: many of its bytes are 0, as in UTF-16 or in data; convert it to UTF-8"
-        )
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
-        raise InputError(
-            f"{path} is not UTF-8 (line {line}, byte 0x{byte:02x}); convert it, for example with iconv"
-        ) from None
+    return FORMATS[ending](path)
 
 
 class Lines:
@@ -189,50 +77,63 @@ class Lines:
 
     names: Sequence[str] = ()
 
-    def __init__(self, path: Path, content: bytes) -> None:
-        self.path, self.content = path, content
+    def __init__(self, path: Path) -> None:
+        self._content = Content(path)
 
-    def texts(self, column: str) -> Sequence[str | None]:
-        text = _decoded(self.path, self.content).replace("\r\n", "\n").replace("\r", "\n")
-        return [line + "\n" for line in text.removesuffix("\n").split("\n")]
+    def texts(self, column: str) -> Iterable[str | None]:
+        there = False
+        with self._content.lines(None) as lines:
+            for line in lines:
+                there = True
+                yield line if line.endswith("\n") else line + "\n"
+        if not there:  # but a byte order mark
+            yield "\n"
 
     def cells(self, columns: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
         raise NotImplementedError("plain text has no columns")
 
 
 class LongLines(Lines):
-    """The same of a large file, whose rows stay on the disk."""
+    """The same of a large file, whose rows stay where they are."""
 
     def __init__(self, path: Path, rows: FileRows) -> None:
-        super().__init__(path, b"")
         self.rows = rows
-        _decoded(path, rows[0][:BEGINNING].encode())  # says so where it is no text
+        with files.opened(path) as file:
+            if (odd := not_text(path, file.read(BEGINNING))) is not None:
+                raise odd
 
-    def texts(self, column: str) -> Sequence[str | None]:
+    def texts(self, column: str) -> Iterable[str | None]:
         return self.rows
 
 
 class Objects:
     """JSON: a row an object, one a line, or all in one list."""
 
-    def __init__(self, path: Path, content: bytes) -> None:
-        self.path, self.text = path, _decoded(path, content)
-        first = next(self._items(), None)
+    def __init__(self, path: Path) -> None:
+        self.path, self._content = path, Content(path)
+        with self._content.lines("\n") as text:
+            while (first_sign := text.read(1)).isspace():
+                pass
+        self._in_a_list = first_sign == "["
+        with closing(self._items()) as items:
+            first = next(items, None)
         self.names = list(first[1]) if first and isinstance(first[1], dict) else []
 
-    def _items(self) -> Iterator[tuple[str, Any]]:
-        if self.text.lstrip()[:1] == "[":
-            items = enumerate(_parsed(self.path, self.text, 1), 1)
+    def _items(self) -> Generator[tuple[str, Any], None, None]:
+        if self._in_a_list:
+            items = enumerate(_parsed(self.path, self._content.text(), 1), 1)
             yield from ((f"{self.path}, item {number}", item) for number, item in items)
             return
-        for number, line in enumerate(self.text.split("\n"), 1):
-            if line.strip():
-                yield f"{self.path}, line {number}", _parsed(self.path, line, number)
+        with self._content.lines("\n") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield f"{self.path}, line {number}", _parsed(self.path, line.removesuffix("\n"), number)
 
-    def texts(self, column: str) -> list[str | None]:
-        return [_cell(where, item, column) for where, item in self._items()]
+    def texts(self, column: str) -> Iterable[str | None]:
+        return (_cell(where, item, column) for where, item in self._items())
 
     def cells(self, columns: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
+        self._content.check_memory()  # which dialogues are kept in
         for where, item in self._items():
             _check_object(where, item, columns[0])
             for column in columns[:2]:  # a third one need not be there
@@ -321,15 +222,16 @@ def _parted(names: Sequence[str], sign: str) -> str:
 class Cells:
     """CSV or TSV: a row a record; cells are the strings that stand there. Text is never cut at a sign that should have been quoted."""
 
-    def __init__(self, path: Path, content: bytes, sign: str = ",") -> None:
-        self.path, self.sign, self.text = path, sign, _decoded(path, content)
-        self.names = next(self._records())[1]
+    def __init__(self, path: Path, sign: str = ",") -> None:
+        self.path, self.sign, self._content = path, sign, Content(path)
+        with closing(self._records()) as records:
+            self.names = next(records)[1]
 
-    def _records(self) -> Iterator[tuple[int, list[str]]]:
+    def _records(self) -> Generator[tuple[int, list[str]], None, None]:
         """The records with the numbers of their last lines, the first that is not empty first of all."""
         kind = "tsv" if self.sign == "\t" else "csv"
-        with _cells_of_any_length():
-            read = csv.reader(io.StringIO(self.text, newline=""), strict=True, delimiter=self.sign)
+        with _cells_of_any_length(), self._content.lines("") as text:
+            read = csv.reader(text, strict=True, delimiter=self.sign)
             try:
                 names = next((record for record in read if record), [])
                 yield read.line_num, names
@@ -371,13 +273,14 @@ class Cells:
             f"{no_column(str(self.path), column, self.names)}; the first line must be the names of the columns{PAIRED}"
         )
 
-    def texts(self, column: str) -> list[str | None]:
+    def texts(self, column: str) -> Iterable[str | None]:
         place = self._place(column)
         rows = self._records()
         next(rows)
-        return [record[place] for _, record in rows]
+        return (record[place] for _, record in rows)
 
     def cells(self, columns: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
+        self._content.check_memory()  # which dialogues are kept in
         places = [self._place(column) for column in columns]
         rows = self._records()
         next(rows)
@@ -398,63 +301,85 @@ def _cells_of_any_length() -> Iterator[None]:
 class Parquet:
     """A row a row."""
 
-    def __init__(self, path: Path, content: bytes) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        small = is_packed(path) or files.what_is(path) != "file" or path.stat().st_size <= SMALL
+        self._here = unpacked(path) if small else None
+        self._stamp: Stamp | None = None
+        with self._opened() as file:
+            self.schema = file.schema_arrow
+        self.names: list[str] = self.schema.names
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """The file, to be read in batches; a large one is opened anew each time, and must be what it was."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self.path = path
-        with self._read_as_parquet():
-            self.file = pq.ParquetFile(pa.BufferReader(content))
-            self.names: list[str] = self.file.schema_arrow.names
+        with ExitStack() as stack:
+            if self._here is not None:
+                source: Any = pa.BufferReader(self._here)
+            else:
+                source = stack.enter_context(files.opened(self.path))
+                self._stamp = self._stamp or stamp_of(source.fileno())
+                check_stamp(self.path, source.fileno(), self._stamp)
+            try:
+                yield pq.ParquetFile(source, buffer_size=BUFFER)
+            except (pa.ArrowException, OSError) as error:
+                raise InputError(f"{self.path} cannot be read as parquet: {first_line(error)}") from None
 
-    @contextmanager
-    def _read_as_parquet(self) -> Iterator[None]:
-        import pyarrow as pa
-
-        try:
-            yield
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self.path} cannot be read as parquet: {first_line(error)}") from None
-
-    def _column(self, column: str) -> Any:
+    def _check_column(self, column: str) -> None:
         if self.names.count(column) > 1:
             raise InputError(
                 f"{self.path} has {self.names.count(column)} columns called {column!r}; give each a name of its own"
             )
         if column not in self.names:
             raise InputError(no_column(str(self.path), column, self.names) + PAIRED)
-        with self._read_as_parquet():
-            return self.file.read(columns=[column]).column(column)
 
-    def texts(self, column: str) -> list[str | None]:
-        return texts_of(self._column(column), column, str(self.path))
+    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        with self._opened() as file:
+            yield from file.iter_batches(AT_ONCE, columns=list(dict.fromkeys(columns)))
+
+    def texts(self, column: str) -> Iterable[str | None]:
+        self._check_column(column)
+        check_text(self.schema.field(column).type, column, str(self.path))
+        return texts_of(self._batches([column]), column, str(self.path))
 
     def cells(self, columns: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
-        parts = [self._column(column) for column in columns]
-        return cells_of(parts, columns, str(self.path))
+        if self._stamp and self._stamp[1] > (most := psutil.virtual_memory().available // 2):
+            raise too_large(self.path, most)  # dialogues are kept in memory
+        for column in columns:
+            self._check_column(column)
+        return cells_of(self._batches(columns), columns, str(self.path))
 
 
-def texts_of(values: Any, column: str, where: str) -> list[str | None]:
-    """A column of Arrow's as texts.
+def check_text(kind: Any, column: str, where: str) -> None:
+    """Whether a column of this type of Arrow's holds text.
 
     Raises:
         InputError: when it holds something else.
     """
     import pyarrow as pa
 
-    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-    if not any(test(kind) for test in tests):
-        raise InputError(f"{where}: the column {column!r} holds {str(values.type)[:80]}, not text; write it as strings")
-    made: list[str | None] = _python(values, column, where)
-    return made
+    if not any(test(inner) for test in tests):
+        raise InputError(f"{where}: the column {column!r} holds {str(kind)[:80]}, not text; write it as strings")
 
 
-def cells_of(parts: Sequence[Any], columns: Sequence[str], where: str) -> Iterator[tuple[str, list[Any]]]:
-    """`Records.cells` of columns of Arrow's."""
-    made = [_python(values, column, where) for values, column in zip(parts, columns, strict=True)]
-    for number, row in enumerate(zip(*made, strict=True), 1):
-        yield f"{where}, row {number}", list(row)
+def texts_of(batches: Iterable[Any], column: str, where: str) -> Iterator[str | None]:
+    """`Records.texts` of batches or tables of Arrow's."""
+    for batch in batches:
+        yield from _python(batch.column(column), column, where)
+
+
+def cells_of(batches: Iterable[Any], columns: Sequence[str], where: str) -> Iterator[tuple[str, list[Any]]]:
+    """`Records.cells` of batches or tables of Arrow's."""
+    number = 0
+    for batch in batches:
+        for row in zip(*(_python(batch.column(column), column, where) for column in columns), strict=True):
+            number += 1
+            yield f"{where}, row {number}", list(row)
 
 
 def _python(values: Any, column: str, where: str) -> list[Any]:
@@ -468,7 +393,7 @@ def _python(values: Any, column: str, where: str) -> list[Any]:
 
 
 PLAIN = (".txt", ".text", ".tokens", ".raw", ".md", ".markdown")  # a row a line
-FORMATS: dict[str, Callable[[Path, bytes], Records]] = {
+FORMATS: dict[str, Callable[[Path], Records]] = {
     **dict.fromkeys(PLAIN, Lines),
     ".jsonl": Objects,
     ".ndjson": Objects,

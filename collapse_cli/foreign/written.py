@@ -11,6 +11,7 @@ from collapse_cli.data import textfiles
 from collapse_cli.data.dataset import TELLING, how_many
 from collapse_cli.data.dialogues import Dialogue, as_bytes
 from collapse_cli.data.forms import TEXT
+from collapse_cli.data.longtext import whole_lines
 from collapse_cli.errors import InputError
 
 ADVICE = " (collapse check looks for passages, too)"
@@ -51,7 +52,7 @@ def read(source: str, column: str = TEXT) -> Written:
         rows, notes = textfiles.read_all(path, column)
     except InputError as error:  # whose advice is of real text
         raise InputError(str(error).replace("data.text=", "foreign.text=")) from None
-    rows = tuple(row if row.endswith("\n") else row + "\n" for row in rows)
+    rows = whole_lines(rows)
     if not any(row.strip() for row in rows):
         raise InputError(f"{source}: this text of another model is empty")
     spoken = sum(isinstance(row, Dialogue) for row in rows)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -412,10 +412,10 @@ def encode(folder: Path, settings: TextSettings, hints: Hints, tell: Tell) -> Fa
     return facts
 
 
-def _lines(rows: Sequence[str], dialogues: Mapping[str, str] | None) -> Sequence[str]:
+def _lines(rows: Sequence[str], dialogues: Mapping[str, str] | None) -> Iterator[str]:
     """What a tokenizer is made from: rows as they are, dialogues as they are written, without special tokens."""
     name = (dialogues or {}).get("template", "")
-    return [chats.as_text(row, name) if isinstance(row, Dialogue) else row for row in rows]
+    return (chats.as_text(row, name) if isinstance(row, Dialogue) else row for row in rows)
 
 
 def _template(

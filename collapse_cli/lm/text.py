@@ -3,7 +3,7 @@
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ NOTABLE = 0.01  # of all tokens
 LOOKED_AT, LOOKED_AT_CHARACTERS = 500, 50_000  # rows and characters of a text that are turned back from tokens
 
 
-def train_bpe(lines: Sequence[str], vocab_size: int) -> "PreTrainedTokenizerBase":
+def train_bpe(lines: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerBase":
     """A byte-level BPE of at most `vocab_size` entries, the same for the same lines."""
     from tokenizers import Tokenizer, models, trainers
 
@@ -45,7 +45,7 @@ def train_bpe(lines: Sequence[str], vocab_size: int) -> "PreTrainedTokenizerBase
     return _wrap(tokenizer)
 
 
-def frequent_words(lines: Sequence[str], vocab_size: int) -> list[str]:
+def frequent_words(lines: Iterable[str], vocab_size: int) -> list[str]:
     """The most frequent words of a text for a `word_tokenizer` of `vocab_size` entries, `<unk>` and END among these."""
     counts = Counter(word for line in lines for word in line.split())
     for special in (END, UNKNOWN):

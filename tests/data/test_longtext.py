@@ -10,6 +10,7 @@ import pytest
 from support import e2e
 
 from collapse_cli.data import dataset, longtext, textformats
+from collapse_cli.data.content import BINARY
 from collapse_cli.data.dataset import Dataset, load_text
 from collapse_cli.data.longtext import EVERY, FileRows, Joined, NotPlain, file_rows, is_long
 from collapse_cli.errors import InputError
@@ -25,7 +26,7 @@ def content(seed: int, lines: int, *, ends: bool) -> str:
 
 
 def whole(path: Path) -> Sequence[str | None]:
-    return textformats.Lines(path, path.read_bytes()).texts("")
+    return list(textformats.Lines(path).texts(""))
 
 
 @pytest.mark.parametrize("lines", [1, EVERY - 1, EVERY, EVERY + 1, 3 * EVERY])
@@ -85,13 +86,11 @@ def test_a_large_file_of_another_kind_is_refused_as_a_small_one_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "text.txt"
-    path.write_bytes(
-        next(start for start in textformats.BINARY if start.isascii() and b"\n" not in start) + b" some\n" * 9
-    )
+    path.write_bytes(next(start for start in BINARY if start.isascii() and b"\n" not in start) + b" some\n" * 9)
     for long in (1 << 20, 1):
         monkeypatch.setattr(longtext, "LONG", long)
         with pytest.raises(InputError, match="is no text"):
-            textformats.records(path).texts("")
+            list(textformats.records(path).texts(""))
 
 
 def test_a_file_that_changes_between_two_passes_is_not_read_on(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from support import e2e
 
 from collapse_cli import files
 from collapse_cli.config import Experiment
-from collapse_cli.data import textformats
+from collapse_cli.data import content as contents
 from collapse_cli.data.dataset import Text, load_text
 from collapse_cli.errors import InputError
 from collapse_cli.learners import Learner, Resolved, learner_class, silent
@@ -658,11 +658,11 @@ def test_a_text_that_memory_cannot_hold_is_refused_before_it_is_there(
     content, pack = b"a line\n" * (1 << 19), {"txt": bytes, "txt.gz": gzip.compress, "txt.zst": zstandard.compress}
     path = tmp_path / f"many.{ending}"
     path.write_bytes(pack[ending](content))
-    assert textformats.unpacked(path) == content
-    monkeypatch.setattr(textformats, "PART", 1 << 16)
+    assert contents.unpacked(path) == content
+    monkeypatch.setattr(contents, "PART", 1 << 16)
     free = SimpleNamespace(available=2 * len(content) - 2)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     with pytest.raises(
         InputError, match=r"many\.txt.* holds more than 0\.0 GB, half of the memory that is free; give a part"
     ):
-        textformats.unpacked(path)
+        contents.unpacked(path)
