@@ -14,8 +14,6 @@ from collapse_cli.errors import InputError, how_many
 from collapse_cli.files import write_atomically
 from collapse_cli.metrics.repetition import nearest_earlier
 
-MOST_CHARACTERS = 400_000_000  # of a text that is written down anew
-
 
 @dataclass(frozen=True)
 class TrainingTexts:

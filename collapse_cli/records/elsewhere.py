@@ -163,17 +163,11 @@ class _Place:
             end.set()
 
     def _keep_bringing(self, names: Collection[str], end: threading.Event) -> None:
-        said, took = False, 0.0
+        complaints, took = _Complaints("what is shown stays as it is"), 0.0
         while not end.wait(max(min(SEND_SECONDS, self.leases.seconds / 6), took / SHARE)):
             begin = time.monotonic()
-            try:
-                with self.objects.hurried():
-                    self._bring_all(names)
-                said = False
-            except (UserError, OSError) as error:
-                if not said:
-                    log.warning("%s; what is shown stays as it is", str(error).partition("; what is finished")[0])
-                said = True
+            with complaints.said_once(), self.objects.hurried():
+                self._bring_all(names)
             took = time.monotonic() - begin
 
     def at_work(self, name: str) -> bool | None:
@@ -301,16 +295,10 @@ class _Place:
             self._brought.discard(name)
 
     def _keep_sending(self, name: str, end: threading.Event) -> None:
-        said = False
+        complaints = _Complaints("the run goes on, and is sent later")
         while not end.wait(min(SEND_SECONDS, self.leases.seconds / 6)):
-            try:
-                with self.objects.hurried():
-                    self.send(name)
-                said = False
-            except (UserError, OSError) as error:
-                if not said:
-                    log.warning("%s; the run goes on, and is sent later", str(error).partition("; what is finished")[0])
-                said = True
+            with complaints.said_once(), self.objects.hurried():
+                self.send(name)
 
     def send(self, name: str) -> None:
         if name not in self.leased:
@@ -398,3 +386,21 @@ def _put(path: Path, content: bytes) -> None:
     attempt = path.with_name(f".{path.name}.{hashlib.sha256(content).hexdigest()[:8]}")
     attempt.write_bytes(content)
     attempt.replace(path)
+
+
+class _Complaints:
+    """Of work that is done again and again: why it fails is said the first time, and again once it went well in between."""
+
+    def __init__(self, meanwhile: str) -> None:
+        """`meanwhile`: what becomes of what could not be done, in words."""
+        self._meanwhile, self._said = meanwhile, False
+
+    @contextmanager
+    def said_once(self) -> Iterator[None]:
+        try:
+            yield
+            self._said = False
+        except (UserError, OSError) as error:
+            if not self._said:
+                log.warning("%s; %s", str(error).partition("; what is finished")[0], self._meanwhile)
+            self._said = True
