@@ -31,7 +31,7 @@ from collapse_cli.lm.model import without_memory_of_lengths
 from collapse_cli.lm.packing import Abilities, abilities
 from collapse_cli.lm.sample import continue_rows
 from collapse_cli.lm.score import score_blocks
-from collapse_cli.lm.train import _Work
+from collapse_cli.lm.step import Work
 
 ROOT = Path(__file__).parent.parent
 FOUND, TABLE = ROOT / "runs" / "architectures.jsonl", ROOT / "docs" / "architectures.md"
@@ -312,7 +312,7 @@ def training_error(model: Any) -> tuple[float, str]:
         model.eval()
         note = "its training passes are random"
         wanted = slopes_alone(model, data)
-    work = _Work(model, TrainConfig(clip=0.0, dtype="float32"), max(ROWS))
+    work = Work(model, TrainConfig(clip=0.0, dtype="float32"), max(ROWS))
     with work.ready():
         work.gradients(data, 0, work.rows_at_once)
     error = furthest(slopes(model), wanted)

@@ -29,7 +29,8 @@ from collapse_cli.learners import device_processes, lm
 from collapse_cli.learners.device_processes import DeviceError, DeviceProcesses
 from collapse_cli.learners.lm import LanguageModel
 from collapse_cli.learners.protocol import CORPUS, VALID, Hints, Tell, silent
-from collapse_cli.lm import devices, memory, objective, train
+from collapse_cli.lm import devices, memory, objective, shared_step
+from collapse_cli.lm import step as one_step
 from collapse_cli.lm.arithmetic import OwnRows
 from collapse_cli.lm.devices import Group
 from collapse_cli.lm.train import TrainError
@@ -176,7 +177,7 @@ def test_any_number_of_devices_trains_the_same_model(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """Four rows a batch, ragged, in one or two passes: devices have two rows, one or none."""
-    monkeypatch.setattr(train, "TOKENS_AT_ONCE", 3 * 7)
+    monkeypatch.setattr(one_step, "TOKENS_AT_ONCE", 3 * 7)
     made = [trained(home, folder(tmp_path / f"{count}"), count, **KINDS[what]) for count in (1, 2, 3)]
     for more in made[1:]:
         assert_alike(made[0], more, bf16=what == "bfloat16")
@@ -217,7 +218,7 @@ def test_where_devices_draw_numbers_of_their_own_it_is_said(
 ) -> None:
     """Rows that are too wide for plain products: torch's own attention draws dropout where nobody else can."""
     memory.warn_once.cache_clear()
-    monkeypatch.setattr(train, "MATH_WIDTH", 6)
+    monkeypatch.setattr(shared_step, "MATH_WIDTH", 6)
     one, two = (trained(home, folder(tmp_path / f"{n}"), n, kind=f"{kind}-dropout") for n in (1, 2))
     if kind == "opt":  # whose attention drops nothing
         assert_alike(one, two)
@@ -279,7 +280,7 @@ def test_when_memory_runs_out_on_one_device_all_go_on_with_less(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return summed_losses(*given, **named)
 
-    monkeypatch.setattr(train, "TOKENS_AT_ONCE", 4 * 7)
+    monkeypatch.setattr(one_step, "TOKENS_AT_ONCE", 4 * 7)
     monkeypatch.setattr(objective, "summed_losses", scarce)
     assert_alike(whole, trained(home, folder(tmp_path / "three"), 3))
     assert tries[:4] == [1, 1, 1, 1]

@@ -17,6 +17,7 @@ from torch.nn import functional
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.lm import adapter, folders, model, train
+from collapse_cli.lm import step as one_step
 from collapse_cli.lm.train import fit, learning_rate
 
 LORA = altered(SETTINGS, adapter=3, lr=1e-2)
@@ -60,7 +61,7 @@ def plain_lora(base: Any, settings: Any, data: Dataset, seed: int, begin: dict[s
     steps = -(-len(data) // settings.batch_size)
     for step in range(settings.epochs * steps):
         epoch, within = divmod(step, steps)
-        order = train._generator(seed, "order", epoch).permutation(len(data))
+        order = train.random_numbers(seed, "order", epoch).permutation(len(data))
         optimizer.param_groups[0]["lr"] = learning_rate(settings, step, settings.epochs * steps, steps)
         summed, predicted = torch.zeros(()), 0
         for row in order[within * settings.batch_size : (within + 1) * settings.batch_size]:
@@ -161,12 +162,12 @@ def test_killed_and_begun_again_it_is_the_same_to_the_last_bit(made: Path, tmp_p
 
 def test_it_is_trained_further_from_where_it_was(made: Path, tmp_path: Path) -> None:
     further = adapter.gone_on(model.load(made / "base"), made / "adapter")
-    begin = {name: weight.detach().clone() for name, weight in train.named_trained(further.base_model.model)}
+    begin = {name: weight.detach().clone() for name, weight in one_step.named_trained(further.base_model.model)}
     state = load_file(made / "adapter" / "adapter_model.safetensors")
     assert len(begin) == len(state)
     assert all(torch.equal(state[f"base_model.model.{name.replace('.default', '')}"], begin[name]) for name in begin)
     fit(further.base_model.model, random_rows(8, 7), LORA, seed=4, scratch=tmp_path)
-    assert not identical(begin, dict(train.named_trained(further.base_model.model)))
+    assert not identical(begin, dict(one_step.named_trained(further.base_model.model)))
 
 
 def test_the_same_seed_begins_with_the_same_adapter() -> None:

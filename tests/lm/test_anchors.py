@@ -80,7 +80,7 @@ def reference(model: Any, other: Any, data: Dataset, settings: TrainConfig, seed
     matter = plain_fisher(other, data, settings.anchor_rows, seed) if settings.anchor == "ewc" else [1.0] * len(centers)
     for step in range(settings.epochs * steps):
         epoch, within = divmod(step, steps)
-        order = train._generator(seed, "order", epoch).permutation(len(data))
+        order = train.random_numbers(seed, "order", epoch).permutation(len(data))
         optimizer.param_groups[0]["lr"] = train.learning_rate(settings, step, settings.epochs * steps, steps)
         summed, predicted = torch.zeros(()), 0
         for row in order[within * settings.batch_size : (within + 1) * settings.batch_size]:
@@ -166,7 +166,7 @@ def test_training_with_an_anchor_equals_a_plain_loop(
     mine, plainly, other, curve, step = (
         *(tiny_model("opt", seed=seed) for seed in (0, 0, 7)),
         list[float](),
-        train._step,
+        train.make_step,
     )
     wanted = reference(plainly, tiny_model("opt", seed=7), data, settings, seed=5)
 
@@ -175,7 +175,7 @@ def test_training_with_an_anchor_equals_a_plain_loop(
         curve.append(made[0] / made[2])
         return made
 
-    monkeypatch.setattr(train, "_step", spy)
+    monkeypatch.setattr(train, "make_step", spy)
     facts = fit(mine, data, settings, seed=5, scratch=tmp_path, anchor=held(settings, mine, other, data, tmp_path))
     assert curve == pytest.approx(wanted, rel=2e-4)
     assert facts["train_objective"] > facts["train_loss"] > 0

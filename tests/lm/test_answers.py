@@ -72,7 +72,7 @@ def test_gradients_are_those_of_transformers_own_loss(kind: str, way: Any) -> No
         loss = model(input_ids=ids, labels=labels, use_cache=False).loss * here
         total, count = total + loss, count + here
     wanted = torch.autograd.grad(total / count, list(model.parameters()))
-    work = train._Work(model, SETTINGS, WIDTH)
+    work = train.Work(model, SETTINGS, WIDTH)
     work.able = way
     with work.ready():
         losses, predicted = work.gradients(data, 0, 3)
@@ -121,7 +121,7 @@ def test_every_loss_and_anchor_counts_the_mask_alone(name: str, changes: dict[st
         total, count = total + float(factors[row]) * nll.sum(), count + int(there.sum())
     wanted = torch.autograd.grad(total / count, list(model.parameters()))
     anchor = PredictionAnchor(other, way, 0.7) if name == "kl" else None
-    work = train._Work(model, settings, WIDTH, Objective.of(settings, anchor))
+    work = train.Work(model, settings, WIDTH, Objective.of(settings, anchor))
     work.able = way
     chosen = Dataset({**data.arrays, "weights": factors}, data.origin) if name == "weighted" else data
     with work.ready():
@@ -152,7 +152,7 @@ def test_embeddings_are_perturbed_with_the_length_of_the_whole_row(way: Any) -> 
         step = (size * plain.detach().norm() / slope.norm()) * slope
         total = total + loss_on(plain) + loss_on(table(ids) + step)
     wanted = torch.autograd.grad(total / count, list(model.parameters()))
-    work = train._Work(model, SETTINGS, WIDTH, Objective(adversarial=size))
+    work = train.Work(model, SETTINGS, WIDTH, Objective(adversarial=size))
     work.able = way
     with work.ready():
         losses, _ = work.gradients(data, 0, 3)

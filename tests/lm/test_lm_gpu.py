@@ -14,6 +14,7 @@ from support.tiny import KINDS, random_rows, rows_of, tiny_model
 from support.training import SETTINGS, altered, folder, identical, weights
 
 from collapse_cli.lm import recorded, sample, score, train
+from collapse_cli.lm import step as one_step
 from collapse_cli.lm.memory import free_bytes, total_bytes, warn_once
 from collapse_cli.lm.score import Details, score_blocks, score_continuations, score_sliding
 from collapse_cli.lm.train import fit
@@ -303,7 +304,7 @@ def test_what_is_planned_fits(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("collapse_cli").setLevel(logging.WARNING)
     warn_once.cache_clear()
     model = wide_model().to(GPU)
-    assert 1 <= train._tokens_that_fit(model) <= train.MOST_AT_ONCE
+    assert 1 <= one_step.tokens_that_fit(model) <= one_step.MOST_AT_ONCE
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     continued(model, random_rows(4000, 16, vocabulary=1000), new=16, beams=5, dtype="bfloat16")

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from collapse_cli.errors import InputError
 from collapse_cli.lm import loss as losses
+from collapse_cli.lm import step as one_step
 from collapse_cli.lm import train
 from collapse_cli.lm.loss import CROSS_ENTROPY, IGNORED, TokenLoss, linear_losses, summed_losses
 from collapse_cli.lm.objective import Objective
@@ -212,8 +213,8 @@ def test_a_step_is_that_of_rows_weighted_by_hand(monkeypatch: pytest.MonkeyPatch
         nll = functional.cross_entropy(model(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="sum")
         loss = loss + factor * nll.double() / predicted
     wanted = gradients(model, loss)
-    monkeypatch.setattr(train, "abilities", lambda *_, **__: able)
-    work = train._Work(model, SETTINGS, 9)
+    monkeypatch.setattr(one_step, "abilities", lambda *_, **__: able)
+    work = train.Work(model, SETTINGS, 9)
     with work.ready():
         made, count = work.gradients(weighted(data, factors), 0, 3)
     assert count == predicted
@@ -253,9 +254,9 @@ def test_an_adversarial_step_is_one_up_the_loss_of_each_text_alone(
         step = 0.1 * embeddings.detach().norm() * slope / slope.norm()
         loss = loss + (clean + nll(embeddings + step)) / predicted
     wanted = gradients(model, loss)
-    monkeypatch.setattr(train, "abilities", lambda *_, **__: able)
-    monkeypatch.setattr(train, "has_plain_head", lambda _: plain_head)
-    work = train._Work(model, SETTINGS, 9, Objective(adversarial=0.1))
+    monkeypatch.setattr(one_step, "abilities", lambda *_, **__: able)
+    monkeypatch.setattr(one_step, "has_plain_head", lambda _: plain_head)
+    work = train.Work(model, SETTINGS, 9, Objective(adversarial=0.1))
     with work.ready():
         made, _ = work.gradients(data, 0, 3)
     assert torch.stack(made).sum(dim=0)[0].item() == pytest.approx(loss.item(), rel=1e-5)
@@ -269,7 +270,7 @@ def test_embeddings_that_are_frozen_are_perturbed_too() -> None:
     model.get_input_embeddings().weight.requires_grad_(False)
     found = []
     for size in (0.0, 0.1):
-        work = train._Work(model, SETTINGS, 9, Objective(adversarial=size))
+        work = train.Work(model, SETTINGS, 9, Objective(adversarial=size))
         with work.ready():
             made, _ = work.gradients(data, 0, 3)
         found.append(made[0])

@@ -10,6 +10,7 @@ from support.tiny import random_rows, tiny_model
 from support.training import SETTINGS, altered, folder, identical, weights
 
 from collapse_cli.lm import recorded, train
+from collapse_cli.lm import step as one_step
 from collapse_cli.lm.memory import warn_once
 from collapse_cli.lm.recorded import can_record, record
 from collapse_cli.lm.sample import evenly
@@ -40,7 +41,7 @@ def test_full_steps_are_played_and_the_others_made_as_before(
     facts = fit(wanted, data, settings, seed=1, scratch=folder(tmp_path / "wanted"))
     monkeypatch.setattr(train, "can_record", lambda model: True)
     monkeypatch.setattr(recorded, "WORTH", 8)
-    monkeypatch.setattr(train, "record", lambda weights, work, *_: played.append(Played(work)) or played[-1])
+    monkeypatch.setattr(one_step, "record", lambda weights, work, *_: played.append(Played(work)) or played[-1])
     again = fit(found, data, settings, seed=1, scratch=folder(tmp_path / "found"))
     assert [one.rows for one in played] == [[16] * 8]
     assert again["epoch_losses"] == pytest.approx(facts["epoch_losses"], rel=1e-6)
@@ -53,7 +54,7 @@ def test_full_steps_are_played_and_the_others_made_as_before(
 def test_rows_of_unequal_lengths_are_not_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "can_record", lambda model: True)
     monkeypatch.setattr(recorded, "WORTH", 1)
-    monkeypatch.setattr(train, "record", lambda *_: pytest.fail("was to be recorded"))
+    monkeypatch.setattr(one_step, "record", lambda *_: pytest.fail("was to be recorded"))
     fit(tiny_model("opt"), random_rows(8, 12, ragged=True), SETTINGS, seed=1, scratch=tmp_path)
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 from collapse_cli.config.tree import TrainConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import objective, train
+from collapse_cli.lm import step as one_step
 from collapse_cli.lm.train import TrainError, fit, learning_rate
 
 
@@ -29,7 +30,7 @@ def reference(model: Any, data: Dataset, settings: TrainConfig, seed: int) -> li
     curve = []
     model.train()
     for epoch in range(settings.epochs):
-        order = train._generator(seed, "order", epoch).permutation(len(data))
+        order = train.random_numbers(seed, "order", epoch).permutation(len(data))
         for within in range(steps):
             for group in optimizer.param_groups:
                 step = epoch * steps + within
@@ -54,7 +55,7 @@ def fit_curve(
     monkeypatch: pytest.MonkeyPatch, model: Any, data: Dataset, settings: TrainConfig, seed: int, scratch: Path
 ) -> tuple[list[float], dict[str, Any]]:
     """The loss of each step of `fit`, and what it returns."""
-    curve, step = [], train._step
+    curve, step = [], train.make_step
 
     def spy(*arguments: Any, **named: Any) -> tuple[float, float, int]:
         summed, loss, predicted = step(*arguments, **named)
@@ -62,7 +63,7 @@ def fit_curve(
         return summed, loss, predicted
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_step", spy)
+        patch.setattr(train, "make_step", spy)
         facts = fit(model, data, settings, seed=seed, scratch=scratch)
     return curve, facts
 
@@ -94,7 +95,7 @@ def test_the_losses_that_are_reported_are_token_weighted_means_of_epochs(
     data = random_rows(10, 12, ragged=True)
     predicted: list[int] = []
     losses: list[float] = []
-    step = train._step
+    step = train.make_step
 
     def spy(*arguments: Any, **named: Any) -> tuple[float, float, int]:
         summed, loss, count = step(*arguments, **named)
@@ -103,7 +104,7 @@ def test_the_losses_that_are_reported_are_token_weighted_means_of_epochs(
         predicted.append(count)
         return summed, loss, count
 
-    monkeypatch.setattr(train, "_step", spy)
+    monkeypatch.setattr(train, "make_step", spy)
     facts = fit(tiny_model("opt"), data, SETTINGS, seed=1, scratch=tmp_path)
     tokens = int((data.arrays["lengths"] - 1).sum())
     assert sum(predicted[:3]) == sum(predicted[3:]) == tokens
@@ -131,7 +132,7 @@ def test_accumulated_gradients_equal_those_of_the_large_batch(
     data, settings = random_rows(20, 8), altered(SETTINGS, batch_size=10, lr=1e-3)
     calls: list[int] = []
     summed_losses = objective.summed_losses
-    monkeypatch.setattr(train, "has_plain_head", lambda _: plain_head)
+    monkeypatch.setattr(one_step, "has_plain_head", lambda _: plain_head)
     monkeypatch.setattr(
         objective,
         "summed_losses",
@@ -142,9 +143,9 @@ def test_accumulated_gradients_equal_those_of_the_large_batch(
     assert set(calls) == {10}
     calls.clear()
     if plain_head:
-        monkeypatch.setattr(train, "TOKENS_AT_ONCE", 3 * 8)
+        monkeypatch.setattr(one_step, "TOKENS_AT_ONCE", 3 * 8)
     else:
-        monkeypatch.setattr(train, "LOGITS_BYTES", 3 * 8 * 4 * VOCABULARY)
+        monkeypatch.setattr(one_step, "LOGITS_BYTES", 3 * 8 * 4 * VOCABULARY)
     fit(parts, data, settings, seed=3, scratch=folder(tmp_path / "parts"))
     assert set(calls) == {3, 1}
     for name, weight in weights(parts).items():
@@ -157,7 +158,7 @@ def test_the_order_of_rows_is_new_in_each_epoch_and_depends_on_the_seed(
     def orders(seed: int) -> list[list[int]]:
         seen: list[list[int]] = []
         monkeypatch.setattr(
-            train, "_step", lambda *given, **_: (seen.append(given[2].arrays["stream"].tolist()), (1.0, 1.0, 1))[1]
+            train, "make_step", lambda *given, **_: (seen.append(given[2].arrays["stream"].tolist()), (1.0, 1.0, 1))[1]
         )
         with pytest.raises(TrainError, match="left every weight as it was"):
             fit(
@@ -311,7 +312,7 @@ def test_steps_in_place_of_epochs_go_through_the_corpus_as_often_as_they_last(tm
     assert identical(weights(models[0]), weights(models[1]))
     assert facts[0] == facts[1]
     assert facts[2]["steps"] == 4
-    order = train._generator(0, "order", 1).permutation(10)[:4]
+    order = train.random_numbers(0, "order", 1).permutation(10)[:4]
     lengths = data.arrays["lengths"]
     assert facts[2]["train_tokens"] == int(lengths.sum()) + int(lengths[order].sum())
 

@@ -13,7 +13,8 @@ from support.training import SETTINGS, altered, folder, identical, weights
 
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.errors import InputError
-from collapse_cli.lm import memory, objective, train
+from collapse_cli.lm import memory, objective, train, training_state
+from collapse_cli.lm import step as one_step
 from collapse_cli.lm.score import score_blocks
 from collapse_cli.lm.train import TrainError, fit
 
@@ -170,7 +171,7 @@ def test_select_valid_keeps_the_weights_of_the_best_epoch(tmp_path: Path, monkey
 
     two, four = tiny_model("opt", dropout=0.1), tiny_model("opt", dropout=0.1)
     fit(two, data, altered(settings, epochs=2), seed=2, scratch=folder(tmp_path / "two"))
-    monkeypatch.setattr(train, "score_blocks", score)
+    monkeypatch.setattr(training_state, "score_blocks", score)
     chosen = altered(settings, epochs=4, select="valid")
     facts = fit(four, data, chosen, seed=2, scratch=folder(tmp_path / "four"), valid=valid)
     assert losses == []
@@ -197,7 +198,7 @@ def test_the_best_epoch_is_remembered_over_an_interruption(
     def score(model: Any, scored: Dataset) -> tuple[np.ndarray, np.ndarray]:
         return np.array([losses[step[0] + 1]]), np.array([1])
 
-    monkeypatch.setattr(train, "score_blocks", score)
+    monkeypatch.setattr(training_state, "score_blocks", score)
     scratch, chosen = folder(tmp_path / "two"), altered(settings, select="valid")
     with pytest.raises(Killed):
         fit(tiny_model("opt"), data, chosen, seed=2, scratch=scratch, valid=data, tell=tell)
@@ -271,12 +272,12 @@ def test_the_rows_whose_loss_is_not_finite_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plain_head: bool
 ) -> None:
     """A token whose embedding is broken, in row 5 only, which the first step of this seed holds or the second does."""
-    monkeypatch.setattr(train, "has_plain_head", lambda _: plain_head)
+    monkeypatch.setattr(one_step, "has_plain_head", lambda _: plain_head)
     data, model = random_rows(8, 6), tiny_model("llama", tied=False)
     data.arrays["tokens"][data.arrays["tokens"] == 50] = 51
     data.arrays["tokens"][5, 0] = 50
     model.get_input_embeddings().weight.data[50] = math.nan
-    order = train._generator(1, "order", 0).permutation(8)
+    order = train.random_numbers(1, "order", 0).permutation(8)
     step = 1 if 5 in order[:4] else 2
     message = rf"loss is nan at step {step} of 4; .*\(row 5 of the training rows, counted from 0, is the first of 1 "
     with pytest.raises(TrainError, match=message):
@@ -287,7 +288,7 @@ def test_the_rows_whose_loss_is_not_finite_are_named(
 
 def test_when_every_row_is_bad_the_first_of_the_step_is_named(tmp_path: Path) -> None:
     """By its number in the corpus, not in the step."""
-    model, first = tiny_model("llama"), int(min(train._generator(0, "order", 0).permutation(8)[:4]))
+    model, first = tiny_model("llama"), int(min(train.random_numbers(0, "order", 0).permutation(8)[:4]))
     assert first > 0
     for weight in model.parameters():
         weight.data.fill_(math.nan)
@@ -297,8 +298,8 @@ def test_when_every_row_is_bad_the_first_of_the_step_is_named(tmp_path: Path) ->
 
 
 def test_when_no_row_alone_is_bad_that_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    gradients = train._Work.gradients
-    monkeypatch.setattr(train._Work, "gradients", lambda *given: ([torch.full((2,), math.inf)], gradients(*given)[1]))
+    gradients = train.Work.gradients
+    monkeypatch.setattr(train.Work, "gradients", lambda *given: ([torch.full((2,), math.inf)], gradients(*given)[1]))
     with pytest.raises(TrainError, match=r"the loss is inf at step 1 of 4; .*no single row has such a loss"):
         fit(tiny_model("opt"), random_rows(8, 6), SETTINGS, seed=1, scratch=tmp_path)
 
@@ -325,7 +326,7 @@ def test_when_memory_runs_out_the_step_is_made_again_in_smaller_parts(
         return summed_losses(model, ids, *rest, **named)
 
     monkeypatch.setattr(objective, "summed_losses", scarce)
-    monkeypatch.setattr(train, "TOKENS_AT_ONCE", 8 * 8)
+    monkeypatch.setattr(one_step, "TOKENS_AT_ONCE", 8 * 8)
     found = fit(parts, data, settings, seed=3, scratch=folder(tmp_path / "parts"))
     assert calls == [8, 4, 4, *[2] * 12]
     assert found["epoch_losses"] == pytest.approx(wanted["epoch_losses"], rel=1e-6)

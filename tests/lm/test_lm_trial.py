@@ -15,7 +15,7 @@ from collapse_cli.lm import fallback, score, trial
 from collapse_cli.lm.decode import _written, try_out
 from collapse_cli.lm.model import without_memory_of_lengths
 from collapse_cli.lm.packing import Abilities, abilities
-from collapse_cli.lm.train import _Work
+from collapse_cli.lm.step import Work
 
 HALF = 4  # of a head's 8 dimensions
 LONG_ROPE = {
@@ -142,7 +142,7 @@ def test_a_window_of_the_mask_alone_is_found_in_scoring_and_training() -> None:
     nll, _ = score.score_blocks(model, data)
     assert nll == pytest.approx(scored_alone(model, data), rel=1e-4)
     settings = TrainConfig(clip=0.0, dtype="float32")
-    _Work(model, settings, 40).gradients(data, 0, 7)
+    Work(model, settings, 40).gradients(data, 0, 7)
     found = [weight.grad.clone() for weight in model.parameters()]
     model.zero_grad()
     for tokens, length in zip(data.arrays["tokens"], data.arrays["lengths"], strict=True):
