@@ -73,7 +73,9 @@ def test_pages_of_many_models_take_what_their_kinds_and_their_number_do(tmp_path
     file = small.write(tmp_path, "numbers", small.NUMBERS)
     config = load(read_toml(file), "a test")
     many = config.model_copy(update={"loop": config.loop.model_copy(update={"seeds": tuple(range(7))})})
-    prepared = preparation.prepare(many, RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "short"), None, 1)
+    prepared = preparation.prepare(
+        many, RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "short"), None, Execution(jobs=1)
+    )
     models = prepared.plan.generations
     kinds = len({made.where.name for made in models})
     assert ending.arms_of(models) == kinds < len(models)

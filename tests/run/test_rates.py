@@ -98,7 +98,7 @@ def test_variants_with_other_rows_are_timed_for_themselves(tmp_path: Path) -> No
     runs, made = tmp_path / "runs", []
     for rows in (100, 200):
         tree = {"learner": "gaussian", "loop": {"generations": 1}, "data": {"source": "blobs", "rows": rows}}
-        one = prepare(load(tree, "a test"), RunFolder(runs, "x"), store_of(runs), tmp_path / "real", 1)
+        one = prepare(load(tree, "a test"), RunFolder(runs, "x"), store_of(runs), tmp_path / "real", Execution(jobs=1))
         stage = next(each for each in one.plan.stages.values() if each.work == "block")
         made.append((stage, Estimates(one.size, Timings())))
     (few, small), (many, large) = made

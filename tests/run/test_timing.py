@@ -133,7 +133,7 @@ LARGE: dict[str, Any] = {
 def test_a_large_model_is_timed_in_few_steps_of_whole_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps of a training of two rows, and of 64 in batches of 16; what follows is what all steps of the plan take, by a law that is made up."""
     folder, store = RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "runs")
-    prepared = preparation.prepare(load(LARGE, "a test"), folder, store, tmp_path / "real", 1)
+    prepared = preparation.prepare(load(LARGE, "a test"), folder, store, tmp_path / "real", Execution(jobs=1))
     monkeypatch.setattr(timing, "_nominal", lambda prepared, rows, *_: 0.9 * rows)
     clock, rows, steps = {"seconds": 0.0}, list[int](), list[int]()
     compute = LocalExecutor.compute
