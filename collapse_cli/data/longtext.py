@@ -24,6 +24,9 @@ EVERY = 256  # of so many rows the beginning of one is remembered
 MARK = b"\xef\xbb\xbf"  # a byte order mark
 LARGE = Path("/var/tmp")  # noqa: S108  where the system wants large temporary files; /tmp is often memory
 
+Stamp = tuple[int, int, int]  # which file an open one is: inode, size and time
+Starts = Sequence[int] | np.ndarray  # where every 256th row of a file begins
+
 
 class NotPlain(Exception):  # noqa: N818
     """Rows of a file that are no stretches of it as it is."""
@@ -74,8 +77,7 @@ class _Stretch(LongRows):
 
     end: bytes
 
-    def __init__(self, starts: Sequence[int] | np.ndarray, first: int, last: int) -> None:
-        """`starts`: where each 256th row of the file begins."""
+    def __init__(self, starts: Starts, first: int, last: int) -> None:
         self._starts, self._first, self._last = starts, first, last
 
     @abstractmethod
@@ -115,10 +117,8 @@ class FileRows(_Stretch):
             InputError: when it cannot be read.
         """
         self.path = path
-        if of is None:
-            self._stamp, starts, lines = _looked_through(path)
-        else:
-            self._stamp, starts, lines = of._stamp, of._starts, of._last
+        found: tuple[Stamp, Starts, int] = _looked_through(path) if of is None else (of._stamp, of._starts, of._last)
+        self._stamp, starts, lines = found
         super().__init__(starts, first, lines if last is None else last)
 
     def cut(self, first: int, last: int) -> "FileRows":
@@ -154,7 +154,7 @@ class SpooledRows(_Stretch):
     end = b"\xff"  # which UTF-8 has nowhere
 
     def __init__(
-        self, file: BinaryIO, starts: Sequence[int], first: int, last: int, size: int, *, whole: bool = False
+        self, file: BinaryIO, starts: Starts, first: int, last: int, size: int, *, whole: bool = False
     ) -> None:
         super().__init__(starts, first, last)
         self._file, self._size, self._whole = file, size, whole
@@ -319,11 +319,7 @@ def file_rows(path: Path) -> FileRows | None:
         return None
 
 
-Stamp = tuple[int, int, int]
-
-
 def stamp_of(number: int) -> Stamp:
-    """Which file an open one is: inode, size and time."""
     now = os.fstat(number)
     return now.st_ino, now.st_size, now.st_mtime_ns
 
