@@ -8,8 +8,8 @@ from typing import Any
 
 from collapse_cli import config
 from collapse_cli.config.policies import Policy
+from collapse_cli.records.names import RULE_OF_NAMES, can_be_named
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.records.runs import RULE_OF_NAMES, can_be_named
 
 
 @dataclass(frozen=True)

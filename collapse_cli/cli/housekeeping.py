@@ -154,7 +154,7 @@ def status(
 
 def _stages_said(stages: "Mapping[str, Sequence[int]]", folder: "RunFolder", *, measured: bool) -> str:
     """How many of each kind are in the store; of a run with measurements that has none there, that its store is elsewhere."""
-    from collapse_cli.records.runs import STORE
+    from collapse_cli.records.names import STORE
 
     planned = sum(entry[1] for entry in stages.values())
     if measured and planned and not any(entry[0] for entry in stages.values()):

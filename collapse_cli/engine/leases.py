@@ -5,7 +5,8 @@ another one beside its own, and it steps back. So at most one holds it. Whether 
 which changes at each renewal, and by the clock of whoever waits; or by the time that the other side gives each object, beside that of
 one written just now. Clocks of two machines are not compared.
 
-A holder that was paused for longer than that, and does not know yet, does no harm: what is published is created, not replaced.
+A holder that was paused for longer than that, and does not know yet, does no harm: what is published is created, not replaced, and
+who is about to replace something asks `holds` first, which looks again after such a pause.
 """
 
 import atexit
@@ -27,7 +28,7 @@ from collapse_cli.errors import UserError
 SECONDS = 60.0  # after which a lease that was not renewed has ended
 LEAST = 0.5  # seconds
 SLACK = 2.0  # times its seconds, after which it has ended by the other side's clock: that may be several, and leave out parts of a second
-LONG_AGO = 86_400.0  # seconds, by clocks that may be wrong: enough for what is shown
+LONG_AGO = 86_400.0  # seconds, after which nobody is heard of any more, and no write is at work
 TOKEN = re.compile(r"[0-9a-f]{32}")
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Leases:
         self.objects, self.here, self.seconds = objects, here, seconds_of_a_lease()
         self._token = uuid.uuid4().hex
         self._held: dict[str, str] = {}  # name -> object
+        self._renewed: dict[str, float] = {}  # name -> when it was surely ours, by `_awake_or_not`
         self._seen: dict[str, tuple[bytes, float]] = {}  # object -> its content, and since when it is that
         self._asked: dict[str, float] = {}  # name -> when somebody else was seen to hold it
         self._guard, self._end = threading.Lock(), threading.Event()
@@ -67,21 +69,34 @@ class Leases:
             return False
         mine = f"leases/{name}/{1 + max(map(_number, ended), default=0):06d}"
         self._begin_renewing()
+        began = _awake_or_not()
+        self._left += 1  # until it is known to be ours, or gone: whoever is interrupted here leaves it
         if not self.objects.create(mine, self._content(name)):
+            self._left -= 1
             return False
         now = time.monotonic()
         there = self.objects.find(f"leases/{name}")
         if there.keys() - {mine, *ended}:  # somebody else at the same moment
             self.objects.remove([mine])
+            self._left -= 1
             return False
         self._hear_the_time(there.get(mine), now)
         self.objects.remove(ended)
         with self._guard:
-            self._held[name] = mine
+            self._held[name], self._renewed[name] = mine, began
+        self._left -= 1
         return True
 
     def holds(self, name: str) -> bool:
-        """Whether this process took it, and did not find it lost."""
+        """Whether this process has it. Where it was not renewed in time, as after a pause of this process or a sleep of this machine, it is
+        looked for.
+
+        Raises:
+            InputError: when that cannot be found out.
+        """
+        mine = self._held.get(name)
+        if mine is not None and _awake_or_not() - self._renewed[name] > self.seconds:
+            self._renew_one(name, mine)
         return name in self._held
 
     def release(self, name: str) -> None:
@@ -106,6 +121,14 @@ class Leases:
             )
             over[name] = over.get(name, True) and ended
         return sorted(name for name, ended in over.items() if ended)
+
+    def abandoned(self) -> dict[str, ObjectFacts]:
+        """What writes that were killed left at the address, long ago by the other side's clock."""
+        there = self.objects.attempts()
+        if there:
+            self._ask_the_time()
+        now = time.monotonic() + (self._ahead if self._ahead is not None else float("-inf"))
+        return {name: about for name, about in there.items() if now - about.written > LONG_AGO}
 
     def holder(self, name: str) -> str:
         """Who holds a lease at the moment, in words; "" where nobody seems to. Of one that ended just now that is not known."""
@@ -213,19 +236,23 @@ class Leases:
             for name, mine in list(self._held.items()):
                 # it is tried again, as long as the lease may still be ours
                 with suppress(UserError, OSError), self.objects.hurried():
-                    there = self.objects.find(f"leases/{name}")
-                    if mine not in there or max(there, key=_number) != mine:
-                        with self._guard:
-                            lost = self._held.pop(name, None)
-                        if lost is not None:
-                            log.warning(
-                                "the lease of %s ended before it was renewed; another process may work on it, too",
-                                name[:40],
-                            )
-                        continue
-                    with self._guard:  # not one that is released at this moment
-                        if name in self._held:
-                            self.objects.write(mine, self._content(name))
+                    self._renew_one(name, mine)
+
+    def _renew_one(self, name: str, mine: str) -> None:
+        """Write it anew, or find it lost."""
+        began, there = _awake_or_not(), self.objects.find(f"leases/{name}")
+        if mine not in there or max(there, key=_number) != mine:
+            with self._guard:
+                lost = self._held.pop(name, None)
+            if lost is not None:
+                log.warning(
+                    "the lease of %s ended before it was renewed; another process may work on it, too", name[:40]
+                )
+            return
+        with self._guard:  # not one that is released at this moment
+            if name in self._held:
+                self.objects.write(mine, self._content(name))
+                self._renewed[name] = began
 
     def close(self) -> None:
         """Renew nothing any more, and leave no trace on this machine, but of leases that are left: their holder is known to be dead."""
@@ -235,6 +262,12 @@ class Leases:
             if not (self._held or self._left):
                 self._lock_of(self._token).unlink(missing_ok=True)
             self._alive = None
+
+
+def _awake_or_not() -> float:
+    """Seconds by a clock that goes on while the machine sleeps, where the system has one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 def _number(name: str) -> int:
@@ -249,6 +282,6 @@ def _facts(content: bytes) -> dict[str, Any]:
         host, token = str(about["host"])[:100], str(about["token"])
         if host.isprintable() and TOKEN.fullmatch(token):  # the one is shown, the other becomes the name of a file
             return {"host": host, "pid": int(about["pid"]), "token": token, "time": float(about["time"])}
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         pass
     return {"host": "", "pid": 0, "token": "", "time": time.time()}

@@ -251,7 +251,9 @@ class ObjectStore(Knowing[_Known]):
                         self._here.clear(key)
 
     def drop_copies(self, planned: Collection[str], *, dry_run: bool = False) -> tuple[int, int]:
-        """Of this machine, so that its own locks are enough. What is planned and was not sent yet is sent by the next run."""
+        """Of this machine, so that its own locks are enough. What is planned and was not sent yet is sent by the next run. And what writes
+        that were killed left on the other side, where no stage is known by it.
+        """
         dropped, freed = 0, 0
         self._list()
         for key in list(self._here.keys()):
@@ -261,7 +263,10 @@ class ObjectStore(Knowing[_Known]):
                 if mine and self._here.holds(key) and not self._is_wanted(key, planned, now=True):
                     dropped += 1
                     freed += self._here.size(key) if dry_run else self._here.remove(key)
+        left = self._leases.abandoned()
+        dropped, freed = dropped + len(left), freed + sum(about.size for about in left.values())
         if not dry_run:
+            self._objects.remove(left)
             for path in (self._here.root / RECORDS).glob("*.json"):
                 if path.name.partition("-")[0] not in self._listing:
                     path.unlink(missing_ok=True)
@@ -326,26 +331,30 @@ class ObjectStore(Knowing[_Known]):
         self._known.pop(key, None)
 
     def _read(self, key: str, version: str) -> _Known | None:
-        """A record of the other side; this machine keeps what it has read."""
+        """A record of the other side; this machine keeps what it has read. What is damaged is fetched once more: it may be this machine's
+        disk, or the line, and whoever finds a stage damaged removes it.
+        """
         kept = self._here.root / RECORDS / f"{key}-{hashlib.sha256(version.encode()).hexdigest()[:16]}.json"
-        if not kept.is_file():
-            content = self._objects.read(_record(key))
-            if content is None:
-                return None
-            with disk_errors(str(self.here)):
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                attempt = kept.with_name(f".{uuid.uuid4().hex}")
-                attempt.write_bytes(content)
-                attempt.replace(kept)
-        try:
-            record = read_record(kept, key)
-            if not all(HASH.fullmatch(value) for value in record["files"].values()):
-                raise InputError(f"{RECORD} is no record of a stage")
-            return _Known.of(version, kept.read_bytes(), record)
-        except InputError as error:
-            content = kept.read_bytes()
-            kept.unlink(missing_ok=True)  # it may be this machine's disk: it is fetched again
-            return _Known(version, fault=str(error), content=content)
+        damaged = None
+        for _ in range(2):
+            if not kept.is_file():
+                content = self._objects.read(_record(key))
+                if content is None:
+                    return None
+                with disk_errors(str(self.here)):
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    attempt = kept.with_name(f".{uuid.uuid4().hex}")
+                    attempt.write_bytes(content)
+                    attempt.replace(kept)
+            try:
+                record = read_record(kept, key)
+                if not all(HASH.fullmatch(value) for value in record["files"].values()):
+                    raise InputError(f"{RECORD} is no record of a stage")
+                return _Known.of(version, kept.read_bytes(), record)
+            except InputError as error:
+                damaged = _Known(version, fault=str(error), content=kept.read_bytes())
+                kept.unlink(missing_ok=True)
+        return damaged
 
     # --- files on this machine
 

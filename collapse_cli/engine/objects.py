@@ -9,6 +9,7 @@ A connection that is lost, once there was one, is waited for: what failed is ask
 import errno
 import logging
 import os
+import re
 import shutil
 import threading
 import time
@@ -41,6 +42,8 @@ DENIED = (
     "Forbidden",
     "403",
 )
+ATTEMPT = re.compile(r"\.(check-|clock-)?[0-9a-f]{32}")  # what is put somewhere else, or removed, at once
+SKEWED = ("RequestTimeTooSkewed", "RequestExpired")
 REFUSED = {"PreconditionFailed", "412"}  # there is an object of that name
 UNDECIDED = {"ConditionalRequestConflict", "409"}  # one that is being written
 PASSING = (  # what servers answer that are there, and cannot answer at the moment
@@ -125,6 +128,14 @@ class RemoteObjects:
         """The last parts of the names right below a name that have something below them."""
         found = self._absent(lambda: self._fs.ls(self._path(prefix), detail=True)) or []
         return sorted(info["name"].rstrip("/").rpartition("/")[2] for info in found if info["type"] == "directory")
+
+    def attempts(self) -> dict[str, ObjectFacts]:
+        """Hidden objects right below the address: of writes at work, and of such that were killed."""
+        if self._s3:
+            found = self._below(".")
+        else:
+            found = {info["name"]: info for info in self._absent(lambda: self._fs.ls(self._root, detail=True)) or []}
+        return {name: _about(info) for path, info in found.items() if ATTEMPT.fullmatch(name := self._name(path))}
 
     def about(self, name: str) -> ObjectFacts | None:
         """One object; None where there is none."""
@@ -363,6 +374,8 @@ def _refused(error: Exception, root: str) -> str | None:
         return f"there is no bucket {root.partition('/')[0]!r}; make it, or name another in --runs-dir"
     if kind in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"):
         return f"no credentials ({said}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, in the environment"
+    if code in SKEWED:
+        return f"its clock and this machine's are too far apart ({code}); set this machine's clock"
     if code in DENIED or isinstance(error, PermissionError):
         return f"the credentials are refused ({code or said}); check AWS_ACCESS_KEY_ID and what they may do"
     if code or (

@@ -117,7 +117,7 @@ class Store(Protocol):
         """Remove what was left of attempts at those of the stages that are finished by now. Takes their locks itself."""
 
     def drop_copies(self, planned: Collection[str], *, dry_run: bool = False) -> tuple[int, int]:
-        """Remove what this machine keeps beside the store and the store has no longer; how many stages, and their bytes.
+        """Remove what this machine keeps beside the store and the store has no longer, and what killed writes left; how many, and their bytes.
 
         Args:
             planned: stages that a run on this machine may have yet to send.

@@ -20,6 +20,7 @@ from collapse_cli import files
 from collapse_cli.engine.remote_addresses import address_of, copy_of, shown
 from collapse_cli.errors import ConfigError, InputError, UnreachableError, UserError
 from collapse_cli.records import flags
+from collapse_cli.records.names import can_be_named
 
 if TYPE_CHECKING:
     from collapse_cli.engine.leases import Leases
@@ -30,7 +31,6 @@ SEND_SECONDS = 10.0  # between two looks at what has changed in a run at work
 SHARE = 0.05  # of the time that following runs may take
 RECORDS = re.compile(r"[A-Za-z0-9][\w.-]{0,99}\.jsonl?|texts/[A-Za-z0-9][\w.-]{0,99}")  # of a run, brought and sent
 PAGES = ("report.html", "report.md")  # which are sent only: they are made of the records
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 STATE = ".brought.json"  # of a copy: which version of each file it is, and time and size that the file had then
 
 
@@ -70,7 +70,7 @@ def bring(runs: Path, name: str) -> None:
     Raises:
         InputError: when it cannot be reached.
     """
-    if is_copy(runs) and NAME.fullmatch(name):
+    if is_copy(runs) and can_be_named(name):
         _place(runs).bring(name)
 
 
@@ -190,7 +190,7 @@ class _Place:
     def drop_gone(self) -> None:
         there = set(self.objects.folders("runs"))
         for folder in self.runs.glob("*"):
-            if folder.name in there or not NAME.fullmatch(folder.name) or not (folder / STATE).is_file():
+            if folder.name in there or not can_be_named(folder.name) or not (folder / STATE).is_file():
                 continue
             if not flags.is_raised(folder) and self.leases.take(_lease(folder.name)):
                 try:
@@ -198,6 +198,7 @@ class _Place:
                         shutil.rmtree(folder, ignore_errors=True)
                 finally:
                     self.leases.release(_lease(folder.name))
+        self.objects.remove(self.leases.abandoned())
         for left in self.leases.left():
             if left.startswith(_lease("")) and self.leases.take(left):
                 self.leases.release(left)
@@ -205,13 +206,13 @@ class _Place:
     def _bring_all(self, names: Collection[str] = ()) -> None:
         if names:
             for name in names:
-                if NAME.fullmatch(name) and name not in self.leased:
+                if can_be_named(name) and name not in self.leased:
                     self._bring(name, self.objects.find(f"runs/{name}"))
             return
         there: dict[str, dict[str, ObjectFacts]] = {path.parent.name: {} for path in self.runs.glob("*/run.json")}
         for place, about in self.objects.find("runs").items():
             there.setdefault((*place.split("/", 2), "")[1], {})[place] = about
-        wanted = {name: found for name, found in there.items() if NAME.fullmatch(name) and name not in self.leased}
+        wanted = {name: found for name, found in there.items() if can_be_named(name) and name not in self.leased}
         self._brought.update(wanted)
         old = [name for name, found in wanted.items() if not _is_current(self.runs / name, _of_records(name, found))]
         if old:

@@ -25,8 +25,9 @@ from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.records import checked, elsewhere
 from collapse_cli.records.fields import makes_sense
 from collapse_cli.records.made_with import git_state, hardware, versions
+from collapse_cli.records.names import RULE_OF_NAMES, can_be_named
 from collapse_cli.records.row import Row, in_order, planned_arms
-from collapse_cli.records.runs import RULE_OF_NAMES, can_be_named, made_by, names_of_runs
+from collapse_cli.records.runs import made_by, names_of_runs
 from collapse_cli.where import Arm, Where
 
 log = logging.getLogger(__name__)

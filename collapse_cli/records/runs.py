@@ -1,20 +1,12 @@
 """A folder of runs: what a run in it can be called, which there are, and the store that they share."""
 
 import os
-import re
 from pathlib import Path
 
 from collapse_cli.config import presets
 from collapse_cli.engine.store import Store, store_at
 from collapse_cli.records import elsewhere
-
-STORE = "store"
-RULE_OF_NAMES = f"a run's name is at most 100 letters, digits, '.', '_' and '-', starts with a letter or digit, and is not {STORE!r}"
-
-
-def can_be_named(name: str) -> bool:
-    """Whether a run can have that name: `RULE_OF_NAMES`."""
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None and name.lower() != STORE
+from collapse_cli.records.names import STORE
 
 
 def names_of_runs(runs: Path) -> list[str]:

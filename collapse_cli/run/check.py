@@ -24,8 +24,8 @@ from collapse_cli.metrics import numbers
 from collapse_cli.process import interruptible
 from collapse_cli.records.at_work import working
 from collapse_cli.records.checked import TEXTS, read_checked, write_checked
+from collapse_cli.records.names import can_be_named
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.records.runs import can_be_named
 from collapse_cli.run import check_options
 from collapse_cli.run.execution import DEFAULT, Execution
 from collapse_cli.terminal import text as terminal

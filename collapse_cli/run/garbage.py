@@ -9,9 +9,10 @@ from collapse_cli.engine.stage import Plan
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
 from collapse_cli.records import elsewhere
+from collapse_cli.records.names import STORE
 from collapse_cli.records.remembered import Remembered, Stamp, stamp_of
 from collapse_cli.records.rundir import OF_A_RUN, RunFolder, time_of_plans
-from collapse_cli.records.runs import STORE, store_of
+from collapse_cli.records.runs import store_of
 
 OF_PLANS = ("plan.json", "run.json")
 AT_ONCE = 64  # stages that are looked at, and locked, together

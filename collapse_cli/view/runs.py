@@ -8,8 +8,9 @@ from pathlib import Path
 from collapse_cli.records import checked, kept_texts
 from collapse_cli.records.at_work import SAID, at_work
 from collapse_cli.records.listing import RunFacts, facts_of
+from collapse_cli.records.names import can_be_named
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.records.runs import can_be_named, names_of_runs
+from collapse_cli.records.runs import names_of_runs
 from collapse_cli.records.underway import underway
 from collapse_cli.view.kept import Kept
 

@@ -21,7 +21,7 @@ from support.small import EXPERIMENTS, rows_of
 from support.waiting import PATIENCE
 
 from collapse_cli.engine.folder_store import FolderStore
-from collapse_cli.records.runs import STORE
+from collapse_cli.records.names import STORE
 
 
 @contextmanager

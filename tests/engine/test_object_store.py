@@ -427,6 +427,23 @@ def test_a_clock_that_is_wrong_takes_nothing_from_who_is_at_work(
             assert not other
 
 
+@pytest.mark.parametrize(
+    "odd", ['"pid": Infinity', '"time": 1' + "0" * 400, '"time": NaN', '"pid": null', '"host": 7', '"token": []']
+)
+def test_a_lease_that_says_odd_things_is_somebodys(odd: str, shared: str) -> None:
+    """Until it ends, as any that is not renewed."""
+    key, there = stage().key, RemoteObjects(shared)
+    held = '{"host": "another", "pid": 1, "token": "' + "0" * 32 + '", "time": 1.0, ' + odd + "}"
+    there.write(f"leases/{key}/000001", held.encode())
+    store = Clock(ObjectStore(shared))
+    assert not store.takes(key, after=0.0)
+    assert store._store.unfinished() == []
+    assert (store._store._leases.heard_of(key) or 0.0) >= 0.0
+    assert store._store._leases.holder(key)
+    assert not store.takes(key, after=0.9)
+    assert store.takes(key, after=0.2)
+
+
 def test_who_was_taken_for_dead_and_was_not_does_no_harm(
     shared: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -480,6 +497,50 @@ def test_what_a_killed_machine_sent_of_a_stage_is_garbage(shared: str) -> None:
     assert one.unfinished() == [key]
     assert one.leftover_size(key) == one.clear(key) == 5
     assert one.unfinished() == []
+
+
+def test_what_killed_writes_left_goes_after_a_day(shared: str) -> None:
+    """A large file that was being copied, and what the server was asked with; by its own clock, and none that may be at work."""
+    store, root = ObjectStore(shared), Path(shared.removeprefix("file://"))
+    compute(store, stage())
+    whole = {path for path in root.rglob("*") if path.is_file()}
+    for name in ("." + "a" * 32, ".clock-" + "b" * 32, ".check-" + "c" * 32, ".mine"):
+        (root / name).write_bytes(b"12345")
+    assert store.drop_copies([stage().key]) == (0, 0)
+    for path in root.glob(".*"):
+        os.utime(path, (time.time() - 90_000,) * 2)
+    assert store.drop_copies([stage().key], dry_run=True) == (3, 15)
+    assert store.drop_copies([stage().key]) == (3, 15)
+    assert {path for path in root.rglob("*") if path.is_file()} == whole | {root / ".mine"}
+
+
+def test_a_record_that_this_machine_no_longer_has_as_it_was_is_fetched_again(
+    shared: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Or came so by the line: the stage is whole on the other side, and is not removed there."""
+    one = ObjectStore(shared)
+    compute(one, stage())
+    there = Path(shared.removeprefix("file://"), "records", f"{stage().key}.json")
+    before = there.stat()
+    other = machine(shared, "two", monkeypatch, tmp_path)
+    assert other.has(stage().key)
+    (kept,) = other.here.glob(".records/*.json")
+    kept.write_bytes(kept.read_bytes().replace(b'"seconds"', b'"sfconds"'))
+    read, flipped = RemoteObjects.read, list[str]()
+
+    def once(self: RemoteObjects, name: str) -> bytes | None:
+        content = read(self, name)
+        if content is not None and name.startswith("records/") and not flipped:
+            flipped.append(name)
+            return content[:-30] + b"0" + content[-29:]
+        return content
+
+    third = machine(shared, "three", monkeypatch, tmp_path)
+    assert machine(shared, "two", monkeypatch, tmp_path).has(stage().key)
+    monkeypatch.setattr(RemoteObjects, "read", once)
+    assert third.has(stage().key)
+    assert flipped
+    assert there.stat() == before
 
 
 def test_copies_of_what_is_gone_are_dropped(shared: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from collapse_cli.engine.scheduler import missing
 from collapse_cli.engine.stage import Body, Finished, Stage, Workplace
 from collapse_cli.errors import ConfigError
 from collapse_cli.files import write_atomically
+from collapse_cli.records.names import STORE
 from collapse_cli.records.rundir import RunFolder
-from collapse_cli.records.runs import STORE
 from collapse_cli.run.garbage import collect_garbage
 
 HOLDER = """

@@ -19,7 +19,7 @@ from collapse_cli.engine.record import RECORD
 from collapse_cli.engine.scheduler import missing
 from collapse_cli.engine.stage import Finished, Stage, Workplace
 from collapse_cli.errors import InputError
-from collapse_cli.records.runs import STORE
+from collapse_cli.records.names import STORE
 
 
 class Heard:

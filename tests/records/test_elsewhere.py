@@ -1,0 +1,106 @@
+"""Runs that are elsewhere, in a folder that stands for a bucket which somebody else writes to; two folders of copies are two machines."""
+
+import errno
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from collapse_cli.__main__ import _of_files
+from collapse_cli.engine import leases
+from collapse_cli.engine.objects import _in_words
+from collapse_cli.engine.remote_addresses import copy_of
+from collapse_cli.errors import InputError
+from collapse_cli.records import elsewhere
+from collapse_cli.records.elsewhere import _Place, _place
+from collapse_cli.records.names import STORE
+from collapse_cli.records.runs import names_of_runs
+
+RUN = "mine"
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the address; this machine's copies are in `tmp_path / "one"`."""
+    monkeypatch.setenv("COLLAPSE_CACHE", str(tmp_path / "one"))
+    monkeypatch.setattr(elsewhere, "_PLACES", {})
+    return tmp_path / "there"
+
+
+def machine(there: Path, name: str, tmp_path: Path) -> _Place:
+    """The place as another machine works with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLLAPSE_CACHE", str(tmp_path / name))
+        patch.setattr(elsewhere, "_PLACES", {})
+        return _place(copy_of(f"file://{there}"))
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_what_cannot_be_a_run_is_not_brought(there: Path, tmp_path: Path) -> None:
+    """Whatever somebody put there: nothing is written beside the copies of runs, least of all where the copies of stages are."""
+    for name in (STORE, "Store", ".hidden", "-rf", "a b", "x" * 101, RUN):
+        write(there / "runs" / name / "run.json", "{}")
+    write(there / "runs" / "alone.json", "{}")
+    runs = copy_of(f"file://{there}")
+    unsent = runs / STORE / "ab" / "made but not sent"
+    write(unsent, "a stage")
+    assert names_of_runs(runs) == [RUN]
+    assert {path.name for path in runs.iterdir()} == {RUN, STORE}
+    assert [path.name for path in (runs / STORE).iterdir()] == ["ab"]
+    for path in sorted(there.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    elsewhere.drop_gone(runs)
+    assert unsent.exists()
+    assert not (runs / RUN).exists()
+
+
+def test_who_was_paused_for_longer_than_its_lease_sends_nothing_over_what_another_one_sent(
+    there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks before it sends, and does not wait for the thread that would have found it out."""
+    monkeypatch.setenv("COLLAPSE_LEASE_SECONDS", "60")
+    one, two = (machine(there, name, tmp_path) for name in ("one", "two"))
+    slept = SimpleNamespace(**{name: getattr(time, name) for name in ("time", "sleep", "monotonic")})
+    write(there / "runs" / RUN / "metrics.jsonl", "as it was\n")
+    with ExitStack() as paused:
+        paused.enter_context(one.working(RUN))
+        write(one.runs / RUN / "metrics.jsonl", "what the paused one had\n")
+        (lease,) = (there / "leases").glob("*/*")
+        os.utime(lease, (time.time() - 1000,) * 2)
+        with two.working(RUN):
+            write(two.runs / RUN / "metrics.jsonl", "what the other one made, and more\n")
+        slept.clock_gettime = slept.monotonic = lambda *_: 1e9
+        slept.CLOCK_BOOTTIME = 7
+        monkeypatch.setattr(leases, "time", slept)
+        with pytest.raises(InputError, match="ended before it was renewed"):
+            one.send(RUN)
+        monkeypatch.undo()
+        with pytest.raises(InputError, match="ended before it was renewed"):
+            paused.close()
+    assert (there / "runs" / RUN / "metrics.jsonl").read_text() == "what the other one made, and more\n"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_what_is_wrong_with_the_folder_of_copies_is_not_put_down_to_the_place_of_the_runs(
+    there: Path, number: int
+) -> None:
+    said = _of_files(OSError(number, os.strerror(number), str(copy_of(f"file://{there}") / "mine" / "run.json")))
+    assert "COLLAPSE_CACHE=FOLDER" in said
+    assert "--runs-dir" not in said
+    assert "COLLAPSE_CACHE" not in _of_files(OSError(number, os.strerror(number), str(there / "mine")))
+
+
+def test_a_clock_that_is_wrong_is_not_taken_for_wrong_keys() -> None:
+    error = PermissionError("The difference between the request time and the current time is too large.")
+    error.__cause__ = Exception()
+    error.__cause__.response = {"Error": {"Code": "RequestTimeTooSkewed"}}  # type: ignore[attr-defined]
+    said = str(_in_words(error, "s3://bucket/runs", "bucket/runs"))
+    assert "set this machine's clock" in said
+    assert "AWS_ACCESS_KEY_ID" not in said
