@@ -177,14 +177,11 @@ def _of_files(error: OSError) -> str:
         ours = os.path.join(tempfile.gettempdir(), "collapse-")  # noqa: PTH118
         if error.errno in (errno.ENOSPC, errno.EDQUOT) and name.startswith(ours):
             return f"{error.strerror}: {name}; free some space there, or name another folder with TMPDIR=FOLDER"
-        from collapse_cli.engine.remote_addresses import CACHE, address_of
+        from collapse_cli.cli import usage_errors
 
         of_place = "--runs-dir" in ADVICE[error.errno or 0] or error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if of_place and address_of(Path(name)):  # whose --runs-dir is not at fault
-            return (
-                f"{error.strerror}: {name}, where this machine keeps copies of what is elsewhere; mend that, or name another folder "
-                f"for them with {CACHE}=FOLDER"
-            )
+        if of_place and (advice := usage_errors.of_copies(name)):  # whose --runs-dir is not at fault
+            return f"{error.strerror}: {name}, {advice}"
     return f"{error.strerror}: {name or 'the runs folder'}; {ADVICE[error.errno or 0]}"
 
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from collapse_cli.config import presets
@@ -118,3 +119,13 @@ def _meant_option(option: str, command: Any) -> str:
     of_all = "any option of an experiment is --set KEY=VALUE"
     few = f"{of_all}: {' or '.join(f'--set {key}=…' for key in keys[:3])}"
     return f"; {few}" if keys else f"; {of_all}; `collapse options` lists them"
+
+
+def of_copies(name: str) -> str:
+    """What to do about a file or folder that is in the folder of copies, or has to be made for it; "" of others."""
+    from collapse_cli.engine.remote_addresses import CACHE, copies
+
+    path, folder = Path(name), copies()
+    if folder not in (path, *path.parents) and path not in folder.parents:
+        return ""
+    return f"where this machine keeps copies of what is elsewhere; mend that, or name another folder for them with {CACHE}=FOLDER"

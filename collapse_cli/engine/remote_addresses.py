@@ -41,7 +41,7 @@ def copy_of(address: str) -> Path:
         raise ConfigError(
             "an address must not hold a key or password: run folders and logs would show it; use the environment"
         )
-    return _copies().joinpath(protocol, *parts)
+    return copies().joinpath(protocol, *parts)
 
 
 def address_of(path: Path) -> str:
@@ -49,7 +49,7 @@ def address_of(path: Path) -> str:
     if _HERE not in str(path):
         return ""
     try:
-        protocol, *parts = path.relative_to(_copies()).parts
+        protocol, *parts = path.relative_to(copies()).parts
     except ValueError:
         return ""
     return f"{protocol}://{'/' if protocol == LOCAL else ''}{'/'.join(parts)}" if parts else ""
@@ -60,6 +60,7 @@ def shown(path: Path) -> str:
     return address_of(path) or str(path)
 
 
-def _copies() -> Path:
+def copies() -> Path:
+    """The folder of this machine below which all copies are."""
     usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "collapse"
     return Path(os.path.realpath(os.environ.get(CACHE) or usual)) / ELSEWHERE

@@ -91,9 +91,10 @@ def test_who_was_paused_for_longer_than_its_lease_sends_nothing_over_what_anothe
 def test_what_is_wrong_with_the_folder_of_copies_is_not_put_down_to_the_place_of_the_runs(
     there: Path, number: int
 ) -> None:
-    said = _of_files(OSError(number, os.strerror(number), str(copy_of(f"file://{there}") / "mine" / "run.json")))
-    assert "COLLAPSE_CACHE=FOLDER" in said
-    assert "--runs-dir" not in said
+    for path in (copy_of(f"file://{there}") / "mine" / "run.json", there.parent / "one"):  # the latter has to be made
+        said = _of_files(OSError(number, os.strerror(number), str(path)))
+        assert "COLLAPSE_CACHE=FOLDER" in said
+        assert "--runs-dir" not in said
     assert "COLLAPSE_CACHE" not in _of_files(OSError(number, os.strerror(number), str(there / "mine")))
 
 
