@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from collapse_cli.engine.remote_addresses import address_of
-from collapse_cli.errors import how_many
+from collapse_cli.errors import UserError, how_many
 from collapse_cli.metrics import numbers
 from collapse_cli.records.made_with import hardware, versions
 
@@ -37,10 +37,22 @@ def examine(runs: Path) -> dict[str, str]:
         "GGUF files": f"not read; {places.INSTALL}" if places.missing_for_gguf() else "read",
         "runs folder": f"{address_of(runs) and f'{address_of(runs)}, worked on in '}{runs.absolute()}: "
         + ("writable" if os.access(place, os.W_OK) else "NOT WRITABLE"),
+        **({"the place itself": elsewhere(runs)} if address_of(runs) else {}),
         "disk": f"{numbers.size(shutil.disk_usage(place).free)} free there",
         "Hub": _hub(),
         "Hub cache": str(huggingface_hub.constants.HF_HUB_CACHE),
     }
+
+
+def elsewhere(runs: Path) -> str:
+    """Whether the place can be read of which a folder of runs is a copy."""
+    from collapse_cli.records.runs import store_of
+
+    try:
+        store_of(runs).there()
+    except (UserError, OSError) as error:
+        return f"NOT USABLE: {error}"
+    return "answers; whether it can be written to is tried before a run"
 
 
 def _hub() -> str:

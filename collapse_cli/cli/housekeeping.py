@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from collapse_cli import files
-from collapse_cli.engine.remote_addresses import address_of, is_address, shown
+from collapse_cli.engine.remote_addresses import address_of, check_path, is_address, shown
 from collapse_cli.errors import ConfigError, InputError, how_many
 from collapse_cli.terminal import text as terminal
 
@@ -30,13 +30,14 @@ def _folder(text: str | Path) -> Path:
         raise typer.BadParameter("it is empty; is a shell variable unset?")
     if not files.is_utf8(text):
         raise typer.BadParameter(f"{str(text)!r} is not UTF-8; {files.NOT_UTF8}")
-    if is_address(str(text)):
-        from collapse_cli.records import elsewhere
+    try:
+        if is_address(str(text)):
+            from collapse_cli.records import elsewhere
 
-        try:
             return elsewhere.folder_of(str(text))
-        except ConfigError as error:
-            raise typer.BadParameter(str(error)) from None
+        check_path(str(text))
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
     path = Path(place(text))
     try:
         kind = files.what_is(path)

@@ -37,7 +37,7 @@ def _plainly(message: str, mistake: Any, command: Any, name: str, arguments: Seq
     if match := re.match(r"No such command '(.*?)'(\.|$)", message, re.DOTALL):
         return f"there is no command {written(match[1])}{_meant_command(match[1], getattr(command, 'commands', {}))}"
     if match := re.match(r"No such option:? '?(-[^ '(]*)", message, re.DOTALL):
-        return f"there is no option {match[1][:80]}{_meant_option(match[1], command)}"
+        return f"there is no option {match[1][:80]}{_meant_option(match[1], command, getattr(mistake, 'ctx', None))}"
     if match := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message, re.DOTALL):
         spaced = "; write KEY=VALUE without spaces" if "=" in arguments else ""
         return f"`{name}` does not take {written(match[1])}{spaced}"
@@ -82,6 +82,9 @@ def _wrong_value(option: str, why: str, arguments: Sequence[str]) -> str:
     for pattern, kind in LIMITS.items():
         if match := re.search(pattern, why):
             return f"{option} must be {kind} {match[1] or match[2]}{it_is}"
+    if match := re.search(r"'.*' is not one of (.+)$", why, re.DOTALL):
+        choices = re.findall(r"'([^']+)'", match[1])
+        return f"{option} must be one of {', '.join(choices)}{it_is}{nearest((given or '').lower(), choices)}"
     return f"{option}: {why}"
 
 
@@ -94,8 +97,8 @@ def _meant_command(word: str, known: Mapping[str, Any]) -> str:
     return nearest(word, known)
 
 
-def _meant_option(option: str, command: Any) -> str:
-    """Which option of the command, or of a configuration, an unknown one is near."""
+def _meant_option(option: str, command: Any, context: Any) -> str:
+    """Which option of the command, or of a configuration, an unknown one is near; else whose option it is."""
     known = [flag for parameter in getattr(command, "params", []) for flag in getattr(parameter, "opts", [])]
     flags = [flag for flag in known if flag.startswith("--")]
     near = difflib.get_close_matches(option[:40], flags, n=1, cutoff=0.7) if len(option) > 3 else []
@@ -104,18 +107,19 @@ def _meant_option(option: str, command: Any) -> str:
     if "--version" in flags:  # before any command
         if option in ROOT_FLAGS:
             return f" (did you mean {ROOT_FLAGS[option]}?)"
-        of = [
-            name
-            for name, other in getattr(command, "commands", {}).items()
-            if any(option in getattr(parameter, "opts", []) for parameter in getattr(other, "params", []))
-        ]
+        of = _that_have(option, command)
         return f"; it belongs after a command: `collapse {of[0]} {option} …`" if of else ""
+    parent = getattr(context, "parent", None)
+    of = _that_have(option, getattr(parent, "command", None))
+    other = f"; it is an option of `{_name(parent)} {of[0]}`" if of else ""
     if "--set" not in flags:
-        return ""
+        return other
     last = option.lstrip("-").replace("-", "_").rpartition(".")[2]
     keys = [
         key for key in (known.key for known in options()) if last == key.rpartition(".")[2] or key == option.lstrip("-")
     ]
+    if other and not keys:
+        return other
     of_all = "any option of an experiment is --set KEY=VALUE"
     few = f"{of_all}: {' or '.join(f'--set {key}=…' for key in keys[:3])}"
     return f"; {few}" if keys else f"; {of_all}; `collapse options` lists them"
@@ -129,3 +133,12 @@ def of_copies(name: str) -> str:
     if folder not in (path, *path.parents) and path not in folder.parents:
         return ""
     return f"where this machine keeps copies of what is elsewhere; mend that, or name another folder for them with {CACHE}=FOLDER"
+
+
+def _that_have(option: str, group: Any) -> list[str]:
+    """The names of the commands of a group that have an option."""
+    return [
+        name
+        for name, command in getattr(group, "commands", {}).items()
+        if any(option in getattr(parameter, "opts", []) for parameter in getattr(command, "params", []))
+    ]

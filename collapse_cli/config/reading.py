@@ -19,6 +19,7 @@ from collapse_cli.errors import ConfigError, written
 from collapse_cli.families.section import Section
 
 LARGEST_FILE, DEEPEST = 1_000_000, 20  # bytes of a configuration, and tables or lists within each other
+OF_THE_COMMAND = ("jobs", "executor", "shards", "devices", "runs_dir", "dry_run")  # which no configuration has
 VARIANT = r"[a-z0-9][a-z0-9-]{0,39}"  # a run's name can end in it
 
 
@@ -228,6 +229,8 @@ def _unknown(key: str) -> str:
     known = _known_keys()
     if len(key) > TOO_LONG:
         return f"unknown key {written(key)}; `collapse options` lists those that there are"
+    if (option := key.rpartition(".")[2].replace("-", "_")) in OF_THE_COMMAND:
+        return f"unknown key {key!r}; it says how a run is computed, which is an option of the command: --{option.replace('_', '-')}"
     if key in SAID_BY_POLICIES:
         return f"unknown key {key!r}; a policy says that, as in --policy {SAID_BY_POLICIES[key]}"
     section, _, name = key.rpartition(".")

@@ -124,7 +124,7 @@ class Objects:
             items = enumerate(_parsed(self.path, self._content.text(), 1), 1)
             yield from ((f"{self.path}, item {number}", item) for number, item in items)
             return
-        with self._content.lines("\n") as lines:
+        with self._content.lines(None) as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield f"{self.path}, line {number}", _parsed(self.path, line.removesuffix("\n"), number)

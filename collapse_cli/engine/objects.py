@@ -56,6 +56,7 @@ PASSING = (  # what servers answer that are there, and cannot answer at the mome
     "503",
     "504",
 )
+QUERY = re.compile(r"\?[^\s\"']+")  # of an address that was asked: it says nothing to people
 Value = TypeVar("Value")
 log = logging.getLogger(__name__)
 
@@ -290,7 +291,7 @@ class RemoteObjects:
             except Exception as error:
                 if isinstance(error, OSError) and (self._local or error.errno in FULL):
                     raise
-                said = _in_words(error, self.address, self._root)
+                said = _in_words(error, self.address, self._root, known=self._answered or not self._s3)
                 until = until or time.monotonic() + self._outage
                 if not (isinstance(said, UnreachableError) and self._waits(until, first_line(error))):
                     raise said from error
@@ -356,12 +357,14 @@ def _code(error: BaseException) -> str:
     return str(code)
 
 
-def _in_words(error: Exception, address: str, root: str) -> InputError:
-    """What went wrong, and what to do."""
+def _in_words(error: Exception, address: str, root: str, *, known: bool) -> InputError:
+    """What went wrong, and what to do; `known`: that the address is right."""
     if (said := _refused(error, root)) is not None:
         return InputError(f"{address} cannot be used: {said}")
+    why = QUERY.sub("", first_line(error))
     return UnreachableError(
-        f"{address} cannot be reached ({first_line(error)}); what is finished is kept: give the same command again when it can be"
+        f"{address} cannot be reached ({why}); what is finished is kept: give the same command again when it can be"
+        f"{'' if known else ', or correct AWS_ENDPOINT_URL in the environment'}"
     )
 
 
@@ -372,6 +375,10 @@ def _refused(error: Exception, root: str) -> str | None:
         return None
     if code == "NoSuchBucket":
         return f"there is no bucket {root.partition('/')[0]!r}; make it, or name another in --runs-dir"
+    if kind == "ParamValidationError" and "bucket name" in str(error):
+        return f"no bucket can be called {root.partition('/')[0]!r}; correct it in --runs-dir"
+    if isinstance(error, ValueError):  # as of an endpoint or a region that can be none; nobody was asked
+        return f"{said.rstrip('.')}; correct --runs-dir, or AWS_ENDPOINT_URL and AWS_DEFAULT_REGION in the environment"
     if kind in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"):
         return f"no credentials ({said}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, in the environment"
     if code in SKEWED:

@@ -11,7 +11,9 @@ from collapse_cli.errors import ConfigError
 
 CACHE = "COLLAPSE_CACHE"  # an environment variable: the folder below which copies are kept
 ELSEWHERE = "elsewhere"
-_PROTOCOL = re.compile(r"([a-z][a-z0-9+.-]*)://")
+_PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# what begins like an address and is none: s3:/BUCKET, s3:BUCKET, s3//BUCKET, file:/FOLDER; of one letter it is a drive of Windows
+_NEARLY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|(s3a?|file)(:|//)", re.IGNORECASE)
 _HERE = f"{os.sep}{ELSEWHERE}{os.sep}"
 LOCAL = "file"  # a folder that several machines share, worked with as if it had no locks
 
@@ -19,6 +21,19 @@ LOCAL = "file"  # a folder that several machines share, worked with as if it had
 def is_address(text: str) -> bool:
     """Whether a place is named by an address, `PROTOCOL://…`, and not by a path."""
     return _PROTOCOL.match(text) is not None
+
+
+def check_path(text: str) -> None:
+    """Whether a path can be meant as one, and not as an address that was written wrongly; `./s3:` is always a path.
+
+    Raises:
+        ConfigError: when it cannot.
+    """
+    if _NEARLY.match(text):
+        raise ConfigError(
+            f"{text[:200]!r} is no address, though it begins like one; write s3://BUCKET/PREFIX or file:///FOLDER, or ./{text[:200]} for "
+            "the folder of that name here"
+        )
 
 
 def copy_of(address: str) -> Path:
@@ -29,7 +44,7 @@ def copy_of(address: str) -> Path:
     """
     found = _PROTOCOL.match(address)
     rest = address[found.end() :].rstrip("/") if found else ""
-    protocol = found[1] if found else ""
+    protocol = found[1].lower() if found else ""
     parts = rest.removeprefix("/").split("/") if protocol == LOCAL else rest.split("/")
     if not protocol or any(part in ("", ".", "..") or not part.isprintable() or "\\" in part for part in parts):
         raise ConfigError(f"{address[:200]!r} is no address of a place for runs; write it as s3://BUCKET/PREFIX")

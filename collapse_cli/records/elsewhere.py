@@ -40,9 +40,14 @@ def folder_of(address: str) -> Path:
     Raises:
         ConfigError: for an address that cannot be one of runs.
     """
-    if address.startswith("memory:"):
+    if address.lower().startswith("memory:"):
         raise ConfigError(
             f"{address}: what is in memory is gone when the command ends; name s3://BUCKET/PREFIX or a folder"
+        )
+    if address.lower().startswith(("http:", "https:")):
+        raise ConfigError(
+            f"{address[:200]!r}: runs cannot be kept behind http; for S3 name s3://BUCKET/PREFIX, and the server, where it is not Amazon's, "
+            "in the environment (AWS_ENDPOINT_URL)"
         )
     return copy_of(address)
 

@@ -546,6 +546,17 @@ def test_an_empty_line_of_one_column_is_an_empty_row(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_objects_stand_in_lines_of_any_kind(tmp_path: Path, end: str) -> None:
+    content = f'{{"text": "a\\r b"}}{end}{{"text": "c"}}{end}'
+    assert read(corpus(tmp_path, train__jsonl=content.encode()), train="train.jsonl").splits["train"] == (
+        "a\r b\n",
+        "c\n",
+    )
+    said = refused(corpus(tmp_path, train__jsonl=f"{content}{{".encode()), train="train.jsonl")
+    assert "line 3" in said
+
+
 def test_json_that_says_one_name_twice_or_holds_half_a_character_is_refused(tmp_path: Path) -> None:
     for line, words in {
         '{"text": "a", "text": "b"}': "more than once",

@@ -26,7 +26,7 @@ from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.object_store import ObjectStore
 from collapse_cli.engine.objects import RemoteObjects
 from collapse_cli.engine.observer import Observer
-from collapse_cli.engine.remote_addresses import address_of, copy_of
+from collapse_cli.engine.remote_addresses import address_of, check_path, copy_of
 from collapse_cli.engine.stage import Finished, Stage
 from collapse_cli.engine.store import store_at
 from collapse_cli.errors import ConfigError, InputError, UnreachableError
@@ -588,6 +588,47 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         copy_of(address)
     assert "\n" not in str(caught.value)
     assert "word" not in str(caught.value).replace("password", "")
+
+
+@pytest.mark.parametrize(
+    "path", ["s3:/bucket/x", "s3:bucket", "S3:/bucket", "s3//bucket/x", "file:/x", "file:x", "gs:/bucket"]
+)
+def test_an_address_that_was_written_wrongly_is_no_path(path: str) -> None:
+    """A folder of that name would be made, and the runs would lie there."""
+    with pytest.raises(ConfigError, match="begins like one"):
+        check_path(path)
+    check_path(f"./{path}")
+
+
+@pytest.mark.parametrize("path", ["runs", "s3/x", "a:b", "C:/runs", "C:\\runs", "../s3:/x", "s3", "file", "files//x"])
+def test_a_path_is_a_path(path: str) -> None:
+    check_path(path)
+
+
+def test_a_protocol_in_capitals_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLLAPSE_CACHE", str(tmp_path))
+    assert copy_of("S3://bucket/X") == copy_of("s3://bucket/X")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "address", "said"),
+    [
+        ("AWS_ENDPOINT_URL", "127.0.0.1:1", "s3://bucket", "cannot be used: Invalid endpoint: 127.0.0.1:1; correct"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1", "s3://bucket", "cannot be reached .*, or correct AWS_ENDPOINT_URL in the environment$"),
+        ("AWS_DEFAULT_REGION", "us east", "s3://bucket", "cannot be used: .*us east.*; correct .*AWS_DEFAULT_REGION"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1", "s3://buc ket/x", "cannot be used: no bucket can be called 'buc ket'; correct it"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_the_environment_is_no_outage(
+    name: str, value: str, address: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is waited for, and the same command would fail again."""
+    for key, usual in objects.KEYS.items():
+        monkeypatch.setenv(key, usual)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=said) as caught:
+        RemoteObjects(address).find("runs")
+    assert "?" not in str(caught.value)
 
 
 def test_a_record_names_no_file_outside_its_stage(shared: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from support import objects
 
+from collapse_cli.cli import doctor
 from collapse_cli.cli.doctor import examine
+from collapse_cli.engine.remote_addresses import copy_of
 from collapse_cli.records import made_with
 
 INTEL = """processor\t: 0
@@ -62,7 +65,18 @@ def test_a_record_and_the_doctor_say_which_processor_it_was(tmp_path: Path) -> N
 
     assert said["kernels"] == torch.backends.cpu.get_cpu_capability()
     facts = examine(tmp_path)
+    assert "the place itself" not in facts
     assert facts["GGUF files"] == "read"
     assert facts["processor"].startswith(f"{name}, {said['cores']} core")
     assert f"{torch.get_num_threads()} torch thread" in facts["processor"]
     assert all(one in facts["vector instructions"] for one in [*vectors, said["kernels"]])
+
+
+def test_the_doctor_asks_the_place_of_runs_that_are_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """That its copy can be written to says nothing of it."""
+    for name, value in {**objects.KEYS, "AWS_ENDPOINT_URL": "nowhere", "COLLAPSE_CACHE": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    assert doctor.elsewhere(copy_of("s3://bucket/runs")).startswith(
+        "NOT USABLE: s3://bucket/runs/store cannot be used: "
+    )
+    assert doctor.elsewhere(copy_of(f"file://{tmp_path}/there")).startswith("answers")
