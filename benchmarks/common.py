@@ -28,6 +28,14 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 4,
         "num_attention_heads": 2,
     },
+    # between these and OPT-125m: 5.4 million parameters
+    "medium": {
+        "vocab_size": 8192,
+        "hidden_size": 256,
+        "ffn_dim": 1024,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+    },
     "opt125m": {"vocab_size": OPT_VOCABULARY},
 }
 DECODES = {

@@ -115,7 +115,7 @@ def main() -> None:
     """Measure and print a Markdown table."""
     cores = os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="quick,small", help="of quick, small, opt125m")
+    parser.add_argument("--models", default="quick,small", help="of quick, small, medium, opt125m")
     parser.add_argument("--works", default="train,sample")
     parser.add_argument("--busy", default="0,1,2", help="how many busy processes beside")
     parser.add_argument("--rounds", type=int, default=3)
