@@ -1,6 +1,7 @@
 """How many threads and workers pay: alone on the machine, and beside busy processes.
 
     .venv/bin/python benchmarks/threads.py                     # models of quick and wikitext2-small, 0 to 2 busy processes
+    .venv/bin/python benchmarks/threads.py --models quick,small,medium,opt125m --busy 0
     .venv/bin/python benchmarks/threads.py --models quick --works train --busy 0 --rounds 7
 
 The ways take turns, round by round: one process with one thread, one with a thread a core (whose threads sleep, or spin, while they
@@ -64,11 +65,13 @@ class Process:
 def serve(model: str, work: str) -> None:
     """Work for the seconds that each line of the standard input says, and answer with tokens/s."""
     from common import DECODES, WIDTH
-    from ours import sample, train
+    from ours import sample, score_blocks, train
 
     def seconds(units: int) -> float:
         if work == "train":
             return train(model, "float32", BATCH, units * BATCH)
+        if work == "score":
+            return score_blocks(model, units * BATCH)
         return sample(model, "float32", DECODES["temperature 1"], units * BATCH)
 
     def tokens(units: int) -> float:
@@ -116,7 +119,7 @@ def main() -> None:
     cores = os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="quick,small", help="of quick, small, medium, opt125m")
-    parser.add_argument("--works", default="train,sample")
+    parser.add_argument("--works", default="train,sample,score")
     parser.add_argument("--busy", default="0,1,2", help="how many busy processes beside")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
