@@ -27,7 +27,8 @@ from collapse_cli.run.check_options import (
 )
 from collapse_cli.run.execution import Execution
 from collapse_cli.run.observers.computed import Computed
-from collapse_cli.run.preparation import Prepared, other_texts, prepare, real_data, threads_of_a_stage
+from collapse_cli.run.preparation import Prepared, other_texts, prepare, real_data, threads_by_work
+from collapse_cli.run.threads import of_this_process
 
 TRIED = (4, 16)  # steps of two short trainings, by whose difference a step is timed
 
@@ -87,17 +88,18 @@ def trial(prepared: Prepared, still: int) -> TrialTime:
     steps = config.train.steps
     if not still:
         return TrialTime(0, steps, 0.0)
-    with tempfile.TemporaryDirectory(prefix="collapse-") as folder, threads_of_a_stage(prepared):
+    with tempfile.TemporaryDirectory(prefix="collapse-") as folder, of_this_process() as set_threads:
         store = store_at(Path(folder))
         store.begin()
-        seconds = []
+        seconds, by_work = [], threads_by_work(prepared)
         for few in TRIED:
             short = config.model_copy(update={"train": config.train.model_copy(update={"steps": min(few, steps)})})
             planned = plan(short, prepared.hints)
             last = planned.generations[-1]
             stages = list(planned.stages.values())
             needed = scheduler.missing(stages, store, lambda stage, key=last.measured[0].key: stage.key == key)  # type: ignore[misc]
-            scheduler.run(needed, LocalExecutor(store), Computed())
+            threads = {stage.key: by_work.get(stage.work, 0) for stage in needed}
+            scheduler.run(needed, LocalExecutor(store, set_threads), Computed(), threads)
             trained = store.get(last.train.key)
             scored = store.get(last.measured[0].key)
             seconds.append((trained.seconds or 0.0, scored.seconds or 0.0))

@@ -13,25 +13,27 @@ from collapse_cli.engine.store import Store
 from collapse_cli.run import ray_cluster, ray_driver, worker
 from collapse_cli.run.preparation import Prepared
 from collapse_cli.run.ray_task import order_of
+from collapse_cli.run.threads import of_this_process
 
 
 def compute(stages: Sequence[Stage], prepared: Prepared, store: Store, observer: Observer) -> None:
     """By Ray, or here: in worker processes what can be computed at the same time; in this process, while they start, what all
     that waits for.
     """
-    here = LocalExecutor(store)
     if prepared.execution.executor == "ray":
         _compute_by_ray(stages, prepared, store, observer)
         return
     alone, others = apart(stages, scheduler.width(prepared.plan)) if prepared.workers > 1 else (stages, [])
     workers = min(prepared.workers, sum(not store.has(stage.key) for stage in others))
-    if workers == 0:
-        scheduler.run([*alone, *others], here, observer)
-        return
-    order = worker.order(prepared.config, prepared.hints, store, prepared.plan.shards)
-    with ProcessExecutor(store, worker.command(), order, workers) as elsewhere:
-        scheduler.run(alone, here, observer)
-        scheduler.run(others, elsewhere, observer, prepared.threads)
+    with of_this_process(families.of(prepared.config.learner).light) as set_threads:
+        here = LocalExecutor(store, set_threads)
+        if workers == 0:
+            scheduler.run([*alone, *others], here, observer, prepared.threads)
+            return
+        order = worker.order(prepared.config, prepared.hints, store, prepared.plan.shards)
+        with ProcessExecutor(store, worker.command(), order, workers) as elsewhere:
+            scheduler.run(alone, here, observer, prepared.threads)
+            scheduler.run(others, elsewhere, observer, prepared.threads)
 
 
 def _compute_by_ray(stages: Sequence[Stage], prepared: Prepared, store: Store, observer: Observer) -> None:

@@ -1,7 +1,6 @@
 """Before a run: everything looked up, the real data in the store, and how many stages are computed at a time."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.early_checks import of_lineage
 from collapse_cli.run.execution import Execution
 from collapse_cli.run.observers.computed import Computed
+from collapse_cli.run.threads import that_pay
 from collapse_cli.selection.resolve import resolve
 
 # When several stages are computed at the same time unasked. Nothing measured has a say: it decides how sums are rounded.
@@ -285,7 +285,11 @@ def shared_out(planned: Plan, size: Sizes, execution: Execution) -> tuple[int, d
     worth = LIGHT_WORTH if families.of(size.config.learner).light else WORTH
     pays = not torch.cuda.is_available() and size.parameters <= LARGE and seconds > worth
     workers = workers_for(planned, max(1, cores // execution.devices), execution.jobs, pays=pays)
-    return workers, {key: max(1, cores // min(at_once, workers)) for key, at_once in scheduler.width(planned).items()}
+    threads = dict[str, int]()
+    for key, at_once in scheduler.width(planned).items():
+        own = max(1, cores // min(at_once, workers))
+        threads[key] = that_pay(planned.stages[key], size, own, execution.devices)
+    return workers, threads
 
 
 def to_do(planned: Plan, store: Store) -> list[Stage]:
@@ -293,14 +297,10 @@ def to_do(planned: Plan, store: Store) -> list[Stage]:
     return scheduler.missing(list(planned.stages.values()), store, lambda stage: stage.of.product is Product.MEASURES)
 
 
-@contextmanager
-def threads_of_a_stage(prepared: Prepared) -> Iterator[None]:
-    """As many threads as a stage will have beside others."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(before, *prepared.threads.values()))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def threads_by_work(prepared: Prepared) -> dict[str, int]:
+    """How many threads stages of a kind of work have: the fewest of all of them, as those have that are computed beside others."""
+    least = dict[str, int]()
+    for key, threads in prepared.threads.items():
+        work = prepared.plan.stages[key].work
+        least[work] = min(threads, least.get(work, threads))
+    return least

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from collapse_cli import families
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.base import Ended, Executor
 from collapse_cli.engine.executors.local import LocalExecutor
@@ -27,8 +28,9 @@ from collapse_cli.experiment import short
 from collapse_cli.experiment.short import Extent, Short
 from collapse_cli.run import worker
 from collapse_cli.run.ending import Ending, time_ending
-from collapse_cli.run.preparation import Prepared, threads_of_a_stage
+from collapse_cli.run.preparation import Prepared, threads_by_work
 from collapse_cli.run.rates import Estimates, Timings, sameness
+from collapse_cli.run.threads import of_this_process
 
 SECONDS = 6.0  # of this process's own computing, for the short versions of a plan
 MOST = 150.0  # seconds until a stage is stopped at its next step: on a machine that has much else to do that computing takes longer
@@ -148,10 +150,12 @@ class Places:
     def __init__(self) -> None:
         self._workers: ProcessExecutor | None = None
 
-    def executor(self, prepared: Prepared, version: Short, store: Store, workers: int) -> Executor:
-        """One for a version, of so many stages at a time."""
+    def executor(
+        self, prepared: Prepared, version: Short, store: Store, workers: int, set_threads: Callable[[int], None]
+    ) -> Executor:
+        """One for a version, of so many stages at a time; `set_threads` is for this process."""
         if workers == 1:
-            return LocalExecutor(store)
+            return LocalExecutor(store, set_threads)
         order = worker.order(version.config, prepared.hints, store)
         if self._workers is not None and self.workers == workers:
             self._workers.anew(store, order)
@@ -286,7 +290,7 @@ def time_stages(
     found = list[tuple[Extent, list[Stopwatched]]]()
     last: tuple[Short, Store] | None = None
     started = workers > 1 and not places.workers  # they will be
-    with _quietly(), threads_of_a_stage(prepared):
+    with _quietly(), of_this_process(families.of(prepared.config.learner).light) as set_threads:
         least = _least(prepared, rows, speed, workers)
         second, steps = _second(prepared, least, speed, workers), 0 if least >= min(short.LEAST_ROWS, rows) else STEPS
         ladder = short.extents(prepared.config, prepared.size.rows, least, second, steps)
@@ -304,7 +308,7 @@ def time_stages(
                     if computed() - own + busy * _expected(version, found, workers) > most:
                         break
                 store = store_at(folder / f"{number}")
-                taken = _time_version(version, prepared, wanted, store, watch, places, workers)
+                taken = _time_version(version, prepared, wanted, store, watch, places, workers, set_threads)
             except ANY as error:  # so few rows may be too few for a model; more may do
                 places.close()
                 timed.fault = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
@@ -408,6 +412,7 @@ def _time_version(
     watch: Stopwatch,
     places: Places,
     workers: int,
+    set_threads: Callable[[int], None],
 ) -> list[Stopwatched]:
     """Compute the stages of a short version, as a run does; of each that is wanted, how long it took."""
     store.begin()
@@ -422,9 +427,10 @@ def _time_version(
     for stage in needed:
         if (made := real.get(sameness(stage))) is not None:
             _put(stage, made, version.extent, store)
-    threads = dict.fromkeys(planned, min(prepared.threads.values()))
+    by_work = threads_by_work(prepared)
+    threads = {key: by_work.get(stage.work, 0) for key, stage in planned.items()}
     with suppress(EnoughError):
-        executor = places.executor(prepared, version, store, workers)
+        executor = places.executor(prepared, version, store, workers, set_threads)
         scheduler.run(needed, OfFewLineages(executor, version), watch, threads)
     return [
         Stopwatched(

@@ -1,7 +1,7 @@
 """Computes stages in this process, one after another. A stage's kind brings its body: nothing of an experiment is known here."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from collapse_cli.engine.disk import disk_errors
 from collapse_cli.engine.executors.base import Ended
@@ -12,21 +12,29 @@ from collapse_cli.process import peak_memory_mb
 
 
 class LocalExecutor:
-    """An executor of one slot: a stage is computed while the scheduler asks what has ended."""
+    """An executor of one slot: a stage is computed while the scheduler asks what has ended.
+
+    Args:
+        store: where stages are kept.
+        set_threads: sets how many threads this process uses; without it a stage has those that there are.
+    """
 
     slots = 1
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, set_threads: Callable[[int], object] = lambda threads: None) -> None:
         self.store = store
-        self._next: list[Stage] = []
+        self._set_threads = set_threads
+        self._next: list[tuple[Stage, int]] = []
 
     def submit(self, stage: Stage, threads: int) -> None:
-        """Whatever `threads` says, a stage has those of this process."""
-        self._next.append(stage)
+        """A stage is computed when it is asked what has ended."""
+        self._next.append((stage, threads))
 
     def poll(self, observer: Observer, wait: float | None) -> Iterator[Ended]:
         """Computes what was submitted, however long it takes."""
-        yield self.compute(self._next.pop(), observer)
+        stage, threads = self._next.pop()
+        self._set_threads(threads)
+        yield self.compute(stage, observer)
 
     def compute(self, stage: Stage, observer: Observer) -> Ended:
         """Compute a stage whose inputs are in the store, under its lock.
