@@ -95,7 +95,8 @@ class Work:
         # one context for all batches, so that the weights are cast once
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
             losses = [self.backward(batch, 1 / max(1, predicted)) for batch in batches]
-        return losses, predicted
+        # of a batch of rows of one token each, in which nothing is predicted, there is no pass
+        return losses or [torch.zeros(2, dtype=torch.float64, device=device)], predicted
 
     def backward(
         self, batch: Batch, scale: float, where: torch.Tensor | None = None, part: OwnRows | None = None

@@ -164,6 +164,11 @@ def fit(
     if after == before:
         raise TrainError("training left every weight as it was; raise train.lr or train.epochs")
     model.eval()
+    if not losses[-1][1]:
+        raise TrainError(
+            "the last epoch, which train.steps cuts short, met no row with two tokens, so it has no loss; raise train.steps, or "
+            "sample.decode.min_new_tokens"
+        )
     epoch_losses = [summed / count for summed, count in losses]
     seen, lengths = (total - (epochs - 1) * steps_per_epoch) * per_step, data.arrays["lengths"].astype(np.int64)
     last = random_numbers(seed, "order", epochs - 1).permutation(rows)[

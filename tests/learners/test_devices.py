@@ -154,6 +154,13 @@ def with_mask(rows: Dataset) -> Dataset:
     return Dataset({**rows.arrays, MASK: mask}, rows.origin)
 
 
+def with_ends(rows: Dataset) -> Dataset:
+    """Some are of one token, so that nothing is predicted."""
+    lengths = rows.arrays["lengths"].copy()
+    lengths[[0, 4, 5, 11]] = 1
+    return Dataset({**rows.arrays, "lengths": lengths}, rows.origin)
+
+
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "full rows, l2": {"rows": random_rows(18, 7), "kind": "llama", "anchor": "l2", "clip": 0.0},
@@ -163,6 +170,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "weights, smoothed": {"rows": with_weights(ROWS), "loss": "smoothed"},
     "mask, focal": {"rows": with_mask(ROWS), "loss": "focal"},
     "adversarial, dropout": {"adversarial": 0.1, "kind": "opt-dropout"},
+    "rows of one token, one a step": {"rows": with_ends(ROWS), "batch_size": 1},
     "replay, best epoch": {"replay": 0.25, "select": "valid", "lr": 0.1, "schedule": "constant", "epochs": 3},
     "kl, weights": {"anchor": "kl", "rows": with_weights(ROWS)},
     "distill, fewer rows than devices": {"anchor": "distill", "kind": "llama", "batch_size": 2},

@@ -42,6 +42,9 @@ def reference(model: Any, data: Dataset, settings: TrainConfig, seed: int) -> li
                 logits = model(input_ids=ids).logits[0, :-1]
                 summed = summed + functional.cross_entropy(logits, ids[0, 1:], reduction="sum")
                 predicted += length - 1
+            if not predicted:  # rows of one token
+                curve.append(0.0)
+                continue
             optimizer.zero_grad()
             (summed / predicted).backward()
             if settings.clip:
@@ -59,7 +62,7 @@ def fit_curve(
 
     def spy(*arguments: Any, **named: Any) -> tuple[float, float, int]:
         summed, loss, predicted = step(*arguments, **named)
-        curve.append(loss / predicted)
+        curve.append(loss / max(1, predicted))
         return summed, loss, predicted
 
     with monkeypatch.context() as patch:
@@ -87,6 +90,36 @@ def test_training_equals_a_plain_loop(monkeypatch: pytest.MonkeyPatch, tmp_path:
         # the bias of the keys has no influence, so its gradient is rounding noise, which Adam makes large
         if not name.endswith(("k_proj.bias", "c_attn.bias")):
             torch.testing.assert_close(after[name], weight, rtol=0, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("adversarial", [0.0, 0.1])
+def test_a_batch_in_which_nothing_is_predicted_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, adversarial: float
+) -> None:
+    """As answers that end at once are rows of one token."""
+    rows = random_rows(7, 9, ragged=True)
+    lengths = rows.arrays["lengths"].copy()
+    lengths[[0, 3, 4]] = 1
+    data, settings = rows_of(rows.arrays["tokens"], lengths), altered(SETTINGS, batch_size=1, adversarial=adversarial)
+    mine, plain = tiny_model("opt"), tiny_model("opt")
+    curve, facts = fit_curve(monkeypatch, mine, data, settings, 5, tmp_path)
+    assert sum(loss == 0 for loss in curve) == 2 * 3
+    assert facts["steps"] == 2 * 7
+    if not adversarial:
+        assert curve == pytest.approx(reference(plain, data, settings, seed=5), abs=1e-5)
+
+
+def test_where_the_last_epoch_meets_no_row_with_two_tokens_that_is_said(tmp_path: Path) -> None:
+    rows = random_rows(4, 9)
+    for row in range(4):
+        lengths = np.full(4, 9)
+        lengths[row] = 1
+        data, settings = rows_of(rows.arrays["tokens"], lengths), altered(SETTINGS, batch_size=1, steps=5)
+        if train.random_numbers(5, "order", 1).permutation(4)[0] == row:
+            with pytest.raises(TrainError, match="met no row with two tokens"):
+                fit(tiny_model("opt"), data, settings, seed=5, scratch=folder(tmp_path / str(row)))
+            return
+    raise AssertionError("no order begins with a row")
 
 
 def test_the_losses_that_are_reported_are_token_weighted_means_of_epochs(
