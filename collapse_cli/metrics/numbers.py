@@ -1,6 +1,7 @@
 """Numbers as people read them: as many digits as they carry, with intervals, units and changes. The one place."""
 
 import math
+from collections.abc import Sequence
 
 from collapse_cli.metrics import NO_WORDS
 from collapse_cli.metrics.intervals import Interval
@@ -70,7 +71,7 @@ def perplexity(value: float) -> str:
         return "above 1e308"
     if not math.isfinite(value) or value >= 1e6:
         return f"{value:.3g}"
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+    return _written(value, 3)
 
 
 def change(value: float, first: float) -> str:
@@ -78,7 +79,7 @@ def change(value: float, first: float) -> str:
     ratio = value / first
     if value >= LARGEST or ratio >= LARGEST:
         return BEYOND
-    return f"×{ratio:.3g}" if ratio >= 10 else f"{ratio - 1:+.0%}".replace("-0%", "+0%")
+    return f"×{_written(ratio, 3)}" if ratio >= 10 else f"{ratio - 1:+.0%}".replace("-0%", "+0%")
 
 
 def factor(ratio: float) -> str:
@@ -95,7 +96,7 @@ def factors(ratio: Interval) -> tuple[str, str]:
         if ratio.mean < AS_FACTOR:
             text = f"{number - 1:+.{digits}%}"
             return text if text.strip("-0.%") else text.replace("-", "+")
-        return f"×{number:,.0f}" if 1000 <= number < 1e6 else f"×{number:#.{3 + digits}g}".rstrip(".")
+        return f"×{_written(number, 3 + digits)}"
 
     if ratio.low is None or ratio.high is None:
         return in_words(ratio.mean), ""
@@ -122,7 +123,7 @@ def with_factor(value: Interval) -> str:
     factor = value.high / value.mean if value.high / value.mean < math.inf else math.inf  # the low end may be cut at 1
     if factor < 1.005:  # which three digits would make 1.00, as if there were no interval
         return f"{perplexity(value.mean)} ×÷{1 + float(f'{factor - 1:.2g}'):.9g}"
-    return f"{perplexity(value.mean)} ×÷{f'{factor:#.3g}' if factor < 1000 else perplexity(factor)}".rstrip(".")
+    return f"{perplexity(value.mean)} ×÷{perplexity(factor)}"
 
 
 def word_perplexity(value: float | None) -> str:
@@ -150,18 +151,25 @@ def to_two_digits(count: float) -> float:
 
 
 def size(count: float) -> str:
-    """Bytes as people say them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+    """Bytes as people say them: 999 kB, 1.2 MB, 12,000 TB."""
+    return _in_thousands(count, (" B", " kB", " MB", " GB", " TB"))
 
 
 def prefixed(count: float) -> str:
     """A large number with a prefix: 1.2 M, 3.4 P."""
-    for prefix in ("", " k", " M", " G", " T", " P"):
-        if count < 1000:
-            return f"{count:.3g}{prefix}"
+    return _in_thousands(count, ("", " k", " M", " G", " T", " P", " E"))
+
+
+def _in_thousands(count: float, units: Sequence[str]) -> str:
+    """In the first unit of which it is less than a thousand, as it is written; of the last one in all digits."""
+    for unit in units[:-1]:
+        if count < 999.5:
+            return f"{count:.3g}{unit}"
         count /= 1000
-    return f"{count:.3g} E"
+    return f"{count:.3g}{units[-1]}" if count < 999.5 else f"{count:,.0f}{units[-1]}"
+
+
+def _written(number: float, digits: int) -> str:
+    """A number in so many digits, or all that stand before the point: 0.120, 99.9, 100, 1,234, 3.02e+09."""
+    text = f"{number:#.{digits}g}".rstrip(".")
+    return f"{number:,.0f}" if 1000 <= float(text) < 1e6 else text

@@ -200,3 +200,43 @@ def test_a_narrow_interval_is_shown_to_have_a_width() -> None:
     assert factors(Interval(1.02, 1.0, 1.05, 3)) == ("+2%", "+0% to +5%")
     assert factors(Interval(0.999, 0.9, 1.05, 3)) == ("+0%", "-10% to +5%")
     assert factors(Interval(1.5, 1.5, 1.5, 3)) == ("+50%", "same for all seeds")
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (999.6, "1 kB"),
+        (999_499, "999 kB"),
+        (999_600, "1 MB"),
+        (2.5e9, "2.5 GB"),
+        (999.7e9, "1 TB"),
+    ],
+)
+def test_sizes_are_in_the_unit_of_which_they_are_below_a_thousand(number: float, written: str) -> None:
+    assert numbers.size(number) == written
+    assert numbers.prefixed(number) == written.removesuffix("B").strip()
+
+
+@given(st.floats(1, 1e30))
+def test_no_size_and_no_count_is_written_with_an_exponent(number: float) -> None:
+    """1e+03 kB was what 999,600 bytes were called."""
+    for text in (numbers.size(number), numbers.prefixed(number)):
+        assert "e+" not in text
+        assert not text.split()[0].endswith(".")
+
+
+@given(st.floats(10, 9.9e5))
+def test_factors_and_perplexities_have_all_digits_before_the_point_and_no_bare_point(number: float) -> None:
+    texts = (
+        perplexity(number),
+        numbers.change(number, 1.0),
+        factors(Interval(number, None, None, 1))[0],
+        with_factor(Interval(50.0, 50 / number, 50 * number, 3)).split()[1],
+    )
+    for text in texts:
+        digits = text.lstrip("×÷")
+        assert "e" not in digits
+        assert not digits.endswith(".")
+        assert float(digits.replace(",", "")) == pytest.approx(number, rel=6e-3)
