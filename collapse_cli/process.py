@@ -19,6 +19,7 @@ IN_ASCII = str.maketrans(
 )
 
 
+MEGABYTE = 10**6  # bytes, as sizes are said everywhere
 BEGAN: ContextVar[float] = ContextVar("BEGAN")  # when the command began, by `time.perf_counter`
 OUTPUT = "the output of this command"  # what an error of the standard output has for a file
 
@@ -112,15 +113,15 @@ def peak_memory_mb() -> int:
     """The most memory this process has held so far, in MB; on a GPU, what torch held there."""
     torch = sys.modules.get("torch")  # where it was never needed it holds nothing
     if torch is not None and torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated()) >> 20
+        return int(torch.cuda.max_memory_allocated()) // MEGABYTE
     try:
         import resource
     except ImportError:  # not on Windows
         import psutil
 
-        return int(psutil.Process().memory_info().rss) >> 20
+        return int(psutil.Process().memory_info().rss) // MEGABYTE
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // MEGABYTE
 
 
 @contextmanager

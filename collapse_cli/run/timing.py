@@ -26,6 +26,7 @@ from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import UserError
 from collapse_cli.experiment import short
 from collapse_cli.experiment.short import Extent, Short
+from collapse_cli.process import MEGABYTE
 from collapse_cli.run import worker
 from collapse_cli.run.ending import Ending, time_ending
 from collapse_cli.run.preparation import Prepared, threads_by_work
@@ -95,7 +96,7 @@ class Stopwatch(Observer):
             raise EnoughError
 
     def finished(self, stage: Stage, made: Finished, *, cached: bool, memory_mb: int = 0) -> None:
-        self.memory = max(self.memory, memory_mb << 20)
+        self.memory = max(self.memory, memory_mb * MEGABYTE)
         if cached:
             return
         self.last = self.now()
