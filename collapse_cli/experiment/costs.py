@@ -1,5 +1,6 @@
 """What the costs of stages depend on, and what they have in common. What each costs stands with its kind in `stages/`."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
@@ -15,6 +16,7 @@ RECORD_BYTES, FACTS_BYTES = (
 )  # of the record of a stage (ours have 1,000 to 4,000), and of what it says of a generation or cell
 NUMBER_BYTES = 8  # of what is fitted without a network, and of what is measured of a row
 WEIGHT_BYTES, TRAINING_BYTES = 4, 16  # of a float32 weight; with its gradient and Adam's two moments
+ROW_MEASURES, TOKEN_MEASURES = 180, 48  # bytes of what is measured of a row of test text, and of each of its tokens
 REAL_ROWS = 5000  # of real text, that samples are compared with
 TOGETHER, TOGETHER_ROW = 0.2, 2e-5  # seconds in which a stage puts together what its shards found, and for each row
 TWENTIETH = 1 / 20  # of fitting a row, that sampling or scoring one costs a family of numbers
@@ -55,6 +57,11 @@ class Size:
     public_rows: int = 0
     data_bytes: int = 0
     tokenizer_bytes: int = 0
+
+    @property
+    def width(self) -> int:
+        """About how many numbers the state of a language model is: a layer has 12 times its square of weights, or somewhat more."""
+        return math.isqrt(self.layer_parameters // (12 * max(1, self.layers)))
 
     def trained_parameters(self, stage: Stage) -> int:
         """How many numbers a stage trains, and keeps: those of an adapter, or all of the model."""

@@ -7,6 +7,15 @@ from typing import Any
 import pytest
 from support import e2e
 
+from collapse_cli.config import load
+from collapse_cli.config.reading import read_toml
+from collapse_cli.experiment.costs import RECORD_BYTES
+from collapse_cli.experiment.stages.shards import FOUND
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.records.runs import store_of
+from collapse_cli.run.execution import Execution
+from collapse_cli.run.preparation import prepare
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -113,6 +122,22 @@ def test_shards_that_a_killed_run_left_behind_are_garbage_once_the_whole_is_ther
     assert shards_in(runs) == set()
     assert e2e.drive(job(config, runs, 2)) == [[0]]
     assert e2e.results(runs) == e2e.results(whole)
+
+
+def test_shards_take_about_the_disk_that_they_are_said_to(config: Path, runs: Path) -> None:
+    """What is scored leaves numbers of each token, and the model's state of each sample."""
+    assert e2e.drive(job(config, runs, 2, strike=e2e.strike("mix", 1, when="published"))) == [[-9]]
+    none = runs / "none"  # where no whole stage is, so that all are planned in shards
+    how = Execution(jobs=1, shards=2)
+    one = prepare(load(read_toml(config), "a test"), RunFolder(none, "x"), store_of(none), none / "real", how)
+    said, took = Counter[str](), Counter[str]()
+    for key in shards_in(runs):
+        stage = one.plan.stages[key]
+        said[stage.work] += one.size.cost_of(stage).disk - RECORD_BYTES
+        took[stage.work] += (e2e.folder_of(runs, key) / FOUND).stat().st_size
+    assert said.keys() == {"eval", "sample", "examine"}
+    for work in said:
+        assert 1 / 2 < said[work] / took[work] < 2, work
 
 
 def test_a_dry_run_shows_the_shards_and_reckons_no_more_work_than_without(

@@ -6,7 +6,7 @@ from typing import Any
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace
-from collapse_cli.experiment.costs import TWENTIETH, Size
+from collapse_cli.experiment.costs import NUMBER_BYTES, ROW_MEASURES, TOKEN_MEASURES, TWENTIETH, Size
 from collapse_cli.experiment.stages.base import (
     ROWS,
     TEST,
@@ -64,11 +64,16 @@ def cost(stage: Stage, size: Size) -> Cost:
     return Cost(
         tokens=tokens,
         flops=2.0 * (size.layer_parameters + size.head_parameters) * tokens,
-        disk=16 * rows,
+        disk=ROW_MEASURES * rows,
         steps=-(-rows // 64),
         efficiency=0.4,
         step_seconds=0.01,
     )
+
+
+def left(stage: Stage, size: Size) -> int:
+    """Bytes that shards leave, of each row and each token."""
+    return cost(stage, size).tokens * TOKEN_MEASURES + 2 * NUMBER_BYTES * size.test_rows
 
 
 def note(stage: Stage, made: Finished) -> str:
@@ -88,4 +93,4 @@ EVAL = StageKind[Size](
     counts="predicted_tokens",
     split=split,
 )
-EVAL_SHARD = kind_of_shards(EVAL, body_of_shard)
+EVAL_SHARD = kind_of_shards(EVAL, body_of_shard, left)

@@ -7,7 +7,7 @@ from collapse_cli import families
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace
-from collapse_cli.experiment.costs import Size, continued, scored
+from collapse_cli.experiment.costs import NUMBER_BYTES, REAL_ROWS, WEIGHT_BYTES, Size, continued, scored
 from collapse_cli.experiment.stages.base import (
     CORPUS,
     ROWS,
@@ -76,6 +76,12 @@ def cost(stage: Stage, size: Size) -> Cost:
     return scored(size, rows) if size.row_flops else continued(size, rows)
 
 
+def left(stage: Stage, size: Size) -> int:
+    """Bytes that shards leave: of each sample its loss, of those that MAUVE looks at the model's state."""
+    rows = size.rows_of(stage.inputs["samples"])
+    return NUMBER_BYTES * rows + WEIGHT_BYTES * size.width * min(rows, size.rows // 2, REAL_ROWS)
+
+
 def note(stage: Stage, made: Finished) -> str:
     from collapse_cli.metrics.numbers import perplexity
 
@@ -97,4 +103,4 @@ EXAMINE = StageKind[Size](
     counts="predicted_tokens",
     split=split,
 )
-EXAMINE_SHARD = kind_of_shards(EXAMINE, body_of_shard)
+EXAMINE_SHARD = kind_of_shards(EXAMINE, body_of_shard, left)

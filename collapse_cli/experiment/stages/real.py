@@ -1,11 +1,12 @@
 """Real text as the model of generation 0 sees it, for samples to be compared with."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace
-from collapse_cli.experiment.costs import REAL_ROWS, Size, continued, scored
+from collapse_cli.experiment.costs import REAL_ROWS, WEIGHT_BYTES, Size, continued, scored
 from collapse_cli.experiment.stages.base import at, learner_of, on_one_thread, stage_of
 
 
@@ -22,7 +23,10 @@ def body(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict
 
 
 def cost(stage: Stage, size: Size) -> Cost:
-    return scored(size, size.rows) if size.row_flops else continued(size, min(size.rows, REAL_ROWS))
+    if size.row_flops:
+        return scored(size, size.rows)
+    rows = min(size.rows, REAL_ROWS)
+    return replace(continued(size, rows), disk=WEIGHT_BYTES * size.width * rows)
 
 
 def note(stage: Stage, made: Finished) -> str:

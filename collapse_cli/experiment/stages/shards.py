@@ -4,7 +4,7 @@ A shard is a stage that works on a part of the rows, and leaves what it found of
 order, and goes on from there as if it had worked on all rows itself: so its key knows nothing of shards.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -47,11 +47,18 @@ def shard_of(stage: Stage) -> Shard:
     return Shard(*stage.params[SHARD])
 
 
-def kind_of_shards(whole: StageKind[Size], body: Body) -> StageKind[Size]:
-    """The kind of the shards of a kind: they share its words and its version, and each has its part of the costs."""
+def kind_of_shards(
+    whole: StageKind[Size], body: Body, left: Callable[[Stage, Size], int] | None = None
+) -> StageKind[Size]:
+    """The kind of the shards of a kind: they share its words and its version, and each has its part of the costs.
+
+    Args:
+        left: bytes that all shards of a stage leave together; None: as many as the whole stage.
+    """
 
     def cost(stage: Stage, size: Size) -> Cost:
-        return _part(whole.cost(stage, size), shard_of(stage))
+        cost = whole.cost(stage, size)
+        return _part(cost if left is None else replace(cost, disk=left(stage, size)), shard_of(stage))
 
     def label(stage: Stage, where: Where) -> str:
         shard = shard_of(stage)
