@@ -108,6 +108,7 @@ class FileRows(_Stretch):
     """
 
     end = b"\n"
+    _stamp: Stamp
 
     def __init__(self, path: Path, first: int = 0, last: int | None = None, *, of: "FileRows | None" = None) -> None:
         r"""All lines of a file, looked through once; or with `of` those from `first` to before `last` of these.

@@ -167,7 +167,8 @@ def run(config: Path, runs: Path, *arguments: str, **settings: Any) -> dict[str,
     sets = [f"--set={key.replace('__', '.')}={value}" for key, value in settings.items()]
     result = collapse("run", config, "--runs-dir", runs, "--json", *arguments, *sets)
     assert result.code == 0, result.err
-    return result.json
+    said: dict[str, Any] = result.json
+    return said
 
 
 # --- what is on disk --------------------------------------------------------------------------------------------------
@@ -200,7 +201,8 @@ def results(runs: Path, name: str = "tiny") -> dict[tuple[str, int, int], dict[s
 
 def plan(runs: Path, name: str = "tiny") -> list[dict[str, Any]]:
     """The planned stages of a run."""
-    return json.loads((runs / name / "plan.json").read_text())["stages"]
+    planned: list[dict[str, Any]] = json.loads((runs / name / "plan.json").read_text())["stages"]
+    return planned
 
 
 def stages(runs: Path) -> dict[str, dict[str, Any]]:
@@ -286,7 +288,8 @@ def drive(*steps: Mapping[str, Any] | Sequence[Mapping[str, Any]], timeout: floa
             driver.wait()
             raise
         assert answer == "0\n", said.read_text() if said.exists() else "the driver has ended"
-        return json.loads(ends.read_text())
+        codes: list[list[int]] = json.loads(ends.read_text())
+        return codes
 
 
 _started: list[subprocess.Popen[str]] = []
@@ -467,7 +470,7 @@ def _arm(job: Mapping[str, Any]) -> None:
             hit()
         return made
 
-    FolderStore.publish = publish_and_hit  # type: ignore[method-assign]
+    FolderStore.publish = publish_and_hit  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":
