@@ -94,7 +94,6 @@ def prepare(
         of_command = [
             f"--shards {shards}: no stage of this experiment is computed in parts; those of language models are"
         ]
-    planned = planned.in_shards(shards_of_stages(planned, store, folder, shards))
     observer, sizes, real = Computed(), dict[str, Size](), dict[str, Finished]()
     notes = [*(note for one in found.values() for note in one.notes), *said, *shared]
     notes += notes_on_pool(config.pool, config.lineages)
@@ -111,14 +110,20 @@ def prepare(
         made = real.get(data.key) if data else None
         sizes[name] = _size(one, one.config if name else config, rows, made)
     size = Sizes(sizes, planned)
+    parts = shards_of_stages(planned, store, folder, shards, size)
+    most = max((most_rows(planned.stages[key], size) for key in parts), default=shards)
+    if shards > most:
+        of_command.append(f"--shards {shards}: no stage has more than {most:,} rows, so none has more shards")
+    planned = planned.in_shards(parts)
+    size = Sizes(sizes, planned)
     workers, threads = shared_out(planned, size, execution)
     notes = list(dict.fromkeys(notes))
     computed = observer.keys
     return Prepared(config, hints, planned, notes, computed, size, workers, threads, real, execution, of_command)
 
 
-def shards_of_stages(planned: Plan, store: Store, folder: RunFolder, asked: int) -> dict[str, int]:
-    """By key, in how many shards stages are computed that are not there yet.
+def shards_of_stages(planned: Plan, store: Store, folder: RunFolder, asked: int, sizes: Sizes) -> dict[str, int]:
+    """By key, in how many shards stages are computed that are not there yet: as many as asked for, but no more than they may have rows.
 
     A stage that this run has begun in shards goes on in as many, whatever is asked for now: what is there is not computed again.
     """
@@ -130,12 +135,20 @@ def shards_of_stages(planned: Plan, store: Store, folder: RunFolder, asked: int)
     for stage in before:
         of.setdefault(stage.shard_of, []).append(stage.key)
     begun = {whole: len(keys) for whole, keys in of.items() if any(map(store.has, keys))}
-    number = {
-        key: begun.get(key, asked)
-        for key, stage in planned.stages.items()
-        if stage.of.split is not never_split and begun.get(key, asked) > 1
-    }
-    return {key: count for key, count in number.items() if not store.has(key)}
+    number = dict[str, int]()
+    for key, stage in planned.stages.items():
+        if stage.of.split is never_split or begun.get(key, asked) == 1:
+            continue
+        count = begun.get(key) or min(asked, most_rows(stage, sizes))
+        if count > 1 and not store.has(key):
+            number[key] = count
+    return number
+
+
+def most_rows(stage: Stage, sizes: Sizes) -> int:
+    """How many rows a stage that may be split has at most."""
+    size = sizes.of(stage)
+    return sizes.cost_of(stage).rows or max(size.rows, size.test_rows)
 
 
 def looked_up(config: Experiment) -> dict[str, Resolved]:

@@ -158,6 +158,14 @@ def test_a_dry_run_shows_the_shards_and_reckons_no_more_work_than_without(
     assert not (runs / "store").exists()
 
 
+def test_a_stage_has_no_more_shards_than_rows(config: Path, runs: Path) -> None:
+    said = e2e.collapse("run", config, "--runs-dir", runs, "--dry-run", "--shards", "1000")
+    assert said.code == 0, said.err
+    assert "--shards 1000: no stage has more than 40 rows, so none has more shards" in " ".join(said.out.split())
+    planned = int(next(line for line in said.out.splitlines() if "sample, shards" in line).split("│")[2])
+    assert planned == 2 * 40 + 2 * 36, "of keep-0 and of keep-10"
+
+
 def test_where_no_stage_splits_that_is_said(tmp_path: Path, runs: Path) -> None:
     config = tmp_path / "numbers.toml"
     config.write_text(
