@@ -128,12 +128,12 @@ def shards_of_stages(planned: Plan, store: Store, folder: RunFolder, asked: int,
     A stage that this run has begun in shards goes on in as many, whatever is asked for now: what is there is not computed again.
     """
     try:
-        before = [stage for stage in folder.plan() if stage.shard_of]
+        before = [shard for shard in folder.plan() if shard.shard_of]
     except ConfigError:  # it is written anew
         before = []
     of: dict[str, list[str]] = {}
-    for stage in before:
-        of.setdefault(stage.shard_of, []).append(stage.key)
+    for shard in before:
+        of.setdefault(shard.shard_of, []).append(shard.key)
     begun = {whole: len(keys) for whole, keys in of.items() if any(map(store.has, keys))}
     number = dict[str, int]()
     for key, stage in planned.stages.items():
