@@ -99,6 +99,7 @@ prompt_tokens = 32
 new_tokens = 32
 decode = {{ beams = 1, temperature = 1.0 }}
 """
+READING = "import sys; from collapse_cli.data.dataset import load_text; load_text(sys.argv[1])"
 EVERY = 10  # of so many runs one is a language model whose stages are many; the others are Gaussians in blocks
 
 
@@ -113,12 +114,17 @@ class Took:
 
 
 def collapse(*words: str | Path, fails: bool = False) -> Took:
-    """Run a command in a process of its own.
+    """Run a command in a process of its own, as `measured` does."""
+    return measured(["-m", "collapse_cli", *map(str, words)], fails=fails)
+
+
+def measured(arguments: list[str], *, fails: bool = False) -> Took:
+    """Run Python in a process of its own.
 
     Raises:
-        SystemExit: when it fails.
+        SystemExit: when it fails, unless it may.
     """
-    command = [sys.executable, "-m", "collapse_cli", *map(str, words)]
+    command = [sys.executable, *arguments]
     environment = os.environ | SLEEPING | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         start = time.perf_counter()
@@ -415,6 +421,7 @@ def much_text(folder: Path, asked: argparse.Namespace) -> list[list[str]]:
     file, runs = folder / f"text-{asked.megabytes}.toml", folder / f"runs{asked.ending}"
     file.write_text(TEXT_MODEL.format(source=corpus))
     there, table = ["--runs-dir", str(runs)], list[list[str]]()
+    table.append(in_words("reading it", measured(["-c", READING, str(corpus)])))
     commands: list[tuple[str, list[str | Path]]] = [
         ("`run`", ["run", file]),
         ("`run`, finished", ["run", file]),
