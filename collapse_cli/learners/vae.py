@@ -189,7 +189,8 @@ class Vae(Family):
             name=self.section,
         )
         losses = training.run(seed, scratch, self._tell)
-        net.to(memory_format=torch.contiguous_format)  # as it is loaded: how weights lie decides how some processors round
+        # as it is when loaded: how weights lie decides how some processors round
+        net.to(memory_format=torch.contiguous_format)
         return {"train_loss": losses[-1], "epoch_losses": losses}
 
     def sample(self, prompts: Dataset, *, seed: int, scratch: Path) -> Outcome:
