@@ -36,7 +36,7 @@ Say = Callable[..., None]
 
 
 def command() -> list[str]:
-    """What starts the driver: this Python, with this process's own paths to import from, which Ray hands on to tasks."""
+    """What starts the driver: this Python, with this process's own paths to import from. Tasks on nodes have those of their node."""
     return [sys.executable, "-P", "-c", START, json.dumps([os.path.abspath(path) for path in sys.path])]  # noqa: PTH100
 
 
