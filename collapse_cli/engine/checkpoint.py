@@ -50,6 +50,16 @@ def put(attempt: Path, path: Path) -> None:
     attempt.replace(path)
 
 
+def put_tensors(path: Path, tensors: Mapping[str, Any], state: Any = None) -> None:
+    """Put torch's tensors in the place of `path`, whole or not at all; with them, as metadata, a state of JSON types where there is one."""
+    from safetensors.torch import save_file  # which loads torch: not all that have checkpoints need it
+
+    attempt = path.with_suffix(".tmp")
+    about = {} if state is None else {"state": json.dumps(state)}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, attempt, {**about, **UNSEALED})
+    put(attempt, path)
+
+
 def is_sound(path: Path) -> bool:
     """Whether a sealed file is there, and is what was written there. A damaged one is said and removed."""
     if not os.path.lexists(path):

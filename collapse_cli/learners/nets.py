@@ -12,7 +12,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from collapse_cli.data.dataset import WEIGHTS, Dataset
@@ -173,13 +172,7 @@ class _Checkpoint:
             tensors[f"weight.{name}"] = weight.detach()
             tensors |= {f"{key}.{name}": value for key, value in optimizer.state[weight].items()}
         state = {"losses": losses, "lowest": lowest if self.training.best else None}
-        attempt = self.path.with_suffix(".tmp")
-        save_file(
-            {name: value.contiguous() for name, value in tensors.items()},
-            attempt,
-            {"state": json.dumps(state), **checkpoints.UNSEALED},
-        )
-        checkpoints.put(attempt, self.path)
+        checkpoints.put_tensors(self.path, tensors, state)
         self.due = time.monotonic() + checkpoints.seconds_between()
 
     def load(self) -> tuple[list[float], float]:

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch.nn import functional
 
 from collapse_cli.config.tree import TrainConfig
@@ -289,13 +288,7 @@ def _drawn(logits: torch.Tensor, uniform: np.ndarray) -> torch.Tensor:
 
 
 def _keep(path: Path, done: int, tokens: int, sums: dict[str, torch.Tensor]) -> None:
-    attempt = path.with_suffix(".tmp")
-    save_file(
-        {name: each.contiguous() for name, each in sums.items()},
-        attempt,
-        {"state": json.dumps([done, tokens]), **checkpoints.UNSEALED},
-    )
-    checkpoints.put(attempt, path)
+    checkpoints.put_tensors(path, sums, [done, tokens])
 
 
 def _kept(path: Path, named: dict[str, torch.nn.Parameter]) -> tuple[int, int, dict[str, torch.Tensor]]:

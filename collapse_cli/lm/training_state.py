@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine import checkpoint as checkpoints
@@ -39,13 +38,7 @@ class Checkpoint:
             tensors[f"weight.{name}"] = weight.detach()
             for key, value in self.optimizer.state[weight].items():
                 tensors[f"{key}.{name}"] = value
-        attempt = self.path.with_suffix(".tmp")
-        save_file(
-            {name: value.contiguous() for name, value in tensors.items()},
-            attempt,
-            {"state": json.dumps(state), **checkpoints.UNSEALED},
-        )
-        checkpoints.put(attempt, self.path)
+        checkpoints.put_tensors(self.path, tensors, state)
         took = time.monotonic() - start
         self.due = time.monotonic() + max(checkpoints.seconds_between(), took / CHECKPOINT_SHARE if took > 1 else 0)
 
@@ -85,13 +78,7 @@ def keep_best(model: "PreTrainedModel", valid: Dataset | None, best: float | Non
     loss = float(nll.sum() / predicted.sum())
     if best is not None and best <= loss:
         return best
-    attempt = path.with_suffix(".tmp")
-    save_file(
-        {name: weight.detach().contiguous() for name, weight in named_trained(model)},
-        attempt,
-        dict(checkpoints.UNSEALED),
-    )
-    checkpoints.put(attempt, path)
+    checkpoints.put_tensors(path, {name: weight.detach() for name, weight in named_trained(model)})
     return loss
 
 
