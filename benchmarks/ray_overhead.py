@@ -1,6 +1,6 @@
 """What computing stages by Ray costs, beside worker processes (`--jobs`) and one process, in turn.
 
-    .venv/bin/python benchmarks/ray_overhead.py                        # 1, 2 and 4 at a time; stages of about a second, and tiny ones
+    .venv/bin/python benchmarks/ray_overhead.py                        # 1, 2 and 4 at a time; stages of about a second, and 10,012 tiny ones
     .venv/bin/python benchmarks/ray_overhead.py --only tiny --generations 2000 --at 2
 
 The cluster is one node of four CPUs on this machine (127.0.0.1, no dashboard), which runs when the commands are given. Each command
@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("seconds", "tiny"))
     parser.add_argument("--at", type=int, nargs="+", default=[1, 2, 4], help="how many stages at a time")
-    parser.add_argument("--generations", type=int, default=500, help="of tiny stages: 16 stages each")
+    parser.add_argument("--generations", type=int, default=625, help="of tiny stages: 16 stages each, and 12")
     asked = parser.parse_args()
     print(f"load before: {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores\n")
     print(

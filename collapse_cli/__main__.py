@@ -70,14 +70,21 @@ def main(arguments: list[str] | None = None) -> int:
 @contextmanager
 def _no_traces() -> Iterator[None]:
     """For Ctrl-C before the command itself runs, and after it: no traceback of what is just loaded or taken down."""
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, as in the background of a shell
-        yield
-        return
-    signal.signal(signal.SIGINT, leave_at_once)
+    heard = _requests_to_end(signal.default_int_handler, signal.SIG_DFL)  # not ignored, as in the background of a shell
+    for number in heard:
+        signal.signal(number, leave_at_once)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, leave_at_once)
+        for number in heard:
+            signal.signal(number, leave_at_once)
+
+
+def _requests_to_end(*handlers: object) -> list[int]:
+    """Those of Ctrl-C, of a scheduler and of a terminal that goes which are answered by one of some handlers."""
+    # not those of `process`, which takes longer to load than Ctrl-C may take to come
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has not all of them
+    return [number for name in names if signal.getsignal(number := getattr(signal, name)) in handlers]
 
 
 def _end_as_interrupted(ends: list[int]) -> None:
@@ -130,8 +137,8 @@ def _end(arguments: list[str] | None) -> int:
     # typer carries a click of its own or uses the one installed, by version: take the base of what it raises
     mistakes: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     try:
-        if signal.getsignal(signal.SIGINT) is leave_at_once:  # what is loaded from here on stands beside work
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in _requests_to_end(leave_at_once):  # what is loaded from here on stands beside work
+            signal.signal(number, signal.default_int_handler)
         code = app(args=arguments, standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code

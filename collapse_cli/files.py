@@ -4,6 +4,7 @@ import errno
 import io
 import logging
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterator
@@ -34,6 +35,14 @@ def at_home(path: str) -> str:
         return str(Path(path).expanduser()) if path.startswith("~") else path
     except (RuntimeError, ValueError):  # no such user; a NUL in the name
         return path
+
+
+def unread(source: str) -> str:
+    """What to say of an address in the place of a file or folder to read; "" of what is none."""
+    # where a path was made of it, two slashes are one
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", source):
+        return ""
+    return " (an address: runs alone can be elsewhere, and what they read is on this machine; bring it here first, and name the copy)"
 
 
 def is_utf8(path: str | Path) -> bool:
@@ -188,6 +197,19 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a file, as far as can be told. Nothing is written, and no file is made."""
+    from filelock import FileLock, Timeout
+
+    if not path.is_file():
+        return False
+    try:
+        with FileLock(path, blocking=False):
+            return False
+    except (Timeout, OSError):
+        return True
 
 
 def check_locks(path: Path) -> None:

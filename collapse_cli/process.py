@@ -34,6 +34,7 @@ class _Output(io.FileIO):
             raise OSError(error.errno, error.strerror, OUTPUT) from None
 
 
+MOST_SECONDS = 10**9  # of a variable: thirty years; what waits for longer may be refused by the system
 # environment variables that we, or libraries while they are imported, take for numbers
 NUMBERS = {
     "HF_HUB_ETAG_TIMEOUT": int,
@@ -55,12 +56,15 @@ def odd_variable() -> str:
     for name, kind in NUMBERS.items():
         if value := os.environ.get(name):
             try:
-                right = float(kind(value)) >= 0
+                right = 0 <= kind(value) <= MOST_SECONDS
             except (ValueError, OverflowError):
                 right = False
             if not right:
                 what = "a whole number" if kind is int else "a number"
-                return f"the environment variable {name} is {value!r}, and must be {what} of seconds; correct it, or unset it"
+                return (
+                    f"the environment variable {name} is {value!r}, and must be {what} of seconds, {MOST_SECONDS:,} at most; "
+                    "correct it, or unset it"
+                )
     return ""
 
 
@@ -133,8 +137,7 @@ def interruptible() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
-    before = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names}
+    before = {number: signal.getsignal(number) for number in requests_to_end() if number != signal.SIGINT}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, stop)
@@ -145,11 +148,32 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def requests_to_end() -> list[signal.Signals]:
+    """The signals of Ctrl-C, of a scheduler, and of a terminal that goes; Windows has not all of them."""
+    return [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@contextmanager
+def unheard_by_children() -> Iterator[None]:
+    """While a process that is talked to in lines is started. Terminals and schedulers send what is to end a command to all its processes:
+    this one answers, and none that is just beginning may, with a traceback. It begins with these signals blocked, until `answers_alone`.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, requests_to_end())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def answers_alone() -> TextIO:
     """Where a process that is talked to in lines answers. It ends with its input, and by no signal that a terminal sends."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in requests_to_end():
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, requests_to_end())
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
     return answers

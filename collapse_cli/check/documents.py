@@ -170,7 +170,7 @@ def _enough(made: Documents) -> Documents:
     if len(made.distinct) < LEAST:
         twice = "" if len(made.distinct) == len(made.rows) else f" ({len(made.rows):,} in all)"
         raise InputError(
-            f"{made.name} ({made.source}) has {how_many(len(made.distinct), 'row')} that differ{twice}, and at least {LEAST} are needed to say "
+            f"{made.name} ({made.source}) has {how_many(len(made.distinct), 'distinct row')}{twice}, and at least {LEAST} are needed to say "
             "anything; a row is a line of plain text, or a record of a format with columns: give more of it"
         )
     return made

@@ -41,6 +41,9 @@ def _folder(text: str | Path) -> Path:
     path = Path(place(text))
     try:
         kind = files.what_is(path)
+        above = next((parent for parent in path.parents if not kind and files.what_is(parent)), path.parent)
+        if not kind and files.what_is(above) not in ("folder", ""):
+            raise typer.BadParameter(f"{above} is a file or a device, and {path} would be in it; name another folder")
     except InputError as error:
         raise typer.BadParameter(f"{error}; name a folder that can be made or read") from None
     if kind not in ("", "folder"):
@@ -217,6 +220,14 @@ def options(
 
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted; delete nothing.")] = False,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN",
+            show_default=False,
+            help="A run whose plan cannot be read: what it alone needs is deleted, too. May be repeated.",
+        ),
+    ] = None,
     runs_dir: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -226,7 +237,7 @@ def gc(
 
     if not (runs_dir.is_dir() or address_of(runs_dir)):
         raise ConfigError(f"there is no folder {str(runs_dir)!r} (--runs-dir)")
-    removed = collect_garbage(runs_dir, dry_run=dry_run)
+    removed = collect_garbage(runs_dir, dry_run=dry_run, without=without or ())
     if as_json:
         print(json.dumps(removed))
         return

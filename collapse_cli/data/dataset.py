@@ -435,7 +435,9 @@ def _known(source: str, language: str) -> dict[str, Sequence[str]]:
 
 def no_text(source: str) -> InputError:
     """What to say of a source that is nothing here, and cannot be on the Hub."""
-    return InputError(f"there is no file or folder {source!r} to take text from (data.source, --data)")
+    return InputError(
+        f"there is no file or folder {source!r} to take text from (data.source, --data){files.unread(source)}"
+    )
 
 
 def refuse_numbers(source: str) -> None:

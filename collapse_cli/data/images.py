@@ -100,7 +100,7 @@ def load_images(source: str) -> Images:
         what = "a file" if kind == "file" else "no folder"
         raise InputError(f"data.source = {source!r} is {what}; give the folder of MNIST's IDX files")
     raise InputError(
-        f"data.source = {source!r} names no images; give digits, mnist, or a folder of MNIST's IDX files (--data FOLDER)"
+        f"data.source = {source!r} names no images{files.unread(source)}; give digits, mnist, or a folder of MNIST's IDX files (--data FOLDER)"
     )
 
 

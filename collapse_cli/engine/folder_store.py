@@ -159,6 +159,9 @@ class FolderStore(Knowing[Known]):
         finally:
             lock.release()
 
+    def is_held(self, key: str) -> bool:
+        return files.is_locked(self.root / ".locks" / f"{key}.lock")
+
     def attempt(self, key: str) -> Path:
         """An empty hidden folder to write a stage into; what a killed attempt left is wiped."""
         folder = self.root / ".attempts" / key
@@ -227,7 +230,7 @@ class FolderStore(Knowing[Known]):
             if KEY.fullmatch(key)
         )
 
-    def unfinished(self) -> list[str]:
+    def unfinished(self, *, dry_run: bool = False) -> list[str]:
         return sorted({key for name in LEFTOVERS for key in _names(self.root / name)})
 
     def is_unfinished(self, key: str) -> bool:

@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from collapse_cli import files
 from collapse_cli.engine.objects import ObjectFacts, RemoteObjects
 from collapse_cli.errors import UserError
 
@@ -108,11 +109,16 @@ class Leases:
                 self.objects.remove([mine])
             self._left -= 1
 
-    def left(self) -> list[str]:
+    def is_held(self, name: str) -> bool:
+        """Whether somebody seems to hold a lease, by its clock and ours. Nothing is written."""
+        heard = self.heard_of(name)
+        return heard is not None and heard < SLACK * self.seconds
+
+    def left(self, *, dry_run: bool = False) -> list[str]:
         """The names whose leases have all ended: they are of processes that were killed, on whichever machine."""
         there = self.objects.find("leases")
         if there:
-            self._ask_the_time()
+            self._ask_the_time(dry_run=dry_run)
         over: dict[str, bool] = {}
         for each, about in there.items():
             name = (*each.split("/"), "")[1]
@@ -122,11 +128,11 @@ class Leases:
             over[name] = over.get(name, True) and ended
         return sorted(name for name, ended in over.items() if ended)
 
-    def abandoned(self) -> dict[str, ObjectFacts]:
+    def abandoned(self, *, dry_run: bool = False) -> dict[str, ObjectFacts]:
         """What writes that were killed left at the address, long ago by the other side's clock."""
         there = self.objects.attempts()
         if there:
-            self._ask_the_time()
+            self._ask_the_time(dry_run=dry_run)
         now = time.monotonic() + (self._ahead if self._ahead is not None else float("-inf"))
         return {name: about for name, about in there.items() if now - about.written > LONG_AGO}
 
@@ -174,8 +180,11 @@ class Leases:
         """Whether it was not renewed for long enough, by the other side's clock; that of an object that has no time is not known."""
         return self._ahead is not None and time.monotonic() + self._ahead - about.written > SLACK * self.seconds
 
-    def _ask_the_time(self) -> None:
-        """By an object that is written now."""
+    def _ask_the_time(self, *, dry_run: bool = False) -> None:
+        """By an object that is written now; where nothing may be written, our clock is taken for the other side's."""
+        if dry_run:
+            self._ahead = time.time() - time.monotonic()
+            return
         name = f".clock-{uuid.uuid4().hex}"
         self.objects.write(name, b"1")
         now = time.monotonic()
@@ -194,24 +203,14 @@ class Leases:
         if about["host"] != socket.gethostname() or about["token"] == self._token:
             return False
         path = self._lock_of(about["token"])
-        return path.is_file() and not self._lives(path)  # there is none where it is of another user, or container
+        return path.is_file() and not files.is_locked(path)  # there is none where it is of another user, or container
 
     def _lock_of(self, token: str) -> Path:
         return self.here / ".holders" / f"{token}.lock"
 
-    def _lives(self, path: Path) -> bool:
-        """Whether the lock of a holder of this machine is held, as far as can be told."""
-        from filelock import FileLock, Timeout
-
-        try:
-            with FileLock(path, blocking=False):
-                return False
-        except (Timeout, OSError):
-            return True
-
     def of_dead_holders(self) -> list[Path]:
         """The locks of holders of this machine that are gone."""
-        return [path for path in self.here.glob(".holders/*.lock") if not self._lives(path)]
+        return [path for path in self.here.glob(".holders/*.lock") if not files.is_locked(path)]
 
     # --- ours
 

@@ -16,7 +16,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -136,6 +136,9 @@ class ObjectStore(Knowing[_Known]):
                 raise
             self._release(key, log.warning)
 
+    def is_held(self, key: str) -> bool:
+        return self._here.is_held(key) or self._leases.is_held(key)
+
     def _release(self, key: str, say: Callable[..., None]) -> None:
         """Give the lease back. Where that cannot be done, it ends by itself."""
         try:
@@ -223,10 +226,10 @@ class ObjectStore(Knowing[_Known]):
         self._drop_here(key)
         return sum(about.size for about in there.values())
 
-    def unfinished(self) -> list[str]:
+    def unfinished(self, *, dry_run: bool = False) -> list[str]:
         """Here what attempts left, and there files that no record came after, and leases that nobody renews."""
         sent = {key for name in self._objects.find("files") if KEY.fullmatch(key := (*name.split("/", 2), "")[1])}
-        left = {key for key in self._leases.left() if KEY.fullmatch(key)}
+        left = {key for key in self._leases.left(dry_run=dry_run) if KEY.fullmatch(key)}
         return sorted({*self._here.unfinished(), *sent.difference(self.keys()), *left})
 
     def is_unfinished(self, key: str) -> bool:
@@ -259,11 +262,11 @@ class ObjectStore(Knowing[_Known]):
         for key in list(self._here.keys()):
             if self._is_wanted(key, planned):
                 continue
-            with self._here.locked(key) as mine:
+            with nullcontext(not self._here.is_held(key)) if dry_run else self._here.locked(key) as mine:
                 if mine and self._here.holds(key) and not self._is_wanted(key, planned, now=True):
                     dropped += 1
                     freed += self._here.size(key) if dry_run else self._here.remove(key)
-        left = self._leases.abandoned()
+        left = self._leases.abandoned(dry_run=dry_run)
         dropped, freed = dropped + len(left), freed + sum(about.size for about in left.values())
         if not dry_run:
             self._objects.remove(left)

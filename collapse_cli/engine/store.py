@@ -77,6 +77,9 @@ class Store(Protocol):
     def locked(self, key: str) -> AbstractContextManager[bool]:
         """Try to take the lock of a key at once; false when another process holds it. It is released when its holder dies."""
 
+    def is_held(self, key: str) -> bool:
+        """Whether a process seems to hold that lock at the moment. Nothing is written: what is to be done under the lock takes it."""
+
     def attempt(self, key: str) -> Path:
         """An empty folder of this machine to write a stage into; what a killed attempt left is wiped."""
 
@@ -101,8 +104,12 @@ class Store(Protocol):
     def remove(self, key: str) -> int:
         """Remove a finished stage."""
 
-    def unfinished(self) -> list[str]:
-        """The keys that have an attempt or a checkpoint left over, from a kill or from a stage at work right now."""
+    def unfinished(self, *, dry_run: bool = False) -> list[str]:
+        """The keys that have an attempt or a checkpoint left over, from a kill or from a stage at work right now.
+
+        Args:
+            dry_run: write nothing to find that out, as another side's clock may need.
+        """
 
     def is_unfinished(self, key: str) -> bool:
         """Whether a key is among them."""

@@ -45,7 +45,7 @@ def read(source: str, column: str = TEXT) -> Written:
     path = Path(source)
     if not files.what_is(path):
         raise InputError(
-            f"there is no file or folder {source!r} to take text of another model from; a server is named by its address "
+            f"there is no file or folder {source!r} to take text of another model from{files.unread(source)}; a server is named by its address "
             "(http://127.0.0.1:8000/v1#MODEL)"
         )
     try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from collapse_cli.data.dataset import MASK, WEIGHTS, Dataset
 from collapse_cli.errors import UserError
 from collapse_cli.learners.protocol import Hints
+from collapse_cli.process import unheard_by_children
 
 if TYPE_CHECKING:
     from collapse_cli.lm.devices import Group
@@ -143,7 +144,8 @@ class _Process:
     def __init__(self) -> None:
         command = [sys.executable, "-P", "-c", START, json.dumps(sys.path)]
         # a group of its own: a terminal's Ctrl-C is for the first device
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)  # noqa: S603
+        with unheard_by_children():
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)  # noqa: S603
         self.said: dict[str, str] = {}
 
     def __enter__(self) -> "_Process":

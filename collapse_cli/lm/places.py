@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+from collapse_cli import files
 from collapse_cli.errors import ConfigError, InputError
 
 GGUF = ".gguf"
@@ -27,9 +28,9 @@ def is_folder(source: str, what: str) -> bool:
     if path.is_dir() or is_gguf(path):
         return True
     if path.suffix.lower() == GGUF and not path.exists():
-        raise InputError(f"{what}: there is no file {source!r}")
+        raise InputError(f"{what}: there is no file {source!r}{files.unread(source)}")
     if path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise InputError(f"{what}: {source!r} is not a folder; give a folder or a Hub id")
+        raise InputError(f"{what}: {source!r} is not a folder{files.unread(source)}; give a folder or a Hub id")
     return False
 
 

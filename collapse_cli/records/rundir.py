@@ -74,6 +74,16 @@ class RunFolder:
         self._file, self._read = 0, 0
         self._there: dict[Where, bytes] = {}
 
+    def place(self, file: str = "") -> str:
+        """Where the run, or a file of it, is, as a person knows it."""
+        if not elsewhere.is_copy(self.runs):
+            return str(self.path / file)
+        return "/".join(filter(None, (shown(self.runs), "runs", self.name, file)))
+
+    def _said(self, error: InputError, file: str) -> str:
+        """What was wrong with a file, which is named by where it is."""
+        return str(error).replace(str(self.path / file), self.place(file))
+
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def exists(self) -> bool:
@@ -96,11 +106,13 @@ class RunFolder:
         try:
             record = sealed.read(path, MOST_OF_RECORD)
         except InputError as error:
-            raise ConfigError(f"{error}; remove it and run again") from None
+            raise ConfigError(f"{self._said(error, path.name)}; remove it and run again") from None
         if "config" not in record or not all(
             isinstance(record.get(name), str) for name in ("status", "created", "updated")
         ):
-            raise ConfigError(f"{path} is damaged (it is not the record of a run); remove it and run again")
+            raise ConfigError(
+                f"{self.place(path.name)} is damaged (it is not the record of a run); remove it and run again"
+            )
         return record
 
     def tree(self) -> dict[str, Any]:
@@ -112,12 +124,12 @@ class RunFolder:
         tree = self.record()["config"]
         if not isinstance(tree, dict):
             raise ConfigError(
-                f"{self.path / 'run.json'} is damaged (it holds no configuration); remove it and run again"
+                f"{self.place('run.json')} is damaged (it holds no configuration); remove it and run again"
             )
         return tree
 
     def config(self) -> Experiment:
-        return load(self.tree(), str(self.path / "run.json"))
+        return load(self.tree(), self.place("run.json"))
 
     def plan(self) -> list[PlannedStage]:
         """The planned stages, as `plan.json` has them.
@@ -132,11 +144,11 @@ class RunFolder:
             stages = sealed.read(path)["stages"]
             whole = all(_is_planned(stage) for stage in stages)
         except InputError as error:
-            raise ConfigError(f"{error}; give the run's command again") from None
+            raise ConfigError(f"{self._said(error, path.name)}; give the run's command again") from None
         except (KeyError, TypeError, AttributeError):
             whole = False
         if not whole:
-            raise ConfigError(f"{path} is damaged (it is not a plan); give the run's command again")
+            raise ConfigError(f"{self.place(path.name)} is damaged (it is not a plan); give the run's command again")
         return [
             PlannedStage(stage["kind"], stage["key"], stage["inputs"], stage.get("shard_of", "")) for stage in stages
         ]
@@ -166,7 +178,8 @@ class RunFolder:
         try:
             records, torn = sealed.of_file(self.path / "metrics.jsonl")
         except InputError as error:
-            raise ConfigError(f"{error}; move it away and give the run's command again") from None
+            said = self._said(error, "metrics.jsonl")
+            raise ConfigError(f"{said}; move it away and give the run's command again") from None
         rows = [row for record in records if (row := Row.of(record)) is not None]
         return rows, torn, len(records) - len(rows)
 
@@ -210,7 +223,7 @@ class RunFolder:
             if "plan.json" not in names and any(
                 not name.startswith(".") for name in names.difference(OF_A_RUN, OF_A_CHECK)
             ):
-                raise ConfigError(f"{self.path} holds files that are not a run's; give another --name")
+                raise ConfigError(f"{self.place()} holds files that are not a run's; give another --name")
             return config
         old = self.config()
         if (difference := _difference(old.identity(), config.identity())) is not None:
@@ -265,7 +278,7 @@ class RunFolder:
             key = config.sources_option
         return ConfigError(
             f"the run {self.name!r} was made with {key} = {before!r}, this one has {now!r}; "
-            f"give this one a --name of its own, or remove the folder {self.path} to make that run anew"
+            f"give this one a --name of its own, or remove the folder {self.place()} to make that run anew"
         )
 
     # --- writing ------------------------------------------------------------------------------------------------------

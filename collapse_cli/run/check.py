@@ -317,23 +317,23 @@ def _same(folder: RunFolder, texts: CheckTexts) -> dict[str, Any] | None:
     if there is None:
         if folder.exists():
             raise ConfigError(
-                f"{folder.path} is a run that `collapse check` did not make; give this one a --name of its own"
+                f"{folder.place()} is a run that `collapse check` did not make; give this one a --name of its own"
             )
         return None
     before, now = there.get("inputs"), texts.inputs()
     if not isinstance(before, Mapping) or type(there.get("trained")) is not bool:
-        raise ConfigError(f"{folder.path / 'check.json'} is damaged; {_begin_again(folder)}")
+        raise ConfigError(f"{folder.place('check.json')} is damaged; {_begin_again(folder)}")
     for name in ("real", "synthetic", "test"):
         if before.get(name) != now[name]:
             raise ConfigError(
-                f"the run {folder.name!r} compared another {name} text; give this one a --name of its own, or remove the folder {folder.path}"
+                f"the run {folder.name!r} compared another {name} text; give this one a --name of its own, or remove the folder {folder.place()}"
             )
     return there if before.get("version") == now["version"] else None
 
 
 def _begin_again(folder: RunFolder) -> str:
     """What to do where the record is no good: without it, nothing tells the folder from one of another command."""
-    return f"remove the folder {folder.path} and give the command again (models that were trained are in the store)"
+    return f"remove the folder {folder.place()} and give the command again (models that were trained are in the store)"
 
 
 def without_training(asked: CheckAsked) -> Experiment:

@@ -408,8 +408,8 @@ def test_training_that_changes_nothing(home: Home) -> None:
     says(e2e.collapse(*home.command(home.config, "--set", "train.lr=1e-60")), "weight", "train.lr")
 
 
-@pytest.mark.parametrize("name", ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT", "COLLAPSE_CHECKPOINT_SECONDS"])
-@pytest.mark.parametrize("value", ["soon", "-1", "nan"])
+@pytest.mark.parametrize("name", ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT", "COLLAPSE_LEASE_SECONDS"])
+@pytest.mark.parametrize("value", ["soon", "-1", "nan", "inf", "1" + "0" * 400])
 def test_an_environment_variable_that_is_no_number_is_said(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

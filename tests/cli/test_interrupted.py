@@ -3,6 +3,7 @@
 Python itself answers for the hundredths of a second before the first line of `__main__` (`site`, `runpy`): nobody else can.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.waiting import PATIENCE
+from support import small
+from support.waiting import PATIENCE, until
 
 SAID = "collapse: interrupted; the same command goes on where it stopped\n"
 # Sends the signal from within, while the n-th module after our first is looked for: the same moments on any machine.
@@ -23,7 +25,7 @@ def strike(event, arguments):
     if event == "import" and "collapse_cli.__main__" in sys.modules:
         left -= 1
         if left == 0:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.{name})
 sys.addaudithook(strike)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where a shell started us in the background
 sys.argv = ["collapse", *{arguments}]
@@ -32,9 +34,9 @@ sys.exit(main())
 """
 
 
-def struck(at: int, *arguments: str) -> tuple[int, str]:
+def struck(at: int, *arguments: str, name: str = "SIGINT") -> tuple[int, str]:
     """How a command ends that is struck at an import, and what it says."""
-    code = AT_IMPORT.format(at=at, arguments=list(arguments))
+    code = AT_IMPORT.format(at=at, arguments=list(arguments), name=name)
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     return done.returncode, done.stderr
 
@@ -47,6 +49,42 @@ def test_ctrl_c_while_the_libraries_of_the_command_line_are_loaded(at: int) -> N
 @pytest.mark.parametrize("at", [450, 700, 1300, 2500])
 def test_ctrl_c_while_the_libraries_of_a_run_are_loaded(tmp_path: Path, at: int) -> None:
     assert struck(at, "run", "--preset", "smoke", "--dry-run", "--runs-dir", str(tmp_path / "runs")) == (130, SAID)
+
+
+@pytest.mark.parametrize(("name", "at"), [("SIGTERM", 30), ("SIGTERM", 100), ("SIGHUP", 260), ("SIGTERM", 330)])
+def test_a_request_to_end_is_answered_as_ctrl_c_is_also_before_a_run_begins(name: str, at: int) -> None:
+    """As a scheduler sends it to a job that it has just started."""
+    assert struck(at, "options", "train", name=name) == (130, SAID)
+
+
+# Holds up each worker process before its first statement, where no handler of ours can be yet.
+HELD_UP = """
+import sys, time
+from pathlib import Path
+if any("run.worker" in word for word in sys.orig_argv):
+    Path({here!r}, "begins").touch()
+    while not Path({here!r}, "go").exists():
+        time.sleep(0.01)
+"""
+
+
+def test_what_a_terminal_sends_to_all_processes_is_answered_by_one(tmp_path: Path) -> None:
+    """Also where a worker has just been started."""
+    (tmp_path / "sitecustomize").with_suffix(".py").write_text(HELD_UP.format(here=str(tmp_path)))
+    arguments = ["run", str(small.write(tmp_path, "numbers", small.NUMBERS)), "--jobs", "2", "--seeds", "0,1"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "collapse_cli", *arguments, "--runs-dir", str(tmp_path / "runs")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    until((tmp_path / "begins").exists)
+    os.killpg(run.pid, signal.SIGINT)
+    (tmp_path / "go").touch()
+    said = run.communicate(timeout=PATIENCE)[1]
+    assert (run.returncode, said) == (130, SAID)
 
 
 def test_ctrl_c_at_moments_from_the_start_to_the_end(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import e2e
 from support.kinds import kind as kind_of
 
 from collapse_cli.config import Experiment
@@ -21,6 +22,7 @@ from collapse_cli.engine.scheduler import missing
 from collapse_cli.engine.stage import Body, Finished, Stage, Workplace
 from collapse_cli.errors import ConfigError
 from collapse_cli.files import write_atomically
+from collapse_cli.records import flags
 from collapse_cli.records.names import STORE
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.garbage import collect_garbage
@@ -351,6 +353,43 @@ def test_garbage_is_not_collected_while_a_run_cannot_be_read(store: FolderStore,
     with pytest.raises(ConfigError, match=f"{name}.*the run 'a' needs; nothing was removed: give the run's command"):
         collect_garbage(store.root.parent)
     assert store.keys() == sorted((mine.key, orphan.key))
+
+
+def test_a_run_that_cannot_be_read_can_be_let_go_and_no_other_one(store: FolderStore) -> None:
+    """What it alone needs goes, too."""
+    stages, runs = [stage(number) for number in range(3)], store.root.parent
+    mine, shared, theirs = stages
+    for one in stages:
+        publish(store, one)
+    make_run(store, "a", mine, shared)
+    make_run(store, "b", shared, theirs)
+    with pytest.raises(ConfigError, match="--without a: it can be read what that run needs"):
+        collect_garbage(runs, without=["a"])
+    with pytest.raises(ConfigError, match=r"--without aa: there is no run .*did you mean 'a'"):
+        collect_garbage(runs, without=["aa"])
+    with pytest.raises(ConfigError, match=r"--without \.\./a: there is no run"):
+        collect_garbage(runs, without=["../a"])
+    (runs / "a" / "plan.json").write_text("{")
+    with flags.raised(runs / "a"), pytest.raises(ConfigError, match="--without a: that run is at work"):
+        collect_garbage(runs, without=["a"])
+    with pytest.raises(ConfigError, match=r"or let it go \(collapse gc --without a\)"):
+        collect_garbage(runs)
+    assert collect_garbage(runs, without=["a"], dry_run=True)["stages"] == 1
+    assert collect_garbage(runs, without=["a"])["stages"] == 1
+    assert store.keys() == sorted((shared.key, theirs.key))
+
+
+def test_a_dry_run_writes_nothing_and_leaves_what_is_at_work_out(store: FolderStore) -> None:
+    """Not even a lock: others may want it at this moment."""
+    finished, working, left = (stage(number) for number in range(3))
+    for one in (finished, working):
+        publish(store, one)
+    (store.attempt(left.key) / "half").write_text("123")
+    with held_elsewhere(store, working.key):
+        before = e2e.snapshot(store.root)
+        found = collect_garbage(store.root.parent, dry_run=True)
+        assert e2e.snapshot(store.root) == before
+    assert (found["stages"], found["leftovers"], found["kept"]) == (1, 1, 0)
 
 
 def test_what_a_run_that_begins_meanwhile_needs_is_no_garbage(

@@ -75,7 +75,7 @@ sys.exit(main(sys.argv[1:]))
 class Node:
     """A node: one process that has started the others."""
 
-    def __init__(self, home: str, *, head: bool, **more: Any) -> None:
+    def __init__(self, home: str, *, head: bool, environment: Mapping[str, str], **more: Any) -> None:
         params = {
             "node_ip_address": "127.0.0.1",
             "num_cpus": 1,
@@ -91,7 +91,7 @@ class Node:
         with Path(home, "said").open("ab") as said:
             self.process = subprocess.Popen(
                 command,
-                env=os.environ | ENVIRONMENT | {"RAY_TMPDIR": home},
+                env=os.environ | ENVIRONMENT | environment | {"RAY_TMPDIR": home},
                 stdout=said,
                 stderr=said,
                 start_new_session=True,
@@ -142,9 +142,13 @@ class Nodes:
         address: of the head; the same after it was killed and began again.
     """
 
-    def __init__(self, count: int = 3, cpus: int = 1) -> None:
-        """Begin `count` nodes of `cpus` CPUs each."""
-        self._cpus = cpus
+    def __init__(self, count: int = 3, cpus: int = 1, environment: Mapping[str, str] | None = None) -> None:
+        """Begin `count` nodes of `cpus` CPUs each.
+
+        Args:
+            environment: of all nodes and commands. Each node has besides a folder of its own for copies of what is elsewhere.
+        """
+        self._cpus, self._more = cpus, dict(environment or {})
         self._home = tempfile.mkdtemp(prefix="nodes-")
         self._port = free_port()
         self.address = f"127.0.0.1:{self._port}"
@@ -163,7 +167,7 @@ class Nodes:
     @property
     def environment(self) -> Mapping[str, str]:
         """Of a command that is to use the cluster."""
-        return os.environ | ENVIRONMENT | {"RAY_ADDRESS": self.address, "RAY_TMPDIR": self._home}
+        return os.environ | ENVIRONMENT | self._more | {"RAY_ADDRESS": self.address, "RAY_TMPDIR": self._home}
 
     @property
     def all(self) -> list[Node]:
@@ -171,7 +175,7 @@ class Nodes:
 
     def _begin_head(self) -> Node:
         head, end = (
-            Node(self._home, head=True, gcs_server_port=self._port, num_cpus=self._cpus),
+            self._begin(head=True, gcs_server_port=self._port),
             time.monotonic() + SECONDS,
         )
         while time.monotonic() < end:
@@ -182,7 +186,12 @@ class Nodes:
         raise TimeoutError(Path(self._home, "said").read_text())
 
     def _begin_other(self) -> Node:
-        return Node(self._home, head=False, gcs_address=self.address, num_cpus=self._cpus)
+        return self._begin(head=False, gcs_address=self.address)
+
+    def _begin(self, **how: Any) -> Node:
+        copies = tempfile.mkdtemp(prefix="copies-", dir=self._home)
+        own = self._more | {"COLLAPSE_CACHE": copies}
+        return Node(self._home, num_cpus=self._cpus, environment=own, **how)
 
     def wait(self) -> None:
         """Until each node has a raylet, which is when it takes stages."""

@@ -1,5 +1,6 @@
 """A run whose models are trained on two devices: killed, given again with other numbers of devices, and refused where it makes no sense."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,18 @@ def test_a_family_that_is_fitted_on_one_device_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_devices_need_is_in_the_estimate(home: Path, tmp_path: Path) -> None:
+def test_more_devices_than_cores_are_refused(home: Path, tmp_path: Path) -> None:
+    """As they may be meant for a machine with GPUs; nothing is written."""
+    result = e2e.collapse("run", home / "tiny.toml", "--devices", "1000", "--runs-dir", tmp_path / "runs")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert "--devices 1000: torch finds no GPU here" in result.err
+    assert f"this machine has {os.cpu_count()} core" in result.err
+    assert not (tmp_path / "runs" / "tiny").exists()
+
+
+def test_what_devices_need_is_in_the_estimate(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two more processes in memory; and of a cluster a training asks for a GPU a device."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
     config = load({**read_toml(home / "tiny.toml"), "ray": {"gpus": 0.5}}, "tiny.toml")
     folder, store = RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "runs")
     needed = {}

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from support import e2e, objects, small
 from support.waiting import until
 
+from collapse_cli.engine.object_store import ObjectStore
 from collapse_cli.engine.objects import RemoteObjects
 from collapse_cli.engine.remote_addresses import copy_of
 from collapse_cli.records.elsewhere import following
@@ -161,11 +163,44 @@ def test_garbage_is_what_no_plan_elsewhere_reaches(
     assert s3.names(f"{prefix}/store") == before
     for name in s3.names(f"{prefix}/runs/tiny"):
         s3.client.delete_object(Bucket=objects.BUCKET, Key=f"{prefix}/runs/tiny/{name}")
-    assert e2e.collapse("gc", *there, "--dry-run").json["stages"] == len(s3.names("whole/store/records"))
+    left = f"{prefix}/store/leases/{'0' * 64}/000001"  # of a machine that is gone
+    s3.write(left, json.dumps({"host": "x", "pid": 1, "token": "0" * 32, "time": time.time() - 1000}).encode())
+    at_work = e2e.plan(home / "runs")[0]["key"]
+    with ObjectStore(f"{address(prefix)}/store").locked(at_work):
+        before_looking = states(s3, prefix).keys()
+        with monkeypatch.context() as patch:
+            for name in ("write", "create", "upload", "remove"):
+                patch.setattr(RemoteObjects, name, None)
+            dry = e2e.collapse("gc", *there, "--dry-run")
+        assert dry.json["stages"] == len(s3.names("whole/store/records")) - 1, "but for the one at work"
+        assert states(s3, prefix).keys() == before_looking
+    s3.client.delete_object(Bucket=objects.BUCKET, Key=left)  # it was written just now
     looks.clear()
     assert e2e.collapse("gc", *there).json["kept"] == 0
     assert s3.names(f"{prefix}/store") == []
     assert looks.count("runs") < 5
+
+
+def test_a_damaged_run_is_named_by_its_address_and_can_be_let_go(
+    home: Path, s3: objects.S3, tmp_path: Path, machine: Path
+) -> None:
+    """Anybody who uses the bucket can clean it up."""
+    prefix = copy(s3, tmp_path)
+    there = ("--runs-dir", address(prefix))
+    for file in ("plan.json", "run.json"):
+        s3.write(f"{prefix}/runs/tiny/{file}", b"{")
+        refused = e2e.collapse("gc", *there)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert refused.err.startswith(f"collapse: {address(prefix)}/runs/tiny/{file} is damaged")
+        assert "collapse gc --without tiny" in refused.err
+    for command in (["status", "tiny"], ["run", str(home / "tiny.toml")], ["list"], ["report", "tiny"]):
+        result = e2e.collapse(*command, *there)
+        said = "".join((result.out + result.err).split())
+        assert f"{address(prefix)}/runs/tiny/run.jsonisdamaged" in said
+        assert str(machine) not in said
+    assert s3.names(f"{prefix}/store/records")
+    assert e2e.collapse("gc", "--without", "tiny", *there).code == 0
+    assert s3.names(f"{prefix}/store") == []
 
 
 def test_one_more_policy_takes_up_what_another_machine_made_and_a_damaged_object_is_made_again(

@@ -18,10 +18,11 @@ from typing import Any, Protocol
 
 import psutil
 import pytest
-from support import clusters, e2e, small
+from support import clusters, e2e, objects, small
 from support.waiting import PATIENCE, until
 
 from collapse_cli.engine.folder_store import FolderStore
+from collapse_cli.engine.remote_addresses import copy_of
 from collapse_cli.run import computing, ray_task
 
 pytestmark = [
@@ -33,6 +34,7 @@ pytestmark = [
     ),
 ]
 RunProcess = subprocess.Popen[str]
+LEASE = "3"  # seconds
 SAID = "collapse: interrupted; the same command goes on where it stopped"
 # Workers that need no torch, which takes seconds to load: for what does not depend on the model. The rows of each generation are chosen
 # by a function of the user's, which waits until the test has done what it does meanwhile, however long that takes.
@@ -75,8 +77,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def nodes(installed: Path) -> Iterator[clusters.Nodes]:
-    with clusters.Nodes(count=2) as started:
+def nodes(installed: Path, s3: objects.S3) -> Iterator[clusters.Nodes]:
+    """They know of the server of S3; where a node is killed, its leases end after seconds."""
+    known = {**objects.KEYS, "AWS_ENDPOINT_URL": s3.endpoint, "COLLAPSE_LEASE_SECONDS": LEASE}
+    with clusters.Nodes(count=2, environment=known) as started:
         yield started
 
 
@@ -128,7 +132,9 @@ def until_at(node: Callable[[], clusters.Node], nodes: clusters.Nodes, waiting: 
     until(waits)
 
 
-def started(config: Path, runs: Path, environment: Mapping[str, str], *more: str, executor: str = "ray") -> RunProcess:
+def started(
+    config: Path, runs: Path | str, environment: Mapping[str, str], *more: str, executor: str = "ray"
+) -> RunProcess:
     """A run, in a process of its own."""
     arguments = ["run", str(config), "--runs-dir", str(runs), "--executor", executor, *more]
     return subprocess.Popen(
@@ -144,7 +150,7 @@ class Begin(Protocol):
     """Begins a run, which ends with the test."""
 
     def __call__(
-        self, config: Path, runs: Path, environment: Mapping[str, str], *more: str, executor: str = "ray"
+        self, config: Path, runs: Path | str, environment: Mapping[str, str], *more: str, executor: str = "ray"
     ) -> RunProcess: ...
 
 
@@ -153,7 +159,7 @@ def begin() -> Iterator[Begin]:
     with ExitStack() as stack:
 
         def begun(
-            config: Path, runs: Path, environment: Mapping[str, str], *more: str, executor: str = "ray"
+            config: Path, runs: Path | str, environment: Mapping[str, str], *more: str, executor: str = "ray"
         ) -> RunProcess:
             process = started(config, runs, environment, *more, executor=executor)
             stack.callback(process.communicate)
@@ -219,6 +225,45 @@ def test_nodes_and_the_head_are_killed_and_the_rows_are_those_of_one_process(
     monkeypatch.syspath_prepend(installed)
     again = e2e.collapse("run", waiting.config, "--runs-dir", runs, "--jobs", "1")
     assert "nothing to compute" in again.out
+
+
+def test_with_runs_in_s3_a_node_is_killed_and_the_rows_are_those_of_one_process(
+    nodes: clusters.Nodes,
+    installed: Path,
+    begin: Begin,
+    s3: objects.S3,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each node, and the run's own process, has copies of its own, as machines that share nothing have."""
+    waiting, prefix = Waiting(installed, tmp_path / "waiting"), tmp_path.name
+    address = f"s3://{objects.BUCKET}/{prefix}"
+    monkeypatch.setenv("COLLAPSE_CACHE", str(tmp_path / "copies"))
+    copy = copy_of(address)
+    process = begin(waiting.config, address, nodes.environment)
+    both: list[Callable[[], clusters.Node]] = [lambda: nodes.others[0], lambda: nodes.head]
+    for node in both:
+        until_at(node, nodes, waiting, process)
+
+    def published() -> dict[str, bytes]:
+        names = [name for name in s3.names(prefix) if name.startswith("store/records/")]
+        return {name: s3.read(f"{prefix}/{name}") for name in names}
+
+    before = published()
+    assert len(before) == 2 + 2, "the data and generation 0 of both seeds"
+    nodes.kill(nodes.others[0])
+    waiting.go()
+    alone = begin(waiting.config, tmp_path / "alone", nodes.environment, executor="local")
+    for one in (alone, process):
+        out, err = one.communicate(timeout=PATIENCE)
+        assert one.returncode == 0, out + err
+    assert small.rows_of(copy, "numbers") == small.rows_of(tmp_path / "alone", "numbers")
+    assert s3.read(f"{prefix}/runs/numbers/metrics.jsonl") == (copy / "numbers" / "metrics.jsonl").read_bytes()
+    after, planned = published(), [stage["key"] for stage in e2e.plan(copy, "numbers")]
+    assert sorted(after) == sorted(f"store/records/{key}.json" for key in planned)
+    assert before == {name: after[name] for name in before}, "what was published is not computed again"
+    assert e2e.finished_events(copy, "numbers") == dict.fromkeys(planned, 1)
+    assert [name for name in s3.names(prefix) if "leases/" in name] == []
 
 
 def test_an_interrupted_run_ends_in_one_line_and_nothing_of_it_stays_at_work(

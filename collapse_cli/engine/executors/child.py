@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from collapse_cli.process import unheard_by_children
+
 
 class ChildEndedError(Exception):
     """It is gone.
@@ -30,7 +32,8 @@ class Child:
             order: the first line that it is sent.
             options: of `subprocess.Popen`.
         """
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)  # noqa: S603
+        with unheard_by_children():
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)  # noqa: S603
         self._half = b""  # of a line
         self.send(order)
 

@@ -49,7 +49,7 @@ def forecast(folder: RunFolder, *, factor: float = 1.5, generation: int | None =
     _check_kind(folder.name, folder.tree())
     rows = folder.rows()
     if not rows and folder.damaged():
-        raise ConfigError(f"all lines of {folder.path / 'metrics.jsonl'} are damaged; give the run's command again")
+        raise ConfigError(f"all lines of {folder.place('metrics.jsonl')} are damaged; give the run's command again")
     if not rows:
         raise ConfigError(
             f"the run {folder.name!r} has no rows in metrics.jsonl; let it measure some generations first"
