@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,35 +26,130 @@ from typing import Any
 import psutil
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+TEXT, TOKENIZER = SHARED / "wikitext-2", SHARED / "opt-tokenizer"
 ONE = ("--seeds", "0")
+FIRST = ("--seeds", "0", "--generations", "1")
+ON_TEXT = ("--data", str(TEXT), "--set", "data.train=valid.txt", "--set", "data.test=test.txt")
+Command = Callable[[Path], Sequence[str]]  # the arguments of `collapse run`, given a folder for what they name
 
 
-def preset(name: str, *cuts: str) -> Callable[[Path], list[str]]:
+def preset(name: str, *cuts: str) -> Command:
     return lambda folder: ["--preset", name, *cuts]
 
 
-def saved_model(folder: Path) -> list[str]:
-    """A model of 30 layers, thin, as a pretrained one is saved, fine-tuned on WikiText."""
+def changed(name: str, exchanged: Mapping[str, str], variants: Collection[str] = (), *cuts: str) -> Command:
+    """A preset whose models and texts are not here: others in their place.
+
+    Args:
+        exchanged: what stands in its file, and what is to stand there; `{folder}` is where models and texts are, which `made` makes.
+        variants: of those that it has, the ones that are kept; all, where none are named.
+    """
+
+    def command(folder: Path) -> Sequence[str]:
+        text = "\n".join(_parts(CONFIGS / f"{name}.toml", variants))
+        for there, instead in exchanged.items():
+            if there not in text:
+                raise SystemExit(f"{name}: {there!r} no longer stands in its file")
+            text = text.replace(there, instead.replace("{folder}", str(folder)))
+        make(folder, text)
+        (folder / f"{name}.toml").write_text(text)
+        return [str(folder / f"{name}.toml"), *cuts]
+
+    return command
+
+
+def _parts(path: Path, variants: Collection[str]) -> Iterator[str]:
+    """The lines of a preset, without variants that are not wanted and without expectations."""
+    wanted = True
+    for line in path.read_text().splitlines():
+        if line.startswith("["):
+            dotted = line.strip("[]").split(".")
+            wanted = dotted[-1] != "expect" and (dotted[0] != "variants" or not variants or dotted[1] in variants)
+        if wanted:
+            yield line
+
+
+def make(folder: Path, text: str) -> None:
+    """The models with random weights, and the texts, that a changed preset names."""
+    for name in MODELS:
+        if str(folder / name) in text:
+            save(name, folder / name)
+    if str(folder / "science") in text:
+        for source, column in (("science", "support"), ("sums", "answer")):
+            for split, read in (("train", "valid.txt"), ("test", "test.txt")):
+                lines = [line for line in (TEXT / read).read_text().splitlines() if len(line) > 200][:600]
+                (folder / source).mkdir(exist_ok=True)
+                written = "".join(json.dumps({column: line}) + "\n" for line in lines)
+                (folder / source / f"{split}.jsonl").write_text(written)
+
+
+# the least of each kind that has its parts: in the place of models that nobody here can load
+MODELS: Mapping[str, Mapping[str, Any]] = {
+    "opt": {
+        "model_type": "opt",
+        "hidden_size": 128,
+        "word_embed_proj_dim": 128,
+        "ffn_dim": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+    },
+    "opt-125m": {
+        "model_type": "opt",
+        "hidden_size": 768,
+        "word_embed_proj_dim": 768,
+        "ffn_dim": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+    },
+    "llama": {
+        "model_type": "llama",
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    },
+    "qwen": {
+        "model_type": "qwen2",
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    },
+    # 30 layers, thin
+    "thin": {
+        "model_type": "llama",
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+def save(name: str, folder: Path) -> None:
+    """A model with random weights, as a pretrained one is saved, with OPT's tokenizer."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     from collapse_cli.lm.text import load_tokenizer
 
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=50272,
-        hidden_size=192,
-        intermediate_size=512,
-        num_hidden_layers=30,
-        num_attention_heads=3,
-        num_key_value_heads=3,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=2,
-        eos_token_id=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "model")
-    load_tokenizer(SHARED / "opt-tokenizer").save_pretrained(folder / "model")
+    fields = {"vocab_size": 50272, "max_position_embeddings": 1024, "bos_token_id": 2, "eos_token_id": 2}
+    config = AutoConfig.for_model(**{**fields, **MODELS[name]})
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    load_tokenizer(TOKENIZER).save_pretrained(folder)
+
+
+def thin(folder: Path) -> Sequence[str]:
+    """A model of 30 layers that no table knows, fine-tuned on WikiText."""
+    save("thin", folder / "thin")
     tree = f"""
 [loop]
 generations = 1
@@ -62,10 +157,10 @@ policies = ["keep-0"]
 seeds = [0]
 
 [model]
-source = "{folder / "model"}"
+source = "{folder / "thin"}"
 
 [data]
-source = "{SHARED / "wikitext-2"}"
+source = "{TEXT}"
 train = "valid.txt"
 test = "test.txt"
 rows = 256
@@ -83,24 +178,128 @@ batch_size = 16
     return [str(folder / "thin.toml")]
 
 
-CASES: Mapping[str, Callable[[Path], Sequence[str]]] = {
+def sets(**values: object) -> tuple[str, ...]:
+    """`--set` of each; `__` stands for a dot."""
+    return tuple(
+        part for name, value in values.items() for part in ("--set", f"{name.replace('__', '.')}={json.dumps(value)}")
+    )
+
+
+OF_OPT = {'"facebook/opt-125m"': '"{folder}/opt"'}
+OF_OPT_125M = {'"facebook/opt-125m"': '"{folder}/opt-125m"'}
+QUICK = preset("quick", *FIRST, "--policy", "keep-0")
+CASES: Mapping[str, Command] = {
+    # whole, or with fewer seeds and generations
     "smoke": preset("smoke"),
     "strong-weighted": preset("strong-weighted"),
     "strong-ridge": preset("strong-ridge"),
     "strong-projections": preset("strong-projections"),
+    "strong-iterative": preset("strong-iterative"),
     "ngram-zipf": preset("ngram-zipf"),
     "generational-regression": preset("generational-regression"),
-    "nature-gaussian": preset("nature-gaussian"),
-    "strong-iterative": preset("strong-iterative"),
-    "quick": preset("quick", *ONE, "--generations", "1", "--policy", "keep-0"),
-    "world": preset("world", *ONE, "--generations", "1", "--policy", "keep-0"),
-    "ecosystem": preset("ecosystem", *ONE, "--generations", "1"),
-    "wikitext2-small": preset("wikitext2-small", *ONE, "--generations", "1", "--policy", "keep-0"),
-    "nature-vae": preset("nature-vae", "--generations", "1", "--policy", "keep-0", "--set", "vae.epochs=10"),
+    "verifier": preset("verifier"),
+    "budgets": preset("budgets"),
+    "exchange": preset("exchange"),
+    "nature-gaussian": preset("nature-gaussian", *ONE),
     "nature-gmm": preset("nature-gmm", "--generations", "50"),
+    "nature-gmm-full": preset("nature-gmm-full", "--generations", "6"),
+    "nature-vae": preset("nature-vae", "--generations", "1", "--policy", "keep-0", *sets(vae__epochs=10)),
     "strong-mlp": preset("strong-mlp", *ONE),
-    "strong-gpt2": preset("strong-gpt2", *ONE, "--set", "mixture.rows=[500,2000]"),
-    "thin": saved_model,
+    "quick": QUICK,
+    "world": preset("world", *FIRST, "--policy", "keep-0"),
+    "ecosystem": preset("ecosystem", *FIRST),
+    "error-sources": preset("error-sources", *FIRST),
+    "remedies": preset("remedies", *FIRST),
+    "strong-gpt2": preset("strong-gpt2", *sets(mixture__rows=[500, 2000])),
+    "wikitext2-small": preset(
+        "wikitext2-small", *FIRST, "--policy", "keep-0", *sets(data__rows=512, data__eval_rows=256, train__epochs=2)
+    ),
+    # with other images, models and texts, and less of everything: their own are not here
+    "nature-vae-full": preset(
+        "nature-vae-full", "--data", "digits", "--generations", "1", "--policy", "keep-0", *sets(vae__epochs=10)
+    ),
+    "opt125m-wikitext2": changed(
+        "opt125m-wikitext2",
+        OF_OPT,
+        (),
+        "--generations",
+        "1",
+        "--policy",
+        "keep-0",
+        *ON_TEXT,
+        *sets(data__rows=384, data__eval_rows=256),
+    ),
+    "nature-keep-10": changed(
+        "nature-keep-10", OF_OPT, (), "--generations", "1", *ON_TEXT, *sets(data__rows=384, data__eval_rows=256)
+    ),
+    "hodel-west": changed(
+        "hodel-west", OF_OPT, ("one", "two"), "--generations", "1", *ON_TEXT, *sets(data__rows=256, data__eval_rows=128)
+    ),
+    "vu": changed(
+        "vu",
+        {
+            '"facebook/opt-350m"': '"{folder}/opt"',
+            '"unsloth/Llama-3.2-1B"': '"{folder}/llama"',
+            '"allenai/sciq"': '"{folder}/science"',
+            '"openai/gsm8k:main"': '"{folder}/sums"',
+            '"rojagtap/bookcorpus"': f'"{TEXT / "valid.txt"}"',
+            "rows = 4166": "rows = 250",
+            "rows = 8334": "rows = 500",
+        },
+        ("opt-a05", "llama-a1"),
+        "--generations",
+        "1",
+    ),
+    "kovac": changed(
+        "kovac",
+        {
+            '"HuggingFaceTB/SmolLM2-1.7B"': '"{folder}/llama"',
+            '"Qwen/Qwen2.5-1.5B"': '"{folder}/qwen"',
+            '"unsloth/Llama-3.2-1B"': '"{folder}/opt"',
+            '"tiiuae/Falcon3-1B-Base"': '"{folder}/thin"',
+            '"Salesforce/wikitext:wikitext-103-raw-v1"': f'"{TEXT}"\ntrain = "valid.txt"\ntest = "test.txt"',
+        },
+        (),
+        *FIRST,
+        "--policy",
+        "accumulate-fresh-50",
+        *sets(data__rows=256, data__eval_rows=128),
+    ),
+    "strong-gpt2-full": changed(
+        "strong-gpt2-full",
+        {'"openai-community/gpt2"': f'"{TOKENIZER}"', "n_layer = 12": "n_layer = 2", "n_embd = 768": "n_embd = 96"},
+        ("share",),
+        *ON_TEXT,
+        *sets(
+            mixture__rows=[128],
+            mixture__share=[0.0, 0.1, 1.0],
+            train__epochs=4,
+            train__batch_size=16,
+            data__eval_rows=64,
+        ),
+    ),
+    # the weights that the head of its file says how to get, in the current folder
+    "smollm2-wikitext2": preset(
+        "smollm2-wikitext2", "--generations", "1", "--policy", "keep-0", *sets(data__eval_rows=128)
+    ),
+    # no presets: a model that no table knows, and one of 125 million parameters
+    "thin": thin,
+    "opt-125m": changed(
+        "opt125m-wikitext2",
+        OF_OPT_125M,
+        (),
+        "--generations",
+        "1",
+        "--policy",
+        "keep-0",
+        *ON_TEXT,
+        *sets(data__rows=96, data__eval_rows=64, train__epochs=1, train__batch_size=16),
+    ),
+    # otherwise than a stage at a time on one device
+    "quick, --shards 2": lambda folder: [*QUICK(folder), "--shards", "2"],
+    "quick, --devices 2": lambda folder: [*QUICK(folder), "--devices", "2"],
+    "quick, --executor ray": lambda folder: [*QUICK(folder), "--executor", "ray"],
+    "strong-weighted, --executor ray": preset("strong-weighted", "--executor", "ray", "--seeds", "0,1,2"),
 }
 
 

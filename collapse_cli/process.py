@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, TextIO
 
 IN_ASCII = str.maketrans(
@@ -20,6 +21,7 @@ IN_ASCII = str.maketrans(
 
 
 MEGABYTE = 10**6  # bytes, as sizes are said everywhere
+CGROUP = Path("/sys/fs/cgroup")  # containers and batch systems limit memory here
 BEGAN: ContextVar[float] = ContextVar("BEGAN")  # when the command began, by `time.perf_counter`
 OUTPUT = "the output of this command"  # what an error of the standard output has for a file
 
@@ -111,6 +113,31 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(logging.CRITICAL)  # what it cannot read is said by our own errors
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+
+def free_memory() -> int:
+    """Bytes of this machine's memory that can still be taken; in a container, of what that may have."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    limit, used = _of_container("memory.max"), _of_container("memory.current")
+    return free if limit is None or used is None else max(0, min(free, limit - used))
+
+
+def total_memory() -> int:
+    """Bytes of memory that this machine has, or the container may have, whoever uses them now."""
+    import psutil
+
+    total, limit = int(psutil.virtual_memory().total), _of_container("memory.max")
+    return total if limit is None else min(total, limit)
+
+
+def _of_container(name: str) -> int | None:
+    """A number of bytes that the system keeps for a container or a batch job; None where it keeps none, or sets no limit."""
+    try:
+        return int((CGROUP / name).read_text())  # "max" is no number
+    except (OSError, ValueError):
+        return None
 
 
 def peak_memory_mb() -> int:

@@ -14,11 +14,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-import psutil
-
 from collapse_cli import files
 from collapse_cli.data.longtext import Stamp, check_stamp, room, stamp_of, too_large
 from collapse_cli.errors import InputError, first_line
+from collapse_cli.process import free_memory
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 PACKED = {
@@ -106,7 +105,7 @@ class Content:
         Raises:
             InputError: when it cannot.
         """
-        if self.size > SMALL and self.size > (most := psutil.virtual_memory().available // 2):
+        if self.size > SMALL and self.size > (most := free_memory() // 2):
             raise too_large(self.path, most)
 
     def _looked_through(self) -> InputError | None:
@@ -188,7 +187,7 @@ def unpacked(path: Path) -> bytes:
     Raises:
         InputError: when it cannot be read or unpacked, is empty, or memory cannot hold it.
     """
-    most = psutil.virtual_memory().available // 2  # the other half is for the text in it
+    most = free_memory() // 2  # the other half is for the text in it
     if files.what_is(path) == "file" and path.stat().st_size > most:
         raise too_large(path, most)
     parts, size = list[bytes](), 0

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from collapse_cli import files
 from collapse_cli.data.dataset import HubError, hub_revision
 from collapse_cli.errors import InputError
+from collapse_cli.process import free_memory
 
 HUB_ID = "ylecun/mnist"
 HELD_OUT = 0.2  # share of images without a test set that becomes one
@@ -121,7 +121,7 @@ def _images(
     pixels: np.ndarray, labels: np.ndarray, white: int, sizes: Mapping[str, int], notes: tuple[str, ...]
 ) -> Images:
     """`sizes`: rows of each split, in order; none: a share is held out."""
-    needed, free = 4 * pixels.size, psutil.virtual_memory().available
+    needed, free = 4 * pixels.size, free_memory()
     if needed > free:
         raise InputError(
             f"the images take {needed / 1e9:.1f} GB of memory as numbers, and {free / 1e9:.1f} GB are free"

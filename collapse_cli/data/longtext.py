@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import BinaryIO, overload
 
 import numpy as np
-import psutil
 
 from collapse_cli import files
 from collapse_cli.errors import InputError
+from collapse_cli.process import free_memory
 
 LONG = 1 << 23  # bytes of a text, from which on its rows stay on the disk
 OF_A_ROW = 50  # bytes that Python takes for a row in memory, beside its characters
@@ -288,7 +288,7 @@ def check_memory(rows: Sequence[str], what: str) -> None:
     Raises:
         InputError: when it cannot.
     """
-    if isinstance(rows, LongRows) and rows.size > (most := psutil.virtual_memory().available // 2):
+    if isinstance(rows, LongRows) and rows.size > (most := free_memory() // 2):
         raise too_large(what, most)
 
 

@@ -11,14 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import psutil
-
 from collapse_cli import files
 from collapse_cli.data.content import BEGINNING, PACKED, SMALL, Content, is_packed, not_text, unpacked
 from collapse_cli.data.dialogues import SURROGATE
 from collapse_cli.data.forms import listed, shown
 from collapse_cli.data.longtext import FileRows, Stamp, check_stamp, file_rows, stamp_of, too_large
 from collapse_cli.errors import InputError, first_line
+from collapse_cli.process import free_memory
 
 SIGNS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 AT_ONCE = 1 << 8  # rows of a table that are brought into memory together
@@ -346,7 +345,7 @@ class Parquet:
         return texts_of(self._batches([column]), column, str(self.path))
 
     def cells(self, columns: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
-        if self._stamp and self._stamp[1] > (most := psutil.virtual_memory().available // 2):
+        if self._stamp and self._stamp[1] > (most := free_memory() // 2):
             raise too_large(self.path, most)  # dialogues are kept in memory
         for column in columns:
             self._check_column(column)

@@ -8,6 +8,7 @@ from typing import cast
 from collapse_cli import learners
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Cost, Plan, Product, Stage, StageKind
+from collapse_cli.learners.protocol import TRAINING_BYTES, WEIGHT_BYTES
 
 ROW_BYTES = 4
 RECORD_BYTES, FACTS_BYTES = (
@@ -15,7 +16,6 @@ RECORD_BYTES, FACTS_BYTES = (
     500,
 )  # of the record of a stage (ours have 1,000 to 4,000), and of what it says of a generation or cell
 NUMBER_BYTES = 8  # of what is fitted without a network, and of what is measured of a row
-WEIGHT_BYTES, TRAINING_BYTES = 4, 16  # of a float32 weight; with its gradient and Adam's two moments
 ROW_MEASURES, TOKEN_MEASURES = 180, 48  # bytes of what is measured of a row of test text, and of each of its tokens
 REAL_ROWS = 5000  # of real text, that samples are compared with
 TOGETHER, TOGETHER_ROW = 0.2, 2e-5  # seconds in which a stage puts together what its shards found, and for each row
@@ -62,6 +62,11 @@ class Size:
     def width(self) -> int:
         """About how many numbers the state of a language model is: a layer has 12 times its square of weights, or somewhat more."""
         return math.isqrt(self.layer_parameters // (12 * max(1, self.layers)))
+
+    @property
+    def through(self) -> int:
+        """Weights that a token passes of which the next one is predicted."""
+        return self.layer_parameters + self.head_parameters
 
     def trained_parameters(self, stage: Stage) -> int:
         """How many numbers a stage trains, and keeps: those of an adapter, or all of the model."""
@@ -139,6 +144,11 @@ class Sizes:
         return max(size.parameters for size in self.lineages.values())
 
     @property
+    def layers(self) -> int:
+        """Of the deepest model."""
+        return max(size.layers for size in self.lineages.values())
+
+    @property
     def rows(self) -> int:
         """Of the largest original corpus."""
         return max(size.rows for size in self.lineages.values())
@@ -160,14 +170,20 @@ def scored(size: Size, rows: int, efficiency: float = 0.4) -> Cost:
     return Cost(flops=rows * size.row_flops * TWENTIETH, disk=NUMBER_BYTES * rows, efficiency=efficiency, amount=rows)
 
 
+def of_continuation(size: Size, prompt: int, new: int) -> float:
+    """Tokens of a row that is continued: of a prompt, whose tokens do not pass the model's head, and new ones, each as many as there are beams."""
+    return prompt * size.layer_parameters / max(1, size.through) + new
+
+
 def continued(size: Size, rows: int) -> Cost:
     """The cost of a language model that looks at so many continuations."""
     sample = size.config.sample
     prompt = 1 if sample.prompts == "none" else sample.prompt_tokens
-    passed = size.layer_parameters * (prompt + sample.new_tokens) + size.head_parameters * sample.new_tokens
+    passed = of_continuation(size, prompt, sample.new_tokens)
     return Cost(
         tokens=rows * sample.new_tokens,
-        flops=2.0 * rows * passed,
+        amount=rows * passed,
+        flops=2.0 * rows * size.through * passed,
         disk=40 * rows,
         steps=-(-rows // 32),
         efficiency=0.4,

@@ -21,10 +21,14 @@ from collapse_cli.engine.stage import Finished, Plan, Stage, digest
 from collapse_cli.errors import InputError
 from collapse_cli.experiment.costs import Size, Sizes
 from collapse_cli.experiment.kinds import plan
+from collapse_cli.learners import ALL, Fewer
 
-LEAST_ROWS = (
-    16  # of the first short version, where a model is not so large that these take seconds; and to measure a model on
-)
+LEAST_ROWS = 16  # of the first short version; and to measure a model on
+AT_ONCE, OF_A_STEP = (
+    64,
+    8,
+)  # rows of a large model that are sampled together, and that a step of a training has: more take as long for each
+PROMPT_TOKENS = 8  # of which a large model's samples begin
 MORE = 4  # how many times as much each does as the one before
 
 
@@ -35,14 +39,19 @@ class Extent:
     Attributes:
         share: of the real rows.
         generations: behind generation 0, at most.
-        steps: of a training; 0: as many as one pass over its rows has.
-        once: whether of the stages that do the same in several generations one is enough.
+        fewer: what a large model does less of besides. Then of the stages that do the same in several generations one is enough.
+        tests: rows that models are measured on; 0: as many as there are real rows, or a few.
     """
 
     share: float
     generations: int = 1
-    steps: int = 0
-    once: bool = False
+    fewer: Fewer = ALL
+    tests: int = 0
+
+    @property
+    def once(self) -> bool:
+        """Whether of the stages that do the same in several generations one is enough."""
+        return self.fewer != ALL
 
     def rows(self, rows: int) -> int:
         """How many of so many there are: one at least, where there are some."""
@@ -50,7 +59,7 @@ class Extent:
 
     def test_rows(self, rows: int) -> int:
         """The same of those that models are measured on: a few, by which what they take stands out from what reading the model takes."""
-        return min(rows, max(LEAST_ROWS, self.rows(rows)))
+        return min(rows, self.tests or max(LEAST_ROWS, self.rows(rows)))
 
     def of_split(self, split: str, rows: int) -> int:
         """The same of the rows of a split."""
@@ -89,29 +98,42 @@ def group_of(stage: Stage, size: Size) -> str:
     )
 
 
-def extents(config: Experiment, rows: int, least: int, second: int, steps: int = 0) -> list[Extent]:
+def extents(config: Experiment, rows: int) -> list[Extent]:
     """Short versions, each with `MORE` times the rows of the one before it, up to all; in blocks, with more generations before and after.
 
     Args:
         rows: real rows that there are.
-        least: of the first.
-        second: of the second.
-        steps: as `Extent.steps`, for a model whose work is to be kept short: the first version has two generations, so that it tells what
-            libraries take, and of later ones one is enough.
     """
     loop = config.loop.generations
     if in_memory(config):
         return [Extent(1.0, 0)]
-    sizes = [*dict.fromkeys([min(least, rows), *_growing(min(second, rows), rows)])]
-    shares = [n / rows for n in sizes] if rows else [1.0]
+    shares = [n / rows for n in _growing(LEAST_ROWS, rows)] if rows else [1.0]
     if not _in_blocks(config):
-        return [Extent(share, min(loop, 1), steps, bool(steps and at)) for at, share in enumerate(shares)]
+        return [Extent(share, min(loop, 1)) for share in shares]
     few, more, *most = [
         *dict.fromkeys(_growing(min(loop, 2), loop)),
         loop,
     ]  # what a block takes besides its generations
     return [
         *dict.fromkeys([Extent(shares[0], few), *(Extent(s, more) for s in shares), *(Extent(1.0, g) for g in most)])
+    ]
+
+
+def of_large_model(config: Experiment, rows: int, scale: float, devices: int = 1) -> list[Extent]:
+    """Two short versions for a model of which a few rows take seconds: as many rows in both, but more steps, tokens and test rows in the second.
+
+    So what follows for more of them is what a step takes, and a token, with about as many rows at once as the run has.
+
+    Args:
+        scale: how many rows there are at once, as a share of `AT_ONCE` and `OF_A_STEP`.
+        devices: how many share a step.
+    """
+    share = min(1.0, max(LEAST_ROWS, round(AT_ONCE * scale)) / max(1, rows))
+    batch = devices * max(1, round(OF_A_STEP * scale / devices))
+    loop = min(config.loop.generations, 1)
+    return [
+        Extent(share, loop, Fewer(steps, batch, PROMPT_TOKENS, new_tokens), max(1, round(tests * scale)))
+        for steps, new_tokens, tests in ((1, 2, 4), (3, 6, 24))
     ]
 
 
@@ -148,7 +170,7 @@ def shortened(
     seeds, several = config.loop.seeds, math.ceil(beside / len(config.lineage_names))
     chosen = [seeds[turn % len(seeds)]] if in_memory(config) else [*seeds, *_others(seeds, several)][:several]
     few = _few(config, extent, tuple(chosen))
-    once = _in_one_pass(few, extent.steps)
+    once = _in_one_pass(few, extent.fewer)
     made, alike = plan(once, hints), plan(few, hints)
     own = once.of_lineages()
     cut = {
@@ -164,11 +186,11 @@ def shortened(
     return Short(extent, once, made, dict(zip(made.stages, alike.stages.values(), strict=True)), Sizes(cut, made))
 
 
-def _in_one_pass(config: Experiment, steps: int) -> Experiment:
+def _in_one_pass(config: Experiment, fewer: Fewer) -> Experiment:
     once = learners.learner_class(config.learner).in_one_pass
     if config.lineage_names == ("",):
-        return once(config, steps)
-    return once(config, steps).with_lineages({name: once(own, steps) for name, own in config.of_lineages().items()})
+        return once(config, fewer)
+    return once(config, fewer).with_lineages({name: once(own, fewer) for name, own in config.of_lineages().items()})
 
 
 def _others(seeds: Sequence[int], many: int) -> list[int]:

@@ -8,9 +8,11 @@ from collapse_cli.errors import InputError
 from collapse_cli.families import FAMILIES
 from collapse_cli.learners.family import Family
 from collapse_cli.learners.protocol import (
+    ALL,
     Comparable,
     Divisible,
     Facts,
+    Fewer,
     Hints,
     Learner,
     Mixing,
@@ -23,10 +25,12 @@ from collapse_cli.learners.protocol import (
 )
 
 __all__ = [
+    "ALL",
     "Comparable",
     "Divisible",
     "Facts",
     "Family",
+    "Fewer",
     "Hints",
     "Learner",
     "Mixing",

@@ -15,7 +15,7 @@ from collapse_cli.config.pool import Segment
 from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.errors import InputError
 from collapse_cli.families.section import for_key
-from collapse_cli.learners.protocol import Facts, Hints, Outcome, Resolved, Tell, Verb
+from collapse_cli.learners.protocol import ALL, Facts, Fewer, Hints, Outcome, Resolved, Tell, Verb
 
 MODEL = "model.safetensors"
 State = dict[str, np.ndarray]
@@ -91,7 +91,7 @@ class Family(ABC):
         return 1.0
 
     @classmethod
-    def in_one_pass(cls, config: Experiment, steps: int = 0) -> Experiment:
+    def in_one_pass(cls, config: Experiment, fewer: Fewer = ALL) -> Experiment:
         return config
 
     @classmethod

@@ -20,6 +20,7 @@ from collapse_cli.learners import text_measures as measures
 from collapse_cli.learners.continuations import answered, cut_prompts
 from collapse_cli.learners.device_processes import DeviceProcesses, order_of, shared_threads
 from collapse_cli.learners.protocol import (
+    ALL,
     ALL_ROWS,
     CORPUS,
     TOKENIZER,
@@ -27,6 +28,7 @@ from collapse_cli.learners.protocol import (
     Arrays,
     Comparable,
     Facts,
+    Fewer,
     Hints,
     Outcome,
     Resolved,
@@ -132,8 +134,22 @@ class LanguageModel:
         return train.steps * train.batch_size / max(1, rows) if train.steps else float(train.epochs)
 
     @classmethod
-    def in_one_pass(cls, config: Experiment, steps: int = 0) -> Experiment:
-        return config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1, "steps": steps})})
+    def in_one_pass(cls, config: Experiment, fewer: Fewer = ALL) -> Experiment:
+        train, sample = config.train, config.sample
+        less: dict[str, Any] = {"epochs": 1, "steps": fewer.steps}
+        if fewer.batch and not train.replay:  # which has a share of each batch
+            less["batch_size"] = min(train.batch_size, fewer.batch)
+        shorter = {
+            name: min(getattr(sample, name), most)
+            for name in ("prompt_tokens", "new_tokens")
+            if (most := getattr(fewer, name))
+        }
+        if shorter and not config.select.on:  # what is chosen of is whole
+            decode = sample.decode
+            least = min(decode.min_new_tokens, shorter.get("new_tokens", sample.new_tokens))
+            shorter["decode"] = decode.model_copy(update={"min_new_tokens": least})
+            sample = sample.model_copy(update=shorter)
+        return config.model_copy(update={"train": train.model_copy(update=less), "sample": sample})
 
     @classmethod
     def written_in(cls, config: Experiment) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ from collapse_cli.errors import InputError
 from collapse_cli.families.mlp import MlpConfig
 from collapse_cli.learners import nets
 from collapse_cli.learners.family import Family, State
-from collapse_cli.learners.protocol import VALID, Facts, Hints, Outcome, Resolved, Tell
+from collapse_cli.learners.protocol import ALL, VALID, Facts, Fewer, Hints, Outcome, Resolved, Tell
 from collapse_cli.learners.settings import Part, Settings
 
 CLASSES = 10
@@ -106,7 +106,7 @@ class Mlp(Family):
         return float(_epochs(cls._own(config), rows))
 
     @classmethod
-    def in_one_pass(cls, config: Experiment, steps: int = 0) -> Experiment:
+    def in_one_pass(cls, config: Experiment, fewer: Fewer = ALL) -> Experiment:
         once = cls._own(config).model_copy(update={"epochs": 1, "steps": 0})
         return config.model_copy(update={cls.section: once})
 

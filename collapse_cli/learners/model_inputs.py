@@ -8,15 +8,13 @@ from collapse_cli.config.experiment import Experiment
 from collapse_cli.data.dataset import pinned
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.learners import text_inputs
-from collapse_cli.learners.protocol import Hints, Resolved
+from collapse_cli.learners.protocol import TRAINING_BYTES, WEIGHT_BYTES, Hints, Resolved
 from collapse_cli.lm import adapter, architecture, chats, folders, memory, training_state, trial
 from collapse_cli.lm import model as models
 from collapse_cli.lm import text as texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
-
-WEIGHT_BYTES, TRAINING_BYTES = 4, 16  # float32 weights; with gradients and Adam's two moments
 
 
 def resolve(config: Experiment) -> Resolved:

@@ -24,6 +24,7 @@ Arrays = dict[str, np.ndarray]
 # and to choose by
 CORPUS, RESERVE, TEST, VALID = "train.safetensors", "reserve.safetensors", "test.safetensors", "valid.safetensors"
 TOKENIZER = "tokenizer"  # its folder, beside the rows of text
+WEIGHT_BYTES, TRAINING_BYTES = 4, 16  # of a float32 weight; with its gradient and Adam's two moments
 
 Verb = Literal["data", "train", "sample", "select", "eval", "examine", "between"]
 """A part of a learner's work, by the name that keys of blocks have for it."""
@@ -142,6 +143,25 @@ class Outcome:
     facts: Facts
 
 
+@dataclass(frozen=True)
+class Fewer:
+    """What a large language model does less of in a short trial, by which its work is timed. 0: no less.
+
+    Attributes:
+        steps: of a training.
+        batch: rows of a step, at most.
+        prompt_tokens, new_tokens: of rows that are continued, at most.
+    """
+
+    steps: int = 0
+    batch: int = 0
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+
+
+ALL = Fewer()
+
+
 class Learner(Protocol):
     """A model family. Every verb takes its seed, and returns what it made together with what it found out.
 
@@ -218,11 +238,11 @@ class Learner(Protocol):
         ...
 
     @classmethod
-    def in_one_pass(cls, config: Experiment, steps: int = 0) -> Experiment:
+    def in_one_pass(cls, config: Experiment, fewer: Fewer = ALL) -> Experiment:
         """The configuration of a short trial, by which work is timed: a fit goes over its rows once, and is otherwise what it was.
 
         Args:
-            steps: a language model is fitted in so many steps instead; 0: in one pass.
+            fewer: what a language model does less of besides.
         """
         ...
 

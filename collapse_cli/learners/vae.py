@@ -29,7 +29,7 @@ from collapse_cli.errors import InputError
 from collapse_cli.families.vae import VaeConfig
 from collapse_cli.learners import nets
 from collapse_cli.learners.family import Family, State, normals
-from collapse_cli.learners.protocol import TEST, Facts, Hints, Outcome, Resolved, Tell
+from collapse_cli.learners.protocol import ALL, TEST, Facts, Fewer, Hints, Outcome, Resolved, Tell
 from collapse_cli.learners.settings import Part, Settings
 
 LATENTS = "latents.safetensors"  # encoder means of real images, of generation 0's encoder
@@ -135,7 +135,7 @@ class Vae(Family):
         return float(model.epochs)
 
     @classmethod
-    def in_one_pass(cls, config: Experiment, steps: int = 0) -> Experiment:
+    def in_one_pass(cls, config: Experiment, fewer: Fewer = ALL) -> Experiment:
         model: VaeConfig = config.vae
         return config.model_copy(update={cls.section: model.model_copy(update={"epochs": 1})})
 

@@ -3,17 +3,15 @@
 import logging
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import TypeVar
 
-import psutil
 import torch
 
 from collapse_cli.data.dataset import how_many
+from collapse_cli.process import free_memory, total_memory
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
-CGROUP = Path("/sys/fs/cgroup")  # containers and batch systems limit memory here
 
 
 @lru_cache(maxsize=256)
@@ -27,25 +25,14 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = (CGROUP / "memory.max").read_text().strip()
-        used = int((CGROUP / "memory.current").read_text())
-        return free if limit == "max" else max(0, min(free, int(limit) - used))
-    except (OSError, ValueError):
-        return free
+    return free_memory()
 
 
 def total_bytes(device: torch.device) -> int:
     """Memory that a device has, in bytes, whoever uses it now."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1])
-    total = int(psutil.virtual_memory().total)
-    try:
-        limit = (CGROUP / "memory.max").read_text().strip()
-        return total if limit == "max" else min(total, int(limit))
-    except (OSError, ValueError):
-        return total
+    return total_memory()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -37,7 +37,7 @@ def trouble(writers: Sequence[Callable[[], str]]) -> str:
         _write(writers)
     ended = _end_of(child)
     if ended == TOO_MUCH:
-        return f"takes more than {MEMORY >> 30} GB of memory for a short dialogue"
+        return f"takes more than {MEMORY >> 30} GiB of memory for a short dialogue"
     if ended == TOO_LONG:
         return f"writes more than {MOST:,} characters around a short dialogue"
     if ended == -signal.SIGXCPU:

@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,12 @@ from collapse_cli.check.documents import Documents, ReadingOptions
 from collapse_cli.check.training_texts import TrainingTexts, training_texts
 from collapse_cli.config import Experiment, load
 from collapse_cli.config.command_line import refuse_unread
-from collapse_cli.errors import ConfigError, InputError
+from collapse_cli.errors import ConfigError, InputError, how_many
 from collapse_cli.findings.check import Remark, TwoTexts, compared
 from collapse_cli.findings.shares import ShareVerdict, verdict_of
 from collapse_cli.foreign.written import ADVICE
 from collapse_cli.metrics import numbers
-from collapse_cli.process import interruptible
+from collapse_cli.process import BEGAN, interruptible
 from collapse_cli.records.at_work import working
 from collapse_cli.records.checked import TEXTS, read_checked, write_checked
 from collapse_cli.records.names import can_be_named
@@ -32,7 +32,7 @@ from collapse_cli.terminal import text as terminal
 from collapse_cli.terminal.plan import PlanCosts
 
 if TYPE_CHECKING:  # it imports torch
-    from collapse_cli.run.check_training import TrialTime
+    from collapse_cli.run.preparation import Prepared
 
 SEED = 0  # of what is drawn at random before any training
 
@@ -196,35 +196,35 @@ def check(asked: CheckAsked, runs: Path, console: Console, execution: Execution 
 
 
 def plan_check(asked: CheckAsked, runs: Path, console: Console, execution: Execution = DEFAULT) -> PlanCosts:
-    """What the trained part would cost, by a short trial; nothing is left behind."""
+    """What a check would cost, as `collapse run --dry-run` says it of a run; nothing is left behind."""
     from collapse_cli.engine.store import store_at
     from collapse_cli.process import quiet_libraries
-    from collapse_cli.run import check_training, costs
+    from collapse_cli.records.runs import store_of
+    from collapse_cli.run import check_training
+    from collapse_cli.run.costs import CostsAsked, describe
     from collapse_cli.run.preparation import prepare
 
+    began = BEGAN.get(time.perf_counter())
     quiet_libraries()
     check_options.check_options(_training(asked), str(asked.real), str(asked.synthetic))
-    texts = read_texts(asked)
-    _same(RunFolder(runs, asked.name), texts)
+    texts, folder = read_texts(asked), RunFolder(runs, asked.name)
+    compared_before = _same(folder, texts) is not None
     with interruptible(), tempfile.TemporaryDirectory(prefix="collapse-") as temporary:
         place = Path(temporary)
         written = training_texts(texts.real, texts.synthetic, texts.test, SEED).write(place / TEXTS)
-        store = store_at(place / "store")
-        store.begin()
-        with console.status("trying a few steps") if console.is_terminal else nullcontext():
-            config = check_training.experiment(_training(asked), *written, store, execution)
-            folder = RunFolder(place, asked.name)
-            prepared = prepare(config, folder, store, None, execution)
-            still = len(prepared.plan.generations)
-            began = time.perf_counter()
-            tried = check_training.trial(prepared, still)
-            timed = time.perf_counter() - began
-        described = costs.describe(prepared, store, folder)
-        scale = tried.seconds / max(described.seconds, 1e-9)
-        kinds = {name: replace(kind, seconds=kind.seconds * scale, guessed=0) for name, kind in described.kinds.items()}
+        aside = store_at(place / "store")
+        aside.begin()
+        with console.status("timing the comparison, and a few steps") if console.is_terminal else nullcontext():
+            if not compared_before:  # for the time that it takes
+                side_by_side.examine(texts.real, texts.synthetic, texts.test, seed=SEED)
+            config = check_training.experiment(_training(asked), *written, aside, execution)
+            prepared = prepare(config, RunFolder(place, asked.name), store_of(runs), place / "store", execution)
+            costs = CostsAsked(place / "timed", loading=time.perf_counter() - began)
+            with closing(costs.places):
+                described = describe(prepared, store_of(runs), folder, costs)
         found = [_worded(asked, written)(note) for note in described.notes]
-        notes = [f"{_said(tried)}; nothing was run, and nothing is left behind", *found]
-        return replace(described, seconds=tried.seconds, timed=timed, measured=True, kinds=kinds, notes=notes)
+        notes = [f"{_said(prepared, described)}; nothing was run, and nothing is left behind", *found]
+        return replace(described, notes=notes)
 
 
 def _train(
@@ -243,24 +243,29 @@ def _train(
     from collapse_cli.process import quiet_libraries
     from collapse_cli.records.runs import store_of
     from collapse_cli.run import check_training, runner
-    from collapse_cli.run.preparation import prepare, to_do
+    from collapse_cli.run.costs import CostsAsked, describe
+    from collapse_cli.run.preparation import prepare
 
     quiet_libraries()
     store = store_of(folder.runs)
     store.begin()
     _forget_quick(folder, checked)
     written = texts.write(folder.path / TEXTS)
-    with console.status("trying a few steps") if console.is_terminal else nullcontext():
+    with (
+        console.status("timing a few steps") if console.is_terminal else nullcontext(),
+        tempfile.TemporaryDirectory(prefix="collapse-") as temporary,
+    ):
         config = check_training.experiment(_training(asked), *written, store, execution)
         prepared = prepare(config, folder, store, None, execution)
-        todo = {stage.key for stage in to_do(prepared.plan, store)}
-        tried = check_training.trial(prepared, sum(made.eval.key in todo for made in prepared.plan.generations))
+        costs = CostsAsked(Path(temporary))
+        with closing(costs.places):
+            described = describe(prepared, store, folder, costs)
     about = check_options.facts(prepared.config, prepared.size.parameters, texts.left_out)
     if checked.get("training") != about or not checked["trained"]:
         checked = {**checked, "trained": True, "training": about}
         write_checked(folder.path, checked)
-    if tried.models:
-        terminal.line(console, f"note: {_said(tried)}")
+    if described.cached < described.stages:
+        terminal.line(console, f"note: {_said(prepared, described)}")
     done = runner.run(config, folder.runs, folder.name, console, execution, worded=_worded(asked, written))
     page = (
         report.write_report([folder], folder.path / "report.html", forecast=False)
@@ -281,9 +286,13 @@ def _worded(asked: CheckAsked, written: tuple[Path, Path]) -> Callable[[str], st
     return worded
 
 
-def _said(tried: "TrialTime") -> str:
-    """What the trial found, before models are trained."""
-    return f"{tried.models:,} models to train, {tried.steps:,} steps each: about {numbers.duration(tried.seconds)} (from short trainings that were tried just now)"
+def _said(prepared: "Prepared", described: PlanCosts) -> str:
+    """How many models there are to train, and how long all takes that is to be done."""
+    trainings = described.kinds["train"]
+    return (
+        f"{how_many(trainings.stages - trainings.cached, 'model')} to train, {prepared.config.train.steps:,} steps each: about "
+        f"{numbers.duration(described.seconds)} (from short trainings that were timed just now)"
+    )
 
 
 def _training(asked: CheckAsked) -> check_options.TrainingAsked:

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -10,12 +10,14 @@ from typing import Any
 
 import psutil
 
+from collapse_cli import families
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.stage import Product, Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
 from collapse_cli.experiment.costs import Sizes
 from collapse_cli.metrics import numbers
+from collapse_cli.process import free_memory
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.computing import apart
 from collapse_cli.run.ending import Ending
@@ -74,7 +76,9 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
         if key not in planned.stages:
             continue
         estimates.timings.same.setdefault(estimates.alike(planned.stages[key]), [made.seconds])
+    free = memory_free(prepared)  # before short versions take some of it
     timed = _timed(prepared, estimates, needed, asked, speed)
+    estimates.guess = partial(size.seconds, speed=speed / timed.slower)
     seconds = {stage.key: estimates.seconds(stage) for stage in needed}
     kinds: dict[str, KindCosts] = {}
     parts = planned.shard_of
@@ -87,7 +91,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
         cost = size.cost_of(stage)
         entry.tokens += cost.tokens
         entry.flops += cost.flops
-        entry.disk += cost.disk
+        entry.disk += estimates.disk(stage)
         entry.seconds += seconds[stage.key]
         entry.guessed += not estimates.timed(stage)
     asked.counted |= todo
@@ -105,7 +109,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
         kinds=kinds,
         parameters=size.parameters,
         rows=size.rows,
-        disk_needed=disk_needed(needed, size),
+        disk_needed=disk_needed(needed, size, estimates.disk),
         disk_free=shutil.disk_usage(existing(folder.runs)).free,
         seconds=begin + computing + end,
         measured=bool(needed) and all(map(estimates.timed, needed)),
@@ -119,7 +123,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
         timed=timed.seconds,
         fault=timed.fault,
         memory_needed=memory_needed(prepared, needed, timed),
-        memory_free=memory_free(),
+        memory_free=free,
     )
 
 
@@ -139,7 +143,7 @@ def _timed(prepared: Prepared, estimates: Estimates, needed: Sequence[Stage], as
     place = asked.temporary / f"short-{len(asked.counted)}-{len(needed)}"
     seconds = SECONDS if asked.plans == 1 else min(SECONDS, max(LEAST_SECONDS, SEVERAL / asked.plans))
     asked.turn += 1
-    fits = prepared.workers == 1 or memory_needed(prepared, needed, Timed()) <= memory_free()
+    fits = prepared.workers == 1 or memory_needed(prepared, needed, Timed()) <= memory_free(prepared)
     workers = prepared.workers if fits else 1  # several that do not fit would end the dry run that is to say so
     ending = asked.ending is None or len(prepared.plan.generations) > SEVERAL_MODELS * asked.ending.models
     return time_stages(
@@ -182,8 +186,10 @@ def _computing(
     return max(here, starting) + makespan(others, seconds, workers) + slowed
 
 
-def memory_free() -> int:
-    """Bytes that can still be taken: on a GPU, of its own."""
+def memory_free(prepared: Prepared) -> int:
+    """Bytes that can still be taken: on a GPU, of its own, where the experiment has work for one."""
+    if not _on_gpu(prepared):
+        return free_memory()
     from collapse_cli.lm import memory
     from collapse_cli.lm.model import device
 
@@ -197,15 +203,13 @@ def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed) -> 
     rows that are worked on at once: of a language model `BATCH`, of others all. Where nothing was timed: weights, gradients and Adam's
     two moments beside what this process holds now. Each device of a training on a CPU is a process that holds as much as the first.
     """
-    from collapse_cli.lm.model import device
-
     size, rows = prepared.size, prepared.size.rows
     if not needed:
         return 0
     own = int(psutil.Process().memory_info().rss)
     processes = prepared.workers + 1 if prepared.workers > 1 else 1
     trains = any(stage.of.product is Product.MODEL for stage in needed)
-    copies = prepared.execution.devices if trains and device().type == "cpu" else 1
+    copies = prepared.execution.devices if trains and not _on_gpu(prepared) else 1
     most = max((size.row_bytes(stage) for stage in needed), default=0)
     model = max((size.training_bytes(stage) for stage in needed), default=0)
     if not timed.memory:
@@ -223,6 +227,15 @@ def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed) -> 
         peak += round(max(0.0, slope) * max(0.0, at_once - reached * rows))
     each = copies * (max(peak, model) + round(ROW_COPIES * most * (1 - reached)))
     return each if processes == 1 else own + prepared.workers * each
+
+
+def _on_gpu(prepared: Prepared) -> bool:
+    """Whether the models of an experiment are on a GPU."""
+    if families.of(prepared.config.learner).light:  # torch itself would take more memory than such a run
+        return False
+    from collapse_cli.lm.model import device
+
+    return device().type == "cuda"
 
 
 def check_disk(prepared: Prepared, needed: Collection[Stage], runs: Path) -> None:
@@ -254,11 +267,15 @@ def matmul_speed(dtype: str) -> float:
     return best
 
 
-def disk_needed(stages: Iterable[Stage], size: Sizes) -> int:
-    """Bytes that stages still to be made need at most, with one training checkpoint (weights and optimizer)."""
+def disk_needed(stages: Iterable[Stage], size: Sizes, left: Callable[[Stage], int] | None = None) -> int:
+    """Bytes that stages still to be made need at most, with one training checkpoint (weights and optimizer).
+
+    Args:
+        left: says how many bytes a stage leaves; None: as is counted.
+    """
     config, models, rest, trained = size.config, list[int](), 0, list[int]()
     for stage in stages:
-        disk = size.cost_of(stage).disk
+        disk = left(stage) if left else size.cost_of(stage).disk
         if stage.of.product is Product.MODEL:
             models.append(disk)
             trained.append(size.trained_parameters(stage))

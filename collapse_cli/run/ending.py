@@ -89,7 +89,7 @@ def time_ending(
     row = (now() - began) / len(written)
     stand_ins = _StandIns(planned, written, small, whole)
     taken, first = list[TimeTaken](), 0.0
-    for models in _sizes(len(planned.generations)):
+    for models in _sizes(len(planned.generations), arms_of(planned.generations)):
         if taken and taken[-1].seconds * models / taken[-1].work > SECONDS:
             break
         stand_ins.upto(models)
@@ -109,12 +109,19 @@ def _measured(planned: Plan) -> dict[Where, list[str]]:
     return {made.where: [stage.key for stage in made.measured] for made in planned.generations}
 
 
-def _sizes(models: int) -> Iterator[int]:
-    """How many models pages are made of, up to all."""
-    size = min(LEAST, models)
+def _sizes(models: int, kinds: int) -> Iterator[int]:
+    """How many models pages are made of, up to all: among others as many as there are kinds, and twice as many, so that what a kind takes is told
+    from what a model does.
+    """
+    size, told = min(LEAST, models), kinds <= LEAST
     while size < models:
         yield size
-        size *= MORE
+        if told:
+            size *= MORE
+        elif size < kinds:
+            size = min(size * MORE, kinds)
+        else:
+            size, told = 2 * kinds, True
     yield models
 
 

@@ -12,6 +12,7 @@ from collapse_cli.data.dataset import UNSCORED, load_text, pinned
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.executors.processes import workers_for
+from collapse_cli.engine.folder_store import size_of
 from collapse_cli.engine.stage import Finished, NotYetHere, Plan, Product, Stage, never_split
 from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import ConfigError, how_many
@@ -255,14 +256,9 @@ def _size(found: Resolved, config: Experiment, rows: Mapping[str, int], data: Fi
         found.row_flops,
         found.adapter_parameters,
         rows.get("public", 0),
-        _bytes_in(data.folder) if data and here else 0,
-        _bytes_in(data.folder / TOKENIZER) if data and here else 0,
+        size_of(data.folder) if data and here else 0,
+        size_of(data.folder / TOKENIZER) if data and here else 0,
     )
-
-
-def _bytes_in(folder: Path) -> int:
-    """Of all files of a folder; 0 where there is none."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def notes_on_devices(config: Experiment, devices: int) -> list[str]:

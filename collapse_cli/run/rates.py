@@ -62,13 +62,16 @@ class Timings:
         finished: of each group, of stages of the plan or of runs that shared them.
         tried: of each group, of short versions.
         same: by what a stage does and how much (`Estimates.alike`), the seconds that such a one took.
+        disk: of each group, of short versions: bytes that were counted and bytes that they left.
     """
 
     finished: dict[str, list[TimeTaken]] = field(default_factory=dict)
     tried: dict[str, list[TimeTaken]] = field(default_factory=dict)
     same: dict[str, list[float]] = field(default_factory=dict)
+    disk: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     _works: dict[str, set[str]] = field(default_factory=dict)
     _rates: dict[str, Rate] = field(default_factory=dict)
+    _disk_rates: dict[str, Rate] = field(default_factory=dict)
 
     def add(self, where: dict[str, list[TimeTaken]], work: str, group: str, cost: Cost, seconds: float) -> None:
         """A stage of a group has taken so long; `where` is `finished` or `tried`."""
@@ -85,6 +88,20 @@ class Timings:
         if group not in self._rates:
             self._rates[group] = rate_of(self._taken(group))
         return self._rates[group]
+
+    def add_disk(self, group: str, cost: Cost, found: int) -> None:
+        """A stage of a group has left so many bytes."""
+        self.disk.setdefault(group, []).append((cost.disk, found))
+        self._disk_rates.pop(group, None)
+
+    def disk_rate(self, group: str) -> Rate | None:
+        """Bytes that stages of a group leave for each that is counted, and besides; None where none was made for a short version."""
+        if group not in self.disk:
+            return None
+        if group not in self._disk_rates:
+            found = [TimeTaken(float(counted), 1, float(left)) for counted, left in self.disk[group]]
+            self._disk_rates[group] = rate_of(found)
+        return self._disk_rates[group]
 
     def _taken(self, group: str) -> list[TimeTaken]:
         return self.finished.get(group, [])[-RECENT:] or self.tried[group]
@@ -115,6 +132,15 @@ class Estimates:
     def tried(self, stage: Stage, group: str, cost: Cost, seconds: float) -> None:
         """A stage of a short version has."""
         self.timings.add(self.timings.tried, stage.work, group, cost, seconds)
+
+    def left(self, group: str, cost: Cost, found: int) -> None:
+        """A stage of a short version has left so many bytes."""
+        self.timings.add_disk(group, cost, found)
+
+    def disk(self, stage: Stage) -> int:
+        """Bytes that a stage will leave: those that are counted, as many times as what short versions left was of what is counted of them."""
+        counted, rate = self.sizes.cost_of(stage).disk, self.timings.disk_rate(self.group(stage))
+        return counted if rate is None else round(rate.of(counted, 1))
 
     def group(self, stage: Stage) -> str:
         return group_of(stage, self.sizes.of(stage))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -19,9 +20,10 @@ from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.base import Ended, Executor
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.executors.processes import ProcessExecutor
+from collapse_cli.engine.folder_store import size_of
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.record import RECORD
-from collapse_cli.engine.stage import Cost, Finished, Stage
+from collapse_cli.engine.stage import Cost, Finished, Product, Stage
 from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import UserError
 from collapse_cli.experiment import short
@@ -36,9 +38,9 @@ from collapse_cli.run.threads import of_this_process
 SECONDS = 6.0  # of this process's own computing, for the short versions of a plan
 MOST = 150.0  # seconds until a stage is stopped at its next step: on a machine that has much else to do that computing takes longer
 MORE_OF = 15.0  # times `SECONDS`, for a second size: of one alone nothing can be said of others
-STEPS = 2  # of a training of a large model, in a short version: of one alone nothing can be said of others
-FIRST = 2.0  # nominal seconds that the first may take; of a larger model it has fewer rows
-SECOND = 80.0  # the same of the second
+LARGE = 2.0  # nominal seconds of a first short version, from which on a model counts as large
+OF_LARGE = 60.0  # nominal seconds that all short versions of one may take
+SCALES = (1.0, 0.5, 0.25, 0.125)  # of these versions
 
 # what a model may say of a corpus that is too short for it; anything else ends a trial too, but never a command
 ANY = (UserError, ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError)
@@ -61,8 +63,10 @@ class Stopwatch(Observer):
         half: of each that told how far it was, seconds that it would have taken for half of its work.
     """
 
-    def __init__(self, now: Now, late: Callable[[], bool]) -> None:
+    def __init__(self, now: Now, late: Callable[[], bool], begin: Callable[[], object] = lambda: None) -> None:
+        """`begin` is called when the first of all stages begins."""
         self.now, self.late = now, late
+        self._begin: Callable[[], object] | None = begin
         self.stopped, self.memory = False, 0
         self.again()
 
@@ -78,6 +82,9 @@ class Stopwatch(Observer):
         ]()  # when, and which part was done: the first time and the last
 
     def started(self, stage: Stage) -> None:
+        if self._begin is not None:
+            self._begin()
+            self._begin = None
         self._began[stage.key] = self.now()
         if self.first is None:
             self.first = self.now()
@@ -119,6 +126,25 @@ class Stopwatch(Observer):
         return (after - self._began[key]) / more
 
 
+class Spent:
+    """Seconds of computing so far, of short versions: what workers do until they are at work does not count.
+
+    Attributes:
+        began: when the first stage did, or this was made.
+    """
+
+    def __init__(self, computed: Now, now: Now) -> None:
+        self._computed, self._now = computed, now
+        self.begin()
+
+    def begin(self) -> None:
+        """The first stage begins."""
+        self._before, self.began = self._computed(), self._now()
+
+    def __call__(self) -> float:
+        return self._computed() - self._before
+
+
 @dataclass
 class Timed:
     """What was timed.
@@ -131,6 +157,7 @@ class Timed:
         ending: what a run does besides its stages; None where that was not timed.
         fault: why nothing more was timed, where that was not for the time.
         memory: of each version by its share of the rows, the most bytes that this process had held when it was done.
+        slower: how many times as long what was timed took as had been guessed; 1 where nothing was.
     """
 
     seconds: float = 0.0
@@ -140,6 +167,7 @@ class Timed:
     ending: Ending | None = None
     fault: str = ""
     memory: dict[float, int] = field(default_factory=dict)
+    slower: float = 1.0
 
 
 class Places:
@@ -248,7 +276,10 @@ def _copied(stage: Stage, made: Finished, store: Store) -> Finished:
 
 @dataclass(frozen=True)
 class Stopwatched:
-    """A stage of a short version: how long it took, or would have taken where it was stopped (not `whole`), or for half of its work."""
+    """A stage of a short version: how long it took, or would have taken where it was stopped (not `whole`), or for half of its work.
+
+    Of one that was not stopped also how many bytes it left.
+    """
 
     stage: Stage
     group: str
@@ -256,6 +287,7 @@ class Stopwatched:
     seconds: float
     whole: bool = True
     half: float | None = None
+    left: int = 0
 
 
 def time_stages(
@@ -284,29 +316,22 @@ def time_stages(
         workers: how many stages are computed at a time; fewer than in the run, where memory will not do for so many.
         ending: whether to time, too, what a run does besides its stages.
     """
-    timed, began, computed = Timed(), now(), computed or places.computed
-    own = computed()
-    watch = Stopwatch(now, lambda: computed() - own > MORE_OF * seconds or now() - began > MOST)
-    rows = max(prepared.size.rows, 1)
+    timed, began, spent = Timed(), now(), Spent(computed or partial(_computed, prepared, places), now)
+    watch = Stopwatch(now, lambda: spent() > MORE_OF * seconds or now() - began > MOST, spent.begin)
     found = list[tuple[Extent, list[Stopwatched]]]()
     last: tuple[Short, Store] | None = None
     started = workers > 1 and not places.workers  # they will be
     with _quietly(), of_this_process(families.of(prepared.config.learner).light) as set_threads:
-        least = _least(prepared, rows, speed, workers)
-        second, steps = _second(prepared, least, speed, workers), 0 if least >= min(short.LEAST_ROWS, rows) else STEPS
-        ladder = short.extents(prepared.config, prepared.size.rows, least, second, steps)
-        ladder = [*ladder[:1], *ladder] if len(ladder) > 1 else ladder  # libraries are loaded in the first of all
+        ladder = _ladder(prepared, speed, workers)
         for number, extent in enumerate(ladder):
             before = now()
             try:
                 version = short.shortened(prepared.config, prepared.hints, prepared.size, extent, turn, workers)
-                if number == 1 and found and computed() - own > seconds:
-                    continue  # a large model: of the stages of each kind the first one tells what libraries take
                 sizes = {extent for extent, _ in found}
                 if len(sizes) > 1 or (found and extent in sizes):  # of one size alone nothing is known of another
-                    busy = (computed() - own) / max(1e-9, before - began)  # how much of the time we were let compute
+                    busy = spent() / max(1e-9, before - spent.began)  # how much of the time we were let compute
                     most = seconds * (1 if len(sizes) > 1 else MORE_OF)
-                    if computed() - own + busy * _expected(version, found, workers) > most:
+                    if spent() + busy * _expected(version, found, workers) > most:
                         break
                 store = store_at(folder / f"{number}")
                 taken = _time_version(version, prepared, wanted, store, watch, places, workers, set_threads)
@@ -330,12 +355,9 @@ def time_stages(
             except ANY as error:
                 timed.fault = timed.fault or f"{type(error).__name__}: {error}"
     first = list[Stopwatched]()
-    if len(found) > 1 and found[0][0] == found[1][0]:
-        if {one.group for one in found[0][1]} <= {one.group for one in found[1][1]}:
-            first = found.pop(0)[1]  # of which the first steps took longer
-    elif found and len(ladder) > 1:
-        first, others = _first_of_each(found[0][1])
-        found[0] = (found[0][0], others)
+    again = len(found) > 1 and found[0][0] == found[1][0]
+    if again and {one.group for one in found[0][1]} <= {one.group for one in found[1][1]}:
+        first = found.pop(0)[1]  # of which the first steps took longer
     works: dict[str, set[float]] = {}
     for _, taken in found:
         for one in taken:
@@ -343,12 +365,15 @@ def time_stages(
     for extent, taken in found:
         for one in taken:
             estimates.tried(one.stage, one.group, one.cost, one.seconds)
+            if one.whole:
+                estimates.left(one.group, one.cost, one.left)
             if len(works[one.group]) == 1 and one.half is not None:  # of one size nothing follows for others
                 less = replace(one.cost, amount=one.cost.work / 2)
                 estimates.tried(one.stage, one.group, less, one.half)
             planned = prepared.plan.stages.get(one.stage.key)
             if one.whole and extent.share == 1 and planned is not None:  # keys know of no cut
                 estimates.timings.same[estimates.alike(planned)] = [one.seconds]
+    timed.slower = _slower([one for _, taken in found for one in taken], prepared, speed)
     for one in first:
         rate = estimates.timings.rate(one.stage.work, one.group)
         longer = max(0.0, one.seconds - rate.of(one.cost.work, one.cost.parts)) if rate else 0.0
@@ -358,12 +383,11 @@ def time_stages(
     return timed
 
 
-def _first_of_each(taken: Sequence[Stopwatched]) -> tuple[list[Stopwatched], list[Stopwatched]]:
-    """The first of each group of which there are several, for which libraries were loaded; and the others."""
-    times, first, others = Counter(one.group for one in taken), list[Stopwatched](), list[Stopwatched]()
-    for one in taken:
-        (first if times.pop(one.group, 1) > 1 else others).append(one)
-    return first, others
+def _slower(taken: Sequence[Stopwatched], prepared: Prepared, speed: float) -> float:
+    """How many times as long stages took as had been guessed of them, without those of which no operations are counted."""
+    counted = [one for one in taken if one.cost.flops and not one.cost.fixed_seconds]
+    guessed = sum(one.cost.seconds(speed, prepared.size.layers) for one in counted)
+    return sum(one.seconds for one in counted) / guessed if guessed else 1.0
 
 
 def _expected(version: Short, found: Sequence[tuple[Extent, list[Stopwatched]]], workers: int) -> float:
@@ -380,26 +404,20 @@ def _expected(version: Short, found: Sequence[tuple[Extent, list[Stopwatched]]],
     return total / workers
 
 
-def _least(prepared: Prepared, rows: int, speed: float, workers: int) -> int:
-    """Rows of the first version: fewer where even these would take seconds."""
-    least = min(short.LEAST_ROWS, rows)
-    while least > 1 and not prepared.size.known and _nominal(prepared, least, speed, workers) >= FIRST:
-        least //= 2
-    return least
+def _ladder(prepared: Prepared, speed: float, workers: int) -> list[Extent]:
+    """Short versions, the smaller before the larger; the first is made twice, for libraries are loaded in it."""
+    ladder = short.extents(prepared.config, prepared.size.rows)
+    if not prepared.size.known and _nominal(prepared, ladder[0], speed, workers) >= LARGE:
+        for scale in SCALES:
+            ladder = short.of_large_model(prepared.config, prepared.size.rows, scale, prepared.execution.devices)
+            first, second = (_nominal(prepared, extent, speed, workers) for extent in ladder)
+            if 2 * first + second <= OF_LARGE:
+                break
+    return [*ladder[:1], *ladder] if len(ladder) > 1 else ladder
 
 
-def _second(prepared: Prepared, least: int, speed: float, workers: int) -> int:
-    """Rows of the second version: where the first has very few, so many that what they take stands out from what a stage takes besides."""
-    few = least < min(short.LEAST_ROWS, prepared.size.rows)
-    for rows in (short.MORE * short.LEAST_ROWS, short.LEAST_ROWS) if few else ():
-        if _nominal(prepared, rows, speed, workers, STEPS) <= SECOND:
-            return rows
-    return short.MORE * least
-
-
-def _nominal(prepared: Prepared, rows: int, speed: float, workers: int, steps: int = 0) -> float:
-    """Seconds that a version of so many rows takes, as its stages are guessed."""
-    extent = Extent(min(1.0, rows / max(1, prepared.size.rows)), 1, steps, steps > 0)
+def _nominal(prepared: Prepared, extent: Extent, speed: float, workers: int) -> float:
+    """Seconds that a version takes, as its stages are guessed."""
     version = short.shortened(prepared.config, prepared.hints, prepared.size, extent)
     costs = map(version.sizes.cost_of, _few(version, workers))
     return sum(cost.seconds(speed, 0) for cost in costs if not cost.fixed_seconds)
@@ -437,14 +455,32 @@ def _time_version(
         Stopwatched(
             planned[key],
             groups[key],
-            version.sizes.cost_of(planned[key]),
+            _cost(planned[key], version, store if key in watch.whole else None),
             seconds,
             key in watch.whole,
             watch.half.get(key),
+            size_of(store.get(key).folder) if key in watch.whole else 0,
         )
         for key, seconds in watch.taken.items()
         if groups[key] in wanted
     ]
+
+
+def _computed(prepared: Prepared, places: Places) -> float:
+    """Seconds of computing so far, as the clock of a machine has them that does nothing else: threads of a language model count once."""
+    together = 1 if prepared.size.known else max(threads_by_work(prepared).values(), default=1)
+    return places.computed() / max(1, together)
+
+
+def _cost(stage: Stage, version: Short, store: Store | None) -> Cost:
+    """What a stage of a version did, finished where a store is given.
+
+    Where samples are shorter than rows are, so is a training on them.
+    """
+    cost, corpus = version.sizes.cost_of(stage), stage.inputs.get("corpus")
+    if store is None or corpus is None or not version.extent.fewer.new_tokens or corpus.of.product is Product.DATA:
+        return cost
+    return replace(cost, tokens=store.get(stage.key).facts.get("train_tokens", cost.tokens))
 
 
 def _here(planned: Iterable[Stage]) -> list[Stage]:

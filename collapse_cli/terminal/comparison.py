@@ -77,9 +77,9 @@ def of_text(comparison: Comparison[perplexities.PolicyPerplexity, perplexities.P
         for pair in comparison.pairs:
             ends = "one seed: none"
             if pair.ratio.low is not None and pair.ratio.high is not None:
-                ends = f"{pair.ratio.low:#.3g} to {pair.ratio.high:#.3g}{'' if pair.told_apart else ' [dim]not told apart[/]'}"
+                ends = f"{value(pair.ratio.low)} to {value(pair.ratio.high)}{'' if pair.told_apart else ' [dim]not told apart[/]'}"
             sides = [" ".join(who(*side)) for side in (pair.first, pair.second)]
-            third.add_row(*sides, f"{pair.ratio.mean:#.3g}", ends, ", ".join(map(str, pair.seeds)))
+            third.add_row(*sides, value(pair.ratio.mean), ends, ", ".join(map(str, pair.seeds)))
         made.append(third)
     if comparison.differences:
         last = table("options in which they differ", "option", *map(short, comparison.runs))

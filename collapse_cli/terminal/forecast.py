@@ -96,11 +96,12 @@ def _laws(known: list[Record]) -> Table:
 
 
 def _parameter(name: str, record: Record) -> str:
+    said = f"{name} = {numbers.value(record['value'])}"
     if record["low90"] is None:
-        return f"{name} = {record['value']:.3g}"
+        return said
     if record["low90"] == record["high90"]:
-        return f"{name} = {record['value']:.3g} ({SAME})" if name == "a" else f"{name} = {record['value']:.3g}"
-    return f"{name} = {record['value']:.3g} ({record['low90']:.3g} – {record['high90']:.3g})"
+        return f"{said} ({SAME})" if name == "a" else said
+    return f"{said} ({numbers.value(record['low90'])} – {numbers.value(record['high90'])})"
 
 
 def _ratios(share: Record) -> Table:
@@ -127,5 +128,5 @@ def _ratios(share: Record) -> Table:
 def _ratio(value: float, ceiling: float | None) -> str:
     """A multiple of generation 0's perplexity; no figure from that of guessing evenly on, where it is known."""
     if value >= limit(ceiling):
-        return f"above ×{ceiling:.3g}"
-    return f"×{value:.3g}" if math.isfinite(value) and value < UNREADABLE else "> ×1e12"
+        return f"above ×{numbers.value(ceiling)}"
+    return f"×{numbers.value(value)}" if math.isfinite(value) and value < UNREADABLE else "> ×1e12"

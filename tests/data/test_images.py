@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from support import imagery
 from support.idx import idx, random_set, write_set
@@ -291,7 +292,7 @@ def test_images_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeypa
     from types import SimpleNamespace
 
     write_set(tmp_path / "m", "train", *random_set(30))
-    monkeypatch.setattr(images.psutil, "virtual_memory", lambda: SimpleNamespace(available=7_000))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=7_000))
     assert "GB of memory as numbers" in refused(tmp_path / "m")
 
 

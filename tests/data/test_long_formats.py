@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import zstandard
 
@@ -307,7 +308,7 @@ def test_what_needs_all_rows_at_once_asks_for_memory(tmp_path: Path, monkeypatch
     monkeypatch.setattr(content, "SMALL", 0)
     how = documents.ReadingOptions()
     assert len(documents.read_test(plain, how).rows) == 100
-    monkeypatch.setattr(content.psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
     assert len(read_in_parts(plain)) == 100
     for asked in (
         lambda: load_text(str(chats)),

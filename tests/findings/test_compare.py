@@ -17,6 +17,7 @@ from collapse_cli.errors import ConfigError
 from collapse_cli.findings.compare import Comparison, compare
 from collapse_cli.findings.diagnosis import diagnose_run
 from collapse_cli.findings.run_result import row_warnings
+from collapse_cli.metrics import numbers
 from collapse_cli.metrics.intervals import Interval, over_seeds
 from collapse_cli.metrics.numbers import with_factor, with_interval
 from collapse_cli.records.row import Row
@@ -219,7 +220,7 @@ def test_the_tables_fit_80_columns_and_hold_the_numbers(tmp_path: Path) -> None:
     assert with_interval(found.entries[0].now) in text
     assert all(word in text for word in ("early 1", "general 4", "late 8"))
     assert "paired over seeds" in text
-    assert f"{found.pairs[0].ratio.mean:#.3g}" in text
+    assert numbers.value(found.pairs[0].ratio.mean) in text
 
 
 def test_a_pair_that_is_not_told_apart_says_so(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import torch
 from support.sampling import continued, family
 from support.tiny import END, random_rows, tiny_model
 
-from collapse_cli.lm import fallback, memory, sample
+from collapse_cli import process
+from collapse_cli.lm import fallback, sample
 from collapse_cli.lm.decode import Decoder
 from collapse_cli.lm.memory import free_bytes, halving, is_out_of_memory, warn_once
 from collapse_cli.lm.slots import most_slots
@@ -55,7 +56,7 @@ def test_free_memory_is_what_the_machine_and_the_container_leave(
 ) -> None:
     for name, content in files.items():
         (tmp_path / name).write_text(content)
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(process, "CGROUP", tmp_path)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
     assert free_bytes(CPU) == wanted
 

@@ -19,7 +19,7 @@ HOSTILE = {
     ),
     "power": ("{{ 9 ** (9 ** 9) % 2 }}" + SAYS, "within 1 seconds of work"),
     "later": ("{% if messages | length > 2 %}{{ 9 ** (9 ** 9) % 2 }}{% endif %}" + SAYS, "within 1 seconds of work"),
-    "doubles": (DOUBLED + SAYS, "more than 1 GB of memory"),
+    "doubles": (DOUBLED + SAYS, "more than 1 GiB of memory"),
     "long": ("{{ 'a' * 2000000 }}" + SAYS, "more than 1,048,576 characters around a short dialogue"),
 }
 

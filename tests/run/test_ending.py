@@ -83,6 +83,21 @@ def test_pages_of_many_models_take_what_their_kinds_and_their_number_do(tmp_path
     assert known.of(prepared.plan) == pytest.approx(0.5 + 0.1 * kinds + 0.001 * len(models))
 
 
+@pytest.mark.parametrize(
+    ("models", "kinds", "pages"),
+    [
+        (5, 5, [5]),
+        (84, 6, [16, 64, 84]),
+        (100, 100, [16, 64, 100]),
+        (2400, 120, [16, 64, 120, 240, 960, 2400]),
+        (2000, 2, [16, 64, 256, 1024, 2000]),
+    ],
+)
+def test_pages_are_of_one_seed_and_of_two_where_there_are_many_kinds(models: int, kinds: int, pages: list[int]) -> None:
+    """2,400 models of 120 kinds: by pages of up to 256 the end was said to take ten times as long as it did."""
+    assert [*ending._sizes(models, kinds)] == pages
+
+
 def costs_total(*plans: costs.PlanCosts) -> float:
     from collapse_cli.terminal.plan import Total
 
@@ -108,9 +123,9 @@ def test_a_run_with_workers_is_timed_with_workers(tmp_path: Path) -> None:
 def test_what_memory_will_not_do_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = small.write(tmp_path, "numbers", small.NUMBERS)
     ask = ("run", file, "--runs-dir", tmp_path / "runs", "--dry-run")
-    monkeypatch.setattr(costs, "memory_free", lambda: 1 << 40)
+    monkeypatch.setattr(costs, "memory_free", lambda prepared: 1 << 40)
     assert "memory will hardly do" not in e2e.collapse(*ask).out
-    monkeypatch.setattr(costs, "memory_free", lambda: 1 << 20)
+    monkeypatch.setattr(costs, "memory_free", lambda prepared: 1 << 20)
     monkeypatch.setattr(
         timing, "ProcessExecutor", lambda *_: pytest.fail("workers would take more memory than there is")
     )

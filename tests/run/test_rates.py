@@ -133,7 +133,7 @@ def test_shards_take_what_the_whole_would_and_each_the_time_of_a_stage(tmp_path:
             assert sum(getattr(cost, name) for cost in costs) == pytest.approx(getattr(alone, name), rel=1e-9), name
         estimates = Estimates(parts.size, Timings(), lambda stage: 1e9)
         for work in (alone.work, 3 * alone.work):
-            taken = Cost(tokens=round(work))
+            taken = Cost(amount=work)
             estimates.tried(stage.shards[0], estimates.group(stage), taken, 0.001 * work + 5)
         assert estimates.timed(stage)
         seconds = {each.key: estimates.seconds(each) for each in (*stage.shards, stage)}
@@ -159,3 +159,17 @@ def test_what_was_put_together_from_shards_counts_as_all_the_work_that_it_was(tm
     other = next(each for each in whole.plan.stages.values() if each.work == "sample" and each is not stage)
     share = whole.size.cost_of(other).work / whole.size.cost_of(stage).work
     assert estimates.seconds(other) == pytest.approx(12.0 * share)
+
+
+def test_disk_is_what_short_versions_left_beside_what_is_counted(tmp_path: Path) -> None:
+    """Of two sizes a part that is always there is told from what grows; of a kind that was not made the count stands."""
+    whole = prepared(tmp_path, 1)
+    stage = next(stage for stage in whole.plan.stages.values() if stage.work == "eval")
+    other = next(stage for stage in whole.plan.stages.values() if stage.work == "train")
+    estimates = Estimates(whole.size, Timings())
+    counted = whole.size.cost_of(stage).disk
+    assert estimates.disk(stage) == counted
+    for times in (1, 3):
+        estimates.left(estimates.group(stage), Cost(disk=times * 1000), 500 + times * 700)
+    assert estimates.disk(stage) == pytest.approx(500 + 0.7 * counted, abs=1)
+    assert estimates.disk(other) == whole.size.cost_of(other).disk

@@ -15,6 +15,7 @@ from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Cost, Plan, Stage, Workplace
+from collapse_cli.experiment.costs import of_continuation
 from collapse_cli.experiment.short import Extent
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
@@ -105,17 +106,17 @@ def test_a_stage_that_takes_too_long_is_stopped_at_its_next_step(
     assert watch.half == {stage.key: 18.0 - 2 * 3.0}, "the first of four steps took nine seconds, the others three"
 
 
-def test_libraries_are_told_from_work_by_the_second_stage_of_a_kind() -> None:
-    """Where the first version is not made twice; of a kind that has one stage alone that one counts."""
-    made = [
-        timing.Stopwatched(Stage(kind(name), {"number": number}), name, Cost(rows=1), seconds)
-        for number, (name, seconds) in enumerate(
-            [("train", 5.0), ("eval", 2.0), ("mix", 0.1), ("train", 1.0), ("eval", 0.5)]
-        )
-    ]
-    first, others = timing._first_of_each(made)
-    assert [(one.group, one.seconds) for one in first] == [("train", 5.0), ("eval", 2.0)]
-    assert [(one.group, one.seconds) for one in others] == [("mix", 0.1), ("train", 1.0), ("eval", 0.5)]
+def test_what_workers_compute_before_they_are_at_work_does_not_count() -> None:
+    """They load libraries for seconds: with two of them only the smallest size was timed, and 16 times as much was reckoned by it."""
+    computed, seconds = {"seconds": 3.0}, {"seconds": 100.0}
+    spent = timing.Spent(lambda: computed["seconds"], lambda: seconds["seconds"])
+    watch = timing.Stopwatch(lambda: seconds["seconds"], lambda: False, spent.begin)
+    computed["seconds"], seconds["seconds"] = 20.0, 115.0
+    for name in ("a", "b"):
+        watch.started(Stage(kind("train"), {"name": name}))
+        computed["seconds"] += 1.0
+    assert spent() == 2.0
+    assert spent.began == 115.0
 
 
 LARGE: dict[str, Any] = {
@@ -130,21 +131,24 @@ LARGE: dict[str, Any] = {
 }  # said to be large
 
 
-def test_a_large_model_is_timed_in_few_steps_of_whole_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two steps of a training of two rows, and of 64 in batches of 16; what follows is what all steps of the plan take, by a law that is made up."""
+def test_a_large_model_is_timed_in_few_steps_of_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step, and three, of 8 rows in place of 16; what follows is what all steps of the plan take, by a law that is made up."""
     folder, store = RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "runs")
     prepared = preparation.prepare(load(LARGE, "a test"), folder, store, tmp_path / "real", Execution(jobs=1))
-    monkeypatch.setattr(timing, "_nominal", lambda prepared, rows, *_: 0.9 * rows)
-    clock, rows, steps = {"seconds": 0.0}, list[int](), list[int]()
+    monkeypatch.setattr(timing, "_nominal", lambda prepared, extent, *_: 10.0)
+    size = prepared.size.lineages[""]
+    clock, steps, sampled = {"seconds": 0.0}, list[int](), list[int]()
     compute = LocalExecutor.compute
 
     def timed(executor: LocalExecutor, stage: Stage, observer: Observer) -> Any:
         done = compute(executor, stage, observer)
         assert done.made is not None
         if stage.kind == "train":
-            rows.append(done.made.facts["train_rows"])
             steps.append(done.made.facts["steps"])
-            clock["seconds"] += 3.0 + 0.5 * done.made.facts["train_tokens"] / 16
+            clock["seconds"] += 3.0 + 0.25 * done.made.facts["train_tokens"] / 16
+        elif stage.kind == "sample":
+            sampled.append(done.made.facts["sample_tokens"])
+            clock["seconds"] += 1.0 + 0.0125 * 64 * of_continuation(size, 2, sampled[-1] // 64)
         else:
             clock["seconds"] += 0.01
         return done
@@ -160,9 +164,13 @@ def test_a_large_model_is_timed_in_few_steps_of_whole_batches(tmp_path: Path, mo
     )
     plan = describe(prepared, store, folder, CostsAsked(tmp_path / "timed"))
     assert prepared.size.rows == 300
-    assert set(zip(rows, steps, strict=True)) == {(2, 2), (64, 2)}
-    assert rows == [2, 2, 64], "of the second version the models of all generations are one"
-    assert plan.kinds["train"].seconds == pytest.approx(4 * (3.0 + 0.5 * 300 * 3), rel=1e-3)
+    assert steps == [1, 1, 3], "of a version the models of all generations are one"
+    assert sampled == [64 * 2, 64 * 2, 64 * 6]
+    assert plan.kinds["train"].seconds == pytest.approx(4 * (3.0 + 0.25 * 300 * 3), rel=1e-3)
+    samples = plan.kinds["sample"]
+    each = 1.0 + 0.0125 * 300 * of_continuation(size, 2, 16)
+    assert samples.seconds == pytest.approx(samples.stages * each, rel=1e-3)
+    assert plan.measured
 
 
 def test_of_lineages_that_do_the_same_one_is_computed_and_the_others_are_copies(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collapse_cli import families
 from collapse_cli.config import Experiment
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace
-from collapse_cli.experiment.costs import NUMBER_BYTES, REAL_ROWS, WEIGHT_BYTES, Size, continued, scored
+from collapse_cli.experiment.costs import NUMBER_BYTES, REAL_ROWS, Size, continued, scored
 from collapse_cli.experiment.stages.base import (
     CORPUS,
     ROWS,
@@ -26,6 +26,7 @@ from collapse_cli.experiment.stages.shards import (
     shard_of,
     split_into,
 )
+from collapse_cli.learners.protocol import WEIGHT_BYTES
 
 
 def examine_stage(

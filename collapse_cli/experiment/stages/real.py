@@ -6,8 +6,9 @@ from typing import Any
 
 from collapse_cli.config import Experiment
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace
-from collapse_cli.experiment.costs import REAL_ROWS, WEIGHT_BYTES, Size, continued, scored
+from collapse_cli.experiment.costs import REAL_ROWS, Size, continued, scored
 from collapse_cli.experiment.stages.base import at, learner_of, on_one_thread, stage_of
+from collapse_cli.learners.protocol import WEIGHT_BYTES
 
 
 def real_stage(config: Experiment, data: Stage, reference: Stage) -> Stage:

@@ -14,7 +14,7 @@ from collapse_cli.config.selection import candidates
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for
 from collapse_cli.experiment import mixing
-from collapse_cli.experiment.costs import TWENTIETH, Size
+from collapse_cli.experiment.costs import TWENTIETH, Size, of_continuation
 from collapse_cli.experiment.pool import quota, starting_at
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, SHOWN, at, learner_of, on_one_thread, stage_of
 from collapse_cli.experiment.stages.shards import (
@@ -269,12 +269,12 @@ def cost_of(rows: int, size: Size) -> Cost:
     if size.row_flops:
         return Cost(rows=rows, flops=rows * size.row_flops * TWENTIETH, disk=disk, efficiency=0.2)
     prompt = 1 if sample.prompts == "none" else sample.prompt_tokens
-    passed = size.layer_parameters * (prompt + new) + size.head_parameters * new
+    passed = of_continuation(size, prompt, new * sample.decode.beams)
     return Cost(
         rows=rows,
         tokens=rows * new,
-        amount=max(rows, FILLED) * new,
-        flops=2.0 * rows * sample.decode.beams * passed,
+        amount=max(rows, FILLED) * passed,
+        flops=2.0 * rows * size.through * passed,
         disk=disk,
         steps=new * -(-rows // 128),
         efficiency=0.2,

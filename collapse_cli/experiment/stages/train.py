@@ -10,8 +10,9 @@ from collapse_cli.config.weights import Shares, Weights
 from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, Workplace, seed_for, tokens_a_second
 from collapse_cli.experiment import mixing
-from collapse_cli.experiment.costs import WEIGHT_BYTES, Size, trains_adapter
+from collapse_cli.experiment.costs import Size, trains_adapter
 from collapse_cli.experiment.stages.base import CORPUS, ROWS, at, learner_of, on_one_thread, stage_of, with_history
+from collapse_cli.learners.protocol import WEIGHT_BYTES
 
 EQUAL_SHARES = Shares()
 
