@@ -50,14 +50,18 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return e2e.write_experiment(tmp_path_factory.mktemp("side"))
 
 
-def job(config: Path, runs: Path, *more: str, jobs: int = 2) -> dict[str, Any]:
-    """A run in a process of its own, whose workers are processes as a user's are; what it says goes into files beside `runs`."""
+def job(config: Path, runs: Path, *more: str, jobs: int = 2, forks: bool = True) -> dict[str, Any]:
+    """A run in a process of its own; what it says goes into files beside `runs`.
+
+    Args:
+        forks: whether its workers are forks of it; else they are processes as a user's are, which load all libraries.
+    """
     argv = ["run", str(config), "--runs-dir", str(runs), *SEEDS, "--jobs", str(jobs), *more]
-    return {"argv": argv, **{stream: f"{runs}.{stream}" for stream in ("out", "err", "pid")}}
+    return {"argv": argv, "forks": forks, **{stream: f"{runs}.{stream}" for stream in ("out", "err", "pid")}}
 
 
-def run(config: Path, runs: Path, *more: str, jobs: int = 2) -> e2e.Result:
-    ((code,),) = e2e.drive(job(config, runs, *more, jobs=jobs))
+def run(config: Path, runs: Path, *more: str, jobs: int = 2, forks: bool = True) -> e2e.Result:
+    ((code,),) = e2e.drive(job(config, runs, *more, jobs=jobs, forks=forks))
     return e2e.Result(code, *(Path(f"{runs}.{stream}").read_text() for stream in ("out", "err")))
 
 
@@ -76,7 +80,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 def test_two_at_once_give_the_numbers_of_one(config: Path, alone: Path, runs: Path) -> None:
-    made = run(config, runs)
+    made = run(config, runs, forks=False)
     assert made.code == 0, made.err
     assert e2e.results(runs) == e2e.results(alone)
     assert set(e2e.finished_events(runs, "tiny").values()) == {1}
@@ -166,7 +170,7 @@ def started(request: pytest.FixtureRequest, config: Path, runs: Path) -> Iterato
     place = runs.parent / "meeting"
     place.mkdir()
     own = {"COLLAPSE_CHECKPOINT_SECONDS": "0", "MEETING": str(place), "MEETING_OF": "3"}
-    asked = job(config, runs, *LONG) if name == "tiny" else job(write(runs.parent, name, NUMBERS), runs)
+    asked = job(config, runs, *LONG) if name == "tiny" else job(write(runs.parent, name, NUMBERS), runs, forks=False)
     number = Path(asked["pid"])
     with ThreadPoolExecutor(1) as beside:
         ended = beside.submit(e2e.drive, asked | {"env": own})

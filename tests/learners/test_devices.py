@@ -51,9 +51,18 @@ HOSTILE = {  # what launchers of other programs leave behind: nothing of it is f
 
 
 class Kept(DeviceProcesses):
-    """Processes that take part in the trainings of several tests: starting one takes seconds."""
+    """Processes that take part in the trainings of several tests, on any number of devices: starting one takes seconds."""
 
     ends = False  # whether they end as usual
+
+    def __init__(self, count: int, there: list[Any]) -> None:
+        """With those that are there and alive; `there` gets the others."""
+        super().__init__(1)
+        there[:] = [other for other in there if other.process.poll() is None]
+        there += [device_processes._Process() for _ in range(count - 1 - len(there))]
+        self.count, self._others = count, there[: count - 1]
+        for other in self._others:
+            self._stack.push(other)
 
     def __exit__(self, *_: object) -> None:
         if self.ends:
@@ -77,11 +86,17 @@ def processes() -> Iterator[dict[int, Kept]]:
         each.__exit__()
 
 
+@pytest.fixture(scope="module")
+def there() -> list[Any]:
+    """The processes, as long as they live."""
+    return []
+
+
 @pytest.fixture
-def kept(processes: dict[int, Kept], monkeypatch: pytest.MonkeyPatch) -> dict[int, Kept]:
+def kept(processes: dict[int, Kept], there: list[Any], monkeypatch: pytest.MonkeyPatch) -> dict[int, Kept]:
     def get(count: int) -> Kept:
         if count not in processes or not processes[count].whole:
-            processes[count] = Kept(count)
+            processes[count] = Kept(count, there)
         return processes[count]
 
     monkeypatch.setattr(lm, "DeviceProcesses", get)
@@ -371,13 +386,16 @@ def test_hints_are_the_same_after_they_were_json(tmp_path: Path) -> None:
 # --- after which some of the processes are gone -----------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("kept")
-def test_a_loss_that_is_not_finite_is_said_by_the_first_device(home: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_said_by_the_first_device(
+    home: Path, tmp_path: Path, kept: dict[int, Kept]
+) -> None:
     """The others fail as well, and are not asked."""
     with pytest.raises(
         TrainError, match=r"the loss is (nan|inf) at step \d+ of 25; lower train\.lr .*\((row|the loss|no s)"
     ):
         trained(home, tmp_path, 2, lr=1e38, clip=0.0, warmup=0.0, epochs=5)
+    kept[2].ends = True
+    kept[2].__exit__()
 
 
 @pytest.mark.usefixtures("every_step_checkpointed")

@@ -267,7 +267,8 @@ def drive(*steps: Mapping[str, Any] | Sequence[Mapping[str, Any]], timeout: floa
     A job is a dict with `argv` and, where wanted: `out` and `err` (files), `strike` (where it is hit by a signal),
     `until_done` (again and again while it is killed), `most_rows` (sampled at once), `log` (a file that hears how far
     each stage comes), `copy` (two folders: the first is copied to the second before), `pid` (a file that hears the
-    number of its process), `env` (variables of its own), `here` (in the process that all other jobs of the call are
+    number of its process), `env` (variables of its own), `forks` (whether its workers are forks of it, which imports nothing anew, or processes as a
+    user's are), `here` (in the process that all other jobs of the call are
     forks of, which then need not do again what a process does once).
     """
     jobs = [[step] if isinstance(step, Mapping) else list(step) for step in steps]
@@ -413,6 +414,8 @@ def _fork(job: Mapping[str, Any]) -> int:
         if "pid" in job:
             Path(job["pid"]).write_text(str(os.getpid()))
         _arm(job)
+        if job.get("forks"):
+            importlib.import_module("forks").fork_workers()  # beside this script
         code = main(job["argv"])
     except BaseException:
         traceback.print_exc()

@@ -51,7 +51,7 @@ def ends(home: Path) -> list[list[int]]:
 
     def job(runs: str, *more: str, **how: Any) -> dict[str, Any]:
         argv = ["run", str(home / "tiny.toml"), "--runs-dir", str(home / runs), *ONE, *more]
-        return {"argv": argv, "err": str(home / f"{runs}.err"), **how}
+        return {"argv": argv, "err": str(home / f"{runs}.err"), "forks": True, **how}
 
     made = e2e.drive(
         job("one"),

@@ -229,7 +229,7 @@ def test_one_more_policy_takes_up_what_another_machine_made_and_a_damaged_object
 def test_worker_processes_share_the_store(config: Path, s3: objects.S3, tmp_path: Path) -> None:
     """With stages in shards, which pass through it, too."""
     argv = ["run", str(config), "--seeds", "0,1", "--generations", "0", "--jobs"]
-    said = {"err": str(tmp_path / "err")}
+    said = {"err": str(tmp_path / "err"), "forks": True}
     jobs = [{"argv": [*argv, "1", "--runs-dir", str(tmp_path / "runs")]}]
     jobs.append({"argv": [*argv, "2", "--shards", "2", "--runs-dir", address(tmp_path.name)], **said})
     assert e2e.drive(*jobs) == [[0], [0]], (tmp_path / "err").read_text()

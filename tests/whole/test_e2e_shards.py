@@ -24,7 +24,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job(config: Path, runs: Path, shards: int, *more: str, jobs: int = 1, **how: Any) -> dict[str, Any]:
     argv = ["run", str(config), "--runs-dir", str(runs), "--jobs", str(jobs), "--shards", str(shards), *more]
-    return {"argv": argv, "err": f"{runs}.err", **how}
+    return {"argv": argv, "err": f"{runs}.err", "forks": True, **how}
 
 
 @pytest.fixture(scope="module")
