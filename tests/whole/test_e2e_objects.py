@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support import e2e, objects, small
+from support.saboteur import FAULTS, Saboteur, in_turn
 from support.waiting import until
 
 from collapse_cli.engine.object_store import ObjectStore
@@ -405,6 +406,24 @@ def test_a_connection_that_is_lost_is_waited_for_and_then_one_line_after_which_t
     assert again.json["cached"] > before > 0
     assert len(rows(s3, tmp_path.name, "tiny", tmp_path / "rows")) == 2
     assert_whole(s3, tmp_path.name)
+
+
+def test_requests_that_fail_now_and_then_change_nothing(
+    s3: objects.S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answered by an error, cut, reset, late, done and not answered, done twice: of each kind some."""
+    config, prefix = small.write(tmp_path, "numbers", small.NUMBERS), tmp_path.name
+    e2e.run(config, tmp_path / "runs", "--jobs", "1")
+    with Saboteur(s3.port, in_turn(every=9)) as way:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{objects.HOST}:{way.port}")
+        made = e2e.collapse("run", config, "--runs-dir", address(prefix), "--jobs", "1", "--json")
+    assert made.code == 0, made.err
+    assert all(way.done[fault] for fault in FAULTS), way.done
+    copies = copy_of(address(prefix))
+    assert small.rows_of(copies, "numbers") == small.rows_of(tmp_path / "runs", "numbers")
+    assert s3.read(f"{prefix}/runs/numbers/metrics.jsonl") == (copies / "numbers" / "metrics.jsonl").read_bytes()
+    assert_whole(s3, prefix)
+    assert not [name for name in s3.names(prefix) if "leases/" in name or name.startswith("store/.")]
 
 
 # --- refused ----------------------------------------------------------------------------------------------------------
