@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from collapse_cli.lm import trial
+from collapse_cli.lm import pick, trial
 from collapse_cli.lm.arithmetic import PackedWeights, fast_products
 from collapse_cli.lm.attention import UnsupportedError, attending
 from collapse_cli.lm.loss import has_plain_head
 from collapse_cli.lm.memory import is_out_of_memory
-from collapse_cli.lm.slots import Slots
+from collapse_cli.lm.slots import slots_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,7 +28,7 @@ class Decoder:
         """For prompts of up to `width` tokens."""
         self.model, self.rows, self.beams = model, rows, beams
         self.device = model.device
-        self.slots = Slots(rows, beams, width, new_tokens, self.device)
+        self.slots = slots_for(self.device)(rows, beams, width, new_tokens, self.device)
         self.weight: torch.Tensor = model.get_output_embeddings().weight
         self.packed = PackedWeights(rows * beams)
         self.held: torch.Tensor | None = None  # logits
@@ -95,6 +95,12 @@ class Decoder:
         if self.held is None or self.held.numel() < made.numel():
             self.held = torch.empty(made.numel(), device=self.device)  # fresh memory each time would be slower
         return self.held[: made.numel()].view(made.shape).copy_(made)
+
+    def log_odds(self, states: torch.Tensor) -> torch.Tensor:
+        """(n, vocabulary) float32 log-probabilities of the next token, as `logits`."""
+        if self.device.type == "cpu":
+            return pick.log_softmax_(self.logits(states))
+        return torch.log_softmax(self.packed.linear(states, self.weight), dim=1, dtype=torch.float32)
 
     def _run(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         with fast_products(self.device, self.packed):

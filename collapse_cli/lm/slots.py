@@ -15,19 +15,18 @@ from torch.nn import functional
 from collapse_cli.lm.attention import Causal
 
 STEPS_AHEAD = 8  # steps that room is made for at once
-GRAIN = 16  # slots come in multiples, of the processor's vectors on a CPU
-GPU_GRAIN = 64  # and on a GPU, so that few sizes need a graph of their own
 FEW = 4  # queries of a row and head up to which sums one by one are faster than a product of matrices
 
 
 class Slots:
-    """Implements `attention.Attend`: `reading` prompts first, then step by step one token a beam."""
+    """Implements `attention.Attend`: `reading` prompts first, then step by step one token a beam. For a CPU."""
+
+    GRAIN = 16  # slots come in multiples of it: of the processor's vectors
 
     def __init__(self, rows: int, beams: int, width: int, new_tokens: int, device: torch.device) -> None:
         """For prompts of up to `width` tokens."""
         self.all_rows = self.rows = rows
         self.beams, self.reach, self.device = beams, width + new_tokens, device
-        self.grain = GRAIN if device.type == "cpu" else GPU_GRAIN
         self.most = self._rounded(most_slots(width, new_tokens, beams))
         # by layer: (rows, key heads, capacity, d), of one beam perhaps as the transpose of (rows, key heads, d, capacity)
         self.keys: dict[torch.nn.Module, torch.Tensor] = {}
@@ -74,7 +73,11 @@ class Slots:
         self.own.scatter_(2, self.write[:, :, None], True)
         self.used += self.beams
         self.most_used += self.beams
-        self.mask = torch.zeros(self.own.shape, device=self.device).masked_fill_(~self.own, -torch.inf)
+        self.mask = self._masked()
+
+    def _masked(self) -> torch.Tensor:
+        """(rows, beams, capacity) what is added to the scores of a beam's slots."""
+        return torch.zeros(self.own.shape, device=self.device).masked_fill_(~self.own, -torch.inf)
 
     def reorder(self, parents: torch.Tensor) -> None:
         """Beam k of each row now descends from beam parents[row, k]."""
@@ -102,7 +105,7 @@ class Slots:
         return self.spare
 
     def _rounded(self, slots: int) -> int:
-        return -(-slots // self.grain) * self.grain
+        return -(-slots // self.GRAIN) * self.GRAIN
 
     def _make_room(self) -> None:
         """Leave free slots for the next steps; in half precision, drop those that no beam descends from."""
@@ -120,6 +123,10 @@ class Slots:
         order = functional.pad(order, (0, max(0, self.capacity - old)))[:, : self.capacity]
         free = torch.arange(self.capacity, device=self.device) >= self.used[:, None]
         self.own = self.own.gather(2, order[:, None].expand(-1, self.beams, -1)).masked_fill_(free[:, None], False)
+        self._move(order, old)
+
+    def _move(self, order: torch.Tensor, old: int) -> None:
+        """Slot i of a row is now what was slot order[row, i] of the `old` ones."""
         vectors: dict[int, torch.Tensor] = {}  # by number of heads: where each slot's vector was
         for kept in (self.keys, self.values):
             for layer, states in kept.items():
@@ -139,8 +146,6 @@ class Slots:
             made[:, :, states.shape[2] :] = 0
         else:
             torch.index_select(states.view(-1, d), 0, vectors, out=made.view(-1, d))
-        if self.device.type == "cuda":  # recorded steps look for them where they were
-            return self._view(own, heads, d).copy_(made)
         self.spare = own
         return made
 
@@ -204,6 +209,72 @@ class Slots:
             ):  # left from another batch: any numbers will do
                 kept[layer] = self._view(_storage(kept[layer]), heads, d, columns)
             kept[layer][self.read, :, : states.shape[2]] = states
+
+
+class GpuSlots(Slots):
+    """For a GPU: attention by torch's fused function, and keys and values always in the same memory, where recorded steps read them.
+
+    All heads of a slot lie together, (rows, capacity, key heads, d): a slot that moves is one long piece of memory.
+    """
+
+    GRAIN = 64  # few sizes: each needs a recording of its own
+
+    def _masked(self) -> torch.Tensor:
+        dtype = next(iter(self.keys.values())).dtype  # as the fused function wants it
+        return torch.zeros(self.own.shape, device=self.device, dtype=dtype).masked_fill_(~self.own, -torch.inf)
+
+    def _view(self, storage: torch.Tensor, heads: int, d: int, columns: bool = False) -> torch.Tensor:
+        part = storage[: self.rows * self.capacity * heads * d]
+        return part.view(self.rows, self.capacity, heads, d).transpose(1, 2)
+
+    def _move(self, order: torch.Tensor, old: int) -> None:
+        first = torch.arange(self.rows, device=self.device)[:, None] * old
+        where = (first + order).flatten()
+        for kept in (self.keys, self.values):
+            for layer, states in kept.items():
+                heads, d = states.shape[1], states.shape[3]
+                own, size = _storage(states), heads * d
+                other = self._other(own)[: len(where) * size]
+                before = own[: self.rows * old * size].view(-1, size)
+                torch.index_select(_wide(before), 0, where, out=_wide(other.view(-1, size)))
+                own[: len(where) * size].copy_(other)
+                kept[layer] = self._view(own, heads, d)
+
+    def __call__(
+        self,
+        layer: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float,
+        dropout: float,
+    ) -> torch.Tensor:
+        """As `attention.Attend`."""
+        if self.read is not None:
+            self._store(layer, key, value)
+            return self.causal(layer, query, key, value, scaling, dropout)
+        rows, beams = self.rows, self.beams
+        heads, d = key.shape[1], key.shape[3]
+        groups = query.shape[1] // heads
+        keys, values = self.keys[layer], self.values[layer]
+        keys[self.each_row, :, self.write] = key.view(rows, beams, heads, d)
+        values[self.each_row, :, self.write] = value.view(rows, beams, heads, d)
+        asked = (
+            query.reshape(rows, beams, heads, groups, d).permute(0, 2, 3, 1, 4).reshape(rows, heads, groups * beams, d)
+        )
+        mask = self.mask.repeat(1, groups, 1) if groups > 1 else self.mask
+        seen = functional.scaled_dot_product_attention(asked, keys, values, attn_mask=mask[:, None], scale=scaling)
+        return seen.view(rows, heads, groups, beams, d).permute(0, 3, 1, 2, 4).reshape(rows * beams, 1, -1, d)
+
+
+def slots_for(device: torch.device) -> type[Slots]:
+    """How keys and values are kept on a device."""
+    return Slots if device.type == "cpu" else GpuSlots
+
+
+def _wide(rows: torch.Tensor) -> torch.Tensor:
+    """The same memory (n, numbers) in pieces of 8 bytes where that is possible, which are copied faster than numbers of 2."""
+    return rows.view(torch.int64) if rows.shape[1] * rows.element_size() % 8 == 0 else rows
 
 
 def _quick(vectors: torch.Tensor) -> bool:

@@ -15,15 +15,24 @@ from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import decode, sample, slots
 from collapse_cli.lm.attention import attending
 from collapse_cli.lm.decode import Decoder
-from collapse_cli.lm.slots import GRAIN, STEPS_AHEAD, most_slots
+from collapse_cli.lm.slots import STEPS_AHEAD, GpuSlots, Slots, most_slots
 
 WIDTH, STEPS = 7, 40
+GRAIN = Slots.GRAIN
 
 
 @pytest.fixture(autouse=True)
 def no_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
+
+
+@pytest.fixture(params=[Slots, GpuSlots])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[Slots]:
+    """The slots of both kinds of devices: those of a GPU give the same on a CPU."""
+    monkeypatch.setattr(decode, "slots_for", lambda _: request.param)
+    made: type[Slots] = request.param
+    return made
 
 
 def prompts_of(rows: int, *, seed: int = 0, ragged: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,6 +84,7 @@ def far_from_whole(model: Any, made: list[Any], every: int = 3) -> float:
     return worst
 
 
+@pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize("how", ["any", "own", "first"])
 @pytest.mark.parametrize("beams", [1, 2, 5])
 @pytest.mark.parametrize("name", FAMILIES)
@@ -112,6 +122,7 @@ def test_sums_one_by_one_give_what_products_of_matrices_do(
     assert len(products) == scores_of_several, "nothing else is a product of matrices"
 
 
+@pytest.mark.usefixtures("kind")
 def test_prompts_read_in_parts_give_the_same_states(monkeypatch: pytest.MonkeyPatch) -> None:
     model, (ids, lengths) = family("grouped"), prompts_of(7)
     whole = walked(Decoder(model, 7, 3, WIDTH, 5), ids, lengths, Walk(7, 3, "any", 0), 5)
@@ -121,6 +132,7 @@ def test_prompts_read_in_parts_give_the_same_states(monkeypatch: pytest.MonkeyPa
         assert torch.allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.usefixtures("kind")
 def test_the_last_states_of_prompts_are_those_of_each_alone() -> None:
     model, (ids, lengths) = family("llama"), prompts_of(6)
     decoder = Decoder(model, 6, 4, WIDTH, STEPS)
@@ -131,6 +143,7 @@ def test_the_last_states_of_prompts_are_those_of_each_alone() -> None:
         assert torch.allclose(states[row], alone, atol=1e-4)
 
 
+@pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", ["opt", "grouped"])
 def test_a_second_batch_sees_nothing_of_the_first(name: str, dtype: torch.dtype) -> None:
@@ -188,6 +201,7 @@ def test_beams_without_common_ancestors_need_no_more_than_was_promised(beams: in
     assert held == {3 * 16 * 4 * decoder.slots.most}, "3 rows, 16 float32 numbers a slot and layer"
 
 
+@pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_dropped_slots_are_those_that_no_beam_descends_from(dtype: torch.dtype) -> None:
     """By the masks: after room was made, a beam's past is exactly as long as its sequence. Float32 drops none."""
