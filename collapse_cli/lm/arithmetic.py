@@ -108,6 +108,24 @@ def transposed_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return _onednn(left.T, right.T) if left.shape[1] <= right.shape[1] else _onednn(right.T, left.T).T
 
 
+@lru_cache(maxsize=4)
+def _has_wider_products(device: str, dtype: torch.dtype) -> bool:
+    """Whether torch's products give float32 of this dtype there; those before 2.8, and a CPU's, do not."""
+    one = torch.ones(8, 8, device=device, dtype=dtype)
+    try:
+        torch.mm(one, one, out_dtype=torch.float32)
+    except (TypeError, RuntimeError, NotImplementedError):
+        return False
+    return True
+
+
+def product_in_float32(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Left (n, k) @ right (k, m) of half precision in float32, not rounded in between where torch can do that."""
+    if left.dtype != torch.float32 and _has_wider_products(left.device.type, left.dtype):
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return (left @ right).float()
+
+
 class _Linear(torch.autograd.Function):
     """rows (n, in) @ weight (out, in).T + bias, with all three products of training through oneDNN."""
 
@@ -208,6 +226,22 @@ def dropout(
     return rows * mask * (2**16 / (2**16 - dropped))  # not a mask of that: in bfloat16 it would be rounded
 
 
+Exchange = tuple[Any, str, Callable[..., Any]]  # a module, a name in it, and what stands there instead
+
+
+@contextmanager
+def exchanged(instead: list[Exchange]) -> Iterator[None]:
+    """Inside, these are called; not by other threads at the same time, which there are none of."""
+    before = [(where, name, getattr(where, name)) for where, name, _ in instead]
+    try:
+        for where, name, function in instead:
+            setattr(where, name, function)
+        yield
+    finally:
+        for where, name, function in before:
+            setattr(where, name, function)
+
+
 class _Names:
     """What unchanged modules call, by name, for nn.Linear, the Conv1D of GPT-2 and dropout: with the functions above in their place.
 
@@ -229,21 +263,9 @@ class _Names:
         def called_dropout(*args: Any, **kwargs: Any) -> torch.Tensor:
             return dropout(*args, **{NAMES.get(name, name): value for name, value in kwargs.items()}, part=part)
 
-        self.instead: list[tuple[Any, str, Callable[..., Any]]] = [(functional, "dropout", called_dropout)]
+        self.instead: list[Exchange] = [(functional, "dropout", called_dropout)]
         if products:
             self.instead += [(functional, "linear", called_linear), (torch, "addmm", called_addmm)]
-
-    @contextmanager
-    def exchanged(self) -> Iterator[None]:
-        """Inside, they are called; not by other threads at the same time, which there are none of."""
-        before = [(where, name, getattr(where, name)) for where, name, _ in self.instead]
-        try:
-            for where, name, function in self.instead:
-                setattr(where, name, function)
-            yield
-        finally:
-            for where, name, function in before:
-                setattr(where, name, function)
 
 
 @contextmanager
@@ -264,5 +286,5 @@ def fast_products(
     keep_memory()
     # where torch's own way is the faster one, training has no use for ours
     products = prefers_onednn() or not torch.is_grad_enabled()
-    with _Names(products=products, packed=packed, part=part).exchanged():
+    with exchanged(_Names(products=products, packed=packed, part=part).instead):
         yield

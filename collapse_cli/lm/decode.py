@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from collapse_cli.lm import pick, trial
-from collapse_cli.lm.arithmetic import PackedWeights, fast_products
+from collapse_cli.lm import trial
+from collapse_cli.lm.arithmetic import PackedWeights, fast_products, product_in_float32
 from collapse_cli.lm.attention import UnsupportedError, attending
 from collapse_cli.lm.loss import has_plain_head
 from collapse_cli.lm.memory import is_out_of_memory
@@ -89,6 +89,8 @@ class Decoder:
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """(n, vocabulary) float32 scores of the next token for hidden states (n, d); the next call overwrites them."""
+        if states.device.type != "cpu" and states.dtype != torch.float32:
+            return product_in_float32(states, self.weight.T)
         made = self.packed.linear(states, self.weight)
         if made.dtype == torch.float32:
             return made
@@ -96,13 +98,8 @@ class Decoder:
             self.held = torch.empty(made.numel(), device=self.device)  # fresh memory each time would be slower
         return self.held[: made.numel()].view(made.shape).copy_(made)
 
-    def log_odds(self, states: torch.Tensor) -> torch.Tensor:
-        """(n, vocabulary) float32 log-probabilities of the next token, as `logits`."""
-        if self.device.type == "cpu":
-            return pick.log_softmax_(self.logits(states))
-        return torch.log_softmax(self.packed.linear(states, self.weight), dim=1, dtype=torch.float32)
-
     def _run(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        self.slots.begin_pass()
         with fast_products(self.device, self.packed):
             made = self.model.base_model(input_ids=ids, position_ids=positions, use_cache=False)
         states: torch.Tensor = made.last_hidden_state

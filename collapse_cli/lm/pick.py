@@ -38,9 +38,13 @@ def best(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     blocks = width // BLOCK
     if blocks < 4 * count:
         return torch.topk(scores, count, dim=1)
-    whole = blocks * BLOCK
-    chosen = torch.topk(scores[:, :whole].view(rows, blocks, BLOCK).amax(dim=2), count, dim=1).indices
-    columns = (chosen[:, :, None] * BLOCK + torch.arange(BLOCK, device=scores.device)).flatten(1)
+    whole, inside = blocks * BLOCK, torch.arange(BLOCK, device=scores.device)
+    if scores.device.type == "cpu":
+        chosen = torch.topk(scores[:, :whole].view(rows, blocks, BLOCK).amax(dim=2), count, dim=1).indices
+        columns = (chosen[:, :, None] * BLOCK + inside).flatten(1)
+    else:  # a GPU is several times faster when neighbours in memory are of different blocks
+        chosen = torch.topk(scores[:, :whole].view(rows, BLOCK, blocks).amax(dim=1), count, dim=1).indices
+        columns = (chosen[:, :, None] + inside * blocks).flatten(1)
     rest = torch.arange(whole, width, device=scores.device).expand(rows, -1)
     columns = torch.cat([columns, rest], dim=1)
     top = torch.topk(scores.gather(1, columns), count, dim=1)

@@ -79,11 +79,12 @@ class Recorded:
 
 @contextmanager
 def _no_waiting() -> Iterator[None]:
-    """Inside, work that waits for the GPU is an error.
+    """Inside, work that waits for the GPU is an error, and models are told that they are recorded: some then leave out what waits.
 
-    In a recording it would be one as well, but after that torch draws no random numbers any more.
+    In a recording it would be an error as well, but after that torch draws no random numbers any more.
     """
-    before = torch.cuda.get_sync_debug_mode()
+    before, asked = torch.cuda.get_sync_debug_mode(), torch.cuda.is_current_stream_capturing
+    torch.cuda.is_current_stream_capturing = lambda: True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # says that this way of finding it out is experimental
         torch.cuda.set_sync_debug_mode("error")
@@ -91,6 +92,7 @@ def _no_waiting() -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode(before)
+        torch.cuda.is_current_stream_capturing = asked
 
 
 def record(weights: list[torch.nn.Parameter], work: Pass, batch: Batch, kind: str) -> Recorded | None:

@@ -230,7 +230,7 @@ def _candidates(
     """The best log-probabilities after each of `states` (n, d) and their tokens, both (n, 2 * beams)."""
     gains, columns = [], []
     for part, some in pieces(states, at_once):
-        odds = decoder.log_odds(some)
+        odds = pick.log_softmax_(decoder.logits(some))
         if seen is not None:
             pick.penalize(odds, seen[part], rules.penalty)
         if rules.end is not None and step < rules.least:

@@ -58,6 +58,9 @@ class Slots:
 
     # --- step by step -------------------------------------------------------------------------------------------------
 
+    def begin_pass(self) -> None:
+        """The next call of the model is a pass of its own."""
+
     def advance(self, *, one_text: bool = False) -> None:
         """Make room for one more token a beam; the next call of the model reads it.
 
@@ -149,6 +152,9 @@ class Slots:
         self.spare = own
         return made
 
+    def _fresh(self, states: torch.Tensor, numbers: int) -> torch.Tensor:
+        return states.new_empty(numbers)
+
     def _view(self, storage: torch.Tensor, heads: int, d: int, columns: bool = False) -> torch.Tensor:
         part = storage[: self.rows * heads * self.capacity * d]
         if columns:
@@ -178,10 +184,15 @@ class Slots:
         values[self.each_row, :, self.write] = value.view(rows, beams, heads, d)
         asked = (query * scaling).view(rows, beams, heads, groups, d).permute(0, 2, 3, 1, 4)
         asked = asked.reshape(rows * heads, groups * beams, d)
-        scores = self._sums(asked, keys.transpose(2, 3).flatten(0, 1)).view(rows, heads * groups, beams, -1)
-        odds = torch.softmax(scores + self.mask[:, None], dim=-1).to(values.dtype)
-        seen = self._sums(odds.view(rows * heads, groups * beams, -1), values.flatten(0, 1))
+        seen = self._attended(asked, keys, values, groups)
         return seen.view(rows, heads, groups, beams, d).permute(0, 3, 1, 2, 4).reshape(rows * beams, 1, -1, d)
+
+    def _attended(self, asked: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, groups: int) -> torch.Tensor:
+        """(rows * key heads, groups * beams, d) for queries of that shape, keys and values (rows, key heads, capacity, d)."""
+        rows, heads, capacity, _ = keys.shape
+        scores = self._sums(asked, keys.transpose(2, 3).flatten(0, 1)).view(rows, heads * groups, self.beams, capacity)
+        odds = torch.softmax(scores + self.mask[:, None], dim=-1).to(values.dtype)
+        return self._sums(odds.view(rows * heads, groups * self.beams, capacity), values.flatten(0, 1))
 
     def _sums(self, weights: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
         """Weights (n, few, count) @ vectors (n, count, d): for few weights a vector, as fast as the vectors are read."""
@@ -202,7 +213,7 @@ class Slots:
             # scores are sums of what a row's keys have at each place of a vector: one beam's are kept by that
             columns = kept is self.keys and self.beams == 1 and _quick(states)
             if layer not in kept:
-                storage = states.new_empty(self.rows * heads * self.most * d)
+                storage = self._fresh(states, self.rows * heads * self.most * d)
                 kept[layer] = self._view(storage, heads, d, columns).zero_()  # what is masked must still be a number
             elif (
                 kept[layer].shape[0] != self.rows or kept[layer].shape[2] != self.capacity
@@ -212,59 +223,63 @@ class Slots:
 
 
 class GpuSlots(Slots):
-    """For a GPU: attention by torch's fused function, and keys and values always in the same memory, where recorded steps read them.
+    """For a GPU: keys and values stay in the same memory, where recorded steps read them, (rows, key heads, most, d).
 
-    All heads of a slot lie together, (rows, capacity, key heads, d): a slot that moves is one long piece of memory.
+    More room then costs nothing, and of the slots only those behind the prompts move.
     """
 
     GRAIN = 64  # few sizes: each needs a recording of its own
 
+    def begin(self, lengths: torch.Tensor, width: int) -> None:
+        """As `Slots.begin`."""
+        super().begin(lengths, width)
+        self.settled = int(lengths.min())  # slots that every row needs to the end
+        self.wide_masks: dict[tuple[int, int], torch.Tensor] = {}
+
+    def begin_pass(self) -> None:
+        """The next call of the model is a pass of its own, perhaps recorded."""
+        self.wide_masks.clear()
+
     def _masked(self) -> torch.Tensor:
-        dtype = next(iter(self.keys.values())).dtype  # as the fused function wants it
+        dtype = next(iter(self.keys.values())).dtype
         return torch.zeros(self.own.shape, device=self.device, dtype=dtype).masked_fill_(~self.own, -torch.inf)
 
+    def _fresh(self, states: torch.Tensor, numbers: int) -> torch.Tensor:
+        return states.new_zeros(numbers)  # what is masked must still be a number
+
     def _view(self, storage: torch.Tensor, heads: int, d: int, columns: bool = False) -> torch.Tensor:
-        part = storage[: self.rows * self.capacity * heads * d]
-        return part.view(self.rows, self.capacity, heads, d).transpose(1, 2)
+        return self._whole(storage, heads, d)[:, :, : self.capacity]
+
+    def _whole(self, storage: torch.Tensor, heads: int, d: int) -> torch.Tensor:
+        return storage[: self.rows * heads * self.most * d].view(self.rows, heads, self.most, d)
 
     def _move(self, order: torch.Tensor, old: int) -> None:
-        first = torch.arange(self.rows, device=self.device)[:, None] * old
-        where = (first + order).flatten()
+        first, last = self.settled, self.most_used
+        dropped = next(iter(self.keys.values())).dtype != torch.float32
+        index = order[:, None, first:last, None]
         for kept in (self.keys, self.values):
             for layer, states in kept.items():
                 heads, d = states.shape[1], states.shape[3]
-                own, size = _storage(states), heads * d
-                other = self._other(own)[: len(where) * size]
-                before = own[: self.rows * old * size].view(-1, size)
-                torch.index_select(_wide(before), 0, where, out=_wide(other.view(-1, size)))
-                own[: len(where) * size].copy_(other)
+                own = _storage(states)
+                if dropped:
+                    before = _wide(self._whole(own, heads, d))
+                    size = self.rows * heads * (last - first) * d
+                    made = self._other(own)[:size].view(self.rows, heads, last - first, d)
+                    torch.gather(before, 2, index.expand(-1, heads, -1, before.shape[3]), out=_wide(made))
+                    self._whole(own, heads, d)[:, :, first:last] = made
                 kept[layer] = self._view(own, heads, d)
 
-    def __call__(
-        self,
-        layer: torch.nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scaling: float,
-        dropout: float,
-    ) -> torch.Tensor:
-        """As `attention.Attend`."""
-        if self.read is not None:
-            self._store(layer, key, value)
-            return self.causal(layer, query, key, value, scaling, dropout)
-        rows, beams = self.rows, self.beams
-        heads, d = key.shape[1], key.shape[3]
-        groups = query.shape[1] // heads
-        keys, values = self.keys[layer], self.values[layer]
-        keys[self.each_row, :, self.write] = key.view(rows, beams, heads, d)
-        values[self.each_row, :, self.write] = value.view(rows, beams, heads, d)
-        asked = (
-            query.reshape(rows, beams, heads, groups, d).permute(0, 2, 3, 1, 4).reshape(rows, heads, groups * beams, d)
-        )
-        mask = self.mask.repeat(1, groups, 1) if groups > 1 else self.mask
-        seen = functional.scaled_dot_product_attention(asked, keys, values, attn_mask=mask[:, None], scale=scaling)
-        return seen.view(rows, heads, groups, beams, d).permute(0, 3, 1, 2, 4).reshape(rows * beams, 1, -1, d)
+    def _wide_mask(self, heads: int, groups: int) -> torch.Tensor:
+        """(rows * heads, groups * beams, capacity) the mask for all heads, made once a pass."""
+        if (heads, groups) not in self.wide_masks:
+            wide = self.mask[:, None, None].expand(-1, heads, groups, -1, -1)
+            self.wide_masks[heads, groups] = wide.reshape(-1, groups * self.beams, self.capacity)
+        return self.wide_masks[heads, groups]
+
+    def _attended(self, asked: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, groups: int) -> torch.Tensor:
+        mask = self._wide_mask(keys.shape[1], groups)
+        scores = torch.baddbmm(mask, asked, keys.transpose(2, 3).flatten(0, 1))
+        return torch.bmm(torch.softmax(scores, dim=-1), values.flatten(0, 1))
 
 
 def slots_for(device: torch.device) -> type[Slots]:
@@ -272,9 +287,9 @@ def slots_for(device: torch.device) -> type[Slots]:
     return Slots if device.type == "cpu" else GpuSlots
 
 
-def _wide(rows: torch.Tensor) -> torch.Tensor:
-    """The same memory (n, numbers) in pieces of 8 bytes where that is possible, which are copied faster than numbers of 2."""
-    return rows.view(torch.int64) if rows.shape[1] * rows.element_size() % 8 == 0 else rows
+def _wide(vectors: torch.Tensor) -> torch.Tensor:
+    """The same memory (..., d) in pieces of 16 bytes where that is possible: a GPU copies them faster than numbers of 2."""
+    return vectors.view(torch.complex128) if vectors.shape[-1] * vectors.element_size() % 16 == 0 else vectors
 
 
 def _quick(vectors: torch.Tensor) -> bool:

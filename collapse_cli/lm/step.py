@@ -1,7 +1,7 @@
 """One step of a training: the gradients of its rows, as many rows at once as memory allows, and what becomes of the weights."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from collapse_cli.data.dataset import MASK, Dataset
 from collapse_cli.lm.architecture import vocabulary
 from collapse_cli.lm.arithmetic import OwnRows, fast_products
 from collapse_cli.lm.attention import Causal, attending
+from collapse_cli.lm.half_layers import HalfLayers
 from collapse_cli.lm.loss import has_plain_head, token_losses
 from collapse_cli.lm.memory import free_bytes, halving
 from collapse_cli.lm.objective import PLAIN, Objective
@@ -53,6 +54,10 @@ class Work:
             tokens = min(tokens, LOGITS_BYTES // (4 * vocabulary(model.config)))
         self.rows_at_once, self.rows_recorded = max(1, tokens // width), 0
         self._recorded: Recorded | None = None
+        self._layers = HalfLayers()
+        self.spoiled: torch.Tensor | None = (
+            None  # on a GPU 1.0 as soon as a loss was not finite; no step changes weights from then on
+        )
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -116,7 +121,10 @@ class Work:
 
     def _pass(self, batch: Batch, where: torch.Tensor) -> torch.Tensor:
         """What is recorded: a whole step."""
-        with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with ExitStack() as stack:
+            if self.bf16:
+                stack.enter_context(torch.autocast(batch.ids.device.type, dtype=torch.bfloat16))
+                stack.enter_context(self._layers.used())
             return self.backward(batch, 1 / len(where), where)
 
     def bad_rows(self, chosen: Dataset, numbers: np.ndarray, replayed: np.ndarray) -> str:
@@ -154,41 +162,64 @@ def tokens_that_fit(model: "PreTrainedModel") -> int:
     return max(1, min(MOST_AT_ONCE, free_bytes(model.device) // 2 // kept))
 
 
-def make_step(work: Work, optimizer: torch.optim.Optimizer, chosen: Dataset, seed: int) -> tuple[float, float, int]:
+# reads the summed objective and the summed cross-entropy of a step in nats, and its predicted tokens
+Read = Callable[[], tuple[float, float, int]]
+
+
+def make_step(work: Work, optimizer: torch.optim.Optimizer, chosen: Dataset, seed: int) -> Read:
     """One optimizer step over all rows of `chosen`, none when the loss is not finite.
 
-    Returns:
-        The summed objective and the summed cross-entropy in nats, and the predicted tokens.
+    On a GPU the step is handed over, and waited for when its losses are read. After a loss that is not finite no later step changes
+    anything.
     """
     (losses, predicted), work.rows_at_once = halving(
         lambda rows: work.gradients(chosen, seed, rows), work.rows_at_once, "training"
     )
-    ahead = work.model.device.type == "cuda"
-    if ahead:  # what comes next is handed over before the loss is waited for, and does nothing when it is not finite
+    if work.model.device.type == "cuda":
         means = torch.stack(losses).sum(dim=0)
-        optimizer.found_inf = (~means.isfinite().all()).float()  # type: ignore[attr-defined]
-    else:
-        summed, entropy = (sum(parts) * predicted for parts in zip(*map(torch.Tensor.tolist, losses), strict=True))
-        if not math.isfinite(summed):
-            return summed, entropy, predicted
-    if work.objective.anchor is not None and (held := work.objective.anchor.after(work.weights)) is not None:
-        if ahead:
+        finite = means.isfinite().all()
+        work.spoiled = (~finite).float() if work.spoiled is None else work.spoiled.maximum((~finite).float())
+        optimizer.found_inf = work.spoiled  # type: ignore[attr-defined]
+        if (held := _held(work)) is not None:
             means = means + torch.stack([held, torch.zeros_like(held)])
-        else:
+        if work.clip > 0:  # the step divides by it
+            optimizer.grad_scale = ((_norm(work) + 1e-6) / work.clip).clamp_min(1)  # type: ignore[attr-defined]
+        _changed(work, optimizer)
+
+        def read() -> tuple[float, float, int]:
+            summed, entropy = (mean * predicted for mean in means.tolist())
+            return summed, entropy, predicted
+
+        return read
+    summed, entropy = (sum(parts) * predicted for parts in zip(*map(torch.Tensor.tolist, losses), strict=True))
+    if math.isfinite(summed):
+        if (held := _held(work)) is not None:
             summed += float(held) * predicted
-    if work.clip > 0:
-        weights = [weight for weight in work.weights if weight.grad is not None]
-        norm = torch.nn.utils.get_total_norm(
-            [weight.grad for weight in weights if weight.grad is not None], foreach=True
-        )
-        if ahead or norm > work.clip:  # otherwise it would be a multiplication of everything by one
+        if (
+            work.clip > 0 and (norm := _norm(work)) > work.clip
+        ):  # otherwise it would be a multiplication of everything by one
+            weights = [weight for weight in work.weights if weight.grad is not None]
             torch.nn.utils.clip_grads_with_norm_(weights, work.clip, norm, foreach=True)
+        _changed(work, optimizer)
+    return lambda: (summed, entropy, predicted)
+
+
+def _held(work: Work) -> torch.Tensor | None:
+    """What an anchor adds to the objective, its gradients added to those that are there."""
+    return None if work.objective.anchor is None else work.objective.anchor.after(work.weights)
+
+
+def _norm(work: Work) -> torch.Tensor:
+    """The length of all gradients, as one vector."""
+    return torch.nn.utils.get_total_norm(
+        [weight.grad for weight in work.weights if weight.grad is not None], foreach=True
+    )
+
+
+def _changed(work: Work, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
     for weight in work.weights:
         weight.grad = None
-    if ahead:
-        summed, entropy = (mean * predicted for mean in means.tolist())
-    return summed, entropy, predicted
 
 
 def named_trained(model: "PreTrainedModel") -> list[tuple[str, torch.nn.Parameter]]:

@@ -1,6 +1,7 @@
 """Training: AdamW over rows of tokens, in a loop of our own that can be killed and taken up again at any step."""
 
 import math
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,14 @@ from collapse_cli.lm.objective import Anchor, Objective
 from collapse_cli.lm.recorded import can_record
 from collapse_cli.lm.replay import Replay
 from collapse_cli.lm.shared_step import SharedWork
-from collapse_cli.lm.step import Work, make_step, random_numbers, trained
+from collapse_cli.lm.step import Read, Work, make_step, random_numbers, trained
 from collapse_cli.lm.training_state import Checkpoint, keep_best, restore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+AHEAD = {False: 0, True: 1}  # steps whose losses are not waited for yet: a GPU would be idle in the meantime
 
 
 class TrainError(InputError):
@@ -111,8 +115,8 @@ def fit(
     state.setdefault("rows_at_once", work.rows_at_once)
     if shared:
         shared.begin_alike(optimizer, state)
-    step, losses, best = state["step"], [tuple(loss) for loss in state["losses"]], state["best"]
-    objectives = state.get("objectives", [0.0] * epochs)
+    known, best = _Losses(state, epochs), state["best"]
+    step: int = state["step"]
     work.rows_at_once = state["rows_at_once"]  # other sums would be rounded otherwise
 
     model.train()
@@ -129,31 +133,31 @@ def fit(
             for weights_alike in optimizer.param_groups:
                 weights_alike["lr"] = learning_rate(settings, step, total, steps_per_epoch)
             dropout = int(random_numbers(seed, "dropout", step).integers(2**63))
-            summed, loss, predicted = make_step(work, optimizer, taken, dropout)
-            if not math.isfinite(summed):
+
+            def refused(
+                summed: float, step: int = step, taken: Dataset = taken, rows: tuple[np.ndarray, ...] = (chosen, again)
+            ) -> TrainError:
                 advice = "lower train.lr or set train.dtype = float32"
                 if step == 0:  # the learning rate had no part in it yet
                     mended = "set train.dtype = float32" if work.bf16 else "give a model whose weights are sound"
                     advice = f"no weight was changed before; {mended}"
-                where = work.bad_rows(taken, chosen, again) if first else "as the first device says"
-                raise TrainError(f"the loss is {summed} at step {step + 1} of {total}; {advice} ({where})")
-            losses[epoch] = (losses[epoch][0] + loss, losses[epoch][1] + predicted)
-            objectives[epoch] += summed
+                where = work.bad_rows(taken, *rows) if first else "as the first device says"
+                return TrainError(f"the loss is {summed} at step {step + 1} of {total}; {advice} ({where})")
+
+            known.add(epoch, make_step(work, optimizer, taken, dropout), refused)
             step += 1
+            ends_epoch = settings.select == "valid" and step % steps_per_epoch == 0
+            saves = first and checkpoint.is_due()
+            known.settle(0 if ends_epoch or saves or step == total else AHEAD[model.device.type == "cuda"])
             if not first:
                 continue
-            if settings.select == "valid" and step % steps_per_epoch == 0:
+            if ends_epoch:
                 best = keep_best(model, valid, best, scratch / "best.safetensors")
-            checkpoint.save_sometimes(
-                {
-                    "step": step,
-                    "losses": losses,
-                    "objectives": objectives,
-                    "best": best,
-                    "rows_at_once": work.rows_at_once,
-                }
-            )
+            if saves:
+                state = {"step": step, "losses": known.losses, "objectives": known.objectives, "best": best}
+                checkpoint.save(state | {"rows_at_once": work.rows_at_once})
             tell(step, total)
+    losses, objectives = known.losses, known.objectives
     if group and not group.agree(_fingerprint(model)):
         raise RuntimeError(f"{group.count} devices trained one model, and ended with different weights")
     if best is not None:
@@ -186,6 +190,39 @@ def fit(
     if not objective.is_cross_entropy or "weights" in data.arrays:
         facts["train_objective"] = objectives[-1] / losses[-1][1]
     return facts | ({"devices": group.count} if group else {})
+
+
+class _Losses:
+    """The losses of a training's steps, epoch by epoch; on a GPU they are read when later steps have been handed over.
+
+    Attributes:
+        losses: by epoch, the summed cross-entropy in nats and the predicted tokens.
+        objectives: by epoch, the sum of what was made small.
+    """
+
+    def __init__(self, state: dict[str, Any], epochs: int) -> None:
+        self.losses: list[tuple[float, int]] = [tuple(loss) for loss in state["losses"]]
+        self.objectives: list[float] = state.get("objectives", [0.0] * epochs)
+        self._waiting: deque[tuple[int, Read, Callable[[float], TrainError]]] = deque()
+
+    def add(self, epoch: int, read: Read, refused: Callable[[float], TrainError]) -> None:
+        """A step of this epoch; `refused` says what is wrong with a sum that is not finite."""
+        self._waiting.append((epoch, read, refused))
+
+    def settle(self, most: int) -> None:
+        """Read the losses of all steps but the last `most`.
+
+        Raises:
+            TrainError: when one is not finite.
+        """
+        while len(self._waiting) > most:
+            epoch, read, refused = self._waiting.popleft()
+            summed, loss, predicted = read()
+            if not math.isfinite(summed):
+                raise refused(summed)
+            before, count = self.losses[epoch]
+            self.losses[epoch] = before + loss, count + predicted
+            self.objectives[epoch] += summed
 
 
 def _with_mean_weight_one(data: Dataset) -> Dataset:

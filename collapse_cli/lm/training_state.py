@@ -29,10 +29,13 @@ class Checkpoint:
         self.path, self.model, self.optimizer = path, model, optimizer
         self.due = time.monotonic() + checkpoints.seconds_between()
 
-    def save_sometimes(self, state: Mapping[str, Any]) -> None:
+    def is_due(self) -> bool:
+        """Whether it is time for the next one."""
+        return time.monotonic() >= self.due
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write down weights, optimizer and `state`."""
         start = time.monotonic()
-        if start < self.due:
-            return
         tensors = {}
         for name, weight in named_trained(self.model):
             tensors[f"weight.{name}"] = weight.detach()

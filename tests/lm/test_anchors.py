@@ -19,6 +19,7 @@ from collapse_cli.lm import loss as losses
 from collapse_cli.lm.anchors import PredictionAnchor, WeightAnchor, anchor_of, fisher
 from collapse_cli.lm.objective import Objective
 from collapse_cli.lm.packing import WAYS, Batch
+from collapse_cli.lm.step import Read
 from collapse_cli.lm.train import TrainError, fit
 
 HELD = altered(SETTINGS, anchor_weight=0.7, anchor_rows=5, anchor_temperature=2.5)
@@ -170,10 +171,10 @@ def test_training_with_an_anchor_equals_a_plain_loop(
     )
     wanted = reference(plainly, tiny_model("opt", seed=7), data, settings, seed=5)
 
-    def spy(*arguments: Any, **named: Any) -> tuple[float, float, int]:
-        made = step(*arguments, **named)
+    def spy(*arguments: Any, **named: Any) -> Read:
+        made = step(*arguments, **named)()
         curve.append(made[0] / made[2])
-        return made
+        return lambda: made
 
     monkeypatch.setattr(train, "make_step", spy)
     facts = fit(mine, data, settings, seed=5, scratch=tmp_path, anchor=held(settings, mine, other, data, tmp_path))

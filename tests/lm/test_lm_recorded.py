@@ -35,7 +35,7 @@ class Played:
 def test_full_steps_are_played_and_the_others_made_as_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
-    """Two epochs of four steps of 16 rows and one of 5."""
+    """Two epochs of four steps of 16 rows and one of 5. In bfloat16 those that are played round less often (lm/half_layers.py)."""
     data, settings = random_rows(4 * 16 + 5, 12), altered(SETTINGS, batch_size=16, dtype=dtype)
     wanted, found, played = tiny_model("opt", dropout=0.2), tiny_model("opt", dropout=0.2), []
     facts = fit(wanted, data, settings, seed=1, scratch=folder(tmp_path / "wanted"))
@@ -44,8 +44,13 @@ def test_full_steps_are_played_and_the_others_made_as_before(
     monkeypatch.setattr(one_step, "record", lambda weights, work, *_: played.append(Played(work)) or played[-1])
     again = fit(found, data, settings, seed=1, scratch=folder(tmp_path / "found"))
     assert [one.rows for one in played] == [[16] * 8]
-    assert again["epoch_losses"] == pytest.approx(facts["epoch_losses"], rel=1e-6)
-    assert identical(weights(wanted), weights(found))
+    exact = dtype == "float32"
+    assert again["epoch_losses"] == pytest.approx(facts["epoch_losses"], rel=1e-6 if exact else 1e-4)
+    assert identical(weights(wanted), weights(found)) == exact
+    begun, after = weights(tiny_model("opt")), weights(wanted)
+    moved = sum((after[name] - weight).abs().sum() for name, weight in begun.items())
+    far = sum((after[name] - weight).abs().sum() for name, weight in weights(found).items())
+    assert far <= 0.02 * moved
     monkeypatch.setattr(recorded, "WORTH", 9)
     fit(tiny_model("opt"), data, settings, seed=1, scratch=folder(tmp_path / "few"))
     assert len(played) == 1, "too few steps for a recording to pay"

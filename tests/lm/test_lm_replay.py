@@ -48,7 +48,7 @@ def test_all_batches_have_the_share_and_rows_come_as_often_as_each_other(replaye
 def steps_of(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The rows of each step of the trainings to come, which make no step."""
     seen: list[Any] = []
-    monkeypatch.setattr(train, "make_step", lambda *given, **_: (seen.append(given[2]), (1.0, 1.0, 1))[1])
+    monkeypatch.setattr(train, "make_step", lambda *given, **_: (seen.append(given[2]), lambda: (1.0, 1.0, 1))[1])
     return seen
 
 

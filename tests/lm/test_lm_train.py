@@ -16,6 +16,7 @@ from collapse_cli.config.tree import TrainConfig
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.lm import objective, train
 from collapse_cli.lm import step as one_step
+from collapse_cli.lm.step import Read
 from collapse_cli.lm.train import TrainError, fit, learning_rate
 
 
@@ -60,10 +61,10 @@ def fit_curve(
     """The loss of each step of `fit`, and what it returns."""
     curve, step = [], train.make_step
 
-    def spy(*arguments: Any, **named: Any) -> tuple[float, float, int]:
-        summed, loss, predicted = step(*arguments, **named)
+    def spy(*arguments: Any, **named: Any) -> Read:
+        summed, loss, predicted = step(*arguments, **named)()
         curve.append(loss / max(1, predicted))
-        return summed, loss, predicted
+        return lambda: (summed, loss, predicted)
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "make_step", spy)
@@ -130,12 +131,12 @@ def test_the_losses_that_are_reported_are_token_weighted_means_of_epochs(
     losses: list[float] = []
     step = train.make_step
 
-    def spy(*arguments: Any, **named: Any) -> tuple[float, float, int]:
-        summed, loss, count = step(*arguments, **named)
+    def spy(*arguments: Any, **named: Any) -> Read:
+        summed, loss, count = step(*arguments, **named)()
         assert summed == loss, "nothing but the cross-entropy is made small"
         losses.append(loss)
         predicted.append(count)
-        return summed, loss, count
+        return lambda: (summed, loss, count)
 
     monkeypatch.setattr(train, "make_step", spy)
     facts = fit(tiny_model("opt"), data, SETTINGS, seed=1, scratch=tmp_path)
@@ -191,7 +192,9 @@ def test_the_order_of_rows_is_new_in_each_epoch_and_depends_on_the_seed(
     def orders(seed: int) -> list[list[int]]:
         seen: list[list[int]] = []
         monkeypatch.setattr(
-            train, "make_step", lambda *given, **_: (seen.append(given[2].arrays["stream"].tolist()), (1.0, 1.0, 1))[1]
+            train,
+            "make_step",
+            lambda *given, **_: (seen.append(given[2].arrays["stream"].tolist()), lambda: (1.0, 1.0, 1))[1],
         )
         with pytest.raises(TrainError, match="left every weight as it was"):
             fit(
