@@ -72,9 +72,9 @@ def load(folder: Path, base: Path | None = None) -> "PreTrainedModel":
     """
     if folders.is_adapter(folder):
         return adapter.merged(load(base or folders.base_of(folder, "the model")), folder)
-    model = _read(folder, torch.float32)
+    model = _read(folder, torch.float32).to(device())
     _check_finite(model, str(folder))
-    return _causal(model.to(device()), str(folder))
+    return _causal(model, str(folder))
 
 
 def check_complete(folder: Path) -> None:

@@ -180,12 +180,16 @@ class Slots:
         heads, d = key.shape[1], key.shape[3]
         groups = query.shape[1] // heads
         keys, values = self.keys[layer], self.values[layer]
-        keys[self.each_row, :, self.write] = key.view(rows, beams, heads, d)
-        values[self.each_row, :, self.write] = value.view(rows, beams, heads, d)
+        for kept, new in ((keys, key), (values, value)):
+            self._put(kept, new.view(rows, beams, heads, d))
         asked = (query * scaling).view(rows, beams, heads, groups, d).permute(0, 2, 3, 1, 4)
         asked = asked.reshape(rows * heads, groups * beams, d)
         seen = self._attended(asked, keys, values, groups)
         return seen.view(rows, heads, groups, beams, d).permute(0, 3, 1, 2, 4).reshape(rows * beams, 1, -1, d)
+
+    def _put(self, kept: torch.Tensor, new: torch.Tensor) -> None:
+        """Write `new` (rows, beams, key heads, d) where the tokens of this step go."""
+        kept[self.each_row, :, self.write] = new
 
     def _attended(self, asked: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, groups: int) -> torch.Tensor:
         """(rows * key heads, groups * beams, d) for queries of that shape, keys and values (rows, key heads, capacity, d)."""
@@ -266,7 +270,7 @@ class GpuSlots(Slots):
                     size = self.rows * heads * (last - first) * d
                     made = self._other(own)[:size].view(self.rows, heads, last - first, d)
                     torch.gather(before, 2, index.expand(-1, heads, -1, before.shape[3]), out=_wide(made))
-                    self._whole(own, heads, d)[:, :, first:last] = made
+                    before[:, :, first:last] = _wide(made)
                 kept[layer] = self._view(own, heads, d)
 
     def _wide_mask(self, heads: int, groups: int) -> torch.Tensor:
@@ -275,6 +279,9 @@ class GpuSlots(Slots):
             wide = self.mask[:, None, None].expand(-1, heads, groups, -1, -1)
             self.wide_masks[heads, groups] = wide.reshape(-1, groups * self.beams, self.capacity)
         return self.wide_masks[heads, groups]
+
+    def _put(self, kept: torch.Tensor, new: torch.Tensor) -> None:
+        _wide(kept)[self.each_row, :, self.write] = _wide(new)
 
     def _attended(self, asked: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, groups: int) -> torch.Tensor:
         mask = self._wide_mask(keys.shape[1], groups)

@@ -135,10 +135,23 @@ def test_recorded_steps_are_those_that_are_not(
         made.append(tiny_model(kind, dropout=0.2).to(GPU))
         fit(made[-1], data, settings, seed=4, scratch=folder(tmp_path / str(len(made))))
     plain, first, second = map(weights, made)
-    moved = max((plain[name] - weight.to(GPU)).abs().max().item() for name, weight in weights(tiny_model(kind)).items())
-    for name, weight in plain.items():
-        if not name.endswith(("k_proj.bias", "c_attn.bias")):
-            torch.testing.assert_close(first[name], weight, rtol=0, atol=0.02 * moved, msg=name)
+    if dtype == "float32":
+        moved = max(
+            (plain[name] - weight.to(GPU)).abs().max().item() for name, weight in weights(tiny_model(kind)).items()
+        )
+        for name, weight in plain.items():
+            if not name.endswith(("k_proj.bias", "c_attn.bias")):
+                torch.testing.assert_close(first[name], weight, rtol=0, atol=0.02 * moved, msg=name)
+    else:  # sums of gradients are rounded less often (lm/half_layers.py)
+        exact = tiny_model(kind, dropout=0.2).to(GPU)
+        monkeypatch.setattr(recorded, "WORTH", 10**9)
+        fit(exact, data, altered(settings, dtype="float32"), seed=4, scratch=folder(tmp_path / "exact"))
+        monkeypatch.setattr(recorded, "WORTH", 1)
+
+        def far(other: dict[str, torch.Tensor]) -> float:
+            return sum((plain[name] - weight).abs().sum().item() for name, weight in other.items())
+
+        assert far(first) <= far(weights(exact))
     assert identical(first, second)
     part, rest, scratch = tiny_model(kind, dropout=0.2).to(GPU), tiny_model(kind, dropout=0.2).to(GPU), tmp_path / "4"
     with pytest.raises(KilledError):
