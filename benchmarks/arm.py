@@ -46,17 +46,18 @@ def estimate(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def run(*, made_up: bool, rows: int = ROWS, generations: int = GENERATIONS - 1) -> dict[str, Any]:
+def run(*, made_up: bool, rows: int = ROWS, generations: int = GENERATIONS - 1, jobs: int = 0) -> dict[str, Any]:
     """Run the preset `opt125m-wikitext2` under keep-0 in a fresh folder: minutes in all and by kind of stage.
 
     Args:
         rows: of training; fewer make a shorter run.
         generations: the last one.
+        jobs: how many stages at a time; 0: as `collapse run` likes.
     """
     from loop import collapse_run
 
     arguments = ["--preset", "opt125m-wikitext2", "--policy", "keep-0", "--seeds", "0", "--set", f"data.rows={rows}"]
-    arguments += ["--generations", str(generations)]
+    arguments += ["--generations", str(generations), *(["--jobs", str(jobs)] if jobs else [])]
     with tempfile.TemporaryDirectory(prefix="collapse-arm-") as name:
         folder = Path(name)
         if made_up:
@@ -65,7 +66,7 @@ def run(*, made_up: bool, rows: int = ROWS, generations: int = GENERATIONS - 1) 
         made = collapse_run(Path(__file__).parent.parent, folder / "runs", arguments)
     minutes = {kind: round(seconds / 60, 2) for kind, seconds in made["seconds"].items()}
     speeds = {work: round(rate, 1) for work, rate in made["tokens_per_s"].items()}
-    about = {"made_up": made_up, "rows": rows, "generations": generations}
+    about = {"made_up": made_up, "rows": rows, "generations": generations, "jobs": jobs}
     return about | {"minutes": round(made["wall"] / 60, 2), "by_kind": minutes, "tokens_per_s": speeds}
 
 

@@ -73,6 +73,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--made-up", action="store_true", help="the arm without the Hub: random weights, made-up text")
     parser.add_argument("--arm-rows", type=int, default=arm.ROWS, help="rows of that arm, to make it shorter")
     parser.add_argument("--arm-generations", type=int, default=arm.GENERATIONS - 1, help="its last generation")
+    parser.add_argument("--arm-jobs", type=int, default=0, help="how many of its stages at a time")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON there instead of printing it")
     given = parser.parse_args()
     for name, value in DEFAULTS[given.model].items():
@@ -218,7 +219,9 @@ def main() -> None:
         show_arm(given.model, minutes, report)
         report.keep({"arm": minutes})
     if given.whole_arm:
-        whole = arm.run(made_up=given.made_up, rows=given.arm_rows, generations=given.arm_generations)
+        whole = arm.run(
+            made_up=given.made_up, rows=given.arm_rows, generations=given.arm_generations, jobs=given.arm_jobs
+        )
         report.table("One Nature arm, run", ["what", "minutes"], arm.lines(whole))
         report.keep({"whole_arm": whole})
     report.finish({})

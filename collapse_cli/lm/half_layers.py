@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.nn.functional import linear as torchs_linear
 
-from collapse_cli.lm.arithmetic import exchanged, product_in_float32, torchs_linear
+from collapse_cli.lm.arithmetic import exchanged, product_in_float32
 
 
 @dataclass
@@ -46,9 +47,9 @@ class _Group:
 
     def casts(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(to, from) of all its weights and biases."""
-        made = list(zip(self.weight.split(self.sizes), self.weights, strict=True))
+        made = list(zip(torch.split(self.weight, self.sizes), self.weights, strict=True))
         if self.bias is not None:
-            made += zip(self.bias.split(self.sizes), self.biases, strict=True)
+            made += zip(torch.split(self.bias, self.sizes), self.biases, strict=True)
         return made
 
     def product(self, number: int, rows: torch.Tensor) -> torch.Tensor:
@@ -131,7 +132,7 @@ class _Product(torch.autograd.Function):
             made = torchs_linear(flat, group.weight, group.bias)
         ctx.save_for_backward(flat)
         ctx.group, ctx.dtype, ctx.shape = group, rows.dtype, rows.shape
-        return made.view(*rows.shape[:-1], -1).split(group.sizes, dim=-1)
+        return tuple(torch.split(made.view(*rows.shape[:-1], -1), group.sizes, dim=-1))
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -144,6 +145,6 @@ class _Product(torch.autograd.Function):
                 exact = ctx.dtype == torch.float32
                 rows = product_in_float32(slope, group.weight) if exact else slope @ group.weight
                 rows = rows.view(ctx.shape)
-            weights = product_in_float32(slope.T, flat).split(group.sizes)
-            biases = slope.sum(dim=0, dtype=torch.float32).split(group.sizes) if group.biases else ()
+            weights = torch.split(product_in_float32(slope.T, flat), group.sizes)
+            biases = torch.split(slope.sum(dim=0, dtype=torch.float32), group.sizes) if group.biases else ()
         return rows, None, *weights, *biases

@@ -7,8 +7,9 @@ import pytest
 import torch
 from support.tiny import random_rows, tiny_model
 from torch.nn import functional
+from torch.nn.functional import linear as torchs_linear
 
-from collapse_cli.lm import arithmetic, half_layers
+from collapse_cli.lm import half_layers
 from collapse_cli.lm.half_layers import HalfLayers
 from collapse_cli.lm.loss import summed_loss
 
@@ -45,7 +46,7 @@ def test_gradients_are_those_of_autocast(kind: str) -> None:
         with torch.no_grad():
             for weight in model.parameters():
                 weight += 0.05 * torch.randn_like(weight)
-    assert functional.linear is arithmetic.torchs_linear
+    assert functional.linear is torchs_linear
 
 
 @pytest.mark.parametrize(("kind", "sizes"), [("opt", [3, 1, 1, 1]), ("llama", [3, 1, 2, 1])])
@@ -59,9 +60,7 @@ def test_layers_that_read_the_same_rows_are_one_product(
     assert layers._groups is not None
     assert [len(group.sizes) for group in layers._groups] == sizes * depth
     made = []
-    monkeypatch.setattr(
-        half_layers, "torchs_linear", lambda *given: (made.append(1), arithmetic.torchs_linear(*given))[1]
-    )
+    monkeypatch.setattr(half_layers, "torchs_linear", lambda *given: (made.append(1), torchs_linear(*given))[1])
     gradients(model, ids, layers)
     assert len(made) == len(sizes) * depth
 
