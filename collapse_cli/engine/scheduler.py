@@ -6,7 +6,7 @@ go on with what else is ready, or wait.
 
 import heapq
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
 from collapse_cli.engine.executors.base import Executor
@@ -145,3 +145,13 @@ def width(plan: Plan) -> dict[str, int]:
             groups.setdefault((stage.work, plan.serves[key][0].generation), []).append(key)
     widths = {key: len(keys) for keys in groups.values() for key in keys}
     return widths | {shard: widths[whole.key] * len(whole.shards) for shard, whole in parts.items()}
+
+
+def most_at_once(plan: Plan) -> int:
+    """How many stages of a plan can be at work at the same time, counted by steps from its beginning: those of one policy, too, are
+    examined while the next generation is trained.
+    """
+    depths: dict[str, int] = {}
+    for key, stage in plan.stages.items():  # inputs come before their users
+        depths[key] = 1 + max((depths[made.key] for made in stage.needs.values()), default=0)
+    return max(Counter(depths.values()).values(), default=1)

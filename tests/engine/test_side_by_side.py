@@ -23,7 +23,7 @@ from collapse_cli.engine import scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.executors.processes import ProcessExecutor, WorkerError, workers_for
 from collapse_cli.engine.folder_store import FolderStore
-from collapse_cli.engine.scheduler import width
+from collapse_cli.engine.scheduler import most_at_once, width
 from collapse_cli.engine.stage import Finished, Plan, Stage
 from collapse_cli.where import Where
 
@@ -134,6 +134,16 @@ def test_workers_are_as_many_as_cores_or_as_were_asked_for_but_no_more_than_can_
     policies: int, cores: int, asked: int, pays: bool, wanted: int
 ) -> None:
     assert workers_for(plan_of(policies, seeds=1), cores, asked, pays=pays) == wanted
+
+
+def test_stages_of_one_policy_may_be_at_work_at_the_same_time_when_that_is_asked_for() -> None:
+    """A model is scored and sampled from while nothing waits for the other; with shards still more."""
+    plan, data = Plan(), Stage(kind("data"), {})
+    trained = Stage(kind("train"), {}, {"data": data})
+    for stage in (data, trained, Stage(kind("eval"), {}, {"of": trained}), Stage(kind("sample"), {}, {"of": trained})):
+        plan.add(stage, Where("p", 0, 0))
+    assert most_at_once(plan) == 2
+    assert [workers_for(plan, 8, asked, pays=True) for asked in (0, 1, 2, 9)] == [1, 1, 2, 2]
 
 
 # --- when things go wrong ---------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from collapse_cli.engine.executors.base import Ended
 from collapse_cli.engine.executors.child import Child, ChildEndedError
 from collapse_cli.engine.executors.messages import WorkerError, hear
 from collapse_cli.engine.observer import Observer
-from collapse_cli.engine.scheduler import width
+from collapse_cli.engine.scheduler import most_at_once, width
 from collapse_cli.engine.stage import Plan, Stage
 from collapse_cli.engine.store import Store
 
@@ -23,11 +23,14 @@ def workers_for(plan: Plan, cores: int, asked: int, *, pays: bool) -> int:
     """How many stages to compute at a time.
 
     Args:
-        asked: by the user; 0: one a core if that `pays`.
+        asked: by the user, who gets as many as can be at work; 0: one a core if that `pays`, of those that are of one work and
+            generation, for these share the cores.
     """
     if sys.platform == "win32":  # whose pipes cannot be waited for together
         return 1
-    return max(1, min(asked or (cores if pays else 1), max(width(plan).values())))
+    if asked:
+        return min(asked, most_at_once(plan))
+    return max(1, min(cores, max(width(plan).values()))) if pays else 1
 
 
 class ProcessExecutor:
