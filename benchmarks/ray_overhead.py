@@ -1,7 +1,7 @@
 """What computing stages by Ray costs, beside worker processes (`--jobs`) and one process, in turn.
 
     .venv/bin/python benchmarks/ray_overhead.py                        # 1, 2 and 4 at a time; stages of about a second, and 10,012 tiny ones
-    .venv/bin/python benchmarks/ray_overhead.py --only tiny --generations 2000 --at 2
+    .venv/bin/python benchmarks/ray_overhead.py --only tiny --generations 2000 --at 2 --by jobs ray
 
 The cluster is one node of four CPUs on this machine (127.0.0.1, no dashboard), which runs when the commands are given. Each command
 is a process of its own with an empty runs folder, one thread a stage. `whole`: seconds of the command. `work`: from the first stage that begins to the last
@@ -78,6 +78,9 @@ def main() -> None:
     parser.add_argument("--only", choices=("seconds", "tiny"))
     parser.add_argument("--at", type=int, nargs="+", default=[1, 2, 4], help="how many stages at a time")
     parser.add_argument("--generations", type=int, default=625, help="of tiny stages: 16 stages each, and 12")
+    parser.add_argument(
+        "--by", nargs="+", choices=("jobs", "ray"), default=["jobs", "ray"], help="jobs, ray, or both in turn"
+    )
     asked = parser.parse_args()
     print(f"load before: {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores\n")
     print(
@@ -94,7 +97,7 @@ def main() -> None:
                 continue
             for at in asked.at:
                 by_jobs = dict[str, float]()
-                for by in ("--jobs", "ray"):
+                for by in asked.by:
                     runs = home / f"{name}-{at}-{by}"
                     command = [
                         sys.executable,

@@ -239,6 +239,17 @@ def check_locks(path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
+def put(path: Path, content: bytes) -> None:
+    """Replace a file whole, or make it and its folder: of what can be fetched again, so that it need not have reached the disk."""
+    attempt = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        attempt.write_bytes(content)
+        attempt.replace(path)
+    finally:
+        attempt.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file whole: a reader, or a kill, meets the old text or the new one."""
     attempt = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")

@@ -195,6 +195,25 @@ def unheard_by_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def not_interrupted() -> Iterator[None]:
+    """While what takes moments must not be left half done, such as ending other processes: a second Ctrl-C, too, is answered after it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    before = {number: handler for number in requests_to_end() if callable(handler := signal.getsignal(number))}
+    for number in before:
+        signal.signal(number, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if heard:
+        raise KeyboardInterrupt
+
+
 def answers_alone() -> TextIO:
     """Where a process that is talked to in lines answers. It ends with its input, and by no signal that a terminal sends."""
     for number in requests_to_end():

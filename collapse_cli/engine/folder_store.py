@@ -24,6 +24,7 @@ from collapse_cli.errors import InputError
 
 log = logging.getLogger(__name__)
 
+LOCKS = ".locks"
 LEFTOVERS = (".attempts", ".scratch", ".damaged")
 # of one file, of shards, of an adapter
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
@@ -143,16 +144,16 @@ class FolderStore(Knowing[Known]):
     @contextmanager
     def locked(self, key: str) -> Iterator[bool]:
         """The lock is the operating system's own: it is released when its holder dies, however it dies."""
-        (self.root / ".locks").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.root / ".locks" / f"{key}.lock")
+        (self.root / LOCKS).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / LOCKS / f"{key}.lock")
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            files.check_locks(self.root / ".locks" / f"{key}.lock")
+            files.check_locks(self.root / LOCKS / f"{key}.lock")
             yield False
             return
         except OSError:
-            files.check_locks(self.root / ".locks" / f"{key}.lock")
+            files.check_locks(self.root / LOCKS / f"{key}.lock")
             raise
         try:
             yield True
@@ -160,7 +161,7 @@ class FolderStore(Knowing[Known]):
             lock.release()
 
     def is_held(self, key: str) -> bool:
-        return files.is_locked(self.root / ".locks" / f"{key}.lock")
+        return files.is_locked(self.root / LOCKS / f"{key}.lock")
 
     def attempt(self, key: str) -> Path:
         """An empty hidden folder to write a stage into; what a killed attempt left is wiped."""

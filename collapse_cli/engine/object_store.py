@@ -21,10 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from filelock import FileLock
+
 from collapse_cli import files
 from collapse_cli.engine import sealed
 from collapse_cli.engine.disk import disk_errors
-from collapse_cli.engine.folder_store import MOST_AGAIN, WEIGHTS, FolderStore
+from collapse_cli.engine.folder_store import LOCKS, MOST_AGAIN, WEIGHTS, FolderStore
 from collapse_cli.engine.leases import Leases
 from collapse_cli.engine.objects import ObjectFacts, RemoteObjects
 from collapse_cli.engine.record import RECORD, read_record
@@ -345,10 +347,7 @@ class ObjectStore(Knowing[_Known]):
                 if content is None:
                     return None
                 with disk_errors(str(self.here)):
-                    kept.parent.mkdir(parents=True, exist_ok=True)
-                    attempt = kept.with_name(f".{uuid.uuid4().hex}")
-                    attempt.write_bytes(content)
-                    attempt.replace(kept)
+                    files.put(kept, content)
             try:
                 record = read_record(kept, key)
                 if not all(HASH.fullmatch(value) for value in record["files"].values()):
@@ -378,7 +377,17 @@ class ObjectStore(Knowing[_Known]):
         return self._here.folder(key)
 
     def _check(self, key: str, known: _Known) -> None:
-        """Have a stage's files on this machine, each as its record says; what is wrong with them is its `fault`."""
+        """Have a stage's files on this machine, each as its record says; what is wrong with them is its `fault`.
+
+        Of several processes of this machine one brings them, and the others wait for it.
+        """
+        with disk_errors(str(self.here)):
+            locks = self._here.root / LOCKS
+            locks.mkdir(parents=True, exist_ok=True)
+            with FileLock(locks / f"{key}-brought.lock"):
+                self._bring(key, known)
+
+    def _bring(self, key: str, known: _Known) -> None:
         folder = self._here.folder(key)
         if self._is_here(key, known):
             if known.pruned or self._here.sound(key):
@@ -402,13 +411,12 @@ class ObjectStore(Knowing[_Known]):
             faults.append(f"{name} is not what was written")
 
         try:
-            with disk_errors(str(self.here)):
-                fetched.mkdir(parents=True)
-                self._objects.at_once(fetch, [name for name in written if not (known.pruned and _is_weights(name))])
-                if not faults:
-                    (fetched / RECORD).write_bytes(known.content)
-                    folder.parent.mkdir(parents=True, exist_ok=True)
-                    self._put_here(fetched, folder, key, known)
+            fetched.mkdir(parents=True)
+            self._objects.at_once(fetch, [name for name in written if not (known.pruned and _is_weights(name))])
+            if not faults:
+                (fetched / RECORD).write_bytes(known.content)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                self._put_here(fetched, folder, key, known)
         finally:
             _remove(fetched)
         known.fault, known.checked = min(faults, default=""), not faults

@@ -38,10 +38,10 @@ DENIED = (
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
     "InvalidToken",
-    "ExpiredToken",
     "Forbidden",
     "403",
 )
+EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired")  # keys that are lent for some hours
 ATTEMPT = re.compile(r"\.(check-|clock-)?[0-9a-f]{32}")  # what is put somewhere else, or removed, at once
 SKEWED = ("RequestTimeTooSkewed", "RequestExpired")
 REFUSED = {"PreconditionFailed", "412"}  # there is an object of that name
@@ -359,7 +359,7 @@ def _code(error: BaseException) -> str:
 
 def _in_words(error: Exception, address: str, root: str, *, known: bool) -> InputError:
     """What went wrong, and what to do; `known`: that the address is right."""
-    if (said := _refused(error, root)) is not None:
+    if (said := _refused(error, root, known=known)) is not None:
         return InputError(f"{address} cannot be used: {said}")
     why = QUERY.sub("", first_line(error))
     return UnreachableError(
@@ -368,8 +368,9 @@ def _in_words(error: Exception, address: str, root: str, *, known: bool) -> Inpu
     )
 
 
-def _refused(error: Exception, root: str) -> str | None:
-    """Why the other side, or what speaks for us, refuses; None where it is not reached at all."""
+def _refused(error: Exception, root: str, *, known: bool) -> str | None:
+    """Why the other side, or what speaks for us, refuses; None where it is not reached at all. `known`: it has answered before."""
+    kept = "; what is finished is kept: give the same command again" if known else ""
     code, kind, said = _code(error), type(error).__name__, first_line(error)
     if code in PASSING:
         return None
@@ -383,8 +384,10 @@ def _refused(error: Exception, root: str) -> str | None:
         return f"no credentials ({said}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, in the environment"
     if code in SKEWED:
         return f"its clock and this machine's are too far apart ({code}); set this machine's clock"
+    if code in EXPIRED:
+        return f"the credentials have expired ({code}); get new ones{kept}"
     if code in DENIED or isinstance(error, PermissionError):
-        return f"the credentials are refused ({code or said}); check AWS_ACCESS_KEY_ID and what they may do"
+        return f"the credentials are refused ({code or said}); check AWS_ACCESS_KEY_ID and what they may do{kept}"
     if code or (
         isinstance(error, OSError)
         and error.errno not in (None, errno.EIO)

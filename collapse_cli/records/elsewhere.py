@@ -4,7 +4,6 @@ Who works on a run holds its lease, works in the copy, and sends its files whole
 end. What a kill left unsent is dropped when the run is looked at again, for everything in it can be made again from the store.
 """
 
-import hashlib
 import json
 import logging
 import re
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collapse_cli import files
+from collapse_cli.engine.disk import disk_errors
 from collapse_cli.engine.remote_addresses import address_of, copy_of, shown
 from collapse_cli.errors import ConfigError, InputError, UnreachableError, UserError
 from collapse_cli.records import flags
@@ -247,7 +247,6 @@ class _Place:
                 content = self.objects.read(f"runs/{folder.name}/{file}")
                 if content is None:
                     continue
-                path.parent.mkdir(exist_ok=True)
                 _put(path, content)
             now[file] = [about.version, *_stamp(path)]
         _put(folder / STATE, json.dumps(now).encode())
@@ -389,9 +388,8 @@ def _is_current(folder: Path, there: "Mapping[str, ObjectFacts]") -> bool:
 
 
 def _put(path: Path, content: bytes) -> None:
-    attempt = path.with_name(f".{path.name}.{hashlib.sha256(content).hexdigest()[:8]}")
-    attempt.write_bytes(content)
-    attempt.replace(path)
+    with disk_errors(str(path.parent)):
+        files.put(path, content)
 
 
 class _Complaints:

@@ -10,7 +10,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -299,6 +301,30 @@ def test_a_damaged_copy_on_this_machine_is_fetched_again(
     assert again.sound(stage().key)
     assert "is damaged" in caplog.text
     assert copy.read_bytes() == b"weights" * 1000
+
+
+def test_of_several_on_one_machine_one_brings_a_stage(
+    shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each would bring it, and the slower one might remove what the faster one reads."""
+    compute(ObjectStore(shared), stage())
+    several = [machine(shared, "two", monkeypatch, tmp_path) for _ in range(2)]
+    brought, waits, download = list[str](), threading.Event(), RemoteObjects.download
+
+    def late(self: RemoteObjects, name: str, path: Path) -> bool:
+        brought.append(name)
+        waits.wait(PATIENCE)
+        return download(self, name, path)
+
+    monkeypatch.setattr(RemoteObjects, "download", late)
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(store.sound, stage().key) for store in several]
+        until(lambda: len(brought) >= 2)
+        time.sleep(0.2)  # in which the other one would have begun
+        waits.set()
+        assert [one.result() for one in found] == [True, True]
+    assert sorted(brought) == sorted(set(brought)), "each file once"
+    assert all(store.get(stage().key).file("model.safetensors").stat().st_size == 7000 for store in several)
 
 
 def test_a_full_disk_of_copies_is_named(shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

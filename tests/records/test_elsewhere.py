@@ -98,6 +98,41 @@ def test_what_is_wrong_with_the_folder_of_copies_is_not_put_down_to_the_place_of
     assert "COLLAPSE_CACHE" not in _of_files(OSError(number, os.strerror(number), str(there / "mine")))
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("ExpiredToken", "the credentials have expired (ExpiredToken); get new ones"),
+        ("AccessDenied", "are refused (AccessDenied)"),
+    ],
+)
+def test_keys_that_are_taken_no_more_in_the_middle_of_a_run(code: str, said: str) -> None:
+    error = PermissionError("no")
+    error.__cause__ = Exception()
+    error.__cause__.response = {"Error": {"Code": code}}  # type: ignore[attr-defined]
+    for known in (False, True):
+        line = str(_in_words(error, "s3://bucket/runs", "bucket/runs", known=known))
+        assert said in line
+        assert line.endswith("what is finished is kept: give the same command again") == known
+
+
+def test_a_full_disk_of_copies_is_named_and_nothing_half_written_is_left(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system does not say which file it was."""
+    write(there / "runs" / RUN / "run.json", "{}")
+    runs, whole = copy_of(f"file://{there}"), Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        whole(path, content[:1])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:
+        elsewhere.bring(runs, RUN)
+    assert caught.value.filename == str(runs / RUN)
+    assert [path.name for path in (runs / RUN).iterdir()] == [".lock"]
+
+
 def test_a_clock_that_is_wrong_is_not_taken_for_wrong_keys() -> None:
     error = PermissionError("The difference between the request time and the current time is too large.")
     error.__cause__ = Exception()

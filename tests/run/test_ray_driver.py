@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import json
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from collapse_cli.engine.executors import ray
 from collapse_cli.engine.executors.ray import RayExecutor
 from collapse_cli.engine.folder_store import FolderStore
 from collapse_cli.run import ray_driver
@@ -108,6 +110,29 @@ def test_a_worker_that_is_just_beginning_ends_with_the_run(tmp_path: Path) -> No
         other = psutil.Process(cluster._driver.messages()[0]["other"])
         assert other.is_running()
     assert not other.is_running() or other.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("after", ["the processes are stopped", "they are listed"])
+def test_a_second_ctrl_c_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str) -> None:
+    """Least of all processes that are stopped, which would not even notice that the run is gone."""
+    family = ray._family
+
+    def struck(group: int) -> set[psutil.Process]:
+        if after == "the processes are stopped":
+            signal.raise_signal(signal.SIGINT)
+        found = family(group)
+        if after == "they are listed":
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(ray, "_family", struck)
+    command = [sys.executable, "-c", STARTS_ANOTHER]
+    cluster = RayExecutor(FolderStore(tmp_path), command, {"address": "127.0.0.1:1"}, 1)
+    both = [psutil.Process(cluster._driver.process.pid), psutil.Process(cluster._driver.messages()[0]["other"])]
+    with pytest.raises(KeyboardInterrupt):
+        cluster.__exit__()
+    assert not [one for one in both if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert not Path(cluster._home).exists()
 
 
 KILLED = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: 9982957ab) was 3.42GB used / 23.54GB limit (0.145454)

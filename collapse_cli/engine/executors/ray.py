@@ -25,6 +25,7 @@ from collapse_cli.engine.executors.messages import WorkerError, hear, note
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Stage
 from collapse_cli.engine.store import Store
+from collapse_cli.process import not_interrupted
 
 log = logging.getLogger(__name__)
 
@@ -91,12 +92,13 @@ class RayExecutor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
-        for _attempt in range(20):  # what Ray started ends with its process, but not in the same moment
-            shutil.rmtree(self._home, ignore_errors=True)
-            if not Path(self._home).exists():
-                break
-            time.sleep(0.1)
+        with not_interrupted():
+            self._end()
+            for _attempt in range(20):  # what Ray started ends with its process, but not in the same moment
+                shutil.rmtree(self._home, ignore_errors=True)
+                if not Path(self._home).exists():
+                    break
+                time.sleep(0.1)
 
     def submit(self, stage: Stage, threads: int) -> None:
         order = {"key": stage.key, "work": stage.work, "threads": threads, "gpus": self._gpus(stage)}
@@ -174,7 +176,8 @@ class RayExecutor:
                 f"Ray {where}cannot be used: its process here {how}{why}; what is finished is kept: give the same command again "
                 "when Ray runs, or without --executor ray"
             )
-        self._end()
+        with not_interrupted():
+            self._end()
         time.sleep(SOON)
         self._driver = self._begin()
         with contextlib.suppress(ChildEndedError):
