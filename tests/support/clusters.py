@@ -91,7 +91,7 @@ class Node:
         with Path(home, "said").open("ab") as said:
             self.process = subprocess.Popen(
                 command,
-                env=os.environ | ENVIRONMENT | environment | {"RAY_TMPDIR": home},
+                env={**os.environ, **ENVIRONMENT, **environment, "RAY_TMPDIR": home},
                 stdout=said,
                 stderr=said,
                 start_new_session=True,
