@@ -181,16 +181,16 @@ def asks_something_else(numbers: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_shards_are_tasks_and_the_rows_are_those_of_one_process(
-    config: Path, nodes: clusters.Nodes, begin: Begin, tmp_path: Path
+    config: Path, nodes: clusters.Nodes, tmp_path: Path
 ) -> None:
     one, parts = tmp_path / "one", tmp_path / "parts"
-    runs = [
-        begin(config, one, nodes.environment, "--policy", "keep-10", executor="local"),
-        begin(config, parts, nodes.environment, "--policy", "keep-10", "--shards", "3"),
-    ]
-    for run in runs:
-        out, err = run.communicate(timeout=PATIENCE)
-        assert run.returncode == 0, out + err
+
+    def job(runs: Path, *more: str) -> dict[str, Any]:
+        argv = ["run", str(config), "--runs-dir", str(runs), "--policy", "keep-10", *more]
+        return {"argv": argv, "env": dict(nodes.environment), "err": f"{runs}.err"}
+
+    codes = e2e.drive([job(one), job(parts, "--executor", "ray", "--shards", "3")])
+    assert codes == [[0, 0]], [Path(f"{runs}.err").read_text() for runs in (one, parts)]
     assert e2e.results(parts) == e2e.results(one)
     planned = e2e.plan(parts)
     assert sum("shard_of" in stage for stage in planned) == 18, (
