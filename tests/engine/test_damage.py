@@ -159,7 +159,22 @@ def spread(found: list[Case], each: int = 1, begin: int = 0, by: Callable[[Case]
     ]
 
 
-def damaged_runs(config: Path, home: Path, chosen: list[Case], whole: list[dict[str, Any]], *arguments: str) -> Found:
+def in_workers(*argv: str | Path) -> e2e.Result:
+    """A command in a process of its own, whose workers are forks of it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        said = {name: str(Path(temporary, name)) for name in ("out", "err")}
+        ((code,),) = e2e.drive({"argv": [str(word) for word in argv], "forks": True, **said})
+        return e2e.Result(code, *(Path(said[name]).read_text() for name in ("out", "err")))
+
+
+def damaged_runs(
+    config: Path,
+    home: Path,
+    chosen: list[Case],
+    whole: list[dict[str, Any]],
+    *arguments: str,
+    command: Callable[..., e2e.Result] = e2e.collapse,
+) -> Found:
     """Damage, take away what came later, run again, compare with the rows of an undamaged run."""
     runs, name, found = home / "runs", config.stem, Found()
     for case in chosen:
@@ -174,7 +189,7 @@ def damaged_runs(config: Path, home: Path, chosen: list[Case], whole: list[dict[
         found.ways[case.damage.__name__] += 1
         what += f" {case.damage.__name__}"
         try:
-            result = e2e.collapse("run", config, "--runs-dir", again, "--json", *arguments)
+            result = command("run", config, "--runs-dir", again, "--json", *arguments)
         except Exception as error:
             print(f"{what}: {type(error).__name__}: {error}", file=sys.stderr)
             found.tracebacks += 1
@@ -230,12 +245,19 @@ CHOSEN = (
 )  # a checkpoint of weights, and the best ones
 
 
-def sweep(name: str, home: Path, *arguments: str, choose: Callable[[Path], list[Case]]) -> Found:
+def sweep(
+    name: str,
+    home: Path,
+    *arguments: str,
+    choose: Callable[[Path], list[Case]],
+    command: Callable[..., e2e.Result] = e2e.collapse,
+) -> Found:
     """Damage an experiment's stages in the ways that are chosen of its runs folder."""
     config = EXPERIMENTS[name](home)
     e2e.run(config, home / "runs", "--jobs", "1")
     chosen = choose(home / "runs")
-    return damaged_runs(config, home, chosen, rows_of(home / "runs", name), *(arguments or ("--jobs", "1")))
+    whole = rows_of(home / "runs", name)
+    return damaged_runs(config, home, chosen, whole, *(arguments or ("--jobs", "1")), command=command)
 
 
 def few(name: str, runs: Path) -> list[Case]:
@@ -279,7 +301,9 @@ def test_no_damaged_file_gives_a_silent_wrong_number(tmp_path: Path, name: str) 
 
 
 def test_no_damaged_file_gives_a_silent_wrong_number_in_workers(tmp_path: Path) -> None:
-    found = sweep("numbers", tmp_path, "--jobs", "2", choose=lambda runs: spread(cases(runs, "numbers")))
+    found = sweep(
+        "numbers", tmp_path, "--jobs", "2", choose=lambda runs: spread(cases(runs, "numbers")), command=in_workers
+    )
     assert found.faults == (0, 0, 0)
     assert found.same >= 5
 

@@ -4,9 +4,10 @@ Nothing that becomes part of a key may depend on a policy's name, a run's name, 
 scoring.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any
 
 from collapse_cli import families, learners
@@ -98,12 +99,21 @@ def on_one_thread(body: Body) -> Body:
     def limited(stage: Stage, inputs: Mapping[str, Finished], place: Workplace) -> dict[str, Any]:
         if not issubclass(learners.learner_class(stage.params["learner"]), learners.Family):
             return body(stage, inputs, place)
-        from threadpoolctl import threadpool_limits
-
-        with threadpool_limits(limits=1, user_api="blas"):
+        with _libraries(len(sys.modules)).limit(limits=1, user_api="blas"):
             return body(stage, inputs, place)
 
     return limited
+
+
+@lru_cache(maxsize=1)
+def _libraries(modules: int) -> Any:
+    """The libraries of this process that have threads; they are looked for again once another number of `modules` is loaded.
+
+    The look takes 3 ms of the 12 of a tiny stage.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def at(_: Stage, where: Where) -> str:
