@@ -3,6 +3,7 @@
 import os
 import sys
 
+ON_A_NODE = " on the node "  # in the name of a file that is not of this machine
 DONE, USAGE, INTERRUPTED, UNREAD = 0, 2, 130, 141  # 128 and the number of SIGINT, of SIGPIPE
 GOES_ON = "interrupted; the same command goes on where it stopped"
 
@@ -174,6 +175,9 @@ def _of_files(error: OSError) -> str:
     """What the system says of a file or folder, and what to do."""
     name = error.filename
     if isinstance(name, str):
+        if ON_A_NODE in name:  # neither this machine's disk nor its --runs-dir is at fault
+            mend = "free some space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that there"
+            return f"{error.strerror}: {name}; {mend} and run the same command again: what is finished is kept"
         with suppress(OSError):  # a name too long to be looked at
             if (link := Path(name)).is_symlink() and not link.exists():
                 return (

@@ -98,6 +98,17 @@ def test_what_is_wrong_with_the_folder_of_copies_is_not_put_down_to_the_place_of
     assert "COLLAPSE_CACHE" not in _of_files(OSError(number, os.strerror(number), str(there / "mine")))
 
 
+def test_a_disk_of_a_node_is_not_taken_for_this_machines(there: Path) -> None:
+    """Its folder of copies may have the same name."""
+    file = f"{copy_of(f'file://{there}')} on the node other"
+    assert _of_files(OSError(errno.ENOSPC, "No space left on device", file)) == (
+        f"No space left on device: {file}; free some space there and run the same command again: what is finished is kept"
+    )
+    said = _of_files(OSError(errno.EACCES, "Permission denied", file))
+    assert "mend that there" in said
+    assert "this machine" not in said
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [
