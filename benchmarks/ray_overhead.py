@@ -18,6 +18,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -35,21 +36,34 @@ data = {{ source = "blobs", rows = 20, eval_rows = 10, blobs = {{ dimensions = 1
 SECONDS = ("--seeds=0,1,2,3", "--policy=keep-0", "--generations=1", "--set=train.epochs=80")
 
 
-def processor_seconds(node: clusters.Node) -> float:
-    """Of all commands that have ended, and of the processes of a node, those that have ended included."""
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    total = ended.ru_utime + ended.ru_stime
-    for process in node.processes():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += sum(process.cpu_times()[:4])  # user and system, its own and its ended children's
-    return total
+class Spent:
+    """Processor seconds of all commands that have ended, and of a node's processes, looked at twice a second: Ray's workers end
+    with their command, and who began them does not count what they took.
+    """
+
+    def __init__(self, node: clusters.Node) -> None:
+        self._node, self._of = node, dict[tuple[int, float], float]()
+        threading.Thread(target=self._keep_looking, daemon=True).start()
+
+    def _keep_looking(self) -> None:
+        while True:
+            self._look()
+            time.sleep(0.5)
+
+    def _look(self) -> None:
+        for process in self._node.processes():
+            with contextlib.suppress(psutil.Error):
+                self._of[process.pid, process.create_time()] = sum(process.cpu_times()[:2])
+
+    def seconds(self) -> float:
+        self._look()
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return ended.ru_utime + ended.ru_stime + sum(list(self._of.values()))
 
 
-def measured(
-    command: list[str], runs: Path, environment: dict[str, str], at: int, node: clusters.Node
-) -> dict[str, float]:
+def measured(command: list[str], runs: Path, environment: dict[str, str], at: int, spent: Spent) -> dict[str, float]:
     """The numbers of one line of the table."""
-    start, first, spent = time.time(), 0.0, processor_seconds(node)
+    start, first, before = time.time(), 0.0, spent.seconds()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     while process.poll() is None and not first:
@@ -69,7 +83,7 @@ def measured(
         "work": work,
         "sum": total,
         "around": 1000 * (work * at - total) / len(ended),
-        "processor": processor_seconds(node) - spent,
+        "processor": spent.seconds() - before,
     }
 
 
@@ -88,7 +102,7 @@ def main() -> None:
     )
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|", flush=True)
     with tempfile.TemporaryDirectory() as temporary, clusters.Nodes(1, cpus=4) as nodes:
-        home = Path(temporary)
+        home, spent = Path(temporary), Spent(nodes.head)
         tiny = home / "small.toml"
         tiny.write_text(TINY.format(generations=asked.generations))
         cases = {"seconds": [str(e2e.write_experiment(home)), *SECONDS], "tiny": [str(tiny)]}
@@ -111,7 +125,7 @@ def main() -> None:
                         str(at),
                     ]
                     command += ["--executor", "ray"] if by == "ray" else []
-                    found = measured(command, runs, dict(nodes.environment), at, nodes.head)
+                    found = measured(command, runs, dict(nodes.environment), at, spent)
                     by_jobs = by_jobs or found
                     cells = [
                         f"{value:.{what in ('whole', 'begins', 'work', 'sum', 'processor'):d}f}"
