@@ -289,9 +289,11 @@ class _Place:
             thread.join()
         try:
             with self.objects.hurried() if error is not None else nullcontext():
-                self.send(name)
-            self.leases.release(_lease(name))
-        except UserError as other:
+                try:
+                    self.send(name)
+                finally:  # where the disk of copies is full, too
+                    self.leases.release(_lease(name))
+        except (UserError, OSError) as other:
             if error is None:
                 raise
             log.debug("%s", other)

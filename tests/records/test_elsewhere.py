@@ -142,6 +142,12 @@ def test_a_full_disk_of_copies_is_named_and_nothing_half_written_is_left(
         elsewhere.bring(runs, RUN)
     assert caught.value.filename == str(runs / RUN)
     assert [path.name for path in (runs / RUN).iterdir()] == [".lock"]
+    monkeypatch.setattr(Path, "write_bytes", whole)
+    with pytest.raises(RuntimeError), elsewhere.working(runs / RUN):  # noqa: PT012
+        write(runs / RUN / "metrics.jsonl", "a row")
+        monkeypatch.setattr(Path, "write_bytes", full)
+        raise RuntimeError
+    assert not list((there / "leases").glob("*/*")), "the run's lease is given back all the same"
 
 
 def test_a_clock_that_is_wrong_is_not_taken_for_wrong_keys() -> None:
