@@ -187,7 +187,8 @@ def sets(**values: object) -> tuple[str, ...]:
 
 OF_OPT = {'"facebook/opt-125m"': '"{folder}/opt"'}
 OF_OPT_125M = {'"facebook/opt-125m"': '"{folder}/opt-125m"'}
-QUICK = preset("quick", *FIRST, "--policy", "keep-0")
+OF_A_GENERATION = ("--generations", "1", "--policy", "keep-0")
+QUICK = preset("quick", *ONE, *OF_A_GENERATION)
 CASES: Mapping[str, Command] = {
     # whole, or with fewer seeds and generations
     "smoke": preset("smoke"),
@@ -206,10 +207,10 @@ CASES: Mapping[str, Command] = {
     "nature-vae": preset("nature-vae", "--generations", "1", "--policy", "keep-0", *sets(vae__epochs=10)),
     "strong-mlp": preset("strong-mlp", *ONE),
     "quick": QUICK,
-    "world": preset("world", *FIRST, "--policy", "keep-0"),
+    "world": preset("world", *ONE, *OF_A_GENERATION),
     "ecosystem": preset("ecosystem", *FIRST),
     "error-sources": preset("error-sources", *FIRST),
-    "remedies": preset("remedies", *FIRST),
+    "remedies": preset("remedies", *FIRST, *sets(data__rows=200)),
     "strong-gpt2": preset("strong-gpt2", *sets(mixture__rows=[500, 2000])),
     "wikitext2-small": preset(
         "wikitext2-small", *FIRST, "--policy", "keep-0", *sets(data__rows=512, data__eval_rows=256, train__epochs=2)
@@ -219,21 +220,19 @@ CASES: Mapping[str, Command] = {
         "nature-vae-full", "--data", "digits", "--generations", "1", "--policy", "keep-0", *sets(vae__epochs=10)
     ),
     "opt125m-wikitext2": changed(
-        "opt125m-wikitext2",
-        OF_OPT,
-        (),
-        "--generations",
-        "1",
-        "--policy",
-        "keep-0",
-        *ON_TEXT,
-        *sets(data__rows=384, data__eval_rows=256),
+        "opt125m-wikitext2", OF_OPT, (), *OF_A_GENERATION, *ON_TEXT, *sets(data__rows=96, data__eval_rows=64)
     ),
     "nature-keep-10": changed(
-        "nature-keep-10", OF_OPT, (), "--generations", "1", *ON_TEXT, *sets(data__rows=384, data__eval_rows=256)
+        "nature-keep-10", OF_OPT, (), "--generations", "1", *ON_TEXT, *sets(data__rows=96, data__eval_rows=64)
     ),
     "hodel-west": changed(
-        "hodel-west", OF_OPT, ("one", "two"), "--generations", "1", *ON_TEXT, *sets(data__rows=256, data__eval_rows=128)
+        "hodel-west",
+        OF_OPT,
+        ("one", "two"),
+        "--generations",
+        "1",
+        *ON_TEXT,
+        *sets(data__rows=48, data__eval_rows=64, train__epochs=2),
     ),
     "vu": changed(
         "vu",
@@ -243,8 +242,8 @@ CASES: Mapping[str, Command] = {
             '"allenai/sciq"': '"{folder}/science"',
             '"openai/gsm8k:main"': '"{folder}/sums"',
             '"rojagtap/bookcorpus"': f'"{TEXT / "valid.txt"}"',
-            "rows = 4166": "rows = 250",
-            "rows = 8334": "rows = 500",
+            "rows = 4166": "rows = 125",
+            "rows = 8334": "rows = 250",
         },
         ("opt-a05", "llama-a1"),
         "--generations",
@@ -263,7 +262,7 @@ CASES: Mapping[str, Command] = {
         *FIRST,
         "--policy",
         "accumulate-fresh-50",
-        *sets(data__rows=256, data__eval_rows=128),
+        *sets(data__rows=128, data__eval_rows=64),
     ),
     "strong-gpt2-full": changed(
         "strong-gpt2-full",
@@ -271,16 +270,16 @@ CASES: Mapping[str, Command] = {
         ("share",),
         *ON_TEXT,
         *sets(
-            mixture__rows=[128],
+            mixture__rows=[64],
             mixture__share=[0.0, 0.1, 1.0],
-            train__epochs=4,
+            train__epochs=2,
             train__batch_size=16,
-            data__eval_rows=64,
+            data__eval_rows=32,
         ),
     ),
     # the weights that the head of its file says how to get, in the current folder
     "smollm2-wikitext2": preset(
-        "smollm2-wikitext2", "--generations", "1", "--policy", "keep-0", *sets(data__eval_rows=128)
+        "smollm2-wikitext2", *OF_A_GENERATION, *sets(data__rows=16, data__eval_rows=16, train__epochs=1)
     ),
     # no presets: a model that no table knows, and one of 125 million parameters
     "thin": thin,
@@ -288,12 +287,9 @@ CASES: Mapping[str, Command] = {
         "opt125m-wikitext2",
         OF_OPT_125M,
         (),
-        "--generations",
-        "1",
-        "--policy",
-        "keep-0",
+        *OF_A_GENERATION,
         *ON_TEXT,
-        *sets(data__rows=96, data__eval_rows=64, train__epochs=1, train__batch_size=16),
+        *sets(data__rows=32, data__eval_rows=32, train__epochs=1, train__batch_size=16),
     ),
     # otherwise than a stage at a time on one device
     "quick, --shards 2": lambda folder: [*QUICK(folder), "--shards", "2"],

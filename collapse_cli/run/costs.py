@@ -15,7 +15,9 @@ from collapse_cli.engine import scheduler
 from collapse_cli.engine.stage import Product, Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
+from collapse_cli.experiment import short
 from collapse_cli.experiment.costs import Sizes
+from collapse_cli.learners.protocol import WEIGHT_BYTES
 from collapse_cli.metrics import numbers
 from collapse_cli.process import free_memory
 from collapse_cli.records.rundir import RunFolder
@@ -29,6 +31,10 @@ from collapse_cli.terminal.plan import SHARDS, KindCosts, PlanCosts
 LEAST_SECONDS, SEVERAL = 1.5, 16.0  # for timing each of several plans at least, and all of them unless that is more
 SEVERAL_MODELS = 4  # times as many models as were on a page that was timed: it is timed again
 BATCH = 640  # sequences that a CPU samples at once, at most (docs/design.md: Memory)
+RAY_STARTS = 12.0  # seconds that a cluster of this machine alone takes to be there, or to be reached; beside what its workers load
+RAY_BYTES = 600_000_000  # that Ray's own processes hold
+TOKENS_AT_ONCE = 4096  # that a CPU trains on in one pass (`lm/step.py`)
+KEPT_NUMBERS = 17  # of a layer for each token and each number of its state, until the pass back
 ROW_COPIES = 3  # of the rows of a corpus that are held at once: as read, chosen, and put together
 ENOUGH = (
     0.3  # seconds in which the speed of the machine is measured; six products take less where it has units for them
@@ -178,9 +184,11 @@ def _computing(
         starting: until workers are at work.
         rows: to write what was measured: between stages, or beside them where there are workers. Where these keep all cores busy, it slows them.
     """
-    if prepared.workers == 1:
+    by_ray = prepared.execution.executor == "ray"
+    if prepared.workers == 1 and not by_ray:
         return sum(seconds.values()) + rows
-    alone, others = apart(needed, scheduler.width(prepared.plan))
+    alone, others = ((), needed) if by_ray else apart(needed, scheduler.width(prepared.plan))
+    starting += RAY_STARTS * by_ray
     here = sum(seconds[stage.key] for stage in alone) + max((cold[stage.key] for stage in alone), default=0.0)
     if not others:
         return here + rows
@@ -203,7 +211,8 @@ def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed) -> 
     """Bytes that all processes of a run hold at its peak, about.
 
     Each holds what this one did when a short version was timed; what its memory grew by between two versions it grows by on to the
-    rows that are worked on at once: of a language model `BATCH`, of others all. Where nothing was timed: weights, gradients and Adam's
+    rows that are worked on at once: of a language model `BATCH`, of others all. The run's own process holds what this one did when the
+    report was made, where workers compute, or as much as they do, where it computes some itself. Where nothing was timed: weights, gradients and Adam's
     two moments beside what this process holds now. Each device of a training on a CPU is a process that holds as much as the first.
     """
     size, rows = prepared.size, prepared.size.rows
@@ -224,12 +233,44 @@ def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed) -> 
     reached = max(timed.memory)
     peak = timed.memory[reached]
     before = [share for share in timed.memory if share < reached]
-    if before and rows:
+    if timed.few:
+        peak = max(
+            peak + _of_step(size) - _of_step(size, short.OF_A_STEP),
+            own + WEIGHT_BYTES * size.parameters + _of_sampling(size),
+        )
+    elif before and rows:
         slope = (peak - timed.memory[max(before)]) / ((reached - max(before)) * rows)
         at_once = rows if size.known else min(rows, BATCH)
         peak += round(max(0.0, slope) * max(0.0, at_once - reached * rows))
     each = copies * (max(peak, model) + round(ROW_COPIES * most * (1 - reached)))
-    return each if processes == 1 else own + prepared.workers * each
+    own = max(own, timed.at_end)
+    if prepared.execution.executor == "ray":
+        return own + RAY_BYTES + prepared.workers * each
+    if processes == 1:
+        return max(own, each)
+    alone, _ = apart(needed, scheduler.width(prepared.plan))
+    return max(own, each if alone else 0) + prepared.workers * each
+
+
+def _of_step(sizes: Sizes, rows: int | None = None) -> int:
+    """Bytes, about, that a training of a language model keeps for the pass back; of a step of fewer rows where that is said."""
+    most = 0
+    for size in sizes.lineages.values():
+        batch = min(rows or size.config.train.batch_size, size.config.train.batch_size)
+        tokens = min(batch * size.config.data.block_size, TOKENS_AT_ONCE)
+        most = max(most, tokens * KEPT_NUMBERS * WEIGHT_BYTES * size.width * (size.layers + 2))
+    return most
+
+
+def _of_sampling(sizes: Sizes) -> int:
+    """Bytes of the keys and values of all sequences that a language model samples at once on a CPU."""
+    most = 0
+    for size in sizes.lineages.values():
+        sample = size.config.sample
+        sequences = min(BATCH, size.rows * sample.decode.beams)
+        numbers = 2 * size.layers * size.width * (sample.prompt_tokens + sample.new_tokens)
+        most = max(most, sequences * numbers * WEIGHT_BYTES)
+    return most
 
 
 def _on_gpu(prepared: Prepared) -> bool:

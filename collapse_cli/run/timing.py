@@ -28,7 +28,7 @@ from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import UserError
 from collapse_cli.experiment import short
 from collapse_cli.experiment.short import Extent, Short
-from collapse_cli.process import MEGABYTE
+from collapse_cli.process import MEGABYTE, peak_memory_mb
 from collapse_cli.run import worker
 from collapse_cli.run.ending import Ending, time_ending
 from collapse_cli.run.preparation import Prepared, threads_by_work
@@ -157,6 +157,8 @@ class Timed:
         ending: what a run does besides its stages; None where that was not timed.
         fault: why nothing more was timed, where that was not for the time.
         memory: of each version by its share of the rows, the most bytes that this process had held when it was done.
+        few: whether that was a large model, whose versions have few rows and tokens at once.
+        at_end: the most bytes that it had held when the report was made; 0 where that was not timed.
         slower: how many times as long what was timed took as had been guessed; 1 where nothing was.
     """
 
@@ -167,13 +169,15 @@ class Timed:
     ending: Ending | None = None
     fault: str = ""
     memory: dict[float, int] = field(default_factory=dict)
+    few: bool = False
+    at_end: int = 0
     slower: float = 1.0
 
 
 class Places:
     """Where short versions are computed: as those of the run, in this process or in as many workers, beside each other.
 
-    Workers take some seconds to start, so those of one plan go on with the next.
+    Workers take some seconds to start, so those of one plan go on with the next. Ray's stages are timed in workers, as its own are.
     """
 
     def __init__(self) -> None:
@@ -183,7 +187,7 @@ class Places:
         self, prepared: Prepared, version: Short, store: Store, workers: int, set_threads: Callable[[int], None]
     ) -> Executor:
         """One for a version, of so many stages at a time; `set_threads` is for this process."""
-        if workers == 1:
+        if workers == 1 and prepared.execution.executor == "local":
             return LocalExecutor(store, set_threads)
         order = worker.order(version.config, prepared.hints, store)
         if self._workers is not None and self.workers == workers:
@@ -320,7 +324,7 @@ def time_stages(
     watch = Stopwatch(now, lambda: spent() > MORE_OF * seconds or now() - began > MOST, spent.begin)
     found = list[tuple[Extent, list[Stopwatched]]]()
     last: tuple[Short, Store] | None = None
-    started = workers > 1 and not places.workers  # they will be
+    started = (workers > 1 or prepared.execution.executor == "ray") and not places.workers  # they will be
     with _quietly(), of_this_process(families.of(prepared.config.learner).light) as set_threads:
         ladder = _ladder(prepared, speed, workers)
         for number, extent in enumerate(ladder):
@@ -342,7 +346,7 @@ def time_stages(
             if started and watch.first is not None:
                 timed.starting, started = watch.first - before, False
             found.append((extent, taken))
-            timed.fault, timed.memory[extent.share] = "", watch.memory
+            timed.fault, timed.memory[extent.share], timed.few = "", watch.memory, extent.once
             last = last if watch.stopped and last else (version, store)
             if watch.stopped:
                 places.close()
@@ -352,6 +356,7 @@ def time_stages(
                 timed.ending = time_ending(
                     prepared.config, prepared.plan, last[0].plan, last[1], folder / "ending", now
                 )
+                timed.at_end = peak_memory_mb() * MEGABYTE
             except ANY as error:
                 timed.fault = timed.fault or f"{type(error).__name__}: {error}"
     first = list[Stopwatched]()

@@ -133,7 +133,9 @@ def basis(plan: PlanCosts) -> str:
     if plan.workers > 1:
         said.append(f"{plan.workers} stages at a time")
     if plan.executor != "local":
-        said.append("as if this machine computed all of it, for what a cluster's nodes take is not timed")
+        said.append(
+            "as if this machine computed all of it, with a guess of how long Ray takes to be there, for what a cluster's nodes take is not timed"
+        )
     if plan.devices > 1:
         said.append(f"models trained on {plan.devices} devices")
     known = []
