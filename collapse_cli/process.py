@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TextIO
@@ -145,6 +145,10 @@ def peak_memory_mb() -> int:
     torch = sys.modules.get("torch")  # where it was never needed it holds nothing
     if torch is not None and torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated()) // MEGABYTE
+    # not `ru_maxrss`, where that can be helped: Linux hands it on from the process that started this one
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024 // MEGABYTE
     try:
         import resource
     except ImportError:  # not on Windows

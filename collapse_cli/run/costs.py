@@ -85,7 +85,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
         if key not in planned.stages:
             continue
         estimates.timings.same.setdefault(estimates.alike(planned.stages[key]), [made.seconds])
-    free = memory_free(prepared)  # before short versions take some of it
+    free, own = memory_free(prepared), held()  # before short versions take some of it
     timed = _timed(prepared, estimates, needed, asked, speed)
     estimates.guess = partial(size.seconds, speed=speed / timed.slower)
     seconds = {stage.key: estimates.seconds(stage) for stage in needed}
@@ -131,7 +131,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
         devices=prepared.execution.devices,
         timed=timed.seconds,
         fault=timed.fault,
-        memory_needed=memory_needed(prepared, needed, timed),
+        memory_needed=memory_needed(prepared, needed, timed, own),
         memory_free=free,
     )
 
@@ -152,7 +152,7 @@ def _timed(prepared: Prepared, estimates: Estimates, needed: Sequence[Stage], as
     place = asked.temporary / f"short-{len(asked.counted)}-{len(needed)}"
     seconds = SECONDS if asked.plans == 1 else min(SECONDS, max(LEAST_SECONDS, SEVERAL / asked.plans))
     asked.turn += 1
-    fits = prepared.workers == 1 or memory_needed(prepared, needed, Timed()) <= memory_free(prepared)
+    fits = prepared.workers == 1 or memory_needed(prepared, needed, Timed(), held()) <= memory_free(prepared)
     workers = prepared.workers if fits else 1  # several that do not fit would end the dry run that is to say so
     ending = asked.ending is None or len(prepared.plan.generations) > SEVERAL_MODELS * asked.ending.models
     return time_stages(
@@ -207,18 +207,25 @@ def memory_free(prepared: Prepared) -> int:
     return memory.free_bytes(device())
 
 
-def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed) -> int:
+def held() -> int:
+    """Bytes that this process holds."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed, own: int) -> int:
     """Bytes that all processes of a run hold at its peak, about.
 
     Each holds what this one did when a short version was timed; what its memory grew by between two versions it grows by on to the
-    rows that are worked on at once: of a language model `BATCH`, of others all. The run's own process holds what this one did when the
-    report was made, where workers compute, or as much as they do, where it computes some itself. Where nothing was timed: weights, gradients and Adam's
-    two moments beside what this process holds now. Each device of a training on a CPU is a process that holds as much as the first.
+    rows that are worked on at once: of a language model `BATCH`, of others all. Beside workers the run's own process holds what this one did
+    before, or as much as they do, where it computes some itself; when they have ended, what the report takes. Where nothing was timed: weights, gradients and Adam's
+    two moments beside what this process holds. Each device of a training on a CPU is a process that holds as much as the first.
+
+    Args:
+        own: bytes that this process held before short versions were timed.
     """
     size, rows = prepared.size, prepared.size.rows
     if not needed:
         return 0
-    own = int(psutil.Process().memory_info().rss)
     processes = prepared.workers + 1 if prepared.workers > 1 else 1
     trains = any(stage.of.product is Product.MODEL for stage in needed)
     copies = prepared.execution.devices if trains and not _on_gpu(prepared) else 1
@@ -243,13 +250,12 @@ def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed) -> 
         at_once = rows if size.known else min(rows, BATCH)
         peak += round(max(0.0, slope) * max(0.0, at_once - reached * rows))
     each = copies * (max(peak, model) + round(ROW_COPIES * most * (1 - reached)))
-    own = max(own, timed.at_end)
     if prepared.execution.executor == "ray":
-        return own + RAY_BYTES + prepared.workers * each
+        return max(timed.at_end, own + RAY_BYTES + prepared.workers * each)
     if processes == 1:
-        return max(own, each)
+        return max(timed.at_end, each)
     alone, _ = apart(needed, scheduler.width(prepared.plan))
-    return max(own, each if alone else 0) + prepared.workers * each
+    return max(timed.at_end, max(own, each if alone else 0) + prepared.workers * each)
 
 
 def _of_step(sizes: Sizes, rows: int | None = None) -> int:

@@ -173,6 +173,38 @@ def test_a_large_model_is_timed_in_few_steps_of_few_rows(tmp_path: Path, monkeyp
     assert plan.measured
 
 
+OWN = 1_000  # bytes of this process, made up
+
+
+def test_memory_is_that_of_all_processes(tmp_path: Path) -> None:
+    """The run's own and each worker hold what a stage took; the report takes what it takes when they have ended; Ray has processes of its own."""
+    folder, store = RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "runs")
+    one_seed = ONE_BY_ONE | {"loop": ONE_BY_ONE["loop"] | {"seeds": [0]}}
+
+    def needed(timed: Timed, execution: Execution) -> int:
+        prepared = preparation.prepare(load(one_seed, "a test"), folder, store, tmp_path / "real", execution)
+        return costs.memory_needed(prepared, preparation.to_do(prepared.plan, store), timed, OWN)
+
+    timed = Timed(memory={1.0: 3_000}, at_end=7_000)
+    assert needed(timed, Execution(jobs=1)) == 7_000
+    assert needed(timed, Execution(jobs=2)) == 3 * 3_000, (
+        "it fits generation 0 itself, and workers end before the report"
+    )
+    assert needed(timed, Execution(jobs=2, executor="ray")) == OWN + costs.RAY_BYTES + 2 * 3_000
+    timed = Timed(memory={1.0: 3_000}, at_end=20_000)
+    assert needed(timed, Execution(jobs=2)) == 20_000
+
+
+def test_a_large_model_needs_memory_for_what_its_run_does_at_once(tmp_path: Path) -> None:
+    """Steps of twice as many rows as those that were timed."""
+    folder, store = RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "runs")
+    prepared = preparation.prepare(load(LARGE, "a test"), folder, store, tmp_path / "real", Execution(jobs=1))
+    todo, much = preparation.to_do(prepared.plan, store), 1 << 40
+    few, whole = (costs.memory_needed(prepared, todo, Timed(memory={1.0: much}, few=few), 0) for few in (True, False))
+    size = prepared.size.lineages[""]
+    assert few - whole == 8 * 16 * costs.KEPT_NUMBERS * 4 * size.width * (size.layers + 2)
+
+
 def test_of_lineages_that_do_the_same_one_is_computed_and_the_others_are_copies(tmp_path: Path) -> None:
     """Two generations of three lineages; the one whose work is another's is computed, too."""
     computed, planned = list[str](), Plan()
