@@ -4,6 +4,7 @@ Nothing of it enters the store or the runs folder, nothing is downloaded, and no
 """
 
 import logging
+import os
 import shutil
 import time
 from collections import Counter
@@ -209,8 +210,9 @@ class Places:
         self._workers = None
 
     def computed(self) -> float:
-        """Seconds of computing so far: of this process, and of its workers one beside the other."""
-        own = time.process_time()
+        """Seconds of computing so far: of this process and devices that have ended, and of its workers one beside the other."""
+        ended = os.times()
+        own = time.process_time() + ended.children_user + ended.children_system
         if self._workers is None:
             return own
         with suppress(psutil.Error):
