@@ -28,7 +28,6 @@ AT_ONCE, OF_A_STEP = (
     64,
     8,
 )  # rows of a large model that are sampled together, and that a step of a training has: more take as long for each
-PROMPT_TOKENS = 8  # of which a large model's samples begin
 MORE = 4  # how many times as much each does as the one before
 
 
@@ -132,8 +131,8 @@ def of_large_model(config: Experiment, rows: int, scale: float, devices: int = 1
     batch = devices * max(1, round(OF_A_STEP * scale / devices))
     loop = min(config.loop.generations, 1)
     return [
-        Extent(share, loop, Fewer(steps, batch, PROMPT_TOKENS, new_tokens), max(1, round(tests * scale)))
-        for steps, new_tokens, tests in ((1, 2, 4), (3, 6, 24))
+        Extent(share, loop, Fewer(steps, batch, prompt_tokens, new_tokens), max(1, round(tests * scale)))
+        for steps, prompt_tokens, new_tokens, tests in ((1, 2, 2, 4), (3, 8, 6, 24))
     ]
 
 
