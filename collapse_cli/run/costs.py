@@ -17,6 +17,7 @@ from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
 from collapse_cli.experiment import short
 from collapse_cli.experiment.costs import Sizes
+from collapse_cli.learners import ALL, Fewer
 from collapse_cli.learners.protocol import WEIGHT_BYTES
 from collapse_cli.metrics import numbers
 from collapse_cli.process import free_memory
@@ -131,6 +132,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
         devices=prepared.execution.devices,
         timed=timed.seconds,
         fault=timed.fault,
+        assumed=_assumed(timed.fewer),
         memory_needed=memory_needed(prepared, needed, timed, own),
         memory_free=free,
     )
@@ -240,7 +242,7 @@ def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed, own
     reached = max(timed.memory)
     peak = timed.memory[reached]
     before = [share for share in timed.memory if share < reached]
-    if timed.few:
+    if timed.fewer != ALL:
         peak = max(
             peak + _of_step(size) - _of_step(size, short.OF_A_STEP),
             own + WEIGHT_BYTES * size.parameters + _of_sampling(size),
@@ -277,6 +279,16 @@ def _of_sampling(sizes: Sizes) -> int:
         numbers = 2 * size.layers * size.width * (sample.prompt_tokens + sample.new_tokens)
         most = max(most, sequences * numbers * WEIGHT_BYTES)
     return most
+
+
+def _assumed(fewer: Fewer) -> str:
+    """What is taken for granted where a large model was timed in a small part of its work; "" of others."""
+    if fewer == ALL:
+        return ""
+    return (
+        f"of up to {fewer.steps} steps of {fewer.batch} rows and {fewer.new_tokens} new tokens, for the model is large: more are taken to need as much "
+        "for each, and so are larger batches and longer prompts"
+    )
 
 
 def _on_gpu(prepared: Prepared) -> bool:

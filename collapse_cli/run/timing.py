@@ -29,6 +29,7 @@ from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import UserError
 from collapse_cli.experiment import short
 from collapse_cli.experiment.short import Extent, Short
+from collapse_cli.learners import ALL, Fewer
 from collapse_cli.process import MEGABYTE, peak_memory_mb
 from collapse_cli.run import worker
 from collapse_cli.run.ending import Ending, time_ending
@@ -158,7 +159,7 @@ class Timed:
         ending: what a run does besides its stages; None where that was not timed.
         fault: why nothing more was timed, where that was not for the time.
         memory: of each version by its share of the rows, the most bytes that this process had held when it was done.
-        few: whether that was a large model, whose versions have few rows and tokens at once.
+        fewer: what a large model did less of in the last version.
         at_end: the most bytes that it had held when the report was made; 0 where that was not timed.
         slower: how many times as long what was timed took as had been guessed; 1 where nothing was.
     """
@@ -170,7 +171,7 @@ class Timed:
     ending: Ending | None = None
     fault: str = ""
     memory: dict[float, int] = field(default_factory=dict)
-    few: bool = False
+    fewer: Fewer = ALL
     at_end: int = 0
     slower: float = 1.0
 
@@ -348,7 +349,7 @@ def time_stages(
             if started and watch.first is not None:
                 timed.starting, started = watch.first - before, False
             found.append((extent, taken))
-            timed.fault, timed.memory[extent.share], timed.few = "", watch.memory, extent.once
+            timed.fault, timed.memory[extent.share], timed.fewer = "", watch.memory, extent.fewer
             last = last if watch.stopped and last else (version, store)
             if watch.stopped:
                 places.close()

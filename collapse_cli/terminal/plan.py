@@ -49,6 +49,7 @@ class PlanCosts:
         devices: how many devices train one model together.
         timed: seconds in which short versions of the stages were timed for this; 0: none were.
         fault: why that ended before all was timed, where something went wrong.
+        assumed: of which part of the work these were, and what is taken for granted of the rest, where a model is large.
         memory_needed, memory_free: bytes, at the peak and free now; on a GPU, of its own.
     """
 
@@ -71,6 +72,7 @@ class PlanCosts:
     devices: int = 1
     timed: float = 0.0
     fault: str = ""
+    assumed: str = ""
     memory_needed: int = 0
     memory_free: int = 0
 
@@ -140,7 +142,10 @@ def basis(plan: PlanCosts) -> str:
         said.append(f"models trained on {plan.devices} devices")
     known = []
     if plan.timed:
-        known.append(f"short trials of {numbers.duration(plan.timed)} here and now, with what else this machine does")
+        known.append(
+            f"short trials of {numbers.duration(plan.timed)} here and now, with what else this machine does"
+            + (f" ({plan.assumed})" if plan.assumed else "")
+        )
     if plan.measured and not plan.timed:
         known.append("stages of each kind that are finished, or were timed for a run before this one")
     guessed = [f"{kind} ({entry.guessed})" for kind, entry in plan.kinds.items() if entry.guessed]

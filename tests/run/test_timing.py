@@ -17,12 +17,14 @@ from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Cost, Plan, Stage, Workplace
 from collapse_cli.experiment.costs import of_continuation
 from collapse_cli.experiment.short import Extent
+from collapse_cli.learners import Fewer, learner_class
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
 from collapse_cli.run import costs, preparation, timing
 from collapse_cli.run.costs import CostsAsked, describe
 from collapse_cli.run.execution import Execution
 from collapse_cli.run.timing import Timed
+from collapse_cli.terminal.plan import basis
 from collapse_cli.where import Where
 
 ONE_BY_ONE: dict[str, Any] = {
@@ -171,6 +173,23 @@ def test_a_large_model_is_timed_in_few_steps_of_few_rows(tmp_path: Path, monkeyp
     each = 1.0 + 0.0125 * 300 * of_continuation(size, 2, 16)
     assert samples.seconds == pytest.approx(samples.stages * each, rel=1e-3)
     assert plan.measured
+    assert "of up to 3 steps of 8 rows and 6 new tokens, for the model is large" in basis(plan)
+
+
+def test_a_large_model_does_less_of_each_kind_of_work() -> None:
+    """No more than it would do anyway; and samples of which rows are chosen are as long as they are."""
+    cut = learner_class("lm").in_one_pass
+    config, fewer = load(LARGE, "a test"), Fewer(steps=3, batch=8, prompt_tokens=8, new_tokens=6)
+    short = cut(config, fewer)
+    assert (short.train.epochs, short.train.steps, short.train.batch_size) == (1, 3, 8)
+    assert (short.sample.prompt_tokens, short.sample.new_tokens) == (2, 6)
+    assert cut(config, Fewer(batch=64)).train.batch_size == 16
+    least = {"sample": LARGE["sample"] | {"decode": LARGE["sample"]["decode"] | {"min_new_tokens": 12}}}
+    assert cut(load(LARGE | least, "a test"), fewer).sample.decode.min_new_tokens == 6
+    chosen = load(LARGE | {"select": {"by": "perplexity", "keep": "lowest", "oversample": 1.5}}, "a test")
+    assert cut(chosen, fewer).sample == chosen.sample
+    replayed = load(LARGE | {"train": LARGE["train"] | {"replay": 0.25}}, "a test")
+    assert cut(replayed, fewer).train.batch_size == 16
 
 
 OWN = 1_000  # bytes of this process, made up
@@ -200,7 +219,10 @@ def test_a_large_model_needs_memory_for_what_its_run_does_at_once(tmp_path: Path
     folder, store = RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "runs")
     prepared = preparation.prepare(load(LARGE, "a test"), folder, store, tmp_path / "real", Execution(jobs=1))
     todo, much = preparation.to_do(prepared.plan, store), 1 << 40
-    few, whole = (costs.memory_needed(prepared, todo, Timed(memory={1.0: much}, few=few), 0) for few in (True, False))
+    few, whole = (
+        costs.memory_needed(prepared, todo, Timed(memory={1.0: much}, fewer=fewer), 0)
+        for fewer in (Fewer(steps=3), Fewer())
+    )
     size = prepared.size.lineages[""]
     assert few - whole == 8 * 16 * costs.KEPT_NUMBERS * 4 * size.width * (size.layers + 2)
 
