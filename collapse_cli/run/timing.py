@@ -24,7 +24,7 @@ from collapse_cli.engine.executors.processes import ProcessExecutor
 from collapse_cli.engine.folder_store import size_of
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.record import RECORD
-from collapse_cli.engine.stage import Cost, Finished, Product, Stage
+from collapse_cli.engine.stage import Cost, Finished, Stage
 from collapse_cli.engine.store import Store, store_at
 from collapse_cli.errors import UserError
 from collapse_cli.experiment import short
@@ -339,6 +339,8 @@ def time_stages(
                     busy = spent() / max(1e-9, before - spent.began)  # how much of the time we were let compute
                     most = seconds * (1 if len(sizes) > 1 else MORE_OF)
                     if spent() + busy * _expected(version, found, workers) > most:
+                        if extent in sizes:
+                            continue  # another size tells more than the same once more
                         break
                 store = store_at(folder / f"{number}")
                 taken = _time_version(version, prepared, wanted, store, watch, places, workers, set_threads)
@@ -486,9 +488,14 @@ def _cost(stage: Stage, version: Short, store: Store | None) -> Cost:
     Where samples are shorter than rows are, so is a training on them.
     """
     cost, corpus = version.sizes.cost_of(stage), stage.inputs.get("corpus")
-    if store is None or corpus is None or not version.extent.fewer.new_tokens or corpus.of.product is Product.DATA:
+    if store is None or corpus is None or not version.extent.fewer.new_tokens or not _of_samples(corpus):
         return cost
     return replace(cost, tokens=store.get(stage.key).facts.get("train_tokens", cost.tokens))
+
+
+def _of_samples(rows: Stage) -> bool:
+    """Whether rows are samples of a model, or made from some."""
+    return rows.kind == "sample" or any(map(_of_samples, rows.inputs.values()))
 
 
 def _here(planned: Iterable[Stage]) -> list[Stage]:
