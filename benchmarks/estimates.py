@@ -199,31 +199,43 @@ CASES: Mapping[str, Command] = {
     "ngram-zipf": preset("ngram-zipf"),
     "generational-regression": preset("generational-regression"),
     "verifier": preset("verifier"),
-    "budgets": preset("budgets"),
-    "exchange": preset("exchange"),
-    "nature-gaussian": preset("nature-gaussian", *ONE),
+    "budgets": preset("budgets", *ONE),
+    "exchange": preset("exchange", "--seeds", "0,1"),
+    "nature-gaussian": preset("nature-gaussian", *ONE, "--generations", "199"),
     "nature-gmm": preset("nature-gmm", "--generations", "50"),
     "nature-gmm-full": preset("nature-gmm-full", "--generations", "6"),
     "nature-vae": preset("nature-vae", "--generations", "1", "--policy", "keep-0", *sets(vae__epochs=10)),
     "strong-mlp": preset("strong-mlp", *ONE),
     "quick": QUICK,
     "world": preset("world", *ONE, *OF_A_GENERATION),
-    "ecosystem": preset("ecosystem", *FIRST),
+    "ecosystem": preset("ecosystem", *FIRST, *sets(data__rows=240, train__epochs=3)),
     "error-sources": preset("error-sources", *FIRST),
     "remedies": preset("remedies", *FIRST, *sets(data__rows=200)),
-    "strong-gpt2": preset("strong-gpt2", *sets(mixture__rows=[500, 2000])),
+    "strong-gpt2": preset("strong-gpt2", *sets(mixture__rows=[500], mixture__share=[0.0, 0.5, 1.0])),
     "wikitext2-small": preset(
-        "wikitext2-small", *FIRST, "--policy", "keep-0", *sets(data__rows=512, data__eval_rows=256, train__epochs=2)
+        "wikitext2-small", *FIRST, "--policy", "keep-0", *sets(data__rows=256, data__eval_rows=128, train__epochs=2)
     ),
     # with other images, models and texts, and less of everything: their own are not here
     "nature-vae-full": preset(
         "nature-vae-full", "--data", "digits", "--generations", "1", "--policy", "keep-0", *sets(vae__epochs=10)
     ),
     "opt125m-wikitext2": changed(
-        "opt125m-wikitext2", OF_OPT, (), *OF_A_GENERATION, *ON_TEXT, *sets(data__rows=96, data__eval_rows=64)
+        "opt125m-wikitext2",
+        OF_OPT,
+        (),
+        *OF_A_GENERATION,
+        *ON_TEXT,
+        *sets(data__rows=64, data__eval_rows=64, train__epochs=2),
     ),
     "nature-keep-10": changed(
-        "nature-keep-10", OF_OPT, (), "--generations", "1", *ON_TEXT, *sets(data__rows=96, data__eval_rows=64)
+        "nature-keep-10",
+        OF_OPT,
+        (),
+        *ONE,
+        "--generations",
+        "1",
+        *ON_TEXT,
+        *sets(data__rows=64, data__eval_rows=64, train__epochs=2),
     ),
     "hodel-west": changed(
         "hodel-west",
@@ -232,7 +244,7 @@ CASES: Mapping[str, Command] = {
         "--generations",
         "1",
         *ON_TEXT,
-        *sets(data__rows=48, data__eval_rows=64, train__epochs=2),
+        *sets(data__rows=32, data__eval_rows=64, train__epochs=2),
     ),
     "vu": changed(
         "vu",
