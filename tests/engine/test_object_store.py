@@ -651,6 +651,7 @@ def test_what_is_wrong_in_the_environment_is_no_outage(
     """Nothing is waited for, and the same command would fail again."""
     for key, usual in objects.KEYS.items():
         monkeypatch.setenv(key, usual)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # else four seconds pass, in botocore
     monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=said) as caught:
         RemoteObjects(address).find("runs")

@@ -5,13 +5,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support import e2e, small
 
 from collapse_cli.config.experiment import Experiment
+from collapse_cli.engine import sealed
+from collapse_cli.errors import InputError
 from collapse_cli.records import remembered
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.records.runs import store_of
 from collapse_cli.run import finished, runner
 from collapse_cli.run.finished import FILE, circumstances
 
@@ -59,10 +64,27 @@ class LibrariesWanted(Exception):  # noqa: N818
     """The run was begun as ever."""
 
 
+def why(home: Path) -> dict[str, object]:
+    """What is otherwise than it was when the run ended, should it be begun where nothing was changed."""
+    folder, found = RunFolder(home / "runs", "small"), dict[str, object]()
+    with suppress(InputError, OSError, KeyError):
+        record = sealed.read(folder.path / FILE)
+        found["then"], found["now"] = record["left"], finished._left(folder)
+        found["unfinished"] = store_of(folder.runs).unfinished()
+        found["unsound"] = [key for key in record["measured"] if not store_of(folder.runs).has(key)]
+    found["text"] = remembered.stamp_of(home / "text", sorted(path.name for path in (home / "text").iterdir()))
+    return found
+
+
 @pytest.fixture
 def only_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who would load the libraries is told of instead."""
-    monkeypatch.setattr(runner, "run_all", _begun)
+    before = why(home)
+
+    def begun(*_: object, **__: object) -> None:
+        raise LibrariesWanted(f"before: {before}, now: {why(home)}")
+
+    monkeypatch.setattr(runner, "run_all", begun)
 
 
 def _begun(*_: object, **__: object) -> None:

@@ -19,6 +19,7 @@ from collapse_cli.metrics.intervals import NOISE, PRIOR
 
 POINTS = 1001  # shares 0, 0.1 … 100 on which curves are looked at
 TRUTHS, CURVES = 200, 1500  # when a run to come is weighed: curves taken for the truth in turn, and curves weighed
+AT_ONCE = 25  # truths: as many as fit into a cache
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,9 @@ def _candidates(
     percents, all_values = _beyond(ratios.percents, values[:CURVES])
     ratios_at = curves(percents, all_values, between[:CURVES])
     shares = np.clip(crossing(percents, ratios_at, threshold), percents[0], percents[-1])
-    before = _width(shares, np.ones(len(shares)))
+    ascending = np.argsort(shares, kind="stable")
+    sorted_shares = shares[ascending]
+    before = float(_widths(sorted_shares, np.ones((1, len(shares))))[0])
     noise = ratios.noise / math.sqrt(ratios.seeds)
     luck = rng.standard_normal((TRUTHS, len(ratios.percents)))  # the same for all candidates
     low, high = _quantile(shares, 0.02), _quantile(shares, 0.98)
@@ -164,14 +167,17 @@ def _candidates(
     options.append(({"more_seeds": ratios.seeds}, measured))
     rated = []
     for what, at in options:
-        widths = []
-        for truth in range(min(TRUTHS, len(ratios_at))):
-            seen = ratios_at[truth, at] + noise * luck[truth, : len(at)]
-            away = ((ratios_at[:, at] - seen) / max(noise, 1e-6)) ** 2
-            log = -away.sum(1) / 2
-            widths.append(_width(shares, np.exp(log - log.max())))
+        weighed, widths = ratios_at[:, at][ascending], []
+        for truth in range(0, min(TRUTHS, len(ratios_at)), AT_ONCE):
+            truths = ratios_at[truth : min(truth + AT_ONCE, TRUTHS), at]
+            seen = truths + noise * luck[truth : truth + len(truths), : len(at)]
+            away = ((weighed - seen[:, None]) / max(noise, 1e-6)) ** 2
+            log = -away.sum(2) / 2
+            widths.append(_widths(sorted_shares, np.exp(log - log.max(1, keepdims=True))))
         chains = ratios.seeds * (1 if "policy" in what else len(measured))
-        rated.append(what | {"chains": chains, "width": before, "expected_width": float(np.mean(widths))})
+        rated.append(
+            what | {"chains": chains, "width": before, "expected_width": float(np.mean(np.concatenate(widths)))}
+        )
     near = 1.1 * min(option_rated["expected_width"] for option_rated in rated)
 
     def order(option: dict[str, Any]) -> tuple[float, int, bool, float]:
@@ -206,11 +212,11 @@ def _nice(low: float, high: float, measured: Array) -> list[float]:
     return [float(p) for p in inside if 0 <= p < 100 and not np.isclose(measured, p).any()]
 
 
-def _width(values: Array, weight: Array) -> float:
-    order = np.argsort(values, kind="stable")
-    total = np.cumsum(weight[order])
-    low, high = np.searchsorted(total, np.array([0.05, 0.95]) * total[-1])
-    return float(values[order[min(high, len(order) - 1)]] - values[order[low]])
+def _widths(values: Array, weights: Array) -> Array:
+    """The width of the weighed 90% interval of ascending values, (n,), under each of some weights, (k, n): (k,)."""
+    total = np.cumsum(weights, axis=1)
+    low, high = ((total < part * total[:, -1:]).sum(1) for part in (0.05, 0.95))
+    return np.asarray(values[np.minimum(high, len(values) - 1)] - values[low])
 
 
 def from_seeds(measured: Mapping[float, Mapping[int, float]], draws: int, rng: np.random.Generator) -> Ratios | None:
