@@ -154,7 +154,7 @@ def at_once(model: str, rows: int, rounds: int, work: str, counts: list[int]) ->
     took: dict[int, list[float]] = {count: [] for count in counts}
     for turn in range(-1, rounds):
         for count in counts if turn % 2 else counts[::-1]:
-            score.TOKENS_AT_ONCE, sampling.MOST_SEQUENCES["cpu"] = count, count
+            score.TOKENS_AT_ONCE = sampling.ALWAYS = sampling.MOST_SEQUENCES["cpu"] = count
             start = time.process_time()
             if work == "score":
                 score_blocks(model, rows)

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MEMORY_SHARE = 0.5  # of the free memory, for keys and values
-MOST_SEQUENCES = {"cpu": 640, "cuda": 8192}  # rows times beams at once; more brings nothing
+MOST_SEQUENCES = {"cpu": 2560, "cuda": 8192}  # rows times beams at once; more brings nothing
+# On a CPU so many for any model; more only of one beam whose keys and values are few: a step has costs of its own, but what it reads
+# leaves the caches (docs/benchmarks.md: A processor of AVX2).
+ALWAYS, CACHED_BYTES = 640, 96 << 20
 LOGITS_BYTES = {"cpu": 32 << 20, "cuda": 1 << 30}  # of float32 logits held together; on a CPU what its caches hold
 FALLBACK_BYTES = {"cpu": 24 << 20, "cuda": 1 << 30}  # the same, where `generate` holds them for all rows
 
@@ -121,11 +124,14 @@ def rows_at_once(model: "PreTrainedModel", trial: Trial, width: int, rules: sear
     beams, kind = rules.decode.beams, model.device.type
     if trial.why_not:
         room = FALLBACK_BYTES.get(kind, FALLBACK_BYTES["cuda"])
-        return max(1, min(MOST_SEQUENCES["cpu"], room // (4 * vocabulary(model.config))) // beams)
+        return max(1, min(MOST_SEQUENCES["cpu"], ALWAYS, room // (4 * vocabulary(model.config))) // beams)
     slots = most_slots(width, rules.new_tokens, beams)
     size = slots * trial.states * int(next(model.parameters()).element_size())
     fit = int(MEMORY_SHARE * free_bytes(model.device)) // size
-    return max(1, min(fit, MOST_SEQUENCES.get(kind, MOST_SEQUENCES["cuda"]) // beams))
+    most = MOST_SEQUENCES.get(kind, MOST_SEQUENCES["cuda"])
+    if kind == "cpu":
+        most = min(most, max(ALWAYS, CACHED_BYTES // size if beams == 1 else 0))
+    return max(1, min(fit, most // beams))
 
 
 def evenly(step: int, rows: int) -> int:
@@ -154,16 +160,15 @@ class Batches:
         filled = prompts.take(np.arange(size) % count)  # a batch that is not full goes round
         ids = torch.from_numpy(filled.arrays["tokens"].astype(np.int64)).to(device)
         lengths = torch.from_numpy(filled.arrays["lengths"].astype(np.int64)).to(device)
-        uniforms = None
+        drawn = None
         if self.rules.decode.temperature > 0:
-            numbers = [_uniforms(self.seed, int(row), new_tokens) for row in filled.arrays["stream"]]
-            uniforms = torch.from_numpy(np.stack(numbers)).to(device)
+            drawn = torch.from_numpy(uniforms(self.seed, filled.arrays["stream"], new_tokens)).to(device)
 
         def tell_tokens(step: int) -> None:
             tell(step * count)
 
         if self.way is not None:
-            made, bad = fallback.generate(self.model, ids, lengths, uniforms, self.rules, self.way)
+            made, bad = fallback.generate(self.model, ids, lengths, drawn, self.rules, self.way)
         else:
             if self.decoder is None or self.decoder.rows != size:
                 self.decoder = None  # its memory first
@@ -173,7 +178,7 @@ class Batches:
                     made, bad = search.beam_search(self.decoder, ids, lengths, self.rules, self.at_once, tell_tokens)
                 else:
                     made, bad = search.one_by_one(
-                        self.decoder, ids, lengths, uniforms, self.rules, self.at_once, tell_tokens
+                        self.decoder, ids, lengths, drawn, self.rules, self.at_once, tell_tokens
                     )
         bad_steps = bad[:count].cpu().numpy()
         if (bad_steps >= 0).any():
@@ -237,6 +242,13 @@ class _Pieces:
         return Dataset.concat(parts)
 
 
-def _uniforms(seed: int, row: int, count: int) -> np.ndarray:
-    """(count,) float64 in [0, 1): a row's own random numbers, from a counter-based generator."""
-    return np.random.Generator(np.random.Philox(key=[seed, row])).random(count)
+def uniforms(seed: int, rows: np.ndarray, count: int) -> np.ndarray:
+    """(rows, count) float64 in [0, 1): each row's own random numbers, those of a counter-based generator with the key (seed, row)."""
+    source = np.random.Philox(key=[seed, 0])
+    generator, begins = np.random.Generator(source), source.state
+    made = np.empty((len(rows), count))
+    for mine, row in zip(made, rows.tolist(), strict=True):
+        begins["state"]["key"][1] = row
+        source.state = begins  # a generator of its own for each row would take most of the time
+        generator.random(out=mine)
+    return made

@@ -31,7 +31,7 @@ from collapse_cli.terminal.plan import SHARDS, KindCosts, PlanCosts
 
 LEAST_SECONDS, SEVERAL = 1.5, 16.0  # for timing each of several plans at least, and all of them unless that is more
 SEVERAL_MODELS = 4  # times as many models as were on a page that was timed: it is timed again
-BATCH = 640  # sequences that a CPU samples at once, at most (docs/design.md: Memory)
+BATCH = 640  # sequences that a CPU samples at once; where there are more, each needs little (docs/design.md: Memory)
 RAY_STARTS = 8.0  # seconds that a cluster of this machine alone takes to be there, or to be reached; beside what its workers load
 RAY_BYTES = 600_000_000  # that Ray's own processes hold
 TOKENS_AT_ONCE = 4096  # that a CPU trains on in one pass (`lm/step.py`)

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from collapse_cli.engine.stage import Finished, Stage
@@ -110,6 +111,9 @@ def plan_of(order: Mapping[str, Any]) -> tuple[Mapping[str, Stage], Callable[[in
     import torch
 
     quiet_libraries()
+    if families.of(config.learner).begins_with_a_model:
+        # what its first stage would load: workers start while the run's own process makes what all others wait for
+        import_module("transformers.modeling_utils")
     every = torch.get_num_threads()
     return stages, lambda threads: torch.set_num_threads(threads or every)
 

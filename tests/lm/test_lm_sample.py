@@ -18,7 +18,7 @@ from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Shard
 from collapse_cli.lm import sample, search
 from collapse_cli.lm.decode import Decoder, Trial, try_out
-from collapse_cli.lm.sample import SampleError, rows_at_once
+from collapse_cli.lm.sample import SampleError, rows_at_once, uniforms
 from collapse_cli.lm.search import Rules
 from collapse_cli.lm.slots import most_slots
 from collapse_cli.lm.text import join
@@ -255,17 +255,27 @@ def test_bfloat16_gives_full_rows(kind: str, how: dict[str, Any]) -> None:
 
 
 def test_rows_at_once_are_bounded_by_memory_and_by_what_brings_something(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, fits, not_ours = tiny_model("opt"), Trial("", 64), Trial("too odd", 0)
+    model, fits, not_ours = tiny_model("opt"), Trial("", 1 << 16), Trial("too odd", 0)
+    slots = most_slots(7, NEW, 1)
 
     def rows(beams: int, trial: Trial) -> int:
         return rows_at_once(model, trial, 7, Rules(DecodeConfig(beams=beams), NEW, NEW, END, PAD))
 
     monkeypatch.setattr(sample, "free_bytes", lambda device: 1 << 40)
     assert [rows(beams, fits) for beams in (1, 5, 640, 641)] == [640, 128, 1, 1]
-    monkeypatch.setattr(sample, "free_bytes", lambda device: 2 * 100 * most_slots(7, NEW, 1) * 64 * 4)
+    assert [rows(beams, Trial("", 1)) for beams in (1, 5)] == [2560, 128], "more of one beam, of few keys and values"
+    monkeypatch.setattr(sample, "CACHED_BYTES", 1000 * slots * 4)
+    assert rows(1, Trial("", 1)) == 1000
+    monkeypatch.setattr(sample, "free_bytes", lambda device: 2 * 100 * slots * (1 << 16) * 4)
     assert rows(1, fits) == 100
     monkeypatch.setitem(sample.FALLBACK_BYTES, "cpu", 4 * VOCABULARY * 10)
     assert [rows(beams, not_ours) for beams in (1, 2, 5, 10, 11)] == [10, 5, 2, 1, 1]
+
+
+def test_a_row_has_random_numbers_of_its_own_generator() -> None:
+    rows = np.array([5, 0, 2**40, 5])
+    wanted = [np.random.Generator(np.random.Philox(key=[2**63 - 1, int(row)])).random(7) for row in rows]
+    assert np.array_equal(uniforms(2**63 - 1, rows, 7), wanted)
 
 
 # --- numbers that are not finite --------------------------------------------------------------------------------------

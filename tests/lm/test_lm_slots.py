@@ -94,6 +94,29 @@ def test_a_beam_s_states_are_those_of_its_own_tokens_read_from_the_start(name: s
     assert far_from_whole(model, walked(decoder, ids, lengths, Walk(3, beams, how, seed=beams))) < 1e-4
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("ragged", [True, False])
+def test_prompts_of_one_length_are_written_to_one_slot(
+    ragged: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same numbers, bit for bit, as where each row's slot is looked up; also after rows were dropped."""
+    model, (ids, lengths) = copy.deepcopy(family("grouped")).to(dtype), prompts_of(20, ragged=ragged)
+    found = []
+    for look_up in (False, True):
+        decoder, random = Decoder(model, 20, 1, WIDTH, STEPS), torch.Generator().manual_seed(0)
+        with attending(model, decoder.slots):
+            states = [decoder.read(ids, lengths)]
+            assert (decoder.slots.slot is None) == ragged
+            if look_up:
+                decoder.slots.slot = None
+            for step in range(STEPS):
+                states.append(decoder.step(torch.randint(4, VOCABULARY, (decoder.slots.rows, 1), generator=random)))
+                if step == STEPS // 2:
+                    decoder.keep(torch.arange(0, 20, 3))
+        found.append(states)
+    assert all(map(torch.equal, *found))
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_sums_one_by_one_give_what_products_of_matrices_do(
