@@ -134,7 +134,7 @@ def test_a_generation_0_that_no_seed_moves_has_no_interval() -> None:
     said = " ".join(
         "".join(column.cells) for column in tables(forecast_rows(rows_of({"keep-0": History(grown)})))[2].columns
     )
-    assert "a = 6 (same for all seeds), b = 0.11" in said
+    assert "a = 6.00 (same for all seeds), b = 0.110 (" in said
 
 
 @pytest.mark.parametrize("seeds", [5, 10])
