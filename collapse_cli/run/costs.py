@@ -16,7 +16,7 @@ from collapse_cli.engine.stage import Product, Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
 from collapse_cli.experiment import short
-from collapse_cli.experiment.costs import Sizes
+from collapse_cli.experiment.costs import Size, Sizes
 from collapse_cli.learners import ALL, Fewer
 from collapse_cli.learners.protocol import WEIGHT_BYTES
 from collapse_cli.metrics import numbers
@@ -31,7 +31,7 @@ from collapse_cli.terminal.plan import SHARDS, KindCosts, PlanCosts
 
 LEAST_SECONDS, SEVERAL = 1.5, 16.0  # for timing each of several plans at least, and all of them unless that is more
 SEVERAL_MODELS = 4  # times as many models as were on a page that was timed: it is timed again
-BATCH = 640  # sequences that a CPU samples at once; where there are more, each needs little (docs/design.md: Memory)
+BATCH, CACHED, MOST_SEQUENCES = 640, 96 << 20, 2560  # how many sequences a CPU samples at once (`lm/sample.py`)
 RAY_STARTS = 8.0  # seconds that a cluster of this machine alone takes to be there, or to be reached; beside what its workers load
 RAY_BYTES = 600_000_000  # that Ray's own processes hold
 TOKENS_AT_ONCE = 4096  # that a CPU trains on in one pass (`lm/step.py`)
@@ -218,7 +218,7 @@ def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed, own
     """Bytes that all processes of a run hold at its peak, about.
 
     Each holds what this one did when a short version was timed; what its memory grew by between two versions it grows by on to the
-    rows that are worked on at once: of a language model `BATCH`, of others all. Beside workers the run's own process holds what this one did
+    rows that are worked on at once: of a language model as many as are sampled so, of others all. Beside workers the run's own process holds what this one did
     before, or as much as they do, where it computes some itself; when they have ended, what the report takes. Where nothing was timed: weights, gradients and Adam's
     two moments beside what this process holds. Each device of a training on a CPU is a process that holds as much as the first.
 
@@ -249,7 +249,9 @@ def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed, own
         )
     elif before and rows:
         slope = (peak - timed.memory[max(before)]) / ((reached - max(before)) * rows)
-        at_once = rows if size.known else min(rows, BATCH)
+        at_once = (
+            rows if size.known else min(rows, max(_sequences(each, _kept(each)) for each in size.lineages.values()))
+        )
         peak += round(max(0.0, slope) * max(0.0, at_once - reached * rows))
     each = copies * (max(peak, model) + round(ROW_COPIES * most * (1 - reached)))
     if prepared.execution.executor == "ray":
@@ -275,10 +277,20 @@ def _of_sampling(sizes: Sizes) -> int:
     most = 0
     for size in sizes.lineages.values():
         sample = size.config.sample
-        sequences = min(BATCH, size.rows * sample.decode.beams)
-        numbers = 2 * size.layers * size.width * (sample.prompt_tokens + sample.new_tokens)
-        most = max(most, sequences * numbers * WEIGHT_BYTES)
+        kept = _kept(size)
+        most = max(most, min(_sequences(size, kept), size.rows * sample.decode.beams) * kept)
     return most
+
+
+def _kept(size: Size) -> int:
+    """Bytes of the keys and values of a sequence."""
+    sample = size.config.sample
+    return 2 * size.layers * size.width * (sample.prompt_tokens + sample.new_tokens) * WEIGHT_BYTES
+
+
+def _sequences(size: Size, kept: int) -> int:
+    """How many sequences a CPU samples at once, at most: more of one beam where little is kept of each."""
+    return max(BATCH, min(MOST_SEQUENCES, CACHED // max(1, kept))) if size.config.sample.decode.beams == 1 else BATCH
 
 
 def _assumed(fewer: Fewer) -> str:
