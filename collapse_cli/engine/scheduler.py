@@ -152,6 +152,14 @@ def most_at_once(plan: Plan) -> int:
     examined while the next generation is trained.
     """
     depths: dict[str, int] = {}
-    for key, stage in plan.stages.items():  # inputs come before their users
-        depths[key] = 1 + max((depths[made.key] for made in stage.needs.values()), default=0)
-    return max(Counter(depths.values()).values(), default=1)
+    for stage in plan.stages.values():
+        behind = [stage]  # a list, not a recursion; inputs may stand behind their users
+        while behind:
+            last = behind[-1]
+            needed = last.needs.values()
+            if unknown := [made for made in needed if made.key not in depths]:
+                behind += unknown
+            else:
+                depths[last.key] = 1 + max((depths[made.key] for made in needed), default=0)
+                behind.pop()
+    return max(Counter(depths[key] for key in plan.stages).values(), default=1)

@@ -137,12 +137,15 @@ def test_workers_are_as_many_as_cores_or_as_were_asked_for_but_no_more_than_can_
 
 
 def test_stages_of_one_policy_may_be_at_work_at_the_same_time_when_that_is_asked_for() -> None:
-    """A model is scored and sampled from while nothing waits for the other; with shards still more."""
-    plan, data = Plan(), Stage(kind("data"), {})
+    """A model is scored and sampled from while nothing waits for the other; in whatever order they stand in the plan."""
+    data = Stage(kind("data"), {})
     trained = Stage(kind("train"), {}, {"data": data})
-    for stage in (data, trained, Stage(kind("eval"), {}, {"of": trained}), Stage(kind("sample"), {}, {"of": trained})):
-        plan.add(stage, Where("p", 0, 0))
-    assert most_at_once(plan) == 2
+    stages = [data, trained, Stage(kind("eval"), {}, {"of": trained}), Stage(kind("sample"), {}, {"of": trained})]
+    for order in (stages, stages[::-1]):
+        plan = Plan()
+        for stage in order:
+            plan.add(stage, Where("p", 0, 0))
+        assert most_at_once(plan) == 2
     assert [workers_for(plan, 8, asked, pays=True) for asked in (0, 1, 2, 9)] == [1, 1, 2, 2]
 
 

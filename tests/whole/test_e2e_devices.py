@@ -108,7 +108,9 @@ def test_what_devices_need_is_in_the_estimate(home: Path, tmp_path: Path, monkey
     needed = {}
     for count in (1, 3):
         prepared = prepare(config, folder, store, tmp_path / f"real-{count}", Execution(4, devices=count))
-        needed[count] = memory_needed(prepared, to_do(prepared.plan, store), Timed())
+        needed[count] = memory_needed(
+            prepared, to_do(prepared.plan, store), Timed(), psutil.Process().memory_info().rss
+        )
         assert prepared.hints.devices == count
         notes = [note for note in prepared.notes if "--devices" in note]
         assert notes == [] if count == 1 else len(notes) <= 1
