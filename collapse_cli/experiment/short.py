@@ -24,10 +24,8 @@ from collapse_cli.experiment.kinds import plan
 from collapse_cli.learners import ALL, Fewer
 
 LEAST_ROWS = 16  # of the first short version; and to measure a model on
-AT_ONCE, OF_A_STEP = (
-    64,
-    8,
-)  # rows of a large model that are sampled together, and that a step of a training has: more take as long for each
+# rows of a large model that are sampled together, and that a step of a training has: more take as long for each
+AT_ONCE, OF_A_STEP = 64, 8
 MORE = 4  # how many times as much each does as the one before
 
 

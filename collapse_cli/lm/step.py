@@ -55,9 +55,8 @@ class Work:
         self.rows_at_once, self.rows_recorded = max(1, tokens // width), 0
         self._recorded: Recorded | None = None
         self._layers = HalfLayers()
-        self.spoiled: torch.Tensor | None = (
-            None  # on a GPU 1.0 as soon as a loss was not finite; no step changes weights from then on
-        )
+        # on a GPU 1.0 as soon as a loss was not finite: no step changes weights from then on
+        self.spoiled: torch.Tensor | None = None
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -195,9 +194,8 @@ def make_step(work: Work, optimizer: torch.optim.Optimizer, chosen: Dataset, see
     if math.isfinite(summed):
         if (held := _held(work)) is not None:
             summed += float(held) * predicted
-        if (
-            work.clip > 0 and (norm := _norm(work)) > work.clip
-        ):  # otherwise it would be a multiplication of everything by one
+        # where the norm is smaller it would be a multiplication of everything by one
+        if work.clip > 0 and (norm := _norm(work)) > work.clip:
             weights = [weight for weight in work.weights if weight.grad is not None]
             torch.nn.utils.clip_grads_with_norm_(weights, work.clip, norm, foreach=True)
         _changed(work, optimizer)

@@ -37,9 +37,8 @@ RAY_BYTES = 600_000_000  # that Ray's own processes hold
 TOKENS_AT_ONCE = 4096  # that a CPU trains on in one pass (`lm/step.py`)
 KEPT_NUMBERS = 17  # of a layer for each token and each number of its state, until the pass back
 ROW_COPIES = 3  # of the rows of a corpus that are held at once: as read, chosen, and put together
-ENOUGH = (
-    0.3  # seconds in which the speed of the machine is measured; six products take less where it has units for them
-)
+# seconds in which the speed of the machine is measured; six products take less where it has units for them
+ENOUGH = 0.3
 
 
 @dataclass

@@ -357,3 +357,24 @@ def test_steps_in_place_of_epochs_go_through_the_corpus_as_often_as_they_last(tm
 def test_steps_are_refused_beside_what_goes_by_whole_epochs(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="goes by whole epochs"):
         TrainConfig(steps=5, **given)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_torchs_adamw_divides_gradients_by_the_scale_it_is_given(device: str) -> None:
+    """By which they are clipped on a GPU. With a large epsilon, since Adam else forgets how large gradients are."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device, or none asked for by -m gpu")
+    gradients, scales = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)), (1.0, 4.0, 2.5)
+    ends = []
+    for divided in (True, False):
+        weight = torch.nn.Parameter(torch.ones(5, device=device))
+        optimizer: Any = torch.optim.AdamW([weight], lr=0.1, eps=1.0, fused=True)
+        optimizer.found_inf = torch.zeros((), device=device)
+        for gradient, scale in zip(gradients.to(device), scales, strict=True):
+            weight.grad = gradient.clone() if divided else gradient / scale
+            if divided:
+                optimizer.grad_scale = torch.tensor(scale, device=device)
+            optimizer.step()
+        ends.append(weight.detach())
+    torch.testing.assert_close(ends[0], ends[1])
+    assert (ends[0] - 1).abs().max() > 0.01
