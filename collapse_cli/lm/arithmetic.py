@@ -242,6 +242,15 @@ def exchanged(instead: list[Exchange]) -> Iterator[None]:
             setattr(where, name, function)
 
 
+def for_usual_calls(use: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """What stands for torch's `linear`: `use` (rows, weight, bias=...), or torch's own for calls that are written otherwise."""
+
+    def called(*args: Any, **kwargs: Any) -> torch.Tensor:
+        return use(*args, **kwargs) if not kwargs or kwargs.keys() == {"bias"} else torchs_linear(*args, **kwargs)
+
+    return called
+
+
 class _Names:
     """What unchanged modules call, by name, for nn.Linear, the Conv1D of GPT-2 and dropout: with the functions above in their place.
 
@@ -251,9 +260,6 @@ class _Names:
 
     def __init__(self, *, products: bool, packed: "PackedWeights | None", part: OwnRows | None = None) -> None:
         use = linear if packed is None else packed.linear
-
-        def called_linear(*args: Any, **kwargs: Any) -> torch.Tensor:
-            return use(*args, **kwargs) if not kwargs or kwargs.keys() == {"bias"} else torchs_linear(*args, **kwargs)
 
         def called_addmm(*args: Any, **kwargs: Any) -> torch.Tensor:
             if kwargs or args[0].dim() != 1:  # a sum of matrices is no layer's
@@ -265,7 +271,7 @@ class _Names:
 
         self.instead: list[Exchange] = [(functional, "dropout", called_dropout)]
         if products:
-            self.instead += [(functional, "linear", called_linear), (torch, "addmm", called_addmm)]
+            self.instead += [(functional, "linear", for_usual_calls(use)), (torch, "addmm", called_addmm)]
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 from torch.nn.functional import linear as torchs_linear
 
-from collapse_cli.lm.arithmetic import exchanged, product_in_float32
+from collapse_cli.lm.arithmetic import exchanged, for_usual_calls, product_in_float32
 
 
 @dataclass
@@ -75,7 +75,7 @@ class HalfLayers:
         """Inside, one pass over the model is made, under autocast."""
         if self._groups is None:
             calls: list[_Call] = []
-            with exchanged([(functional, "linear", _noting(calls))]):
+            with exchanged([(functional, "linear", for_usual_calls(_noting(calls)))]):
                 yield
             self._groups = [_Group(group) for group in _grouped(calls)]
             self._places = {id(w): (group, n) for group in self._groups for n, w in enumerate(group.weights)}
@@ -84,7 +84,7 @@ class HalfLayers:
         if casts:
             with torch.no_grad():
                 torch._foreach_copy_([to for to, _ in casts], [weight for _, weight in casts])
-        with exchanged([(functional, "linear", self._linear)]):
+        with exchanged([(functional, "linear", for_usual_calls(self._linear))]):
             yield
         for group in self._groups:
             group.rows, group.made = None, []

@@ -91,3 +91,13 @@ def test_the_same_layer_gets_other_rows() -> None:
             with layers.used():
                 found = layer(rows)
             assert torch.equal(found, layer(rows))
+
+
+def test_a_layer_that_is_called_by_other_names_is_left_to_autocast() -> None:
+    weight, layers = torch.nn.Parameter(torch.randn(4, 8)), HalfLayers()
+    for _ in range(2):
+        with torch.autocast("cpu", dtype=torch.bfloat16), layers.used():
+            made = functional.linear(input=torch.ones(2, 8), weight=weight)
+    made.sum().backward()
+    assert layers._groups == []
+    assert weight.grad is not None
