@@ -22,6 +22,7 @@ try:
     from collections.abc import Iterator
     from contextlib import contextmanager, suppress
     from pathlib import Path
+    from types import FrameType
     from typing import Any
 
     from collapse_cli.errors import UserError
@@ -108,6 +109,7 @@ def _run(arguments: list[str] | None) -> int:
     process.BEGAN.set(began)
     process.own_errors_of_output()
     process.print_in_any_encoding()
+    process.heed_lost_interrupts()
     if odd := process.odd_variable():
         return _say(odd, USAGE)
     try:
@@ -139,8 +141,9 @@ def _end(arguments: list[str] | None) -> int:
     mistakes: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     try:
         for number in _requests_to_end(leave_at_once):  # what is loaded from here on stands beside work
-            signal.signal(number, signal.default_int_handler)
-        code = app(args=arguments, standalone_mode=False)
+            signal.signal(number, _asked_to_end)
+        with _not_hidden():
+            code = app(args=arguments, standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code
     except mistakes as mistake:
@@ -169,6 +172,31 @@ def _end(arguments: list[str] | None) -> int:
     if code == INTERRUPTED:  # typer makes an exit code of its own of Ctrl-C
         return _say(GOES_ON, INTERRUPTED)
     return code if isinstance(code, int) else DONE
+
+
+def _asked_to_end(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C while the command runs: what has only begun to load its libraries need not load them to the end."""
+    from collapse_cli import process
+
+    if not process.AT_STAKE and process.is_loading(frame):
+        leave_at_once()
+    process.asked_to_end(number, frame)
+
+
+@contextmanager
+def _not_hidden() -> Iterator[None]:
+    """Let a Ctrl-C end the command also where it struck in what makes an error of its own of it: Python up to 3.11 does so
+    while a class is made, and libraries do.
+    """
+    try:
+        yield
+    except Exception as error:
+        link: BaseException | None = error
+        while link is not None:
+            if isinstance(link.__cause__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            link = link.__cause__ or link.__context__
+        raise
 
 
 def _of_files(error: OSError) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO
 
 IN_ASCII = str.maketrans(
@@ -23,6 +24,7 @@ IN_ASCII = str.maketrans(
 MEGABYTE = 10**6  # bytes, as sizes are said everywhere
 CGROUP = Path("/sys/fs/cgroup")  # containers and batch systems limit memory here
 BEGAN: ContextVar[float] = ContextVar("BEGAN")  # when the command began, by `time.perf_counter`
+AT_STAKE: list[bool] = []  # an entry for each `interruptible`; empty: nothing would be lost by an end at once
 OUTPUT = "the output of this command"  # what an error of the standard output has for a file
 
 
@@ -161,22 +163,60 @@ def peak_memory_mb() -> int:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """A polite request to end (SIGTERM, as from a cluster's scheduler; SIGHUP, when the terminal goes) ends a run as
-    Ctrl-C does. Under `nohup` SIGHUP stays ignored.
+    """While there is something to lose: a polite request to end (SIGTERM, as from a cluster's scheduler; SIGHUP, when the terminal goes)
+    ends a run as Ctrl-C does. Under `nohup` SIGHUP stays ignored.
     """
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.getsignal(number) for number in requests_to_end() if number != signal.SIGINT}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, stop)
+    unheard = [number for number in requests_to_end() if signal.getsignal(number) is signal.SIG_DFL]
+    for number in unheard:
+        signal.signal(number, asked_to_end)
+    AT_STAKE.append(True)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        AT_STAKE.pop()
+        for number in unheard:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def asked_to_end(number: int, frame: FrameType | None) -> None:
+    """Answer Ctrl-C, or a request like it, once no module is being loaded: of an exception there libraries make others, or only print it.
+
+    Raises:
+        KeyboardInterrupt: where none is.
+    """
+    if is_loading(frame):
+        send_again(number)
+    else:
+        raise KeyboardInterrupt
+
+
+def is_loading(frame: FrameType | None) -> bool:
+    """Whether a module is being loaded there."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def send_again(number: int) -> None:
+    """Send this process a signal in a hundredth of a second, when what cannot be interrupted may have ended."""
+    again = threading.Timer(0.01, signal.raise_signal, (number,))
+    again.daemon = True
+    again.start()
+
+
+def heed_lost_interrupts() -> None:
+    """Ctrl-C that strikes in what Python calls by the way, as a finalizer, would end nothing and leave a traceback: let it come again."""
+    others = sys.unraisablehook
+
+    def hook(lost: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            others(lost)
+        elif heard := [number for number in requests_to_end() if callable(signal.getsignal(number))]:
+            send_again(heard[0])  # an exception from here would be lost, too
+
+    sys.unraisablehook = hook
 
 
 def requests_to_end() -> list[signal.Signals]:

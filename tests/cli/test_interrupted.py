@@ -21,12 +21,20 @@ SAID = "collapse: interrupted; the same command goes on where it stopped\n"
 AT_IMPORT = """
 import os, signal, sys
 left = {at}
+def kill():
+    os.kill(os.getpid(), signal.{name})
+class InAClass:
+    def __set_name__(self, owner, name):
+        kill()
+class InAFinalizer:
+    def __del__(self):
+        kill()
 def strike(event, arguments):
     global left
     if event == "import" and "collapse_cli.__main__" in sys.modules:
         left -= 1
         if left == 0:
-            os.kill(os.getpid(), signal.{name})
+            {how}
 sys.addaudithook(strike)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where a shell started us in the background
 sys.argv = ["collapse", *{arguments}]
@@ -35,9 +43,9 @@ sys.exit(main())
 """
 
 
-def struck(at: int, *arguments: str, name: str = "SIGINT") -> tuple[int, str]:
+def struck(at: int, *arguments: str, name: str = "SIGINT", how: str = "kill()") -> tuple[int, str]:
     """How a command ends that is struck at an import, and what it says."""
-    code = AT_IMPORT.format(at=at, arguments=list(arguments), name=name)
+    code = AT_IMPORT.format(at=at, arguments=list(arguments), name=name, how=how)
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     return done.returncode, done.stderr
 
@@ -56,6 +64,14 @@ def test_ctrl_c_while_the_libraries_of_a_run_are_loaded(tmp_path: Path, at: int)
 def test_a_request_to_end_is_answered_as_ctrl_c_is_also_before_a_run_begins(name: str, at: int) -> None:
     """As a scheduler sends it to a job that it has just started."""
     assert struck(at, "options", "train", name=name) == (130, SAID)
+
+
+@pytest.mark.parametrize("how", ["type('Made', (), dict(field=InAClass()))", "InAFinalizer()"])
+@pytest.mark.parametrize("at", [300, 450])
+def test_ctrl_c_where_python_makes_another_error_of_it_or_none(tmp_path: Path, how: str, at: int) -> None:
+    """While a class is made it is wrapped up to Python 3.11; in a finalizer it is told and ends nothing."""
+    command = ("run", "--preset", "smoke", "--dry-run", "--runs-dir", str(tmp_path / "runs"))
+    assert struck(at, *command, how=how) == (130, SAID)
 
 
 # Holds up each worker process before its first statement, where no handler of ours can be yet.
