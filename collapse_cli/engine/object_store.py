@@ -12,6 +12,7 @@ import errno
 import hashlib
 import logging
 import re
+import shutil
 import time
 import uuid
 from collections import Counter
@@ -447,6 +448,4 @@ def _is_weights(name: str) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    import shutil
-
     shutil.rmtree(folder, ignore_errors=True)

@@ -5,19 +5,19 @@ They are sent a line of JSON a training (`order_of`), find all else in files, an
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collapse_cli.data.dataset import MASK, WEIGHTS, Dataset
+from collapse_cli.engine.executors.child import Child, ChildEndedError
 from collapse_cli.errors import UserError
 from collapse_cli.learners.protocol import Hints
-from collapse_cli.process import unheard_by_children
 
 if TYPE_CHECKING:
     from collapse_cli.lm.devices import Group
@@ -82,7 +82,7 @@ class DeviceProcesses:
         threads = _threads()
         for rank, other in enumerate(self._others, start=1):
             mine = {"rank": rank, "count": self.count, "place": str(place), "threads": threads}
-            if not other.send({**order, **mine}):
+            if not other.tell({**order, **mine}):
                 raise self.fault()
         for other in self._others:
             if not other.is_ready():
@@ -95,17 +95,14 @@ class DeviceProcesses:
         while True:
             for rank, other in enumerate(self._others, start=2):
                 if other.has_ended():
-                    return (
-                        other.reason() if other.said else DeviceError(self._last_words(rank, other.process.returncode))
-                    )
+                    return other.reason() if other.said else DeviceError(self._last_words(rank, other.how))
             if time.monotonic() > until:
                 return RuntimeError(
                     f"the {self.count} devices of a training lost each other, and none says why: {said}"
                 )
             time.sleep(0.02)
 
-    def _last_words(self, rank: int, code: int) -> str:
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+    def _last_words(self, rank: int, how: str) -> str:
         return (
             f"the process of device {rank} of {self.count} {how} while a model was trained, perhaps because memory ran out; what is "
             "finished is kept: run the same command again, with fewer --devices if it happens again"
@@ -134,58 +131,52 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
-class _Process:
+class _Process(Child):
     """One of them.
 
     Attributes:
         said: why it ended, as it said itself; empty as long as it has not.
+        how: it ended, in words; of one that has.
     """
 
     def __init__(self) -> None:
-        command = [sys.executable, "-P", "-c", START, json.dumps(sys.path)]
         # a group of its own: a terminal's Ctrl-C is for the first device
-        with unheard_by_children():
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)  # noqa: S603
+        super().__init__([sys.executable, "-P", "-c", START, json.dumps(sys.path)], process_group=0)
         self.said: dict[str, str] = {}
+        self.how = ""
+        self._heard: deque[dict[str, str]] = deque()
 
-    def __enter__(self) -> "_Process":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.kill()  # it leaves nothing behind
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            with suppress(BrokenPipeError):
-                pipe.close()
-
-    def send(self, order: Mapping[str, Any]) -> bool:
+    def tell(self, order: Mapping[str, Any]) -> bool:
         """Whether it could be told."""
-        assert self.process.stdin is not None
         try:
-            self.process.stdin.write(json.dumps(order).encode() + b"\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
+            self.send(order)
+        except ChildEndedError:
             return False
         return True
 
     def is_ready(self) -> bool:
         """Waits until it is; it is not when it has ended."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        message = json.loads(line) if line else {}
-        if message.get("event") == "ready":
+        while not self._heard:
+            try:
+                self._heard += self.messages()
+            except ChildEndedError:
+                return False
+        message = self._heard.popleft()
+        if message["event"] == "ready":
             return True
         self.said = message
         return False
 
     def has_ended(self) -> bool:
-        assert self.process.stdout is not None
+        """Whether it has; then what it said of that is known."""
         if self.process.poll() is None:
             return False
-        for line in self.process.stdout:
-            self.said = json.loads(line)
+        try:
+            while True:
+                self._heard += self.messages()
+        except ChildEndedError as ended:
+            self.how = ended.how
+        self.said = next((message for message in reversed(self._heard) if "text" in message), self.said)
         return True
 
     def reason(self) -> Exception:

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from collapse_cli.engine.executors import child
-from collapse_cli.learners import device_processes
 
 
 class Forked:
@@ -77,6 +76,4 @@ class Forked:
 
 def fork_workers() -> None:
     """From now on the workers, and the devices, that this process starts are forks of it. It must have no thread at work."""
-    own = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE)
-    for module in (child, device_processes):
-        setattr(module, "subprocess", own)  # noqa: B010
+    setattr(child, "subprocess", SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE))  # noqa: B010

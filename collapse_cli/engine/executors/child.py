@@ -5,7 +5,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 from collapse_cli.process import unheard_by_children
 
@@ -25,19 +25,20 @@ class ChildEndedError(Exception):
 class Child:
     """It ends when its input does, so it cannot outlive this process."""
 
-    def __init__(self, command: Sequence[str], order: Mapping[str, Any], **options: Any) -> None:
+    def __init__(self, command: Sequence[str], order: Mapping[str, Any] | None = None, **options: Any) -> None:
         """Start it.
 
         Args:
-            order: the first line that it is sent.
+            order: the first line that it is sent; None: nothing yet.
             options: of `subprocess.Popen`.
         """
         with unheard_by_children():
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)  # noqa: S603
         self._half = b""  # of a line
-        self.send(order)
+        if order is not None:
+            self.send(order)
 
-    def __enter__(self) -> "Child":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
