@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from collapse_cli.engine.executors import child
+from collapse_cli import child
 
 
 class Forked:
