@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collapse_cli.child import Child, ChildEndedError
 from collapse_cli.data.dataset import MASK, WEIGHTS, Dataset
+from collapse_cli.engine.child import Child, ChildEndedError
 from collapse_cli.errors import UserError
 from collapse_cli.learners.protocol import Hints
 

@@ -63,9 +63,8 @@ MAY = {
     "errors": "",
     "where": "",
     "process": "",
-    "child": "process",
     "files": "errors",
-    "engine": "errors where files process child",
+    "engine": "errors where files process",
     "data": "errors files process",
     "families": "errors files",
     "config": "errors families",
@@ -74,7 +73,7 @@ MAY = {
     "simulate": "theory",
     "metrics": "errors",
     "lm": "errors files process data engine config",
-    "learners": "errors process child data engine config families metrics lm",
+    "learners": "errors process data engine config families metrics lm",
     "selection": "errors data engine config families metrics lm learners",
     "check": "errors files data metrics selection",
     "records": "errors where files engine config families",
@@ -92,7 +91,7 @@ MAY = {
 # Within those rooms, what may be imported from them is these modules alone.
 OF_THEM = {
     ("lm", "engine"): "engine.checkpoint",
-    ("learners", "engine"): "engine.checkpoint engine.stage",
+    ("learners", "engine"): "engine.checkpoint engine.child engine.stage",
     ("learners", "config"): "config.cell config.experiment config.families config.pool config.tree",
     ("lm", "config"): "config.tree",
     ("selection", "config"): "config.selection config.experiment",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from collapse_cli import child
+from collapse_cli.engine import child
 
 
 class Forked:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from collapse_cli.child import Child, ChildEndedError
+from collapse_cli.engine.child import Child, ChildEndedError
 from collapse_cli.engine.executors.base import Ended
 from collapse_cli.engine.executors.messages import WorkerError, hear
 from collapse_cli.engine.observer import Observer

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from collapse_cli.child import Child, ChildEndedError
+from collapse_cli.engine.child import Child, ChildEndedError
 from collapse_cli.engine.executors.base import Ended
 from collapse_cli.engine.executors.messages import WorkerError, hear, note
 from collapse_cli.engine.observer import Observer
