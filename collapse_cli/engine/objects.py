@@ -42,7 +42,9 @@ DENIED = (
     "403",
 )
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired")  # keys that are lent for some hours
-ATTEMPT = re.compile(r"\.(check-|clock-)?[0-9a-f]{32}")  # what is put somewhere else, or removed, at once
+CHECK = ".check"  # an object that stays, and is tried to be overwritten
+# what is put somewhere else, or removed, at once; `.check-` is of earlier versions
+ATTEMPT = re.compile(r"\.(check-|clock-)?[0-9a-f]{32}")
 SKEWED = ("RequestTimeTooSkewed", "RequestExpired")
 REFUSED = {"PreconditionFailed", "412"}  # there is an object of that name
 UNDECIDED = {"ConditionalRequestConflict", "409"}  # one that is being written
@@ -217,23 +219,22 @@ class RemoteObjects:
                         Path(self._path(str(parent))).rmdir()
 
     def check(self) -> None:
-        """Find out whether an object that is there can be kept from being overwritten.
+        """Find out whether an object that is there can be kept from being overwritten: by one that stays for that.
 
         Raises:
             ConfigError: where it is overwritten: two processes could not be kept apart.
         """
-        name = f".check-{uuid.uuid4().hex}"
         if self._local:
             self._fs.makedirs(self._root, exist_ok=True)
-        try:
-            if not self.create(name, b"1") or self.create(name, b"2") or self.read(name) != b"1":
-                raise ConfigError(
-                    f"{self.address}: this server overwrites objects that must not be (it does not know If-None-Match), so that "
-                    "two processes would spoil each other's work; use another one"
-                )
-        finally:
-            with suppress(InputError):
-                self.remove([name])
+        for _ in range(3):  # the first time it is made; and somebody may remove it
+            if not self.create(CHECK, uuid.uuid4().hex.encode()):
+                return
+        with suppress(InputError):
+            self.remove([CHECK])
+        raise ConfigError(
+            f"{self.address}: this server overwrites objects that must not be (it does not know If-None-Match), so that "
+            "two processes would spoil each other's work; use another one"
+        )
 
     # --- how
 

@@ -26,7 +26,7 @@ from support.waiting import PATIENCE, until
 from collapse_cli.engine import leases, scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.object_store import ObjectStore
-from collapse_cli.engine.objects import RemoteObjects
+from collapse_cli.engine.objects import CHECK, RemoteObjects
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.remote_addresses import address_of, check_path, copy_of
 from collapse_cli.engine.stage import Finished, Stage
@@ -206,7 +206,23 @@ def test_a_server_that_overwrites_is_refused_before_anything_is_made(
     with pytest.raises(ConfigError, match="does not know If-None-Match"):
         store.begin()
     assert RemoteObjects(address).find("") == {}
+    assert RemoteObjects(address).read(CHECK) is None
     assert not copy_of(address).exists()
+
+
+def test_whether_a_server_overwrites_is_tried_with_one_object_that_stays(address: str) -> None:
+    """So that none is left for good where keys are refused at any moment of that."""
+    place = RemoteObjects(address)
+    place.check()
+    first = place.read(CHECK)
+    assert first
+    place.check()
+    ObjectStore(address).begin()
+    assert place.read(CHECK) == first
+    assert (place.find(""), place.attempts()) == ({}, {}), "it is no stage, and nothing that a kill left"
+    place.remove([CHECK])
+    place.check()
+    assert place.read(CHECK) not in (None, first)
 
 
 def test_a_connection_that_is_lost_is_waited_for_once_there_was_one(

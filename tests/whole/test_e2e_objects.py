@@ -423,7 +423,8 @@ def test_requests_that_fail_now_and_then_change_nothing(
     assert small.rows_of(copies, "numbers") == small.rows_of(tmp_path / "runs", "numbers")
     assert s3.read(f"{prefix}/runs/numbers/metrics.jsonl") == (copies / "numbers" / "metrics.jsonl").read_bytes()
     assert_whole(s3, prefix)
-    assert not [name for name in s3.names(prefix) if "leases/" in name or name.startswith("store/.")]
+    hidden = [name for name in s3.names(prefix) if "leases/" in name or name.startswith("store/.")]
+    assert hidden == ["store/.check"]
 
 
 # --- refused ----------------------------------------------------------------------------------------------------------
@@ -486,7 +487,8 @@ def test_a_folder_that_machines_share_is_worked_on_without_locks(home: Path, tmp
     shared = tmp_path / "shared"
     made = e2e.collapse("run", home / "tiny.toml", "--runs-dir", f"file://{shared}", "--json")
     assert made.code == 0, made.err
-    assert not [path for path in shared.rglob("*") if path.name.endswith(".lock") or path.name.startswith(".")]
+    hidden = [path for path in shared.rglob("*") if path.name.endswith(".lock") or path.name.startswith(".")]
+    assert [path.relative_to(shared).as_posix() for path in hidden] == ["store/.check"]
     kept = tmp_path / "kept"
     shutil.copytree(shared / "runs", kept)
     assert e2e.results(kept) == e2e.results(home / "runs")
