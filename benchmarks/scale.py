@@ -1,7 +1,7 @@
 """Far more than a person usually has, on one machine: runs in a folder, seeds, generations, text, stages.
 
     .venv/bin/python benchmarks/scale.py runs --runs 10000 --folder /tmp/many       # list, status, gc, compare
-    .venv/bin/python benchmarks/scale.py stages --stages 10000,100000               # the scheduler alone
+    .venv/bin/python benchmarks/scale.py stages --stages 10000,100000               # the scheduler, and what prunes models, alone
     .venv/bin/python benchmarks/scale.py seeds --seeds 1000
     .venv/bin/python benchmarks/scale.py generations --generations 100000
     .venv/bin/python benchmarks/scale.py text --megabytes 1000
@@ -24,21 +24,26 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from report import Report, about_machine
 
 from collapse_cli import SLEEPING
+from collapse_cli.config import Experiment
 from collapse_cli.engine import scheduler, sealed
 from collapse_cli.engine.executors.base import Ended
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.record import RECORD
-from collapse_cli.engine.stage import Cost, Finished, Product, Stage, StageKind, digest
+from collapse_cli.engine.stage import Cost, Finished, Generation, Plan, Product, Stage, StageKind, digest
+from collapse_cli.engine.store import Store
 from collapse_cli.process import peak_memory_mb
 from collapse_cli.records.remembered import FOLDER
+from collapse_cli.records.rundir import RunFolder
+from collapse_cli.run.observers.pruning import Pruning
+from collapse_cli.where import Where
 
 GAUSSIAN = """
 learner = "gaussian"
@@ -318,7 +323,7 @@ def tiny_stages(count: int, *, chained: bool) -> list[Stage]:
         name="tiny",
         kind="tiny",
         version=1,
-        product=Product.ROWS,
+        product=Product.MODEL,
         body=lambda stage, inputs, place: {},
         cost=lambda stage, size: Cost(),
         label=lambda stage, place: "",
@@ -340,6 +345,46 @@ def of_scheduler(folder: Path, asked: argparse.Namespace) -> list[list[str]]:
             scheduler.run(stages, executor, Nobody())
             took = Took(time.perf_counter() - start, time.process_time() - began, peak_memory_mb(), "")
             table.append(in_words(f"scheduler, {count:,} stages {label}", took))
+    return table
+
+
+class Kept(set[str]):
+    """A store of nothing but the keys of stages that are whole, and of all that were ever there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ever = set[str]()
+
+    def has(self, key: str, *, whole: bool = True) -> bool:
+        return key in (self if whole else self.ever)
+
+    def locked(self, key: str) -> AbstractContextManager[bool]:
+        return nullcontext(True)
+
+    def prune(self, key: str) -> int:
+        self.remove(key)
+        return 0
+
+
+def of_pruning(folder: Path, asked: argparse.Namespace) -> list[list[str]]:
+    """What deciding which models nothing needs any more takes, without anything else: `store.keep_models = "none"`."""
+    table = []
+    config = Experiment.model_validate({"store": {"keep_models": "none"}})
+    for count in map(int, asked.stages.split(",")):
+        for label, chained in (("from one", False), ("one after another", True)):
+            plan, store = Plan(), Kept()
+            for number, stage in enumerate(tiny_stages(count, chained=chained)):
+                where = Where("keep-0", 0, number)
+                plan.generations.append(Generation(where, plan.add(stage, where), stage))
+            start, began = time.perf_counter(), time.process_time()
+            pruning = Pruning(RunFolder(folder, "mine"), cast(Store, store), config, plan)
+            for key, stage in plan.stages.items():
+                store.add(key)
+                store.ever.add(key)
+                pruning.finished(stage, cast(Finished, None), cached=False)
+            pruning.prune()
+            took = Took(time.perf_counter() - start, time.process_time() - began, peak_memory_mb(), "")
+            table.append(in_words(f"pruning, {count:,} stages {label}", took, f"{len(store)} left"))
     return table
 
 
@@ -443,7 +488,7 @@ def much_text(folder: Path, asked: argparse.Namespace) -> list[list[str]]:
 
 PARTS: dict[str, Callable[[Path, argparse.Namespace], list[list[str]]]] = {
     "runs": many_runs,
-    "stages": of_scheduler,
+    "stages": lambda folder, asked: of_scheduler(folder, asked) + of_pruning(folder, asked),
     "seeds": many_seeds,
     "generations": many_generations,
     "text": much_text,

@@ -48,12 +48,14 @@ class PlannedStage:
     Attributes:
         inputs: by name, the keys of those that it is made from.
         shard_of: of a shard, the key of the stage that is put together from it and others; "" of a whole stage.
+        generations: those that it works for.
     """
 
     kind: str
     key: str
     inputs: Mapping[str, str]
     shard_of: str = ""
+    generations: frozenset[int] = frozenset()
 
 
 class RunFolder:
@@ -150,7 +152,8 @@ class RunFolder:
         if not whole:
             raise ConfigError(f"{self.place(path.name)} is damaged (it is not a plan); give the run's command again")
         return [
-            PlannedStage(stage["kind"], stage["key"], stage["inputs"], stage.get("shard_of", "")) for stage in stages
+            PlannedStage(stage["kind"], stage["key"], stage["inputs"], stage.get("shard_of", ""), _generations(stage))
+            for stage in stages
         ]
 
     def rows(self) -> list[Row]:
@@ -431,6 +434,13 @@ def _is_planned(stage: Mapping[str, Any]) -> bool:
     keys = (stage["key"], *stage["inputs"].values(), *([stage["shard_of"]] if "shard_of" in stage else []))
     whole = isinstance(stage["kind"], str) and isinstance(stage["for"], list)
     return whole and all(isinstance(key, str) and KEY.fullmatch(key) for key in keys)
+
+
+def _generations(stage: Mapping[str, Any]) -> frozenset[int]:
+    """For which ones a stage works, as far as its entry in a plan says so."""
+    # of policy, seed, generation, ...
+    places = (where for where in stage["for"] if isinstance(where, list) and len(where) > 2)
+    return frozenset(place[2] for place in places if isinstance(place[2], int))
 
 
 def _is_whole(row: Row, needed: Set[str]) -> bool:

@@ -157,11 +157,11 @@ def test_pruning_reads_each_plan_once_and_settings_of_runs_that_share_models(
     config = Experiment.model_validate({"store": {"keep_models": "none"}})
     pruning = Pruning(RunFolder(runs, "mine"), FolderStore(runs / "store"), config, Plan())
     mine = {f"{3:064x}"}
-    wanted = pruning._wanted(mine)
+    wanted = pruning._wanted_elsewhere(mine)
     assert wanted == mine, "the one run that has it keeps all"
     assert len(read["plan"]) == MANY + 2
     assert read["record"] == ["one-002"]
-    assert pruning._wanted(mine) == wanted
+    assert pruning._wanted_elsewhere(mine) == wanted
     assert len(read["plan"]) == MANY + 2
 
 
