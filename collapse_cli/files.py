@@ -239,12 +239,24 @@ def check_locks(path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of a file that is open say which one it is, as those of opening it do: a full disk shows when it is written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
 def put(path: Path, content: bytes) -> None:
     """Replace a file whole, or make it and its folder: of what can be fetched again, so that it need not have reached the disk."""
     attempt = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        attempt.write_bytes(content)
+        with naming(path):
+            attempt.write_bytes(content)
         attempt.replace(path)
     finally:
         attempt.unlink(missing_ok=True)
@@ -254,7 +266,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace a file whole: a reader, or a kill, meets the old text or the new one."""
     attempt = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with attempt.open("w", encoding="utf-8") as file:
+        with naming(path), attempt.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

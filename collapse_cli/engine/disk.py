@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+from pathlib import Path
 
 from collapse_cli.process import OUTPUT
 
@@ -11,7 +12,9 @@ IN_WORDS = re.compile(r"\(os error (\d+)\)")  # as libraries written in Rust end
 
 
 class disk_errors:  # noqa: N801 - reads as a verb at its use
-    """Turn a full disk or quota, however a library words it, into one OSError that names the folder."""
+    """Turn a full disk or quota, however a library words it, into one OSError that names the folder; or the place that it names itself,
+    where that is another one.
+    """
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -31,4 +34,11 @@ class disk_errors:  # noqa: N801 - reads as a verb at its use
             numbers.insert(0, error.errno)
         for number in numbers:
             if number in FULL:
-                raise OSError(number, os.strerror(number), self.folder) from error
+                raise OSError(number, os.strerror(number), self._other_place(error) or self.folder) from error
+
+    def _other_place(self, error: BaseException) -> str:
+        """The file that an error names outside the folder: of two, as of a copy, the one that is written."""
+        named = isinstance(error, OSError) and (error.filename2 or error.filename)
+        if not isinstance(named, str) or Path(self.folder) in Path(named).parents:
+            return ""
+        return named

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from collapse_cli.engine.disk import FULL
+from collapse_cli.engine.disk import FULL, disk_errors
 from collapse_cli.engine.remote_addresses import LOCAL
 from collapse_cli.errors import ConfigError, InputError, UnreachableError, first_line
 
@@ -256,9 +256,10 @@ class RemoteObjects:
         attempt = Path(self._root) / f".{uuid.uuid4().hex}"
         try:
             attempt.parent.mkdir(parents=True, exist_ok=True)
-            write(attempt)
-            with attempt.open("rb") as file:
-                os.fsync(file.fileno())
+            with disk_errors(self._root):  # copying names the file that is copied
+                write(attempt)
+                with attempt.open("rb") as file:
+                    os.fsync(file.fileno())
             for _ in range(TRIES):  # a folder that is empty at this moment may be removed
                 place.parent.mkdir(parents=True, exist_ok=True)
                 with suppress(FileNotFoundError):

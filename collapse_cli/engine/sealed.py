@@ -122,7 +122,7 @@ def append(path: Path, *added: Mapping[str, Any]) -> None:
 
 def append_lines(path: Path, lines: Iterable[str]) -> None:
     """The same, of lines that `line` made."""
-    with path.open("a+", encoding="utf-8") as out:
+    with files.naming(path), path.open("a+", encoding="utf-8") as out:
         if out.tell() > 0:
             out.seek(out.tell() - 1)
             torn = out.read(1) != "\n"

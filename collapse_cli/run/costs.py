@@ -12,6 +12,7 @@ import psutil
 
 from collapse_cli import families
 from collapse_cli.engine import scheduler
+from collapse_cli.engine.remote_addresses import CACHE
 from collapse_cli.engine.stage import Product, Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
@@ -21,6 +22,7 @@ from collapse_cli.learners import ALL, Fewer
 from collapse_cli.learners.protocol import WEIGHT_BYTES
 from collapse_cli.metrics import numbers
 from collapse_cli.process import free_memory
+from collapse_cli.records import elsewhere
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.run.computing import apart
 from collapse_cli.run.ending import Ending
@@ -316,9 +318,12 @@ def check_disk(prepared: Prepared, needed: Collection[Stage], runs: Path) -> Non
     wanted = disk_needed(needed, prepared.size) if needed else 0
     free = shutil.disk_usage(existing(runs)).free
     if wanted > free:
+        copies = elsewhere.is_copy(runs)  # it is this machine's disk then that is small, not that of --runs-dir
+        which = f"{runs}, where this machine keeps copies of what is elsewhere" if copies else str(runs)
+        other = f"name another folder for them with {CACHE}=FOLDER" if copies else "use another --runs-dir"
         raise ConfigError(
-            f"the plan needs about {numbers.size(wanted)} on the disk of {runs}, where {numbers.size(free)} are free; free "
-            "some (collapse gc), use another --runs-dir, or --set store.keep_models=ends"
+            f"the plan needs about {numbers.size(wanted)} on the disk of {which}; {numbers.size(free)} are free: free "
+            f"some (collapse gc), {other}, or --set store.keep_models=ends"
         )
 
 

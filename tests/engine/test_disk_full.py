@@ -21,6 +21,7 @@ from support.small import EXPERIMENTS, rows_of
 from support.waiting import PATIENCE
 
 from collapse_cli.engine.folder_store import FolderStore
+from collapse_cli.engine.remote_addresses import copy_of
 from collapse_cli.records.names import STORE
 
 
@@ -50,6 +51,7 @@ def test_files_that_may_not_grow_further_are_said(tmp_path: Path, name: str) -> 
             said.append(result.err)
             assert result.err.count("\n") == 1
             assert "File too large" in result.err
+            assert str(runs) in result.err, "it is said where"
             assert "ulimit -f" in result.err
     assert len(said) >= 4
     e2e.run(config, runs, "--jobs", "1")
@@ -81,6 +83,7 @@ def test_a_disk_or_quota_that_is_full_at_any_sync(
         assert result.code == 2
         assert result.err.count("\n") == 1
         assert os.strerror(number) in result.err
+        assert str(runs) in result.err, "it is said where"
         assert "free some space" in result.err
         e2e.run(config, runs / str(place), "--jobs", "1")
         assert rows_of(runs / str(place), "numbers") == rows_of(tmp_path / "whole", "numbers")
@@ -152,8 +155,11 @@ def test_lock_files_that_are_none_are_said_and_not_waited_for(
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may mount a file system")
-def test_a_file_system_that_is_full(tmp_path: Path) -> None:
-    """A real one, whose sizes end in the middle of one kind of file or another."""
+@pytest.mark.parametrize("what", ["runs", "shared", "copies"])
+def test_a_file_system_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """A real one, whose sizes end in the middle of one kind of file or another: of runs, of a folder that machines share without locks,
+    or of this machine's copies of that. What is said names it, and what to do about it.
+    """
     config, disk, said = EXPERIMENTS["numbers"](tmp_path), tmp_path / "disk", 0
     disk.mkdir()
     e2e.run(config, tmp_path / "whole", "--jobs", "1")
@@ -162,17 +168,27 @@ def test_a_file_system_that_is_full(tmp_path: Path) -> None:
             ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], stderr=subprocess.DEVNULL
         ).returncode:
             pytest.skip("nothing may be mounted here")
+        monkeypatch.setenv("COLLAPSE_CACHE", str((disk if what == "copies" else tmp_path) / f"cache-{size}"))
+        shared = f"file://{tmp_path if what == 'copies' else disk}/shared-{size}"
+        runs = disk / "runs" if what == "runs" else copy_of(shared)
+        there = ["--runs-dir", str(runs) if what == "runs" else shared, "--jobs", "1"]
         try:
-            result = e2e.collapse("run", config, "--runs-dir", disk / "runs", "--jobs", "1")
+            result = e2e.collapse("run", config, *there)
             said += result.code == 2
             assert result.code in (0, 2), result.err
-            assert result.code == 0 or "No space left on device" in result.err or "kB are free" in result.err
+            if result.code == 2:
+                assert "No space left on device" in result.err or "kB are free" in result.err
+                assert str(disk) in result.err, "it is said where"
+                assert ("COLLAPSE_CACHE=FOLDER" in result.err) == (what == "copies"), result.err
             assert result.err.count("\n") == (result.code == 2), result.err
             subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
-            e2e.run(config, disk / "runs", "--jobs", "1")
-            assert rows_of(disk / "runs", "numbers") == rows_of(tmp_path / "whole", "numbers")
+            again = e2e.collapse("run", config, *there)
+            assert again.code == 0, again.err
+            assert rows_of(runs, "numbers") == rows_of(tmp_path / "whole", "numbers")
         finally:
-            subprocess.run(["umount", disk], check=True)
+            subprocess.run(
+                ["umount", "-l", disk], check=True
+            )  # whoever holds leases has a file there until this process ends
     assert said >= 2
 
 
