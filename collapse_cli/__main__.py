@@ -135,14 +135,14 @@ def _end(arguments: list[str] | None) -> int:
     import typer
 
     from collapse_cli.cli.app import app
-    from collapse_cli.process import OUTPUT
+    from collapse_cli.process import OUTPUT, interrupts_kept
 
     # typer carries a click of its own or uses the one installed, by version: take the base of what it raises
     mistakes: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     try:
         for number in _requests_to_end(leave_at_once):  # what is loaded from here on stands beside work
             signal.signal(number, _asked_to_end)
-        with _not_hidden():
+        with interrupts_kept():
             code = app(args=arguments, standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code
@@ -175,28 +175,12 @@ def _end(arguments: list[str] | None) -> int:
 
 
 def _asked_to_end(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C while the command runs: what has only begun to load its libraries need not load them to the end."""
+    """Ctrl-C while the command runs: in what has only begun to load its libraries an exception would end anywhere, with traces."""
     from collapse_cli import process
 
     if not process.AT_STAKE and process.is_loading(frame):
         leave_at_once()
     process.asked_to_end(number, frame)
-
-
-@contextmanager
-def _not_hidden() -> Iterator[None]:
-    """Let a Ctrl-C end the command also where it struck in what makes an error of its own of it: Python up to 3.11 does so
-    while a class is made, and libraries do.
-    """
-    try:
-        yield
-    except Exception as error:
-        link: BaseException | None = error
-        while link is not None:
-            if isinstance(link.__cause__, KeyboardInterrupt):
-                raise KeyboardInterrupt from error
-            link = link.__cause__ or link.__context__
-        raise
 
 
 def _of_files(error: OSError) -> str:

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
+from collapse_cli.errors import UserError
+
 IN_ASCII = str.maketrans(
     {"×": "x", "≥": ">=", "≤": "<=", "²": "^2", "…": "...", "·": "-", "–": "-", "—": "-", "σ": "s"}
 )
@@ -24,6 +26,7 @@ IN_ASCII = str.maketrans(
 MEGABYTE = 10**6  # bytes, as sizes are said everywhere
 CGROUP = Path("/sys/fs/cgroup")  # containers and batch systems limit memory here
 BEGAN: ContextVar[float] = ContextVar("BEGAN")  # when the command began, by `time.perf_counter`
+HEARD: list[int] = []  # each Ctrl-C, and request like it, by the number of its signal
 AT_STAKE: list[bool] = []  # an entry for each `interruptible`; empty: nothing would be lost by an end at once
 OUTPUT = "the output of this command"  # what an error of the standard output has for a file
 
@@ -178,16 +181,36 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def asked_to_end(number: int, frame: FrameType | None) -> None:
-    """Answer Ctrl-C, or a request like it, once no module is being loaded: of an exception there libraries make others, or only print it.
+def asked_to_end(number: int, _: FrameType | None) -> None:
+    """Answer Ctrl-C, or a request like it.
 
     Raises:
-        KeyboardInterrupt: where none is.
+        KeyboardInterrupt: always.
     """
-    if is_loading(frame):
-        send_again(number)
-    else:
-        raise KeyboardInterrupt
+    HEARD.append(number)
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """Let a Ctrl-C that strikes inside end it also where something else is made of it: Python up to 3.11 raises an error of its own while a
+    class is made, and so do libraries in C while they are loaded.
+
+    Raises:
+        KeyboardInterrupt: for any such error; and for one that is none of the user's, as soon as there was a Ctrl-C.
+    """
+    before = len(HEARD)
+    try:
+        yield
+    except Exception as error:
+        link: BaseException | None = error
+        while link is not None:
+            if isinstance(link.__cause__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            link = link.__cause__ or link.__context__
+        if len(HEARD) > before and not isinstance(error, UserError | OSError | MemoryError):
+            raise KeyboardInterrupt from error
+        raise
 
 
 def is_loading(frame: FrameType | None) -> bool:

@@ -18,7 +18,7 @@ from collapse_cli.errors import ConfigError
 from collapse_cli.experiment import foreign_sources
 from collapse_cli.findings import causes
 from collapse_cli.findings.run_result import Results, RunResult
-from collapse_cli.process import interruptible, quiet_libraries
+from collapse_cli.process import interruptible, interrupts_kept, quiet_libraries
 from collapse_cli.records.at_work import working
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
@@ -214,7 +214,10 @@ def _compute(
     ]
     with ProgressBars(console, len(there) + len(needed)) as shown:
         try:
-            with tracking.open_mirrors(config, folder.path, folder.name, folder.record(), folder.rows) as mirrors:
+            with (
+                interrupts_kept(),
+                tracking.open_mirrors(config, folder.path, folder.name, folder.record(), folder.rows) as mirrors,
+            ):
                 for note in (*prepared.notes, *prepared.of_command):
                     shown.line(f"note: {note}")
                 rows = Rows(folder, store, config, planned, readers=[Mirroring(mirrors), texts, reporting])

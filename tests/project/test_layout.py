@@ -62,7 +62,7 @@ def test_the_reading_of_imports_finds_some() -> None:
 MAY = {
     "errors": "",
     "where": "",
-    "process": "",
+    "process": "errors",
     "files": "errors",
     "engine": "errors where files process",
     "data": "errors files process",
