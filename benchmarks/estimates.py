@@ -201,7 +201,7 @@ CASES: Mapping[str, Command] = {
     "verifier": preset("verifier"),
     "budgets": preset("budgets", *ONE),
     "exchange": preset("exchange"),
-    "nature-gaussian": preset("nature-gaussian", *ONE),
+    "nature-gaussian": preset("nature-gaussian", *ONE, "--generations", "199"),
     "nature-gmm": preset("nature-gmm", "--generations", "50"),
     "nature-gmm-full": preset("nature-gmm-full", "--generations", "6"),
     "nature-vae": preset("nature-vae", "--generations", "1", "--policy", "keep-0", *sets(vae__epochs=10)),
@@ -282,16 +282,20 @@ CASES: Mapping[str, Command] = {
         ("share",),
         *ON_TEXT,
         *sets(
-            mixture__rows=[64],
-            mixture__share=[0.0, 0.1, 1.0],
+            mixture__rows=[32],
+            mixture__share=[0.0, 1.0],
             train__epochs=2,
             train__batch_size=16,
             data__eval_rows=32,
+            data__block_size=128,
+            sample__new_tokens=127,
         ),
     ),
     # the weights that the head of its file says how to get, in the current folder
     "smollm2-wikitext2": preset(
-        "smollm2-wikitext2", *OF_A_GENERATION, *sets(data__rows=16, data__eval_rows=16, train__epochs=1)
+        "smollm2-wikitext2",
+        *OF_A_GENERATION,
+        *sets(data__rows=16, data__eval_rows=16, train__epochs=1, sample__prompt_tokens=32, sample__new_tokens=16),
     ),
     # no presets: a model that no table knows, and one of 125 million parameters
     "thin": thin,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 HF_HOME = tempfile.mkdtemp(prefix="collapse-tests-hf-")
 os.environ["HF_HOME"] = HF_HOME
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["COLLAPSE_CACHE"] = f"{HF_HOME}/collapse"  # what dry runs time is kept there
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
     os.environ.pop(name, None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from collapse_cli.errors import ConfigError
 
-CACHE = "COLLAPSE_CACHE"  # an environment variable: the folder below which copies are kept
+CACHE = "COLLAPSE_CACHE"  # an environment variable: the folder below which copies are kept, and what dry runs timed
 ELSEWHERE = "elsewhere"
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 # what begins like an address and is none: s3:/BUCKET, s3:BUCKET, s3//BUCKET, file:/FOLDER; of one letter it is a drive of Windows
@@ -77,5 +77,10 @@ def shown(path: Path) -> str:
 
 def copies() -> Path:
     """The folder of this machine below which all copies are."""
+    return cache() / ELSEWHERE
+
+
+def cache() -> Path:
+    """The user's folder on this machine, of which nothing depends but time."""
     usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "collapse"
-    return Path(os.path.realpath(os.environ.get(CACHE) or usual)) / ELSEWHERE
+    return Path(os.path.realpath(os.environ.get(CACHE) or usual))

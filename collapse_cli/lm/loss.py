@@ -6,7 +6,7 @@ over the vocabulary a second time: the softmax's divisors are multiplied into th
 Other losses than cross-entropy cost no pass over the vocabulary more: each is a number a token (`TokenLoss`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 HELD_BYTES = {"cpu": 256 << 20, "cuda": 2 << 30}  # of exponentials, kept for the gradients; more tokens go in groups
+# of log-probabilities, of which nothing is kept; with fewer tokens at once a large head would be laid out for its product too often
+DETAILED_BYTES, DETAILED_TOKENS = {"cpu": 64 << 20, "cuda": 2 << 30}, 256
 TILE_BYTES = {"cpu": 4096, "cuda": 32768}  # of a token's logits in a tile of the vocabulary
 LARGEST = 60.0  # logit whose exponential needs no care: sums of such are finite, and so are their inverses
 IGNORED = -100  # label of a token that is not predicted
@@ -128,9 +130,11 @@ def _largest_norm(rows: torch.Tensor) -> float:
     return float(torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).amax())
 
 
-def groups(where: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-    """The tokens in even groups, no larger than `HELD_BYTES` allows."""
-    most = max(1, HELD_BYTES.get(where.device.type, HELD_BYTES["cpu"]) // (len(weight) * dtype.itemsize))
+def groups(
+    where: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype, room: Mapping[str, int] = HELD_BYTES, least: int = 1
+) -> tuple[torch.Tensor, ...]:
+    """The tokens in even groups, whose logits hold no more bytes than `room` has for this kind of device; `least` tokens fit anyway."""
+    most = max(least, room.get(where.device.type, room["cpu"]) // (len(weight) * dtype.itemsize))
     return where.chunk(max(1, -(-len(where) // most)))
 
 
@@ -505,16 +509,18 @@ def token_details(
     details: list[dict[str, torch.Tensor]] = []
     with torch.autocast(ids.device.type, enabled=False):
         head = weight.to(dtype)
-        for group in groups(where, head, torch.float32):
+        for group in groups(where, head, torch.float32, DETAILED_BYTES, DETAILED_TOKENS):
             part = states[group].to(dtype)
             scores = product(filled(part), head.T)[: len(part)].float() if plain_head else part
-            log_odds = functional.log_softmax(scores, dim=1)
+            log_odds = torch.log_softmax(scores, dim=1, out=scores)
             top, best = log_odds.max(dim=1)
             values = {
                 "nll": -log_odds.gather(1, wanted[group, None]).squeeze(1),
                 "confidence": top.exp(),
                 "hit": (best == wanted[group]).float(),
-                "entropy": -(log_odds.exp() * log_odds.clamp_min(torch.finfo(torch.float32).min)).sum(dim=1),
             }
-            details.append(values | (more(log_odds, before[group]) if more else {}))
+            found = more(log_odds, before[group]) if more else {}
+            odds = log_odds.exp()  # then in place, and last: each copy would be as large again
+            entropy = -odds.mul_(log_odds.clamp_min_(torch.finfo(torch.float32).min)).sum(dim=1)
+            details.append({**values, "entropy": entropy, **found})
     return {name: torch.cat([part[name] for part in details]) for name in details[0]}

@@ -16,7 +16,6 @@ from collapse_cli.engine.remote_addresses import CACHE
 from collapse_cli.engine.stage import Product, Stage
 from collapse_cli.engine.store import Store
 from collapse_cli.errors import ConfigError
-from collapse_cli.experiment import short
 from collapse_cli.experiment.costs import Size, Sizes
 from collapse_cli.learners import ALL, Fewer
 from collapse_cli.learners.protocol import WEIGHT_BYTES
@@ -33,10 +32,13 @@ from collapse_cli.terminal.plan import SHARDS, KindCosts, PlanCosts
 
 LEAST_SECONDS, SEVERAL = 1.5, 16.0  # for timing each of several plans at least, and all of them unless that is more
 SEVERAL_MODELS = 4  # times as many models as were on a page that was timed: it is timed again
-BATCH, CACHED, MOST_SEQUENCES = 640, 96 << 20, 2560  # how many sequences a CPU samples at once (`lm/sample.py`)
+# how many sequences a CPU samples at once, whose keys and values take half of the free memory at most (`lm/sample.py`)
+BATCH, CACHED, MOST_SEQUENCES = 640, 96 << 20, 2560
 RAY_STARTS = 8.0  # seconds that a cluster of this machine alone takes to be there, or to be reached; beside what its workers load
 RAY_BYTES = 600_000_000  # that Ray's own processes hold
 TOKENS_AT_ONCE = 4096  # that a CPU trains on in one pass (`lm/step.py`)
+HELD = 256 << 20  # bytes, at most, of the exponentials of a vocabulary that it keeps for the pass back (`lm/loss.py`)
+HALF = 2  # bytes of a number of half precision
 KEPT_NUMBERS = 17  # of a layer for each token and each number of its state, until the pass back
 ROW_COPIES = 3  # of the rows of a corpus that are held at once: as read, chosen, and put together
 # seconds in which the speed of the machine is measured; six products take less where it has units for them
@@ -134,7 +136,7 @@ def describe(prepared: Prepared, store: Store, folder: RunFolder, asked: CostsAs
         timed=timed.seconds,
         fault=timed.fault,
         assumed=_assumed(timed.fewer),
-        memory_needed=memory_needed(prepared, needed, timed, own),
+        memory_needed=memory_needed(prepared, needed, timed, own, free),
         memory_free=free,
     )
 
@@ -155,7 +157,8 @@ def _timed(prepared: Prepared, estimates: Estimates, needed: Sequence[Stage], as
     place = asked.temporary / f"short-{len(asked.counted)}-{len(needed)}"
     seconds = SECONDS if asked.plans == 1 else min(SECONDS, max(LEAST_SECONDS, SEVERAL / asked.plans))
     asked.turn += 1
-    fits = prepared.workers == 1 or memory_needed(prepared, needed, Timed(), held()) <= memory_free(prepared)
+    free = memory_free(prepared)
+    fits = prepared.workers == 1 or memory_needed(prepared, needed, Timed(), held(), free) <= free
     workers = prepared.workers if fits else 1  # several that do not fit would end the dry run that is to say so
     ending = asked.ending is None or len(prepared.plan.generations) > SEVERAL_MODELS * asked.ending.models
     return time_stages(
@@ -215,7 +218,7 @@ def held() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed, own: int) -> int:
+def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed, own: int, free: int) -> int:
     """Bytes that all processes of a run hold at its peak, about.
 
     Each holds what this one did when a short version was timed; what its memory grew by between two versions it grows by on to the
@@ -225,6 +228,7 @@ def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed, own
 
     Args:
         own: bytes that this process held before short versions were timed.
+        free: bytes that were free then.
     """
     size, rows = prepared.size, prepared.size.rows
     if not needed:
@@ -245,13 +249,13 @@ def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed, own
     before = [share for share in timed.memory if share < reached]
     if timed.fewer != ALL:
         peak = max(
-            peak + _of_step(size) - _of_step(size, short.OF_A_STEP),
-            own + WEIGHT_BYTES * size.parameters + _of_sampling(size),
+            peak + _of_step(size) - _of_step(size, timed.fewer.batch),
+            own + WEIGHT_BYTES * size.parameters + _of_sampling(size, free),
         )
     elif before and rows:
         slope = (peak - timed.memory[max(before)]) / ((reached - max(before)) * rows)
         at_once = (
-            rows if size.known else min(rows, max(_sequences(each, _kept(each)) for each in size.lineages.values()))
+            rows if size.known else min(rows, max(_sampled_at_once(each, free) for each in size.lineages.values()))
         )
         peak += round(max(0.0, slope) * max(0.0, at_once - reached * rows))
     each = copies * (max(peak, model) + round(ROW_COPIES * most * (1 - reached)))
@@ -269,29 +273,31 @@ def _of_step(sizes: Sizes, rows: int | None = None) -> int:
     for size in sizes.lineages.values():
         batch = min(rows or size.config.train.batch_size, size.config.train.batch_size)
         tokens = min(batch * size.config.data.block_size, TOKENS_AT_ONCE)
-        most = max(most, tokens * KEPT_NUMBERS * WEIGHT_BYTES * size.width * (size.layers + 2))
+        vocabulary = size.head_parameters // max(1, size.width)
+        kept = tokens * KEPT_NUMBERS * WEIGHT_BYTES * size.width * (size.layers + 2)
+        most = max(most, kept + min(HELD, tokens * vocabulary * WEIGHT_BYTES))
     return most
 
 
-def _of_sampling(sizes: Sizes) -> int:
-    """Bytes of the keys and values of all sequences that a language model samples at once on a CPU."""
-    most = 0
-    for size in sizes.lineages.values():
-        sample = size.config.sample
-        kept = _kept(size)
-        most = max(most, min(_sequences(size, kept), size.rows * sample.decode.beams) * kept)
-    return most
+def _of_sampling(sizes: Sizes, free: int) -> int:
+    """Bytes of the keys and values of all rows that a language model samples at once on a CPU, where so many are free."""
+    return max(
+        (min(size.rows, _sampled_at_once(size, free)) * _kept(size) for size in sizes.lineages.values()), default=0
+    )
 
 
 def _kept(size: Size) -> int:
-    """Bytes of the keys and values of a sequence."""
+    """Bytes of the keys and values of a row: its prompt, and what each of its beams writes."""
     sample = size.config.sample
-    return 2 * size.layers * size.width * (sample.prompt_tokens + sample.new_tokens) * WEIGHT_BYTES
+    number = HALF if sample.dtype == "bfloat16" else WEIGHT_BYTES
+    return 2 * size.layers * size.width * (sample.prompt_tokens + sample.decode.beams * sample.new_tokens) * number
 
 
-def _sequences(size: Size, kept: int) -> int:
-    """How many sequences a CPU samples at once, at most: more of one beam where little is kept of each."""
-    return max(BATCH, min(MOST_SEQUENCES, CACHED // max(1, kept))) if size.config.sample.decode.beams == 1 else BATCH
+def _sampled_at_once(size: Size, free: int) -> int:
+    """How many rows a CPU samples at once, at most: more of one beam where little is kept of each."""
+    kept, beams = max(1, _kept(size)), size.config.sample.decode.beams
+    most = max(BATCH, min(MOST_SEQUENCES, CACHED // kept)) if beams == 1 else BATCH // beams
+    return max(1, min(most, free // 2 // kept))
 
 
 def _assumed(fewer: Fewer) -> str:

@@ -12,6 +12,7 @@ from collapse_cli.experiment.costs import Sizes
 from collapse_cli.experiment.short import group_of
 
 RECENT = 24  # of a group, the finished stages that count: the newest
+TELLING = 2.0  # seconds of its work that a stage tells of, from which on it is known how long it will take
 
 
 class TimeTaken(NamedTuple):
@@ -69,20 +70,20 @@ class Timings:
     tried: dict[str, list[TimeTaken]] = field(default_factory=dict)
     same: dict[str, list[float]] = field(default_factory=dict)
     disk: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    _works: dict[str, set[str]] = field(default_factory=dict)
+    works: dict[str, set[str]] = field(default_factory=dict)
     _rates: dict[str, Rate] = field(default_factory=dict)
     _disk_rates: dict[str, Rate] = field(default_factory=dict)
 
     def add(self, where: dict[str, list[TimeTaken]], work: str, group: str, cost: Cost, seconds: float) -> None:
         """A stage of a group has taken so long; `where` is `finished` or `tried`."""
         where.setdefault(group, []).append(TimeTaken(cost.work, cost.parts, seconds))
-        self._works.setdefault(work, set()).add(group)
+        self.works.setdefault(work, set()).add(group)
         self._rates.pop(group, None)
 
     def rate(self, work: str, group: str) -> Rate | None:
         """That of a group; of one that has none, that of all stages called so; None where there are none."""
         if group not in self.finished and group not in self.tried:
-            others = sorted(self._works.get(work, ()))
+            others = sorted(self.works.get(work, ()))
             taken = [one for other in others for one in self._taken(other)]
             return rate_of(taken) if taken else None
         if group not in self._rates:
@@ -201,8 +202,15 @@ def makespan(stages: Sequence[Stage], seconds: Mapping[str, float], slots: int) 
     return now
 
 
+class TimeLeft(NamedTuple):
+    """Seconds that are left, and the kinds of stages, of those that are to do, of which nobody knows yet: they come on top."""
+
+    seconds: float
+    unknown: tuple[str, ...] = ()
+
+
 class Left:
-    """Seconds that are left of a running plan; it corrects itself as stages finish.
+    """Seconds that are left of a running plan; it corrects itself as stages go on and finish.
 
     Remaining work is summed by group, so that asking takes as long whatever the number of stages.
     """
@@ -211,6 +219,8 @@ class Left:
         self.estimates, self.slots = estimates, slots
         self._todo: dict[str, tuple[str, float, int, int]] = {}  # by group: what it is called, work, parts, stages
         self._of: dict[str, tuple[str, Cost]] = {}
+        # by key: when, and which part was done: the first time (not of all that is done the work was done now) and the last
+        self._at_work: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {}
         for stage in stages:
             if stage.shards:  # which do its work
                 continue
@@ -219,8 +229,21 @@ class Left:
             _, work, parts, count = self._todo.get(group, (stage.work, 0.0, 0, 0))
             self._todo[group] = (stage.work, work + cost.work, parts + cost.parts, count + 1)
 
+    @property
+    def groups(self) -> Collection[str]:
+        """Of the stages that are to do."""
+        return self._todo.keys()
+
+    def at_work(self, stage: Stage, part: float, now: float) -> None:
+        """A stage has done so much of its work, at a moment in seconds."""
+        if stage.key in self._of:
+            before, *_ = self._at_work.get(stage.key, ((now, part),))
+            # computed again, where the one that was at work was lost
+            self._at_work[stage.key] = before if before[1] <= part else (now, part), (now, part)
+
     def finished(self, stage: Stage, seconds: float | None) -> None:
         """A stage is done; in so many seconds, where it was computed now."""
+        self._at_work.pop(stage.key, None)
         if stage.key not in self._of:
             return
         group, cost = self._of.pop(stage.key)
@@ -232,12 +255,27 @@ class Left:
         if seconds is not None:
             self.estimates.timings.add(self.estimates.timings.finished, name, group, cost, seconds)
 
-    def seconds(self) -> float | None:
-        """None as long as there is a kind of stage to do of which none has been timed."""
-        total = 0.0
+    def seconds(self) -> TimeLeft:
+        """By what stages of each kind have taken; of a kind of which none is done, by how far one at work has come."""
+        total, unknown, reached = 0.0, dict[str, None](), self._reached()
         for group, (name, work, parts, stages) in self._todo.items():
-            rate = self.estimates.timings.rate(name, group)
+            rate = self.estimates.timings.rate(name, group) or reached.get(group)
             if rate is None:
-                return None
+                unknown[name] = None
+                continue
             total += rate.of(work, parts, stages)
-        return total / self.slots
+            for key, (_, (_, part)) in self._at_work.items():
+                if self._of[key][0] == group:
+                    cost = self._of[key][1]
+                    total -= part * rate.of(cost.work, cost.parts)
+        return TimeLeft(max(0.0, total) / self.slots, tuple(unknown))
+
+    def _reached(self) -> dict[str, Rate]:
+        """By group, the rate at which stages at work will have done theirs, if they go on as until now."""
+        taken: dict[str, list[TimeTaken]] = {}
+        for key, ((began, before), (now, part)) in self._at_work.items():
+            group, cost = self._of[key]
+            if now - began >= TELLING and part > before:
+                seconds = (now - began) / (part - before)
+                taken.setdefault(group, []).append(TimeTaken(cost.work, cost.parts, seconds))
+        return {group: rate_of(stages) for group, stages in taken.items()}

@@ -22,7 +22,7 @@ from collapse_cli.process import interruptible, interrupts_kept, quiet_libraries
 from collapse_cli.records.at_work import working
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
-from collapse_cli.run import early_checks, finished
+from collapse_cli.run import early_checks, finished, kept_timings
 from collapse_cli.run.computing import compute
 from collapse_cli.run.costs import CostsAsked, check_disk, describe
 from collapse_cli.run.execution import DEFAULT, Execution
@@ -89,6 +89,7 @@ def plan_all(
             for folder, changed in folders.items():
                 made.append(_plan(changed, folder, Path(temporary) / "store", console, execution, asked))
                 asked.loading = 0.0
+    kept_timings.keep(asked.timings, execution)
     return made
 
 
@@ -221,7 +222,7 @@ def _compute(
                 for note in (*prepared.notes, *prepared.of_command):
                     shown.line(f"note: {note}")
                 rows = Rows(folder, store, config, planned, readers=[Mirroring(mirrors), texts, reporting])
-                progress = Progress(shown, prepared, before)
+                progress = Progress(shown, prepared, needed, before)
                 observers = [computed, Events(folder, planned), progress, rows, pruning]
                 compute([*there, *needed], prepared, store, Observers(observers, new=prepared.computed))
             pruning.prune()

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -20,7 +21,7 @@ class ProgressBars:
     def __init__(self, console: Console, total: int) -> None:
         self.console, self.total = console, total
         self.done = self.cached = 0
-        self.left: float | None = None
+        self._left = ""
         self._at_work: dict[str, _AtWork] = {}
         self._live = console.is_terminal
         self._notes = _Notes(self)
@@ -50,6 +51,13 @@ class ProgressBars:
         """A line that stays; nothing in it is taken for markup."""
         line(self.console, text)
 
+    def time_left(self, seconds: float, unknown: Sequence[str] = ()) -> None:
+        """How long the plan will take from now on: so many seconds, and stages of kinds besides of which nothing is known yet."""
+        self._left = f"{numbers.duration(seconds)} left"
+        if unknown:
+            self._left = f"more than {self._left}" if seconds else "time left not known yet"
+        self._bars.update(self._plan_bar, left=self._left if self.done < self.total else "")
+
     def started(self, kind: str, where: str) -> None:
         label = f"{kind:<7} {where}"
         if (before := self._at_work.pop(label, None)) is not None:  # it was lost, and is computed again
@@ -71,7 +79,7 @@ class ProgressBars:
     def finished(self, kind: str, where: str, *, seconds: float, cached: bool, note: str, listed: bool) -> None:
         self.done += 1
         self.cached += cached
-        left = f"{numbers.duration(self.left)} left" if self.left is not None and self.done < self.total else ""
+        left = self._left if self.done < self.total else ""
         self._bars.update(self._plan_bar, completed=self.done, speed=f"{self.done}/{self.total} stages", left=left)
         if (stage := self._at_work.pop(f"{kind:<7} {where}", None)) is not None:
             self._bars.remove_task(stage.bar)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import Shard
-from collapse_cli.lm import score
+from collapse_cli.lm import loss, score
 from collapse_cli.lm.memory import warn_once
 from collapse_cli.lm.score import Details, score_blocks, score_continuations, score_sliding
 
@@ -75,6 +75,30 @@ def test_more_is_asked_with_the_odds_and_the_token_before(model: Any) -> None:
     found = details.columns()
     assert found["mass"] == pytest.approx(1, rel=1e-4)
     assert found["before"].reshape(5, 7).tolist() == data.arrays["tokens"][:, :-1].tolist()
+
+
+def test_few_tokens_of_a_large_vocabulary_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of 50,272 words took 3.6 GB; what is found does not depend on how many they are."""
+    sizes: list[int] = []
+
+    def more(log_odds: torch.Tensor, before: torch.Tensor) -> dict[str, torch.Tensor]:
+        sizes.append(log_odds.numel())
+        return {"mass": log_odds.exp().sum(dim=1)}
+
+    large = tiny_model("opt", vocabulary=50_272)
+    data, found = random_rows(20, 60), []
+    for held in (1, loss.DETAILED_BYTES["cpu"], 1 << 30):
+        monkeypatch.setitem(loss.DETAILED_BYTES, "cpu", held)
+        details = Details(more)
+        score_blocks(large, data, details=details)
+        found.append(details.columns())
+    least, usual = 256 * 50_272, (64 << 20) // 4
+    assert max(sizes[:5]) <= least
+    assert least < max(sizes[5:9]) <= usual
+    assert [*map(len, (sizes[:5], sizes[5:9], sizes[9:]))] == [5, 4, 1]
+    for other in found[1:]:
+        for name, values in found[0].items():
+            assert other[name] == pytest.approx(values, rel=1e-5), name
 
 
 def test_memory_that_runs_out_counts_no_token_twice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,11 +143,35 @@ def test_shards_take_what_the_whole_would_and_each_the_time_of_a_stage(tmp_path:
             max(seconds.values()) + seconds[stage.key]
         )
         left = Left(estimates, [*stage.shards, stage], 1)
-        assert left.seconds() == pytest.approx(0.001 * alone.work + 5 * number)
+        assert left.seconds() == (pytest.approx(0.001 * alone.work + 5 * number), ())
         for shard in stage.shards:
             left.finished(shard, seconds[shard.key])
         left.finished(stage, 1e6)
-        assert left.seconds() == 0
+        assert left.seconds() == (0, ())
+
+
+def test_what_is_left_is_known_from_stages_at_work_and_said_to_be_a_part_of_it(tmp_path: Path) -> None:
+    """The first stage tells of its kind once it has worked for two seconds; others come on top until they are known, too."""
+    whole = prepared(tmp_path, 1)
+    stages = [*whole.plan.stages.values()]
+    train = [stage for stage in stages if stage.work == "train"]
+    work = [whole.size.cost_of(stage).work for stage in train]
+    left = Left(Estimates(whole.size, Timings()), stages, 1)
+    kinds = tuple(dict.fromkeys(stage.work for stage in stages))
+    assert left.seconds() == (0, kinds)
+    left.at_work(train[0], 0.25, 100.0)
+    left.at_work(train[0], 0.30, 101.0)
+    assert left.seconds() == (0, kinds)
+    left.at_work(train[0], 0.50, 105.0)
+    rest = 20.0 * (sum(work) / work[0] - 0.5)
+    assert left.seconds() == (pytest.approx(rest), tuple(name for name in kinds if name != "train"))
+    left.at_work(train[0], 0.0, 106.0)  # it was lost, and begins again
+    left.at_work(train[0], 0.5, 116.0)
+    assert left.seconds().seconds == pytest.approx(rest)
+    left.finished(train[0], 40.0)
+    assert left.seconds().seconds == pytest.approx(40.0 * sum(work[1:]) / work[0])
+    left.at_work(train[1], 0.5, 1.0)
+    assert left.seconds().seconds == pytest.approx(40.0 * (sum(work[1:]) - work[1] / 2) / work[0])
 
 
 def test_what_was_put_together_from_shards_counts_as_all_the_work_that_it_was(tmp_path: Path) -> None:

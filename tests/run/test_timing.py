@@ -192,7 +192,7 @@ def test_a_large_model_does_less_of_each_kind_of_work() -> None:
     assert cut(replayed, fewer).train.batch_size == 16
 
 
-OWN = 1_000  # bytes of this process, made up
+OWN, FREE = 1_000, 1 << 33  # bytes of this process, and of this machine, made up
 
 
 def test_memory_is_that_of_all_processes(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_memory_is_that_of_all_processes(tmp_path: Path) -> None:
 
     def needed(timed: Timed, execution: Execution) -> int:
         prepared = preparation.prepare(load(one_seed, "a test"), folder, store, tmp_path / "real", execution)
-        return costs.memory_needed(prepared, preparation.to_do(prepared.plan, store), timed, OWN)
+        return costs.memory_needed(prepared, preparation.to_do(prepared.plan, store), timed, OWN, FREE)
 
     timed = Timed(memory={1.0: 3_000}, at_end=7_000)
     assert needed(timed, Execution(jobs=1)) == 7_000
@@ -220,11 +220,12 @@ def test_a_large_model_needs_memory_for_what_its_run_does_at_once(tmp_path: Path
     prepared = preparation.prepare(load(LARGE, "a test"), folder, store, tmp_path / "real", Execution(jobs=1))
     todo, much = preparation.to_do(prepared.plan, store), 1 << 40
     few, whole = (
-        costs.memory_needed(prepared, todo, Timed(memory={1.0: much}, fewer=fewer), 0)
-        for fewer in (Fewer(steps=3), Fewer())
+        costs.memory_needed(prepared, todo, Timed(memory={1.0: much}, fewer=fewer), 0, FREE)
+        for fewer in (Fewer(steps=3, batch=8), Fewer(steps=3, batch=16))
     )
     size = prepared.size.lineages[""]
-    assert few - whole == 8 * 16 * costs.KEPT_NUMBERS * 4 * size.width * (size.layers + 2)
+    vocabulary = size.head_parameters // size.width
+    assert few - whole == 8 * 16 * 4 * (costs.KEPT_NUMBERS * size.width * (size.layers + 2) + vocabulary)
 
 
 def test_of_lineages_that_do_the_same_one_is_computed_and_the_others_are_copies(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_what_devices_need_is_in_the_estimate(home: Path, tmp_path: Path, monkey
     for count in (1, 3):
         prepared = prepare(config, folder, store, tmp_path / f"real-{count}", Execution(4, devices=count))
         needed[count] = memory_needed(
-            prepared, to_do(prepared.plan, store), Timed(), psutil.Process().memory_info().rss
+            prepared, to_do(prepared.plan, store), Timed(), psutil.Process().memory_info().rss, 1 << 33
         )
         assert prepared.hints.devices == count
         notes = [note for note in prepared.notes if "--devices" in note]
