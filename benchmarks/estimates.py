@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -368,9 +369,13 @@ def held(process: psutil.Process) -> int:
     return int(process.memory_info().rss)
 
 
-def stage_seconds(runs: Path) -> float:
-    """Of all stages that a run made, one after another, by their records."""
-    return sum(float(json.loads(path.read_text())["seconds"]) for path in (runs / "store").rglob("stage.json"))
+def stage_seconds(runs: Path) -> Mapping[str, float]:
+    """Of all stages of each kind that a run made, one after another, by their records."""
+    seconds = defaultdict[str, float](float)
+    for path in (runs / "store").rglob("stage.json"):
+        record = json.loads(path.read_text())
+        seconds[record["kind"]] += record["seconds"]
+    return seconds
 
 
 def on_disk(runs: Path) -> int:
@@ -390,7 +395,14 @@ def measure(name: str, jobs: int, limit: float, command: Sequence[str]) -> str:
         if total["seconds"] > limit:
             return f"| `{name}` | {total['seconds']:.0f} s | not run | | {stages:.0f} s | | | | | {tried:.1f} s | |"
         _, memory, took = collapse(command, *asked)
-        computed, disk = stage_seconds(runs), on_disk(runs)
+        kinds, disk = stage_seconds(runs), on_disk(runs)
+        computed = sum(kinds.values())
+        said_kinds = defaultdict[str, float](float)
+        for kind, cost in (each for plan in plans for each in plan["kinds"].items()):
+            said_kinds[kind.partition(",")[0]] += cost["seconds"]
+        for kind in said_kinds:  # where a row is wrong, which kind of stage it is
+            told = f"  {name}: {kind} {said_kinds[kind]:.1f} s said, {kinds[kind]:.1f} taken"
+            print(told, file=sys.stderr, flush=True)
         said_disk = sum(kind["disk"] for plan in plans for kind in plan["kinds"].values())
         cells = [
             f"`{name}`",
