@@ -21,7 +21,7 @@ class ProgressBars:
     def __init__(self, console: Console, total: int) -> None:
         self.console, self.total = console, total
         self.done = self.cached = 0
-        self._left = ""
+        self.left = ""
         self._at_work: dict[str, _AtWork] = {}
         self._live = console.is_terminal
         self._notes = _Notes(self)
@@ -53,10 +53,10 @@ class ProgressBars:
 
     def time_left(self, seconds: float, unknown: Sequence[str] = ()) -> None:
         """How long the plan will take from now on: so many seconds, and stages of kinds besides of which nothing is known yet."""
-        self._left = f"{numbers.duration(seconds)} left"
+        self.left = f"{numbers.duration(seconds)} left"
         if unknown:
-            self._left = f"more than {self._left}" if seconds else "time left not known yet"
-        self._bars.update(self._plan_bar, left=self._left if self.done < self.total else "")
+            self.left = f"more than {self.left}" if seconds else "time left not known yet"
+        self._bars.update(self._plan_bar, left=self.left if self.done < self.total else "")
 
     def started(self, kind: str, where: str) -> None:
         label = f"{kind:<7} {where}"
@@ -79,7 +79,7 @@ class ProgressBars:
     def finished(self, kind: str, where: str, *, seconds: float, cached: bool, note: str, listed: bool) -> None:
         self.done += 1
         self.cached += cached
-        left = self._left if self.done < self.total else ""
+        left = self.left if self.done < self.total else ""
         self._bars.update(self._plan_bar, completed=self.done, speed=f"{self.done}/{self.total} stages", left=left)
         if (stage := self._at_work.pop(f"{kind:<7} {where}", None)) is not None:
             self._bars.remove_task(stage.bar)

@@ -37,6 +37,9 @@ class Progress(Observer):
         estimates = Estimates(prepared.size, Timings())
         for stage, seconds in there:
             estimates.finished(stage, seconds)
+        for key, made in prepared.real.items():  # of the first seed; others take as long
+            if (data := self.plan.stages.get(key)) is not None:
+                estimates.tried(data, estimates.group(data), prepared.size.cost_of(data), made.seconds)
         self._left = Left(estimates, needed, prepared.workers)
         kept_timings.take(estimates.timings, prepared.execution, self._left.groups)
         self._asked = -math.inf
