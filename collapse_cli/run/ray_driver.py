@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 import threading
@@ -23,6 +24,7 @@ from collapse_cli.run.ray_task import computed
 
 START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from collapse_cli.run.ray_driver import main; sys.exit(main())"
 OBJECTS = 80 << 20  # bytes of Ray's object store, which holds nothing of ours; less than Ray's minimum is refused
+LEAST_FREE = 1 << 20  # bytes of the disk of Ray's own files, of which it needs some hundred thousand to begin
 MOST_DEATHS = 5  # of workers at one stage: what always ends its worker would be tried for ever
 MOST_LOSSES = 50  # of nodes under one stage
 MOST_TOLD = 100.0  # lines a second about progress, of all stages together
@@ -75,9 +77,7 @@ def connect(order: Mapping[str, Any], say: Say) -> None:
         try:
             ray.init("local", include_dashboard=False, _temp_dir=order["home"], **size, **quiet)
         except Exception as error:
-            raise ConfigError(
-                f"Ray could not be started here ({first_line(error)}); what is finished is kept: run without --executor ray"
-            ) from error
+            raise ConfigError(_why_not_here(order["home"], error)) from error
     else:
         if order["again"]:
             _wait_for(address)
@@ -90,6 +90,15 @@ def connect(order: Mapping[str, Any], say: Say) -> None:
     if not order["again"]:
         _check_resources(ray.nodes(), order)
     say("connected")
+
+
+def _why_not_here(home: str, error: Exception) -> str:
+    """Why Ray could not be started on this machine, in a sentence. Of a full disk it says nothing but that it took too long."""
+    free = shutil.disk_usage(home).free
+    if free < LEAST_FREE:
+        why = f"Ray could not be started here: the disk of {home}, where its own files go, has {free >> 10} kB free"
+        return f"{why}; free some space there, or name another folder with TMPDIR=FOLDER: what is finished is kept"
+    return f"Ray could not be started here ({first_line(error)}); what is finished is kept: run without --executor ray"
 
 
 def _wait_for(address: str) -> None:

@@ -3,10 +3,12 @@
 import asyncio
 import importlib.util
 import json
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -188,3 +190,16 @@ def test_a_version_that_differs_is_said_with_both() -> None:
     said = ray_driver._why("127.0.0.1:6379", RuntimeError(text))
     assert "has another version of Ray or Python than this machine (Version mismatch" in said
     assert "Ray: 2.1.0 Python: 3.11.2 This process" in said
+
+
+@pytest.mark.parametrize(
+    ("free", "words"), [(20 << 10, "has 20 kB free; free some space there"), (1 << 30, "(no luck);")]
+)
+def test_why_ray_could_not_be_started_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, words: str
+) -> None:
+    """Of a full disk it says after half a minute that it took too long."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    said = ray_driver._why_not_here(str(tmp_path), RuntimeError("no luck"))
+    assert words in said
+    assert ("TMPDIR=FOLDER" in said) == (str(tmp_path) in said) == (free < 1 << 20)
