@@ -136,7 +136,12 @@ class LanguageModel:
     @classmethod
     def in_one_pass(cls, config: Experiment, fewer: Fewer = ALL) -> Experiment:
         train, sample = config.train, config.sample
-        less: dict[str, Any] = {"epochs": 1, "steps": fewer.steps}
+        in_epochs = train.select == "valid" or train.replay  # neither goes by steps
+        less: dict[str, Any] = {"epochs": 1, "steps": 0 if in_epochs else fewer.steps}
+        if (
+            less["steps"] and train.schedule == "cosine-epoch"
+        ):  # nor does this, but a step takes as long by another schedule
+            less["schedule"] = "cosine"
         if fewer.batch and not train.replay:  # which has a share of each batch
             less["batch_size"] = min(train.batch_size, fewer.batch)
         shorter = {

@@ -239,6 +239,8 @@ def memory_needed(prepared: Prepared, needed: Sequence[Stage], timed: Timed, own
     most = max((size.row_bytes(stage) for stage in needed), default=0)
     model = max((size.training_bytes(stage) for stage in needed), default=0)
     if not timed.memory:
+        if not size.known:
+            model = max(model + _of_step(size), WEIGHT_BYTES * size.parameters + _of_sampling(size, free))
         return (
             own
             + (processes - 1 or 1) * (copies * (model + ROW_COPIES * most) + (copies - 1) * own)

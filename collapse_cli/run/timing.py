@@ -46,6 +46,7 @@ SCALES = (1.0, 0.5, 0.25, 0.125)  # of these versions
 
 # what a model may say of a corpus that is too short for it; anything else ends a trial too, but never a command
 ANY = (UserError, ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError)
+PYDANTICS = "For further information visit"  # the last line of its errors
 Now = Callable[[], float]
 
 
@@ -346,7 +347,8 @@ def time_stages(
                 taken = _time_version(version, prepared, wanted, store, watch, places, workers, set_threads)
             except ANY as error:  # so few rows may be too few for a model; more may do
                 places.close()
-                timed.fault = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+                said = [line.strip() for line in str(error).splitlines() if line.strip() and PYDANTICS not in line]
+                timed.fault = (said or [type(error).__name__])[-1]
                 continue
             if started and watch.first is not None:
                 timed.starting, started = watch.first - before, False

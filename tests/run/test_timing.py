@@ -190,6 +190,11 @@ def test_a_large_model_does_less_of_each_kind_of_work() -> None:
     assert cut(chosen, fewer).sample == chosen.sample
     replayed = load(LARGE | {"train": LARGE["train"] | {"replay": 0.25}}, "a test")
     assert cut(replayed, fewer).train.batch_size == 16
+    for name, value in (("schedule", "cosine-epoch"), ("select", "valid"), ("replay", 0.25)):
+        odd = load(LARGE | {"train": LARGE["train"] | {name: value}}, "a test")
+        train = cut(odd, fewer).train
+        type(train).model_validate(train.model_dump())  # the trial of `opt125m-wikitext2` failed, and all was guessed
+        assert train.steps == (3 if name == "schedule" else 0)
 
 
 OWN, FREE = 1_000, 1 << 33  # bytes of this process, and of this machine, made up
