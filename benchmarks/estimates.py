@@ -202,7 +202,7 @@ CASES: Mapping[str, Command] = {
     "verifier": preset("verifier"),
     "budgets": preset("budgets", *ONE),
     "exchange": preset("exchange"),
-    "nature-gaussian": preset("nature-gaussian", *ONE, "--generations", "199"),
+    "nature-gaussian": preset("nature-gaussian", *ONE),
     "nature-gmm": preset("nature-gmm", "--generations", "50"),
     "nature-gmm-full": preset("nature-gmm-full", "--generations", "6"),
     "nature-vae": preset("nature-vae", "--generations", "1", "--policy", "keep-0", *sets(vae__epochs=10)),
@@ -251,7 +251,6 @@ CASES: Mapping[str, Command] = {
         "vu",
         {
             '"facebook/opt-350m"': '"{folder}/opt"',
-            '"unsloth/Llama-3.2-1B"': '"{folder}/llama"',
             '"allenai/sciq"': '"{folder}/science"',
             '"openai/gsm8k:main"': '"{folder}/sums"',
             '"rojagtap/bookcorpus"': f'"{TEXT / "valid.txt"}"',
