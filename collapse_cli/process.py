@@ -109,14 +109,11 @@ def _alike(error: UnicodeError) -> tuple[str, int]:
 
 
 def quiet_libraries() -> None:
-    """No progress bars and advice of transformers and datasets between our own lines."""
-    import datasets
+    """No progress bars and advice of transformers and the Hub between our own lines; `data.tables.library` sees to those of datasets."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what it cannot read is said by our own errors
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 

@@ -20,7 +20,7 @@ from collapse_cli.data.dialogues import as_bytes
 from collapse_cli.data.forms import WantedForm
 from collapse_cli.data.known import KNOWN
 from collapse_cli.data.longtext import whole_lines
-from collapse_cli.data.tables import read_tables
+from collapse_cli.data.tables import library, read_tables
 from collapse_cli.data.textfiles import SPLITS as SPLITS
 from collapse_cli.errors import InputError as InputError
 from collapse_cli.errors import how_many as how_many
@@ -463,11 +463,8 @@ def _hub(source: str, asked: WantedForm, chosen: Mapping[str, str]) -> tuple[dic
     repo, _, config = source.partition(":")
     what = f"the dataset {source!r}"
     revision = hub_revision(repo, "dataset", what)
-    import datasets
-
-    datasets.disable_progress_bars()
     try:
-        tables = datasets.load_dataset(repo, config or None, revision=revision)
+        tables = library().load_dataset(repo, config or None, revision=revision)
     except (ConnectionError, FileNotFoundError):
         raise HubError(what, "the Hub cannot be reached and the dataset is not cached") from None
     except ValueError as error:

@@ -15,6 +15,7 @@ import numpy as np
 
 from collapse_cli import files
 from collapse_cli.data.dataset import HubError, hub_revision
+from collapse_cli.data.tables import library
 from collapse_cli.errors import InputError
 from collapse_cli.process import free_memory
 
@@ -303,11 +304,8 @@ def _array(path: Path, file: io.BufferedIOBase, dimensions: int) -> np.ndarray:
 def _hub() -> Images:
     what = f"the images {HUB_ID!r}"
     revision = hub_revision(HUB_ID, "dataset", what)
-    import datasets
-
-    datasets.disable_progress_bars()
     try:
-        tables = datasets.load_dataset(HUB_ID, revision=revision)
+        tables = library().load_dataset(HUB_ID, revision=revision)
     except (ConnectionError, FileNotFoundError):
         raise HubError(what, "the Hub cannot be reached and they are not cached") from None
     except ValueError as error:

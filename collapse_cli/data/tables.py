@@ -1,5 +1,6 @@
 """Tables of `datasets`: those of the Hub, and folders that its `save_to_disk` wrote. No code of others is run."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
     import datasets
 
 NAMES = {"train": "train", "valid": "validation", "test": "test"}  # of splits, as `datasets` calls them
+
+
+def library() -> Any:
+    """`datasets`, without progress bars and advice between our own lines. Loading it takes seconds: only where its tables are read."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # what it cannot read is said by our own errors
+    return datasets
 
 
 class SavedTable:
@@ -73,11 +83,9 @@ def read_saved(
     Raises:
         InputError: for one that is damaged, and as `read_tables` does.
     """
-    import datasets
-
     if odd := next((path for path in sorted(folder.rglob("*")) if files.what_is(path) == "other"), None):
         raise InputError(f"{odd} is a pipe or a device, which a folder of datasets' save_to_disk has none of")
-    datasets.disable_progress_bars()
+    datasets = library()
     try:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # what datasets and Arrow raise for damaged files is of many kinds

@@ -223,6 +223,13 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_datasets_is_loaded_where_its_tables_are_read() -> None:
+    """In one place, where it is made quiet: it takes a second and a half, and most runs read local text."""
+    loading = re.compile(r"^\s*(import|from) datasets\b|import_module\(.datasets", re.MULTILINE)
+    found = [path for path in FILES if loading.search(path.read_text(encoding="utf-8"))]
+    assert found == [PACKAGE / "data" / "tables.py"]
+
+
 # where the names of theorems and of their models are asked for, some of which are those of families
 ASKS_BY_NAME = {"cli.theory", "terminal.theory", "simulate", "theory"}
 

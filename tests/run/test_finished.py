@@ -52,7 +52,11 @@ def home(made: Path, tmp_path: Path) -> Path:
     """A copy, finished where it is now."""
     home = Path(shutil.copytree(made, tmp_path / "home"))
     (home / "small.toml").write_text(small.NGRAM.format(source=home / "text"))
-    assert run(home).code == 0
+    found = run(home)
+    assert found.code == 0, found.err
+    # a run whose page cannot be written, or whose disk is full, is finished without this
+    left = finished._left(RunFolder(home / "runs", "small"))
+    assert sealed.read(home / "runs" / "small" / FILE)["left"] == left, f"it was not written down: {found.err}"
     return home
 
 

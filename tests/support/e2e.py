@@ -336,7 +336,7 @@ def strike(kind: str, call: int = 1, *, when: str, tell: int = 1, name: str = "S
 
 def _drive() -> None:
     # What takes seconds is done once, before the forks: a run of its own. A fork must not inherit threads at work.
-    for module in ("datasets", "torch._dynamo", "transformers.generation", "collapse_cli.run.runner"):
+    for module in ("torch._dynamo", "transformers.generation", "collapse_cli.run.runner"):
         importlib.import_module(module)
     tasks = _threads()
     with tempfile.TemporaryDirectory() as temporary:
