@@ -8,6 +8,7 @@ import os  # and nothing that takes time to load: Ctrl-C cannot be answered yet
 __version__ = "0.1.0"
 
 SLEEPING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+CGROUP = "/sys/fs/cgroup"  # containers and batch systems limit time and memory here
 
 
 def let_threads_sleep() -> None:
@@ -20,4 +21,42 @@ def let_threads_sleep() -> None:
         os.environ.update(SLEEPING)
 
 
+def cores(cgroup: str = CGROUP) -> int:
+    """How many cores of this machine this process may keep busy: SLURM and `taskset` bind it to some, and containers have a quota of time.
+
+    Args:
+        cgroup: the folder of this process's control group, of version 2 or 1.
+    """
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            time, period = (float(word) for file in files for word in _words(f"{cgroup}/{file}"))
+        except (OSError, ValueError):  # no such group, or no quota: "max"
+            continue
+        if time > 0 and period > 0:  # -1: no quota
+            mine = min(mine, int(time / period))
+    return max(1, mine)
+
+
+def _words(path: str) -> list[str]:
+    with open(path) as file:  # noqa: PTH123 - pathlib takes time to load
+        return file.read().split()
+
+
+def let_threads_fit() -> None:
+    """Let OpenMP have no more threads than this process has cores. Does nothing where their number is given from outside.
+
+    torch takes one for each core of the machine: in a container with a quota all of them wait for the one that is held back. Must be
+    called before torch is imported; child processes inherit it.
+    """
+    machine = os.cpu_count() or 1
+    try:
+        siblings = 2 if _words("/sys/devices/system/cpu/smt/active") == ["1"] else 1
+    except OSError:
+        siblings = 1
+    if not os.environ.get("OMP_NUM_THREADS") and (mine := cores()) < machine // siblings:
+        os.environ["OMP_NUM_THREADS"] = str(mine)
+
+
 let_threads_sleep()  # here, because OpenMP reads its settings once, while torch is imported
+let_threads_fit()

@@ -8,13 +8,15 @@ import re
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from collapse_cli.errors import InputError
 
 log = logging.getLogger(__name__)
 PATIENCE = 1.0  # seconds that a lock is waited for before that is said; whoever holds one needs it for milliseconds
+_UMASK = os.umask(0o077)  # it can only be asked for by setting it, which is best done while there is one thread
+os.umask(_UMASK)
 KINDS = {
     stat.S_ISDIR: "a folder",
     stat.S_ISFIFO: "a named pipe",
@@ -260,6 +262,16 @@ def put(path: Path, content: bytes) -> None:
         attempt.replace(path)
     finally:
         attempt.unlink(missing_ok=True)
+
+
+def let_others_read(path: Path) -> None:
+    """Give a file the permissions that any file of this process has: safetensors gives its own to their owner alone, and a folder of runs may be
+    a group's.
+    """
+    now = stat.S_IMODE(path.stat().st_mode)
+    if (wanted := now | (0o666 & ~_UMASK)) != now:
+        with suppress(OSError):  # a file system that has none
+            path.chmod(wanted)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -21,7 +21,7 @@ Made from the commands themselves by `docs/commands.py`; `collapse COMMAND --hel
 
 - Runs are kept in the folder `runs`; `--runs-dir FOLDER` names another one. A run is named by its name, or by its folder's path.
 - What has no option of its own is set by `--set KEY=VALUE`, as often as needed; `collapse options` lists all keys.
-- `--json` prints for other programs what is otherwise printed for people. Notes and warnings go to the standard error output.
+- `--json` prints for other programs what is otherwise printed for people. With it, notes, warnings and progress go to the standard error output.
 - A run that was interrupted goes on where it stopped when the same command is given again.
 
 | exit code | meaning |

@@ -153,7 +153,7 @@ def run(
     if not experiment.variants:  # those of variants are checked under their own names
         early_checks.check_experiment(experiment, folder)
     execution.check(experiment, given=settings or [])
-    with console.status("loading the libraries") if console.is_terminal else nullcontext():
+    with console.status("loading the libraries") if console.is_interactive else nullcontext():
         from collapse_cli.run import runner
         from collapse_cli.terminal.plan import Total, print_plan, print_total
 
@@ -236,7 +236,7 @@ def evaluate(
         if folder is not None or Path(target).is_dir() or Path(target).is_file():
             raise
         near = nearest(target, names_of_runs(runs_dir))
-        near = near or made_by(target)
+        near = near or made_by(target, runs_dir)
         raise InputError(f"there is no run {target!r} in {shown(runs_dir)}{near}; and as a model: {error}") from None
     if folder is None:
         assert measured is not None
@@ -291,8 +291,8 @@ def report(
 
     folders = [run_of(target, runs_dir) for target in targets]
     folders[0].record()
-    place = destination.named("--out", out, "file") or folders[0].path / ("report.md" if markdown else "report.html")
-    beside = destination.named("--figures", figures, "folder")
+    place = Path(out) if out else folders[0].path / ("report.md" if markdown else "report.html")
+    beside = Path(figures) if figures else None
     destination.check_writable(folders, place, beside, markdown=markdown)
     write = reports.write_markdown if markdown else reports.write_report
     written = [write(folders, place), *(reports.write_figures(folders, beside) if beside else [])]

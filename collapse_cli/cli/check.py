@@ -60,15 +60,6 @@ def check(
     from collapse_cli.terminal.check import print_check
     from collapse_cli.terminal.plan import print_plan
 
-    for what, value in (
-        ("REAL", real),
-        ("SYNTHETIC", synthetic),
-        ("--test", test),
-        ("--model", model),
-        ("--name", name),
-    ):
-        if value is not None and not value.strip():
-            raise ConfigError(f"{what} is empty; is a shell variable unset?")
     for what, value in (("REAL", real), ("SYNTHETIC", synthetic), ("--test", test)):
         if value is not None and ADDRESS.match(value):
             raise ConfigError(

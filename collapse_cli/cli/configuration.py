@@ -41,9 +41,6 @@ def requested(
     Raises:
         ConfigError: for the first thing that is wrong.
     """
-    for option, value in (("--model", model), ("--data", data), ("--name", name), ("--preset", preset)):
-        if value is not None and not value.strip():
-            raise config.ConfigError(f"{option} is empty; is a shell variable unset?")
     if file is not None and preset is not None:
         if not os.path.lexists(file):
             config.read_toml(file)  # says what it may have meant

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from collapse_cli import files
-from collapse_cli.engine.remote_addresses import address_of, check_path, is_address, shown
+from collapse_cli.engine.remote_addresses import address_of, check_path, is_address, runs_option, shown
 from collapse_cli.errors import ConfigError, InputError, how_many
 from collapse_cli.terminal import text as terminal
 
@@ -26,8 +26,6 @@ def place(text: str | Path) -> str:
 
 
 def _folder(text: str | Path) -> Path:
-    if not str(text).strip():
-        raise typer.BadParameter("it is empty; is a shell variable unset?")
     if not files.is_utf8(text):
         raise typer.BadParameter(f"{str(text)!r} is not UTF-8; {files.NOT_UTF8}")
     try:
@@ -90,13 +88,15 @@ def list_runs(
     if not runs:
         missing = "" if runs_dir.is_dir() or address_of(runs_dir) else ", a folder that does not exist"
         where = f"{terminal.plain(shown(runs_dir))}{missing}"
-        console.print(f"no runs in {where}; `collapse run --preset smoke` makes one", markup=False)
+        console.print(
+            f"no runs in {where}; `collapse run --preset smoke{runs_option(runs_dir)}` makes one", markup=False
+        )
         return
     console.print(listing.table(runs, runs_dir))
     if len(runs) < there:
         terminal.line(
             console,
-            f"these changed last, or cannot be read; {how_many(there - len(runs), 'more run')}: `collapse list --limit 0` shows all",
+            f"these changed last, or cannot be read; {how_many(there - len(runs), 'more run')}: `collapse list --limit 0{runs_option(runs_dir)}` shows all",
         )
     for run in runs:
         if run.error:

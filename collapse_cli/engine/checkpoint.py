@@ -47,6 +47,7 @@ def put(attempt: Path, path: Path) -> None:
         file.write(value.encode())
         file.flush()
         os.fsync(file.fileno())
+    files.let_others_read(attempt)
     attempt.replace(path)
 
 

@@ -9,7 +9,7 @@ import shutil
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -65,7 +65,14 @@ class FolderStore(Knowing[Known]):
     def place_of(self, key: str) -> str:
         return str(self.folder(key))
 
+    def sound(self, key: str) -> bool:
+        if not self.has(key, whole=False):
+            self._ask_again(key)
+        return super().sound(key)
+
     def get(self, key: str) -> Finished:
+        if not self.has(key, whole=False):
+            self._ask_again(key)
         if not self.has(key, whole=False):
             raise FileNotFoundError(errno.ENOENT, "this stage is not in the store", str(self.folder(key)))
         folder = self.folder(key)
@@ -113,6 +120,14 @@ class FolderStore(Knowing[Known]):
             except InputError as error:
                 known.fault = str(error)
         return known
+
+    def _ask_again(self, key: str) -> None:
+        """Have NFS ask its server what is there: for up to a minute it takes a folder that was not there for one that still is not, and what
+        another node has published would be computed again. It asks when a folder is opened.
+        """
+        for folder in (self.root, self.folder(key).parent):
+            with suppress(OSError):  # it is not there; or Windows, which opens none
+                os.close(os.open(folder, os.O_RDONLY))
 
     def _check(self, key: str, known: Known) -> None:
         known.fault, known.checked = self._fault_of_files(key), True
@@ -167,7 +182,7 @@ class FolderStore(Knowing[Known]):
         """An empty hidden folder to write a stage into; what a killed attempt left is wiped."""
         folder = self.root / ".attempts" / key
         if folder.exists():
-            shutil.rmtree(folder)
+            self._discard(folder)
         folder.mkdir(parents=True)
         return folder
 
@@ -182,6 +197,7 @@ class FolderStore(Knowing[Known]):
         written = {}
         for path in sorted(attempt.rglob("*")):
             if path.is_file():
+                files.let_others_read(path)
                 written[path.relative_to(attempt).as_posix()] = _hash_and_sync(path)
         files.write_atomically(attempt / RECORD, sealed.sealed(record_of(stage, facts, seconds, written)))
         for folder in {path.parent for path in attempt.rglob("*")}:
@@ -217,9 +233,8 @@ class FolderStore(Knowing[Known]):
 
     def remove(self, key: str) -> int:
         """Remove a finished stage. Returns the bytes freed. Call under its lock."""
-        freed = self.size(key)
-        self._discard(self.folder(key))
-        return freed
+        size = self.size(key)
+        return size - size_of(self._discard(self.folder(key)))
 
     def keys(self) -> list[str]:
         begins = {f"{number:02x}" for number in range(256)}
@@ -260,12 +275,15 @@ class FolderStore(Knowing[Known]):
         """There are no copies beside this store."""
         return 0, 0
 
-    def _discard(self, folder: Path) -> None:
-        """Take a visible folder away whole: rename first, so that no reader sees half of it."""
+    def _discard(self, folder: Path) -> Path:
+        """Take a folder away whole: rename first, so that no reader sees half of it. Returns where it may still hold something: files that
+        another process has open stay on NFS, under other names, and go with the next `gc`.
+        """
         gone = self.root / ".attempts" / f"gone-{uuid.uuid4().hex}"
         gone.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(gone)
-        shutil.rmtree(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+        return gone
 
 
 def _names(folder: Path) -> list[str]:

@@ -20,6 +20,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,8 @@ RETRIES = 2  # of s3fs, which nests them; botocore has its own, and so have we
 TRIES = 5
 AT_ONCE = 8  # files that are brought or sent at the same time
 EXTRAS = {"s3": "s3", "s3a": "s3"}  # protocol -> extra of pyproject.toml that brings it
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # of a server that is not Amazon's
+CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")  # of botocore, since 1.36
 DENIED = (
     "AccessDenied",
     "InvalidAccessKeyId",
@@ -99,7 +102,9 @@ class RemoteObjects:
 
         self.address = address.rstrip("/")
         protocol = address.partition("://")[0]
-        options = {"use_listings_cache": False, "skip_instance_cache": True}
+        options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+        if protocol in EXTRAS and any(os.environ.get(name) for name in ENDPOINTS):
+            options["config_kwargs"] = _without_new_checksums()
         try:
             self._fs: Any = fsspec.filesystem(protocol, **options)
         except ImportError as error:
@@ -122,10 +127,12 @@ class RemoteObjects:
     # --- reading
 
     def find(self, prefix: str) -> dict[str, ObjectFacts]:
-        """All objects below a name, by name; hidden ones, of a write that was killed, left out."""
+        """All objects below a name, by name; hidden ones, of a write that was killed, left out, and folders that somebody made on a page of
+        the server's: objects of no bytes whose names end with a slash.
+        """
         found = self._below(f"{prefix}/" if prefix else "")
         names = {self._name(path): _about(info) for path, info in found.items() if info["type"] == "file"}
-        return {name: about for name, about in names.items() if not name.rpartition("/")[2].startswith(".")}
+        return {name: about for name, about in names.items() if (name.rpartition("/")[2] or ".")[0] != "."}
 
     def folders(self, prefix: str) -> list[str]:
         """The last parts of the names right below a name that have something below them."""
@@ -344,6 +351,18 @@ class RemoteObjects:
                 raise
 
 
+def _without_new_checksums() -> dict[str, str]:
+    """Settings for servers that refuse checksums which Amazon's has taken since 2025 (`SignatureDoesNotMatch`, `NotImplemented` …), unless the
+    environment says otherwise. Nothing hangs on them: what is brought is compared with its own hash.
+    """
+    try:
+        options = import_module("botocore.config").Config.OPTION_DEFAULTS
+    except ImportError:  # which is said of s3fs
+        return {}
+    known = [name for name in CHECKSUMS if name in options and not os.environ.get(f"AWS_{name.upper()}")]
+    return dict.fromkeys(known, "when_required")
+
+
 def _about(info: Mapping[str, Any]) -> ObjectFacts:
     when = next((info[name] for name in ("mtime", "created", "LastModified") if info.get(name)), "")
     size = int(info.get("size") or 0)
@@ -389,7 +408,7 @@ def _refused(error: Exception, root: str, *, known: bool) -> str | None:
     if code in EXPIRED:
         return f"the credentials have expired ({code}); get new ones{kept}"
     if code in DENIED or isinstance(error, PermissionError):
-        return f"the credentials are refused ({code or said}); check AWS_ACCESS_KEY_ID and what they may do{kept}"
+        return f"the credentials are refused ({code or said}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do{kept}"
     if code or (
         isinstance(error, OSError)
         and error.errno not in (None, errno.EIO)

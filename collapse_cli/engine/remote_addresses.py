@@ -5,12 +5,14 @@ The folder says the address, so that whoever is given the one finds the other: `
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 from collapse_cli.errors import ConfigError
 
 CACHE = "COLLAPSE_CACHE"  # an environment variable: the folder below which copies are kept, and what dry runs timed
 ELSEWHERE = "elsewhere"
+USUAL = Path("runs")  # where --runs-dir is not given
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 # what begins like an address and is none: s3:/BUCKET, s3:BUCKET, s3//BUCKET, file:/FOLDER; of one letter it is a drive of Windows
 _NEARLY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|(s3a?|file)(:|//)", re.IGNORECASE)
@@ -73,6 +75,11 @@ def address_of(path: Path) -> str:
 def shown(path: Path) -> str:
     """A folder as a person knows it: by its address, where it is a copy of what is elsewhere."""
     return address_of(path) or str(path)
+
+
+def runs_option(runs: Path) -> str:
+    """What a command needs to look into a folder of runs, as ` --runs-dir s3://BUCKET/runs`; "" for the folder that it takes itself."""
+    return "" if runs == USUAL else f" --runs-dir {shlex.quote(shown(runs))}"
 
 
 def copies() -> Path:

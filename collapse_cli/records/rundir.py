@@ -19,7 +19,7 @@ from collapse_cli import families, files
 from collapse_cli.config import Experiment, load, nearest
 from collapse_cli.config.selection import LOOKED_UP
 from collapse_cli.engine import sealed
-from collapse_cli.engine.remote_addresses import is_address, shown
+from collapse_cli.engine.remote_addresses import is_address, runs_option, shown
 from collapse_cli.engine.stage import KEY
 from collapse_cli.errors import ConfigError, InputError
 from collapse_cli.records import checked, elsewhere
@@ -101,9 +101,9 @@ class RunFolder:
         if os.path.lexists(self.path) and not self.path.is_dir():
             raise ConfigError(f"{self.path} is a file; give the name of a run, or its folder")
         if not os.path.lexists(path):
-            near = nearest(self.name, names_of_runs(self.runs)) or made_by(self.name)
+            near = nearest(self.name, names_of_runs(self.runs)) or made_by(self.name, self.runs)
             raise ConfigError(
-                f"there is no run {self.name!r} in {shown(self.runs)}{near}; `collapse list` shows what there is"
+                f"there is no run {self.name!r} in {shown(self.runs)}{near}; `collapse list{runs_option(self.runs)}` shows what there is"
             )
         try:
             record = sealed.read(path, MOST_OF_RECORD)
@@ -401,7 +401,10 @@ def run_of(target: str, runs: Path) -> RunFolder:
         ConfigError: for what can be neither.
     """
     if is_address(target):
-        raise ConfigError(f"{target!r}: a run that is elsewhere is named, and its place given with --runs-dir")
+        place, _, name = target.rstrip("/").rpartition("/")
+        raise ConfigError(
+            f"{target!r}: a run that is elsewhere is named, and its place given with --runs-dir, as in {name} --runs-dir {place.removesuffix('/runs')}"
+        )
     path = Path(target).resolve()
     try:
         return RunFolder(path.parent, path.name) if "/" in target or target == "." else RunFolder(runs, target)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from collapse_cli.config import presets
+from collapse_cli.engine.remote_addresses import runs_option
 from collapse_cli.engine.store import Store, store_at
 from collapse_cli.records import elsewhere
 from collapse_cli.records.names import STORE
@@ -20,9 +21,9 @@ def names_of_runs(runs: Path) -> list[str]:
     return sorted(name for name in names if os.path.lexists(f"{runs}/{name}/run.json"))
 
 
-def made_by(name: str) -> str:
+def made_by(name: str, runs: Path) -> str:
     """What makes a run that is not there, where it is that of a preset; else nothing."""
-    return f" (`collapse run --preset {name}` makes it)" if name in presets() else ""
+    return f" (`collapse run --preset {name}{runs_option(runs)}` makes it)" if name in presets() else ""
 
 
 def store_of(runs: Path) -> Store:

@@ -39,17 +39,6 @@ def check_writable(folders: Sequence[RunFolder], out: Path, figures: Path | None
     _pictures("--figures", figures, "", ("png", "svg"))
 
 
-def named(option: str, given: str | None, what: str) -> Path | None:
-    """The path that an option names, None where it is not given.
-
-    Raises:
-        ConfigError: for an empty one, which `Path` would take for the folder one is in.
-    """
-    if given == "":
-        raise ConfigError(f"{option} is empty; name a {what}, or do without {option}")
-    return None if given is None else Path(given)
-
-
 def _file(option: str, path: Path) -> None:
     if path.is_dir():
         raise ConfigError(f"{option} {path} is a folder; name a file in it")

@@ -181,7 +181,7 @@ def check(asked: CheckAsked, runs: Path, console: Console, execution: Execution 
         trained = None if asked.quick else training_texts(texts.real, texts.synthetic, texts.test, SEED)
         with working(folder.path):
             if checked is None:
-                with console.status("comparing the texts") if console.is_terminal else nullcontext():
+                with console.status("comparing the texts") if console.is_interactive else nullcontext():
                     found = side_by_side.examine(texts.real, texts.synthetic, texts.test, seed=SEED)
                 checked = {"inputs": texts.inputs(), "notes": list(texts.notes), "trained": False, "texts": found}
                 write_checked(folder.path, checked)
@@ -214,7 +214,7 @@ def plan_check(asked: CheckAsked, runs: Path, console: Console, execution: Execu
         written = training_texts(texts.real, texts.synthetic, texts.test, SEED).write(place / TEXTS)
         aside = store_at(place / "store")
         aside.begin()
-        with console.status("timing the comparison, and a few steps") if console.is_terminal else nullcontext():
+        with console.status("timing the comparison, and a few steps") if console.is_interactive else nullcontext():
             if not compared_before:  # for the time that it takes
                 side_by_side.examine(texts.real, texts.synthetic, texts.test, seed=SEED)
             config = check_training.experiment(_training(asked), *written, aside, execution)
@@ -252,7 +252,7 @@ def _train(
     _forget_quick(folder, checked)
     written = texts.write(folder.path / TEXTS)
     with (
-        console.status("timing a few steps") if console.is_terminal else nullcontext(),
+        console.status("timing a few steps") if console.is_interactive else nullcontext(),
         tempfile.TemporaryDirectory(prefix="collapse-") as temporary,
     ):
         config = check_training.experiment(_training(asked), *written, store, execution)

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from collapse_cli import families
+from collapse_cli import cores, families
 from collapse_cli.engine import scheduler
 from collapse_cli.engine.remote_addresses import CACHE
 from collapse_cli.engine.stage import Product, Stage
@@ -199,7 +199,7 @@ def _computing(
     if not others:
         return here + rows
     workers = min(prepared.workers, len(others))
-    slowed = rows / workers if workers >= (psutil.cpu_count() or 1) else 0.0
+    slowed = rows / workers if workers >= cores() else 0.0
     return max(here, starting) + makespan(others, seconds, workers) + slowed
 
 

@@ -136,7 +136,7 @@ class Plans:
             except ConfigError:
                 continue
             raise ConfigError(
-                f"--without {name}: it can be read what that run needs, so that is kept; leave this option out"
+                f"--without {name}: what that run needs can be read, and is kept; leave this option out, or remove the folder of the run first"
             )
 
     def _there(self) -> dict[str, Stamp]:

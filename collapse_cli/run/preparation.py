@@ -1,11 +1,10 @@
 """Before a run: everything looked up, the real data in the store, and how many stages are computed at a time."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from collapse_cli import families, learners
+from collapse_cli import cores, families, learners
 from collapse_cli.config import Experiment
 from collapse_cli.config.pool import notes as notes_on_pool
 from collapse_cli.data.dataset import UNSCORED, load_text, pinned
@@ -275,14 +274,14 @@ def notes_on_devices(config: Experiment, devices: int) -> list[str]:
     from collapse_cli.lm.model import device
 
     together.check(devices)
-    if device().type == "cpu" and devices > (there := os.cpu_count() or 1):
+    if device().type == "cpu" and devices > (there := cores()):
         raise ConfigError(
-            f"--devices {devices}: torch finds no GPU here (collapse doctor), and on a CPU each device is a process, for which this "
-            f"machine has {how_many(there, 'core')}; {'leave it out' if there == 1 else f'ask for {there} at most'}"
+            f"--devices {devices}: torch finds no GPU here (collapse doctor), and on a CPU each device is a process, for which there "
+            f"{'is' if there == 1 else 'are'} {how_many(there, 'core')} here; {'leave it out' if there == 1 else f'ask for {there} at most'}"
         )
-    cores, batch, notes = torch.get_num_threads(), config.train.batch_size, list[str]()
-    if device().type == "cpu" and devices > cores:
-        notes.append(f"--devices {devices}: a training has {how_many(cores, 'thread')} here, which the devices share")
+    threads, batch, notes = torch.get_num_threads(), config.train.batch_size, list[str]()
+    if device().type == "cpu" and devices > threads:
+        notes.append(f"--devices {devices}: a training has {how_many(threads, 'thread')} here, which the devices share")
     if batch < devices:
         notes.append(
             f"--devices {devices}: a step has {how_many(batch, 'row')} (train.batch_size), so not all have some"

@@ -163,14 +163,14 @@ def _plan(
             prepared = prepare(config, folder, store, temporary, execution)
         reading = sum(prepared.real[key].seconds for key in prepared.computed if key in prepared.real)
         asked.loading += max(0.0, time.perf_counter() - began - reading)
-        with console.status("timing a few steps of each kind of stage") if console.is_terminal else nullcontext():
+        with console.status("timing a few steps of each kind of stage") if console.is_interactive else nullcontext():
             return describe(prepared, store, folder, asked)
 
 
 @contextmanager
 def _looking_up(config: Experiment, console: Console) -> Iterator[None]:
     """While model and text are looked up: that is said, and nothing of what libraries would say of it."""
-    with console.status("looking up model and text") if console.is_terminal else nullcontext():
+    with console.status("looking up model and text") if console.is_interactive else nullcontext():
         if not families.of(config.learner).light:
             quiet_libraries()
         yield

@@ -23,7 +23,7 @@ class ProgressBars:
         self.done = self.cached = 0
         self.left = ""
         self._at_work: dict[str, _AtWork] = {}
-        self._live = console.is_terminal
+        self._live = console.is_interactive
         self._notes = _Notes(self)
         self._bars = Progress(
             TextColumn("{task.description}"),

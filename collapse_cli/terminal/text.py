@@ -69,6 +69,10 @@ def console(*, stderr: bool = False, **options: Any) -> Terminal:
         "width" not in options and screen.width < NARROWEST
     ):  # COLUMNS=0, as some editors and CI systems set it, would print nothing at all
         screen.width = USUAL
+    if (
+        not options and not screen.file.isatty()
+    ):  # FORCE_COLOR, as CI systems set it, asks for colours in a log, and not for bars
+        screen.is_interactive = False
     return screen
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -694,3 +695,48 @@ def test_nothing_is_said_twice(shared: str, caplog: pytest.LogCaptureFixture) ->
     compute(ObjectStore(shared), stage(), stage(1))
     assert caplog.text == ""
     assert os.environ["COLLAPSE_LEASE_SECONDS"] == SOON
+
+
+def test_a_server_that_is_not_amazons_gets_none_of_its_new_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Since 1.36 botocore sends them with every object; servers that do not know them answer that the signature is wrong."""
+    pytest.importorskip("s3fs")
+    heads: list[str] = []
+
+    class Server(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # which answers a client that asks whether it may go on
+
+        def do_PUT(self) -> None:
+            heads.extend(name.lower() for name in self.headers)
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    for key, usual in objects.KEYS.items():
+        monkeypatch.setenv(key, usual)
+    with ThreadingHTTPServer((objects.HOST, 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{objects.HOST}:{server.server_address[1]}")
+        RemoteObjects("s3://bucket/x").write("name", b"content")
+        monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
+        asked = len(heads)
+        RemoteObjects("s3://bucket/x").write("name", b"content")
+        server.shutdown()
+    assert "content-length" in heads[:asked]
+    assert not [name for name in heads[:asked] if "checksum" in name]
+    assert [name for name in heads[asked:] if "checksum" in name], "who asks for them gets them"
+
+
+def test_folders_that_somebody_made_on_the_servers_page_are_no_files(
+    s3: objects.S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They are objects of no bytes whose names end with a slash."""
+    objects.use(monkeypatch, s3.port, tmp_path / "one")
+    for name in ("", "runs/", "runs/a/"):
+        s3.write(f"{tmp_path.name}/{name}", b"")
+    there = RemoteObjects(f"s3://{objects.BUCKET}/{tmp_path.name}")
+    there.write("runs/a/run.json", b"{}")
+    assert list(there.find("runs")) == ["runs/a/run.json"]
+    assert there.folders("runs") == ["a"]

@@ -1,7 +1,9 @@
 """The store: stages published whole or not at all, one lock per key, checkpoints, pruning and collecting garbage."""
 
+import errno
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,12 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support import e2e
 from support.kinds import kind as kind_of
 
 from collapse_cli.config import Experiment
-from collapse_cli.engine import scheduler
+from collapse_cli.engine import checkpoint, scheduler
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.folder_store import FolderStore, size_of
 from collapse_cli.engine.record import RECORD
@@ -324,6 +327,72 @@ def test_what_a_kill_within_removing_left_is_garbage(store: FolderStore, monkeyp
     assert store.unfinished() == []
 
 
+def test_what_another_process_has_open_on_nfs_stays_until_the_next_gc(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There it gets another name, `.nfs…`, when it is removed, and its folder cannot be."""
+    one, again = stage(1), stage(2)
+    publish(store, one)
+    (store.attempt(again.key) / "half").write_text("123")
+    unlink = os.unlink
+
+    def renamed(path: Any, *rest: Any, dir_fd: int | None = None) -> None:
+        if not str(path).startswith(".nfs") and dir_fd is not None:
+            os.rename(path, f".nfs{path}", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+            return
+        unlink(path, *rest, dir_fd=dir_fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.unlink", renamed)
+        assert store.remove(one.key) == 0, "nothing is free yet"
+        assert list(store.attempt(again.key).iterdir()) == []
+    assert not store.holds(one.key)
+    assert collect_garbage(store.root.parent)["leftovers"] == 3
+    assert store.unfinished() == []
+
+
+def test_what_another_node_has_published_on_nfs_is_found_though_it_was_not_there(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For up to a minute NFS says of what was not there that it is not, unless the folder that it is in is opened."""
+    one = stage()
+    here = FolderStore(store.root)
+    assert not here.sound(one.key)
+    publish(store, one)
+    stat, open_ = Path.stat, os.open
+    asked: list[Path] = []
+
+    def cached(path: Path, **more: Any) -> os.stat_result:
+        if path.name == RECORD and here.folder(one.key).parent not in asked:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return stat(path, **more)
+
+    def opened(path: Any, *rest: Any, **more: Any) -> int:
+        number = open_(path, *rest, **more)
+        asked.append(Path(os.fsdecode(path)))
+        return number
+
+    monkeypatch.setattr("pathlib.Path.stat", cached)
+    monkeypatch.setattr("os.open", opened)
+    assert not here.has(one.key)
+    assert here.sound(one.key)
+    asked.clear()
+    assert here.get(one.key).key == one.key
+    assert asked.index(here.root) < asked.index(here.folder(one.key).parent)
+
+
+def test_whoever_may_read_a_record_may_read_the_weights(store: FolderStore) -> None:
+    """Safetensors lets nobody but their owner read its files, and a store may be a group's."""
+    one = stage()
+    checkpoint.write(store.attempt(one.key) / "rows.safetensors", {"a": np.zeros(3)}, {})
+    checkpoint.keep(store.scratch(one.key) / "checkpoint.safetensors", {"a": np.zeros(3)}, {})
+    kept = next(store.scratch(one.key).iterdir()).stat().st_mode
+    published = store.publish(one, {}, 1.0).folder
+    assert {path.stat().st_mode for path in published.iterdir()} == {kept}
+    (published / "mine").touch()
+    assert (published / "mine").stat().st_mode == kept
+
+
 def test_a_stage_at_work_in_another_process_is_never_garbage(store: FolderStore) -> None:
     finished, working = stage(1), stage(2)
     publish(store, finished)
@@ -363,7 +432,7 @@ def test_a_run_that_cannot_be_read_can_be_let_go_and_no_other_one(store: FolderS
         publish(store, one)
     make_run(store, "a", mine, shared)
     make_run(store, "b", shared, theirs)
-    with pytest.raises(ConfigError, match="--without a: it can be read what that run needs"):
+    with pytest.raises(ConfigError, match="--without a: what that run needs can be read"):
         collect_garbage(runs, without=["a"])
     with pytest.raises(ConfigError, match=r"--without aa: there is no run .*did you mean 'a'"):
         collect_garbage(runs, without=["aa"])

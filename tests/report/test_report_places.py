@@ -24,7 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["base", "--out", "folder"], "--out folder is a folder; name a file in it"),
         (["base", "--md", "--out", "folder"], "--out folder is a folder; name a file in it"),
-        (["base", "--out", ""], "--out is empty; name a file, or do without --out"),
+        (["base", "--out", ""], "--out is empty; is a shell variable unset?"),
         (["base", "--out", "/proc/x.html"], "--out: the folder /proc cannot be written to"),
         (["base", "--out", "/dev/null"], "--out /dev/null is no ordinary file"),
         (["base", "--out", "new/deep/" + "x" * 300], "cannot be written to (File name too long)"),
@@ -32,7 +32,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["base", "--md", "--out", "r.md"], "r-perplexity.png is a folder where a picture goes"),
         (["base", "--figures", "/proc/figs"], "--figures: the folder /proc/figs cannot be made"),
         (["base", "--figures", "file"], "--figures file is a file; name a folder"),
-        (["base", "--figures", ""], "--figures is empty; name a folder"),
+        (["base", "--figures", ""], "--figures is empty; is a shell variable unset?"),
         (["base", "--out", "a/b", "--figures", "a/b/c"], "needs a folder where --out a/b is a file"),
         (["base", "base"], "the run 'base' is named twice; name each run once"),
         (["base", "runs/base"], "the run 'base' is named twice; name each run once"),

@@ -1,5 +1,6 @@
 """How many threads stages have: one where a model is so small that two wait for each other; what else is at work has no say."""
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from support import e2e
 
+import collapse_cli
 from collapse_cli.config import load
 from collapse_cli.engine.executors.local import LocalExecutor
 from collapse_cli.engine.observer import Observer
@@ -103,3 +105,43 @@ def test_shards_have_what_their_stage_has(tmp_path: Path) -> None:
     _, threads = shared_out(found.plan, found.size, Execution(jobs=1))
     assert found.plan.shard_of
     assert all(threads[key] == threads[whole.key] for key, whole in found.plan.shard_of.items())
+
+
+@pytest.mark.parametrize(
+    ("files", "least"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "250000 100000"}, 2),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "1600000 100000"}, 8),
+        ({"cpu.max": "junk"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+    ],
+)
+def test_a_quota_of_time_is_so_many_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: Mapping[str, str], least: int
+) -> None:
+    """As containers have it, in which the machine's own cores are seen."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8), raising=False)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    assert collapse_cli.cores(str(tmp_path)) == least
+
+
+@pytest.mark.parametrize(
+    ("machine", "mine", "given", "threads"), [(64, 4, "", "4"), (64, 64, "", None), (64, 4, "9", "9")]
+)
+def test_a_process_that_is_bound_to_some_cores_has_no_more_threads(
+    monkeypatch: pytest.MonkeyPatch, machine: int, mine: int, given: str, threads: str | None
+) -> None:
+    """Torch counts all of the machine; SLURM and containers give a part."""
+    monkeypatch.setattr("os.cpu_count", lambda: machine)
+    monkeypatch.setattr(collapse_cli, "cores", lambda: mine)
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    if not given:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    collapse_cli.let_threads_fit()
+    assert os.environ.get("OMP_NUM_THREADS") == threads

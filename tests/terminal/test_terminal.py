@@ -202,3 +202,20 @@ def test_a_protocol_says_whether_blocks_are_whole_documents() -> None:
     assert "55" not in said, "how long the longest of them is"
     assert "no BOS" not in said
     assert protocol(how | {"protocol": "sliding"}, 881, documents=True) == protocol(how | {"protocol": "sliding"}, 881)
+
+
+def test_colours_that_are_forced_into_a_log_bring_no_bars(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FORCE_COLOR, as CI systems set it: a log would be full of bars and of commands that move the cursor."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    screen = terminal.console()
+    with ProgressBars(screen, 1) as bars:
+        bars.started("train", "seed 0")
+        bars.progress("train", "seed 0", 1, 2, "tokens")
+        bars.finished("train", "seed 0", seconds=1.0, cached=False, note="", listed=True)
+    screen.print("done", style="red")
+    out = capsys.readouterr().out
+    assert "train" in out
+    assert "\x1b[31mdone" in out
+    assert not any(code in out for code in ("\x1b[?25l", "\x1b[2K", "\x1b[1A"))
