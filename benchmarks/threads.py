@@ -1,7 +1,8 @@
 """How many threads and workers pay: alone on the machine, and beside busy processes.
 
     .venv/bin/python benchmarks/threads.py                     # models of quick and wikitext2-small, 0 to 2 busy processes
-    .venv/bin/python benchmarks/threads.py --models quick,small,medium,opt125m --busy 0
+    .venv/bin/python benchmarks/threads.py --models quick,small,medium --busy 0
+    .venv/bin/python benchmarks/threads.py --models opt125m --busy 0 --rounds 1 --rows 8        # a model whose batches take seconds
     .venv/bin/python benchmarks/threads.py --models quick --works train --busy 0 --rounds 7
 
 The ways take turns, round by round: one process with one thread, one with a thread a core (whose threads sleep, or spin, while they
@@ -20,7 +21,6 @@ from dataclasses import dataclass
 
 from waiting import WAYS, busy
 
-BATCH = 32
 SECONDS = 1.0  # about how long a turn takes
 
 
@@ -37,10 +37,10 @@ class Way:
 class Process:
     """A process that does one kind of work whenever it is told to."""
 
-    def __init__(self, model: str, work: str, way: Way) -> None:
+    def __init__(self, model: str, work: str, way: Way, rows: int) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
         environment = clean | WAYS[way.waiting] | {"OMP_NUM_THREADS": str(way.threads)}
-        command = [sys.executable, __file__, "--serve", model, "--works", work]
+        command = [sys.executable, __file__, "--serve", model, "--works", work, "--rows", str(rows)]
         self.process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
@@ -62,32 +62,34 @@ class Process:
         self.process.wait()
 
 
-def serve(model: str, work: str) -> None:
+def serve(model: str, work: str, rows: int) -> None:
     """Work for the seconds that each line of the standard input says, and answer with tokens/s."""
     from common import DECODES, WIDTH
     from ours import sample, score_blocks, train
 
     def seconds(units: int) -> float:
         if work == "train":
-            return train(model, "float32", BATCH, units * BATCH)
+            return train(model, "float32", rows, units * rows)
         if work == "score":
-            return score_blocks(model, units * BATCH)
-        return sample(model, "float32", DECODES["temperature 1"], units * BATCH)
+            return score_blocks(model, units * rows)
+        return sample(model, "float32", DECODES["temperature 1"], units * rows)
 
     def tokens(units: int) -> float:
-        return units * BATCH * WIDTH / seconds(units)
+        return units * rows * WIDTH / seconds(units)
 
     tokens(2)
     speed = tokens(2)
     for line in sys.stdin:
-        units = max(1, round(float(line) * speed / (BATCH * WIDTH)))
+        units = max(1, round(float(line) * speed / (rows * WIDTH)))
         speed = tokens(units)
         print(json.dumps(speed), flush=True)
 
 
-def measured(model: str, work: str, ways: list[Way], counts: list[int], rounds: int) -> dict[int, list[list[float]]]:
+def measured(
+    model: str, work: str, ways: list[Way], counts: list[int], rounds: int, rows: int
+) -> dict[int, list[list[float]]]:
     """By number of busy processes, for each round the tokens/s of each way."""
-    started = [[Process(model, work, way) for _ in range(way.processes)] for way in ways]
+    started = [[Process(model, work, way, rows) for _ in range(way.processes)] for way in ways]
     try:
         for processes in started:  # each is ready when it has answered once
             for process in processes:
@@ -122,10 +124,13 @@ def main() -> None:
     parser.add_argument("--works", default="train,sample,score")
     parser.add_argument("--busy", default="0,1,2", help="how many busy processes beside")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--rows", type=int, default=32, help="of a step of training; a process works on multiples of it"
+    )
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve:
-        serve(asked.serve, asked.works)
+        serve(asked.serve, asked.works, asked.rows)
         return
     ways = [
         Way("1 thread", 1, 1, "sleep"),
@@ -141,7 +146,8 @@ def main() -> None:
     print("|---|---|---:|" + "---:|" * len(ways))
     for model in asked.models.split(","):
         for work in asked.works.split(","):
-            for count, rounds in measured(model, work, ways, [*map(int, asked.busy.split(","))], asked.rounds).items():
+            counts = [int(count) for count in asked.busy.split(",")]
+            for count, rounds in measured(model, work, ways, counts, asked.rounds, asked.rows).items():
                 cells = []
                 for way, speeds in enumerate(zip(*rounds, strict=True)):
                     cell = f"{statistics.median(speeds):,.0f}"
