@@ -78,9 +78,24 @@ def gpus_of(prepared: Prepared) -> Callable[[Stage], float]:
 
 
 def apart(stages: Sequence[Stage], width: Mapping[str, int]) -> tuple[list[Stage], list[Stage]]:
-    """The stages that nothing can be computed beside, and that wait for none which can; and the others."""
+    """The stages that this process computes itself, while workers start, as these could only wait for them; and the others.
+
+    Where some are computed beside others of their kind, these are the stages that all of that waits for, as far as nothing of their kind
+    is beside them. Where none is (one policy and seed), those up to the first moment at which there is more than one to compute.
+    """
+    if all(width[stage.key] == 1 for stage in stages):
+        return _up_to_a_fork(stages)
     others = {stage.key: stage for stage in stages}
     for stage in stages:
         if width[stage.key] == 1 and not any(made.key in others for made in stage.needs.values()):
             del others[stage.key]
     return [stage for stage in stages if stage.key not in others], list(others.values())
+
+
+def _up_to_a_fork(stages: Sequence[Stage]) -> tuple[list[Stage], list[Stage]]:
+    waiting, alone = scheduler.Todo(stages), list[Stage]()
+    while (stage := waiting.take()) is not None and waiting.take() is None:
+        alone.append(stage)
+        waiting.done(stage)
+    here = {stage.key for stage in alone}
+    return alone, [stage for stage in stages if stage.key not in here]
