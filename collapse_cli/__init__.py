@@ -46,7 +46,8 @@ def _words(path: str) -> list[str]:
 def let_threads_fit() -> None:
     """Let OpenMP have no more threads than this process has cores. Does nothing where their number is given from outside.
 
-    torch takes one for each core of the machine: in a container with a quota all of them wait for the one that is held back. Must be
+    torch heeds what a process is bound to, and no quota: it takes a thread for each core of the machine, and all wait for the one that is held
+    back. Must be
     called before torch is imported; child processes inherit it.
     """
     machine = os.cpu_count() or 1

@@ -137,7 +137,7 @@ def test_a_quota_of_time_is_so_many_cores(
 def test_a_process_that_is_bound_to_some_cores_has_no_more_threads(
     monkeypatch: pytest.MonkeyPatch, machine: int, mine: int, given: str, threads: str | None
 ) -> None:
-    """Torch counts all of the machine; SLURM and containers give a part."""
+    """No quota of a container's is heeded by torch."""
     monkeypatch.setattr("os.cpu_count", lambda: machine)
     monkeypatch.setattr(collapse_cli, "cores", lambda: mine)
     monkeypatch.setenv("OMP_NUM_THREADS", given)
