@@ -16,15 +16,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
+from held import Peak
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -332,42 +330,20 @@ def collapse(command: Sequence[str], *arguments: str) -> tuple[Any, int, float]:
     Raises:
         SystemExit: when it fails.
     """
-    peaks, began = [0], time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, *command, *arguments, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        watched = threading.Thread(target=watch, args=(process, peaks), daemon=True)
-        watched.start()
+    began = time.perf_counter()
+    with (
+        subprocess.Popen(
+            [sys.executable, *command, *arguments, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process,
+        Peak(process.pid) as peak,
+    ):
         said, errors = process.communicate()
-        watched.join()
     if process.returncode:
         raise SystemExit(f"{' '.join(arguments)}: {errors.strip()}")
     took = time.perf_counter() - began
     if command is IN_PROCESSOR_TIME:
         took = float(errors.split("PROCESSOR")[-1])
-    return json.loads(said), max(peaks), took
-
-
-def watch(process: "subprocess.Popen[str]", peaks: list[int]) -> None:
-    """Add what the processes of a command held at each moment: of each, the most so far (`VmHWM`; where the system does not say, what it holds)."""
-    while process.poll() is None:
-        with suppress(psutil.Error):
-            own = psutil.Process(process.pid)
-            now = 0
-            for one in (own, *own.children(recursive=True)):
-                with suppress(psutil.Error, OSError):
-                    now += held(one)
-            peaks.append(now)
-        time.sleep(0.2)
-
-
-def held(process: psutil.Process) -> int:
-    status = Path(f"/proc/{process.pid}/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) << 10
-    return int(process.memory_info().rss)
+    return json.loads(said), peak.bytes, took
 
 
 def stage_seconds(runs: Path) -> Mapping[str, float]:

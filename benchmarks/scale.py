@@ -7,7 +7,7 @@
     .venv/bin/python benchmarks/scale.py text --megabytes 1000
 
 Each command is a process of its own; of it: seconds by the clock, seconds of the processor (user and system, children included), and
-the most memory that it or a child of it held. What is made stays in `--folder` when that is given, and is removed otherwise.
+the most memory that it and its children held at one moment (benchmarks/held.py). What is made stays in `--folder` when that is given, and is removed otherwise.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from held import Peak
 from report import Report, about_machine
 
 from collapse_cli import SLEEPING
@@ -133,7 +134,10 @@ def measured(arguments: list[str], *, fails: bool = False) -> Took:
     environment = os.environ | SLEEPING | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         start = time.perf_counter()
-        with subprocess.Popen(command, env=environment, stdout=out, stderr=errors) as process:
+        with (
+            subprocess.Popen(command, env=environment, stdout=out, stderr=errors) as process,
+            Peak(process.pid) as peak,
+        ):
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         clock = time.perf_counter() - start
@@ -142,7 +146,7 @@ def measured(arguments: list[str], *, fails: bool = False) -> Took:
         printed = out.read()
         if process.returncode != 0 and not fails:
             sys.exit(f"{' '.join(command)} ended with {process.returncode}: {printed[-500:]} {errors.read()[-1500:]}")
-    return Took(clock, used.ru_utime + used.ru_stime, used.ru_maxrss >> 10, printed)
+    return Took(clock, used.ru_utime + used.ru_stime, peak.bytes // 10**6, printed)
 
 
 def in_words(label: str, took: Took, note: str = "") -> list[str]:
