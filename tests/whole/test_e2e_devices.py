@@ -1,6 +1,5 @@
 """A run whose models are trained on two devices: killed, given again with other numbers of devices, and refused where it makes no sense."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,14 @@ import pytest
 from support import e2e
 from support.waiting import until
 
+from collapse_cli import cores
 from collapse_cli.config import load
 from collapse_cli.config.reading import read_toml
-from collapse_cli.errors import ConfigError
+from collapse_cli.errors import ConfigError, how_many
 from collapse_cli.lm import devices
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
+from collapse_cli.run import preparation
 from collapse_cli.run.computing import gpus_of
 from collapse_cli.run.costs import memory_needed
 from collapse_cli.run.execution import Execution
@@ -96,13 +97,13 @@ def test_more_devices_than_cores_are_refused(home: Path, tmp_path: Path) -> None
     result = e2e.collapse("run", home / "tiny.toml", "--devices", "1000", "--runs-dir", tmp_path / "runs")
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     assert "--devices 1000: torch finds no GPU here" in result.err
-    assert f"this machine has {os.cpu_count()} core" in result.err
+    assert f"for which there {'is' if cores() == 1 else 'are'} {how_many(cores(), 'core')} here" in result.err
     assert not (tmp_path / "runs" / "tiny").exists()
 
 
 def test_what_devices_need_is_in_the_estimate(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two more processes in memory; and of a cluster a training asks for a GPU a device."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(preparation, "cores", lambda: 4)
     config = load({**read_toml(home / "tiny.toml"), "ray": {"gpus": 0.5}}, "tiny.toml")
     folder, store = RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "runs")
     needed = {}
