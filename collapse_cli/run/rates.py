@@ -202,6 +202,13 @@ def makespan(stages: Sequence[Stage], seconds: Mapping[str, float], slots: int) 
     return now
 
 
+def _at_once(estimates: Estimates, stages: Sequence[Stage], slots: int) -> float:
+    """How many stages are at work on average, by first guesses of their times: those of one policy wait for each other most of the time."""
+    seconds = {stage.key: estimates.guess(stage) for stage in stages}
+    span = makespan(stages, seconds, slots) if slots > 1 else 0.0
+    return sum(seconds.values()) / span if span else float(slots)
+
+
 class TimeLeft(NamedTuple):
     """Seconds that are left, and the kinds of stages, of those that are to do, of which nobody knows yet: they come on top."""
 
@@ -216,7 +223,8 @@ class Left:
     """
 
     def __init__(self, estimates: Estimates, stages: Collection[Stage], slots: int) -> None:
-        self.estimates, self.slots = estimates, slots
+        self.estimates = estimates
+        self._at_once = _at_once(estimates, list(stages), slots)
         self._todo: dict[str, tuple[str, float, int, int]] = {}  # by group: what it is called, work, parts, stages
         self._of: dict[str, tuple[str, Cost]] = {}
         # by key: when, and which part was done: the first time (not of all that is done the work was done now) and the last
@@ -268,7 +276,7 @@ class Left:
                 if self._of[key][0] == group:
                     cost = self._of[key][1]
                     total -= part * rate.of(cost.work, cost.parts)
-        return TimeLeft(max(0.0, total) / self.slots, tuple(unknown))
+        return TimeLeft(max(0.0, total) / self._at_once, tuple(unknown))
 
     def _reached(self) -> dict[str, Rate]:
         """By group, the rate at which stages at work will have done theirs, if they go on as until now."""

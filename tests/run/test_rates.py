@@ -9,7 +9,7 @@ from support.kinds import kind
 
 from collapse_cli.config import load
 from collapse_cli.config.reading import read_toml
-from collapse_cli.engine.stage import Cost, Stage
+from collapse_cli.engine.stage import ALL_POLICIES, Cost, Stage
 from collapse_cli.experiment.costs import RECORD_BYTES, TOGETHER
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
@@ -172,6 +172,25 @@ def test_what_is_left_is_known_from_stages_at_work_and_said_to_be_a_part_of_it(t
     assert left.seconds().seconds == pytest.approx(40.0 * sum(work[1:]) / work[0])
     left.at_work(train[1], 0.5, 1.0)
     assert left.seconds().seconds == pytest.approx(40.0 * (sum(work[1:]) - work[1] / 2) / work[0])
+
+
+def test_two_workers_halve_what_is_left_only_where_two_stages_can_be_at_work(tmp_path: Path) -> None:
+    """Stages of one policy wait for each other: by guesses of a second each, a third worker is idle nearly always."""
+    whole = prepared(tmp_path, 1)
+    stages = [*whole.plan.stages.values()]
+    one_policy = [stage for stage in stages if whole.plan.serves[stage.key][0].policy in (ALL_POLICIES, "keep-0")]
+
+    def left(some: list[Stage], slots: int) -> float:
+        estimates = Estimates(whole.size, Timings(), lambda stage: 1.0)
+        for stage in some:
+            estimates.finished(stage, 1.0)
+        return Left(estimates, some, slots).seconds().seconds
+
+    alone = left(one_policy, 1)
+    depth = makespan(one_policy, {stage.key: 1.0 for stage in one_policy}, len(one_policy))
+    assert depth > len(one_policy) / 2, "most of them wait for one another"
+    assert left(one_policy, len(one_policy)) == pytest.approx(alone * depth / len(one_policy))
+    assert left(stages, 2) < 0.7 * left(stages, 1)
 
 
 def test_what_was_put_together_from_shards_counts_as_all_the_work_that_it_was(tmp_path: Path) -> None:

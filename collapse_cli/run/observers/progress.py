@@ -3,11 +3,12 @@
 import math
 import time
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Finished, Stage
 from collapse_cli.run import kept_timings
-from collapse_cli.run.preparation import Prepared
+from collapse_cli.run.preparation import NOMINAL_SPEED, Prepared
 from collapse_cli.run.rates import Estimates, Left, Timings
 from collapse_cli.terminal.progress import ProgressBars
 
@@ -34,7 +35,7 @@ class Progress(Observer):
             there: stages of the plan that were computed before, and in how many seconds.
         """
         self.shown, self.plan, self.now = shown, prepared.plan, now
-        estimates = Estimates(prepared.size, Timings())
+        estimates = Estimates(prepared.size, Timings(), partial(prepared.size.seconds, speed=NOMINAL_SPEED))
         for stage, seconds in there:
             estimates.finished(stage, seconds)
         for key, made in prepared.real.items():  # of the first seed; others take as long
