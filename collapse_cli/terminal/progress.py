@@ -55,7 +55,7 @@ class ProgressBars:
         """How long the plan will take from now on: so many seconds, and stages of kinds besides of which nothing is known yet."""
         self.left = f"{numbers.duration(seconds)} left"
         if unknown:
-            self.left = f"more than {self.left}" if seconds else "time left not known yet"
+            self.left = f"more than {self.left}" if seconds else "time left unknown"
         self._bars.update(self._plan_bar, left=self.left if self.done < self.total else "")
 
     def started(self, kind: str, where: str) -> None:

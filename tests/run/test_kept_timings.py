@@ -86,7 +86,7 @@ def bar_of(tmp_path: Path, file: Path) -> str:
 
 def test_the_bar_of_a_run_begins_with_what_its_dry_run_timed(tmp_path: Path) -> None:
     file = small.write(tmp_path, "numbers", small.NUMBERS)
-    assert bar_of(tmp_path, file).startswith(("more than", "time left not known yet"))
+    assert bar_of(tmp_path, file).startswith(("more than", "time left unknown"))
     assert e2e.collapse("run", file, "--runs-dir", tmp_path / "other", "--dry-run").code == 0
     said = bar_of(tmp_path, file)
     assert said.endswith(" left")
