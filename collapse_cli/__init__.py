@@ -47,8 +47,7 @@ def let_threads_fit() -> None:
     """Let OpenMP have no more threads than this process has cores. Does nothing where their number is given from outside.
 
     torch heeds what a process is bound to, and no quota: it takes a thread for each core of the machine, and all wait for the one that is held
-    back. Must be
-    called before torch is imported; child processes inherit it.
+    back. Must be called before torch is imported; child processes inherit it.
     """
     machine = os.cpu_count() or 1
     try:

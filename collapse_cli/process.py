@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
+from collapse_cli import CGROUP
 from collapse_cli.errors import UserError
 
 IN_ASCII = str.maketrans(
@@ -24,7 +25,6 @@ IN_ASCII = str.maketrans(
 
 
 MEGABYTE = 10**6  # bytes, as sizes are said everywhere
-CGROUP = Path("/sys/fs/cgroup")  # containers and batch systems limit memory here
 BEGAN: ContextVar[float] = ContextVar("BEGAN")  # when the command began, by `time.perf_counter`
 HEARD: list[int] = []  # each Ctrl-C, and request like it, by the number of its signal
 AT_STAKE: list[bool] = []  # an entry for each `interruptible`; empty: nothing would be lost by an end at once
@@ -109,7 +109,7 @@ def _alike(error: UnicodeError) -> tuple[str, int]:
 
 
 def quiet_libraries() -> None:
-    """No progress bars and advice of transformers and the Hub between our own lines; `data.tables.library` sees to those of datasets."""
+    """No progress bars and advice of transformers and the Hub between our own lines; data/tables.py sees to those of datasets."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
@@ -137,7 +137,7 @@ def total_memory() -> int:
 def _of_container(name: str) -> int | None:
     """A number of bytes that the system keeps for a container or a batch job; None where it keeps none, or sets no limit."""
     try:
-        return int((CGROUP / name).read_text())  # "max" is no number
+        return int(Path(CGROUP, name).read_text())  # "max" is no number
     except (OSError, ValueError):
         return None
 
@@ -221,9 +221,18 @@ def is_loading(frame: FrameType | None) -> bool:
 
 def send_again(number: int) -> None:
     """Send this process a signal in a hundredth of a second, when what cannot be interrupted may have ended."""
-    again = threading.Timer(0.01, signal.raise_signal, (number,))
+    again = threading.Timer(0.01, _to_main_thread, (number,))
     again.daemon = True
     again.start()
+
+
+def _to_main_thread(number: int) -> None:
+    """Send it a signal that wakes it, too, where it waits for something."""
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, number)
+    else:
+        signal.raise_signal(number)
 
 
 def heed_lost_interrupts() -> None:

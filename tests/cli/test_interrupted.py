@@ -9,12 +9,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support import small
 from support.waiting import PATIENCE, until
+
+from collapse_cli import process
+from collapse_cli.errors import UserError
 
 SAID = "collapse: interrupted; the same command goes on where it stopped\n"
 # Sends the signal from within, while the n-th module after our first is looked for: the same moments on any machine.
@@ -72,6 +77,80 @@ def test_ctrl_c_where_python_makes_another_error_of_it_or_none(tmp_path: Path, h
     """While a class is made it is wrapped up to Python 3.11; in a finalizer it is told and ends nothing."""
     command = ("run", "--preset", "smoke", "--dry-run", "--runs-dir", str(tmp_path / "runs"))
     assert struck(at, *command, how=how) == (130, SAID)
+
+
+def _wrapped() -> None:
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt as error:
+        raise RuntimeError("Error calling __set_name__") from error  # as Python up to 3.11 does
+
+
+def _told_otherwise() -> None:
+    try:
+        _wrapped()
+    except RuntimeError:
+        raise UserError("the config does not make a model") from None
+
+
+def _dropped() -> None:
+    with suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    raise ImportError("numpy._core.multiarray failed to import")  # as libraries in C do, without its cause
+
+
+def _after_it() -> None:
+    with suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    raise UserError("the disk is full")
+
+
+def _without_any() -> None:
+    raise ImportError("no such module")
+
+
+@pytest.mark.parametrize(
+    ("strike", "kind"),
+    [
+        (_wrapped, KeyboardInterrupt),
+        (_told_otherwise, KeyboardInterrupt),
+        (_dropped, KeyboardInterrupt),
+        (_after_it, UserError),
+        (_without_any, ImportError),
+    ],
+)
+def test_what_is_made_of_a_ctrl_c_is_taken_for_one_and_nothing_else_is(
+    strike: Callable[[], None], kind: type[BaseException]
+) -> None:
+    before = signal.signal(signal.SIGINT, process.asked_to_end)
+    try:
+        with pytest.raises(kind), process.interrupts_kept():
+            strike()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+IN_A_FINALIZER = """
+import os, signal, time
+from collapse_cli import process
+signal.signal(signal.SIGINT, process.asked_to_end)
+process.heed_lost_interrupts()
+class Struck:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+try:
+    Struck()
+    time.sleep({patience})
+except KeyboardInterrupt:
+    print("ended")
+"""
+
+
+def test_a_ctrl_c_that_a_finalizer_loses_comes_again() -> None:
+    """Python tells of it and goes on."""
+    code = IN_A_FINALIZER.format(patience=PATIENCE)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
 
 
 # Holds up each worker process before its first statement, where no handler of ours can be yet.
