@@ -24,8 +24,7 @@ from collapse_cli.experiment.kinds import plan
 from collapse_cli.learners import ALL, Fewer
 
 LEAST_ROWS = 16  # of the first short version; and to measure a model on
-# rows of a large model that are sampled together, and that a step of a training has: more take as long for each
-AT_ONCE, OF_A_STEP = 64, 8
+AT_ONCE = 64  # rows of a large model that are sampled together: more take as long for each
 MORE = 4  # how many times as much each does as the one before
 
 
@@ -116,17 +115,18 @@ def extents(config: Experiment, rows: int) -> list[Extent]:
     ]
 
 
-def of_large_model(config: Experiment, rows: int, scale: float, devices: int = 1) -> list[Extent]:
+def of_large_model(config: Experiment, rows: int, scale: float, of_a_step: int, devices: int = 1) -> list[Extent]:
     """Two short versions for a model of which a few rows take seconds: as many rows in both, but more steps, tokens and test rows in the second.
 
     So what follows for more of them is what a step takes, and a token, with about as many rows at once as the run has.
 
     Args:
-        scale: how many rows there are at once, as a share of `AT_ONCE` and `OF_A_STEP`.
+        scale: how many rows there are at once, as a share of `AT_ONCE`.
+        of_a_step: how many rows a step of a training has, at most.
         devices: how many share a step.
     """
     share = min(1.0, max(LEAST_ROWS, round(AT_ONCE * scale)) / max(1, rows))
-    batch = devices * max(1, round(OF_A_STEP * scale / devices))
+    batch = devices * max(1, round(of_a_step / devices))
     loop = min(config.loop.generations, 1)
     return [
         Extent(share, loop, Fewer(steps, batch, prompt_tokens, new_tokens), max(1, round(tests * scale)))

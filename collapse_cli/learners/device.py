@@ -32,6 +32,8 @@ def main() -> int:
     for order in orders:
         try:
             _train(order, lambda: say("ready"))
+            torch.cuda.empty_cache()  # the next training may be long in coming
+            say("done")
         except GroupError:  # who left says why, and the first device what comes next
             continue
         except UserError as error:

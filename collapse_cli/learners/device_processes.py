@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ START = (
 )
 ROWS = "rows.safetensors"  # in scratch: what is trained on, as all devices have it
 PATIENCE = 30.0  # seconds in which a device that is gone must have said why
+_IDLE: ContextVar["list[_Process] | None"] = ContextVar("_IDLE", default=None)  # where they stay; None: they end
 
 
 class DeviceError(UserError):
@@ -55,38 +57,61 @@ def order_of(
     }
 
 
+@contextmanager
+def devices_stay() -> Iterator[None]:
+    """Inside, processes that have done their part of a training take part in the next one: to start one takes seconds."""
+    with ExitStack() as stack:
+        idle: list[_Process] = []
+        token = _IDLE.set(idle)
+        stack.callback(_end, idle)
+        stack.callback(_IDLE.reset, token)
+        yield
+
+
 class DeviceProcesses:
-    """The processes of all devices but the first, which is this process. They start at once, and end with the `with` block."""
+    """The processes of all devices but the first, which is this process, for one training.
+
+    They start at once, and end with the `with` block; within `devices_stay` they stay, unless the training failed.
+    """
 
     def __init__(self, count: int) -> None:
-        self.count, self._trainings = count, 0
+        self.count, self._joined, there = count, False, _IDLE.get() or []
         with ExitStack() as stack:
             # only this user can look into it
             self._meeting = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="collapse-devices-")))
-            self._others = [stack.enter_context(_Process()) for _ in range(count - 1)]
+            self._others: list[_Process] = []
+            stack.callback(_end, self._others)
+            for _ in range(count - 1):
+                self._others.append(_one_of(there) or _Process())
             self._stack = stack.pop_all()
 
     def __enter__(self) -> "DeviceProcesses":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        there = _IDLE.get()
+        with self._stack:
+            if error is None and there is not None:
+                # only then is the place where they met no longer theirs
+                done = [other for other in self._others if not self._joined or other.says("done")]
+                there += done
+                self._others[:] = [other for other in self._others if other not in done]
 
     def join(self, order: Mapping[str, Any]) -> "Group":
-        """Have the others begin a training, and wait until they are ready."""
+        """Have the others begin the training, and wait until they are ready."""
         from collapse_cli.lm.devices import Group
         from collapse_cli.lm.model import device
 
-        self._trainings += 1
-        place, kind = self._meeting / f"training-{self._trainings}", device().type
+        place, kind = self._meeting / "training", device().type
         threads = _threads()
         for rank, other in enumerate(self._others, start=1):
             mine = {"rank": rank, "count": self.count, "place": str(place), "threads": threads}
             if not other.tell({**order, **mine}):
                 raise self.fault()
         for other in self._others:
-            if not other.is_ready():
+            if not other.says("ready"):
                 raise self.fault()
+        self._joined = True
         return Group(0, self.count, place, kind)
 
     def fault(self, said: str = "") -> Exception:
@@ -154,15 +179,15 @@ class _Process(Child):
             return False
         return True
 
-    def is_ready(self) -> bool:
-        """Waits until it is; it is not when it has ended."""
+    def says(self, event: str) -> bool:
+        """Waits until it says something; whether that is this. It is not when it has ended."""
         while not self._heard:
             try:
                 self._heard += self.messages()
             except ChildEndedError:
                 return False
         message = self._heard.popleft()
-        if message["event"] == "ready":
+        if message["event"] == event:
             return True
         self.said = message
         return False
@@ -182,3 +207,18 @@ class _Process(Child):
     def reason(self) -> Exception:
         text = self.said["text"]
         return DeviceError(text) if self.said["event"] == "mistake" else RuntimeError(f"a device failed:\n{text}")
+
+
+def _one_of(there: list[_Process]) -> _Process | None:
+    """One that is alive; None where none is."""
+    while there:
+        other = there.pop()
+        if other.process.poll() is None:
+            return other
+        _end([other])
+    return None
+
+
+def _end(processes: list[_Process]) -> None:
+    while processes:
+        processes.pop().__exit__()

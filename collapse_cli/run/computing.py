@@ -10,6 +10,7 @@ from collapse_cli.engine.executors.ray import RayExecutor
 from collapse_cli.engine.observer import Observer
 from collapse_cli.engine.stage import Product, Stage
 from collapse_cli.engine.store import Store
+from collapse_cli.learners.device_processes import devices_stay
 from collapse_cli.run import ray_cluster, ray_driver, worker
 from collapse_cli.run.preparation import Prepared
 from collapse_cli.run.ray_task import order_of
@@ -25,7 +26,7 @@ def compute(stages: Sequence[Stage], prepared: Prepared, store: Store, observer:
         return
     alone, others = apart(stages, scheduler.width(prepared.plan)) if prepared.workers > 1 else (stages, [])
     workers = min(prepared.workers, sum(not store.has(stage.key) for stage in others))
-    with of_this_process(families.of(prepared.config.learner).light) as set_threads:
+    with of_this_process(families.of(prepared.config.learner).light) as set_threads, devices_stay():
         here = LocalExecutor(store, set_threads)
         if workers == 0:
             scheduler.run([*alone, *others], here, observer, prepared.threads)

@@ -30,6 +30,7 @@ from collapse_cli.errors import UserError
 from collapse_cli.experiment import short
 from collapse_cli.experiment.short import Extent, Short
 from collapse_cli.learners import ALL, Fewer
+from collapse_cli.learners.device_processes import devices_stay
 from collapse_cli.process import MEGABYTE, peak_memory_mb
 from collapse_cli.run import worker
 from collapse_cli.run.ending import Ending, time_ending
@@ -42,7 +43,8 @@ MOST = 150.0  # seconds until a stage is stopped at its next step: on a machine 
 MORE_OF = 15.0  # times `SECONDS`, for a second size: of one alone nothing can be said of others
 LARGE = 2.0  # nominal seconds of a first short version, from which on a model counts as large
 OF_LARGE = 60.0  # nominal seconds that all short versions of one may take
-SCALES = (1.0, 0.5, 0.25, 0.125)  # of these versions
+# of these versions: rows at once, as a share, and rows of a step, which are the run's own where there is the time
+SCALES = ((1.0, 32), (1.0, 16), (1.0, 8), (0.5, 4), (0.25, 2), (0.125, 1))
 
 # what a model may say of a corpus that is too short for it; anything else ends a trial too, but never a command
 ANY = (UserError, ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError)
@@ -212,13 +214,11 @@ class Places:
         self._workers = None
 
     def computed(self) -> float:
-        """Seconds of computing so far: of this process and devices that have ended, and of its workers one beside the other."""
+        """Seconds of computing so far: of this process and its devices, or of its workers one beside the other."""
         ended = os.times()
         own = time.process_time() + ended.children_user + ended.children_system
-        if self._workers is None:
-            return own
         with suppress(psutil.Error):
-            own += sum(sum(child.cpu_times()[:2]) for child in psutil.Process().children()) / self._workers.slots
+            own += sum(sum(child.cpu_times()[:2]) for child in psutil.Process().children()) / max(1, self.workers)
         return own
 
 
@@ -329,7 +329,7 @@ def time_stages(
     found = list[tuple[Extent, list[Stopwatched]]]()
     last: tuple[Short, Store] | None = None
     started = (workers > 1 or prepared.execution.executor == "ray") and not places.workers  # they will be
-    with _quietly(), of_this_process(families.of(prepared.config.learner).light) as set_threads:
+    with _quietly(), devices_stay(), of_this_process(families.of(prepared.config.learner).light) as set_threads:
         ladder = _ladder(prepared, speed, workers)
         for number, extent in enumerate(ladder):
             before = now()
@@ -420,8 +420,9 @@ def _ladder(prepared: Prepared, speed: float, workers: int) -> list[Extent]:
     """Short versions, the smaller before the larger; the first is made twice, for libraries are loaded in it."""
     ladder = short.extents(prepared.config, prepared.size.rows)
     if not prepared.size.known and _nominal(prepared, ladder[0], speed, workers) >= LARGE:
-        for scale in SCALES:
-            ladder = short.of_large_model(prepared.config, prepared.size.rows, scale, prepared.execution.devices)
+        for scale, of_a_step in SCALES:
+            devices = prepared.execution.devices
+            ladder = short.of_large_model(prepared.config, prepared.size.rows, scale, of_a_step, devices)
             first, second = (_nominal(prepared, extent, speed, workers) for extent in ladder)
             if 2 * first + second <= OF_LARGE:
                 break

@@ -68,9 +68,10 @@ def main() -> int:
 
     from collapse_cli.engine.executors.local import LocalExecutor
     from collapse_cli.engine.store import store_at
+    from collapse_cli.learners.device_processes import devices_stay
 
     telling = Telling(answers)
-    with telling.heard():
+    with telling.heard(), devices_stay():
         stages, set_threads = plan_of(order)
         executor = LocalExecutor(store_at(order["store"]))
         for order in orders:

@@ -106,12 +106,16 @@ def print_plan(console: Console, plan: PlanCosts) -> None:
             numbers.duration(entry.seconds),
         )
     console.print(table)
-    console.print(
-        f"{numbers.prefixed(plan.parameters)} parameters, {plan.rows:,} real rows; disk {numbers.size(plan.disk_needed)} of "
-        f"{numbers.size(plan.disk_free)} free, with a checkpoint; memory at its peak about {numbers.size(plan.memory_needed)}, "
-        f"of {numbers.size(plan.memory_free)} free now",
-        highlight=False,
-    )
+    size = f"{numbers.prefixed(plan.parameters)} parameters, {plan.rows:,} real rows"
+    disk = f"disk {numbers.size(plan.disk_needed)} of {numbers.size(plan.disk_free)} free"
+    if plan.memory_needed:  # there is something to compute
+        disk += ", with a checkpoint"
+        memory = (
+            f"memory at its peak about {numbers.size(plan.memory_needed)}, of {numbers.size(plan.memory_free)} free now"
+        )
+        console.print(f"{size}; {disk}; {memory}", highlight=False)
+    else:
+        console.print(f"{size}; {disk}", highlight=False)
     console.print(f"time: {basis(plan)}", highlight=False)
     for note in plan.notes:
         line(console, f"note: {note}")

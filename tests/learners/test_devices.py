@@ -9,8 +9,11 @@ in bfloat16 are rounded to some 1e-3: there weights may differ by the length of 
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ from collapse_cli.data.dataset import MASK, WEIGHTS, Dataset
 from collapse_cli.errors import ConfigError, UserError
 from collapse_cli.families.section import for_key
 from collapse_cli.learners import device_processes, lm
-from collapse_cli.learners.device_processes import DeviceError, DeviceProcesses
+from collapse_cli.learners.device_processes import DeviceError, DeviceProcesses, devices_stay
 from collapse_cli.learners.lm import LanguageModel
 from collapse_cli.learners.protocol import CORPUS, VALID, Hints, Tell, silent
 from collapse_cli.lm import devices, memory, objective, shared_step
@@ -47,60 +50,51 @@ HOSTILE = {  # what launchers of other programs leave behind: nothing of it is f
     "WORLD_SIZE": "0",
     "GLOO_SOCKET_IFNAME": "nowhere0",
     "TORCHELASTIC_RUN_ID": "another's",
+    "TORCH_GLOO_LAZY_INIT": "1",
 }
 
 
-class Kept(DeviceProcesses):
-    """Processes that take part in the trainings of several tests, on any number of devices: starting one takes seconds."""
-
-    ends = False  # whether they end as usual
-
-    def __init__(self, count: int, there: list[Any]) -> None:
-        """With those that are there and alive; `there` gets the others."""
-        super().__init__(1)
-        there[:] = [other for other in there if other.process.poll() is None]
-        there += [device_processes._Process() for _ in range(count - 1 - len(there))]
-        self.count, self._others = count, there[: count - 1]
-        for other in self._others:
-            self._stack.push(other)
-
-    def __exit__(self, *_: object) -> None:
-        if self.ends:
-            super().__exit__()
-
-    @property
-    def whole(self) -> bool:
-        return all(other.process.poll() is None for other in self._others)
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[dict[int, Kept]]:
-    """By the number of devices; in an environment that is another program's."""
-    made: dict[int, Kept] = {}
+@pytest.fixture(scope="module", autouse=True)
+def another_programs_environment() -> Iterator[None]:
+    """In which the processes start."""
     with pytest.MonkeyPatch.context() as patched:
         for name, value in HOSTILE.items():
             patched.setenv(name, value)
-        yield made
-    for each in made.values():
-        each.ends = True
-        each.__exit__()
+        yield
 
 
-@pytest.fixture(scope="module")
-def there() -> list[Any]:
-    """The processes, as long as they live."""
-    return []
+@pytest.fixture(scope="module", autouse=True)
+def staying(another_programs_environment: None) -> Iterator[None]:
+    """Processes take part in the trainings of several tests."""
+    with devices_stay():
+        yield
+
+
+class Seen(DeviceProcesses):
+    """Of one training; the numbers that its processes have in the system."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.pids = [other.process.pid for other in self._others]
 
 
 @pytest.fixture
-def kept(processes: dict[int, Kept], there: list[Any], monkeypatch: pytest.MonkeyPatch) -> dict[int, Kept]:
-    def get(count: int) -> Kept:
-        if count not in processes or not processes[count].whole:
-            processes[count] = Kept(count, there)
-        return processes[count]
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
+    """Those of each training on several devices."""
+    made: list[Seen] = []
 
-    monkeypatch.setattr(lm, "DeviceProcesses", get)
-    return processes
+    def make(count: int) -> Seen:
+        made.append(Seen(count))
+        return made[-1]
+
+    monkeypatch.setattr(lm, "DeviceProcesses", make)
+    return made
+
+
+@pytest.fixture
+def none_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process of another test."""
+    monkeypatch.setattr(device_processes, "_IDLE", ContextVar("none", default=None))
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +188,6 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("what", KINDS)
 def test_any_number_of_devices_trains_the_same_model(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
@@ -206,14 +199,12 @@ def test_any_number_of_devices_trains_the_same_model(
         assert_alike(made[0], more, bf16=what == "bfloat16")
 
 
-@pytest.mark.usefixtures("kept")
 def test_the_same_number_of_devices_gives_the_same_bits(home: Path, tmp_path: Path) -> None:
     once, again = (trained(home, folder(tmp_path / name), 3, kind="gpt2-dropout") for name in ("once", "again"))
     assert identical(once[0], again[0])
     assert once[1] == again[1]
 
 
-@pytest.mark.usefixtures("kept")
 def test_a_device_without_its_rows_would_be_seen(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tolerance is one: the first device leaves out its rows of one batch."""
     part, left = Group.part, list[OwnRows]()
@@ -234,7 +225,6 @@ def test_a_device_without_its_rows_would_be_seen(home: Path, tmp_path: Path, mon
 # --- other numbers of random draws ------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("kind", ["opt", "gpt2"])
 def test_where_devices_draw_numbers_of_their_own_it_is_said(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
@@ -269,27 +259,27 @@ def until(step: int) -> Tell:
     return tell
 
 
-@pytest.mark.usefixtures("kept", "every_step_checkpointed")
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (2, 2), (2, 3), (1, 3)])
+@pytest.mark.usefixtures("every_step_checkpointed")
+@pytest.mark.parametrize(("before", "afters"), [(2, (1, 2, 3)), (1, (3,))])
 def test_a_checkpoint_is_taken_up_by_another_number_of_devices(
-    home: Path, tmp_path: Path, before: int, after: int
+    home: Path, tmp_path: Path, before: int, afters: tuple[int, ...]
 ) -> None:
     """Killed after step 4 of 10; what other devices do there is not done again."""
     whole = trained(home, folder(tmp_path / "whole"), before, kind="opt-dropout", select="valid")
     scratch = folder(tmp_path / "scratch")
     with pytest.raises(Killed):
         trained(home, scratch, before, kind="opt-dropout", select="valid", tell=until(4))
-    told: list[int] = []
-    again = trained(
-        home, scratch, after, kind="opt-dropout", select="valid", tell=lambda done, *_: told.append(done // 28)
-    )
-    assert told == [5, 6, 7, 8, 9, 10]
-    assert_alike(whole, again)
-    if before == after:
-        assert identical(whole[0], again[0])
+    for after in afters:
+        there = shutil.copytree(scratch, tmp_path / f"{after}" / "scratch")
+        told: list[int] = []
+        tell = partial(lambda told, done, *_: told.append(done // 28), told)
+        again = trained(home, there, after, kind="opt-dropout", select="valid", tell=tell)
+        assert told == [5, 6, 7, 8, 9, 10]
+        assert_alike(whole, again)
+        if before == after:
+            assert identical(whole[0], again[0])
 
 
-@pytest.mark.usefixtures("kept")
 def test_when_memory_runs_out_on_one_device_all_go_on_with_less(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -314,6 +304,7 @@ def test_when_memory_runs_out_on_one_device_all_go_on_with_less(
 # --- processes that fail ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("none_there")
 @pytest.mark.parametrize(
     ("does", "kind", "message"),
     [
@@ -383,34 +374,58 @@ def test_hints_are_the_same_after_they_were_json(tmp_path: Path) -> None:
     assert [each.devices for each in again.lineages.values()] == [2, 2]
 
 
+def test_processes_stay_for_the_next_training_as_long_as_they_live(
+    home: Path, tmp_path: Path, seen: list[Seen]
+) -> None:
+    """One that was killed in between is not missed; each training has a meeting place of its own."""
+    first = trained(home, folder(tmp_path / "first"), 2)
+    assert identical(first[0], trained(home, folder(tmp_path / "second"), 2)[0])
+    assert seen[0].pids == seen[1].pids
+    assert not any(each._meeting.exists() for each in seen)
+    os.kill(seen[0].pids[0], signal.SIGKILL)
+    until_gone(seen[0].pids)
+    assert identical(first[0], trained(home, folder(tmp_path / "third"), 2)[0])
+    assert seen[2].pids != seen[0].pids
+
+
+def test_no_process_outlives_what_they_stay_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `devices_stay`, that is a training."""
+    monkeypatch.setattr(device_processes, "START", "import sys; sys.stdin.read()")
+    with device_processes.devices_stay():
+        with Seen(3) as three:
+            pass
+        with Seen(2) as two:
+            assert set(two.pids) < set(three.pids)
+        assert not gone(three.pids)
+    assert gone(three.pids)
+    monkeypatch.setattr(device_processes, "_IDLE", ContextVar("none", default=None))
+    with Seen(2) as alone:
+        assert not gone(alone.pids)
+    assert gone(alone.pids)
+
+
 # --- after which some of the processes are gone -----------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_is_said_by_the_first_device(
-    home: Path, tmp_path: Path, kept: dict[int, Kept]
-) -> None:
+def test_a_loss_that_is_not_finite_is_said_by_the_first_device(home: Path, tmp_path: Path, seen: list[Seen]) -> None:
     """The others fail as well, and are not asked."""
     with pytest.raises(
         TrainError, match=r"the loss is (nan|inf) at step \d+ of 25; lower train\.lr .*\((row|the loss|no s)"
     ):
         trained(home, tmp_path, 2, lr=1e38, clip=0.0, warmup=0.0, epochs=5)
-    kept[2].ends = True
-    kept[2].__exit__()
+    assert gone(seen[0].pids)
 
 
 @pytest.mark.usefixtures("every_step_checkpointed")
 def test_a_killed_device_ends_the_training_in_one_line_and_leaves_nobody(
-    home: Path, tmp_path: Path, kept: dict[int, Kept]
+    home: Path, tmp_path: Path, seen: list[Seen]
 ) -> None:
     """The third of three, after step 3; then the training goes on with fewer."""
-    mine: list[int] = []
 
     def tell(done: int, total: int, unit: str) -> None:
         if done == 3 * 28:
-            kept[3].ends = True
-            mine.extend(other.process.pid for other in kept[3]._others)
-            assert all(map(psutil.pid_exists, mine))
-            os.kill(mine[1], signal.SIGKILL)
+            assert not gone(seen[0].pids)
+            os.kill(seen[0].pids[1], signal.SIGKILL)
 
     with pytest.raises(DeviceError) as error:
         trained(home, tmp_path, 3, tell=tell)
@@ -418,10 +433,21 @@ def test_a_killed_device_ends_the_training_in_one_line_and_leaves_nobody(
         "the process of device 3 of 3 was killed by signal 9 while a model was trained, perhaps because memory ran out; what is finished "
         "is kept: run the same command again, with fewer --devices if it happens again"
     )
-    assert len(mine) == 2
-    assert not any(map(psutil.pid_exists, mine))
-    assert not kept[3]._meeting.exists()
+    assert len(seen[0].pids) == 2
+    assert gone(seen[0].pids)
+    assert not seen[0]._meeting.exists()
     told: list[int] = []
     again = trained(home, tmp_path, 1, tell=lambda done, *_: told.append(done // 28))
     assert told[0] == 4, "from the checkpoint"
     assert_alike(trained(home, folder(tmp_path / "whole"), 1), again)
+
+
+def gone(pids: list[int]) -> bool:
+    """Whether none of the processes is there any more."""
+    return not any(map(psutil.pid_exists, pids))
+
+
+def until_gone(pids: list[int]) -> None:
+    """Wait until those that were killed have ended, all of their threads; how they did is still to be asked."""
+    for pid in pids:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
