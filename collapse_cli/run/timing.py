@@ -4,7 +4,6 @@ Nothing of it enters the store or the runs folder, nothing is downloaded, and no
 """
 
 import logging
-import os
 import shutil
 import time
 from collections import Counter
@@ -214,11 +213,12 @@ class Places:
         self._workers = None
 
     def computed(self) -> float:
-        """Seconds of computing so far: of this process and its devices, or of its workers one beside the other."""
-        ended = os.times()
-        own = time.process_time() + ended.children_user + ended.children_system
+        """Seconds of computing so far: of this process, and of its workers one beside the other. Devices compute beside these."""
+        own = time.process_time()
+        if self._workers is None:
+            return own
         with suppress(psutil.Error):
-            own += sum(sum(child.cpu_times()[:2]) for child in psutil.Process().children()) / max(1, self.workers)
+            own += sum(sum(child.cpu_times()[:2]) for child in psutil.Process().children()) / self._workers.slots
         return own
 
 
@@ -482,7 +482,7 @@ def _time_version(
 def _computed(prepared: Prepared, places: Places) -> float:
     """Seconds of computing so far, as the clock of a machine has them that does nothing else: threads of a language model count once."""
     together = 1 if prepared.size.known else max(threads_by_work(prepared).values(), default=1)
-    return places.computed() / max(1, together)
+    return places.computed() / max(1, together // prepared.execution.devices)
 
 
 def _cost(stage: Stage, version: Short, store: Store | None) -> Cost:
