@@ -307,7 +307,7 @@ def _assumed(fewer: Fewer) -> str:
     if fewer == ALL:
         return ""
     return (
-        f"of up to {fewer.steps} steps of {fewer.batch} rows and {fewer.new_tokens} new tokens, for the model is large: more are taken to need as much "
+        f"of up to {fewer.steps} steps of up to {fewer.batch} rows and {fewer.new_tokens} new tokens, for the model is large: more are taken to need as much "
         "for each, and so are larger batches and longer prompts"
     )
 

@@ -173,7 +173,7 @@ def test_a_large_model_is_timed_in_few_steps_of_few_rows(tmp_path: Path, monkeyp
     each = 1.0 + 0.0125 * 300 * of_continuation(size, 2, 16)
     assert samples.seconds == pytest.approx(samples.stages * each, rel=1e-3)
     assert plan.measured
-    assert "of up to 3 steps of 8 rows and 6 new tokens, for the model is large" in basis(plan)
+    assert "of up to 3 steps of up to 32 rows and 6 new tokens, for the model is large" in basis(plan)
 
 
 def test_a_large_model_does_less_of_each_kind_of_work() -> None:
