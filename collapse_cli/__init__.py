@@ -5,10 +5,11 @@ Start reading in `experiment/loop.py`: the generational loop, top to bottom. Wha
 
 import os  # and nothing that takes time to load: Ctrl-C cannot be answered yet
 
+from collapse_cli import groups
+
 __version__ = "0.1.0"
 
 SLEEPING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
-CGROUP = "/sys/fs/cgroup"  # containers and batch systems limit time and memory here
 
 
 def let_threads_sleep() -> None:
@@ -21,26 +22,10 @@ def let_threads_sleep() -> None:
         os.environ.update(SLEEPING)
 
 
-def cores(cgroup: str = CGROUP) -> int:
-    """How many cores of this machine this process may keep busy: SLURM and `taskset` bind it to some, and containers have a quota of time.
-
-    Args:
-        cgroup: the folder of this process's control group, of version 2 or 1.
-    """
+def cores() -> int:
+    """How many cores of this machine this process may keep busy: SLURM and `taskset` bind it to some, and containers have a quota of time."""
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        try:
-            time, period = (float(word) for file in files for word in _words(f"{cgroup}/{file}"))
-        except (OSError, ValueError):  # no such group, or no quota: "max"
-            continue
-        if time > 0 and period > 0:  # -1: no quota
-            mine = min(mine, int(time / period))
-    return max(1, mine)
-
-
-def _words(path: str) -> list[str]:
-    with open(path) as file:  # noqa: PTH123 - pathlib takes time to load
-        return file.read().split()
+    return max(1, min(mine, int(groups.cores() or mine)))
 
 
 def let_threads_fit() -> None:
@@ -50,10 +35,7 @@ def let_threads_fit() -> None:
     back. Must be called before torch is imported; child processes inherit it.
     """
     machine = os.cpu_count() or 1
-    try:
-        siblings = 2 if _words("/sys/devices/system/cpu/smt/active") == ["1"] else 1
-    except OSError:
-        siblings = 1
+    siblings = 2 if groups.words("/sys/devices/system/cpu/smt/active") == ["1"] else 1
     if not os.environ.get("OMP_NUM_THREADS") and (mine := cores()) < machine // siblings:
         os.environ["OMP_NUM_THREADS"] = str(mine)
 

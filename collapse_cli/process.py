@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from collapse_cli import CGROUP
+from collapse_cli import groups
 from collapse_cli.errors import UserError
 
 IN_ASCII = str.maketrans(
@@ -118,28 +118,19 @@ def quiet_libraries() -> None:
 
 
 def free_memory() -> int:
-    """Bytes of this machine's memory that can still be taken; in a container, of what that may have."""
+    """Bytes of this machine's memory that can still be taken; in a container or a batch job, of what that may have."""
     import psutil
 
-    free = int(psutil.virtual_memory().available)
-    limit, used = _of_container("memory.max"), _of_container("memory.current")
-    return free if limit is None or used is None else max(0, min(free, limit - used))
+    free, left = int(psutil.virtual_memory().available), groups.free_memory()
+    return free if left is None else min(free, left)
 
 
 def total_memory() -> int:
-    """Bytes of memory that this machine has, or the container may have, whoever uses them now."""
+    """Bytes of memory that this machine has, or the container or batch job may have, whoever uses them now."""
     import psutil
 
-    total, limit = int(psutil.virtual_memory().total), _of_container("memory.max")
-    return total if limit is None else min(total, limit)
-
-
-def _of_container(name: str) -> int | None:
-    """A number of bytes that the system keeps for a container or a batch job; None where it keeps none, or sets no limit."""
-    try:
-        return int(Path(CGROUP, name).read_text())  # "max" is no number
-    except (OSError, ValueError):
-        return None
+    total, most = int(psutil.virtual_memory().total), groups.memory()
+    return total if most is None else min(total, most)
 
 
 def peak_memory_mb() -> int:

@@ -5,9 +5,12 @@ import shutil
 import time
 from pathlib import Path
 
+import psutil
+
 from collapse_cli.engine.remote_addresses import address_of
 from collapse_cli.errors import UserError, how_many
 from collapse_cli.metrics import numbers
+from collapse_cli.process import free_memory, total_memory
 from collapse_cli.records.made_with import hardware, versions
 
 
@@ -28,7 +31,7 @@ def examine(runs: Path) -> dict[str, str]:
         "system": f"{machine['system']} {machine['machine']}",
         "processor": f"{machine['processor']}, {how_many(machine['cores'], 'core')}, {how_many(machine['threads'], 'torch thread')}",
         "vector instructions": f"{', '.join(machine['vectors']) or 'none that is known'}; torch uses {machine['kernels']}",
-        "memory": f"{machine['memory_gib']} GiB",
+        "memory": _memory(),
         "GPU": ", ".join(machine["gpus"]) or "none",
         "work is done on": device().type,
         "float32": f"{numbers.prefixed(matmul_speed('float32'))}FLOP/s",
@@ -53,6 +56,14 @@ def elsewhere(runs: Path) -> str:
     except (UserError, OSError) as error:
         return f"NOT USABLE: {error}"
     return "answers; whether it can be written to is tried before a run"
+
+
+def _memory() -> str:
+    total = total_memory()
+    limited = total < psutil.virtual_memory().total
+    return f"{numbers.size(free_memory())} free of {numbers.size(total)}" + (
+        ", the limit of this container or batch job" if limited else ""
+    )
 
 
 def _hub() -> str:

@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from support.sampling import continued, family
 from support.tiny import END, random_rows, tiny_model
 
-from collapse_cli import process
 from collapse_cli.lm import fallback, sample
 from collapse_cli.lm.decode import Decoder
 from collapse_cli.lm.memory import free_bytes, halving, is_out_of_memory, warn_once
@@ -36,29 +34,6 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 # --- how much is free -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("files", "wanted"),
-    [
-        ({"memory.max": "3000\n", "memory.current": "1000\n"}, 2000),
-        ({"memory.max": "max\n", "memory.current": "1000\n"}, 10_000),
-        ({"memory.max": "90000\n", "memory.current": "1000\n"}, 10_000),
-        ({"memory.max": "3000\n", "memory.current": "4000\n"}, 0),
-        ({"memory.max": "3000\n"}, 10_000),
-        ({"memory.max": "lots\n", "memory.current": "0\n"}, 10_000),
-        ({}, 10_000),
-    ],
-    ids=str,
-)
-def test_free_memory_is_what_the_machine_and_the_container_leave(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], wanted: int
-) -> None:
-    for name, content in files.items():
-        (tmp_path / name).write_text(content)
-    monkeypatch.setattr(process, "CGROUP", tmp_path)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
-    assert free_bytes(CPU) == wanted
 
 
 def test_free_memory_of_this_machine_is_a_plausible_number() -> None:

@@ -108,30 +108,6 @@ def test_shards_have_what_their_stage_has(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "least"),
-    [
-        ({}, 8),
-        ({"cpu.max": "max 100000"}, 8),
-        ({"cpu.max": "250000 100000"}, 2),
-        ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu.max": "1600000 100000"}, 8),
-        ({"cpu.max": "junk"}, 8),
-        ({"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
-    ],
-)
-def test_a_quota_of_time_is_so_many_cores(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: Mapping[str, str], least: int
-) -> None:
-    """As containers have it, in which the machine's own cores are seen."""
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8), raising=False)
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(f"{text}\n")
-    assert collapse_cli.cores(str(tmp_path)) == least
-
-
-@pytest.mark.parametrize(
     ("machine", "mine", "given", "threads"), [(64, 4, "", "4"), (64, 64, "", None), (64, 4, "9", "9")]
 )
 def test_a_process_that_is_bound_to_some_cores_has_no_more_threads(
