@@ -62,7 +62,8 @@ def test_the_reading_of_imports_finds_some() -> None:
 MAY = {
     "errors": "",
     "where": "",
-    "process": "errors",
+    "groups": "",
+    "process": "errors groups",
     "files": "errors",
     "engine": "errors where files process",
     "data": "errors files process",
@@ -86,7 +87,7 @@ MAY = {
     "run": "errors where files process data engine config families metrics foreign lm learners selection check records tracking experiment findings terminal report",
     "cli": "errors files process engine config metrics lm theory simulate records findings terminal report view run",
     "__main__": "errors process terminal cli",
-    "": "",
+    "": "groups",
 }
 # Within those rooms, what may be imported from them is these modules alone.
 OF_THEM = {
@@ -131,7 +132,7 @@ def test_what_is_allowed_is_used() -> None:
 
 def test_every_room_has_its_line_and_few_files_have_none() -> None:
     assert {room_of(name) for name in MODULES} == MAY.keys()
-    assert len(list(PACKAGE.glob("*.py"))) <= 6
+    assert len(list(PACKAGE.glob("*.py"))) <= 7
 
 
 ASKS_FOR_GPUS = "records.made_with"  # which only a run that begins, and the doctor, do
