@@ -10,6 +10,8 @@ from collapse_cli.data.dataset import WEIGHTS, Dataset
 from collapse_cli.engine.stage import seed_for
 from collapse_cli.errors import InputError
 
+DRAWN_TOGETHER = 256  # rows, of more of which numpy draws for one trial after another as fast as we do for all at once
+
 
 def rows_in_corpus(policy: Policy, rows: int, generation: int, *, growing: bool) -> tuple[int, int]:
     """How many (real, synthetic) rows generation `generation`'s corpus has, for an original corpus of `rows` rows.
@@ -268,8 +270,26 @@ def _drawn(rows: Dataset, wanted: int, seed: int, trials: int, *, ordered: bool 
     if trials == 1:
         return rows.take(first)
     random = np.random.Generator(np.random.Philox(seed).jumped())
-    others = [random.choice(len(rows), wanted, replace=False, shuffle=False) for _ in range(trials - 1)]
-    return rows.take_by_trial(np.stack([first, *others], axis=1))
+    others = choices(random, len(rows), wanted, trials - 1)
+    return rows.take_by_trial(np.concatenate([first[None], others]).T)
+
+
+def choices(random: np.random.Generator, rows: int, wanted: int, times: int) -> np.ndarray:
+    """(times, wanted) indices below `rows`: what `random.choice(rows, wanted, replace=False, shuffle=False)` gives so often, number for number.
+
+    One call takes numpy 10 to 25 microseconds, however few rows: of few rows all are drawn at once, by the same algorithm (Floyd's:
+    the k-th of n is drawn below rows - n + k, and is that bound where it is taken already).
+    """
+    if rows > DRAWN_TOGETHER or not times:
+        every = [random.choice(rows, wanted, replace=False, shuffle=False) for _ in range(times)]
+        return np.reshape(np.array(every, np.int64), (times, wanted))
+    bounds = np.arange(rows - wanted, rows)
+    drawn = random.integers(0, np.broadcast_to(bounds, (times, wanted)), endpoint=True)
+    taken, each = np.zeros((times, rows), np.bool_), np.arange(times)
+    for place, bound in enumerate(bounds):
+        drawn[:, place] = np.where(taken[each, drawn[:, place]], bound, drawn[:, place])
+        taken[each, drawn[:, place]] = True
+    return drawn
 
 
 def seeded_order(rows: int, seed: int) -> np.ndarray:

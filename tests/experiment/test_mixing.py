@@ -12,7 +12,9 @@ from collapse_cli.data.dataset import Dataset
 from collapse_cli.engine.stage import seed_for
 from collapse_cli.errors import InputError
 from collapse_cli.experiment.mixing import (
+    DRAWN_TOGETHER,
     check_real_rows,
+    choices,
     mix,
     new_rows,
     order_seed,
@@ -402,3 +404,17 @@ def test_a_share_that_is_no_whole_row_is_said(name: str, rows: int, said: str) -
     """Under the name of a share nothing of it was kept, and nobody was told."""
     found = rounding_note(Policy.parse(name), rows)
     assert found.startswith(said) if said else found == ""
+
+
+@pytest.mark.parametrize(
+    ("rows", "wanted", "times"),
+    [(1, 1, 4), (2, 1, 50), (15, 15, 300), (20, 0, 3), (20, 5, 300), (7, 3, 0), (DRAWN_TOGETHER, 200, 20), (300, 9, 5)],
+)
+def test_rows_of_all_trials_at_once_are_those_of_one_trial_after_another(rows: int, wanted: int, times: int) -> None:
+    """Number for number what numpy's own `choice` draws, and it leaves the generator where that does."""
+    ours, theirs = (np.random.Generator(np.random.Philox(5).jumped()) for _ in range(2))
+    expected = [theirs.choice(rows, wanted, replace=False, shuffle=False) for _ in range(times)]
+    drawn = choices(ours, rows, wanted, times)
+    assert drawn.shape == (times, wanted)
+    assert drawn.tolist() == [one.tolist() for one in expected]
+    assert ours.integers(1 << 40) == theirs.integers(1 << 40)
