@@ -42,8 +42,8 @@ MOST = 150.0  # seconds until a stage is stopped at its next step: on a machine 
 MORE_OF = 15.0  # times `SECONDS`, for a second size: of one alone nothing can be said of others
 LARGE = 2.0  # nominal seconds of a first short version, from which on a model counts as large
 OF_LARGE = 60.0  # nominal seconds that all short versions of one may take
-# of these versions: rows at once, as a share, and rows of a step, which are the run's own where there is the time
-SCALES = ((1.0, 32), (1.0, 16), (1.0, 8), (0.5, 4), (0.25, 2), (0.125, 1))
+# of these versions: rows at once, as a share, and rows of a step, of which fewer tell more than of those that are sampled or measured at once
+SCALES = ((1.0, 32), (1.0, 16), (1.0, 8), (1.0, 4), (0.5, 4), (0.5, 2), (0.25, 2), (0.125, 1))
 
 # what a model may say of a corpus that is too short for it; anything else ends a trial too, but never a command
 ANY = (UserError, ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError)
