@@ -14,7 +14,7 @@ from collapse_cli.errors import UserError
 from collapse_cli.learners.lm import LanguageModel
 from collapse_cli.learners.protocol import Hints, silent
 from collapse_cli.lm.devices import Group, GroupError
-from collapse_cli.lm.memory import is_out_of_memory
+from collapse_cli.lm.memory import give_back, is_out_of_memory
 from collapse_cli.lm.model import device
 from collapse_cli.process import answers_alone, lines_of_input, quiet_libraries
 
@@ -32,8 +32,8 @@ def main() -> int:
     for order in orders:
         try:
             _train(order, lambda: say("ready"))
-            torch.cuda.empty_cache()  # the next training may be long in coming
             say("done")
+            give_back()  # the next training may be long in coming
         except GroupError:  # who left says why, and the first device what comes next
             continue
         except UserError as error:

@@ -5,6 +5,7 @@ They are sent a line of JSON a training (`order_of`), find all else in files, an
 """
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -77,8 +78,6 @@ class DeviceProcesses:
     def __init__(self, count: int) -> None:
         self.count, self._joined, there = count, False, _IDLE.get() or []
         with ExitStack() as stack:
-            # only this user can look into it
-            self._meeting = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="collapse-devices-")))
             self._others: list[_Process] = []
             stack.callback(_end, self._others)
             for _ in range(count - 1):
@@ -102,7 +101,9 @@ class DeviceProcesses:
         from collapse_cli.lm.devices import Group
         from collapse_cli.lm.model import device
 
-        place, kind = self._meeting / "training", device().type
+        # Only this user can look into it. It goes with the checkpoint where a kill leaves it there, and needs no room or right elsewhere.
+        meeting = tempfile.TemporaryDirectory(prefix="devices-", dir=order["scratch"])
+        place, kind = Path(self._stack.enter_context(meeting)) / "training", device().type
         threads = _threads()
         for rank, other in enumerate(self._others, start=1):
             mine = {"rank": rank, "count": self.count, "place": str(place), "threads": threads}
@@ -165,8 +166,11 @@ class _Process(Child):
     """
 
     def __init__(self) -> None:
+        command = [sys.executable, "-P", "-c", START, json.dumps(sys.path)]
+        # gradients are summed in threads that end with a training, and what they freed glibc would keep, a heap for each
+        environment = {"MALLOC_ARENA_MAX": "1", **os.environ}
         # a group of its own: a terminal's Ctrl-C is for the first device
-        super().__init__([sys.executable, "-P", "-c", START, json.dumps(sys.path)], process_group=0)
+        super().__init__(command, process_group=0, env=environment)
         self.said: dict[str, str] = {}
         self.how = ""
         self._heard: deque[dict[str, str]] = deque()

@@ -11,6 +11,9 @@ import json
 import os
 import shutil
 import signal
+import stat
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextvars import ContextVar
 from functools import partial
@@ -23,6 +26,7 @@ import pytest
 import torch
 from support.tiny import random_rows, tiny_model
 from support.training import SETTINGS, altered, folder, identical, weights
+from support.waiting import until as wait_until
 
 from collapse_cli.config.tree import TrainConfig
 from collapse_cli.data.dataset import MASK, WEIGHTS, Dataset
@@ -37,6 +41,7 @@ from collapse_cli.lm import step as one_step
 from collapse_cli.lm.arithmetic import OwnRows
 from collapse_cli.lm.devices import Group
 from collapse_cli.lm.train import TrainError
+from collapse_cli.process import MEGABYTE
 
 TOLERANCE = 1e-2 * SETTINGS.lr
 ROWS = random_rows(18, 7, ragged=True)
@@ -381,11 +386,43 @@ def test_processes_stay_for_the_next_training_as_long_as_they_live(
     first = trained(home, folder(tmp_path / "first"), 2)
     assert identical(first[0], trained(home, folder(tmp_path / "second"), 2)[0])
     assert seen[0].pids == seen[1].pids
-    assert not any(each._meeting.exists() for each in seen)
+    assert not list(tmp_path.glob("*/devices-*"))
     os.kill(seen[0].pids[0], signal.SIGKILL)
     until_gone(seen[0].pids)
     assert identical(first[0], trained(home, folder(tmp_path / "third"), 2)[0])
     assert seen[2].pids != seen[0].pids
+
+
+def test_devices_meet_beside_the_checkpoint_where_only_this_user_can_look(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a kill leaves goes with the checkpoint, and a folder for temporary files that is full or gone matters to nobody."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    there: set[tuple[str, int]] = set()
+
+    def tell(done: int, total: int, unit: str) -> None:
+        there.update((path.name[:8], stat.S_IMODE(path.stat().st_mode)) for path in tmp_path.glob("devices-*"))
+
+    trained(home, tmp_path, 2, tell=tell)
+    assert there == {("devices-", 0o700)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is asked to give memory back")
+def test_a_device_that_waits_for_the_next_training_holds_no_memory_of_the_last(
+    home: Path, tmp_path: Path, seen: list[Seen]
+) -> None:
+    """A model of 25 MB in tensors of a megabyte at most, which with gradients and moments are 100: glibc keeps what was freed, if let."""
+    size = {"hidden_size": 256, "word_embed_proj_dim": 256, "ffn_dim": 1024, "num_hidden_layers": 8}
+    config = tiny_model("opt").config
+    config.update({**size, "init_std": 0.02})
+    type(tiny_model("opt"))(config).save_pretrained(home / "opt-large")
+    trained(home, folder(tmp_path / "first"), 2)
+    process = psutil.Process(seen[0].pids[0])
+    before = process.memory_info().rss
+    trained(home, folder(tmp_path / "large"), 2, kind="opt-large", epochs=1)
+    assert seen[1].pids == seen[0].pids
+    most = before + 40 * MEGABYTE
+    wait_until(lambda: process.memory_info().rss < most)
 
 
 def test_no_process_outlives_what_they_stay_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,7 +472,7 @@ def test_a_killed_device_ends_the_training_in_one_line_and_leaves_nobody(
     )
     assert len(seen[0].pids) == 2
     assert gone(seen[0].pids)
-    assert not seen[0]._meeting.exists()
+    assert not list(tmp_path.glob("devices-*"))
     told: list[int] = []
     again = trained(home, tmp_path, 1, tell=lambda done, *_: told.append(done // 28))
     assert told[0] == 4, "from the checkpoint"
