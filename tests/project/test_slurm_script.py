@@ -14,6 +14,8 @@ import pytest
 from support.scripts import PROJECT
 from support.waiting import until
 
+from collapse_cli.engine.executors.ray import LONGEST_PLACE
+
 BASH = shutil.which("bash")
 pytestmark = pytest.mark.skipif(
     BASH is None or not Path("/proc/self/status").exists(), reason="a shell script, and Linux to look at it"
@@ -53,7 +55,7 @@ def a_job() -> int:
 class Job:
     """The script at work."""
 
-    def __init__(self, place: Path, work: str) -> None:
+    def __init__(self, place: Path, work: str, *, listen: str = LISTEN) -> None:
         commands = place / "bin"
         commands.mkdir()
         for name, text in STAND_INS.items():
@@ -61,25 +63,20 @@ class Job:
             (commands / name).chmod(0o755)
         (place / "job.sh").write_text(the_script())
         self.said = place / "said"
+        self.number = a_job()
         environment = {
             "PATH": f"{commands}:{os.environ['PATH']}",
             "SAID": str(self.said),
-            "LISTEN": LISTEN,
+            "LISTEN": listen,
             "WORK": work,
             "SCRATCH": str(place),
-            "SLURM_JOB_ID": str(a_job()),
+            "SLURM_JOB_ID": str(self.number),
             "SLURM_JOB_NODELIST": "127.0.0.1,other",
             "SLURM_JOB_NUM_NODES": "2",
             "SLURM_CPUS_PER_TASK": "16",
         }
         command = [str(BASH), str(place / "job.sh")]
         self.process = subprocess.Popen(command, env=environment, start_new_session=True)
-
-    def answers_term(self) -> bool:
-        """Whether the shell has a trap by now."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
-        return bool(int(caught.split()[1], 16) >> signal.SIGTERM - 1 & 1)
 
     def lines(self) -> list[str]:
         return self.said.read_text().splitlines() if self.said.exists() else []
@@ -105,13 +102,24 @@ def test_ray_is_started_on_all_nodes_with_all_their_processors_and_the_run_besid
     assert [line.split()[1] for line in steps] == ["16", "16"]
     assert "--exclude=127.0.0.1" in steps[0]
     assert "--nodelist=127.0.0.1" in steps[1]
+    own = f"/tmp/ray-{job.number}"  # of this job alone, on a node that it shares with others
+    assert all(f" --temp-dir={own} " in step for step in steps)
+    assert len("/tmp/ray-4294967295") <= LONGEST_PLACE, "or the names of sockets are too long"
     assert f"collapse run my.toml --runs-dir {tmp_path}/runs --executor ray" in job.lines()
 
 
 def test_a_job_whose_time_ends_stops_its_run_and_goes_back_into_the_queue(tmp_path: Path, jobs: list[Job]) -> None:
     jobs.append(job := Job(tmp_path, "while :; do sleep 0.05; done"))
     until(lambda: any(line.startswith("collapse ") for line in job.lines()))
-    until(job.answers_term)
     job.process.send_signal(signal.SIGTERM)  # to the shell alone, as `--signal=B:` says
     job.process.wait(60)
     assert job.lines()[-1].startswith("scontrol requeue ")
+
+
+def test_a_job_whose_time_ends_before_ray_has_begun_goes_back_into_the_queue(tmp_path: Path, jobs: list[Job]) -> None:
+    jobs.append(job := Job(tmp_path, "exit 3", listen="import time; time.sleep(60)"))
+    until(lambda: any(line.startswith("srun ") for line in job.lines()))
+    job.process.send_signal(signal.SIGTERM)
+    job.process.wait(60)
+    assert job.lines()[-1] == f"scontrol requeue {job.number}"
+    assert not any(line.startswith("collapse ") for line in job.lines())
