@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ LOCKS = ".locks"
 LEFTOVERS = (".attempts", ".scratch", ".damaged")
 # of one file, of shards, of an adapter
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+GONE_OR_OPEN = (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY, errno.EEXIST)  # the last three of NFS: files that are open
 MOST_AGAIN = 2  # times that one process computes a damaged stage again before it blames the disk
 
 
@@ -257,10 +259,10 @@ class FolderStore(Knowing[Known]):
 
     def clear(self, key: str) -> int:
         """Remove what an unfinished stage left. Returns the bytes freed. Call under its lock."""
-        freed = self.leftover_size(key)
+        size = self.leftover_size(key)
         for name in LEFTOVERS:
-            shutil.rmtree(self.root / name / key, ignore_errors=True)
-        return freed
+            _remove(self.root / name / key)
+        return size - self.leftover_size(key)
 
     def tidy(self, keys: Iterable[str]) -> None:
         """Remove what was left of attempts at those of the stages that are finished by now."""
@@ -282,8 +284,25 @@ class FolderStore(Knowing[Known]):
         gone = self.root / ".attempts" / f"gone-{uuid.uuid4().hex}"
         gone.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        _remove(gone)
         return gone
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, as far as that can be done; what keeps the rest is said, but for files that somebody still has open."""
+    kept: list[tuple[str, OSError]] = []
+
+    def keep(_: object, path: str, error: BaseException) -> None:
+        if isinstance(error, OSError) and error.errno not in GONE_OR_OPEN:
+            kept.append((path, error))
+
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(folder, onexc=keep)
+    else:
+        shutil.rmtree(folder, onerror=lambda what, path, info: keep(what, path, info[1]))
+    if kept:
+        path, error = kept[0]
+        log.warning("%s cannot be removed (%s); remove it by hand, or let its owner do that", path, error.strerror)
 
 
 def _names(folder: Path) -> list[str]:

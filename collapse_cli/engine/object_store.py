@@ -242,9 +242,9 @@ class ObjectStore(Knowing[_Known]):
         return self._here.leftover_size(key) + (0 if self.holds(key) else self.size(key))
 
     def clear(self, key: str) -> int:
-        freed = self.leftover_size(key)
-        self._here.clear(key)
+        freed = self._here.clear(key)
         if not self.holds(key):
+            freed += self.size(key)
             self._objects.remove(self._objects.find(f"files/{key}"))
         return freed
 

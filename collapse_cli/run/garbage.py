@@ -60,8 +60,8 @@ def collect_garbage(runs: Path, *, dry_run: bool = False, without: Sequence[str]
                     stages += 1
                     freed += store.size(key) if dry_run else store.remove(key)
                 if key in unfinished and store.is_unfinished(key) and (key not in planned or store.has(key)):
-                    leftovers += 1
                     freed += store.leftover_size(key) if dry_run else store.clear(key)
+                    leftovers += dry_run or not store.is_unfinished(key)
     copies, size = store.drop_copies(plans.keys(), dry_run=dry_run)
     if not dry_run:
         elsewhere.drop_gone(runs)

@@ -351,6 +351,31 @@ def test_what_another_process_has_open_on_nfs_stays_until_the_next_gc(
     assert store.unfinished() == []
 
 
+def test_what_cannot_be_removed_is_not_counted_and_the_user_learns_why(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a stage, at first, and then of what is left of it: a folder in it that belongs to somebody else."""
+    one = stage()
+    publish(store, one, **{"theirs.bin": "12345", "own.bin": "123"})
+    unlink, size = os.unlink, store.size(one.key)
+
+    def refuse(path: Any, *, dir_fd: int | None = None) -> None:
+        if Path(path).name == "theirs.bin":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        unlink(path, dir_fd=dir_fd)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", refuse)
+        assert collect_garbage(store.root.parent) == {"stages": 1, "leftovers": 0, "bytes": size - 5, "kept": 0}
+        assert collect_garbage(store.root.parent) == {"stages": 0, "leftovers": 0, "bytes": 0, "kept": 0}
+    (left,) = (store.root / ".attempts").iterdir()
+    assert (
+        caplog.messages
+        == [f"{left}/theirs.bin cannot be removed (Permission denied); remove it by hand, or let its owner do that"] * 2
+    )
+    assert collect_garbage(store.root.parent) == {"stages": 0, "leftovers": 1, "bytes": 5, "kept": 0}
+
+
 def test_what_another_node_has_published_on_nfs_is_found_though_it_was_not_there(
     store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
