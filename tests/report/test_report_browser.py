@@ -31,12 +31,13 @@ def driver() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Reports: of a run, of two runs with hostile texts in one, of one without instruments."""
+    """Reports: of a run, of two runs with hostile texts in one, of one without instruments, and of this one beside the hostile texts."""
     runs = tmp_path_factory.mktemp("runs")
     write_run(runs, "plain", policies=POLICIES, seeds=(0, 1), generations=4)
     write_run(runs, "hostile", policies=POLICIES[:2], generations=2, texts=[HOSTILE], truth=True)
     write_run(runs, "old", policies=POLICIES[:2], generations=2, instruments=False)
-    for out, names in (("plain", ["plain"]), ("both", ["plain", "hostile"]), ("old", ["old"])):
+    of = {"plain": ["plain"], "both": ["plain", "hostile"], "old": ["old"], "few": ["old", "hostile"]}
+    for out, names in of.items():
         write_report([RunFolder(runs, name) for name in names], runs / f"{out}.html")
     return runs
 
@@ -61,10 +62,13 @@ def show(driver: Any, page: Path, width: int = 1200, *, dark: bool = False, fres
     """Load a page from disk, and scroll down it until every plot is drawn.
 
     Args:
-        fresh: False for a test that leaves a page as it found it: the one that is open will do, if it is the same.
+        fresh: False for a test of a page as it is loaded, or as tests that leave it as they found it do: the one that is open will do,
+            if `show` opened it in the same window.
     """
-    if not fresh and driver.current_url == page.as_uri():
+    wanted = (page.as_uri(), width, dark)
+    if not fresh and driver.current_url == page.as_uri() and getattr(driver, "shown", None) == wanted:
         return
+    driver.shown = wanted
     resize(driver, width, dark=dark)
     driver.get(page.as_uri())
     driver.execute_async_script(
@@ -104,7 +108,7 @@ def clean(driver: Any) -> None:
     assert driver.execute_script("return window.pwned === undefined")
 
 
-@pytest.mark.parametrize("name", ["old", "both", "plain"])
+@pytest.mark.parametrize("name", ["old", "plain", "both"])
 def test_the_page_opens_from_disk_with_all_its_plots(driver: Any, pages: Path, name: str) -> None:
     show(driver, pages / f"{name}.html")
     drawn = lines_shown(driver)
@@ -113,6 +117,22 @@ def test_the_page_opens_from_disk_with_all_its_plots(driver: Any, pages: Path, n
     assert drawn["perplexity"] == {"plain": 16, "both": 20, "old": 3}[name], "with guessing evenly, and the floor"
     colours = screen(driver).getcolors(1 << 24) or []
     assert len(colours) > 50
+    clean(driver)
+
+
+def test_numbers_can_be_taken_away_as_csv(driver: Any, pages: Path) -> None:
+    show(driver, pages / "both.html", fresh=False)
+    text = driver.execute_script("return collapsePage.csv('perplexity')")
+    head, *lines = text.split("\r\n")
+    assert head == "line,generation,perplexity,low (95%),high (95%)"
+    (last,) = [line for line in lines if line.startswith("plain · keep-0,4,")]
+    mean, low, high = map(float, last.split(",")[2:])
+    assert low < mean < high
+    assert all(
+        driver.execute_script(
+            "return Object.keys(collapsePage.data.figures).map((name) => collapsePage.csv(name).length > 40)"
+        )
+    )
     clean(driver)
 
 
@@ -135,72 +155,6 @@ def test_one_button_hides_a_policy_in_every_plot_table_and_text(driver: Any, pag
     assert driver.execute_script(button) == "false"
     driver.execute_script(press)
     assert lines_shown(driver) == before
-    clean(driver)
-
-
-def test_one_button_hides_a_lineage_or_a_policy_with_what_is_between_lineages(driver: Any, tmp_path: Path) -> None:
-    rates = {name: {"keep-0": rate} for name, rate in (("a", 0.2), ("b", 0.02))}
-    write_lineages(tmp_path, "two", rates, policies=POLICIES[:2], seeds=(0, 1), generations=2)
-    show(driver, write_report([RunFolder(tmp_path, "two")], tmp_path / "two.html"))
-    before = lines_shown(driver)
-    assert all(before.values()), [plot for plot, count in before.items() if count == 0]
-    driver.execute_script("document.querySelectorAll('button[data-toggle=lineage]')[1].click()")
-    after = lines_shown(driver)
-    assert (after["perplexity"] - 1) * 2 == before["perplexity"] - 1, "guessing evenly is of no lineage"
-    assert after["together_0"] == before["together_0"], "means over lineages are of all"
-    assert driver.execute_script("return location.hash") == "#no-lineage=b"
-    driver.execute_script("document.querySelectorAll('button[data-toggle=policy]')[1].click()")
-    last = lines_shown(driver)
-    assert last["matrix_bits_per_byte_on_0_1"] == -1
-    assert last["matrix_bits_per_byte_on_0_0"] == before["matrix_bits_per_byte_on_0_0"]
-    assert last["together_0"] * 2 == before["together_0"]
-    text = driver.execute_script("return collapsePage.csv('matrix_bits_per_byte_on_0_0')").splitlines()
-    assert text[0] == "generation · text of,model,value"
-    assert text[1].startswith("0 · a,a,")
-    assert len(text) == 1 + 3 * 2 * 2
-    assert any(
-        "of all policies" in said
-        for said in driver.execute_script(
-            "return [...document.querySelectorAll('.of-all')].map((one) => one.textContent)"
-        )
-    )
-    clean(driver)
-
-
-MARKS = """
-    return Object.fromEntries([...document.querySelectorAll(".of-all")].filter((one) => one.offsetParent && one.textContent)
-        .map((one) => [one.parentElement.textContent.replace(one.textContent, "").trim().slice(0, 30), one.textContent.trim()]))
-    """
-
-
-def test_what_goes_on_counting_what_is_hidden_says_so_where_it_stands(driver: Any, pages: Path) -> None:
-    """Rows of a table go with their policy, the numbers that are taken away with both."""
-    show(driver, pages / "plain.html", fresh=False)
-    assert driver.execute_script(MARKS) == {}
-    rows = "return [...document.querySelectorAll('#glance .glance tbody tr')].filter((one) => one.offsetParent).length"
-    assert driver.execute_script(rows) == 3
-    driver.execute_script("document.querySelector('button[data-toggle=seed][data-key=\"1\"]').click()")
-    marks = driver.execute_script(MARKS)
-    assert set(marks.values()) == {"of all seeds"}
-    assert [name for name in marks if name.startswith("keep-0 ")], "the sentence"
-    assert [name for name in marks if name.startswith("Each policy at its last")], "the table"
-    assert {"keep-0", "keep-10", "keep-20"} <= marks.keys(), "histograms, maps, phrases"
-    driver.execute_script("document.querySelectorAll('button[data-toggle=policy]')[1].click()")
-    marks = driver.execute_script(MARKS)
-    assert [said for name, said in marks.items() if name.startswith("keep-0 ")] == ["of all seeds and policies"]
-    assert "keep-10" not in marks
-    assert driver.execute_script(rows) == 2
-    taken = driver.execute_script("return collapsePage.csv('perplexity')")
-    assert "seed 0" in taken
-    assert "seed 1" not in taken
-    assert "keep-10" not in taken
-    (last,) = [line for line in taken.split("\r\n") if line.startswith("keep-0,4,")]
-    (alone,) = [line for line in taken.split("\r\n") if line.startswith('"keep-0, seed 0",4,')]
-    assert float(last.split(",")[2]) == pytest.approx(float(alone.split(",")[3]), rel=1e-4), (
-        "the mean of one seed is the seed"
-    )
-    assert last.endswith(",,"), "and has no interval"
-    driver.get("about:blank")
     clean(driver)
 
 
@@ -251,47 +205,6 @@ def test_a_mean_is_of_the_seeds_that_are_chosen(driver: Any, pages: Path) -> Non
     clean(driver)
 
 
-def test_an_address_says_what_is_shown(driver: Any, pages: Path) -> None:
-    show(driver, pages / "plain.html", fresh=False)
-    address = (pages / "plain.html").as_uri()
-    driver.get("about:blank")
-    driver.get(f"{address}#browse&no-policy=keep-10&axis=perplexity-linear&theme=dark&text-find=zebra&no-policy=nobody")
-    state = driver.execute_script(
-        """
-        return [document.querySelectorAll("button.chip[aria-pressed=false]").length, document.documentElement.dataset.theme,
-          document.getElementById("browse-find").value, document.querySelectorAll(".found li").length,
-          Math.abs(document.getElementById("browse").getBoundingClientRect().top) < 200, scrollY > 500];
-        """
-    )
-    assert state == [1, "dark", "zebra", 0, True, True]
-    driver.execute_script(
-        "document.getElementById('browse-find').value = ''; document.getElementById('browse-find').dispatchEvent(new Event('input'))"
-    )
-    assert driver.execute_script("return document.querySelectorAll('.found li').length") == 12
-    assert "text-find" not in driver.current_url
-    driver.execute_script("location.hash = '#glance'")
-    driver.execute_async_script("setTimeout(arguments[0], 100)")
-    assert "#glance&no-policy=keep-10" in driver.current_url, "a link to a section keeps what is chosen"
-    driver.get("about:blank")
-    clean(driver)
-
-
-def test_numbers_can_be_taken_away_as_csv(driver: Any, pages: Path) -> None:
-    show(driver, pages / "both.html", fresh=False)
-    text = driver.execute_script("return collapsePage.csv('perplexity')")
-    head, *lines = text.split("\r\n")
-    assert head == "line,generation,perplexity,low (95%),high (95%)"
-    (last,) = [line for line in lines if line.startswith("plain · keep-0,4,")]
-    mean, low, high = map(float, last.split(",")[2:])
-    assert low < mean < high
-    assert all(
-        driver.execute_script(
-            "return Object.keys(collapsePage.data.figures).map((name) => collapsePage.csv(name).length > 40)"
-        )
-    )
-    clean(driver)
-
-
 def test_the_browser_of_samples_finds_and_filters(driver: Any, pages: Path) -> None:
     show(driver, pages / "plain.html", fresh=False)
     ask = """
@@ -319,9 +232,99 @@ def test_the_browser_of_samples_finds_and_filters(driver: Any, pages: Path) -> N
     clean(driver)
 
 
+MARKS = """
+    return Object.fromEntries([...document.querySelectorAll(".of-all")].filter((one) => one.offsetParent && one.textContent)
+        .map((one) => [one.parentElement.textContent.replace(one.textContent, "").trim().slice(0, 30), one.textContent.trim()]))
+    """
+
+
+def test_what_goes_on_counting_what_is_hidden_says_so_where_it_stands(driver: Any, pages: Path) -> None:
+    """Rows of a table go with their policy, the numbers that are taken away with both."""
+    show(driver, pages / "plain.html", fresh=False)
+    assert driver.execute_script(MARKS) == {}
+    rows = "return [...document.querySelectorAll('#glance .glance tbody tr')].filter((one) => one.offsetParent).length"
+    assert driver.execute_script(rows) == 3
+    driver.execute_script("document.querySelector('button[data-toggle=seed][data-key=\"1\"]').click()")
+    marks = driver.execute_script(MARKS)
+    assert set(marks.values()) == {"of all seeds"}
+    assert [name for name in marks if name.startswith("keep-0 ")], "the sentence"
+    assert [name for name in marks if name.startswith("Each policy at its last")], "the table"
+    assert {"keep-0", "keep-10", "keep-20"} <= marks.keys(), "histograms, maps, phrases"
+    driver.execute_script("document.querySelectorAll('button[data-toggle=policy]')[1].click()")
+    marks = driver.execute_script(MARKS)
+    assert [said for name, said in marks.items() if name.startswith("keep-0 ")] == ["of all seeds and policies"]
+    assert "keep-10" not in marks
+    assert driver.execute_script(rows) == 2
+    taken = driver.execute_script("return collapsePage.csv('perplexity')")
+    assert "seed 0" in taken
+    assert "seed 1" not in taken
+    assert "keep-10" not in taken
+    (last,) = [line for line in taken.split("\r\n") if line.startswith("keep-0,4,")]
+    (alone,) = [line for line in taken.split("\r\n") if line.startswith('"keep-0, seed 0",4,')]
+    assert float(last.split(",")[2]) == pytest.approx(float(alone.split(",")[3]), rel=1e-4), (
+        "the mean of one seed is the seed"
+    )
+    assert last.endswith(",,"), "and has no interval"
+    driver.get("about:blank")
+    clean(driver)
+
+
+def test_an_address_says_what_is_shown(driver: Any, pages: Path) -> None:
+    address = (pages / "plain.html").as_uri()
+    driver.get("about:blank")
+    driver.get(f"{address}#browse&no-policy=keep-10&axis=perplexity-linear&theme=dark&text-find=zebra&no-policy=nobody")
+    state = driver.execute_script(
+        """
+        return [document.querySelectorAll("button.chip[aria-pressed=false]").length, document.documentElement.dataset.theme,
+          document.getElementById("browse-find").value, document.querySelectorAll(".found li").length,
+          Math.abs(document.getElementById("browse").getBoundingClientRect().top) < 200, scrollY > 500];
+        """
+    )
+    assert state == [1, "dark", "zebra", 0, True, True]
+    driver.execute_script(
+        "document.getElementById('browse-find').value = ''; document.getElementById('browse-find').dispatchEvent(new Event('input'))"
+    )
+    assert driver.execute_script("return document.querySelectorAll('.found li').length") == 12
+    assert "text-find" not in driver.current_url
+    driver.execute_script("location.hash = '#glance'")
+    driver.execute_async_script("setTimeout(arguments[0], 100)")
+    assert "#glance&no-policy=keep-10" in driver.current_url, "a link to a section keeps what is chosen"
+    driver.get("about:blank")
+    clean(driver)
+
+
+def test_one_button_hides_a_lineage_or_a_policy_with_what_is_between_lineages(driver: Any, tmp_path: Path) -> None:
+    rates = {name: {"keep-0": rate} for name, rate in (("a", 0.2), ("b", 0.02))}
+    write_lineages(tmp_path, "two", rates, policies=POLICIES[:2], seeds=(0, 1), generations=2)
+    show(driver, write_report([RunFolder(tmp_path, "two")], tmp_path / "two.html"))
+    before = lines_shown(driver)
+    assert all(before.values()), [plot for plot, count in before.items() if count == 0]
+    driver.execute_script("document.querySelectorAll('button[data-toggle=lineage]')[1].click()")
+    after = lines_shown(driver)
+    assert (after["perplexity"] - 1) * 2 == before["perplexity"] - 1, "guessing evenly is of no lineage"
+    assert after["together_0"] == before["together_0"], "means over lineages are of all"
+    assert driver.execute_script("return location.hash") == "#no-lineage=b"
+    driver.execute_script("document.querySelectorAll('button[data-toggle=policy]')[1].click()")
+    last = lines_shown(driver)
+    assert last["matrix_bits_per_byte_on_0_1"] == -1
+    assert last["matrix_bits_per_byte_on_0_0"] == before["matrix_bits_per_byte_on_0_0"]
+    assert last["together_0"] * 2 == before["together_0"]
+    text = driver.execute_script("return collapsePage.csv('matrix_bits_per_byte_on_0_0')").splitlines()
+    assert text[0] == "generation · text of,model,value"
+    assert text[1].startswith("0 · a,a,")
+    assert len(text) == 1 + 3 * 2 * 2
+    assert any(
+        "of all policies" in said
+        for said in driver.execute_script(
+            "return [...document.querySelectorAll('.of-all')].map((one) => one.textContent)"
+        )
+    )
+    clean(driver)
+
+
 def test_hostile_texts_run_nothing_when_they_are_touched(driver: Any, pages: Path) -> None:
-    """Every fold opened, every link and button pressed."""
-    show(driver, pages / "both.html")
+    """Every fold opened, every link and button pressed, each of which draws all plots anew: on a page that has few beside those of the texts."""
+    show(driver, pages / "few.html")
     assert "<script>window.pwned" in driver.execute_script(
         "return collapsePage.data.series.length && document.querySelector('.found').textContent + document.querySelector('#texts').textContent"
     )
@@ -366,8 +369,34 @@ def test_light_and_dark_follow_the_system_and_the_button(driver: Any, pages: Pat
     clean(driver)
 
 
-def test_a_phone_need_not_scroll_sideways(driver: Any, pages: Path) -> None:
+def test_on_a_phone_the_switch_of_the_theme_is_whole_and_a_wide_table_shows_that_it_goes_on(
+    driver: Any, pages: Path
+) -> None:
     show(driver, pages / "both.html", width=390)
+    box = driver.execute_script("return document.getElementById('theme').getBoundingClientRect().toJSON()")
+    assert 0 <= box["left"] < box["right"] <= 390
+    top = "const at = arguments[0]; return document.elementFromPoint((at.left + at.right) / 2, (at.top + at.bottom) / 2).id"
+    driver.execute_script("document.getElementById('theme').scrollIntoView({ behavior: 'instant', inline: 'nearest' })")
+    box = driver.execute_script("return document.getElementById('theme').getBoundingClientRect().toJSON()")
+    assert driver.execute_script(top, box) == "theme"
+    place = "document.querySelector('#glance .scroll')"
+    assert driver.execute_script(f"return {place}.scrollWidth > {place}.clientWidth")
+
+    def edge() -> int:
+        """How dark the right end of the table is, above its first row."""
+        driver.execute_script(f"{place}.scrollIntoView({{ behavior: 'instant', block: 'center' }})")
+        at = driver.execute_script(f"return {place}.getBoundingClientRect().toJSON()")
+        column, row = int(at["right"]) - 2, int(max(at["top"], 60)) + 3
+        return sum(screen(driver).getpixel((column, row)))
+
+    more = edge()
+    driver.execute_script(f"{place}.scrollLeft = 10000")
+    assert more < edge() - 60, "the shadow is there until the end is seen"
+    clean(driver)
+
+
+def test_a_phone_need_not_scroll_sideways(driver: Any, pages: Path) -> None:
+    show(driver, pages / "both.html", width=390, fresh=False)
     driver.execute_script("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
     widest = "return Math.max(...[...document.querySelectorAll('.plot svg')].map((one) => one.getBoundingClientRect().right))"
@@ -413,32 +442,6 @@ def test_it_prints_in_light_on_a_few_pages(driver: Any, pages: Path) -> None:
     assert 0 < at_print["widest"] <= 680, "180 mm of paper"
     assert driver.execute_script(closed) == count
     assert driver.execute_script("return document.documentElement.dataset.theme === undefined")
-    clean(driver)
-
-
-def test_on_a_phone_the_switch_of_the_theme_is_whole_and_a_wide_table_shows_that_it_goes_on(
-    driver: Any, pages: Path
-) -> None:
-    show(driver, pages / "both.html", width=390)
-    box = driver.execute_script("return document.getElementById('theme').getBoundingClientRect().toJSON()")
-    assert 0 <= box["left"] < box["right"] <= 390
-    top = "const at = arguments[0]; return document.elementFromPoint((at.left + at.right) / 2, (at.top + at.bottom) / 2).id"
-    driver.execute_script("document.getElementById('theme').scrollIntoView({ behavior: 'instant', inline: 'nearest' })")
-    box = driver.execute_script("return document.getElementById('theme').getBoundingClientRect().toJSON()")
-    assert driver.execute_script(top, box) == "theme"
-    place = "document.querySelector('#glance .scroll')"
-    assert driver.execute_script(f"return {place}.scrollWidth > {place}.clientWidth")
-
-    def edge() -> int:
-        """How dark the right end of the table is, above its first row."""
-        driver.execute_script(f"{place}.scrollIntoView({{ behavior: 'instant', block: 'center' }})")
-        at = driver.execute_script(f"return {place}.getBoundingClientRect().toJSON()")
-        column, row = int(at["right"]) - 2, int(max(at["top"], 60)) + 3
-        return sum(screen(driver).getpixel((column, row)))
-
-    more = edge()
-    driver.execute_script(f"{place}.scrollLeft = 10000")
-    assert more < edge() - 60, "the shadow is there until the end is seen"
     clean(driver)
 
 
