@@ -105,6 +105,8 @@ LONGEST = (
     "whole/test_before.py",
 )
 
+OF_MODELS = ("lm", "learners")  # folders of tests
+
 # The same examples on every run, so that a red test stays red; `--hypothesis-profile=default` looks for new ones.
 settings.register_profile("same", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("same")
@@ -156,9 +158,18 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def nothing_known_of_models() -> None:
-    """Trials of models are made anew in each test: some tests change what models of one configuration do."""
-    if trial := sys.modules.get("collapse_cli.lm.trial"):
+def nothing_known_of_models(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Trials of models are made anew in each test that may change what models of one configuration do, and after it: those of
+    models and learners, and those that patch. Others know of earlier ones' trials, as the runs of one process do.
+    """
+    anew = request.path.parent.name in OF_MODELS or "monkeypatch" in request.fixturenames
+    _forget_models(anew)
+    yield
+    _forget_models(anew)
+
+
+def _forget_models(anew: bool) -> None:
+    if anew and (trial := sys.modules.get("collapse_cli.lm.trial")):
         trial._verdicts.clear()
 
 
