@@ -18,6 +18,7 @@ ALL_POLICIES = "all policies"  # in the place of one, where a stage works for a 
 SEVERAL_LINEAGES = "several lineages"  # the same of lineages
 
 KEY = re.compile(r"[0-9a-f]{64}")  # of a stage
+LEAVES = frozenset((str, int, bool, type(None)))
 
 
 def canonical(value: object) -> bytes:
@@ -27,8 +28,21 @@ def canonical(value: object) -> bytes:
         TypeError: for anything but dict with string keys, list, tuple, str, bool, int, finite float and None.
             Hashing such a thing as null would give two different stages one key.
     """
-    _refuse_unknown(value, "value")
+    if not _plain(value):
+        _refuse_unknown(value, "value")
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def _plain(value: Any) -> bool:
+    """Whether all of `value` is of the usual types themselves, which is seen several times as fast as `_refuse_unknown` looks through it."""
+    kind = type(value)
+    if kind is dict:
+        if any(type(key) is not str for key in value):
+            return False
+        value = value.values()
+    elif kind is not list and kind is not tuple:
+        return kind in LEAVES or (kind is float and math.isfinite(value))
+    return all(type(item) in LEAVES or _plain(item) for item in value)
 
 
 def _refuse_unknown(value: object, where: str) -> None:
