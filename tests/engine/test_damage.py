@@ -179,7 +179,7 @@ def damaged_runs(
     runs, name, found = home / "runs", config.stem, Found()
     for case in chosen:
         again = home / "again"
-        shutil.copytree(runs, again)
+        shutil.copytree(runs, again, ignore=shutil.ignore_patterns("report.html"))  # 5 MB that are no stage's
         case.damage(again / case.path.relative_to(runs), again / case.other.relative_to(runs))
         for later in later_than(runs, name, case.key):
             shutil.rmtree(e2e.folder_of(again, later), ignore_errors=True)
