@@ -101,8 +101,9 @@ class DeviceProcesses:
         from collapse_cli.lm.devices import Group
         from collapse_cli.lm.model import device
 
-        # Only this user can look into it. It goes with the checkpoint where a kill leaves it there, and needs no room or right elsewhere.
-        meeting = tempfile.TemporaryDirectory(prefix="devices-", dir=order["scratch"])
+        # Only this user can look into it. It goes with the checkpoint where a kill leaves it there, or NFS, where one of them is about to leave
+        # and has a file of it open; and it needs no room or right elsewhere.
+        meeting = tempfile.TemporaryDirectory(prefix="devices-", dir=order["scratch"], ignore_cleanup_errors=True)
         place, kind = Path(self._stack.enter_context(meeting)) / "training", device().type
         threads = _threads()
         for rank, other in enumerate(self._others, start=1):

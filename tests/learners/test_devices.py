@@ -7,6 +7,7 @@ ten steps at most; a device whose rows were lost, counted twice or scaled by its
 in bfloat16 are rounded to some 1e-3: there weights may differ by the length of three steps, and losses by that.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -403,6 +404,10 @@ def test_devices_meet_beside_the_checkpoint_where_only_this_user_can_look(
     def tell(done: int, total: int, unit: str) -> None:
         there.update((path.name[:8], stat.S_IMODE(path.stat().st_mode)) for path in tmp_path.glob("devices-*"))
 
+    def refuse(path: Any, *, dir_fd: int | None = None) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", path)  # on NFS, of a folder with a file that is open
+
+    monkeypatch.setattr(os, "rmdir", refuse)
     trained(home, tmp_path, 2, tell=tell)
     assert there == {("devices-", 0o700)}
 
