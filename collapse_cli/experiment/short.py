@@ -25,6 +25,9 @@ from collapse_cli.learners import ALL, Fewer
 
 LEAST_ROWS = 16  # of the first short version; and to measure a model on
 AT_ONCE = 64  # rows of a large model that are sampled together: more take as long for each
+# of a row of a large model, its prompt and what is written: in both versions within what the engine tries a model on (`lm.trial.LEAST_REACH`).
+# With a longer row in the second the model would be tried anew there, and that be taken for what tokens take.
+PROMPT, NEW = 2, (2, 6)
 MORE = 4  # how many times as much each does as the one before
 
 
@@ -116,7 +119,7 @@ def extents(config: Experiment, rows: int) -> list[Extent]:
 
 
 def of_large_model(config: Experiment, rows: int, scale: float, of_a_step: int, devices: int = 1) -> list[Extent]:
-    """Two short versions for a model of which a few rows take seconds: as many rows in both, but more steps, tokens and test rows in the second.
+    """Two short versions for a model of which a few rows take seconds: as many rows in both, but more steps, new tokens and test rows in the second.
 
     So what follows for more of them is what a step takes, and a token, with about as many rows at once as the run has.
 
@@ -129,8 +132,8 @@ def of_large_model(config: Experiment, rows: int, scale: float, of_a_step: int, 
     batch = devices * max(1, round(of_a_step / devices))
     loop = min(config.loop.generations, 1)
     return [
-        Extent(share, loop, Fewer(steps, batch, prompt_tokens, new_tokens), max(1, round(tests * scale)))
-        for steps, prompt_tokens, new_tokens, tests in ((1, 2, 2, 4), (3, 8, 6, 24))
+        Extent(share, loop, Fewer(steps, batch, PROMPT, new_tokens), max(1, round(tests * scale)))
+        for steps, new_tokens, tests in zip((1, 3), NEW, (4, 24), strict=True)
     ]
 
 

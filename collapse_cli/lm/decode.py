@@ -152,11 +152,12 @@ class Trial:
     states: int
 
 
-def try_out(model: "PreTrainedModel", reach: int = 8) -> Trial:
+def try_out(model: "PreTrainedModel", reach: int = trial.LEAST_REACH) -> Trial:
     """Whether the engine can sample rows of up to `reach` tokens from a model, found out by trying."""
     if not has_plain_head(model):
         return Trial("its output head is more than one matrix", 0)
-    return trial.remembered(model, ("sampling", reach), lambda: _tried(model, max(8, reach)))
+    reach = max(trial.LEAST_REACH, reach)
+    return trial.remembered(model, ("sampling", reach), lambda: _tried(model, reach))
 
 
 @torch.no_grad()

@@ -49,10 +49,8 @@ def find_way(model: "PreTrainedModel", reach: int, beams: int, pad: int) -> Way 
     Args:
         reach: the longest row of the work, prompt and new tokens together.
     """
-    few = min(beams, 2)
-    return trial.remembered(
-        model, ("generate", reach, few, pad), lambda: _tried(model, max(STEPS + 1, reach), few, pad)
-    )
+    few, reach = min(beams, 2), max(trial.LEAST_REACH, reach)
+    return trial.remembered(model, ("generate", reach, few, pad), lambda: _tried(model, reach, few, pad))
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ depend on it) and with the rows beside it. So a trial has rows of unequal length
 it compares with is the model's own forward pass over each row alone, without a cache.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,17 +14,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 SHORT = 3  # tokens of the shortest row
+LEAST_REACH = 8  # of a trial of sampling, however short the work's rows are
 MOST_LENGTHS = 8  # rows of a trial
 SWITCHES = ("window", "chunk", "position", "local", "block", "span", "n_ctx", "seq")  # in names of settings
 STATES = ("rwkv", "recurrent_gemma")  # whose rows in one batch were continued wrongly
 Verdict = TypeVar("Verdict")
 _verdicts: dict[tuple[Any, ...], Any] = {}
-_taken: list[float] = []  # seconds of each trial
-
-
-def seconds() -> float:
-    """How long all trials of this process have taken."""
-    return sum(_taken)
 
 
 def lengths(model: "PreTrainedModel", reach: int) -> list[int]:
@@ -78,9 +72,7 @@ def remembered(model: "PreTrainedModel", asked: tuple[Any, ...], find: Callable[
     if key in _verdicts:
         known: Verdict = _verdicts[key]
         return known
-    began = time.perf_counter()
     verdict, sure = find()
-    _taken.append(time.perf_counter() - began)
     if sure:
         _verdicts[key] = verdict
     return verdict

@@ -65,18 +65,11 @@ class Stopwatch(Observer):
         memory: the most bytes that a process had held when it was done with one.
         first, last: when the first began and the last ended.
         half: of each that told how far it was, seconds that it would have taken for half of its work.
-        trials: of each that is done, those of its seconds in which the engine tried the model.
     """
 
-    def __init__(
-        self,
-        now: Now,
-        late: Callable[[], bool],
-        begin: Callable[[], object] = lambda: None,
-        of_trials: Now = lambda: 0.0,
-    ) -> None:
-        """`begin` is called when the first of all stages begins; `of_trials` says how many seconds trials of models have taken so far."""
-        self.now, self.late, self._of_trials = now, late, of_trials
+    def __init__(self, now: Now, late: Callable[[], bool], begin: Callable[[], object] = lambda: None) -> None:
+        """`begin` is called when the first of all stages begins."""
+        self.now, self.late = now, late
         self._begin: Callable[[], object] | None = begin
         self.stopped, self.memory = False, 0
         self.again()
@@ -86,9 +79,8 @@ class Stopwatch(Observer):
         self.taken, self.whole = dict[str, float](), set[str]()
         self.first: float | None = None
         self.last = 0.0
-        self.half, self.trials = dict[str, float](), dict[str, float]()
+        self.half = dict[str, float]()
         self._began, self._done = dict[str, float](), dict[str, float]()
-        self._trials_before = dict[str, float]()
         self._told = dict[
             str, list[tuple[float, float]]
         ]()  # when, and which part was done: the first time and the last
@@ -97,7 +89,7 @@ class Stopwatch(Observer):
         if self._begin is not None:
             self._begin()
             self._begin = None
-        self._began[stage.key], self._trials_before[stage.key] = self.now(), self._of_trials()
+        self._began[stage.key] = self.now()
         if self.first is None:
             self.first = self.now()
 
@@ -126,7 +118,7 @@ class Stopwatch(Observer):
             raise EnoughError
 
     def _took(self, key: str, seconds: float) -> None:
-        self.taken[key], self.trials[key] = seconds, self._of_trials() - self._trials_before[key]
+        self.taken[key] = seconds
         if len(self._told.get(key, ())) > 1:
             self.half[key] = max(0.0, seconds - self._each(key) / 2)
 
@@ -294,8 +286,7 @@ def _copied(stage: Stage, made: Finished, store: Store) -> Finished:
 class Stopwatched:
     """A stage of a short version: how long it took, or would have taken where it was stopped (not `whole`), or for half of its work.
 
-    Of one that was not stopped also how many bytes it left. `trials`: of these seconds those in which the engine tried the model, which it does
-    once a process for each reach of its work.
+    Of one that was not stopped also how many bytes it left.
     """
 
     stage: Stage
@@ -305,12 +296,6 @@ class Stopwatched:
     whole: bool = True
     half: float | None = None
     left: int = 0
-    trials: float = 0.0
-
-    @property
-    def later(self) -> float:
-        """What such a stage takes that is not the first of its process."""
-        return self.seconds - self.trials
 
 
 def time_stages(
@@ -340,8 +325,7 @@ def time_stages(
         ending: whether to time, too, what a run does besides its stages.
     """
     timed, began, spent = Timed(), now(), Spent(computed or partial(_computed, prepared, places), now)
-    late = lambda: spent() > MORE_OF * seconds or now() - began > MOST  # noqa: E731
-    watch = Stopwatch(now, late, spent.begin, _trials_of(prepared))
+    watch = Stopwatch(now, lambda: spent() > MORE_OF * seconds or now() - began > MOST, spent.begin)
     found = list[tuple[Extent, list[Stopwatched]]]()
     last: tuple[Short, Store] | None = None
     started = (workers > 1 or prepared.execution.executor == "ray") and not places.workers  # they will be
@@ -392,15 +376,15 @@ def time_stages(
             works.setdefault(one.group, set()).add(one.cost.work)
     for extent, taken in found:
         for one in taken:
-            estimates.tried(one.stage, one.group, one.cost, one.later)
+            estimates.tried(one.stage, one.group, one.cost, one.seconds)
             if one.whole:
                 estimates.left(one.group, one.cost, one.left)
             if len(works[one.group]) == 1 and one.half is not None:  # of one size nothing follows for others
                 less = replace(one.cost, amount=one.cost.work / 2)
-                estimates.tried(one.stage, one.group, less, max(0.0, one.half - one.trials))
+                estimates.tried(one.stage, one.group, less, one.half)
             planned = prepared.plan.stages.get(one.stage.key)
             if one.whole and extent.share == 1 and planned is not None:  # keys know of no cut
-                estimates.timings.same[estimates.alike(planned)] = [one.later]
+                estimates.timings.same[estimates.alike(planned)] = [one.seconds]
     timed.slower = _slower([one for _, taken in found for one in taken], prepared, speed)
     for one in first:
         rate = estimates.timings.rate(one.stage.work, one.group)
@@ -489,20 +473,10 @@ def _time_version(
             key in watch.whole,
             watch.half.get(key),
             size_of(store.get(key).folder) if key in watch.whole else 0,
-            watch.trials[key],
         )
         for key, seconds in watch.taken.items()
         if groups[key] in wanted
     ]
-
-
-def _trials_of(prepared: Prepared) -> Now:
-    """What says how long trials of models have taken in this process; in workers nobody asks, where large models seldom are."""
-    if not families.of(prepared.config.learner).begins_with_a_model:
-        return lambda: 0.0
-    from collapse_cli.lm import trial
-
-    return trial.seconds
 
 
 def _computed(prepared: Prepared, places: Places) -> float:

@@ -18,7 +18,8 @@ from collapse_cli.engine.stage import Cost, Plan, Stage, Workplace
 from collapse_cli.experiment.costs import of_continuation
 from collapse_cli.experiment.short import Extent
 from collapse_cli.learners import Fewer, learner_class
-from collapse_cli.lm import trial
+from collapse_cli.lm import decode
+from collapse_cli.lm.trial import LEAST_REACH
 from collapse_cli.records.rundir import RunFolder
 from collapse_cli.records.runs import store_of
 from collapse_cli.run import costs, preparation, timing
@@ -135,17 +136,14 @@ LARGE: dict[str, Any] = {
 
 
 def test_a_large_model_is_timed_in_few_steps_of_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One step, and three, of 16 rows; what follows is what all steps of the plan take, by a law that is made up.
-
-    Before a model samples for the first time with a reach it is tried, which takes 9 s: that counts once, and not for each token.
-    """
+    """One step, and three, of 16 rows; what follows is what all steps of the plan take, by a law that is made up."""
     folder, store = RunFolder(tmp_path / "runs", "x"), store_of(tmp_path / "runs")
     prepared = preparation.prepare(load(LARGE, "a test"), folder, store, tmp_path / "real", Execution(jobs=1))
     monkeypatch.setattr(timing, "_nominal", lambda prepared, extent, *_: 10.0)
     size = prepared.size.lineages[""]
-    clock, steps, sampled, tried = {"seconds": 0.0}, list[int](), list[int](), set[int]()
-    compute = LocalExecutor.compute
-    monkeypatch.setattr(trial, "seconds", lambda: 9.0 * len(tried))
+    clock, steps, sampled, tried = {"seconds": 0.0}, list[int](), list[int](), list[int]()
+    compute, try_model = LocalExecutor.compute, decode._tried
+    monkeypatch.setattr(decode, "_tried", lambda model, reach: tried.append(reach) or try_model(model, reach))
 
     def timed(executor: LocalExecutor, stage: Stage, observer: Observer) -> Any:
         done = compute(executor, stage, observer)
@@ -155,8 +153,6 @@ def test_a_large_model_is_timed_in_few_steps_of_few_rows(tmp_path: Path, monkeyp
             clock["seconds"] += 3.0 + 0.25 * done.made.facts["train_tokens"] / 16
         elif stage.kind == "sample":
             sampled.append(done.made.facts["sample_tokens"])
-            clock["seconds"] += 9.0 * (sampled[-1] not in tried)
-            tried.add(sampled[-1])
             clock["seconds"] += 1.0 + 0.0125 * 64 * of_continuation(size, 2, sampled[-1] // 64)
         else:
             clock["seconds"] += 0.01
@@ -175,11 +171,11 @@ def test_a_large_model_is_timed_in_few_steps_of_few_rows(tmp_path: Path, monkeyp
     assert prepared.size.rows == 300
     assert steps == [1, 1, 3], "of a version the models of all generations are one"
     assert sampled == [64 * 2, 64 * 2, 64 * 6]
+    assert tried == [LEAST_REACH], "or what a trial takes would be taken for what tokens take"
     assert plan.kinds["train"].seconds == pytest.approx(4 * (3.0 + 0.25 * 300 * 3), rel=1e-3)
     samples = plan.kinds["sample"]
     each = 1.0 + 0.0125 * 300 * of_continuation(size, 2, 16)
     assert samples.seconds == pytest.approx(samples.stages * each, rel=1e-3)
-    assert plan.begin > 9.0
     assert plan.measured
     assert "of up to 3 steps of up to 32 rows and 6 new tokens, for the model is large" in basis(plan)
 
