@@ -40,9 +40,9 @@ def _memory() -> Iterator[tuple[int, int]]:
     )
     for group in _groups("memory"):
         for most, used, of_files in names:
-            about = words(f"{group}/memory.stat")
-            kept = dict(zip(about[::2], about[1::2], strict=False)).get(of_files, "0")
             for limit, held in _pairs(words(f"{group}/{most}") + words(f"{group}/{used}")):
+                about = words(f"{group}/memory.stat")
+                kept = dict(zip(about[::2], about[1::2], strict=False)).get(of_files, "0")
                 yield int(limit), int(held) - int(kept)
 
 
